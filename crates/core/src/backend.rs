@@ -1,0 +1,88 @@
+//! A store and its queue, and the few things that are always done with both.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::lifecycle::{Event, Refused, transition};
+use crate::ports::{Committed, Inserted, Queue, Store, StoreError, TaskName};
+use crate::task::{State, Task};
+use crate::time::Timestamp;
+
+/// A store and the queue that goes with it.
+#[derive(Clone)]
+pub struct Backend {
+    /// Keeps the tasks.
+    pub store: Arc<dyn Store>,
+    /// Carries the hints.
+    pub queue: Arc<dyn Queue>,
+}
+
+/// Why an event was not brought about.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// There is no such task.
+    #[error("there is no such task")]
+    Missing,
+    /// The lifecycle does not allow it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The store did not do it, or its answer was lost.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The task was changed by somebody else so often that giving up is better than going on.
+const MAX_CONFLICTS: usize = 10;
+
+impl Backend {
+    /// Stores new tasks, then hints those that are due soon.
+    ///
+    /// Once they are stored they are accepted, whether the hints arrive or not.
+    pub async fn accept(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
+        let inserted = self.store.insert(tasks, now).await?;
+        if let Inserted::Created(tasks) = &inserted {
+            self.send(hints(tasks.iter(), now)).await;
+        }
+        Ok(inserted)
+    }
+
+    /// Brings an event about: reads the task, decides, writes, and begins again if somebody else wrote in between.
+    ///
+    /// Starts from `known` if the caller has a copy of the task already. Returns the task as it was written.
+    pub async fn apply(&self, name: &TaskName, known: Option<Task>, event: Event, now: Timestamp) -> Result<Task, ApplyError> {
+        let mut known = known;
+        for _ in 0..MAX_CONFLICTS {
+            let task = match known.take() {
+                Some(task) => task,
+                None => self.store.get(name, now).await?.ok_or(ApplyError::Missing)?,
+            };
+            let change = transition(task, event.clone(), now)?;
+            let hints = hints([&change.task].into_iter().chain(&change.follow_up), now);
+            if let Committed::Done(written) = self.store.commit(change, now).await? {
+                self.send(hints).await;
+                return Ok(*written);
+            }
+        }
+        Err(StoreError::Unavailable("the task is being changed all the time".to_owned()).into())
+    }
+
+    /// Whether both answer.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        self.store.ready().await?;
+        self.queue.ready().await
+    }
+
+    async fn send(&self, hints: Vec<(TaskName, Duration)>) {
+        if hints.is_empty() {
+            return;
+        }
+        if let Err(error) = self.queue.send(hints).await {
+            tracing::warn!(%error, "hints were not sent; the sweep will send them");
+        }
+    }
+}
+
+/// The hints that waiting tasks need, each to be seen when its task is due.
+fn hints<'a>(tasks: impl Iterator<Item = &'a Task>, now: Timestamp) -> Vec<(TaskName, Duration)> {
+    tasks.filter(|task| matches!(task.state, State::Waiting(_))).map(|task| (task.name(), task.due_at.since(now))).collect()
+}

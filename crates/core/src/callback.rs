@@ -1,0 +1,68 @@
+//! The task that reports another task's end.
+
+use std::sync::LazyLock;
+
+use serde::Serialize;
+
+use crate::id::TaskId;
+use crate::json::Json;
+use crate::name::Name;
+use crate::task::{End, Settings, State, Task, Waiting};
+use crate::time::Timestamp;
+use crate::view::TaskView;
+
+/// Whom to tell of a task's end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Callback {
+    /// An `http` or `https` URL.
+    pub url: String,
+    /// The ends to tell of.
+    pub on: Vec<End>,
+}
+
+/// The kind that delivers a request to an external API.
+pub static HTTP: LazyLock<Name> = LazyLock::new(|| name("http"));
+/// The queue of callbacks.
+pub static QUEUE: LazyLock<Name> = LazyLock::new(|| name("callbacks"));
+
+fn name(constant: &str) -> Name {
+    Name::new(constant).unwrap_or_else(|_| unreachable!("the constant is a name"))
+}
+
+/// What kind `http` is given.
+#[derive(Serialize)]
+struct Request<'a> {
+    method: &'static str,
+    url: &'a str,
+    body: TaskView<'a>,
+}
+
+/// The callback for the end that `task` has just come to, if it asked for one.
+///
+/// It carries the task as it stands at this moment: by the time it is delivered the task may have been replayed.
+pub(crate) fn callback(task: &Task, now: Timestamp) -> Option<Task> {
+    let State::Ended(ended) = &task.state else { return None };
+    let callback = task.settings.callback.as_ref().filter(|callback| callback.on.contains(&ended.end))?;
+    let request = Request { method: "POST", url: &callback.url, body: TaskView::new(task, now) };
+    let payload = Json::from_value(&request).unwrap_or_else(|_| unreachable!("a task's view has string keys only"));
+    Some(Task {
+        tenant: task.tenant.clone(),
+        id: TaskId::of_callback(&task.tenant, task.id, task.generation, task.version),
+        kind: HTTP.clone(),
+        queue: QUEUE.clone(),
+        payload,
+        settings: Box::new(Settings { parent: Some(task.id), ..Settings::default() }),
+        created_at: now,
+        generation_at: now,
+        generation: 1,
+        due_at: now,
+        state: State::Waiting(Waiting::Scheduled),
+        version: 1,
+        token: 0,
+        attempt: 0,
+        attempts: Vec::new(),
+        result: None,
+        error: None,
+        progress: None,
+    })
+}

@@ -1,0 +1,156 @@
+//! Ids of tasks.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sha2::{Digest, Sha256};
+
+use crate::name::Tenant;
+use crate::time::Timestamp;
+
+/// The id of a task: 128 bits, written as `task_` and 26 characters of Crockford's base 32.
+///
+/// Ids made from a moment sort by it; ids made from an idempotency key do not.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId(u128);
+
+/// The text is not the id of a task.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a task's id is `task_` and 26 letters and digits")]
+pub struct InvalidId;
+
+const PREFIX: &str = "task_";
+const DIGITS: usize = 26;
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+impl TaskId {
+    /// A fresh id: 48 bits of milliseconds, then 80 of the given random bits.
+    pub fn new(now: Timestamp, random: u128) -> Self {
+        Self((u128::from(now.millis().cast_unsigned()) << 80) | (random & ((1 << 80) - 1)))
+    }
+
+    /// The id that an idempotency key stands for: 128 bits of SHA-256 over tenant, route, key, and the place in a batch.
+    ///
+    /// The condition that a task with this id is absent is then the whole of the deduplication.
+    pub fn from_key(tenant: &Tenant, route: &str, key: &str, index: usize) -> Self {
+        Self::digest(&[tenant.as_str(), route, key, &index.to_string()])
+    }
+
+    /// The id of the callback for the end that `parent` came to with its claim number `token`.
+    ///
+    /// Derived, so that the same end can never enqueue two of them.
+    pub fn of_callback(tenant: &Tenant, parent: Self, generation: u32, token: u64) -> Self {
+        Self::digest(&[tenant.as_str(), "callback", &parent.to_string(), &generation.to_string(), &token.to_string()])
+    }
+
+    fn digest(parts: &[&str]) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            // The length first, so that ("ab", "c") and ("a", "bc") differ.
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        let mut first = [0; 16];
+        first.copy_from_slice(&hash.finalize()[..16]);
+        Self(u128::from_be_bytes(first))
+    }
+
+    /// The 16 bytes to store; their order is the order of ids.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// The opposite of [`TaskId::to_bytes`].
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0; PREFIX.len() + DIGITS];
+        text[..PREFIX.len()].copy_from_slice(PREFIX.as_bytes());
+        for (place, digit) in text[PREFIX.len()..].iter_mut().rev().enumerate() {
+            *digit = ALPHABET[(self.0 >> (5 * place)) as usize & 31];
+        }
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl fmt::Debug for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for TaskId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let digits = text.strip_prefix(PREFIX).filter(|digits| digits.len() == DIGITS).ok_or(InvalidId)?;
+        let mut value: u128 = 0;
+        for (place, byte) in digits.bytes().enumerate() {
+            let digit = ALPHABET.iter().position(|known| *known == byte).ok_or(InvalidId)?;
+            // 26 digits hold 130 bits: the first can be no more than 7.
+            if place == 0 && digit > 7 {
+                return Err(InvalidId);
+            }
+            value = (value << 5) | digit as u128;
+        }
+        Ok(Self(value))
+    }
+}
+
+impl Serialize for TaskId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TaskId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn sorts_by_the_moment_it_was_made() {
+        let early = TaskId::new(Timestamp::from_millis(1_000), u128::MAX);
+        let late = TaskId::new(Timestamp::from_millis(1_001), 0);
+        assert!(early < late && early.to_string() < late.to_string());
+    }
+
+    #[test]
+    fn a_key_is_bound_to_its_tenant_its_route_and_its_place() {
+        let tenant = Tenant::default();
+        let id = TaskId::from_key(&tenant, "/v1/tasks", "k", 0);
+        assert_eq!(id, TaskId::from_key(&tenant, "/v1/tasks", "k", 0));
+        let other = Tenant::new("other").unwrap();
+        assert_ne!(id, TaskId::from_key(&other, "/v1/tasks", "k", 0));
+        assert_ne!(id, TaskId::from_key(&tenant, "/v1/tasks/batch", "k", 0));
+        assert_ne!(id, TaskId::from_key(&tenant, "/v1/tasks", "k", 1));
+    }
+
+    #[test]
+    fn refuses_what_it_did_not_write() {
+        for text in ["", "task_", "task_0", "job_01jd0000000000000000000000", "task_z1jd0000000000000000000000"] {
+            assert_eq!(text.parse::<TaskId>(), Err(InvalidId), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn is_read_back_as_written(value: u128) {
+            let id = TaskId(value);
+            prop_assert_eq!(id.to_string().parse(), Ok(id));
+            prop_assert_eq!(TaskId::from_bytes(id.to_bytes()), id);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! JSON that is carried, not understood.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+/// One JSON value, kept byte for byte as it came and shared without copying.
+///
+/// It is never parsed and written anew on its way, so no two parsers can disagree about it and no number loses a digit.
+#[derive(Clone, Serialize)]
+#[serde(transparent)]
+pub struct Json(Arc<RawValue>);
+
+/// Why a JSON value is not taken in.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnfitJson {
+    /// Arrays and objects stand in one another more than [`Json::MAX_DEPTH`] deep.
+    #[error("nested more than 128 deep")]
+    TooDeep,
+    /// A string escapes half of a surrogate pair, which is not Unicode text (RFC 8259, section 8.2).
+    #[error("a string escapes a lone surrogate")]
+    LoneSurrogate,
+}
+
+impl Json {
+    /// How deep values may be nested: as deep as `serde_json` reads, so that every handler can.
+    pub const MAX_DEPTH: usize = 128;
+
+    /// Takes what a stranger sent. Its syntax was checked by the parser; this checks what `RawValue` lets through.
+    pub fn from_outside(raw: &RawValue) -> Result<Self, UnfitJson> {
+        check(raw.get().as_bytes())?;
+        Ok(Self(Arc::from(raw.to_owned())))
+    }
+
+    /// The JSON form of a value.
+    pub fn from_value<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
+        serde_json::value::to_raw_value(value).map(|raw| Self(Arc::from(raw)))
+    }
+
+    /// Takes JSON text, as a store kept it.
+    pub fn from_text(text: String) -> Result<Self, serde_json::Error> {
+        RawValue::from_string(text).map(|raw| Self(Arc::from(raw)))
+    }
+
+    /// The JSON value `null`.
+    pub fn null() -> Self {
+        Self(Arc::from(RawValue::NULL.to_owned()))
+    }
+
+    /// The text as it came.
+    pub fn get(&self) -> &str {
+        self.0.get()
+    }
+
+    /// Reads the value into a type.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.get())
+    }
+}
+
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl fmt::Debug for Json {
+    /// The length alone: payloads stay out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Json({} bytes)", self.get().len())
+    }
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Box::<RawValue>::deserialize(deserializer).map(|raw| Self(Arc::from(raw)))
+    }
+}
+
+fn check(text: &[u8]) -> Result<(), UnfitJson> {
+    let (mut depth, mut in_string, mut at) = (0_usize, false, 0);
+    while let Some(byte) = text.get(at) {
+        match (in_string, byte) {
+            (false, b'{' | b'[') => depth += 1,
+            (false, b'}' | b']') => depth -= 1,
+            (_, b'"') => in_string = !in_string,
+            (true, b'\\') => at += escape(&text[at..])? - 1,
+            _ => {}
+        }
+        if depth > Json::MAX_DEPTH {
+            return Err(UnfitJson::TooDeep);
+        }
+        at += 1;
+    }
+    Ok(())
+}
+
+/// The length of the escape that `text` begins with; a surrogate pair is one escape.
+fn escape(text: &[u8]) -> Result<usize, UnfitJson> {
+    match unit(text) {
+        None => Ok(2),
+        Some(0xD800..=0xDBFF) => match unit(&text[6..]) {
+            Some(0xDC00..=0xDFFF) => Ok(12),
+            _ => Err(UnfitJson::LoneSurrogate),
+        },
+        Some(0xDC00..=0xDFFF) => Err(UnfitJson::LoneSurrogate),
+        Some(_) => Ok(6),
+    }
+}
+
+/// The UTF-16 unit of an escape of the form `\uXXXX`.
+fn unit(text: &[u8]) -> Option<u16> {
+    let digits = text.strip_prefix(b"\\u")?.get(..4)?;
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(text: &str) -> Result<Json, UnfitJson> {
+        Json::from_outside(&RawValue::from_string(text.to_owned()).unwrap())
+    }
+
+    #[test]
+    fn keeps_every_byte() {
+        let text = r#"{"n": 123456789012345678901234567890.10, "a":[1 , 2], "s":"\u00e9\"]]"}"#;
+        assert_eq!(take(text).unwrap().get(), text);
+    }
+
+    #[test]
+    fn nests_as_deep_as_it_can_be_read_again() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(take(&nested(128)).is_ok());
+        assert_eq!(take(&nested(129)), Err(UnfitJson::TooDeep));
+        assert!(take(&format!("{:?}", "[".repeat(500))).is_ok(), "brackets in a string are text");
+    }
+
+    #[test]
+    fn refuses_half_a_character() {
+        assert!(take(r#""\ud83d\ude00""#).is_ok());
+        for text in [r#""\ud83d""#, r#""\ude00""#, r#""\ud83dx""#, r#""\ud83d\u0041""#] {
+            assert_eq!(take(text), Err(UnfitJson::LoneSurrogate), "{text}");
+        }
+        assert!(take(r#""\\ud83d""#).is_ok(), "an escaped backslash, then letters");
+    }
+}

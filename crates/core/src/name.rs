@@ -1,0 +1,89 @@
+//! Names of queues, kinds and tenants.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+/// A name: 1 to 64 of the characters `A-Z a-z 0-9 . _ -`.
+///
+/// Narrow on purpose: a name stands in index keys, URLs, queue messages and metrics, and must mean the same in all of them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Name(Arc<str>);
+
+/// The text is not a [`Name`].
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a name is 1 to 64 of the characters A-Z a-z 0-9 . _ -")]
+pub struct InvalidName;
+
+impl Name {
+    /// Checks and takes a name.
+    pub fn new(text: &str) -> Result<Self, InvalidName> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) { Ok(Self(text.into())) } else { Err(InvalidName) }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        Self::new(&text).map_err(de::Error::custom)
+    }
+}
+
+/// Whose task it is. Every key, look-up and hint is inside one tenant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Tenant(Name);
+
+impl Tenant {
+    /// Checks and takes a tenant's name.
+    pub fn new(text: &str) -> Result<Self, InvalidName> {
+        Name::new(text).map(Self)
+    }
+
+    /// The tenant's name as text.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl Default for Tenant {
+    /// The tenant of an installation that has only one.
+    fn default() -> Self {
+        static DEFAULT: std::sync::LazyLock<Tenant> = std::sync::LazyLock::new(|| Tenant(Name("default".into())));
+        DEFAULT.clone()
+    }
+}
+
+impl fmt::Display for Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_the_plain_and_refuses_the_rest() {
+        assert!(Name::new("Orders.eu-1_b").is_ok());
+        let long = "x".repeat(65);
+        for text in ["", " ", "a b", "a/b", "nul\0", "\u{202e}abc", "ключ", long.as_str()] {
+            assert_eq!(Name::new(text), Err(InvalidName), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! When to try again, and when to stop.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use crate::time::Timestamp;
+
+/// How often a task is tried, and how long apart. Whichever bound is met first ends it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryPolicy {
+    /// The delays between attempts, and how many attempts they allow.
+    pub schedule: Schedule,
+    /// No attempt starts later than this after the generation began.
+    pub max_age: Option<Duration>,
+}
+
+/// The delays between attempts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Schedule {
+    /// Delays that grow by a factor, up to a maximum.
+    Exponential(Exponential),
+    /// These delays, one by one; there is one attempt more than there are delays.
+    Delays(Vec<Duration>),
+}
+
+/// Delays of `base × factor^(n-1)`, at most `max`, before the retry that follows attempt `n`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exponential {
+    /// All attempts of one generation, the first included.
+    pub max_attempts: NonZeroU32,
+    /// The longest wait before the first retry.
+    pub base: Duration,
+    /// What the wait is multiplied by from one retry to the next.
+    pub factor: f64,
+    /// The longest wait of all.
+    pub max: Duration,
+    /// How waits are spread.
+    pub jitter: Jitter,
+}
+
+/// How waits are spread, so that tasks that failed together do not come back together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Jitter {
+    /// Anything from nothing to the computed delay.
+    Full,
+    /// The computed delay itself.
+    None,
+}
+
+/// The share of a delay that chance decided on, from 0 up to but not including 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread(f64);
+
+impl Spread {
+    /// From 64 random bits.
+    pub fn from_bits(random: u64) -> Self {
+        // The upper 53 bits are what a double can hold of them.
+        #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double exactly")]
+        Self((random >> 11) as f64 / (1_u64 << 53) as f64)
+    }
+}
+
+impl Default for Exponential {
+    fn default() -> Self {
+        Self {
+            max_attempts: const { NonZeroU32::new(5).unwrap() },
+            base: Duration::from_secs(10),
+            factor: 2.0,
+            max: Duration::from_hours(1),
+            jitter: Jitter::Full,
+        }
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { schedule: Schedule::Exponential(Exponential::default()), max_age: None }
+    }
+}
+
+/// A destination can ask for no longer a pause than this by `Retry-After`.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
+
+impl RetryPolicy {
+    /// All attempts of one generation, the first included.
+    pub fn max_attempts(&self) -> u32 {
+        match &self.schedule {
+            Schedule::Exponential(policy) => policy.max_attempts.get(),
+            Schedule::Delays(delays) => u32::try_from(delays.len()).map_or(u32::MAX, |delays| delays.saturating_add(1)),
+        }
+    }
+
+    /// When attempt number `spent + 1` is due, or `None` if there is none.
+    ///
+    /// `since` is when this generation of attempts began; `asked` is the pause that the destination asked for, and
+    /// lengthens the delay to at most [`MAX_RETRY_AFTER`].
+    pub fn next(&self, spent: u32, since: Timestamp, asked: Option<Duration>, spread: Spread, now: Timestamp) -> Option<Timestamp> {
+        if spent >= self.max_attempts() {
+            return None;
+        }
+        let own = self.delay(spent, spread);
+        let delay = asked.map_or(own, |asked| own.max(asked.min(MAX_RETRY_AFTER)));
+        let due = now + delay;
+        match self.max_age {
+            Some(max_age) if due > since + max_age => None,
+            _ => Some(due),
+        }
+    }
+
+    fn delay(&self, spent: u32, spread: Spread) -> Duration {
+        match &self.schedule {
+            Schedule::Delays(delays) => delays.get(spent.saturating_sub(1) as usize).copied().unwrap_or_default(),
+            Schedule::Exponential(policy) => {
+                let exponent = f64::from(spent.saturating_sub(1));
+                let seconds = (policy.base.as_secs_f64() * policy.factor.powf(exponent)).min(policy.max.as_secs_f64());
+                match policy.jitter {
+                    Jitter::Full => Duration::from_secs_f64(seconds * spread.0),
+                    Jitter::None => Duration::from_secs_f64(seconds),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: Timestamp = Timestamp::EPOCH;
+
+    fn delays(policy: &RetryPolicy) -> Vec<u128> {
+        let spread = Spread::from_bits(u64::MAX);
+        (1..).map_while(|spent| policy.next(spent, NOW, None, spread, NOW)).map(|due| due.since(NOW).as_millis()).collect()
+    }
+
+    #[test]
+    fn doubles_up_to_the_cap_and_stops() {
+        let mut policy = Exponential { jitter: Jitter::None, ..Exponential::default() };
+        assert_eq!(
+            delays(&RetryPolicy { schedule: Schedule::Exponential(policy.clone()), max_age: None }),
+            [10_000, 20_000, 40_000, 80_000]
+        );
+        policy.max = Duration::from_secs(30);
+        assert_eq!(delays(&RetryPolicy { schedule: Schedule::Exponential(policy), max_age: None }), [10_000, 20_000, 30_000, 30_000]);
+    }
+
+    #[test]
+    fn a_list_of_delays_is_followed_to_its_end() {
+        let schedule = Schedule::Delays([5, 60, 600].map(Duration::from_secs).to_vec());
+        assert_eq!(delays(&RetryPolicy { schedule, max_age: None }), [5_000, 60_000, 600_000]);
+    }
+
+    #[test]
+    fn age_ends_it_before_the_count_does() {
+        let schedule = Schedule::Delays([5, 60, 600].map(Duration::from_secs).to_vec());
+        assert_eq!(delays(&RetryPolicy { schedule, max_age: Some(Duration::from_mins(1)) }), [5_000, 60_000]);
+    }
+
+    #[test]
+    fn a_longer_pause_is_granted_up_to_a_day() {
+        let ask = |seconds| {
+            let asked = Some(Duration::from_secs(seconds));
+            RetryPolicy::default().next(1, NOW, asked, Spread::from_bits(0), NOW).unwrap().since(NOW).as_secs()
+        };
+        assert_eq!((ask(0), ask(120), ask(999_999_999)), (0, 120, 86_400));
+    }
+
+    proptest! {
+        #[test]
+        fn full_jitter_stays_between_nothing_and_the_computed_delay(spent in 1_u32..5, random: u64) {
+            let due = RetryPolicy::default().next(spent, NOW, None, Spread::from_bits(random), NOW).unwrap();
+            prop_assert!(due.since(NOW) <= Duration::from_secs(10 * 2_u64.pow(spent - 1)));
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! From what a client asks for to a task that can be stored.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::callback::Callback;
+use crate::id::TaskId;
+use crate::json::Json;
+use crate::name::{Name, Tenant};
+use crate::retry::{Exponential, Jitter, RetryPolicy, Schedule};
+use crate::task::{End, Fingerprint, Settings, State, Task, Waiting};
+use crate::time::Timestamp;
+
+/// A task as a client asks for it. Durations are seconds; unknown fields are refused by name.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Submission {
+    /// Which handler runs it: `http`, `noop`, or a name that the program registered.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9._-]{1,64}$"))]
+    pub kind: String,
+    /// The lane it waits in; `default` unless said.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9._-]{1,64}$"))]
+    pub queue: Option<String>,
+    /// What the handler is given, kept byte for byte; `null` unless said.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
+    pub payload: Option<Box<serde_json::value::RawValue>>,
+    /// Start no sooner than so many seconds from now. Excludes `run_at`.
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_622_400))]
+    pub delay: Option<f64>,
+    /// Start no sooner than this moment, at most 366 days ahead; a moment in the past is now. Excludes `delay`.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub run_at: Option<Timestamp>,
+    /// How many seconds one attempt may take; 30 unless said.
+    #[cfg_attr(feature = "openapi", schema(exclusive_minimum = 0))]
+    pub timeout: Option<f64>,
+    /// The moment from which it is no longer worth starting.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub expires_at: Option<Timestamp>,
+    /// When to try again, and when to stop.
+    pub retry: Option<RetrySubmission>,
+    /// Whom to tell of its end.
+    pub callback: Option<CallbackSubmission>,
+    /// Notes of the submitter's own: up to 20 names, each with up to 256 bytes of text.
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// When to try again: either `delays`, or any of the fields of a growing delay.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RetrySubmission {
+    /// All attempts, the first included; 5 unless said.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 50))]
+    pub max_attempts: Option<u32>,
+    /// The longest wait in seconds before the first retry; 10 unless said.
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_622_400))]
+    pub base: Option<f64>,
+    /// What the wait is multiplied by from one retry to the next; 2 unless said.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
+    pub factor: Option<f64>,
+    /// The longest wait of all, in seconds; 3600 unless said.
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_622_400))]
+    pub max: Option<f64>,
+    /// `full` spreads a wait from nothing to its length, `none` does not; `full` unless said.
+    pub jitter: Option<JitterWord>,
+    /// No attempt starts more than so many seconds after acceptance, or after a replay.
+    #[cfg_attr(feature = "openapi", schema(exclusive_minimum = 0, maximum = 31_622_400))]
+    pub max_age: Option<f64>,
+    /// These waits in seconds, up to 49 of them, and one attempt more than there are waits.
+    pub delays: Option<Vec<f64>>,
+}
+
+/// How waits are spread.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum JitterWord {
+    /// From nothing to the computed delay.
+    Full,
+    /// Not at all.
+    None,
+}
+
+/// Whom to tell of a task's end.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CallbackSubmission {
+    /// Where the task is sent by `POST`, as an `http` task of its own.
+    pub url: String,
+    /// The ends to tell of; all four unless said.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1))]
+    pub on: Option<Vec<EndWord>>,
+}
+
+/// An end, by its word.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum EndWord {
+    /// The work was done.
+    Succeeded,
+    /// It was given up.
+    Failed,
+    /// Somebody called it off.
+    Canceled,
+    /// Its deadline passed.
+    Expired,
+}
+
+/// What is wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// The field, as a JSON pointer (RFC 6901) into the submission.
+    pub pointer: String,
+    /// What is wrong, and what would be right.
+    pub detail: String,
+    /// A more telling code than "invalid", where there is one.
+    pub code: Option<&'static str>,
+}
+
+impl Invalid {
+    /// That field is wrong, for that reason.
+    pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), detail: detail.into(), code: None }
+    }
+
+    /// The same, seen from outside the value that the pointer started in.
+    #[must_use]
+    pub fn under(self, parent: &str) -> Self {
+        Self { pointer: format!("{parent}{}", self.pointer), ..self }
+    }
+}
+
+/// Knows the kinds that are run here, and what payloads they take.
+pub trait Kinds: Send + Sync {
+    /// Whether a task of that kind and with that payload can be run. Pointers start in the payload.
+    fn check(&self, kind: &Name, payload: &Json) -> Result<(), Unfit>;
+}
+
+/// Why a task cannot be run here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// Nobody runs that kind; these are the ones that are run.
+    UnknownKind(Vec<String>),
+    /// The payload is not what the kind takes.
+    Payload(Vec<Invalid>),
+}
+
+/// What the one who takes a submission in adds to it.
+pub struct Intake<'a> {
+    /// Whose task it will be.
+    pub tenant: &'a Tenant,
+    /// Its id.
+    pub id: TaskId,
+    /// SHA-256 of the request, if it had an idempotency key.
+    pub fingerprint: Option<Fingerprint>,
+    /// The longest timeout that workers grant.
+    pub max_timeout: Duration,
+    /// What is run here.
+    pub kinds: &'a dyn Kinds,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// How far ahead a task can be scheduled, and the longest of all durations: 366 days.
+pub const MAX_AHEAD: Duration = Duration::from_hours(366 * 24);
+const MAX_ATTEMPTS: u32 = 50;
+const MAX_LABELS: usize = 20;
+const MAX_LABEL_BYTES: usize = 256;
+
+impl Submission {
+    /// The task that is asked for, or all that is wrong with it.
+    pub fn into_task(self, intake: &Intake<'_>) -> Result<Task, Vec<Invalid>> {
+        let mut wrong = Wrong(Vec::new());
+        let now = intake.now;
+        let kind = wrong.name("/kind", Some(&self.kind));
+        let queue = wrong.name("/queue", self.queue.as_deref());
+        let payload = wrong.payload(self.payload);
+        let due_at = wrong.due(self.delay, self.run_at, now);
+        let settings = Settings {
+            timeout: wrong.timeout(self.timeout, intake.max_timeout),
+            expires_at: wrong.deadline(self.expires_at, due_at, now),
+            retry: self.retry.map_or_else(RetryPolicy::default, |retry| wrong.retry(&retry)),
+            callback: self.callback.and_then(|callback| wrong.callback(callback, intake.kinds)),
+            labels: wrong.labels(self.labels.unwrap_or_default()),
+            fingerprint: intake.fingerprint,
+            parent: None,
+            key_generation: None,
+        };
+        if let Some(kind) = &kind {
+            wrong.fit(intake.kinds.check(kind, &payload));
+        }
+        match (kind, queue) {
+            (Some(kind), Some(queue)) if wrong.0.is_empty() => Ok(Task::scheduled(intake, kind, queue, payload, settings, due_at)),
+            _ => Err(wrong.0),
+        }
+    }
+}
+
+impl Task {
+    fn scheduled(intake: &Intake<'_>, kind: Name, queue: Name, payload: Json, settings: Settings, due_at: Timestamp) -> Self {
+        Self {
+            tenant: intake.tenant.clone(),
+            id: intake.id,
+            kind,
+            queue,
+            payload,
+            settings: Box::new(settings),
+            created_at: intake.now,
+            generation_at: intake.now,
+            generation: 1,
+            due_at,
+            state: State::Waiting(Waiting::Scheduled),
+            version: 1,
+            token: 0,
+            attempt: 0,
+            attempts: Vec::new(),
+            result: None,
+            error: None,
+            progress: None,
+        }
+    }
+}
+
+/// Collects what is wrong, so that a client learns all of it at once.
+struct Wrong(Vec<Invalid>);
+
+impl Wrong {
+    fn add(&mut self, pointer: &str, detail: impl Into<String>) {
+        self.0.push(Invalid::new(pointer, detail));
+    }
+
+    fn name(&mut self, pointer: &str, text: Option<&str>) -> Option<Name> {
+        static DEFAULT: std::sync::LazyLock<Option<Name>> = std::sync::LazyLock::new(|| Name::new("default").ok());
+        let Some(text) = text else { return DEFAULT.clone() };
+        Name::new(text).map_err(|error| self.add(pointer, error.to_string())).ok()
+    }
+
+    fn payload(&mut self, payload: Option<Box<serde_json::value::RawValue>>) -> Json {
+        let Some(payload) = payload else { return Json::null() };
+        Json::from_outside(&payload).unwrap_or_else(|error| {
+            self.0.push(Invalid { code: Some("malformed_json"), ..Invalid::new("/payload", error.to_string()) });
+            Json::null()
+        })
+    }
+
+    /// A duration within bounds, or `None` with the reason noted.
+    fn seconds(&mut self, pointer: &str, seconds: f64, max: Duration) -> Option<Duration> {
+        if (0.0..=max.as_secs_f64()).contains(&seconds) {
+            return Some(Duration::from_secs_f64(seconds));
+        }
+        self.add(pointer, format!("expected seconds from 0 to {}", max.as_secs_f64()));
+        None
+    }
+
+    /// A duration within bounds that is at least a millisecond.
+    fn some_seconds(&mut self, pointer: &str, seconds: f64, max: Duration) -> Option<Duration> {
+        if seconds >= 0.001 {
+            return self.seconds(pointer, seconds, max);
+        }
+        self.add(pointer, format!("expected seconds from 0.001 to {}", max.as_secs_f64()));
+        None
+    }
+
+    fn due(&mut self, delay: Option<f64>, run_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
+        match (delay, run_at) {
+            (None, None) => now,
+            (Some(_), Some(_)) => {
+                self.add("/run_at", "`delay` and `run_at` exclude each other");
+                now
+            }
+            (Some(delay), None) => now + self.seconds("/delay", delay, MAX_AHEAD).unwrap_or_default(),
+            (None, Some(run_at)) if run_at > now + MAX_AHEAD => {
+                self.add("/run_at", "expected a time within the next 366 days");
+                now
+            }
+            (None, Some(run_at)) => run_at.max(now),
+        }
+    }
+
+    fn timeout(&mut self, timeout: Option<f64>, max: Duration) -> Duration {
+        let default = Settings::DEFAULT_TIMEOUT.min(max);
+        timeout.and_then(|timeout| self.some_seconds("/timeout", timeout, max)).unwrap_or(default)
+    }
+
+    fn deadline(&mut self, deadline: Option<Timestamp>, due_at: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            self.add("/expires_at", "expected a time in the future");
+        } else if deadline.is_some_and(|deadline| deadline <= due_at) {
+            self.add("/expires_at", "expected a time after the one it may start at");
+        }
+        deadline
+    }
+
+    fn retry(&mut self, retry: &RetrySubmission) -> RetryPolicy {
+        let max_age = retry.max_age.and_then(|age| self.some_seconds("/retry/max_age", age, MAX_AHEAD));
+        let grows =
+            retry.max_attempts.is_some() || retry.base.is_some() || retry.factor.is_some() || retry.max.is_some() || retry.jitter.is_some();
+        let schedule = match &retry.delays {
+            Some(_) if grows => {
+                self.add("/retry/delays", "`delays` excludes `max_attempts`, `base`, `factor`, `max` and `jitter`");
+                Schedule::Delays(Vec::new())
+            }
+            Some(delays) => Schedule::Delays(self.delays(delays)),
+            None => Schedule::Exponential(self.exponential(retry)),
+        };
+        RetryPolicy { schedule, max_age }
+    }
+
+    fn delays(&mut self, delays: &[f64]) -> Vec<Duration> {
+        if delays.len() >= MAX_ATTEMPTS as usize {
+            self.add("/retry/delays", format!("expected at most {} delays", MAX_ATTEMPTS - 1));
+        }
+        let read = |(place, delay): (usize, &f64)| self.seconds(&format!("/retry/delays/{place}"), *delay, MAX_AHEAD);
+        delays.iter().enumerate().filter_map(read).collect()
+    }
+
+    fn exponential(&mut self, retry: &RetrySubmission) -> Exponential {
+        let default = Exponential::default();
+        let max_attempts = retry
+            .max_attempts
+            .map_or(Some(default.max_attempts), |count| NonZeroU32::new(count).filter(|count| count.get() <= MAX_ATTEMPTS));
+        if max_attempts.is_none() {
+            self.add("/retry/max_attempts", format!("expected a number from 1 to {MAX_ATTEMPTS}"));
+        }
+        let factor = retry.factor.unwrap_or(default.factor);
+        if !(1.0..=100.0).contains(&factor) {
+            self.add("/retry/factor", "expected a number from 1 to 100");
+        }
+        Exponential {
+            max_attempts: max_attempts.unwrap_or(default.max_attempts),
+            base: retry.base.and_then(|base| self.seconds("/retry/base", base, MAX_AHEAD)).unwrap_or(default.base),
+            factor,
+            max: retry.max.and_then(|max| self.seconds("/retry/max", max, MAX_AHEAD)).unwrap_or(default.max),
+            jitter: match retry.jitter {
+                Some(JitterWord::None) => Jitter::None,
+                Some(JitterWord::Full) | None => Jitter::Full,
+            },
+        }
+    }
+
+    /// A callback is an `http` task, and its URL is held to the same rules.
+    fn callback(&mut self, callback: CallbackSubmission, kinds: &dyn Kinds) -> Option<Callback> {
+        let probe = Json::from_value(&BTreeMap::from([("url", &callback.url)])).ok()?;
+        if let Err(Unfit::Payload(invalid)) = kinds.check(&crate::callback::HTTP, &probe) {
+            self.0.extend(invalid.into_iter().map(|invalid| invalid.under("/callback")));
+        }
+        let mut on: Vec<End> = match callback.on {
+            None => EndWord::ALL.map(End::from).to_vec(),
+            Some(words) => words.into_iter().map(End::from).collect(),
+        };
+        on.sort_unstable();
+        on.dedup();
+        if on.is_empty() {
+            self.add("/callback/on", "expected at least one end");
+        }
+        Some(Callback { url: callback.url, on })
+    }
+
+    fn labels(&mut self, labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
+        if labels.len() > MAX_LABELS {
+            self.add("/labels", format!("expected at most {MAX_LABELS} labels"));
+        }
+        for (name, text) in &labels {
+            let pointer = format!("/labels/{}", name.replace('~', "~0").replace('/', "~1"));
+            if let Err(error) = Name::new(name) {
+                self.add(&pointer, error.to_string());
+            }
+            if text.len() > MAX_LABEL_BYTES || text.chars().any(is_invisible) {
+                self.add(&pointer, format!("expected at most {MAX_LABEL_BYTES} bytes of text without control characters"));
+            }
+        }
+        labels
+    }
+
+    fn fit(&mut self, checked: Result<(), Unfit>) {
+        match checked {
+            Ok(()) => {}
+            Err(Unfit::UnknownKind(known)) => {
+                let detail = format!("nobody here runs this kind; known kinds are: {}", known.join(", "));
+                self.0.push(Invalid { code: Some("unknown_kind"), ..Invalid::new("/kind", detail) });
+            }
+            Err(Unfit::Payload(invalid)) => self.0.extend(invalid.into_iter().map(|invalid| invalid.under("/payload"))),
+        }
+    }
+}
+
+/// Control characters, and the marks that make text read otherwise than it is written.
+fn is_invisible(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+impl EndWord {
+    const ALL: [Self; 4] = [Self::Succeeded, Self::Failed, Self::Canceled, Self::Expired];
+}
+
+impl From<EndWord> for End {
+    fn from(word: EndWord) -> Self {
+        match word {
+            EndWord::Succeeded => Self::Succeeded,
+            EndWord::Failed => Self::Failed,
+            EndWord::Canceled => Self::Canceled,
+            EndWord::Expired => Self::Expired,
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! A task, and all that is known of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::callback::Callback;
+use crate::id::TaskId;
+use crate::json::Json;
+use crate::name::{Name, Tenant};
+use crate::retry::RetryPolicy;
+use crate::time::Timestamp;
+
+/// One unit of work. Everything that is stored about it is here; every change to it is made by [`crate::lifecycle`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Task {
+    /// Whose task it is.
+    pub tenant: Tenant,
+    /// Its id, unique inside the tenant.
+    pub id: TaskId,
+    /// Which handler runs it.
+    pub kind: Name,
+    /// The lane it waits in.
+    pub queue: Name,
+    /// What the handler is given.
+    pub payload: Json,
+    /// What the submitter wants to be told about it besides.
+    pub settings: Box<Settings>,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When the attempts of this generation could begin: its acceptance, or its last replay. `max_age` counts from here.
+    pub generation_at: Timestamp,
+    /// Counts the replays, from 1.
+    pub generation: u32,
+    /// When its next attempt is, or its last one was, due.
+    pub due_at: Timestamp,
+    /// Where in its life it stands.
+    pub state: State,
+    /// Counts all writes to it; a write names the version that it read.
+    pub version: u64,
+    /// Counts the claims of its whole life: the fencing token of the newest one.
+    pub token: u64,
+    /// The attempts of this generation that count against its retry policy.
+    pub attempt: u32,
+    /// The finished attempts, oldest first; at most [`Task::KEPT_ATTEMPTS`] of them.
+    pub attempts: Vec<Attempt>,
+    /// What the handler returned.
+    pub result: Option<Json>,
+    /// Why the last attempt failed, or why there will be no other.
+    pub error: Option<TaskError>,
+    /// What the handler said last of how far it is.
+    pub progress: Option<Json>,
+}
+
+/// What was asked for at submission and never changes, save for [`Settings::expires_at`], which a replay lifts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// When to try again, and when to stop.
+    pub retry: RetryPolicy,
+    /// When it is no longer worth starting.
+    pub expires_at: Option<Timestamp>,
+    /// Whom to tell of its end.
+    pub callback: Option<Callback>,
+    /// The submitter's own notes.
+    pub labels: BTreeMap<String, String>,
+    /// SHA-256 of the request that brought it, if that had an idempotency key.
+    pub fingerprint: Option<Fingerprint>,
+    /// The task whose end this one reports, if it is a callback.
+    pub parent: Option<TaskId>,
+    /// The generation whose id downstream is given for deduplication; `None` is the task's own id.
+    pub key_generation: Option<u32>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            timeout: Self::DEFAULT_TIMEOUT,
+            retry: RetryPolicy::default(),
+            expires_at: None,
+            callback: None,
+            labels: BTreeMap::new(),
+            fingerprint: None,
+            parent: None,
+            key_generation: None,
+        }
+    }
+}
+
+impl Settings {
+    /// The time an attempt has unless the submission says otherwise.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+}
+
+/// SHA-256 over method, path and body of a request, to tell a repeated one from another one with its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint(pub [u8; 32]);
+
+/// Where a task stands. A task that has not ended has a due time ([`Task::due_at`]) or a lease; there is no third state to be forgotten in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum State {
+    /// It waits for [`Task::due_at`], and from then on for a worker.
+    Waiting(Waiting),
+    /// A worker has it.
+    Running(Lease),
+    /// It is over.
+    Ended(Ended),
+}
+
+/// Why a task waits.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Waiting {
+    /// For its first attempt.
+    Scheduled,
+    /// For another attempt.
+    Retrying,
+    /// For permission to start.
+    Held(Held),
+}
+
+/// What keeps a task from starting. Being held costs no attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// The reason, for programs.
+    pub reason: HeldReason,
+}
+
+/// The closed list of what a task can be held by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldReason {
+    /// No process that runs tasks knows its kind.
+    NoHandler,
+}
+
+/// The right of one worker to run one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// When it runs out, unless it is renewed.
+    pub until: Timestamp,
+    /// When the attempt began.
+    pub started_at: Timestamp,
+    /// Whether its handler is to stop.
+    pub cancel: CancelRequest,
+}
+
+/// Whether a running task is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelRequest {
+    /// Nobody asked.
+    None,
+    /// Somebody asked, and there will be no further attempt.
+    Requested,
+}
+
+/// How and when a task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How it ended.
+    pub end: End,
+    /// When it ended.
+    pub at: Timestamp,
+}
+
+/// The four ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum End {
+    /// The work was done.
+    Succeeded,
+    /// It was given up: a dead letter.
+    Failed,
+    /// Somebody called it off.
+    Canceled,
+    /// Its deadline passed before it could start.
+    Expired,
+}
+
+/// What a task's standing is called, from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Status {
+    /// Its first attempt is not due yet.
+    Scheduled,
+    /// It is due, and waits for a worker.
+    Queued,
+    /// It may not start yet.
+    Held,
+    /// A worker has it.
+    Running,
+    /// It failed, and will be tried again.
+    Retrying,
+    /// It ended.
+    Ended(End),
+}
+
+impl Status {
+    /// Every status, in the order of a task's life.
+    pub const ALL: [Self; 9] = [
+        Self::Scheduled,
+        Self::Queued,
+        Self::Held,
+        Self::Running,
+        Self::Retrying,
+        Self::Ended(End::Succeeded),
+        Self::Ended(End::Failed),
+        Self::Ended(End::Canceled),
+        Self::Ended(End::Expired),
+    ];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Queued => "queued",
+            Self::Held => "held",
+            Self::Running => "running",
+            Self::Retrying => "retrying",
+            Self::Ended(End::Succeeded) => "succeeded",
+            Self::Ended(End::Failed) => "failed",
+            Self::Ended(End::Canceled) => "canceled",
+            Self::Ended(End::Expired) => "expired",
+        }
+    }
+
+    /// The status that `word` stands for.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == word)
+    }
+}
+
+/// One finished try at a task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attempt {
+    /// Which of the attempts of the task's whole life it was: its fencing token.
+    pub number: u64,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When its outcome was decided.
+    pub finished_at: Timestamp,
+    /// How it went.
+    pub outcome: Outcome,
+    /// Why it did not succeed.
+    pub error: Option<TaskError>,
+}
+
+/// How an attempt went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The handler returned a result.
+    Succeeded,
+    /// The handler returned an error, panicked, or took too long.
+    Failed,
+    /// Its lease ran out: nothing more was heard of the worker.
+    Crashed,
+    /// Its worker gave it back unfinished, as it does when it stops. It does not count against the retry policy.
+    Interrupted,
+    /// It stopped because it was asked to.
+    Canceled,
+}
+
+impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 5] = [Self::Succeeded, Self::Failed, Self::Crashed, Self::Interrupted, Self::Canceled];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Crashed => "crashed",
+            Self::Interrupted => "interrupted",
+            Self::Canceled => "canceled",
+        }
+    }
+}
+
+/// Why an attempt, or a task, did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskError {
+    /// A stable code, for programs.
+    pub code: ErrorCode,
+    /// A sentence, for people. It holds no payload, header or secret.
+    pub message: String,
+}
+
+/// A stable word for why an attempt failed, such as `timeout` or `http_503`.
+///
+/// The codes that nobat itself gives are constants here and in the delivery crate; a handler may bring its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorCode(Name);
+
+impl ErrorCode {
+    /// Its worker died, or its handler panicked.
+    pub const CRASHED: &'static str = "crashed";
+    /// It took longer than its timeout.
+    pub const TIMEOUT: &'static str = "timeout";
+    /// Its deadline passed before it could start.
+    pub const EXPIRED: &'static str = "expired";
+    /// Somebody called it off.
+    pub const CANCELED: &'static str = "canceled";
+    /// Its worker was told to stop.
+    pub const INTERRUPTED: &'static str = "interrupted";
+    /// Its payload is not what its kind takes.
+    pub const INVALID_PAYLOAD: &'static str = "invalid_payload";
+    /// What its handler returned cannot be kept.
+    pub const INVALID_RESULT: &'static str = "invalid_result";
+    /// Its handler failed and gave no code of its own.
+    pub const HANDLER_ERROR: &'static str = "handler_error";
+
+    /// The code of that name; what is not a [`Name`] becomes `handler_error`.
+    pub fn new(word: &str) -> Self {
+        Self(Name::new(word).or_else(|_| Name::new(Self::HANDLER_ERROR)).unwrap_or_else(|_| unreachable!("the constant is a name")))
+    }
+
+    /// The code as text.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl TaskError {
+    /// The longest message that is kept, in bytes.
+    pub const MAX_MESSAGE: usize = 1_000;
+
+    /// An error with a code and a sentence; a long sentence is cut.
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if message.len() > Self::MAX_MESSAGE {
+            message.truncate(message.floor_char_boundary(Self::MAX_MESSAGE));
+        }
+        Self { code: ErrorCode::new(code), message }
+    }
+}
+
+impl Task {
+    /// How many finished attempts are kept in full; earlier ones are only counted.
+    pub const KEPT_ATTEMPTS: usize = 20;
+
+    /// Its standing at that moment.
+    ///
+    /// Nobody writes down that a task has become due: `queued` is what waiting is called from then on.
+    pub fn status(&self, now: Timestamp) -> Status {
+        match &self.state {
+            State::Waiting(_) if self.due_at <= now => Status::Queued,
+            State::Waiting(Waiting::Scheduled) => Status::Scheduled,
+            State::Waiting(Waiting::Retrying) => Status::Retrying,
+            State::Waiting(Waiting::Held(_)) => Status::Held,
+            State::Running(_) => Status::Running,
+            State::Ended(ended) => Status::Ended(ended.end),
+        }
+    }
+
+    /// When somebody must look at it again if nothing happens before: it is due, its deadline passes, or its lease runs out.
+    /// `None` once it has ended.
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        match &self.state {
+            State::Waiting(_) => Some(self.settings.expires_at.map_or(self.due_at, |deadline| deadline.min(self.due_at))),
+            State::Running(lease) => Some(lease.until),
+            State::Ended(_) => None,
+        }
+    }
+
+    /// Whether its deadline has passed.
+    pub fn is_past_deadline(&self, now: Timestamp) -> bool {
+        self.settings.expires_at.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// What a handler passes on, so that the other side can tell a repeated call from a new one.
+    pub fn idempotency_key(&self) -> String {
+        match self.settings.key_generation {
+            None => self.id.to_string(),
+            Some(generation) => format!("{}.{generation}", self.id),
+        }
+    }
+
+    /// When its newest attempt began.
+    pub fn started_at(&self) -> Option<Timestamp> {
+        match &self.state {
+            State::Running(lease) => Some(lease.started_at),
+            _ => self.attempts.last().map(|attempt| attempt.started_at),
+        }
+    }
+
+    /// When it ended.
+    pub fn finished_at(&self) -> Option<Timestamp> {
+        match &self.state {
+            State::Ended(ended) => Some(ended.at),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! A task as it is shown: by the API, and in the body of a callback.
+
+use std::collections::BTreeMap;
+
+use serde::{Serialize, Serializer};
+
+use crate::id::TaskId;
+use crate::json::Json;
+use crate::name::Name;
+use crate::task::{Attempt, HeldReason, State, Status, Task, TaskError, Waiting};
+use crate::time::Timestamp;
+
+/// A task as it is shown. In lists, `payload`, `result` and `attempts` are absent.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Task))]
+pub struct TaskView<'a> {
+    /// Its id.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^task_[0-9a-z]{26}$"))]
+    pub id: TaskId,
+    /// Which handler runs it.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub kind: &'a Name,
+    /// The lane it waits in.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub queue: &'a Name,
+    /// Where it stands.
+    #[cfg_attr(feature = "openapi", schema(value_type = StatusWord))]
+    pub status: StatusWord,
+    /// What the handler is given, as it was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>, required = false))]
+    pub payload: Option<&'a Json>,
+    /// The submitter's own notes.
+    pub labels: &'a BTreeMap<String, String>,
+    /// The attempts made so far that count against its retry policy; a replay starts anew.
+    pub attempt: u32,
+    /// How many attempts its retry policy allows.
+    pub max_attempts: u32,
+    /// When it was accepted.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub created_at: Timestamp,
+    /// When its next attempt is, or its last one was, due.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub run_at: Timestamp,
+    /// When its newest attempt began.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
+    pub finished_at: Option<Timestamp>,
+    /// When it is no longer worth starting.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
+    pub expires_at: Option<Timestamp>,
+    /// What the handler returned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>, required = false))]
+    pub result: Option<Option<&'a Json>>,
+    /// Why the last attempt failed, or why there will be no other.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub error: Option<ErrorView<'a>>,
+    /// What the handler said last of how far it is.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>, required))]
+    pub progress: Option<&'a Json>,
+    /// What keeps it from starting, and until when.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub held: Option<HeldView>,
+    /// Counts the replays, from 1.
+    pub generation: u32,
+    /// The task whose end this one reports, if it is a callback.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required))]
+    pub parent: Option<TaskId>,
+    /// The last 20 attempts, oldest first; one that is still under way has no end and no outcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
+    pub attempts: Option<Vec<AttemptView<'a>>>,
+}
+
+/// The word for where a task stands.
+#[derive(Clone, Copy)]
+pub struct StatusWord(pub Status);
+
+/// An error, as it is shown.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = TaskError))]
+pub struct ErrorView<'a> {
+    /// A stable code, for programs.
+    pub code: &'a str,
+    /// A sentence, for people.
+    pub message: &'a str,
+}
+
+/// What keeps a task from starting.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Held))]
+pub struct HeldView {
+    /// The reason, for programs.
+    pub reason: &'static str,
+    /// When it is looked at again.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub until: Timestamp,
+}
+
+/// One attempt, as it is shown.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Attempt))]
+pub struct AttemptView<'a> {
+    /// Which of the attempts of the task's whole life it is, from 1.
+    pub number: u64,
+    /// When it began.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub started_at: Timestamp,
+    /// When its outcome was decided.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
+    pub finished_at: Option<Timestamp>,
+    /// How it went: `succeeded`, `failed`, `crashed`, `interrupted` or `canceled`.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub outcome: Option<&'static str>,
+    /// Why it did not succeed.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub error: Option<ErrorView<'a>>,
+}
+
+impl<'a> TaskView<'a> {
+    /// All that is shown of a task.
+    pub fn new(task: &'a Task, now: Timestamp) -> Self {
+        let mut attempts: Vec<_> = task.attempts.iter().map(AttemptView::new).collect();
+        if let State::Running(lease) = &task.state {
+            attempts.push(AttemptView { number: task.token, started_at: lease.started_at, finished_at: None, outcome: None, error: None });
+        }
+        Self { payload: Some(&task.payload), result: Some(task.result.as_ref()), attempts: Some(attempts), ..Self::summary(task, now) }
+    }
+
+    /// What lists show of it.
+    pub fn summary(task: &'a Task, now: Timestamp) -> Self {
+        let held = match &task.state {
+            State::Waiting(Waiting::Held(held)) if task.due_at > now => Some(HeldView { reason: held.reason.as_str(), until: task.due_at }),
+            _ => None,
+        };
+        Self {
+            id: task.id,
+            kind: &task.kind,
+            queue: &task.queue,
+            status: StatusWord(task.status(now)),
+            payload: None,
+            labels: &task.settings.labels,
+            attempt: task.attempt,
+            max_attempts: task.settings.retry.max_attempts(),
+            created_at: task.created_at,
+            run_at: task.due_at,
+            started_at: task.started_at(),
+            finished_at: task.finished_at(),
+            expires_at: task.settings.expires_at,
+            result: None,
+            error: task.error.as_ref().map(ErrorView::new),
+            progress: task.progress.as_ref(),
+            held,
+            generation: task.generation,
+            parent: task.settings.parent,
+            attempts: None,
+        }
+    }
+}
+
+impl<'a> ErrorView<'a> {
+    fn new(error: &'a TaskError) -> Self {
+        Self { code: error.code.as_str(), message: &error.message }
+    }
+}
+
+impl<'a> AttemptView<'a> {
+    fn new(attempt: &'a Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            started_at: attempt.started_at,
+            finished_at: Some(attempt.finished_at),
+            outcome: Some(attempt.outcome.as_str()),
+            error: attempt.error.as_ref().map(ErrorView::new),
+        }
+    }
+}
+
+impl HeldReason {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoHandler => "no_handler",
+        }
+    }
+}
+
+impl Serialize for StatusWord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.as_str())
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for StatusWord {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .enum_values(Some(Status::ALL.map(Status::as_str)))
+            .into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for StatusWord {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "Status".into()
+    }
+}

@@ -1,0 +1,85 @@
+//! What a handler knows of the task it runs, and can say of it.
+
+use std::sync::{Mutex, PoisonError};
+
+use nobat_core::json::Json;
+use nobat_core::ports::TaskName;
+use nobat_core::task::Task;
+use serde::Serialize;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// One attempt, as its handler sees it.
+pub struct TaskContext {
+    /// Which task this is.
+    pub name: TaskName,
+    /// Which of the attempts of this generation this is, from 1.
+    pub attempt: u32,
+    /// How many attempts its retry policy allows.
+    pub max_attempts: u32,
+    /// What to pass on downstream, so that a repeated call can be told from a new one.
+    pub idempotency_key: String,
+    /// How long this attempt may take in all.
+    pub timeout: std::time::Duration,
+    cancel: CancellationToken,
+    progress: Mutex<Option<Json>>,
+    progressed: Notify,
+}
+
+/// The longest progress note that is kept, in bytes of JSON.
+pub const MAX_PROGRESS: usize = 4 * 1024;
+
+impl TaskContext {
+    /// The context of the attempt that `task` is at.
+    pub fn new(task: &Task) -> Self {
+        Self {
+            name: task.name(),
+            attempt: task.attempt,
+            max_attempts: task.settings.retry.max_attempts(),
+            idempotency_key: task.idempotency_key(),
+            timeout: task.settings.timeout,
+            cancel: CancellationToken::new(),
+            progress: Mutex::default(),
+            progressed: Notify::new(),
+        }
+    }
+
+    /// Says how far the work is, in any JSON of up to [`MAX_PROGRESS`] bytes; what is longer is dropped.
+    ///
+    /// It is stored within about a second, the last word winning, and shown with the task.
+    pub fn progress<T: Serialize>(&self, progress: &T) {
+        match Json::from_value(progress) {
+            Ok(json) if json.get().len() <= MAX_PROGRESS => {
+                *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(json);
+                self.progressed.notify_one();
+            }
+            _ => tracing::warn!(task = %self.name.id, "a progress note was dropped: it is too long, or not JSON"),
+        }
+    }
+
+    /// Resolves when somebody has called the task off.
+    ///
+    /// A handler that returns after that, whatever it returns but a result, ends the task as `canceled`. One that does not
+    /// return within some seconds is dropped.
+    pub async fn canceled(&self) {
+        self.cancel.cancelled().await;
+    }
+
+    /// Whether somebody has called the task off.
+    pub fn is_canceled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    /// Resolves when there is progress to store.
+    pub(crate) async fn progressed(&self) {
+        self.progressed.notified().await;
+    }
+
+    pub(crate) fn take_progress(&self) -> Option<Json> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}

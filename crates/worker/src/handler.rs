@@ -1,0 +1,146 @@
+//! What runs a kind of task: a form to fill in.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use nobat_core::json::Json;
+use nobat_core::lifecycle::Retry;
+use nobat_core::name::{InvalidName, Name};
+use nobat_core::submit::{Invalid, Kinds, Unfit};
+use nobat_core::task::{ErrorCode, TaskError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::context::TaskContext;
+
+/// Runs the tasks of one kind.
+///
+/// A handler can see the same task more than once: after a crash between the effect and its record there is no other
+/// way. [`TaskContext::idempotency_key`] stays the same over all of a task's attempts and is meant to be passed on.
+///
+/// A handler is stopped by dropping its future, at the next `await`: when its timeout has passed, when its worker stops,
+/// and some seconds after the task was called off. Code that blocks cannot be stopped.
+pub trait Handler: Send + Sync + 'static {
+    /// The kind it runs: a [`Name`].
+    const KIND: &'static str;
+
+    /// What it takes. A submission whose payload does not read as this is refused where it is made.
+    type Input: DeserializeOwned + Send;
+
+    /// What it returns, kept as the task's result: at most [`MAX_RESULT`] bytes of JSON.
+    type Output: Serialize;
+
+    /// Finds what is wrong with an input that reads well. Pointers start in the payload.
+    fn check(&self, input: &Self::Input) -> Result<(), Vec<Invalid>> {
+        let _ = input;
+        Ok(())
+    }
+
+    /// Does the work.
+    fn run(&self, input: Self::Input, context: &TaskContext) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
+}
+
+/// The longest result that is kept, in bytes of JSON.
+pub const MAX_RESULT: usize = 256 * 1024;
+
+/// Why a handler did not do its work. Any error becomes one by `?`, to be tried again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// What is put on record.
+    pub error: TaskError,
+    /// Whether another attempt may help.
+    pub retry: Retry,
+}
+
+impl Failure {
+    /// Another attempt may help.
+    pub fn retry(code: &str, message: impl Into<String>) -> Self {
+        Self { error: TaskError::new(code, message), retry: Retry::Backoff }
+    }
+
+    /// Another attempt may help, though not before that pause is over.
+    pub fn retry_after(pause: Duration, code: &str, message: impl Into<String>) -> Self {
+        Self { error: TaskError::new(code, message), retry: Retry::After(pause) }
+    }
+
+    /// No other attempt would end otherwise.
+    pub fn permanent(code: &str, message: impl Into<String>) -> Self {
+        Self { error: TaskError::new(code, message), retry: Retry::Never }
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::retry(ErrorCode::HANDLER_ERROR, error.to_string())
+    }
+}
+
+/// The handlers of a program, by kind.
+#[derive(Clone, Default)]
+pub struct Handlers {
+    by_kind: BTreeMap<Name, Arc<dyn AnyHandler>>,
+}
+
+impl Handlers {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a handler; one of the same kind is replaced. Fails if its kind is not a name.
+    pub fn with<H: Handler>(mut self, handler: H) -> Result<Self, InvalidName> {
+        self.by_kind.insert(Name::new(H::KIND)?, Arc::new(handler));
+        Ok(self)
+    }
+
+    pub(crate) fn get(&self, kind: &Name) -> Option<&Arc<dyn AnyHandler>> {
+        self.by_kind.get(kind)
+    }
+}
+
+impl Kinds for Handlers {
+    fn check(&self, kind: &Name, payload: &Json) -> Result<(), Unfit> {
+        match self.get(kind) {
+            Some(handler) => handler.check(payload).map_err(Unfit::Payload),
+            None => Err(Unfit::UnknownKind(self.by_kind.keys().map(Name::to_string).collect())),
+        }
+    }
+}
+
+/// A handler whose types are forgotten: JSON in, JSON out, and a panic is a failure like any other.
+pub(crate) trait AnyHandler: Send + Sync {
+    fn check(&self, payload: &Json) -> Result<(), Vec<Invalid>>;
+    fn run<'a>(&'a self, payload: &'a Json, context: &'a TaskContext) -> BoxFuture<'a, Result<Json, Failure>>;
+}
+
+impl<H: Handler> AnyHandler for H {
+    fn check(&self, payload: &Json) -> Result<(), Vec<Invalid>> {
+        let input = payload.parse().map_err(|error| vec![Invalid::new("", error.to_string())])?;
+        Handler::check(self, &input)
+    }
+
+    fn run<'a>(&'a self, payload: &'a Json, context: &'a TaskContext) -> BoxFuture<'a, Result<Json, Failure>> {
+        let work = async move {
+            let input = payload.parse().map_err(|error| Failure::permanent(ErrorCode::INVALID_PAYLOAD, error.to_string()))?;
+            keep(&Handler::run(self, input, context).await?)
+        };
+        Box::pin(AssertUnwindSafe(work).catch_unwind().map(|outcome| outcome.unwrap_or_else(|_| Err(panicked()))))
+    }
+}
+
+fn keep<T: Serialize>(output: &T) -> Result<Json, Failure> {
+    let json = Json::from_value(output).map_err(|error| Failure::permanent(ErrorCode::INVALID_RESULT, error.to_string()))?;
+    if json.get().len() > MAX_RESULT {
+        return Err(Failure::permanent(ErrorCode::INVALID_RESULT, format!("the result is longer than {MAX_RESULT} bytes of JSON")));
+    }
+    Ok(json)
+}
+
+/// The panic's own message stays in the process's log: it may quote the payload.
+fn panicked() -> Failure {
+    Failure::retry(ErrorCode::CRASHED, "the handler panicked")
+}
