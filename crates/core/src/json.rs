@@ -7,6 +7,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use crate::read::{ReadError, read};
+
 /// One JSON value, kept byte for byte as it came and shared without copying.
 ///
 /// It is never parsed and written anew on its way, so no two parsers can disagree about it and no number loses a digit.
@@ -55,9 +57,9 @@ impl Json {
         self.0.get()
     }
 
-    /// Reads the value into a type.
-    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(self.get())
+    /// Reads the value into a type. The error does not repeat what the value says.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ReadError> {
+        read(self.get().as_bytes())
     }
 }
 

@@ -9,6 +9,7 @@ pub mod json;
 pub mod lifecycle;
 pub mod name;
 pub mod ports;
+pub mod read;
 pub mod retry;
 pub mod submit;
 pub mod task;

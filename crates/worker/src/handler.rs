@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Retry;
 use nobat_core::name::{InvalidName, Name};
+use nobat_core::read::ReadError;
 use nobat_core::submit::{Invalid, Kinds, Unfit};
 use nobat_core::task::{ErrorCode, TaskError};
 use serde::Serialize;
@@ -119,7 +120,7 @@ pub(crate) trait AnyHandler: Send + Sync {
 
 impl<H: Handler> AnyHandler for H {
     fn check(&self, payload: &Json) -> Result<(), Vec<Invalid>> {
-        let input = payload.parse().map_err(|error| vec![Invalid::new("", error.to_string())])?;
+        let input = payload.parse().map_err(|error| vec![unreadable(error)])?;
         Handler::check(self, &input)
     }
 
@@ -129,6 +130,13 @@ impl<H: Handler> AnyHandler for H {
             keep(&Handler::run(self, input, context).await?)
         };
         Box::pin(AssertUnwindSafe(work).catch_unwind().map(|outcome| outcome.unwrap_or_else(|_| Err(panicked()))))
+    }
+}
+
+fn unreadable(error: ReadError) -> Invalid {
+    match error {
+        ReadError::Mismatch { pointer, detail } => Invalid::new(pointer, detail),
+        ReadError::Malformed { .. } => Invalid::new("", error.to_string()),
     }
 }
 

@@ -1,0 +1,130 @@
+//! Reading JSON from strangers, and saying what is wrong with it without repeating what it says.
+
+use serde::de::DeserializeOwned;
+use serde_path_to_error::{Path, Segment};
+
+/// Why some JSON does not read as what it should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// It is not JSON, or names one field twice.
+    #[error("{detail} at line {line}, column {column}")]
+    Malformed {
+        /// What is wrong.
+        detail: String,
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1.
+        column: usize,
+    },
+    /// It is JSON of another shape.
+    #[error("{detail} at `{pointer}`")]
+    Mismatch {
+        /// The place, as a JSON pointer (RFC 6901).
+        pointer: String,
+        /// What is wrong. Field names may stand in it, values never do.
+        detail: String,
+    },
+}
+
+/// Reads a value.
+///
+/// Reading goes through once; only when it fails is it done again, slower, to find the place.
+pub fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, ReadError> {
+    serde_json::from_slice(json).map_err(|error| explain::<T>(json, &error))
+}
+
+fn explain<T: DeserializeOwned>(json: &[u8], error: &serde_json::Error) -> ReadError {
+    let text = error.to_string();
+    // A number that fits no type is well-formed all the same, and a field given twice is not: serde_json files each under the other.
+    let is_data = (error.is_data() && !text.starts_with("duplicate field")) || text.starts_with("number out of range");
+    if !is_data {
+        let detail = text.split(" at line ").next().unwrap_or_default().to_owned();
+        return ReadError::Malformed { detail, line: error.line(), column: error.column() };
+    }
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let pointer = match serde_path_to_error::deserialize::<_, T>(&mut reader) {
+        Ok(_) => String::new(),
+        Err(error) => pointer(error.path()),
+    };
+    mismatch(pointer, &text)
+}
+
+/// What serde says, less the value that it quotes; a field that is named is pointed to.
+fn mismatch(pointer: String, text: &str) -> ReadError {
+    let text = text.split(" at line ").next().unwrap_or_default();
+    let quoted = |prefix| text.strip_prefix(prefix).and_then(|rest: &str| rest.split('`').next());
+    let detail = match text.rsplit_once(", expected ") {
+        Some((found, expected)) if !found.starts_with("unknown field") => format!("expected {expected}"),
+        _ => text.to_owned(),
+    };
+    match quoted("missing field `") {
+        Some(field) => ReadError::Mismatch { pointer: format!("{pointer}/{}", escape(field)), detail },
+        None => ReadError::Mismatch { pointer, detail },
+    }
+}
+
+fn pointer(path: &Path) -> String {
+    let mut pointer = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+            Segment::Map { key } => pointer.push_str(&format!("/{}", escape(key))),
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    pointer
+}
+
+fn escape(field: &str) -> String {
+    field.replace('~', "~0").replace('/', "~1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only read")]
+    struct Outer {
+        inner: Vec<Inner>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only read")]
+    struct Inner {
+        count: u32,
+    }
+
+    fn mismatch_of(json: &str) -> (String, String) {
+        match read::<Outer>(json.as_bytes()).unwrap_err() {
+            ReadError::Mismatch { pointer, detail } => (pointer, detail),
+            other @ ReadError::Malformed { .. } => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn points_to_the_place_and_keeps_the_value_to_itself() {
+        let (pointer, detail) = mismatch_of(r#"{"inner": [{"count": 1}, {"count": "hunter2, expected or not"}]}"#);
+        assert_eq!(pointer, "/inner/1/count");
+        assert_eq!(detail, "expected u32");
+        assert_eq!(mismatch_of(r#"{"inner": [{}]}"#), ("/inner/0/count".into(), "missing field `count`".into()));
+        assert_eq!(mismatch_of(r#"{"inner": [{"cuont": 1}]}"#).0, "/inner/0/cuont");
+    }
+
+    #[test]
+    fn a_number_that_fits_no_type_is_a_mismatch() {
+        let json = format!(r#"{{"inner": [{{"count": 1{}}}]}}"#, "0".repeat(400));
+        assert_eq!(mismatch_of(&json).0, "/inner/0/count");
+    }
+
+    #[test]
+    fn what_is_not_json_is_malformed() {
+        for json in ["", "{", "nan", r#"{"inner": []} x"#, r#"{"inner": [], "inner": []}"#, "{\"inner\": \"\u{0}\"}"] {
+            assert!(matches!(read::<Outer>(json.as_bytes()), Err(ReadError::Malformed { .. })), "{json}");
+        }
+        assert!(matches!(read::<Outer>(b"{\"inner\": \"\xff\"}"), Err(ReadError::Malformed { .. } | ReadError::Mismatch { .. })));
+    }
+}
