@@ -49,8 +49,7 @@ pub trait Store: Send + Sync {
     /// Nothing is left to do where the database removes them by itself.
     async fn prune(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError>;
 
-    /// Resolves when something may have been written about the task since the call; where the store cannot tell,
-    /// after a pause.
+    /// Resolves when something may have been written about the task since the first poll; never, where the store cannot tell.
     async fn changed(&self, name: &TaskName);
 
     /// Whether it answers.
@@ -86,6 +85,15 @@ pub trait Clock: Send + Sync {
     /// Resolves after that long.
     async fn sleep(&self, duration: Duration);
 }
+
+/// Chance, to spread delays with.
+pub trait Chance: Send + Sync {
+    /// 64 random bits.
+    fn bits(&self) -> u64;
+}
+
+/// How long a lease holds. It is renewed every third of that, so two beats may fail.
+pub const LEASE: Duration = Duration::from_mins(1);
 
 /// What a task is found by. As a message in a queue, it is a hint.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -132,6 +132,20 @@ pub enum HeldReason {
     NoHandler,
 }
 
+impl HeldReason {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoHandler => "no_handler",
+        }
+    }
+
+    /// The reason that `word` stands for.
+    pub fn from_word(word: &str) -> Option<Self> {
+        (word == Self::NoHandler.as_str()).then_some(Self::NoHandler)
+    }
+}
+
 /// The right of one worker to run one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
@@ -174,6 +188,26 @@ pub enum End {
     Expired,
 }
 
+impl End {
+    /// Every end.
+    pub const ALL: [Self; 4] = [Self::Succeeded, Self::Failed, Self::Canceled, Self::Expired];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// The end that `word` stands for.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|end| end.as_str() == word)
+    }
+}
+
 /// What a task's standing is called, from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
@@ -213,10 +247,7 @@ impl Status {
             Self::Held => "held",
             Self::Running => "running",
             Self::Retrying => "retrying",
-            Self::Ended(End::Succeeded) => "succeeded",
-            Self::Ended(End::Failed) => "failed",
-            Self::Ended(End::Canceled) => "canceled",
-            Self::Ended(End::Expired) => "expired",
+            Self::Ended(end) => end.as_str(),
         }
     }
 

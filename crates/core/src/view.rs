@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use crate::id::TaskId;
 use crate::json::Json;
 use crate::name::Name;
-use crate::task::{Attempt, HeldReason, State, Status, Task, TaskError, Waiting};
+use crate::task::{Attempt, State, Status, Task, TaskError, Waiting};
 use crate::time::Timestamp;
 
 /// A task as it is shown. In lists, `payload`, `result` and `attempts` are absent.
@@ -175,15 +175,6 @@ impl<'a> AttemptView<'a> {
             finished_at: Some(attempt.finished_at),
             outcome: Some(attempt.outcome.as_str()),
             error: attempt.error.as_ref().map(ErrorView::new),
-        }
-    }
-}
-
-impl HeldReason {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoHandler => "no_handler",
         }
     }
 }

@@ -1,1 +1,149 @@
-//! (in the making)
+//! The default backend of nobat: one SQLite file on disk, one writer.
+//!
+//! There is one table of tasks, and the queue is an index over those that are due, plus a wake-up: between store and queue
+//! there is nothing to lose. What was answered is on disk (WAL, `synchronous=FULL`).
+
+mod database;
+mod dispatch;
+mod file;
+mod queue;
+mod reader;
+mod row;
+mod schema;
+mod store;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nobat_core::backend::Backend;
+use nobat_core::name::InvalidName;
+use nobat_core::ports::{Clock, StoreError};
+
+pub use file::OpenError;
+
+use crate::database::Database;
+use crate::dispatch::Dispatch;
+use crate::file::Lock;
+use crate::reader::Readers;
+use crate::writer::Writer;
+
+/// A store and its queue in one SQLite database. Clones share it.
+#[derive(Clone)]
+pub struct Sqlite(Arc<Inner>);
+
+struct Inner {
+    writer: Writer,
+    /// Absent in memory, where there is only one connection to read and to write.
+    readers: Option<Readers>,
+    dispatch: Arc<Dispatch>,
+    clock: Arc<dyn Clock>,
+    retention: Duration,
+    secret: [u8; 32],
+    /// Keeps other processes out for as long as this one has the file open.
+    _lock: Option<Lock>,
+}
+
+/// How many connections read beside the writer.
+const READERS: usize = 2;
+
+impl Sqlite {
+    /// Opens the file, or creates it. Ended tasks are kept for `retention`.
+    ///
+    /// Fails if another process has it open, if it is not nobat's, or if a newer nobat has written it.
+    pub fn open(path: &Path, retention: Duration, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let lock = Lock::take(path)?;
+        let mut connection = file::connect(path)?;
+        schema::migrate(&mut connection)?;
+        let readers = (0..READERS).map(|_| file::connect_to_read(path)).collect::<Result<_, _>>()?;
+        let secret = read_secret(&connection)?;
+        let dispatch = Arc::new(Dispatch::default());
+        let database = Database::new(connection, Arc::clone(&dispatch), retention)?;
+        let ended = database.end_leases(clock.now())?;
+        if ended > 0 {
+            tracing::warn!(tasks = ended, "tasks were running when nobat stopped; each counts as an attempt that crashed");
+        }
+        let again = path.to_owned();
+        let writer = Writer::thread(database, Arc::clone(&clock), Box::new(move || Ok(file::connect(&again)?)))?;
+        let readers = Some(Readers::new(readers)?);
+        Ok(Self(Arc::new(Inner { writer, readers, dispatch, clock, retention, secret, _lock: Some(lock) })))
+    }
+
+    /// A database in memory, gone when the last clone is dropped.
+    ///
+    /// Everything is done where it is called, without threads: what happens depends on nothing but the order of calls.
+    pub fn in_memory(retention: Duration, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let mut connection = rusqlite::Connection::open_in_memory()?;
+        schema::migrate(&mut connection)?;
+        let secret = read_secret(&connection)?;
+        let dispatch = Arc::new(Dispatch::default());
+        let database = Database::new(connection, Arc::clone(&dispatch), retention)?;
+        let writer = Writer::inline(database, Arc::clone(&clock));
+        Ok(Self(Arc::new(Inner { writer, readers: None, dispatch, clock, retention, secret, _lock: None })))
+    }
+
+    /// The store and the queue, as the engines know them.
+    pub fn backend(&self) -> Backend {
+        Backend { store: Arc::new(self.clone()), queue: Arc::new(self.clone()) }
+    }
+
+    /// 32 random bytes, made with the file and kept in it, to seal what leaves it and comes back.
+    pub fn secret(&self) -> [u8; 32] {
+        self.0.secret
+    }
+}
+
+fn read_secret(connection: &rusqlite::Connection) -> Result<[u8; 32], rusqlite::Error> {
+    connection.query_row("SELECT secret FROM instance", [], |row| row.get(0))
+}
+
+/// Why an operation on the database was not done.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// SQLite failed at it.
+    #[error(transparent)]
+    Sqlite(rusqlite::Error),
+    /// Another operation failed in the same transaction.
+    #[error("the transaction was given up")]
+    Spoiled,
+    /// Something is there that this version did not write.
+    #[error("{0} cannot be read")]
+    Unreadable(&'static str),
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        match error {
+            error @ rusqlite::Error::SqliteFailure(..) => Self::Sqlite(error),
+            _ => Self::Unreadable("a row"),
+        }
+    }
+}
+
+impl From<rusqlite::types::FromSqlError> for Error {
+    fn from(_: rusqlite::types::FromSqlError) -> Self {
+        Self::Unreadable("a column")
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(_: serde_json::Error) -> Self {
+        Self::Unreadable("a column of JSON")
+    }
+}
+
+impl From<InvalidName> for Error {
+    fn from(_: InvalidName) -> Self {
+        Self::Unreadable("a name")
+    }
+}
+
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Sqlite(_) | Error::Spoiled => Self::Unavailable(error.to_string()),
+            Error::Unreadable(_) => Self::Corrupt(error.to_string()),
+        }
+    }
+}

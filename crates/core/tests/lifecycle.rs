@@ -1,0 +1,452 @@
+//! The lifecycle against a second opinion: a model of it that was written from the design alone, and is too simple to be wrong in the same way.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use nobat_core::callback::Callback;
+use nobat_core::id::TaskId;
+use nobat_core::json::Json;
+use nobat_core::lifecycle::{Change, Event, Refused, ReplayKey, Retry, overdue, transition};
+use nobat_core::name::{Name, Tenant};
+use nobat_core::retry::{RetryPolicy, Schedule, Spread};
+use nobat_core::task::{CancelRequest, End, HeldReason, Outcome, Settings, State, Status, Task, TaskError, Waiting};
+use nobat_core::time::Timestamp;
+use proptest::prelude::*;
+
+const START: Timestamp = Timestamp::EPOCH;
+
+/// An event as the generator knows it: what it needs of the task, such as its token, is filled in when its turn comes.
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Claim { lease: u64 },
+    Release(Token),
+    Hold(Token, u64),
+    Succeed(Token),
+    Fail(Token, Retry),
+    Stop(Token),
+    Interrupt(Token),
+    LeaseExpired,
+    Cancel,
+    Expire,
+    Replay(ReplayKey),
+}
+
+/// Which token a worker brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Newest,
+    Older,
+    NeverGranted,
+}
+
+/// What an event does in the model.
+enum Verdict {
+    Refused(Refused),
+    To(Place),
+}
+
+/// Where a task stands, in the words of the picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Waiting { due: Timestamp, why: Why },
+    Running { until: Timestamp, stop: bool },
+    Ended(End),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Scheduled,
+    Held,
+    Retrying,
+}
+
+/// The model: what the design says of a task, in plain numbers.
+#[derive(Clone, Debug)]
+struct Model {
+    place: Place,
+    delays: Vec<Duration>,
+    max_age: Option<Duration>,
+    since: Timestamp,
+    deadline: Option<Timestamp>,
+    version: u64,
+    token: u64,
+    attempt: u32,
+    generation: u32,
+    outcomes: Vec<(u64, Outcome)>,
+}
+
+impl Model {
+    fn of(task: &Task, delays: &[Duration]) -> Self {
+        Self {
+            place: Place::Waiting { due: task.due_at, why: Why::Scheduled },
+            delays: delays.to_vec(),
+            max_age: task.settings.retry.max_age,
+            since: task.generation_at,
+            deadline: task.settings.expires_at,
+            version: task.version,
+            token: 0,
+            attempt: 0,
+            generation: 1,
+            outcomes: Vec::new(),
+        }
+    }
+
+    /// Makes the step, or says why not. One line for each arrow of the picture.
+    fn step(&mut self, op: Op, now: Timestamp) -> Result<(), Refused> {
+        match self.verdict(op, now) {
+            Verdict::Refused(why) => Err(why),
+            Verdict::To(place) => {
+                self.book(op, now);
+                self.place = place;
+                self.version += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn verdict(&self, op: Op, now: Timestamp) -> Verdict {
+        use Verdict::{Refused as No, To};
+        let late = self.deadline.is_some_and(|deadline| deadline <= now);
+        let waiting = |why, due| Place::Waiting { due, why };
+        match (self.place, op) {
+            // What a worker brings counts only under the newest lease, wherever the task stands.
+            (Place::Running { .. }, Op::Succeed(Token::Newest)) => To(Place::Ended(End::Succeeded)),
+            (Place::Running { .. }, Op::Stop(Token::Newest)) => To(Place::Ended(End::Canceled)),
+            (
+                Place::Running { stop: true, .. },
+                Op::Release(Token::Newest) | Op::Hold(Token::Newest, _) | Op::Fail(Token::Newest, _) | Op::Interrupt(Token::Newest),
+            ) => To(Place::Ended(End::Canceled)),
+            (Place::Running { .. }, Op::Release(Token::Newest)) => To(waiting(Why::Scheduled, now)),
+            (Place::Running { .. }, Op::Hold(Token::Newest, pause)) => To(waiting(Why::Held, now + Duration::from_millis(pause))),
+            (Place::Running { .. }, Op::Interrupt(Token::Newest)) => To(waiting(Why::Retrying, now)),
+            (Place::Running { .. }, Op::Fail(Token::Newest, retry)) => To(self.again(retry, now)),
+            (_, Op::Release(_) | Op::Hold(..) | Op::Succeed(_) | Op::Fail(..) | Op::Stop(_) | Op::Interrupt(_)) => No(Refused::StaleToken),
+
+            (Place::Running { until, .. }, Op::LeaseExpired) if until > now => No(Refused::LeaseHolds),
+            (Place::Running { stop: true, .. }, Op::LeaseExpired) => To(Place::Ended(End::Canceled)),
+            (Place::Running { .. }, Op::LeaseExpired) => To(self.again(Retry::Backoff, now)),
+            (Place::Waiting { .. }, Op::LeaseExpired) => No(Refused::NotRunning),
+
+            (Place::Running { until, .. }, Op::Cancel) => To(Place::Running { until, stop: true }),
+            (Place::Waiting { .. }, Op::Cancel) => To(Place::Ended(End::Canceled)),
+
+            (Place::Running { .. }, Op::Claim { .. } | Op::Expire) => No(Refused::Running),
+            (Place::Waiting { .. }, Op::Claim { .. }) if late => No(Refused::PastDeadline),
+            (Place::Waiting { due, .. }, Op::Claim { .. }) if due > now => No(Refused::NotDue),
+            (Place::Waiting { .. }, Op::Claim { lease }) => To(Place::Running { until: now + Duration::from_millis(lease), stop: false }),
+            (Place::Waiting { .. }, Op::Expire) if late => To(Place::Ended(End::Expired)),
+            (Place::Waiting { .. }, Op::Expire) => No(Refused::BeforeDeadline),
+
+            (Place::Ended(_), Op::Replay(_)) => To(waiting(Why::Scheduled, now)),
+            (_, Op::Replay(_)) => No(Refused::NotEnded),
+            (Place::Ended(_), Op::Claim { .. } | Op::LeaseExpired | Op::Cancel | Op::Expire) => No(Refused::Ended),
+        }
+    }
+
+    /// Where a failed attempt leads.
+    fn again(&self, retry: Retry, now: Timestamp) -> Place {
+        let own = self.delays.get(self.attempt as usize - 1);
+        let due = match (own, retry) {
+            (None, _) | (_, Retry::Never) => return Place::Ended(End::Failed),
+            (Some(own), Retry::Backoff) => now + *own,
+            (Some(own), Retry::After(pause)) => now + (*own).max(pause.min(Duration::from_hours(24))),
+        };
+        match self.max_age {
+            Some(max_age) if due > self.since + max_age => Place::Ended(End::Failed),
+            _ => Place::Waiting { due, why: Why::Retrying },
+        }
+    }
+
+    /// The counters and the record.
+    fn book(&mut self, op: Op, now: Timestamp) {
+        let outcome = match op {
+            Op::Claim { .. } => {
+                self.token += 1;
+                self.attempt += 1;
+                None
+            }
+            Op::Replay(_) => {
+                self.generation += 1;
+                self.attempt = 0;
+                self.since = now;
+                self.deadline = self.deadline.filter(|deadline| *deadline > now);
+                None
+            }
+            Op::Release(_) | Op::Hold(..) => {
+                self.attempt -= 1;
+                None
+            }
+            Op::Interrupt(_) => {
+                self.attempt -= 1;
+                Some(Outcome::Interrupted)
+            }
+            Op::Succeed(_) => Some(Outcome::Succeeded),
+            Op::Fail(..) => Some(Outcome::Failed),
+            Op::Stop(_) => Some(Outcome::Canceled),
+            Op::LeaseExpired => Some(Outcome::Crashed),
+            Op::Cancel | Op::Expire => None,
+        };
+        self.outcomes.extend(outcome.map(|outcome| (self.token, outcome)));
+    }
+}
+
+/// The place of a real task, to be compared with the model's.
+fn place(task: &Task) -> Place {
+    match &task.state {
+        State::Waiting(why) => {
+            let why = match why {
+                Waiting::Scheduled => Why::Scheduled,
+                Waiting::Retrying => Why::Retrying,
+                Waiting::Held(_) => Why::Held,
+            };
+            Place::Waiting { due: task.due_at, why }
+        }
+        State::Running(lease) => Place::Running { until: lease.until, stop: lease.cancel == CancelRequest::Requested },
+        State::Ended(ended) => Place::Ended(ended.end),
+    }
+}
+
+fn event(op: Op, task: &Task, spread: Spread, now: Timestamp) -> Event {
+    let number = |token| match token {
+        Token::Newest => task.token,
+        // Before the first claim there is no older token; any but the newest will do.
+        Token::Older => task.token.checked_sub(1).unwrap_or(7),
+        Token::NeverGranted => task.token + 1,
+    };
+    match op {
+        Op::Claim { lease } => Event::Claim { until: now + Duration::from_millis(lease) },
+        Op::Release(token) => Event::Release { token: number(token) },
+        Op::Hold(token, pause) => {
+            Event::Hold { token: number(token), reason: HeldReason::NoHandler, until: now + Duration::from_millis(pause) }
+        }
+        Op::Succeed(token) => Event::Succeed { token: number(token), result: Json::null() },
+        Op::Fail(token, retry) => Event::Fail { token: number(token), error: TaskError::new("broken", "it broke"), retry, spread },
+        Op::Stop(token) => Event::Stop { token: number(token) },
+        Op::Interrupt(token) => Event::Interrupt { token: number(token) },
+        Op::LeaseExpired => Event::LeaseExpired { spread },
+        Op::Cancel => Event::Cancel,
+        Op::Expire => Event::Expire,
+        Op::Replay(key) => Event::Replay { key },
+    }
+}
+
+/// What must hold between a task and what became of it, whatever the event was.
+fn check_step(before: &Task, change: &Change, now: Timestamp) -> Result<(), TestCaseError> {
+    let after = &change.task;
+    prop_assert_eq!(change.read_version, before.version);
+    prop_assert_eq!(after.version, before.version + 1);
+    prop_assert!(after.token == before.token || after.token == before.token + 1, "a token counts claims one by one");
+    prop_assert_eq!(
+        after.token > before.token,
+        is_running(after) && !is_running(before),
+        "a token is granted by a claim, and by nothing else"
+    );
+    prop_assert!(after.attempt <= after.settings.retry.max_attempts(), "no attempt beyond the policy");
+    prop_assert_eq!(after.wake_at().is_none(), is_ended(after), "somebody must look at it again unless it has ended");
+    if is_ended(before) {
+        prop_assert_eq!(after.generation, before.generation + 1, "an end changes by a replay only");
+    } else {
+        prop_assert_eq!(after.generation, before.generation);
+    }
+    if let (State::Running(lease), State::Waiting(_)) = (&before.state, &after.state) {
+        prop_assert_eq!(lease.cancel, CancelRequest::None, "what was called off does not wait for another attempt");
+    }
+    if matches!(after.state, State::Waiting(Waiting::Retrying)) {
+        prop_assert!(after.due_at >= now, "a retry is not due in the past");
+    }
+    check_record(before, after)?;
+    check_callback(change)
+}
+
+fn check_record(before: &Task, after: &Task) -> Result<(), TestCaseError> {
+    prop_assert!(after.attempts.len() <= 20);
+    prop_assert!(after.attempts.is_sorted_by(|one, next| one.number < next.number), "attempts are numbered in order");
+    prop_assert!(after.attempts.iter().all(|attempt| attempt.number <= after.token && attempt.finished_at >= attempt.started_at));
+    let kept = after.attempts.iter().filter(|attempt| before.attempts.contains(attempt)).count();
+    prop_assert!(kept + 1 >= before.attempts.len().min(20), "at most the oldest attempt is forgotten");
+    let constant =
+        |task: &Task| (task.tenant.clone(), task.id, task.kind.clone(), task.queue.clone(), task.payload.clone(), task.created_at);
+    prop_assert_eq!(constant(before), constant(after));
+    Ok(())
+}
+
+fn check_callback(change: &Change) -> Result<(), TestCaseError> {
+    let task = &change.task;
+    let asked = |end| task.settings.callback.as_ref().is_some_and(|callback| callback.on.contains(&end));
+    match &task.state {
+        State::Ended(ended) if asked(ended.end) => {
+            let callback = change.follow_up.as_ref().expect("the end is reported in the same change");
+            prop_assert_eq!(callback.settings.parent, Some(task.id));
+            prop_assert_eq!(&callback.tenant, &task.tenant);
+            prop_assert!(callback.settings.callback.is_none(), "a callback is not reported in turn");
+            let url = format!("\"{}\"", task.settings.callback.as_ref().map(|callback| callback.url.clone()).unwrap_or_default());
+            prop_assert!(callback.payload.get().contains(&url));
+            let status = format!("\"status\":\"{}\"", Status::Ended(ended.end).as_str());
+            prop_assert!(callback.payload.get().contains(&status), "it tells of this end");
+        }
+        _ => prop_assert!(change.follow_up.is_none(), "no callback without an end that is to be reported"),
+    }
+    Ok(())
+}
+
+fn is_running(task: &Task) -> bool {
+    matches!(task.state, State::Running(_))
+}
+
+fn is_ended(task: &Task) -> bool {
+    matches!(task.state, State::Ended(_))
+}
+
+fn task(delays: &[Duration], max_age: Option<Duration>, delay: u64, deadline: Option<u64>, on: Option<Vec<End>>) -> Task {
+    Task {
+        tenant: Tenant::default(),
+        id: TaskId::new(START, 7),
+        kind: Name::new("test").unwrap(),
+        queue: Name::new("default").unwrap(),
+        payload: Json::from_value(&[1, 2, 3]).unwrap(),
+        settings: Box::new(Settings {
+            retry: RetryPolicy { schedule: Schedule::Delays(delays.to_vec()), max_age },
+            expires_at: deadline.map(|deadline| START + Duration::from_millis(deadline)),
+            callback: on.map(|on| Callback { url: "https://example.com/done".to_owned(), on }),
+            ..Settings::default()
+        }),
+        created_at: START,
+        generation_at: START,
+        generation: 1,
+        due_at: START + Duration::from_millis(delay),
+        state: State::Waiting(Waiting::Scheduled),
+        version: 1,
+        token: 0,
+        attempt: 0,
+        attempts: Vec::new(),
+        result: None,
+        error: None,
+        progress: None,
+    }
+}
+
+fn tokens() -> impl Strategy<Value = Token> {
+    prop_oneof![8 => Just(Token::Newest), 1 => Just(Token::Older), 1 => Just(Token::NeverGranted)]
+}
+
+fn retries() -> impl Strategy<Value = Retry> {
+    prop_oneof![6 => Just(Retry::Backoff), 1 => Just(Retry::Never), 1 => (0_u64..200_000).prop_map(|pause| Retry::After(Duration::from_secs(pause)))]
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => (0_u64..120_000).prop_map(|lease| Op::Claim { lease }),
+        1 => tokens().prop_map(Op::Release),
+        1 => (tokens(), 0_u64..600_000).prop_map(|(token, pause)| Op::Hold(token, pause)),
+        2 => tokens().prop_map(Op::Succeed),
+        6 => (tokens(), retries()).prop_map(|(token, retry)| Op::Fail(token, retry)),
+        1 => tokens().prop_map(Op::Stop),
+        2 => tokens().prop_map(Op::Interrupt),
+        3 => Just(Op::LeaseExpired),
+        2 => Just(Op::Cancel),
+        2 => Just(Op::Expire),
+        3 => prop_oneof![Just(ReplayKey::Same), Just(ReplayKey::New)].prop_map(Op::Replay),
+    ]
+}
+
+/// Milliseconds by which time goes on before an event: mostly forward, now and then back, as it does between two machines.
+fn passing() -> impl Strategy<Value = i64> {
+    prop_oneof![4 => 0_i64..5_000, 4 => 0_i64..900_000, 2 => -300_000_i64..0]
+}
+
+fn tasks() -> impl Strategy<Value = (Task, Vec<Duration>)> {
+    let delays = prop::collection::vec((0_u64..60_000).prop_map(Duration::from_millis), 0..5);
+    let max_age = prop::option::weighted(0.2, (1_u64..3_600).prop_map(Duration::from_secs));
+    let deadline = prop::option::weighted(0.4, 1_u64..3_600_000);
+    let ends = prop::sample::subsequence(vec![End::Succeeded, End::Failed, End::Canceled, End::Expired], 1..=4);
+    (delays, max_age, 0_u64..100_000, deadline, prop::option::of(ends)).prop_map(|(delays, max_age, delay, deadline, on)| {
+        let task = task(&delays, max_age, delay, deadline, on);
+        (task, delays)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn agrees_with_the_model((task, delays) in tasks(), steps in prop::collection::vec((passing(), ops(), any::<u64>()), 1..80)) {
+        let mut model = Model::of(&task, &delays);
+        let (mut task, mut now) = (task, START);
+        let mut callbacks = BTreeSet::new();
+        let mut recorded: Vec<(u64, Outcome)> = Vec::new();
+        for (passing, op, random) in steps {
+            now = Timestamp::from_millis(now.millis() + passing);
+            let before = task.clone();
+            let outcome = transition(task.clone(), event(op, &task, Spread::from_bits(random), now), now);
+            let expected = model.step(op, now);
+            match outcome {
+                Err(refused) => prop_assert_eq!(Err(refused), expected, "{:?} on {:?}", op, before),
+                Ok(change) => {
+                    prop_assert_eq!(Ok(()), expected, "{:?} on {:?}", op, before);
+                    check_step(&before, &change, now)?;
+                    if let Some(callback) = &change.follow_up {
+                        prop_assert!(callbacks.insert(callback.id), "each end has a callback of its own");
+                    }
+                    if change.task.attempts.last() != before.attempts.last() {
+                        recorded.extend(change.task.attempts.last().map(|attempt| (attempt.number, attempt.outcome)));
+                    }
+                    task = change.task;
+                }
+            }
+            prop_assert_eq!(place(&task), model.place);
+            prop_assert_eq!(
+                (task.version, task.token, task.attempt, task.generation),
+                (model.version, model.token, model.attempt, model.generation)
+            );
+            prop_assert_eq!(task.settings.expires_at, model.deadline);
+        }
+        prop_assert_eq!(recorded, model.outcomes, "every attempt that ended is on record");
+    }
+
+    /// Whatever the sweep does about time is allowed, and there is nothing left to do about it afterwards.
+    #[test]
+    fn what_time_brings_about_is_allowed((task, _) in tasks(), steps in prop::collection::vec((passing(), ops(), any::<u64>()), 1..40)) {
+        let (mut task, mut now) = (task, START);
+        for (passing, op, random) in steps {
+            now = Timestamp::from_millis(now.millis() + passing);
+            let spread = Spread::from_bits(random);
+            if let Some(event) = overdue(&task, spread, now) {
+                prop_assert!(task.wake_at().is_some_and(|moment| moment <= now), "nothing is overdue before its time");
+                let swept = transition(task.clone(), event, now);
+                prop_assert!(swept.is_ok(), "{:?}", swept);
+                // One look may find a second thing: a crashed attempt of a task whose deadline has passed as well.
+                let again = swept.ok().and_then(|change| overdue(&change.task, spread, now));
+                prop_assert!(matches!(again, None | Some(Event::Expire)));
+            } else if let State::Running(lease) = &task.state {
+                prop_assert!(lease.until > now, "a lease that ran out is seen");
+            }
+            if let Ok(change) = transition(task.clone(), event(op, &task, spread, now), now) {
+                task = change.task;
+            }
+        }
+    }
+}
+
+/// The model's own test: it visits every place, so that agreeing with it means something.
+#[test]
+fn every_status_is_reached() {
+    let due = task(&[Duration::from_secs(5)], None, 0, Some(100_000), None);
+    let later = START + Duration::from_secs(60);
+    let go = |task: &Task, op, now| {
+        transition(task.clone(), event(op, task, Spread::from_bits(0), now), now).unwrap_or_else(|refused| panic!("{op:?}: {refused}")).task
+    };
+    let running = go(&due, Op::Claim { lease: 60_000 }, START);
+    let reached: BTreeSet<Status> = [
+        task(&[], None, 5, None, None).status(START),
+        due.status(START),
+        running.status(START),
+        go(&running, Op::Fail(Token::Newest, Retry::Backoff), START).status(START),
+        go(&running, Op::Hold(Token::Newest, 5), START).status(START),
+        go(&running, Op::Succeed(Token::Newest), START).status(START),
+        go(&running, Op::Fail(Token::Newest, Retry::Never), START).status(START),
+        go(&due, Op::Cancel, START).status(START),
+        go(&due, Op::Expire, later + Duration::from_secs(60)).status(START),
+    ]
+    .into();
+    assert_eq!(reached, Status::ALL.into());
+}

@@ -1,0 +1,375 @@
+//! Every operation on the file, one by one and without threads. What calls these decides what goes into one transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nobat_core::json::Json;
+use nobat_core::lifecycle::{Change, Event, transition};
+use nobat_core::ports::{Beat, Claim, Committed, Inserted, LEASE, ListQuery, Page, Position, TaskName};
+use nobat_core::task::{State, Status, Task};
+use nobat_core::time::Timestamp;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, params};
+
+use crate::Error;
+use crate::dispatch::Dispatch;
+use crate::row::{self, COLUMNS, status};
+
+/// A payload longer than this many bytes stands in a table of its own.
+const INLINE_PAYLOAD: usize = 1_024;
+
+/// Room for so many tasks, as a power of two, in one millisecond of `seq`.
+const SEQ_SHIFT: u32 = 20;
+
+/// The file, and what is known of it without looking.
+pub(crate) struct Database {
+    connection: Connection,
+    dispatch: Arc<Dispatch>,
+    retention: Duration,
+    last_seq: i64,
+    /// No waiting task is to be looked at before this moment.
+    next_due: Option<Timestamp>,
+    /// Claimed in this transaction, to be handed over when it is on disk.
+    handed: Vec<Task>,
+    /// Changed in this transaction, to be told of when it is on disk.
+    touched: Vec<TaskName>,
+}
+
+impl Database {
+    /// Takes over a connection to a migrated file.
+    pub(crate) fn new(connection: Connection, dispatch: Arc<Dispatch>, retention: Duration) -> Result<Self, Error> {
+        let last_seq = connection.query_row("SELECT coalesce(max(seq), 0) FROM tasks", [], |row| row.get(0))?;
+        let mut database = Self { connection, dispatch, retention, last_seq, next_due: None, handed: Vec::new(), touched: Vec::new() };
+        database.next_due = database.earliest_due(Timestamp::EPOCH)?;
+        database.dispatch.set_next_due(database.next_due);
+        Ok(database)
+    }
+
+    /// Ends every lease at once: the lock on the file proves that whoever held them is gone.
+    pub(crate) fn end_leases(&self, now: Timestamp) -> Result<usize, Error> {
+        let mut statement = self.prepare("UPDATE tasks SET lease_until = ?1, wake_at = ?1, version = version + 1 WHERE status = 3")?;
+        Ok(statement.execute([now.millis()])?)
+    }
+
+    pub(crate) fn insert(&mut self, mut tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, Error> {
+        if let [task] = tasks.as_mut_slice() {
+            return Ok(match self.insert_one(task, now)? {
+                None => Inserted::Created(tasks),
+                Some(existing) => Inserted::Existing(vec![existing]),
+            });
+        }
+        self.connection.execute_batch("SAVEPOINT batch")?;
+        let handed = self.handed.len();
+        let mut existing = Vec::new();
+        for task in &mut tasks {
+            existing.extend(self.insert_one(task, now)?);
+        }
+        if existing.is_empty() {
+            self.connection.execute_batch("RELEASE batch")?;
+            return Ok(Inserted::Created(tasks));
+        }
+        self.handed.truncate(handed);
+        self.connection.execute_batch("ROLLBACK TO batch; RELEASE batch")?;
+        Ok(Inserted::Existing(existing))
+    }
+
+    /// Returns the task that stands in the way, if there is one.
+    ///
+    /// A task that is due while a worker is free, and nobody waits in front of it, is claimed along the way.
+    fn insert_one(&mut self, task: &mut Task, now: Timestamp) -> Result<Option<Task>, Error> {
+        let is_first = self.next_due.is_none_or(|due| due > now);
+        if is_first && self.handed.len() < self.dispatch.wanted() && task.due_at <= now {
+            // Refused only if it cannot start now, in which case it waits like any other.
+            let _ = task.claim_unstored(now + LEASE, now);
+        }
+        if !self.write_new(task)? {
+            let name = task.name();
+            match self.get(&name, now)? {
+                Some(existing) => return Ok(Some(existing)),
+                None => self.delete(&name)?,
+            }
+            self.write_new(task)?;
+        }
+        match &task.state {
+            State::Running(_) => self.handed.push(task.clone()),
+            _ => self.will_be_due(task),
+        }
+        Ok(None)
+    }
+
+    /// Whether there was no task of that name.
+    fn write_new(&mut self, task: &Task) -> Result<bool, Error> {
+        let seq = (self.last_seq + 1).max(task.created_at.millis() << SEQ_SHIFT);
+        let text = task.payload.get();
+        let is_inline = text.len() <= INLINE_PAYLOAD;
+        let mut statement = self.prepare(row::INSERT)?;
+        row::bind(&mut statement, task)?;
+        row::bind_fixed(&mut statement, task, seq, is_inline.then_some(text))?;
+        if statement.raw_execute()? == 0 {
+            return Ok(false);
+        }
+        drop(statement);
+        if !is_inline {
+            self.prepare("INSERT INTO payloads (seq, payload) VALUES (?1, ?2)")?.execute(params![seq, text])?;
+        }
+        self.last_seq = seq;
+        Ok(true)
+    }
+
+    /// Removes a task that was kept for long enough, to make room for another of its name.
+    fn delete(&self, name: &TaskName) -> Result<(), Error> {
+        let id = name.id.to_bytes();
+        self.prepare("DELETE FROM payloads WHERE seq = (SELECT seq FROM tasks WHERE tenant = ?1 AND id = ?2)")?
+            .execute(params![name.tenant.as_str(), id])?;
+        self.prepare("DELETE FROM tasks WHERE tenant = ?1 AND id = ?2")?.execute(params![name.tenant.as_str(), id])?;
+        Ok(())
+    }
+
+    pub(crate) fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, Error> {
+        get(&self.connection, name, self.retention, now)
+    }
+
+    pub(crate) fn claim(&mut self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, Error> {
+        let Some(task) = self.get(name, now)? else { return Ok(Claim::Missing) };
+        match transition(task.clone(), Event::Claim { until }, now) {
+            Err(refused) => Ok(Claim::Refused(refused, task)),
+            Ok(change) => match self.commit(change)? {
+                Committed::Done(task) => Ok(Claim::Granted(*task)),
+                Committed::Conflict => Err(Error::Unreadable("version")),
+            },
+        }
+    }
+
+    pub(crate) fn commit(&mut self, change: Change) -> Result<Committed, Error> {
+        let Change { task, read_version, follow_up } = change;
+        if !self.update(&task, read_version)? {
+            return Ok(Committed::Conflict);
+        }
+        if let Some(mut follow_up) = follow_up {
+            let now = follow_up.created_at;
+            self.insert_one(&mut follow_up, now)?;
+        }
+        self.will_be_due(&task);
+        self.touched.push(task.name());
+        Ok(Committed::Done(Box::new(task)))
+    }
+
+    /// Whether the task was there at that version.
+    fn update(&self, task: &Task, read_version: u64) -> Result<bool, Error> {
+        let mut statement = self.prepare(row::UPDATE)?;
+        row::bind(&mut statement, task)?;
+        statement.raw_bind_parameter(20, task.tenant.as_str())?;
+        statement.raw_bind_parameter(21, task.id.to_bytes())?;
+        statement.raw_bind_parameter(22, read_version.cast_signed())?;
+        Ok(statement.raw_execute()? == 1)
+    }
+
+    pub(crate) fn beat(&mut self, name: &TaskName, token: u64, until: Timestamp, progress: Option<&Json>) -> Result<Beat, Error> {
+        let mut statement = self.prepare(
+            "UPDATE tasks SET lease_until = ?1, wake_at = ?1, version = version + 1, progress = coalesce(?2, progress)
+             WHERE tenant = ?3 AND id = ?4 AND token = ?5 AND status = 3 RETURNING lease_cancel",
+        )?;
+        let found: Option<bool> = statement
+            .query_row(
+                params![until.millis(), progress.map(Json::get), name.tenant.as_str(), name.id.to_bytes(), token.cast_signed()],
+                |row| row.get(0),
+            )
+            .optional()?;
+        drop(statement);
+        if progress.is_some() {
+            self.touched.push(name.clone());
+        }
+        Ok(match found {
+            None => Beat::Lost,
+            Some(false) => Beat::Renewed { cancel: nobat_core::task::CancelRequest::None },
+            Some(true) => Beat::Renewed { cancel: nobat_core::task::CancelRequest::Requested },
+        })
+    }
+
+    /// Removes tasks, the oldest first.
+    pub(crate) fn prune(&mut self, limit: usize, now: Timestamp) -> Result<usize, Error> {
+        let cutoff = now - self.retention;
+        let mut statement = self.prepare("SELECT seq FROM tasks WHERE seq < ?1 AND ended_at <= ?2 ORDER BY seq LIMIT ?3")?;
+        let seqs: Vec<i64> = statement
+            .query_map(params![cutoff.millis() << SEQ_SHIFT, cutoff.millis(), to_sql(limit)], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        drop(statement);
+        for seq in &seqs {
+            self.prepare("DELETE FROM payloads WHERE seq = ?1")?.execute([seq])?;
+            self.prepare("DELETE FROM tasks WHERE seq = ?1")?.execute([seq])?;
+        }
+        Ok(seqs.len())
+    }
+
+    /// Claims what is due for those who wait for work.
+    pub(crate) fn dispatch(&mut self, now: Timestamp) -> Result<(), Error> {
+        let free = self.dispatch.wanted().saturating_sub(self.handed.len());
+        if free == 0 || self.next_due.is_none_or(|due| due > now) {
+            return Ok(());
+        }
+        let sql = format!(
+            "SELECT {COLUMNS} FROM tasks INDEXED BY tasks_waiting WHERE status < 3 AND wake_at <= ?1 AND due_at <= ?1
+             AND (expires_at IS NULL OR expires_at > ?1) ORDER BY wake_at LIMIT ?2"
+        );
+        let due = select(&self.connection, &sql, params![now.millis(), to_sql(free)])?;
+        if due.len() < free {
+            self.next_due = self.earliest_due(now)?;
+        }
+        for task in due {
+            if let Ok(Change { task, read_version, .. }) = transition(task, Event::Claim { until: now + LEASE }, now)
+                && self.update(&task, read_version)?
+            {
+                self.touched.push(task.name());
+                self.handed.push(task);
+            }
+        }
+        Ok(())
+    }
+
+    /// The first moment after `now` at which a waiting task is to be looked at.
+    fn earliest_due(&self, now: Timestamp) -> Result<Option<Timestamp>, Error> {
+        let mut statement = self.prepare("SELECT min(wake_at) FROM tasks INDEXED BY tasks_waiting WHERE status < 3 AND wake_at > ?1")?;
+        let found: Option<i64> = statement.query_row([now.millis()], |row| row.get(0))?;
+        Ok(found.map(Timestamp::from_millis))
+    }
+
+    fn will_be_due(&mut self, task: &Task) {
+        if let State::Waiting(_) = task.state {
+            self.next_due = Some(self.next_due.map_or(task.due_at, |due| due.min(task.due_at)));
+        }
+    }
+
+    /// Takes back claims that nobody was there to be given.
+    pub(crate) fn release(&mut self, tasks: Vec<Task>, now: Timestamp) -> Result<(), Error> {
+        for task in tasks {
+            let token = task.token;
+            if let Ok(change) = transition(task, Event::Release { token }, now) {
+                self.commit(change)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Goes on with a fresh connection to the same file.
+    pub(crate) fn reconnect(&mut self, connection: Connection) {
+        self.connection = connection;
+    }
+
+    pub(crate) fn begin(&self) -> Result<(), Error> {
+        Ok(self.prepare("BEGIN IMMEDIATE")?.raw_execute().map(drop)?)
+    }
+
+    /// Puts everything since [`Database::begin`] on disk, then tells those who wait for it.
+    ///
+    /// Returns the tasks that nobody was there any more to take.
+    pub(crate) fn commit_all(&mut self) -> Result<Vec<Task>, Error> {
+        self.prepare("COMMIT")?.raw_execute()?;
+        self.dispatch.set_next_due(self.next_due);
+        self.dispatch.tell(&self.touched);
+        self.touched.clear();
+        Ok(self.dispatch.hand_over(std::mem::take(&mut self.handed)))
+    }
+
+    /// Forgets everything since [`Database::begin`].
+    pub(crate) fn rollback(&mut self) {
+        self.handed.clear();
+        self.touched.clear();
+        // What was claimed a moment ago is due again.
+        self.next_due = Some(Timestamp::EPOCH);
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "a transaction could not be rolled back");
+        }
+    }
+
+    /// Every statement is prepared once and kept.
+    fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>, Error> {
+        Ok(self.connection.prepare_cached(sql)?)
+    }
+}
+
+/// The task, unless it was ended longer ago than tasks are kept.
+pub(crate) fn get(connection: &Connection, name: &TaskName, retention: Duration, now: Timestamp) -> Result<Option<Task>, Error> {
+    let sql = get_sql();
+    let found = select(connection, sql, params![name.tenant.as_str(), name.id.to_bytes()])?;
+    Ok(found.into_iter().next().filter(|task| is_kept(task, retention, now)))
+}
+
+/// Up to `limit` tasks whose lease ran out or whose deadline passed. Tasks that are only due need no sweep: the index is the queue.
+pub(crate) fn due(connection: &Connection, limit: usize, now: Timestamp) -> Result<Vec<Task>, Error> {
+    let leased = format!("SELECT {COLUMNS} FROM tasks WHERE status = 3 AND wake_at <= ?1 ORDER BY wake_at LIMIT ?2");
+    let waiting = format!("SELECT {COLUMNS} FROM tasks WHERE status < 3 AND wake_at <= ?1 AND expires_at <= ?1 ORDER BY wake_at LIMIT ?2");
+    let mut due = select(connection, &leased, params![now.millis(), to_sql(limit)])?;
+    due.extend(select(connection, &waiting, params![now.millis(), to_sql(limit - due.len())])?);
+    Ok(due)
+}
+
+/// One page of a list, found by going back in the order of acceptance from where the last page ended.
+pub(crate) fn list(connection: &Connection, query: &ListQuery, retention: Duration, now: Timestamp) -> Result<Page, Error> {
+    let before = match (&query.after, query.created_before) {
+        (Some(position), _) => position.0.parse().map_err(|_| Error::Unreadable("position"))?,
+        // `seq` is never less than the moment of acceptance; it can be more only after the clock was set back.
+        (None, Some(moment)) => (moment.millis() << SEQ_SHIFT) | ((1 << SEQ_SHIFT) - 1),
+        (None, None) => i64::MAX,
+    };
+    let from = query.created_after.map_or(0, |moment| moment.millis() << SEQ_SHIFT);
+    let filter = if query.status == Some(Status::Ended(nobat_core::task::End::Failed)) {
+        "INDEXED BY tasks_failed WHERE status = 5 AND"
+    } else {
+        "NOT INDEXED WHERE"
+    };
+    let sql = format!("SELECT {COLUMNS} FROM tasks {filter} tenant = ?1 AND seq < ?2 AND seq >= ?3 ORDER BY seq DESC LIMIT ?4");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![query.tenant.as_str(), before, from, to_sql(ListQuery::MAX_SCANNED)])?;
+    let (mut tasks, mut scanned, mut last) = (Vec::new(), 0, None);
+    while let Some(found) = rows.next()? {
+        let task = row::read(found, |_| Ok("null".to_owned()))?;
+        scanned += 1;
+        last = Some(Position(found.get::<_, i64>(0)?.to_string()));
+        if query.matches(&task, now) && is_kept(&task, retention, now) {
+            tasks.push(task);
+        }
+        if tasks.len() == query.limit {
+            break;
+        }
+    }
+    let is_cut_short = tasks.len() == query.limit || scanned == ListQuery::MAX_SCANNED;
+    Ok(Page { tasks, next: last.filter(|_| is_cut_short) })
+}
+
+fn get_sql() -> &'static str {
+    static SQL: std::sync::LazyLock<String> =
+        std::sync::LazyLock::new(|| format!("SELECT {COLUMNS} FROM tasks WHERE tenant = ?1 AND id = ?2"));
+    &SQL
+}
+
+fn is_kept(task: &Task, retention: Duration, now: Timestamp) -> bool {
+    task.finished_at().is_none_or(|ended| ended + retention > now)
+}
+
+fn select(connection: &Connection, sql: &str, params: impl Params) -> Result<Vec<Task>, Error> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    let mut tasks = Vec::new();
+    while let Some(found) = rows.next()? {
+        tasks.push(read_whole(connection, found)?);
+    }
+    Ok(tasks)
+}
+
+fn read_whole(connection: &Connection, found: &Row<'_>) -> Result<Task, Error> {
+    row::read(found, |seq| {
+        let mut statement = connection.prepare_cached("SELECT payload FROM payloads WHERE seq = ?1")?;
+        Ok(statement.query_row([seq], |row| row.get(0))?)
+    })
+}
+
+fn to_sql(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+const _: () = assert!(status::HELD < status::RUNNING, "the indexes take every status below 3 for waiting, and 3 for running");

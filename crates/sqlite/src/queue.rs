@@ -1,0 +1,69 @@
+//! The queue: an index over tasks that are due, and those who wait in line for them.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nobat_core::ports::{Delivery, Queue, Receipt, Settlement, StoreError, TaskName};
+
+use nobat_core::task::Task;
+use tokio::sync::oneshot;
+
+use crate::Sqlite;
+
+/// How long a worker stays in line for nothing, as long as SQS would let it.
+const MAX_LINE: Duration = Duration::from_secs(20);
+
+#[async_trait]
+impl Queue for Sqlite {
+    /// Nothing to send: a task stands in the index from the moment it is stored.
+    async fn send(&self, _hints: Vec<(TaskName, Duration)>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn receive(&self, max: usize) -> Result<Vec<Delivery>, StoreError> {
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        let mut place = Place { sqlite: self, tasks: self.0.dispatch.line_up(max) };
+        let mut next_due = self.0.dispatch.next_due();
+        let give_up = self.0.clock.now() + MAX_LINE;
+        loop {
+            // Every transaction of the writer ends by giving what is due to those in line; one that does nothing else will do.
+            self.0.writer.call(|_| Ok(())).await?;
+            let now = self.0.clock.now();
+            let due = next_due.borrow_and_update().unwrap_or(give_up);
+            tokio::select! {
+                biased;
+                handed = &mut place.tasks => return Ok(handed.unwrap_or_default().into_iter().map(|task| Delivery::Claimed(Box::new(task))).collect()),
+                _ = next_due.changed() => {}
+                () = self.0.clock.sleep(due.min(give_up).since(now)) => {}
+            }
+            if self.0.clock.now() >= give_up {
+                return Ok(Vec::new());
+            }
+        }
+    }
+
+    async fn settle(&self, _settlements: Vec<(Receipt, Settlement)>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// A place in line. Whoever leaves it with tasks in hand gives them back.
+struct Place<'a> {
+    sqlite: &'a Sqlite,
+    tasks: oneshot::Receiver<Vec<Task>>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.tasks.close();
+        if let Ok(tasks) = self.tasks.try_recv() {
+            self.sqlite.0.writer.give_back(tasks, self.sqlite.0.clock.now());
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The store, as the engines know it.
+
+use async_trait::async_trait;
+use nobat_core::json::Json;
+use nobat_core::lifecycle::Change;
+use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, Store, StoreError, TaskName};
+use nobat_core::task::Task;
+use nobat_core::time::Timestamp;
+use rusqlite::Connection;
+
+use crate::{Error, Sqlite, database};
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
+        self.0.writer.call(move |database| database.insert(tasks, now)).await
+    }
+
+    async fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, StoreError> {
+        let (name, retention) = (name.clone(), self.0.retention);
+        self.read(move |connection| database::get(connection, &name, retention, now)).await
+    }
+
+    async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
+        let name = name.clone();
+        self.0.writer.call(move |database| database.claim(&name, until, now)).await
+    }
+
+    async fn commit(&self, change: Change, _now: Timestamp) -> Result<Committed, StoreError> {
+        self.0.writer.call(move |database| database.commit(change)).await
+    }
+
+    async fn beat(&self, name: &TaskName, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Beat, StoreError> {
+        let name = name.clone();
+        self.0.writer.call(move |database| database.beat(&name, token, until, progress.as_ref())).await
+    }
+
+    async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
+        let (query, retention) = (query.clone(), self.0.retention);
+        self.read(move |connection| database::list(connection, &query, retention, now)).await
+    }
+
+    async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
+        self.read(move |connection| database::due(connection, limit, now)).await
+    }
+
+    /// Nothing to note: what was seen to is not due any more.
+    async fn postpone(&self, _task: &Task, _until: Timestamp) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn prune(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError> {
+        self.0.writer.call(move |database| database.prune(limit, now)).await
+    }
+
+    async fn changed(&self, name: &TaskName) {
+        self.0.dispatch.watch(name).await;
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.0.writer.call(|_| Ok(())).await?;
+        self.read(|connection| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?)).await
+    }
+}
+
+impl Sqlite {
+    async fn read<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match &self.0.readers {
+            Some(readers) => readers.call(operation).await,
+            None => self.0.writer.call(move |database| operation(database.connection())).await,
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! One attempt: claim, run the handler, settle.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Fuse, FusedFuture};
+use futures_util::{FutureExt, poll};
+use nobat_core::backend::{ApplyError, Backend};
+use nobat_core::json::Json;
+use nobat_core::lifecycle::{Event, overdue};
+use nobat_core::ports::{Beat, Chance, Claim, Clock, Delivery, LEASE, Settlement, StoreError, TaskName};
+use nobat_core::retry::Spread;
+use nobat_core::task::{CancelRequest, ErrorCode, HeldReason, Task};
+use tokio_util::sync::CancellationToken;
+
+use crate::context::TaskContext;
+use crate::handler::{Failure, Handlers};
+
+/// Runs tasks, whoever brings them.
+#[derive(Clone)]
+pub struct Runner {
+    /// Where the tasks are.
+    pub backend: Backend,
+    /// What runs them.
+    pub handlers: Handlers,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance, to spread retries with.
+    pub chance: Arc<dyn Chance>,
+}
+
+/// A hint can overtake the read that would show its task; it is looked for once more after this pause.
+const SECOND_LOOK: Duration = Duration::from_millis(200);
+/// A lease is renewed every third of its time, so that two renewals may fail.
+const BEAT: Duration = Duration::from_secs(LEASE.as_secs() / 3);
+/// Progress is stored no more often than this.
+const PROGRESS: Duration = Duration::from_secs(1);
+/// How long a handler has to stop by itself once its task was called off.
+const CANCEL_GRACE: Duration = Duration::from_secs(5);
+/// How long a task rests that nobody here knows how to run.
+const UNKNOWN_KIND_REST: Duration = Duration::from_mins(1);
+/// The pauses between tries to store an outcome. Together they are shorter than what a lease has left after a beat.
+const SETTLE_PAUSES: [Duration; 5] =
+    [Duration::from_millis(100), Duration::from_millis(400), Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(10)];
+
+/// What became of an attempt, as far as its worker knows.
+enum Run {
+    /// The handler returned, or there is none.
+    Over(Event),
+    /// Somebody else has the task now; what this worker did is not to be stored.
+    Lost,
+}
+
+impl Runner {
+    /// Runs what was delivered, and says whether the queue may forget it.
+    ///
+    /// When `stop` is fired the handler is dropped, and its task given back. Every other outcome is stored, whatever it is.
+    pub async fn run(&self, delivery: Delivery, stop: &CancellationToken) -> Settlement {
+        match self.claim(delivery).await {
+            Ok(Some(task)) => self.attempt(task, stop).await,
+            Ok(None) => Settlement::Acknowledge,
+            Err(error) => {
+                tracing::warn!(%error, "a task could not be claimed; its hint will come again");
+                Settlement::Return
+            }
+        }
+    }
+
+    /// The task, if it is ours to run.
+    async fn claim(&self, delivery: Delivery) -> Result<Option<Task>, StoreError> {
+        let name = match delivery {
+            Delivery::Claimed(task) => return Ok(Some(*task)),
+            Delivery::Hint { name, .. } => name,
+        };
+        let mut claim = self.claim_now(&name).await?;
+        if matches!(claim, Claim::Missing) {
+            self.clock.sleep(SECOND_LOOK).await;
+            claim = self.claim_now(&name).await?;
+        }
+        match claim {
+            Claim::Granted(task) => Ok(Some(task)),
+            Claim::Missing => Ok(None),
+            Claim::Refused(_, task) => {
+                self.judge(task).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn claim_now(&self, name: &TaskName) -> Result<Claim, StoreError> {
+        let now = self.clock.now();
+        self.backend.store.claim(name, now + LEASE, now).await
+    }
+
+    /// A task that cannot be claimed may have a lease that ran out, or a deadline that passed.
+    async fn judge(&self, task: Task) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let Some(event) = overdue(&task, self.spread(), now) else { return Ok(()) };
+        match self.backend.apply(&task.name(), Some(task), event, now).await {
+            Ok(_) | Err(ApplyError::Missing | ApplyError::Refused(_)) => Ok(()),
+            Err(ApplyError::Store(error)) => Err(error),
+        }
+    }
+
+    async fn attempt(&self, task: Task, stop: &CancellationToken) -> Settlement {
+        let context = TaskContext::new(&task);
+        match self.execute(&task, &context, stop).await {
+            Run::Lost => {
+                tracing::warn!(task = %task.id, token = task.token, "the lease was lost; what the handler did is not stored");
+                Settlement::Acknowledge
+            }
+            Run::Over(event) => self.settle(task, event).await,
+        }
+    }
+
+    /// Runs the handler and keeps the lease alive around it.
+    async fn execute(&self, task: &Task, context: &TaskContext, stop: &CancellationToken) -> Run {
+        let token = task.token;
+        let Some(handler) = self.handlers.get(&task.kind) else {
+            let until = self.clock.now() + UNKNOWN_KIND_REST;
+            return Run::Over(Event::Hold { token, reason: HeldReason::NoHandler, until });
+        };
+        let mut work = handler.run(&task.payload, context);
+        // What is done at once needs neither a timer nor a watch.
+        if let std::task::Poll::Ready(outcome) = poll!(&mut work) {
+            return Run::Over(self.event(token, outcome, context));
+        }
+        let mut timeout = pin!(self.clock.sleep(task.settings.timeout));
+        let mut beat = pin!(self.clock.sleep(BEAT).fuse());
+        let mut grace = pin!(Fuse::terminated());
+        let mut rest = pin!(Fuse::terminated());
+        let mut changed = pin!(self.backend.store.changed(&context.name).fuse());
+        loop {
+            let is_resting = !rest.is_terminated();
+            tokio::select! {
+                biased;
+                outcome = &mut work => {
+                    self.store_last_progress(context, token).await;
+                    return Run::Over(self.event(token, outcome, context));
+                }
+                () = &mut timeout => {
+                    let error = format!("the attempt took longer than {} seconds", task.settings.timeout.as_secs_f64());
+                    return Run::Over(self.failure(token, Failure::retry(ErrorCode::TIMEOUT, error)));
+                }
+                () = stop.cancelled() => return Run::Over(Event::Interrupt { token }),
+                () = &mut grace => return Run::Over(Event::Stop { token }),
+                () = &mut rest => continue,
+                () = &mut beat => {}
+                () = &mut changed => changed.set(self.backend.store.changed(&context.name).fuse()),
+                () = context.progressed(), if !is_resting => rest.set(self.clock.sleep(PROGRESS).fuse()),
+            }
+            match self.beat(context, token, context.take_progress()).await {
+                Ok(Beat::Lost) => return Run::Lost,
+                Ok(Beat::Renewed { cancel: CancelRequest::Requested }) if !context.is_canceled() => {
+                    context.cancel();
+                    grace.set(self.clock.sleep(CANCEL_GRACE).fuse());
+                }
+                Ok(Beat::Renewed { .. }) => {}
+                // The handler goes on: whether its lease still held is found out when its outcome is stored.
+                Err(error) => tracing::warn!(task = %task.id, %error, "a lease could not be renewed"),
+            }
+            beat.set(self.clock.sleep(BEAT).fuse());
+        }
+    }
+
+    async fn beat(&self, context: &TaskContext, token: u64, progress: Option<Json>) -> Result<Beat, StoreError> {
+        let until = self.clock.now() + LEASE;
+        self.backend.store.beat(&context.name, token, until, progress).await
+    }
+
+    async fn store_last_progress(&self, context: &TaskContext, token: u64) {
+        if let Some(progress) = context.take_progress()
+            && let Err(error) = self.beat(context, token, Some(progress)).await
+        {
+            tracing::warn!(task = %context.name.id, %error, "the last progress note was not stored");
+        }
+    }
+
+    fn event(&self, token: u64, outcome: Result<Json, Failure>, context: &TaskContext) -> Event {
+        match outcome {
+            Ok(result) => Event::Succeed { token, result },
+            Err(_) if context.is_canceled() => Event::Stop { token },
+            Err(failure) => self.failure(token, failure),
+        }
+    }
+
+    fn failure(&self, token: u64, failure: Failure) -> Event {
+        let Failure { error, retry } = failure;
+        Event::Fail { token, error, retry, spread: self.spread() }
+    }
+
+    fn spread(&self) -> Spread {
+        Spread::from_bits(self.chance.bits())
+    }
+
+    /// Stores the outcome, and tries again for a while if the store is away: the work is done, and a lease that runs out
+    /// would have it done again.
+    async fn settle(&self, task: Task, event: Event) -> Settlement {
+        let name = task.name();
+        let mut known = Some(task);
+        let mut pauses = SETTLE_PAUSES.iter();
+        loop {
+            match self.backend.apply(&name, known.take(), event.clone(), self.clock.now()).await {
+                Ok(_) => return Settlement::Acknowledge,
+                Err(ApplyError::Missing | ApplyError::Refused(_)) => {
+                    // Stored by an earlier try whose answer was lost, or overtaken by another attempt: settled either way.
+                    tracing::debug!(task = %name.id, "an outcome was not stored: the lease was given up or lost");
+                    return Settlement::Acknowledge;
+                }
+                Err(ApplyError::Store(error)) => {
+                    let Some(pause) = pauses.next() else {
+                        tracing::error!(task = %name.id, %error, "an outcome could not be stored; the task will be tried again");
+                        return Settlement::Return;
+                    };
+                    tracing::warn!(task = %name.id, %error, "an outcome could not be stored yet");
+                    self.clock.sleep(*pause).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The clock and the chance of the machine.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use nobat_core::ports::{Chance, Clock};
+use nobat_core::time::Timestamp;
+
+/// The machine's clock, and tokio's timers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+#[async_trait]
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::EPOCH + since_epoch
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+/// The operating system's randomness, stretched by a generator of each thread's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemChance;
+
+impl Chance for SystemChance {
+    fn bits(&self) -> u64 {
+        rand::random()
+    }
+}

@@ -1,0 +1,118 @@
+//! The loops: one that takes work from the queue, and one for everything that comes round.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nobat_core::ports::{Clock, Delivery, StoreError};
+use nobat_core::time::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::run::Runner;
+
+/// Takes work from the queue and runs it, so many tasks at a time.
+pub struct Worker {
+    /// What runs the tasks.
+    pub runner: Arc<Runner>,
+    /// How many tasks run at a time.
+    pub concurrency: usize,
+    /// How long running tasks have to finish once the worker is told to stop.
+    pub drain: Duration,
+}
+
+/// The pause after a queue did not answer.
+const RECOVERY: Duration = Duration::from_secs(1);
+/// How long giving tasks back may take once the time to finish is over.
+const GIVE_BACK: Duration = Duration::from_secs(5);
+
+impl Worker {
+    /// Works until `stop` is fired; then takes nothing more, lets what runs finish, and gives back what does not in time.
+    pub async fn run(self, stop: CancellationToken) {
+        let (room, tasks, halt) = (Arc::new(Semaphore::new(self.concurrency)), TaskTracker::new(), CancellationToken::new());
+        while let Some(permit) = free(&room, &stop).await {
+            let received = tokio::select! {
+                () = stop.cancelled() => break,
+                received = self.runner.backend.queue.receive(1 + room.available_permits()) => received,
+            };
+            match received {
+                Ok(deliveries) => self.start(deliveries, permit, &room, &tasks, &halt),
+                Err(error) => {
+                    tracing::warn!(%error, "the queue does not answer");
+                    self.runner.clock.sleep(RECOVERY).await;
+                }
+            }
+        }
+        tasks.close();
+        tokio::select! {
+            () = tasks.wait() => {}
+            () = self.runner.clock.sleep(self.drain) => {
+                tracing::warn!(tasks = tasks.len(), "the time to finish is over; what still runs is given back");
+                halt.cancel();
+                tokio::select! {
+                    () = tasks.wait() => {}
+                    () = self.runner.clock.sleep(GIVE_BACK) => tracing::error!(tasks = tasks.len(), "tasks could not be given back"),
+                }
+            }
+        }
+    }
+
+    fn start(
+        &self,
+        deliveries: Vec<Delivery>,
+        first: OwnedSemaphorePermit,
+        room: &Arc<Semaphore>,
+        tasks: &TaskTracker,
+        halt: &CancellationToken,
+    ) {
+        let mut first = Some(first);
+        for delivery in deliveries {
+            // Nobody else takes permits, so there are as many as were asked for; a queue that hands over more runs over.
+            let permit = first.take().or_else(|| Arc::clone(room).try_acquire_owned().ok());
+            let (runner, halt) = (Arc::clone(&self.runner), halt.clone());
+            tasks.spawn(async move {
+                run_and_settle(&runner, delivery, &halt).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+async fn free(room: &Arc<Semaphore>, stop: &CancellationToken) -> Option<OwnedSemaphorePermit> {
+    tokio::select! {
+        () = stop.cancelled() => None,
+        permit = Arc::clone(room).acquire_owned() => permit.ok(),
+    }
+}
+
+async fn run_and_settle(runner: &Runner, delivery: Delivery, halt: &CancellationToken) {
+    let receipt = match &delivery {
+        Delivery::Hint { receipt, .. } => Some(receipt.clone()),
+        Delivery::Claimed(_) => None,
+    };
+    let settlement = runner.run(delivery, halt).await;
+    if let Some(receipt) = receipt
+        && let Err(error) = runner.backend.queue.settle(vec![(receipt, settlement)]).await
+    {
+        tracing::warn!(%error, "a hint could not be settled; it will come again");
+    }
+}
+
+/// Calls an engine's `run_once` at once and then once per `interval`, until `stop` is fired.
+pub async fn every<T, F: Future<Output = Result<T, StoreError>>>(
+    interval: Duration,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+    name: &'static str,
+    run_once: impl Fn(Timestamp) -> F,
+) {
+    while !stop.is_cancelled() {
+        if let Err(error) = run_once(clock.now()).await {
+            tracing::warn!(engine = name, %error, "an engine could not do its work; it tries again");
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = clock.sleep(interval) => {}
+        }
+    }
+}
