@@ -21,13 +21,9 @@ pub struct Callback {
 }
 
 /// The kind that delivers a request to an external API.
-pub static HTTP: LazyLock<Name> = LazyLock::new(|| name("http"));
+pub static HTTP: LazyLock<Name> = LazyLock::new(|| Name::constant("http"));
 /// The queue of callbacks.
-pub static QUEUE: LazyLock<Name> = LazyLock::new(|| name("callbacks"));
-
-fn name(constant: &str) -> Name {
-    Name::new(constant).unwrap_or_else(|_| unreachable!("the constant is a name"))
-}
+pub static QUEUE: LazyLock<Name> = LazyLock::new(|| Name::constant("callbacks"));
 
 /// What kind `http` is given.
 #[derive(Serialize)]

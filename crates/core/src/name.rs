@@ -20,8 +20,26 @@ pub struct InvalidName;
 impl Name {
     /// Checks and takes a name.
     pub fn new(text: &str) -> Result<Self, InvalidName> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) { Ok(Self(text.into())) } else { Err(InvalidName) }
+        if Self::is_valid(text) { Ok(Self(text.into())) } else { Err(InvalidName) }
+    }
+
+    /// Takes a name that stands in the source code.
+    pub(crate) fn constant(text: &'static str) -> Self {
+        debug_assert!(Self::is_valid(text), "not a name: {text}");
+        Self(text.into())
+    }
+
+    /// Whether the text is a name; the compiler can tell for one that stands in the source code.
+    pub const fn is_valid(text: &str) -> bool {
+        let bytes = text.as_bytes();
+        let mut place = 0;
+        while place < bytes.len() {
+            if !(bytes[place].is_ascii_alphanumeric() || matches!(bytes[place], b'.' | b'_' | b'-')) {
+                return false;
+            }
+            place += 1;
+        }
+        !bytes.is_empty() && bytes.len() <= 64
     }
 
     /// The name as text.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -236,8 +237,8 @@ impl Wrong {
     }
 
     fn name(&mut self, pointer: &str, text: Option<&str>) -> Option<Name> {
-        static DEFAULT: std::sync::LazyLock<Option<Name>> = std::sync::LazyLock::new(|| Name::new("default").ok());
-        let Some(text) = text else { return DEFAULT.clone() };
+        static DEFAULT: LazyLock<Name> = LazyLock::new(|| Name::constant("default"));
+        let Some(text) = text else { return Some(DEFAULT.clone()) };
         Name::new(text).map_err(|error| self.add(pointer, error.to_string())).ok()
     }
 
@@ -252,7 +253,9 @@ impl Wrong {
     /// A duration within bounds, or `None` with the reason noted.
     fn seconds(&mut self, pointer: &str, seconds: f64, max: Duration) -> Option<Duration> {
         if (0.0..=max.as_secs_f64()).contains(&seconds) {
-            return Some(Duration::from_secs_f64(seconds));
+            // To the millisecond, as all of time is: what a store keeps is then what was taken.
+            let millis = Duration::from_secs_f64(seconds).as_millis();
+            return Some(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)));
         }
         self.add(pointer, format!("expected seconds from 0 to {}", max.as_secs_f64()));
         None

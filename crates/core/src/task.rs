@@ -338,7 +338,7 @@ impl ErrorCode {
 
     /// The code of that name; what is not a [`Name`] becomes `handler_error`.
     pub fn new(word: &str) -> Self {
-        Self(Name::new(word).or_else(|_| Name::new(Self::HANDLER_ERROR)).unwrap_or_else(|_| unreachable!("the constant is a name")))
+        Self(Name::new(word).unwrap_or_else(|_| Name::constant(Self::HANDLER_ERROR)))
     }
 
     /// The code as text.

@@ -1,1 +1,28 @@
-//! (in the making)
+//! The way out: an HTTP client that is safe to point at strangers.
+//!
+//! Whoever can submit a task can name any URL, so this process must not be talked into calling what only it can reach: its own
+//! machine, its neighbours, its cloud's metadata service. And whoever answers can answer anything, for any length of time.
+//!
+//! | question | where it is decided |
+//! |---|---|
+//! | May this URL be submitted? | [`destination`], from the text alone |
+//! | May these headers be sent? | [`headers`] |
+//! | May this address be dialled? | [`guard`], asked by [`connector`] for every connection; this is the one that counts |
+//! | How much of an answer is taken, and for how long is it waited for? | [`client`] |
+//!
+//! What is absent: proxies, redirects, cookies, decompression, HTTP/2, and any way to connect around the guard.
+
+pub mod client;
+pub mod connector;
+pub mod destination;
+pub mod error;
+pub mod guard;
+pub mod headers;
+#[cfg(test)]
+mod testing;
+
+pub use client::{Answer, Client, Request};
+pub use connector::Resolve;
+pub use destination::{BadUrl, Destination};
+pub use error::{SendError, TlsFault};
+pub use guard::Guard;

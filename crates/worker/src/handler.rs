@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Retry;
-use nobat_core::name::{InvalidName, Name};
+use nobat_core::name::Name;
 use nobat_core::read::ReadError;
 use nobat_core::submit::{Invalid, Kinds, Unfit};
 use nobat_core::task::{ErrorCode, TaskError};
@@ -92,10 +92,14 @@ impl Handlers {
         Self::default()
     }
 
-    /// Adds a handler; one of the same kind is replaced. Fails if its kind is not a name.
-    pub fn with<H: Handler>(mut self, handler: H) -> Result<Self, InvalidName> {
-        self.by_kind.insert(Name::new(H::KIND)?, Arc::new(handler));
-        Ok(self)
+    /// Adds a handler; one of the same kind is replaced.
+    #[must_use]
+    pub fn with<H: Handler>(mut self, handler: H) -> Self {
+        const { assert!(Name::is_valid(H::KIND), "a handler's KIND is 1 to 64 of the characters A-Z a-z 0-9 . _ -") };
+        if let Ok(kind) = Name::new(H::KIND) {
+            self.by_kind.insert(kind, Arc::new(handler));
+        }
+        self
     }
 
     pub(crate) fn get(&self, kind: &Name) -> Option<&Arc<dyn AnyHandler>> {

@@ -1,4 +1,12 @@
 //! The engines of nobat, each one a `run_once(now)`, and the trait that handlers implement.
 
+pub mod batch;
 pub mod context;
 pub mod handler;
+pub mod http;
+pub mod noop;
+pub mod prune;
+pub mod run;
+pub mod sweep;
+pub mod system;
+pub mod worker;

@@ -1,0 +1,467 @@
+//! One request, one answer, within bounds.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::time::timeout;
+
+use crate::connector::{Connector, Resolve, SystemResolver};
+use crate::destination::Destination;
+use crate::error::SendError;
+use crate::guard::Guard;
+
+/// How much of an answer's body is read, in bytes.
+pub const MAX_BODY: usize = 64 * 1024;
+/// How long an answer's status line and headers may be, in bytes. There can be 100 headers.
+const MAX_HEAD: usize = 64 * 1024;
+/// Connections are kept for the next request to the same host, which in a busy queue comes at once or not at all.
+const MAX_IDLE: Duration = Duration::from_secs(10);
+const MAX_IDLE_PER_HOST: usize = 8;
+
+/// A request that is ready to be sent. Its body and its header values are not printed.
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// Where to, checked.
+    pub destination: Destination,
+    /// The headers, less those that the connection sets: host, framing.
+    pub headers: HeaderMap,
+    /// The body; empty is none.
+    pub body: Bytes,
+    /// How long all of it may take, from looking up the name to the last byte that is read of the answer.
+    pub timeout: Duration,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Request({} {:?}, {} headers, {} bytes)", self.method, self.destination, self.headers.len(), self.body.len())
+    }
+}
+
+/// What came back, whatever its status. Its body and its header values are not printed.
+pub struct Answer {
+    /// The status. A redirect is an answer like any other: it is not followed.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body as it was sent, at most [`MAX_BODY`] bytes of it. It is not decompressed.
+    pub body: Bytes,
+    /// Whether there was more of the body than was read.
+    pub truncated: bool,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Answer({}, {} headers, {} bytes)", self.status, self.headers.len(), self.body.len())
+    }
+}
+
+/// Sends requests to strangers.
+///
+/// It calls the destination itself or nobody: no proxy, whatever the environment names, and no redirect. Cloning it is cheap,
+/// and clones share their connections.
+#[derive(Clone)]
+pub struct Client {
+    http: legacy::Client<HttpsConnector<Connector>, Full<Bytes>>,
+    guard: Guard,
+}
+
+impl Client {
+    /// A client that goes where the guard lets it, and trusts whom the operating system trusts.
+    pub fn new(guard: Guard) -> Self {
+        Self::with_resolver(guard, Arc::new(SystemResolver))
+    }
+
+    /// The same, with names looked up elsewhere.
+    pub fn with_resolver(guard: Guard, resolver: Arc<dyn Resolve>) -> Self {
+        Self::assemble(guard, resolver, trusting_the_system())
+    }
+
+    fn assemble(guard: Guard, resolver: Arc<dyn Resolve>, tls: ClientConfig) -> Self {
+        let connector = Connector::new(guard.clone(), resolver);
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
+        // A request that met a connection just closed by the other side, and was not sent, is sent once more; no other is.
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(MAX_IDLE)
+            .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
+            .http1_max_buf_size(MAX_HEAD)
+            .build(connector);
+        Self { http, guard }
+    }
+
+    /// The guard that decides where it goes, for checks before the request is made.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Sends a request and reads the answer. Dropping the future hangs up.
+    pub async fn send(&self, request: Request) -> Result<Answer, SendError> {
+        let limit = request.timeout;
+        timeout(limit, self.exchange(request)).await.unwrap_or(Err(SendError::Timeout))
+    }
+
+    async fn exchange(&self, request: Request) -> Result<Answer, SendError> {
+        let mut message = http::Request::new(Full::new(request.body));
+        *message.method_mut() = request.method;
+        *message.uri_mut() = request.destination.into_uri();
+        *message.headers_mut() = request.headers;
+        let (head, body) = self.http.request(message).await.map_err(|error| SendError::explain(&error))?.into_parts();
+        let (body, truncated) = read(body).await?;
+        Ok(Answer { status: head.status, headers: head.headers, body, truncated })
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("guard", &self.guard).finish_non_exhaustive()
+    }
+}
+
+/// The body and whether there was more of it. Dropping a body that has not ended closes its connection.
+async fn read(mut body: Incoming) -> Result<(Bytes, bool), SendError> {
+    let mut kept = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| SendError::explain(&error))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let room = MAX_BODY - kept.len();
+        if data.len() > room {
+            kept.extend_from_slice(&data[..room]);
+            return Ok((kept.into(), true));
+        }
+        kept.extend_from_slice(&data);
+    }
+    Ok((kept.into(), false))
+}
+
+/// A machine without certificates (a bare container) can still call `http` destinations, so this is no reason not to start.
+fn trusting_the_system() -> ClientConfig {
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap_or_else(|_| unreachable!("ring speaks TLS 1.2 and 1.3"));
+    let trusting = builder.clone().with_native_roots().unwrap_or_else(|error| {
+        tracing::warn!(%error, "no trusted certificates were found on this machine, so no https destination can be reached");
+        builder.with_root_certificates(RootCertStore::empty())
+    });
+    trusting.with_no_client_auth()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv6Addr};
+    use std::process::Command;
+    use std::sync::Mutex;
+
+    use rcgen::{CertificateParams, Issuer, KeyPair};
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpStream;
+    use tokio::sync::oneshot;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::error::TlsFault;
+    use crate::testing::{Names, OK, Server, open_guard, read_head};
+
+    /// Longer than any of these tests takes, so that only a test about time sees it pass.
+    const LONG: Duration = Duration::from_secs(30);
+    const SHORT: Duration = Duration::from_millis(200);
+
+    fn request(url: &str, guard: &Guard, timeout: Duration) -> Request {
+        let destination = Destination::parse(url, guard).unwrap();
+        Request { method: Method::POST, destination, headers: HeaderMap::new(), body: Bytes::from_static(b"{}"), timeout }
+    }
+
+    async fn send_within(url: &str, timeout: Duration) -> Result<Answer, SendError> {
+        Client::with_resolver(open_guard(), Names::leading_to(&[&["127.0.0.1"]])).send(request(url, &open_guard(), timeout)).await
+    }
+
+    async fn send(url: &str) -> Result<Answer, SendError> {
+        send_within(url, LONG).await
+    }
+
+    async fn answer_to(bytes: impl Into<Vec<u8>>) -> Result<Answer, SendError> {
+        send(&Server::saying(bytes).await.url()).await
+    }
+
+    async fn write_for_ever(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+        loop {
+            stream.write_all(bytes).await?;
+        }
+    }
+
+    #[tokio::test]
+    async fn sends_a_request_and_brings_the_answer() {
+        let (said, heard) = oneshot::channel();
+        let said = Mutex::new(Some(said));
+        let server = Server::start(move |mut stream| {
+            let said = said.lock().unwrap().take();
+            async move {
+                let head = read_head(&mut stream).await?;
+                said.into_iter().for_each(|said| said.send(head.clone()).unwrap());
+                stream.write_all(OK).await
+            }
+        })
+        .await;
+        let answer = send(&server.url_as("shop.test")).await.unwrap();
+        assert_eq!((answer.status.as_u16(), &answer.body[..], answer.truncated), (200, &b"ok"[..], false));
+        let expected = format!("POST / HTTP/1.1\r\nhost: shop.test:{}\r\ncontent-length: 2\r\n\r\n", server.address.port());
+        assert_eq!(heard.await.unwrap(), expected, "and nothing that the sender did not ask for, such as accept-encoding");
+    }
+
+    /// The check at submission is passed by: only what is decided at the dial counts.
+    #[tokio::test]
+    async fn nothing_private_is_reached_unless_it_is_allowed() {
+        let mut servers = vec![Server::saying(OK).await];
+        servers.extend(Server::start_on(IpAddr::V6(Ipv6Addr::LOCALHOST), |_| async { Ok(()) }).await);
+        for server in &servers {
+            for host in ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "shop.test"] {
+                let request = request(&server.url_as(host), &open_guard(), LONG);
+                let client = Client::with_resolver(Guard::default(), Names::leading_to(&[&["127.0.0.1", "::1"]]));
+                assert_eq!(client.send(request).await.unwrap_err(), SendError::BlockedAddress, "{host}");
+            }
+            assert_eq!(server.hits(), 0);
+        }
+        assert!(send(&servers[0].url()).await.is_ok() && servers[0].hits() == 1, "it was there all the time");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_turns_private_leads_nowhere() {
+        let server = Server::saying(OK).await;
+        let (url, guard) = (server.url_as("shop.test"), open_guard());
+        let client = Client::with_resolver(guard.clone(), Names::leading_to(&[&["127.0.0.1"], &["169.254.169.254"]]));
+        assert!(client.send(request(&url, &guard, LONG)).await.is_ok());
+        assert_eq!(client.send(request(&url, &guard, LONG)).await.unwrap_err(), SendError::BlockedAddress);
+        assert_eq!(server.hits(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed() {
+        let inner = Server::saying(OK).await;
+        let head = format!("HTTP/1.1 302 Found\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n", inner.url());
+        let answer = answer_to(head).await.unwrap();
+        assert_eq!((answer.status.as_u16(), inner.hits()), (302, 0));
+    }
+
+    /// What a process is started with cannot be changed safely from inside, so the half with the proxy in its environment is a process of its own.
+    #[tokio::test]
+    async fn a_proxy_in_the_environment_is_not_used() {
+        let proxy = Server::saying(OK).await;
+        let mut half = Command::new(std::env::current_exe().unwrap());
+        half.args(["--exact", "client::tests::half_of_the_test_above", "--include-ignored"]);
+        for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+            half.env(name, proxy.url());
+        }
+        let output = tokio::task::spawn_blocking(move || half.output().unwrap()).await.unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        assert_eq!(proxy.hits(), 0);
+    }
+
+    #[tokio::test]
+    #[ignore = "run by the test above, with a proxy in its environment"]
+    async fn half_of_the_test_above() {
+        assert_eq!(answer_to(&b"HTTP/1.1 204 No Content\r\n\r\n"[..]).await.unwrap().status.as_u16(), 204);
+    }
+
+    #[tokio::test]
+    async fn an_endless_answer_is_cut_and_hung_up_on() {
+        let (ended, end) = oneshot::channel();
+        let ended = Mutex::new(Some(ended));
+        let server = Server::start(move |mut stream| {
+            let ended = ended.lock().unwrap().take();
+            async move {
+                read_head(&mut stream).await?;
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10000000000\r\n\r\n").await?;
+                let cut = write_for_ever(&mut stream, &[b'x'; 1_000]).await;
+                ended.into_iter().for_each(|ended| ended.send(()).unwrap());
+                cut
+            }
+        })
+        .await;
+        let answer = send(&server.url()).await.unwrap();
+        assert_eq!((answer.body.len(), answer.truncated), (MAX_BODY, true));
+        end.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_just_the_limit_is_whole() {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {MAX_BODY}\r\n\r\n");
+        let answer = answer_to([head.as_bytes(), &[b'x'; MAX_BODY]].concat()).await.unwrap();
+        assert_eq!((answer.body.len(), answer.truncated), (MAX_BODY, false));
+    }
+
+    #[tokio::test]
+    async fn compressed_answers_stay_as_they_are() {
+        let head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\n\x1f\x8b\x08\x00";
+        assert_eq!(&answer_to(&head[..]).await.unwrap().body[..], b"\x1f\x8b\x08\x00");
+    }
+
+    #[tokio::test]
+    async fn time_is_up_for_those_who_say_nothing_or_nothing_of_use() {
+        let silent = Server::start(|stream| async move {
+            stream.writable().await?;
+            std::future::pending().await
+        })
+        .await;
+        let dripping = Server::start(|mut stream| async move {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").await?;
+            let mut drip = tokio::time::interval(Duration::from_millis(10));
+            loop {
+                drip.tick().await;
+                stream.write_all(b"x").await?;
+            }
+        })
+        .await;
+        let promising =
+            Server::start(|mut stream| async move { write_for_ever(&mut stream, b"HTTP/1.1 103 Early Hints\r\n\r\n").await }).await;
+        for server in [silent, dripping, promising] {
+            assert_eq!(send_within(&server.url(), SHORT).await.unwrap_err(), SendError::Timeout);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_http_is_said_to_be_so() {
+        let flood: String = (0..10_000).map(|number| format!("x-{number}: y\r\n")).collect();
+        let wide = format!("HTTP/1.1 200 OK\r\nx-a: {}\r\n\r\n", "y".repeat(1_000_000));
+        let answers = [
+            "SSH-2.0-OpenSSH_9.9\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nnot a length\r\n",
+            &format!("HTTP/1.1 200 OK\r\n{flood}\r\n"),
+            &wide,
+        ];
+        for answer in answers {
+            assert_eq!(answer_to(answer).await.unwrap_err(), SendError::Protocol, "{answer:.60}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_becomes_of_a_connection_is_told_apart() {
+        let closed = Server::saying(OK).await.address.port();
+        let nobody = TcpStream::connect(("127.0.0.1", closed)).await.unwrap().local_addr().unwrap();
+        assert_eq!(send(&format!("http://{nobody}/")).await.unwrap_err(), SendError::ConnectionRefused);
+        // A socket that is closed with something left to read answers with a reset.
+        let resetting = Server::start(|stream| async move { stream.readable().await }).await;
+        assert_eq!(send(&resetting.url()).await.unwrap_err(), SendError::ConnectionReset);
+        for answer in ["", "HTTP/1.1 200 OK\r\nx-", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nshort"] {
+            assert_eq!(answer_to(answer).await.unwrap_err(), SendError::ConnectionReset, "{answer:?}");
+        }
+        let client = Client::with_resolver(open_guard(), Names::leading_to(&[]));
+        let unknown = client.send(request("http://shop.test/", &open_guard(), LONG)).await;
+        assert_eq!(unknown.unwrap_err(), SendError::Dns);
+    }
+
+    /// A server at `shop.test` with a certificate for `name` that the client trusts the issuer of, or not.
+    struct Tls {
+        name: &'static str,
+        until: i32,
+        trusted: bool,
+    }
+
+    const GOOD: Tls = Tls { name: "shop.test", until: 4000, trusted: true };
+
+    impl Tls {
+        async fn call(self) -> Result<Answer, SendError> {
+            let (authority, issuer) = authority();
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::new([self.name.to_owned()]).unwrap();
+            params.not_before = rcgen::date_time_ymd(1999, 1, 1);
+            params.not_after = rcgen::date_time_ymd(self.until, 1, 1);
+            let certificate = params.signed_by(&key, &issuer).unwrap();
+            let server = serve_tls(certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap()).await;
+            let client = trusting(self.trusted.then_some(authority));
+            let url = server.url_as("shop.test").replace("http:", "https:");
+            client.send(request(&url, &open_guard(), LONG)).await
+        }
+    }
+
+    fn authority() -> (CertificateDer<'static>, Issuer<'static, KeyPair>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        (certificate.der().clone(), Issuer::new(params, key))
+    }
+
+    async fn serve_tls(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> Server {
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Server::start(move |stream| {
+            let acceptor = acceptor.clone();
+            async move {
+                let mut stream = acceptor.accept(stream).await?;
+                read_head(&mut stream).await?;
+                stream.write_all(OK).await?;
+                stream.shutdown().await
+            }
+        })
+        .await
+    }
+
+    fn trusting(authority: Option<CertificateDer<'static>>) -> Client {
+        let mut roots = RootCertStore::empty();
+        authority.into_iter().for_each(|authority| roots.add(authority).unwrap());
+        let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Client::assemble(open_guard(), Names::leading_to(&[&["127.0.0.1"]]), tls)
+    }
+
+    #[tokio::test]
+    async fn tls_says_what_is_wrong() {
+        assert_eq!(GOOD.call().await.unwrap().status.as_u16(), 200);
+        let fails = [
+            (Tls { name: "other.test", ..GOOD }, TlsFault::WrongName),
+            (Tls { until: 2000, ..GOOD }, TlsFault::Expired),
+            (Tls { trusted: false, ..GOOD }, TlsFault::UnknownIssuer),
+        ];
+        for (tls, fault) in fails {
+            assert_eq!(tls.call().await.unwrap_err(), SendError::Tls(fault));
+        }
+        let plain = Server::saying(OK).await.url().replace("http:", "https:");
+        assert_eq!(send(&plain).await.unwrap_err().code(), "tls");
+    }
+
+    #[tokio::test]
+    async fn a_connection_serves_again_if_the_other_side_keeps_it() {
+        let server = Server::start(|mut stream| async move {
+            loop {
+                read_head(&mut stream).await?;
+                tokio::io::AsyncReadExt::read_u16(&mut stream).await?;
+                stream.write_all(OK).await?;
+            }
+        })
+        .await;
+        let client = Client::with_resolver(open_guard(), Names::leading_to(&[]));
+        for _ in 0..3 {
+            assert!(client.send(request(&server.url(), &open_guard(), LONG)).await.is_ok());
+            // Hyper puts a connection back from a task of its own.
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(server.hits(), 1);
+    }
+
+    #[test]
+    fn what_is_printed_holds_no_secrets() {
+        let mut request = request("https://example.com/hook?token=s3cret", &Guard::default(), LONG);
+        request.headers.insert("authorization", "s3cret".parse().unwrap());
+        request.body = Bytes::from_static(b"s3cret");
+        assert_eq!(format!("{request:?}"), "Request(POST Destination(example.com), 1 headers, 6 bytes)");
+    }
+}

@@ -1,0 +1,186 @@
+//! From a host to an open connection: the place where the guard decides.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tower::Service;
+
+use crate::guard::Guard;
+
+/// Looks up the addresses of a name.
+#[async_trait]
+pub trait Resolve: Send + Sync + 'static {
+    /// All addresses of that name, the best first.
+    async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>>;
+}
+
+/// The resolver of the operating system. It puts addresses that cannot be reached from here last (RFC 6724).
+pub struct SystemResolver;
+
+#[async_trait]
+impl Resolve for SystemResolver {
+    async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        Ok(tokio::net::lookup_host((name, 0)).await?.map(|address| address.ip()).collect())
+    }
+}
+
+/// How long resolving and dialling may take, all addresses of a host together. What is left of the request's own time still bounds it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Opens connections to addresses that the guard permits, and to no others.
+///
+/// A name is resolved once, and what is dialled is the very address that was checked, so a name that changes its mind in
+/// between gains nothing. Nothing else in this crate dials.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    guard: Guard,
+    resolver: Arc<dyn Resolve>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("not a public address")]
+    Blocked,
+    #[error("the name could not be resolved")]
+    Dns,
+    #[error("connecting took too long")]
+    Timeout,
+    #[error("connecting failed")]
+    Io(#[source] io::Error),
+}
+
+impl Connector {
+    pub(crate) fn new(guard: Guard, resolver: Arc<dyn Resolve>) -> Self {
+        Self { guard, resolver }
+    }
+
+    async fn connect(&self, uri: &Uri) -> Result<TcpStream, ConnectError> {
+        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+        let addresses = self.resolve(uri.host().unwrap_or_default()).await?;
+        dial(self.check(&addresses)?, port).await
+    }
+
+    /// An address stands for itself. `Uri` leaves an IPv6 address in its brackets, in which it would not read as one.
+    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ConnectError> {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if let Ok(address) = bare.parse() {
+            return Ok(vec![address]);
+        }
+        self.resolver.resolve(host).await.map_err(|_| ConnectError::Dns)
+    }
+
+    /// One address that is not permitted blocks them all: a name that mixes public and private ones is up to no good.
+    fn check<'a>(&self, addresses: &'a [IpAddr]) -> Result<&'a [IpAddr], ConnectError> {
+        let permitted = addresses.iter().all(|address| self.guard.permits(*address));
+        if permitted { Ok(addresses) } else { Err(ConnectError::Blocked) }
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<TcpStream>;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connector = self.clone();
+        Box::pin(async move {
+            let connected = timeout(CONNECT_TIMEOUT, connector.connect(&uri)).await.map_err(|_| ConnectError::Timeout)?;
+            connected.map(TokioIo::new)
+        })
+    }
+}
+
+/// Tries one address after the other, each for its share of the time, so that a dead one leaves time for the next.
+async fn dial(addresses: &[IpAddr], port: u16) -> Result<TcpStream, ConnectError> {
+    let share = CONNECT_TIMEOUT / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+    let mut failure = ConnectError::Dns;
+    for address in addresses {
+        match timeout(share, open(SocketAddr::new(*address, port))).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failure = ConnectError::Io(error),
+            Err(_) => failure = ConnectError::Timeout,
+        }
+    }
+    Err(failure)
+}
+
+/// A request is written in one go and then waited on: holding back its last part for more (Nagle) only costs time.
+async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Names, OK, Server, open_guard};
+
+    async fn connect(guard: Guard, names: &[&[&str]], url: &str) -> Result<TcpStream, ConnectError> {
+        Connector::new(guard, Names::leading_to(names)).connect(&url.parse().unwrap()).await
+    }
+
+    fn is_blocked(connected: &Result<TcpStream, ConnectError>) -> bool {
+        matches!(connected, Err(ConnectError::Blocked))
+    }
+
+    #[tokio::test]
+    async fn literals_are_checked_as_names_are() {
+        let server = Server::saying(OK).await;
+        for host in ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "0.0.0.0", "[::]", "169.254.169.254"] {
+            assert!(is_blocked(&connect(Guard::default(), &[], &server.url_as(host)).await), "{host}");
+        }
+        assert_eq!(server.hits(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_private_answer_blocks_the_name() {
+        let server = Server::saying(OK).await;
+        let url = server.url_as("shop.test");
+        for answers in
+            [&["127.0.0.1"][..], &["1.1.1.1", "127.0.0.1"], &["127.0.0.1", "1.1.1.1"], &["2606:4700::1", "::1"], &["::ffff:10.0.0.1"]]
+        {
+            assert!(is_blocked(&connect(Guard::default(), &[answers], &url).await), "{answers:?}");
+        }
+        assert_eq!(server.hits(), 0);
+    }
+
+    /// One look-up for one connection: the second answer is never asked for, so it cannot be what is dialled.
+    #[tokio::test]
+    async fn what_is_dialled_is_what_was_checked() {
+        let server = Server::saying(OK).await;
+        let names = Names::leading_to(&[&["127.0.0.1"], &["10.0.0.1"]]);
+        let connector = Connector::new(open_guard(), names);
+        let url: Uri = server.url_as("shop.test").parse().unwrap();
+        assert_eq!(connector.connect(&url).await.unwrap().peer_addr().unwrap(), server.address);
+        assert!(is_blocked(&connector.connect(&url).await), "the name has changed its mind");
+    }
+
+    #[tokio::test]
+    async fn a_dead_address_leaves_the_next_one_its_turn() {
+        let server = Server::saying(OK).await;
+        let connected = connect(open_guard(), &[&["127.0.0.2", "127.0.0.1"]], &server.url_as("shop.test")).await;
+        assert_eq!(connected.unwrap().peer_addr().unwrap(), server.address);
+    }
+
+    #[tokio::test]
+    async fn a_name_without_addresses_does_not_resolve() {
+        for names in [&[][..], &[&[][..]]] {
+            assert!(matches!(connect(open_guard(), names, "http://shop.test/").await, Err(ConnectError::Dns)));
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Why a request brought no answer.
+
+use std::error::Error;
+use std::io;
+
+use nobat_core::task::ErrorCode;
+use rustls::CertificateError;
+
+use crate::connector::ConnectError;
+
+/// Why a request brought no answer, as far as its sender should know.
+///
+/// The sentences hold nothing of the request, and an address that is blocked reads the same whether or not something listens
+/// there: failing must not become a way to look around in a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The time was up.
+    #[error("the destination did not answer in time")]
+    Timeout,
+    /// Nothing listens there.
+    #[error("the destination refused the connection")]
+    ConnectionRefused,
+    /// The other side hung up before its answer was complete.
+    #[error("the destination closed the connection before its answer was complete")]
+    ConnectionReset,
+    /// Its name has no address.
+    #[error("the name of the destination could not be resolved")]
+    Dns,
+    /// It did not prove who it is, or does not speak TLS as we do.
+    #[error("no trusted connection to the destination: {0}")]
+    Tls(TlsFault),
+    /// It is where strangers may not be sent.
+    #[error("the destination is not a public address")]
+    BlockedAddress,
+    /// It could not be reached for another reason.
+    #[error("the destination could not be reached")]
+    ConnectionFailed,
+    /// What it said is not HTTP, or more of it than is listened to.
+    #[error("the destination did not answer in HTTP/1.1, or with headers beyond all measure")]
+    Protocol,
+}
+
+/// What went wrong with TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TlsFault {
+    /// The certificate's time is over, or has not begun.
+    #[error("its certificate is not valid at this time")]
+    Expired,
+    /// The certificate is somebody else's.
+    #[error("its certificate is for another name")]
+    WrongName,
+    /// Nobody who is trusted here signed the certificate.
+    #[error("its certificate is signed by nobody who is trusted here")]
+    UnknownIssuer,
+    /// The certificate is wrong in another way.
+    #[error("its certificate is not valid")]
+    Certificate,
+    /// No common ground was found, or it does not speak TLS.
+    #[error("the TLS handshake failed")]
+    Handshake,
+}
+
+impl SendError {
+    /// A stable code, for programs.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Timeout => ErrorCode::TIMEOUT,
+            Self::ConnectionRefused => "connection_refused",
+            Self::ConnectionReset => "connection_reset",
+            Self::Dns => "dns",
+            Self::Tls(_) => "tls",
+            Self::BlockedAddress => "blocked_address",
+            Self::ConnectionFailed => "connection_failed",
+            Self::Protocol => "protocol",
+        }
+    }
+
+    /// Finds the cause that says most: what the connector and TLS know, before what the protocol and the socket saw of it.
+    pub(crate) fn explain(error: &(dyn Error + 'static)) -> Self {
+        let causes = || std::iter::successors(Some(error), |error| cause(*error));
+        causes().find_map(of_connection).or_else(|| causes().find_map(of_exchange)).unwrap_or(Self::ConnectionFailed)
+    }
+}
+
+/// An `io::Error` that carries another error does not name it as its source, but that one's source.
+fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>() {
+        Some(error) => error.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+        None => error.source(),
+    }
+}
+
+fn of_connection(error: &(dyn Error + 'static)) -> Option<SendError> {
+    if let Some(error) = error.downcast_ref::<rustls::Error>() {
+        return Some(SendError::Tls(of_tls(error)));
+    }
+    match error.downcast_ref()? {
+        ConnectError::Blocked => Some(SendError::BlockedAddress),
+        ConnectError::Dns => Some(SendError::Dns),
+        ConnectError::Timeout => Some(SendError::Timeout),
+        // Refused and reset are told apart by the error inside.
+        ConnectError::Io(_) => None,
+    }
+}
+
+fn of_tls(error: &rustls::Error) -> TlsFault {
+    use CertificateError as Bad;
+    match error {
+        rustls::Error::InvalidCertificate(bad) => match bad {
+            Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. } => TlsFault::Expired,
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => TlsFault::WrongName,
+            Bad::UnknownIssuer => TlsFault::UnknownIssuer,
+            _ => TlsFault::Certificate,
+        },
+        _ => TlsFault::Handshake,
+    }
+}
+
+fn of_exchange(error: &(dyn Error + 'static)) -> Option<SendError> {
+    if let Some(error) = error.downcast_ref::<hyper::Error>() {
+        let is_cut = error.is_incomplete_message() || error.is_canceled() || error.is_closed();
+        return if error.is_parse() { Some(SendError::Protocol) } else { is_cut.then_some(SendError::ConnectionReset) };
+    }
+    of_socket(error.downcast_ref::<io::Error>()?.kind())
+}
+
+fn of_socket(kind: io::ErrorKind) -> Option<SendError> {
+    use io::ErrorKind as Kind;
+    match kind {
+        Kind::ConnectionRefused => Some(SendError::ConnectionRefused),
+        Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe | Kind::UnexpectedEof => Some(SendError::ConnectionReset),
+        Kind::TimedOut => Some(SendError::Timeout),
+        // How hyper names chunks that are none.
+        Kind::InvalidInput | Kind::InvalidData => Some(SendError::Protocol),
+        _ => None,
+    }
+}

@@ -1,0 +1,225 @@
+//! Which addresses may be called.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+/// Tells addresses of the public internet from everything that is nobody else's business: this machine, its neighbours, and
+/// the services that a cloud answers from special addresses.
+///
+/// Cloning it is cheap.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    allowed: Arc<[IpNet]>,
+}
+
+impl Guard {
+    /// A guard that lets through the public internet, and of the private networks those that the operator allows.
+    ///
+    /// Some addresses stay closed whatever is allowed: a network over which a machine hands out its own credentials
+    /// (link-local, and what clouds use in its stead), and forms that smuggle an IPv4 address inside an IPv6 one.
+    pub fn new(allowed: Vec<IpNet>) -> Self {
+        Self { allowed: allowed.into() }
+    }
+
+    /// Whether that address may be dialled.
+    pub fn permits(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        is_public(address) || (is_private(address) && self.allowed.iter().any(|network| network.contains(&address)))
+    }
+
+    /// Whether names of this machine itself make sense here.
+    pub(crate) fn permits_loopback(&self) -> bool {
+        self.permits(Ipv4Addr::LOCALHOST.into()) || self.permits(Ipv6Addr::LOCALHOST.into())
+    }
+
+    /// Whether names of the local network make sense here.
+    pub(crate) fn permits_private_networks(&self) -> bool {
+        !self.allowed.is_empty()
+    }
+}
+
+/// IPv4 that is not the public internet: the special-purpose registry (RFC 6890), multicast, and one oddity.
+const SPECIAL_V4: [Ipv4Net; 17] = [
+    v4([0, 0, 0, 0], 8),
+    v4([10, 0, 0, 0], 8),
+    v4([100, 64, 0, 0], 10),
+    v4([127, 0, 0, 0], 8),
+    // Link-local, and so the metadata services of every cloud.
+    v4([169, 254, 0, 0], 16),
+    v4([172, 16, 0, 0], 12),
+    v4([192, 0, 0, 0], 24),
+    v4([192, 0, 2, 0], 24),
+    v4([192, 88, 99, 0], 24),
+    v4([192, 168, 0, 0], 16),
+    v4([198, 18, 0, 0], 15),
+    v4([198, 51, 100, 0], 24),
+    v4([203, 0, 113, 0], 24),
+    v4([224, 0, 0, 0], 4),
+    v4([240, 0, 0, 0], 4),
+    v4([255, 255, 255, 255], 32),
+    // Public by its number, yet it is each Azure machine's own way to its host.
+    v4([168, 63, 129, 16], 32),
+];
+
+/// All of IPv6 that has been given out for the public internet.
+const GLOBAL_V6: Ipv6Net = v6(0x2000_0000, 3);
+
+/// What of it is not public after all. Teredo and 6to4 carry an IPv4 address of the sender's choice.
+const SPECIAL_V6: [Ipv6Net; 4] = [v6(0x2001_0000, 23), v6(0x2001_0db8, 32), v6(0x2002_0000, 16), v6(0x3fff_0000, 20)];
+
+/// The networks that an operator can open. A list of what may be, not of what may not: whatever is forgotten stays closed.
+const PRIVATE: [IpNet; 8] = [
+    IpNet::V4(v4([10, 0, 0, 0], 8)),
+    IpNet::V4(v4([100, 64, 0, 0], 10)),
+    IpNet::V4(v4([127, 0, 0, 0], 8)),
+    IpNet::V4(v4([172, 16, 0, 0], 12)),
+    IpNet::V4(v4([192, 168, 0, 0], 16)),
+    IpNet::V4(v4([198, 18, 0, 0], 15)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
+    IpNet::V6(v6(0xfc00_0000, 7)),
+];
+
+/// Where clouds answer a machine's questions about itself from inside private ranges, credentials included.
+const METADATA: [IpNet; 3] = [
+    // Alibaba.
+    IpNet::V4(v4([100, 100, 100, 200], 32)),
+    // AWS: instance metadata is `::254`, EKS hands out credentials from `::23`.
+    IpNet::V6(v6(0xfd00_0ec2, 32)),
+    // Google.
+    IpNet::V6(v6(0xfd20_00ce, 32)),
+];
+
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !SPECIAL_V4.iter().any(|network| network.contains(&address)),
+        IpAddr::V6(address) => GLOBAL_V6.contains(&address) && !SPECIAL_V6.iter().any(|network| network.contains(&address)),
+    }
+}
+
+fn is_private(address: IpAddr) -> bool {
+    let in_any = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
+    in_any(&PRIVATE) && !in_any(&METADATA)
+}
+
+const fn v4(octets: [u8; 4], prefix: u8) -> Ipv4Net {
+    let [a, b, c, d] = octets;
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
+}
+
+/// By the first 32 bits of its addresses: none of the networks here is told apart later than that.
+const fn v6(start: u128, prefix: u8) -> Ipv6Net {
+    Ipv6Net::new_assert(Ipv6Addr::from_bits(start << 96), prefix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard(networks: &[&str]) -> Guard {
+        Guard::new(networks.iter().map(|network| network.parse().unwrap()).collect())
+    }
+
+    fn permitted<'a>(guard: &Guard, addresses: &[&'a str]) -> Vec<&'a str> {
+        addresses.iter().copied().filter(|address| guard.permits(address.parse().unwrap())).collect()
+    }
+
+    const PUBLIC: [&str; 14] = [
+        "1.1.1.1",
+        "8.8.8.8",
+        "9.255.255.255",
+        "100.63.255.255",
+        "100.128.0.0",
+        "126.255.255.255",
+        "172.15.255.255",
+        "172.32.0.0",
+        "192.0.1.0",
+        "223.255.255.255",
+        "::ffff:1.1.1.1",
+        "2001:200::",
+        "2606:4700:4700::1111",
+        "2a00:1450:4001:830::200e",
+    ];
+
+    const CLOSED_UNLESS_ALLOWED: [&str; 14] = [
+        "10.0.0.0",
+        "10.255.255.255",
+        "100.64.0.1",
+        "127.0.0.1",
+        "127.255.255.254",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.168.1.1",
+        "198.18.0.1",
+        "::1",
+        "::ffff:127.0.0.1",
+        "::ffff:7f00:1",
+        "fc00::1",
+        "fd12:3456::1",
+    ];
+
+    const NEVER: [&str; 37] = [
+        "0.0.0.0",
+        "0.1.2.3",
+        "169.254.0.1",
+        "169.254.169.254",
+        "169.254.170.2",
+        "192.0.0.192",
+        "192.0.2.1",
+        "192.88.99.1",
+        "198.51.100.1",
+        "203.0.113.1",
+        "224.0.0.1",
+        "239.255.255.255",
+        "240.0.0.1",
+        "255.255.255.255",
+        "100.100.100.200",
+        "168.63.129.16",
+        "::",
+        "::127.0.0.1",
+        "::10.0.0.1",
+        "::ffff:169.254.169.254",
+        "::ffff:0:127.0.0.1",
+        "64:ff9b::7f00:1",
+        "64:ff9b:1::a00:1",
+        "100::1",
+        "2001::1",
+        "2001:1ff:ffff::1",
+        "2001:db8::1",
+        "2002:7f00:1::",
+        "3fff::1",
+        "4000::1",
+        "5f00::1",
+        "fd00:ec2::254",
+        "fd00:ec2::23",
+        "fd20:ce::254",
+        "fe80::1",
+        "fec0::1",
+        "ff02::1",
+    ];
+
+    #[test]
+    fn lets_through_the_public_internet_and_nothing_else() {
+        let guard = Guard::default();
+        assert_eq!(permitted(&guard, &PUBLIC), PUBLIC);
+        assert!(permitted(&guard, &CLOSED_UNLESS_ALLOWED).is_empty());
+        assert!(permitted(&guard, &NEVER).is_empty());
+    }
+
+    #[test]
+    fn opens_what_the_operator_allows_and_no_more() {
+        let guard = guard(&["10.1.0.0/16", "127.0.0.1/32", "fd12::/16"]);
+        assert_eq!(permitted(&guard, &["10.1.2.3", "10.2.0.1", "127.0.0.1", "127.0.0.2"]), ["10.1.2.3", "127.0.0.1"]);
+        assert_eq!(permitted(&guard, &["fd12:3456::1", "fd13::1", "::1"]), ["fd12:3456::1"]);
+        assert_eq!(permitted(&guard, &["::ffff:10.1.2.3", "::10.1.2.3", "64:ff9b::a01:203"]), ["::ffff:10.1.2.3"]);
+        assert_eq!(permitted(&guard, &PUBLIC), PUBLIC);
+    }
+
+    #[test]
+    fn even_everything_is_not_all() {
+        let guard = guard(&["0.0.0.0/0", "::/0"]);
+        assert_eq!(permitted(&guard, &CLOSED_UNLESS_ALLOWED), CLOSED_UNLESS_ALLOWED);
+        assert!(permitted(&guard, &NEVER).is_empty());
+    }
+}

@@ -1,0 +1,169 @@
+//! Which headers may be sent along.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// How many headers a request may bring.
+pub const MAX_HEADERS: usize = 50;
+/// How long they may be in all, names and values, in bytes.
+pub const MAX_HEADER_BYTES: usize = 8 * 1024;
+
+/// Something that is wrong with the headers of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadHeader {
+    /// The header's name as it was given; `None` is all of them together.
+    pub name: Option<String>,
+    /// What is wrong.
+    pub fault: HeaderFault,
+}
+
+/// What can be wrong with a header. None of the sentences repeats a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderFault {
+    /// Its name is not a token (RFC 9110, section 5.6.2).
+    #[error("expected a header name of letters, digits and hyphens")]
+    Name,
+    /// Its value holds what could end it early, or what readers disagree about.
+    #[error("expected a value of visible ASCII characters, spaces and tabs")]
+    Value,
+    /// It is not the sender's to say.
+    #[error("this header is set by the connection, by proxies or by nobat itself")]
+    Reserved,
+    /// The same name stands there in other letter case too.
+    #[error("this header is given twice")]
+    Twice,
+    /// There are more than [`MAX_HEADERS`].
+    #[error("expected at most {MAX_HEADERS} headers")]
+    TooMany,
+    /// They are longer than [`MAX_HEADER_BYTES`].
+    #[error("expected at most {MAX_HEADER_BYTES} bytes of headers")]
+    TooLong,
+}
+
+/// The headers as they can be sent, or all that is wrong with them.
+///
+/// Their values are marked as sensitive, so that what prints a request leaves them out.
+pub fn read(given: &BTreeMap<String, String>) -> Result<HeaderMap, Vec<BadHeader>> {
+    let mut headers = HeaderMap::new();
+    let mut wrong = Vec::from_iter(size(given).map(|fault| BadHeader { name: None, fault }));
+    for (name, value) in given {
+        if let Err(fault) = take(&mut headers, name, value) {
+            wrong.push(BadHeader { name: Some(name.clone()), fault });
+        }
+    }
+    if wrong.is_empty() { Ok(headers) } else { Err(wrong) }
+}
+
+fn size(given: &BTreeMap<String, String>) -> Option<HeaderFault> {
+    let bytes: usize = given.iter().map(|(name, value)| name.len() + value.len()).sum();
+    match (given.len() > MAX_HEADERS, bytes > MAX_HEADER_BYTES) {
+        (true, _) => Some(HeaderFault::TooMany),
+        (_, true) => Some(HeaderFault::TooLong),
+        _ => None,
+    }
+}
+
+fn take(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), HeaderFault> {
+    let name: HeaderName = name.parse().map_err(|_| HeaderFault::Name)?;
+    if is_reserved(name.as_str()) {
+        return Err(HeaderFault::Reserved);
+    }
+    if headers.contains_key(&name) {
+        return Err(HeaderFault::Twice);
+    }
+    headers.insert(name, sensitive(value)?);
+    Ok(())
+}
+
+/// `HeaderValue` refuses CR, LF and NUL by itself but takes bytes from 0x80 on, which servers read in different ways.
+fn sensitive(value: &str) -> Result<HeaderValue, HeaderFault> {
+    if !value.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
+        return Err(HeaderFault::Value);
+    }
+    let mut value = HeaderValue::from_str(value).map_err(|_| HeaderFault::Value)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// What frames the message or belongs to one hop, what proxies vouch for, and what receivers take nobat's word for.
+fn is_reserved(lowercase: &str) -> bool {
+    const NAMES: [&str; 11] = [
+        "connection",
+        "content-length",
+        "expect",
+        "forwarded",
+        "host",
+        "idempotency-key",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    const PREFIXES: [&str; 4] = ["nobat-", "proxy-", "webhook-", "x-forwarded-"];
+    NAMES.contains(&lowercase) || PREFIXES.iter().any(|prefix| lowercase.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_all(given: &[(&str, &str)]) -> Result<HeaderMap, Vec<BadHeader>> {
+        read(&given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    fn fault(name: &str, value: &str) -> Option<HeaderFault> {
+        read_all(&[(name, value)]).err().map(|wrong| wrong[0].fault)
+    }
+
+    #[test]
+    fn takes_what_is_plain_and_keeps_it_out_of_sight() {
+        let headers =
+            read_all(&[("X-A", "b\tc ~!\""), ("Authorization", "Bearer s3cret"), ("content-type", "text/plain"), ("x-e", "")]).unwrap();
+        assert_eq!((headers["x-a"].as_bytes(), headers.len()), (&b"b\tc ~!\""[..], 4));
+        assert!(!format!("{headers:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn refuses_values_that_could_end_a_header_early() {
+        for value in ["a\r\nx-b: c", "a\nb", "a\rb", "a\0b", "caf\u{e9}", "\u{202e}", "\u{7f}", "a\u{b}b"] {
+            assert_eq!(fault("x-a", value), Some(HeaderFault::Value), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_names_that_are_no_tokens() {
+        for name in ["", "x a", "x:a", "x\r\na", "\u{ff58}-a", "x\0", "(x)"] {
+            assert_eq!(fault(name, "b"), Some(HeaderFault::Name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_not_the_senders_to_say() {
+        let names = "Host content-length TRANSFER-ENCODING Connection Keep-Alive TE Trailer Upgrade Proxy-Authorization proxy-connection \
+                     webhook-id Webhook-Signature X-Forwarded-For x-forwarded-host Forwarded Expect Idempotency-Key Nobat-Task-Id";
+        for name in names.split_whitespace() {
+            assert_eq!(fault(name, "b"), Some(HeaderFault::Reserved), "{name}");
+        }
+        for name in ["hosts", "x-webhook-id", "forwarded-by", "accept-encoding"] {
+            assert_eq!(fault(name, "b"), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn says_all_that_is_wrong_at_once() {
+        let wrong = read_all(&[("Host", "a"), ("x-a", "\n"), ("x-b", "fine")]).unwrap_err();
+        let named: Vec<_> = wrong.iter().map(|wrong| (wrong.name.as_deref(), wrong.fault)).collect();
+        assert_eq!(named, [(Some("Host"), HeaderFault::Reserved), (Some("x-a"), HeaderFault::Value)]);
+        assert_eq!(read_all(&[("X-A", "1"), ("x-a", "2")]).unwrap_err()[0].fault, HeaderFault::Twice);
+    }
+
+    #[test]
+    fn keeps_within_its_limits() {
+        let many: BTreeMap<_, _> = (0..=MAX_HEADERS).map(|number| (format!("x-{number}"), String::new())).collect();
+        assert_eq!(read(&many).unwrap_err(), [BadHeader { name: None, fault: HeaderFault::TooMany }]);
+        assert_eq!(fault("x-a", &"b".repeat(MAX_HEADER_BYTES - 3)), None);
+        assert_eq!(fault("x-a", &"b".repeat(MAX_HEADER_BYTES - 2)), Some(HeaderFault::TooLong));
+    }
+}
