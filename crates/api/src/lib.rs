@@ -1,1 +1,27 @@
-//! (in the making)
+//! The door: HTTP in, tasks out. One router for a laptop and for Lambda; all its routes are in [`router()`].
+//!
+//! Nothing here decides what becomes of a task. Handlers read a request, ask the core, and show what it says; what is
+//! wrong with a request is said as RFC 9457 problem details, and never repeats a value.
+
+mod app;
+mod body;
+mod change;
+mod cursor;
+mod health;
+mod identity;
+mod list;
+mod openapi;
+mod problem;
+mod query;
+mod read;
+mod reply;
+mod router;
+mod server;
+mod socket;
+mod submit;
+
+pub use app::{App, Parts};
+pub use openapi::openapi;
+pub use problem::Code;
+pub use router::router;
+pub use server::{Limits, serve, serve_within};

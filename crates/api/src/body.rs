@@ -1,0 +1,152 @@
+//! Reading a request's body: so much, for so long, and only if it is JSON.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use bytes::{Bytes, BytesMut};
+use futures_util::poll;
+use http_body_util::BodyExt;
+use nobat_core::ports::Clock;
+
+use crate::app::App;
+use crate::problem::{Code, Problem};
+
+/// The longest body: what one SQS message and one `DynamoDB` item can hold, with room to spare.
+const MAX_BYTES: usize = 256 * 1024;
+/// How long a body may take from its first byte to its last.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// The whole body of a request that must bring JSON.
+pub(crate) async fn json(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    check_media_type(headers)?;
+    whole(&*app.clock, headers, body).await
+}
+
+/// The whole body of a request that may bring JSON, or nothing.
+pub(crate) async fn optional_json(app: &App, headers: &HeaderMap, body: Body) -> Result<Option<Bytes>, Problem> {
+    let body = whole(&*app.clock, headers, body).await?;
+    if body.is_empty() {
+        return Ok(None);
+    }
+    check_media_type(headers)?;
+    Ok(Some(body))
+}
+
+async fn whole(clock: &dyn Clock, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    check_encoding(headers)?;
+    // Known from Content-Length before a byte of the body was read.
+    if body.size_hint().lower() > MAX_BYTES as u64 {
+        return Err(too_large());
+    }
+    let mut collecting = pin!(collect(body));
+    // Asking for the body is what makes hyper hand it over, so one that came along with its header is there the second
+    // time it is asked for. It must have a timer only if it is not there then.
+    for _ in 0..2 {
+        if let Poll::Ready(body) = poll!(collecting.as_mut()) {
+            return body;
+        }
+        step_back().await;
+    }
+    tokio::select! {
+        body = collecting => body,
+        () = clock.sleep(DEADLINE) => Err(Problem::new(Code::BodyTimeout, "expected the whole body within 15 seconds")),
+    }
+}
+
+async fn collect(mut body: Body) -> Result<Bytes, Problem> {
+    let Some(first) = chunk(&mut body).await? else { return Ok(Bytes::new()) };
+    if body.is_end_stream() {
+        return checked(first);
+    }
+    let mut whole = BytesMut::from(first);
+    while let Some(chunk) = chunk(&mut body).await? {
+        if whole.len() + chunk.len() > MAX_BYTES {
+            return Err(too_large());
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    checked(whole.freeze())
+}
+
+/// The next piece of the body; trailers are passed over.
+async fn chunk(body: &mut Body) -> Result<Option<Bytes>, Problem> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Problem::new(Code::MalformedBody, "the body broke off, or its framing is wrong"))?;
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+fn checked(body: Bytes) -> Result<Bytes, Problem> {
+    if body.len() > MAX_BYTES { Err(too_large()) } else { Ok(body) }
+}
+
+fn too_large() -> Problem {
+    Problem::new(Code::BodyTooLarge, "expected at most 256 KiB")
+}
+
+/// Lets the task go round once: it is woken at once, but everything else that it is made of has its turn before.
+async fn step_back() {
+    let mut stepped_back = false;
+    poll_fn(|context| {
+        if stepped_back {
+            return Poll::Ready(());
+        }
+        stepped_back = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// What is packed can be a bomb, so nothing is unpacked.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let plain = headers.get_all(CONTENT_ENCODING).iter().all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if plain { Ok(()) } else { Err(Problem::new(Code::UnsupportedContentEncoding, "expected a body without Content-Encoding")) }
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let is_json = match (types.next(), types.next()) {
+        (Some(one), None) => one == "application/json" || one.to_str().is_ok_and(is_json),
+        _ => false,
+    };
+    if is_json { Ok(()) } else { Err(Problem::new(Code::UnsupportedMediaType, "expected Content-Type: application/json")) }
+}
+
+/// `application/json` with any parameters, as long as a `charset` among them says UTF-8, which JSON always is.
+fn is_json(media_type: &str) -> bool {
+    let mut parts = media_type.split(';').map(str::trim);
+    let essence = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));
+    essence && parts.filter_map(|parameter| parameter.split_once('=')).all(|(name, value)| !is_charset(name) || is_utf8(value))
+}
+
+fn is_charset(name: &str) -> bool {
+    name.trim().eq_ignore_ascii_case("charset")
+}
+
+fn is_utf8(value: &str) -> bool {
+    value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_json_by_any_of_its_spellings() {
+        for text in ["application/json", "Application/JSON", "application/json; charset=UTF-8", "application/json;charset=\"utf-8\";v=1"] {
+            assert!(is_json(text), "{text}");
+        }
+        for text in ["", "text/json", "application/json; charset=latin1", "application/jsonx", "application/problem+json", "json"] {
+            assert!(!is_json(text), "{text}");
+        }
+    }
+}

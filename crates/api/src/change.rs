@@ -1,0 +1,85 @@
+//! What can be asked of a task once it is there: to be called off, or to be done again.
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use nobat_core::lifecycle::{Event, ReplayKey};
+use nobat_core::read::read;
+use nobat_core::task::State as Standing;
+use nobat_core::view::TaskView;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::body;
+use crate::problem::Problem;
+use crate::read::Named;
+use crate::reply;
+
+/// How to cancel; there is nothing to choose yet.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cancel {}
+
+/// How to replay.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Replay {
+    /// Give downstream a new idempotency key, so that what was done already is done again; `false` unless said.
+    #[schema(default = false)]
+    new_key: bool,
+}
+
+/// Cancel a task
+///
+/// A task that has not started is canceled at once. One that is running is asked to stop, and ends as its handler does.
+#[utoipa::path(
+    post,
+    path = "/v1/tasks/{id}/cancel",
+    operation_id = "cancel_task",
+    tag = "tasks",
+    params(("id" = String, Path, description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
+    responses(
+        (status = 200, description = "It is canceled.", body = TaskView<'static>),
+        (status = 202, description = "It is running, and was asked to stop.", body = TaskView<'static>),
+    ),
+)]
+pub(crate) async fn cancel(State(app): State<App>, Named(name): Named, request: Request) -> Result<Response, Problem> {
+    let _: Cancel = options(&app, request).await?;
+    let now = app.clock.now();
+    let task = app.backend.apply(&name, None, Event::Cancel, now).await?;
+    let status = match task.state {
+        Standing::Ended(_) => StatusCode::OK,
+        Standing::Running(_) | Standing::Waiting(_) => StatusCode::ACCEPTED,
+    };
+    reply::task(status, &task, now)
+}
+
+/// Replay a task
+///
+/// Starts a new generation of attempts of a task that has ended. Its history stays.
+#[utoipa::path(
+    post,
+    path = "/v1/tasks/{id}/replay",
+    operation_id = "replay_task",
+    tag = "tasks",
+    params(("id" = String, Path, description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
+    request_body(content = Option<Replay>, description = "May be left out.", example = json!({"new_key": true})),
+    responses((status = 202, description = "It will be done again.", body = TaskView<'static>)),
+)]
+pub(crate) async fn replay(State(app): State<App>, Named(name): Named, request: Request) -> Result<Response, Problem> {
+    let options: Replay = options(&app, request).await?;
+    let key = if options.new_key { ReplayKey::New } else { ReplayKey::Same };
+    let now = app.clock.now();
+    let task = app.backend.apply(&name, None, Event::Replay { key }, now).await?;
+    reply::task(StatusCode::ACCEPTED, &task, now)
+}
+
+/// What the body says, or what an absent one means.
+async fn options<T: Default + for<'de> Deserialize<'de>>(app: &App, request: Request) -> Result<T, Problem> {
+    let (head, body) = request.into_parts();
+    match body::optional_json(app, &head.headers, body).await? {
+        Some(body) => Ok(read(&body)?),
+        None => Ok(T::default()),
+    }
+}

@@ -1,0 +1,128 @@
+//! Cursors: a store's own position, sealed, so that it comes back unchanged and to the list it was made for.
+
+use std::fmt::Write;
+
+use hmac::{Hmac, KeyInit, Mac};
+use nobat_core::ports::{ListQuery, Position};
+use sha2::Sha256;
+
+/// How much of the seal is kept: 128 bits, which nobody guesses.
+const SEAL_BYTES: usize = 16;
+
+/// The cursor for a position in the list that `query` asks for: the seal, then the position, in hexadecimal digits.
+pub(crate) fn seal(key: &[u8; 32], query: &ListQuery, position: &Position) -> String {
+    let seal = mac(key, query, position.0.as_bytes()).finalize().into_bytes();
+    let bytes = seal[..SEAL_BYTES].iter().chain(position.0.as_bytes());
+    bytes.fold(String::with_capacity(2 * (SEAL_BYTES + position.0.len())), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The position that a cursor stands for, if it was sealed with this key and for the list that `query` asks for.
+pub(crate) fn open(key: &[u8; 32], query: &ListQuery, cursor: &str) -> Option<Position> {
+    let bytes = unhex(cursor)?;
+    let (seal, position) = bytes.split_at_checked(SEAL_BYTES)?;
+    mac(key, query, position).verify_truncated_left(seal).ok()?;
+    String::from_utf8(position.to_vec()).ok().map(Position)
+}
+
+/// Over everything that makes it this list, save the length of its pages, which may change on the way.
+fn mac(key: &[u8; 32], query: &ListQuery, position: &[u8]) -> Hmac<Sha256> {
+    let mut mac = Hmac::new_from_slice(key).unwrap_or_else(|_| unreachable!("HMAC takes keys of any length"));
+    let moment = |moment: Option<nobat_core::time::Timestamp>| moment.map(|moment| moment.millis().to_string());
+    let filters = [
+        query.status.map(|status| status.as_str().to_owned()),
+        query.queue.as_ref().map(ToString::to_string),
+        query.kind.as_ref().map(ToString::to_string),
+        moment(query.created_after),
+        moment(query.created_before),
+    ];
+    part(&mut mac, Some(query.tenant.as_str().as_bytes()));
+    for filter in &filters {
+        part(&mut mac, filter.as_ref().map(String::as_bytes));
+    }
+    part(&mut mac, Some(position));
+    mac
+}
+
+/// The length first, so that ("ab", "c") and ("a", "bc") differ, and nothing from an empty text.
+fn part(mac: &mut Hmac<Sha256>, part: Option<&[u8]>) {
+    mac.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_be_bytes());
+    mac.update(part.unwrap_or_default());
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, rest) = text.as_bytes().as_chunks();
+    if !rest.is_empty() {
+        return None;
+    }
+    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nobat_core::name::{Name, Tenant};
+    use nobat_core::task::Status;
+    use nobat_core::time::Timestamp;
+    use proptest::prelude::*;
+
+    const KEY: [u8; 32] = [7; 32];
+
+    fn query() -> ListQuery {
+        ListQuery {
+            tenant: Tenant::default(),
+            status: None,
+            queue: None,
+            kind: None,
+            created_after: None,
+            created_before: None,
+            limit: 50,
+            after: None,
+        }
+    }
+
+    #[test]
+    fn opens_for_the_list_it_was_made_for_and_no_other() {
+        let position = Position("task_01:7".into());
+        let cursor = seal(&KEY, &query(), &position);
+        assert_eq!(open(&KEY, &ListQuery { limit: 7, ..query() }, &cursor), Some(position));
+        assert_eq!(open(&[8; 32], &query(), &cursor), None);
+        let name = || Name::new("a").ok();
+        let moment = Some(Timestamp::EPOCH);
+        for other in [
+            ListQuery { tenant: Tenant::new("other").unwrap(), ..query() },
+            ListQuery { status: Some(Status::Queued), ..query() },
+            ListQuery { queue: name(), ..query() },
+            ListQuery { kind: name(), ..query() },
+            ListQuery { created_after: moment, ..query() },
+            ListQuery { created_before: moment, ..query() },
+        ] {
+            assert_eq!(open(&KEY, &other, &cursor), None, "{other:?}");
+        }
+        let (queue, kind) = (ListQuery { queue: name(), ..query() }, ListQuery { kind: name(), ..query() });
+        assert_eq!(open(&KEY, &kind, &seal(&KEY, &queue, &Position(String::new()))), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_forgery_opens(cursor in "\\PC{0,80}") {
+            prop_assert_eq!(open(&KEY, &query(), &cursor), None);
+        }
+
+        #[test]
+        fn no_changed_digit_opens(position in "\\PC{0,40}", place: prop::sample::Index, digit in "[0-9a-fA-F]") {
+            let sealed = seal(&KEY, &query(), &Position(position));
+            let place = place.index(sealed.len());
+            let mut changed = sealed.clone();
+            changed.replace_range(place..=place, &digit);
+            prop_assert_eq!(open(&KEY, &query(), &changed).is_some(), changed == sealed);
+        }
+    }
+}

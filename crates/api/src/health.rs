@@ -1,0 +1,47 @@
+//! For those who watch over the process.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use bytes::Bytes;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::problem::Problem;
+use crate::reply;
+
+/// That all is well.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Health {
+    /// Always `ok`.
+    #[schema(example = "ok")]
+    status: &'static str,
+}
+
+const OK: Health = Health { status: "ok" };
+
+/// Liveness
+///
+/// The process answers. Nothing else is asked, so that a store that is away does not get it restarted.
+#[utoipa::path(get, path = "/healthz", operation_id = "healthz", tag = "health", responses((status = 200, description = "It answers.", body = Health)))]
+pub(crate) async fn live() -> Result<Response, Problem> {
+    reply::value(StatusCode::OK, 16, &OK)
+}
+
+/// Readiness
+///
+/// The store and the queue answer.
+#[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "health", responses((status = 200, description = "Both answer.", body = Health)))]
+pub(crate) async fn ready(State(app): State<App>) -> Result<Response, Problem> {
+    app.backend.ready().await?;
+    reply::value(StatusCode::OK, 16, &OK)
+}
+
+/// This document
+///
+/// `OpenAPI` 3.1, generated from the code that serves it.
+#[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "health", responses((status = 200, description = "The document.", body = Object)))]
+pub(crate) async fn document() -> Response {
+    reply::json(StatusCode::OK, Bytes::from_static(crate::openapi::text()))
+}

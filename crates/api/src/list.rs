@@ -1,0 +1,93 @@
+//! Listing tasks, the newest first, a page at a time.
+
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use nobat_core::name::Name;
+use nobat_core::ports::ListQuery;
+use nobat_core::task::Status;
+use nobat_core::time::Timestamp;
+use nobat_core::view::{StatusWord, TaskView};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::cursor;
+use crate::problem::{Code, Problem};
+use crate::query::Query;
+use crate::reply;
+
+const PARAMETERS: [&str; 7] = ["status", "queue", "kind", "created_after", "created_before", "limit", "cursor"];
+const DEFAULT_LIMIT: usize = 50;
+const MAX_LIMIT: usize = 100;
+/// What a task is shown in without its payload, result and attempts, about.
+const SUMMARY_BYTES: usize = 512;
+
+/// One page of tasks.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TaskPage)]
+pub(crate) struct PageView<'a> {
+    /// The tasks, the newest first, without payload, result and attempts.
+    data: Vec<TaskView<'a>>,
+    /// Where the next page begins; `null` on the last page.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// List tasks
+///
+/// The newest first. A page may be shorter than `limit`, or empty, and still not be the last one: as long as
+/// `next_cursor` is there, there may be more. A cursor goes with the filters that it was given out for.
+#[utoipa::path(
+    get,
+    path = "/v1/tasks",
+    operation_id = "list_tasks",
+    tag = "tasks",
+    params(
+        ("status" = Option<StatusWord>, Query, description = "Only tasks that stand there."),
+        ("queue" = Option<String>, Query, description = "Only tasks of this queue.", pattern = "^[A-Za-z0-9._-]{1,64}$"),
+        ("kind" = Option<String>, Query, description = "Only tasks of this kind.", pattern = "^[A-Za-z0-9._-]{1,64}$"),
+        ("created_after" = Option<String>, Query, format = DateTime, description = "Only tasks accepted at or after this moment (RFC 3339)."),
+        ("created_before" = Option<String>, Query, format = DateTime, description = "Only tasks accepted before this moment (RFC 3339)."),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "How many tasks a page holds at most; 50 unless said."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+    ),
+    responses((status = 200, description = "One page of tasks.", body = PageView<'static>)),
+)]
+pub(crate) async fn page(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let query = list_query(&app, query.as_deref())?;
+    let now = app.clock.now();
+    let page = app.backend.store.list(&query, now).await?;
+    let view = PageView {
+        data: page.tasks.iter().map(|task| TaskView::summary(task, now)).collect(),
+        next_cursor: page.next.map(|next| cursor::seal(&app.cursor_key, &query, &next)),
+    };
+    reply::value(StatusCode::OK, SUMMARY_BYTES * (1 + view.data.len()), &view)
+}
+
+fn list_query(app: &App, text: Option<&str>) -> Result<ListQuery, Problem> {
+    const NAME: &str = "1 to 64 of the characters A-Z a-z 0-9 . _ -";
+    const MOMENT: &str = "a time as in RFC 3339, such as 2026-12-01T08:00:00Z; a + in it is written as %2B";
+    let name = |text: &str| Name::new(text).ok();
+    let moment = |text: &str| text.parse::<Timestamp>().ok();
+    let statuses = || Status::ALL.map(Status::as_str).join(", ");
+    let limit = |text: &str| text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+
+    let mut query = Query::read(text, &PARAMETERS);
+    let list = ListQuery {
+        tenant: App::tenant(),
+        status: query.get("status", &format!("one of {}", statuses()), Status::from_word),
+        queue: query.get("queue", NAME, name),
+        kind: query.get("kind", NAME, name),
+        created_after: query.get("created_after", MOMENT, moment),
+        created_before: query.get("created_before", MOMENT, moment),
+        limit: query.get("limit", "a number from 1 to 100", limit).unwrap_or(DEFAULT_LIMIT),
+        after: None,
+    };
+    let cursor = query.get("cursor", "a cursor", |text| Some(text.to_owned()));
+    query.finish()?;
+    let Some(cursor) = cursor else { return Ok(list) };
+    let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list, with the same filters");
+    let after = cursor::open(&app.cursor_key, &list, &cursor).ok_or_else(stale)?;
+    Ok(ListQuery { after: Some(after), ..list })
+}

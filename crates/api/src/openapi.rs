@@ -1,0 +1,193 @@
+//! The `OpenAPI` document, generated from the handlers and the types that they speak.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
+use utoipa::{Modify, OpenApi as _};
+
+use crate::problem::{Code, FieldError, ProblemView};
+use crate::{change, health, list, read, submit};
+
+/// The document.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    Document::openapi()
+}
+
+/// The document as it is served.
+pub(crate) fn text() -> &'static [u8] {
+    static TEXT: LazyLock<Vec<u8>> = LazyLock::new(|| serde_json::to_vec(&openapi()).unwrap_or_default());
+    &TEXT
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "nobat",
+        description = "An asynchronous task API: post work, get an id in milliseconds, and have it done behind your back, retried until it succeeds or is given up on.",
+        license(name = "MIT OR Apache-2.0"),
+        contact(),
+    ),
+    paths(
+        submit::one,
+        submit::batch,
+        read::one,
+        list::page,
+        change::cancel,
+        change::replay,
+        health::live,
+        health::ready,
+        health::document,
+    ),
+    components(schemas(ProblemView<'static>, FieldError<'static>)),
+    tags((name = "tasks", description = "Work to be done."), (name = "health", description = "For those who watch over it.")),
+    modifiers(&Problems),
+)]
+struct Document;
+
+/// Says of every operation what it can be refused for.
+struct Problems;
+
+impl Modify for Problems {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for item in document.paths.paths.values_mut() {
+            for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+                let codes = codes(operation.operation_id.as_deref().unwrap_or_default());
+                describe(operation, &codes);
+            }
+        }
+    }
+}
+
+const BODY: [Code; 6] = [
+    Code::MalformedJson,
+    Code::MalformedBody,
+    Code::BodyTimeout,
+    Code::BodyTooLarge,
+    Code::UnsupportedContentEncoding,
+    Code::UnsupportedMediaType,
+];
+const TASKS: [Code; 5] =
+    [Code::ValidationFailed, Code::UnknownKind, Code::BlockedAddress, Code::InvalidIdempotencyKey, Code::IdempotencyKeyReused];
+const STORE: [Code; 3] = [Code::Internal, Code::StoreUnavailable, Code::Overloaded];
+
+fn codes(operation: &str) -> Vec<Code> {
+    let own: &[&[Code]] = match operation {
+        "submit_task" => &[&BODY, &TASKS, &STORE],
+        "submit_batch" => &[&BODY, &TASKS, &[Code::IdempotencyKeyPartlyExpired], &STORE],
+        "get_task" => &[&[Code::TaskNotFound, Code::ValidationFailed], &STORE],
+        "list_tasks" => &[&[Code::InvalidCursor, Code::ValidationFailed], &STORE],
+        "cancel_task" => &[&BODY, &[Code::ValidationFailed, Code::TaskNotFound, Code::TaskEnded], &STORE],
+        "replay_task" => &[&BODY, &[Code::ValidationFailed, Code::TaskNotFound, Code::TaskNotEnded], &STORE],
+        "readyz" => &[&STORE],
+        _ => &[],
+    };
+    own.concat()
+}
+
+fn describe(operation: &mut Operation, codes: &[Code]) {
+    let mut by_status = BTreeMap::<_, Vec<String>>::new();
+    for code in codes {
+        by_status.entry(code.status()).or_default().push(format!("`{}`: {}.", code.as_str(), code.title()));
+    }
+    for (status, meanings) in by_status {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let response = ResponseBuilder::new().description(meanings.join(" ")).content("application/problem+json", content);
+        operation.responses.responses.insert(status.as_u16().to_string(), response.build().into());
+    }
+}
+
+/// What is said of the header wherever it is taken.
+pub(crate) const IDEMPOTENCY_KEY: &str = "The same key with the same body stands for the same request, however often it is sent, \
+    for as long as its tasks are kept. 1 to 255 ASCII characters, in quotes or bare.";
+
+/// A task as submitted, with everything that can be said.
+pub(crate) fn submission() -> Value {
+    json!({
+        "kind": "http",
+        "queue": "default",
+        "payload": {"method": "POST", "url": "https://example.com/hook", "headers": {"x-a": "b"}, "body": {"order_id": 7}},
+        "run_at": "2026-12-01T08:00:00Z",
+        "timeout": 30,
+        "expires_at": "2026-12-02T08:00:00Z",
+        "retry": {"max_attempts": 5, "base": 10, "factor": 2, "max": 3600, "jitter": "full", "max_age": 86400},
+        "callback": {"url": "https://example.com/done", "on": ["succeeded", "failed"]},
+        "labels": {"customer": "42"},
+    })
+}
+
+/// The same task, just accepted.
+pub(crate) fn accepted() -> Value {
+    json!({
+        "id": "task_01jd8rkz5m3q4v9x2y7w6t0abc",
+        "kind": "http",
+        "queue": "default",
+        "status": "scheduled",
+        "payload": {"method": "POST", "url": "https://example.com/hook", "headers": {"x-a": "b"}, "body": {"order_id": 7}},
+        "labels": {"customer": "42"},
+        "attempt": 0,
+        "max_attempts": 5,
+        "created_at": "2026-11-30T09:30:00.000Z",
+        "run_at": "2026-12-01T08:00:00.000Z",
+        "started_at": null,
+        "finished_at": null,
+        "expires_at": "2026-12-02T08:00:00.000Z",
+        "result": null,
+        "error": null,
+        "progress": null,
+        "held": null,
+        "generation": 1,
+        "parent": null,
+        "attempts": [],
+    })
+}
+
+/// The same task, after an attempt that failed.
+pub(crate) fn retrying() -> Value {
+    let error = json!({"code": "http_503", "message": "the answer was 503"});
+    let mut task = accepted();
+    task["status"] = json!("retrying");
+    task["attempt"] = json!(1);
+    task["run_at"] = json!("2026-12-01T08:00:07.300Z");
+    task["started_at"] = json!("2026-12-01T08:00:00.002Z");
+    task["error"] = error.clone();
+    task["attempts"] = json!([{
+        "number": 1,
+        "started_at": "2026-12-01T08:00:00.002Z",
+        "finished_at": "2026-12-01T08:00:00.140Z",
+        "outcome": "failed",
+        "error": error,
+    }]);
+    task
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The document that is checked in. `UPDATE_SNAPSHOTS=1` writes it anew.
+    const SNAPSHOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../openapi.json");
+
+    #[test]
+    fn is_as_checked_in() {
+        let document = openapi().to_pretty_json().unwrap() + "\n";
+        if std::env::var_os("UPDATE_SNAPSHOTS").is_some_and(|set| set == "1") {
+            std::fs::write(SNAPSHOT, &document).unwrap();
+        }
+        let checked_in = std::fs::read_to_string(SNAPSHOT).unwrap_or_default();
+        assert!(checked_in == document, "openapi.json is not what the code says; UPDATE_SNAPSHOTS=1 writes it anew");
+    }
+
+    #[test]
+    fn every_code_that_a_path_can_answer_is_described() {
+        let told: Vec<_> = openapi().paths.paths.into_values().flat_map(|item| [item.get, item.post]).flatten().collect();
+        let told: Vec<_> = told.iter().flat_map(|operation| codes(operation.operation_id.as_deref().unwrap())).collect();
+        for code in Code::ALL {
+            // These two are answered where there is no operation.
+            let nowhere = matches!(code, Code::NotFound | Code::MethodNotAllowed);
+            assert_eq!(told.contains(&code), !nowhere, "{code:?}");
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! What is said when a request is not granted: problem details as in RFC 9457, with a code from one closed list.
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use nobat_core::backend::ApplyError;
+use nobat_core::lifecycle::Refused;
+use nobat_core::ports::StoreError;
+use nobat_core::read::ReadError;
+use nobat_core::submit::Invalid;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
+
+/// The closed list of what can be wrong, from outside. A code keeps its meaning for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Code {
+    /// The body is not JSON, or names one field twice.
+    MalformedJson,
+    /// The body broke off, or its framing is wrong.
+    MalformedBody,
+    /// The `Idempotency-Key` header is not one key.
+    InvalidIdempotencyKey,
+    /// The cursor was not given out for this list.
+    InvalidCursor,
+    /// There is nothing at this path.
+    NotFound,
+    /// There is no such task, or it is kept no longer.
+    TaskNotFound,
+    /// This path does not take this method.
+    MethodNotAllowed,
+    /// The body took too long to arrive.
+    BodyTimeout,
+    /// The task has ended, and an end is the end.
+    TaskEnded,
+    /// The task has not ended, so it cannot be replayed.
+    TaskNotEnded,
+    /// Some tasks of the batch that the key stands for are kept no longer.
+    IdempotencyKeyPartlyExpired,
+    /// The body is longer than is taken.
+    BodyTooLarge,
+    /// The body is compressed.
+    UnsupportedContentEncoding,
+    /// The body is not declared as JSON.
+    UnsupportedMediaType,
+    /// Fields or parameters are wrong; `errors` says which.
+    ValidationFailed,
+    /// Nobody here runs a task of that kind.
+    UnknownKind,
+    /// The URL leads where nobat does not go.
+    BlockedAddress,
+    /// The key was used for another request.
+    IdempotencyKeyReused,
+    /// A bug, or a damaged store.
+    Internal,
+    /// The store or the queue does not answer.
+    StoreUnavailable,
+    /// There is more to do than can be taken on.
+    Overloaded,
+}
+
+impl Code {
+    /// Every code.
+    pub const ALL: [Self; 21] = [
+        Self::MalformedJson,
+        Self::MalformedBody,
+        Self::InvalidIdempotencyKey,
+        Self::InvalidCursor,
+        Self::NotFound,
+        Self::TaskNotFound,
+        Self::MethodNotAllowed,
+        Self::BodyTimeout,
+        Self::TaskEnded,
+        Self::TaskNotEnded,
+        Self::IdempotencyKeyPartlyExpired,
+        Self::BodyTooLarge,
+        Self::UnsupportedContentEncoding,
+        Self::UnsupportedMediaType,
+        Self::ValidationFailed,
+        Self::UnknownKind,
+        Self::BlockedAddress,
+        Self::IdempotencyKeyReused,
+        Self::Internal,
+        Self::StoreUnavailable,
+        Self::Overloaded,
+    ];
+
+    /// The word for it, for programs.
+    pub fn as_str(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The HTTP status that it is answered with.
+    pub fn status(self) -> StatusCode {
+        self.row().1
+    }
+
+    /// What it is called, for people.
+    pub fn title(self) -> &'static str {
+        self.row().2
+    }
+
+    fn row(self) -> (&'static str, StatusCode, &'static str) {
+        match self {
+            Self::MalformedJson => ("malformed_json", StatusCode::BAD_REQUEST, "The body is not well-formed JSON"),
+            Self::MalformedBody => ("malformed_body", StatusCode::BAD_REQUEST, "The body could not be read"),
+            Self::InvalidIdempotencyKey => ("invalid_idempotency_key", StatusCode::BAD_REQUEST, "The idempotency key is not valid"),
+            Self::InvalidCursor => ("invalid_cursor", StatusCode::BAD_REQUEST, "The cursor is not valid here"),
+            Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "There is nothing here"),
+            Self::TaskNotFound => ("task_not_found", StatusCode::NOT_FOUND, "There is no such task"),
+            Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed here"),
+            Self::BodyTimeout => ("body_timeout", StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive"),
+            Self::TaskEnded => ("task_ended", StatusCode::CONFLICT, "The task has ended"),
+            Self::TaskNotEnded => ("task_not_ended", StatusCode::CONFLICT, "The task has not ended"),
+            Self::IdempotencyKeyPartlyExpired => {
+                ("idempotency_key_partly_expired", StatusCode::CONFLICT, "Part of the batch of this key is kept no longer")
+            }
+            Self::BodyTooLarge => ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
+            Self::UnsupportedContentEncoding => {
+                ("unsupported_content_encoding", StatusCode::UNSUPPORTED_MEDIA_TYPE, "This content encoding is not taken")
+            }
+            Self::UnsupportedMediaType => ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "This media type is not taken"),
+            Self::ValidationFailed => ("validation_failed", StatusCode::UNPROCESSABLE_ENTITY, "The request is not valid"),
+            Self::UnknownKind => ("unknown_kind", StatusCode::UNPROCESSABLE_ENTITY, "Nobody here runs this kind of task"),
+            Self::BlockedAddress => ("blocked_address", StatusCode::UNPROCESSABLE_ENTITY, "This address is not allowed"),
+            Self::IdempotencyKeyReused => {
+                ("idempotency_key_reused", StatusCode::UNPROCESSABLE_ENTITY, "The idempotency key was used for another request")
+            }
+            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something is wrong on our side"),
+            Self::StoreUnavailable => ("store_unavailable", StatusCode::SERVICE_UNAVAILABLE, "The store does not answer"),
+            Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "There is too much to do at the moment"),
+        }
+    }
+}
+
+/// Why a request is not granted: the one error of this crate, and its one mapping to HTTP.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {detail}", code.as_str())]
+pub(crate) struct Problem {
+    code: Code,
+    detail: Cow<'static, str>,
+    errors: Vec<Invalid>,
+    /// What the log is told, and the client is not.
+    cause: Option<String>,
+}
+
+/// A client learns all that is wrong at once, but a hostile one shall not be sent a book for a page.
+const MAX_ERRORS: usize = 100;
+/// A field's name comes from the client and may be as long as a body.
+const MAX_ERROR_BYTES: usize = 300;
+
+impl Problem {
+    pub(crate) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, detail: detail.into(), errors: Vec::new(), cause: None }
+    }
+
+    /// One body for tasks that are unknown, expired, or somebody else's: nobody learns which.
+    pub(crate) fn task_not_found() -> Self {
+        Self::new(Code::TaskNotFound, "no task has this id, or it ended so long ago that it is kept no longer")
+    }
+
+    /// A bug, or a damaged store; `cause` goes to the log alone.
+    pub(crate) fn internal(cause: impl Into<String>) -> Self {
+        Self { cause: Some(cause.into()), ..Self::new(Code::Internal, "the log names the cause under this problem's `instance`") }
+    }
+
+    /// Says it in the log, if there is more to say than the client is told. The instance ties the two together.
+    fn log(&self, instance: &str) {
+        match &self.cause {
+            Some(cause) if self.code == Code::Internal => tracing::error!(instance, cause, "a request failed"),
+            Some(cause) => tracing::warn!(instance, cause, "a request was turned away"),
+            None => {}
+        }
+    }
+}
+
+impl From<Vec<Invalid>> for Problem {
+    fn from(mut errors: Vec<Invalid>) -> Self {
+        let code = code_of(&errors);
+        errors.truncate(MAX_ERRORS);
+        for error in &mut errors {
+            clip(&mut error.pointer);
+            clip(&mut error.detail);
+        }
+        Self { errors, ..Self::new(code, "`errors` says what is wrong, and where") }
+    }
+}
+
+/// What is not JSON is that before all; any other code must be all that is wrong in order to stand on top.
+fn code_of(errors: &[Invalid]) -> Code {
+    let is = |code: Code| move |error: &Invalid| error.code == Some(code.as_str());
+    if errors.iter().any(is(Code::MalformedJson)) {
+        return Code::MalformedJson;
+    }
+    let telling = [Code::UnknownKind, Code::BlockedAddress].into_iter().find(|code| errors.iter().all(is(*code)));
+    telling.unwrap_or(Code::ValidationFailed)
+}
+
+fn clip(text: &mut String) {
+    if text.len() > MAX_ERROR_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
+        text.push('…');
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Mismatch { pointer, detail } => vec![Invalid::new(pointer, detail)].into(),
+            ReadError::Malformed { .. } => {
+                let mut detail = error.to_string();
+                clip(&mut detail);
+                Self::new(Code::MalformedJson, detail)
+            }
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self {
+                cause: Some(error.to_string()),
+                ..Self::new(
+                    Code::StoreUnavailable,
+                    "it is not known whether the request was carried out; asking again is safe with an Idempotency-Key",
+                )
+            },
+            StoreError::Overloaded => {
+                Self::new(Code::Overloaded, "the request was not carried out; try again after the time in Retry-After")
+            }
+            StoreError::Corrupt(_) => Self::internal(error.to_string()),
+        }
+    }
+}
+
+impl From<ApplyError> for Problem {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Missing => Self::task_not_found(),
+            ApplyError::Refused(Refused::Ended) => Self::new(Code::TaskEnded, "a task that has ended can only be replayed"),
+            ApplyError::Refused(Refused::NotEnded) => Self::new(Code::TaskNotEnded, "only a task that has ended can be replayed"),
+            ApplyError::Refused(refused) => Self::internal(refused.to_string()),
+            ApplyError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// What is wrong, as problem details (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct ProblemView<'a> {
+    /// `urn:nobat:error:` and the code.
+    #[schema(value_type = String, example = "urn:nobat:error:validation_failed")]
+    r#type: Urn<'a>,
+    /// What the code is called, for people.
+    #[schema(example = "The request is not valid")]
+    title: &'a str,
+    /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599, example = 422)]
+    status: u16,
+    /// What is wrong with this request.
+    #[schema(example = "`errors` says what is wrong, and where")]
+    detail: &'a str,
+    /// A stable code, for programs.
+    #[schema(schema_with = code_schema)]
+    code: &'a str,
+    /// Names this answer; the log of the server uses the same name.
+    #[schema(example = "urn:nobat:request:5d0f6c9d3b1b4a6f8f1e2a3b4c5d6e7f")]
+    instance: &'a str,
+    /// What is wrong with which field, if fields are wrong; at most 100 of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    errors: Vec<FieldError<'a>>,
+}
+
+/// What is wrong with one field of the body, or with one parameter of the query.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct FieldError<'a> {
+    /// The field, as a JSON pointer (RFC 6901) into the body; a parameter of the query as `?` and its name.
+    #[schema(example = "/retry/max_attempts")]
+    pointer: &'a str,
+    /// What is wrong, and what would be right. It never repeats the value.
+    #[schema(example = "expected a number from 1 to 50")]
+    detail: &'a str,
+}
+
+/// A code as a URI.
+struct Urn<'a>(&'a str);
+
+impl Serialize for Urn<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("urn:nobat:error:{}", self.0))
+    }
+}
+
+fn code_schema() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some("A stable code, for programs."))
+        .enum_values(Some(Code::ALL.map(Code::as_str)))
+        .examples(["validation_failed"])
+        .build()
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let instance = format!("urn:nobat:request:{:032x}", rand::random::<u128>());
+        self.log(&instance);
+        let view = ProblemView {
+            r#type: Urn(self.code.as_str()),
+            title: self.code.title(),
+            status: self.code.status().as_u16(),
+            detail: &self.detail,
+            code: self.code.as_str(),
+            instance: &instance,
+            errors: self.errors.iter().map(|error| FieldError { pointer: &error.pointer, detail: &error.detail }).collect(),
+        };
+        // Strings and a number: there is nothing in it that JSON could not hold.
+        let mut response = Response::new(Body::from(serde_json::to_vec(&view).unwrap_or_default()));
+        *response.status_mut() = self.code.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        match self.code {
+            // The rest of the body is still to come, and nobody will read it.
+            Code::BodyTooLarge | Code::BodyTimeout | Code::MalformedBody => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            // Spread a little, so that those who were turned away together do not come back together.
+            Code::StoreUnavailable | Code::Overloaded => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(rand::random_range(1..=3_u16)));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invalid(code: Option<&'static str>) -> Invalid {
+        Invalid { code, ..Invalid::new("/payload", "no") }
+    }
+
+    #[test]
+    fn every_code_is_listed_once_and_named_apart() {
+        for (place, code) in Code::ALL.into_iter().enumerate() {
+            assert_eq!(Code::ALL.iter().position(|other| *other as usize == code as usize), Some(place));
+            assert_eq!(Code::ALL.iter().position(|other| other.as_str() == code.as_str()), Some(place));
+        }
+    }
+
+    #[test]
+    fn a_telling_code_stands_on_top_only_alone() {
+        let blocked = || invalid(Some("blocked_address"));
+        assert_eq!(Problem::from(vec![blocked(), blocked()]).code, Code::BlockedAddress);
+        assert_eq!(Problem::from(vec![blocked(), invalid(None)]).code, Code::ValidationFailed);
+        assert_eq!(Problem::from(vec![blocked(), invalid(Some("unknown_kind"))]).code, Code::ValidationFailed);
+        assert_eq!(Problem::from(vec![invalid(Some("unknown_kind"))]).code, Code::UnknownKind);
+        assert_eq!(Problem::from(vec![blocked(), invalid(Some("malformed_json"))]).code, Code::MalformedJson);
+    }
+
+    #[test]
+    fn what_the_store_says_stays_inside() {
+        for error in [StoreError::Corrupt("row 7 of /var/lib".into()), StoreError::Unavailable("arn:aws:hunter2".into())] {
+            let problem = Problem::from(error);
+            assert!(!problem.detail.contains("row 7") && !problem.detail.contains("arn"), "{}", problem.detail);
+            assert!(problem.cause.is_some());
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_cut_between_characters() {
+        let problem = Problem::from(vec![Invalid::new("é".repeat(1_000), "no"); 1_000]);
+        assert_eq!(problem.errors.len(), MAX_ERRORS);
+        assert!(problem.errors[0].pointer.len() <= MAX_ERROR_BYTES + "…".len());
+    }
+}

@@ -1,0 +1,75 @@
+//! Reading a query string: every parameter known, each at most once, and all that is wrong said at once.
+
+use std::borrow::Cow;
+
+use nobat_core::submit::Invalid;
+
+use crate::problem::Problem;
+
+/// The parameters of a request, and what is wrong with them.
+pub(crate) struct Query<'a> {
+    values: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    wrong: Vec<Invalid>,
+}
+
+impl<'a> Query<'a> {
+    /// Takes a query string apart; a parameter that is not known is refused by name.
+    pub(crate) fn read(text: Option<&'a str>, known: &[&str]) -> Self {
+        let mut query = Self { values: Vec::new(), wrong: Vec::new() };
+        for (name, value) in form_urlencoded::parse(text.unwrap_or_default().as_bytes()) {
+            if !known.contains(&&*name) {
+                query.refuse(&name, format!("unknown parameter, expected one of {}", known.join(", ")));
+            } else if query.values.iter().any(|(other, _)| *other == name) {
+                query.refuse(&name, "given more than once");
+            } else {
+                query.values.push((name, value));
+            }
+        }
+        query
+    }
+
+    /// The value of a parameter, if it is given and `parse` takes it; `expected` says what would be taken.
+    pub(crate) fn get<T>(&mut self, name: &str, expected: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        let (_, value) = self.values.iter().find(|(other, _)| other == name)?;
+        let parsed = parse(value);
+        if parsed.is_none() {
+            self.refuse(name, format!("expected {expected}"));
+        }
+        parsed
+    }
+
+    /// The end of it: fails if anything was wrong.
+    pub(crate) fn finish(self) -> Result<(), Problem> {
+        if self.wrong.is_empty() { Ok(()) } else { Err(self.wrong.into()) }
+    }
+
+    fn refuse(&mut self, name: &str, detail: impl Into<String>) {
+        self.wrong.push(Invalid::new(format!("?{name}"), detail));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pointers(text: &str) -> Vec<String> {
+        let mut query = Query::read(Some(text), &["limit", "kind"]);
+        query.get("limit", "a number", |text| text.parse::<u8>().ok());
+        query.wrong.into_iter().map(|wrong| wrong.pointer).collect()
+    }
+
+    #[test]
+    fn says_all_that_is_wrong() {
+        assert_eq!(pointers("limit=7&kind=a%20b"), Vec::<String>::new());
+        assert_eq!(pointers("limti=7&limit=x&kind=a&kind=a"), ["?limti", "?kind", "?limit"]);
+        assert_eq!(pointers("limit"), ["?limit"], "a name without a value has an empty one");
+        assert_eq!(pointers("&&"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn values_are_decoded() {
+        let mut query = Query::read(Some("kind=%D0%BA+%2B"), &["kind"]);
+        assert_eq!(query.get("kind", "text", |text| Some(text.to_owned())).as_deref(), Some("к +"));
+        assert!(query.finish().is_ok());
+    }
+}

@@ -1,0 +1,106 @@
+//! Showing one task, at once or when it has ended.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, Path, RawQuery, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::Response;
+use futures_util::future::maybe_done;
+use futures_util::poll;
+use nobat_core::id::TaskId;
+use nobat_core::ports::{StoreError, TaskName};
+use nobat_core::task::{State as Standing, Task};
+use nobat_core::view::TaskView;
+
+use crate::app::App;
+use crate::problem::Problem;
+use crate::query::Query;
+use crate::reply;
+
+/// A task's name, from the path. What is not an id is not found, like an id that nothing has.
+pub(crate) struct Named(pub(crate) TaskName);
+
+impl FromRequestParts<App> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let Path(id) = Path::<TaskId>::from_request_parts(parts, app).await.map_err(|_| Problem::task_not_found())?;
+        Ok(Self(TaskName { tenant: App::tenant(), id }))
+    }
+}
+
+/// Get a task
+///
+/// With `wait`, the answer is held until the task has ended or the time is up. Either way it shows the task as it stands
+/// then.
+#[utoipa::path(
+    get,
+    path = "/v1/tasks/{id}",
+    operation_id = "get_task",
+    tag = "tasks",
+    params(
+        ("id" = String, Path, description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc"),
+        ("wait" = Option<f64>, Query, minimum = 0, description = "Hold the answer for so many seconds, unless the task ends before. More than the server grants (25 on a server, 5 in Lambda) is the same as that much.", example = 25),
+    ),
+    responses((status = 200, description = "The task as it stands.", body = TaskView<'static>, example = json!(crate::openapi::retrying()))),
+)]
+pub(crate) async fn one(State(app): State<App>, Named(name): Named, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let mut query = Query::read(query.as_deref(), &["wait"]);
+    let wait = query.get("wait", "seconds, 0 or more", |text| seconds(text, app.max_wait));
+    query.finish()?;
+    let task = match wait {
+        None | Some(Duration::ZERO) => app.backend.store.get(&name, app.clock.now()).await?,
+        Some(wait) => ended(&app, &name, wait).await?,
+    };
+    reply::task(StatusCode::OK, &task.ok_or_else(Problem::task_not_found)?, app.clock.now())
+}
+
+/// So many seconds, or `max` if that is less.
+fn seconds(text: &str, max: Duration) -> Option<Duration> {
+    let seconds: f64 = text.parse().ok()?;
+    // Neither a negative number nor NaN is in there; infinity is cut like any other length.
+    (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).map_or(max, |wait| wait.min(max)))
+}
+
+/// The task once it has ended; or as it stands when the time is up, or when the server stops.
+async fn ended(app: &App, name: &TaskName, wait: Duration) -> Result<Option<Task>, StoreError> {
+    let store = &app.backend.store;
+    let mut time_is_up = pin!(async {
+        tokio::select! {
+            () = app.clock.sleep(wait) => {}
+            () = app.shutdown.cancelled() => {}
+        }
+    });
+    loop {
+        // To listen first and look second is what misses nothing that is written in between.
+        let mut changed = maybe_done(store.changed(name));
+        let _ = poll!(&mut changed);
+        let task = store.get(name, app.clock.now()).await?;
+        if task.as_ref().is_none_or(|task| matches!(task.state, Standing::Ended(_))) {
+            return Ok(task);
+        }
+        tokio::select! {
+            biased;
+            () = &mut time_is_up => return store.get(name, app.clock.now()).await,
+            () = &mut changed => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_no_longer_than_is_granted() {
+        let max = Duration::from_secs(25);
+        for (text, wait) in [("0", 0.0), ("-0", 0.0), ("1.5", 1.5), ("25", 25.0), ("1e300", 25.0), ("inf", 25.0)] {
+            assert_eq!(seconds(text, max), Some(Duration::from_secs_f64(wait)), "{text}");
+        }
+        for text in ["", "-1", "NaN", "-inf", "25s", "0x1", "1,5"] {
+            assert_eq!(seconds(text, max), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! All routes on one page.
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use crate::app::App;
+use crate::problem::{Code, Problem};
+use crate::{change, health, list, read, submit};
+
+/// All that can be asked over HTTP; the same on a laptop and in Lambda.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/v1/tasks", post(submit::one).get(list::page))
+        .route("/v1/tasks/batch", post(submit::batch))
+        .route("/v1/tasks/{id}", get(read::one))
+        .route("/v1/tasks/{id}/cancel", post(change::cancel))
+        .route("/v1/tasks/{id}/replay", post(change::replay))
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/openapi.json", get(health::document))
+        .fallback(async || Problem::new(Code::NotFound, "the paths that there are stand in /openapi.json"))
+        // The header `Allow` is axum's own. `X-HTTP-Method-Override` is read by nobody.
+        .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed, "the header Allow names the methods that are"))
+        .with_state(app)
+}

@@ -1,0 +1,222 @@
+//! Taking tasks in: one, or a batch of which all are taken or none.
+
+use axum::extract::{Request, State};
+use axum::http::header::LOCATION;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use nobat_core::name::Tenant;
+use nobat_core::ports::{Inserted, TaskName};
+use nobat_core::read::read;
+use nobat_core::submit::{Intake, Invalid, Submission};
+use nobat_core::task::Task;
+use nobat_core::time::Timestamp;
+use nobat_core::view::TaskView;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::body;
+use crate::identity::Identity;
+use crate::problem::{Code, Problem};
+use crate::reply;
+
+const ONE: &str = "/v1/tasks";
+const BATCH: &str = "/v1/tasks/batch";
+const MAX_BATCH: usize = 100;
+static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// Several tasks, of which all are taken or none.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Batch {
+    /// The tasks.
+    #[schema(min_items = 1, max_items = 100)]
+    tasks: Vec<Submission>,
+}
+
+/// The tasks of a batch, in the order they were sent in.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TaskBatch)]
+pub(crate) struct BatchView<'a> {
+    /// The tasks.
+    data: Vec<TaskView<'a>>,
+}
+
+/// Submit a task
+///
+/// The task is on disk once this is answered, and will be done. With an `Idempotency-Key`, the same request sent again
+/// is answered with the task that it made the first time, as it stands by then.
+#[utoipa::path(
+    post,
+    path = "/v1/tasks",
+    operation_id = "submit_task",
+    tag = "tasks",
+    params(("Idempotency-Key" = Option<String>, Header, description = crate::openapi::IDEMPOTENCY_KEY, max_length = 257, example = "\"order-7\"")),
+    request_body(content = Submission, examples(
+        ("simplest" = (summary = "Only `kind` is required", value = json!({"kind": "noop"}))),
+        ("complete" = (summary = "Everything that can be said", value = json!(crate::openapi::submission()))),
+    )),
+    responses((
+        status = 202,
+        description = "Accepted: it will be done. `Location` is where to watch it.",
+        body = TaskView<'static>,
+        headers(
+            ("Location" = String, description = "The path of the task."),
+            ("Idempotency-Replayed" = Option<String>, description = "`true` if the same request came before, and made this task then."),
+        ),
+        example = json!(crate::openapi::accepted()),
+    )),
+)]
+pub(crate) async fn one(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let body = body::json(&app, &head.headers, body).await?;
+    let identity = Identity::of(&head.headers, ONE, &body)?;
+    let submission: Submission = read(&body)?;
+    let intake = Taking::new(&app, &identity);
+    let accepted = intake.accept(1, intake.task(submission, 0).map(|task| vec![task])).await?;
+    let Some(task) = accepted.tasks.first() else { return Err(Problem::internal("the store gave no task back")) };
+    let mut response = accepted.marked(reply::task(StatusCode::ACCEPTED, task, intake.now)?);
+    // Relative, so that no Host header that a client sends can lead another one astray.
+    if let Ok(location) = HeaderValue::try_from(format!("{ONE}/{}", task.id)) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// Submit up to 100 tasks
+///
+/// All of them are taken, or none: one that is not valid refuses all, and is named by its place. An `Idempotency-Key`
+/// stands for the batch as a whole.
+#[utoipa::path(
+    post,
+    path = "/v1/tasks/batch",
+    operation_id = "submit_batch",
+    tag = "tasks",
+    params(("Idempotency-Key" = Option<String>, Header, description = crate::openapi::IDEMPOTENCY_KEY, max_length = 257, example = "\"orders-of-monday\"")),
+    request_body(content = Batch, example = json!({"tasks": [{"kind": "noop"}, {"kind": "noop", "delay": 60}]})),
+    responses((
+        status = 202,
+        description = "Accepted: all of them will be done. They stand in the order they were sent in.",
+        body = BatchView<'static>,
+        headers(("Idempotency-Replayed" = Option<String>, description = "`true` if the same request came before, and made these tasks then.")),
+    )),
+)]
+pub(crate) async fn batch(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let body = body::json(&app, &head.headers, body).await?;
+    let identity = Identity::of(&head.headers, BATCH, &body)?;
+    let Batch { tasks: submissions } = read(&body)?;
+    if !(1..=MAX_BATCH).contains(&submissions.len()) {
+        return Err(vec![Invalid::new("/tasks", format!("expected 1 to {MAX_BATCH} tasks"))].into());
+    }
+    let intake = Taking::new(&app, &identity);
+    let accepted = intake.accept(submissions.len(), intake.tasks(submissions)).await?;
+    let room = accepted.tasks.iter().map(reply::room).sum();
+    let data = accepted.tasks.iter().map(|task| TaskView::new(task, intake.now)).collect();
+    Ok(accepted.marked(reply::value(StatusCode::ACCEPTED, room, &BatchView { data })?))
+}
+
+/// One request on its way in.
+struct Taking<'a> {
+    app: &'a App,
+    identity: &'a Identity<'a>,
+    tenant: Tenant,
+    now: Timestamp,
+}
+
+/// What a request has come to.
+struct Accepted {
+    tasks: Vec<Task>,
+    history: History,
+}
+
+/// Whether a request was seen before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum History {
+    New,
+    Replayed,
+}
+
+impl<'a> Taking<'a> {
+    fn new(app: &'a App, identity: &'a Identity<'a>) -> Self {
+        Self { app, identity, tenant: App::tenant(), now: app.clock.now() }
+    }
+
+    fn task(&self, submission: Submission, place: usize) -> Result<Task, Vec<Invalid>> {
+        submission.into_task(&Intake {
+            tenant: &self.tenant,
+            id: self.identity.id(&self.tenant, place, self.now),
+            fingerprint: self.identity.fingerprint(),
+            max_timeout: self.app.max_timeout,
+            kinds: &*self.app.kinds,
+            now: self.now,
+        })
+    }
+
+    fn tasks(&self, submissions: Vec<Submission>) -> Result<Vec<Task>, Vec<Invalid>> {
+        let mut tasks = Vec::with_capacity(submissions.len());
+        let mut wrong = Vec::new();
+        for (place, submission) in submissions.into_iter().enumerate() {
+            match self.task(submission, place) {
+                Ok(task) => tasks.push(task),
+                Err(invalid) => wrong.extend(invalid.into_iter().map(|invalid| invalid.under(&format!("/tasks/{place}")))),
+            }
+        }
+        if wrong.is_empty() { Ok(tasks) } else { Err(wrong) }
+    }
+
+    async fn accept(&self, count: usize, tasks: Result<Vec<Task>, Vec<Invalid>>) -> Result<Accepted, Problem> {
+        match tasks {
+            Ok(tasks) => match self.app.backend.accept(tasks, self.now).await? {
+                Inserted::Created(tasks) => Ok(Accepted { tasks, history: History::New }),
+                Inserted::Existing(tasks) => self.recognise(count, tasks),
+            },
+            Err(wrong) => self.remember(count).await?.unwrap_or_else(|| Err(wrong.into())),
+        }
+    }
+
+    /// Whether these tasks, found under this request's ids, are what it made when it came before.
+    fn recognise(&self, count: usize, mut found: Vec<Task>) -> Result<Accepted, Problem> {
+        let fingerprint = self.identity.fingerprint();
+        if found.iter().any(|task| task.settings.fingerprint != fingerprint) {
+            return Err(Problem::new(Code::IdempotencyKeyReused, "the key came with another body before; a new request needs a new key"));
+        }
+        // Without a key, what is there already can only be the store's own second try at writing it.
+        let history = if fingerprint.is_some() { History::Replayed } else { History::New };
+        if found.len() != count {
+            return Err(Problem::new(
+                Code::IdempotencyKeyPartlyExpired,
+                "some tasks of the batch ended so long ago that they are kept no longer; to have it done again, send it with a new key",
+            ));
+        }
+        if matches!(self.identity, Identity::Keyed { .. }) {
+            found.sort_by_cached_key(|task| (0..count).position(|place| self.identity.id(&self.tenant, place, self.now) == task.id));
+        }
+        Ok(Accepted { tasks: found, history })
+    }
+
+    /// A request that was valid when it first came may be so no longer: its deadline has passed, its kind is gone.
+    /// With its key it is still the same request, and is answered as one.
+    async fn remember(&self, count: usize) -> Result<Option<Result<Accepted, Problem>>, Problem> {
+        let mut found = Vec::new();
+        let keyed = matches!(self.identity, Identity::Keyed { .. });
+        for place in (0..count).filter(|_| keyed) {
+            let name = TaskName { tenant: self.tenant.clone(), id: self.identity.id(&self.tenant, place, self.now) };
+            found.extend(self.app.backend.store.get(&name, self.now).await?);
+            // A key that was never used is found out by its first task, without asking for a hundred.
+            if found.is_empty() {
+                return Ok(None);
+            }
+        }
+        Ok(keyed.then(|| self.recognise(count, found)))
+    }
+}
+
+impl Accepted {
+    fn marked(&self, mut response: Response) -> Response {
+        if self.history == History::Replayed {
+            response.headers_mut().insert(&REPLAYED, HeaderValue::from_static("true"));
+        }
+        response
+    }
+}
