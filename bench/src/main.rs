@@ -1,0 +1,60 @@
+//! `cargo run --release -p nobat-bench`: the numbers that nobat is held to, beside the bare limit of its parts.
+//!
+//! Machines differ and drift, so what counts is the ratio of two numbers of one run. Every server is a process of its own;
+//! the load comes from this one, on the same cores.
+
+mod limit;
+mod load;
+mod nobat_server;
+mod process;
+mod rows;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Measures nobat beside the bare limit of its parts
+#[derive(Parser)]
+struct Cli {
+    /// How long each rate is measured, in seconds
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// How many times each rate is measured; the median counts
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Also measure with a million tasks, which takes some minutes
+    #[arg(long)]
+    million: bool,
+    /// Also measure with 1 ms more for each sync of the disk (needs `cc`)
+    #[arg(long)]
+    slow_disk: bool,
+    /// Where the servers keep their files: on the disk that is to be measured
+    #[arg(long, default_value = "target/bench-data")]
+    data: PathBuf,
+    #[command(subcommand)]
+    server: Option<Server>,
+}
+
+#[derive(Subcommand)]
+enum Server {
+    /// (used by the bench itself) the bare limit
+    #[command(hide = true)]
+    Limit { data: PathBuf },
+    /// (used by the bench itself) nobat
+    #[command(hide = true)]
+    Nobat { data: PathBuf, concurrency: usize },
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match &cli.server {
+        Some(Server::Limit { data }) => runtime.block_on(limit::serve(data)),
+        Some(Server::Nobat { data, concurrency }) => runtime.block_on(nobat_server::serve(data, *concurrency)),
+        None => {
+            let runs =
+                rows::Runs { seconds: cli.seconds, rounds: cli.rounds, million: cli.million, slow_disk: cli.slow_disk, data: cli.data };
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(runs.print())
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The rows of the table.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::load::{self, Connection, Load, Until, per_second, percentile};
+use crate::nobat_server::nanoseconds;
+use crate::process::{Disk, Server};
+
+/// What is to be measured, and how.
+pub(crate) struct Runs {
+    pub(crate) seconds: u64,
+    pub(crate) rounds: usize,
+    pub(crate) million: bool,
+    pub(crate) slow_disk: bool,
+    pub(crate) data: PathBuf,
+}
+
+/// What stands beside what in one round.
+struct Round {
+    limit: Load,
+    accepts: Load,
+    working: Load,
+}
+
+const NOOP: &str = r#"{"kind":"noop"}"#;
+const STAMP: &str = r#"{"kind":"stamp"}"#;
+/// Enough to run tasks as fast as they come.
+const WORKERS: &str = "128";
+/// Accepts tasks and runs none.
+const NO_WORKERS: &str = "0";
+const HAND_OVERS: usize = 2_000;
+
+impl Runs {
+    /// Measures everything and prints it as a table, row by row.
+    pub(crate) async fn print(&self) -> anyhow::Result<()> {
+        println!("| what | measured | of the limit | bar |");
+        println!("|---|---|---|---|");
+        for connections in [64, 256] {
+            self.rates(connections, Disk::Plain).await?;
+        }
+        let limit = self.limit(Disk::Plain).await?;
+        let small = self.done(20_000, limit, Disk::Plain).await?;
+        if self.million {
+            let large = self.done(1_000_000, limit, Disk::Plain).await?;
+            row("1,000,000 tasks against 20,000", &format!("{:.2} times as fast", large / small), "", "1 or more");
+        }
+        self.hand_over().await?;
+        if self.slow_disk {
+            println!("| **with 1 ms more for each sync** | | | |");
+            self.rates(64, Disk::Slow).await?;
+            let limit = self.limit(Disk::Slow).await?;
+            self.done(20_000, limit, Disk::Slow).await?;
+        }
+        Ok(())
+    }
+
+    async fn rates(&self, connections: usize, disk: Disk) -> anyhow::Result<()> {
+        let mut rounds = Vec::new();
+        for _ in 0..self.rounds {
+            // Side by side in time, so that a machine that drifts does so for all of them.
+            rounds.push(Round {
+                limit: self.rate(disk, &["limit"], connections).await?,
+                accepts: self.rate(disk, &["nobat", NO_WORKERS], connections).await?,
+                working: self.rate(disk, &["nobat", WORKERS], connections).await?,
+            });
+        }
+        let share = |part: fn(&Round) -> &Load| median(rounds.iter().map(|round| part(round).rate() / round.limit.rate()).collect());
+        let rate = |part: fn(&Round) -> &Load| {
+            let p99 = median(rounds.iter().map(|round| part(round).p99.as_secs_f64() * 1e3).collect());
+            format!("{:.0}/s, p99 {p99:.1} ms", median(rounds.iter().map(|round| part(round).rate()).collect()))
+        };
+        row(&format!("the limit, {connections} connections"), &rate(|round| &round.limit), "1", "");
+        let accepts = format!("{:.2}", share(|round| &round.accepts));
+        row(&format!("durable accepts, {connections} connections"), &rate(|round| &round.accepts), &accepts, "0.5; p99 10 ms at 64");
+        let working = format!("{:.2}", share(|round| &round.working));
+        row(&format!("the same while working, {connections} connections"), &rate(|round| &round.working), &working, "0.25");
+        Ok(())
+    }
+
+    async fn rate(&self, disk: Disk, server: &[&str], connections: usize) -> anyhow::Result<Load> {
+        let server = Server::start(&self.data, disk, server)?;
+        load::post(server.address, connections, NOOP, Until::Elapsed(Duration::from_secs(self.seconds))).await
+    }
+
+    async fn limit(&self, disk: Disk) -> anyhow::Result<f64> {
+        Ok(self.rate(disk, &["limit"], 64).await?.rate())
+    }
+
+    /// Submits so many tasks as fast as they are taken, and waits for the last to be done.
+    async fn done(&self, tasks: usize, limit: f64, disk: Disk) -> anyhow::Result<f64> {
+        let mut rates = Vec::new();
+        let mut memory = 0;
+        for _ in 0..if tasks > 100_000 { 1 } else { self.rounds } {
+            let server = Server::start(&self.data, disk, &["nobat", WORKERS])?;
+            let begun = Instant::now();
+            load::post(server.address, 64, NOOP, Until::Sent(tasks)).await?;
+            // Tasks are run in the order in which they are due: when the last one is done, so are all but those under way.
+            let mut connection = Connection::open(server.address).await?;
+            run_stamp(&mut connection).await?;
+            while connection.exchange(&list("running")).await?.1.contains("task_") {}
+            rates.push(per_second(tasks, begun.elapsed()));
+            memory = server.peak_memory()?;
+        }
+        let rate = median(rates);
+        let name = format!("accept → done, {tasks} tasks");
+        row(&name, &format!("{rate:.0}/s, {memory} MiB at most"), &format!("{:.2}", rate / limit), "0.2 for now; 64 MiB");
+        Ok(rate)
+    }
+
+    /// From the 202 to the start of the handler, with nothing else to do.
+    async fn hand_over(&self) -> anyhow::Result<()> {
+        let server = Server::start(&self.data, Disk::Plain, &["nobat", WORKERS])?;
+        let mut connection = Connection::open(server.address).await?;
+        let mut delays = Vec::new();
+        for _ in 0..HAND_OVERS {
+            delays.push(run_stamp(&mut connection).await?);
+        }
+        let micros = |percent, delays: &mut Vec<u64>| percentile(delays, percent) / 1_000;
+        let measured = format!("p50 {} µs, p99 {} µs", micros(50, &mut delays), micros(99, &mut delays));
+        row("hand-over, idle: 202 → handler starts", &measured, "", "p50 500 µs, p99 2,000 µs");
+        Ok(())
+    }
+}
+
+/// Submits a task, waits for its end, and returns the nanoseconds from its 202 to the start of its handler.
+async fn run_stamp(connection: &mut Connection) -> anyhow::Result<u64> {
+    let (_, answer) = connection.exchange(&load::request(STAMP)).await?;
+    let accepted = nanoseconds();
+    let task: serde_json::Value = serde_json::from_str(answer)?;
+    let get = format!("GET /v1/tasks/{}?wait=25 HTTP/1.1\r\nhost: bench\r\n\r\n", task["id"].as_str().context("no id")?);
+    loop {
+        let (_, answer) = connection.exchange(&get).await?;
+        let task: serde_json::Value = serde_json::from_str(answer)?;
+        if !task["finished_at"].is_null() {
+            // A handler that started before its 202 had arrived did not keep anybody waiting.
+            return Ok(task["result"].as_u64().context("no result")?.saturating_sub(accepted));
+        }
+    }
+}
+
+fn list(status: &str) -> String {
+    format!("GET /v1/tasks?status={status}&limit=1 HTTP/1.1\r\nhost: bench\r\n\r\n")
+}
+
+fn row(what: &str, measured: &str, share: &str, bar: &str) {
+    println!("| {what} | {measured} | {share} | {bar} |");
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}

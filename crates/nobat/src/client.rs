@@ -1,0 +1,97 @@
+//! A client of any nobat, by URL.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use clap::Args;
+use http_body_util::{BodyExt, Full};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{Method, Request, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+/// Which nobat to talk to.
+#[derive(Args, Clone)]
+pub(crate) struct Target {
+    /// The nobat to talk to
+    #[arg(long, env = "NOBAT_URL", default_value = "http://127.0.0.1:8080", global = true)]
+    pub(crate) url: String,
+    /// Print JSON, for programs, instead of tables
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// A connection to it.
+pub(crate) struct Client {
+    base: String,
+    http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// nobat understood, and said no.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    status: u16,
+    problem: Value,
+}
+
+/// Longer than the longest wait that a server grants.
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+impl Client {
+    pub(crate) fn new(target: &Target) -> anyhow::Result<Self> {
+        let base = target.url.trim_end_matches('/').to_owned();
+        let uri: Uri = base.parse().with_context(|| format!("{base} is not a URL"))?;
+        ensure!(matches!(uri.scheme_str(), Some("http" | "https")), "{base} is not an http or https URL");
+        let connector = HttpsConnectorBuilder::new().with_native_roots().context("no certificates")?.https_or_http().enable_http1().build();
+        Ok(Self { base, http: hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector) })
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.send(Method::GET, path, None, None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: String, key: Option<&str>) -> anyhow::Result<Value> {
+        self.send(Method::POST, path, Some(body), key).await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<String>, key: Option<&str>) -> anyhow::Result<Value> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        if let Some(key) = key {
+            let key = HeaderValue::from_str(key).context("the idempotency key cannot be a header")?;
+            request = request.header(HeaderName::from_static("idempotency-key"), key);
+        }
+        let request = request.body(Full::from(body.unwrap_or_default()))?;
+        let exchange = async {
+            let answer = self.http.request(request).await?;
+            let status = answer.status();
+            Ok::<_, anyhow::Error>((status, answer.into_body().collect().await?.to_bytes()))
+        };
+        let answered = tokio::time::timeout(TIMEOUT, exchange).await.context("no answer in time").and_then(|answered| answered);
+        let (status, body) = answered.with_context(|| format!("cannot talk to {} (is `nobat serve` running there?)", self.base))?;
+        let body: Value = serde_json::from_slice(&body).with_context(|| format!("{} answered {status}, and not in JSON", self.base))?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let refusal = Refusal { status: status.as_u16(), problem: body };
+        if status.is_client_error() { Err(refusal.into()) } else { Err(anyhow::anyhow!("{refusal}")) }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = |name: &str| self.problem[name].as_str().unwrap_or_default();
+        write!(f, "{} ({} {})", text("detail"), self.status, text("code"))?;
+        for error in self.problem["errors"].as_array().into_iter().flatten() {
+            write!(f, "\n  {}: {}", error["pointer"].as_str().unwrap_or_default(), error["detail"].as_str().unwrap_or_default())?;
+        }
+        Ok(())
+    }
+}

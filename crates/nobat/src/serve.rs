@@ -1,0 +1,135 @@
+//! `nobat serve`: everything in one process.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use ipnet::IpNet;
+use nobat_api::{App, Parts, router};
+use nobat_core::ports::{Chance, Clock};
+use nobat_delivery::{Client, Guard};
+use nobat_sqlite::Sqlite;
+use nobat_worker::handler::Handlers;
+use nobat_worker::http::Http;
+use nobat_worker::noop::Noop;
+use nobat_worker::prune::Pruner;
+use nobat_worker::run::Runner;
+use nobat_worker::sweep::Sweeper;
+use nobat_worker::system::{SystemChance, SystemClock};
+use nobat_worker::worker::{Worker, every};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// The settings of a server. Each is a flag and a variable.
+#[derive(Parser, Clone, Debug)]
+pub struct Serve {
+    /// The address to listen on
+    #[arg(long, env = "NOBAT_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// The SQLite file that holds everything
+    #[arg(long, env = "NOBAT_DATA", default_value = "nobat.db")]
+    pub data: PathBuf,
+    /// How many tasks run at a time
+    #[arg(long, env = "NOBAT_CONCURRENCY", default_value_t = 128)]
+    pub concurrency: usize,
+    /// Networks that are not public, and that tasks may call all the same (CIDRs, separated by commas)
+    #[arg(long, env = "NOBAT_ALLOW_PRIVATE_NETWORKS", value_delimiter = ',')]
+    pub allow_private_networks: Vec<IpNet>,
+    /// How many days ended tasks are kept
+    #[arg(long, env = "NOBAT_RETENTION", default_value_t = 30)]
+    pub retention: u32,
+    /// How many seconds a request can wait for a task's end
+    #[arg(long, env = "NOBAT_MAX_WAIT", default_value_t = 25)]
+    pub max_wait: u32,
+    /// The longest timeout of a task, in seconds
+    #[arg(long, env = "NOBAT_MAX_TIMEOUT", default_value_t = 12 * 60 * 60)]
+    pub max_timeout: u32,
+    /// How many seconds running tasks have to finish on SIGTERM
+    #[arg(long, env = "NOBAT_DRAIN", default_value_t = 25)]
+    pub drain: u32,
+    /// What is logged: error, warn, info, debug, or `target=level` pairs
+    #[arg(long, env = "NOBAT_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// Leases and deadlines are looked after this often: no other process would do it sooner.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// What was kept for long enough is removed this often.
+const PRUNE_INTERVAL: Duration = Duration::from_mins(1);
+/// How long requests have to be answered once the server is told to stop.
+const REQUEST_GRACE: Duration = Duration::from_secs(5);
+
+impl Serve {
+    /// Serves until SIGTERM or SIGINT.
+    pub(crate) async fn run(self, handlers: Handlers) -> anyhow::Result<()> {
+        log_to_stderr(&self.log)?;
+        let stop = CancellationToken::new();
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let listener = TcpListener::bind(self.listen).await.with_context(|| format!("cannot listen on {}", self.listen))?;
+        tokio::spawn(stop_on_signal(terminate, interrupt, stop.clone()));
+        serve(self, listener, handlers, stop).await
+    }
+}
+
+async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: CancellationToken) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping: no more work is taken");
+    stop.cancel();
+}
+
+/// Accepts tasks on `listener` and runs them, until `stop` is fired and what was begun is finished or given back.
+///
+/// `handlers` are run besides `http` and `noop`.
+pub async fn serve(settings: Serve, listener: TcpListener, handlers: Handlers, stop: CancellationToken) -> anyhow::Result<()> {
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let chance: Arc<dyn Chance> = Arc::new(SystemChance);
+    let retention = Duration::from_hours(24 * u64::from(settings.retention));
+    let sqlite =
+        Sqlite::open(&settings.data, retention, Arc::clone(&clock)).with_context(|| format!("cannot use {}", settings.data.display()))?;
+    let backend = sqlite.backend();
+    let client = Client::new(Guard::new(settings.allow_private_networks.clone()));
+    let handlers = handlers.with(Http::new(client)).with(Noop);
+    let app = App::new(Parts {
+        backend: backend.clone(),
+        clock: Arc::clone(&clock),
+        kinds: Arc::new(handlers.clone()),
+        max_timeout: seconds(settings.max_timeout),
+        max_wait: seconds(settings.max_wait),
+        cursor_key: sqlite.secret(),
+        shutdown: stop.clone(),
+    });
+    let runner = Runner { backend: backend.clone(), handlers, clock: Arc::clone(&clock), chance: Arc::clone(&chance) };
+    let worker = Worker { runner: Arc::new(runner), concurrency: settings.concurrency, drain: seconds(settings.drain) };
+    let sweeper = Sweeper { backend: backend.clone(), chance };
+    let pruner = Pruner { backend };
+    tracing::info!(address = %listener.local_addr()?, data = %settings.data.display(), concurrency = settings.concurrency, "nobat serves");
+    tokio::join!(
+        nobat_api::serve(listener, router(app), stop.clone(), REQUEST_GRACE),
+        worker.run(stop.clone()),
+        every(SWEEP_INTERVAL, Arc::clone(&clock), stop.clone(), "sweep", |now| sweeper.run_once(now)),
+        every(PRUNE_INTERVAL, Arc::clone(&clock), stop.clone(), "prune", |now| pruner.run_once(now)),
+    );
+    tracing::info!("nobat has stopped");
+    Ok(())
+}
+
+/// Lines for people on a terminal, and one JSON object a line for everything else.
+fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter).context("NOBAT_LOG is not a filter")?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+        builder.init();
+    } else {
+        builder.json().init();
+    }
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! A kind of one's own, in a program of one's own, with all that `nobat` can do.
+//!
+//! ```sh
+//! cargo run --release --example greet &
+//! cargo run --release --example greet -- submit greet --payload '{"name": "Ayna", "seconds": 3}' --wait
+//! ```
+
+use std::time::Duration;
+
+use nobat::{Failure, Handler, Handlers, TaskContext};
+use serde::{Deserialize, Serialize};
+
+struct Greet;
+
+#[derive(Deserialize)]
+struct Guest {
+    name: String,
+    seconds: u32,
+}
+
+#[derive(Serialize)]
+struct Greeting {
+    text: String,
+}
+
+impl Handler for Greet {
+    const KIND: &'static str = "greet";
+    type Input = Guest;
+    type Output = Greeting;
+
+    async fn run(&self, guest: Guest, context: &TaskContext) -> Result<Greeting, Failure> {
+        for second in 0..guest.seconds {
+            context.progress(&(f64::from(second) / f64::from(guest.seconds)));
+            tokio::time::sleep(Duration::from_secs(1)).await; // called off or timed out, it is dropped here
+        }
+        Ok(Greeting { text: format!("Salam, {}! (attempt {})", guest.name, context.attempt) })
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    nobat::main(Handlers::new().with(Greet))
+}
