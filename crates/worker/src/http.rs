@@ -141,7 +141,8 @@ fn duration(seconds: f64) -> Option<Duration> {
 /// The request as it is sent. Its URL is checked anew: the networks that are allowed may have changed since it was accepted.
 fn prepare(call: Call, guard: &Guard, context: &TaskContext) -> Result<Request, Failure> {
     let destination = Destination::parse(&call.url, guard).map_err(|bad| Failure::permanent(bad.code(), bad.to_string()))?;
-    let mut headers = headers::read(&call.headers).map_err(|_| Failure::permanent(ErrorCode::INVALID_PAYLOAD, "its headers cannot be sent"))?;
+    let mut headers =
+        headers::read(&call.headers).map_err(|_| Failure::permanent(ErrorCode::INVALID_PAYLOAD, "its headers cannot be sent"))?;
     let body = call.body.map_or_else(Bytes::new, |body| write(&body, &mut headers));
     introduce(&mut headers, context)?;
     let timeout = call.timeout.and_then(duration).map_or(context.timeout, |timeout| timeout.min(context.timeout));
@@ -167,7 +168,7 @@ fn introduce(headers: &mut HeaderMap, context: &TaskContext) -> Result<(), http:
 
 fn settle(sent: Result<Answer, SendError>, now: SystemTime) -> Result<Answered, Failure> {
     match sent {
-        Ok(answer) if answer.status.is_success() => Ok(answered(answer)),
+        Ok(answer) if answer.status.is_success() => Ok(answered(&answer)),
         Ok(answer) => Err(refused(answer.status, &answer.headers, now)),
         // What is blocked today is blocked tomorrow; everything else may pass.
         Err(error @ SendError::BlockedAddress) => Err(Failure::permanent(error.code(), error.to_string())),
@@ -205,7 +206,7 @@ fn pause(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(pause.min(MAX_RETRY_AFTER))
 }
 
-fn answered(answer: Answer) -> Answered {
+fn answered(answer: &Answer) -> Answered {
     let is_json = !answer.truncated && answer.headers.get(CONTENT_TYPE).is_some_and(is_json);
     let json = if is_json { whole_json(&answer.body) } else { None };
     Answered {
@@ -229,7 +230,10 @@ fn whole_json(body: &[u8]) -> Option<Json> {
 /// The body as text that takes at most three times its bytes as JSON, escapes included, so that no answer is too long to keep.
 fn plain(body: &[u8]) -> String {
     let is_plain = |character: char| !character.is_control() || matches!(character, '\t' | '\n' | '\r');
-    String::from_utf8_lossy(body).chars().map(|character| if is_plain(character) { character } else { char::REPLACEMENT_CHARACTER }).collect()
+    String::from_utf8_lossy(body)
+        .chars()
+        .map(|character| if is_plain(character) { character } else { char::REPLACEMENT_CHARACTER })
+        .collect()
 }
 
 /// The headers to put on record. Cookies are secrets; a header that does not fit any more is left out.
@@ -259,5 +263,270 @@ impl From<Method> for http::Method {
             Method::Head => Self::HEAD,
             Method::Options => Self::OPTIONS,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use nobat_core::id::TaskId;
+    use nobat_core::lifecycle::Retry;
+    use nobat_core::name::Tenant;
+    use nobat_core::submit::{Intake, Submission};
+    use nobat_core::task::Task;
+    use nobat_core::time::Timestamp;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::handler::{AnyHandler, Handlers, MAX_RESULT};
+    use crate::noop::Noop;
+
+    fn handler() -> Http {
+        Http::new(Client::new(Guard::new(vec!["127.0.0.0/8".parse().unwrap()])))
+    }
+
+    fn context() -> TaskContext {
+        let intake = Intake {
+            tenant: &Tenant::default(),
+            id: TaskId::new(Timestamp::EPOCH, 7),
+            fingerprint: None,
+            max_timeout: Duration::from_secs(30),
+            kinds: &Handlers::new().with(Noop),
+            now: Timestamp::EPOCH,
+        };
+        let submission = Submission { kind: "noop".to_owned(), ..Submission::default() };
+        let task = submission.into_task(&intake).unwrap();
+        TaskContext::new(&Task { attempt: 2, ..task })
+    }
+
+    fn json(text: impl Into<String>) -> Json {
+        Json::from_text(text.into()).unwrap()
+    }
+
+    async fn run(payload: String) -> Result<String, Failure> {
+        AnyHandler::run(&handler(), &json(payload), &context()).await.map(|result| result.get().to_owned())
+    }
+
+    /// A server that answers every request with these bytes, and hands over what it was sent.
+    async fn server(answer: impl Into<Vec<u8>>) -> (String, mpsc::UnboundedReceiver<String>) {
+        let (said, requests) = mpsc::unbounded_channel();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook?token=s3cret", listener.local_addr().unwrap());
+        let answer = answer.into();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                said.send(read(&mut stream).await).ok();
+                stream.write_all(&answer).await.ok();
+            }
+        });
+        (url, requests)
+    }
+
+    async fn read(stream: &mut TcpStream) -> String {
+        let mut request = Vec::new();
+        while !is_whole(&request) {
+            request.push(stream.read_u8().await.unwrap());
+        }
+        String::from_utf8(request).unwrap()
+    }
+
+    fn is_whole(request: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(request);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        body.len() >= length.map_or(0, |length| length.parse().unwrap())
+    }
+
+    fn response(status: u16, head: &str, body: &str) -> String {
+        format!("HTTP/1.1 {status} Said\r\n{head}content-length: {}\r\n\r\n{body}", body.len())
+    }
+
+    async fn answer_to(response: String) -> Result<String, Failure> {
+        let (url, _requests) = server(response).await;
+        run(format!(r#"{{"url": "{url}"}}"#)).await
+    }
+
+    #[tokio::test]
+    async fn delivers_json_byte_for_byte_and_says_who_calls() {
+        let (url, mut requests) = server(response(200, "", "")).await;
+        run(format!(r#"{{"url": "{url}", "headers": {{"X-A": "b"}}, "body": {{"n": 1.00, "a":[ ]}}}}"#)).await.unwrap();
+        let request = requests.recv().await.unwrap();
+        let (head, body) = request.split_once("\r\n\r\n").unwrap();
+        let id = context().name.id;
+        let agent = concat!("user-agent: nobat/", env!("CARGO_PKG_VERSION"));
+        assert_eq!(head.lines().next(), Some("POST /hook?token=s3cret HTTP/1.1"));
+        for line in ["x-a: b", "content-type: application/json", agent, "nobat-attempt: 2"] {
+            assert!(head.lines().any(|found| found == line), "{line} in {head}");
+        }
+        assert!(head.contains(&format!("idempotency-key: {id}\r\n")) && head.contains(&format!("nobat-task-id: {id}\r\n")), "{head}");
+        assert_eq!(body, r#"{"n": 1.00, "a":[ ]}"#);
+    }
+
+    #[tokio::test]
+    async fn a_body_goes_out_in_the_type_that_it_is_given() {
+        for (headers, body, sent) in [
+            (r#"{"content-type": "text/plain"}"#, r#""a\nb""#, "a\nb"),
+            (r#"{"Content-Type": "application/x-www-form-urlencoded"}"#, r#""a=b""#, "a=b"),
+            (r#"{"content-type": "application/vnd.api+json; charset=utf-8"}"#, r#""a\nb""#, r#""a\nb""#),
+            (r#"{"content-type": "text/plain"}"#, r#"{"a": 1}"#, r#"{"a": 1}"#),
+            ("{}", r#""text""#, r#""text""#),
+            ("{}", "null", ""),
+        ] {
+            let (url, mut requests) = server(response(204, "", "")).await;
+            run(format!(r#"{{"url": "{url}", "method": "PUT", "headers": {headers}, "body": {body}}}"#)).await.unwrap();
+            let request = requests.recv().await.unwrap();
+            assert!(request.starts_with("PUT ") && request.ends_with(&format!("\r\n\r\n{sent}")), "{request}");
+            assert_eq!(request.contains("content-type"), body != "null");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_kept_as_what_it_is() {
+        let head = "content-type: application/json; charset=utf-8\r\nset-cookie: s3cret\r\nx-a: 1\r\nX-A: 2\r\n";
+        let kept = |body: &str| {
+            format!(
+                r#"{{"status":201,"headers":{{"content-length":"{}","content-type":"application/json; charset=utf-8","x-a":"1, 2"}}"#,
+                body.len()
+            )
+        };
+        for (body, shown) in
+            [(r#"{"n": 1.0}"#, r#"{"n": 1.0}"#), ("{oops", r#""{oops""#), ("", r#""""#), (r#""\ud800""#, r#""\"\\ud800\"""#)]
+        {
+            let result = answer_to(response(201, head, body)).await.unwrap();
+            assert_eq!(result, format!(r#"{},"body":{shown},"truncated":false}}"#, kept(body)));
+        }
+        let plain = answer_to(response(200, "", "{\"n\": 1}\u{1b}[31m\r\n")).await.unwrap();
+        assert!(plain.contains(r#""body":"{\"n\": 1}�[31m\r\n""#), "{plain}");
+    }
+
+    #[tokio::test]
+    async fn no_answer_is_too_long_to_keep() {
+        let wide = (0..90).map(|number| format!("x-{number}: {}\r\n", "\u{e9}\"".repeat(50))).collect::<Vec<_>>().concat();
+        for body in ["\0", "\"", "\u{1f}", "\u{80}"] {
+            let whole = answer_to(response(200, &wide, &body.repeat(64 * 1024 / body.len()))).await.unwrap();
+            assert!(whole.len() <= MAX_RESULT && whole.ends_with(r#""truncated":false}"#), "{}", whole.len());
+        }
+        let head = "content-type: application/json\r\n";
+        let cut = answer_to(response(200, head, &format!("[{}1]", "1,".repeat(64 * 1024)))).await.unwrap();
+        assert!(cut.contains(r#""body":"[1,1,"#) && cut.ends_with(r#""truncated":true}"#));
+    }
+
+    #[tokio::test]
+    async fn what_may_pass_is_tried_again_and_what_will_not_is_final() {
+        for status in [408, 425, 429, 500, 502, 503, 599] {
+            let failure = answer_to(response(status, "", "s3cret")).await.unwrap_err();
+            assert_eq!(failure, Failure::retry(&format!("http_{status}"), format!("the destination answered {status}")));
+        }
+        for status in [400, 401, 404, 409, 410, 422] {
+            let failure = answer_to(response(status, "retry-after: 7\r\n", "s3cret")).await.unwrap_err();
+            assert_eq!(failure, Failure::permanent(&format!("http_{status}"), format!("the destination answered {status}")));
+        }
+        let moved = answer_to(response(307, "location: http://127.0.0.1/\r\n", "")).await.unwrap_err();
+        assert_eq!(moved, Failure::permanent("http_307", "the destination answered 307; redirects are not followed"));
+        let busy = answer_to(response(503, "retry-after: 7\r\n", "")).await.unwrap_err();
+        assert_eq!(busy.retry, Retry::After(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn only_what_is_blocked_is_final_when_no_answer_comes() {
+        let settled = |error| settle(Err(error), UNIX_EPOCH).unwrap_err();
+        assert_eq!((settled(SendError::BlockedAddress).retry, settled(SendError::Dns).retry), (Retry::Never, Retry::Backoff));
+        assert_eq!(settled(SendError::Timeout).error.code.as_str(), "timeout");
+    }
+
+    #[test]
+    fn a_pause_is_granted_if_it_makes_sense() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        let day = Some(24 * 3600);
+        for (wish, granted) in [
+            ("120", Some(120)),
+            ("0", Some(0)),
+            (" 5 ", Some(5)),
+            ("999999999", day),
+            ("99999999999999999999999999", day),
+            ("-1", None),
+            ("+1", None),
+            ("1.5", None),
+            ("", None),
+            ("soon", None),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sunday, 06-Nov-94 08:50:37 GMT", Some(60)),
+            ("Sun Nov  6 08:49:37 1994", Some(0)),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", None),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", day),
+        ] {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(wish))]);
+            assert_eq!(pause(&headers, now).map(|pause| pause.as_secs()), granted, "{wish}");
+        }
+        assert_eq!(pause(&HeaderMap::new(), now), None);
+    }
+
+    fn wrong(payload: &str) -> Vec<(String, Option<&'static str>)> {
+        let wrong = AnyHandler::check(&Http::new(Client::new(Guard::default())), &json(payload)).unwrap_err();
+        wrong.into_iter().map(|wrong| (wrong.pointer, wrong.code)).collect()
+    }
+
+    #[test]
+    fn a_submission_is_told_all_that_is_wrong_with_it() {
+        let payload = r#"{"url": "http://169.254.169.254/", "headers": {"Host": "a", "x/y": "b", "x-a": "b\n"}, "timeout": 0}"#;
+        let pointers = ["/url", "/headers/Host", "/headers/x-a", "/headers/x~1y", "/timeout"];
+        let found = wrong(payload);
+        assert_eq!(found.iter().map(|(pointer, _)| pointer.as_str()).collect::<Vec<_>>(), pointers);
+        assert_eq!(found[0].1, Some("blocked_address"));
+        assert_eq!(wrong(r#"{"url": "ftp://example.com"}"#), [("/url".to_owned(), Some("invalid_url"))]);
+        let url = r#""url": "https://example.com/""#;
+        for (payload, pointer) in [
+            (r#"{"body": {"a": [1]}, "url": 5}"#, "/url"),
+            (r#"{"method": "GET"}"#, "/url"),
+            (&format!(r#"{{{url}, "method": "CONNECT"}}"#), "/method"),
+            (&format!(r#"{{{url}, "headers": {{"x-a": 1}}}}"#), "/headers/x-a"),
+            (&format!(r#"{{{url}, "timeout": -1}}"#), "/timeout"),
+            (&format!(r#"{{{url}, "uri": ""}}"#), "/uri"),
+        ] {
+            assert_eq!(wrong(payload)[0].0, pointer, "{payload}");
+        }
+    }
+
+    #[test]
+    fn takes_what_can_be_delivered() {
+        let fits = |payload: &str| AnyHandler::check(&Http::new(Client::new(Guard::default())), &json(payload)).is_ok();
+        assert!(fits(r#"{"url": "https://example.com/hook"}"#));
+        assert!(fits(r#"{"method": "GET", "url": "http://example.com", "headers": {"x-a": "b"}, "body": null, "timeout": 0.5}"#));
+    }
+
+    #[tokio::test]
+    async fn a_payload_that_is_no_longer_right_is_final() {
+        let failure = run(r#"{"url": "http://10.0.0.1/"}"#.to_owned()).await.unwrap_err();
+        assert_eq!((failure.error.code.as_str(), failure.retry), ("blocked_address", Retry::Never));
+        let failure = run(r#"{"url": "http://127.0.0.1/", "headers": {"te": "s3cret"}}"#.to_owned()).await.unwrap_err();
+        assert_eq!((failure.error.code.as_str(), failure.retry), ("invalid_payload", Retry::Never));
+    }
+
+    #[tokio::test]
+    async fn its_own_timeout_ends_it_sooner() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let failure = run(format!(r#"{{"url": "{url}", "timeout": 0.05}}"#)).await.unwrap_err();
+        assert_eq!((failure.error.code.as_str(), failure.retry), ("timeout", Retry::Backoff));
+    }
+
+    #[tokio::test]
+    async fn being_called_off_ends_the_call() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let payload = json(format!(r#"{{"url": "http://{}/"}}"#, listener.local_addr().unwrap()));
+        let (handler, context) = (handler(), context());
+        let call = AnyHandler::run(&handler, &payload, &context);
+        let call_off = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            read(&mut stream).await;
+            context.cancel();
+            stream
+        };
+        let (outcome, mut stream) = tokio::join!(call, call_off);
+        assert_eq!(outcome.unwrap_err().error.code.as_str(), "canceled");
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "the connection is closed");
     }
 }

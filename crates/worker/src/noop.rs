@@ -33,8 +33,10 @@ impl Handler for Noop {
     type Output = ();
 
     fn check(&self, script: &Option<Script>) -> Result<(), Vec<Invalid>> {
-        match script.and_then(Script::pause) {
-            None if script.is_some() => Err(vec![Invalid::new("/sleep", format!("expected seconds from 0 to {}", MAX_AHEAD.as_secs()))]),
+        match script {
+            Some(script) if script.pause().is_none() => {
+                Err(vec![Invalid::new("/sleep", format!("expected seconds from 0 to {}", MAX_AHEAD.as_secs()))])
+            }
             _ => Ok(()),
         }
     }
@@ -64,5 +66,91 @@ async fn sleep(pause: Duration, context: &TaskContext) -> Result<(), Failure> {
     match select(pin!(tokio::time::sleep(pause)), pin!(context.canceled())).await {
         Either::Left(_) => Ok(()),
         Either::Right(_) => Err(Failure::permanent(ErrorCode::CANCELED, "the task was called off in its sleep")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use nobat_core::id::TaskId;
+    use nobat_core::json::Json;
+    use nobat_core::name::Tenant;
+    use nobat_core::submit::{Intake, Submission};
+    use nobat_core::task::Task;
+    use nobat_core::time::Timestamp;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::handler::{AnyHandler, Handlers};
+
+    fn context(attempt: u32) -> TaskContext {
+        let intake = Intake {
+            tenant: &Tenant::default(),
+            id: TaskId::new(Timestamp::EPOCH, 7),
+            fingerprint: None,
+            max_timeout: Duration::from_secs(30),
+            kinds: &Handlers::new().with(Noop),
+            now: Timestamp::EPOCH,
+        };
+        let task = Submission { kind: "noop".to_owned(), ..Submission::default() }.into_task(&intake).unwrap();
+        TaskContext::new(&Task { attempt, ..task })
+    }
+
+    fn payload(text: &str) -> Json {
+        Json::from_text(text.to_owned()).unwrap()
+    }
+
+    /// Runs it without a runtime: it must be done at once, and start no timer.
+    fn run_at_once(text: &str, attempt: u32) -> Result<String, String> {
+        let outcome = AnyHandler::run(&Noop, &payload(text), &context(attempt)).now_or_never().unwrap();
+        outcome.map(|json| json.get().to_owned()).map_err(|failure| failure.error.code.as_str().to_owned())
+    }
+
+    #[test]
+    fn nothing_is_done_at_once() {
+        for text in ["null", "{}", r#"{"sleep": 0}"#, r#"{"sleep": 0.0, "fail": 0, "panic": 0}"#] {
+            assert_eq!(run_at_once(text, 1), Ok("null".to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_first_attempts_fail_and_panic_as_they_are_told() {
+        let outcomes = |text| (1..=4).map(|attempt| run_at_once(text, attempt).err().unwrap_or_default()).collect::<Vec<_>>();
+        assert_eq!(outcomes(r#"{"fail": 2}"#), ["noop_failed", "noop_failed", "", ""]);
+        assert_eq!(outcomes(r#"{"panic": 1, "fail": 3}"#), ["crashed", "noop_failed", "noop_failed", ""]);
+    }
+
+    #[test]
+    fn refuses_what_it_cannot_do() {
+        for (text, pointer) in [
+            (r#"{"sleep": -1}"#, "/sleep"),
+            (r#"{"sleep": 1e300}"#, "/sleep"),
+            (r#"{"sleep": 31622401}"#, "/sleep"),
+            (r#"{"sleep": null}"#, "/sleep"),
+            (r#"{"fail": -1}"#, "/fail"),
+            (r#"{"panic": 1.5}"#, "/panic"),
+            (r#"{"slep": 1}"#, "/slep"),
+            ("7", ""),
+        ] {
+            let wrong = AnyHandler::check(&Noop, &payload(text)).map_err(|wrong| wrong[0].pointer.clone());
+            assert_eq!(wrong, Err(pointer.to_owned()), "{text}");
+        }
+        assert!(AnyHandler::check(&Noop, &payload("null")).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sleeps_as_long_as_it_is_told() {
+        let before = Instant::now();
+        AnyHandler::run(&Noop, &payload(r#"{"sleep": 2.5}"#), &context(1)).await.unwrap();
+        let slept = before.elapsed();
+        assert!((2500..2510).contains(&slept.as_millis()), "{slept:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn is_woken_when_it_is_called_off() {
+        let (context, before, text) = (context(1), Instant::now(), payload(r#"{"sleep": 3600}"#));
+        let sleeping = AnyHandler::run(&Noop, &text, &context);
+        let (outcome, ()) = tokio::join!(sleeping, async { context.cancel() });
+        assert_eq!((outcome.unwrap_err().error.code.as_str(), before.elapsed()), ("canceled", Duration::ZERO));
     }
 }
