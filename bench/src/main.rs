@@ -3,6 +3,7 @@
 //! Machines differ and drift, so what counts is the ratio of two numbers of one run. Every server is a process of its own;
 //! the load comes from this one, on the same cores.
 
+mod bullmq;
 mod limit;
 mod load;
 mod nobat_server;
@@ -28,6 +29,9 @@ struct Cli {
     /// Also measure with 1 ms more for each sync of the disk (needs `cc`)
     #[arg(long)]
     slow_disk: bool,
+    /// Also measure durable BullMQ (needs `redis-server`, `node` and `npm`)
+    #[arg(long)]
+    bullmq: bool,
     /// Where the servers keep their files: on the disk that is to be measured
     #[arg(long, default_value = "target/bench-data")]
     data: PathBuf,
@@ -52,8 +56,14 @@ fn main() -> anyhow::Result<()> {
         Some(Server::Limit { data }) => runtime.block_on(limit::serve(data)),
         Some(Server::Nobat { data, concurrency }) => runtime.block_on(nobat_server::serve(data, *concurrency)),
         None => {
-            let runs =
-                rows::Runs { seconds: cli.seconds, rounds: cli.rounds, million: cli.million, slow_disk: cli.slow_disk, data: cli.data };
+            let runs = rows::Runs {
+                seconds: cli.seconds,
+                rounds: cli.rounds,
+                million: cli.million,
+                slow_disk: cli.slow_disk,
+                bullmq: cli.bullmq,
+                data: cli.data,
+            };
             tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(runs.print())
         }
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use crate::bullmq::BullMq;
 use crate::load::{self, Connection, Load, Until, per_second, percentile};
 use crate::nobat_server::nanoseconds;
 use crate::process::{Disk, Server};
@@ -15,6 +16,7 @@ pub(crate) struct Runs {
     pub(crate) rounds: usize,
     pub(crate) million: bool,
     pub(crate) slow_disk: bool,
+    pub(crate) bullmq: bool,
     pub(crate) data: PathBuf,
 }
 
@@ -48,6 +50,9 @@ impl Runs {
             row("1,000,000 tasks against 20,000", &format!("{:.2} times as fast", large / small), "", "1 or more");
         }
         self.hand_over().await?;
+        if self.bullmq {
+            self.bullmq().await?;
+        }
         if self.slow_disk {
             println!("| **with 1 ms more for each sync** | | | |");
             self.rates(64, Disk::Slow).await?;
@@ -108,6 +113,26 @@ impl Runs {
         let name = format!("accept → done, {tasks} tasks");
         row(&name, &format!("{rate:.0}/s, {memory} MiB at most"), &format!("{:.2}", rate / limit), "0.2 for now; 64 MiB");
         Ok(rate)
+    }
+
+    async fn bullmq(&self) -> anyhow::Result<()> {
+        let mut rates = Vec::new();
+        for _ in 0..self.rounds {
+            let bullmq = BullMq::start(&self.data, 0)?;
+            rates.push(load::post(bullmq.address, 64, NOOP, Until::Elapsed(Duration::from_secs(self.seconds))).await?.rate());
+        }
+        row("durable BullMQ: accepts, 64 connections", &format!("{:.0}/s", median(rates)), "", "half of ours or less");
+        let mut rates = Vec::new();
+        for _ in 0..self.rounds {
+            let bullmq = BullMq::start(&self.data, 128)?;
+            let begun = Instant::now();
+            load::post(bullmq.address, 64, NOOP, Until::Sent(20_000)).await?;
+            let mut connection = Connection::open(bullmq.address).await?;
+            while bullmq.done(&mut connection).await? < 20_000 {}
+            rates.push(per_second(20_000, begun.elapsed()));
+        }
+        row("durable BullMQ: accept → done, 20000 tasks", &format!("{:.0}/s", median(rates)), "", "half of ours or less");
+        Ok(())
     }
 
     /// From the 202 to the start of the handler, with nothing else to do.

@@ -1,0 +1,21 @@
+// Durable BullMQ behind Fastify: what nobat's numbers are held against.
+// Redis runs with `appendfsync always`, so that a 202 means the same as nobat's: it is on disk.
+import Fastify from "fastify";
+import { Queue, Worker } from "bullmq";
+
+const [redisPort, concurrency] = process.argv.slice(2).map(Number);
+const connection = { host: "127.0.0.1", port: redisPort };
+const queue = new Queue("tasks", { connection });
+let done = 0;
+if (concurrency > 0) {
+  new Worker("tasks", async () => { done += 1; }, { connection, concurrency, removeOnComplete: { count: 1000 } });
+}
+
+const server = Fastify();
+server.post("/v1/tasks", async (request, reply) => {
+  const job = await queue.add(request.body.kind, request.body);
+  reply.code(202);
+  return { id: job.id };
+});
+server.get("/done", async () => ({ done }));
+console.log(new URL(await server.listen({ host: "127.0.0.1", port: 0 })).host);
