@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
+use axum::serve::ListenerExt;
 use rusqlite::Connection;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -24,6 +25,7 @@ pub(crate) async fn serve(data: &Path) -> anyhow::Result<()> {
     let router = axum::Router::new().route("/v1/tasks", post(accept)).with_state(inserts);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     crate::process::announce(listener.local_addr()?);
+    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     Ok(axum::serve(listener, router).await?)
 }
 

@@ -64,7 +64,7 @@ impl Lock {
 /// A connection that writes.
 pub(crate) fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
     let connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(Duration::from_secs(1))?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // A 202 means that it is on disk: every COMMIT waits for the disk, not only every checkpoint.

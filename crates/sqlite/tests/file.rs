@@ -1,0 +1,137 @@
+//! The file: who may open it, and what is left of what was in it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nobat_core::id::TaskId;
+use nobat_core::json::Json;
+use nobat_core::lifecycle::{Event, overdue};
+use nobat_core::name::{Name, Tenant};
+use nobat_core::ports::{Claim, Clock, Delivery, Inserted, LEASE, StoreError};
+use nobat_core::retry::Spread;
+use nobat_core::submit::{Intake, Kinds, Submission, Unfit};
+use nobat_core::task::Task;
+use nobat_core::time::Timestamp;
+use nobat_sqlite::{OpenError, Sqlite};
+use rusqlite::Connection;
+
+const RETENTION: Duration = Duration::from_hours(24);
+const NOW: i64 = 1_800_000_000_000;
+
+/// A clock that stands still.
+struct Still;
+
+#[async_trait]
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(NOW)
+    }
+
+    async fn sleep(&self, _duration: Duration) {
+        std::future::pending().await
+    }
+}
+
+/// Runs anything.
+struct Any;
+
+impl Kinds for Any {
+    fn check(&self, _kind: &Name, _payload: &Json) -> Result<(), Unfit> {
+        Ok(())
+    }
+}
+
+fn now() -> Timestamp {
+    Still.now()
+}
+
+fn open(path: &Path) -> Result<Sqlite, OpenError> {
+    Sqlite::open(path, RETENTION, Arc::new(Still))
+}
+
+fn task(number: u128) -> Task {
+    let id = TaskId::new(now(), number);
+    let intake = Intake { tenant: &Tenant::default(), id, fingerprint: None, max_timeout: RETENTION, kinds: &Any, now: now() };
+    Submission { kind: "any".to_owned(), ..Submission::default() }.into_task(&intake).unwrap()
+}
+
+#[tokio::test]
+async fn is_opened_by_one_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nobat.db");
+    let first = open(&path).unwrap();
+    assert!(matches!(open(&path), Err(OpenError::InUse(_))));
+    drop(first);
+    open(&path).unwrap();
+}
+
+#[tokio::test]
+async fn of_a_newer_nobat_or_of_another_program_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let newer = folder.path().join("newer.db");
+    drop(open(&newer).unwrap());
+    Connection::open(&newer).unwrap().pragma_update(None, "user_version", 1_000).unwrap();
+    assert!(matches!(open(&newer), Err(OpenError::NewerSchema { found: 1_000, .. })));
+
+    let foreign = folder.path().join("foreign.db");
+    Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
+    assert!(matches!(open(&foreign), Err(OpenError::Foreign)));
+    let tables: i64 = Connection::open(&foreign).unwrap().query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
+    assert_eq!(tables, 1, "nothing was added to it");
+
+    let text = folder.path().join("text.db");
+    std::fs::write(&text, "not a database, but long enough to be taken for the header of one, if nobody looks").unwrap();
+    assert!(matches!(open(&text), Err(OpenError::Sqlite(_))));
+}
+
+#[tokio::test]
+async fn keeps_what_was_answered_and_ends_the_leases_of_the_dead() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nobat.db");
+    let (waiting, running) = (task(1), task(2));
+    let sqlite = open(&path).unwrap();
+    let store = sqlite.backend().store;
+    store.insert(vec![waiting.clone(), running.clone()], now()).await.unwrap();
+    assert!(matches!(store.claim(&running.name(), now() + LEASE, now()).await, Ok(Claim::Granted(_))));
+    drop((store, sqlite));
+
+    let store = open(&path).unwrap().backend().store;
+    assert_eq!(store.get(&waiting.name(), now()).await.unwrap(), Some(waiting));
+    let found = store.get(&running.name(), now()).await.unwrap().unwrap();
+    assert!(matches!(overdue(&found, Spread::from_bits(0), now()), Some(Event::LeaseExpired { .. })));
+    assert_eq!(store.due(10, now()).await.unwrap(), [found]);
+}
+
+#[tokio::test]
+async fn that_cannot_be_written_refuses_and_recovers_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nobat.db");
+    let sqlite = open(&path).unwrap();
+    let store = sqlite.backend().store;
+    store.insert(vec![task(0)], now()).await.unwrap();
+    // Another connection that holds the file for good is what a disk that does not answer looks like to the writer.
+    let mut other = Connection::open(&path).unwrap();
+    let held = other.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+    assert!(matches!(store.insert(vec![task(1)], now()).await, Err(StoreError::Unavailable(_))));
+    assert!(store.ready().await.is_err());
+    drop(held);
+    assert!(matches!(store.insert(vec![task(1)], now()).await, Ok(Inserted::Created(_))));
+    store.ready().await.unwrap();
+    assert!(store.get(&task(0).name(), now()).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn hands_an_accepted_task_to_whoever_waits_for_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = open(&folder.path().join("nobat.db")).unwrap();
+    let backend = sqlite.backend();
+    let mut receive = std::pin::pin!(backend.queue.receive(1));
+    // Puts the worker in line.
+    assert!(futures_util::poll!(receive.as_mut()).is_pending());
+    let Inserted::Created(created) = backend.accept(vec![task(1)], now()).await.unwrap() else { panic!("it is new") };
+    let received = receive.await.unwrap();
+    let [Delivery::Claimed(claimed)] = received.as_slice() else { panic!("{received:?}") };
+    assert_eq!(**claimed, created[0], "claimed in the transaction that accepted it");
+}
