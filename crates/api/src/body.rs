@@ -1,6 +1,5 @@
 //! Reading a request's body: so much, for so long, and only if it is JSON.
 
-use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -14,9 +13,10 @@ use http_body_util::BodyExt;
 use nobat_core::ports::Clock;
 
 use crate::app::App;
-use crate::problem::{Code, Problem};
+use crate::code::Code;
+use crate::problem::Problem;
 
-/// The longest body: what one SQS message and one `DynamoDB` item can hold, with room to spare.
+/// The longest body: with what else is kept of a task it fits one record of every store.
 const MAX_BYTES: usize = 256 * 1024;
 /// How long a body may take from its first byte to its last.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -44,13 +44,9 @@ async fn whole(clock: &dyn Clock, headers: &HeaderMap, body: Body) -> Result<Byt
         return Err(too_large());
     }
     let mut collecting = pin!(collect(body));
-    // Asking for the body is what makes hyper hand it over, so one that came along with its header is there the second
-    // time it is asked for. It must have a timer only if it is not there then.
-    for _ in 0..2 {
-        if let Poll::Ready(body) = poll!(collecting.as_mut()) {
-            return body;
-        }
-        step_back().await;
+    // A body that came along with its head is there already, and shall not pay for a timer.
+    if let Poll::Ready(body) = poll!(collecting.as_mut()) {
+        return body;
     }
     tokio::select! {
         body = collecting => body,
@@ -90,20 +86,6 @@ fn checked(body: Bytes) -> Result<Bytes, Problem> {
 
 fn too_large() -> Problem {
     Problem::new(Code::BodyTooLarge, "expected at most 256 KiB")
-}
-
-/// Lets the task go round once: it is woken at once, but everything else that it is made of has its turn before.
-async fn step_back() {
-    let mut stepped_back = false;
-    poll_fn(|context| {
-        if stepped_back {
-            return Poll::Ready(());
-        }
-        stepped_back = true;
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// What is packed can be a bomb, so nothing is unpacked.

@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use nobat_core::lifecycle::{Event, ReplayKey};
-use nobat_core::read::read;
+use nobat_core::read::read_object;
 use nobat_core::task::State as Standing;
 use nobat_core::view::TaskView;
 use serde::Deserialize;
@@ -64,7 +64,7 @@ pub(crate) async fn cancel(State(app): State<App>, Named(name): Named, request: 
     operation_id = "replay_task",
     tag = "tasks",
     params(("id" = String, Path, description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
-    request_body(content = Option<Replay>, description = "May be left out.", example = json!({"new_key": true})),
+    request_body(content = Replay, description = "May be left out.", example = json!({"new_key": true})),
     responses((status = 202, description = "It will be done again.", body = TaskView<'static>)),
 )]
 pub(crate) async fn replay(State(app): State<App>, Named(name): Named, request: Request) -> Result<Response, Problem> {
@@ -79,7 +79,7 @@ pub(crate) async fn replay(State(app): State<App>, Named(name): Named, request: 
 async fn options<T: Default + for<'de> Deserialize<'de>>(app: &App, request: Request) -> Result<T, Problem> {
     let (head, body) = request.into_parts();
     match body::optional_json(app, &head.headers, body).await? {
-        Some(body) => Ok(read(&body)?),
+        Some(body) => Ok(read_object(&body)?),
         None => Ok(T::default()),
     }
 }

@@ -11,7 +11,8 @@ use nobat_core::task::Fingerprint;
 use nobat_core::time::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::problem::{Code, Problem};
+use crate::code::Code;
+use crate::problem::Problem;
 
 const MAX_BYTES: usize = 255;
 static HEADER: HeaderName = HeaderName::from_static("idempotency-key");

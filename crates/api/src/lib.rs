@@ -6,6 +6,7 @@
 mod app;
 mod body;
 mod change;
+mod code;
 mod cursor;
 mod health;
 mod identity;
@@ -21,7 +22,7 @@ mod socket;
 mod submit;
 
 pub use app::{App, Parts};
+pub use code::Code;
 pub use openapi::openapi;
-pub use problem::Code;
 pub use router::router;
 pub use server::{Limits, serve, serve_within};

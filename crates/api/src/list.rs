@@ -12,8 +12,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
+use crate::code::Code;
 use crate::cursor;
-use crate::problem::{Code, Problem};
+use crate::problem::Problem;
 use crate::query::Query;
 use crate::reply;
 

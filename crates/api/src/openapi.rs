@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde_json::{Value, json};
-use utoipa::openapi::path::Operation;
-use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
+use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Required, ResponseBuilder};
 use utoipa::{Modify, OpenApi as _};
 
-use crate::problem::{Code, FieldError, ProblemView};
+use crate::code::Code;
+use crate::problem::{FieldError, ProblemView};
 use crate::{change, health, list, read, submit};
 
 /// The document.
@@ -28,7 +29,6 @@ pub(crate) fn text() -> &'static [u8] {
         title = "nobat",
         description = "An asynchronous task API: post work, get an id in milliseconds, and have it done behind your back, retried until it succeeds or is given up on.",
         license(name = "MIT OR Apache-2.0"),
-        contact(),
     ),
     paths(
         submit::one,
@@ -43,7 +43,7 @@ pub(crate) fn text() -> &'static [u8] {
     ),
     components(schemas(ProblemView<'static>, FieldError<'static>)),
     tags((name = "tasks", description = "Work to be done."), (name = "health", description = "For those who watch over it.")),
-    modifiers(&Problems),
+    modifiers(&Problems, &Optional),
 )]
 struct Document;
 
@@ -56,6 +56,30 @@ impl Modify for Problems {
             for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
                 let codes = codes(operation.operation_id.as_deref().unwrap_or_default());
                 describe(operation, &codes);
+            }
+        }
+    }
+}
+
+/// Says what may be left out where the macros would have it required, or else `null`, which a header and a body are never.
+struct Optional;
+
+impl Modify for Optional {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        // Cargo names no authors.
+        document.info.contact = None;
+        for operation in document.paths.paths.values_mut().filter_map(|item| item.post.as_mut()) {
+            for parameter in operation.parameters.iter_mut().flatten() {
+                if let RefOr::T(parameter) = parameter
+                    && parameter.parameter_in == ParameterIn::Header
+                {
+                    parameter.required = Required::False;
+                }
+            }
+            if let Some(RefOr::T(body)) = &mut operation.request_body
+                && operation.operation_id.as_deref() == Some("replay_task")
+            {
+                body.required = None;
             }
         }
     }

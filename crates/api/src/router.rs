@@ -4,7 +4,8 @@ use axum::Router;
 use axum::routing::{get, post};
 
 use crate::app::App;
-use crate::problem::{Code, Problem};
+use crate::code::Code;
+use crate::problem::Problem;
 use crate::{change, health, list, read, submit};
 
 /// All that can be asked over HTTP; the same on a laptop and in Lambda.

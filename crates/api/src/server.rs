@@ -2,7 +2,8 @@
 //!
 //! HTTP/1.1 only, so that what can be done to a server with HTTP/2 streams and frames cannot be done to this one; whoever
 //! wants HTTP/2 puts a proxy in front. What is wrong with a request's head is answered by hyper itself, with a bare 400,
-//! 414 or 431, and the connection is closed: there is no telling where the next request would begin.
+//! 414 or 431, and the connection is closed: there is no telling where the next request would begin. One that gives a length
+//! and is chunked besides is read as chunked, and is the last of its connection (RFC 9112, section 6.3).
 
 use std::io;
 use std::sync::Arc;
@@ -71,11 +72,7 @@ pub async fn serve_within(listener: TcpListener, router: Router, shutdown: Cance
 fn http(limits: &Limits) -> http1::Builder {
     let mut http = http1::Builder::new();
     // Without a timer, hyper would quietly have no timeout.
-    http.timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
-        .max_header_size(MAX_HEAD_BYTES)
-        .max_buf_size(MAX_BUFFER_BYTES)
-        .pipeline_flush(true);
+    http.timer(TokioTimer::new()).header_read_timeout(limits.head).max_header_size(MAX_HEAD_BYTES).max_buf_size(MAX_BUFFER_BYTES);
     http
 }
 

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
-/// A connection that lingers: once all is said, it hears the client out for a moment before it closes.
+/// A connection that lingers: once all is said, it stays with the client for a moment before it closes.
 ///
 /// To close while the client still sends makes the kernel reset the connection, and a reset can overtake the answer: the
 /// one that says why the client is not being listened to (413, 408). See RFC 9112, section 9.6.
@@ -26,6 +26,7 @@ struct Farewell {
     unread: usize,
 }
 
+/// The moment.
 const LINGER: Duration = Duration::from_secs(1);
 /// With hyper's read-ahead this keeps what is read of a body that is too long below the limit and 64 KiB.
 const MAX_UNREAD: usize = 32 * 1024;
@@ -40,7 +41,11 @@ impl Socket {
 impl Farewell {
     fn poll(&mut self, stream: &mut TcpStream, context: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 4096];
-        while self.unread > 0 && self.end.as_mut().poll(context).is_pending() {
+        while self.end.as_mut().poll(context).is_pending() {
+            // Enough was read; what is left of the time is for the client to read in.
+            if self.unread == 0 {
+                return Poll::Pending;
+            }
             let mut buffer = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer)) {
                 Ok(()) if !buffer.filled().is_empty() => self.unread = self.unread.saturating_sub(buffer.filled().len()),

@@ -6,7 +6,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use nobat_core::name::Tenant;
 use nobat_core::ports::{Inserted, TaskName};
-use nobat_core::read::read;
+use nobat_core::read::read_object;
 use nobat_core::submit::{Intake, Invalid, Submission};
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
@@ -16,8 +16,9 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::body;
+use crate::code::Code;
 use crate::identity::Identity;
-use crate::problem::{Code, Problem};
+use crate::problem::Problem;
 use crate::reply;
 
 const ONE: &str = "/v1/tasks";
@@ -51,7 +52,7 @@ pub(crate) struct BatchView<'a> {
     path = "/v1/tasks",
     operation_id = "submit_task",
     tag = "tasks",
-    params(("Idempotency-Key" = Option<String>, Header, description = crate::openapi::IDEMPOTENCY_KEY, max_length = 257, example = "\"order-7\"")),
+    params(("Idempotency-Key" = String, Header, description = crate::openapi::IDEMPOTENCY_KEY, example = "\"order-7\"")),
     request_body(content = Submission, examples(
         ("simplest" = (summary = "Only `kind` is required", value = json!({"kind": "noop"}))),
         ("complete" = (summary = "Everything that can be said", value = json!(crate::openapi::submission()))),
@@ -62,7 +63,7 @@ pub(crate) struct BatchView<'a> {
         body = TaskView<'static>,
         headers(
             ("Location" = String, description = "The path of the task."),
-            ("Idempotency-Replayed" = Option<String>, description = "`true` if the same request came before, and made this task then."),
+            ("Idempotency-Replayed" = String, description = "`true` if the same request came before, and made this task then."),
         ),
         example = json!(crate::openapi::accepted()),
     )),
@@ -71,7 +72,7 @@ pub(crate) async fn one(State(app): State<App>, request: Request) -> Result<Resp
     let (head, body) = request.into_parts();
     let body = body::json(&app, &head.headers, body).await?;
     let identity = Identity::of(&head.headers, ONE, &body)?;
-    let submission: Submission = read(&body)?;
+    let submission: Submission = read_object(&body)?;
     let intake = Taking::new(&app, &identity);
     let accepted = intake.accept(1, intake.task(submission, 0).map(|task| vec![task])).await?;
     let Some(task) = accepted.tasks.first() else { return Err(Problem::internal("the store gave no task back")) };
@@ -92,20 +93,20 @@ pub(crate) async fn one(State(app): State<App>, request: Request) -> Result<Resp
     path = "/v1/tasks/batch",
     operation_id = "submit_batch",
     tag = "tasks",
-    params(("Idempotency-Key" = Option<String>, Header, description = crate::openapi::IDEMPOTENCY_KEY, max_length = 257, example = "\"orders-of-monday\"")),
+    params(("Idempotency-Key" = String, Header, description = crate::openapi::IDEMPOTENCY_KEY, example = "\"orders-of-monday\"")),
     request_body(content = Batch, example = json!({"tasks": [{"kind": "noop"}, {"kind": "noop", "delay": 60}]})),
     responses((
         status = 202,
         description = "Accepted: all of them will be done. They stand in the order they were sent in.",
         body = BatchView<'static>,
-        headers(("Idempotency-Replayed" = Option<String>, description = "`true` if the same request came before, and made these tasks then.")),
+        headers(("Idempotency-Replayed" = String, description = "`true` if the same request came before, and made these tasks then.")),
     )),
 )]
 pub(crate) async fn batch(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let body = body::json(&app, &head.headers, body).await?;
     let identity = Identity::of(&head.headers, BATCH, &body)?;
-    let Batch { tasks: submissions } = read(&body)?;
+    let Batch { tasks: submissions } = read_object(&body)?;
     if !(1..=MAX_BATCH).contains(&submissions.len()) {
         return Err(vec![Invalid::new("/tasks", format!("expected 1 to {MAX_BATCH} tasks"))].into());
     }

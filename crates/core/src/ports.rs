@@ -21,6 +21,8 @@ use crate::time::Timestamp;
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Writes all of these tasks, or none if any of them is there already. Their tenant is one and the same.
+    ///
+    /// Created tasks come back in the given order; existing ones in any.
     async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError>;
 
     /// The task, if it is there and was not ended longer ago than tasks are kept.

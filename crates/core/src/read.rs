@@ -1,6 +1,6 @@
 //! Reading JSON from strangers, and saying what is wrong with it without repeating what it says.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_path_to_error::{Path, Segment};
 
 /// Why some JSON does not read as what it should.
@@ -33,13 +33,24 @@ pub fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, ReadError> {
     serde_json::from_slice(json).map_err(|error| explain::<T>(json, &error))
 }
 
+/// Reads a value that must be an object: serde would take an array for a struct as well, field by field.
+pub fn read_object<T: DeserializeOwned>(json: &[u8]) -> Result<T, ReadError> {
+    match json.trim_ascii_start().first() {
+        Some(b'{') | None => read(json),
+        Some(_) => {
+            read::<IgnoredAny>(json)?;
+            Err(ReadError::Mismatch { pointer: String::new(), detail: "expected an object".to_owned() })
+        }
+    }
+}
+
 fn explain<T: DeserializeOwned>(json: &[u8], error: &serde_json::Error) -> ReadError {
+    if let Err(error) = serde_json::from_slice::<IgnoredAny>(json) {
+        return malformed(&error);
+    }
     let text = error.to_string();
-    // A number that fits no type is well-formed all the same, and a field given twice is not: serde_json files each under the other.
-    let is_data = (error.is_data() && !text.starts_with("duplicate field")) || text.starts_with("number out of range");
-    if !is_data {
-        let detail = text.split(" at line ").next().unwrap_or_default().to_owned();
-        return ReadError::Malformed { detail, line: error.line(), column: error.column() };
+    if text.starts_with("duplicate field") {
+        return malformed(error);
     }
     let mut reader = serde_json::Deserializer::from_slice(json);
     let pointer = match serde_path_to_error::deserialize::<_, T>(&mut reader) {
@@ -47,6 +58,11 @@ fn explain<T: DeserializeOwned>(json: &[u8], error: &serde_json::Error) -> ReadE
         Err(error) => pointer(error.path()),
     };
     mismatch(pointer, &text)
+}
+
+fn malformed(error: &serde_json::Error) -> ReadError {
+    let detail = error.to_string().split(" at line ").next().unwrap_or_default().to_owned();
+    ReadError::Malformed { detail, line: error.line(), column: error.column() }
 }
 
 /// What serde says, less the value that it quotes; a field that is named is pointed to.
@@ -122,6 +138,18 @@ mod tests {
         for json in ["", "{", "nan", r#"{"inner": []} x"#, r#"{"inner": [], "inner": []}"#, "{\"inner\": \"\u{0}\"}"] {
             assert!(matches!(read::<Outer>(json.as_bytes()), Err(ReadError::Malformed { .. })), "{json}");
         }
-        assert!(matches!(read::<Outer>(b"{\"inner\": \"\xff\"}"), Err(ReadError::Malformed { .. } | ReadError::Mismatch { .. })));
+    }
+
+    #[test]
+    fn broken_json_is_malformed_whatever_stands_before_the_break() {
+        assert!(matches!(read::<Outer>(br#"{"unknown": 1, "inner": ["#), Err(ReadError::Malformed { .. })));
+    }
+
+    #[test]
+    fn an_array_is_not_taken_for_an_object() {
+        assert!(read::<Inner>(b"[1]").is_ok(), "serde does");
+        assert_eq!(read_object::<Inner>(b" [1]").unwrap_err().to_string(), "expected an object at ``");
+        assert!(matches!(read_object::<Inner>(b"[1"), Err(ReadError::Malformed { .. })));
+        assert!(read_object::<Inner>(b" {\"count\": 1}").is_ok());
     }
 }

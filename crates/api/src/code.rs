@@ -1,0 +1,137 @@
+//! The codes of what can be wrong: one closed list, with the status and the title of each.
+
+use axum::http::StatusCode;
+
+/// The closed list of what can be wrong, from outside. A code keeps its meaning for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Code {
+    /// The body is not JSON, or names one field twice.
+    MalformedJson,
+    /// The body broke off, or its framing is wrong.
+    MalformedBody,
+    /// The `Idempotency-Key` header is not one key.
+    InvalidIdempotencyKey,
+    /// The cursor was not given out for this list.
+    InvalidCursor,
+    /// There is nothing at this path.
+    NotFound,
+    /// There is no such task, or it is kept no longer.
+    TaskNotFound,
+    /// This path does not take this method.
+    MethodNotAllowed,
+    /// The body took too long to arrive.
+    BodyTimeout,
+    /// The task has ended, and an end is the end.
+    TaskEnded,
+    /// The task has not ended, so it cannot be replayed.
+    TaskNotEnded,
+    /// Some tasks of the batch that the key stands for are kept no longer.
+    IdempotencyKeyPartlyExpired,
+    /// The body is longer than is taken.
+    BodyTooLarge,
+    /// The body is compressed.
+    UnsupportedContentEncoding,
+    /// The body is not declared as JSON.
+    UnsupportedMediaType,
+    /// Fields or parameters are wrong; `errors` says which.
+    ValidationFailed,
+    /// Nobody here runs a task of that kind.
+    UnknownKind,
+    /// The URL leads where nobat does not go.
+    BlockedAddress,
+    /// The key was used for another request.
+    IdempotencyKeyReused,
+    /// A bug, or a damaged store.
+    Internal,
+    /// The store or the queue does not answer.
+    StoreUnavailable,
+    /// There is more to do than can be taken on.
+    Overloaded,
+}
+
+impl Code {
+    /// Every code.
+    pub const ALL: [Self; 21] = [
+        Self::MalformedJson,
+        Self::MalformedBody,
+        Self::InvalidIdempotencyKey,
+        Self::InvalidCursor,
+        Self::NotFound,
+        Self::TaskNotFound,
+        Self::MethodNotAllowed,
+        Self::BodyTimeout,
+        Self::TaskEnded,
+        Self::TaskNotEnded,
+        Self::IdempotencyKeyPartlyExpired,
+        Self::BodyTooLarge,
+        Self::UnsupportedContentEncoding,
+        Self::UnsupportedMediaType,
+        Self::ValidationFailed,
+        Self::UnknownKind,
+        Self::BlockedAddress,
+        Self::IdempotencyKeyReused,
+        Self::Internal,
+        Self::StoreUnavailable,
+        Self::Overloaded,
+    ];
+
+    /// The word for it, for programs.
+    pub fn as_str(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The HTTP status that it is answered with.
+    pub fn status(self) -> StatusCode {
+        self.row().1
+    }
+
+    /// What it is called, for people.
+    pub fn title(self) -> &'static str {
+        self.row().2
+    }
+
+    fn row(self) -> (&'static str, StatusCode, &'static str) {
+        match self {
+            Self::MalformedJson => ("malformed_json", StatusCode::BAD_REQUEST, "The body is not well-formed JSON"),
+            Self::MalformedBody => ("malformed_body", StatusCode::BAD_REQUEST, "The body could not be read"),
+            Self::InvalidIdempotencyKey => ("invalid_idempotency_key", StatusCode::BAD_REQUEST, "The idempotency key is not valid"),
+            Self::InvalidCursor => ("invalid_cursor", StatusCode::BAD_REQUEST, "The cursor is not valid here"),
+            Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "There is nothing here"),
+            Self::TaskNotFound => ("task_not_found", StatusCode::NOT_FOUND, "There is no such task"),
+            Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed here"),
+            Self::BodyTimeout => ("body_timeout", StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive"),
+            Self::TaskEnded => ("task_ended", StatusCode::CONFLICT, "The task has ended"),
+            Self::TaskNotEnded => ("task_not_ended", StatusCode::CONFLICT, "The task has not ended"),
+            Self::IdempotencyKeyPartlyExpired => {
+                ("idempotency_key_partly_expired", StatusCode::CONFLICT, "Part of the batch of this key is kept no longer")
+            }
+            Self::BodyTooLarge => ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
+            Self::UnsupportedContentEncoding => {
+                ("unsupported_content_encoding", StatusCode::UNSUPPORTED_MEDIA_TYPE, "This content encoding is not taken")
+            }
+            Self::UnsupportedMediaType => ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "This media type is not taken"),
+            Self::ValidationFailed => ("validation_failed", StatusCode::UNPROCESSABLE_ENTITY, "The request is not valid"),
+            Self::UnknownKind => ("unknown_kind", StatusCode::UNPROCESSABLE_ENTITY, "Nobody here runs this kind of task"),
+            Self::BlockedAddress => ("blocked_address", StatusCode::UNPROCESSABLE_ENTITY, "This address is not allowed"),
+            Self::IdempotencyKeyReused => {
+                ("idempotency_key_reused", StatusCode::UNPROCESSABLE_ENTITY, "The idempotency key was used for another request")
+            }
+            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something is wrong on our side"),
+            Self::StoreUnavailable => ("store_unavailable", StatusCode::SERVICE_UNAVAILABLE, "The store does not answer"),
+            Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "There is too much to do at the moment"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_listed_once_and_named_apart() {
+        for (place, code) in Code::ALL.into_iter().enumerate() {
+            assert_eq!(Code::ALL.iter().position(|other| *other as usize == code as usize), Some(place));
+            assert_eq!(Code::ALL.iter().position(|other| other.as_str() == code.as_str()), Some(place));
+        }
+    }
+}

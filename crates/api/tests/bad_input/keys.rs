@@ -1,0 +1,99 @@
+//! Rows 21 to 28: idempotency keys.
+
+use std::time::Duration;
+
+use crate::world::World;
+
+const BODY: &str = r#"{"kind":"noop"}"#;
+
+#[tokio::test]
+async fn row_24_a_key_is_one_short_text() {
+    let world = World::start().await;
+    let long = "k".repeat(256);
+    for key in ["", "\"\"", &long, "a b", "a,b", "a\tb", "ключ", "\"a", "\"a\"b\"", "a\r\nIdempotency-Key: a", "a\r\nIdempotency-Key: b"]
+    {
+        for path in ["/v1/tasks", "/v1/tasks/batch"] {
+            world.post_with(path, &format!("Idempotency-Key: {key}\r\n"), BODY).await.problem(400, "invalid_idempotency_key");
+        }
+    }
+    assert!(world.store.all().is_empty());
+}
+
+#[tokio::test]
+async fn rows_21_and_23_the_same_key_is_the_same_request() {
+    let world = World::start().await;
+    let first = world.post_with("/v1/tasks", "Idempotency-Key: \"order 7\"\r\n", BODY).await;
+    assert_eq!((first.status, first.header("idempotency-replayed")), (202, None));
+    let id = first.json()["id"].as_str().unwrap().to_owned();
+    world.run(&id).await;
+    world.succeed(&id).await;
+    let again = world.post_with("/v1/tasks", "idempotency-key:   \"order 7\"\r\n", BODY).await;
+    assert_eq!((again.status, again.header("idempotency-replayed")), (202, Some("true")));
+    assert_eq!(again.header("location"), first.header("location"));
+    assert_eq!((&again.json()["id"], &again.json()["status"]), (&first.json()["id"], &"succeeded".into()));
+    let other = world.post_with("/v1/tasks", "Idempotency-Key: \"order 7\"\r\n", r#"{"kind": "noop"}"#).await;
+    other.problem(422, "idempotency_key_reused");
+    assert_eq!(world.store.all().len(), 1);
+}
+
+#[tokio::test]
+async fn quoted_and_bare_are_one_key() {
+    let world = World::start().await;
+    let quoted = world.post_with("/v1/tasks", "Idempotency-Key: \"a\"\r\n", BODY).await.json();
+    assert_eq!(world.post_with("/v1/tasks", "Idempotency-Key: a\r\n", BODY).await.json()["id"], quoted["id"]);
+}
+
+#[tokio::test]
+async fn row_26_keys_of_other_routes_are_other_keys() {
+    let world = World::start().await;
+    let header = "Idempotency-Key: a\r\n";
+    let batch = format!(r#"{{"tasks":[{BODY},{BODY}]}}"#);
+    assert_eq!(world.post_with("/v1/tasks", header, BODY).await.status, 202);
+    let first = world.post_with("/v1/tasks/batch", header, &batch).await;
+    assert_eq!((first.status, first.header("idempotency-replayed")), (202, None));
+    let again = world.post_with("/v1/tasks/batch", header, &batch).await;
+    assert_eq!((again.json(), again.header("idempotency-replayed")), (first.json(), Some("true")), "in the order they were sent in");
+    world.post_with("/v1/tasks/batch", header, format!(r#"{{"tasks":[{BODY}]}}"#)).await.problem(422, "idempotency_key_reused");
+    assert_eq!(world.store.all().len(), 3);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_half_gone_is_not_made_whole_in_silence() {
+    let world = World::start().await;
+    let batch = format!(r#"{{"tasks":[{BODY},{BODY}]}}"#);
+    let first = world.post_with("/v1/tasks/batch", "Idempotency-Key: a\r\n", &batch).await.json();
+    world.store.forget(first["data"][1]["id"].as_str().unwrap());
+    let answer = world.post_with("/v1/tasks/batch", "Idempotency-Key: a\r\n", &batch).await;
+    assert!(answer.problem(409, "idempotency_key_partly_expired")["detail"].as_str().unwrap().contains("new key"));
+    assert_eq!(world.store.all().len(), 1);
+}
+
+#[tokio::test]
+async fn row_28_what_was_not_valid_leaves_its_key_free() {
+    let world = World::start().await;
+    let header = "Idempotency-Key: a\r\n";
+    world.post_with("/v1/tasks", header, r#"{"kind":"nope"}"#).await.problem(422, "unknown_kind");
+    world.post_with("/v1/tasks", header, "{").await.problem(400, "malformed_json");
+    let batch = r#"{"tasks":[{"kind":"nope"},{"kind":"noop"}]}"#;
+    world.post_with("/v1/tasks/batch", header, batch).await.problem(422, "unknown_kind");
+    assert_eq!(world.post_with("/v1/tasks", header, BODY).await.status, 202);
+}
+
+/// What was valid once is not refused later for what time has done to it.
+#[tokio::test]
+async fn a_repeated_request_is_recognised_though_it_would_not_be_valid_now() {
+    let world = World::start().await;
+    let header = "Idempotency-Key: a\r\n";
+    let body = r#"{"kind":"noop","expires_at":"2026-11-30T09:31:00Z"}"#;
+    let batch = format!(r#"{{"tasks":[{body},{body}]}}"#);
+    let one = world.post_with("/v1/tasks", header, body).await.json();
+    let two = world.post_with("/v1/tasks/batch", header, &batch).await.json();
+    world.clock.advance(Duration::from_hours(1));
+    let again = world.post_with("/v1/tasks", header, body).await;
+    assert_eq!((again.status, again.header("idempotency-replayed")), (202, Some("true")));
+    assert_eq!(again.json(), one);
+    assert_eq!(world.post_with("/v1/tasks/batch", header, &batch).await.json(), two);
+    world.post_with("/v1/tasks", header, r#"{"kind":"nope"}"#).await.problem(422, "idempotency_key_reused");
+    world.post_with("/v1/tasks", "Idempotency-Key: b\r\n", body).await.names(422, "validation_failed", &["/expires_at"]);
+    world.post_with("/v1/tasks", "", body).await.names(422, "validation_failed", &["/expires_at"]);
+}

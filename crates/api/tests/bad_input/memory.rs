@@ -1,0 +1,144 @@
+//! The least of a store that the API can be run on. The backends have a suite of their own.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nobat_core::id::TaskId;
+use nobat_core::json::Json;
+use nobat_core::lifecycle::Change;
+use nobat_core::ports::{
+    Beat, Claim, Committed, Delivery, Inserted, ListQuery, Page, Position, Queue, Receipt, Settlement, Store, StoreError, TaskName,
+};
+use nobat_core::task::Task;
+use nobat_core::time::Timestamp;
+use tokio::sync::watch;
+
+/// Tasks of one tenant, by id.
+pub(crate) struct Memory {
+    tasks: Mutex<BTreeMap<TaskId, Task>>,
+    writes: watch::Sender<()>,
+    ambush: Mutex<Option<Change>>,
+}
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        Self { tasks: Mutex::default(), writes: watch::Sender::new(()), ambush: Mutex::default() }
+    }
+
+    pub(crate) fn all(&self) -> Vec<Task> {
+        self.tasks.lock().unwrap().values().cloned().collect()
+    }
+
+    pub(crate) fn forget(&self, id: &str) {
+        self.tasks.lock().unwrap().remove(&id.parse().unwrap());
+    }
+
+    /// The next to read a task reads it just before this is written.
+    pub(crate) fn lie_in_ambush(&self, change: Change) {
+        *self.ambush.lock().unwrap() = Some(change);
+    }
+
+    fn write(&self, change: Change) -> Committed {
+        let mut tasks = self.tasks.lock().unwrap();
+        if tasks.get(&change.task.id).is_none_or(|task| task.version != change.read_version) {
+            return Committed::Conflict;
+        }
+        tasks.extend(change.follow_up.map(|task| (task.id, task)));
+        tasks.insert(change.task.id, change.task.clone());
+        self.writes.send_replace(());
+        Committed::Done(Box::new(change.task))
+    }
+
+    /// How many are waiting for a write.
+    pub(crate) fn watchers(&self) -> usize {
+        self.writes.receiver_count()
+    }
+}
+
+fn unasked<T>() -> Result<T, StoreError> {
+    Err(StoreError::Corrupt("the API has no business here".into()))
+}
+
+#[async_trait]
+impl Store for Memory {
+    async fn insert(&self, new: Vec<Task>, _now: Timestamp) -> Result<Inserted, StoreError> {
+        let mut tasks = self.tasks.lock().unwrap();
+        let existing: Vec<_> = new.iter().filter_map(|task| tasks.get(&task.id).cloned()).collect();
+        if !existing.is_empty() {
+            // In an order that nobody promised.
+            return Ok(Inserted::Existing(existing.into_iter().rev().collect()));
+        }
+        tasks.extend(new.iter().map(|task| (task.id, task.clone())));
+        Ok(Inserted::Created(new))
+    }
+
+    async fn get(&self, name: &TaskName, _now: Timestamp) -> Result<Option<Task>, StoreError> {
+        let task = self.tasks.lock().unwrap().get(&name.id).cloned();
+        let ambush = self.ambush.lock().unwrap().take();
+        ambush.map(|change| self.write(change));
+        Ok(task)
+    }
+
+    async fn commit(&self, change: Change, _now: Timestamp) -> Result<Committed, StoreError> {
+        Ok(self.write(change))
+    }
+
+    async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
+        let tasks = self.tasks.lock().unwrap();
+        let after = query.after.as_ref().map(|Position(id)| id.parse::<TaskId>().unwrap());
+        let mut found = tasks.values().rev().filter(|task| after.is_none_or(|after| task.id < after) && query.matches(task, now));
+        let page: Vec<_> = found.by_ref().take(query.limit).cloned().collect();
+        let next = found.next().and(page.last()).map(|task| Position(task.id.to_string()));
+        Ok(Page { tasks: page, next })
+    }
+
+    async fn changed(&self, _name: &TaskName) {
+        let _ = self.writes.subscribe().changed().await;
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn claim(&self, _: &TaskName, _: Timestamp, _: Timestamp) -> Result<Claim, StoreError> {
+        unasked()
+    }
+
+    async fn beat(&self, _: &TaskName, _: u64, _: Timestamp, _: Option<Json>) -> Result<Beat, StoreError> {
+        unasked()
+    }
+
+    async fn due(&self, _: usize, _: Timestamp) -> Result<Vec<Task>, StoreError> {
+        unasked()
+    }
+
+    async fn postpone(&self, _: &Task, _: Timestamp) -> Result<(), StoreError> {
+        unasked()
+    }
+
+    async fn prune(&self, _: usize, _: Timestamp) -> Result<usize, StoreError> {
+        unasked()
+    }
+}
+
+/// Nobody works here, so hints are let go.
+#[async_trait]
+impl Queue for Memory {
+    async fn send(&self, _: Vec<(TaskName, Duration)>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn receive(&self, _: usize) -> Result<Vec<Delivery>, StoreError> {
+        unasked()
+    }
+
+    async fn settle(&self, _: Vec<(Receipt, Settlement)>) -> Result<(), StoreError> {
+        unasked()
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,321 @@
+//! Rows 1 to 9, 17, 18 and 20: what arrives before there is any JSON to read, and how it arrives.
+
+use std::time::Duration;
+
+use nobat_api::Limits;
+
+use crate::world::{World, post};
+
+const LIMIT: usize = 256 * 1024;
+
+/// A submission of exactly so many bytes.
+fn submission(length: usize) -> String {
+    let frame = r#"{"kind":"noop","payload":""}"#;
+    frame.replace("\"\"", &format!("\"{}\"", "x".repeat(length - frame.len())))
+}
+
+#[tokio::test]
+async fn row_1_a_body_declared_too_long_is_refused_before_it_is_read() {
+    let world = World::start().await;
+    let head = format!("POST /v1/tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", LIMIT + 1);
+    for rest in ["\r\n", "Expect: 100-continue\r\n\r\n", &format!("\r\n{}", " ".repeat(200_000))] {
+        let mut client = world.connect().await;
+        client.send(format!("{head}{rest}")).await;
+        let answer = client.answer().await.unwrap();
+        answer.problem(413, "body_too_large");
+        assert_eq!(answer.header("connection"), Some("close"));
+        client.closed().await;
+    }
+    assert_eq!(world.post("/v1/tasks", submission(LIMIT)).await.status, 202);
+    world.post("/v1/tasks", submission(LIMIT + 1)).await.problem(413, "body_too_large");
+}
+
+/// To be reset while it still sends is all that many a client sees, and not the answer that says why.
+#[tokio::test]
+async fn a_client_that_is_refused_can_finish_its_sentence() {
+    let world = World::start().await;
+    let mut client = world.connect().await;
+    client.send("POST /v1/tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 300000\r\n\r\n").await;
+    client.send(" ".repeat(200_000)).await;
+    client.answer().await.unwrap().problem(413, "body_too_large");
+    client.send(" ".repeat(100_000)).await;
+    client.try_send(" ").await.unwrap();
+}
+
+#[tokio::test]
+async fn row_2_a_body_that_grows_too_long_is_cut_off() {
+    let world = World::start().await;
+    let mut client = world.connect().await;
+    client.send("POST /v1/tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let chunk = format!("4000\r\n{}\r\n", " ".repeat(0x4000));
+    for _ in 0..=LIMIT / 0x4000 {
+        client.send(&chunk).await;
+    }
+    let answer = client.answer().await.unwrap();
+    answer.problem(413, "body_too_large");
+    assert_eq!(answer.header("connection"), Some("close"));
+    client.closed().await;
+}
+
+#[tokio::test]
+async fn row_3_nothing_is_unpacked() {
+    let world = World::start().await;
+    for encoding in ["gzip", "br", "zstd", "deflate", "identity, gzip", "x"] {
+        let answer = world.post_with("/v1/tasks", &format!("Content-Encoding: {encoding}\r\n"), r#"{"kind":"noop"}"#).await;
+        answer.problem(415, "unsupported_content_encoding");
+    }
+    assert_eq!(world.post_with("/v1/tasks", "Content-Encoding: identity\r\n", r#"{"kind":"noop"}"#).await.status, 202);
+}
+
+/// RUSTSEC-2021-0020, -0078, -0079.
+#[tokio::test]
+async fn row_4_no_request_is_smuggled_in_another() {
+    let world = World::start().await;
+    let smuggled = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
+    for framing in [
+        "Content-Length: 5\r\nContent-Length: 6",
+        "Content-Length: 5, 6",
+        "Content-Length: +5",
+        "Content-Length: -5",
+        "Content-Length: 0x5",
+        "Content-Length: 99999999999999999999999999",
+        "Content-Length : 5",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding: xchunked",
+        "Transfer-Encoding : chunked",
+        "X: a\r\n folded: b",
+        "X: \0",
+    ] {
+        let mut client = world.connect().await;
+        client
+            .send(format!("POST /v1/tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n{framing}\r\n\r\n0\r\n\r\n{smuggled}"))
+            .await;
+        assert_eq!(client.answer().await.expect(framing).status, 400, "{framing}");
+        client.closed().await;
+    }
+    for framing in ["Content-Length: 4\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 4"] {
+        let mut client = world.connect().await;
+        client
+            .send(format!("POST /v1/tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n{framing}\r\n\r\n0\r\n\r\n{smuggled}"))
+            .await;
+        client.answer().await.unwrap().problem(400, "malformed_json");
+        client.closed().await;
+    }
+    assert!(world.store.all().is_empty());
+}
+
+#[tokio::test]
+async fn row_4_chunks_without_sense_are_refused() {
+    let world = World::start().await;
+    for chunks in ["fffffffffffffffff\r\nx", "10000000000000001\r\nx", "g\r\nx", "+1\r\nx", "1\r\nxx\r\n0\r\n\r\n"] {
+        let mut client = world.connect().await;
+        let head = "POST /v1/tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+        client.send(format!("{head}{chunks}")).await;
+        client.answer().await.unwrap().problem(400, "malformed_body");
+        client.closed().await;
+    }
+    let well = "POST /v1/tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
+        8\r\n{\"kind\":\r\n7\r\n\"noop\"}\r\n0\r\nX-Trailer: y\r\n\r\n";
+    assert_eq!(world.ask(well).await.status, 202);
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_5_half_a_head_is_hung_up_on() {
+    let world = World::start().await;
+    let began = tokio::time::Instant::now();
+    for beginning in ["", "POST /v1/tasks HTT", "GET /healthz HTTP/1.1\r\nHost: h\r\nX-Slow: "] {
+        let mut client = world.connect().await;
+        client.send(beginning).await;
+        client.closed().await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(3 * 12));
+}
+
+#[tokio::test]
+async fn row_6_a_body_that_trickles_is_given_up_on() {
+    let world = World::start().await;
+    let mut client = world.connect().await;
+    client.send("POST /v1/tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"kind\":").await;
+    world.clock.sleepers(1).await;
+    world.clock.strike();
+    let answer = client.answer().await.unwrap();
+    answer.problem(408, "body_timeout");
+    assert_eq!(answer.header("connection"), Some("close"));
+    client.closed().await;
+    assert!(world.store.all().is_empty());
+}
+
+#[tokio::test]
+async fn a_body_that_comes_with_its_head_costs_no_timer() {
+    let world = World::start().await;
+    let mut client = world.connect().await;
+    for _ in 0..3 {
+        client.send(post("/v1/tasks", "", r#"{"kind":"noop"}"#)).await;
+        assert_eq!(client.answer().await.unwrap().status, 202);
+    }
+    client.send(post("/v1/tasks", "", r#"{"kind":"noop"}"#).repeat(3)).await;
+    for _ in 0..3 {
+        assert_eq!(client.answer().await.unwrap().status, 202);
+    }
+    assert_eq!(world.clock.slept(), 0);
+}
+
+#[tokio::test]
+async fn row_7_one_too_many_is_hung_up_on_and_disturbs_nobody() {
+    let world = World::start_within(Limits { connections: 2, ..Limits::default() }).await;
+    let health = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
+    let (mut first, mut second) = (world.connect().await, world.connect().await);
+    for client in [&mut first, &mut second] {
+        client.send(health).await;
+        assert_eq!(client.answer().await.unwrap().status, 200);
+    }
+    world.connect().await.closed().await;
+    first.send(health).await;
+    assert_eq!(first.answer().await.unwrap().status, 200);
+    drop(first);
+    // The server finds out in its own time that a place is free.
+    let mut answer = None;
+    while answer.is_none() {
+        let mut client = world.connect().await;
+        client.send(health).await;
+        answer = client.answer().await;
+    }
+    second.send(health).await;
+    assert_eq!(second.answer().await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn row_8_http_2_is_not_spoken() {
+    let world = World::start().await;
+    let mut client = world.connect().await;
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+    assert!(client.answer().await.is_none_or(|answer| answer.status == 400));
+    client.closed().await;
+}
+
+#[tokio::test]
+async fn row_9_a_head_can_be_too_long() {
+    let world = World::start().await;
+    let long = format!("X: {}\r\n", "x".repeat(16 * 1024));
+    let many = "X: y\r\n".repeat(101);
+    for headers in [&long, &many] {
+        let mut client = world.connect().await;
+        client.send(format!("GET /healthz HTTP/1.1\r\nHost: h\r\n{headers}\r\n")).await;
+        assert_eq!(client.answer().await.unwrap().status, 431);
+        client.closed().await;
+    }
+    let answer = world.ask(format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "x".repeat(20_000))).await;
+    assert!(matches!(answer.status, 414 | 431), "{}", answer.status);
+    let answer = world.ask(format!("GET /healthz HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(90))).await;
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn row_17_other_methods_are_refused_and_the_right_ones_named() {
+    let world = World::start().await;
+    for (method, path, allowed) in [
+        ("DELETE", "/v1/tasks", "GET,HEAD,POST"),
+        ("PUT", "/v1/tasks/batch", "POST"),
+        ("GET", "/v1/tasks/batch", "POST"),
+        ("PATCH", "/v1/tasks/task_01jd8rkz5m3q4v9x2y7w6t0abc", "GET,HEAD"),
+        ("GET", "/v1/tasks/task_01jd8rkz5m3q4v9x2y7w6t0abc/cancel", "POST"),
+        ("POST", "/healthz", "GET,HEAD"),
+        ("BREW", "/readyz", "GET,HEAD"),
+    ] {
+        let answer = world.ask(format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n")).await;
+        answer.problem(405, "method_not_allowed");
+        let mut named: Vec<_> = answer.header("allow").unwrap().split(',').collect();
+        named.sort_unstable();
+        assert_eq!(named.join(","), allowed, "{method} {path}");
+    }
+    let id = world.submit(r#"{"kind":"noop","delay":60}"#).await;
+    let answer = world.ask(format!("GET /v1/tasks/{id} HTTP/1.1\r\nHost: h\r\nX-HTTP-Method-Override: DELETE\r\n\r\n")).await;
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn row_18_odd_paths_lead_nowhere() {
+    let world = World::start().await;
+    for path in [
+        "/",
+        "//v1/tasks",
+        "/v1//tasks",
+        "/v1/tasks/",
+        "/v1",
+        "/V1/tasks",
+        "/v1/tasks/a/b",
+        "/v1/tasks/../tasks",
+        "/%2e%2e/v1/tasks",
+        "/v1/tasks/x/cancel/y",
+        "/healthz/",
+        "/openapi.json/..",
+        "/v2/tasks",
+    ] {
+        let answer = world.get(path).await;
+        assert_eq!(answer.problem(404, answer.json()["code"].as_str().unwrap())["status"], 404, "{path}");
+    }
+    let long = "a".repeat(8_000);
+    let unknown = "task_01jd8rkz5m3q4v9x2y7w6t0abc";
+    let mut bodies = Vec::new();
+    for id in [unknown, "%00", "%ff", "..%2f..", "%2e%2e", "task_", "task_01JD8RKZ5M3Q4V9X2Y7W6T0ABC", "1", "*", "%F0%9F%98%80", &long] {
+        let answer = world.get(&format!("/v1/tasks/{id}")).await;
+        let mut problem = answer.problem(404, "task_not_found");
+        problem["instance"].take();
+        bodies.push(problem);
+        world.post(&format!("/v1/tasks/{id}/cancel"), "").await.problem(404, "task_not_found");
+        world.post(&format!("/v1/tasks/{id}/replay"), "").await.problem(404, "task_not_found");
+    }
+    assert!(bodies.iter().all(|body| *body == bodies[0]), "one answer for all of them (row 32)");
+}
+
+#[tokio::test]
+async fn odd_forms_of_request_lines_break_nothing() {
+    let world = World::start().await;
+    for line in ["OPTIONS * HTTP/1.1", "CONNECT h:443 HTTP/1.1", "GET http://other/nothing HTTP/1.1", "GET http://h HTTP/1.1"] {
+        let answer = world.ask(format!("{line}\r\nHost: h\r\n\r\n")).await;
+        assert!((400..500).contains(&answer.status), "{line}: {}", answer.status);
+    }
+    for line in ["GET  /healthz HTTP/1.1", "GET /healthz", "GET /healthz HTTP/1.1 x", "GET /a b HTTP/1.1", "\0", "GET /healthz HTTP/3.0"] {
+        let mut client = world.connect().await;
+        client.send(format!("{line}\r\nHost: h\r\n\r\n")).await;
+        assert!(client.answer().await.is_none_or(|answer| answer.status == 400), "{line}");
+    }
+    assert_eq!(world.ask("GET /healthz HTTP/1.0\r\n\r\n").await.status, 200);
+}
+
+#[tokio::test]
+async fn row_20_no_link_is_built_from_the_host_header() {
+    let world = World::start().await;
+    let body = r#"{"kind":"noop"}"#;
+    let head = "POST /v1/tasks HTTP/1.1\r\nHost: evil.example\r\nX-Forwarded-Host: evil.example\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n";
+    let answer = world.ask(format!("{head}{body}")).await;
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(answer.header("location"), Some(&*format!("/v1/tasks/{id}")));
+}
+
+#[tokio::test]
+async fn a_server_that_stops_finishes_what_it_began() {
+    let world = World::start_within(Limits { grace: Duration::from_hours(1), head: Duration::from_hours(1), ..Limits::default() }).await;
+    let id = world.submit(r#"{"kind":"noop","delay":60}"#).await;
+    let (mut idle, mut waiting) = (world.connect().await, world.connect().await);
+    idle.send("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    assert_eq!(idle.answer().await.unwrap().status, 200);
+    waiting.send(format!("GET /v1/tasks/{id}?wait=25 HTTP/1.1\r\nHost: h\r\n\r\n")).await;
+    world.clock.sleepers(1).await;
+    world.shutdown.cancel();
+    assert_eq!(waiting.answer().await.unwrap().status, 200);
+    idle.closed().await;
+    world.server.await.unwrap();
+    assert!(tokio::net::TcpStream::connect(world.address).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stops_waits_for_nobody_beyond_its_grace() {
+    let world = World::start_within(Limits { grace: Duration::from_secs(3), ..Limits::default() }).await;
+    let mut client = world.connect().await;
+    client.send("POST /v1/tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{").await;
+    world.clock.sleepers(1).await;
+    world.shutdown.cancel();
+    world.server.await.unwrap();
+    client.closed().await;
+}

@@ -1,0 +1,264 @@
+//! A server on a free port, a clock that goes when it is told to, and a client that can be as rude as it likes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nobat_api::{App, Limits, Parts, router, serve_within};
+use nobat_core::backend::Backend;
+use nobat_core::json::Json;
+use nobat_core::lifecycle::{Event, transition};
+use nobat_core::name::{Name, Tenant};
+use nobat_core::ports::{Clock, Store, TaskName};
+use nobat_core::submit::{Invalid, Kinds, Unfit};
+use nobat_core::time::Timestamp;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::memory::Memory;
+
+/// A server and all that it runs on.
+pub(crate) struct World {
+    pub(crate) address: SocketAddr,
+    pub(crate) clock: Arc<StoppedClock>,
+    pub(crate) store: Arc<Memory>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) server: JoinHandle<()>,
+}
+
+/// The time passes only when it is told to, and whoever sleeps does so until [`StoppedClock::strike`].
+pub(crate) struct StoppedClock {
+    now: watch::Sender<Timestamp>,
+    sleepers: watch::Sender<usize>,
+    struck: watch::Sender<bool>,
+}
+
+impl StoppedClock {
+    fn new() -> Self {
+        let now = "2026-11-30T09:30:00Z".parse().unwrap();
+        Self { now: watch::Sender::new(now), sleepers: watch::Sender::new(0), struck: watch::Sender::new(false) }
+    }
+
+    /// So much time passes.
+    pub(crate) fn advance(&self, time: Duration) {
+        self.now.send_modify(|now| *now = *now + time);
+    }
+
+    /// Resolves once so many have begun to sleep.
+    pub(crate) async fn sleepers(&self, count: usize) {
+        self.sleepers.subscribe().wait_for(|sleepers| *sleepers >= count).await.unwrap();
+    }
+
+    /// How many have ever begun to sleep.
+    pub(crate) fn slept(&self) -> usize {
+        *self.sleepers.borrow()
+    }
+
+    /// All sleeps are over, now and from now on.
+    pub(crate) fn strike(&self) {
+        self.struck.send_replace(true);
+    }
+}
+
+#[async_trait]
+impl Clock for StoppedClock {
+    fn now(&self) -> Timestamp {
+        *self.now.borrow()
+    }
+
+    async fn sleep(&self, _duration: Duration) {
+        self.sleepers.send_modify(|sleepers| *sleepers += 1);
+        self.struck.subscribe().wait_for(|struck| *struck).await.unwrap();
+    }
+}
+
+/// `noop` takes anything; `http` takes a URL that does not lead inside.
+struct TwoKinds;
+
+impl Kinds for TwoKinds {
+    fn check(&self, kind: &Name, payload: &Json) -> Result<(), Unfit> {
+        match kind.as_str() {
+            "noop" => Ok(()),
+            "http" if payload.get().contains("127.0.0.1") => {
+                Err(Unfit::Payload(vec![Invalid { code: Some("blocked_address"), ..Invalid::new("/url", "leads inside") }]))
+            }
+            "http" if payload.get().contains("https://") => Ok(()),
+            "http" => Err(Unfit::Payload(vec![Invalid::new("/url", "missing field `url`")])),
+            _ => Err(Unfit::UnknownKind(vec!["http".into(), "noop".into()])),
+        }
+    }
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        Self::start_within(Limits::default()).await
+    }
+
+    pub(crate) async fn start_within(limits: Limits) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let store = Arc::new(Memory::new());
+        let clock = Arc::new(StoppedClock::new());
+        let shutdown = CancellationToken::new();
+        let app = App::new(Parts {
+            backend: Backend { store: store.clone(), queue: store.clone() },
+            clock: clock.clone(),
+            kinds: Arc::new(TwoKinds),
+            max_timeout: Duration::from_hours(12),
+            max_wait: Duration::from_secs(25),
+            cursor_key: [7; 32],
+            shutdown: shutdown.clone(),
+        });
+        let server = tokio::spawn(serve_within(listener, router(app), shutdown.clone(), limits));
+        Self { address, clock, store, shutdown, server }
+    }
+
+    pub(crate) async fn connect(&self) -> Client {
+        Client { stream: TcpStream::connect(self.address).await.unwrap(), unread: Vec::new() }
+    }
+
+    /// The answer to a request on a connection of its own.
+    pub(crate) async fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
+        let mut client = self.connect().await;
+        client.send(request).await;
+        client.answer().await.expect("an answer")
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.ask(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Answer {
+        self.post_with(path, "", body).await
+    }
+
+    pub(crate) async fn post_with(&self, path: &str, headers: &str, body: impl AsRef<[u8]>) -> Answer {
+        self.ask(post(path, headers, body)).await
+    }
+
+    /// The id of a new task.
+    pub(crate) async fn submit(&self, body: &str) -> String {
+        let answer = self.post("/v1/tasks", body).await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        answer.json()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// What a worker would have brought about.
+    pub(crate) async fn bring(&self, id: &str, event: Event) {
+        let name = TaskName { tenant: Tenant::default(), id: id.parse().unwrap() };
+        let task = self.store.get(&name, self.clock.now()).await.unwrap().unwrap();
+        self.store.commit(transition(task, event, self.clock.now()).unwrap(), self.clock.now()).await.unwrap();
+    }
+
+    pub(crate) async fn run(&self, id: &str) {
+        self.bring(id, Event::Claim { until: self.clock.now() + Duration::from_mins(1) }).await;
+    }
+
+    pub(crate) async fn succeed(&self, id: &str) {
+        self.bring(id, Event::Succeed { token: 1, result: Json::from_text("{\"n\": 1.0}".into()).unwrap() }).await;
+    }
+}
+
+/// A request with a JSON body.
+pub(crate) fn post(path: &str, headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+    let body = body.as_ref();
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+/// One connection.
+pub(crate) struct Client {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+/// What a server said.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Client {
+    /// Sends what the server will take of it: one that has heard enough may have hung up.
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.try_send(bytes).await;
+    }
+
+    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_ref()).await
+    }
+
+    /// The next answer, if there is one before the connection ends.
+    pub(crate) async fn answer(&mut self) -> Option<Answer> {
+        let head = loop {
+            if let Some(end) = self.unread.windows(4).position(|four| four == b"\r\n\r\n") {
+                let head: Vec<u8> = self.unread.drain(..end + 4).collect();
+                break String::from_utf8(head).unwrap();
+            }
+            self.read_more().await?;
+        };
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let mut answer = Answer { status, head, body: Vec::new() };
+        let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+        while self.unread.len() < length {
+            self.read_more().await?;
+        }
+        answer.body = self.unread.drain(..length).collect();
+        Some(answer)
+    }
+
+    /// Resolves once the server has closed the connection, and fails if it says anything else before.
+    pub(crate) async fn closed(&mut self) {
+        assert_eq!(self.read_more().await, None, "{:?}", String::from_utf8_lossy(&self.unread));
+    }
+
+    async fn read_more(&mut self) -> Option<()> {
+        let read = self.stream.read_buf(&mut self.unread).await.unwrap_or(0);
+        (read > 0).then_some(())
+    }
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        lines.find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// Checks that it is this problem, told as RFC 9457 has it, and gives it.
+    #[track_caller]
+    pub(crate) fn problem(&self, status: u16, code: &str) -> Value {
+        assert_eq!((self.status, self.header("content-type")), (status, Some("application/problem+json")), "{}", self.text());
+        let problem = self.json();
+        assert_eq!(problem["code"], code, "{problem}");
+        assert_eq!(problem["type"], format!("urn:nobat:error:{code}"));
+        assert_eq!(problem["status"], status);
+        assert!(problem["title"].is_string() && problem["detail"].is_string());
+        assert_eq!(problem["instance"].as_str().unwrap().len(), "urn:nobat:request:".len() + 32);
+        assert_eq!(self.header("cache-control"), Some("no-store"));
+        problem
+    }
+
+    /// Checks that it is this problem and names exactly these places.
+    #[track_caller]
+    pub(crate) fn names(&self, status: u16, code: &str, pointers: &[&str]) {
+        let problem = self.problem(status, code);
+        let named: Vec<_> = problem["errors"].as_array().unwrap().iter().map(|error| error["pointer"].as_str().unwrap()).collect();
+        assert_eq!(named, pointers, "{problem}");
+    }
+}
