@@ -49,7 +49,9 @@ fn explain<T: DeserializeOwned>(json: &[u8], error: &serde_json::Error) -> ReadE
         return malformed(&error);
     }
     let text = error.to_string();
-    if text.starts_with("duplicate field") {
+    // A number that fits no type is well-formed all the same, and a field given twice is not: serde_json files each under the other.
+    let is_mismatch = (error.is_data() && !text.starts_with("duplicate field")) || text.starts_with("number out of range");
+    if !is_mismatch {
         return malformed(error);
     }
     let mut reader = serde_json::Deserializer::from_slice(json);
