@@ -1,0 +1,233 @@
+//! What every backend must do: one suite, told in the words of the ports.
+//!
+//! A backend is tried by [`conformance_cases`](crate::conformance_cases), which makes a test of each case, and a
+//! function that makes an empty [`World`] around it. Time is virtual, and passes when a case says so.
+
+pub mod beat;
+pub mod claim;
+pub mod commit;
+pub mod insert;
+pub mod list;
+pub mod queue;
+pub mod retention;
+pub mod sweep;
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::poll_immediate;
+use nobat_core::backend::Backend;
+use nobat_core::lifecycle::{Change, Event, Retry, transition};
+use nobat_core::ports::{Claim, Committed, Delivery, Inserted, LEASE, Settlement, TaskName};
+use nobat_core::retry::Spread;
+use nobat_core::task::{Task, TaskError};
+use nobat_core::time::Timestamp;
+
+use crate::sample;
+use crate::time::Time;
+
+/// How long backends under test keep ended tasks.
+pub const RETENTION: Duration = Duration::from_hours(30 * 24);
+
+/// Hands every case, by the noun it is about, to the macro `$test`.
+#[macro_export]
+macro_rules! conformance_cases {
+    ($test:ident) => {
+        $test! {
+            insert: [
+                reads_back_bit_for_bit, answers_an_existing_id_with_what_is_stored, writes_a_batch_whole_or_not_at_all,
+                keeps_tenants_apart, takes_the_largest_payload, finds_nothing_where_nothing_is
+            ]
+            claim: [
+                agrees_with_the_lifecycle_on_every_state, finds_nothing_where_nothing_is, grants_one_of_two_at_once,
+                grants_each_token_once
+            ]
+            commit: [
+                reads_back_every_transition, refuses_a_stale_version, refuses_what_is_not_there, writes_the_callback_with_the_end,
+                writes_no_callback_when_refused, takes_a_large_result, tells_those_who_wait
+            ]
+            beat: [
+                renews_the_lease, keeps_the_progress_until_there_is_other, passes_on_that_it_is_to_stop,
+                is_lost_without_the_newest_lease, outdates_the_workers_copy
+            ]
+            list: [
+                shows_the_newest_first, filters, walks_over_everything_once, looks_at_a_bounded_number, shows_what_a_list_shows
+            ]
+            sweep: [
+                shows_a_lease_that_ran_out, shows_a_deadline_that_passed, shows_a_due_task_whose_hint_was_lost, shows_a_bounded_number,
+                shows_nothing_that_needs_nothing, leaves_alone_what_was_postponed, shows_a_change_after_a_postponement_that_came_too_late
+            ]
+            retention: [
+                prunes_what_was_kept_for_long_enough, prunes_a_bounded_number, hides_what_was_kept_for_long_enough,
+                gives_its_name_to_another_task, lasts_again_after_a_replay
+            ]
+            queue: [
+                hands_over_what_is_due, hands_over_what_becomes_due, hands_over_what_is_inserted_meanwhile,
+                hands_a_task_to_one_worker, hands_over_no_more_than_asked_for, hands_over_nothing_before_its_time,
+                hands_over_again_what_was_released, hands_over_a_retry_and_a_callback, loses_nothing_when_it_is_dropped,
+                hands_over_nothing_that_expired
+            ]
+        }
+    };
+}
+
+/// Where a backend keeps its hints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hints {
+    /// There are none: the queue is an index over the tasks.
+    InTheStore,
+    /// In a queue that knows nothing of the store, so that a hint can be lost.
+    Apart,
+}
+
+/// An empty backend, and the time it lives in.
+pub struct World {
+    /// What is under test.
+    pub backend: Backend,
+    /// Its time.
+    pub time: Arc<Time>,
+    /// Where its hints are.
+    pub hints: Hints,
+    /// What must outlive the backend, such as the directory of its file.
+    pub keep: Option<Box<dyn Any>>,
+}
+
+/// Tries one case on one backend.
+pub fn check<F: Future<Output = ()>>(make: impl FnOnce(&Arc<Time>) -> World, case: impl FnOnce(World) -> F) {
+    let time = Time::at(sample::start());
+    let world = make(&time);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap_or_else(|error| panic!("{error}"));
+    runtime.block_on(case(world));
+}
+
+impl World {
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        self.time.now()
+    }
+
+    /// Stores a task, without a hint.
+    pub async fn insert(&self, task: Task) -> Task {
+        self.insert_all(vec![task]).await.remove(0)
+    }
+
+    /// Stores tasks, without hints.
+    pub async fn insert_all(&self, tasks: Vec<Task>) -> Vec<Task> {
+        match self.backend.store.insert(tasks, self.now()).await.unwrap() {
+            Inserted::Created(tasks) => tasks,
+            Inserted::Existing(tasks) => panic!("there already: {tasks:?}"),
+        }
+    }
+
+    /// Stores tasks with their hints, as the API does.
+    pub async fn accept(&self, tasks: Vec<Task>) {
+        let inserted = self.backend.accept(tasks, self.now()).await.unwrap();
+        assert!(matches!(inserted, Inserted::Created(_)), "{inserted:?}");
+    }
+
+    /// The task as it is stored.
+    pub async fn find(&self, name: &TaskName) -> Option<Task> {
+        self.backend.store.get(name, self.now()).await.unwrap()
+    }
+
+    /// The task as it is stored, which it must be.
+    pub async fn get(&self, task: &Task) -> Task {
+        self.find(&task.name()).await.unwrap_or_else(|| panic!("{} is gone", task.id))
+    }
+
+    /// Claims a task that can be.
+    pub async fn claim(&self, task: &Task) -> Task {
+        match self.backend.store.claim(&task.name(), self.now() + LEASE, self.now()).await.unwrap() {
+            Claim::Granted(task) => task,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Makes a change that must go through.
+    pub async fn commit(&self, change: Change) -> Task {
+        match self.backend.store.commit(change, self.now()).await.unwrap() {
+            Committed::Done(task) => *task,
+            Committed::Conflict => panic!("a conflict"),
+        }
+    }
+
+    /// Has an event happen to the task as it is given.
+    pub async fn bring(&self, task: &Task, event: Event) -> Task {
+        self.commit(self.change(task, event)).await
+    }
+
+    /// What an event would make of the task.
+    pub fn change(&self, task: &Task, event: Event) -> Change {
+        transition(task.clone(), event, self.now()).unwrap_or_else(|refused| panic!("{refused}"))
+    }
+
+    /// Takes up to `max` tasks from the queue as a worker does: claims what is only hinted at, and forgets the message.
+    pub async fn receive(&self, max: usize) -> Vec<Task> {
+        let mut taken = Vec::new();
+        for delivery in self.backend.queue.receive(max).await.unwrap() {
+            match delivery {
+                Delivery::Claimed(task) => taken.push(*task),
+                Delivery::Hint { name, receipt } => {
+                    if let Claim::Granted(task) = self.backend.store.claim(&name, self.now() + LEASE, self.now()).await.unwrap() {
+                        taken.push(task);
+                    }
+                    self.backend.queue.settle(vec![(receipt, Settlement::Acknowledge)]).await.unwrap();
+                }
+            }
+        }
+        taken
+    }
+
+    /// Whether nothing comes out of the queue before `sentinel`, a task that is accepted for the purpose.
+    ///
+    /// That nothing comes can be seen only by what comes next: the backend may have threads of its own.
+    pub async fn receives_next(&self, sentinel: Task) {
+        let name = sentinel.name();
+        self.accept(vec![sentinel]).await;
+        let taken: Vec<TaskName> = self.receive(10).await.iter().map(Task::name).collect();
+        assert_eq!(taken, [name], "only what was accepted last");
+    }
+}
+
+/// Lets a future begin, and returns what it came to if it came to something at once.
+async fn begin<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    poll_immediate(future).await
+}
+
+fn succeed(task: &Task) -> Event {
+    Event::Succeed { token: task.token, result: sample::json(r#"{"done": 1.0}"#) }
+}
+
+fn fail(task: &Task, retry: Retry) -> Event {
+    Event::Fail { token: task.token, error: TaskError::new("http_503", "the other side is «busy»"), retry, spread: Spread::from_bits(0) }
+}
+
+fn names(tasks: &[Task]) -> Vec<TaskName> {
+    tasks.iter().map(Task::name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    /// A case that is written but not listed would never be tried.
+    #[test]
+    fn every_case_is_listed() {
+        let files = [
+            ("insert", include_str!("conformance/insert.rs")),
+            ("claim", include_str!("conformance/claim.rs")),
+            ("commit", include_str!("conformance/commit.rs")),
+            ("beat", include_str!("conformance/beat.rs")),
+            ("list", include_str!("conformance/list.rs")),
+            ("sweep", include_str!("conformance/sweep.rs")),
+            ("retention", include_str!("conformance/retention.rs")),
+            ("queue", include_str!("conformance/queue.rs")),
+        ];
+        macro_rules! listed {
+            ($($noun:ident: [$($case:ident),*])*) => { [$((stringify!($noun), vec![$(stringify!($case)),*])),*] };
+        }
+        for ((noun, source), (listed_noun, cases)) in files.into_iter().zip(crate::conformance_cases!(listed)) {
+            let written: Vec<_> = source.split("pub async fn ").skip(1).filter_map(|rest| rest.split('(').next()).collect();
+            assert_eq!((noun, written), (listed_noun, cases));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! A worker takes a task.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::future::join;
+use nobat_core::lifecycle::{Event, Refused, Retry, transition};
+use nobat_core::ports::{Claim, LEASE};
+use nobat_core::task::{HeldReason, Settings, Task};
+
+use super::{World, fail, succeed};
+use crate::sample;
+
+/// The one write that stores decide on by themselves decides as the core would: the same answer, the same task.
+pub async fn agrees_with_the_lifecycle_on_every_state(world: World) {
+    let tasks = in_every_state(&world).await;
+    world.time.advance(Duration::from_secs(30));
+    let (now, until) = (world.now(), world.now() + LEASE);
+    let mut verdicts = BTreeSet::new();
+    for task in tasks {
+        let expected = transition(task.clone(), Event::Claim { until }, now);
+        match (world.backend.store.claim(&task.name(), until, now).await.unwrap(), expected) {
+            (Claim::Granted(granted), Ok(change)) => {
+                assert_eq!(granted, change.task);
+                assert_eq!(world.get(&task).await, granted);
+                verdicts.insert("granted".to_owned());
+            }
+            (Claim::Refused(refused, found), Err(expected)) => {
+                assert_eq!((refused, &found), (expected, &task));
+                assert_eq!(world.get(&task).await, task, "a refused claim writes nothing");
+                verdicts.insert(refused.to_string());
+            }
+            (claim, expected) => panic!("{claim:?}, not {expected:?}"),
+        }
+    }
+    let refusals = [Refused::Ended, Refused::Running, Refused::PastDeadline, Refused::NotDue].map(|refused| refused.to_string());
+    assert_eq!(verdicts, refusals.into_iter().chain(["granted".to_owned()]).collect(), "the states are all there are");
+}
+
+/// Tasks in every state that a claim can meet, half a minute from now.
+async fn in_every_state(world: &World) -> Vec<Task> {
+    let now = world.now();
+    let new = |number| sample::with_attempts(number, 3, now);
+    let due_in = |seconds, task| Task { due_at: now + Duration::from_secs(seconds), ..task };
+    let until = |seconds, mut task: Task| {
+        task.settings = Box::new(Settings { expires_at: Some(now + Duration::from_secs(seconds)), ..*task.settings });
+        task
+    };
+    let rest =
+        |task: &Task, seconds| Event::Hold { token: task.token, reason: HeldReason::NoHandler, until: now + Duration::from_secs(seconds) };
+    let mut tasks = world
+        .insert_all(vec![
+            new(1),
+            due_in(30, new(2)),
+            Task { due_at: now + Duration::from_millis(30_001), ..new(3) },
+            due_in(3_600, new(4)),
+            until(31, new(5)),
+            until(30, new(6)),
+            until(10, new(7)),
+            until(10, due_in(3_600, new(8))),
+        ])
+        .await;
+    let mut running = Vec::new();
+    for number in 10..21 {
+        running.push(world.claim(&world.insert(new(number)).await).await);
+    }
+    let [retrying, retrying_later, held, held_later, long_dead, asked, succeeded, failed, canceled, released, replayed] = &running[..]
+    else {
+        unreachable!("eleven were made")
+    };
+    tasks.extend([
+        world.bring(retrying, fail(retrying, Retry::Backoff)).await,
+        world.bring(retrying_later, fail(retrying_later, Retry::After(Duration::from_hours(1)))).await,
+        world.bring(held, rest(held, 30)).await,
+        world.bring(held_later, rest(held_later, 31)).await,
+        long_dead.clone(),
+        world.bring(asked, Event::Cancel).await,
+        world.bring(succeeded, succeed(succeeded)).await,
+        world.bring(failed, fail(failed, Retry::Never)).await,
+        world.bring(canceled, Event::Stop { token: canceled.token }).await,
+        world.bring(released, Event::Release { token: released.token }).await,
+    ]);
+    let ended = world.bring(replayed, succeed(replayed)).await;
+    tasks.push(world.bring(&ended, Event::Replay { key: nobat_core::lifecycle::ReplayKey::New }).await);
+    tasks
+}
+
+/// What is not there cannot be claimed.
+pub async fn finds_nothing_where_nothing_is(world: World) {
+    let task = sample::task(1, world.now());
+    assert!(matches!(world.backend.store.claim(&task.name(), world.now() + LEASE, world.now()).await.unwrap(), Claim::Missing));
+}
+
+/// Of two who want the same task at the same time one gets it, and the other is told that it runs.
+pub async fn grants_one_of_two_at_once(world: World) {
+    for number in 0..20 {
+        let name = world.insert(sample::task(number, world.now())).await.name();
+        let claim = || world.backend.store.claim(&name, world.now() + LEASE, world.now());
+        match join(claim(), claim()).await {
+            (Ok(Claim::Granted(granted)), Ok(Claim::Refused(Refused::Running, found)))
+            | (Ok(Claim::Refused(Refused::Running, found)), Ok(Claim::Granted(granted))) => assert_eq!(granted, found),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Every claim of a task's life has a token of its own, one greater than the last.
+pub async fn grants_each_token_once(world: World) {
+    let mut task = world.insert(sample::with_attempts(1, 5, world.now())).await;
+    for token in 1..=5 {
+        let running = world.claim(&task).await;
+        assert_eq!(running.token, token);
+        task = world.bring(&running, Event::Release { token }).await;
+    }
+}

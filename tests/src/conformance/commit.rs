@@ -1,0 +1,174 @@
+//! What became of a task is written.
+
+use std::time::Duration;
+
+use nobat_core::lifecycle::{Change, Event, ReplayKey, Retry};
+use nobat_core::ports::{Committed, ListQuery};
+use nobat_core::retry::Spread;
+use nobat_core::task::{End, HeldReason, State, Status, Task, TaskError};
+
+use super::{World, begin, fail, succeed};
+use crate::sample;
+
+/// A task is led through its whole life, several times over, and every stop on the way is read back as it was written.
+pub async fn reads_back_every_transition(world: World) {
+    let mut task = world.insert(sample::with_attempts(1, 30, world.now())).await;
+    for round in 0..3 {
+        task = world.claim(&task).await;
+        task = step(&world, &task, Event::Release { token: task.token }).await;
+        task = world.claim(&task).await;
+        let until = world.now() + Duration::from_millis(1_501);
+        task = step(&world, &task, Event::Hold { token: task.token, reason: HeldReason::NoHandler, until }).await;
+        for attempt in 0..9 {
+            world.time.advance(Duration::from_millis(3_003));
+            task = world.claim(&task).await;
+            task = match attempt % 3 {
+                0 => step(&world, &task, fail(&task, Retry::Backoff)).await,
+                1 => step(&world, &task, Event::Interrupt { token: task.token }).await,
+                _ => {
+                    world.time.advance(Duration::from_mins(2));
+                    step(&world, &task, Event::LeaseExpired { spread: Spread::from_bits(u64::MAX) }).await
+                }
+            };
+        }
+        world.time.advance(Duration::from_secs(5));
+        task = end_by_turns(&world, task, round).await;
+        assert_eq!(task.finished_at(), Some(world.now()));
+        let key = if round == 1 { ReplayKey::New } else { ReplayKey::Same };
+        task = step(&world, &task, Event::Replay { key }).await;
+    }
+    assert_eq!(task.attempts.len(), Task::KEPT_ATTEMPTS);
+    assert_eq!(task.generation, 4);
+    task = step(&world, &task, Event::Cancel).await;
+    assert_eq!(task.status(world.now()), Status::Ended(End::Canceled));
+}
+
+async fn end_by_turns(world: &World, task: Task, round: u32) -> Task {
+    let mut task = world.claim(&task).await;
+    match round {
+        0 => step(world, &task, succeed(&task)).await,
+        1 => {
+            let message = "a very long sentence – ".repeat(100);
+            let error = TaskError::new("my.own_code-1", message);
+            let spread = Spread::from_bits(0);
+            step(world, &task, Event::Fail { token: task.token, error, retry: Retry::Never, spread }).await
+        }
+        _ => {
+            task = step(world, &task, Event::Cancel).await;
+            step(world, &task, Event::Stop { token: task.token }).await
+        }
+    }
+}
+
+async fn step(world: &World, task: &Task, event: Event) -> Task {
+    let change = world.change(task, event);
+    let written = world.commit(change.clone()).await;
+    assert_eq!(written, change.task);
+    assert_eq!(world.get(task).await, change.task);
+    change.task
+}
+
+/// Who has read an older version changes nothing and is told so.
+pub async fn refuses_a_stale_version(world: World) {
+    let read = world.insert(sample::with_attempts(1, 3, world.now())).await;
+    let running = world.claim(&read).await;
+    let late = world.change(&read, Event::Cancel);
+    assert_conflict(&world, late).await;
+    assert_eq!(world.get(&read).await, running);
+
+    let early = world.change(&running, Event::Cancel);
+    let twice = early.clone();
+    let written = world.commit(early).await;
+    assert_conflict(&world, twice).await;
+    assert_eq!(world.get(&read).await, written);
+
+    let ahead = Change { read_version: written.version + 1, ..world.change(&written, succeed(&written)) };
+    assert_conflict(&world, ahead).await;
+    assert_eq!(world.get(&read).await, written);
+}
+
+/// A change of a task that is not there makes none.
+pub async fn refuses_what_is_not_there(world: World) {
+    let task = sample::task(1, world.now());
+    let change = world.change(&task, Event::Cancel);
+    assert_conflict(&world, change).await;
+    assert_eq!(world.find(&task.name()).await, None);
+}
+
+async fn assert_conflict(world: &World, change: Change) {
+    let committed = world.backend.store.commit(change, world.now()).await.unwrap();
+    assert!(matches!(committed, Committed::Conflict), "{committed:?}");
+}
+
+/// The callback is there as soon as the end is, however the end came about, and is like any other task.
+pub async fn writes_the_callback_with_the_end(world: World) {
+    let now = world.now();
+    let new = |number| sample::reported(sample::with_attempts(number, 2, now));
+    let mut expiring = new(4);
+    expiring.settings.expires_at = Some(now + Duration::from_secs(5));
+    let tasks = world.insert_all(vec![new(1), new(2), new(3), expiring]).await;
+    let (succeeding, failing) = (world.claim(&tasks[0]).await, world.claim(&tasks[1]).await);
+    world.time.advance(Duration::from_secs(5));
+    let changes = [
+        world.change(&succeeding, succeed(&succeeding)),
+        world.change(&failing, fail(&failing, Retry::Never)),
+        world.change(&tasks[2], Event::Cancel),
+        world.change(&tasks[3], Event::Expire),
+    ];
+    for change in changes {
+        let callback = change.follow_up.clone().unwrap();
+        assert_eq!(world.find(&callback.name()).await, None);
+        let ended = world.commit(change).await;
+        assert!(matches!(ended.state, State::Ended(_)));
+        assert_eq!(world.get(&ended).await, ended);
+        assert_eq!(world.get(&callback).await, callback);
+        let running = world.claim(&callback).await;
+        world.bring(&running, succeed(&running)).await;
+    }
+}
+
+/// Where the change is refused there is no callback either.
+pub async fn writes_no_callback_when_refused(world: World) {
+    let task = world.insert(sample::reported(sample::task(1, world.now()))).await;
+    let change = world.change(&task, Event::Cancel);
+    world.claim(&task).await;
+    let callback = change.follow_up.clone().unwrap();
+    assert_conflict(&world, change).await;
+    assert_eq!(world.find(&callback.name()).await, None);
+    let query = ListQuery {
+        tenant: task.tenant,
+        status: None,
+        queue: None,
+        kind: None,
+        created_after: None,
+        created_before: None,
+        limit: 10,
+        after: None,
+    };
+    assert_eq!(world.backend.store.list(&query, world.now()).await.unwrap().tasks.len(), 1);
+}
+
+/// A result of 64 KiB, and then one of 256 KiB, comes back whole.
+pub async fn takes_a_large_result(world: World) {
+    for (number, bytes) in [64 * 1024, 256 * 1024].into_iter().enumerate() {
+        let task = world.insert(sample::task(number as u128, world.now())).await;
+        let running = world.claim(&task).await;
+        let result = sample::json(&format!("\"{}\"", "r".repeat(bytes - 2)));
+        let ended = world.bring(&running, Event::Succeed { token: running.token, result: result.clone() }).await;
+        assert!(ended.result.as_ref() == Some(&result));
+        assert!(world.get(&task).await == ended);
+    }
+}
+
+/// Whoever waits for news of a task is woken by a change of it.
+pub async fn tells_those_who_wait(world: World) {
+    let task = world.insert(sample::task(1, world.now())).await;
+    let name = task.name();
+    let mut waiting = world.backend.store.changed(&name);
+    assert_eq!(begin(&mut waiting).await, None);
+    let running = world.claim(&task).await;
+    world.bring(&running, succeed(&running)).await;
+    // A store that cannot tell resolves after a pause.
+    world.time.advance(Duration::from_mins(1));
+    waiting.await;
+}

@@ -1,0 +1,86 @@
+//! Tasks come in.
+
+use nobat_core::json::Json;
+use nobat_core::ports::Inserted;
+use nobat_core::task::Task;
+
+use super::World;
+use crate::sample;
+
+/// What is stored is what was given, to the last bit of the last field.
+pub async fn reads_back_bit_for_bit(world: World) {
+    let now = world.now();
+    for task in [sample::task(1, now), sample::elaborate(2, now), sample::listed(3, now)] {
+        let inserted = world.insert(task.clone()).await;
+        assert_eq!(inserted, task);
+        let read = world.get(&task).await;
+        assert_eq!(read, task);
+        assert_eq!(read.payload.get(), task.payload.get());
+    }
+}
+
+/// A second task of the same name is not written; the answer is the one that is there, as it stands now.
+pub async fn answers_an_existing_id_with_what_is_stored(world: World) {
+    let now = world.now();
+    let first = world.insert(sample::elaborate(1, now)).await;
+    let first = world.bring(&first, nobat_core::lifecycle::Event::Cancel).await;
+    let second = Task { payload: Json::null(), ..sample::elaborate(1, now) };
+    match world.backend.store.insert(vec![second], now).await.unwrap() {
+        Inserted::Existing(tasks) => assert_eq!(tasks, std::slice::from_ref(&first)),
+        created @ Inserted::Created(_) => panic!("{created:?}"),
+    }
+    assert_eq!(world.get(&first).await, first);
+}
+
+/// If one of a batch is there already none is written; otherwise all are.
+pub async fn writes_a_batch_whole_or_not_at_all(world: World) {
+    let now = world.now();
+    let tasks: Vec<Task> = (0..100).map(|number| sample::task(number, now)).collect();
+    let known = world.insert(tasks[57].clone()).await;
+    match world.backend.store.insert(tasks.clone(), now).await.unwrap() {
+        Inserted::Existing(existing) => assert_eq!(existing, [known]),
+        created @ Inserted::Created(_) => panic!("{created:?}"),
+    }
+    for task in tasks.iter().filter(|task| task.id != tasks[57].id) {
+        assert_eq!(world.find(&task.name()).await, None);
+    }
+    let others: Vec<Task> = (100..200).map(|number| sample::task(number, now)).collect();
+    assert_eq!(world.insert_all(others.clone()).await, others, "in the order they were given in");
+    for task in &others {
+        assert_eq!(world.get(task).await, *task);
+    }
+}
+
+/// One id in two tenants is two tasks.
+pub async fn keeps_tenants_apart(world: World) {
+    let now = world.now();
+    let ours = world.insert(sample::task(1, now)).await;
+    let theirs = world.insert(Task { tenant: sample::tenant("other"), payload: sample::json("2"), ..sample::task(1, now) }).await;
+    assert_eq!(ours.id, theirs.id);
+    let running = world.claim(&theirs).await;
+    assert_eq!(world.get(&ours).await, ours);
+    world.bring(&ours, nobat_core::lifecycle::Event::Cancel).await;
+    assert_eq!(world.get(&theirs).await, running);
+}
+
+/// 256 KiB, and sizes around those at which stores begin to put payloads elsewhere, come back whole through every write.
+pub async fn takes_the_largest_payload(world: World) {
+    for (number, bytes) in [0, 1, 1_000, 1_021, 1_022, 1_023, 1_024, 4_096, 65_536, 256 * 1024 - 2].into_iter().enumerate() {
+        let payload = sample::json(&format!("\"{}\"", "é".repeat(bytes / 2) + &"x".repeat(bytes % 2)));
+        let task = Task { payload, ..sample::task(number as u128, world.now()) };
+        world.insert(task.clone()).await;
+        assert!(world.get(&task).await == task, "{bytes} bytes");
+        let running = world.claim(&task).await;
+        assert!(running.payload == task.payload, "{bytes} bytes, as it is handed to a worker");
+        let ended = world.bring(&running, super::succeed(&running)).await;
+        assert!(ended.payload == task.payload && world.get(&task).await == ended, "{bytes} bytes, at the end");
+    }
+}
+
+/// A name that was never given is no task's.
+pub async fn finds_nothing_where_nothing_is(world: World) {
+    world.insert(sample::task(1, world.now())).await;
+    assert_eq!(world.find(&sample::task(2, world.now()).name()).await, None);
+    let elsewhere = Task { tenant: sample::tenant("other"), ..sample::task(1, world.now()) };
+    assert_eq!(world.find(&elsewhere.name()).await, None);
+}

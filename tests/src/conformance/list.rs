@@ -1,0 +1,155 @@
+//! Tasks are looked through.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nobat_core::ports::{ListQuery, TaskName};
+use nobat_core::task::{End, Status, Task};
+
+use super::{World, names, succeed};
+use crate::sample;
+
+fn everything() -> ListQuery {
+    ListQuery {
+        tenant: nobat_core::name::Tenant::default(),
+        status: None,
+        queue: None,
+        kind: None,
+        created_after: None,
+        created_before: None,
+        limit: 100,
+        after: None,
+    }
+}
+
+async fn listed(world: &World, query: &ListQuery) -> Vec<TaskName> {
+    names(&world.backend.store.list(query, world.now()).await.unwrap().tasks)
+}
+
+/// Inserts so many tasks, each a second after the one before, and returns them with the newest first.
+async fn insert_in_turn(world: &World, numbers: std::ops::Range<u128>) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    for number in numbers {
+        world.time.advance(Duration::from_secs(1));
+        tasks.insert(0, world.insert(sample::task(number, world.now())).await);
+    }
+    tasks
+}
+
+/// The order is that of acceptance, backwards, and is not disturbed by what becomes of a task.
+pub async fn shows_the_newest_first(world: World) {
+    let tasks = insert_in_turn(&world, 0..10).await;
+    let running = world.claim(&tasks[7]).await;
+    world.bring(&running, succeed(&running)).await;
+    world.insert(Task { tenant: sample::tenant("other"), ..sample::task(50, world.now()) }).await;
+    assert_eq!(listed(&world, &everything()).await, names(&tasks));
+    assert_eq!(listed(&world, &ListQuery { limit: 3, ..everything() }).await, names(&tasks[..3]));
+}
+
+/// Each filter alone, and all of them together, let through what passes them and nothing else.
+pub async fn filters(world: World) {
+    let start = world.now();
+    let mut tasks = Vec::new();
+    for number in 0..24_u128 {
+        let task = Task {
+            kind: sample::name(["mail", "sms"][number as usize % 2]),
+            queue: sample::name(["fast", "slow", "other"][number as usize % 3]),
+            due_at: world.now() + Duration::from_secs(if number % 4 == 3 { 600 } else { 0 }),
+            ..sample::task(number, world.now())
+        };
+        let task = world.insert(task).await;
+        let task = match number % 8 {
+            0 => world.claim(&task).await,
+            1 => world.bring(&task, nobat_core::lifecycle::Event::Cancel).await,
+            2 => {
+                let running = world.claim(&task).await;
+                world.bring(&running, super::fail(&running, nobat_core::lifecycle::Retry::Never)).await
+            }
+            _ => task,
+        };
+        tasks.insert(0, task);
+        world.time.advance(Duration::from_millis(1));
+    }
+    let at = |millis| Some(start + Duration::from_millis(millis));
+    let mut queries = vec![
+        ListQuery { kind: Some(sample::name("sms")), ..everything() },
+        ListQuery { queue: Some(sample::name("slow")), ..everything() },
+        ListQuery { created_after: at(5), ..everything() },
+        ListQuery { created_before: at(5), ..everything() },
+        ListQuery { created_after: at(5), created_before: at(6), ..everything() },
+        ListQuery { created_after: at(6), created_before: at(5), ..everything() },
+        ListQuery { tenant: sample::tenant("other"), ..everything() },
+        ListQuery { kind: Some(sample::name("MAIL")), ..everything() },
+    ];
+    queries.extend(Status::ALL.map(|status| ListQuery { status: Some(status), ..everything() }));
+    queries.extend(Status::ALL.map(|status| ListQuery {
+        status: Some(status),
+        kind: Some(sample::name("mail")),
+        queue: Some(sample::name("fast")),
+        created_after: at(3),
+        created_before: at(21),
+        ..everything()
+    }));
+    for query in queries {
+        let passing: Vec<Task> = tasks.iter().filter(|task| query.matches(task, world.now())).cloned().collect();
+        assert_eq!(listed(&world, &query).await, names(&passing), "{query:?}");
+    }
+}
+
+/// Page after page shows every task once, also while others come in and tasks change.
+pub async fn walks_over_everything_once(world: World) {
+    let tasks = insert_in_turn(&world, 0..25).await;
+    let mut seen: BTreeMap<[u8; 16], u32> = BTreeMap::new();
+    let mut query = ListQuery { limit: 4, ..everything() };
+    for page in 0..100 {
+        let found = world.backend.store.list(&query, world.now()).await.unwrap();
+        assert!(found.tasks.len() <= 4);
+        found.tasks.iter().for_each(|task| *seen.entry(task.id.to_bytes()).or_default() += 1);
+        insert_in_turn(&world, 1_000 + page * 10..1_003 + page * 10).await;
+        world.claim(&tasks[page as usize]).await;
+        match found.next {
+            Some(next) => query.after = Some(next),
+            None => break,
+        }
+    }
+    assert!(seen.values().all(|times| *times == 1), "nothing twice");
+    assert!(tasks.iter().all(|task| seen.contains_key(&task.id.to_bytes())), "nothing left out");
+}
+
+/// A page looks at no more than so many tasks, and says where to go on even if it found none that pass.
+pub async fn looks_at_a_bounded_number(world: World) {
+    let rare = Task { kind: sample::name("rare"), ..sample::task(0, world.now()) };
+    world.insert(rare.clone()).await;
+    for batch in 1..=21 {
+        world.time.advance(Duration::from_secs(1));
+        world.insert_all((0..100).map(|number| sample::task(batch * 100 + number, world.now())).collect()).await;
+    }
+    let mut query = ListQuery { kind: Some(rare.kind.clone()), ..everything() };
+    let (mut pages, mut found) = (1, Vec::new());
+    loop {
+        let page = world.backend.store.list(&query, world.now()).await.unwrap();
+        found.extend(names(&page.tasks));
+        assert_eq!(found.is_empty(), pages * ListQuery::MAX_SCANNED <= 2_100, "page {pages}");
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => break,
+        }
+        pages += 1;
+    }
+    assert_eq!((pages, found), (3, vec![rare.name()]));
+}
+
+/// A listed task is the stored one, save for the bodies and the record, which may be left out.
+pub async fn shows_what_a_list_shows(world: World) {
+    let now = world.now();
+    let running = world.claim(&world.insert(sample::elaborate_due(1, now)).await).await;
+    let stored = [world.bring(&running, succeed(&running)).await, world.insert(sample::elaborate(2, now)).await];
+    for stored in stored {
+        let status = stored.status(now);
+        let query = ListQuery { tenant: stored.tenant.clone(), status: Some(status), ..everything() };
+        let mut listed = world.backend.store.list(&query, now).await.unwrap().tasks.remove(0);
+        listed = Task { payload: stored.payload.clone(), result: stored.result.clone(), attempts: stored.attempts.clone(), ..listed };
+        assert_eq!(listed, stored);
+        assert!(matches!(status, Status::Scheduled | Status::Ended(End::Succeeded)));
+    }
+}

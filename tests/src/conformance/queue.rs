@@ -1,0 +1,151 @@
+//! Work reaches the workers.
+
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::time::Duration;
+
+use nobat_core::lifecycle::{Event, Retry};
+use nobat_core::task::Task;
+
+use super::{World, begin, fail, names, succeed};
+use crate::sample;
+
+/// Receives until something comes, as workers do.
+async fn receive_some(world: &World, max: usize) -> Vec<Task> {
+    loop {
+        let received = world.receive(max).await;
+        if !received.is_empty() {
+            return received;
+        }
+    }
+}
+
+/// One call brings a task that was accepted before it.
+pub async fn hands_over_what_is_due(world: World) {
+    let task = sample::elaborate_due(1, world.now());
+    world.accept(vec![task.clone()]).await;
+    let received = world.receive(10).await;
+    assert_eq!(names(&received), [task.name()]);
+    assert_eq!(received[0].token, 1);
+    assert_eq!(world.get(&task).await, received[0]);
+}
+
+/// Somebody who waits already is given a task that was accepted for later, when its time comes.
+pub async fn hands_over_what_becomes_due(world: World) {
+    let task = Task { due_at: world.now() + Duration::from_secs(15), ..sample::task(1, world.now()) };
+    world.accept(vec![task.clone()]).await;
+    let mut receiving = pin!(receive_some(&world, 10));
+    assert!(begin(&mut receiving).await.is_none());
+    world.time.advance(Duration::from_secs(15));
+    assert_eq!(names(&receiving.await), [task.name()]);
+}
+
+/// Somebody who waits already is given what comes in.
+pub async fn hands_over_what_is_inserted_meanwhile(world: World) {
+    let mut receiving = pin!(receive_some(&world, 10));
+    assert!(begin(&mut receiving).await.is_none());
+    let task = sample::task(1, world.now());
+    world.accept(vec![task.clone()]).await;
+    let received = receiving.await;
+    assert_eq!(names(&received), [task.name()]);
+    assert_eq!(world.get(&task).await, received[0]);
+}
+
+/// While one worker has a task no other is given it, and it is given to one of them.
+pub async fn hands_a_task_to_one_worker(world: World) {
+    let tasks: Vec<Task> = (0..9).map(|number| sample::task(number, world.now())).collect();
+    world.accept(tasks.clone()).await;
+    let mut taken = Vec::new();
+    while taken.len() < tasks.len() {
+        taken.extend(names(&receive_some(&world, 2).await));
+    }
+    let given: BTreeSet<_> = taken.iter().map(|name| name.id).collect();
+    assert_eq!(given, tasks.iter().map(|task| task.id).collect());
+    assert_eq!(taken.len(), tasks.len());
+    world.time.advance(Duration::from_secs(59));
+    world.receives_next(sample::task(100, world.now())).await;
+}
+
+/// No more than the worker has room for, and nothing of the rest is lost.
+pub async fn hands_over_no_more_than_asked_for(world: World) {
+    world.accept((0..10).map(|number| sample::task(number, world.now())).collect()).await;
+    let mut taken = 0;
+    while taken < 10 {
+        let received = receive_some(&world, 3).await.len();
+        assert!((1..=3).contains(&received), "{received}");
+        taken += received;
+    }
+    let mut receiving = pin!(receive_some(&world, 2));
+    assert!(begin(&mut receiving).await.is_none());
+    world.accept((10..15).map(|number| sample::task(number, world.now())).collect()).await;
+    let mut taken = receiving.await.len();
+    assert!((1..=2).contains(&taken), "{taken}");
+    while taken < 5 {
+        taken += receive_some(&world, 5).await.len();
+    }
+    assert_eq!(taken, 5);
+}
+
+/// A task is handed over in the millisecond in which it is due, and not in the one before.
+pub async fn hands_over_nothing_before_its_time(world: World) {
+    let task = Task { due_at: world.now() + Duration::from_mins(1), ..sample::task(1, world.now()) };
+    world.accept(vec![task.clone()]).await;
+    world.time.advance(Duration::from_millis(59_999));
+    world.receives_next(sample::task(2, world.now())).await;
+    world.time.advance(Duration::from_millis(1));
+    assert_eq!(names(&receive_some(&world, 10).await), [task.name()]);
+}
+
+/// What a worker gives back is given to another.
+pub async fn hands_over_again_what_was_released(world: World) {
+    let task = sample::task(1, world.now());
+    world.accept(vec![task]).await;
+    for token in 1..4 {
+        let received = receive_some(&world, 10).await.remove(0);
+        assert_eq!((received.token, received.attempt), (token, 1));
+        world.backend.apply(&received.name(), Some(received.clone()), Event::Release { token }, world.now()).await.unwrap();
+    }
+}
+
+/// A retry comes when its delay is over, and a callback at once.
+pub async fn hands_over_a_retry_and_a_callback(world: World) {
+    world.accept(vec![sample::reported(sample::with_attempts(1, 2, world.now()))]).await;
+    let first = receive_some(&world, 10).await.remove(0);
+    world.backend.apply(&first.name(), Some(first.clone()), fail(&first, Retry::Backoff), world.now()).await.unwrap();
+    world.time.advance(Duration::from_millis(999));
+    world.receives_next(sample::task(2, world.now())).await;
+    world.time.advance(Duration::from_millis(1));
+    let second = receive_some(&world, 10).await.remove(0);
+    assert_eq!((second.id, second.attempt), (first.id, 2));
+    world.backend.apply(&second.name(), Some(second.clone()), succeed(&second), world.now()).await.unwrap();
+    let callback = receive_some(&world, 10).await.remove(0);
+    assert_eq!(callback.settings.parent, Some(first.id));
+}
+
+/// Somebody who stops waiting takes nothing along, whether it was on its way to him or not.
+pub async fn loses_nothing_when_it_is_dropped(world: World) {
+    {
+        let mut receiving = pin!(receive_some(&world, 10));
+        assert!(begin(&mut receiving).await.is_none());
+    }
+    let task = sample::task(1, world.now());
+    world.accept(vec![task.clone()]).await;
+    assert_eq!(names(&receive_some(&world, 10).await), [task.name()]);
+    let task = sample::task(2, world.now());
+    {
+        let mut receiving = pin!(receive_some(&world, 10));
+        assert!(begin(&mut receiving).await.is_none());
+        world.accept(vec![task.clone()]).await;
+    }
+    assert_eq!(names(&receive_some(&world, 10).await), [task.name()]);
+}
+
+/// A task whose deadline has passed is not started any more.
+pub async fn hands_over_nothing_that_expired(world: World) {
+    let mut task = Task { due_at: world.now() + Duration::from_secs(1), ..sample::task(1, world.now()) };
+    task.settings.expires_at = Some(world.now() + Duration::from_secs(2));
+    world.accept(vec![task.clone()]).await;
+    world.time.advance(Duration::from_secs(2));
+    world.receives_next(sample::task(2, world.now())).await;
+    assert_eq!(world.get(&task).await, task);
+}

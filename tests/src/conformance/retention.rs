@@ -1,0 +1,108 @@
+//! Ended tasks are kept for a while, and then they are not.
+
+use std::time::Duration;
+
+use nobat_core::lifecycle::{Event, ReplayKey};
+use nobat_core::ports::{Claim, Inserted, LEASE, ListQuery};
+use nobat_core::task::Task;
+
+use super::{RETENTION, World, names, succeed};
+use crate::sample;
+
+const DAY: Duration = Duration::from_hours(24);
+
+async fn ended(world: &World, task: Task) -> Task {
+    let running = world.claim(&world.insert(task).await).await;
+    world.bring(&running, succeed(&running)).await
+}
+
+/// An ended task is removed when it has been kept for long enough since its end; no other ever is.
+pub async fn prunes_what_was_kept_for_long_enough(world: World) {
+    let waiting = world.insert(Task { due_at: world.now() + DAY * 300, ..sample::task(1, world.now()) }).await;
+    let running = world.claim(&world.insert(sample::task(2, world.now())).await).await;
+    let slow = world.claim(&world.insert(sample::task(3, world.now())).await).await;
+    let first = ended(&world, sample::task(4, world.now())).await;
+    world.time.advance(DAY);
+    let slow = world.bring(&slow, succeed(&slow)).await;
+    world.time.advance_to(world.now() + RETENTION - DAY - Duration::from_millis(1));
+    assert_eq!(world.backend.store.prune(100, world.now()).await.unwrap(), 0);
+    assert_eq!(world.get(&first).await, first);
+    world.time.advance(Duration::from_millis(2));
+    assert_eq!(world.backend.store.prune(100, world.now()).await.unwrap(), 1);
+    assert_eq!(world.find(&first.name()).await, None);
+    world.time.advance(DAY * 200);
+    assert_eq!(world.backend.store.prune(100, world.now()).await.unwrap(), 1);
+    assert_eq!(world.find(&slow.name()).await, None);
+    for task in [waiting, running] {
+        assert_eq!(world.get(&task).await, task);
+    }
+}
+
+/// No more than asked for, and the rest the next time.
+pub async fn prunes_a_bounded_number(world: World) {
+    for number in 0..5 {
+        ended(&world, sample::task(number, world.now())).await;
+    }
+    world.time.advance(RETENTION + DAY);
+    for removed in [2, 2, 1, 0] {
+        assert_eq!(world.backend.store.prune(2, world.now()).await.unwrap(), removed);
+    }
+}
+
+/// From that moment on it is absent to everybody, whether it has been removed yet or not.
+pub async fn hides_what_was_kept_for_long_enough(world: World) {
+    let task = ended(&world, sample::reported(sample::task(1, world.now()))).await;
+    world.time.advance(RETENTION + Duration::from_millis(1));
+    assert_eq!(world.find(&task.name()).await, None);
+    let claim = world.backend.store.claim(&task.name(), world.now() + LEASE, world.now()).await.unwrap();
+    assert!(matches!(claim, Claim::Missing), "{claim:?}");
+    let replayed = world.backend.apply(&task.name(), None, Event::Replay { key: ReplayKey::Same }, world.now()).await;
+    assert!(matches!(replayed, Err(nobat_core::backend::ApplyError::Missing)), "{replayed:?}");
+    let query = ListQuery {
+        tenant: task.tenant.clone(),
+        status: None,
+        queue: Some(task.queue.clone()),
+        kind: None,
+        created_after: None,
+        created_before: None,
+        limit: 100,
+        after: None,
+    };
+    assert_eq!(names(&world.backend.store.list(&query, world.now()).await.unwrap().tasks), []);
+}
+
+/// Its name is free again, though it has not been removed, and nothing of it is left in the one that takes it.
+pub async fn gives_its_name_to_another_task(world: World) {
+    let large = sample::json(&format!("\"{}\"", "x".repeat(100_000)));
+    for number in [1, 2] {
+        ended(&world, Task { payload: large.clone(), ..sample::task(number, world.now()) }).await;
+    }
+    let began = world.now();
+    world.time.advance(RETENTION + Duration::from_millis(1));
+    let again = |number| Task { created_at: world.now(), generation_at: world.now(), due_at: world.now(), ..sample::task(number, began) };
+    let alone = world.insert(again(1)).await;
+    let batch = world.insert_all(vec![again(2), again(3)]).await;
+    for task in [&alone, &batch[0], &batch[1]] {
+        assert_eq!(world.get(task).await, *task);
+    }
+    match world.backend.store.insert(vec![again(1)], world.now()).await.unwrap() {
+        Inserted::Existing(existing) => assert_eq!(existing, std::slice::from_ref(&alone)),
+        created @ Inserted::Created(_) => panic!("{created:?}"),
+    }
+    assert_eq!(world.backend.store.prune(100, world.now()).await.unwrap(), 0);
+    assert_eq!(world.get(&alone).await, alone);
+}
+
+/// A replay makes it a task like any other.
+pub async fn lasts_again_after_a_replay(world: World) {
+    let task = ended(&world, sample::task(1, world.now())).await;
+    world.time.advance_to(world.now() + RETENTION - DAY);
+    let replayed = world.bring(&task, Event::Replay { key: ReplayKey::Same }).await;
+    world.time.advance(DAY * 10);
+    assert_eq!(world.backend.store.prune(100, world.now()).await.unwrap(), 0);
+    assert_eq!(world.get(&replayed).await, replayed);
+    let running = world.claim(&replayed).await;
+    let ended = world.bring(&running, succeed(&running)).await;
+    world.time.advance_to(world.now() + RETENTION - DAY);
+    assert_eq!(world.get(&ended).await, ended);
+}

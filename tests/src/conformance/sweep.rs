@@ -1,0 +1,123 @@
+//! What the sweep is shown.
+
+use std::time::Duration;
+
+use nobat_core::lifecycle::Event;
+use nobat_core::ports::{Beat, LEASE};
+use nobat_core::task::{CancelRequest, Task};
+
+use super::{Hints, World, names, succeed};
+use crate::sample;
+
+async fn due(world: &World) -> Vec<Task> {
+    world.backend.store.due(100, world.now()).await.unwrap()
+}
+
+fn with_deadline(mut task: Task, after: Duration) -> Task {
+    task.settings.expires_at = Some(task.created_at + after);
+    task
+}
+
+/// A lease that ran out is seen, with the whole task; a renewed one is not.
+pub async fn shows_a_lease_that_ran_out(world: World) {
+    let dead = world.claim(&world.insert(sample::elaborate_due(1, world.now())).await).await;
+    let alive = world.claim(&world.insert(sample::task(2, world.now())).await).await;
+    world.time.advance(LEASE / 2);
+    let until = world.now() + Duration::from_hours(2);
+    let beat = world.backend.store.beat(&alive.name(), alive.token, until, None).await.unwrap();
+    assert_eq!(beat, Beat::Renewed { cancel: CancelRequest::None });
+    assert_eq!(due(&world).await, []);
+    world.time.advance(Duration::from_mins(3));
+    let mut shown = due(&world).await;
+    if world.hints == Hints::Apart {
+        // A mark may be reached before the lease that lies behind it has run out; the sweep then moves it.
+        shown.retain(|task| task.id != alive.id);
+    }
+    assert_eq!(shown, [dead]);
+}
+
+/// A deadline that passed while the task waited is seen, however far off its start is.
+pub async fn shows_a_deadline_that_passed(world: World) {
+    let deadline = Duration::from_secs(90);
+    let now = world.now();
+    let soon = world.insert(with_deadline(sample::task(1, now), deadline)).await;
+    let much_later = Task { due_at: now + Duration::from_hours(48), ..sample::task(2, now) };
+    let much_later = world.insert(with_deadline(much_later, deadline)).await;
+    world.time.advance_to(now + deadline - Duration::from_millis(1));
+    assert_eq!(due(&world).await, []);
+    world.time.advance(Duration::from_millis(1));
+    let mut shown = due(&world).await;
+    shown.sort_by_key(|task| task.id);
+    assert_eq!(shown, [soon, much_later]);
+}
+
+/// A task that has been due for a while is seen where its hint can have been lost, and needs none where there is none.
+pub async fn shows_a_due_task_whose_hint_was_lost(world: World) {
+    let task = world.insert(Task { due_at: world.now() + Duration::from_mins(10), ..sample::task(1, world.now()) }).await;
+    let later = world.insert(Task { due_at: world.now() + Duration::from_hours(3), ..sample::task(2, world.now()) }).await;
+    world.time.advance(Duration::from_mins(13));
+    match world.hints {
+        Hints::InTheStore => {
+            assert_eq!(due(&world).await, []);
+            assert_eq!(names(&world.receive(10).await), [task.name()]);
+        }
+        Hints::Apart => {
+            assert_eq!(due(&world).await, [task]);
+            // Too far off for any queue's delay: it is hinted shortly before its time.
+            world.time.advance_to(later.due_at - Duration::from_mins(1));
+            assert!(due(&world).await.contains(&later));
+        }
+    }
+}
+
+/// No more than asked for.
+pub async fn shows_a_bounded_number(world: World) {
+    let tasks: Vec<Task> = (0..10).map(|number| with_deadline(sample::task(number, world.now()), Duration::from_secs(1))).collect();
+    world.insert_all(tasks).await;
+    world.time.advance(Duration::from_secs(1));
+    assert_eq!(world.backend.store.due(3, world.now()).await.unwrap().len(), 3);
+    assert_eq!(due(&world).await.len(), 10);
+}
+
+/// What waits for its time, has just become due, runs, or has ended, is none of the sweep's business.
+pub async fn shows_nothing_that_needs_nothing(world: World) {
+    let now = world.now();
+    world.insert(Task { due_at: now + Duration::from_hours(1), ..sample::task(1, now) }).await;
+    world.insert(with_deadline(sample::task(2, now), Duration::from_hours(1))).await;
+    world.claim(&world.insert(sample::task(3, now)).await).await;
+    let running = world.claim(&world.insert(with_deadline(sample::task(4, now), Duration::from_secs(1))).await).await;
+    let ended = world.claim(&world.insert(with_deadline(sample::task(5, now), Duration::from_secs(1))).await).await;
+    world.bring(&ended, succeed(&ended)).await;
+    world.bring(&world.insert(sample::task(6, now)).await, Event::Cancel).await;
+    world.time.advance(Duration::from_secs(30));
+    let shown = due(&world).await;
+    match world.hints {
+        Hints::InTheStore => assert_eq!(shown, []),
+        // A claim leaves the mark, and this one stood at the deadline.
+        Hints::Apart => assert!(shown.iter().all(|task| *task == running), "{shown:?}"),
+    }
+}
+
+/// What the sweep has put off stays out of its sight until then, where it would otherwise see it every time.
+pub async fn leaves_alone_what_was_postponed(world: World) {
+    let task = world.insert(sample::task(1, world.now())).await;
+    world.time.advance(Duration::from_mins(10));
+    let until = world.now() + Duration::from_mins(5);
+    world.backend.store.postpone(&task, until).await.unwrap();
+    assert_eq!(due(&world).await, []);
+    assert_eq!(world.get(&task).await, task);
+    if world.hints == Hints::Apart {
+        world.time.advance_to(until);
+        assert_eq!(due(&world).await, [task]);
+    }
+}
+
+/// A sweep that was slow puts off what it saw, not what has become of it since.
+pub async fn shows_a_change_after_a_postponement_that_came_too_late(world: World) {
+    let seen = world.insert(sample::task(1, world.now())).await;
+    let running = world.claim(&seen).await;
+    world.backend.store.postpone(&seen, world.now() + Duration::from_hours(10)).await.unwrap();
+    assert_eq!(world.get(&seen).await, running);
+    world.time.advance(Duration::from_mins(10));
+    assert_eq!(due(&world).await, [running]);
+}

@@ -1,0 +1,105 @@
+//! A client that submits tasks whatever becomes of the program, and notes what it saw.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::kill::history::{History, What};
+use crate::world::exchange::{ExchangeError, exchange};
+
+/// What the clients share.
+pub struct Load {
+    /// What they note things in.
+    pub history: History,
+    /// Where the program listens at the moment, if it does.
+    pub address: watch::Receiver<Option<SocketAddr>>,
+    /// What the tasks are to call.
+    pub url: String,
+    /// How many tasks there are to be.
+    pub tasks: u64,
+    /// How many of them were begun with.
+    pub begun: AtomicU64,
+    /// When the first is submitted.
+    pub start: Instant,
+    /// What lies between one and the next, so that they last until the last kill.
+    pub pace: Duration,
+}
+
+/// One of the clients.
+pub struct Client {
+    /// Its number.
+    pub number: usize,
+    /// What it shares with the others.
+    pub load: Arc<Load>,
+}
+
+/// How long a client waits for news after a request that came to nothing.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl Client {
+    /// Submits tasks until all have been.
+    pub async fn run(self) -> anyhow::Result<()> {
+        loop {
+            let key = self.load.begun.fetch_add(1, Ordering::Relaxed);
+            if key >= self.load.tasks {
+                return Ok(());
+            }
+            sleep_until(self.load.start + self.load.pace.mul_f64(f64::from(u32::try_from(key)?))).await;
+            self.submit(key).await?;
+        }
+    }
+
+    /// Submits a task until it is known what came of it. Half of them have no idempotency key; of those a lost answer is the end.
+    async fn submit(&self, key: u64) -> anyhow::Result<()> {
+        let mut addresses = self.load.address.clone();
+        loop {
+            let Some(address) = *addresses.wait_for(Option::is_some).await? else { continue };
+            self.note(key, What::Invoke)?;
+            let what = self.post(address, key).await?;
+            self.note(key, what.clone())?;
+            match what {
+                What::Ok { .. } => return Ok(()),
+                What::Unknown if !is_keyed(key) => return Ok(()),
+                What::Invoke | What::Fail | What::Unknown => {}
+            }
+            // As a rule the program is dead, and will listen elsewhere; if not, it is asked again where it was.
+            let _ = timeout(PAUSE, addresses.wait_for(|current| *current != Some(address))).await;
+        }
+    }
+
+    async fn post(&self, address: SocketAddr, key: u64) -> anyhow::Result<What> {
+        let task = json!({
+            "kind": "http",
+            "payload": {"url": self.load.url, "body": {"key": key}},
+            // Enough attempts for a task that is met by one kill after the other.
+            "retry": {"max_attempts": 50, "base": 0.1, "max": 2},
+        });
+        let idempotency_key = format!("work-{key}");
+        let headers: &[_] = if is_keyed(key) { &[("idempotency-key", idempotency_key.as_str())] } else { &[] };
+        match exchange(address, "POST", "/v1/tasks", headers, &task.to_string()).await {
+            Ok(answer) if answer.status == 202 => {
+                let task = answer.json()["id"].as_str().unwrap_or_default().to_owned();
+                Ok(What::Ok { task })
+            }
+            // What a 5xx was carried out of is not known.
+            Ok(answer) if answer.status >= 500 => Ok(What::Unknown),
+            Ok(answer) => anyhow::bail!("a task was refused: {}", answer.text()),
+            Err(ExchangeError::NotSent(_)) => Ok(What::Fail),
+            Err(ExchangeError::Unanswered(_)) => Ok(What::Unknown),
+        }
+    }
+
+    fn note(&self, key: u64, what: What) -> std::io::Result<()> {
+        self.load.history.note(self.number, key, what)
+    }
+}
+
+/// Every other piece of work has an idempotency key.
+fn is_keyed(key: u64) -> bool {
+    key.is_multiple_of(2)
+}

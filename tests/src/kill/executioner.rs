@@ -1,0 +1,204 @@
+//! A run: the program lives and dies as the plan says, then finishes what is left, and gives account.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rusqlite::Connection;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::kill::client::{Client, Load};
+use crate::kill::history::History;
+use crate::kill::ledger::Ledger;
+use crate::kill::{Crash, Evidence, How, Kill, Plan, Standing, now};
+use crate::world::exchange::{Answer, exchange};
+use crate::world::process::Process;
+use crate::world::program::Program;
+use crate::world::{has_ended, moment};
+
+const CLIENTS: usize = 16;
+const CONCURRENCY: usize = 128;
+/// The program lives for so many milliseconds.
+const LIFE: std::ops::RangeInclusive<u64> = 50..=2_000;
+/// Then something comes in, and it lives on for up to so many microseconds: long enough to be in the middle of it.
+const LAST_MOMENT: std::ops::RangeInclusive<u64> = 0..=3_000;
+/// If nothing comes in for so long, it is ended without.
+const QUIET: Duration = Duration::from_millis(100);
+/// A task that has not ended by then, counted from the last start, is stuck.
+const STUCK: Duration = Duration::from_mins(2);
+
+/// Goes through with the plan, with all files in `folder`, and returns what is known afterwards.
+pub async fn run(plan: Plan, folder: &Path) -> anyhow::Result<Evidence> {
+    let ledger = Ledger::open(&folder.join("ledger.jsonl"), plan.seed).await?;
+    let (address, addresses) = watch::channel(None);
+    let subject = Subject::new(folder, address);
+    let lives = lives(plan);
+    let load = Arc::new(Load {
+        history: History::create(&folder.join("history.jsonl"))?,
+        address: addresses,
+        url: ledger.url(),
+        tasks: u64::try_from(plan.tasks)?,
+        begun: AtomicU64::new(0),
+        start: tokio::time::Instant::now(),
+        pace: lives.iter().map(|life| life.length).sum::<Duration>().div_f64(f64::from(u32::try_from(plan.tasks.max(1))?)),
+    });
+    let clients: Vec<_> = (0..CLIENTS).map(|number| tokio::spawn(Client { number, load: Arc::clone(&load) }.run())).collect();
+    let mut kills = Vec::new();
+    for life in lives {
+        let process = subject.start().await?;
+        sleep(life.length).await;
+        // The moment is as random as before, but never one at which nothing is under way that could be lost.
+        let _ = timeout(QUIET, load.history.changed()).await;
+        std::thread::sleep(life.last_moment);
+        kills.extend(subject.end(process, plan.how).await?);
+        integrity(&subject.data)?;
+    }
+    let process = subject.start().await?;
+    for client in clients {
+        client.await??;
+    }
+    let tasks = settle(process.address()).await?;
+    subject.end(process, How::Terminate).await?;
+    Ok(Evidence { history: load.history.events(), executions: ledger.executions(), kills, tasks, concurrency: CONCURRENCY })
+}
+
+/// How long it lives.
+struct Life {
+    length: Duration,
+    last_moment: Duration,
+}
+
+fn lives(plan: Plan) -> Vec<Life> {
+    let mut chance = StdRng::seed_from_u64(plan.seed);
+    let mut life = || Life {
+        length: Duration::from_millis(chance.random_range(LIFE)),
+        last_moment: Duration::from_micros(chance.random_range(LAST_MOMENT)),
+    };
+    (0..plan.ends).map(|_| life()).collect()
+}
+
+/// The program on its file, and those who are told where it listens.
+struct Subject {
+    program: PathBuf,
+    data: PathBuf,
+    flags: Vec<String>,
+    address: watch::Sender<Option<SocketAddr>>,
+}
+
+impl Subject {
+    fn new(folder: &Path, address: watch::Sender<Option<SocketAddr>>) -> Self {
+        let concurrency = CONCURRENCY.to_string();
+        let flags = ["--concurrency", &concurrency, "--allow-private-networks", "127.0.0.0/8"].map(str::to_owned).to_vec();
+        Self { program: Program::Nobat.path(), data: folder.join("nobat.db"), flags, address }
+    }
+
+    async fn start(&self) -> anyhow::Result<Process> {
+        let process = Process::start(&self.program, &self.data, &self.flags).await?;
+        self.address.send_replace(Some(process.address()));
+        Ok(process)
+    }
+
+    /// Ends it, and checks its log. Clients are told afterwards only: whoever is being served right now is part of the test.
+    async fn end(&self, process: Process, how: How) -> anyhow::Result<Option<Kill>> {
+        let sent = now();
+        let (kill, log) = match how {
+            How::Kill => {
+                let log = process.kill().await?;
+                (Some(Kill { sent, over: now() }), log)
+            }
+            How::Terminate => {
+                let (status, log) = process.terminate().await?;
+                ensure!(status.code() == Some(0), "told to stop, it ended with {status}:\n{}", log.join("\n"));
+                (None, log)
+            }
+        };
+        self.address.send_replace(None);
+        let bad = log.iter().find(|line| line.contains("panicked at") || line.contains(r#""level":"ERROR""#));
+        ensure!(bad.is_none(), "the log complains: {}", bad.map_or("", String::as_str));
+        Ok(kill)
+    }
+}
+
+/// Has SQLite check the file as the dead process left it.
+///
+/// It is a copy that is looked at: whoever is the last to close a file brings its write-ahead log home, and to find its way
+/// out of a log that was left behind is the program's own part of the test.
+fn integrity(data: &Path) -> anyhow::Result<()> {
+    let with = |suffix: &str| {
+        let mut name = data.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    std::fs::copy(data, with("-copy"))?;
+    let (log, copied_log) = (with("-wal"), with("-copy-wal"));
+    if log.exists() {
+        std::fs::copy(log, &copied_log)?;
+    }
+    let connection = Connection::open(with("-copy"))?;
+    let verdict: String = connection.pragma_query_value(None, "integrity_check", |row| row.get(0))?;
+    ensure!(verdict == "ok", "the file is damaged: {verdict}");
+    drop(connection);
+    std::fs::remove_file(with("-copy"))?;
+    if copied_log.exists() {
+        std::fs::remove_file(copied_log)?;
+    }
+    Ok(())
+}
+
+/// All tasks once they have ended, or as they stand when they are stuck.
+async fn settle(address: SocketAddr) -> anyhow::Result<BTreeMap<String, Standing>> {
+    let deadline = Instant::now() + STUCK;
+    let mut tasks = BTreeMap::new();
+    for mut task in list(address).await? {
+        let path = format!("/v1/tasks/{}", text(&task, "id"));
+        while !has_ended(&task) && Instant::now() < deadline {
+            task = get(address, &format!("{path}?wait=5")).await?.json();
+        }
+        // The list does not show attempts; those of a task that was tried once and succeeded are known without.
+        if task["attempt"] != 1 {
+            task = get(address, &path).await?.json();
+        }
+        tasks.insert(text(&task, "id"), standing(&task));
+    }
+    Ok(tasks)
+}
+
+async fn list(address: SocketAddr) -> anyhow::Result<Vec<Value>> {
+    let (mut tasks, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = get(address, &format!("/v1/tasks?limit=100{cursor}")).await?.json();
+        tasks.extend(page["data"].as_array().context("no tasks")?.iter().cloned());
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(tasks),
+        }
+    }
+}
+
+async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
+    let answer = exchange(address, "GET", path, &[], "").await?;
+    ensure!(answer.status == 200, "GET {path}: {}", answer.text());
+    Ok(answer)
+}
+
+fn standing(task: &Value) -> Standing {
+    let attempts = task["attempts"].as_array().into_iter().flatten();
+    let crashed = attempts.filter(|attempt| attempt["outcome"] == "crashed").map(|attempt| Crash {
+        attempt: attempt["number"].as_u64().unwrap_or_default(),
+        from: moment(attempt, "started_at"),
+        to: moment(attempt, "finished_at"),
+    });
+    Standing { status: text(task, "status"), crashed: crashed.collect() }
+}
+
+fn text(task: &Value, field: &str) -> String {
+    task[field].as_str().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,11 @@
+//! The proof of nobat: what every backend must do, and what must hold whatever goes wrong.
+#![expect(clippy::missing_panics_doc, reason = "a test that fails panics; that is what all of this is for")]
+
+pub mod conformance;
+pub mod kill;
+pub mod model;
+pub mod sample;
+pub mod scratch;
+pub mod simulation;
+pub mod time;
+pub mod world;

@@ -1,0 +1,119 @@
+//! Tasks to test with.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use nobat_core::callback::Callback;
+use nobat_core::id::TaskId;
+use nobat_core::json::Json;
+use nobat_core::name::{Name, Tenant};
+use nobat_core::retry::{Exponential, Jitter, RetryPolicy, Schedule};
+use nobat_core::task::{End, Fingerprint, Settings, State, Task, Waiting};
+use nobat_core::time::Timestamp;
+
+/// When the tests begin.
+pub fn start() -> Timestamp {
+    Timestamp::from_millis(1_800_000_000_123)
+}
+
+/// A name that is one.
+pub fn name(text: &str) -> Name {
+    Name::new(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+/// JSON that is some.
+pub fn json(text: &str) -> Json {
+    Json::from_text(text.to_owned()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The plainest task there is, accepted and due at `now`.
+pub fn task(number: u128, now: Timestamp) -> Task {
+    Task {
+        tenant: Tenant::default(),
+        id: TaskId::new(now, number),
+        kind: name("plain"),
+        queue: name("default"),
+        payload: Json::null(),
+        settings: Box::default(),
+        created_at: now,
+        generation_at: now,
+        generation: 1,
+        due_at: now,
+        state: State::Waiting(Waiting::Scheduled),
+        version: 1,
+        token: 0,
+        attempt: 0,
+        attempts: Vec::new(),
+        result: None,
+        error: None,
+        progress: None,
+    }
+}
+
+/// A task whose submitter used everything there is to say, in values that are easily lost on the way to a disk and back.
+pub fn elaborate(number: u128, now: Timestamp) -> Task {
+    let exponential = Exponential {
+        max_attempts: const { NonZeroU32::new(7).unwrap() },
+        base: Duration::from_millis(1_234),
+        factor: 1.1,
+        max: Duration::from_secs(86_399),
+        jitter: Jitter::None,
+    };
+    let text = "{\"n\" : 123456789012345678901234567890.10, \"a\":[1 , 2.0],\n\t\"s\":\"\\u00e9\\\"\\/ тест 🦀\", \"n\":null}";
+    Task {
+        tenant: tenant("acme.eu-1_b"),
+        kind: name("Report.weekly_2"),
+        queue: name("slow-lane"),
+        payload: json(text),
+        settings: Box::new(Settings {
+            timeout: Duration::from_millis(12_345),
+            retry: RetryPolicy { schedule: Schedule::Exponential(exponential), max_age: Some(Duration::from_millis(86_400_001)) },
+            expires_at: Some(now + Duration::from_hours(20)),
+            callback: Some(Callback { url: "https://example.com/done?a=1&b=%20#c".to_owned(), on: vec![End::Succeeded, End::Expired] }),
+            labels: [("customer", "42"), ("empty", ""), ("greeting", "Salam, dünýä 🌍 'quoted' \"twice\" \\")]
+                .map(|(label, text)| (label.to_owned(), text.to_owned()))
+                .into(),
+            fingerprint: Some(Fingerprint(std::array::from_fn(|place| u8::try_from(place * 8).unwrap_or(255)))),
+            parent: Some(TaskId::new(now, u128::MAX)),
+            key_generation: Some(3),
+        }),
+        due_at: now + Duration::from_millis(1_001),
+        ..task(number, now)
+    }
+}
+
+/// The same, with a list of delays, the other ends, and none of what can be absent.
+pub fn listed(number: u128, now: Timestamp) -> Task {
+    let delays = vec![Duration::ZERO, Duration::from_millis(1), Duration::from_millis(3_001), Duration::from_hours(24 * 366)];
+    Task {
+        settings: Box::new(Settings {
+            retry: RetryPolicy { schedule: Schedule::Delays(delays), max_age: None },
+            callback: Some(Callback { url: "http://example.com/".to_owned(), on: vec![End::Failed, End::Canceled] }),
+            ..Settings::default()
+        }),
+        ..task(number, now)
+    }
+}
+
+/// A task that may be tried so often, a second apart.
+pub fn with_attempts(number: u128, attempts: usize, now: Timestamp) -> Task {
+    let delays = vec![Duration::from_secs(1); attempts.saturating_sub(1)];
+    let retry = RetryPolicy { schedule: Schedule::Delays(delays), max_age: None };
+    Task { settings: Box::new(Settings { retry, ..Settings::default() }), ..task(number, now) }
+}
+
+/// The task, to be reported at every end.
+pub fn reported(mut task: Task) -> Task {
+    task.settings.callback = Some(Callback { url: "https://example.com/done".to_owned(), on: End::ALL.to_vec() });
+    task
+}
+
+/// A tenant that is one.
+pub fn tenant(text: &str) -> Tenant {
+    Tenant::new(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+/// An elaborate task that is due.
+pub fn elaborate_due(number: u128, now: Timestamp) -> Task {
+    Task { due_at: now, ..elaborate(number, now) }
+}

@@ -1,0 +1,225 @@
+//! Those who submit tasks, and change their minds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, select};
+use nobat_core::backend::{ApplyError, Backend};
+use nobat_core::id::TaskId;
+use nobat_core::lifecycle::{Event, Refused, ReplayKey};
+use nobat_core::name::Tenant;
+use nobat_core::ports::{Chance, Clock, Inserted, TaskName};
+use nobat_core::read;
+use nobat_core::submit::{Intake, Submission};
+use nobat_core::task::{CancelRequest, End, Fingerprint, State, Task};
+use nobat_worker::handler::Handlers;
+use serde_json::json;
+
+use super::dice::Dice;
+use super::handlers::{Manners, Script, Wrong, handlers};
+use super::ledger::{Key, key};
+use super::stage::{Stage, short};
+use crate::sample;
+
+/// A client that makes so many requests in all, however often it is started anew.
+pub fn client(stage: Arc<Stage>, actor: String, clock: Arc<dyn Clock>, backend: Backend, left: Arc<AtomicU32>) -> BoxFuture<'static, ()> {
+    let kinds = handlers(&stage, &actor, 0);
+    let client = Client { stage, actor, backend, clock, kinds };
+    Box::pin(async move {
+        while left.load(Ordering::Relaxed) > 0 {
+            left.fetch_sub(1, Ordering::Relaxed);
+            client.request().await;
+            let pause = Duration::from_millis(client.stage.dice.below(20_000));
+            client.clock.sleep(pause).await;
+        }
+    })
+}
+
+struct Client {
+    stage: Arc<Stage>,
+    actor: String,
+    backend: Backend,
+    clock: Arc<dyn Clock>,
+    kinds: Handlers,
+}
+
+/// How often a client repeats a request that was not answered.
+const TRIES: u32 = 3;
+/// How many idempotency keys there are to choose from: few, so that clients meet over them.
+const KEYS: u64 = 4;
+
+impl Client {
+    async fn request(&self) {
+        match self.stage.dice.below(10) {
+            0..=3 => self.submit(1).await,
+            4 | 5 => self.submit(self.stage.dice.between(2, 5)).await,
+            6 => self.cancel().await,
+            7 => self.replay().await,
+            _ => self.wait().await,
+        }
+    }
+
+    /// Submits tasks, with an idempotency key or without, and repeats the request until it is answered.
+    async fn submit(&self, count: u64) {
+        let dice = &self.stage.dice;
+        let tenant = if dice.per_mille(800) { Tenant::default() } else { sample::tenant("other") };
+        let idempotency_key = dice.per_mille(500).then(|| format!("key-{count}-{}", dice.below(KEYS)));
+        // What is submitted under a key is nearly always the same.
+        let of_key = idempotency_key.as_ref().filter(|_| dice.per_mille(900)).map(|key| Dice::seeded(hash(key)));
+        let bodies: Vec<String> = (0..count).map(|_| self.body(of_key.as_ref().unwrap_or(dice))).collect();
+        let fingerprint = idempotency_key.as_ref().map(|_| fingerprint(&bodies));
+        for _ in 0..TRIES {
+            let now = self.clock.now();
+            let id = |index| match &idempotency_key {
+                Some(key) => TaskId::from_key(&tenant, "/v1/tasks", key, index),
+                None => TaskId::new(now, u128::from(dice.bits())),
+            };
+            let tasks: Vec<Task> =
+                bodies.iter().enumerate().map(|(index, body)| self.task(body, &tenant, id(index), fingerprint)).collect();
+            for task in &tasks {
+                self.stage.ledger().asked_for.entry(key(&task.name())).or_insert_with(|| task.payload.clone());
+            }
+            if let Ok(inserted) = self.backend.accept(tasks.clone(), now).await {
+                self.take_answer(&tasks, inserted);
+                return;
+            }
+        }
+    }
+
+    fn take_answer(&self, asked: &[Task], inserted: Inserted) {
+        let tasks = match inserted {
+            // The key stands for another request: it is refused, and nothing is accepted.
+            Inserted::Existing(tasks) if tasks.iter().any(|task| task.settings.fingerprint != asked[0].settings.fingerprint) => return,
+            Inserted::Created(tasks) | Inserted::Existing(tasks) => tasks,
+        };
+        for asked in asked {
+            let Some(task) = tasks.iter().find(|task| task.id == asked.id) else {
+                self.stage.violate(format!("{} was asked for, and another answered for", short(&asked.name())));
+                continue;
+            };
+            if task.payload != asked.payload {
+                self.stage.violate(format!("{} has the payload of another request", short(&task.name())));
+            }
+            self.stage.trace(&self.actor, format_args!("is told that {} is accepted", short(&task.name())));
+            self.stage.ledger().accepted.insert(key(&task.name()));
+        }
+    }
+
+    fn task(&self, body: &str, tenant: &Tenant, id: TaskId, fingerprint: Option<Fingerprint>) -> Task {
+        let submission: Submission = read::read(body.as_bytes()).unwrap_or_else(|error| panic!("{error}: {body}"));
+        let max_timeout = Duration::from_hours(12);
+        let intake = Intake { tenant, id, fingerprint, max_timeout, kinds: &self.kinds, now: self.clock.now() };
+        let mut task = submission.into_task(&intake).unwrap_or_else(|invalid| panic!("{invalid:?}: {body}"));
+        if !self.stage.plan.is_calm() && hash(body).is_multiple_of(8) {
+            task.settings.expires_at = Some(task.due_at + Duration::from_secs(1 + hash(body) % 300));
+        }
+        task
+    }
+
+    /// A submission, as JSON.
+    fn body(&self, dice: &Dice) -> String {
+        let script = Script {
+            number: dice.bits(),
+            failures: dice.pick(&[0, 0, 0, 1, 2, 9]).unwrap_or(0),
+            failure: self.failure(dice),
+            seconds: dice.pick(&[0, 0, 0, 0, 1, 5, 30, 130]).unwrap_or(0),
+            manners: dice.pick(&[Manners::Heeds, Manners::Ignores]).unwrap_or_default(),
+        };
+        let mut body = json!({
+            "kind": if dice.per_mille(900) { "work" } else { "rare" },
+            "payload": script,
+            "delay": dice.pick(&[0.0, 0.0, 0.0, 1.5, 30.0, 1_500.0]),
+            "timeout": dice.pick(&[7.5, 40.5, 200.5]),
+            "retry": if dice.per_mille(700) {
+                json!({"delays": (0..dice.below(4)).map(|_| dice.between(1, 90)).collect::<Vec<_>>()})
+            } else {
+                json!({"max_attempts": dice.between(1, 4), "base": 5, "max": 60})
+            },
+        });
+        if dice.per_mille(500) {
+            let mut on = End::ALL.map(End::as_str).to_vec();
+            dice.shuffle(&mut on);
+            on.truncate(usize::try_from(dice.between(1, 4)).unwrap_or(1));
+            body["callback"] = json!({"url": "https://example.com/done", "on": on});
+        }
+        body.to_string()
+    }
+
+    fn failure(&self, dice: &Dice) -> Wrong {
+        let failures = [Wrong::Error, Wrong::Error, Wrong::Pause, Wrong::Permanent, Wrong::Panic, Wrong::Hang, Wrong::Kill];
+        match dice.pick(&failures).unwrap_or_default() {
+            // In a calm run no process dies.
+            Wrong::Kill if self.stage.plan.is_calm() => Wrong::Error,
+            failure => failure,
+        }
+    }
+
+    fn some_task(&self) -> Option<TaskName> {
+        let accepted: Vec<Key> = self.stage.ledger().accepted.iter().cloned().collect();
+        self.stage.dice.pick(&accepted).map(|(tenant, id)| TaskName { tenant, id })
+    }
+
+    /// Calls a task off.
+    async fn cancel(&self) {
+        let Some(name) = self.some_task() else { return };
+        self.meddle(&name, Event::Cancel, Refused::Ended, |task| match &task.state {
+            State::Ended(ended) => ended.end == End::Canceled,
+            State::Running(lease) => lease.cancel == CancelRequest::Requested,
+            State::Waiting(_) => false,
+        })
+        .await;
+    }
+
+    /// Wants a task done again.
+    async fn replay(&self) {
+        let Some(name) = self.some_task() else { return };
+        let key = if self.stage.dice.per_mille(500) { ReplayKey::Same } else { ReplayKey::New };
+        let is_anew = |task: &Task| matches!(task.state, State::Waiting(_)) && task.attempt == 0 && task.generation > 1;
+        self.meddle(&name, Event::Replay { key }, Refused::NotEnded, is_anew).await;
+    }
+
+    /// Has an event happen to a task; it must come to what is expected, or be refused for the one reason there can be.
+    async fn meddle(&self, name: &TaskName, event: Event, reason: Refused, is_expected: impl Fn(&Task) -> bool) {
+        self.stage.ledger().meddled_with.insert(key(name));
+        let is_right = match self.backend.apply(name, None, event, self.clock.now()).await {
+            Ok(task) => is_expected(&task),
+            Err(ApplyError::Refused(refused)) => refused == reason,
+            Err(ApplyError::Missing) => false,
+            Err(ApplyError::Store(_)) => true,
+        };
+        if !is_right {
+            self.stage.violate(format!("{}: a client's change was answered with what cannot be", short(name)));
+        }
+    }
+
+    /// Waits for a task to end, as a request with `wait` does.
+    async fn wait(&self) {
+        let Some(name) = self.some_task() else { return };
+        let give_up = self.clock.now() + Duration::from_secs(25);
+        while self.clock.now() < give_up {
+            let changed = self.backend.store.changed(&name);
+            match self.backend.store.get(&name, self.clock.now()).await {
+                Err(_) => return,
+                Ok(None) => self.stage.violate(format!("{} was accepted, and is not there", short(&name))),
+                Ok(Some(task)) if matches!(task.state, State::Ended(_)) => return,
+                Ok(Some(_)) => {}
+            }
+            select(changed, self.clock.sleep(give_up.since(self.clock.now()))).await;
+        }
+    }
+}
+
+/// FNV-1a, for want of anything better to make a seed of a text.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn fingerprint(bodies: &[String]) -> Fingerprint {
+    let dice = Dice::seeded(hash(&bodies.concat()));
+    let mut bytes = [0; 32];
+    for chunk in bytes.chunks_mut(8) {
+        chunk.copy_from_slice(&dice.bits().to_be_bytes());
+    }
+    Fingerprint(bytes)
+}

@@ -1,0 +1,54 @@
+//! Chance, from a seed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nobat_core::ports::Chance;
+
+/// A generator of numbers that a seed decides (`SplitMix64`).
+///
+/// Written out here, so that a seed on record means the same run with every version of every library.
+pub struct Dice(AtomicU64);
+
+impl Dice {
+    /// The numbers of this seed.
+    pub fn seeded(seed: u64) -> Self {
+        Self(AtomicU64::new(seed))
+    }
+
+    /// A number from 0 up to but not including `end`.
+    pub fn below(&self, end: u64) -> u64 {
+        self.bits() % end.max(1)
+    }
+
+    /// A number from `least` to `most`.
+    pub fn between(&self, least: u64, most: u64) -> u64 {
+        least + self.below(most - least + 1)
+    }
+
+    /// Yes, so many times in a thousand.
+    pub fn per_mille(&self, times: u64) -> bool {
+        self.below(1_000) < times
+    }
+
+    /// One of these.
+    pub fn pick<T: Clone>(&self, of: &[T]) -> Option<T> {
+        of.get(usize::try_from(self.below(of.len() as u64)).unwrap_or(0)).cloned()
+    }
+
+    /// Puts these in another order.
+    pub fn shuffle<T>(&self, these: &mut [T]) {
+        for last in (1..these.len()).rev() {
+            these.swap(last, usize::try_from(self.below(last as u64 + 1)).unwrap_or(0));
+        }
+    }
+}
+
+impl Chance for Dice {
+    fn bits(&self) -> u64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut bits = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+}

@@ -1,0 +1,78 @@
+//! What clients were promised, and what handlers did: written down outside of everything that can fail.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nobat_core::id::TaskId;
+use nobat_core::json::Json;
+use nobat_core::name::Tenant;
+use nobat_core::ports::TaskName;
+
+/// A task's name, in an order.
+pub type Key = (Tenant, TaskId);
+
+/// The key of a name.
+pub fn key(name: &TaskName) -> Key {
+    (name.tenant.clone(), name.id)
+}
+
+/// The record.
+#[derive(Default)]
+pub struct Ledger {
+    /// Every task that a client has asked for, whatever it was answered.
+    pub asked_for: BTreeMap<Key, Json>,
+    /// Those that a client was told are accepted.
+    pub accepted: BTreeSet<Key>,
+    /// Those that somebody has called off or wanted done again, so that their end is not known beforehand.
+    pub meddled_with: BTreeSet<Key>,
+    /// Every run of a handler, in order.
+    pub executions: Vec<Execution>,
+    /// The token that an actor was last given for a task.
+    in_hand: BTreeMap<(String, Key), u64>,
+    /// Actors whose handler has brought their process down.
+    pub killed: BTreeSet<String>,
+}
+
+/// One run of a handler.
+pub struct Execution {
+    /// Of which task.
+    pub task: Key,
+    /// Under which claim.
+    pub token: u64,
+    /// How it ended, if it did.
+    pub end: Option<ExecutionEnd>,
+}
+
+/// How a handler returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExecutionEnd {
+    /// With a result.
+    Returned,
+    /// With an error, or a panic.
+    Failed,
+}
+
+impl Ledger {
+    /// An actor was given a task.
+    pub fn given(&mut self, actor: &str, name: &TaskName, token: u64) {
+        self.in_hand.insert((actor.to_owned(), key(name)), token);
+    }
+
+    /// A handler of that actor begins; returns the number of the execution.
+    ///
+    /// Between being given a task and running it a worker waits for nothing, so the token is the one it was given last.
+    pub fn begins(&mut self, actor: &str, name: &TaskName) -> usize {
+        let token = self.in_hand.get(&(actor.to_owned(), key(name))).copied().unwrap_or(0);
+        self.executions.push(Execution { task: key(name), token, end: None });
+        self.executions.len() - 1
+    }
+
+    /// A handler returns.
+    pub fn ends(&mut self, execution: usize, end: ExecutionEnd) {
+        self.executions[execution].end = Some(end);
+    }
+
+    /// The runs of one task.
+    pub fn executions_of(&self, task: &Key) -> impl Iterator<Item = &Execution> {
+        self.executions.iter().filter(move |execution| execution.task == *task)
+    }
+}

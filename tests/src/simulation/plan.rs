@@ -1,0 +1,85 @@
+//! What may go wrong in a run.
+//!
+//! Not everything in every run: where all faults are frequent, those that need a long quiet stretch before them never show.
+
+use super::dice::Dice;
+
+/// How often things go wrong, in times out of a thousand, and who takes part.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// A call fails, and does nothing.
+    pub fails: u64,
+    /// A call does its work, and its answer is lost.
+    pub loses_reply: u64,
+    /// A call takes some seconds.
+    pub is_slow: u64,
+    /// A call takes longer than a lease lasts.
+    pub hangs: u64,
+    /// A hint is lost.
+    pub loses_hint: u64,
+    /// A hint comes twice.
+    pub doubles_hint: u64,
+    /// A hint comes some minutes late.
+    pub delays_hint: u64,
+    /// A step is an actor's last, until it is started anew.
+    pub crashes: u64,
+    /// An actor stands still for longer than a lease lasts.
+    pub freezes: u64,
+    /// The store or the queue goes away for some minutes.
+    pub outages: u64,
+    /// A machine's clock is set.
+    pub clock_sets: u64,
+    /// By how many seconds a clock is wrong at most.
+    pub skew: u64,
+    /// How many processes run tasks.
+    pub workers: usize,
+    /// How many clients there are.
+    pub clients: usize,
+    /// How many things each client does.
+    pub requests: u32,
+}
+
+impl Plan {
+    /// A run in which about half of what can go wrong does.
+    pub fn stormy(dice: &Dice) -> Self {
+        let sometimes = |most: u64| if dice.per_mille(500) { dice.between(1, most) } else { 0 };
+        Self {
+            fails: sometimes(150),
+            loses_reply: sometimes(150),
+            is_slow: sometimes(100),
+            hangs: sometimes(10),
+            loses_hint: sometimes(400),
+            doubles_hint: sometimes(400),
+            delays_hint: sometimes(400),
+            crashes: sometimes(30),
+            freezes: sometimes(10),
+            outages: sometimes(3),
+            clock_sets: sometimes(3),
+            skew: sometimes(300),
+            workers: dice.pick(&[2, 3]).unwrap_or(2),
+            clients: dice.pick(&[1, 2, 3]).unwrap_or(1),
+            requests: dice.pick(&[5, 10, 20]).unwrap_or(5),
+        }
+    }
+
+    /// A run in which nothing goes wrong but hints and the tasks themselves, so that it is known how each of them must end.
+    pub fn calm(dice: &Dice) -> Self {
+        let sometimes = |most: u64| if dice.per_mille(500) { dice.between(1, most) } else { 0 };
+        let (loses_hint, doubles_hint, delays_hint) = (sometimes(300), sometimes(500), sometimes(300));
+        Self {
+            loses_hint,
+            doubles_hint,
+            delays_hint,
+            workers: 2,
+            clients: 2,
+            requests: dice.pick(&[5, 10, 20]).unwrap_or(5),
+            ..Self::default()
+        }
+    }
+
+    /// Whether the end of each task is known beforehand.
+    pub fn is_calm(&self) -> bool {
+        let faults = [self.fails, self.loses_reply, self.is_slow, self.hangs, self.crashes, self.freezes, self.outages, self.skew];
+        faults.iter().all(|fault| *fault == 0)
+    }
+}

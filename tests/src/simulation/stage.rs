@@ -1,0 +1,156 @@
+//! What all actors of a run share.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use nobat_core::ports::TaskName;
+use nobat_core::time::Timestamp;
+
+use super::dice::Dice;
+use super::ledger::Ledger;
+use super::plan::Plan;
+use crate::sample;
+use crate::time::Time;
+
+/// The dice, the time, what is planned, what has happened, and whether it was allowed to.
+pub struct Stage {
+    /// Chance.
+    pub dice: Arc<Dice>,
+    /// Time.
+    pub time: Arc<Time>,
+    /// What may go wrong in this run.
+    pub plan: Plan,
+    ledger: Mutex<Ledger>,
+    trouble: Mutex<Trouble>,
+    trace: Mutex<VecDeque<String>>,
+    violation: Mutex<Option<String>>,
+}
+
+/// What goes wrong now.
+#[derive(Clone, Copy)]
+struct Trouble {
+    is_over: bool,
+    store_away_until: Timestamp,
+    queue_away_until: Timestamp,
+}
+
+/// The two things that can be away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// The store.
+    Store,
+    /// The queue.
+    Queue,
+}
+
+/// How many steps the trace goes back.
+const TRACED: usize = 60;
+
+impl Stage {
+    /// The stage of a run.
+    pub fn new(seed: u64, plan: impl FnOnce(&Dice) -> Plan) -> Arc<Self> {
+        let dice = Arc::new(Dice::seeded(seed));
+        let plan = plan(&dice);
+        let nothing = Trouble { is_over: false, store_away_until: Timestamp::EPOCH, queue_away_until: Timestamp::EPOCH };
+        Arc::new(Self {
+            dice,
+            time: Time::at(sample::start()),
+            plan,
+            ledger: Mutex::default(),
+            trouble: Mutex::new(nothing),
+            trace: Mutex::default(),
+            violation: Mutex::default(),
+        })
+    }
+
+    /// What clients and handlers have seen.
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
+    }
+
+    /// Notes a step.
+    pub fn trace(&self, who: &str, what: fmt::Arguments<'_>) {
+        let mut trace = lock(&self.trace);
+        if trace.len() == TRACED {
+            trace.pop_front();
+        }
+        let passed = self.time.now().since(sample::start());
+        trace.push_back(format!("{:>12.3} s  {who:<10} {what}", passed.as_secs_f64()));
+    }
+
+    /// The last steps.
+    pub fn traced(&self) -> Vec<String> {
+        lock(&self.trace).iter().cloned().collect()
+    }
+
+    /// Notes that a promise was broken; the first time counts.
+    pub fn violate(&self, what: String) {
+        lock(&self.violation).get_or_insert(what);
+    }
+
+    /// The promise that was broken.
+    pub fn violation(&self) -> Option<String> {
+        lock(&self.violation).clone()
+    }
+
+    /// From now on nothing goes wrong any more.
+    pub fn end_trouble(&self) {
+        lock(&self.trouble).is_over = true;
+    }
+
+    /// Whether something may still go wrong.
+    pub fn is_troubled(&self) -> bool {
+        !lock(&self.trouble).is_over
+    }
+
+    /// Makes a service fail for a while.
+    pub fn take_away(&self, service: Service, duration: Duration) {
+        let until = self.time.now() + duration;
+        match service {
+            Service::Store => lock(&self.trouble).store_away_until = until,
+            Service::Queue => lock(&self.trouble).queue_away_until = until,
+        }
+    }
+
+    /// Whether a service fails just now.
+    pub fn is_away(&self, service: Service) -> bool {
+        let trouble = *lock(&self.trouble);
+        let until = match service {
+            Service::Store => trouble.store_away_until,
+            Service::Queue => trouble.queue_away_until,
+        };
+        !trouble.is_over && until > self.time.now()
+    }
+
+    /// Yes, so many times in a thousand, while things go wrong at all.
+    pub fn happens(&self, per_mille: u64) -> bool {
+        per_mille > 0 && self.is_troubled() && self.dice.per_mille(per_mille)
+    }
+}
+
+/// Lets everybody else go first.
+pub async fn step_aside() {
+    let mut has_waited = false;
+    std::future::poll_fn(move |context| {
+        if std::mem::replace(&mut has_waited, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// The end of a task's id: enough to follow it through a trace.
+pub fn short(name: &TaskName) -> String {
+    let id = name.id.to_string();
+    id[id.len() - 6..].to_owned()
+}
+
+/// Nothing is left half done under these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,171 @@
+//! What must be so when everything has come to rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use nobat_core::backend::Backend;
+use nobat_core::name::Tenant;
+use nobat_core::ports::{ListQuery, TaskName};
+use nobat_core::retry::Schedule;
+use nobat_core::task::{End, Ended, ErrorCode, Outcome, State, Task};
+use nobat_worker::prune::Pruner;
+
+use super::handlers::{PERMANENT, Script, Wrong};
+use super::ledger::{Key, Ledger, key};
+use super::stage::{Stage, short};
+use super::witness::Witness;
+use crate::conformance::RETENTION;
+use crate::sample;
+
+const AT_ONCE: &str = "a store under simulation answers at once";
+
+/// The first promise that was found broken, if one was.
+pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend) -> Result<(), String> {
+    let tasks = read_all(stage, backend)?;
+    let ledger = stage.ledger();
+    every_accepted_task_has_ended(&tasks, &ledger)?;
+    let mut callbacks: BTreeMap<Key, BTreeSet<_>> = BTreeMap::new();
+    for task in tasks.values() {
+        if let Some(parent) = task.settings.parent {
+            callbacks.entry((task.tenant.clone(), parent)).or_default().insert(task.id);
+        }
+    }
+    for (key, task) in &tasks {
+        let told = |what: String| format!("{}: {what}\n{task:?}", short(&task.name()));
+        is_known(key, task, &ledger, witness).map_err(told)?;
+        if callbacks.remove(key).unwrap_or_default() != witness.callbacks_of(key) {
+            return Err(told("it has not one callback for each end that was to be reported".to_owned()));
+        }
+        is_on_record(key, task, &ledger).map_err(told)?;
+        failed_for_a_reason(task).map_err(told)?;
+        if stage.plan.is_calm() && task.settings.parent.is_none() && !ledger.meddled_with.contains(key) {
+            ended_as_it_must(key, task, &ledger).map_err(told)?;
+        }
+    }
+    drop(ledger);
+    all_are_removed_in_time(stage, backend, tasks.len())
+}
+
+/// When they have been kept for long enough all of them are removed, and nothing is left of them.
+fn all_are_removed_in_time(stage: &Stage, backend: &Backend, count: usize) -> Result<(), String> {
+    stage.time.advance(RETENTION + Duration::from_hours(1));
+    let pruned = Pruner { backend: backend.clone() }.run_once(stage.time.now()).now_or_never();
+    match pruned.ok_or(AT_ONCE)?.map_err(|error| error.to_string())? {
+        pruned if pruned != count => Err(format!("{pruned} tasks were removed in the end, of {count}")),
+        _ if !read_all(stage, backend)?.is_empty() => Err("something is listed that was removed".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// All tasks of all tenants, found by walking the lists, each as it is stored.
+fn read_all(stage: &Stage, backend: &Backend) -> Result<BTreeMap<Key, Task>, String> {
+    let now = stage.time.now();
+    let mut tasks = BTreeMap::new();
+    for tenant in [Tenant::default(), sample::tenant("other")] {
+        let mut query =
+            ListQuery { tenant, status: None, queue: None, kind: None, created_after: None, created_before: None, limit: 7, after: None };
+        loop {
+            let page = backend.store.list(&query, now).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
+            for listed in page.tasks {
+                let name = listed.name();
+                let found = backend.store.get(&name, now).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
+                let task = found.ok_or_else(|| format!("{} is listed, and is not there", short(&name)))?;
+                if tasks.insert(key(&name), task).is_some() {
+                    return Err(format!("{} is listed twice", short(&name)));
+                }
+            }
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => break,
+            }
+        }
+    }
+    Ok(tasks)
+}
+
+fn every_accepted_task_has_ended(tasks: &BTreeMap<Key, Task>, ledger: &Ledger) -> Result<(), String> {
+    for (tenant, id) in &ledger.accepted {
+        let name = TaskName { tenant: tenant.clone(), id: *id };
+        match tasks.get(&(tenant.clone(), *id)) {
+            None => return Err(format!("{} was accepted, and is not there", short(&name))),
+            Some(task) if !matches!(task.state, State::Ended(_)) => {
+                return Err(format!("{} was accepted, and has not ended", short(&name)));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Somebody asked for it, or it is a callback; and it carries what was asked for.
+fn is_known(key: &Key, task: &Task, ledger: &Ledger, witness: &Witness) -> Result<(), String> {
+    match (task.settings.parent, ledger.asked_for.get(key)) {
+        (None, None) => Err("nobody asked for it".to_owned()),
+        (Some(parent), _) if !witness.callbacks_of(&(task.tenant.clone(), parent)).contains(&task.id) => {
+            Err("it is a callback for no end".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Each claim ran at most once, and each run is on record.
+fn is_on_record(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), String> {
+    let mut runs = BTreeSet::new();
+    for execution in ledger.executions_of(key) {
+        if execution.token == 0 || execution.token > task.token || !runs.insert(execution.token) {
+            return Err(format!("it ran under token {}, which was not granted, or was used before", execution.token));
+        }
+    }
+    let recorded: BTreeSet<u64> = task.attempts.iter().map(|attempt| attempt.number).collect();
+    let oldest = if task.attempts.len() < Task::KEPT_ATTEMPTS { 0 } else { task.attempts[0].number };
+    if let Some(missing) = runs.iter().find(|run| **run >= oldest && !recorded.contains(run)) {
+        return Err(format!("it ran under token {missing}, and that is not on record"));
+    }
+    let ran = |outcome| matches!(outcome, Outcome::Succeeded | Outcome::Failed);
+    match task.attempts.iter().find(|attempt| ran(attempt.outcome) && !runs.contains(&attempt.number)) {
+        Some(attempt) => Err(format!("attempt {} is on record, and never ran", attempt.number)),
+        None => Ok(()),
+    }
+}
+
+/// It was given up only when its policy was exhausted, or after an error that said so.
+fn failed_for_a_reason(task: &Task) -> Result<(), String> {
+    let State::Ended(Ended { end: End::Failed, .. }) = task.state else { return Ok(()) };
+    let is_permanent = task.error.as_ref().is_some_and(|error| error.code.as_str() == PERMANENT);
+    if is_permanent || task.attempt == task.settings.retry.max_attempts() {
+        return Ok(());
+    }
+    Err("it was given up with attempts left".to_owned())
+}
+
+/// Where nothing but the task itself can go wrong it ends as its script says, after exactly the attempts that this takes,
+/// whatever its neighbours do.
+fn ended_as_it_must(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), String> {
+    let script: Script = task.payload.parse().map_err(|error| error.to_string())?;
+    let allowed = task.settings.retry.max_attempts();
+    let is_too_slow = u128::from(script.seconds) * 1_000 > task.settings.timeout.as_millis();
+    let gives_up_at_once = script.failures > 0 && script.failure == Wrong::Permanent && !is_too_slow;
+    let (end, attempts) = match () {
+        () if gives_up_at_once => (End::Failed, 1),
+        () if is_too_slow || script.failures >= allowed => (End::Failed, allowed),
+        () => (End::Succeeded, script.failures + 1),
+    };
+    let State::Ended(ended) = &task.state else { return Err("it has not ended".to_owned()) };
+    let runs = ledger.executions_of(key).count();
+    if (ended.end, task.attempt, runs) != (end, attempts, attempts as usize) {
+        return Err(format!("it ended otherwise than as {} after {attempts} attempts; it ran {runs} times", end.as_str()));
+    }
+    if let Schedule::Delays(delays) = &task.settings.retry.schedule {
+        let pauses = task.attempts.windows(2).map(|pair| pair[1].started_at.since(pair[0].finished_at));
+        if pauses.zip(delays).any(|(pause, delay)| pause < *delay) {
+            return Err("it was tried again too soon".to_owned());
+        }
+    }
+    let timed_out = task.error.as_ref().is_some_and(|error| error.code.as_str() == ErrorCode::TIMEOUT);
+    let hangs = script.failures >= allowed && script.failure == Wrong::Hang;
+    if timed_out != ((is_too_slow || hangs) && end == End::Failed) {
+        return Err("its error is not the one it must have".to_owned());
+    }
+    Ok(())
+}

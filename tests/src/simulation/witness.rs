@@ -1,0 +1,342 @@
+//! Stands between everybody and the store, sees every write, and knows which are allowed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use nobat_core::backend::Backend;
+use nobat_core::id::TaskId;
+use nobat_core::json::Json;
+use nobat_core::lifecycle::{Change, Event, transition};
+use nobat_core::ports::{
+    Beat, Claim, Committed, Delivery, Inserted, ListQuery, Page, Queue, Receipt, Settlement, Store, StoreError, TaskName,
+};
+use nobat_core::task::{CancelRequest, End, State, Task};
+use nobat_core::time::Timestamp;
+
+use super::handlers::Done;
+use super::ledger::{ExecutionEnd, Key, key};
+use super::stage::{Stage, short};
+
+/// Sees the store before and after each call. Nothing goes wrong between it and the store.
+pub struct Witness {
+    stage: Arc<Stage>,
+    inner: Backend,
+    seen: Mutex<Seen>,
+}
+
+/// What the store was seen to hold.
+#[derive(Default)]
+struct Seen {
+    tasks: BTreeMap<Key, Task>,
+    unended: BTreeSet<Key>,
+    granted: BTreeSet<(Key, u64)>,
+    callbacks: BTreeMap<Key, BTreeSet<TaskId>>,
+}
+
+impl Witness {
+    /// Watches over a backend, whose store answers at once.
+    pub fn new(stage: &Arc<Stage>, inner: Backend) -> Arc<Self> {
+        Arc::new(Self { stage: stage.clone(), inner, seen: Mutex::default() })
+    }
+
+    /// The backend, watched over.
+    pub fn backend(self: &Arc<Self>) -> Backend {
+        Backend { store: self.clone(), queue: self.clone() }
+    }
+
+    /// How many tasks have not ended.
+    pub fn unended(&self) -> usize {
+        self.seen().unended.len()
+    }
+
+    /// The tasks that have not ended, as they were last seen.
+    pub fn open_tasks(&self) -> Vec<Task> {
+        let seen = self.seen();
+        seen.unended.iter().map(|key| seen.tasks[key].clone()).collect()
+    }
+
+    /// The callbacks of a task, one for each end that was to be reported.
+    pub fn callbacks_of(&self, task: &Key) -> BTreeSet<TaskId> {
+        self.seen().callbacks.get(task).cloned().unwrap_or_default()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The task as it is stored now, which must be something that what was seen before can have become.
+    fn look(&self, name: &TaskName) -> Option<Task> {
+        let found = at_once(self.inner.store.get(name, self.stage.time.now())).unwrap_or_else(|error| panic!("{error}"));
+        let mut seen = self.seen();
+        match (seen.tasks.get(&key(name)), &found) {
+            (Some(_), None) => self.stage.violate(format!("{} is gone", short(name))),
+            (Some(before), Some(after)) => {
+                if let Err(what) = follows(before, after) {
+                    self.stage.violate(format!("{}: {what}\nbefore: {before:?}\nafter:  {after:?}", short(name)));
+                }
+            }
+            (None, _) => {}
+        }
+        if let Some(task) = &found {
+            match task.state {
+                State::Ended(_) => seen.unended.remove(&key(name)),
+                State::Waiting(_) | State::Running(_) => seen.unended.insert(key(name)),
+            };
+            seen.tasks.insert(key(name), task.clone());
+        }
+        found
+    }
+
+    fn expect(&self, holds: bool, name: &TaskName, what: &str) {
+        if !holds {
+            self.stage.violate(format!("{}: {what}", short(name)));
+        }
+    }
+
+    /// A token is granted once, and not before the task is due.
+    fn note_grant(&self, task: &Task) {
+        let is_new = self.seen().granted.insert((key(&task.name()), task.token));
+        self.expect(is_new, &task.name(), "two workers were given the same token");
+        let is_due = task.due_at <= self.stage.time.now() || !self.stage.plan.is_calm();
+        self.expect(is_due, &task.name(), "it was handed out before it was due");
+    }
+
+    fn check_commit(&self, change: &Change, before: Option<&Task>, after: Option<&Task>) {
+        let name = change.task.name();
+        self.expect(before.map(|task| task.version) == Some(change.read_version), &name, "a stale version was written");
+        self.expect(is_untouched(Some(&change.task), after), &name, "a change was answered for that was not made");
+        let State::Ended(ended) = &change.task.state else { return };
+        let callback = change.task.settings.callback.as_ref().filter(|callback| callback.on.contains(&ended.end));
+        match (callback, &change.follow_up) {
+            (None, None) => {}
+            (Some(_), None) => self.expect(false, &name, "an end was written without its callback"),
+            (None, Some(_)) => self.expect(false, &name, "a callback was written that nobody asked for"),
+            (Some(_), Some(follow_up)) => {
+                self.expect(self.look(&follow_up.name()).is_some(), &name, "the callback was not written with the end");
+                let is_new = self.seen().callbacks.entry(key(&name)).or_default().insert(follow_up.id);
+                self.expect(is_new, &name, "an end has the callback of another");
+            }
+        }
+        if ended.end == End::Succeeded {
+            self.check_result(&change.task);
+        }
+    }
+
+    /// A result is that of a run which the newest token stood for, and which is over.
+    fn check_result(&self, task: &Task) {
+        let done: Option<Done> = task.result.as_ref().and_then(|result| result.parse().ok());
+        let ledger = self.stage.ledger();
+        let execution = done.and_then(|done| ledger.executions.get(done.execution));
+        let is_right = execution.is_some_and(|execution| {
+            execution.task == key(&task.name()) && execution.token == task.token && execution.end == Some(ExecutionEnd::Returned)
+        });
+        drop(ledger);
+        self.expect(is_right, &task.name(), "its result is not that of the run with the newest token");
+    }
+}
+
+/// What the store under simulation answers; it waits for nobody, so that what is seen before and after belongs to one write.
+fn at_once<T>(answer: impl Future<Output = T>) -> T {
+    answer.now_or_never().unwrap_or_else(|| panic!("a store under simulation answers at once"))
+}
+
+/// Whether nobody wrote to the task. Where the queue is an index, any call can have handed over a task that waits.
+fn is_untouched(before: Option<&Task>, after: Option<&Task>) -> bool {
+    match (before, after) {
+        (Some(before), Some(after)) if matches!(before.state, State::Waiting(_)) => before == after || after.token > before.token,
+        _ => before == after,
+    }
+}
+
+/// Whether a task can have become this, in however many writes.
+fn follows(before: &Task, after: &Task) -> Result<(), &'static str> {
+    if before.version == after.version {
+        return if before == after { Ok(()) } else { Err("it changed, and its version did not") };
+    }
+    let writes = after.version.checked_sub(before.version).ok_or("its version went back")?;
+    let claims = after.token.checked_sub(before.token).ok_or("its token went back")?;
+    let replays = after.generation.checked_sub(before.generation).ok_or("its generation went back")?;
+    let is_kept = |attempt| after.attempts.contains(attempt);
+    let forgotten = before.attempts.iter().filter(|attempt| !is_kept(attempt)).count();
+    let (is_ended, wakes) = (matches!(after.state, State::Ended(_)), after.wake_at().is_some());
+    match () {
+        () if claims > writes => Err("it has more claims than writes"),
+        () if matches!(before.state, State::Ended(_)) && replays == 0 => Err("an end changed without a replay"),
+        () if replays == 0 && is_asked_to_stop(before) && matches!(after.state, State::Waiting(_)) => {
+            Err("it was called off, and waits again")
+        }
+        () if u64::from(replays) > writes => Err("it has more replays than writes"),
+        () if is_ended == wakes => Err("it has not ended, and nobody will look at it again"),
+        () if after.attempt > after.settings.retry.max_attempts() => Err("it has more attempts than its policy allows"),
+        () if !after.attempts.is_sorted_by(|one, next| one.number < next.number) => Err("its attempts are out of order"),
+        () if after.attempts.last().is_some_and(|attempt| attempt.number > after.token) => Err("an attempt is on record without a claim"),
+        () if forgotten > 0 && after.attempts.len() < Task::KEPT_ATTEMPTS => Err("an attempt is not on record any more"),
+        () if (&before.payload, before.created_at) != (&after.payload, after.created_at) => Err("what never changes has changed"),
+        () => Ok(()),
+    }
+}
+
+fn is_asked_to_stop(task: &Task) -> bool {
+    matches!(&task.state, State::Running(lease) if lease.cancel == CancelRequest::Requested)
+}
+
+#[async_trait]
+impl Store for Witness {
+    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
+        let before: Vec<Option<Task>> = tasks.iter().map(|task| self.look(&task.name())).collect();
+        let inserted = at_once(self.inner.store.insert(tasks.clone(), now))?;
+        for (task, before) in tasks.iter().zip(&before) {
+            let (name, after) = (task.name(), self.look(&task.name()));
+            match &inserted {
+                Inserted::Created(_) => {
+                    self.expect(before.is_none(), &name, "a task was written over");
+                    let is_there = after.is_some_and(|after| after.payload == task.payload && after.settings == task.settings);
+                    self.expect(is_there, &name, "an insertion was answered for that was not made");
+                }
+                Inserted::Existing(existing) => {
+                    self.expect(after.is_some() == before.is_some(), &name, "part of a refused batch was written");
+                    let is_shown = existing.iter().any(|existing| existing.id == task.id);
+                    self.expect(is_shown == before.is_some(), &name, "the tasks in the way are not those that are there");
+                }
+            }
+        }
+        Ok(inserted)
+    }
+
+    async fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, StoreError> {
+        let seen = self.look(name);
+        let found = at_once(self.inner.store.get(name, now))?;
+        self.expect(is_untouched(seen.as_ref(), found.as_ref()), name, "two reads in a row differ");
+        Ok(found)
+    }
+
+    async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
+        let before = self.look(name);
+        let claim = at_once(self.inner.store.claim(name, until, now))?;
+        let after = self.look(name);
+        let expected = before.clone().map(|task| transition(task, Event::Claim { until }, now).map(|change| change.task));
+        match (&claim, expected) {
+            (Claim::Granted(granted), Some(Ok(expected))) => {
+                self.expect(*granted == expected && after.as_ref() == Some(granted), name, "a claim was granted and not written");
+                self.note_grant(granted);
+            }
+            (Claim::Refused(refused, found), Some(Err(expected))) => {
+                let is_right = *refused == expected && before.as_ref() == Some(found) && is_untouched(before.as_ref(), after.as_ref());
+                self.expect(is_right, name, "a claim was refused otherwise than the lifecycle would");
+            }
+            (Claim::Missing, None) => {}
+            (Claim::Granted(_), _) => self.expect(false, name, "a claim was granted that the lifecycle refuses"),
+            _ => self.expect(false, name, "a claim was refused that the lifecycle grants"),
+        }
+        Ok(claim)
+    }
+
+    async fn commit(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError> {
+        let name = change.task.name();
+        let before = self.look(&name);
+        let committed = at_once(self.inner.store.commit(change.clone(), now))?;
+        let after = self.look(&name);
+        match &committed {
+            Committed::Done(written) => {
+                self.expect(**written == change.task, &name, "another change was answered for than the one that was asked for");
+                self.check_commit(&change, before.as_ref(), after.as_ref());
+            }
+            Committed::Conflict => {
+                let is_stale = before.as_ref().map(|task| task.version) != Some(change.read_version);
+                self.expect(
+                    is_stale && is_untouched(before.as_ref(), after.as_ref()),
+                    &name,
+                    "a conflict, where there was none or something was written",
+                );
+            }
+        }
+        Ok(committed)
+    }
+
+    async fn beat(&self, name: &TaskName, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Beat, StoreError> {
+        let before = self.look(name);
+        let beat = at_once(self.inner.store.beat(name, token, until, progress))?;
+        let after = self.look(name);
+        let cancel = before.as_ref().and_then(|task| match &task.state {
+            State::Running(lease) if task.token == token => Some(lease.cancel),
+            _ => None,
+        });
+        match (beat, cancel) {
+            (Beat::Renewed { cancel: told }, Some(cancel)) => {
+                let is_renewed = after.is_some_and(|task| matches!(task.state, State::Running(lease) if lease.until == until));
+                self.expect(told == cancel && is_renewed, name, "a lease was not renewed, or a cancellation not passed on");
+            }
+            (Beat::Lost, None) => self.expect(is_untouched(before.as_ref(), after.as_ref()), name, "a lost lease wrote something"),
+            (Beat::Renewed { .. }, None) => self.expect(false, name, "a lease was renewed with a stale token"),
+            (Beat::Lost, Some(_)) => self.expect(false, name, "a lease was lost that holds"),
+        }
+        Ok(beat)
+    }
+
+    async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
+        self.inner.store.list(query, now).await
+    }
+
+    async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
+        let due = at_once(self.inner.store.due(limit, now))?;
+        for task in &due {
+            let is_so = is_untouched(Some(task), self.look(&task.name()).as_ref());
+            self.expect(is_so, &task.name(), "the sweep was shown what is not so");
+        }
+        Ok(due)
+    }
+
+    async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
+        let before = self.look(&task.name());
+        at_once(self.inner.store.postpone(task, until))?;
+        let after = self.look(&task.name());
+        self.expect(is_untouched(before.as_ref(), after.as_ref()), &task.name(), "putting off a look at it changed it");
+        Ok(())
+    }
+
+    async fn prune(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError> {
+        self.inner.store.prune(limit, now).await
+    }
+
+    async fn changed(&self, name: &TaskName) {
+        self.inner.store.changed(name).await;
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.inner.store.ready().await
+    }
+}
+
+#[async_trait]
+impl Queue for Witness {
+    async fn send(&self, hints: Vec<(TaskName, Duration)>) -> Result<(), StoreError> {
+        self.inner.queue.send(hints).await
+    }
+
+    async fn receive(&self, max: usize) -> Result<Vec<Delivery>, StoreError> {
+        let deliveries = self.inner.queue.receive(max).await?;
+        for delivery in &deliveries {
+            if let Delivery::Claimed(task) = delivery {
+                let current = self.look(&task.name());
+                let is_claimed = current.is_some_and(|current| current.token >= task.token);
+                self.expect(is_claimed, &task.name(), "a task was handed over whose claim is not stored");
+                self.note_grant(task);
+            }
+        }
+        if deliveries.len() > max {
+            self.stage.violate(format!("{} deliveries, where {max} were asked for", deliveries.len()));
+        }
+        Ok(deliveries)
+    }
+
+    async fn settle(&self, settlements: Vec<(Receipt, Settlement)>) -> Result<(), StoreError> {
+        self.inner.queue.settle(settlements).await
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.inner.queue.ready().await
+    }
+}

@@ -1,0 +1,235 @@
+//! The world that a story takes place in: the real program on a port of its own, and a real server beside it to be called.
+//!
+//! Nothing is waited for by the clock: `?wait=` tells when a task has ended, and the [`Receiver`] when it was called.
+
+pub mod exchange;
+pub mod process;
+pub mod program;
+pub mod receiver;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nobat_core::ports::Clock;
+use nobat_core::time::Timestamp;
+use nobat_worker::system::SystemClock;
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::scratch::Scratch;
+use crate::world::exchange::{Answer, exchange};
+use crate::world::process::{Process, Ran};
+use crate::world::program::Program;
+use crate::world::receiver::Receiver;
+
+/// A nobat with an empty file, and a server for it to call.
+///
+/// A story ends with [`World::end`], which fails it if anything was left behind.
+pub struct World {
+    /// The server that tasks call.
+    pub receiver: Receiver,
+    program: PathBuf,
+    flags: Vec<String>,
+    process: Option<Process>,
+    /// What the processes before this one had to say.
+    log: Vec<String>,
+    scratch: Scratch,
+}
+
+/// What a story waits for at most. It is far more than anything takes, so that a busy machine fails no test.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The flags of a nobat that may call this machine.
+pub const OPEN: [&str; 2] = ["--allow-private-networks", "127.0.0.0/8"];
+
+impl World {
+    /// `nobat`, allowed to call this machine.
+    pub async fn start() -> Self {
+        Self::with(&OPEN).await
+    }
+
+    /// `nobat` with these flags and nothing else said.
+    pub async fn with(flags: &[&str]) -> Self {
+        Self::of(Program::Nobat, flags).await
+    }
+
+    /// A program with these flags.
+    pub async fn of(program: Program, flags: &[&str]) -> Self {
+        let mut world = Self {
+            receiver: Receiver::start().await.expect("a receiver"),
+            program: program.path(),
+            flags: flags.iter().copied().map(str::to_owned).collect(),
+            process: None,
+            log: Vec::new(),
+            scratch: Scratch::new().expect("a directory"),
+        };
+        world.go_on().await;
+        world
+    }
+
+    /// Starts the program again, on the same file.
+    pub async fn go_on(&mut self) {
+        assert!(self.process.is_none(), "it is running");
+        let process = Process::start(&self.program, &self.data(), &self.flags).await;
+        self.process = Some(process.unwrap_or_else(|error| panic!("the program did not start: {error:#}")));
+    }
+
+    /// Starts it again with other flags.
+    pub async fn go_on_with(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().copied().map(str::to_owned).collect();
+        self.go_on().await;
+    }
+
+    /// Ends the program as a power cut would, at once.
+    pub async fn kill(&mut self) {
+        let log = self.process.take().expect("a process").kill().await.expect("a process that can be killed");
+        self.log.extend(log);
+    }
+
+    /// Tells the program to stop, and waits until it has, which must be with exit code 0.
+    pub async fn stop(&mut self) {
+        let (status, log) = self.process.take().expect("a process").terminate().await.expect("a process that can be told to stop");
+        self.log.extend(log);
+        assert_eq!(status.code(), Some(0), "{}", self.log.join("\n"));
+    }
+
+    /// Ends the story: all tasks have ended, the program stops as it should, and its log holds neither an error nor a panic.
+    pub async fn end(mut self) {
+        let tasks = self.tasks("").await;
+        let left: Vec<_> = tasks.iter().filter(|task| !has_ended(task)).collect();
+        assert!(left.is_empty(), "work was left behind: {left:#?}");
+        self.stop().await;
+        let complaints = complaints(&self.log);
+        assert!(complaints.is_empty(), "the log complains:\n{}", complaints.join("\n"));
+    }
+
+    /// Where the program listens.
+    pub fn address(&self) -> SocketAddr {
+        self.process.as_ref().expect("a process").address()
+    }
+
+    /// The file that holds everything.
+    pub fn data(&self) -> PathBuf {
+        self.scratch.path().join("nobat.db")
+    }
+
+    /// A place for other files of the story.
+    pub fn folder(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// All that the program has logged before it was stopped or killed.
+    pub fn log(&self) -> String {
+        self.log.join("\n")
+    }
+
+    /// The file, looked at while nobody runs.
+    pub fn file(&self) -> Connection {
+        assert!(self.process.is_none(), "it is running");
+        Connection::open(self.data()).expect("a SQLite file")
+    }
+
+    /// Runs the program as a client of itself, or as a second server.
+    pub async fn run(&self, arguments: &[&str]) -> Ran {
+        let url = self.process.as_ref().map(|process| format!("http://{}", process.address()));
+        process::run(&self.program, arguments, url.as_deref()).await.expect("a program that runs")
+    }
+
+    /// `GET`
+    pub async fn get(&self, path: &str) -> Answer {
+        exchange(self.address(), "GET", path, &[], "").await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    }
+
+    /// `POST` of JSON.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.post_with(path, &[], &body.to_string()).await
+    }
+
+    /// `POST` of a text as JSON, with headers besides.
+    pub async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let answer = exchange(self.address(), "POST", path, headers, body).await;
+        answer.unwrap_or_else(|error| panic!("POST {path}: {error}"))
+    }
+
+    /// A task that is accepted.
+    pub async fn submit(&self, task: &Value) -> Value {
+        let answer = self.post("/v1/tasks", task).await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        answer.json()
+    }
+
+    /// The task as it stands.
+    pub async fn task(&self, task: &Value) -> Value {
+        self.get(&path(task)).await.json()
+    }
+
+    /// The task once it has ended.
+    pub async fn ended(&self, task: &Value) -> Value {
+        self.wait(task, 20.0, has_ended).await
+    }
+
+    /// The task once it is like that. Each question is held by the server for a moment, so that this is no busy loop.
+    pub async fn until(&self, task: &Value, is_so: impl Fn(&Value) -> bool) -> Value {
+        self.wait(task, 0.1, is_so).await
+    }
+
+    /// All tasks that pass a filter such as `status=failed&`, the newest first.
+    pub async fn tasks(&self, filter: &str) -> Vec<Value> {
+        let (mut tasks, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = self.get(&format!("/v1/tasks?{filter}limit=100{cursor}")).await.json();
+            tasks.extend(page["data"].as_array().into_iter().flatten().cloned());
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return tasks,
+            }
+        }
+    }
+
+    async fn wait(&self, task: &Value, hold: f64, is_so: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let task = self.get(&format!("{}?wait={hold}", path(task))).await.json();
+            if is_so(&task) {
+                return task;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it never came to that: {task:#}");
+        }
+    }
+}
+
+/// Whether nothing more will become of it.
+pub fn has_ended(task: &Value) -> bool {
+    matches!(task["status"].as_str(), Some("succeeded" | "failed" | "canceled" | "expired"))
+}
+
+/// The path of a task.
+pub fn path(task: &Value) -> String {
+    format!("/v1/tasks/{}", task["id"].as_str().unwrap_or_else(|| panic!("not a task: {task:#}")))
+}
+
+/// A field of each of a task's attempts, such as `/outcome`, or `-` where there is none.
+pub fn attempts(task: &Value, pointer: &str) -> Vec<String> {
+    let text = |attempt: &Value| attempt.pointer(pointer).and_then(Value::as_str).unwrap_or("-").to_owned();
+    task["attempts"].as_array().into_iter().flatten().map(text).collect()
+}
+
+/// A moment so far from now, as the API takes it.
+pub fn from_now(duration: Duration) -> String {
+    (SystemClock.now() + duration).to_string()
+}
+
+/// The moment that a field of a task, or of an attempt, names.
+pub fn moment(task: &Value, field: &str) -> Timestamp {
+    task[field].as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no moment in {field}: {task:#}"))
+}
+
+/// The lines of a log that no story should leave, save for the panics that a `noop` was told to have.
+fn complaints(log: &[String]) -> Vec<&str> {
+    let is_panic = |line: &str| line.contains("panicked at");
+    let panics = log.iter().filter(|line| is_panic(line)).count();
+    let ordered = log.iter().filter(|line| line.contains("this attempt was told to panic")).count();
+    let is_complaint = |line: &str| line.contains(r#""level":"ERROR""#) || (panics > ordered && is_panic(line));
+    log.iter().map(String::as_str).filter(|line| is_complaint(line)).collect()
+}

@@ -1,0 +1,120 @@
+//! The program as a process: started, told to stop, killed, or run to its end.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// A server that is running. Dropped, it is killed.
+pub struct Process {
+    child: Child,
+    address: SocketAddr,
+    log: JoinHandle<Vec<String>>,
+}
+
+/// A program that ran to its end.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its exit code.
+    pub code: i32,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+/// Far more than starting and stopping take; stopping includes up to 25 seconds for what runs.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+impl Process {
+    /// Starts `program serve` on a port that is free, and resolves once it listens there.
+    pub async fn start(program: &Path, data: &Path, flags: &[String]) -> anyhow::Result<Self> {
+        let mut child = command(program)
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .args(flags)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut lines = BufReader::new(child.stderr.take().context("no standard error")?).lines();
+        let mut seen = Vec::new();
+        let address = timeout(PATIENCE, announced(&mut lines, &mut seen)).await.context("it does not say where it listens")??;
+        Ok(Self { child, address, log: tokio::spawn(rest(lines, seen)) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Kills it (SIGKILL), and returns its log.
+    pub async fn kill(mut self) -> anyhow::Result<Vec<String>> {
+        self.child.kill().await?;
+        Ok(self.log.await?)
+    }
+
+    /// Tells it to stop (SIGTERM), waits until it has, and returns how it ended and its log.
+    pub async fn terminate(mut self) -> anyhow::Result<(ExitStatus, Vec<String>)> {
+        let id = self.child.id().context("it has ended before")?;
+        // The shell's own `kill`: the program of that name is not on every machine.
+        let told = Command::new("sh").args(["-c", "kill -TERM \"$0\""]).arg(id.to_string()).status().await?;
+        ensure!(told.success(), "it cannot be told to stop");
+        let status = timeout(PATIENCE, self.child.wait()).await.context("it does not stop")??;
+        Ok((status, self.log.await?))
+    }
+}
+
+/// Runs a program to its end, as a client of the nobat at `url`.
+pub async fn run(program: &Path, arguments: &[&str], url: Option<&str>) -> anyhow::Result<Ran> {
+    let mut command = command(program);
+    if let Some(url) = url {
+        command.env("NOBAT_URL", url);
+    }
+    let output = timeout(PATIENCE, command.args(arguments).output()).await.context("it does not end")??;
+    Ok(Ran {
+        code: output.status.code().context("it was killed")?,
+        stdout: String::from_utf8(output.stdout)?,
+        stderr: String::from_utf8(output.stderr)?,
+    })
+}
+
+/// A program without the settings of whoever runs the tests.
+fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NOBAT_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Reads the log up to the line that names the address.
+async fn announced(lines: &mut Lines<BufReader<ChildStderr>>, seen: &mut Vec<String>) -> anyhow::Result<SocketAddr> {
+    while let Some(line) = lines.next_line().await? {
+        let address = address(&line);
+        seen.push(line);
+        if let Some(address) = address {
+            return Ok(address);
+        }
+    }
+    bail!("it ended instead: {}", seen.join("\n"))
+}
+
+fn address(line: &str) -> Option<SocketAddr> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    line["fields"]["address"].as_str()?.parse().ok()
+}
+
+async fn rest(mut lines: Lines<BufReader<ChildStderr>>, mut seen: Vec<String>) -> Vec<String> {
+    while let Ok(Some(line)) = lines.next_line().await {
+        seen.push(line);
+    }
+    seen
+}

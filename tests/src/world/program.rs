@@ -1,0 +1,59 @@
+//! Where the programs under test are, and that they are up to date.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// A program under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// `nobat` itself.
+    Nobat,
+    /// `examples/greet.rs`, a program with a kind of its own.
+    Greet,
+}
+
+impl Program {
+    /// Where it is, built.
+    pub fn path(self) -> PathBuf {
+        static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+        let folder = FOLDER.get_or_init(build);
+        match self {
+            Self::Nobat => folder.join("nobat"),
+            Self::Greet => folder.join("examples/greet"),
+        }
+    }
+}
+
+/// The top of the workspace.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace around this crate")
+}
+
+/// Cargo, the one that runs the tests if one does.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace());
+    cargo
+}
+
+/// Builds the programs beside the one that is running, and says in which folder.
+///
+/// Cargo builds the programs of other packages for no test. It is asked for the whole workspace, as by `cargo test
+/// --workspace`: with the same features there is little left to compile.
+fn build() -> PathBuf {
+    let this = std::env::current_exe().expect("a program that is running");
+    let folder = this.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).expect("a folder around it");
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        None | Some("debug") => "dev",
+        Some(profile) => profile,
+    };
+    let target = folder.parent().expect("a target folder around it");
+    let status = cargo()
+        .args(["build", "--quiet", "--workspace", "--bin", "nobat", "--example", "greet", "--profile", profile, "--target-dir"])
+        .arg(target)
+        .status()
+        .expect("cargo");
+    assert!(status.success(), "the programs under test cannot be built");
+    folder.to_owned()
+}

@@ -1,0 +1,9 @@
+//! The rules of the house, which no compiler knows.
+
+mod house {
+    mod dependencies;
+    mod paths;
+    mod picture;
+    mod settings;
+    mod source;
+}

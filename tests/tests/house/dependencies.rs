@@ -1,0 +1,88 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use nobat_tests::world::program::cargo;
+use serde_json::Value;
+
+use super::source::{first_cells, quoted, section, text};
+
+/// Who may import whom, tests aside. A crate that is not in the list may not be.
+const IMPORTS: [(&str, &[&str]); 8] = [
+    ("nobat-core", &[]),
+    ("nobat-sqlite", &["nobat-core"]),
+    ("nobat-delivery", &["nobat-core"]),
+    ("nobat-api", &["nobat-core"]),
+    ("nobat-worker", &["nobat-core", "nobat-delivery"]),
+    ("nobat", &["nobat-api", "nobat-core", "nobat-delivery", "nobat-sqlite", "nobat-worker"]),
+    ("nobat-bench", &["nobat"]),
+    // What proves a backend has to name it.
+    ("nobat-tests", &["nobat-core", "nobat-sqlite", "nobat-worker"]),
+];
+
+/// What the domain knows nothing of: a runtime, a disk, a network.
+const NOT_IN_THE_CORE: [&str; 8] = ["axum", "http", "hyper", "reqwest", "rusqlite", "tokio", "tokio-util", "tower"];
+
+/// The crates that may name what AWS calls things.
+const OF_THE_CLOUD: [&str; 2] = ["nobat-aws", "nobat-functions"];
+
+struct Dependency {
+    name: String,
+    is_for_tests: bool,
+    is_ours: bool,
+}
+
+/// The crates of the workspace, and what they depend on.
+fn crates() -> BTreeMap<String, Vec<Dependency>> {
+    let output = cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output().expect("cargo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("metadata");
+    let packages = metadata["packages"].as_array().expect("packages");
+    packages.iter().map(|package| (name(package), dependencies(package))).collect()
+}
+
+fn dependencies(package: &Value) -> Vec<Dependency> {
+    let dependency =
+        |found: &Value| Dependency { name: name(found), is_for_tests: found["kind"] == "dev", is_ours: found["source"].is_null() };
+    package["dependencies"].as_array().expect("dependencies").iter().map(dependency).collect()
+}
+
+fn name(value: &Value) -> String {
+    value["name"].as_str().expect("a name").to_owned()
+}
+
+#[test]
+fn crates_import_only_whom_they_may() {
+    let allowed: BTreeMap<&str, BTreeSet<&str>> = IMPORTS.into_iter().map(|(name, may)| (name, may.iter().copied().collect())).collect();
+    for (name, dependencies) in crates() {
+        let may = allowed.get(name.as_str()).unwrap_or_else(|| panic!("{name} is new: say in IMPORTS what it may import"));
+        for import in dependencies.iter().filter(|import| import.is_ours && !import.is_for_tests) {
+            assert!(may.contains(import.name.as_str()), "{name} imports {}", import.name);
+        }
+    }
+}
+
+#[test]
+fn the_core_knows_neither_a_runtime_nor_a_disk_nor_a_network() {
+    for import in crates()["nobat-core"].iter().filter(|import| !import.is_for_tests) {
+        assert!(!NOT_IN_THE_CORE.contains(&import.name.as_str()), "the core imports {}", import.name);
+    }
+}
+
+#[test]
+fn only_the_crates_of_the_cloud_name_an_aws_sdk() {
+    let is_aws = |name: &str| name.starts_with("aws") || name.starts_with("lambda");
+    for (name, dependencies) in crates().into_iter().filter(|(name, _)| !OF_THE_CLOUD.contains(&name.as_str())) {
+        assert!(!dependencies.iter().any(|import| is_aws(&import.name)), "{name} imports an SDK of AWS");
+    }
+}
+
+#[test]
+fn every_dependency_stands_in_the_architectures_table_with_its_reason_and_nothing_else_does() {
+    let table = section(&text("ARCHITECTURE.md"), "## Dependencies");
+    let told: BTreeSet<String> = first_cells(&table).into_iter().flat_map(quoted).collect();
+    let crates = crates();
+    let used: BTreeSet<String> = crates.values().flatten().filter(|import| !import.is_ours).map(|import| import.name.clone()).collect();
+    let untold: Vec<_> = used.difference(&told).collect();
+    assert!(untold.is_empty(), "ARCHITECTURE.md does not say why these are here: {untold:?}");
+    let unused: Vec<_> = told.difference(&used).collect();
+    assert!(unused.is_empty(), "ARCHITECTURE.md tells of these, and nobody uses them: {unused:?}");
+}

@@ -1,0 +1,174 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use nobat_core::lifecycle::{Event, ReplayKey, Retry, transition};
+use nobat_core::retry::Spread;
+use nobat_core::task::{CancelRequest, End, ErrorCode, HeldReason, State, Status, Task, TaskError};
+use nobat_core::time::Timestamp;
+use nobat_tests::sample;
+
+use super::source::{section, text};
+
+/// What the README's picture of a task's life shows: from where, by what, to where.
+type Edge = (String, String, String);
+
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// The picture, line by line.
+fn picture() -> Vec<String> {
+    let section = section(&text("README.md"), "## The picture");
+    let blocks: Vec<&str> = section.split("```").skip(1).step_by(2).collect();
+    let block = blocks.into_iter().find(|block| block.contains("scheduled")).expect("a picture of a task's life");
+    block.lines().map(str::to_owned).collect()
+}
+
+/// `from A, B:  label ─► C     label ─► D`
+fn sentences(picture: &[String]) -> Vec<Edge> {
+    let mut edges = Vec::new();
+    for line in picture {
+        let Some((from, arrows)) = line.trim().strip_prefix("from ").and_then(|line| line.split_once(": ")) else { continue };
+        for arrow in arrows.split("  ").filter_map(|part| part.split_once("─►")) {
+            let to = arrow.1.trim().split(',').next().unwrap_or_default();
+            edges.extend(from.split(", ").map(|from| (from.to_owned(), arrow.0.trim().to_owned(), to.to_owned())));
+        }
+    }
+    edges
+}
+
+/// `A ─► B ────► C ────► D`, with what brings about each arrow but the first above it, in the same order.
+fn main_line(picture: &[String]) -> Vec<Edge> {
+    let place = picture.iter().position(|line| line.contains("submit ─►")).expect("a line that begins with submit");
+    let labels = ["submit"].into_iter().chain(picture[place - 1].split_whitespace());
+    let nodes: Vec<&str> = picture[place].split(['─', '►', ' ']).filter(|word| !word.is_empty()).collect();
+    let edges: Vec<Edge> =
+        nodes.windows(2).zip(labels.clone()).map(|(pair, by)| (pair[0].to_owned(), by.to_owned(), pair[1].to_owned())).collect();
+    assert_eq!((edges.len(), labels.count()), (nodes.len() - 1, nodes.len() - 1), "every arrow has a word above it");
+    edges
+}
+
+/// The arrows that go up and down. What they say must stand in the picture; where they lead is read by people.
+const CROSSWISE: [(&str, &str, &str); 5] = [
+    ("running", "error, none left, or permanent ─►", "failed"),
+    ("running", "error, attempts left", "retrying"),
+    ("running", "no handler for its kind", "held"),
+    ("retrying", "retrying ─── due ──►", "queued"),
+    ("held", "held", "queued"),
+];
+
+fn edges(picture: &[String]) -> Vec<Edge> {
+    let crosswise = CROSSWISE.map(|(from, by, to)| (from.to_owned(), by.to_owned(), to.to_owned()));
+    sentences(picture).into_iter().chain(main_line(picture)).chain(crosswise).collect()
+}
+
+fn now() -> Timestamp {
+    sample::start()
+}
+
+fn after(task: Task, event: Event, now: Timestamp) -> Task {
+    transition(task, event, now).unwrap_or_else(|refused| panic!("{refused}")).task
+}
+
+fn running() -> Task {
+    after(sample::with_attempts(1, 2, now()), Event::Claim { until: now() + PAUSE }, now())
+}
+
+fn failing(task: &Task, retry: Retry) -> Event {
+    let error = TaskError::new(ErrorCode::HANDLER_ERROR, "it did not work");
+    Event::Fail { token: task.token, error, retry, spread: Spread::from_bits(0) }
+}
+
+fn ended(end: End) -> Task {
+    match end {
+        End::Succeeded => after(running(), Event::Succeed { token: 1, result: sample::json("null") }, now()),
+        End::Failed => after(running(), failing(&running(), Retry::Never), now()),
+        End::Canceled => after(sample::task(1, now()), Event::Cancel, now()),
+        End::Expired => {
+            let mut task = sample::task(1, now() + PAUSE);
+            task.settings.expires_at = Some(now());
+            after(task, Event::Expire, now())
+        }
+    }
+}
+
+/// A task that stands there at `now`.
+fn standing(word: &str) -> Task {
+    match Status::from_word(word).unwrap_or_else(|| panic!("{word} is no status")) {
+        Status::Scheduled => sample::task(1, now() + PAUSE),
+        Status::Queued => sample::task(1, now()),
+        Status::Held => after(running(), Event::Hold { token: 1, reason: HeldReason::NoHandler, until: now() + PAUSE }, now()),
+        Status::Running => running(),
+        // The sample's pause between attempts is a second.
+        Status::Retrying => after(running(), failing(&running(), Retry::Backoff), now()),
+        Status::Ended(end) => ended(end),
+    }
+}
+
+/// Where a task comes that stands at `from`, by what the picture says.
+fn follow(from: &str, by: &str) -> &'static str {
+    if by == "submit" {
+        return sample::task(1, now() + PAUSE).status(now()).as_str();
+    }
+    let task = standing(from);
+    assert_eq!(task.status(now()).as_str(), from);
+    let (token, later) = (task.token, now() + PAUSE);
+    let event = match by {
+        "due" | "held" | "retrying ─── due ──►" => return task.status(later).as_str(),
+        "claim" => Event::Claim { until: later },
+        "ok" => Event::Succeed { token, result: sample::json("null") },
+        "error, none left, or permanent ─►" => {
+            let last = after(standing("retrying"), Event::Claim { until: later + PAUSE }, later);
+            let last = after(last.clone(), failing(&last, Retry::Backoff), later);
+            assert_eq!(last.status(later), Status::Ended(End::Failed), "none left");
+            failing(&task, Retry::Never)
+        }
+        "error, attempts left" => failing(&task, Retry::Backoff),
+        "no handler for its kind" => Event::Hold { token, reason: HeldReason::NoHandler, until: later },
+        "cancel" => Event::Cancel,
+        "deadline passed" => {
+            let mut task = task;
+            task.settings.expires_at = Some(now());
+            return after(task, Event::Expire, now()).status(now()).as_str();
+        }
+        "replay" => Event::Replay { key: ReplayKey::Same },
+        other => panic!("the picture says {other}, which nobody here has heard of"),
+    };
+    after(task, event, now()).status(now()).as_str()
+}
+
+#[test]
+fn every_arrow_of_the_readmes_picture_leads_where_the_code_leads() {
+    let picture = picture();
+    for (from, by, to) in edges(&picture) {
+        assert_eq!(follow(&from, &by), to, "{from}, {by}");
+    }
+}
+
+#[test]
+fn the_picture_shows_every_status_and_what_leads_to_it() {
+    let picture = picture();
+    let reached: BTreeSet<String> = edges(&picture).into_iter().map(|(_, _, to)| to).collect();
+    let all: BTreeSet<String> = Status::ALL.iter().map(|status| status.as_str().to_owned()).collect();
+    assert_eq!(reached, all);
+    for (_, by, _) in CROSSWISE {
+        assert!(picture.iter().any(|line| line.contains(by)), "the picture says nothing of {by}");
+    }
+    let named: Vec<_> = sentences(&picture).into_iter().map(|(_, by, _)| by).collect();
+    for by in ["cancel", "deadline passed", "replay"] {
+        assert!(named.iter().any(|named| named == by), "the picture says nothing of {by}");
+    }
+}
+
+#[test]
+fn cancel_asks_a_running_task_to_stop_and_it_ends_canceled_or_as_it_ends() {
+    assert!(picture().iter().any(|line| line.contains("from running:  cancel asks the handler to stop; it ends canceled, or as it ends")));
+    let asked = || after(running(), Event::Cancel, now());
+    assert!(matches!(asked().state, State::Running(lease) if lease.cancel == CancelRequest::Requested));
+    let ends = [
+        (Event::Stop { token: 1 }, End::Canceled),
+        (failing(&running(), Retry::Backoff), End::Canceled),
+        (Event::Succeed { token: 1, result: sample::json("null") }, End::Succeeded),
+    ];
+    for (event, end) in ends {
+        assert_eq!(after(asked(), event, now()).status(now()), Status::Ended(end));
+    }
+}

@@ -1,0 +1,47 @@
+use std::collections::BTreeSet;
+
+use nobat_tests::world::process::run;
+use nobat_tests::world::program::Program;
+
+use super::source::{first_cells, quoted, section, text, texts};
+
+/// The settings that README's table names, each with its default.
+fn told() -> Vec<(String, String)> {
+    let readme = section(&text("README.md"), "## Settings");
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.strip_prefix("| `")?.split('|').collect();
+        Some((quoted(&format!("`{}", cells[0])).remove(0), cells[1].trim().trim_matches('`').to_owned()))
+    };
+    readme.lines().filter_map(row).collect()
+}
+
+/// The words that begin like a setting.
+fn words(text: &str) -> BTreeSet<String> {
+    let is_part = |character: char| character.is_ascii_uppercase() || character == '_';
+    let words = text.split(|character| !is_part(character));
+    words.filter(|word| word.starts_with("NOBAT_") && word.len() > "NOBAT_".len()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_readme_tells_of_every_variable_that_the_code_names_and_of_no_other() {
+    let named: BTreeSet<String> = texts(&["crates", "examples"], "rs").iter().flat_map(|(_, text)| words(text)).collect();
+    let readme = text("README.md");
+    let told: BTreeSet<String> = first_cells(&section(&readme, "## Settings")).into_iter().flat_map(quoted).collect();
+    assert_eq!(named, told);
+    assert_eq!(words(&readme), told, "no other part of the README names another");
+}
+
+#[tokio::test]
+async fn the_readmes_defaults_are_the_programs_and_each_variable_is_a_flag_too() {
+    let help = run(&Program::Nobat.path(), &["serve", "--help"], None).await.unwrap().stdout;
+    // A flag and what is said of it can stand on several lines.
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (name, default) in told().into_iter().filter(|(name, _)| name != "NOBAT_URL") {
+        let flag = format!("--{}", name.trim_start_matches("NOBAT_").to_lowercase().replace('_', "-"));
+        let told = help.split_once(&format!("{flag} <")).map(|(_, rest)| rest).and_then(|rest| rest.split_once(']'));
+        let (_, rest) = told.unwrap_or_else(|| panic!("there is no {flag}"));
+        let said = rest.trim_start().strip_prefix("[default: ").and_then(|rest| rest.split(']').next());
+        assert_eq!(said.unwrap_or("none"), default, "{name}");
+        assert!(help.contains(&format!("[env: {name}=]")), "{flag} is not read from {name}");
+    }
+}

@@ -1,0 +1,60 @@
+use std::path::{Path, PathBuf};
+
+use nobat_tests::world::program::workspace;
+
+/// What the repository holds: everything but what is built, what git keeps, and what a program left behind.
+pub(super) fn files() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    collect(workspace(), &mut files);
+    files
+}
+
+/// Every file of that ending below one of these folders, and its text.
+pub(super) fn texts(folders: &[&str], ending: &str) -> Vec<(PathBuf, String)> {
+    let is_there = |file: &Path| folders.iter().any(|folder| file.starts_with(workspace().join(folder)));
+    let is_so = |file: &PathBuf| is_there(file) && file.extension().is_some_and(|extension| extension == ending);
+    files().into_iter().filter(is_so).map(|file| (file.clone(), read(&file))).collect()
+}
+
+/// A file of the repository.
+pub(super) fn text(name: &str) -> String {
+    read(&workspace().join(name))
+}
+
+/// What stands below a heading of a Markdown file, up to the next of its rank.
+pub(super) fn section(text: &str, heading: &str) -> String {
+    let below = text.lines().skip_while(|line| *line != heading).skip(1);
+    let section: Vec<&str> = below.take_while(|line| !line.starts_with("## ")).collect();
+    assert!(!section.is_empty(), "there is no {heading}");
+    section.join("\n")
+}
+
+/// The first cells of a Markdown table's rows.
+pub(super) fn first_cells(section: &str) -> Vec<&str> {
+    let rows = section.lines().filter_map(|line| line.strip_prefix('|')?.split('|').next());
+    rows.skip(2).collect()
+}
+
+/// What stands between backticks.
+pub(super) fn quoted(text: &str) -> Vec<String> {
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in folder.read_dir().expect("a folder").flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_string_lossy();
+        if path.is_dir() {
+            if name != "target" && name != ".git" {
+                collect(&path, files);
+            }
+        } else if !name.contains(".db") {
+            files.push(path);
+        }
+    }
+}
+
+fn read(file: &Path) -> String {
+    let bytes = std::fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    String::from_utf8_lossy(&bytes).into_owned()
+}

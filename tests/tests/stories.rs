@@ -1,0 +1,21 @@
+//! What a user of nobat sees: the real program, a real server for it to call, and nothing in between.
+
+mod stories {
+    mod batch;
+    mod callback;
+    mod cancel;
+    mod command;
+    mod delivery;
+    mod document;
+    mod failure;
+    mod file;
+    mod greet;
+    mod idempotency;
+    mod list;
+    mod log;
+    mod replay;
+    mod restart;
+    mod schedule;
+    mod submit;
+    mod wait;
+}

@@ -1,0 +1,71 @@
+use std::time::Duration;
+
+use nobat_tests::world::receiver::Reply;
+use nobat_tests::world::{World, from_now, path};
+use serde_json::{Value, json};
+
+/// Submits a task to be reported, and returns it as the report shows it.
+async fn reported(world: &World, place: &str, mut task: Value) -> (Value, Value) {
+    task["callback"] = json!({"url": world.receiver.url(place)});
+    let task = world.submit(&task).await;
+    if task["run_at"] != task["created_at"] {
+        assert_eq!(world.post(&format!("{}/cancel", path(&task)), &json!({})).await.status, 200);
+    }
+    let task = world.ended(&task).await;
+    let report = world.receiver.wait_for(place, 1).await.remove(0);
+    assert_eq!((report.method.as_str(), report.header("content-type")), ("POST", "application/json"));
+    (task, report.json())
+}
+
+/// Waits until all tasks have ended, callbacks among them.
+async fn all_ended(world: &World) {
+    for task in world.tasks("").await {
+        world.ended(&task).await;
+    }
+}
+
+#[tokio::test]
+async fn every_end_is_reported_with_the_task_as_it_ended() {
+    let world = World::start().await;
+    let late = json!({"kind": "noop", "payload": {"fail": 1}, "retry": {"delays": [3600]}, "expires_at": from_now(Duration::from_secs(1))});
+    for (end, task) in [
+        ("succeeded", json!({"kind": "noop", "labels": {"order": "7"}})),
+        ("failed", json!({"kind": "noop", "payload": {"fail": 1}, "retry": {"max_attempts": 1}})),
+        ("canceled", json!({"kind": "noop", "delay": 3600})),
+        ("expired", late),
+    ] {
+        let (task, report) = reported(&world, &format!("/{end}"), task).await;
+        assert_eq!(report["status"], end);
+        assert_eq!(report, task, "the report is the task");
+    }
+    all_ended(&world).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_end_that_was_not_asked_about_is_not_reported() {
+    let world = World::start().await;
+    let url = world.receiver.url("/done");
+    let task = world.submit(&json!({"kind": "noop", "callback": {"url": url, "on": ["failed", "expired"]}})).await;
+    world.ended(&task).await;
+    let task = world.submit(&json!({"kind": "noop"})).await;
+    world.ended(&task).await;
+    assert_eq!(world.tasks("").await.len(), 2, "a callback would be a task, and there from the end on");
+    assert_eq!(world.receiver.received("/done").len(), 0);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_callback_is_a_task_that_names_its_parent_and_is_retried_like_any_other() {
+    let world = World::start().await;
+    world.receiver.script("/done", [Reply::status(503).header("retry-after", "0"), Reply::status(200)]);
+    let task = world.submit(&json!({"kind": "noop", "callback": {"url": world.receiver.url("/done")}})).await;
+    world.ended(&task).await;
+    let callbacks = world.tasks("queue=callbacks&").await;
+    assert_eq!((callbacks.len(), &callbacks[0]["parent"], &callbacks[0]["kind"]), (1, &task["id"], &json!("http")));
+    let callback = world.ended(&callbacks[0]).await;
+    assert_eq!((&callback["status"], &callback["attempt"]), (&json!("succeeded"), &json!(2)));
+    let keys: Vec<_> = world.receiver.received("/done").iter().map(|report| report.header("idempotency-key").to_owned()).collect();
+    assert_eq!(keys, vec![callback["id"].as_str().unwrap(); 2]);
+    world.end().await;
+}

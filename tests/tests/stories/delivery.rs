@@ -1,0 +1,116 @@
+use nobat_tests::world::receiver::{Gate, Reply};
+use nobat_tests::world::{World, attempts, moment};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// A task that calls the receiver, tried again after a tenth of a second, twice.
+fn call(world: &World, path: &str) -> Value {
+    json!({"kind": "http", "payload": {"url": world.receiver.url(path)}, "retry": {"delays": [0.1, 0.1]}})
+}
+
+#[tokio::test]
+async fn a_request_is_delivered_with_its_body_byte_for_byte_and_says_which_call_it_is() {
+    let world = World::start().await;
+    world.receiver.script("/hook", [Reply::status(201).header("content-type", "application/json").body(r#"{"received": true}"#)]);
+    let body = "{\"n\": 12345678901234567890.10, \"a\":[1 ,2], \"s\":\"\\u00e9 é \\/\", \"n\":null}";
+    let task = format!(
+        r#"{{"kind": "http", "payload": {{"method": "PUT", "url": "{}", "headers": {{"X-Shop": "7", "authorization": "Bearer s"}}, "body": {body}}}}}"#,
+        world.receiver.url("/hook?a=1")
+    );
+    let task = world.post_with("/v1/tasks", &[], &task).await.json();
+    let task = world.ended(&task).await;
+    assert_eq!(task["status"], "succeeded");
+    assert_eq!((&task["result"]["status"], &task["result"]["body"]), (&json!(201), &json!({"received": true})));
+    let [request] = world.receiver.received("/hook").try_into().expect("one request");
+    assert_eq!((request.method.as_str(), &request.body[..]), ("PUT", body.as_bytes()));
+    assert_eq!((request.header("x-shop"), request.header("authorization")), ("7", "Bearer s"));
+    assert_eq!((request.header("content-type"), request.header("nobat-attempt")), ("application/json", "1"));
+    assert_eq!((request.header("nobat-task-id"), request.header("idempotency-key")), (text(&task["id"]), text(&task["id"])));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_called_again_with_the_same_key_and_every_attempt_is_on_record() {
+    let world = World::start().await;
+    world.receiver.script("/hook", [503, 429, 200].map(Reply::status));
+    let task = world.ended(&world.submit(&call(&world, "/hook")).await).await;
+    assert_eq!((&task["status"], &task["attempt"], &task["error"]), (&json!("succeeded"), &json!(3), &Value::Null));
+    assert_eq!(attempts(&task, "/outcome"), ["failed", "failed", "succeeded"]);
+    assert_eq!(attempts(&task, "/error/code"), ["http_503", "http_429", "-"]);
+    let requests = world.receiver.received("/hook");
+    assert_eq!(requests.iter().map(|request| request.header("nobat-attempt")).collect::<Vec<_>>(), ["1", "2", "3"]);
+    assert!(requests.iter().all(|request| request.header("idempotency-key") == text(&task["id"])));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_server_is_not_called_before_the_time_it_asked_for() {
+    let world = World::start().await;
+    world.receiver.script("/hook", [Reply::status(503).header("retry-after", "1"), Reply::status(200)]);
+    let task = world.ended(&world.submit(&call(&world, "/hook")).await).await;
+    assert_eq!(attempts(&task, "/outcome"), ["failed", "succeeded"]);
+    let pause = moment(&task["attempts"][1], "started_at").since(moment(&task["attempts"][0], "finished_at"));
+    assert!(pause >= Duration::from_secs(1), "{pause:?}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_final() {
+    let world = World::start().await;
+    world.receiver.script("/hook", [404, 200].map(Reply::status));
+    let task = world.ended(&world.submit(&call(&world, "/hook")).await).await;
+    assert_eq!((&task["status"], &task["attempt"], &task["error"]["code"]), (&json!("failed"), &json!(1), &json!("http_404")));
+    assert_eq!(world.receiver.received("/hook").len(), 1);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_called_again_and_given_up_on() {
+    let world = World::start().await;
+    // A port that was free a moment ago, and that nobody listens on.
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let call = json!({"kind": "http", "payload": {"url": format!("http://{address}/")}, "retry": {"delays": [0.1, 0.1]}});
+    let task = world.ended(&world.submit(&call).await).await;
+    assert_eq!((&task["status"], &task["error"]["code"]), (&json!("failed"), &json!("connection_refused")));
+    assert_eq!(attempts(&task, "/error/code"), ["connection_refused"; 3]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let world = World::start().await;
+    world.receiver.script("/old", [Reply::status(302).header("location", world.receiver.url("/new"))]);
+    let task = world.ended(&world.submit(&call(&world, "/old")).await).await;
+    assert_eq!((&task["status"], &task["error"]["code"]), (&json!("failed"), &json!("http_302")));
+    assert_eq!((world.receiver.received("/old").len(), world.receiver.received("/new").len()), (1, 0));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_in_time_is_given_up_on() {
+    let world = World::start().await;
+    let never = Gate::default();
+    world.receiver.script("/hook", [Reply::status(200).behind(&never)]);
+    for (timeout, payload) in [(json!(0.2), json!(null)), (json!(null), json!(0.2))] {
+        let url = world.receiver.url("/hook");
+        let task = json!({"kind": "http", "timeout": timeout, "payload": {"url": url, "timeout": payload}, "retry": {"max_attempts": 1}});
+        let task = world.ended(&world.submit(&task).await).await;
+        assert_eq!((&task["status"], &task["error"]["code"]), (&json!("failed"), &json!("timeout")));
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn of_a_long_answer_the_beginning_is_kept() {
+    let world = World::start().await;
+    world.receiver.script("/hook", [Reply::status(200).body("x".repeat(100_000))]);
+    let task = world.ended(&world.submit(&call(&world, "/hook")).await).await;
+    assert_eq!((&task["status"], &task["result"]["truncated"]), (&json!("succeeded"), &json!(true)));
+    assert_eq!(text(&task["result"]["body"]).len(), 64 * 1024);
+    world.end().await;
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}

@@ -1,0 +1,78 @@
+use nobat_tests::world::World;
+use serde_json::json;
+
+#[tokio::test]
+async fn a_second_server_on_the_same_file_is_refused_and_the_first_goes_on() {
+    let world = World::start().await;
+    let data = world.data();
+    let second = world.run(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()]).await;
+    assert_eq!(second.code, 1, "{second:?}");
+    assert!(second.stderr.contains("is in use by another nobat"), "{}", second.stderr);
+    world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_nobat_is_refused_and_left_as_it_is() {
+    let mut world = World::start().await;
+    let task = world.submit(&json!({"kind": "noop", "delay": 0.2})).await;
+    world.stop().await;
+    let known: i64 = world.file().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    world.file().pragma_update(None, "user_version", known + 1).unwrap();
+    let data = world.data();
+    let refused = world.run(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()]).await;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains(&format!("the file has schema {}", known + 1)), "{}", refused.stderr);
+    let found: i64 = world.file().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(found, known + 1);
+    world.file().pragma_update(None, "user_version", known).unwrap();
+    world.go_on().await;
+    world.ended(&task).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_file_of_another_program_is_refused_and_left_as_it_is() {
+    let mut world = World::start().await;
+    world.stop().await;
+    let other = world.folder().join("other.db");
+    rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE songs (name TEXT); INSERT INTO songs VALUES ('x')").unwrap();
+    let refused = world.run(&["serve", "--listen", "127.0.0.1:0", "--data", other.to_str().unwrap()]).await;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("not one of nobat's"), "{}", refused.stderr);
+    let text = world.folder().join("notes.txt");
+    std::fs::write(&text, "these are notes, and no database at all\n".repeat(100)).unwrap();
+    let refused = world.run(&["serve", "--listen", "127.0.0.1:0", "--data", text.to_str().unwrap()]).await;
+    assert!(refused.code == 1 && refused.stderr.contains("cannot be used"), "{refused:?}");
+    assert!(std::fs::read_to_string(&text).unwrap().starts_with("these are notes"));
+    world.go_on().await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn ended_tasks_are_gone_once_they_were_kept_for_long_enough_and_waiting_ones_stay() {
+    let mut world = World::start().await;
+    let ended = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
+    let waiting = world.submit(&json!({"kind": "noop", "delay": 3600})).await;
+    world.stop().await;
+    world.go_on_with(&["--retention", "0"]).await;
+    let missing = world.get(&format!("/v1/tasks/{}", ended["id"].as_str().unwrap())).await;
+    assert_eq!(missing.problem(), (404, "task_not_found".to_owned()));
+    assert_eq!(world.tasks("").await.len(), 1);
+    world.stop().await;
+    let kept: i64 = world.file().query_row("SELECT count(*) FROM tasks", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 1, "not only hidden, but removed");
+    world.go_on_with(&[]).await;
+    world.post(&format!("/v1/tasks/{}/cancel", waiting["id"].as_str().unwrap()), &json!({})).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_said_to_be() {
+    let world = World::start().await;
+    let (listen, data) = (world.address().to_string(), world.folder().join("second.db"));
+    let second = world.run(&["serve", "--listen", &listen, "--data", data.to_str().unwrap()]).await;
+    assert_eq!(second.code, 1, "{second:?}");
+    assert!(second.stderr.contains(&format!("cannot listen on {listen}")), "{}", second.stderr);
+    world.end().await;
+}

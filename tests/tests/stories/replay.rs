@@ -1,0 +1,48 @@
+use nobat_tests::world::receiver::Reply;
+use nobat_tests::world::{World, attempts, path};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_dead_letter_is_listed_and_replayed_with_the_same_key_and_its_history_stays() {
+    let world = World::start().await;
+    world.receiver.script("/hook", [400, 503, 200].map(Reply::status));
+    let call = json!({"kind": "http", "payload": {"url": world.receiver.url("/hook")}, "retry": {"delays": [0]}});
+    let dead = world.ended(&world.submit(&call).await).await;
+    assert_eq!(world.tasks("status=failed&").await[0]["id"], dead["id"]);
+    let answer = world.post_with(&format!("{}/replay", path(&dead)), &[], "").await;
+    assert_eq!((answer.status, &answer.json()["generation"]), (202, &json!(2)));
+    let task = world.ended(&dead).await;
+    assert_eq!((&task["status"], &task["attempt"], &task["error"]), (&json!("succeeded"), &json!(2), &json!(null)));
+    assert_eq!(attempts(&task, "/error/code"), ["http_400", "http_503", "-"]);
+    assert_eq!(task["attempts"][2]["number"], 3, "attempts are counted over the whole life");
+    let keys: Vec<_> = world.receiver.received("/hook").iter().map(|request| request.header("idempotency-key").to_owned()).collect();
+    assert_eq!(keys, vec![task["id"].as_str().unwrap(); 3]);
+    assert_eq!(world.tasks("status=failed&").await.len(), 0);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_replay_can_ask_for_a_new_key() {
+    let world = World::start().await;
+    let task = world.submit(&json!({"kind": "http", "payload": {"url": world.receiver.url("/hook")}})).await;
+    world.ended(&task).await;
+    assert_eq!(world.post(&format!("{}/replay", path(&task)), &json!({"new_key": true})).await.status, 202);
+    world.ended(&task).await;
+    assert_eq!(world.post(&format!("{}/replay", path(&task)), &json!({})).await.status, 202);
+    world.ended(&task).await;
+    let keys: Vec<_> = world.receiver.received("/hook").iter().map(|request| request.header("idempotency-key").to_owned()).collect();
+    assert!(keys[0] != keys[1] && keys[1] == keys[2], "{keys:?}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_task_that_has_not_ended_cannot_be_replayed() {
+    let world = World::start().await;
+    let task = world.submit(&json!({"kind": "noop", "delay": 3600})).await;
+    let answer = world.post(&format!("{}/replay", path(&task)), &json!({})).await;
+    assert_eq!(answer.problem(), (409, "task_not_ended".to_owned()));
+    let answer = world.post(&format!("{}/replay", path(&task)), &json!({"newkey": true})).await;
+    assert!(answer.status == 422 && answer.text().contains("newkey"), "{}", answer.text());
+    world.post(&format!("{}/cancel", path(&task)), &json!({})).await;
+    world.end().await;
+}
