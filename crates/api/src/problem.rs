@@ -107,7 +107,7 @@ impl From<StoreError> for Problem {
                 cause: Some(error.to_string()),
                 ..Self::new(
                     Code::StoreUnavailable,
-                    "it is not known whether the request was carried out; asking again is safe with an Idempotency-Key",
+                    "it is not known whether the request was carried out: look before asking again, or submit with an Idempotency-Key",
                 )
             },
             StoreError::Overloaded => {

@@ -37,11 +37,11 @@ impl TaskId {
         Self::digest(&[tenant.as_str(), route, key, &index.to_string()])
     }
 
-    /// The id of the callback for the end that `parent` came to with its claim number `token`.
+    /// The id of the callback for the end that `parent` came to with that version.
     ///
     /// Derived, so that the same end can never enqueue two of them.
-    pub fn of_callback(tenant: &Tenant, parent: Self, generation: u32, token: u64) -> Self {
-        Self::digest(&[tenant.as_str(), "callback", &parent.to_string(), &generation.to_string(), &token.to_string()])
+    pub fn of_callback(tenant: &Tenant, parent: Self, generation: u32, version: u64) -> Self {
+        Self::digest(&[tenant.as_str(), "callback", &parent.to_string(), &generation.to_string(), &version.to_string()])
     }
 
     fn digest(parts: &[&str]) -> Self {

@@ -178,13 +178,13 @@ impl Task {
             Event::Claim { until } => self.claim(until, now)?,
             Event::Release { token } => {
                 let lease = self.lease(token)?;
-                self.attempt -= 1;
+                self.attempt = self.attempt.saturating_sub(1);
                 self.wait(Waiting::Scheduled, now);
                 self.end_if_canceled(lease, now);
             }
             Event::Hold { token, reason, until } => {
                 let lease = self.lease(token)?;
-                self.attempt -= 1;
+                self.attempt = self.attempt.saturating_sub(1);
                 self.wait(Waiting::Held(Held { reason }), until);
                 self.end_if_canceled(lease, now);
             }
@@ -207,7 +207,7 @@ impl Task {
             }
             Event::Interrupt { token } => {
                 let lease = self.lease(token)?;
-                self.attempt -= 1;
+                self.attempt = self.attempt.saturating_sub(1);
                 let error = TaskError::new(ErrorCode::INTERRUPTED, "its worker was told to stop");
                 self.record(lease, Outcome::Interrupted, Some(error), now);
                 self.wait(Waiting::Retrying, now);

@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 pub struct RetryPolicy {
     /// The delays between attempts, and how many attempts they allow.
     pub schedule: Schedule,
-    /// No attempt starts later than this after the generation began.
+    /// No retry is scheduled for later than this after the generation began.
     pub max_age: Option<Duration>,
 }
 

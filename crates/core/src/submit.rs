@@ -68,7 +68,7 @@ pub struct RetrySubmission {
     pub max: Option<f64>,
     /// `full` spreads a wait from nothing to its length, `none` does not; `full` unless said.
     pub jitter: Option<JitterWord>,
-    /// No attempt starts more than so many seconds after acceptance, or after a replay.
+    /// No retry is scheduled for more than so many seconds after acceptance, or after a replay.
     #[cfg_attr(feature = "openapi", schema(exclusive_minimum = 0, maximum = 31_622_400))]
     pub max_age: Option<f64>,
     /// These waits in seconds, up to 49 of them, and one attempt more than there are waits.

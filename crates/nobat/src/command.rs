@@ -15,6 +15,8 @@ use crate::{exit, show};
 
 /// How long one request of `wait` is held by the server, which may grant less.
 const WAIT: u64 = 20;
+/// Asking more often would tell nobody more.
+const MIN_INTERVAL: Duration = Duration::from_millis(200);
 
 /// `nobat submit`
 #[derive(Args)]
@@ -260,6 +262,7 @@ async fn wait(client: &Client, id: &str, limit: Option<Duration>, target: &Targe
         let left = limit.map_or(Duration::from_secs(WAIT), |limit| limit.saturating_sub(begun.elapsed()));
         // Progress is news too, and a server tells of ends only.
         let hold = left.as_secs_f64().min(if std::io::IsTerminal::is_terminal(&std::io::stderr()) { 1.0 } else { 20.0 });
+        let asked = Instant::now();
         let task = client.get(&format!("/v1/tasks/{}?wait={hold}", encode(id))).await?;
         let status = task["status"].as_str().context("the answer is not a task")?;
         let code = match status {
@@ -274,6 +277,8 @@ async fn wait(client: &Client, id: &str, limit: Option<Duration>, target: &Targe
             return Ok(code.into());
         }
         show::progress(&task);
+        // A server may grant no wait at all.
+        tokio::time::sleep(MIN_INTERVAL.saturating_sub(asked.elapsed())).await;
     }
 }
 

@@ -25,6 +25,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::exit;
+
 /// The settings of a server. Each is a flag and a variable.
 #[derive(Parser, Clone, Debug)]
 pub struct Serve {
@@ -34,14 +36,14 @@ pub struct Serve {
     /// The SQLite file that holds everything
     #[arg(long, env = "NOBAT_DATA", default_value = "nobat.db")]
     pub data: PathBuf,
-    /// How many tasks run at a time
+    /// How many tasks run at a time; with 0, tasks are accepted and none is run
     #[arg(long, env = "NOBAT_CONCURRENCY", default_value_t = 128)]
     pub concurrency: usize,
     /// Networks that are not public, and that tasks may call all the same (CIDRs, separated by commas)
     #[arg(long, env = "NOBAT_ALLOW_PRIVATE_NETWORKS", value_delimiter = ',')]
     pub allow_private_networks: Vec<IpNet>,
     /// How many days ended tasks are kept
-    #[arg(long, env = "NOBAT_RETENTION", default_value_t = 30)]
+    #[arg(long, env = "NOBAT_RETENTION", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3660))]
     pub retention: u32,
     /// How many seconds a request can wait for a task's end
     #[arg(long, env = "NOBAT_MAX_WAIT", default_value_t = 25)]
@@ -49,8 +51,8 @@ pub struct Serve {
     /// The longest timeout of a task, in seconds
     #[arg(long, env = "NOBAT_MAX_TIMEOUT", default_value_t = 12 * 60 * 60)]
     pub max_timeout: u32,
-    /// How many seconds running tasks have to finish on SIGTERM
-    #[arg(long, env = "NOBAT_DRAIN", default_value_t = 25)]
+    /// How many seconds running tasks have to finish on SIGTERM; then they are given back, within 8 seconds more
+    #[arg(long, env = "NOBAT_DRAIN", default_value_t = 20)]
     pub drain: u32,
     /// What is logged: error, warn, info, debug, or `target=level` pairs
     #[arg(long, env = "NOBAT_LOG", default_value = "info")]
@@ -61,6 +63,8 @@ pub struct Serve {
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// What was kept for long enough is removed this often.
 const PRUNE_INTERVAL: Duration = Duration::from_mins(1);
+/// How long the last writes may take.
+const LAST_WRITES: Duration = Duration::from_secs(3);
 /// How long requests have to be answered once the server is told to stop.
 const REQUEST_GRACE: Duration = Duration::from_secs(5);
 
@@ -83,6 +87,12 @@ async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: Canc
     }
     tracing::info!("stopping: no more work is taken");
     stop.cancel();
+    // Whoever asks twice does not want to wait. Nothing is lost by it: that is what leases are for.
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    std::process::exit(exit::FAILURE.into());
 }
 
 /// Accepts tasks on `listener` and runs them, until `stop` is fired and what was begun is finished or given back.
@@ -110,7 +120,7 @@ pub async fn serve(settings: Serve, listener: TcpListener, handlers: Handlers, s
     let runner = Runner { backend: backend.clone(), handlers, clock: Arc::clone(&clock), chance: Arc::clone(&chance) };
     let worker = Worker { runner: Arc::new(runner), concurrency: settings.concurrency, drain: seconds(settings.drain) };
     let sweeper = Sweeper { backend: backend.clone(), chance };
-    let pruner = Pruner { backend };
+    let (pruner, last) = (Pruner { backend: backend.clone() }, backend);
     tracing::info!(address = %listener.local_addr()?, data = %settings.data.display(), concurrency = settings.concurrency, "nobat serves");
     tokio::join!(
         nobat_api::serve(listener, router(app), stop.clone(), REQUEST_GRACE),
@@ -118,6 +128,10 @@ pub async fn serve(settings: Serve, listener: TcpListener, handlers: Handlers, s
         every(SWEEP_INTERVAL, Arc::clone(&clock), stop.clone(), "sweep", |now| sweeper.run_once(now)),
         every(PRUNE_INTERVAL, Arc::clone(&clock), stop.clone(), "prune", |now| pruner.run_once(now)),
     );
+    // What was given back on the way out is in front of this in the writer's line.
+    if tokio::time::timeout(LAST_WRITES, last.ready()).await.is_err() {
+        tracing::error!("the last writes did not get through; what they gave back is found at the next start");
+    }
     tracing::info!("nobat has stopped");
     Ok(())
 }
@@ -126,6 +140,11 @@ pub async fn serve(settings: Serve, listener: TcpListener, handlers: Handlers, s
 fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter).context("NOBAT_LOG is not a filter")?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    std::panic::set_hook(Box::new(|panic| {
+        // The place alone: the message may quote a payload.
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "something panicked");
+    }));
     if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
         builder.init();
     } else {

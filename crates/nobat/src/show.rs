@@ -116,7 +116,7 @@ mod tests {
             "max_attempts": 5, "created_at": "now", "error": {"code": "timeout", "message": "…"}})]);
         assert_eq!(
             shown,
-            "ID      KIND             QUEUE  STATUS  ATTEMPT  CREATED_AT  ERROR\n\
+            "ID      KIND           QUEUE  STATUS  ATTEMPT  CREATED_AT  ERROR\n\
              task_1  \\u{1b}[31mred  q      failed  1/5      now         timeout\n"
         );
     }

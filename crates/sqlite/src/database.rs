@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nobat_core::json::Json;
-use nobat_core::lifecycle::{Change, Event, transition};
+use nobat_core::lifecycle::{Change, Event, overdue, transition};
 use nobat_core::ports::{Beat, Claim, Committed, Inserted, LEASE, ListQuery, Page, Position, TaskName};
-use nobat_core::task::{State, Status, Task};
+use nobat_core::retry::Spread;
+use nobat_core::task::{CancelRequest, End, State, Status, Task};
 use nobat_core::time::Timestamp;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, params};
 
@@ -17,8 +18,17 @@ use crate::row::{self, COLUMNS, status};
 /// A payload longer than this many bytes stands in a table of its own.
 const INLINE_PAYLOAD: usize = 1_024;
 
+/// How long a row rests that cannot be read.
+const UNREADABLE_REST: Duration = Duration::from_hours(1);
+
 /// Room for so many tasks, as a power of two, in one millisecond of `seq`.
 const SEQ_SHIFT: u32 = 20;
+
+/// What is to remain of several writes.
+enum Keep<T> {
+    All(T),
+    Nothing(T),
+}
 
 /// The file, and what is known of it without looking.
 pub(crate) struct Database {
@@ -26,6 +36,8 @@ pub(crate) struct Database {
     dispatch: Arc<Dispatch>,
     retention: Duration,
     last_seq: i64,
+    /// Where the last pass over old tasks got to.
+    pruned_to: i64,
     /// No waiting task is to be looked at before this moment.
     next_due: Option<Timestamp>,
     /// Claimed in this transaction, to be handed over when it is on disk.
@@ -38,16 +50,17 @@ impl Database {
     /// Takes over a connection to a migrated file.
     pub(crate) fn new(connection: Connection, dispatch: Arc<Dispatch>, retention: Duration) -> Result<Self, Error> {
         let last_seq = connection.query_row("SELECT coalesce(max(seq), 0) FROM tasks", [], |row| row.get(0))?;
-        let mut database = Self { connection, dispatch, retention, last_seq, next_due: None, handed: Vec::new(), touched: Vec::new() };
-        database.next_due = database.earliest_due(Timestamp::EPOCH)?;
+        let mut database =
+            Self { connection, dispatch, retention, last_seq, pruned_to: 0, next_due: None, handed: Vec::new(), touched: Vec::new() };
+        database.next_due = database.earliest_due(None)?;
         database.dispatch.set_next_due(database.next_due);
         Ok(database)
     }
 
-    /// Ends every lease at once: the lock on the file proves that whoever held them is gone.
-    pub(crate) fn end_leases(&self, now: Timestamp) -> Result<usize, Error> {
-        let mut statement = self.prepare("UPDATE tasks SET lease_until = ?1, wake_at = ?1, version = version + 1 WHERE status = 3")?;
-        Ok(statement.execute([now.millis()])?)
+    /// Ends every lease at once, whatever the clock says: the lock on the file proves that whoever held them is gone.
+    pub(crate) fn end_leases(&self) -> Result<usize, Error> {
+        let mut statement = self.prepare("UPDATE tasks SET lease_until = 0, wake_at = 0, version = version + 1 WHERE status = 3")?;
+        Ok(statement.execute([])?)
     }
 
     pub(crate) fn insert(&mut self, mut tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, Error> {
@@ -57,19 +70,29 @@ impl Database {
                 Some(existing) => Inserted::Existing(vec![existing]),
             });
         }
-        self.connection.execute_batch("SAVEPOINT batch")?;
-        let handed = self.handed.len();
-        let mut existing = Vec::new();
-        for task in &mut tasks {
-            existing.extend(self.insert_one(task, now)?);
+        self.savepoint(|database| {
+            let mut existing = Vec::new();
+            for task in &mut tasks {
+                existing.extend(database.insert_one(task, now)?);
+            }
+            if existing.is_empty() { Ok(Keep::All(Inserted::Created(tasks))) } else { Ok(Keep::Nothing(Inserted::Existing(existing))) }
+        })
+    }
+
+    /// Does several writes or none of them.
+    fn savepoint<T>(&mut self, operation: impl FnOnce(&mut Self) -> Result<Keep<T>, Error>) -> Result<T, Error> {
+        self.prepare("SAVEPOINT several")?.raw_execute()?;
+        let (handed, touched) = (self.handed.len(), self.touched.len());
+        let done = operation(self);
+        if !matches!(done, Ok(Keep::All(_))) {
+            self.handed.truncate(handed);
+            self.touched.truncate(touched);
+            self.prepare("ROLLBACK TO several")?.raw_execute()?;
         }
-        if existing.is_empty() {
-            self.connection.execute_batch("RELEASE batch")?;
-            return Ok(Inserted::Created(tasks));
+        self.prepare("RELEASE several")?.raw_execute()?;
+        match done? {
+            Keep::All(result) | Keep::Nothing(result) => Ok(result),
         }
-        self.handed.truncate(handed);
-        self.connection.execute_batch("ROLLBACK TO batch; RELEASE batch")?;
-        Ok(Inserted::Existing(existing))
     }
 
     /// Returns the task that stands in the way, if there is one.
@@ -98,7 +121,7 @@ impl Database {
 
     /// Whether there was no task of that name.
     fn write_new(&mut self, task: &Task) -> Result<bool, Error> {
-        let seq = (self.last_seq + 1).max(task.created_at.millis() << SEQ_SHIFT);
+        let seq = (self.last_seq + 1).max(seq_of(task.created_at));
         let text = task.payload.get();
         let is_inline = text.len() <= INLINE_PAYLOAD;
         let mut statement = self.prepare(row::INSERT)?;
@@ -141,12 +164,19 @@ impl Database {
 
     pub(crate) fn commit(&mut self, change: Change) -> Result<Committed, Error> {
         let Change { task, read_version, follow_up } = change;
-        if !self.update(&task, read_version)? {
+        let is_written = match follow_up {
+            None => self.update(&task, read_version)?,
+            Some(mut follow_up) => self.savepoint(|database| {
+                let now = follow_up.created_at;
+                let is_written = database.update(&task, read_version)?;
+                if is_written {
+                    database.insert_one(&mut follow_up, now)?;
+                }
+                Ok(Keep::All(is_written))
+            })?,
+        };
+        if !is_written {
             return Ok(Committed::Conflict);
-        }
-        if let Some(mut follow_up) = follow_up {
-            let now = follow_up.created_at;
-            self.insert_one(&mut follow_up, now)?;
         }
         self.will_be_due(&task);
         self.touched.push(task.name());
@@ -174,25 +204,24 @@ impl Database {
                 |row| row.get(0),
             )
             .optional()?;
-        drop(statement);
-        if progress.is_some() {
-            self.touched.push(name.clone());
-        }
+        // Nobody is told: a worker that heard of its own beats would answer them with more.
         Ok(match found {
             None => Beat::Lost,
-            Some(false) => Beat::Renewed { cancel: nobat_core::task::CancelRequest::None },
-            Some(true) => Beat::Renewed { cancel: nobat_core::task::CancelRequest::Requested },
+            Some(false) => Beat::Renewed { cancel: CancelRequest::None },
+            Some(true) => Beat::Renewed { cancel: CancelRequest::Requested },
         })
     }
 
     /// Removes tasks, the oldest first.
     pub(crate) fn prune(&mut self, limit: usize, now: Timestamp) -> Result<usize, Error> {
         let cutoff = now - self.retention;
-        let mut statement = self.prepare("SELECT seq FROM tasks WHERE seq < ?1 AND ended_at <= ?2 ORDER BY seq LIMIT ?3")?;
+        let mut statement = self.prepare("SELECT seq FROM tasks WHERE seq < ?1 AND seq > ?2 AND ended_at <= ?3 ORDER BY seq LIMIT ?4")?;
         let seqs: Vec<i64> = statement
-            .query_map(params![cutoff.millis() << SEQ_SHIFT, cutoff.millis(), to_sql(limit)], |row| row.get(0))?
+            .query_map(params![seq_of(cutoff), self.pruned_to, cutoff.millis(), to_sql(limit)], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
         drop(statement);
+        // The next call goes on from here, past old tasks that have not ended; after the last one it begins anew.
+        self.pruned_to = seqs.last().copied().filter(|_| seqs.len() == limit).unwrap_or(0);
         for seq in &seqs {
             self.prepare("DELETE FROM payloads WHERE seq = ?1")?.execute([seq])?;
             self.prepare("DELETE FROM tasks WHERE seq = ?1")?.execute([seq])?;
@@ -206,29 +235,32 @@ impl Database {
         if free == 0 || self.next_due.is_none_or(|due| due > now) {
             return Ok(());
         }
-        let sql = format!(
-            "SELECT {COLUMNS} FROM tasks INDEXED BY tasks_waiting WHERE status < 3 AND wake_at <= ?1 AND due_at <= ?1
-             AND (expires_at IS NULL OR expires_at > ?1) ORDER BY wake_at LIMIT ?2"
-        );
-        let due = select(&self.connection, &sql, params![now.millis(), to_sql(free)])?;
-        if due.len() < free {
-            self.next_due = self.earliest_due(now)?;
+        let sql =
+            format!("SELECT {COLUMNS} FROM tasks INDEXED BY tasks_waiting WHERE status < 3 AND wake_at <= ?1 ORDER BY wake_at LIMIT ?2");
+        let (due, unreadable) = select_readable(&self.connection, &sql, params![now.millis(), to_sql(free)])?;
+        if due.len() + unreadable.len() < free {
+            self.next_due = self.earliest_due(Some(now))?;
+        }
+        for seq in unreadable {
+            self.prepare("UPDATE tasks SET wake_at = ?1 WHERE seq = ?2")?.execute([(now + UNREADABLE_REST).millis(), seq])?;
         }
         for task in due {
-            if let Ok(Change { task, read_version, .. }) = transition(task, Event::Claim { until: now + LEASE }, now)
-                && self.update(&task, read_version)?
+            // A deadline that passed is judged here as well: a backlog of such tasks would stand in front of all others.
+            let event = overdue(&task, Spread::from_bits(0), now).unwrap_or(Event::Claim { until: now + LEASE });
+            if let Ok(change) = transition(task, event, now)
+                && let Committed::Done(task) = self.commit(change)?
+                && let State::Running(_) = task.state
             {
-                self.touched.push(task.name());
-                self.handed.push(task);
+                self.handed.push(*task);
             }
         }
         Ok(())
     }
 
-    /// The first moment after `now` at which a waiting task is to be looked at.
-    fn earliest_due(&self, now: Timestamp) -> Result<Option<Timestamp>, Error> {
+    /// The first moment, after another one or of all, at which a waiting task is to be looked at.
+    fn earliest_due(&self, after: Option<Timestamp>) -> Result<Option<Timestamp>, Error> {
         let mut statement = self.prepare("SELECT min(wake_at) FROM tasks INDEXED BY tasks_waiting WHERE status < 3 AND wake_at > ?1")?;
-        let found: Option<i64> = statement.query_row([now.millis()], |row| row.get(0))?;
+        let found: Option<i64> = statement.query_row([after.map_or(-1, Timestamp::millis)], |row| row.get(0))?;
         Ok(found.map(Timestamp::from_millis))
     }
 
@@ -240,9 +272,11 @@ impl Database {
 
     /// Takes back claims that nobody was there to be given.
     pub(crate) fn release(&mut self, tasks: Vec<Task>, now: Timestamp) -> Result<(), Error> {
-        for task in tasks {
-            let token = task.token;
-            if let Ok(change) = transition(task, Event::Release { token }, now) {
+        for Task { tenant, id, token, .. } in tasks {
+            // Read anew: somebody may have asked it to stop since it was claimed.
+            if let Some(task) = self.get(&TaskName { tenant, id }, now)?
+                && let Ok(change) = transition(task, Event::Release { token }, now)
+            {
                 self.commit(change)?;
             }
         }
@@ -301,10 +335,14 @@ pub(crate) fn get(connection: &Connection, name: &TaskName, retention: Duration,
 
 /// Up to `limit` tasks whose lease ran out or whose deadline passed. Tasks that are only due need no sweep: the index is the queue.
 pub(crate) fn due(connection: &Connection, limit: usize, now: Timestamp) -> Result<Vec<Task>, Error> {
-    let leased = format!("SELECT {COLUMNS} FROM tasks WHERE status = 3 AND wake_at <= ?1 ORDER BY wake_at LIMIT ?2");
-    let waiting = format!("SELECT {COLUMNS} FROM tasks WHERE status < 3 AND wake_at <= ?1 AND expires_at <= ?1 ORDER BY wake_at LIMIT ?2");
-    let mut due = select(connection, &leased, params![now.millis(), to_sql(limit)])?;
-    due.extend(select(connection, &waiting, params![now.millis(), to_sql(limit - due.len())])?);
+    let leased =
+        format!("SELECT {COLUMNS} FROM tasks INDEXED BY tasks_leased WHERE status = 3 AND wake_at <= ?1 ORDER BY wake_at LIMIT ?2");
+    let expiring = format!(
+        "SELECT {COLUMNS} FROM tasks INDEXED BY tasks_expiring
+         WHERE status < 3 AND expires_at IS NOT NULL AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2"
+    );
+    let (mut due, _) = select_readable(connection, &leased, params![now.millis(), to_sql(limit)])?;
+    due.extend(select_readable(connection, &expiring, params![now.millis(), to_sql(limit - due.len())])?.0);
     Ok(due)
 }
 
@@ -313,21 +351,20 @@ pub(crate) fn list(connection: &Connection, query: &ListQuery, retention: Durati
     let before = match (&query.after, query.created_before) {
         (Some(position), _) => position.0.parse().map_err(|_| Error::Unreadable("position"))?,
         // `seq` is never less than the moment of acceptance; it can be more only after the clock was set back.
-        (None, Some(moment)) => (moment.millis() << SEQ_SHIFT) | ((1 << SEQ_SHIFT) - 1),
+        (None, Some(moment)) => seq_of(moment) | ((1 << SEQ_SHIFT) - 1),
         (None, None) => i64::MAX,
     };
-    let from = query.created_after.map_or(0, |moment| moment.millis() << SEQ_SHIFT);
-    let filter = if query.status == Some(Status::Ended(nobat_core::task::End::Failed)) {
-        "INDEXED BY tasks_failed WHERE status = 5 AND"
-    } else {
-        "NOT INDEXED WHERE"
-    };
-    let sql = format!("SELECT {COLUMNS} FROM tasks {filter} tenant = ?1 AND seq < ?2 AND seq >= ?3 ORDER BY seq DESC LIMIT ?4");
+    let from = query.created_after.map_or(0, seq_of);
+    let filter =
+        if query.status == Some(Status::Ended(End::Failed)) { "INDEXED BY tasks_failed WHERE status = 5 AND" } else { "NOT INDEXED WHERE" };
+    // Payloads and results are not shown in lists, and can be long.
+    let columns = COLUMNS.replace("result, payload", "NULL, 'null'");
+    let sql = format!("SELECT {columns} FROM tasks {filter} tenant = ?1 AND seq < ?2 AND seq >= ?3 ORDER BY seq DESC LIMIT ?4");
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params![query.tenant.as_str(), before, from, to_sql(ListQuery::MAX_SCANNED)])?;
     let (mut tasks, mut scanned, mut last) = (Vec::new(), 0, None);
     while let Some(found) = rows.next()? {
-        let task = row::read(found, |_| Ok("null".to_owned()))?;
+        let task = row::read(found, |_| Err(Error::Unreadable("a payload")))?;
         scanned += 1;
         last = Some(Position(found.get::<_, i64>(0)?.to_string()));
         if query.matches(&task, now) && is_kept(&task, retention, now) {
@@ -347,6 +384,11 @@ fn get_sql() -> &'static str {
     &SQL
 }
 
+/// The first `seq` of a moment; moments so far ahead that they have none share the last.
+fn seq_of(moment: Timestamp) -> i64 {
+    moment.millis().min(i64::MAX >> SEQ_SHIFT) << SEQ_SHIFT
+}
+
 fn is_kept(task: &Task, retention: Duration, now: Timestamp) -> bool {
     task.finished_at().is_none_or(|ended| ended + retention > now)
 }
@@ -359,6 +401,25 @@ fn select(connection: &Connection, sql: &str, params: impl Params) -> Result<Vec
         tasks.push(read_whole(connection, found)?);
     }
     Ok(tasks)
+}
+
+/// The tasks, and the `seq` of rows that this version cannot read: one such row must not keep all others from being run.
+fn select_readable(connection: &Connection, sql: &str, params: impl Params) -> Result<(Vec<Task>, Vec<i64>), Error> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    let (mut tasks, mut unreadable) = (Vec::new(), Vec::new());
+    while let Some(found) = rows.next()? {
+        match read_whole(connection, found) {
+            Ok(task) => tasks.push(task),
+            Err(error @ Error::Unreadable(_)) => {
+                let seq = found.get(0)?;
+                tracing::error!(%error, seq, "a task cannot be read, and is passed over");
+                unreadable.push(seq);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((tasks, unreadable))
 }
 
 fn read_whole(connection: &Connection, found: &Row<'_>) -> Result<Task, Error> {

@@ -61,9 +61,20 @@ impl Lock {
     }
 }
 
+/// The one name of the file: a link to it must not have a lock of its own, nor a name like `:memory:` a meaning of its own.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
+    if path.exists() { Ok(path.canonicalize()?) } else { Ok(std::path::absolute(path)?) }
+}
+
+/// A connection that changes nothing by being opened.
+pub(crate) fn connect_plainly(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(path, flags)
+}
+
 /// A connection that writes.
 pub(crate) fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
-    let connection = Connection::open(path)?;
+    let connection = connect_plainly(path)?;
     connection.busy_timeout(Duration::from_secs(1))?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "journal_mode", "WAL")?;

@@ -53,14 +53,16 @@ impl Sqlite {
     ///
     /// Fails if another process has it open, if it is not nobat's, or if a newer nobat has written it.
     pub fn open(path: &Path, retention: Duration, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let path = &file::absolute(path)?;
         let lock = Lock::take(path)?;
+        schema::refuse_foreign(&file::connect_plainly(path)?)?;
         let mut connection = file::connect(path)?;
         schema::migrate(&mut connection)?;
         let readers = (0..READERS).map(|_| file::connect_to_read(path)).collect::<Result<_, _>>()?;
         let secret = read_secret(&connection)?;
         let dispatch = Arc::new(Dispatch::default());
         let database = Database::new(connection, Arc::clone(&dispatch), retention)?;
-        let ended = database.end_leases(clock.now())?;
+        let ended = database.end_leases()?;
         if ended > 0 {
             tracing::warn!(tasks = ended, "tasks were running when nobat stopped; each counts as an attempt that crashed");
         }
@@ -104,9 +106,9 @@ enum Error {
     /// SQLite failed at it.
     #[error(transparent)]
     Sqlite(rusqlite::Error),
-    /// Another operation failed in the same transaction.
-    #[error("the transaction was given up")]
-    Spoiled,
+    /// SQLite failed at another operation of the same transaction.
+    #[error("the transaction was given up: {0}")]
+    Spoiled(String),
     /// Something is there that this version did not write.
     #[error("{0} cannot be read")]
     Unreadable(&'static str),
@@ -142,7 +144,7 @@ impl From<InvalidName> for Error {
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
         match error {
-            Error::Sqlite(_) | Error::Spoiled => Self::Unavailable(error.to_string()),
+            Error::Sqlite(_) | Error::Spoiled(_) => Self::Unavailable(error.to_string()),
             Error::Unreadable(_) => Self::Corrupt(error.to_string()),
         }
     }

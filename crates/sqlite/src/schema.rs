@@ -46,6 +46,7 @@ CREATE TABLE tasks (
 ) STRICT;
 CREATE UNIQUE INDEX tasks_by_id ON tasks (tenant, id);
 CREATE INDEX tasks_waiting ON tasks (wake_at) WHERE status < 3;
+CREATE INDEX tasks_expiring ON tasks (expires_at) WHERE status < 3 AND expires_at IS NOT NULL;
 CREATE INDEX tasks_leased ON tasks (wake_at) WHERE status = 3;
 CREATE INDEX tasks_failed ON tasks (tenant, seq) WHERE status = 5;
 CREATE TABLE payloads (
@@ -58,16 +59,18 @@ CREATE TABLE instance (
 INSERT INTO instance (secret) VALUES (randomblob(32));
 ";
 
+/// Leaves another program's database alone.
+pub(crate) fn refuse_foreign(connection: &Connection) -> Result<(), OpenError> {
+    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if application != APPLICATION_ID && tables > 0 { Err(OpenError::Foreign) } else { Ok(()) }
+}
+
 /// Brings the file up to this version of nobat, or says why it cannot be.
 pub(crate) fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    let application: i32 = transaction.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if application != APPLICATION_ID && tables > 0 {
-        return Err(OpenError::Foreign);
-    }
     if found > known {
         return Err(OpenError::NewerSchema { found, known });
     }

@@ -26,14 +26,8 @@ pub(crate) type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 pub(crate) struct Outcome {
     reply: Reply,
-    /// Whether SQLite failed at it, so that nothing of the transaction can be relied on.
-    spoiled: Spoiled,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Spoiled {
-    No,
-    Yes,
+    /// Why SQLite failed at it, if it did: then nothing of the transaction can be relied on.
+    spoiled: Option<String>,
 }
 
 /// Where operations are done.
@@ -74,14 +68,14 @@ impl Writer {
         let (sender, result) = oneshot::channel();
         self.submit(Box::new(move |database| {
             let done = operation(database);
-            let spoiled = if matches!(done, Err(Error::Sqlite(_))) { Spoiled::Yes } else { Spoiled::No };
+            let spoiled = spoiled(&done);
             let reply = move |committed: Result<(), StoreError>| {
                 // Nobody may be waiting for it any more.
                 let _ = sender.send(committed.and_then(|()| done.map_err(StoreError::from)));
             };
             Outcome { reply: Box::new(reply), spoiled }
         }))?;
-        result.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the writer stopped".to_owned())))
+        result.await.unwrap_or_else(|_| Err(StoreError::Unavailable("it was not written".to_owned())))
     }
 
     /// Has claims taken back that nobody will act on. If that fails, their leases run out.
@@ -107,9 +101,17 @@ impl Writer {
 
 fn release(tasks: Vec<Task>, now: Timestamp) -> Operation {
     Box::new(move |database| {
-        let spoiled = if database.release(tasks, now).is_err() { Spoiled::Yes } else { Spoiled::No };
+        let spoiled = spoiled(&database.release(tasks, now));
         Outcome { reply: Box::new(|_| ()), spoiled }
     })
+}
+
+/// What SQLite fails at it may have half done, or undone together with all that was done before.
+fn spoiled<T>(done: &Result<T, Error>) -> Option<String> {
+    match done {
+        Err(Error::Sqlite(error)) => Some(error.to_string()),
+        _ => None,
+    }
 }
 
 impl Group {
@@ -139,18 +141,15 @@ impl Group {
 
     /// Returns an operation that is to follow, if claims were left that nobody took.
     fn attempt(&mut self, operations: Vec<Operation>, replies: &mut Vec<Reply>) -> Result<Option<Operation>, Error> {
-        let begun = self.database.begin();
-        let mut spoiled = Spoiled::No;
+        self.database.begin()?;
         for operation in operations {
-            let outcome = operation(&mut self.database);
-            replies.push(outcome.reply);
-            if outcome.spoiled == Spoiled::Yes {
-                spoiled = Spoiled::Yes;
+            let Outcome { reply, spoiled } = operation(&mut self.database);
+            replies.push(reply);
+            if let Some(cause) = spoiled {
+                // SQLite may have rolled back by itself, and what came now would stand alone. The rest is not done,
+                // and those who wait for it are told so.
+                return Err(Error::Spoiled(cause));
             }
-        }
-        begun?;
-        if spoiled == Spoiled::Yes {
-            return Err(Error::Spoiled);
         }
         let now = self.clock.now();
         self.database.dispatch(now)?;
@@ -165,5 +164,53 @@ impl Group {
             Some(Err(error)) => tracing::error!(%error, "the file could not be opened anew"),
             None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::Dispatch;
+    use crate::schema;
+    use async_trait::async_trait;
+    use std::time::Duration;
+
+    struct Still;
+
+    #[async_trait]
+    impl Clock for Still {
+        fn now(&self) -> Timestamp {
+            Timestamp::EPOCH
+        }
+
+        async fn sleep(&self, _duration: Duration) {}
+    }
+
+    fn execute(sql: &'static str) -> Operation {
+        Box::new(move |database| {
+            let done = database.connection().execute_batch(sql).map_err(Error::from);
+            Outcome { reply: Box::new(|_| ()), spoiled: spoiled(&done) }
+        })
+    }
+
+    #[test]
+    fn nothing_is_written_beside_an_operation_that_the_disk_has_no_room_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("full.db");
+        let mut connection = Connection::open(&path).unwrap();
+        schema::migrate(&mut connection).unwrap();
+        connection.pragma_update(None, "max_page_count", 40).unwrap();
+        let database = Database::new(connection, Arc::new(Dispatch::default()), Duration::ZERO).unwrap();
+        let mut group = Group { database, clock: Arc::new(Still), reopen: Some(Box::new(move || Ok(Connection::open(&path)?))) };
+        let before = "INSERT INTO payloads VALUES (1, 'small')";
+        let too_large = "INSERT INTO payloads VALUES (2, hex(randomblob(4000000)))";
+        let after = "INSERT INTO payloads VALUES (3, 'small')";
+        group.transact([before, too_large, after].map(execute).into());
+        let count = |group: &Group| -> i64 {
+            group.database.connection().query_row("SELECT count(*) FROM payloads", [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(count(&group), 0, "neither what came before it nor what came after");
+        group.transact([before, after].map(execute).into());
+        assert_eq!(count(&group), 2, "and what comes next is written");
     }
 }

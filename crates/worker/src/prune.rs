@@ -13,20 +13,17 @@ pub struct Pruner {
 
 /// How many tasks are removed in one write, which others wait for.
 const AT_ONCE: usize = 500;
-/// How many writes one pass makes at most.
-const MAX_WRITES: usize = 200;
 
 impl Pruner {
     /// One pass; returns how many tasks it removed.
     pub async fn run_once(&self, now: Timestamp) -> Result<usize, StoreError> {
         let mut removed = 0;
-        for _ in 0..MAX_WRITES {
+        loop {
             let some = self.backend.store.prune(AT_ONCE, now).await?;
             removed += some;
             if some < AT_ONCE {
-                break;
+                return Ok(removed);
             }
         }
-        Ok(removed)
     }
 }

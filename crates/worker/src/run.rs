@@ -34,15 +34,18 @@ pub struct Runner {
 const SECOND_LOOK: Duration = Duration::from_millis(200);
 /// A lease is renewed every third of its time, so that two renewals may fail.
 const BEAT: Duration = Duration::from_secs(LEASE.as_secs() / 3);
+/// How soon a renewal that failed is tried again.
+const BEAT_AGAIN: Duration = Duration::from_secs(2);
 /// Progress is stored no more often than this.
 const PROGRESS: Duration = Duration::from_secs(1);
 /// How long a handler has to stop by itself once its task was called off.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
 /// How long a task rests that nobody here knows how to run.
 const UNKNOWN_KIND_REST: Duration = Duration::from_mins(1);
-/// The pauses between tries to store an outcome. Together they are shorter than what a lease has left after a beat.
-const SETTLE_PAUSES: [Duration; 5] =
-    [Duration::from_millis(100), Duration::from_millis(400), Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(10)];
+/// The pause between the first two tries to store an outcome; it doubles from one to the next.
+const FIRST_SETTLE_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between two tries to store an outcome.
+const MAX_SETTLE_PAUSE: Duration = Duration::from_secs(10);
 
 /// What became of an attempt, as far as its worker knows.
 enum Run {
@@ -110,7 +113,7 @@ impl Runner {
                 tracing::warn!(task = %task.id, token = task.token, "the lease was lost; what the handler did is not stored");
                 Settlement::Acknowledge
             }
-            Run::Over(event) => self.settle(task, event).await,
+            Run::Over(event) => self.settle(task, event, stop).await,
         }
     }
 
@@ -127,11 +130,15 @@ impl Runner {
             return Run::Over(self.event(token, outcome, context));
         }
         let mut timeout = pin!(self.clock.sleep(task.settings.timeout));
-        let mut beat = pin!(self.clock.sleep(BEAT).fuse());
-        let mut grace = pin!(Fuse::terminated());
-        let mut rest = pin!(Fuse::terminated());
+        let mut pulse = pin!(self.clock.sleep(BEAT).fuse());
         let mut changed = pin!(self.backend.store.changed(&context.name).fuse());
+        let (mut beating, mut grace, mut rest) = (pin!(Fuse::terminated()), pin!(Fuse::terminated()), pin!(Fuse::terminated()));
+        let mut is_beat_due = false;
         loop {
+            if is_beat_due && beating.is_terminated() {
+                is_beat_due = false;
+                beating.set(self.beat(context, token, context.take_progress()).fuse());
+            }
             let is_resting = !rest.is_terminated();
             tokio::select! {
                 biased;
@@ -145,22 +152,33 @@ impl Runner {
                 }
                 () = stop.cancelled() => return Run::Over(Event::Interrupt { token }),
                 () = &mut grace => return Run::Over(Event::Stop { token }),
-                () = &mut rest => continue,
-                () = &mut beat => {}
-                () = &mut changed => changed.set(self.backend.store.changed(&context.name).fuse()),
-                () = context.progressed(), if !is_resting => rest.set(self.clock.sleep(PROGRESS).fuse()),
-            }
-            match self.beat(context, token, context.take_progress()).await {
-                Ok(Beat::Lost) => return Run::Lost,
-                Ok(Beat::Renewed { cancel: CancelRequest::Requested }) if !context.is_canceled() => {
-                    context.cancel();
-                    grace.set(self.clock.sleep(CANCEL_GRACE).fuse());
+                // Watched for anew before the beat is made that looks what it was, so that nothing can come in between.
+                () = &mut changed => {
+                    changed.set(self.backend.store.changed(&context.name).fuse());
+                    is_beat_due = true;
                 }
-                Ok(Beat::Renewed { .. }) => {}
-                // The handler goes on: whether its lease still held is found out when its outcome is stored.
-                Err(error) => tracing::warn!(task = %task.id, %error, "a lease could not be renewed"),
+                beaten = &mut beating => match beaten {
+                    Ok(Beat::Lost) => return Run::Lost,
+                    Ok(Beat::Renewed { cancel }) => {
+                        if cancel == CancelRequest::Requested && !context.is_canceled() {
+                            context.cancel();
+                            grace.set(self.clock.sleep(CANCEL_GRACE).fuse());
+                        }
+                        pulse.set(self.clock.sleep(BEAT).fuse());
+                    }
+                    // The handler goes on: whether its lease still held is found out when its outcome is stored.
+                    Err(error) => {
+                        tracing::warn!(task = %task.id, %error, "a lease could not be renewed yet");
+                        pulse.set(self.clock.sleep(BEAT_AGAIN).fuse());
+                    }
+                },
+                () = &mut pulse => is_beat_due = true,
+                () = &mut rest => {}
+                () = context.progressed(), if !is_resting => {
+                    rest.set(self.clock.sleep(PROGRESS).fuse());
+                    is_beat_due = true;
+                }
             }
-            beat.set(self.clock.sleep(BEAT).fuse());
         }
     }
 
@@ -194,28 +212,28 @@ impl Runner {
         Spread::from_bits(self.chance.bits())
     }
 
-    /// Stores the outcome, and tries again for a while if the store is away: the work is done, and a lease that runs out
-    /// would have it done again.
-    async fn settle(&self, task: Task, event: Event) -> Settlement {
+    /// Stores the outcome, and tries again until `stop` is fired if the store is away: the work is done, and given up it would
+    /// be done again. That the lease may run out meanwhile does no harm, since what comes too late is refused.
+    async fn settle(&self, task: Task, event: Event, stop: &CancellationToken) -> Settlement {
         let name = task.name();
         let mut known = Some(task);
-        let mut pauses = SETTLE_PAUSES.iter();
+        let mut pause = FIRST_SETTLE_PAUSE;
         loop {
             match self.backend.apply(&name, known.take(), event.clone(), self.clock.now()).await {
                 Ok(_) => return Settlement::Acknowledge,
                 Err(ApplyError::Missing | ApplyError::Refused(_)) => {
                     // Stored by an earlier try whose answer was lost, or overtaken by another attempt: settled either way.
-                    tracing::debug!(task = %name.id, "an outcome was not stored: the lease was given up or lost");
+                    tracing::info!(task = %name.id, "an outcome was refused: the lease was given up or lost");
                     return Settlement::Acknowledge;
                 }
-                Err(ApplyError::Store(error)) => {
-                    let Some(pause) = pauses.next() else {
-                        tracing::error!(task = %name.id, %error, "an outcome could not be stored; the task will be tried again");
-                        return Settlement::Return;
-                    };
-                    tracing::warn!(task = %name.id, %error, "an outcome could not be stored yet");
-                    self.clock.sleep(*pause).await;
+                Err(ApplyError::Store(error)) => tracing::warn!(task = %name.id, %error, "an outcome could not be stored yet"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => {
+                    tracing::error!(task = %name.id, "an outcome could not be stored; the task will be tried again");
+                    return Settlement::Return;
                 }
+                () = self.clock.sleep(pause) => pause = (pause * 2).min(MAX_SETTLE_PAUSE),
             }
         }
     }

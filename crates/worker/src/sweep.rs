@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use nobat_core::backend::{ApplyError, Backend};
 use nobat_core::lifecycle::overdue;
 use nobat_core::ports::{Chance, StoreError, TaskName};
@@ -43,9 +44,10 @@ impl Sweeper {
         let mut swept = Swept::default();
         let mut hints: Vec<(TaskName, Duration)> = Vec::new();
         let mut seen: Vec<(Task, Timestamp)> = Vec::new();
+        let mut overdue_tasks: Vec<Task> = Vec::new();
         for task in self.backend.store.due(MAX_TASKS, now).await? {
             match &task.state {
-                _ if overdue(&task, Spread::from_bits(0), now).is_some() => swept.judged += self.judge(task, now).await?,
+                _ if overdue(&task, Spread::from_bits(0), now).is_some() => overdue_tasks.push(task),
                 State::Waiting(_) => {
                     hints.push((task.name(), task.due_at.since(now)));
                     let next = next_look(&task, now);
@@ -57,6 +59,10 @@ impl Sweeper {
                 }
                 State::Ended(_) => {}
             }
+        }
+        // Side by side, so that a store that writes in groups does.
+        for judged in join_all(overdue_tasks.into_iter().map(|task| self.judge(task, now))).await {
+            swept.judged += judged?;
         }
         swept.hinted = hints.len();
         if !hints.is_empty() {

@@ -39,7 +39,10 @@ impl Worker {
                 Ok(deliveries) => self.start(deliveries, permit, &room, &tasks, &halt),
                 Err(error) => {
                     tracing::warn!(%error, "the queue does not answer");
-                    self.runner.clock.sleep(RECOVERY).await;
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = self.runner.clock.sleep(RECOVERY) => {}
+                    }
                 }
             }
         }
@@ -106,13 +109,17 @@ pub async fn every<T, F: Future<Output = Result<T, StoreError>>>(
     name: &'static str,
     run_once: impl Fn(Timestamp) -> F,
 ) {
-    while !stop.is_cancelled() {
-        if let Err(error) = run_once(clock.now()).await {
-            tracing::warn!(engine = name, %error, "an engine could not do its work; it tries again");
+    let rounds = async {
+        loop {
+            if let Err(error) = run_once(clock.now()).await {
+                tracing::warn!(engine = name, %error, "an engine could not do its work; it tries again");
+            }
+            clock.sleep(interval).await;
         }
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = clock.sleep(interval) => {}
-        }
+    };
+    // An engine can be broken off at any point, so that no pass, however long, keeps the process from stopping.
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = rounds => {}
     }
 }
