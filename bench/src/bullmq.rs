@@ -71,7 +71,11 @@ fn install(modules: &Path) -> anyhow::Result<()> {
         std::fs::copy(Path::new(SOURCE).join(file), modules.join(file))?;
     }
     if !modules.join("node_modules").exists() {
-        let installed = Command::new("npm").args(["install", "--silent", "--no-audit", "--no-fund"]).current_dir(modules).status().context("npm cannot be started")?;
+        let installed = Command::new("npm")
+            .args(["install", "--silent", "--no-audit", "--no-fund"])
+            .current_dir(modules)
+            .status()
+            .context("npm cannot be started")?;
         ensure!(installed.success(), "npm could not install BullMQ");
     }
     Ok(())
