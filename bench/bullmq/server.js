@@ -1,14 +1,15 @@
 // Durable BullMQ behind Fastify: what nobat's numbers are held against.
 // Redis runs with `appendfsync always`, so that a 202 means the same as nobat's: it is on disk.
 import Fastify from "fastify";
+import Redis from "ioredis";
 import { Queue, Worker } from "bullmq";
 
 const [redisPort, concurrency] = process.argv.slice(2).map(Number);
-const connection = { host: "127.0.0.1", port: redisPort };
-const queue = new Queue("tasks", { connection });
+const connect = () => new Redis(redisPort, "127.0.0.1", { maxRetriesPerRequest: null });
+const queue = new Queue("tasks", { connection: connect() });
 let done = 0;
 if (concurrency > 0) {
-  new Worker("tasks", async () => { done += 1; }, { connection, concurrency, removeOnComplete: { count: 1000 } });
+  new Worker("tasks", async () => { done += 1; }, { connection: connect(), concurrency, removeOnComplete: { count: 1000 } });
 }
 
 const server = Fastify();

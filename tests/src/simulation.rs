@@ -10,6 +10,7 @@ pub mod dice;
 pub mod executor;
 pub mod faulty;
 pub mod handlers;
+mod lawful;
 pub mod ledger;
 pub mod plan;
 pub mod sabotage;
@@ -85,6 +86,8 @@ impl std::ops::AddAssign for Summary {
 
 /// So many steps into a run things stop going wrong, if the clients are not through before.
 const STORM_STEPS: u64 = 30_000;
+/// After so many steps the tasks that have not ended are looked at, whether anybody else does or not.
+const LOOK_EVERY: u64 = 32;
 /// When this many steps and nothing going wrong have not brought everything to rest, something is stuck.
 const CALM_STEPS: u64 = 100_000;
 
@@ -203,6 +206,9 @@ impl Run {
         let last = self.steps + CALM_STEPS;
         while self.witness.unended() > 0 || !self.clients_are_through() {
             self.step()?;
+            if self.steps.is_multiple_of(LOOK_EVERY) {
+                self.witness.open_tasks();
+            }
             if self.steps > last {
                 let open = self.witness.open_tasks();
                 return Err(format!("{} tasks do not end, such as {:?}", open.len(), open.first()));

@@ -22,14 +22,14 @@ use crate::kill::{Crash, Evidence, How, Kill, Plan, Standing, now};
 use crate::world::exchange::{Answer, exchange};
 use crate::world::process::Process;
 use crate::world::program::Program;
-use crate::world::{has_ended, moment};
+use crate::world::{complaints, has_ended, moment};
 
 const CLIENTS: usize = 16;
 const CONCURRENCY: usize = 128;
 /// The program lives for so many milliseconds.
 const LIFE: std::ops::RangeInclusive<u64> = 50..=2_000;
 /// Then something comes in, and it lives on for up to so many microseconds: long enough to be in the middle of it.
-const LAST_MOMENT: std::ops::RangeInclusive<u64> = 0..=3_000;
+const LAST_MOMENT: std::ops::RangeInclusive<u64> = 0..=1_500;
 /// If nothing comes in for so long, it is ended without.
 const QUIET: Duration = Duration::from_millis(100);
 /// A task that has not ended by then, counted from the last start, is stuck.
@@ -56,7 +56,7 @@ pub async fn run(plan: Plan, folder: &Path) -> anyhow::Result<Evidence> {
         let process = subject.start().await?;
         sleep(life.length).await;
         // The moment is as random as before, but never one at which nothing is under way that could be lost.
-        let _ = timeout(QUIET, load.history.changed()).await;
+        let _ = timeout(QUIET, load.history.invoked()).await;
         std::thread::sleep(life.last_moment);
         kills.extend(subject.end(process, plan.how).await?);
         integrity(&subject.data)?;
@@ -121,8 +121,8 @@ impl Subject {
             }
         };
         self.address.send_replace(None);
-        let bad = log.iter().find(|line| line.contains("panicked at") || line.contains(r#""level":"ERROR""#));
-        ensure!(bad.is_none(), "the log complains: {}", bad.map_or("", String::as_str));
+        let complaints = complaints(&log);
+        ensure!(complaints.is_empty(), "the log complains:\n{}", complaints.join("\n"));
         Ok(kill)
     }
 }

@@ -44,14 +44,14 @@ pub enum What {
 pub struct History {
     record: Record,
     events: Mutex<Vec<Event>>,
-    /// Tells of every line.
-    written: watch::Sender<()>,
+    /// Tells of every request that is about to be sent.
+    invoked: watch::Sender<()>,
 }
 
 impl History {
     /// An empty one.
     pub fn create(path: &Path) -> std::io::Result<Self> {
-        Ok(Self { record: Record::create(path)?, events: Mutex::default(), written: watch::Sender::default() })
+        Ok(Self { record: Record::create(path)?, events: Mutex::default(), invoked: watch::Sender::default() })
     }
 
     /// Writes a line.
@@ -59,15 +59,17 @@ impl History {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let event = Event { at: now(), client, key, what };
         self.record.write(&event, Durability::Written)?;
+        if event.what == What::Invoke {
+            self.invoked.send_replace(());
+        }
         events.push(event);
-        self.written.send_replace(());
         Ok(())
     }
 
-    /// Resolves once a client has sent something, or heard something.
-    pub async fn changed(&self) {
+    /// Resolves when a client is about to send its next request.
+    pub async fn invoked(&self) {
         // It cannot be closed: the sender is here.
-        let _ = self.written.subscribe().changed().await;
+        let _ = self.invoked.subscribe().changed().await;
     }
 
     /// All that was written.

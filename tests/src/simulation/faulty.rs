@@ -102,7 +102,16 @@ impl Store for Faulty {
     async fn commit(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError> {
         let (name, status) = (change.task.name(), change.task.status(now));
         let what = format!("commits {} as {}, version {}", short(&name), status.as_str(), change.task.version);
-        let committed = self.call(Service::Store, what, self.inner.store.commit(change, now)).await;
+        let effect = async {
+            let committed = self.inner.store.commit(change, now).await?;
+            if let Committed::Done(task) = &committed
+                && !self.stage.ledger().has_written(&self.actor, task)
+            {
+                self.stage.violate(format!("{}: {} brought an outcome under another's token", short(&name), self.actor));
+            }
+            Ok(committed)
+        };
+        let committed = self.call(Service::Store, what, effect).await;
         if let Ok(Committed::Conflict) = &committed {
             self.stage.trace(&self.actor, format_args!("meets a conflict over {}", short(&name)));
         }

@@ -6,6 +6,7 @@ use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::name::Tenant;
 use nobat_core::ports::TaskName;
+use nobat_core::task::{Outcome, Task};
 
 /// A task's name, in an order.
 pub type Key = (Tenant, TaskId);
@@ -28,6 +29,8 @@ pub struct Ledger {
     pub executions: Vec<Execution>,
     /// The token that an actor was last given for a task.
     in_hand: BTreeMap<(String, Key), u64>,
+    /// The attempts that are on record.
+    recorded: BTreeSet<(Key, u64)>,
     /// Actors whose handler has brought their process down.
     pub killed: BTreeSet<String>,
 }
@@ -55,6 +58,16 @@ impl Ledger {
     /// An actor was given a task.
     pub fn given(&mut self, actor: &str, name: &TaskName, token: u64) {
         self.in_hand.insert((actor.to_owned(), key(name)), token);
+    }
+
+    /// An actor has written a task. Returns whether the attempt that it put on record, if it did, was its own to bring to an end.
+    pub fn has_written(&mut self, actor: &str, task: &Task) -> bool {
+        let key = key(&task.name());
+        let Some(attempt) = task.attempts.last() else { return true };
+        let is_new = self.recorded.insert((key.clone(), attempt.number));
+        let in_hand = self.in_hand.get(&(actor.to_owned(), key));
+        // That a lease ran out is for anybody to say.
+        !is_new || attempt.outcome == Outcome::Crashed || in_hand == Some(&attempt.number)
     }
 
     /// A handler of that actor begins; returns the number of the execution.

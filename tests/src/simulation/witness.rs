@@ -13,10 +13,11 @@ use nobat_core::lifecycle::{Change, Event, transition};
 use nobat_core::ports::{
     Beat, Claim, Committed, Delivery, Inserted, ListQuery, Page, Queue, Receipt, Settlement, Store, StoreError, TaskName,
 };
-use nobat_core::task::{CancelRequest, End, State, Task};
+use nobat_core::task::{End, State, Task};
 use nobat_core::time::Timestamp;
 
 use super::handlers::Done;
+use super::lawful::{callback_of, follows, is_untouched};
 use super::ledger::{ExecutionEnd, Key, key};
 use super::stage::{Stage, short};
 
@@ -47,15 +48,16 @@ impl Witness {
         Backend { store: self.clone(), queue: self.clone() }
     }
 
-    /// How many tasks have not ended.
+    /// How many tasks were not seen to end.
     pub fn unended(&self) -> usize {
         self.seen().unended.len()
     }
 
-    /// The tasks that have not ended, as they were last seen.
+    /// The tasks that have not ended. A backend can end one by itself, so they are looked at again.
     pub fn open_tasks(&self) -> Vec<Task> {
-        let seen = self.seen();
-        seen.unended.iter().map(|key| seen.tasks[key].clone()).collect()
+        let unended = self.seen().unended.clone();
+        let found = unended.into_iter().filter_map(|(tenant, id)| self.look(&TaskName { tenant, id }));
+        found.filter(|task| !matches!(task.state, State::Ended(_))).collect()
     }
 
     /// The callbacks of a task, one for each end that was to be reported.
@@ -71,6 +73,7 @@ impl Witness {
     fn look(&self, name: &TaskName) -> Option<Task> {
         let found = at_once(self.inner.store.get(name, self.stage.time.now())).unwrap_or_else(|error| panic!("{error}"));
         let mut seen = self.seen();
+        let is_news = seen.tasks.get(&key(name)) != found.as_ref();
         match (seen.tasks.get(&key(name)), &found) {
             (Some(_), None) => self.stage.violate(format!("{} is gone", short(name))),
             (Some(before), Some(after)) => {
@@ -86,6 +89,12 @@ impl Witness {
                 State::Waiting(_) | State::Running(_) => seen.unended.insert(key(name)),
             };
             seen.tasks.insert(key(name), task.clone());
+        }
+        drop(seen);
+        if let Some(callback) = found.as_ref().filter(|_| is_news).and_then(callback_of) {
+            self.expect(self.look(&callback).is_some(), name, "an end was written without its callback");
+            let is_new = self.seen().callbacks.entry(key(name)).or_default().insert(callback.id);
+            self.expect(is_new, name, "an end has the callback of another");
         }
         found
     }
@@ -108,19 +117,13 @@ impl Witness {
         let name = change.task.name();
         self.expect(before.map(|task| task.version) == Some(change.read_version), &name, "a stale version was written");
         self.expect(is_untouched(Some(&change.task), after), &name, "a change was answered for that was not made");
-        let State::Ended(ended) = &change.task.state else { return };
-        let callback = change.task.settings.callback.as_ref().filter(|callback| callback.on.contains(&ended.end));
-        match (callback, &change.follow_up) {
-            (None, None) => {}
-            (Some(_), None) => self.expect(false, &name, "an end was written without its callback"),
-            (None, Some(_)) => self.expect(false, &name, "a callback was written that nobody asked for"),
-            (Some(_), Some(follow_up)) => {
-                self.expect(self.look(&follow_up.name()).is_some(), &name, "the callback was not written with the end");
-                let is_new = self.seen().callbacks.entry(key(&name)).or_default().insert(follow_up.id);
-                self.expect(is_new, &name, "an end has the callback of another");
-            }
-        }
-        if ended.end == End::Succeeded {
+        let follow_up = change.follow_up.as_ref().map(Task::name);
+        self.expect(
+            follow_up == callback_of(&change.task),
+            &name,
+            "an end was to be written without its callback, or a callback without an end",
+        );
+        if matches!(change.task.state, State::Ended(ended) if ended.end == End::Succeeded) {
             self.check_result(&change.task);
         }
     }
@@ -141,46 +144,6 @@ impl Witness {
 /// What the store under simulation answers; it waits for nobody, so that what is seen before and after belongs to one write.
 fn at_once<T>(answer: impl Future<Output = T>) -> T {
     answer.now_or_never().unwrap_or_else(|| panic!("a store under simulation answers at once"))
-}
-
-/// Whether nobody wrote to the task. Where the queue is an index, any call can have handed over a task that waits.
-fn is_untouched(before: Option<&Task>, after: Option<&Task>) -> bool {
-    match (before, after) {
-        (Some(before), Some(after)) if matches!(before.state, State::Waiting(_)) => before == after || after.token > before.token,
-        _ => before == after,
-    }
-}
-
-/// Whether a task can have become this, in however many writes.
-fn follows(before: &Task, after: &Task) -> Result<(), &'static str> {
-    if before.version == after.version {
-        return if before == after { Ok(()) } else { Err("it changed, and its version did not") };
-    }
-    let writes = after.version.checked_sub(before.version).ok_or("its version went back")?;
-    let claims = after.token.checked_sub(before.token).ok_or("its token went back")?;
-    let replays = after.generation.checked_sub(before.generation).ok_or("its generation went back")?;
-    let is_kept = |attempt| after.attempts.contains(attempt);
-    let forgotten = before.attempts.iter().filter(|attempt| !is_kept(attempt)).count();
-    let (is_ended, wakes) = (matches!(after.state, State::Ended(_)), after.wake_at().is_some());
-    match () {
-        () if claims > writes => Err("it has more claims than writes"),
-        () if matches!(before.state, State::Ended(_)) && replays == 0 => Err("an end changed without a replay"),
-        () if replays == 0 && is_asked_to_stop(before) && matches!(after.state, State::Waiting(_)) => {
-            Err("it was called off, and waits again")
-        }
-        () if u64::from(replays) > writes => Err("it has more replays than writes"),
-        () if is_ended == wakes => Err("it has not ended, and nobody will look at it again"),
-        () if after.attempt > after.settings.retry.max_attempts() => Err("it has more attempts than its policy allows"),
-        () if !after.attempts.is_sorted_by(|one, next| one.number < next.number) => Err("its attempts are out of order"),
-        () if after.attempts.last().is_some_and(|attempt| attempt.number > after.token) => Err("an attempt is on record without a claim"),
-        () if forgotten > 0 && after.attempts.len() < Task::KEPT_ATTEMPTS => Err("an attempt is not on record any more"),
-        () if (&before.payload, before.created_at) != (&after.payload, after.created_at) => Err("what never changes has changed"),
-        () => Ok(()),
-    }
-}
-
-fn is_asked_to_stop(task: &Task) -> bool {
-    matches!(&task.state, State::Running(lease) if lease.cancel == CancelRequest::Requested)
 }
 
 #[async_trait]

@@ -31,9 +31,18 @@ pub fn workspace() -> &'static Path {
 }
 
 /// Cargo, the one that runs the tests if one does.
+///
+/// What that one says of the package under test is not passed on: the build scripts of some crates (ring) run again whenever it
+/// changes, and everything that stands on them is compiled anew.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace());
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(name);
+        }
+    }
     cargo
 }
 

@@ -1,4 +1,4 @@
-use nobat_tests::world::World;
+use nobat_tests::world::{World, path};
 use serde_json::json;
 
 #[tokio::test]
@@ -52,18 +52,33 @@ async fn a_file_of_another_program_is_refused_and_left_as_it_is() {
 #[tokio::test]
 async fn ended_tasks_are_gone_once_they_were_kept_for_long_enough_and_waiting_ones_stay() {
     let mut world = World::start().await;
-    let ended = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
+    let old = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
     let waiting = world.submit(&json!({"kind": "noop", "delay": 3600})).await;
     world.stop().await;
-    world.go_on_with(&["--retention", "0"]).await;
-    let missing = world.get(&format!("/v1/tasks/{}", ended["id"].as_str().unwrap())).await;
-    assert_eq!(missing.problem(), (404, "task_not_found".to_owned()));
-    assert_eq!(world.tasks("").await.len(), 1);
+    // Nobody can wait for a day to pass, so everything in the file is made two days older.
+    let two_days = 2 * 24 * 3600 * 1000;
+    let aged = "UPDATE tasks SET seq = seq - (?1 << 20), created_at = created_at - ?1, ended_at = ended_at - ?1";
+    assert_eq!(world.file().execute(aged, [two_days]).unwrap(), 2);
+    world.go_on_with(&["--retention", "1"]).await;
+    let young = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
+    assert_eq!(world.get(&path(&old)).await.problem(), (404, "task_not_found".to_owned()));
+    assert_eq!(world.post(&format!("{}/replay", path(&old)), &json!({})).await.problem(), (404, "task_not_found".to_owned()));
+    assert_eq!(world.post(&format!("{}/cancel", path(&waiting)), &json!({})).await.status, 200);
+    assert_eq!((world.task(&young).await, world.tasks("").await.len()), (young, 2));
     world.stop().await;
     let kept: i64 = world.file().query_row("SELECT count(*) FROM tasks", [], |row| row.get(0)).unwrap();
-    assert_eq!(kept, 1, "not only hidden, but removed");
-    world.go_on_with(&[]).await;
-    world.post(&format!("/v1/tasks/{}/cancel", waiting["id"].as_str().unwrap()), &json!({})).await;
+    assert_eq!(kept, 2, "not only hidden, but removed");
+    world.go_on().await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_setting_that_makes_no_sense_is_refused_by_its_name() {
+    let world = World::start().await;
+    for setting in [["--retention", "0"], ["--concurrency", "many"], ["--allow-private-networks", "home"], ["--listen", "here"]] {
+        let refused = world.run(&["serve", setting[0], setting[1]]).await;
+        assert!(refused.code == 2 && refused.stderr.contains(setting[0]), "{refused:?}");
+    }
     world.end().await;
 }
 

@@ -14,6 +14,18 @@ async fn a_noop_is_accepted_with_its_address_and_succeeds() {
 }
 
 #[tokio::test]
+async fn what_is_accepted_where_nothing_is_run_is_done_where_something_is() {
+    let mut world = World::with(&["--concurrency", "0"]).await;
+    let task = world.submit(&json!({"kind": "noop"})).await;
+    let waited = world.get(&format!("{}?wait=0.2", path(&task))).await.json();
+    assert_eq!((&waited["status"], &waited["attempt"]), (&json!("queued"), &json!(0)));
+    world.stop().await;
+    world.go_on_with(&[]).await;
+    assert_eq!(world.ended(&task).await["status"], "succeeded");
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_field_that_is_not_known_is_refused_by_its_name() {
     let world = World::start().await;
     let answer = world.post("/v1/tasks", &json!({"kind": "noop", "retry": {"max_retires": 3}})).await;

@@ -1,0 +1,58 @@
+//! What a task can have become between two looks at it.
+
+use nobat_core::id::TaskId;
+use nobat_core::ports::TaskName;
+use nobat_core::task::{CancelRequest, End, State, Task};
+
+/// Whether nobody wrote to the task.
+///
+/// Where the queue is an index, a backend can hand over a task that waits, or end it past its deadline, along with any call.
+pub(super) fn is_untouched(before: Option<&Task>, after: Option<&Task>) -> bool {
+    match (before, after) {
+        (Some(before), Some(after)) if before != after => {
+            let is_expired = matches!(after.state, State::Ended(ended) if ended.end == End::Expired);
+            matches!(before.state, State::Waiting(_)) && (after.token > before.token || is_expired)
+        }
+        _ => before == after,
+    }
+}
+
+/// The callback that must have been written along with the end at which the task was seen.
+pub(super) fn callback_of(task: &Task) -> Option<TaskName> {
+    let State::Ended(ended) = &task.state else { return None };
+    let is_wanted = task.settings.callback.as_ref().is_some_and(|callback| callback.on.contains(&ended.end));
+    let id = TaskId::of_callback(&task.tenant, task.id, task.generation, task.version);
+    is_wanted.then(|| TaskName { tenant: task.tenant.clone(), id })
+}
+
+/// Whether a task can have become this, in however many writes.
+pub(super) fn follows(before: &Task, after: &Task) -> Result<(), &'static str> {
+    if before.version == after.version {
+        return if before == after { Ok(()) } else { Err("it changed, and its version did not") };
+    }
+    let writes = after.version.checked_sub(before.version).ok_or("its version went back")?;
+    let claims = after.token.checked_sub(before.token).ok_or("its token went back")?;
+    let replays = after.generation.checked_sub(before.generation).ok_or("its generation went back")?;
+    let is_kept = |attempt| after.attempts.contains(attempt);
+    let forgotten = before.attempts.iter().filter(|attempt| !is_kept(attempt)).count();
+    let (is_ended, wakes) = (matches!(after.state, State::Ended(_)), after.wake_at().is_some());
+    match () {
+        () if claims > writes => Err("it has more claims than writes"),
+        () if matches!(before.state, State::Ended(_)) && replays == 0 => Err("an end changed without a replay"),
+        () if replays == 0 && is_asked_to_stop(before) && matches!(after.state, State::Waiting(_)) => {
+            Err("it was called off, and waits again")
+        }
+        () if u64::from(replays) > writes => Err("it has more replays than writes"),
+        () if is_ended == wakes => Err("it has not ended, and nobody will look at it again"),
+        () if after.attempt > after.settings.retry.max_attempts() => Err("it has more attempts than its policy allows"),
+        () if !after.attempts.is_sorted_by(|one, next| one.number < next.number) => Err("its attempts are out of order"),
+        () if after.attempts.last().is_some_and(|attempt| attempt.number > after.token) => Err("an attempt is on record without a claim"),
+        () if forgotten > 0 && after.attempts.len() < Task::KEPT_ATTEMPTS => Err("an attempt is not on record any more"),
+        () if (&before.payload, before.created_at) != (&after.payload, after.created_at) => Err("what never changes has changed"),
+        () => Ok(()),
+    }
+}
+
+fn is_asked_to_stop(task: &Task) -> bool {
+    matches!(&task.state, State::Running(lease) if lease.cancel == CancelRequest::Requested)
+}
