@@ -320,6 +320,14 @@ impl Database {
         }
     }
 
+    /// Moves what stands in the write-ahead log into the file, so that the file alone is everything.
+    pub(crate) fn finish(&self) {
+        let is_busy = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+        if !matches!(is_busy, Ok(false)) {
+            tracing::warn!("the log was not moved into the file; the next start reads both");
+        }
+    }
+
     /// Every statement is prepared once and kept.
     fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>, Error> {
         Ok(self.connection.prepare_cached(sql)?)

@@ -34,8 +34,25 @@ pub(crate) struct Outcome {
 pub(crate) enum Writer {
     /// At once, where they are called: for stores in memory. No thread, no time, no chance.
     Inline(Box<Mutex<Group>>),
-    /// In a thread, which ends when this is dropped.
-    Thread(SyncSender<Operation>),
+    /// In a thread of its own.
+    Thread(Thread),
+}
+
+/// The thread; dropping this waits for what it has still to do.
+pub(crate) struct Thread {
+    operations: Option<SyncSender<Operation>>,
+    handle: Option<thread::JoinHandle<()>>,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        drop(self.operations.take());
+        if let Some(handle) = self.handle.take()
+            && handle.join().is_err()
+        {
+            tracing::error!("the writer panicked");
+        }
+    }
 }
 
 /// What makes transactions.
@@ -56,8 +73,8 @@ impl Writer {
     pub(crate) fn thread(database: Database, clock: Arc<dyn Clock>, reopen: Reopen) -> std::io::Result<Self> {
         let (operations, waiting) = sync_channel(MAX_WAITING);
         let group = Group { database, clock, reopen: Some(reopen) };
-        thread::Builder::new().name("nobat-writer".to_owned()).spawn(move || group.run(&waiting))?;
-        Ok(Self::Thread(operations))
+        let handle = thread::Builder::new().name("nobat-writer".to_owned()).spawn(move || group.run(&waiting))?;
+        Ok(Self::Thread(Thread { operations: Some(operations), handle: Some(handle) }))
     }
 
     /// Has an operation done, and resolves when it is on disk.
@@ -91,10 +108,11 @@ impl Writer {
                 group.lock().unwrap_or_else(PoisonError::into_inner).transact(vec![operation]);
                 Ok(())
             }
-            Self::Thread(operations) => operations.try_send(operation).map_err(|error| match error {
+            Self::Thread(Thread { operations: Some(operations), .. }) => operations.try_send(operation).map_err(|error| match error {
                 TrySendError::Full(_) => StoreError::Overloaded,
                 TrySendError::Disconnected(_) => StoreError::Unavailable("the writer stopped".to_owned()),
             }),
+            Self::Thread(_) => Err(StoreError::Unavailable("the writer stopped".to_owned())),
         }
     }
 }
@@ -120,6 +138,7 @@ impl Group {
             let group = [first].into_iter().chain(waiting.try_iter().take(MAX_GROUP - 1)).collect();
             self.transact(group);
         }
+        self.database.finish();
     }
 
     /// Does the operations in one transaction, then replies to all of them.

@@ -105,6 +105,18 @@ async fn keeps_what_was_answered_and_ends_the_leases_of_the_dead() {
 }
 
 #[tokio::test]
+async fn holds_everything_by_itself_once_it_is_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nobat.db");
+    let sqlite = open(&path).unwrap();
+    sqlite.backend().store.insert(vec![task(1)], now()).await.unwrap();
+    drop(sqlite);
+    let alone = folder.path().join("alone.db");
+    std::fs::copy(&path, &alone).unwrap();
+    assert!(open(&alone).unwrap().backend().store.get(&task(1).name(), now()).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn that_cannot_be_written_refuses_and_recovers_by_itself() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nobat.db");
