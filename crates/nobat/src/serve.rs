@@ -23,7 +23,10 @@ use nobat_worker::worker::{Worker, every};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::exit;
 
@@ -138,17 +141,14 @@ pub async fn serve(settings: Serve, listener: TcpListener, handlers: Handlers, s
 
 /// Lines for people on a terminal, and one JSON object a line for everything else.
 fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).context("NOBAT_LOG is not a filter")?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter: Targets = filter.parse().context("NOBAT_LOG is not a filter")?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = if std::io::IsTerminal::is_terminal(&std::io::stderr()) { lines.boxed() } else { lines.json().boxed() };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     std::panic::set_hook(Box::new(|panic| {
         // The place alone: the message may quote a payload.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "something panicked");
     }));
-    if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
-        builder.init();
-    } else {
-        builder.json().init();
-    }
     Ok(())
 }
