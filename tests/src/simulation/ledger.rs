@@ -27,8 +27,8 @@ pub struct Ledger {
     pub meddled_with: BTreeSet<Key>,
     /// Every run of a handler, in order.
     pub executions: Vec<Execution>,
-    /// The token that an actor was last given for a task.
-    in_hand: BTreeMap<(String, Key), u64>,
+    /// The tokens that an actor was given for a task, the last one last: an answer can be overtaken by a later one.
+    in_hand: BTreeMap<(String, Key), Vec<u64>>,
     /// The attempts that are on record.
     recorded: BTreeSet<(Key, u64)>,
     /// Actors whose handler has brought their process down.
@@ -57,7 +57,7 @@ pub enum ExecutionEnd {
 impl Ledger {
     /// An actor was given a task.
     pub fn given(&mut self, actor: &str, name: &TaskName, token: u64) {
-        self.in_hand.insert((actor.to_owned(), key(name)), token);
+        self.in_hand.entry((actor.to_owned(), key(name))).or_default().push(token);
     }
 
     /// An actor has written a task. Returns whether the attempt that it put on record, if it did, was its own to bring to an end.
@@ -65,16 +65,16 @@ impl Ledger {
         let key = key(&task.name());
         let Some(attempt) = task.attempts.last() else { return true };
         let is_new = self.recorded.insert((key.clone(), attempt.number));
-        let in_hand = self.in_hand.get(&(actor.to_owned(), key));
+        let was_given = self.in_hand.get(&(actor.to_owned(), key)).is_some_and(|tokens| tokens.contains(&attempt.number));
         // That a lease ran out is for anybody to say.
-        !is_new || attempt.outcome == Outcome::Crashed || in_hand == Some(&attempt.number)
+        !is_new || attempt.outcome == Outcome::Crashed || was_given
     }
 
     /// A handler of that actor begins; returns the number of the execution.
     ///
     /// Between being given a task and running it a worker waits for nothing, so the token is the one it was given last.
     pub fn begins(&mut self, actor: &str, name: &TaskName) -> usize {
-        let token = self.in_hand.get(&(actor.to_owned(), key(name))).copied().unwrap_or(0);
+        let token = self.in_hand.get(&(actor.to_owned(), key(name))).and_then(|tokens| tokens.last()).copied().unwrap_or(0);
         self.executions.push(Execution { task: key(name), token, end: None });
         self.executions.len() - 1
     }
