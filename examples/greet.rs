@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 struct Greet;
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Guest {
     name: String,
     seconds: u32,

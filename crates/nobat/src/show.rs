@@ -31,7 +31,11 @@ pub(crate) fn task(task: &Value) -> String {
     let mut lines: Vec<Vec<String>> = known.map(|field| vec![(*field).to_owned(), text(&task[*field])]).collect();
     for attempt in task["attempts"].as_array().into_iter().flatten() {
         let outcome = attempt["outcome"].as_str().unwrap_or("running");
-        let error = if attempt["error"].is_null() { String::new() } else { format!(": {}", text(&attempt["error"])) };
+        let error = match (attempt["error"]["code"].as_str(), attempt["error"]["message"].as_str()) {
+            (Some(code), Some(message)) if code == outcome => format!(": {message}"),
+            (Some(code), Some(message)) => format!(": {code}: {message}"),
+            _ => String::new(),
+        };
         lines.push(vec![format!("attempt {}", attempt["number"]), format!("{} {outcome}{error}", text(&attempt["started_at"]))]);
     }
     align(&lines)
