@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::id::TaskId;
 use crate::json::Json;
 use crate::name::Name;
-use crate::task::{End, Settings, State, Task, Waiting};
+use crate::ports::TaskName;
+use crate::task::{End, Settings, State, Task};
 use crate::time::Timestamp;
 use crate::view::TaskView;
 
@@ -41,24 +42,8 @@ pub(crate) fn callback(task: &Task, now: Timestamp) -> Option<Task> {
     let callback = task.settings.callback.as_ref().filter(|callback| callback.on.contains(&ended.end))?;
     let request = Request { method: "POST", url: &callback.url, body: TaskView::new(task, now) };
     let payload = Json::from_value(&request).unwrap_or_else(|_| unreachable!("a task's view has string keys only"));
-    Some(Task {
-        tenant: task.tenant.clone(),
-        id: TaskId::of_callback(&task.tenant, task.id, task.generation, task.version),
-        kind: HTTP.clone(),
-        queue: QUEUE.clone(),
-        payload,
-        settings: Box::new(Settings { parent: Some(task.id), ..Settings::default() }),
-        created_at: now,
-        generation_at: now,
-        generation: 1,
-        due_at: now,
-        state: State::Waiting(Waiting::Scheduled),
-        version: 1,
-        token: 0,
-        attempt: 0,
-        attempts: Vec::new(),
-        result: None,
-        error: None,
-        progress: None,
-    })
+    let id = TaskId::of_callback(&task.tenant, task.id, task.generation, task.version);
+    let name = TaskName { tenant: task.tenant.clone(), id };
+    let settings = Settings { parent: Some(task.id), ..Settings::default() };
+    Some(Task::new(name, HTTP.clone(), QUEUE.clone(), payload, settings, now))
 }

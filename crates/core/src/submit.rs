@@ -11,8 +11,9 @@ use crate::callback::Callback;
 use crate::id::TaskId;
 use crate::json::Json;
 use crate::name::{Name, Tenant};
+use crate::ports::TaskName;
 use crate::retry::{Exponential, Jitter, RetryPolicy, Schedule};
-use crate::task::{End, Fingerprint, Settings, State, Task, Waiting};
+use crate::task::{End, Fingerprint, Settings, Task};
 use crate::time::Timestamp;
 
 /// A task as a client asks for it. Durations are seconds; unknown fields are refused by name.
@@ -197,33 +198,11 @@ impl Submission {
             wrong.fit(intake.kinds.check(kind, &payload));
         }
         match (kind, queue) {
-            (Some(kind), Some(queue)) if wrong.0.is_empty() => Ok(Task::scheduled(intake, kind, queue, payload, settings, due_at)),
+            (Some(kind), Some(queue)) if wrong.0.is_empty() => {
+                let name = TaskName { tenant: intake.tenant.clone(), id: intake.id };
+                Ok(Task { due_at, ..Task::new(name, kind, queue, payload, settings, now) })
+            }
             _ => Err(wrong.0),
-        }
-    }
-}
-
-impl Task {
-    fn scheduled(intake: &Intake<'_>, kind: Name, queue: Name, payload: Json, settings: Settings, due_at: Timestamp) -> Self {
-        Self {
-            tenant: intake.tenant.clone(),
-            id: intake.id,
-            kind,
-            queue,
-            payload,
-            settings: Box::new(settings),
-            created_at: intake.now,
-            generation_at: intake.now,
-            generation: 1,
-            due_at,
-            state: State::Waiting(Waiting::Scheduled),
-            version: 1,
-            token: 0,
-            attempt: 0,
-            attempts: Vec::new(),
-            result: None,
-            error: None,
-            progress: None,
         }
     }
 }

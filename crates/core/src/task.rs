@@ -7,6 +7,7 @@ use crate::callback::Callback;
 use crate::id::TaskId;
 use crate::json::Json;
 use crate::name::{Name, Tenant};
+use crate::ports::TaskName;
 use crate::retry::RetryPolicy;
 use crate::time::Timestamp;
 
@@ -362,6 +363,30 @@ impl TaskError {
 }
 
 impl Task {
+    /// A task that nobody has seen yet, due at once.
+    pub(crate) fn new(name: TaskName, kind: Name, queue: Name, payload: Json, settings: Settings, now: Timestamp) -> Self {
+        Self {
+            tenant: name.tenant,
+            id: name.id,
+            kind,
+            queue,
+            payload,
+            settings: Box::new(settings),
+            created_at: now,
+            generation_at: now,
+            generation: 1,
+            due_at: now,
+            state: State::Waiting(Waiting::Scheduled),
+            version: 1,
+            token: 0,
+            attempt: 0,
+            attempts: Vec::new(),
+            result: None,
+            error: None,
+            progress: None,
+        }
+    }
+
     /// How many finished attempts are kept in full; earlier ones are only counted.
     pub const KEPT_ATTEMPTS: usize = 20;
 
