@@ -29,8 +29,10 @@ impl Clock for Still {
         Timestamp::from_millis(NOW)
     }
 
-    async fn sleep(&self, _duration: Duration) {
-        std::future::pending::<()>().await;
+    async fn sleep(&self, duration: Duration) {
+        if !duration.is_zero() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -132,6 +134,28 @@ async fn that_cannot_be_written_refuses_and_recovers_by_itself() {
     assert!(matches!(store.insert(vec![task(1)], now()).await, Ok(Inserted::Created(_))));
     store.ready().await.unwrap();
     assert!(store.get(&task(0).name(), now()).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn with_a_row_that_cannot_be_read_still_hands_out_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nobat.db");
+    let (damaged, sound) = (task(1), task(2));
+    drop({
+        let sqlite = open(&path).unwrap();
+        sqlite.backend().store.insert(vec![damaged.clone(), sound.clone()], now()).await.unwrap();
+        sqlite
+    });
+    let changed = Connection::open(&path).unwrap().execute("UPDATE tasks SET settings = '{' WHERE id = ?1", [damaged.id.to_bytes()]);
+    assert_eq!(changed.unwrap(), 1);
+
+    let backend = open(&path).unwrap().backend();
+    assert!(matches!(backend.store.get(&damaged.name(), now()).await, Err(StoreError::Corrupt(_))));
+    // Room for one: were the damaged row in front for good, the other would never have its turn.
+    let received = backend.queue.receive(1).await.unwrap();
+    let [Delivery::Claimed(claimed)] = received.as_slice() else { panic!("{received:?}") };
+    assert_eq!(claimed.id, sound.id);
+    assert!(matches!(backend.accept(vec![task(3)], now()).await, Ok(Inserted::Created(_))));
 }
 
 #[tokio::test]
