@@ -19,6 +19,11 @@ use crate::problem::Problem;
 use crate::query::Query;
 use crate::reply;
 
+/// Whoever waits looks again after this long; the pause doubles from one look to the next.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between two looks.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+
 /// A task's name, from the path. What is not an id is not found, like an id that nothing has.
 pub(crate) struct Named(pub(crate) TaskName);
 
@@ -73,6 +78,7 @@ async fn ended(app: &App, name: &TaskName, wait: Duration) -> Result<Option<Task
             () = app.shutdown.cancelled() => {}
         }
     });
+    let mut pause = FIRST_PAUSE;
     loop {
         // To listen first and look second is what misses nothing that is written in between.
         let mut changed = maybe_done(store.changed(name));
@@ -85,6 +91,8 @@ async fn ended(app: &App, name: &TaskName, wait: Duration) -> Result<Option<Task
             biased;
             () = &mut time_is_up => return store.get(name, app.clock.now()).await,
             () = &mut changed => {}
+            // Not every store can tell of changes.
+            () = app.clock.sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
         }
     }
 }

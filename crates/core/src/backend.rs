@@ -1,10 +1,9 @@
 //! A store and its queue, and the few things that are always done with both.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::lifecycle::{Event, Refused, transition};
-use crate::ports::{Committed, Inserted, Queue, Store, StoreError, TaskName};
+use crate::ports::{Committed, Hint, Inserted, Queue, Store, StoreError, TaskName};
 use crate::task::{State, Task};
 use crate::time::Timestamp;
 
@@ -72,7 +71,7 @@ impl Backend {
         self.queue.ready().await
     }
 
-    async fn send(&self, hints: Vec<(TaskName, Duration)>) {
+    async fn send(&self, hints: Vec<Hint>) {
         if hints.is_empty() {
             return;
         }
@@ -83,6 +82,6 @@ impl Backend {
 }
 
 /// The hints that waiting tasks need, each to be seen when its task is due.
-fn hints<'a>(tasks: impl Iterator<Item = &'a Task>, now: Timestamp) -> Vec<(TaskName, Duration)> {
-    tasks.filter(|task| matches!(task.state, State::Waiting(_))).map(|task| (task.name(), task.due_at.since(now))).collect()
+fn hints<'a>(tasks: impl Iterator<Item = &'a Task>, now: Timestamp) -> Vec<Hint> {
+    tasks.filter(|task| matches!(task.state, State::Waiting(_))).map(|task| Hint::new(task.name(), task.due_at.since(now))).collect()
 }

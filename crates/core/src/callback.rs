@@ -36,11 +36,11 @@ struct Request<'a> {
 
 /// The callback for the end that `task` has just come to, if it asked for one.
 ///
-/// It carries the task as it stands at this moment: by the time it is delivered the task may have been replayed.
+/// It carries the task as it stands at this moment, less its payload: by the time it is delivered the task may have been replayed.
 pub(crate) fn callback(task: &Task, now: Timestamp) -> Option<Task> {
     let State::Ended(ended) = &task.state else { return None };
     let callback = task.settings.callback.as_ref().filter(|callback| callback.on.contains(&ended.end))?;
-    let request = Request { method: "POST", url: &callback.url, body: TaskView::new(task, now) };
+    let request = Request { method: "POST", url: &callback.url, body: TaskView::report(task, now) };
     let payload = Json::from_value(&request).unwrap_or_else(|_| unreachable!("a task's view has string keys only"));
     let id = TaskId::of_callback(&task.tenant, task.id, task.generation, task.version);
     let name = TaskName { tenant: task.tenant.clone(), id };

@@ -11,6 +11,7 @@ pub mod name;
 pub mod ports;
 pub mod read;
 pub mod retry;
+pub mod stored;
 pub mod submit;
 pub mod task;
 pub mod time;

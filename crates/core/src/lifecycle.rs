@@ -75,6 +75,8 @@ pub enum Event {
     Cancel,
     /// The deadline passed before it could start.
     Expire,
+    /// Hint after hint came to nothing, since nobody who took one lived to claim it.
+    PipelineFailed,
     /// Somebody wants it done again.
     Replay {
         /// Which key downstream gets for deduplication.
@@ -237,6 +239,16 @@ impl Task {
                     self.end(End::Expired, now);
                 }
                 State::Waiting(_) => return Err(Refused::BeforeDeadline),
+                State::Running(_) => return Err(Refused::Running),
+                State::Ended(_) => return Err(Refused::Ended),
+            },
+            Event::PipelineFailed => match &self.state {
+                State::Waiting(_) if self.due_at <= now => {
+                    self.error =
+                        Some(TaskError::new(ErrorCode::PIPELINE, "its hints came to nothing again and again; no worker could claim it"));
+                    self.end(End::Failed, now);
+                }
+                State::Waiting(_) => return Err(Refused::NotDue),
                 State::Running(_) => return Err(Refused::Running),
                 State::Ended(_) => return Err(Refused::Ended),
             },

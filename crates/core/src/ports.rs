@@ -32,6 +32,8 @@ pub trait Store: Send + Sync {
     async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError>;
 
     /// Makes the change in one write, callback included, if the task is still at the version that was read.
+    ///
+    /// The change must be of a whole task, as [`Store::get`] and [`Store::claim`] give it.
     async fn commit(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError>;
 
     /// Renews the lease of claim number `token` and notes the progress, if there is any to note.
@@ -40,7 +42,7 @@ pub trait Store: Send + Sync {
     /// One page of a tenant's tasks, the newest first.
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError>;
 
-    /// Up to `limit` tasks that the sweep must look at.
+    /// Up to `limit` tasks that the sweep must look at. Payloads may be left out of them (`null`).
     async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError>;
 
     /// Notes that the sweep has seen to a task and need not look at it again before `until`.
@@ -61,10 +63,10 @@ pub trait Store: Send + Sync {
 /// Carries hints from those who know that a task is due to those who can run it.
 #[async_trait]
 pub trait Queue: Send + Sync {
-    /// Sends hints, each to be seen after its delay; a delay that is too long for the queue is shortened.
+    /// Sends hints, each to be seen after its delay; one whose delay is too long for the queue is left to the sweep.
     ///
     /// A failure loses nothing: the sweep hints again.
-    async fn send(&self, hints: Vec<(TaskName, Duration)>) -> Result<(), StoreError>;
+    async fn send(&self, hints: Vec<Hint>) -> Result<(), StoreError>;
 
     /// Waits until there is something to run, and takes up to `max` of it. Dropping the future loses nothing.
     ///
@@ -127,7 +129,7 @@ pub enum Inserted {
 pub enum Claim {
     /// The lease is the caller's.
     Granted(Task),
-    /// It cannot be claimed, for this reason; the task as it was found.
+    /// It cannot be claimed, for this reason; the task as it was found, perhaps without its payload and result.
     Refused(Refused, Task),
     /// There is no such task.
     Missing,
@@ -152,6 +154,24 @@ pub enum Beat {
     },
     /// The lease is somebody else's, or nobody's.
     Lost,
+}
+
+/// A message to a queue: this task may be due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hint {
+    /// Which task.
+    pub name: TaskName,
+    /// When it is to be seen.
+    pub delay: Duration,
+    /// How many hints in a row came to nothing before this one, because whoever took them died of it.
+    pub redrives: u32,
+}
+
+impl Hint {
+    /// A hint, as it is first sent.
+    pub fn new(name: TaskName, delay: Duration) -> Self {
+        Self { name, delay, redrives: 0 }
+    }
 }
 
 /// One message of a queue.

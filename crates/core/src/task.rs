@@ -330,6 +330,8 @@ impl ErrorCode {
     pub const CANCELED: &'static str = "canceled";
     /// Its worker was told to stop.
     pub const INTERRUPTED: &'static str = "interrupted";
+    /// No worker could claim it, although it was hinted again and again.
+    pub const PIPELINE: &'static str = "pipeline";
     /// Its payload is not what its kind takes.
     pub const INVALID_PAYLOAD: &'static str = "invalid_payload";
     /// What its handler returned cannot be kept.

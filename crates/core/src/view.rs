@@ -10,7 +10,7 @@ use crate::name::Name;
 use crate::task::{Attempt, State, Status, Task, TaskError, Waiting};
 use crate::time::Timestamp;
 
-/// A task as it is shown. In lists, `payload`, `result` and `attempts` are absent.
+/// A task as it is shown. In lists, `payload`, `result` and `attempts` are absent; in callbacks, `payload` is.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Task))]
 pub struct TaskView<'a> {
@@ -128,6 +128,11 @@ impl<'a> TaskView<'a> {
             attempts.push(AttemptView { number: task.token, started_at: lease.started_at, finished_at: None, outcome: None, error: None });
         }
         Self { payload: Some(&task.payload), result: Some(task.result.as_ref()), attempts: Some(attempts), ..Self::summary(task, now) }
+    }
+
+    /// What a callback tells of it: all but the payload, which the other side may not be meant to see, and which doubles the size.
+    pub fn report(task: &'a Task, now: Timestamp) -> Self {
+        Self { payload: None, ..Self::new(task, now) }
     }
 
     /// What lists show of it.

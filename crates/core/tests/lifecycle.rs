@@ -28,6 +28,7 @@ enum Op {
     LeaseExpired,
     Cancel,
     Expire,
+    PipelineFailed,
     Replay(ReplayKey),
 }
 
@@ -131,16 +132,18 @@ impl Model {
             (Place::Running { until, .. }, Op::Cancel) => To(Place::Running { until, stop: true }),
             (Place::Waiting { .. }, Op::Cancel) => To(Place::Ended(End::Canceled)),
 
-            (Place::Running { .. }, Op::Claim { .. } | Op::Expire) => No(Refused::Running),
+            (Place::Running { .. }, Op::Claim { .. } | Op::Expire | Op::PipelineFailed) => No(Refused::Running),
             (Place::Waiting { .. }, Op::Claim { .. }) if late => No(Refused::PastDeadline),
             (Place::Waiting { due, .. }, Op::Claim { .. }) if due > now => No(Refused::NotDue),
             (Place::Waiting { .. }, Op::Claim { lease }) => To(Place::Running { until: now + Duration::from_millis(lease), stop: false }),
             (Place::Waiting { .. }, Op::Expire) if late => To(Place::Ended(End::Expired)),
             (Place::Waiting { .. }, Op::Expire) => No(Refused::BeforeDeadline),
+            (Place::Waiting { due, .. }, Op::PipelineFailed) if due > now => No(Refused::NotDue),
+            (Place::Waiting { .. }, Op::PipelineFailed) => To(Place::Ended(End::Failed)),
 
             (Place::Ended(_), Op::Replay(_)) => To(waiting(Why::Scheduled, now)),
             (_, Op::Replay(_)) => No(Refused::NotEnded),
-            (Place::Ended(_), Op::Claim { .. } | Op::LeaseExpired | Op::Cancel | Op::Expire) => No(Refused::Ended),
+            (Place::Ended(_), Op::Claim { .. } | Op::LeaseExpired | Op::Cancel | Op::Expire | Op::PipelineFailed) => No(Refused::Ended),
         }
     }
 
@@ -185,7 +188,7 @@ impl Model {
             Op::Fail(..) => Some(Outcome::Failed),
             Op::Stop(_) => Some(Outcome::Canceled),
             Op::LeaseExpired => Some(Outcome::Crashed),
-            Op::Cancel | Op::Expire => None,
+            Op::Cancel | Op::Expire | Op::PipelineFailed => None,
         };
         self.outcomes.extend(outcome.map(|outcome| (self.token, outcome)));
     }
@@ -227,6 +230,7 @@ fn event(op: Op, task: &Task, spread: Spread, now: Timestamp) -> Event {
         Op::LeaseExpired => Event::LeaseExpired { spread },
         Op::Cancel => Event::Cancel,
         Op::Expire => Event::Expire,
+        Op::PipelineFailed => Event::PipelineFailed,
         Op::Replay(key) => Event::Replay { key },
     }
 }
@@ -346,6 +350,7 @@ fn ops() -> impl Strategy<Value = Op> {
         3 => Just(Op::LeaseExpired),
         2 => Just(Op::Cancel),
         2 => Just(Op::Expire),
+        1 => Just(Op::PipelineFailed),
         3 => prop_oneof![Just(ReplayKey::Same), Just(ReplayKey::New)].prop_map(Op::Replay),
     ]
 }

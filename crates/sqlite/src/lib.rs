@@ -20,6 +20,7 @@ use std::time::Duration;
 use nobat_core::backend::Backend;
 use nobat_core::name::InvalidName;
 use nobat_core::ports::{Clock, StoreError};
+use nobat_core::stored::Unreadable;
 
 pub use file::OpenError;
 
@@ -132,6 +133,12 @@ impl From<rusqlite::types::FromSqlError> for Error {
 impl From<serde_json::Error> for Error {
     fn from(_: serde_json::Error) -> Self {
         Self::Unreadable("a column of JSON")
+    }
+}
+
+impl From<Unreadable> for Error {
+    fn from(unreadable: Unreadable) -> Self {
+        Self::Unreadable(unreadable.0)
     }
 }
 

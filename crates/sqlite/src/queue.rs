@@ -1,9 +1,8 @@
 //! The queue: an index over tasks that are due, and those who wait in line for them.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
-use nobat_core::ports::{Delivery, Queue, Receipt, Settlement, StoreError, TaskName};
+use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement, StoreError};
+use std::time::Duration;
 
 use nobat_core::task::Task;
 use tokio::sync::oneshot;
@@ -16,7 +15,7 @@ const MAX_LINE: Duration = Duration::from_secs(20);
 #[async_trait]
 impl Queue for Sqlite {
     /// Nothing to send: a task stands in the index from the moment it is stored.
-    async fn send(&self, _hints: Vec<(TaskName, Duration)>) -> Result<(), StoreError> {
+    async fn send(&self, _hints: Vec<Hint>) -> Result<(), StoreError> {
         Ok(())
     }
 

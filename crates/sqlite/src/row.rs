@@ -1,20 +1,12 @@
-//! A task as a row: columns where SQLite looks, compact JSON where it does not.
+//! A task as a row: columns where SQLite looks, text where it does not.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use nobat_core::callback::Callback;
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::name::{Name, Tenant};
-use nobat_core::retry::{Exponential, Jitter, RetryPolicy, Schedule};
-use nobat_core::task::{
-    Attempt, CancelRequest, End, Ended, Fingerprint, Held, HeldReason, Lease, Outcome, Settings, State, Task, TaskError, Waiting,
-};
+use nobat_core::stored;
+use nobat_core::task::{CancelRequest, End, Ended, Fingerprint, Held, HeldReason, Lease, State, Task, Waiting};
 use nobat_core::time::Timestamp;
 use rusqlite::{Row, Statement};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
@@ -73,8 +65,8 @@ pub(crate) fn bind(statement: &mut Statement<'_>, task: &Task) -> Result<(), Err
     statement.raw_bind_parameter(13, task.finished_at().map(Timestamp::millis))?;
     statement.raw_bind_parameter(14, held)?;
     statement.raw_bind_parameter(15, task.settings.key_generation)?;
-    statement.raw_bind_parameter(16, to_json(&task.attempts.iter().map(AttemptRow::from).collect::<Vec<_>>(), Vec::is_empty)?)?;
-    statement.raw_bind_parameter(17, to_json(&task.error.as_ref().map(ErrorRow::from), Option::is_none)?)?;
+    statement.raw_bind_parameter(16, stored::attempts_to_text(&task.attempts))?;
+    statement.raw_bind_parameter(17, task.error.as_ref().map(stored::error_to_text))?;
     statement.raw_bind_parameter(18, task.progress.as_ref().map(Json::get))?;
     statement.raw_bind_parameter(19, task.result.as_ref().map(Json::get))?;
     Ok(())
@@ -87,7 +79,7 @@ pub(crate) fn bind_fixed(statement: &mut Statement<'_>, task: &Task, seq: i64, p
     statement.raw_bind_parameter(22, task.kind.as_str())?;
     statement.raw_bind_parameter(23, task.queue.as_str())?;
     statement.raw_bind_parameter(24, task.created_at.millis())?;
-    statement.raw_bind_parameter(25, to_json(&SettingsRow::from(&*task.settings), SettingsRow::is_plain)?)?;
+    statement.raw_bind_parameter(25, stored::settings_to_text(&task.settings))?;
     statement.raw_bind_parameter(26, task.settings.fingerprint.map(|fingerprint| fingerprint.0))?;
     statement.raw_bind_parameter(27, seq)?;
     statement.raw_bind_parameter(28, payload)?;
@@ -102,7 +94,7 @@ pub(crate) fn read(row: &Row<'_>, payload_apart: impl FnOnce(i64) -> Result<Stri
         Some(payload) => payload,
         None => payload_apart(row.get(0)?)?,
     };
-    let mut settings = Settings::from(from_json::<SettingsRow>(row, 19)?.unwrap_or_default());
+    let mut settings = stored::settings_from_text(row.get_ref(19)?.as_str_or_null()?)?;
     settings.expires_at = optional_moment(13)?;
     settings.key_generation = row.get(25)?;
     settings.fingerprint = row.get::<_, Option<[u8; 32]>>(26)?.map(Fingerprint);
@@ -121,13 +113,9 @@ pub(crate) fn read(row: &Row<'_>, payload_apart: impl FnOnce(i64) -> Result<Stri
         version: row.get::<_, i64>(6)?.cast_unsigned(),
         token: row.get::<_, i64>(7)?.cast_unsigned(),
         attempt: row.get(8)?,
-        attempts: from_json::<Vec<AttemptRow>>(row, 20)?
-            .unwrap_or_default()
-            .into_iter()
-            .map(Attempt::try_from)
-            .collect::<Result<_, _>>()?,
+        attempts: stored::attempts_from_text(row.get_ref(20)?.as_str_or_null()?)?,
         result: row.get::<_, Option<String>>(23)?.map(Json::from_text).transpose()?,
-        error: from_json::<ErrorRow>(row, 21)?.map(TaskError::from),
+        error: row.get_ref(21)?.as_str_or_null()?.map(stored::error_from_text).transpose()?,
         progress: row.get::<_, Option<String>>(22)?.map(Json::from_text).transpose()?,
     })
 }
@@ -166,185 +154,5 @@ fn state(row: &Row<'_>) -> Result<State, Error> {
         status::CANCELED => ended(End::Canceled),
         status::EXPIRED => ended(End::Expired),
         _ => Err(Error::Unreadable("status")),
-    }
-}
-
-fn to_json<T: Serialize>(value: &T, is_plain: impl FnOnce(&T) -> bool) -> Result<Option<String>, Error> {
-    if is_plain(value) { Ok(None) } else { Ok(Some(serde_json::to_string(value)?)) }
-}
-
-fn from_json<T: DeserializeOwned>(row: &Row<'_>, index: usize) -> Result<Option<T>, Error> {
-    let text = row.get_ref(index)?.as_str_or_null()?;
-    Ok(text.map(serde_json::from_str).transpose()?)
-}
-
-/// [`Settings`], less what has a column of its own and what is as it would be anyway.
-#[derive(Default, Serialize, Deserialize, PartialEq)]
-struct SettingsRow {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    timeout_ms: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    retry: Option<RetryRow>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    callback: Option<CallbackRow>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    labels: BTreeMap<String, String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    parent: Option<TaskId>,
-}
-
-#[derive(Serialize, Deserialize, PartialEq)]
-struct RetryRow {
-    schedule: ScheduleRow,
-    max_age_ms: Option<u64>,
-}
-
-#[derive(Serialize, Deserialize, PartialEq)]
-#[serde(rename_all = "lowercase")]
-enum ScheduleRow {
-    Exponential { max_attempts: std::num::NonZeroU32, base_ms: u64, factor: f64, max_ms: u64, jitter: bool },
-    Delays(Vec<u64>),
-}
-
-#[derive(Serialize, Deserialize, PartialEq)]
-struct CallbackRow {
-    url: String,
-    on: Vec<String>,
-}
-
-/// An attempt: number, start, end, outcome, and the error's code and message.
-#[derive(Serialize, Deserialize)]
-struct AttemptRow(u64, i64, i64, u8, #[serde(default)] Option<ErrorRow>);
-
-#[derive(Serialize, Deserialize)]
-struct ErrorRow(String, String);
-
-impl SettingsRow {
-    fn is_plain(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl From<&Settings> for SettingsRow {
-    fn from(settings: &Settings) -> Self {
-        Self {
-            timeout_ms: (settings.timeout != Settings::DEFAULT_TIMEOUT).then(|| millis(settings.timeout)),
-            retry: (settings.retry != RetryPolicy::default()).then(|| RetryRow::from(&settings.retry)),
-            callback: settings.callback.as_ref().map(CallbackRow::from),
-            labels: settings.labels.clone(),
-            parent: settings.parent,
-        }
-    }
-}
-
-impl From<SettingsRow> for Settings {
-    fn from(row: SettingsRow) -> Self {
-        Self {
-            timeout: row.timeout_ms.map_or(Self::DEFAULT_TIMEOUT, Duration::from_millis),
-            retry: row.retry.map_or_else(RetryPolicy::default, RetryPolicy::from),
-            expires_at: None,
-            callback: row.callback.map(Callback::from),
-            labels: row.labels,
-            fingerprint: None,
-            parent: row.parent,
-            key_generation: None,
-        }
-    }
-}
-
-impl From<&RetryPolicy> for RetryRow {
-    fn from(policy: &RetryPolicy) -> Self {
-        let schedule = match &policy.schedule {
-            Schedule::Delays(delays) => ScheduleRow::Delays(delays.iter().copied().map(millis).collect()),
-            Schedule::Exponential(growth) => ScheduleRow::Exponential {
-                max_attempts: growth.max_attempts,
-                base_ms: millis(growth.base),
-                factor: growth.factor,
-                max_ms: millis(growth.max),
-                jitter: growth.jitter == Jitter::Full,
-            },
-        };
-        Self { schedule, max_age_ms: policy.max_age.map(millis) }
-    }
-}
-
-impl From<RetryRow> for RetryPolicy {
-    fn from(row: RetryRow) -> Self {
-        let schedule = match row.schedule {
-            ScheduleRow::Delays(delays) => Schedule::Delays(delays.into_iter().map(Duration::from_millis).collect()),
-            ScheduleRow::Exponential { max_attempts, base_ms, factor, max_ms, jitter } => Schedule::Exponential(Exponential {
-                max_attempts,
-                base: Duration::from_millis(base_ms),
-                factor,
-                max: Duration::from_millis(max_ms),
-                jitter: if jitter { Jitter::Full } else { Jitter::None },
-            }),
-        };
-        Self { schedule, max_age: row.max_age_ms.map(Duration::from_millis) }
-    }
-}
-
-impl From<&Callback> for CallbackRow {
-    fn from(callback: &Callback) -> Self {
-        let on = callback.on.iter().map(|end| end.as_str().to_owned()).collect();
-        Self { url: callback.url.clone(), on }
-    }
-}
-
-impl From<CallbackRow> for Callback {
-    fn from(row: CallbackRow) -> Self {
-        Self { url: row.url, on: row.on.iter().filter_map(|word| End::from_word(word)).collect() }
-    }
-}
-
-impl From<&Attempt> for AttemptRow {
-    fn from(attempt: &Attempt) -> Self {
-        let outcome = match attempt.outcome {
-            Outcome::Succeeded => 0,
-            Outcome::Failed => 1,
-            Outcome::Crashed => 2,
-            Outcome::Interrupted => 3,
-            Outcome::Canceled => 4,
-        };
-        let error = attempt.error.as_ref().map(ErrorRow::from);
-        Self(attempt.number, attempt.started_at.millis(), attempt.finished_at.millis(), outcome, error)
-    }
-}
-
-impl TryFrom<AttemptRow> for Attempt {
-    type Error = Error;
-
-    fn try_from(row: AttemptRow) -> Result<Self, Error> {
-        let outcome = match row.3 {
-            0 => Outcome::Succeeded,
-            1 => Outcome::Failed,
-            2 => Outcome::Crashed,
-            3 => Outcome::Interrupted,
-            4 => Outcome::Canceled,
-            _ => return Err(Error::Unreadable("attempts")),
-        };
-        Ok(Self {
-            number: row.0,
-            started_at: Timestamp::from_millis(row.1),
-            finished_at: Timestamp::from_millis(row.2),
-            outcome,
-            error: row.4.map(TaskError::from),
-        })
-    }
-}
-
-impl From<&TaskError> for ErrorRow {
-    fn from(error: &TaskError) -> Self {
-        Self(error.code.as_str().to_owned(), error.message.clone())
-    }
-}
-
-impl From<ErrorRow> for TaskError {
-    fn from(row: ErrorRow) -> Self {
-        Self::new(&row.0, row.1)
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod context;
+pub mod dead_letter;
 pub mod handler;
 pub mod http;
 pub mod noop;

@@ -8,8 +8,8 @@ use futures_util::future::{Fuse, FusedFuture};
 use futures_util::{FutureExt, poll};
 use nobat_core::backend::{ApplyError, Backend};
 use nobat_core::json::Json;
-use nobat_core::lifecycle::{Event, overdue};
-use nobat_core::ports::{Beat, Chance, Claim, Clock, Delivery, LEASE, Settlement, StoreError, TaskName};
+use nobat_core::lifecycle::{Event, Refused, overdue};
+use nobat_core::ports::{Beat, Chance, Claim, Clock, Delivery, Hint, LEASE, Settlement, StoreError, TaskName};
 use nobat_core::retry::Spread;
 use nobat_core::task::{CancelRequest, ErrorCode, HeldReason, Task};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,8 @@ pub struct Runner {
 
 /// A hint can overtake the read that would show its task; it is looked for once more after this pause.
 const SECOND_LOOK: Duration = Duration::from_millis(200);
+/// How far the clocks of two processes are taken to differ at most.
+const CLOCK_SKEW: Duration = Duration::from_secs(15);
 /// A lease is renewed every third of its time, so that two renewals may fail.
 const BEAT: Duration = Duration::from_secs(LEASE.as_secs() / 3);
 /// How soon a renewal that failed is tried again.
@@ -84,11 +86,24 @@ impl Runner {
         match claim {
             Claim::Granted(task) => Ok(Some(task)),
             Claim::Missing => Ok(None),
+            Claim::Refused(Refused::NotDue, task) => {
+                self.hint_again(&task).await?;
+                Ok(None)
+            }
             Claim::Refused(_, task) => {
-                self.judge(task).await?;
+                self.judge(&task).await?;
                 Ok(None)
             }
         }
+    }
+
+    /// A hint that comes a little early was sent by a clock ahead of ours: acknowledged, it would leave the task to the sweep.
+    async fn hint_again(&self, task: &Task) -> Result<(), StoreError> {
+        let early = task.due_at.since(self.clock.now());
+        if early > CLOCK_SKEW {
+            return Ok(());
+        }
+        self.backend.queue.send(vec![Hint::new(task.name(), early)]).await
     }
 
     async fn claim_now(&self, name: &TaskName) -> Result<Claim, StoreError> {
@@ -97,10 +112,10 @@ impl Runner {
     }
 
     /// A task that cannot be claimed may have a lease that ran out, or a deadline that passed.
-    async fn judge(&self, task: Task) -> Result<(), StoreError> {
+    async fn judge(&self, task: &Task) -> Result<(), StoreError> {
         let now = self.clock.now();
-        let Some(event) = overdue(&task, self.spread(), now) else { return Ok(()) };
-        match self.backend.apply(&task.name(), Some(task), event, now).await {
+        let Some(event) = overdue(task, self.spread(), now) else { return Ok(()) };
+        match self.backend.apply(&task.name(), None, event, now).await {
             Ok(_) | Err(ApplyError::Missing | ApplyError::Refused(_)) => Ok(()),
             Err(ApplyError::Store(error)) => Err(error),
         }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use nobat_core::backend::{ApplyError, Backend};
 use nobat_core::lifecycle::overdue;
-use nobat_core::ports::{Chance, StoreError, TaskName};
+use nobat_core::ports::{Chance, Clock, Hint, StoreError};
 use nobat_core::retry::Spread;
 use nobat_core::task::{State, Task};
 use nobat_core::time::Timestamp;
@@ -29,8 +29,10 @@ pub struct Swept {
     pub hinted: usize,
 }
 
-/// How many tasks one pass looks at, so that a backlog is not hinted all at once.
+/// How many tasks one pass looks at.
 const MAX_TASKS: usize = 500;
+/// How many writes are under way at a time: enough for a store that writes in groups, and for one that is far away.
+const SIDE_BY_SIDE: usize = 64;
 /// How long after a task was due its hint is taken for lost.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// The first pause between two hints of the same task; it grows with the task's delay.
@@ -39,17 +41,31 @@ const MIN_PAUSE: Duration = Duration::from_mins(5);
 const MAX_PAUSE: Duration = Duration::from_hours(1);
 
 impl Sweeper {
+    /// Passes until nothing is found any more, or until `deadline`: what was put off to the same moment by many must not take
+    /// as many minutes.
+    pub async fn run_until(&self, clock: &dyn Clock, deadline: Timestamp) -> Result<Swept, StoreError> {
+        let mut total = Swept::default();
+        loop {
+            let swept = self.run_once(clock.now()).await?;
+            total.judged += swept.judged;
+            total.hinted += swept.hinted;
+            if swept == Swept::default() || clock.now() >= deadline {
+                return Ok(total);
+            }
+        }
+    }
+
     /// One pass. It can be repeated, doubled and broken off at any point.
     pub async fn run_once(&self, now: Timestamp) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
-        let mut hints: Vec<(TaskName, Duration)> = Vec::new();
+        let mut hints: Vec<Hint> = Vec::new();
         let mut seen: Vec<(Task, Timestamp)> = Vec::new();
         let mut overdue_tasks: Vec<Task> = Vec::new();
         for task in self.backend.store.due(MAX_TASKS, now).await? {
             match &task.state {
                 _ if overdue(&task, Spread::from_bits(0), now).is_some() => overdue_tasks.push(task),
                 State::Waiting(_) => {
-                    hints.push((task.name(), task.due_at.since(now)));
+                    hints.push(Hint::new(task.name(), task.due_at.since(now)));
                     let next = next_look(&task, now);
                     seen.push((task, next));
                 }
@@ -60,23 +76,21 @@ impl Sweeper {
                 State::Ended(_) => {}
             }
         }
-        // Side by side, so that a store that writes in groups does.
-        for judged in join_all(overdue_tasks.into_iter().map(|task| self.judge(task, now))).await {
-            swept.judged += judged?;
-        }
+        let judged = stream::iter(overdue_tasks).map(|task| self.judge(task, now)).buffer_unordered(SIDE_BY_SIDE);
+        swept.judged = judged.try_fold(0, async |sum, judged| Ok(sum + judged)).await?;
         swept.hinted = hints.len();
         if !hints.is_empty() {
             self.backend.queue.send(hints).await?;
         }
-        for (task, next) in seen {
-            self.backend.store.postpone(&task, next).await?;
-        }
+        let postpone = async |(task, next): (Task, Timestamp)| self.backend.store.postpone(&task, next).await;
+        stream::iter(seen).map(postpone).buffer_unordered(SIDE_BY_SIDE).try_collect::<()>().await?;
         Ok(swept)
     }
 
     async fn judge(&self, task: Task, now: Timestamp) -> Result<usize, StoreError> {
         let Some(event) = overdue(&task, Spread::from_bits(self.chance.bits()), now) else { return Ok(0) };
-        match self.backend.apply(&task.name(), Some(task), event, now).await {
+        // Read anew, since what the sweep was shown may be without its payload.
+        match self.backend.apply(&task.name(), None, event, now).await {
             Ok(_) => Ok(1),
             Err(ApplyError::Missing | ApplyError::Refused(_)) => Ok(0),
             Err(ApplyError::Store(error)) => Err(error),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::select;
-use nobat_core::ports::{Delivery, Queue, Receipt, Settlement, StoreError, TaskName};
+use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement, StoreError, TaskName};
 use nobat_core::time::Timestamp;
 use tokio::sync::Notify;
 
@@ -95,10 +95,10 @@ impl State {
 
 #[async_trait]
 impl Queue for ModelQueue {
-    async fn send(&self, hints: Vec<(TaskName, Duration)>) -> Result<(), StoreError> {
+    async fn send(&self, hints: Vec<Hint>) -> Result<(), StoreError> {
         let now = self.time.now();
-        for (name, delay) in hints {
-            self.state().send(name, now + delay.min(LONGEST_DELAY));
+        for hint in hints.into_iter().filter(|hint| hint.delay <= LONGEST_DELAY) {
+            self.state().send(hint.name, now + hint.delay);
         }
         self.sent.notify_waiters();
         Ok(())

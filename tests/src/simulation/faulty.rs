@@ -8,7 +8,7 @@ use nobat_core::backend::Backend;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Change;
 use nobat_core::ports::{
-    Beat, Claim, Committed, Delivery, Inserted, ListQuery, Page, Queue, Receipt, Settlement, Store, StoreError, TaskName,
+    Beat, Claim, Committed, Delivery, Hint, Inserted, ListQuery, Page, Queue, Receipt, Settlement, Store, StoreError, TaskName,
 };
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
@@ -57,16 +57,16 @@ impl Faulty {
     }
 
     /// What becomes of a hint on its way into the queue.
-    fn spoil(&self, hints: Vec<(TaskName, Duration)>) -> Vec<(TaskName, Duration)> {
+    fn spoil(&self, hints: Vec<Hint>) -> Vec<Hint> {
         let (stage, plan) = (&self.stage, &self.stage.plan);
         let mut sent = Vec::new();
-        for (name, delay) in hints {
+        for hint in hints {
             let late = if stage.happens(plan.delays_hint) { stage.dice.between(1, 600) } else { 0 };
             if stage.happens(plan.doubles_hint) {
-                sent.push((name.clone(), delay + Duration::from_secs(stage.dice.below(100))));
+                sent.push(Hint { delay: hint.delay + Duration::from_secs(stage.dice.below(100)), ..hint.clone() });
             }
             if !stage.happens(plan.loses_hint) {
-                sent.push((name, delay + Duration::from_secs(late)));
+                sent.push(Hint { delay: hint.delay + Duration::from_secs(late), ..hint });
             }
         }
         stage.dice.shuffle(&mut sent);
@@ -150,7 +150,7 @@ impl Store for Faulty {
 
 #[async_trait]
 impl Queue for Faulty {
-    async fn send(&self, hints: Vec<(TaskName, Duration)>) -> Result<(), StoreError> {
+    async fn send(&self, hints: Vec<Hint>) -> Result<(), StoreError> {
         let (count, spoilt) = (hints.len(), self.spoil(hints));
         self.call(Service::Queue, format!("sends {count} hints as {}", spoilt.len()), self.inner.queue.send(spoilt)).await
     }

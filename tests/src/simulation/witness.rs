@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -11,7 +10,7 @@ use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Event, transition};
 use nobat_core::ports::{
-    Beat, Claim, Committed, Delivery, Inserted, ListQuery, Page, Queue, Receipt, Settlement, Store, StoreError, TaskName,
+    Beat, Claim, Committed, Delivery, Hint, Inserted, ListQuery, Page, Queue, Receipt, Settlement, Store, StoreError, TaskName,
 };
 use nobat_core::task::{End, State, Task};
 use nobat_core::time::Timestamp;
@@ -276,7 +275,7 @@ impl Store for Witness {
 
 #[async_trait]
 impl Queue for Witness {
-    async fn send(&self, hints: Vec<(TaskName, Duration)>) -> Result<(), StoreError> {
+    async fn send(&self, hints: Vec<Hint>) -> Result<(), StoreError> {
         self.inner.queue.send(hints).await
     }
 

@@ -123,6 +123,7 @@ fn follow(from: &str, by: &str) -> &'static str {
         }
         "error, attempts left" => failing(&task, Retry::Backoff),
         "no handler for its kind" => Event::Hold { token, reason: HeldReason::NoHandler, until: later },
+        "hints came to nothing" => Event::PipelineFailed,
         "cancel" => Event::Cancel,
         "deadline passed" => {
             let mut task = task;
@@ -153,7 +154,7 @@ fn the_picture_shows_every_status_and_what_leads_to_it() {
         assert!(picture.iter().any(|line| line.contains(by)), "the picture says nothing of {by}");
     }
     let named: Vec<_> = sentences(&picture).into_iter().map(|(_, by, _)| by).collect();
-    for by in ["cancel", "deadline passed", "replay"] {
+    for by in ["cancel", "deadline passed", "hints came to nothing", "replay"] {
         assert!(named.iter().any(|named| named == by), "the picture says nothing of {by}");
     }
 }

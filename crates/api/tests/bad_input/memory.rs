@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Change;
 use nobat_core::ports::{
-    Beat, Claim, Committed, Delivery, Inserted, ListQuery, Page, Position, Queue, Receipt, Settlement, Store, StoreError, TaskName,
+    Beat, Claim, Committed, Delivery, Hint, Inserted, ListQuery, Page, Position, Queue, Receipt, Settlement, Store, StoreError, TaskName,
 };
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
@@ -126,7 +125,7 @@ impl Store for Memory {
 /// Nobody works here, so hints are let go.
 #[async_trait]
 impl Queue for Memory {
-    async fn send(&self, _: Vec<(TaskName, Duration)>) -> Result<(), StoreError> {
+    async fn send(&self, _: Vec<Hint>) -> Result<(), StoreError> {
         Ok(())
     }
 

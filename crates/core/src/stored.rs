@@ -1,0 +1,226 @@
+//! How those parts of a task are written down that no store looks into: compact JSON, the same in every backend.
+//!
+//! What is as it would be anyway is left out, and most tasks write nothing at all.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::callback::Callback;
+use crate::id::TaskId;
+use crate::retry::{Exponential, Jitter, RetryPolicy, Schedule};
+use crate::task::{Attempt, End, Outcome, Settings, TaskError};
+use crate::time::Timestamp;
+
+/// The text was not written by this version, or is damaged.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} cannot be read")]
+pub struct Unreadable(pub &'static str);
+
+/// The settings, less `expires_at`, `fingerprint` and `key_generation`, which stores keep apart. `None` if all are the usual ones.
+pub fn settings_to_text(settings: &Settings) -> Option<String> {
+    let stored = StoredSettings::from(settings);
+    (stored != StoredSettings::default()).then(|| text(&stored))
+}
+
+/// The opposite of [`settings_to_text`].
+pub fn settings_from_text(text: Option<&str>) -> Result<Settings, Unreadable> {
+    text.map_or_else(|| Ok(StoredSettings::default()), |text| parse(text, "settings")).map(Settings::from)
+}
+
+/// The finished attempts. `None` if there are none.
+pub fn attempts_to_text(attempts: &[Attempt]) -> Option<String> {
+    let stored: Vec<StoredAttempt> = attempts.iter().map(StoredAttempt::from).collect();
+    (!stored.is_empty()).then(|| text(&stored))
+}
+
+/// The opposite of [`attempts_to_text`].
+pub fn attempts_from_text(text: Option<&str>) -> Result<Vec<Attempt>, Unreadable> {
+    let stored: Vec<StoredAttempt> = text.map_or_else(|| Ok(Vec::new()), |text| parse(text, "attempts"))?;
+    stored.into_iter().map(Attempt::try_from).collect()
+}
+
+/// An error's code and message.
+pub fn error_to_text(error: &TaskError) -> String {
+    text(&StoredError::from(error))
+}
+
+/// The opposite of [`error_to_text`].
+pub fn error_from_text(text: &str) -> Result<TaskError, Unreadable> {
+    parse::<StoredError>(text, "error").map(TaskError::from)
+}
+
+fn text<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_else(|_| unreachable!("numbers, texts, and maps of texts"))
+}
+
+fn parse<T: DeserializeOwned>(text: &str, what: &'static str) -> Result<T, Unreadable> {
+    serde_json::from_str(text).map_err(|_| Unreadable(what))
+}
+
+/// [`Settings`], less what is kept apart and what is as it would be anyway.
+#[derive(Default, Serialize, Deserialize, PartialEq)]
+struct StoredSettings {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timeout_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry: Option<StoredRetry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    callback: Option<StoredCallback>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parent: Option<TaskId>,
+}
+
+#[derive(Serialize, Deserialize, PartialEq)]
+struct StoredRetry {
+    schedule: StoredSchedule,
+    max_age_ms: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum StoredSchedule {
+    Exponential { max_attempts: std::num::NonZeroU32, base_ms: u64, factor: f64, max_ms: u64, jitter: bool },
+    Delays(Vec<u64>),
+}
+
+#[derive(Serialize, Deserialize, PartialEq)]
+struct StoredCallback {
+    url: String,
+    on: Vec<String>,
+}
+
+/// An attempt: number, start, end, outcome, and the error's code and message.
+#[derive(Serialize, Deserialize)]
+struct StoredAttempt(u64, i64, i64, u8, #[serde(default)] Option<StoredError>);
+
+#[derive(Serialize, Deserialize)]
+struct StoredError(String, String);
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl From<&Settings> for StoredSettings {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            timeout_ms: (settings.timeout != Settings::DEFAULT_TIMEOUT).then(|| millis(settings.timeout)),
+            retry: (settings.retry != RetryPolicy::default()).then(|| StoredRetry::from(&settings.retry)),
+            callback: settings.callback.as_ref().map(StoredCallback::from),
+            labels: settings.labels.clone(),
+            parent: settings.parent,
+        }
+    }
+}
+
+impl From<StoredSettings> for Settings {
+    fn from(row: StoredSettings) -> Self {
+        Self {
+            timeout: row.timeout_ms.map_or(Self::DEFAULT_TIMEOUT, Duration::from_millis),
+            retry: row.retry.map_or_else(RetryPolicy::default, RetryPolicy::from),
+            expires_at: None,
+            callback: row.callback.map(Callback::from),
+            labels: row.labels,
+            fingerprint: None,
+            parent: row.parent,
+            key_generation: None,
+        }
+    }
+}
+
+impl From<&RetryPolicy> for StoredRetry {
+    fn from(policy: &RetryPolicy) -> Self {
+        let schedule = match &policy.schedule {
+            Schedule::Delays(delays) => StoredSchedule::Delays(delays.iter().copied().map(millis).collect()),
+            Schedule::Exponential(growth) => StoredSchedule::Exponential {
+                max_attempts: growth.max_attempts,
+                base_ms: millis(growth.base),
+                factor: growth.factor,
+                max_ms: millis(growth.max),
+                jitter: growth.jitter == Jitter::Full,
+            },
+        };
+        Self { schedule, max_age_ms: policy.max_age.map(millis) }
+    }
+}
+
+impl From<StoredRetry> for RetryPolicy {
+    fn from(row: StoredRetry) -> Self {
+        let schedule = match row.schedule {
+            StoredSchedule::Delays(delays) => Schedule::Delays(delays.into_iter().map(Duration::from_millis).collect()),
+            StoredSchedule::Exponential { max_attempts, base_ms, factor, max_ms, jitter } => Schedule::Exponential(Exponential {
+                max_attempts,
+                base: Duration::from_millis(base_ms),
+                factor,
+                max: Duration::from_millis(max_ms),
+                jitter: if jitter { Jitter::Full } else { Jitter::None },
+            }),
+        };
+        Self { schedule, max_age: row.max_age_ms.map(Duration::from_millis) }
+    }
+}
+
+impl From<&Callback> for StoredCallback {
+    fn from(callback: &Callback) -> Self {
+        let on = callback.on.iter().map(|end| end.as_str().to_owned()).collect();
+        Self { url: callback.url.clone(), on }
+    }
+}
+
+impl From<StoredCallback> for Callback {
+    fn from(row: StoredCallback) -> Self {
+        Self { url: row.url, on: row.on.iter().filter_map(|word| End::from_word(word)).collect() }
+    }
+}
+
+impl From<&Attempt> for StoredAttempt {
+    fn from(attempt: &Attempt) -> Self {
+        let outcome = match attempt.outcome {
+            Outcome::Succeeded => 0,
+            Outcome::Failed => 1,
+            Outcome::Crashed => 2,
+            Outcome::Interrupted => 3,
+            Outcome::Canceled => 4,
+        };
+        let error = attempt.error.as_ref().map(StoredError::from);
+        Self(attempt.number, attempt.started_at.millis(), attempt.finished_at.millis(), outcome, error)
+    }
+}
+
+impl TryFrom<StoredAttempt> for Attempt {
+    type Error = Unreadable;
+
+    fn try_from(row: StoredAttempt) -> Result<Self, Unreadable> {
+        let outcome = match row.3 {
+            0 => Outcome::Succeeded,
+            1 => Outcome::Failed,
+            2 => Outcome::Crashed,
+            3 => Outcome::Interrupted,
+            4 => Outcome::Canceled,
+            _ => return Err(Unreadable("attempts")),
+        };
+        Ok(Self {
+            number: row.0,
+            started_at: Timestamp::from_millis(row.1),
+            finished_at: Timestamp::from_millis(row.2),
+            outcome,
+            error: row.4.map(TaskError::from),
+        })
+    }
+}
+
+impl From<&TaskError> for StoredError {
+    fn from(error: &TaskError) -> Self {
+        Self(error.code.as_str().to_owned(), error.message.clone())
+    }
+}
+
+impl From<StoredError> for TaskError {
+    fn from(row: StoredError) -> Self {
+        Self::new(&row.0, row.1)
+    }
+}
