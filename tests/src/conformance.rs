@@ -81,6 +81,15 @@ pub enum Hints {
     Apart,
 }
 
+/// Who removes what was kept for long enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// Whoever prunes.
+    ByPruning,
+    /// The database by itself, some time or other.
+    ByItself,
+}
+
 /// An empty backend, and the time it lives in.
 pub struct World {
     /// What is under test.
@@ -89,16 +98,16 @@ pub struct World {
     pub time: Arc<Time>,
     /// Where its hints are.
     pub hints: Hints,
+    /// Who removes what was kept for long enough.
+    pub removal: Removal,
     /// What must outlive the backend, such as the directory of its file.
     pub keep: Option<Box<dyn Any>>,
 }
 
 /// Tries one case on one backend.
-pub fn check<F: Future<Output = ()>>(make: impl FnOnce(&Arc<Time>) -> World, case: impl FnOnce(World) -> F) {
-    let time = Time::at(sample::start());
-    let world = make(&time);
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap_or_else(|error| panic!("{error}"));
-    runtime.block_on(case(world));
+pub fn check<F: Future<Output = ()>>(make: impl AsyncFnOnce(Arc<Time>) -> World, case: impl FnOnce(World) -> F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap_or_else(|error| panic!("{error}"));
+    runtime.block_on(async { case(make(Time::at(sample::start())).await).await });
 }
 
 impl World {
@@ -142,6 +151,12 @@ impl World {
             Claim::Granted(task) => task,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Prunes up to `limit` tasks, of which `expected` are removed; by a database that does it by itself, none.
+    pub async fn prune(&self, limit: usize, expected: usize) {
+        let expected = if self.removal == Removal::ByPruning { expected } else { 0 };
+        assert_eq!(self.backend.store.prune(limit, self.now()).await.unwrap(), expected);
     }
 
     /// Makes a change that must go through.

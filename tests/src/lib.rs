@@ -1,6 +1,7 @@
 //! The proof of nobat: what every backend must do, and what must hold whatever goes wrong.
 #![expect(clippy::missing_panics_doc, reason = "a test that fails panics; that is what all of this is for")]
 
+pub mod aws;
 pub mod conformance;
 pub mod kill;
 pub mod model;

@@ -1,9 +1,13 @@
 //! Every backend, and the model that stands in for those in the cloud, does what a backend must do.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nobat_sqlite::Sqlite;
-use nobat_tests::conformance::{Hints, RETENTION, World};
+use nobat_tests::aws::emulator::Emulator;
+use nobat_tests::aws::queues::Queues;
+use nobat_tests::aws::table::Table;
+use nobat_tests::conformance::{Hints, RETENTION, Removal, World};
 use nobat_tests::scratch::Scratch;
 use nobat_tests::time::Time;
 use nobat_tests::{conformance_cases, model};
@@ -23,9 +27,9 @@ macro_rules! tests {
 mod sqlite_memory {
     use super::*;
 
-    fn make(time: &Arc<Time>) -> World {
+    async fn make(time: Arc<Time>) -> World {
         let sqlite = Sqlite::in_memory(RETENTION, time.clock()).unwrap();
-        World { backend: sqlite.backend(), time: time.clone(), hints: Hints::InTheStore, keep: None }
+        World { backend: sqlite.backend(), time, hints: Hints::InTheStore, removal: Removal::ByPruning, keep: None }
     }
 
     conformance_cases!(tests);
@@ -34,10 +38,10 @@ mod sqlite_memory {
 mod sqlite_file {
     use super::*;
 
-    fn make(time: &Arc<Time>) -> World {
+    async fn make(time: Arc<Time>) -> World {
         let scratch = Scratch::new().unwrap();
         let sqlite = Sqlite::open(&scratch.path().join("nobat.db"), RETENTION, time.clock()).unwrap();
-        World { backend: sqlite.backend(), time: time.clone(), hints: Hints::InTheStore, keep: Some(Box::new(scratch)) }
+        World { backend: sqlite.backend(), time, hints: Hints::InTheStore, removal: Removal::ByPruning, keep: Some(Box::new(scratch)) }
     }
 
     conformance_cases!(tests);
@@ -46,8 +50,25 @@ mod sqlite_file {
 mod model_backend {
     use super::*;
 
-    fn make(time: &Arc<Time>) -> World {
-        World { backend: model::backend(time, RETENTION), time: time.clone(), hints: Hints::Apart, keep: None }
+    async fn make(time: Arc<Time>) -> World {
+        World { backend: model::backend(&time, RETENTION), time, hints: Hints::Apart, removal: Removal::ByPruning, keep: None }
+    }
+
+    conformance_cases!(tests);
+}
+
+mod aws {
+    use super::*;
+
+    /// What a worker took along when it went is there again after this long; no case may take longer to settle what it takes.
+    const VISIBILITY: Duration = Duration::from_secs(10);
+
+    async fn make(time: Arc<Time>) -> World {
+        let emulator = Emulator::shared();
+        let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
+        let settings = nobat_aws::Settings { table: table.name().to_owned(), queue_url: queues.hints().to_owned(), retention: RETENTION };
+        let backend = nobat_aws::connect_to_emulator(&settings, &emulator.url()).await;
+        World { backend, time, hints: Hints::Apart, removal: Removal::ByItself, keep: None }
     }
 
     conformance_cases!(tests);

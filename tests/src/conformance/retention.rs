@@ -25,13 +25,13 @@ pub async fn prunes_what_was_kept_for_long_enough(world: World) {
     world.time.advance(DAY);
     let slow = world.bring(&slow, succeed(&slow)).await;
     world.time.advance_to(world.now() + RETENTION - DAY - Duration::from_millis(1));
-    assert_eq!(world.backend.store.prune(100, world.now()).await.unwrap(), 0);
+    world.prune(100, 0).await;
     assert_eq!(world.get(&first).await, first);
     world.time.advance(Duration::from_millis(2));
-    assert_eq!(world.backend.store.prune(100, world.now()).await.unwrap(), 1);
+    world.prune(100, 1).await;
     assert_eq!(world.find(&first.name()).await, None);
     world.time.advance(DAY * 200);
-    assert_eq!(world.backend.store.prune(100, world.now()).await.unwrap(), 1);
+    world.prune(100, 1).await;
     assert_eq!(world.find(&slow.name()).await, None);
     for task in [waiting, running] {
         assert_eq!(world.get(&task).await, task);
@@ -45,7 +45,7 @@ pub async fn prunes_a_bounded_number(world: World) {
     }
     world.time.advance(RETENTION + DAY);
     for removed in [2, 2, 1, 0] {
-        assert_eq!(world.backend.store.prune(2, world.now()).await.unwrap(), removed);
+        world.prune(2, removed).await;
     }
 }
 
@@ -89,7 +89,7 @@ pub async fn gives_its_name_to_another_task(world: World) {
         Inserted::Existing(existing) => assert_eq!(existing, std::slice::from_ref(&alone)),
         created @ Inserted::Created(_) => panic!("{created:?}"),
     }
-    assert_eq!(world.backend.store.prune(100, world.now()).await.unwrap(), 0);
+    world.prune(100, 0).await;
     assert_eq!(world.get(&alone).await, alone);
 }
 
@@ -99,7 +99,7 @@ pub async fn lasts_again_after_a_replay(world: World) {
     world.time.advance_to(world.now() + RETENTION - DAY);
     let replayed = world.bring(&task, Event::Replay { key: ReplayKey::Same }).await;
     world.time.advance(DAY * 10);
-    assert_eq!(world.backend.store.prune(100, world.now()).await.unwrap(), 0);
+    world.prune(100, 0).await;
     assert_eq!(world.get(&replayed).await, replayed);
     let running = world.claim(&replayed).await;
     let ended = world.bring(&running, succeed(&running)).await;

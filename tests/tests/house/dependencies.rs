@@ -6,16 +6,18 @@ use serde_json::Value;
 use super::source::{first_cells, quoted, section, text};
 
 /// Who may import whom, tests aside. A crate that is not in the list may not be.
-const IMPORTS: [(&str, &[&str]); 8] = [
+const IMPORTS: [(&str, &[&str]); 10] = [
     ("nobat-core", &[]),
     ("nobat-sqlite", &["nobat-core"]),
+    ("nobat-aws", &["nobat-core"]),
     ("nobat-delivery", &["nobat-core"]),
     ("nobat-api", &["nobat-core"]),
     ("nobat-worker", &["nobat-core", "nobat-delivery"]),
     ("nobat", &["nobat-api", "nobat-core", "nobat-delivery", "nobat-sqlite", "nobat-worker"]),
+    ("nobat-functions", &["nobat-api", "nobat-aws", "nobat-core", "nobat-delivery", "nobat-worker"]),
     ("nobat-bench", &["nobat"]),
     // What proves a backend has to name it.
-    ("nobat-tests", &["nobat-core", "nobat-sqlite", "nobat-worker"]),
+    ("nobat-tests", &["nobat-aws", "nobat-core", "nobat-sqlite", "nobat-worker"]),
 ];
 
 /// What the domain knows nothing of: a runtime, a disk, a network.

@@ -1,0 +1,93 @@
+//! Payloads and results that are too long to stand with their task: items beside it, written before the item that names them.
+//!
+//! A status update then costs one write unit however large the payload is. The price is that a body can be left behind by a
+//! write that was refused or never made; such a one is given a day.
+
+use std::time::Duration;
+
+use nobat_core::json::Json;
+use nobat_core::ports::{StoreError, TaskName};
+use nobat_core::task::Task;
+use nobat_core::time::Timestamp;
+
+use crate::error::Unreadable;
+use crate::expression::Expression;
+use crate::item::{Apart, Item, Read, key_of, number, payload_apart, text};
+use crate::table::Table;
+
+/// How much longer than its task a body is kept, so that it is there as long as the task is to be seen.
+const LONGER: Duration = Duration::from_hours(7 * 24);
+/// How long a body is kept that no task names.
+const ORPHAN: Duration = Duration::from_hours(24);
+/// A body that goes before that is written anew: it was an orphan, or belonged to a task that is gone.
+const SOON: Duration = Duration::from_hours(2 * 24);
+
+/// Seconds since the epoch, as TTL wants them.
+pub(crate) fn expiry(at: Timestamp) -> i64 {
+    at.millis().div_euclid(1_000) + 1
+}
+
+impl Table {
+    /// The task with its bodies, wherever they stand.
+    pub(crate) async fn complete(&self, read: Read) -> Result<Task, StoreError> {
+        let mut task = read.task;
+        if let Some(payload) = read.payload {
+            task.payload = self.read_body(&task.name(), &payload).await?.ok_or(Unreadable("payload"))?;
+        }
+        if let Some(result) = read.result {
+            task.result = self.read_body(&task.name(), &result).await?;
+        }
+        Ok(task)
+    }
+
+    async fn read_body(&self, name: &TaskName, body: &Apart) -> Result<Option<Json>, StoreError> {
+        let Some(mut item) = self.read(name, &body.key).await? else { return Ok(None) };
+        let text = item.remove("body").and_then(|value| value.as_s().ok().cloned()).ok_or(Unreadable("body"))?;
+        Ok(Some(Json::from_text(text).map_err(|_| Unreadable("body"))?))
+    }
+
+    /// Writes a task's payload, if it stands apart. One that is there already is the same: its key is made of what it says.
+    pub(crate) async fn write_payload(&self, task: &Task, now: Timestamp) -> Result<(), StoreError> {
+        let Some(apart) = payload_apart(task) else { return Ok(()) };
+        let condition = Expression::default().when("attribute_not_exists(#PK) OR #expires_at <= :soon");
+        self.put(body(&task.name(), &apart, &task.payload), condition.value("soon", number(expiry(now + SOON)))).await.map(drop)
+    }
+
+    /// Writes a result, which goes when its task does.
+    pub(crate) async fn write_result(&self, name: &TaskName, apart: &Apart, result: &Json, now: Timestamp) -> Result<(), StoreError> {
+        let mut item = body(name, apart, result);
+        item.insert("expires_at".to_owned(), number(expiry(now + self.retention + LONGER)));
+        self.put(item, Expression::default()).await.map(drop)
+    }
+
+    /// A payload that was written for a task that was not.
+    pub(crate) async fn orphan_payload(&self, task: &Task, now: Timestamp) -> Result<(), StoreError> {
+        self.age_payload(task, Some(now + ORPHAN)).await
+    }
+
+    /// The payload of a task that has ended goes when the task does.
+    pub(crate) async fn end_payload(&self, task: &Task, now: Timestamp) -> Result<(), StoreError> {
+        self.age_payload(task, Some(now + self.retention + LONGER)).await
+    }
+
+    /// The payload of a task that begins again stays.
+    pub(crate) async fn keep_payload(&self, task: &Task) -> Result<(), StoreError> {
+        self.age_payload(task, None).await
+    }
+
+    /// Says when a payload goes. What was said for a later version of its task stands.
+    async fn age_payload(&self, task: &Task, until: Option<Timestamp>) -> Result<(), StoreError> {
+        let Some(apart) = payload_apart(task) else { return Ok(()) };
+        let change = match until {
+            Some(until) => Expression::default().set("expires_at", number(expiry(until))),
+            None => Expression::default().remove("expires_at"),
+        };
+        let change = change.set("version", number(task.version));
+        let change = change.when("attribute_exists(#PK) AND (attribute_not_exists(#version) OR #version < :version)");
+        self.update(&task.name(), &apart.key, change, None).await.map(drop)
+    }
+}
+
+fn body(name: &TaskName, apart: &Apart, json: &Json) -> Item {
+    key_of(name, &apart.key).into_iter().chain([("body".to_owned(), text(json.get()))]).collect()
+}

@@ -1,0 +1,48 @@
+//! What the sweep must look at.
+
+use futures_util::future::try_join_all;
+use nobat_core::ports::StoreError;
+use nobat_core::task::{State, Task};
+use nobat_core::time::Timestamp;
+
+use crate::error::failed;
+use crate::item::{self, Item, moment, text};
+use crate::keys;
+use crate::table::Table;
+
+impl Table {
+    /// Tasks whose mark has been reached, without the bodies that stand apart.
+    ///
+    /// The index only suggests: it follows the table with some delay, and what is read behind it decides.
+    pub(crate) async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
+        let mut marked: Vec<Item> = try_join_all((0..keys::SHARDS).map(|shard| self.marked(shard, limit, now))).await?.concat();
+        marked.sort_by_key(item::mark);
+        marked.truncate(limit);
+        let keys = marked.into_iter().map(|mut item| {
+            item.retain(|name, _| name == "PK" || name == "SK");
+            item
+        });
+        let found = self.read_many(keys.collect()).await?;
+        let tasks = found.iter().filter(|item| item::mark(item).is_some_and(|mark| mark <= now)).filter_map(readable);
+        Ok(tasks.filter(|task| !matches!(task.state, State::Ended(_))).collect())
+    }
+
+    /// The keys of one partition of the index whose mark has been reached, the oldest mark first.
+    async fn marked(&self, shard: u8, limit: usize, now: Timestamp) -> Result<Vec<Item>, StoreError> {
+        let find = self.client.query().table_name(&self.name).index_name(keys::ATTENTION);
+        let find = find.key_condition_expression("#attention = :due AND #mark <= :now");
+        let find = find.expression_attribute_names("#attention", "attention").expression_attribute_names("#mark", "mark");
+        let find = find.expression_attribute_values(":due", text(keys::due(shard))).expression_attribute_values(":now", moment(now));
+        let found = find.limit(i32::try_from(limit).unwrap_or(i32::MAX)).send().await.map_err(failed)?;
+        Ok(found.items.unwrap_or_default())
+    }
+}
+
+/// One item that cannot be read keeps no other from being looked at.
+fn readable(item: &Item) -> Option<Task> {
+    let read = item::read(item);
+    if let Err(error) = &read {
+        tracing::error!(%error, key = item.get("PK").and_then(|key| key.as_s().ok()), "an item cannot be read");
+    }
+    read.ok().map(|read| read.task)
+}

@@ -1,0 +1,87 @@
+//! An update and its condition, as expressions. Every name is an alias, since many a plain word is reserved.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use crate::item::Attributes;
+
+/// An update expression in the making.
+#[derive(Default)]
+pub(crate) struct Expression {
+    sets: Vec<String>,
+    adds: Vec<String>,
+    removes: Vec<String>,
+    condition: Vec<String>,
+    names: HashMap<String, String>,
+    values: HashMap<String, AttributeValue>,
+}
+
+impl Expression {
+    /// Writes those attributes that are there and removes the others.
+    pub(crate) fn write(mut self, attributes: Attributes) -> Self {
+        for (name, value) in attributes.0 {
+            self = match value {
+                Some(value) => self.set(name, value),
+                None => self.remove(name),
+            };
+        }
+        self
+    }
+
+    pub(crate) fn set(mut self, name: &str, value: AttributeValue) -> Self {
+        self.sets.push(format!("#{name} = :{name}"));
+        self.named(name).value(name, value)
+    }
+
+    pub(crate) fn remove(mut self, name: &str) -> Self {
+        self.removes.push(format!("#{name}"));
+        self.named(name)
+    }
+
+    /// Adds one to a number, which counts from 0 where it is missing.
+    pub(crate) fn count(mut self, name: &str) -> Self {
+        self.adds.push(format!("#{name} :one"));
+        self.named(name).value("one", AttributeValue::N("1".to_owned()))
+    }
+
+    /// Asks for a condition, in which attributes are written as `#name`.
+    pub(crate) fn when(mut self, condition: &str) -> Self {
+        self.condition.push(format!("({condition})"));
+        let aliases = condition.split('#').skip(1).map(|rest| rest.split(|end: char| !end.is_ascii_alphanumeric() && end != '_').next());
+        aliases.flatten().fold(self, Self::named)
+    }
+
+    /// Says what `:name` stands for.
+    pub(crate) fn value(mut self, name: &str, value: AttributeValue) -> Self {
+        self.values.insert(format!(":{name}"), value);
+        self
+    }
+
+    fn named(mut self, name: &str) -> Self {
+        self.names.insert(format!("#{name}"), name.to_owned());
+        self
+    }
+
+    /// The update expression.
+    pub(crate) fn update(&self) -> String {
+        let clauses = [("SET", &self.sets), ("ADD", &self.adds), ("REMOVE", &self.removes)];
+        let clauses = clauses.iter().filter(|(_, parts)| !parts.is_empty()).map(|(word, parts)| format!("{word} {}", parts.join(", ")));
+        clauses.collect::<Vec<_>>().join(" ")
+    }
+
+    /// The condition expression.
+    pub(crate) fn condition(&self) -> Option<String> {
+        (!self.condition.is_empty()).then(|| self.condition.join(" AND "))
+    }
+
+    /// What the aliases stand for.
+    pub(crate) fn names(&self) -> Option<HashMap<String, String>> {
+        (!self.names.is_empty()).then(|| self.names.clone())
+    }
+
+    /// What the values stand for.
+    pub(crate) fn values(&self) -> Option<HashMap<String, AttributeValue>> {
+        (!self.values.is_empty()).then(|| self.values.clone())
+    }
+}

@@ -1,0 +1,67 @@
+//! A hint as a message.
+
+use nobat_core::id::TaskId;
+use nobat_core::name::Tenant;
+use nobat_core::ports::{Hint, TaskName};
+use serde::{Deserialize, Serialize};
+
+/// The body of a message: `{"tenant": …, "id": …}`, and how often the task was hinted in vain before.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    tenant: String,
+    id: TaskId,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    redrives: u32,
+}
+
+/// The message is not a hint.
+#[derive(Debug, thiserror::Error)]
+#[error("the message does not name a task")]
+pub struct NoHint;
+
+/// Writes the body of a message.
+pub(crate) fn write(hint: &Hint) -> String {
+    let body = Body { tenant: hint.name.tenant.to_string(), id: hint.name.id, redrives: hint.redrives };
+    serde_json::to_string(&body).unwrap_or_else(|_| unreachable!("texts and a number"))
+}
+
+/// Reads the body of a message: which task may be due, and how often it was hinted in vain before.
+pub fn read(body: &str) -> Result<(TaskName, u32), NoHint> {
+    let body: Body = serde_json::from_str(body).map_err(|_| NoHint)?;
+    let tenant = Tenant::new(&body.tenant).map_err(|_| NoHint)?;
+    Ok((TaskName { tenant, id: body.id }, body.redrives))
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn is_read_back_as_written() {
+        let name = TaskName { tenant: Tenant::default(), id: TaskId::from_key(&Tenant::default(), "", "k", 0) };
+        for redrives in [0, 2] {
+            let hint = Hint { redrives, ..Hint::new(name.clone(), Duration::ZERO) };
+            assert_eq!(read(&write(&hint)).unwrap(), (name.clone(), redrives));
+        }
+    }
+
+    #[test]
+    fn refuses_what_names_no_task() {
+        let id = "task_01jd8rkz5m3q4v9x2y7w6t0abc";
+        for body in
+            ["", "{}", "null", "hello", r#"{"tenant":"","id":"task_01jd8rkz5m3q4v9x2y7w6t0abc"}"#, r#"{"tenant":"default","id":"1"}"#]
+        {
+            assert!(read(body).is_err(), "{body}");
+        }
+        assert!(read(&format!(r#"{{"tenant":"default","id":"{id}"}}"#)).is_ok());
+        assert!(read(&format!(r#"{{"tenant":"default","id":"{id}","more":1}}"#)).is_err());
+    }
+}

@@ -1,0 +1,294 @@
+//! A task as an item: attributes where `DynamoDB` or a person looks, compact text where they do not.
+//!
+//! Attributes that say the usual are left out, since an item of up to 1,024 bytes costs one write unit and a longer one two.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue;
+use nobat_core::json::Json;
+use nobat_core::name::Name;
+use nobat_core::ports::TaskName;
+use nobat_core::stored;
+use nobat_core::task::{CancelRequest, End, Ended, Fingerprint, Held, HeldReason, Lease, State, Task, Waiting};
+use nobat_core::time::Timestamp;
+use sha2::{Digest, Sha256};
+
+use crate::error::Unreadable;
+use crate::keys::{self, Attention};
+
+/// An item, or a part of one.
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
+/// How long an item may be to cost one write unit, in bytes.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>
+const ONE_UNIT: usize = 1_024;
+
+/// What stands in an item besides what never changes, at most and in an ordinary life: room that a payload leaves free, so that a
+/// claim and an end cost one unit as well.
+const CHANGING: usize = 200;
+
+/// Attributes, and whether they are there.
+pub(crate) struct Attributes(pub(crate) Vec<(&'static str, Option<AttributeValue>)>);
+
+impl Attributes {
+    /// Those that are there, as an item.
+    pub(crate) fn into_item(self) -> Item {
+        self.0.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+}
+
+/// A body that stands apart from its task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Apart {
+    /// Its sort key.
+    pub(crate) key: String,
+}
+
+/// A task as it was read, and which of its bodies are still to be read.
+pub(crate) struct Read {
+    /// The task; a body that stands apart is `null`.
+    pub(crate) task: Task,
+    /// Where its payload stands, if not here.
+    pub(crate) payload: Option<Apart>,
+    /// Where its result stands, if not here.
+    pub(crate) result: Option<Apart>,
+}
+
+/// Text.
+pub(crate) fn text(value: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(value.into())
+}
+
+/// A number.
+pub(crate) fn number(value: impl Into<i128>) -> AttributeValue {
+    AttributeValue::N(value.into().to_string())
+}
+
+/// A moment, in milliseconds.
+pub(crate) fn moment(at: Timestamp) -> AttributeValue {
+    number(at.millis())
+}
+
+/// The keys of a task's own item.
+pub(crate) fn key(name: &TaskName) -> [(String, AttributeValue); 2] {
+    key_of(name, keys::TASK)
+}
+
+/// The keys of something that belongs to a task.
+pub(crate) fn key_of(name: &TaskName, sort: &str) -> [(String, AttributeValue); 2] {
+    [("PK".to_owned(), text(keys::partition(name))), ("SK".to_owned(), text(sort))]
+}
+
+/// A whole item for a task that is stored for the first time. Its bodies that stand apart must be there before it.
+pub(crate) fn whole(task: &Task, op: &str, now: Timestamp) -> Item {
+    let mut item = fixed(task, payload_apart(task).as_ref());
+    item.extend(changing(task, op).into_item());
+    if let Attention::At(partition, mark) = keys::attention(task, now) {
+        item.extend([("attention".to_owned(), text(partition)), ("mark".to_owned(), moment(mark))]);
+    }
+    item
+}
+
+/// Where the payload stands if it is too long to stand with its task.
+///
+/// It depends on nothing that changes in a task's life, so the answer is the same whenever it is asked.
+pub(crate) fn payload_apart(task: &Task) -> Option<Apart> {
+    let is_long = size(&fixed(task, None)) + CHANGING > ONE_UNIT;
+    is_long.then(|| Apart { key: keys::payload(&hex(&Sha256::digest(task.payload.get()))) })
+}
+
+/// Where the result stands if it is too long to stand with its task.
+pub(crate) fn result_apart(task: &Task) -> Option<Apart> {
+    let result = task.result.as_ref()?;
+    let rest = size(&fixed(task, payload_apart(task).as_ref())) + size(&changing(task, OP_OF_ITS_LENGTH).into_item()) + ENDED;
+    (rest + result.get().len() > ONE_UNIT).then(|| Apart { key: keys::result(task.token) })
+}
+
+/// As long as an operation's mark is.
+const OP_OF_ITS_LENGTH: &str = "0000000000000000";
+/// What an end adds for `expires_at` and the name of `result`.
+const ENDED: usize = 24;
+
+/// What never changes in a task's life.
+fn fixed(task: &Task, payload_apart: Option<&Apart>) -> Item {
+    let (inline, apart) = match payload_apart {
+        None => (Some(text(task.payload.get())), None),
+        Some(apart) => (None, Some(text(&apart.key))),
+    };
+    let attributes = Attributes(vec![
+        ("recent", Some(text(keys::recent_of(task)))),
+        ("place", Some(text(keys::place(task)))),
+        ("kind", Some(text(task.kind.as_str()))),
+        ("queue", Some(text(task.queue.as_str()))),
+        ("created_at", Some(moment(task.created_at))),
+        ("settings", stored::settings_to_text(&task.settings).map(text)),
+        ("fingerprint", task.settings.fingerprint.map(|fingerprint| AttributeValue::B(Blob::new(fingerprint.0)))),
+        ("payload", inline.filter(|_| task.payload != Json::null())),
+        ("payload_key", apart),
+    ]);
+    key(&task.name()).into_iter().chain(attributes.into_item()).collect()
+}
+
+/// What every change writes anew. `op` tells this write from every other, so that its writer knows it again.
+pub(crate) fn changing(task: &Task, op: &str) -> Attributes {
+    let lease = match &task.state {
+        State::Running(lease) => Some(lease),
+        _ => None,
+    };
+    let held = match &task.state {
+        State::Waiting(Waiting::Held(held)) => Some(held.reason.as_str()),
+        _ => None,
+    };
+    let canceled = lease.is_some_and(|lease| lease.cancel == CancelRequest::Requested);
+    Attributes(vec![
+        ("status", Some(text(word(&task.state)))),
+        ("version", Some(number(task.version))),
+        ("token", (task.token > 0).then(|| number(task.token))),
+        ("attempt", (task.attempt > 0).then(|| number(task.attempt))),
+        ("generation", (task.generation > 1).then(|| number(task.generation))),
+        ("generation_at", (task.generation_at != task.created_at).then(|| moment(task.generation_at))),
+        ("due_at", Some(moment(task.due_at))),
+        ("deadline", task.settings.expires_at.map(moment)),
+        ("key_generation", task.settings.key_generation.map(number)),
+        ("lease_until", lease.map(|lease| moment(lease.until))),
+        ("started_at", lease.map(|lease| moment(lease.started_at))),
+        ("cancel", canceled.then_some(AttributeValue::Bool(true))),
+        ("held", held.map(text)),
+        ("ended_at", task.finished_at().map(moment)),
+        ("attempts", stored::attempts_to_text(&task.attempts).map(text)),
+        ("error", task.error.as_ref().map(|error| text(stored::error_to_text(error)))),
+        ("progress", task.progress.as_ref().map(|progress| text(progress.get()))),
+        ("op", Some(text(op))),
+    ])
+}
+
+/// The word in attribute `status`. That a waiting task is due stands nowhere: `queued` is what it is called from then on.
+pub(crate) fn word(state: &State) -> &'static str {
+    match state {
+        State::Waiting(Waiting::Scheduled) => "scheduled",
+        State::Waiting(Waiting::Retrying) => "retrying",
+        State::Waiting(Waiting::Held(_)) => "held",
+        State::Running(_) => "running",
+        State::Ended(ended) => ended.end.as_str(),
+    }
+}
+
+/// Reads a task's own item.
+pub(crate) fn read(item: &Item) -> Result<Read, Unreadable> {
+    let reader = Reader(item);
+    let name = keys::name(reader.text("PK")?).ok_or(Unreadable("PK"))?;
+    let mut settings = stored::settings_from_text(reader.optional_text("settings")?)?;
+    settings.expires_at = reader.optional_moment("deadline")?;
+    settings.key_generation = reader.optional_number("key_generation")?;
+    settings.fingerprint = reader.fingerprint()?;
+    let created_at = reader.moment("created_at")?;
+    let task = Task {
+        tenant: name.tenant,
+        id: name.id,
+        kind: reader.name("kind")?,
+        queue: reader.name("queue")?,
+        payload: reader.json("payload")?.unwrap_or_else(Json::null),
+        settings: Box::new(settings),
+        created_at,
+        generation_at: reader.optional_moment("generation_at")?.unwrap_or(created_at),
+        generation: reader.optional_number("generation")?.unwrap_or(1),
+        due_at: reader.moment("due_at")?,
+        state: reader.state()?,
+        version: reader.optional_number("version")?.ok_or(Unreadable("version"))?,
+        token: reader.optional_number("token")?.unwrap_or(0),
+        attempt: reader.optional_number("attempt")?.unwrap_or(0),
+        attempts: stored::attempts_from_text(reader.optional_text("attempts")?)?,
+        result: reader.json("result")?,
+        error: reader.optional_text("error")?.map(stored::error_from_text).transpose()?,
+        progress: reader.json("progress")?,
+    };
+    let apart = |attribute| Ok::<_, Unreadable>(reader.optional_text(attribute)?.map(|key| Apart { key: key.to_owned() }));
+    Ok(Read { task, payload: apart("payload_key")?, result: apart("result_key")? })
+}
+
+/// The moment under which an item stands in the index `attention`, if it does.
+pub(crate) fn mark(item: &Item) -> Option<Timestamp> {
+    Reader(item).optional_moment("mark").ok().flatten()
+}
+
+/// Which write the item is from.
+pub(crate) fn op(item: &Item) -> Option<&str> {
+    Reader(item).optional_text("op").ok().flatten()
+}
+
+struct Reader<'a>(&'a Item);
+
+impl<'a> Reader<'a> {
+    fn optional_text(&self, attribute: &'static str) -> Result<Option<&'a str>, Unreadable> {
+        let value = self.0.get(attribute).map(|value| value.as_s().map_err(|_| Unreadable(attribute)));
+        value.transpose().map(|text| text.map(String::as_str))
+    }
+
+    fn text(&self, attribute: &'static str) -> Result<&'a str, Unreadable> {
+        self.optional_text(attribute)?.ok_or(Unreadable(attribute))
+    }
+
+    fn optional_number<N: std::str::FromStr>(&self, attribute: &'static str) -> Result<Option<N>, Unreadable> {
+        let Some(value) = self.0.get(attribute) else { return Ok(None) };
+        value.as_n().ok().and_then(|digits| digits.parse().ok()).map(Some).ok_or(Unreadable(attribute))
+    }
+
+    fn optional_moment(&self, attribute: &'static str) -> Result<Option<Timestamp>, Unreadable> {
+        Ok(self.optional_number(attribute)?.map(Timestamp::from_millis))
+    }
+
+    fn moment(&self, attribute: &'static str) -> Result<Timestamp, Unreadable> {
+        self.optional_moment(attribute)?.ok_or(Unreadable(attribute))
+    }
+
+    fn name(&self, attribute: &'static str) -> Result<Name, Unreadable> {
+        Name::new(self.text(attribute)?).map_err(|_| Unreadable(attribute))
+    }
+
+    fn json(&self, attribute: &'static str) -> Result<Option<Json>, Unreadable> {
+        let text = self.optional_text(attribute)?;
+        text.map(|text| Json::from_text(text.to_owned()).map_err(|_| Unreadable(attribute))).transpose()
+    }
+
+    fn fingerprint(&self) -> Result<Option<Fingerprint>, Unreadable> {
+        let Some(value) = self.0.get("fingerprint") else { return Ok(None) };
+        let bytes = value.as_b().ok().and_then(|blob| <[u8; 32]>::try_from(blob.as_ref()).ok());
+        bytes.map(|bytes| Some(Fingerprint(bytes))).ok_or(Unreadable("fingerprint"))
+    }
+
+    fn state(&self) -> Result<State, Unreadable> {
+        match self.text("status")? {
+            "scheduled" => Ok(State::Waiting(Waiting::Scheduled)),
+            "retrying" => Ok(State::Waiting(Waiting::Retrying)),
+            "held" => {
+                let reason = HeldReason::from_word(self.text("held")?).ok_or(Unreadable("held"))?;
+                Ok(State::Waiting(Waiting::Held(Held { reason })))
+            }
+            "running" => Ok(State::Running(Lease {
+                until: self.moment("lease_until")?,
+                started_at: self.moment("started_at")?,
+                cancel: if self.0.contains_key("cancel") { CancelRequest::Requested } else { CancelRequest::None },
+            })),
+            other => {
+                let end = End::from_word(other).ok_or(Unreadable("status"))?;
+                Ok(State::Ended(Ended { end, at: self.moment("ended_at")? }))
+            }
+        }
+    }
+}
+
+/// How long an item is, as `DynamoDB` counts: names and values in UTF-8; a number half a byte a digit, and one more.
+pub(crate) fn size(item: &Item) -> usize {
+    let value = |value: &AttributeValue| match value {
+        AttributeValue::S(text) => text.len(),
+        AttributeValue::N(digits) => digits.len().div_ceil(2) + 1,
+        AttributeValue::B(blob) => blob.as_ref().len(),
+        _ => 1,
+    };
+    item.iter().map(|(name, of)| name.len() + value(of)).sum()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}

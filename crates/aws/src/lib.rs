@@ -1,0 +1,72 @@
+//! The cloud backend: tasks in one `DynamoDB` table, hints in one queue of Amazon SQS.
+//!
+//! A task is one item; the queue carries messages that say "this task may be due". Losing one costs time: the sweep finds tasks by
+//! their mark in the index `attention`. Every write has a condition and carries a mark of its own, so that one whose answer was
+//! lost is known again. This is the only crate that names a type of an AWS SDK.
+
+mod bodies;
+mod client;
+mod due;
+mod error;
+mod expression;
+pub mod hint;
+mod insert;
+mod item;
+mod keys;
+mod list;
+mod queue;
+mod store;
+mod table;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use nobat_core::backend::Backend;
+use sha2::{Digest, Sha256};
+
+use crate::queue::Sqs;
+use crate::table::Table;
+
+/// Which table and which queue; everything else the SDK finds in its own variables.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The table's name.
+    pub table: String,
+    /// The queue's URL.
+    pub queue_url: String,
+    /// How long ended tasks are kept.
+    pub retention: Duration,
+}
+
+/// Nothing says in which region the table and the queue are.
+#[derive(Debug, thiserror::Error)]
+#[error("no AWS region is set: set AWS_REGION, or a region in the AWS configuration file")]
+pub struct NoRegion;
+
+/// Connects to a table and a queue. Nothing is asked of them yet.
+pub async fn connect(settings: &Settings) -> Result<Backend, NoRegion> {
+    let config = client::config().await;
+    if config.region().is_none() {
+        return Err(NoRegion);
+    }
+    Ok(backend(settings, &config))
+}
+
+/// The same for an emulator of AWS at that URL, whatever the variables say.
+pub async fn connect_to_emulator(settings: &Settings, url: &str) -> Backend {
+    backend(settings, &client::emulated(url).await)
+}
+
+fn backend(settings: &Settings, config: &SdkConfig) -> Backend {
+    let table = Table { client: aws_sdk_dynamodb::Client::new(config), name: settings.table.clone(), retention: settings.retention };
+    let queue = Sqs { client: aws_sdk_sqs::Client::new(config), url: settings.queue_url.clone() };
+    Backend { store: Arc::new(table), queue: Arc::new(queue) }
+}
+
+/// What seals the cursors of lists, the same in every process that uses the table.
+///
+/// It is no secret, and need not be: a cursor is a place in the tasks of whoever shows it. The seal tells a mistake from a cursor.
+pub fn cursor_key(table: &str) -> [u8; 32] {
+    Sha256::digest(format!("nobat cursor {table}")).into()
+}

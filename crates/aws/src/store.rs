@@ -1,0 +1,194 @@
+//! The store, as the engines know it.
+
+use async_trait::async_trait;
+use nobat_core::json::Json;
+use nobat_core::lifecycle::{Change, Event, transition};
+use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, Store, StoreError, TaskName};
+use nobat_core::task::{CancelRequest, State, Task};
+use nobat_core::time::Timestamp;
+
+use crate::bodies::expiry;
+use crate::expression::Expression;
+use crate::item::{self, moment, number, result_apart, text};
+use crate::keys::{self, Attention};
+use crate::table::{Table, Written};
+
+/// What tells one write from every other.
+pub(crate) fn new_op() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}
+
+#[async_trait]
+impl Store for Table {
+    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
+        Table::insert(self, tasks, now).await
+    }
+
+    async fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, StoreError> {
+        let Some(found) = self.read(name, keys::TASK).await? else { return Ok(None) };
+        let read = item::read(&found)?;
+        if self.is_kept(&read.task, now) { self.complete(read).await.map(Some) } else { Ok(None) }
+    }
+
+    /// The one transition that is written down a second time, as a condition. The conformance suite compares it with the first.
+    async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
+        let own = new_op();
+        let claim = Expression::default()
+            .set("status", text("running"))
+            .set("lease_until", moment(until))
+            .set("started_at", moment(now))
+            .set("op", text(&own))
+            .count("token")
+            .count("attempt")
+            .count("version")
+            .remove("held")
+            .remove("progress")
+            .when("#status IN (:scheduled, :retrying, :held) AND #due_at <= :now AND (attribute_not_exists(#deadline) OR #deadline > :now)")
+            .value("scheduled", text("scheduled"))
+            .value("retrying", text("retrying"))
+            .value("held", text("held"))
+            .value("now", moment(now));
+        match self.update(name, keys::TASK, claim, Some(&own)).await? {
+            Written::Done(item) => self.complete(item::read(&item)?).await.map(Claim::Granted),
+            Written::Refused(item) if item.is_empty() => Ok(Claim::Missing),
+            Written::Refused(item) => self.refused(item::read(&item)?.task, until, now),
+        }
+    }
+
+    async fn commit(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError> {
+        self.write_bodies(&change, now).await?;
+        let own = new_op();
+        let update = self.change(&change, &own, now);
+        let is_written = match &change.follow_up {
+            None => match self.update(&change.task.name(), keys::TASK, update, Some(&own)).await? {
+                Written::Done(_) => true,
+                Written::Refused(_) => false,
+            },
+            Some(follow_up) => self.commit_both(&change, update, follow_up, &own, now).await?,
+        };
+        if !is_written {
+            return Ok(Committed::Conflict);
+        }
+        if matches!(change.task.state, State::Ended(_))
+            && let Err(error) = self.end_payload(&change.task, now).await
+        {
+            // It is stored for longer than it is needed; nothing else comes of it.
+            tracing::warn!(task = %change.task.id, %error, "a payload that stands apart was not given its end");
+        }
+        Ok(Committed::Done(Box::new(change.task)))
+    }
+
+    async fn beat(&self, name: &TaskName, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Beat, StoreError> {
+        let beat = Expression::default().set("lease_until", moment(until)).count("version");
+        let beat = progress.iter().fold(beat, |beat, progress| beat.set("progress", text(progress.get())));
+        let beat = beat.when("#token = :token AND #status = :running").value("token", number(token)).value("running", text("running"));
+        // Made twice, it does no harm: there is no need to know it again.
+        match self.update(name, keys::TASK, beat, None).await? {
+            Written::Refused(_) => Ok(Beat::Lost),
+            Written::Done(item) if item.contains_key("cancel") => Ok(Beat::Renewed { cancel: CancelRequest::Requested }),
+            Written::Done(_) => Ok(Beat::Renewed { cancel: CancelRequest::None }),
+        }
+    }
+
+    async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
+        Table::list(self, query, now).await
+    }
+
+    async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
+        Table::due(self, limit, now).await
+    }
+
+    async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
+        let change = Expression::default().set("mark", moment(until));
+        let change = change.when("#version = :version AND attribute_exists(#mark)").value("version", number(task.version));
+        self.update(&task.name(), keys::TASK, change, None).await.map(drop)
+    }
+
+    /// Nothing is left to do: TTL removes what has an `expires_at`.
+    async fn prune(&self, _limit: usize, _now: Timestamp) -> Result<usize, StoreError> {
+        Ok(0)
+    }
+
+    /// Never: nobody tells of what others write.
+    async fn changed(&self, _name: &TaskName) {
+        std::future::pending::<()>().await;
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        Table::ready(self).await
+    }
+}
+
+impl Table {
+    /// TTL takes its time, up to days; until then, what it will take is hidden.
+    pub(crate) fn is_kept(&self, task: &Task, now: Timestamp) -> bool {
+        task.finished_at().is_none_or(|ended| ended + self.retention > now)
+    }
+
+    /// Why a claim was refused: the lifecycle knows.
+    fn refused(&self, task: Task, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
+        if !self.is_kept(&task, now) {
+            return Ok(Claim::Missing);
+        }
+        match transition(task.clone(), Event::Claim { until }, now) {
+            Err(refused) => Ok(Claim::Refused(refused, task)),
+            // Only if the condition above and the lifecycle disagreed.
+            Ok(_) => Err(StoreError::Corrupt("a claim was refused that should have been granted".to_owned())),
+        }
+    }
+
+    /// What must stand in the table before the change that names it.
+    async fn write_bodies(&self, change: &Change, now: Timestamp) -> Result<(), StoreError> {
+        if let (Some(apart), Some(result)) = (result_apart(&change.task), &change.task.result) {
+            self.write_result(&change.task.name(), &apart, result, now).await?;
+        }
+        if let Some(follow_up) = &change.follow_up {
+            self.write_payload(follow_up, now).await?;
+        }
+        // A replay: the payload was to go with its task.
+        if matches!(change.task.state, State::Waiting(_)) && change.task.attempt == 0 && change.task.generation > 1 {
+            self.keep_payload(&change.task).await?;
+        }
+        Ok(())
+    }
+
+    /// The change, and that it be made to the version that was read.
+    fn change(&self, change: &Change, own: &str, now: Timestamp) -> Expression {
+        let task = &change.task;
+        let apart = result_apart(task);
+        let inline = task.result.as_ref().filter(|_| apart.is_none()).map(|result| text(result.get()));
+        let expires_at = task.finished_at().map(|ended| number(expiry(ended + self.retention)));
+        let mut update = Expression::default().write(item::changing(task, own));
+        for (name, value) in [("result", inline), ("result_key", apart.map(|apart| text(apart.key))), ("expires_at", expires_at)] {
+            update = match value {
+                Some(value) => update.set(name, value),
+                None => update.remove(name),
+            };
+        }
+        update = match keys::attention(task, now) {
+            Attention::Left => update,
+            Attention::Removed => update.remove("attention").remove("mark"),
+            Attention::At(partition, mark) => update.set("attention", text(partition)).set("mark", moment(mark)),
+        };
+        update.when("#version = :read_version").value("read_version", number(change.read_version))
+    }
+
+    /// An end and its callback, in one transaction.
+    async fn commit_both(
+        &self,
+        change: &Change,
+        update: Expression,
+        follow_up: &Task,
+        own: &str,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let absent = Expression::default().when("attribute_not_exists(#PK)");
+        let writes =
+            vec![self.update_write(&change.task.name(), keys::TASK, &update)?, self.put_write(item::whole(follow_up, own, now), &absent)?];
+        match self.transact(writes, own).await? {
+            Ok(()) => Ok(true),
+            // Made by this transaction, whose answer was lost.
+            Err(refused) => Ok(refused.iter().any(|found| item::op(found) == Some(own))),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The table, call by call: reads are consistent, writes have a condition, and a write whose answer was lost is known again.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{
+    KeysAndAttributes, Put, ReturnValue, ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem, Update,
+};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use nobat_core::ports::{StoreError, TaskName};
+
+use crate::error::failed;
+use crate::expression::Expression;
+use crate::item::{Item, key_of, op, text};
+
+/// One table, and the client that talks to it.
+pub(crate) struct Table {
+    pub(crate) client: Client,
+    pub(crate) name: String,
+    /// How long ended tasks are kept.
+    pub(crate) retention: Duration,
+}
+
+/// What became of a conditional write.
+pub(crate) enum Written {
+    /// It was made, by this call or by one whose answer was lost; the item as it is now.
+    Done(Item),
+    /// The condition does not hold; the item as it is, empty if there is none.
+    Refused(Item),
+}
+
+/// How many items one `BatchGetItem` takes.
+const BATCH: usize = 100;
+/// How many calls of that kind are under way at a time.
+const SIDE_BY_SIDE: usize = 8;
+/// How often what a batch left out for want of capacity is asked for again.
+const MAX_ROUNDS: usize = 5;
+/// How often a write is tried that met a transaction under way on the same item.
+const MAX_CONFLICTS: u32 = 5;
+/// The pause before the second of those tries; it grows by as much each time.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(20);
+
+impl Table {
+    /// An item, as it stands after every write that was answered.
+    pub(crate) async fn read(&self, name: &TaskName, sort: &str) -> Result<Option<Item>, StoreError> {
+        let get = self.client.get_item().table_name(&self.name).set_key(Some(key_of(name, sort).into())).consistent_read(true);
+        get.send().await.map(|output| output.item).map_err(failed)
+    }
+
+    /// Items, in any order; those that are not there are left out.
+    pub(crate) async fn read_many(&self, keys: Vec<Item>) -> Result<Vec<Item>, StoreError> {
+        let batches: Vec<Vec<Item>> = keys.chunks(BATCH).map(<[Item]>::to_vec).collect();
+        let read = stream::iter(batches).map(|batch| self.read_batch(batch)).buffer_unordered(SIDE_BY_SIDE);
+        read.try_concat().await
+    }
+
+    async fn read_batch(&self, keys: Vec<Item>) -> Result<Vec<Item>, StoreError> {
+        let (mut items, mut left) = (Vec::new(), keys);
+        for _ in 0..MAX_ROUNDS {
+            let asked = KeysAndAttributes::builder().set_keys(Some(left)).consistent_read(true).build();
+            let asked = asked.map_err(|error| StoreError::Corrupt(error.to_string()))?;
+            let output = self.client.batch_get_item().request_items(&self.name, asked).send().await.map_err(failed)?;
+            items.extend(output.responses.unwrap_or_default().remove(&self.name).unwrap_or_default());
+            left = output.unprocessed_keys.unwrap_or_default().remove(&self.name).map(|asked| asked.keys).unwrap_or_default();
+            if left.is_empty() {
+                return Ok(items);
+            }
+        }
+        Err(StoreError::Overloaded)
+    }
+
+    /// Writes a whole item, if the condition holds.
+    pub(crate) async fn put(&self, item: Item, condition: Expression) -> Result<Written, StoreError> {
+        for attempt in 1.. {
+            let put = self.client.put_item().table_name(&self.name).set_item(Some(item.clone()));
+            let put = put.set_condition_expression(condition.condition());
+            let put = put.set_expression_attribute_names(condition.names()).set_expression_attribute_values(condition.values());
+            let Err(error) = put.return_values_on_condition_check_failure(OnFailure::AllOld).send().await else {
+                return Ok(Written::Done(item));
+            };
+            match error {
+                SdkError::ServiceError(refused) if refused.err().is_conditional_check_failed_exception() => {
+                    let PutItemError::ConditionalCheckFailedException(refused) = refused.into_err() else { break };
+                    return Ok(judged(refused.item, op(&item)));
+                }
+                error if attempt < MAX_CONFLICTS && is_conflict(&error) => pause(attempt).await,
+                error => return Err(failed(error)),
+            }
+        }
+        Err(StoreError::Unavailable("a refusal that names no reason".to_owned()))
+    }
+
+    /// Changes an item, if the condition holds. `op` is what the update writes into the attribute of that name, if it does.
+    pub(crate) async fn update(&self, name: &TaskName, sort: &str, change: Expression, op: Option<&str>) -> Result<Written, StoreError> {
+        for attempt in 1.. {
+            let update = self.client.update_item().table_name(&self.name).set_key(Some(key_of(name, sort).into()));
+            let update = update.update_expression(change.update()).set_condition_expression(change.condition());
+            let update = update.set_expression_attribute_names(change.names()).set_expression_attribute_values(change.values());
+            let update = update.return_values(ReturnValue::AllNew).return_values_on_condition_check_failure(OnFailure::AllOld);
+            match update.send().await {
+                Ok(output) => return Ok(Written::Done(output.attributes.unwrap_or_default())),
+                Err(SdkError::ServiceError(refused)) if refused.err().is_conditional_check_failed_exception() => {
+                    let UpdateItemError::ConditionalCheckFailedException(refused) = refused.into_err() else { break };
+                    return Ok(judged(refused.item, op));
+                }
+                Err(error) if attempt < MAX_CONFLICTS && is_conflict(&error) => pause(attempt).await,
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Err(StoreError::Unavailable("a refusal that names no reason".to_owned()))
+    }
+
+    /// Makes several writes, all of them or none. Refused, it returns the items that did not meet their condition.
+    ///
+    /// Within ten minutes `token` makes a repetition of the same writes one with the first.
+    pub(crate) async fn transact(&self, writes: Vec<TransactWriteItem>, token: &str) -> Result<Result<(), Vec<Item>>, StoreError> {
+        for attempt in 1.. {
+            let transaction = self.client.transact_write_items().set_transact_items(Some(writes.clone())).client_request_token(token);
+            let Err(error) = transaction.send().await else { return Ok(Ok(())) };
+            let refusals = refusals(&error);
+            if !refusals.is_empty() {
+                return Ok(Err(refusals));
+            }
+            if attempt == MAX_CONFLICTS || !is_conflict(&error) {
+                return Err(failed(error));
+            }
+            pause(attempt).await;
+        }
+        unreachable!("the last try returns")
+    }
+
+    /// A part of a transaction that writes a whole item.
+    pub(crate) fn put_write(&self, item: Item, condition: &Expression) -> Result<TransactWriteItem, StoreError> {
+        let put = Put::builder().table_name(&self.name).set_item(Some(item));
+        let put = put.set_condition_expression(condition.condition());
+        let put = put.set_expression_attribute_names(condition.names()).set_expression_attribute_values(condition.values());
+        let put = put.return_values_on_condition_check_failure(OnFailure::AllOld).build();
+        Ok(TransactWriteItem::builder().put(put.map_err(|error| StoreError::Corrupt(error.to_string()))?).build())
+    }
+
+    /// A part of a transaction that changes an item.
+    pub(crate) fn update_write(&self, name: &TaskName, sort: &str, change: &Expression) -> Result<TransactWriteItem, StoreError> {
+        let update = Update::builder().table_name(&self.name).set_key(Some(key_of(name, sort).into()));
+        let update = update.update_expression(change.update()).set_condition_expression(change.condition());
+        let update = update.set_expression_attribute_names(change.names()).set_expression_attribute_values(change.values());
+        let update = update.return_values_on_condition_check_failure(OnFailure::AllOld).build();
+        Ok(TransactWriteItem::builder().update(update.map_err(|error| StoreError::Corrupt(error.to_string()))?).build())
+    }
+
+    /// Whether the table answers: asks for something that is never there.
+    pub(crate) async fn ready(&self) -> Result<(), StoreError> {
+        let nothing = [("PK".to_owned(), text("?")), ("SK".to_owned(), text("?"))];
+        let get = self.client.get_item().table_name(&self.name).set_key(Some(nothing.into()));
+        get.send().await.map(drop).map_err(failed)
+    }
+}
+
+/// A write that was refused because of itself has been made: its answer was lost, and the SDK made it again.
+fn judged(found: Option<Item>, own: Option<&str>) -> Written {
+    let found = found.unwrap_or_default();
+    if own.is_some() && op(&found) == own { Written::Done(found) } else { Written::Refused(found) }
+}
+
+/// The items that did not meet their condition.
+fn refusals(error: &SdkError<TransactWriteItemsError>) -> Vec<Item> {
+    let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) = error.as_service_error() else { return Vec::new() };
+    let refused = canceled.cancellation_reasons().iter().filter(|reason| reason.code() == Some("ConditionalCheckFailed"));
+    refused.map(|reason| reason.item.clone().unwrap_or_default()).collect()
+}
+
+/// Another transaction is under way on the same item.
+fn is_conflict<E: aws_sdk_dynamodb::error::ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    let Some(error) = error.as_service_error() else { return false };
+    match error.code() {
+        Some("TransactionConflictException" | "TransactionInProgressException") => true,
+        Some("TransactionCanceledException") => error.message().is_some_and(|message| message.contains("TransactionConflict")),
+        _ => false,
+    }
+}
+
+async fn pause(attempt: u32) {
+    tokio::time::sleep(CONFLICT_PAUSE * attempt).await;
+}

@@ -1,0 +1,8 @@
+//! The function `worker`, with the kinds that everybody has.
+
+use nobat_functions::{Error, Handlers, worker};
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    worker::run(Handlers::new()).await
+}

@@ -1,0 +1,35 @@
+//! The function that looks at what the queue gave up on.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use lambda_runtime::{Error, LambdaEvent, service_fn};
+use nobat_core::ports::{Receipt, Settlement};
+use nobat_worker::dead_letter::DeadLetters;
+use nobat_worker::system::{SystemChance, SystemClock};
+
+use crate::records::Record;
+use crate::{log, records, settings};
+
+/// Sees to dead letters for as long as Lambda wants it to.
+pub async fn run() -> Result<(), Error> {
+    log::start()?;
+    let dead_letters = DeadLetters { backend: settings::backend().await?, clock: Arc::new(SystemClock), chance: Arc::new(SystemChance) };
+    let dead_letters = &dead_letters;
+    lambda_runtime::run(service_fn(move |event| async move { Ok::<_, Error>(handle(dead_letters, event).await) })).await
+}
+
+async fn handle(dead_letters: &DeadLetters, event: LambdaEvent<SqsEvent>) -> SqsBatchResponse {
+    let (records, strangers) = records::read(event.payload);
+    let settled = join_all(records.into_iter().map(|record| settle(dead_letters, record))).await;
+    records::response(settled, strangers)
+}
+
+/// A panic is one record's own.
+async fn settle(dead_letters: &DeadLetters, record: Record) -> (Receipt, Settlement) {
+    let run = AssertUnwindSafe(dead_letters.run(&record.name, record.redrives)).catch_unwind();
+    (record.receipt, run.await.unwrap_or(Settlement::Return))
+}

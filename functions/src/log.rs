@@ -1,0 +1,20 @@
+//! Logs: one JSON object a line, as `CloudWatch` Logs Insights reads it.
+
+use anyhow::Context;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Begins to log what `NOBAT_LOG` asks for.
+pub(crate) fn start() -> anyhow::Result<()> {
+    let filter = std::env::var("NOBAT_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter: Targets = filter.parse().context("NOBAT_LOG is not a filter")?;
+    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_filter(filter);
+    tracing_subscriber::registry().with(lines).init();
+    std::panic::set_hook(Box::new(|panic| {
+        // The place alone: the message may quote a payload.
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "something panicked");
+    }));
+    Ok(())
+}

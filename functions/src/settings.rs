@@ -1,0 +1,63 @@
+//! What the functions are told by their variables.
+
+use std::env;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use ipnet::IpNet;
+use nobat_core::backend::Backend;
+use nobat_worker::handler::Handlers;
+use nobat_worker::http::Http;
+use nobat_worker::noop::Noop;
+
+/// How many days ended tasks are kept, unless said otherwise.
+const RETENTION: u32 = 30;
+
+/// The table's name.
+pub(crate) fn table() -> anyhow::Result<String> {
+    required("NOBAT_TABLE")
+}
+
+/// The table and the queue.
+pub(crate) async fn backend() -> anyhow::Result<Backend> {
+    let days: u32 = number("NOBAT_RETENTION", RETENTION)?;
+    let settings = nobat_aws::Settings {
+        table: table()?,
+        queue_url: required("NOBAT_QUEUE_URL")?,
+        retention: Duration::from_hours(24 * u64::from(days)),
+    };
+    Ok(nobat_aws::connect(&settings).await?)
+}
+
+/// The given handlers, and those that everybody has.
+pub(crate) fn with_ours(handlers: Handlers) -> anyhow::Result<Handlers> {
+    let client = nobat_delivery::Client::new(nobat_delivery::Guard::new(allowed_networks()?));
+    Ok(handlers.with(Http::new(client)).with(Noop))
+}
+
+/// Networks that are not public, and that tasks may call all the same.
+fn allowed_networks() -> anyhow::Result<Vec<IpNet>> {
+    let text = env::var("NOBAT_ALLOW_PRIVATE_NETWORKS").unwrap_or_default();
+    let networks = text.split(',').map(str::trim).filter(|network| !network.is_empty());
+    networks.map(|network| network.parse().context("NOBAT_ALLOW_PRIVATE_NETWORKS takes CIDRs, separated by commas")).collect()
+}
+
+/// A number of seconds.
+pub(crate) fn seconds(name: &str, default: u32) -> anyhow::Result<Duration> {
+    number(name, default).map(|seconds: u32| Duration::from_secs(seconds.into()))
+}
+
+fn number<N: FromStr>(name: &str, default: N) -> anyhow::Result<N> {
+    match env::var(name) {
+        Ok(text) => text.parse().ok().with_context(|| format!("{name} is not a number: {text}")),
+        Err(_) => Ok(default),
+    }
+}
+
+fn required(name: &str) -> anyhow::Result<String> {
+    match env::var(name) {
+        Ok(text) if !text.is_empty() => Ok(text),
+        _ => bail!("{name} is not set"),
+    }
+}

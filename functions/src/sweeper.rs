@@ -1,0 +1,33 @@
+//! The function that runs the clock: every minute, it finds what nobody else looks after.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lambda_runtime::{Error, LambdaEvent, service_fn};
+use nobat_core::ports::Clock;
+use nobat_core::time::Timestamp;
+use nobat_worker::sweep::Sweeper;
+use nobat_worker::system::{SystemChance, SystemClock};
+use serde_json::Value;
+
+use crate::{log, settings};
+
+/// What is kept back of the function's time: a pass takes a second or so, and more when the table is slow.
+const MARGIN: Duration = Duration::from_secs(15);
+
+/// Sweeps for as long as Lambda wants it to.
+pub async fn run() -> Result<(), Error> {
+    log::start()?;
+    let sweeper = Sweeper { backend: settings::backend().await?, chance: Arc::new(SystemChance) };
+    let sweeper = &sweeper;
+    lambda_runtime::run(service_fn(move |event| handle(sweeper, event))).await
+}
+
+/// What the schedule sends is of no interest.
+async fn handle(sweeper: &Sweeper, event: LambdaEvent<Value>) -> Result<Value, Error> {
+    let clock = SystemClock;
+    let deadline = Timestamp::from_millis(event.context.deadline.cast_signed()) - MARGIN;
+    let swept = sweeper.run_until(&clock, deadline.max(clock.now())).await?;
+    tracing::info!(judged = swept.judged, hinted = swept.hinted, "swept");
+    Ok(Value::Null)
+}

@@ -1,0 +1,34 @@
+//! The function that runs tasks, as many at a time as the queue hands it.
+
+use std::sync::Arc;
+
+use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
+use lambda_runtime::{Error, LambdaEvent, service_fn};
+use nobat_core::ports::Delivery;
+use nobat_core::time::Timestamp;
+use nobat_worker::handler::Handlers;
+use nobat_worker::run::Runner;
+use nobat_worker::system::{SystemChance, SystemClock};
+
+use crate::{log, records, settings};
+
+/// Runs tasks for as long as Lambda wants it to. `handlers` are run besides `http` and `noop`.
+pub async fn run(handlers: Handlers) -> Result<(), Error> {
+    log::start()?;
+    let runner = Runner {
+        backend: settings::backend().await?,
+        handlers: settings::with_ours(handlers)?,
+        clock: Arc::new(SystemClock),
+        chance: Arc::new(SystemChance),
+    };
+    let runner = &runner;
+    lambda_runtime::run(service_fn(move |event| async move { Ok::<_, Error>(handle(runner, event).await) })).await
+}
+
+async fn handle(runner: &Runner, event: LambdaEvent<SqsEvent>) -> SqsBatchResponse {
+    let deadline = Timestamp::from_millis(event.context.deadline.cast_signed());
+    let (records, strangers) = records::read(event.payload);
+    let deliveries = records.into_iter().map(|record| Delivery::Hint { name: record.name, receipt: record.receipt });
+    let settled = runner.run_batch(deliveries.collect(), deadline).await;
+    records::response(settled, strangers)
+}

@@ -1,0 +1,117 @@
+//! Calls of DynamoDB and SQS in their JSON protocols.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use crate::world::exchange::{Answer, exchange};
+
+/// Where everything is.
+pub const REGION: &str = "us-east-1";
+
+/// Who asks: the owner of the emulator's only account.
+pub const ACCESS_KEY: &str = "test";
+
+/// The emulator does not check what this key has signed, so that nothing is.
+pub const SECRET_KEY: &str = "test";
+
+/// When a request says it was signed.
+const DAY: &str = "20260101";
+
+/// Speaks to one emulator.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    address: SocketAddr,
+    key: &'static str,
+}
+
+/// A service of AWS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Tables.
+    DynamoDb,
+    /// Queues.
+    Sqs,
+}
+
+/// What a service says when it does not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{status} {code}: {message}")]
+pub struct Refusal {
+    /// The status.
+    pub status: u16,
+    /// The kind of error, without the namespace that some services put in front.
+    pub code: String,
+    /// What else it says.
+    pub message: String,
+}
+
+impl Client {
+    /// The owner of the account, at the emulator that has this address.
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, key: ACCESS_KEY }
+    }
+
+    /// The same, as somebody else.
+    #[must_use]
+    pub fn with_key(self, key: &'static str) -> Self {
+        Self { key, ..self }
+    }
+
+    /// An operation of DynamoDB that must succeed.
+    pub async fn dynamodb(&self, operation: &str, input: &Value) -> Value {
+        self.must(Service::DynamoDb, operation, input).await
+    }
+
+    /// An operation of SQS that must succeed.
+    pub async fn sqs(&self, operation: &str, input: &Value) -> Value {
+        self.must(Service::Sqs, operation, input).await
+    }
+
+    /// An operation, and what came of it.
+    pub async fn call(&self, service: Service, operation: &str, input: &Value) -> Result<Value, Refusal> {
+        let target = format!("{}.{operation}", service.target());
+        let (authorization, date) = (self.authorization(service), format!("{DAY}T000000Z"));
+        let headers = [("x-amz-target", target.as_str()), ("x-amz-date", &date), ("authorization", &authorization)];
+        let answer = exchange(self.address, "POST", "/", &headers, &input.to_string()).await;
+        let answer = answer.unwrap_or_else(|error| panic!("{target}: {error}"));
+        if answer.status == 200 { Ok(answer.json()) } else { Err(Refusal::of(&answer)) }
+    }
+
+    async fn must(&self, service: Service, operation: &str, input: &Value) -> Value {
+        let answer = self.call(service, operation, input).await;
+        answer.unwrap_or_else(|refusal| panic!("{operation} of {input:#}: {refusal}"))
+    }
+
+    /// Who asks, and of which service; the signature is made of zeros.
+    fn authorization(&self, service: Service) -> String {
+        let credential = format!("{}/{DAY}/{REGION}/{}/aws4_request", self.key, service.name());
+        format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders=host, Signature={:064}", 0)
+    }
+}
+
+impl Service {
+    fn target(self) -> &'static str {
+        match self {
+            Self::DynamoDb => "DynamoDB_20120810",
+            Self::Sqs => "AmazonSQS",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::DynamoDb => "dynamodb",
+            Self::Sqs => "sqs",
+        }
+    }
+}
+
+impl Refusal {
+    fn of(answer: &Answer) -> Self {
+        let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let text = |names: [&str; 2]| names.iter().find_map(|name| body[*name].as_str()).unwrap_or_default().to_owned();
+        let code = text(["__type", "code"]);
+        let code = code.rsplit('#').next().unwrap_or_default().to_owned();
+        Self { status: answer.status, code, message: text(["message", "Message"]) }
+    }
+}

@@ -1,0 +1,73 @@
+//! A queue of hints, and the one for those that came to nothing.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::aws::client::Client;
+use crate::aws::template;
+
+/// A queue and its dead-letter queue, both empty, with names of their own. Nobody deletes them: they go with their emulator.
+pub struct Queues {
+    client: Client,
+    hints: String,
+    dead_letters: String,
+}
+
+impl Queues {
+    /// Makes them; a message that is received and not deleted is there again after `visibility`, which is in whole seconds.
+    pub async fn create(client: Client, visibility: Duration) -> Self {
+        let name = format!("nobat-{:032x}", rand::random::<u128>());
+        let dead_letters = create(client, &format!("{name}-dead"), &json!({})).await;
+        let mut redrive = template::properties("Queue")["RedrivePolicy"].clone();
+        redrive["deadLetterTargetArn"] = arn(client, &dead_letters).await;
+        let attributes = json!({ "VisibilityTimeout": visibility.as_secs().to_string(), "RedrivePolicy": redrive.to_string() });
+        let hints = create(client, &name, &attributes).await;
+        Self { client, hints, dead_letters }
+    }
+
+    /// The URL of the queue.
+    pub fn hints(&self) -> &str {
+        &self.hints
+    }
+
+    /// The URL of the dead-letter queue.
+    pub fn dead_letters(&self) -> &str {
+        &self.dead_letters
+    }
+
+    /// Sends a message of any kind, as somebody might who is not nobat.
+    pub async fn send(&self, body: &str) {
+        self.client.sqs("SendMessage", &json!({ "QueueUrl": self.hints, "MessageBody": body })).await;
+    }
+
+    /// How many messages are in the queue, be they ready, taken or delayed.
+    pub async fn depth(&self) -> u64 {
+        depth(self.client, &self.hints).await
+    }
+
+    /// How many messages are in the dead-letter queue.
+    pub async fn dead(&self) -> u64 {
+        depth(self.client, &self.dead_letters).await
+    }
+}
+
+async fn create(client: Client, name: &str, attributes: &Value) -> String {
+    let created = client.sqs("CreateQueue", &json!({ "QueueName": name, "Attributes": attributes })).await;
+    created["QueueUrl"].as_str().unwrap_or_else(|| panic!("no queue: {created:#}")).to_owned()
+}
+
+async fn arn(client: Client, url: &str) -> Value {
+    attributes(client, url).await["QueueArn"].take()
+}
+
+async fn depth(client: Client, url: &str) -> u64 {
+    let attributes = attributes(client, url).await;
+    let count = |name: &str| attributes[name].as_str().and_then(|text| text.parse::<u64>().ok());
+    let counts = ["", "NotVisible", "Delayed"].map(|state| count(&format!("ApproximateNumberOfMessages{state}")));
+    counts.into_iter().sum::<Option<u64>>().unwrap_or_else(|| panic!("no numbers: {attributes:#}"))
+}
+
+async fn attributes(client: Client, url: &str) -> Value {
+    client.sqs("GetQueueAttributes", &json!({ "QueueUrl": url, "AttributeNames": ["All"] })).await["Attributes"].take()
+}

@@ -1,0 +1,61 @@
+//! A table of the backend's, as the template makes it.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::aws::client::Client;
+use crate::aws::template;
+use crate::world::PATIENCE;
+
+/// An empty table with a name of its own. Nobody deletes it: it goes with its emulator.
+pub struct Table {
+    client: Client,
+    name: String,
+}
+
+/// What `CreateTable` and the template call by the same names.
+const PROPERTIES: [&str; 4] = ["AttributeDefinitions", "BillingMode", "GlobalSecondaryIndexes", "KeySchema"];
+
+/// How often one asks whether the table is there. The emulator has it at once; others take a while.
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl Table {
+    /// Makes one, without TTL: the tests live in a time of their own, and the emulator would delete by its own.
+    pub async fn create(client: Client) -> Self {
+        let name = format!("nobat-{:032x}", rand::random::<u128>());
+        let mut input = definition();
+        input["TableName"] = json!(name);
+        let mut table = client.dynamodb("CreateTable", &input).await["TableDescription"].take();
+        let begun = Instant::now();
+        while table["TableStatus"] != "ACTIVE" {
+            assert!(begun.elapsed() < PATIENCE, "it is never active: {table:#}");
+            tokio::time::sleep(PAUSE).await;
+            table = client.dynamodb("DescribeTable", &json!({ "TableName": name })).await["Table"].take();
+        }
+        Self { client, name }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Everything in it, in DynamoDB's own JSON.
+    pub async fn items(&self) -> Vec<Value> {
+        let (mut items, mut input) = (Vec::new(), json!({ "TableName": self.name, "ConsistentRead": true }));
+        loop {
+            let page = self.client.dynamodb("Scan", &input).await;
+            items.extend(page["Items"].as_array().into_iter().flatten().cloned());
+            match page.get("LastEvaluatedKey") {
+                Some(key) => input["ExclusiveStartKey"] = key.clone(),
+                None => return items,
+            }
+        }
+    }
+}
+
+fn definition() -> Value {
+    let table = template::properties("Table");
+    PROPERTIES.iter().map(|property| (*property, table[*property].clone())).collect()
+}

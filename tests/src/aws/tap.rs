@@ -1,0 +1,207 @@
+//! A tap in front of a server: what flows through it can be stopped, as a network stops it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// A port that passes on to another. It goes with the runtime it was made in.
+pub struct Tap {
+    address: SocketAddr,
+    inner: Arc<Inner>,
+    server: JoinHandle<()>,
+}
+
+struct Inner {
+    target: OnceLock<SocketAddr>,
+    flow: watch::Sender<Flow>,
+}
+
+/// What becomes of what flows through a tap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// It arrives.
+    Open,
+    /// Connections are closed, those that are open and those that are made: the server is down.
+    Refused,
+    /// It arrives nowhere, and nobody is told. What is on its way arrives late, if the tap is opened in time.
+    BlackHole,
+    /// The next reply is lost with its connection, after what it replies to has been done; then the tap is open.
+    LosesNextReply,
+}
+
+/// Why a connection is at its end.
+struct Closed;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Request,
+    Reply,
+}
+
+impl Tap {
+    /// A tap on a port that is free, in front of nothing yet: until then it refuses everybody.
+    pub async fn new() -> std::io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let (address, flow) = (listener.local_addr()?, watch::Sender::new(Flow::Open));
+        let inner = Arc::new(Inner { target: OnceLock::new(), flow });
+        Ok(Self { address, server: tokio::spawn(serve(listener, Arc::clone(&inner))), inner })
+    }
+
+    /// A tap in front of a server.
+    pub async fn before(target: SocketAddr) -> std::io::Result<Self> {
+        let tap = Self::new().await?;
+        tap.aim_at(target);
+        Ok(tap)
+    }
+
+    /// Says what it is in front of, once.
+    pub fn aim_at(&self, target: SocketAddr) {
+        self.inner.target.set(target).expect("a tap that is in front of nothing");
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Lets things flow so from now on.
+    pub fn set(&self, flow: Flow) {
+        self.inner.flow.send_replace(flow);
+    }
+
+    /// How they flow now.
+    pub fn flow(&self) -> Flow {
+        *self.inner.flow.borrow()
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, inner: Arc<Inner>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let inner = Arc::clone(&inner);
+        tokio::spawn(async move { inner.relay(client).await });
+    }
+}
+
+impl Inner {
+    /// Passes on what one client and the server have to say to each other, until one of them, or the tap, has enough.
+    async fn relay(&self, mut client: TcpStream) {
+        let mut flow = self.flow.subscribe();
+        let Some(target) = self.target.get() else { return };
+        let Ok(mut server) = TcpStream::connect(target).await else { return };
+        let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.split(), server.split());
+        let requests = self.pump(&mut from_client, &mut to_server, Direction::Request);
+        let replies = self.pump(&mut from_server, &mut to_client, Direction::Reply);
+        tokio::select! {
+            // In this order: what comes while the tap refuses goes nowhere.
+            biased;
+            _ = flow.wait_for(|flow| *flow == Flow::Refused) => {}
+            _ = async { tokio::try_join!(requests, replies) } => {}
+        }
+    }
+
+    async fn pump<R, W>(&self, from: &mut R, to: &mut W, direction: Direction) -> Result<(), Closed>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut chunk = vec![0; 64 * 1024];
+        loop {
+            let length = from.read(&mut chunk).await.map_err(|_| Closed)?;
+            self.passable().await;
+            if length == 0 {
+                return to.shutdown().await.map_err(|_| Closed);
+            }
+            if direction == Direction::Reply && self.loses_this_one() {
+                return Err(Closed);
+            }
+            to.write_all(&chunk[..length]).await.map_err(|_| Closed)?;
+        }
+    }
+
+    /// Resolves when what has arrived may go on.
+    async fn passable(&self) {
+        // It cannot be closed: the sender is here.
+        let _ = self.flow.subscribe().wait_for(|flow| *flow != Flow::BlackHole).await;
+    }
+
+    fn loses_this_one(&self) -> bool {
+        self.flow.send_if_modified(|flow| {
+            let is_lost = *flow == Flow::LosesNextReply;
+            if is_lost {
+                *flow = Flow::Open;
+            }
+            is_lost
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::exchange::{Answer, ExchangeError, exchange};
+    use crate::world::receiver::Receiver;
+
+    async fn tapped() -> (Receiver, Tap) {
+        let receiver = Receiver::start().await.unwrap();
+        let tap = Tap::before(receiver.address()).await.unwrap();
+        (receiver, tap)
+    }
+
+    async fn post(address: SocketAddr, body: &str) -> Result<Answer, ExchangeError> {
+        exchange(address, "POST", "/", &[], body).await
+    }
+
+    fn bodies(receiver: &Receiver) -> Vec<String> {
+        receiver.received("/").iter().map(|request| String::from_utf8_lossy(&request.body).into_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_never_arrives() {
+        let (receiver, tap) = tapped().await;
+        tap.set(Flow::Refused);
+        assert!(post(tap.address(), "lost").await.is_err());
+        tap.set(Flow::Open);
+        assert_eq!(post(tap.address(), "found").await.unwrap().status, 200);
+        assert_eq!(bodies(&receiver), ["found"]);
+    }
+
+    #[tokio::test]
+    async fn what_fell_into_a_black_hole_arrives_late() {
+        let (receiver, tap) = tapped().await;
+        tap.set(Flow::BlackHole);
+        let address = tap.address();
+        let late = tokio::spawn(async move { post(address, "late").await.unwrap().status });
+        for _ in 0..3 {
+            post(receiver.address(), "direct").await.unwrap();
+        }
+        assert!(!late.is_finished());
+        tap.set(Flow::Open);
+        assert_eq!(late.await.unwrap(), 200);
+        assert_eq!(bodies(&receiver), ["direct", "direct", "direct", "late"]);
+    }
+
+    #[tokio::test]
+    async fn one_reply_is_lost_and_what_it_replied_to_is_done() {
+        let (receiver, tap) = tapped().await;
+        tap.set(Flow::LosesNextReply);
+        assert!(matches!(post(tap.address(), "first").await, Err(ExchangeError::Unanswered(_))));
+        assert_eq!(tap.flow(), Flow::Open);
+        assert_eq!(post(tap.address(), "second").await.unwrap().status, 200);
+        assert_eq!(bodies(&receiver), ["first", "second"]);
+    }
+}

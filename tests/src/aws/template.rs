@@ -1,0 +1,25 @@
+//! What `infra/template.yaml` says of what AWS must provide.
+
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::aws::tools::Tools;
+use crate::world::program::workspace;
+
+/// The properties of a resource, as they are written; a `!Ref` stands as `{"Ref": …}`.
+pub fn properties(resource: &str) -> &'static Value {
+    static TEMPLATE: OnceLock<Value> = OnceLock::new();
+    let found = &TEMPLATE.get_or_init(read)["Resources"][resource]["Properties"];
+    assert!(found.is_object(), "the template has no resource {resource}");
+    found
+}
+
+fn read() -> Value {
+    let mut command = Command::new(Tools::Emulator.programs().join("python"));
+    command.arg(workspace().join("tests/aws/template.py")).arg(workspace().join("infra/template.yaml"));
+    let output = command.output().expect("Python, which has just been installed");
+    assert!(output.status.success(), "the template cannot be read: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}

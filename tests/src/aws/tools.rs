@@ -1,0 +1,96 @@
+//! What Cargo does not bring: installed once, below `target/aws`, when somebody asks for it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::world::program::workspace;
+
+/// A set of programs that come from another registry than crates.io.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tools {
+    /// The emulator of AWS: Python.
+    Emulator,
+    /// What builds the functions and deploys SAM's template: `sam`, `cargo-lambda`, `cfn-lint`: Python too.
+    Deployment,
+    /// What deploys the CDK app: `cdk`, from npm.
+    Cdk,
+}
+
+impl Tools {
+    /// The folder of the programs, installed.
+    ///
+    /// Test binaries that run at the same time wait for whoever is first. What fails says what is missing: no test is skipped.
+    pub fn programs(self) -> PathBuf {
+        fs::create_dir_all(folder()).unwrap_or_else(|error| panic!("{} cannot be made: {error}", folder().display()));
+        let lock = File::create(folder().join(format!("{self:?}.lock").to_lowercase())).expect("a file to lock");
+        lock.lock().expect("a file that can be locked");
+        if !self.is_installed() {
+            self.install();
+            fs::copy(self.recipe(), self.stamp()).expect("a copy of the recipe");
+        }
+        match self {
+            Self::Emulator | Self::Deployment => self.home().join("bin"),
+            Self::Cdk => self.home().join(".bin"),
+        }
+    }
+
+    /// Whether what is there was made from the recipe as it is now: the stamp is written last, when all went well.
+    fn is_installed(self) -> bool {
+        let recipe = fs::read(self.recipe()).unwrap_or_else(|error| panic!("{} cannot be read: {error}", self.recipe().display()));
+        fs::read(self.stamp()).is_ok_and(|stamp| stamp == recipe)
+    }
+
+    fn install(self) {
+        match self {
+            Self::Emulator | Self::Deployment => {
+                self.run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(self.home()));
+                self.run(Command::new(self.home().join("bin/pip")).args(["install", "--requirement"]).arg(self.recipe()));
+            }
+            Self::Cdk => self.run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(workspace().join("infra/cdk"))),
+        }
+    }
+
+    /// What names the versions.
+    fn recipe(self) -> PathBuf {
+        workspace().join(match self {
+            Self::Emulator => "tests/aws/emulator.txt",
+            Self::Deployment => "tests/aws/deployment.txt",
+            Self::Cdk => "infra/cdk/package-lock.json",
+        })
+    }
+
+    fn home(self) -> PathBuf {
+        match self {
+            Self::Emulator => folder().join("emulator"),
+            Self::Deployment => folder().join("deployment"),
+            Self::Cdk => workspace().join("infra/cdk/node_modules"),
+        }
+    }
+
+    /// It goes when the folder goes.
+    fn stamp(self) -> PathBuf {
+        self.home().join(".installed")
+    }
+
+    fn needs(self) -> &'static str {
+        match self {
+            Self::Emulator | Self::Deployment => {
+                "the tests of the AWS side need Python 3.10 or newer with its venv module (Debian: python3-venv), and PyPI"
+            }
+            Self::Cdk => "the tests of the CDK app need Node.js 20 or newer with npm, and npm's registry",
+        }
+    }
+
+    fn run(self, command: &mut Command) {
+        let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{}: {command:?}: {error}", self.needs()));
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{}: {command:?} said\n{}", self.needs(), String::from_utf8_lossy(&said));
+    }
+}
+
+/// Where everything is that has to do with AWS and is not to be kept.
+pub fn folder() -> &'static Path {
+    static FOLDER: std::sync::LazyLock<PathBuf> = std::sync::LazyLock::new(|| workspace().join("target/aws"));
+    &FOLDER
+}
