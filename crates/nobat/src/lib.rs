@@ -3,6 +3,7 @@
 //! This crate is the program, and the library for programs with kinds of their own: implement [`Handler`], and
 //! give it to [`main`]. What comes out is `nobat` with one kind more.
 
+mod backend;
 mod client;
 mod command;
 mod exit;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub use backend::Place;
 pub use nobat_worker::context::TaskContext;
 pub use nobat_worker::handler::{Failure, Handler, Handlers};
 pub use serve::{Serve, serve};

@@ -11,7 +11,6 @@ use ipnet::IpNet;
 use nobat_api::{App, Parts, router};
 use nobat_core::ports::{Chance, Clock};
 use nobat_delivery::{Client, Guard};
-use nobat_sqlite::Sqlite;
 use nobat_worker::handler::Handlers;
 use nobat_worker::http::Http;
 use nobat_worker::noop::Noop;
@@ -28,6 +27,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::backend::{self, Opened, Place};
 use crate::exit;
 
 /// The settings of a server. Each is a flag and a variable.
@@ -36,9 +36,18 @@ pub struct Serve {
     /// The address to listen on
     #[arg(long, env = "NOBAT_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// Where everything is kept: in an SQLite file (sqlite), or in DynamoDB and SQS (aws)
+    #[arg(long, env = "NOBAT_BACKEND", value_enum, default_value_t = Place::Sqlite, hide_possible_values = true)]
+    pub backend: Place,
     /// The SQLite file that holds everything
     #[arg(long, env = "NOBAT_DATA", default_value = "nobat.db")]
     pub data: PathBuf,
+    /// The DynamoDB table, for `--backend aws`
+    #[arg(long, env = "NOBAT_TABLE")]
+    pub table: Option<String>,
+    /// The URL of the Amazon SQS queue, for `--backend aws`
+    #[arg(long, env = "NOBAT_QUEUE_URL")]
+    pub queue_url: Option<String>,
     /// How many tasks run at a time; with 0, tasks are accepted and none is run
     #[arg(long, env = "NOBAT_CONCURRENCY", default_value_t = 128)]
     pub concurrency: usize,
@@ -62,8 +71,6 @@ pub struct Serve {
     pub log: String,
 }
 
-/// Leases and deadlines are looked after this often: no other process would do it sooner.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// What was kept for long enough is removed this often.
 const PRUNE_INTERVAL: Duration = Duration::from_mins(1);
 /// How long the last writes may take.
@@ -105,10 +112,7 @@ pub async fn serve(settings: Serve, listener: TcpListener, handlers: Handlers, s
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let chance: Arc<dyn Chance> = Arc::new(SystemChance);
-    let retention = Duration::from_hours(24 * u64::from(settings.retention));
-    let sqlite =
-        Sqlite::open(&settings.data, retention, Arc::clone(&clock)).with_context(|| format!("cannot use {}", settings.data.display()))?;
-    let backend = sqlite.backend();
+    let Opened { backend, cursor_key, sweep_interval, name } = backend::open(&settings, &clock).await?;
     let client = Client::new(Guard::new(settings.allow_private_networks.clone()));
     let handlers = handlers.with(Http::new(client)).with(Noop);
     let app = App::new(Parts {
@@ -117,22 +121,22 @@ pub async fn serve(settings: Serve, listener: TcpListener, handlers: Handlers, s
         kinds: Arc::new(handlers.clone()),
         max_timeout: seconds(settings.max_timeout),
         max_wait: seconds(settings.max_wait),
-        cursor_key: sqlite.secret(),
+        cursor_key,
         shutdown: stop.clone(),
     });
     let runner = Runner { backend: backend.clone(), handlers, clock: Arc::clone(&clock), chance: Arc::clone(&chance) };
     let worker = Worker { runner: Arc::new(runner), concurrency: settings.concurrency, drain: seconds(settings.drain) };
     let sweeper = Sweeper { backend: backend.clone(), chance };
     let (pruner, last) = (Pruner { backend: backend.clone() }, backend);
-    tracing::info!(address = %listener.local_addr()?, data = %settings.data.display(), concurrency = settings.concurrency, "nobat serves");
+    tracing::info!(address = %listener.local_addr()?, data = name, concurrency = settings.concurrency, "nobat serves");
     tokio::join!(
         nobat_api::serve(listener, router(app), stop.clone(), REQUEST_GRACE),
         worker.run(stop.clone()),
-        every(SWEEP_INTERVAL, Arc::clone(&clock), stop.clone(), "sweep", |now| sweeper.run_once(now)),
+        every(sweep_interval, Arc::clone(&clock), stop.clone(), "sweep", |now| sweeper.run_until(&SystemClock, now + sweep_interval)),
         every(PRUNE_INTERVAL, Arc::clone(&clock), stop.clone(), "prune", |now| pruner.run_once(now)),
     );
-    // What was given back on the way out is in front of this in the writer's line.
-    if tokio::time::timeout(LAST_WRITES, last.ready()).await.is_err() {
+    // What was given back on the way out to a file is in front of this in its writer's line.
+    if settings.backend == Place::Sqlite && tokio::time::timeout(LAST_WRITES, last.ready()).await.is_err() {
         tracing::error!("the last writes did not get through; what they gave back is found at the next start");
     }
     tracing::info!("nobat has stopped");

@@ -49,7 +49,7 @@ pub fn cargo() -> Command {
 /// Builds the programs beside the one that is running, and says in which folder.
 ///
 /// Cargo builds the programs of other packages for no test. It is asked for the whole workspace, as by `cargo test
-/// --workspace`: with the same features there is little left to compile.
+/// --workspace`, and with the AWS backend, as in releases: there is little left to compile.
 fn build() -> PathBuf {
     let this = std::env::current_exe().expect("a program that is running");
     let folder = this.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).expect("a folder around it");
@@ -59,7 +59,20 @@ fn build() -> PathBuf {
     };
     let target = folder.parent().expect("a target folder around it");
     let status = cargo()
-        .args(["build", "--quiet", "--workspace", "--bin", "nobat", "--example", "greet", "--profile", profile, "--target-dir"])
+        .args([
+            "build",
+            "--quiet",
+            "--workspace",
+            "--features",
+            "nobat/aws",
+            "--bin",
+            "nobat",
+            "--example",
+            "greet",
+            "--profile",
+            profile,
+            "--target-dir",
+        ])
         .arg(target)
         .status()
         .expect("cargo");

@@ -13,7 +13,7 @@ const IMPORTS: [(&str, &[&str]); 10] = [
     ("nobat-delivery", &["nobat-core"]),
     ("nobat-api", &["nobat-core"]),
     ("nobat-worker", &["nobat-core", "nobat-delivery"]),
-    ("nobat", &["nobat-api", "nobat-core", "nobat-delivery", "nobat-sqlite", "nobat-worker"]),
+    ("nobat", &["nobat-api", "nobat-aws", "nobat-core", "nobat-delivery", "nobat-sqlite", "nobat-worker"]),
     ("nobat-functions", &["nobat-api", "nobat-aws", "nobat-core", "nobat-delivery", "nobat-worker"]),
     ("nobat-bench", &["nobat"]),
     // What proves a backend has to name it.

@@ -1,0 +1,99 @@
+//! Where a server keeps its tasks and its hints.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use nobat_core::backend::Backend;
+use nobat_core::ports::Clock;
+use nobat_sqlite::Sqlite;
+
+use crate::serve::Serve;
+
+/// Where tasks and hints are kept.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// One SQLite file
+    Sqlite,
+    /// A DynamoDB table and a queue of Amazon SQS
+    Aws,
+}
+
+/// A backend, and what a server must know of it.
+pub(crate) struct Opened {
+    /// Where the tasks are.
+    pub(crate) backend: Backend,
+    /// What seals the cursors of lists.
+    pub(crate) cursor_key: [u8; 32],
+    /// How often the sweep looks.
+    pub(crate) sweep_interval: Duration,
+    /// What to call it in the log.
+    pub(crate) name: String,
+}
+
+/// Leases and deadlines in a file are looked after this often: no other process would do it sooner.
+const SWEEP_OF_A_FILE: Duration = Duration::from_secs(1);
+/// A table is looked at this often, as the function for it does: every look costs, and marks are minutes apart.
+#[cfg(feature = "aws")]
+const SWEEP_OF_A_TABLE: Duration = Duration::from_mins(1);
+
+/// Opens what the settings name.
+pub(crate) async fn open(settings: &Serve, clock: &Arc<dyn Clock>) -> anyhow::Result<Opened> {
+    let retention = Duration::from_hours(24 * u64::from(settings.retention));
+    match settings.backend {
+        Place::Sqlite => sqlite(settings, retention, clock),
+        Place::Aws => aws(settings, retention).await,
+    }
+}
+
+fn sqlite(settings: &Serve, retention: Duration, clock: &Arc<dyn Clock>) -> anyhow::Result<Opened> {
+    let name = settings.data.display().to_string();
+    let sqlite = Sqlite::open(&settings.data, retention, Arc::clone(clock)).with_context(|| format!("cannot use {name}"))?;
+    Ok(Opened { backend: sqlite.backend(), cursor_key: sqlite.secret(), sweep_interval: SWEEP_OF_A_FILE, name })
+}
+
+#[cfg(feature = "aws")]
+async fn aws(settings: &Serve, retention: Duration) -> anyhow::Result<Opened> {
+    let table = settings.table.clone().context("NOBAT_BACKEND=aws needs NOBAT_TABLE, the name of the table")?;
+    let queue_url = settings.queue_url.clone().context("NOBAT_BACKEND=aws needs NOBAT_QUEUE_URL, the URL of the queue")?;
+    let cursor_key = nobat_aws::cursor_key(&table);
+    let name = table.clone();
+    let backend = nobat_aws::connect(&nobat_aws::Settings { table, queue_url, retention }).await?;
+    Ok(Opened { backend, cursor_key, sweep_interval: SWEEP_OF_A_TABLE, name })
+}
+
+#[cfg(not(feature = "aws"))]
+#[expect(clippy::unused_async, reason = "with the feature it waits")]
+async fn aws(_settings: &Serve, _retention: Duration) -> anyhow::Result<Opened> {
+    anyhow::bail!(
+        "this nobat was built without the AWS backend; releases and images have it, and `cargo build --release --features aws` builds it in"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use nobat_worker::system::SystemClock;
+
+    use super::*;
+
+    async fn refusal(arguments: &[&str]) -> String {
+        let settings = Serve::parse_from(["serve", "--backend", "aws"].iter().chain(arguments));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        open(&settings, &clock).await.err().expect("a refusal").to_string()
+    }
+
+    #[cfg(feature = "aws")]
+    #[tokio::test]
+    async fn says_which_setting_is_missing() {
+        assert!(refusal(&[]).await.contains("NOBAT_TABLE"));
+        assert!(refusal(&["--table", "t"]).await.contains("NOBAT_QUEUE_URL"));
+    }
+
+    #[cfg(not(feature = "aws"))]
+    #[tokio::test]
+    async fn says_how_to_get_a_backend_that_is_not_built_in() {
+        assert!(refusal(&["--table", "t", "--queue-url", "q"]).await.contains("--features aws"));
+    }
+}
