@@ -8,6 +8,7 @@ pub mod client;
 pub mod executioner;
 pub mod history;
 pub mod ledger;
+pub mod subject;
 
 use std::fs::File;
 use std::io::Write;
@@ -31,8 +32,19 @@ pub struct Plan {
     pub ends: usize,
     /// How it is ended.
     pub how: How,
+    /// Where it keeps its tasks.
+    pub place: Place,
     /// What chance is made of.
     pub seed: u64,
+}
+
+/// Where the program keeps its tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a file, which one process has to itself.
+    File,
+    /// In `DynamoDB` and SQS, which two copies of it share; they are ended by turns.
+    Cloud,
 }
 
 /// How the program is ended.

@@ -2,7 +2,7 @@
 //!
 //! The size that fits a push; `cargo run --release -p nobat-tests --bin kill` is the same at any size.
 
-use nobat_tests::kill::{How, Plan, Verdict, check, run};
+use nobat_tests::kill::{How, Place, Plan, Verdict, check, run};
 use nobat_tests::scratch::Scratch;
 
 async fn verdict(plan: Plan) -> Verdict {
@@ -16,13 +16,26 @@ async fn verdict(plan: Plan) -> Verdict {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_tasks_survive_ten_kills() {
-    let verdict = verdict(Plan { tasks: 1_000, ends: 10, how: How::Kill, seed: 1 }).await;
+    let verdict = verdict(Plan { tasks: 1_000, ends: 10, how: How::Kill, place: Place::File, seed: 1 }).await;
     assert_eq!((verdict.attempted, verdict.kills), (1_000, 10));
     assert!(verdict.duplicated > 0, "no kill has met any work, so this run has proved nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_graceful_stops_under_load_lose_nothing_and_repeat_nothing() {
-    let verdict = verdict(Plan { tasks: 1_000, ends: 10, how: How::Terminate, seed: 2 }).await;
+    let verdict = verdict(Plan { tasks: 1_000, ends: 10, how: How::Terminate, place: Place::File, seed: 2 }).await;
+    assert_eq!((verdict.attempted, verdict.duplicated), (1_000, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_tasks_of_two_copies_survive_ten_kills_of_one_at_a_time() {
+    let verdict = verdict(Plan { tasks: 1_000, ends: 10, how: How::Kill, place: Place::Cloud, seed: 3 }).await;
+    assert_eq!((verdict.attempted, verdict.kills), (1_000, 10));
+    assert!(verdict.duplicated > 0, "no kill has met any work, so this run has proved nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_copies_share_the_work_and_leave_one_by_one_without_loss_or_repetition() {
+    let verdict = verdict(Plan { tasks: 1_000, ends: 10, how: How::Terminate, place: Place::Cloud, seed: 4 }).await;
     assert_eq!((verdict.attempted, verdict.duplicated), (1_000, 0));
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use nobat_tests::kill::{How, Plan, check, run};
+use nobat_tests::kill::{How, Place, Plan, check, run};
 
 /// Ends nobat again and again under load, and checks that nothing is lost or done twice without a reason
 #[derive(Parser)]
@@ -19,12 +19,23 @@ struct Cli {
     /// How it is ended
     #[arg(long, value_enum, default_value_t = Ending::Kill)]
     how: Ending,
+    /// Where it keeps its tasks
+    #[arg(long, value_enum, default_value_t = Backend::Sqlite)]
+    backend: Backend,
     /// What chance is made of
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Where the file, the history and the ledger are left
     #[arg(long, default_value = "target/kill")]
     folder: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Backend {
+    /// In an SQLite file
+    Sqlite,
+    /// In DynamoDB and SQS, two copies of it, on an emulator
+    Aws,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -41,7 +52,11 @@ fn main() -> anyhow::Result<ExitCode> {
         Ending::Kill => How::Kill,
         Ending::Terminate => How::Terminate,
     };
-    let plan = Plan { tasks: cli.tasks, ends: cli.kills, how, seed: cli.seed };
+    let place = match cli.backend {
+        Backend::Sqlite => Place::File,
+        Backend::Aws => Place::Cloud,
+    };
+    let plan = Plan { tasks: cli.tasks, ends: cli.kills, how, place, seed: cli.seed };
     if cli.folder.exists() {
         std::fs::remove_dir_all(&cli.folder)?;
     }

@@ -16,8 +16,8 @@ use crate::world::exchange::{ExchangeError, exchange};
 pub struct Load {
     /// What they note things in.
     pub history: History,
-    /// Where the program listens at the moment, if it does.
-    pub address: watch::Receiver<Option<SocketAddr>>,
+    /// Where copies of the program listen at the moment.
+    pub addresses: watch::Receiver<Vec<SocketAddr>>,
     /// What the tasks are to call.
     pub url: String,
     /// How many tasks there are to be.
@@ -56,9 +56,9 @@ impl Client {
 
     /// Submits a task until it is known what came of it. Half of them have no idempotency key; of those a lost answer is the end.
     async fn submit(&self, key: u64) -> anyhow::Result<()> {
-        let mut addresses = self.load.address.clone();
+        let mut addresses = self.load.addresses.clone();
         loop {
-            let Some(address) = *addresses.wait_for(Option::is_some).await? else { continue };
+            let address = self.choose(&addresses.wait_for(|alive| !alive.is_empty()).await?, key);
             self.note(key, What::Invoke)?;
             let what = self.post(address, key).await?;
             self.note(key, what.clone())?;
@@ -68,8 +68,12 @@ impl Client {
                 What::Invoke | What::Fail | What::Unknown => {}
             }
             // As a rule the program is dead, and will listen elsewhere; if not, it is asked again where it was.
-            let _ = timeout(PAUSE, addresses.wait_for(|current| *current != Some(address))).await;
+            let _ = timeout(PAUSE, addresses.wait_for(|alive| !alive.contains(&address))).await;
         }
+    }
+
+    fn choose(&self, alive: &[SocketAddr], key: u64) -> SocketAddr {
+        alive[(self.number + usize::try_from(key).unwrap_or(0)) % alive.len()]
     }
 
     async fn post(&self, address: SocketAddr, key: u64) -> anyhow::Result<What> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use rusqlite::Connection;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -18,32 +17,28 @@ use tokio::time::{sleep, timeout};
 use crate::kill::client::{Client, Load};
 use crate::kill::history::History;
 use crate::kill::ledger::Ledger;
-use crate::kill::{Crash, Evidence, How, Kill, Plan, Standing, now};
+use crate::kill::subject::{CONCURRENCY, Subject};
+use crate::kill::{Crash, Evidence, Plan, Standing};
 use crate::world::exchange::{Answer, exchange};
-use crate::world::process::Process;
-use crate::world::program::Program;
-use crate::world::{complaints, has_ended, moment};
+use crate::world::{has_ended, moment};
 
 const CLIENTS: usize = 16;
-const CONCURRENCY: usize = 128;
 /// The program lives for so many milliseconds.
 const LIFE: std::ops::RangeInclusive<u64> = 50..=2_000;
 /// Then something comes in, and it lives on for up to so many microseconds: long enough to be in the middle of it.
 const LAST_MOMENT: std::ops::RangeInclusive<u64> = 0..=1_500;
 /// If nothing comes in for so long, it is ended without.
 const QUIET: Duration = Duration::from_millis(100);
-/// A task that has not ended by then, counted from the last start, is stuck.
-const STUCK: Duration = Duration::from_mins(2);
 
 /// Goes through with the plan, with all files in `folder`, and returns what is known afterwards.
 pub async fn run(plan: Plan, folder: &Path) -> anyhow::Result<Evidence> {
     let ledger = Ledger::open(&folder.join("ledger.jsonl"), plan.seed).await?;
-    let (address, addresses) = watch::channel(None);
-    let subject = Subject::new(folder, address);
+    let (alive, addresses) = watch::channel(Vec::new());
+    let mut subject = Subject::new(plan.place, folder, alive).await;
     let lives = lives(plan);
     let load = Arc::new(Load {
         history: History::create(&folder.join("history.jsonl"))?,
-        address: addresses,
+        addresses,
         url: ledger.url(),
         tasks: u64::try_from(plan.tasks)?,
         begun: AtomicU64::new(0),
@@ -53,20 +48,19 @@ pub async fn run(plan: Plan, folder: &Path) -> anyhow::Result<Evidence> {
     let clients: Vec<_> = (0..CLIENTS).map(|number| tokio::spawn(Client { number, load: Arc::clone(&load) }.run())).collect();
     let mut kills = Vec::new();
     for life in lives {
-        let process = subject.start().await?;
+        subject.start().await?;
         sleep(life.length).await;
         // The moment is as random as before, but never one at which nothing is under way that could be lost.
         let _ = timeout(QUIET, load.history.invoked()).await;
         std::thread::sleep(life.last_moment);
-        kills.extend(subject.end(process, plan.how).await?);
-        integrity(&subject.data)?;
+        kills.extend(subject.end_one(plan.how).await?);
     }
-    let process = subject.start().await?;
+    let address = subject.start().await?;
     for client in clients {
         client.await??;
     }
-    let tasks = settle(process.address()).await?;
-    subject.end(process, How::Terminate).await?;
+    let tasks = settle(address, subject.patience()).await?;
+    subject.end_all().await?;
     Ok(Evidence { history: load.history.events(), executions: ledger.executions(), kills, tasks, concurrency: CONCURRENCY })
 }
 
@@ -85,77 +79,9 @@ fn lives(plan: Plan) -> Vec<Life> {
     (0..plan.ends).map(|_| life()).collect()
 }
 
-/// The program on its file, and those who are told where it listens.
-struct Subject {
-    program: PathBuf,
-    data: PathBuf,
-    flags: Vec<String>,
-    address: watch::Sender<Option<SocketAddr>>,
-}
-
-impl Subject {
-    fn new(folder: &Path, address: watch::Sender<Option<SocketAddr>>) -> Self {
-        let concurrency = CONCURRENCY.to_string();
-        let flags = ["--concurrency", &concurrency, "--allow-private-networks", "127.0.0.0/8"].map(str::to_owned).to_vec();
-        Self { program: Program::Nobat.path(), data: folder.join("nobat.db"), flags, address }
-    }
-
-    async fn start(&self) -> anyhow::Result<Process> {
-        let process = Process::start(&self.program, &self.data, &self.flags).await?;
-        self.address.send_replace(Some(process.address()));
-        Ok(process)
-    }
-
-    /// Ends it, and checks its log. Clients are told afterwards only: whoever is being served right now is part of the test.
-    async fn end(&self, process: Process, how: How) -> anyhow::Result<Option<Kill>> {
-        let sent = now();
-        let (kill, log) = match how {
-            How::Kill => {
-                let log = process.kill().await?;
-                (Some(Kill { sent, over: now() }), log)
-            }
-            How::Terminate => {
-                let (status, log) = process.terminate().await?;
-                ensure!(status.code() == Some(0), "told to stop, it ended with {status}:\n{}", log.join("\n"));
-                (None, log)
-            }
-        };
-        self.address.send_replace(None);
-        let complaints = complaints(&log);
-        ensure!(complaints.is_empty(), "the log complains:\n{}", complaints.join("\n"));
-        Ok(kill)
-    }
-}
-
-/// Has SQLite check the file as the dead process left it.
-///
-/// It is a copy that is looked at: whoever is the last to close a file brings its write-ahead log home, and to find its way
-/// out of a log that was left behind is the program's own part of the test.
-fn integrity(data: &Path) -> anyhow::Result<()> {
-    let with = |suffix: &str| {
-        let mut name = data.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    std::fs::copy(data, with("-copy"))?;
-    let (log, copied_log) = (with("-wal"), with("-copy-wal"));
-    if log.exists() {
-        std::fs::copy(log, &copied_log)?;
-    }
-    let connection = Connection::open(with("-copy"))?;
-    let verdict: String = connection.pragma_query_value(None, "integrity_check", |row| row.get(0))?;
-    ensure!(verdict == "ok", "the file is damaged: {verdict}");
-    drop(connection);
-    std::fs::remove_file(with("-copy"))?;
-    if copied_log.exists() {
-        std::fs::remove_file(copied_log)?;
-    }
-    Ok(())
-}
-
 /// All tasks once they have ended, or as they stand when they are stuck.
-async fn settle(address: SocketAddr) -> anyhow::Result<BTreeMap<String, Standing>> {
-    let deadline = Instant::now() + STUCK;
+async fn settle(address: SocketAddr, patience: Duration) -> anyhow::Result<BTreeMap<String, Standing>> {
+    let deadline = Instant::now() + patience;
     let mut tasks = BTreeMap::new();
     for mut task in list(address).await? {
         let path = format!("/v1/tasks/{}", text(&task, "id"));

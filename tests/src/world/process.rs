@@ -36,10 +36,16 @@ const PATIENCE: Duration = Duration::from_secs(90);
 impl Process {
     /// Starts `program serve` on a port that is free, and resolves once it listens there.
     pub async fn start(program: &Path, data: &Path, flags: &[String]) -> anyhow::Result<Self> {
+        let data = ["--data".to_owned(), data.display().to_string()];
+        Self::start_in(program, &[&data, flags].concat(), &[]).await
+    }
+
+    /// The same, with these variables besides.
+    pub async fn start_in(program: &Path, flags: &[String], variables: &[(&str, String)]) -> anyhow::Result<Self> {
         let mut child = command(program)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
+            .args(["serve", "--listen", "127.0.0.1:0"])
             .args(flags)
+            .envs(variables.iter().map(|(name, value)| (*name, value.as_str())))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()?;

@@ -1,0 +1,148 @@
+//! The program under test: one process on a file, or two that share a table and a queue.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use rusqlite::Connection;
+use tokio::sync::watch;
+
+use crate::aws::emulator::Emulator;
+use crate::aws::queues::Queues;
+use crate::aws::table::Table;
+use crate::kill::{How, Kill, Place, now};
+use crate::world::complaints;
+use crate::world::process::Process;
+use crate::world::program::Program;
+
+/// How many tasks a copy runs at a time.
+pub(crate) const CONCURRENCY: usize = 128;
+/// A hint that a dead copy has taken is there again after this long: some time after the lease has run out.
+const VISIBILITY: Duration = Duration::from_secs(65);
+
+/// The copies of the program, and those who are told where they listen.
+pub(crate) struct Subject {
+    program: PathBuf,
+    flags: Vec<String>,
+    variables: Vec<(&'static str, String)>,
+    /// The file, if it is one.
+    data: Option<PathBuf>,
+    copies: Vec<Option<Process>>,
+    /// Which of them is ended next.
+    next: usize,
+    alive: watch::Sender<Vec<SocketAddr>>,
+}
+
+impl Subject {
+    pub(crate) async fn new(place: Place, folder: &Path, alive: watch::Sender<Vec<SocketAddr>>) -> Self {
+        let concurrency = CONCURRENCY.to_string();
+        let flags = ["--concurrency", &concurrency, "--allow-private-networks", "127.0.0.0/8"].map(str::to_owned).to_vec();
+        let mut subject =
+            Self { program: Program::Nobat.path(), flags, variables: Vec::new(), data: None, copies: vec![None], next: 0, alive };
+        match place {
+            Place::File => subject.keep_in(folder.join("nobat.db")),
+            Place::Cloud => subject.share(Emulator::shared()).await,
+        }
+        subject
+    }
+
+    fn keep_in(&mut self, data: PathBuf) {
+        self.flags.extend(["--data".to_owned(), data.display().to_string()]);
+        self.data = Some(data);
+    }
+
+    async fn share(&mut self, emulator: &Emulator) {
+        let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
+        self.flags.extend(["--backend", "aws", "--table", table.name(), "--queue-url", queues.hints()].map(str::to_owned));
+        self.variables = emulator.variables().to_vec();
+        self.copies.push(None);
+    }
+
+    /// How long after the last start a task may take to end before it is stuck. In the cloud, the sweep finds what a dead copy left
+    /// behind when its mark comes, minutes later.
+    pub(crate) fn patience(&self) -> Duration {
+        if self.data.is_some() { Duration::from_mins(2) } else { Duration::from_mins(8) }
+    }
+
+    /// Starts the copies that do not run, and says where one listens.
+    pub(crate) async fn start(&mut self) -> anyhow::Result<SocketAddr> {
+        for copy in self.copies.iter_mut().filter(|copy| copy.is_none()) {
+            *copy = Some(Process::start_in(&self.program, &self.flags, &self.variables).await?);
+        }
+        self.tell();
+        self.addresses().first().copied().context("a copy")
+    }
+
+    /// Ends the copy whose turn it is, and checks its log. Clients are told afterwards only: whoever is being served right now is
+    /// part of the test.
+    pub(crate) async fn end_one(&mut self, how: How) -> anyhow::Result<Option<Kill>> {
+        let turn = self.next % self.copies.len();
+        self.next += 1;
+        let process = self.copies[turn].take().context("it does not run")?;
+        let kill = end(process, how).await?;
+        self.tell();
+        self.data.as_deref().map_or(Ok(()), integrity)?;
+        Ok(kill)
+    }
+
+    /// Tells all copies to stop.
+    pub(crate) async fn end_all(&mut self) -> anyhow::Result<()> {
+        for process in self.copies.iter_mut().filter_map(Option::take) {
+            end(process, How::Terminate).await?;
+        }
+        Ok(())
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.copies.iter().flatten().map(Process::address).collect()
+    }
+
+    fn tell(&self) {
+        self.alive.send_replace(self.addresses());
+    }
+}
+
+async fn end(process: Process, how: How) -> anyhow::Result<Option<Kill>> {
+    let sent = now();
+    let (kill, log) = match how {
+        How::Kill => {
+            let log = process.kill().await?;
+            (Some(Kill { sent, over: now() }), log)
+        }
+        How::Terminate => {
+            let (status, log) = process.terminate().await?;
+            ensure!(status.code() == Some(0), "told to stop, it ended with {status}:\n{}", log.join("\n"));
+            (None, log)
+        }
+    };
+    let complaints = complaints(&log);
+    ensure!(complaints.is_empty(), "the log complains:\n{}", complaints.join("\n"));
+    Ok(kill)
+}
+
+/// Has SQLite check the file as the dead process left it.
+///
+/// It is a copy that is looked at: whoever is the last to close a file brings its write-ahead log home, and to find its way
+/// out of a log that was left behind is the program's own part of the test.
+fn integrity(data: &Path) -> anyhow::Result<()> {
+    let with = |suffix: &str| {
+        let mut name = data.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    std::fs::copy(data, with("-copy"))?;
+    let (log, copied_log) = (with("-wal"), with("-copy-wal"));
+    if log.exists() {
+        std::fs::copy(log, &copied_log)?;
+    }
+    let connection = Connection::open(with("-copy"))?;
+    let verdict: String = connection.pragma_query_value(None, "integrity_check", |row| row.get(0))?;
+    ensure!(verdict == "ok", "the file is damaged: {verdict}");
+    drop(connection);
+    std::fs::remove_file(with("-copy"))?;
+    if copied_log.exists() {
+        std::fs::remove_file(copied_log)?;
+    }
+    Ok(())
+}
