@@ -28,11 +28,15 @@ def main(folder):
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     port = listener.getsockname()[1]
     prepare(home, port)
-    asyncio.run(serve(listener, port))
+    try:
+        asyncio.run(serve(listener, port))
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def end_with_standard_input(home):
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
     shutil.rmtree(home, ignore_errors=True)
     os.killpg(0, signal.SIGKILL)
 

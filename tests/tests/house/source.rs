@@ -45,7 +45,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.to_string_lossy();
         if path.is_dir() {
-            if name != "target" && name != ".git" {
+            if !["target", ".git", "node_modules", "dist", "cdk.out", ".aws-sam", "__pycache__"].contains(&name.as_ref()) {
                 collect(&path, files);
             }
         } else if !name.contains(".db") {

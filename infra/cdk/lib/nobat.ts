@@ -1,0 +1,44 @@
+import { Aws, aws_dynamodb as dynamodb, aws_lambda as lambda, aws_sqs as sqs } from 'aws-cdk-lib';
+import { Construct } from 'constructs';
+import { alarms } from './alarms';
+import { door } from './door';
+import { Functions, functions } from './functions';
+import { NobatProps, settings } from './props';
+import { schedule } from './schedule';
+import { sources } from './sources';
+import { Store, store } from './store';
+
+export { LogRetentionDays, MaxTaskTimeout, NobatProps } from './props';
+
+/**
+ * An asynchronous task API: HTTP API, four functions, a queue with its dead-letter queue, a table, a schedule and alarms.
+ *
+ * The template of SAM (../../template.yaml) says the same, with the reasons; ../../compare.py holds the two together, for which
+ * every construct here stands directly below this one and has the name of its resource there.
+ */
+export class Nobat extends Construct {
+  /** The table of tasks. */
+  readonly table: dynamodb.Table;
+  /** The queue of hints. */
+  readonly queue: sqs.Queue;
+  /** Where hints go that were received ten times in vain. */
+  readonly deadLetterQueue: sqs.Queue;
+  /** Where tasks are posted, at `/v1/tasks`. */
+  readonly apiUrl: string;
+  /** The functions, to add permissions or variables that handlers of one's own need. */
+  readonly functions: { readonly [name in keyof Functions]: lambda.Function };
+
+  constructor(scope: Construct, id: string, props: NobatProps) {
+    super(scope, id);
+    const chosen = settings(props, Aws.STACK_NAME);
+    const kept: Store = store(this, chosen);
+    this.table = kept.table;
+    this.queue = kept.queue;
+    this.deadLetterQueue = kept.deadLetterQueue;
+    this.functions = functions(this, chosen, kept);
+    this.apiUrl = door(this, chosen, this.functions.api);
+    sources(this, chosen, kept, this.functions);
+    schedule(this, this.functions.sweeper);
+    alarms(this, chosen, kept, this.functions);
+  }
+}

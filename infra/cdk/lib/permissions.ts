@@ -1,0 +1,40 @@
+import { Functions } from './functions';
+import { Store } from './store';
+
+/** Actions on resources. */
+export interface Permission {
+  readonly actions: string[];
+  readonly resources: string[];
+}
+
+/** What each function does besides writing its log. */
+export function permissions({ table, queue, deadLetterQueue }: Store): { [name in keyof Functions]: Permission[] } {
+  const onTable = (...actions: string[]) => on(table.tableArn, 'dynamodb', actions);
+  const onIndex = (index: string) => on(`${table.tableArn}/index/${index}`, 'dynamodb', ['Query']);
+  const onQueue = (...actions: string[]) => on(queue.queueArn, 'sqs', actions);
+  return {
+    api: [
+      onTable('BatchGetItem', 'GetItem', 'PutItem', 'UpdateItem'),
+      onIndex('recent'),
+      onQueue('GetQueueAttributes', 'SendMessage'),
+    ],
+    worker: [
+      onTable('GetItem', 'PutItem', 'UpdateItem'),
+      onQueue('DeleteMessage', 'GetQueueAttributes', 'ReceiveMessage', 'SendMessage'),
+    ],
+    deadLetter: [
+      onTable('GetItem', 'PutItem', 'UpdateItem'),
+      onQueue('SendMessage'),
+      on(deadLetterQueue.queueArn, 'sqs', ['DeleteMessage', 'GetQueueAttributes', 'ReceiveMessage']),
+    ],
+    sweeper: [
+      onTable('BatchGetItem', 'GetItem', 'PutItem', 'UpdateItem'),
+      onIndex('attention'),
+      onQueue('SendMessage'),
+    ],
+  };
+}
+
+function on(resource: string, service: string, actions: string[]): Permission {
+  return { actions: actions.map((action) => `${service}:${action}`), resources: [resource] };
+}

@@ -1,0 +1,28 @@
+import { Aws, aws_iam as iam, aws_lambda as lambda, aws_scheduler as scheduler } from 'aws-cdk-lib';
+import { Construct } from 'constructs';
+
+/** Has the sweeper run every minute. */
+export function schedule(scope: Construct, sweeper: lambda.Function): void {
+  const role = new iam.Role(scope, 'SweeperScheduleRole', {
+    assumedBy: new iam.ServicePrincipal('scheduler.amazonaws.com', {
+      conditions: { StringEquals: { 'aws:SourceAccount': Aws.ACCOUNT_ID } },
+    }),
+    inlinePolicies: { schedule: new iam.PolicyDocument({ statements: [mayInvoke(sweeper)] }) },
+  });
+  new scheduler.CfnSchedule(scope, 'SweeperSchedule', {
+    description: 'Has nobat look for what is overdue.',
+    scheduleExpression: 'rate(1 minute)',
+    flexibleTimeWindow: { mode: 'OFF' },
+    state: 'ENABLED',
+    target: {
+      arn: sweeper.functionArn,
+      roleArn: role.roleArn,
+      // The next minute's sweep does the work of one that could not be started.
+      retryPolicy: { maximumRetryAttempts: 0, maximumEventAgeInSeconds: 60 },
+    },
+  });
+}
+
+function mayInvoke(fn: lambda.Function): iam.PolicyStatement {
+  return new iam.PolicyStatement({ actions: ['lambda:InvokeFunction'], resources: [fn.functionArn] });
+}

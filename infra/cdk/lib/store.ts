@@ -1,0 +1,56 @@
+import { Duration, RemovalPolicy, aws_dynamodb as dynamodb, aws_sqs as sqs } from 'aws-cdk-lib';
+import { Construct } from 'constructs';
+import { Settings } from './props';
+
+const { STRING, NUMBER } = dynamodb.AttributeType;
+
+/** Where tasks and hints are. */
+export interface Store {
+  readonly table: dynamodb.Table;
+  readonly queue: sqs.Queue;
+  readonly deadLetterQueue: sqs.Queue;
+}
+
+/** Makes the table and the two queues. */
+export function store(scope: Construct, chosen: Settings): Store {
+  const deadLetterQueue = new sqs.Queue(scope, 'DeadLetterQueue', {
+    // Six times the timeout of dead_letter.
+    visibilityTimeout: Duration.seconds(360),
+    retentionPeriod: Duration.days(14),
+    encryption: sqs.QueueEncryption.SQS_MANAGED,
+  });
+  const queue = new sqs.Queue(scope, 'Queue', {
+    visibilityTimeout: Duration.seconds(chosen.timeouts.visibility),
+    retentionPeriod: Duration.days(4),
+    encryption: sqs.QueueEncryption.SQS_MANAGED,
+    deadLetterQueue: { queue: deadLetterQueue, maxReceiveCount: 10 },
+  });
+  return { table: table(scope, chosen), queue, deadLetterQueue };
+}
+
+function table(scope: Construct, chosen: Settings): dynamodb.Table {
+  const made = new dynamodb.Table(scope, 'Table', {
+    billingMode: dynamodb.BillingMode.PAY_PER_REQUEST,
+    partitionKey: { name: 'PK', type: STRING },
+    sortKey: { name: 'SK', type: STRING },
+    timeToLiveAttribute: 'expires_at',
+    pointInTimeRecoverySpecification: { pointInTimeRecoveryEnabled: true },
+    encryption: dynamodb.TableEncryption.AWS_MANAGED,
+    deletionProtection: chosen.protectTable,
+    // Its tasks outlive the stack; a failed first deployment leaves none behind.
+    removalPolicy: RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
+  });
+  made.addGlobalSecondaryIndex({
+    indexName: 'attention',
+    partitionKey: { name: 'attention', type: STRING },
+    sortKey: { name: 'mark', type: NUMBER },
+    projectionType: dynamodb.ProjectionType.KEYS_ONLY,
+  });
+  made.addGlobalSecondaryIndex({
+    indexName: 'recent',
+    partitionKey: { name: 'recent', type: STRING },
+    sortKey: { name: 'place', type: STRING },
+    projectionType: dynamodb.ProjectionType.KEYS_ONLY,
+  });
+  return made;
+}
