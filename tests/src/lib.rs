@@ -3,6 +3,7 @@
 
 pub mod aws;
 pub mod conformance;
+pub mod cost;
 pub mod kill;
 pub mod model;
 pub mod sample;

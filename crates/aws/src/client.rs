@@ -10,6 +10,8 @@ use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
+use crate::meter::Meter;
+
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(1);
 /// How long one try of a call may take: a healthy one takes some milliseconds.
@@ -36,6 +38,17 @@ fn loader() -> ConfigLoader {
         .http_client(http)
         .timeout_config(timeouts(Duration::ZERO))
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+}
+
+/// The clients of both services, with a meter on them if there is one.
+pub(crate) fn clients(config: &SdkConfig, meter: Option<&Meter>) -> (aws_sdk_dynamodb::Client, aws_sdk_sqs::Client) {
+    let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(config);
+    let mut sqs = aws_sdk_sqs::config::Builder::from(config);
+    if let Some(meter) = meter {
+        dynamodb = dynamodb.interceptor(meter.clone());
+        sqs = sqs.interceptor(meter.clone());
+    }
+    (aws_sdk_dynamodb::Client::from_conf(dynamodb.build()), aws_sdk_sqs::Client::from_conf(sqs.build()))
 }
 
 /// The time limits of a call that may be held by the other side for so long before it is answered.

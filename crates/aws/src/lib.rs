@@ -14,6 +14,7 @@ mod insert;
 mod item;
 mod keys;
 mod list;
+pub mod meter;
 mod queue;
 mod store;
 mod table;
@@ -21,10 +22,10 @@ mod table;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::SdkConfig;
 use nobat_core::backend::Backend;
 use sha2::{Digest, Sha256};
 
+use crate::meter::Meter;
 use crate::queue::Sqs;
 use crate::table::Table;
 
@@ -50,17 +51,22 @@ pub async fn connect(settings: &Settings) -> Result<Backend, NoRegion> {
     if config.region().is_none() {
         return Err(NoRegion);
     }
-    Ok(backend(settings, &config))
+    Ok(backend(settings, client::clients(&config, None)))
 }
 
 /// The same for an emulator of AWS at that URL, whatever the variables say.
 pub async fn connect_to_emulator(settings: &Settings, url: &str) -> Backend {
-    backend(settings, &client::emulated(url).await)
+    backend(settings, client::clients(&client::emulated(url).await, None))
 }
 
-fn backend(settings: &Settings, config: &SdkConfig) -> Backend {
-    let table = Table { client: aws_sdk_dynamodb::Client::new(config), name: settings.table.clone(), retention: settings.retention };
-    let queue = Sqs { client: aws_sdk_sqs::Client::new(config), url: settings.queue_url.clone() };
+/// The same, with all its calls counted.
+pub async fn connect_to_emulator_with(settings: &Settings, url: &str, meter: &Meter) -> Backend {
+    backend(settings, client::clients(&client::emulated(url).await, Some(meter)))
+}
+
+fn backend(settings: &Settings, (dynamodb, sqs): (aws_sdk_dynamodb::Client, aws_sdk_sqs::Client)) -> Backend {
+    let table = Table { client: dynamodb, name: settings.table.clone(), retention: settings.retention };
+    let queue = Sqs { client: sqs, url: settings.queue_url.clone() };
     Backend { store: Arc::new(table), queue: Arc::new(queue) }
 }
 

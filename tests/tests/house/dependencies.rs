@@ -17,7 +17,7 @@ const IMPORTS: [(&str, &[&str]); 10] = [
     ("nobat-functions", &["nobat-api", "nobat-aws", "nobat-core", "nobat-delivery", "nobat-worker"]),
     ("nobat-bench", &["nobat"]),
     // What proves a backend has to name it.
-    ("nobat-tests", &["nobat-aws", "nobat-core", "nobat-sqlite", "nobat-worker"]),
+    ("nobat-tests", &["nobat-api", "nobat-aws", "nobat-core", "nobat-sqlite", "nobat-worker"]),
 ];
 
 /// What the domain knows nothing of: a runtime, a disk, a network.

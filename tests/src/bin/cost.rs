@@ -1,0 +1,14 @@
+//! `cargo run --release -p nobat-tests --bin cost`: what tasks cost on AWS, measured anew and written into `docs/cost.md`.
+
+use std::fs;
+
+use nobat_tests::cost::prices::Prices;
+use nobat_tests::cost::{page, scenario};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> std::io::Result<()> {
+    let tables = page::tables(&scenario::all().await, &scenario::idle_sweep().await, &Prices::read());
+    print!("{tables}");
+    let path = page::path();
+    fs::write(&path, page::with_tables(&fs::read_to_string(&path)?, &tables))
+}

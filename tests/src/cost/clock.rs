@@ -1,0 +1,46 @@
+//! A clock that shows when somebody has lain down to sleep.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::poll;
+use nobat_core::ports::Clock;
+use nobat_core::time::Timestamp;
+
+use crate::time::Time;
+
+/// Virtual time, as those who sleep by it see it.
+pub(super) struct WatchedClock {
+    time: Arc<Time>,
+    lain_down: AtomicUsize,
+}
+
+impl WatchedClock {
+    pub(super) fn new(time: &Arc<Time>) -> Arc<Self> {
+        Arc::new(Self { time: Arc::clone(time), lain_down: AtomicUsize::new(0) })
+    }
+
+    /// How often somebody has lain down by now.
+    pub(super) fn lain_down(&self) -> usize {
+        self.lain_down.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl Clock for WatchedClock {
+    fn now(&self) -> Timestamp {
+        self.time.now()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        let mut sleep = pin!(self.time.sleep_until(self.time.now() + duration));
+        // Counted once time knows of them: whoever sees the count may move time on.
+        if poll!(&mut sleep).is_pending() {
+            self.lain_down.fetch_add(1, Ordering::SeqCst);
+            sleep.await;
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! `docs/cost.md`: the tables that are made, between the words that are written.
+
+use std::path::PathBuf;
+
+use crate::cost::prices::Prices;
+use crate::cost::scenario::Scenario;
+use crate::cost::stage::Used;
+use crate::world::program::workspace;
+
+const BEGIN: &str = "<!-- From here to the end mark, `cargo run --release -p nobat-tests --bin cost` writes. -->\n";
+const END: &str = "<!-- The end mark. -->\n";
+
+/// Where the page is.
+pub fn path() -> PathBuf {
+    workspace().join("docs/cost.md")
+}
+
+/// The page with these tables in the place of those that it has.
+pub fn with_tables(page: &str, tables: &str) -> String {
+    let (above, rest) = page.split_once(BEGIN).expect("a mark where the tables begin");
+    let (_, below) = rest.split_once(END).expect("a mark where the tables end");
+    format!("{above}{BEGIN}{tables}{END}{below}")
+}
+
+/// What a million tasks use and cost, and what is used and paid while there are none.
+pub fn tables(scenarios: &[Scenario], sweep: &Used, prices: &Prices) -> String {
+    let units: String = scenarios.iter().map(units).collect();
+    let dollars: String = scenarios.iter().map(|scenario| dollars(scenario, prices)).collect();
+    format!(
+        "Used by one task:\n\n\
+         | | write units | read units | requests to SQS, ours + Lambda's | invocations, `api` + `worker` | HTTP requests |\n\
+         |---|--:|--:|--:|--:|--:|\n{units}\n\
+         Dollars a million ({}, prices of {}):\n\n\
+         | | DynamoDB | SQS | Lambda | HTTP API | all |\n|---|--:|--:|--:|--:|--:|\n{dollars}\n\
+         A sweep that finds nothing reads {} units; one a minute, they come to ${:.2} a month.\n",
+        prices.region,
+        prices.looked_up,
+        short(sweep.units.read),
+        prices.month_of_sweeps(sweep),
+    )
+}
+
+fn units(scenario: &Scenario) -> String {
+    let Scenario { name, tasks, used } = scenario;
+    let each = |count: f64| short(count / f64::from(*tasks));
+    let both = |ours: u32, others: u32| format!("{} + {}", each(ours.into()), each(others.into()));
+    let sqs = both(used.sends, used.sqs_requests() - used.sends);
+    let invocations = both(used.requests, used.batches);
+    let (write, read, requests) = (each(used.units.write), each(used.units.read), each(used.requests.into()));
+    format!("| {name} | {write} | {read} | {sqs} | {invocations} | {requests} |\n")
+}
+
+fn dollars(scenario: &Scenario, prices: &Prices) -> String {
+    let bill = prices.bill(scenario);
+    let (name, total) = (scenario.name, bill.total());
+    format!("| {name} | {:.2} | {:.2} | {:.2} | {:.2} | **{total:.2}** |\n", bill.dynamodb, bill.sqs, bill.lambda, bill.http_api)
+}
+
+/// A number with up to three digits behind the point.
+fn short(number: f64) -> String {
+    let text = format!("{number:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}

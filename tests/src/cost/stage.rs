@@ -1,0 +1,206 @@
+//! All of nobat on an emulator of AWS, with a meter on it: the API behind a socket, the worker, the sweeper, in one process.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nobat_api::{App, Parts, router};
+use nobat_aws::Settings;
+use nobat_aws::meter::{Meter, Reading, Units};
+use nobat_core::backend::Backend;
+use nobat_core::ports::{Clock, Delivery, Queue, Settlement};
+use nobat_worker::run::Runner;
+use nobat_worker::sweep::Sweeper;
+use nobat_worker::system::SystemChance;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::aws::emulator::Emulator;
+use crate::aws::queues::Queues;
+use crate::aws::table::Table;
+use crate::cost::clock::WatchedClock;
+use crate::cost::handlers::handlers;
+use crate::sample;
+use crate::time::Time;
+use crate::world::PATIENCE;
+use crate::world::exchange::{Answer, exchange};
+
+/// How long `?wait=` is granted in Lambda.
+pub const MAX_WAIT: Duration = Duration::from_secs(5);
+/// How many messages Lambda hands to a worker at a time.
+pub const BATCH: usize = 10;
+/// How long ended tasks are kept; nothing ends that long ago here.
+const RETENTION: Duration = Duration::from_hours(30 * 24);
+/// The longest timeout of a task, and how long an invocation of a function may take.
+const TIMEOUT: Duration = Duration::from_secs(50);
+/// After how long a message is there again that was not deleted: none is, in a scenario.
+const VISIBILITY: Duration = Duration::from_mins(5);
+/// How often one looks whether there is nothing more to wait for than time.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// An empty table and an empty queue, and all that works on them. Time is virtual, and passes when a scenario says so.
+pub struct Stage {
+    /// What the meter hangs on.
+    pub backend: Backend,
+    /// Its time.
+    pub time: Arc<Time>,
+    meter: Meter,
+    clock: Arc<WatchedClock>,
+    api: SocketAddr,
+    runner: Runner,
+    sweeper: Sweeper,
+    /// What Lambda receives and deletes by. Its calls are not nobat's, and come to what the batches come to.
+    poller: Arc<dyn Queue>,
+    /// What is not for the meter to see.
+    used: Used,
+    _stop: DropGuard,
+}
+
+/// What was used of AWS.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Used {
+    /// Units of the table and its indexes.
+    pub units: Units,
+    /// Requests to SQS that nobat makes itself.
+    pub sends: u32,
+    /// Batches that were handed to the worker. Each is an invocation, and for Lambda a receive and a delete.
+    pub batches: u32,
+    /// Requests to the API. Each is an invocation as well.
+    pub requests: u32,
+    /// For how long requests were held because they asked for it.
+    pub held: Duration,
+}
+
+impl Stage {
+    /// Sets everything up on the emulator that the process shares.
+    pub async fn set() -> Self {
+        let emulator = Emulator::shared();
+        let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
+        let settings = Settings { table: table.name().to_owned(), queue_url: queues.hints().to_owned(), retention: RETENTION };
+        let meter = Meter::default();
+        let backend = nobat_aws::connect_to_emulator_with(&settings, &emulator.url(), &meter).await;
+        let poller = nobat_aws::connect_to_emulator(&settings, &emulator.url()).await.queue;
+        let time = Time::at(sample::start());
+        let (clock, chance) = (WatchedClock::new(&time), Arc::new(SystemChance));
+        let stop = CancellationToken::new();
+        Self {
+            api: serve(&backend, Arc::clone(&clock) as Arc<dyn Clock>, stop.clone()).await,
+            runner: Runner { backend: backend.clone(), handlers: handlers(), clock: time.clock(), chance: chance.clone() },
+            sweeper: Sweeper { backend: backend.clone(), chance },
+            backend,
+            time,
+            meter,
+            clock,
+            poller,
+            used: Used::default(),
+            _stop: stop.drop_guard(),
+        }
+    }
+
+    /// Submits something that must be accepted.
+    pub async fn submit(&mut self, path: &str, headers: &[(&str, &str)], body: &Value) -> Value {
+        let answer = self.request("POST", path, headers, &body.to_string()).await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        answer.json()
+    }
+
+    /// Asks for a task.
+    pub async fn get(&mut self, task: &Value, query: &str) -> Value {
+        let path = format!("/v1/tasks/{}{query}", task["id"].as_str().expect("an id"));
+        let begun = self.time.now();
+        let answer = self.request("GET", &path, &[], "").await;
+        self.used.held += self.time.now().since(begun);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    }
+
+    /// Hands so many messages to the worker, as Lambda does when there are many: ten at a time.
+    pub async fn work(&mut self, messages: usize) {
+        let mut received = self.receive(messages).await;
+        while !received.is_empty() {
+            let rest = received.split_off(received.len().min(BATCH));
+            let batch = std::mem::replace(&mut received, rest);
+            self.used.batches += 1;
+            let settled = self.runner.run_batch(batch, self.time.now() + TIMEOUT).await;
+            assert!(settled.iter().all(|(_, settlement)| *settlement == Settlement::Acknowledge), "{settled:?}");
+            self.poller.settle(settled).await.expect("a queue that answers");
+        }
+    }
+
+    /// Sweeps as the function does: until nothing is found any more.
+    pub async fn sweep(&mut self) {
+        let clock = self.time.clock();
+        self.sweeper.run_until(&*clock, self.time.now() + TIMEOUT).await.expect("a table that answers");
+    }
+
+    /// What the meter has counted since somebody last looked.
+    pub fn reading(&self) -> Reading {
+        self.meter.take()
+    }
+
+    /// What was used since somebody last asked. Of everything it must be known.
+    pub fn used(&mut self) -> Used {
+        let reading = self.reading();
+        assert_eq!(reading.unknown(), 0, "nobody knows what some calls cost: {reading:#?}");
+        Used { units: reading.units(), sends: reading.sqs_requests(), ..std::mem::take(&mut self.used) }
+    }
+
+    /// Makes a request. If it comes to nothing but waiting, time is moved on.
+    async fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        self.used.requests += 1;
+        let answer = exchange(self.api, method, path, headers, body);
+        tokio::select! {
+            answer = answer => answer.unwrap_or_else(|error| panic!("{path}: {error}")),
+            () = self.pass_time() => unreachable!("time does not end"),
+        }
+    }
+
+    /// Whoever waits for a task sleeps twice at a time: until the next look, and until the time is up.
+    async fn pass_time(&self) {
+        let mut seen = self.clock.lain_down() + 1;
+        loop {
+            let lain_down = self.clock.lain_down();
+            if lain_down > seen {
+                seen = lain_down;
+                self.time.advance_to(self.time.next_deadline().expect("a sleeper"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn receive(&self, count: usize) -> Vec<Delivery> {
+        let (mut received, begun) = (Vec::new(), Instant::now());
+        while received.len() < count {
+            assert!(begun.elapsed() < PATIENCE, "{} of {count} messages came", received.len());
+            received.extend(self.poller.receive(BATCH).await.expect("a queue that answers"));
+        }
+        assert_eq!(received.len(), count, "more came than was sent");
+        received
+    }
+}
+
+impl Used {
+    /// The same, without what would have been used anyway.
+    #[must_use]
+    pub fn without(self, anyway: Self) -> Self {
+        let units = Units { write: self.units.write - anyway.units.write, read: self.units.read - anyway.units.read };
+        Self { units, ..self }
+    }
+}
+
+async fn serve(backend: &Backend, clock: Arc<dyn Clock>, stop: CancellationToken) -> SocketAddr {
+    let app = App::new(Parts {
+        backend: backend.clone(),
+        clock,
+        kinds: Arc::new(handlers()),
+        max_timeout: TIMEOUT,
+        max_wait: MAX_WAIT,
+        cursor_key: [0; 32],
+        shutdown: stop.clone(),
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port that is free");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(nobat_api::serve(listener, router(app), stop, Duration::ZERO));
+    address
+}
