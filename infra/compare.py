@@ -27,7 +27,7 @@ FUNCTIONS = ("api", "worker", "sweeper", "dead_letter")
 CHANGED = {
     "Architecture": "x86_64",
     "MaxTaskTimeout": "880",
-    "MaxConcurrency": "7",
+    "MaxConcurrency": "5",
     "ReserveConcurrency": "false",
     "RetentionDays": "90",
     "ProtectTable": "true",

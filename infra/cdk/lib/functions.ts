@@ -1,5 +1,6 @@
 import { Duration, RemovalPolicy, aws_iam as iam, aws_lambda as lambda, aws_logs as logs } from 'aws-cdk-lib';
 import { Construct } from 'constructs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Permission, permissions } from './permissions';
 import { Settings } from './props';
@@ -66,7 +67,7 @@ function fn(scope: Construct, id: string, chosen: Settings, store: Store, partic
     removalPolicy: RemovalPolicy.DESTROY,
   });
   return new lambda.Function(scope, `${id}Function`, {
-    code: lambda.Code.fromAsset(join(chosen.code, program)),
+    code: lambda.Code.fromAsset(built(chosen.code, program)),
     runtime: lambda.Runtime.PROVIDED_AL2023,
     handler: 'bootstrap',
     architecture: chosen.architecture === 'arm64' ? lambda.Architecture.ARM_64 : lambda.Architecture.X86_64,
@@ -83,6 +84,15 @@ function fn(scope: Construct, id: string, chosen: Settings, store: Store, partic
     },
     ...options,
   });
+}
+
+/** The folder with the function's program. */
+function built(code: string, program: string): string {
+  const folder = join(code, program);
+  if (!existsSync(join(folder, 'bootstrap'))) {
+    throw new Error(`${folder} holds no bootstrap: build it with cargo lambda build --release --package nobat-functions --output-format binary`);
+  }
+  return folder;
 }
 
 /** A role that allows what is said here and nothing else: no managed policy, nothing that CDK's grants would add. */
