@@ -1,15 +1,21 @@
 //! Logs: one JSON object a line, as `CloudWatch` Logs Insights reads it.
 
 use anyhow::Context;
-use tracing_subscriber::filter::Targets;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt, Targets, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+
+/// At the lowest level the SDK and the runtime show what they send and get, payloads and all.
+fn is_harmless(line: &Metadata<'_>) -> bool {
+    line.target().starts_with("nobat") || *line.level() != Level::TRACE
+}
 
 /// Begins to log what `NOBAT_LOG` asks for.
 pub(crate) fn start() -> anyhow::Result<()> {
     let filter = std::env::var("NOBAT_LOG").unwrap_or_else(|_| "info".to_owned());
     let filter: Targets = filter.parse().context("NOBAT_LOG is not a filter")?;
-    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_filter(filter);
+    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_filter(filter.and(filter_fn(is_harmless)));
     tracing_subscriber::registry().with(lines).init();
     std::panic::set_hook(Box::new(|panic| {
         // The place alone: the message may quote a payload.

@@ -51,10 +51,28 @@ def prepare(home, port):
     socketserver.StreamRequestHandler.disable_nagle_algorithm = True
 
 
+def correct_permissions():
+    """SQS has no permissions of their own for batches: who may send a message may send ten at once.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_AddPermission.html
+    """
+    from ministack.core import iam_actions
+
+    asked = iam_actions.extract_iam_action
+
+    def action(service, *arguments, **options):
+        found = asked(service, *arguments, **options)
+        return found.removesuffix("Batch") if service == "sqs" and found else found
+
+    iam_actions.extract_iam_action = action
+
+
 async def serve(listener, port):
     import hypercorn.asyncio
     from hypercorn.config import Config
     from ministack.app import app
+
+    correct_permissions()
 
     async def announcing(scope, receive, send):
         async def sent(message):

@@ -60,7 +60,7 @@ macro_rules! conformance_cases {
             ]
             retention: [
                 prunes_what_was_kept_for_long_enough, prunes_a_bounded_number, hides_what_was_kept_for_long_enough,
-                gives_its_name_to_another_task, lasts_again_after_a_replay
+                gives_its_name_to_another_task, reports_the_end_of_either_task_of_one_name, lasts_again_after_a_replay
             ]
             queue: [
                 hands_over_what_is_due, hands_over_what_becomes_due, hands_over_what_is_inserted_meanwhile,

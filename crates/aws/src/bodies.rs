@@ -1,7 +1,7 @@
 //! Payloads and results that are too long to stand with their task: items beside it, written before the item that names them.
 //!
-//! A status update then costs one write unit however large the payload is. The price is that a body can be left behind by a
-//! write that was refused or never made; such a one is given a day.
+//! A status update then costs one write unit however large the payload is. The price is that a body can be left behind: by a
+//! write that was refused, which is then given a day; and by a process that dies between two writes, which stays.
 
 use std::time::Duration;
 
@@ -19,8 +19,6 @@ use crate::table::Table;
 const LONGER: Duration = Duration::from_hours(7 * 24);
 /// How long a body is kept that no task names.
 const ORPHAN: Duration = Duration::from_hours(24);
-/// A body that goes before that is written anew: it was an orphan, or belonged to a task that is gone.
-const SOON: Duration = Duration::from_hours(2 * 24);
 
 /// Seconds since the epoch, as TTL wants them.
 pub(crate) fn expiry(at: Timestamp) -> i64 {
@@ -32,7 +30,11 @@ impl Table {
     pub(crate) async fn complete(&self, read: Read) -> Result<Task, StoreError> {
         let mut task = read.task;
         if let Some(payload) = read.payload {
-            task.payload = self.read_body(&task.name(), &payload).await?.ok_or(Unreadable("payload"))?;
+            // Without it, its handler will refuse `null`, which ends the task; an error here would keep it from ever ending.
+            task.payload = self.read_body(&task.name(), &payload).await?.unwrap_or_else(|| {
+                tracing::error!(task = %task.id, "a payload that stands apart is not there");
+                Json::null()
+            });
         }
         if let Some(result) = read.result {
             task.result = self.read_body(&task.name(), &result).await?;
@@ -46,11 +48,11 @@ impl Table {
         Ok(Some(Json::from_text(text).map_err(|_| Unreadable("body"))?))
     }
 
-    /// Writes a task's payload, if it stands apart. One that is there already is the same: its key is made of what it says.
-    pub(crate) async fn write_payload(&self, task: &Task, now: Timestamp) -> Result<(), StoreError> {
+    /// Writes a task's payload, if it stands apart.
+    pub(crate) async fn write_payload(&self, task: &Task) -> Result<(), StoreError> {
         let Some(apart) = payload_apart(task) else { return Ok(()) };
-        let condition = Expression::default().when("attribute_not_exists(#PK) OR #expires_at <= :soon");
-        self.put(body(&task.name(), &apart, &task.payload), condition.value("soon", number(expiry(now + SOON)))).await.map(drop)
+        let absent = Expression::default().when("attribute_not_exists(#PK)");
+        self.put(body(&task.name(), &apart, &task.payload), absent).await.map(drop)
     }
 
     /// Writes a result, which goes when its task does.

@@ -20,6 +20,8 @@ const ATTEMPT: Duration = Duration::from_millis(1_500);
 const OPERATION: Duration = Duration::from_secs(5);
 /// How often a call is tried.
 const ATTEMPTS: u32 = 3;
+/// The longest pause before the second try; it doubles from one to the next.
+const BACK_OFF: Duration = Duration::from_millis(50);
 
 /// What the SDK finds in its variables, its files, and the machine it runs on.
 pub(crate) async fn config() -> SdkConfig {
@@ -37,7 +39,7 @@ fn loader() -> ConfigLoader {
     aws_config::defaults(BehaviorVersion::latest())
         .http_client(http)
         .timeout_config(timeouts(Duration::ZERO))
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(BACK_OFF))
 }
 
 /// The clients of both services, with a meter on them if there is one.
@@ -49,6 +51,11 @@ pub(crate) fn clients(config: &SdkConfig, meter: Option<&Meter>) -> (aws_sdk_dyn
         sqs = sqs.interceptor(meter.clone());
     }
     (aws_sdk_dynamodb::Client::from_conf(dynamodb.build()), aws_sdk_sqs::Client::from_conf(sqs.build()))
+}
+
+/// The time limits of a call that must not take longer than that in all.
+pub(crate) fn within(limit: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ATTEMPT).operation_timeout(limit).build()
 }
 
 /// The time limits of a call that may be held by the other side for so long before it is answered.

@@ -46,6 +46,13 @@ pub(crate) fn failed<E: ProvideErrorMetadata + Error + 'static>(error: SdkError<
     StoreError::Unavailable(causes(&error))
 }
 
+/// What became of a write, after the SDK has tried it as often as it does: the last try may have been throttled, and the first have
+/// gone through without an answer. It is not known, so it is never called overload, which says that nothing was done.
+#[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
+pub(crate) fn unsure<E: ProvideErrorMetadata + Error + 'static>(error: SdkError<E>) -> StoreError {
+    StoreError::Unavailable(causes(&error))
+}
+
 /// The error and what caused it, as they put it themselves; never their fields, which may hold an item.
 fn causes(error: &dyn Error) -> String {
     let mut said = error.to_string();

@@ -6,35 +6,43 @@ use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
 
 use crate::expression::Expression;
-use crate::item::{self, Item, moment, op, payload_apart};
+use crate::item::{self, Item, Read, moment, op, payload_apart};
 use crate::store::new_op;
 use crate::table::{Table, Written};
 
 impl Table {
     /// One conditional write, or one transaction of them: that nothing is there under these ids is the whole of the deduplication.
     pub(crate) async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
-        try_join_all(tasks.iter().map(|task| self.write_payload(task, now))).await?;
+        try_join_all(tasks.iter().map(|task| self.write_payload(task))).await?;
         let own = new_op();
         let items: Vec<Item> = tasks.iter().map(|task| item::whole(task, &own, now)).collect();
-        let refused = match <[Item; 1]>::try_from(items) {
+        let existing = match <[Item; 1]>::try_from(items) {
             Ok([item]) => match self.put(item, self.absent(now)).await? {
-                Written::Done(_) => Vec::new(),
-                Written::Refused(found) => vec![found],
+                Written::Done(_) => None,
+                Written::Refused(found) => Some(vec![found]),
             },
-            Err(items) => self.insert_all(items, &own, now).await?,
+            Err(items) => self.insert_all(items, &tasks, &own, now).await?,
         };
-        if refused.is_empty() {
-            return Ok(Inserted::Created(tasks));
+        match existing {
+            None => Ok(Inserted::Created(tasks)),
+            Some(found) => self.existing(&tasks, found, now).await.map(Inserted::Existing),
         }
-        self.existing(&tasks, refused, now).await.map(Inserted::Existing)
     }
 
-    async fn insert_all(&self, items: Vec<Item>, own: &str, now: Timestamp) -> Result<Vec<Item>, StoreError> {
+    /// All or none; none, if one of them is there, and then those that are.
+    async fn insert_all(&self, items: Vec<Item>, tasks: &[Task], own: &str, now: Timestamp) -> Result<Option<Vec<Item>>, StoreError> {
         let condition = self.absent(now);
         let writes = items.into_iter().map(|item| self.put_write(item, &condition)).collect::<Result<_, _>>()?;
-        let refused = self.transact(writes, own).await?.err().unwrap_or_default();
+        if self.transact(writes, own).await?.is_ok() {
+            return Ok(None);
+        }
+        // The refusal names some of them. All that are there are read, since another batch with the same key may be as far.
+        let found = self.read_many(tasks.iter().map(|task| item::key(&task.name()).into()).collect()).await?;
         // Written by this transaction, whose answer was lost.
-        Ok(if refused.iter().any(|found| op(found) == Some(own)) { Vec::new() } else { refused })
+        if found.iter().any(|found| op(found) == Some(own)) {
+            return Ok(None);
+        }
+        Ok(Some(found))
     }
 
     /// There is no task, or one that was ended longer ago than tasks are kept.
@@ -44,13 +52,13 @@ impl Table {
 
     /// The tasks that are there already. What was written for those that were not to be, goes.
     async fn existing(&self, tasks: &[Task], found: Vec<Item>, now: Timestamp) -> Result<Vec<Task>, StoreError> {
-        let existing: Vec<_> = found.iter().map(item::read).collect::<Result<_, _>>()?;
-        let is_named = |task: &&Task| {
-            let named = existing.iter().find(|read| read.task.id == task.id);
-            named.is_some_and(|read| read.payload == payload_apart(task))
-        };
-        let orphans = tasks.iter().filter(|task| payload_apart(task).is_some() && !is_named(task));
-        try_join_all(orphans.map(|task| self.orphan_payload(task, now))).await?;
+        let existing: Vec<Read> = found.iter().map(item::read).collect::<Result<_, _>>()?;
+        let existing: Vec<Read> = existing.into_iter().filter(|read| self.is_kept(&read.task, now)).collect();
+        if existing.is_empty() {
+            return Err(StoreError::Unavailable("what was there when the tasks were written is gone".to_owned()));
+        }
+        let is_named = |task: &Task| existing.iter().any(|read| read.task.id == task.id && read.payload == payload_apart(task));
+        try_join_all(tasks.iter().filter(|task| !is_named(task)).map(|task| self.orphan_payload(task, now))).await?;
         try_join_all(existing.into_iter().map(|read| self.complete(read))).await
     }
 }

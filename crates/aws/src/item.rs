@@ -95,7 +95,7 @@ pub(crate) fn whole(task: &Task, op: &str, now: Timestamp) -> Item {
 /// It depends on nothing that changes in a task's life, so the answer is the same whenever it is asked.
 pub(crate) fn payload_apart(task: &Task) -> Option<Apart> {
     let is_long = size(&fixed(task, None)) + CHANGING > ONE_UNIT;
-    is_long.then(|| Apart { key: keys::payload(&hex(&Sha256::digest(task.payload.get()))) })
+    is_long.then(|| Apart { key: keys::payload(task.created_at, &hex(&Sha256::digest(task.payload.get()))) })
 }
 
 /// Where the result stands if it is too long to stand with its task.

@@ -37,9 +37,11 @@ pub(crate) fn name(partition: &str) -> Option<TaskName> {
     Some(TaskName { tenant: Tenant::new(tenant).ok()?, id: id.parse().ok()? })
 }
 
-/// The sort key of a payload that stands apart, by its SHA-256 in hex.
-pub(crate) fn payload(sha256: &str) -> String {
-    format!("payload#{sha256}")
+/// The sort key of a payload that stands apart: when its task was accepted, and its SHA-256 in hex.
+///
+/// The moment makes it the task's own. Its id alone does not: an idempotency key can be used again when its task is gone.
+pub(crate) fn payload(created_at: Timestamp, sha256: &str) -> String {
+    format!("payload#{}#{sha256}", created_at.millis())
 }
 
 /// The sort key of a result that stands apart, by the token of the claim that brought it.
@@ -123,6 +125,11 @@ pub(crate) fn attention(task: &Task, now: Timestamp) -> Attention {
         State::Ended(ended) if ended.end == End::Failed => Attention::At(format!("failed#{}#{}", task.tenant, shard(task.id)), ended.at),
         State::Ended(_) => Attention::Removed,
     }
+}
+
+/// The latest mark that a task may have whose lease holds until then: a worker that dies is missed soon after.
+pub(crate) fn mark_of_a_lease(until: Timestamp) -> Timestamp {
+    until + MARGIN
 }
 
 /// When the sweep must look at a waiting task: some time after its hint must have come, or in time for sending one.

@@ -14,7 +14,7 @@ use crate::item::{self, Item, text};
 use crate::keys::{self, Place};
 use crate::table::Table;
 
-/// How many tasks are read at a time while a page is filled.
+/// How many keys are looked at a time while a page of tasks that pass a filter is filled.
 const READ_AT_ONCE: usize = 100;
 /// How many keys of one partition are asked for at first: a page of the usual size is spread over all of them.
 const FIRST_KEYS: usize = 16;
@@ -42,7 +42,8 @@ impl Table {
         let mut page = Page { tasks: Vec::new(), next: None };
         let mut looked_at = 0;
         loop {
-            let room = READ_AT_ONCE.min(ListQuery::MAX_SCANNED - looked_at);
+            let wanted = if is_filtered(query) { READ_AT_ONCE } else { query.limit - page.tasks.len() };
+            let room = wanted.min(ListQuery::MAX_SCANNED - looked_at);
             let keys = self.next_keys(&mut shards, query, room).await?;
             if keys.is_empty() {
                 page.next = if room == 0 { page.next } else { None };
@@ -114,6 +115,11 @@ impl Place<'_> {
     fn id(&self) -> Result<TaskId, Unreadable> {
         self.position.get(keys::MOMENT_DIGITS..).and_then(|id| id.parse().ok()).ok_or(Unreadable("place"))
     }
+}
+
+/// Whether more may have to be looked at than is shown.
+fn is_filtered(query: &ListQuery) -> bool {
+    query.status.is_some() || query.queue.is_some() || query.kind.is_some()
 }
 
 fn passes(place: &Place<'_>, query: &ListQuery) -> bool {

@@ -8,7 +8,7 @@ use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, QueueAttribute
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement, StoreError};
 
-use crate::client::timeouts;
+use crate::client::{timeouts, within};
 use crate::error::failed;
 use crate::hint;
 use crate::keys::LONGEST_DELAY;
@@ -23,6 +23,8 @@ pub(crate) struct Sqs {
 const BATCH: usize = 10;
 /// How many calls are under way at a time.
 const SIDE_BY_SIDE: usize = 8;
+/// How long sending may take in all: whoever accepts a task waits for it, and the sweep sends what was not sent.
+const SEND: Duration = Duration::from_secs(2);
 /// How long a receive is held while nothing comes: the longest that SQS grants.
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -67,7 +69,9 @@ impl Sqs {
             entry.delay_seconds(whole_seconds(hint.delay)).build()
         });
         let entries = entries.collect::<Result<_, _>>().map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        let sent = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries)).send().await.map_err(failed)?;
+        let call = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries)).customize();
+        let sent =
+            call.config_override(aws_sdk_sqs::config::Config::builder().timeout_config(within(SEND))).send().await.map_err(failed)?;
         all_done(sent.failed.first().map(|failure| failure.code.as_str()))
     }
 

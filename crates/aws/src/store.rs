@@ -4,12 +4,12 @@ use async_trait::async_trait;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Event, transition};
 use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, Store, StoreError, TaskName};
-use nobat_core::task::{CancelRequest, State, Task};
+use nobat_core::task::{CancelRequest, State, Task, Waiting};
 use nobat_core::time::Timestamp;
 
 use crate::bodies::expiry;
 use crate::expression::Expression;
-use crate::item::{self, moment, number, result_apart, text};
+use crate::item::{self, Item, moment, number, result_apart, text};
 use crate::keys::{self, Attention};
 use crate::table::{Table, Written};
 
@@ -49,7 +49,7 @@ impl Store for Table {
             .value("held", text("held"))
             .value("now", moment(now));
         match self.update(name, keys::TASK, claim, Some(&own)).await? {
-            Written::Done(item) => self.complete(item::read(&item)?).await.map(Claim::Granted),
+            Written::Done(item) => self.granted(&item, until, now).await.map(Claim::Granted),
             Written::Refused(item) if item.is_empty() => Ok(Claim::Missing),
             Written::Refused(item) => self.refused(item::read(&item)?.task, until, now),
         }
@@ -67,12 +67,15 @@ impl Store for Table {
             Some(follow_up) => self.commit_both(&change, update, follow_up, &own, now).await?,
         };
         if !is_written {
+            if let Some(follow_up) = &change.follow_up {
+                self.orphan_payload(follow_up, now).await?;
+            }
             return Ok(Committed::Conflict);
         }
         if matches!(change.task.state, State::Ended(_))
             && let Err(error) = self.end_payload(&change.task, now).await
         {
-            // It is stored for longer than it is needed; nothing else comes of it.
+            // It stays; nothing else comes of it.
             tracing::warn!(task = %change.task.id, %error, "a payload that stands apart was not given its end");
         }
         Ok(Committed::Done(Box::new(change.task)))
@@ -125,6 +128,42 @@ impl Table {
         task.finished_at().is_none_or(|ended| ended + self.retention > now)
     }
 
+    /// The task with its payload, once its lease is written.
+    async fn granted(&self, item: &Item, until: Timestamp, now: Timestamp) -> Result<Task, StoreError> {
+        let read = item::read(item)?;
+        let task = read.task.clone();
+        match self.complete(read).await {
+            Ok(task) => {
+                self.draw_in(item, &task, until).await;
+                Ok(task)
+            }
+            Err(error) => {
+                self.release(task, now).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// A mark that was put off again and again would miss a worker's death by an hour.
+    async fn draw_in(&self, item: &Item, task: &Task, until: Timestamp) {
+        let latest = keys::mark_of_a_lease(until);
+        if item::mark(item).is_some_and(|mark| mark > latest)
+            && let Err(error) = self.postpone(task, latest).await
+        {
+            tracing::warn!(task = %task.id, %error, "a mark was not drawn in; the sweep looks later");
+        }
+    }
+
+    /// A claim that nobody can make use of is given back, so that it costs no attempt. If that fails too, the lease runs out.
+    async fn release(&self, task: Task, now: Timestamp) {
+        let (name, token) = (task.name(), task.token);
+        let Ok(change) = transition(task, Event::Release { token }, now) else { return };
+        let own = new_op();
+        if let Err(error) = self.update(&name, keys::TASK, self.change(&change, &own, now), Some(&own)).await {
+            tracing::warn!(task = %name.id, %error, "a claim could not be given back");
+        }
+    }
+
     /// Why a claim was refused: the lifecycle knows.
     fn refused(&self, task: Task, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
         if !self.is_kept(&task, now) {
@@ -143,10 +182,9 @@ impl Table {
             self.write_result(&change.task.name(), &apart, result, now).await?;
         }
         if let Some(follow_up) = &change.follow_up {
-            self.write_payload(follow_up, now).await?;
+            self.write_payload(follow_up).await?;
         }
-        // A replay: the payload was to go with its task.
-        if matches!(change.task.state, State::Waiting(_)) && change.task.attempt == 0 && change.task.generation > 1 {
+        if is_replay(&change.task) {
             self.keep_payload(&change.task).await?;
         }
         Ok(())
@@ -191,4 +229,12 @@ impl Table {
             Err(refused) => Ok(refused.iter().any(|found| item::op(found) == Some(own))),
         }
     }
+}
+
+/// Whether a generation begins with this write: the payload was to go with its task, and now is not.
+fn is_replay(task: &Task) -> bool {
+    matches!(task.state, State::Waiting(Waiting::Scheduled))
+        && task.generation > 1
+        && task.attempt == 0
+        && task.due_at == task.generation_at
 }

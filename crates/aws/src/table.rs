@@ -8,12 +8,12 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
-    KeysAndAttributes, Put, ReturnValue, ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem, Update,
+    CancellationReason, KeysAndAttributes, Put, ReturnValue, ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem, Update,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nobat_core::ports::{StoreError, TaskName};
 
-use crate::error::failed;
+use crate::error::{failed, unsure};
 use crate::expression::Expression;
 use crate::item::{Item, key_of, op, text};
 
@@ -38,7 +38,7 @@ const BATCH: usize = 100;
 /// How many calls of that kind are under way at a time.
 const SIDE_BY_SIDE: usize = 8;
 /// How often what a batch left out for want of capacity is asked for again.
-const MAX_ROUNDS: usize = 5;
+const MAX_ROUNDS: u32 = 5;
 /// How often a write is tried that met a transaction under way on the same item.
 const MAX_CONFLICTS: u32 = 5;
 /// The pause before the second of those tries; it grows by as much each time.
@@ -60,7 +60,7 @@ impl Table {
 
     async fn read_batch(&self, keys: Vec<Item>) -> Result<Vec<Item>, StoreError> {
         let (mut items, mut left) = (Vec::new(), keys);
-        for _ in 0..MAX_ROUNDS {
+        for round in 1..=MAX_ROUNDS {
             let asked = KeysAndAttributes::builder().set_keys(Some(left)).consistent_read(true).build();
             let asked = asked.map_err(|error| StoreError::Corrupt(error.to_string()))?;
             let output = self.client.batch_get_item().request_items(&self.name, asked).send().await.map_err(failed)?;
@@ -69,6 +69,7 @@ impl Table {
             if left.is_empty() {
                 return Ok(items);
             }
+            pause(round).await;
         }
         Err(StoreError::Overloaded)
     }
@@ -79,7 +80,8 @@ impl Table {
             let put = self.client.put_item().table_name(&self.name).set_item(Some(item.clone()));
             let put = put.set_condition_expression(condition.condition());
             let put = put.set_expression_attribute_names(condition.names()).set_expression_attribute_values(condition.values());
-            let Err(error) = put.return_values_on_condition_check_failure(OnFailure::AllOld).send().await else {
+            let on_failure = condition.condition().map(|_| OnFailure::AllOld);
+            let Err(error) = put.set_return_values_on_condition_check_failure(on_failure).send().await else {
                 return Ok(Written::Done(item));
             };
             match error {
@@ -88,7 +90,7 @@ impl Table {
                     return Ok(judged(refused.item, op(&item)));
                 }
                 error if attempt < MAX_CONFLICTS && is_conflict(&error) => pause(attempt).await,
-                error => return Err(failed(error)),
+                error => return Err(unsure(error)),
             }
         }
         Err(StoreError::Unavailable("a refusal that names no reason".to_owned()))
@@ -108,7 +110,7 @@ impl Table {
                     return Ok(judged(refused.item, op));
                 }
                 Err(error) if attempt < MAX_CONFLICTS && is_conflict(&error) => pause(attempt).await,
-                Err(error) => return Err(failed(error)),
+                Err(error) => return Err(unsure(error)),
             }
         }
         Err(StoreError::Unavailable("a refusal that names no reason".to_owned()))
@@ -121,14 +123,13 @@ impl Table {
         for attempt in 1.. {
             let transaction = self.client.transact_write_items().set_transact_items(Some(writes.clone())).client_request_token(token);
             let Err(error) = transaction.send().await else { return Ok(Ok(())) };
-            let refusals = refusals(&error);
-            if !refusals.is_empty() {
-                return Ok(Err(refusals));
+            match canceled(&error) {
+                Some(Canceled::Refused) => return Ok(Err(refusals(&error))),
+                Some(Canceled::InTheWay) if attempt < MAX_CONFLICTS => pause(attempt).await,
+                Some(Canceled::InTheWay) => return Err(StoreError::Overloaded),
+                None if attempt < MAX_CONFLICTS && is_conflict(&error) => pause(attempt).await,
+                None => return Err(unsure(error)),
             }
-            if attempt == MAX_CONFLICTS || !is_conflict(&error) {
-                return Err(failed(error));
-            }
-            pause(attempt).await;
         }
         unreachable!("the last try returns")
     }
@@ -165,6 +166,31 @@ fn judged(found: Option<Item>, own: Option<&str>) -> Written {
     if own.is_some() && op(&found) == own { Written::Done(found) } else { Written::Refused(found) }
 }
 
+/// Why a transaction was cancelled, and nothing of it written.
+enum Canceled {
+    /// Some items did not meet their condition, and nothing else was wrong.
+    Refused,
+    /// Another transaction was under way on some of them, or there was not capacity enough. Another try may go through, and only
+    /// that tells whether the conditions hold.
+    InTheWay,
+}
+
+fn canceled(error: &SdkError<TransactWriteItemsError>) -> Option<Canceled> {
+    let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) = error.as_service_error() else { return None };
+    let mut codes = canceled.cancellation_reasons().iter().filter_map(CancellationReason::code).filter(|code| *code != "None").peekable();
+    codes.peek()?;
+    let mut is_refused = true;
+    for code in codes {
+        match code {
+            "ConditionalCheckFailed" => {}
+            "TransactionConflict" | "ThrottlingError" | "ProvisionedThroughputExceeded" => is_refused = false,
+            // What is wrong with the request itself.
+            _ => return None,
+        }
+    }
+    Some(if is_refused { Canceled::Refused } else { Canceled::InTheWay })
+}
+
 /// The items that did not meet their condition.
 fn refusals(error: &SdkError<TransactWriteItemsError>) -> Vec<Item> {
     let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) = error.as_service_error() else { return Vec::new() };
@@ -175,11 +201,7 @@ fn refusals(error: &SdkError<TransactWriteItemsError>) -> Vec<Item> {
 /// Another transaction is under way on the same item.
 fn is_conflict<E: aws_sdk_dynamodb::error::ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     let Some(error) = error.as_service_error() else { return false };
-    match error.code() {
-        Some("TransactionConflictException" | "TransactionInProgressException") => true,
-        Some("TransactionCanceledException") => error.message().is_some_and(|message| message.contains("TransactionConflict")),
-        _ => false,
-    }
+    matches!(error.code(), Some("TransactionConflictException" | "TransactionInProgressException"))
 }
 
 async fn pause(attempt: u32) {

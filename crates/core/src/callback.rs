@@ -42,7 +42,7 @@ pub(crate) fn callback(task: &Task, now: Timestamp) -> Option<Task> {
     let callback = task.settings.callback.as_ref().filter(|callback| callback.on.contains(&ended.end))?;
     let request = Request { method: "POST", url: &callback.url, body: TaskView::report(task, now) };
     let payload = Json::from_value(&request).unwrap_or_else(|_| unreachable!("a task's view has string keys only"));
-    let id = TaskId::of_callback(&task.tenant, task.id, task.generation, task.version);
+    let id = TaskId::of_callback(&task.tenant, task.id, task.created_at, task.generation, task.version);
     let name = TaskName { tenant: task.tenant.clone(), id };
     let settings = Settings { parent: Some(task.id), ..Settings::default() };
     Some(Task::new(name, HTTP.clone(), QUEUE.clone(), payload, settings, now))

@@ -37,11 +37,13 @@ impl TaskId {
         Self::digest(&[tenant.as_str(), route, key, &index.to_string()])
     }
 
-    /// The id of the callback for the end that `parent` came to with that version.
+    /// The id of the callback for the end that `parent`, accepted at that moment, came to with that version.
     ///
-    /// Derived, so that the same end can never enqueue two of them.
-    pub fn of_callback(tenant: &Tenant, parent: Self, generation: u32, version: u64) -> Self {
-        Self::digest(&[tenant.as_str(), "callback", &parent.to_string(), &generation.to_string(), &version.to_string()])
+    /// Derived, so that the same end can never enqueue two of them. An idempotency key that is used again after its task is gone
+    /// makes a task of the same id: the moment tells the two apart.
+    pub fn of_callback(tenant: &Tenant, parent: Self, created_at: Timestamp, generation: u32, version: u64) -> Self {
+        let (created_at, generation, version) = (created_at.millis().to_string(), generation.to_string(), version.to_string());
+        Self::digest(&[tenant.as_str(), "callback", &parent.to_string(), &created_at, &generation, &version])
     }
 
     fn digest(parts: &[&str]) -> Self {

@@ -22,8 +22,9 @@ use nobat_worker::worker::{Worker, every};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing::{Level, Metadata};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{FilterExt, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -143,12 +144,17 @@ pub async fn serve(settings: Serve, listener: TcpListener, handlers: Handlers, s
     Ok(())
 }
 
+/// At the lowest level, libraries show what they send and get, payloads and all.
+fn is_harmless(line: &Metadata<'_>) -> bool {
+    line.target().starts_with("nobat") || *line.level() != Level::TRACE
+}
+
 /// Lines for people on a terminal, and one JSON object a line for everything else.
 fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
     let filter: Targets = filter.parse().context("NOBAT_LOG is not a filter")?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = if std::io::IsTerminal::is_terminal(&std::io::stderr()) { lines.boxed() } else { lines.json().boxed() };
-    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    tracing_subscriber::registry().with(lines.with_filter(filter.and(filter_fn(is_harmless)))).init();
     std::panic::set_hook(Box::new(|panic| {
         // The place alone: the message may quote a payload.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! What a handler knows of the task it runs, and can say of it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use nobat_core::json::Json;
@@ -22,6 +23,7 @@ pub struct TaskContext {
     /// How long this attempt may take in all.
     pub timeout: std::time::Duration,
     cancel: CancellationToken,
+    beaten: AtomicBool,
     progress: Mutex<Option<Json>>,
     progressed: Notify,
 }
@@ -39,6 +41,7 @@ impl TaskContext {
             idempotency_key: task.idempotency_key(),
             timeout: task.settings.timeout,
             cancel: CancellationToken::new(),
+            beaten: AtomicBool::new(false),
             progress: Mutex::default(),
             progressed: Notify::new(),
         }
@@ -68,6 +71,16 @@ impl TaskContext {
     /// Whether somebody has called the task off.
     pub fn is_canceled(&self) -> bool {
         self.cancel.is_cancelled()
+    }
+
+    /// Notes that the lease is being renewed.
+    pub(crate) fn note_beat(&self) {
+        self.beaten.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the lease was ever renewed.
+    pub(crate) fn has_beaten(&self) -> bool {
+        self.beaten.load(Ordering::Relaxed)
     }
 
     pub(crate) fn cancel(&self) {

@@ -62,8 +62,13 @@ impl Runner {
     ///
     /// When `stop` is fired the handler is dropped, and its task given back. Every other outcome is stored, whatever it is.
     pub async fn run(&self, delivery: Delivery, stop: &CancellationToken) -> Settlement {
+        self.run_within(delivery, Duration::MAX, stop).await
+    }
+
+    /// The same, for a worker who can grant no attempt more than `limit`, whatever its task's timeout is.
+    pub async fn run_within(&self, delivery: Delivery, limit: Duration, stop: &CancellationToken) -> Settlement {
         match self.claim(delivery).await {
-            Ok(Some(task)) => self.attempt(task, stop).await,
+            Ok(Some(task)) => self.attempt(task, limit, stop).await,
             Ok(None) => Settlement::Acknowledge,
             Err(error) => {
                 tracing::warn!(%error, "a task could not be claimed; its hint will come again");
@@ -121,19 +126,20 @@ impl Runner {
         }
     }
 
-    async fn attempt(&self, task: Task, stop: &CancellationToken) -> Settlement {
+    async fn attempt(&self, task: Task, limit: Duration, stop: &CancellationToken) -> Settlement {
         let context = TaskContext::new(&task);
-        match self.execute(&task, &context, stop).await {
+        match self.execute(&task, &context, limit, stop).await {
             Run::Lost => {
                 tracing::warn!(task = %task.id, token = task.token, "the lease was lost; what the handler did is not stored");
                 Settlement::Acknowledge
             }
-            Run::Over(event) => self.settle(task, event, stop).await,
+            // Every beat is a write, and outdates the copy that was claimed.
+            Run::Over(event) => self.settle(task.name(), (!context.has_beaten()).then_some(task), event, stop).await,
         }
     }
 
     /// Runs the handler and keeps the lease alive around it.
-    async fn execute(&self, task: &Task, context: &TaskContext, stop: &CancellationToken) -> Run {
+    async fn execute(&self, task: &Task, context: &TaskContext, limit: Duration, stop: &CancellationToken) -> Run {
         let token = task.token;
         let Some(handler) = self.handlers.get(&task.kind) else {
             let until = self.clock.now() + UNKNOWN_KIND_REST;
@@ -144,7 +150,8 @@ impl Runner {
         if let std::task::Poll::Ready(outcome) = poll!(&mut work) {
             return Run::Over(self.event(token, outcome, context));
         }
-        let mut timeout = pin!(self.clock.sleep(task.settings.timeout));
+        let granted = task.settings.timeout.min(limit);
+        let mut timeout = pin!(self.clock.sleep(granted));
         let mut pulse = pin!(self.clock.sleep(BEAT).fuse());
         let mut changed = pin!(self.backend.store.changed(&context.name).fuse());
         let (mut beating, mut grace, mut rest) = (pin!(Fuse::terminated()), pin!(Fuse::terminated()), pin!(Fuse::terminated()));
@@ -162,7 +169,7 @@ impl Runner {
                     return Run::Over(self.event(token, outcome, context));
                 }
                 () = &mut timeout => {
-                    let error = format!("the attempt took longer than {} seconds", task.settings.timeout.as_secs_f64());
+                    let error = format!("the attempt took longer than {} seconds", granted.as_secs_f64());
                     return Run::Over(self.failure(token, Failure::retry(ErrorCode::TIMEOUT, error)));
                 }
                 () = stop.cancelled() => return Run::Over(Event::Interrupt { token }),
@@ -198,6 +205,7 @@ impl Runner {
     }
 
     async fn beat(&self, context: &TaskContext, token: u64, progress: Option<Json>) -> Result<Beat, StoreError> {
+        context.note_beat();
         let until = self.clock.now() + LEASE;
         self.backend.store.beat(&context.name, token, until, progress).await
     }
@@ -229,9 +237,7 @@ impl Runner {
 
     /// Stores the outcome, and tries again until `stop` is fired if the store is away: the work is done, and given up it would
     /// be done again. That the lease may run out meanwhile does no harm, since what comes too late is refused.
-    async fn settle(&self, task: Task, event: Event, stop: &CancellationToken) -> Settlement {
-        let name = task.name();
-        let mut known = Some(task);
+    async fn settle(&self, name: TaskName, mut known: Option<Task>, event: Event, stop: &CancellationToken) -> Settlement {
         let mut pause = FIRST_SETTLE_PAUSE;
         loop {
             match self.backend.apply(&name, known.take(), event.clone(), self.clock.now()).await {

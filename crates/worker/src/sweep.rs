@@ -27,6 +27,10 @@ pub struct Swept {
     pub judged: usize,
     /// Tasks that were hinted again.
     pub hinted: usize,
+    /// Tasks that run, and that are to be looked at later.
+    pub put_off: usize,
+    /// Tasks that could not be judged. They are looked at again some minutes later.
+    pub failed: usize,
 }
 
 /// How many tasks one pass looks at.
@@ -47,9 +51,8 @@ impl Sweeper {
         let mut total = Swept::default();
         loop {
             let swept = self.run_once(clock.now()).await?;
-            total.judged += swept.judged;
-            total.hinted += swept.hinted;
-            if swept == Swept::default() || clock.now() >= deadline {
+            total = total.and(swept);
+            if swept.is_idle() || clock.now() >= deadline {
                 return Ok(total);
             }
         }
@@ -70,14 +73,24 @@ impl Sweeper {
                     seen.push((task, next));
                 }
                 State::Running(lease) => {
+                    swept.put_off += 1;
                     let next = lease.until + PATIENCE;
                     seen.push((task, next));
                 }
                 State::Ended(_) => {}
             }
         }
-        let judged = stream::iter(overdue_tasks).map(|task| self.judge(task, now)).buffer_unordered(SIDE_BY_SIDE);
-        swept.judged = judged.try_fold(0, async |sum, judged| Ok(sum + judged)).await?;
+        let mut judged = stream::iter(overdue_tasks).map(|task| self.judge(task, now)).buffer_unordered(SIDE_BY_SIDE);
+        while let Some(judged) = judged.next().await {
+            match judged {
+                Ok(count) => swept.judged += count,
+                // One task that cannot be judged keeps no other from being looked after, now or in the next pass.
+                Err(task) => {
+                    swept.failed += 1;
+                    seen.push((task, now + MIN_PAUSE));
+                }
+            }
+        }
         swept.hinted = hints.len();
         if !hints.is_empty() {
             self.backend.queue.send(hints).await?;
@@ -87,21 +100,39 @@ impl Sweeper {
         Ok(swept)
     }
 
-    async fn judge(&self, task: Task, now: Timestamp) -> Result<usize, StoreError> {
+    /// How many tasks were judged; the task itself, if its outcome could not be stored.
+    async fn judge(&self, task: Task, now: Timestamp) -> Result<usize, Task> {
         let Some(event) = overdue(&task, Spread::from_bits(self.chance.bits()), now) else { return Ok(0) };
         // Read anew, since what the sweep was shown may be without its payload.
         match self.backend.apply(&task.name(), None, event, now).await {
             Ok(_) => Ok(1),
             Err(ApplyError::Missing | ApplyError::Refused(_)) => Ok(0),
-            Err(ApplyError::Store(error)) => Err(error),
+            Err(ApplyError::Store(error)) => {
+                tracing::warn!(task = %task.id, %error, "an overdue task could not be judged yet");
+                Err(task)
+            }
         }
     }
 }
 
-/// When to look at a waiting task again: some time after it is due, and each time twice as late as before.
-fn next_look(task: &Task, now: Timestamp) -> Timestamp {
-    if task.due_at > now {
-        return task.due_at + PATIENCE;
+impl Swept {
+    /// Whether another pass would find no more than this one.
+    fn is_idle(self) -> bool {
+        self.judged + self.hinted + self.put_off == 0
     }
-    now + now.since(task.due_at).clamp(MIN_PAUSE, MAX_PAUSE)
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            judged: self.judged + other.judged,
+            hinted: self.hinted + other.hinted,
+            put_off: self.put_off + other.put_off,
+            failed: self.failed + other.failed,
+        }
+    }
+}
+
+/// When to look at a waiting task again: some time after it is due, and each time twice as late as before; but at its deadline.
+fn next_look(task: &Task, now: Timestamp) -> Timestamp {
+    let next = if task.due_at > now { task.due_at + PATIENCE } else { now + now.since(task.due_at).clamp(MIN_PAUSE, MAX_PAUSE) };
+    task.settings.expires_at.map_or(next, |deadline| deadline.min(next))
 }

@@ -75,6 +75,7 @@ function fn(scope: Construct, id: string, chosen: Settings, store: Store, partic
     role: role(scope, id, program, [...allow, writeTo(logGroup)]),
     logGroup,
     loggingFormat: lambda.LoggingFormat.JSON,
+    applicationLogLevelV2: lambda.ApplicationLogLevel.TRACE,
     environment: {
       NOBAT_TABLE: store.table.tableName,
       NOBAT_QUEUE_URL: store.queue.queueUrl,

@@ -1,4 +1,4 @@
-//! Calls of DynamoDB and SQS in their JSON protocols.
+//! Calls of AWS: DynamoDB and SQS in their JSON protocols, Lambda as a REST API, `CloudFormation` by forms.
 
 use std::net::SocketAddr;
 
@@ -32,6 +32,10 @@ pub enum Service {
     DynamoDb,
     /// Queues.
     Sqs,
+    /// Functions.
+    Lambda,
+    /// Stacks.
+    CloudFormation,
 }
 
 /// What a service says when it does not do what it was asked.
@@ -68,14 +72,32 @@ impl Client {
         self.must(Service::Sqs, operation, input).await
     }
 
-    /// An operation, and what came of it.
+    /// A request to Lambda, and what came of it.
+    pub async fn lambda(&self, method: &str, path: &str, body: &str) -> Answer {
+        self.send(Service::Lambda, method, &format!("/2015-03-31/{path}"), &[], body).await
+    }
+
+    /// What `CloudFormation` says of a stack, in XML.
+    pub async fn stack(&self, operation: &str, stack: &str) -> String {
+        let form = format!("Action={operation}&StackName={stack}&Version=2010-05-15");
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        let answer = self.send(Service::CloudFormation, "POST", "/", &headers, &form).await;
+        assert_eq!(answer.status, 200, "{operation} of {stack}: {}", answer.text());
+        answer.text()
+    }
+
+    /// An operation of DynamoDB or SQS, and what came of it.
     pub async fn call(&self, service: Service, operation: &str, input: &Value) -> Result<Value, Refusal> {
         let target = format!("{}.{operation}", service.target());
-        let (authorization, date) = (self.authorization(service), format!("{DAY}T000000Z"));
-        let headers = [("x-amz-target", target.as_str()), ("x-amz-date", &date), ("authorization", &authorization)];
-        let answer = exchange(self.address, "POST", "/", &headers, &input.to_string()).await;
-        let answer = answer.unwrap_or_else(|error| panic!("{target}: {error}"));
+        let answer = self.send(service, "POST", "/", &[("x-amz-target", &target)], &input.to_string()).await;
         if answer.status == 200 { Ok(answer.json()) } else { Err(Refusal::of(&answer)) }
+    }
+
+    async fn send(&self, service: Service, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let (authorization, date) = (self.authorization(service), format!("{DAY}T000000Z"));
+        let signed = [headers, &[("x-amz-date", date.as_str()), ("authorization", &authorization)]].concat();
+        let answer = exchange(self.address, method, path, &signed, body).await;
+        answer.unwrap_or_else(|error| panic!("{method} {path} {headers:?}: {error}"))
     }
 
     async fn must(&self, service: Service, operation: &str, input: &Value) -> Value {
@@ -95,6 +117,7 @@ impl Service {
         match self {
             Self::DynamoDb => "DynamoDB_20120810",
             Self::Sqs => "AmazonSQS",
+            Self::Lambda | Self::CloudFormation => panic!("{self:?} has no operations in JSON"),
         }
     }
 
@@ -102,6 +125,8 @@ impl Service {
         match self {
             Self::DynamoDb => "dynamodb",
             Self::Sqs => "sqs",
+            Self::Lambda => "lambda",
+            Self::CloudFormation => "cloudformation",
         }
     }
 }

@@ -26,6 +26,11 @@ impl Queues {
         Self { client, hints, dead_letters }
     }
 
+    /// Those that have these URLs.
+    pub fn at(client: Client, hints: String, dead_letters: String) -> Self {
+        Self { client, hints, dead_letters }
+    }
+
     /// The URL of the queue.
     pub fn hints(&self) -> &str {
         &self.hints
@@ -39,6 +44,39 @@ impl Queues {
     /// Sends a message of any kind, as somebody might who is not nobat.
     pub async fn send(&self, body: &str) {
         self.client.sqs("SendMessage", &json!({ "QueueUrl": self.hints, "MessageBody": body })).await;
+    }
+
+    /// Sends up to ten messages in one call.
+    pub async fn send_all(&self, bodies: &[String]) {
+        let entry = |(place, body): (usize, &String)| json!({ "Id": place.to_string(), "MessageBody": body });
+        let entries: Vec<Value> = bodies.iter().enumerate().map(entry).collect();
+        let sent = self.client.sqs("SendMessageBatch", &json!({ "QueueUrl": self.hints, "Entries": entries })).await;
+        assert_eq!(sent["Successful"].as_array().map(Vec::len), Some(bodies.len()), "{sent:#}");
+    }
+
+    /// Sends a message to the dead-letter queue, as if it had been received too often.
+    pub async fn send_dead(&self, body: &str) {
+        self.client.sqs("SendMessage", &json!({ "QueueUrl": self.dead_letters, "MessageBody": body })).await;
+    }
+
+    /// Has messages of both queues come again after so long, in whole seconds.
+    pub async fn set_visibility(&self, visibility: Duration) {
+        for url in [&self.hints, &self.dead_letters] {
+            let attributes = json!({ "VisibilityTimeout": visibility.as_secs().to_string() });
+            self.client.sqs("SetQueueAttributes", &json!({ "QueueUrl": url, "Attributes": attributes })).await;
+        }
+    }
+
+    /// Loses all that is in both queues.
+    pub async fn purge(&self) {
+        for url in [&self.hints, &self.dead_letters] {
+            self.client.sqs("PurgeQueue", &json!({ "QueueUrl": url })).await;
+        }
+    }
+
+    /// How many messages wait in the queue for their time to come.
+    pub async fn delayed(&self) -> u64 {
+        count(&attributes(self.client, &self.hints).await, "Delayed")
     }
 
     /// How many messages are in the queue, be they ready, taken or delayed.
@@ -63,9 +101,12 @@ async fn arn(client: Client, url: &str) -> Value {
 
 async fn depth(client: Client, url: &str) -> u64 {
     let attributes = attributes(client, url).await;
-    let count = |name: &str| attributes[name].as_str().and_then(|text| text.parse::<u64>().ok());
-    let counts = ["", "NotVisible", "Delayed"].map(|state| count(&format!("ApproximateNumberOfMessages{state}")));
-    counts.into_iter().sum::<Option<u64>>().unwrap_or_else(|| panic!("no numbers: {attributes:#}"))
+    ["", "NotVisible", "Delayed"].into_iter().map(|state| count(&attributes, state)).sum()
+}
+
+fn count(attributes: &Value, state: &str) -> u64 {
+    let number = attributes[format!("ApproximateNumberOfMessages{state}")].as_str().and_then(|text| text.parse().ok());
+    number.unwrap_or_else(|| panic!("no numbers: {attributes:#}"))
 }
 
 async fn attributes(client: Client, url: &str) -> Value {

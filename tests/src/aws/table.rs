@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use nobat_core::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::aws::client::Client;
@@ -36,9 +37,31 @@ impl Table {
         Self { client, name }
     }
 
+    /// One that is there.
+    pub fn named(client: Client, name: String) -> Self {
+        Self { client, name }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Sets moments of a task that stands in it, in milliseconds, as if it had been stored at another time.
+    pub async fn set_moments(&self, task: &Value, moments: &[(&str, Timestamp)]) {
+        let id = task["id"].as_str().unwrap_or_else(|| panic!("not a task: {task:#}"));
+        let changes: Vec<String> = moments.iter().map(|(name, _)| format!("#{name} = :{name}")).collect();
+        let names: Value = moments.iter().map(|(name, _)| (format!("#{name}"), json!(name))).collect();
+        let values: Value = moments.iter().map(|(name, at)| (format!(":{name}"), json!({ "N": at.millis().to_string() }))).collect();
+        let input = json!({
+            "TableName": self.name,
+            "Key": { "PK": { "S": format!("T#default#{id}") }, "SK": { "S": "task" } },
+            "UpdateExpression": format!("SET {}", changes.join(", ")),
+            "ConditionExpression": "attribute_exists(PK)",
+            "ExpressionAttributeNames": names,
+            "ExpressionAttributeValues": values,
+        });
+        self.client.dynamodb("UpdateItem", &input).await;
     }
 
     /// Everything in it, in DynamoDB's own JSON.

@@ -18,6 +18,8 @@ pub struct Tap {
 struct Inner {
     target: OnceLock<SocketAddr>,
     flow: watch::Sender<Flow>,
+    /// How many connections were closed because it refuses them.
+    refused: watch::Sender<usize>,
 }
 
 /// What becomes of what flows through a tap.
@@ -47,7 +49,7 @@ impl Tap {
     pub async fn new() -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let (address, flow) = (listener.local_addr()?, watch::Sender::new(Flow::Open));
-        let inner = Arc::new(Inner { target: OnceLock::new(), flow });
+        let inner = Arc::new(Inner { target: OnceLock::new(), flow, refused: watch::Sender::new(0) });
         Ok(Self { address, server: tokio::spawn(serve(listener, Arc::clone(&inner))), inner })
     }
 
@@ -76,6 +78,14 @@ impl Tap {
     /// Lets things flow so from now on.
     pub fn set(&self, flow: Flow) {
         self.inner.flow.send_replace(flow);
+    }
+
+    /// Resolves when so many more connections were refused.
+    pub async fn refuses(&self, count: usize) {
+        let mut refused = self.inner.refused.subscribe();
+        let enough = *refused.borrow_and_update() + count;
+        // It cannot be closed: the sender is here.
+        let _ = refused.wait_for(|refused| *refused >= enough).await;
     }
 
     /// How they flow now.
@@ -109,7 +119,7 @@ impl Inner {
         tokio::select! {
             // In this order: what comes while the tap refuses goes nowhere.
             biased;
-            _ = flow.wait_for(|flow| *flow == Flow::Refused) => {}
+            _ = flow.wait_for(|flow| *flow == Flow::Refused) => self.refused.send_modify(|count| *count += 1),
             _ = async { tokio::try_join!(requests, replies) } => {}
         }
     }

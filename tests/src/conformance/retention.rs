@@ -93,6 +93,24 @@ pub async fn gives_its_name_to_another_task(world: World) {
     assert_eq!(world.get(&alone).await, alone);
 }
 
+/// The report of the first may outlast it, since it ended later; the second has a report of its own.
+pub async fn reports_the_end_of_either_task_of_one_name(world: World) {
+    let number = 1;
+    let (began, mut reports) = (world.now(), Vec::new());
+    for _ in 0..2 {
+        let now = world.now();
+        let task = sample::reported(Task { created_at: now, generation_at: now, due_at: now, ..sample::task(number, began) });
+        let running = world.claim(&world.insert(task).await).await;
+        let change = world.change(&running, succeed(&running));
+        let report = change.follow_up.clone().unwrap();
+        world.commit(change).await;
+        assert_eq!(world.get(&report).await, report);
+        reports.push(report.id);
+        world.time.advance(RETENTION + Duration::from_millis(1));
+    }
+    assert_ne!(reports[0], reports[1]);
+}
+
 /// A replay makes it a task like any other.
 pub async fn lasts_again_after_a_replay(world: World) {
     let task = ended(&world, sample::task(1, world.now())).await;

@@ -21,7 +21,7 @@ pub(super) fn is_untouched(before: Option<&Task>, after: Option<&Task>) -> bool 
 pub(super) fn callback_of(task: &Task) -> Option<TaskName> {
     let State::Ended(ended) = &task.state else { return None };
     let is_wanted = task.settings.callback.as_ref().is_some_and(|callback| callback.on.contains(&ended.end));
-    let id = TaskId::of_callback(&task.tenant, task.id, task.generation, task.version);
+    let id = TaskId::of_callback(&task.tenant, task.id, task.created_at, task.generation, task.version);
     is_wanted.then(|| TaskName { tenant: task.tenant.clone(), id })
 }
 

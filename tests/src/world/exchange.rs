@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName};
 use hyper::{Request, client};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -57,7 +57,7 @@ impl Answer {
     }
 }
 
-/// Sends a request, its body as JSON, and reads the answer.
+/// Sends a request, its body as JSON unless a header says otherwise, and reads the answer.
 pub async fn exchange(
     address: SocketAddr,
     method: &str,
@@ -66,8 +66,12 @@ pub async fn exchange(
     body: &str,
 ) -> Result<Answer, ExchangeError> {
     let stream = TcpStream::connect(address).await.map_err(ExchangeError::NotSent)?;
-    let mut request = Request::builder().method(method).uri(path).header(HOST, address.to_string());
-    if !body.is_empty() {
+    let is_said = |header: &HeaderName| headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(header.as_str()));
+    let mut request = Request::builder().method(method).uri(path);
+    if !is_said(&HOST) {
+        request = request.header(HOST, address.to_string());
+    }
+    if !body.is_empty() && !is_said(&CONTENT_TYPE) {
         request = request.header(CONTENT_TYPE, "application/json");
     }
     for (name, value) in headers {

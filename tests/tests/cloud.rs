@@ -1,0 +1,187 @@
+//! What the cloud backend makes of bad luck: answers that get lost, bodies that are gone, marks that lie far ahead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nobat_aws::Settings;
+use nobat_core::backend::Backend;
+use nobat_core::lifecycle::{Event, ReplayKey, transition};
+use nobat_core::ports::{Claim, Committed, Inserted, LEASE, TaskName};
+use nobat_core::task::{End, State, Status, Task};
+use nobat_core::time::Timestamp;
+use nobat_tests::aws::emulator::Emulator;
+use nobat_tests::aws::queues::Queues;
+use nobat_tests::aws::table::Table;
+use nobat_tests::aws::tap::{Flow, Tap};
+use nobat_tests::conformance::RETENTION;
+use nobat_tests::sample;
+use nobat_worker::sweep::Sweeper;
+use nobat_worker::system::SystemChance;
+use serde_json::{Value, json};
+
+/// A backend behind a tap, and the table behind both.
+struct Cloud {
+    backend: Backend,
+    table: Table,
+    tap: Tap,
+    now: Timestamp,
+}
+
+impl Cloud {
+    async fn start() -> Self {
+        let emulator = Emulator::shared();
+        let tap = Tap::before(emulator.address()).await.unwrap();
+        let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), Duration::from_secs(30)).await);
+        let settings = Settings { table: table.name().to_owned(), queue_url: queues.hints().to_owned(), retention: RETENTION };
+        let backend = nobat_aws::connect_to_emulator(&settings, &tap.url()).await;
+        Self { backend, table, tap, now: sample::start() }
+    }
+
+    async fn insert(&self, tasks: Vec<Task>) -> Vec<Task> {
+        match self.backend.store.insert(tasks, self.now).await.unwrap() {
+            Inserted::Created(tasks) => tasks,
+            Inserted::Existing(tasks) => panic!("there already: {tasks:?}"),
+        }
+    }
+
+    async fn claim(&self, name: &TaskName) -> Task {
+        match self.backend.store.claim(name, self.now + LEASE, self.now).await.unwrap() {
+            Claim::Granted(task) => task,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn bring(&self, task: &Task, event: Event) -> Task {
+        let change = transition(task.clone(), event, self.now).unwrap();
+        match self.backend.store.commit(change, self.now).await.unwrap() {
+            Committed::Done(task) => *task,
+            Committed::Conflict => panic!("a conflict"),
+        }
+    }
+
+    async fn get(&self, name: &TaskName) -> Task {
+        self.backend.store.get(name, self.now).await.unwrap().unwrap()
+    }
+
+    /// Has something done of whose calls the first is answered in vain.
+    async fn losing_a_reply<T>(&self, work: impl Future<Output = T>) -> T {
+        self.tap.set(Flow::LosesNextReply);
+        let done = work.await;
+        assert_eq!(self.tap.flow(), Flow::Open, "a reply was lost");
+        done
+    }
+
+    fn sweeper(&self) -> Sweeper {
+        Sweeper { backend: self.backend.clone(), chance: Arc::new(SystemChance) }
+    }
+
+    /// The items that are bodies: their sort keys, and when they go.
+    async fn bodies(&self) -> Vec<(String, Option<i64>)> {
+        let items = self.table.items().await;
+        let body = |item: &Value| {
+            let key = item["SK"]["S"].as_str().unwrap().to_owned();
+            let goes = item["expires_at"]["N"].as_str().map(|digits| digits.parse().unwrap());
+            (key != "task").then_some((key, goes))
+        };
+        items.iter().filter_map(body).collect()
+    }
+}
+
+fn large(number: u128, now: Timestamp) -> Task {
+    Task { payload: sample::json(&format!("\"{}\"", "x".repeat(5_000))), ..sample::task(number, now) }
+}
+
+fn succeed(task: &Task) -> Event {
+    Event::Succeed { token: task.token, result: sample::json("1") }
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_is_lost_is_known_again() {
+    let cloud = Cloud::start().await;
+    let task = cloud.losing_a_reply(cloud.insert(vec![sample::reported(sample::task(1, cloud.now))])).await.remove(0);
+    let batch = cloud.losing_a_reply(cloud.insert((2..12).map(|number| sample::task(number, cloud.now)).collect())).await;
+    let running = cloud.losing_a_reply(cloud.claim(&task.name())).await;
+    assert_eq!((running.token, running.attempt), (1, 1));
+    let ended = cloud.losing_a_reply(cloud.bring(&running, succeed(&running))).await;
+    assert_eq!(cloud.get(&task.name()).await, ended);
+    let canceled = cloud.losing_a_reply(cloud.bring(&batch[0], Event::Cancel)).await;
+    assert_eq!(cloud.get(&canceled.name()).await, canceled);
+    assert_eq!(cloud.table.items().await.len(), 12, "ten of the batch, one by itself, and its report");
+}
+
+#[tokio::test]
+async fn a_payload_that_is_gone_ends_its_task_and_keeps_nobody_from_being_looked_after() {
+    let mut cloud = Cloud::start().await;
+    let tasks = cloud.insert(vec![large(1, cloud.now), sample::task(2, cloud.now)]).await;
+    let running = cloud.claim(&tasks[0].name()).await;
+    let (body, _) = cloud.bodies().await.remove(0);
+    let key = json!({ "PK": { "S": format!("T#default#{}", running.id) }, "SK": { "S": body } });
+    let delete = json!({ "TableName": cloud.table.name(), "Key": key });
+    Emulator::shared().client().dynamodb("DeleteItem", &delete).await;
+    cloud.now = cloud.now + Duration::from_mins(10);
+    let swept = cloud.sweeper().run_once(cloud.now).await.unwrap();
+    assert_eq!((swept.judged, swept.hinted, swept.failed), (1, 1, 0));
+    assert_eq!(cloud.get(&running.name()).await.attempts.len(), 1, "its crash is on record");
+}
+
+#[tokio::test]
+async fn each_task_of_one_key_has_a_payload_of_its_own_that_goes_with_it() {
+    let mut cloud = Cloud::start().await;
+    let first = cloud.insert(vec![large(1, cloud.now)]).await.remove(0);
+    assert_eq!(cloud.bodies().await[0].1, None);
+    let running = cloud.claim(&first.name()).await;
+    let ended = cloud.bring(&running, succeed(&running)).await;
+    let end = (cloud.now + RETENTION).millis() / 1_000;
+    assert!(cloud.bodies().await[0].1.unwrap() > end, "it is there for as long as its task");
+    let replayed = cloud.bring(&ended, Event::Replay { key: ReplayKey::Same }).await;
+    assert_eq!(cloud.bodies().await[0].1, None, "it is needed again");
+    cloud.bring(&replayed, Event::Cancel).await;
+    cloud.now = cloud.now + RETENTION + Duration::from_millis(1);
+    let second = Task { id: first.id, ..large(2, cloud.now) };
+    cloud.insert(vec![second.clone()]).await;
+    let mut goes: Vec<_> = cloud.bodies().await.into_iter().map(|(_, goes)| goes.is_some()).collect();
+    goes.sort_unstable();
+    assert_eq!(goes, [false, true], "the second's stays, the first's goes");
+    assert_eq!(cloud.get(&second.name()).await.payload, second.payload);
+}
+
+#[tokio::test]
+async fn a_payload_of_a_request_that_was_refused_goes_soon() {
+    let cloud = Cloud::start().await;
+    let task = cloud.insert(vec![large(1, cloud.now)]).await.remove(0);
+    let other = Task { payload: sample::json(&format!("\"{}\"", "y".repeat(5_000))), ..task.clone() };
+    let refused = cloud.backend.store.insert(vec![other], cloud.now).await.unwrap();
+    assert!(matches!(&refused, Inserted::Existing(found) if *found == [task]), "{refused:?}");
+    let again = cloud.backend.store.insert(vec![large(1, cloud.now)], cloud.now).await.unwrap();
+    assert!(matches!(again, Inserted::Existing(_)));
+    let mut goes: Vec<_> = cloud.bodies().await.into_iter().map(|(_, goes)| goes).collect();
+    goes.sort_unstable();
+    let day = cloud.now + Duration::from_hours(24);
+    assert_eq!(goes, [None, Some(day.millis() / 1_000 + 1)], "the one that is named stays");
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_is_missed_soon_however_often_its_task_was_put_off() {
+    let mut cloud = Cloud::start().await;
+    let task = cloud.insert(vec![sample::with_attempts(1, 2, cloud.now)]).await.remove(0);
+    cloud.backend.store.postpone(&task, cloud.now + Duration::from_hours(1)).await.unwrap();
+    let running = cloud.claim(&task.name()).await;
+    cloud.now = cloud.now + LEASE + Duration::from_mins(2);
+    assert_eq!(cloud.sweeper().run_once(cloud.now).await.unwrap().judged, 1);
+    let crashed = cloud.get(&running.name()).await;
+    assert!(matches!(crashed.state, State::Waiting(_)) && crashed.attempts.len() == 1, "{crashed:?}");
+}
+
+#[tokio::test]
+async fn a_report_that_was_not_to_be_leaves_nothing_that_stays() {
+    let cloud = Cloud::start().await;
+    let task = cloud.insert(vec![sample::reported(sample::task(1, cloud.now))]).await.remove(0);
+    let running = cloud.claim(&task.name()).await;
+    cloud.backend.store.beat(&task.name(), running.token, cloud.now + LEASE, None).await.unwrap();
+    let result = sample::json(&format!("\"{}\"", "r".repeat(2_000)));
+    let event = Event::Succeed { token: running.token, result };
+    let ended = cloud.backend.apply(&task.name(), Some(running), event, cloud.now).await.unwrap();
+    assert_eq!(ended.status(cloud.now), Status::Ended(End::Succeeded));
+    let stays = cloud.bodies().await.into_iter().filter(|(_, goes)| goes.is_none()).count();
+    assert_eq!(stays, 1, "the payload of the report that is there");
+}
