@@ -1,6 +1,7 @@
 //! The rules of the house, which no compiler knows.
 
 mod house {
+    mod cloud;
     mod dependencies;
     mod paths;
     mod picture;

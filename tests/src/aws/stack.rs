@@ -83,6 +83,16 @@ impl Stack {
         }
     }
 
+    /// The URL of the API. Every name below `localhost` is this machine (RFC 6761, section 6.3).
+    pub fn url(&self) -> String {
+        format!("http://{}", self.host)
+    }
+
+    /// What a program must find in its environment to look into the stack as its owner.
+    pub fn variables(&self) -> [(&'static str, String); 5] {
+        self.emulator.variables()
+    }
+
     /// Undoes what a story before may have left.
     async fn restore(&self) {
         self.tap.set(Flow::Open);

@@ -1,0 +1,41 @@
+//! `cargo run -p nobat-tests --bin stack`: nobat as it is deployed to AWS, on this machine, for as long as this runs.
+
+use clap::{Parser, ValueEnum};
+use nobat_tests::aws::deployment::Source;
+use nobat_tests::aws::stack::Stack;
+
+/// Starts an emulator of AWS, builds nobat's functions, deploys them there with IAM enforced, and says where the API is
+#[derive(Parser)]
+struct Cli {
+    /// What deploys them
+    #[arg(long, value_enum, default_value_t = By::Sam)]
+    by: By,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum By {
+    /// infra/template.yaml, by the SAM CLI
+    Sam,
+    /// infra/cdk, by the CDK
+    Cdk,
+}
+
+#[tokio::main]
+async fn main() {
+    let source = match Cli::parse().by {
+        By::Sam => Source::Sam,
+        By::Cdk => Source::Cdk,
+    };
+    eprintln!("building and deploying; the first time, this takes some minutes");
+    let stack = Stack::of(source).await;
+    for (name, value) in stack.variables() {
+        println!("export {name}={value}");
+    }
+    println!("export NOBAT_TABLE={} NOBAT_QUEUE_URL={}", stack.table.name(), stack.queues.hints());
+    println!("export NOBAT_URL={}", stack.url());
+    eprintln!("\nThese lines are for another terminal; there, for example:");
+    eprintln!("  curl -s \"$NOBAT_URL/v1/tasks\" -H 'content-type: application/json' -d '{{\"kind\": \"noop\"}}'");
+    eprintln!("  cargo run --release -- submit noop --wait");
+    eprintln!("The emulator goes when this is ended.");
+    std::future::pending::<()>().await;
+}

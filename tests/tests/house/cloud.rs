@@ -1,0 +1,87 @@
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use nobat_tests::aws::tools::Tools;
+use nobat_tests::world::program::workspace;
+use serde_json::{Value, json};
+
+use super::settings::words;
+use super::source::texts;
+
+/// Runs something below `infra/`, which must go well, and returns what it says.
+fn run(tools: Tools, program: &str, arguments: &[&str]) -> String {
+    let programs = tools.programs();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(programs.clone()).chain(std::env::split_paths(&path))).expect("a PATH");
+    let mut command = Command::new(programs.join(program));
+    command.args(arguments).current_dir(workspace().join("infra")).env("PATH", path);
+    // Checking a template asks nobody, but not without a region.
+    command.env("AWS_DEFAULT_REGION", "us-east-1").env("SAM_CLI_TELEMETRY", "0");
+    let output = command.output().expect("a program that has just been installed");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{command:?} said\n{said}{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+fn resources() -> Value {
+    let template = run(Tools::Emulator, "python", &["expand.py", "template.yaml"]);
+    let mut template: Value = serde_json::from_str(&template).expect("JSON");
+    template["Resources"].take()
+}
+
+#[test]
+fn the_template_has_no_fault_that_its_checkers_know() {
+    run(Tools::Deployment, "sam", &["validate", "--lint", "--template-file", "template.yaml"]);
+    run(Tools::Deployment, "cfn-lint", &["template.yaml"]);
+}
+
+#[test]
+fn sam_and_cdk_deploy_the_same() {
+    Tools::Cdk.programs();
+    assert_eq!(run(Tools::Emulator, "python", &["compare.py"]), "");
+}
+
+#[test]
+fn each_function_may_do_what_it_does_to_what_it_does_it_to_and_nothing_else() {
+    let allowed: Value = serde_json::from_str(&run(Tools::Emulator, "python", &["policies.py"])).expect("JSON");
+    let log = json!(["logs:CreateLogStream", "logs:PutLogEvents"]);
+    let change = ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"];
+    let look_and_change = json!([&["dynamodb:BatchGetItem"], &change[..]].concat());
+    let take = ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"];
+    let take_and_send = [&take[..], &["sqs:SendMessage"]].concat();
+    let expected = json!({
+        "api": {
+            "ApiLog": log, "Table": look_and_change, "Table/index/recent": ["dynamodb:Query"],
+            "Queue": ["sqs:GetQueueAttributes", "sqs:SendMessage"],
+        },
+        "worker": { "WorkerLog": log, "Table": change, "Queue": take_and_send },
+        "sweeper": {
+            "SweeperLog": log, "Table": look_and_change, "Table/index/attention": ["dynamodb:Query"], "Queue": ["sqs:SendMessage"],
+        },
+        "dead_letter": { "DeadLetterLog": log, "Table": change, "Queue": ["sqs:SendMessage"], "DeadLetterQueue": take },
+    });
+    assert_eq!(allowed, expected);
+}
+
+#[test]
+fn the_template_sets_every_variable_that_the_functions_read_and_no_other() {
+    let read: BTreeSet<String> = texts(&["functions"], "rs").iter().flat_map(|(_, text)| words(text)).collect();
+    let resources = resources();
+    let variables =
+        resources.as_object().expect("resources").values().filter_map(|one| one["Properties"]["Environment"]["Variables"].as_object());
+    let set: BTreeSet<String> = variables.flat_map(|variables| variables.keys().cloned()).collect();
+    assert_eq!(set, read);
+}
+
+#[test]
+fn the_table_is_the_one_that_the_backend_writes_to() {
+    let sources: String = texts(&["crates/aws/src"], "rs").into_iter().map(|(_, text)| text).collect();
+    let table = &resources()["Table"]["Properties"];
+    let ttl = &table["TimeToLiveSpecification"];
+    assert_eq!(ttl["Enabled"], true);
+    let indexes = table["GlobalSecondaryIndexes"].as_array().expect("indexes").iter().map(|index| &index["IndexName"]);
+    let attributes = table["AttributeDefinitions"].as_array().expect("attributes").iter().map(|attribute| &attribute["AttributeName"]);
+    for name in indexes.chain(attributes).chain([&ttl["AttributeName"]]) {
+        assert!(sources.contains(&format!("{name}")), "the backend knows nothing of {name}");
+    }
+}
