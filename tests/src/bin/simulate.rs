@@ -39,14 +39,15 @@ fn main() -> ExitCode {
             }
         };
         println!(
-            "{}: {count} seeds from {first}, no promise broken in {} steps, {} tasks accepted, {} runs of a handler, {} crashes, {} hours ({:.1} s)",
+            "{}: {count} seeds from {first}, no promise broken in {} steps, {} tasks accepted, {} runs of a handler, {} crashes, {} hours ({:.1} s){}",
             subject.as_str(),
             total.steps,
             total.accepted,
             total.executions,
             total.crashes,
             total.passed.as_secs() / 3_600,
-            begun.elapsed().as_secs_f64()
+            begun.elapsed().as_secs_f64(),
+            total.shown
         );
     }
     ExitCode::SUCCESS

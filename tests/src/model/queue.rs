@@ -1,4 +1,4 @@
-//! A queue as SQS is one.
+//! A queue as SQS is one, and the queue of what it gives up on.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,22 +9,29 @@ use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement, StoreError, 
 use nobat_core::time::Timestamp;
 use tokio::sync::Notify;
 
+use super::habits::{Habit, Habits};
+use super::table::LONGEST_DELAY;
 use crate::time::Time;
 
-/// `DelaySeconds` can be no more than this.
-const LONGEST_DELAY: Duration = Duration::from_mins(15);
-/// How long a message that was received is hidden from everybody else.
-const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long a receive waits for something to come, at most.
 const WAIT: Duration = Duration::from_secs(20);
 /// How many messages one receive brings, at most.
 const MAX_RECEIVED: usize = 10;
 /// `maxReceiveCount` of the redrive policy.
 const MAX_RECEIVES: u32 = 10;
+/// How long after the first delivery the copy on another server is delivered, at most.
+const COPY: Duration = Duration::from_mins(2);
+/// How long after it was deleted a message is delivered, at most.
+const AFTER_DELETE: Duration = Duration::from_mins(10);
 
 /// A queue in memory.
 pub struct ModelQueue {
     time: Arc<Time>,
+    habits: Arc<dyn Habits>,
+    /// How long a message that was received is hidden from everybody else.
+    visibility: Duration,
+    /// Where a message goes that was received too often; one that has no such queue stays.
+    dead_letters: Option<Arc<ModelQueue>>,
     state: Mutex<State>,
     sent: Notify,
 }
@@ -32,15 +39,18 @@ pub struct ModelQueue {
 #[derive(Default)]
 struct State {
     messages: Vec<Message>,
-    dead_letters: Vec<TaskName>,
     last_id: u64,
 }
 
+#[derive(Clone)]
 struct Message {
     id: u64,
     name: TaskName,
+    redrives: u32,
     visible_at: Timestamp,
     receives: u32,
+    /// Deleted, but not on every server.
+    is_deleted: bool,
 }
 
 impl Message {
@@ -50,67 +60,44 @@ impl Message {
     }
 }
 
+/// A message, as whoever receives it reads it.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    /// The task that it names.
+    pub name: TaskName,
+    /// How many hints in a row came to nothing before it.
+    pub redrives: u32,
+    /// What the queue knows it by.
+    pub receipt: Receipt,
+}
+
 impl ModelQueue {
     /// An empty queue.
-    pub fn new(time: Arc<Time>) -> Self {
-        Self { time, state: Mutex::default(), sent: Notify::new() }
-    }
-
-    /// What the redrive policy has moved away.
-    pub fn dead_letters(&self) -> Vec<TaskName> {
-        self.state().dead_letters.clone()
+    pub fn new(time: Arc<Time>, habits: Arc<dyn Habits>, visibility: Duration, dead_letters: Option<Arc<Self>>) -> Self {
+        Self { time, habits, visibility, dead_letters, state: Mutex::default(), sent: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl State {
-    fn send(&mut self, name: TaskName, visible_at: Timestamp) {
-        self.last_id += 1;
-        self.messages.push(Message { id: self.last_id, name, visible_at, receives: 0 });
-    }
-
-    fn receive(&mut self, max: usize, now: Timestamp) -> Vec<Delivery> {
-        let is_worn = |message: &Message| message.visible_at <= now && message.receives >= MAX_RECEIVES;
-        self.dead_letters.extend(self.messages.extract_if(.., |message| is_worn(message)).map(|message| message.name));
-        let take = |message: &mut Message| {
-            message.visible_at = now + VISIBILITY_TIMEOUT;
-            message.receives += 1;
-            Delivery::Hint { name: message.name.clone(), receipt: message.receipt() }
-        };
-        self.messages.iter_mut().filter(|message| message.visible_at <= now).take(max.min(MAX_RECEIVED)).map(take).collect()
-    }
-
-    fn settle(&mut self, receipt: &Receipt, settlement: Settlement, now: Timestamp) {
-        // An older receipt does nothing: the message has been received again since.
-        let Some(place) = self.messages.iter().position(|message| message.receipt() == *receipt) else { return };
-        match settlement {
-            Settlement::Acknowledge => drop(self.messages.remove(place)),
-            Settlement::Return => self.messages[place].visible_at = now,
-        }
-    }
-}
-
-#[async_trait]
-impl Queue for ModelQueue {
-    async fn send(&self, hints: Vec<Hint>) -> Result<(), StoreError> {
-        let now = self.time.now();
-        for hint in hints.into_iter().filter(|hint| hint.delay <= LONGEST_DELAY) {
-            self.state().send(hint.name, now + hint.delay);
-        }
+    fn push(&self, name: TaskName, redrives: u32, delay: Duration) {
+        let mut state = self.state();
+        let visible_at = self.time.now() + delay;
+        let id = state.next_id();
+        state.messages.push(Message { id, name, redrives, visible_at, receives: 0, is_deleted: false });
+        drop(state);
         self.sent.notify_waiters();
-        Ok(())
     }
 
-    async fn receive(&self, max: usize) -> Result<Vec<Delivery>, StoreError> {
+    /// Waits for messages as long as a receive does, and takes some.
+    pub async fn letters(&self, max: usize) -> Vec<Letter> {
         let give_up = self.time.now() + WAIT;
         loop {
             let sent = Box::pin(self.sent.notified());
-            let received = self.state().receive(max, self.time.now());
+            let received = self.take(max);
             if !received.is_empty() || self.time.now() >= give_up {
-                return Ok(received);
+                return received;
             }
             let next = self.state().messages.iter().map(|message| message.visible_at).min();
             let next = next.map_or(give_up, |next| next.min(give_up));
@@ -118,16 +105,160 @@ impl Queue for ModelQueue {
         }
     }
 
-    async fn settle(&self, settlements: Vec<(Receipt, Settlement)>) -> Result<(), StoreError> {
-        let now = self.time.now();
-        for (receipt, settlement) in settlements {
-            self.state().settle(&receipt, settlement, now);
+    fn take(&self, max: usize) -> Vec<Letter> {
+        self.bury();
+        let (mut state, now) = (self.state(), self.time.now());
+        let (mut letters, mut copies) = (Vec::new(), Vec::new());
+        for message in state.messages.iter_mut().filter(|message| message.visible_at <= now).take(max.min(MAX_RECEIVED)) {
+            message.visible_at = now + self.visibility;
+            message.receives += 1;
+            if std::mem::take(&mut message.is_deleted) {
+                self.habits.note(Habit::DeliversDeleted);
+            }
+            if self.habits.shows(Habit::DeliversTwice) {
+                self.habits.note(Habit::DeliversTwice);
+                copies.push(Message { visible_at: now + self.habits.some_time(COPY), ..message.clone() });
+            }
+            letters.push(Letter { name: message.name.clone(), redrives: message.redrives, receipt: message.receipt() });
         }
-        self.sent.notify_waiters();
+        for copy in copies {
+            let id = state.next_id();
+            state.messages.push(Message { id, ..copy });
+        }
+        letters
+    }
+
+    /// Moves away what was received too often: a queue finds that out when the message would be received once more.
+    fn bury(&self) {
+        let Some(dead_letters) = &self.dead_letters else { return };
+        let now = self.time.now();
+        let is_worn = |message: &mut Message| message.visible_at <= now && message.receives >= MAX_RECEIVES;
+        let worn: Vec<Message> = self.state().messages.extract_if(.., is_worn).collect();
+        for message in worn {
+            self.habits.note(Habit::GivesUp);
+            dead_letters.push(message.name, message.redrives, Duration::ZERO);
+        }
+    }
+
+    /// Deletes a message. An older receipt does nothing: the message has been received again since.
+    fn delete(&self, receipt: &Receipt) {
+        let mut state = self.state();
+        let Some(place) = state.messages.iter().position(|message| message.receipt() == *receipt) else { return };
+        if self.habits.shows(Habit::DeliversDeleted) {
+            state.messages[place].is_deleted = true;
+            state.messages[place].visible_at = self.time.now() + self.habits.some_time(AFTER_DELETE);
+        } else {
+            state.messages.remove(place);
+        }
+    }
+
+    /// Deletes what is acknowledged. What is to be delivered again is left alone, until it is visible by itself.
+    pub fn forget(&self, settlements: &[(Receipt, Settlement)]) {
+        for (receipt, _) in settlements.iter().filter(|(_, settlement)| *settlement == Settlement::Acknowledge) {
+            self.delete(receipt);
+        }
+    }
+}
+
+impl State {
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+}
+
+#[async_trait]
+impl Queue for ModelQueue {
+    async fn send(&self, hints: Vec<Hint>) -> Result<(), StoreError> {
+        for hint in hints.into_iter().filter(|hint| hint.delay <= LONGEST_DELAY) {
+            // `DelaySeconds` are whole.
+            let delay = Duration::from_secs(u64::try_from(hint.delay.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX));
+            self.push(hint.name, hint.redrives, delay);
+        }
+        Ok(())
+    }
+
+    async fn receive(&self, max: usize) -> Result<Vec<Delivery>, StoreError> {
+        let hint = |letter: Letter| Delivery::Hint { name: letter.name, receipt: letter.receipt };
+        Ok(self.letters(max).await.into_iter().map(hint).collect())
+    }
+
+    async fn settle(&self, settlements: Vec<(Receipt, Settlement)>) -> Result<(), StoreError> {
+        self.forget(&settlements);
         Ok(())
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nobat_core::ports::Queue;
+
+    use super::*;
+    use crate::model::habits::Tame;
+    use crate::sample;
+
+    const VISIBILITY: Duration = Duration::from_mins(6);
+
+    fn queues(time: &Arc<Time>) -> (ModelQueue, Arc<ModelQueue>) {
+        let dead_letters = Arc::new(ModelQueue::new(time.clone(), Arc::new(Tame), VISIBILITY, None));
+        (ModelQueue::new(time.clone(), Arc::new(Tame), VISIBILITY, Some(dead_letters.clone())), dead_letters)
+    }
+
+    async fn send(queue: &ModelQueue, time: &Arc<Time>, delay: Duration) {
+        let name = sample::task(1, time.now()).name();
+        queue.send(vec![Hint { redrives: 1, ..Hint::new(name, delay) }]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_never_deleted_is_a_dead_letter_after_ten_receives() {
+        let time = Time::at(sample::start());
+        let (queue, dead_letters) = queues(&time);
+        send(&queue, &time, Duration::ZERO).await;
+        for receive in 0..10 {
+            let received = queue.take(10);
+            assert_eq!(received.len(), 1, "receive {receive}");
+            queue.forget(&[(received[0].receipt.clone(), Settlement::Return)]);
+            assert!(queue.take(10).is_empty(), "hidden until its time is over");
+            assert!(dead_letters.take(10).is_empty());
+            time.advance(VISIBILITY);
+        }
+        assert!(queue.take(10).is_empty());
+        let letters = dead_letters.take(10);
+        assert_eq!(letters.iter().map(|letter| letter.redrives).collect::<Vec<_>>(), [1]);
+    }
+
+    #[tokio::test]
+    async fn a_message_is_delayed_by_whole_seconds_and_no_more_than_a_quarter_of_an_hour() {
+        let time = Time::at(sample::start());
+        let (queue, _) = queues(&time);
+        send(&queue, &time, LONGEST_DELAY + Duration::from_millis(1)).await;
+        send(&queue, &time, Duration::from_millis(1_200)).await;
+        time.advance(Duration::from_millis(1_999));
+        assert!(queue.take(10).is_empty());
+        time.advance(Duration::from_millis(1));
+        assert_eq!(queue.take(10).len(), 1);
+        time.advance(Duration::from_hours(1));
+        assert_eq!(queue.take(10).len(), 1, "the other one was never sent");
+    }
+
+    #[tokio::test]
+    async fn an_old_receipt_deletes_nothing() {
+        let time = Time::at(sample::start());
+        let (queue, _) = queues(&time);
+        send(&queue, &time, Duration::ZERO).await;
+        let old = queue.take(10).remove(0).receipt;
+        time.advance(VISIBILITY);
+        let new = queue.take(10).remove(0).receipt;
+        queue.forget(&[(old, Settlement::Acknowledge)]);
+        time.advance(VISIBILITY);
+        let newest = queue.take(10).remove(0).receipt;
+        assert_ne!(new, newest);
+        queue.forget(&[(newest, Settlement::Acknowledge)]);
+        time.advance(VISIBILITY);
+        assert!(queue.take(10).is_empty());
     }
 }

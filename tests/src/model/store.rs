@@ -1,7 +1,6 @@
-//! A table of tasks, with the marks of the sweep.
+//! The store over a table: each method one conditional write, which is known again when it is repeated.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,137 +10,151 @@ use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, Posit
 use nobat_core::task::{State, Task};
 use nobat_core::time::Timestamp;
 
-/// The longest delay that a hint can be sent with; what is due later is left to the sweep.
-const LONGEST_DELAY: Duration = Duration::from_mins(15);
+use super::calls::{Call, Calls};
+use super::habits::{Habit, Habits};
+use super::table::{Attention, Item, Table};
+use crate::conformance::Removal;
+use crate::time::Time;
 
-/// How long before a task is due the sweep sees to its hint, and how long after that it looks whether a hint was enough.
-const MARGIN: Duration = Duration::from_mins(2);
-
-/// A table in memory.
+/// A table in memory, and what is asked of it.
 pub struct ModelStore {
     retention: Duration,
-    rows: Mutex<BTreeMap<Key, Row>>,
-}
-
-/// Tenant and id, in an order that can be kept in a map.
-type Key = (String, [u8; 16]);
-
-struct Row {
-    task: Task,
-    /// When the sweep must look at it; `None` once it has ended.
-    mark: Option<Timestamp>,
-}
-
-fn key(name: &TaskName) -> Key {
-    (name.tenant.to_string(), name.id.to_bytes())
-}
-
-/// The mark that a task has when it is written.
-fn mark(task: &Task, before: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-    match &task.state {
-        State::Ended(_) => None,
-        // A claim leaves the mark where it was: most tasks have ended before it is reached.
-        State::Running(lease) => before.or(Some(lease.until)),
-        State::Waiting(_) => {
-            let hinted = task.due_at.since(now) <= LONGEST_DELAY;
-            let mark = if hinted { task.due_at + MARGIN } else { task.due_at - MARGIN };
-            Some(task.settings.expires_at.map_or(mark, |deadline| deadline.min(mark)))
-        }
-    }
+    removal: Removal,
+    calls: Arc<Calls>,
+    habits: Arc<dyn Habits>,
+    table: Mutex<Table>,
 }
 
 impl ModelStore {
     /// An empty table that keeps ended tasks for so long.
-    pub fn new(retention: Duration) -> Self {
-        Self { retention, rows: Mutex::default() }
+    pub fn new(time: Arc<Time>, retention: Duration, removal: Removal, calls: Arc<Calls>, habits: Arc<dyn Habits>) -> Self {
+        Self { retention, removal, calls, habits, table: Mutex::new(Table::new(time)) }
     }
 
-    fn rows(&self) -> MutexGuard<'_, BTreeMap<Key, Row>> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_kept(&self, task: &Task, now: Timestamp) -> bool {
         task.finished_at().is_none_or(|ended| ended + self.retention > now)
     }
 
-    fn write(rows: &mut BTreeMap<Key, Row>, task: Task, now: Timestamp) {
-        let key = key(&task.name());
-        let before = rows.get(&key).and_then(|row| row.mark);
-        let mark = mark(&task, before, now);
-        rows.insert(key, Row { task, mark });
+    fn kept<'a>(&self, table: &'a Table, name: &TaskName, now: Timestamp) -> Option<&'a Item> {
+        table.get(name).filter(|item| self.is_kept(&item.task, now))
+    }
+
+    /// Whether a refused write of this call was made by an earlier try of it, whose answer was lost.
+    fn is_own(&self, found: Option<&Item>, own: Call) -> bool {
+        let is_own = found.is_some_and(|item| item.op == own);
+        if is_own {
+            self.habits.note(Habit::KnowsWriteAgain);
+        }
+        is_own
+    }
+
+    /// What TTL does, when it comes by: it takes some of what has expired, and leaves the rest for another time, or for ever.
+    fn expire(&self, table: &mut Table, now: Timestamp) {
+        let expired = table.keys_of(|task| !self.is_kept(task, now));
+        for key in expired {
+            let habit = if self.habits.shows(Habit::RemovesExpired) { Habit::RemovesExpired } else { Habit::KeepsExpired };
+            self.habits.note(habit);
+            if habit == Habit::RemovesExpired {
+                table.remove(&key);
+            }
+        }
     }
 }
 
 #[async_trait]
 impl Store for ModelStore {
     async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
-        let mut rows = self.rows();
-        let stored = |task: &Task| rows.get(&key(&task.name())).map(|row| row.task.clone()).filter(|task| self.is_kept(task, now));
-        let existing: Vec<Task> = tasks.iter().filter_map(stored).collect();
+        let (mut table, own) = (self.table(), self.calls.current());
+        // One task is a conditional put, and several are a transaction, which is known by its token too.
+        if tasks.len() > 1 && table.has_made(own) {
+            self.habits.note(Habit::KnowsWriteAgain);
+            return Ok(Inserted::Created(tasks));
+        }
+        let existing: Vec<&Item> = tasks.iter().filter_map(|task| self.kept(&table, &task.name(), now)).collect();
+        if existing.iter().any(|item| self.is_own(Some(item), own)) {
+            return Ok(Inserted::Created(tasks));
+        }
         if !existing.is_empty() {
-            return Ok(Inserted::Existing(existing));
+            return Ok(Inserted::Existing(existing.into_iter().map(|item| item.task.clone()).collect()));
         }
         for task in &tasks {
-            Self::write(&mut rows, task.clone(), now);
+            table.put(task.clone(), own, now);
+        }
+        if tasks.len() > 1 {
+            table.note_transaction(own);
         }
         Ok(Inserted::Created(tasks))
     }
 
     async fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, StoreError> {
-        Ok(self.rows().get(&key(name)).map(|row| row.task.clone()).filter(|task| self.is_kept(task, now)))
+        Ok(self.kept(&self.table(), name, now).map(|item| item.task.clone()))
     }
 
     async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
-        let mut rows = self.rows();
-        let Some(row) = rows.get(&key(name)).filter(|row| self.is_kept(&row.task, now)) else { return Ok(Claim::Missing) };
-        match transition(row.task.clone(), Event::Claim { until }, now) {
-            Err(refused) => Ok(Claim::Refused(refused, row.task.clone())),
+        let (mut table, own) = (self.table(), self.calls.current());
+        let Some(item) = self.kept(&table, name, now) else { return Ok(Claim::Missing) };
+        match transition(item.task.clone(), Event::Claim { until }, now) {
+            Err(_) if self.is_own(Some(item), own) => Ok(Claim::Granted(item.task.clone())),
+            Err(refused) => Ok(Claim::Refused(refused, item.task.clone())),
             Ok(change) => {
-                Self::write(&mut rows, change.task.clone(), now);
+                table.put(change.task.clone(), own, now);
                 Ok(Claim::Granted(change.task))
             }
         }
     }
 
     async fn commit(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError> {
-        let mut rows = self.rows();
-        if rows.get(&key(&change.task.name())).is_none_or(|row| row.task.version != change.read_version) {
-            return Ok(Committed::Conflict);
+        let (mut table, own) = (self.table(), self.calls.current());
+        if change.follow_up.is_some() && table.has_made(own) {
+            self.habits.note(Habit::KnowsWriteAgain);
+            return Ok(Committed::Done(Box::new(change.task)));
         }
-        Self::write(&mut rows, change.task.clone(), now);
+        let found = table.get(&change.task.name());
+        let in_the_way = change.follow_up.as_ref().and_then(|follow_up| table.get(&follow_up.name()));
+        if found.is_none_or(|item| item.task.version != change.read_version) || in_the_way.is_some() {
+            let is_own = self.is_own(found, own) || self.is_own(in_the_way, own);
+            return Ok(if is_own { Committed::Done(Box::new(change.task)) } else { Committed::Conflict });
+        }
+        table.put(change.task.clone(), own, now);
         if let Some(follow_up) = change.follow_up {
-            Self::write(&mut rows, follow_up, now);
+            table.put(follow_up, own, now);
+            table.note_transaction(own);
         }
         Ok(Committed::Done(Box::new(change.task)))
     }
 
     async fn beat(&self, name: &TaskName, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Beat, StoreError> {
-        let mut rows = self.rows();
-        let Some(Row { task, .. }) = rows.get_mut(&key(name)) else { return Ok(Beat::Lost) };
-        match &mut task.state {
+        let (mut table, mut beat) = (self.table(), Beat::Lost);
+        table.update(name, |Item { task, .. }| match &mut task.state {
             State::Running(lease) if task.token == token => {
                 lease.until = until;
                 task.version += 1;
                 task.progress = progress.or(task.progress.take());
-                Ok(Beat::Renewed { cancel: lease.cancel })
+                beat = Beat::Renewed { cancel: lease.cancel };
             }
-            _ => Ok(Beat::Lost),
-        }
+            _ => {}
+        });
+        Ok(beat)
     }
 
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
-        let rows = self.rows();
-        let place = |task: &Task| format!("{:015}{:032x}", task.created_at.millis(), u128::from_be_bytes(task.id.to_bytes()));
-        let mut tasks: Vec<&Task> = rows.values().map(|row| &row.task).filter(|task| task.tenant == query.tenant).collect();
-        tasks.sort_by_cached_key(|task| std::cmp::Reverse(place(task)));
-        tasks.retain(|task| query.after.as_ref().is_none_or(|after| place(task) < after.0));
-        let (mut found, mut last, mut left) = (Vec::new(), None, tasks.len());
-        for task in tasks.into_iter().take(ListQuery::MAX_SCANNED) {
-            last = Some(Position(place(task)));
+        let mut table = self.table();
+        if self.removal == Removal::ByItself {
+            self.expire(&mut table, now);
+        }
+        let mut places = table.places(query.tenant.as_str(), self.habits.as_ref());
+        places.retain(|(place, _)| query.after.as_ref().is_none_or(|after| *place < after.0));
+        let (mut found, mut last, mut left) = (Vec::new(), None, places.len());
+        for (place, key) in places.into_iter().take(ListQuery::MAX_SCANNED) {
+            last = Some(Position(place));
             left -= 1;
-            if query.matches(task, now) && self.is_kept(task, now) {
-                found.push(task.clone());
-            }
+            // The index only suggests: what stands in the table decides.
+            let task = table.by_key(&key).map(|item| &item.task);
+            found.extend(task.filter(|task| query.matches(task, now) && self.is_kept(task, now)).cloned());
             if found.len() == query.limit {
                 break;
             }
@@ -150,29 +163,30 @@ impl Store for ModelStore {
     }
 
     async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
-        let rows = self.rows();
-        let mut due: Vec<(Timestamp, &Task)> = rows.values().filter_map(|row| Some((row.mark?, &row.task))).collect();
-        due.retain(|(mark, _)| *mark <= now);
-        due.sort_by_key(|(mark, _)| *mark);
-        Ok(due.into_iter().take(limit).map(|(_, task)| task.clone()).collect())
+        let table = self.table();
+        let marked = table.marked(now, self.habits.as_ref()).into_iter().take(limit);
+        let found = marked.filter_map(|key| table.by_key(&key).cloned());
+        let is_due = |item: &Item| matches!(item.attention, Some(Attention::Due(mark)) if mark <= now);
+        Ok(found.filter(is_due).map(|item| item.task).collect())
     }
 
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
-        let mut rows = self.rows();
-        if let Some(row) = rows.get_mut(&key(&task.name()))
-            && row.task.version == task.version
-            && row.mark.is_some()
-        {
-            row.mark = Some(until);
-        }
+        self.table().update(&task.name(), |item| match item.attention {
+            Some(Attention::Due(_)) if item.task.version == task.version => item.attention = Some(Attention::Due(until)),
+            _ => {}
+        });
         Ok(())
     }
 
     async fn prune(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError> {
-        let mut rows = self.rows();
-        let gone: Vec<Key> = rows.iter().filter(|(_, row)| !self.is_kept(&row.task, now)).take(limit).map(|(key, _)| key.clone()).collect();
+        if self.removal == Removal::ByItself {
+            return Ok(0);
+        }
+        let mut table = self.table();
+        let mut gone = table.keys_of(|task| !self.is_kept(task, now));
+        gone.truncate(limit);
         for key in &gone {
-            rows.remove(key);
+            table.remove(key);
         }
         Ok(gone.len())
     }

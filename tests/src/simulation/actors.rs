@@ -17,11 +17,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::handlers::handlers;
 use super::stage::Stage;
+use crate::model::habits::{Habit, Habits};
 
 /// How many tasks a worker runs at a time.
 const CONCURRENCY: usize = 4;
-/// How long a function may take over a batch.
+/// How long a function may take over a batch, where it is not said otherwise.
 const FUNCTION_TIMEOUT: Duration = Duration::from_mins(15);
+/// How many messages a function in the cloud is handed at a time.
+pub const BATCH: usize = 10;
+/// How long a function may sweep in the cloud, less what it keeps back.
+const SWEEP_TIME: Duration = Duration::from_secs(45);
 
 /// A process that runs tasks: like a server, which takes the next one as soon as it has room, or like a function,
 /// which is handed a batch and answers when it is through with all of it.
@@ -62,14 +67,28 @@ impl Worker {
     }
 
     async fn take_batches(self) {
+        let timeout = self.stage.plan.cloud.function_timeout;
+        let room = timeout.map_or(CONCURRENCY, |_| BATCH);
         loop {
-            let deliveries = self.receive(CONCURRENCY).await;
+            let deliveries = self.receive(room).await;
             for delivery in &deliveries {
                 self.note(delivery);
             }
-            let deadline = self.runner.clock.now() + FUNCTION_TIMEOUT;
-            let settlements = self.runner.run_batch(deliveries, deadline).await;
-            self.settle(settlements).await;
+            let deadline = self.runner.clock.now() + timeout.unwrap_or(FUNCTION_TIMEOUT);
+            self.stage.ledger().batches.insert(self.actor.clone(), deliveries.len());
+            let work = self.runner.run_batch(deliveries, deadline);
+            let settlements = match timeout {
+                Some(timeout) => in_time(&self.stage, timeout, work).await,
+                None => Some(work.await),
+            };
+            let count = self.stage.ledger().batches.remove(&self.actor).unwrap_or(0);
+            match settlements {
+                Some(settlements) => {
+                    note_split(&self.stage, &settlements);
+                    self.settle(settlements).await;
+                }
+                None => note_killed(&self.stage, &self.actor, count),
+            }
         }
     }
 
@@ -111,13 +130,39 @@ impl Worker {
     }
 }
 
+/// What a function comes to, unless it is killed because its time is over: then all that it worked on comes again.
+pub async fn in_time<T>(stage: &Stage, timeout: Duration, work: impl Future<Output = T>) -> Option<T> {
+    match select(pin!(work), stage.time.sleep_until(stage.time.now() + timeout)).await {
+        Either::Left((done, _)) => Some(done),
+        Either::Right(_) => None,
+    }
+}
+
+/// A function was killed while it worked on so many messages.
+pub fn note_killed(stage: &Stage, actor: &str, messages: usize) {
+    stage.trace(actor, format_args!("is killed over {messages} messages"));
+    if messages > 1 {
+        stage.note(Habit::KillsBatch);
+    }
+}
+
+fn note_split(stage: &Stage, settlements: &[(Receipt, Settlement)]) {
+    let returned = settlements.iter().filter(|(_, settlement)| *settlement == Settlement::Return).count();
+    if (1..settlements.len()).contains(&returned) {
+        stage.note(Habit::SplitsBatch);
+    }
+}
+
 /// The process that sweeps every minute, and prunes every hour.
 pub fn sweeper(stage: &Arc<Stage>, clock: Arc<dyn Clock>, backend: Backend) -> BoxFuture<'static, ()> {
     let sweeper = Sweeper { backend: backend.clone(), chance: stage.dice.clone() };
     let pruner = Pruner { backend };
+    let is_function = stage.plan.cloud.function_timeout.is_some();
     Box::pin(async move {
         let never = CancellationToken::new();
-        let sweep = every(Duration::from_mins(1), clock.clone(), never.clone(), "sweep", |now| sweeper.run_once(now));
+        let pass =
+            async |now| if is_function { sweeper.run_until(clock.as_ref(), now + SWEEP_TIME).await } else { sweeper.run_once(now).await };
+        let sweep = every(Duration::from_mins(1), clock.clone(), never.clone(), "sweep", pass);
         let prune = every(Duration::from_hours(1), clock.clone(), never.clone(), "prune", |now| pruner.run_once(now));
         join(sweep, prune).await;
     })

@@ -1,5 +1,6 @@
 //! Those who submit tasks, and change their minds.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use nobat_core::backend::{ApplyError, Backend};
 use nobat_core::id::TaskId;
 use nobat_core::lifecycle::{Event, Refused, ReplayKey};
 use nobat_core::name::Tenant;
-use nobat_core::ports::{Chance, Clock, Inserted, TaskName};
+use nobat_core::ports::{Chance, Clock, Inserted, ListQuery, TaskName};
 use nobat_core::read;
 use nobat_core::submit::{Intake, Submission};
 use nobat_core::task::{CancelRequest, End, Fingerprint, State, Task};
@@ -20,6 +21,8 @@ use super::dice::Dice;
 use super::handlers::{Manners, Script, Wrong, handlers};
 use super::ledger::{Key, key};
 use super::stage::{Stage, short};
+use crate::model::habits::Habits;
+use crate::model::table::RECENT_LAG;
 use crate::sample;
 
 /// A client that makes so many requests in all, however often it is started anew.
@@ -30,7 +33,7 @@ pub fn client(stage: Arc<Stage>, actor: String, clock: Arc<dyn Clock>, backend: 
         while left.load(Ordering::Relaxed) > 0 {
             left.fetch_sub(1, Ordering::Relaxed);
             client.request().await;
-            let pause = Duration::from_millis(client.stage.dice.below(20_000));
+            let pause = client.stage.some_time(client.stage.plan.pause);
             client.clock.sleep(pause).await;
         }
     })
@@ -51,9 +54,12 @@ const KEYS: u64 = 4;
 
 impl Client {
     async fn request(&self) {
+        if self.stage.happens(self.stage.plan.cloud.lists) {
+            return self.list().await;
+        }
         match self.stage.dice.below(10) {
             0..=3 => self.submit(1).await,
-            4 | 5 => self.submit(self.stage.dice.between(2, 5)).await,
+            4 | 5 => self.submit(self.stage.dice.between(2, self.stage.plan.largest_request)).await,
             6 => self.cancel().await,
             7 => self.replay().await,
             _ => self.wait().await,
@@ -130,7 +136,7 @@ impl Client {
             "kind": if dice.per_mille(900) { "work" } else { "rare" },
             "payload": script,
             "delay": dice.pick(&[0.0, 0.0, 0.0, 1.5, 30.0, 1_500.0]),
-            "timeout": dice.pick(&[7.5, 40.5, 200.5]),
+            "timeout": dice.pick(&[7.5, 40.5, 200.5]).map(|timeout: f64| timeout.min(self.longest_timeout())),
             "retry": if dice.per_mille(700) {
                 json!({"delays": (0..dice.below(4)).map(|_| dice.between(1, 90)).collect::<Vec<_>>()})
             } else {
@@ -144,6 +150,11 @@ impl Client {
             body["callback"] = json!({"url": "https://example.com/done", "on": on});
         }
         body.to_string()
+    }
+
+    /// A function gives up a little before it is killed, and a task is to give up before that.
+    fn longest_timeout(&self) -> f64 {
+        self.stage.plan.cloud.function_timeout.map_or(f64::INFINITY, |timeout| timeout.as_secs_f64() - 5.0)
     }
 
     fn failure(&self, dice: &Dice) -> Wrong {
@@ -190,6 +201,32 @@ impl Client {
         };
         if !is_right {
             self.stage.violate(format!("{}: a client's change was answered with what cannot be", short(name)));
+        }
+    }
+
+    /// Looks through all tasks of a tenant: none is shown twice or out of order, and none is missing that was accepted a while ago.
+    async fn list(&self) {
+        let tenant = Tenant::default();
+        let accepted: BTreeSet<Key> = self.stage.ledger().accepted.iter().filter(|(of, _)| *of == tenant).cloned().collect();
+        self.clock.sleep(RECENT_LAG).await;
+        let limit = usize::try_from(self.stage.dice.between(1, 20)).unwrap_or(1);
+        let mut query =
+            ListQuery { tenant, status: None, queue: None, kind: None, created_after: None, created_before: None, limit, after: None };
+        let mut shown: Vec<Task> = Vec::new();
+        loop {
+            let Ok(page) = self.backend.store.list(&query, self.clock.now()).await else { return };
+            shown.extend(page.tasks);
+            query.after = page.next;
+            if query.after.is_none() {
+                break;
+            }
+        }
+        if !shown.is_sorted_by(|one, next| (one.created_at, one.id) > (next.created_at, next.id)) {
+            self.stage.violate("a list is out of order, or shows a task twice".to_owned());
+        }
+        let shown: BTreeSet<Key> = shown.iter().map(|task| key(&task.name())).collect();
+        if let Some((tenant, id)) = accepted.difference(&shown).next() {
+            self.stage.violate(format!("{}: a list does not show it", short(&TaskName { tenant: tenant.clone(), id: *id })));
         }
     }
 

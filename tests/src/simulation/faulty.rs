@@ -1,6 +1,7 @@
 //! What an actor has of the backend: a way to it on which anything can be held up or lost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,7 +14,10 @@ use nobat_core::ports::{
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
 
+use super::ledger::{Key, key};
 use super::stage::{Service, Stage, short, step_aside};
+use crate::model::calls::Call;
+use crate::model::habits::{Habit, Habits};
 
 /// One actor's way to a store and a queue.
 #[derive(Clone)]
@@ -30,8 +34,30 @@ impl Faulty {
         Backend { store: way.clone(), queue: way }
     }
 
-    /// Makes a call, which others come in front of and after, and which may fail before its effect or after it.
-    async fn call<T>(&self, service: Service, what: String, effect: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    /// Makes a call, and makes it again if it fails, as the SDK does: still the same call, to whoever can tell.
+    async fn call<T, F>(&self, service: Service, what: String, effect: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let call = self.stage.calls.begin();
+        let mut answer = self.attempt(service, &what, call, &effect).await;
+        for _ in 0..self.stage.plan.cloud.retries {
+            if answer.is_ok() {
+                break;
+            }
+            answer = self.attempt(service, &what, call, &effect).await;
+            if answer.is_ok() {
+                self.stage.note(Habit::SucceedsAtRetry);
+            }
+        }
+        answer
+    }
+
+    /// One try of a call, which others come in front of and after, and which may fail before its effect or after it.
+    async fn attempt<T, F>(&self, service: Service, what: &str, call: Call, effect: &impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
         let plan = &self.stage.plan;
         let (fails, loses_reply) = (self.stage.happens(plan.fails), self.stage.happens(plan.loses_reply));
         self.hold_up().await;
@@ -39,7 +65,21 @@ impl Faulty {
             self.stage.trace(&self.actor, format_args!("{what}: fails"));
             return Err(StoreError::Unavailable("simulated".to_owned()));
         }
-        let answer = effect.await;
+        if self.stage.is_throttled(service) {
+            self.stage.note(Habit::Throttles);
+            self.stage.trace(&self.actor, format_args!("{what}: throttled"));
+            return Err(StoreError::Overloaded);
+        }
+        let answer = match service {
+            // A store answers at once, so that nobody else acts in the name of this call.
+            Service::Store => {
+                self.stage.calls.enter(call);
+                let answer = effect().await;
+                self.stage.calls.leave();
+                answer
+            }
+            Service::Queue => effect().await,
+        };
         self.stage.trace(&self.actor, format_args!("{what}{}", if loses_reply { ": done, reply lost" } else { "" }));
         self.hold_up().await;
         if loses_reply { Err(StoreError::Unavailable("simulated, though it was done".to_owned())) } else { answer }
@@ -54,6 +94,19 @@ impl Faulty {
         } else if stage.dice.per_mille(700) {
             step_aside().await;
         }
+    }
+
+    /// What becomes of whoever tries to claim a task that nobody can: some fail, and some die of it.
+    async fn taste(&self, name: &TaskName) -> Result<(), StoreError> {
+        if !self.stage.is_poisoned(name) {
+            return Ok(());
+        }
+        self.stage.trace(&self.actor, format_args!("cannot claim {}", short(name)));
+        if name.id.to_bytes()[15].is_multiple_of(2) {
+            self.stage.ledger().killed.insert(self.actor.clone());
+            std::future::pending::<()>().await;
+        }
+        Err(StoreError::Unavailable("simulated, for this task alone".to_owned()))
     }
 
     /// What becomes of a hint on its way into the queue.
@@ -79,15 +132,16 @@ impl Store for Faulty {
     async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
         let first = tasks.first().map(|task| short(&task.name())).unwrap_or_default();
         let count = tasks.len();
-        self.call(Service::Store, format!("inserts {first} ({count})"), self.inner.store.insert(tasks, now)).await
+        self.call(Service::Store, format!("inserts {first} ({count})"), || self.inner.store.insert(tasks.clone(), now)).await
     }
 
     async fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, StoreError> {
-        self.call(Service::Store, format!("gets {}", short(name)), self.inner.store.get(name, now)).await
+        self.call(Service::Store, format!("gets {}", short(name)), || self.inner.store.get(name, now)).await
     }
 
     async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
-        let claim = self.call(Service::Store, format!("claims {}", short(name)), self.inner.store.claim(name, until, now)).await;
+        self.taste(name).await?;
+        let claim = self.call(Service::Store, format!("claims {}", short(name)), || self.inner.store.claim(name, until, now)).await;
         match &claim {
             Ok(Claim::Granted(task)) => {
                 self.stage.trace(&self.actor, format_args!("has {} with token {}", short(name), task.token));
@@ -102,8 +156,8 @@ impl Store for Faulty {
     async fn commit(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError> {
         let (name, status) = (change.task.name(), change.task.status(now));
         let what = format!("commits {} as {}, version {}", short(&name), status.as_str(), change.task.version);
-        let effect = async {
-            let committed = self.inner.store.commit(change, now).await?;
+        let effect = || async {
+            let committed = self.inner.store.commit(change.clone(), now).await?;
             if let Committed::Done(task) = &committed
                 && !self.stage.ledger().has_written(&self.actor, task)
             {
@@ -119,24 +173,24 @@ impl Store for Faulty {
     }
 
     async fn beat(&self, name: &TaskName, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Beat, StoreError> {
-        let beat = self.inner.store.beat(name, token, until, progress);
+        let beat = || self.inner.store.beat(name, token, until, progress.clone());
         self.call(Service::Store, format!("beats for {} with token {token}", short(name)), beat).await
     }
 
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
-        self.call(Service::Store, "lists".to_owned(), self.inner.store.list(query, now)).await
+        self.call(Service::Store, "lists".to_owned(), || self.inner.store.list(query, now)).await
     }
 
     async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
-        self.call(Service::Store, "looks for what is due".to_owned(), self.inner.store.due(limit, now)).await
+        self.call(Service::Store, "looks for what is due".to_owned(), || self.inner.store.due(limit, now)).await
     }
 
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
-        self.call(Service::Store, format!("postpones {}", short(&task.name())), self.inner.store.postpone(task, until)).await
+        self.call(Service::Store, format!("postpones {}", short(&task.name())), || self.inner.store.postpone(task, until)).await
     }
 
     async fn prune(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError> {
-        self.call(Service::Store, "prunes".to_owned(), self.inner.store.prune(limit, now)).await
+        self.call(Service::Store, "prunes".to_owned(), || self.inner.store.prune(limit, now)).await
     }
 
     async fn changed(&self, name: &TaskName) {
@@ -144,27 +198,47 @@ impl Store for Faulty {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        self.call(Service::Store, "asks whether the store is there".to_owned(), self.inner.store.ready()).await
+        self.call(Service::Store, "asks whether the store is there".to_owned(), || self.inner.store.ready()).await
     }
 }
 
 #[async_trait]
 impl Queue for Faulty {
     async fn send(&self, hints: Vec<Hint>) -> Result<(), StoreError> {
-        let (count, spoilt) = (hints.len(), self.spoil(hints));
-        self.call(Service::Queue, format!("sends {count} hints as {}", spoilt.len()), self.inner.queue.send(spoilt)).await
+        let named: Vec<(Key, u32)> = hints.iter().map(|hint| (key(&hint.name), hint.redrives)).collect();
+        let spoilt = self.spoil(hints);
+        let what = format!("sends {} hints as {}", named.len(), spoilt.len());
+        self.call(Service::Queue, what, || self.inner.queue.send(spoilt.clone())).await?;
+        for (task, redrives) in named {
+            if redrives > 0 {
+                self.stage.note(Habit::HintsDeadLetter);
+            }
+            self.stage.ledger().hinted(task, redrives, self.stage.time.now());
+        }
+        Ok(())
     }
 
     async fn receive(&self, max: usize) -> Result<Vec<Delivery>, StoreError> {
-        self.call(Service::Queue, "receives".to_owned(), self.inner.queue.receive(max)).await
+        let brought = AtomicU64::new(0);
+        let receive = || async {
+            let deliveries = self.inner.queue.receive(max).await?;
+            brought.fetch_add(u64::from(!deliveries.is_empty()), Ordering::Relaxed);
+            Ok(deliveries)
+        };
+        let received = self.call(Service::Queue, "receives".to_owned(), receive).await;
+        let arrived = u64::from(received.as_ref().is_ok_and(|deliveries| !deliveries.is_empty()));
+        for _ in arrived..brought.into_inner() {
+            self.stage.note(Habit::LosesReceived);
+        }
+        received
     }
 
     async fn settle(&self, settlements: Vec<(Receipt, Settlement)>) -> Result<(), StoreError> {
         let count = settlements.len();
-        self.call(Service::Queue, format!("settles {count}"), self.inner.queue.settle(settlements)).await
+        self.call(Service::Queue, format!("settles {count}"), || self.inner.queue.settle(settlements.clone())).await
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        self.call(Service::Queue, "asks whether the queue is there".to_owned(), self.inner.queue.ready()).await
+        self.call(Service::Queue, "asks whether the queue is there".to_owned(), || self.inner.queue.ready()).await
     }
 }

@@ -1,12 +1,14 @@
 //! What clients were promised, and what handlers did: written down outside of everything that can fail.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::name::Tenant;
 use nobat_core::ports::TaskName;
 use nobat_core::task::{Outcome, Task};
+use nobat_core::time::Timestamp;
 
 /// A task's name, in an order.
 pub type Key = (Tenant, TaskId);
@@ -33,7 +35,16 @@ pub struct Ledger {
     recorded: BTreeSet<(Key, u64)>,
     /// Actors whose handler has brought their process down.
     pub killed: BTreeSet<String>,
+    /// How many messages each function works on.
+    pub batches: BTreeMap<String, usize>,
+    /// When a hint was last sent for a task, by how many dead letters came before it.
+    hints: BTreeMap<Key, BTreeMap<u32, Timestamp>>,
+    /// When a dead letter was first seen for a task, by how many came before it.
+    letters: BTreeMap<Key, BTreeMap<u32, Timestamp>>,
 }
+
+/// How long a task is left alone after its first dead letter, and after its second.
+const PAUSES: [Duration; 2] = [Duration::from_mins(5), Duration::from_mins(15)];
 
 /// One run of a handler.
 pub struct Execution {
@@ -82,6 +93,33 @@ impl Ledger {
     /// A handler returns.
     pub fn ends(&mut self, execution: usize, end: ExecutionEnd) {
         self.executions[execution].end = Some(end);
+    }
+
+    /// Somebody has sent a hint, whatever became of it on its way.
+    pub fn hinted(&mut self, task: Key, redrives: u32, now: Timestamp) {
+        self.hints.entry(task).or_default().insert(redrives, now);
+    }
+
+    /// When the last hint for a task was sent.
+    pub fn last_hint(&self, task: &Key) -> Option<Timestamp> {
+        self.hints.get(task)?.values().max().copied()
+    }
+
+    /// When the last hint for a task was sent that came after so many dead letters.
+    pub fn last_hint_after(&self, task: &Key, redrives: u32) -> Option<Timestamp> {
+        self.hints.get(task)?.get(&redrives).copied()
+    }
+
+    /// Somebody has opened a dead letter.
+    pub fn opened(&mut self, task: Key, redrives: u32, now: Timestamp) {
+        self.letters.entry(task).or_default().entry(redrives).or_insert(now);
+    }
+
+    /// Whether a task has had three dead letters, each with the pause before it that is due.
+    pub fn was_given_every_chance(&self, task: &Key) -> bool {
+        let Some(letters) = self.letters.get(task) else { return false };
+        let first: Option<Vec<Timestamp>> = (0..3).map(|redrives| letters.get(&redrives).copied()).collect();
+        first.is_some_and(|first| first.windows(2).zip(PAUSES).all(|(pair, pause)| pair[1].since(pair[0]) >= pause))
     }
 
     /// The runs of one task.

@@ -1,18 +1,21 @@
 //! Backends that break a promise, to see that it is noticed.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use nobat_core::backend::Backend;
 use nobat_core::json::Json;
-use nobat_core::lifecycle::Change;
+use nobat_core::lifecycle::{Change, Refused};
 use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, Store, StoreError, TaskName};
 use nobat_core::task::{State, Task};
 use nobat_core::time::Timestamp;
 
 use super::Subject;
+use crate::model::calls::{Call, Calls};
 
 /// Which promise is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +38,23 @@ pub enum Sabotage {
     SplitsBatches,
     /// The second attempt, and every other after it, leaves no record.
     LosesRecords,
+    /// A claim that is made again takes whatever lease there is for its own.
+    TakesAnyLease,
+    /// A write that is made again is not known for what it is.
+    ForgetsItsWrites,
+    /// An end is written, and its callback forgotten when the transaction of both is made again.
+    TearsTransactions,
+    /// The sweep's look is put off for half a day.
+    PutsOffForTooLong,
+    /// Dead letters are thrown away.
+    DropsDeadLetters,
+    /// The first dead letter is taken for the third.
+    GivesUpTooSoon,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 15] = [
         Self::IgnoresVersions,
         Self::ForgetsCallbacks,
         Self::LosesInsertions,
@@ -49,23 +64,41 @@ impl Sabotage {
         Self::ReusesTokens,
         Self::SplitsBatches,
         Self::LosesRecords,
+        Self::TakesAnyLease,
+        Self::ForgetsItsWrites,
+        Self::TearsTransactions,
+        Self::PutsOffForTooLong,
+        Self::DropsDeadLetters,
+        Self::GivesUpTooSoon,
     ];
 
-    /// Whether it makes a difference: where the queue hands over claimed tasks, nobody asks for a claim.
+    /// Whether it makes a difference: where the queue hands over claimed tasks nobody asks for a claim, and calls that are made
+    /// again, sweeps that are put off, and dead letters are of the cloud alone.
     pub fn concerns(self, subject: Subject) -> bool {
-        subject == Subject::Model || !matches!(self, Self::IgnoresLeases | Self::ReusesTokens)
+        let of_the_store = [
+            Self::IgnoresVersions,
+            Self::ForgetsCallbacks,
+            Self::LosesInsertions,
+            Self::KeepsQuietAboutCancel,
+            Self::BlindsTheSweep,
+            Self::SplitsBatches,
+            Self::LosesRecords,
+        ];
+        subject == Subject::Model || of_the_store.contains(&self)
     }
 }
 
 /// The backend, with its store sabotaged.
-pub fn sabotaged(inner: Backend, sabotage: Sabotage) -> Backend {
-    let store = Saboteur { inner: inner.store, sabotage, insertions: AtomicU64::new(0) };
+pub fn sabotaged(inner: Backend, sabotage: Sabotage, calls: Arc<Calls>) -> Backend {
+    let store = Saboteur { inner: inner.store, sabotage, calls, seen: Mutex::default(), insertions: AtomicU64::new(0) };
     Backend { store: Arc::new(store), queue: inner.queue }
 }
 
 struct Saboteur {
     inner: Arc<dyn Store>,
     sabotage: Sabotage,
+    calls: Arc<Calls>,
+    seen: Mutex<BTreeSet<Call>>,
     insertions: AtomicU64,
 }
 
@@ -73,6 +106,27 @@ impl Saboteur {
     /// The task as it is stored, at whatever version that is.
     fn current(&self, name: &TaskName, now: Timestamp) -> Option<Task> {
         self.inner.get(name, now).now_or_never().and_then(Result::ok).flatten()
+    }
+
+    /// Whether this call has come before.
+    fn is_repeated(&self) -> bool {
+        self.calls.announced().is_some_and(|call| !self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(call))
+    }
+
+    /// Goes on in the name of a call that nobody has heard of.
+    fn disguise(&self) {
+        if self.sabotage == Sabotage::ForgetsItsWrites {
+            self.calls.enter(self.calls.begin());
+        }
+    }
+
+    /// Writes an end and forgets about its callback: at first the call seems to fail, and then to have been made before.
+    async fn tear(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError> {
+        if !self.is_repeated() {
+            self.inner.commit(Change { follow_up: None, ..change }, now).await?;
+            return Err(StoreError::Unavailable("sabotaged".to_owned()));
+        }
+        self.inner.commit(Change { follow_up: None, ..change }, now).await
     }
 
     /// Writes a task, whatever was there.
@@ -104,8 +158,12 @@ impl Store for Saboteur {
     }
 
     async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
-        let before = self.current(name, now);
+        let (before, is_repeated) = (self.current(name, now), self.is_repeated());
+        self.disguise();
         let claim = self.inner.claim(name, until, now).await?;
+        if let (Sabotage::TakesAnyLease, true, Claim::Refused(Refused::Running, found)) = (self.sabotage, is_repeated, &claim) {
+            return Ok(Claim::Granted(found.clone()));
+        }
         let forced = match (self.sabotage, before, &claim) {
             (Sabotage::IgnoresLeases, Some(mut task), Claim::Refused(..)) => match &mut task.state {
                 State::Running(lease) => {
@@ -139,8 +197,10 @@ impl Store for Saboteur {
                 let done = matches!(self.inner.commit(written, now).await?, Committed::Done(_));
                 return Ok(if done { Committed::Done(Box::new(change.task)) } else { Committed::Conflict });
             }
+            Sabotage::TearsTransactions if change.follow_up.is_some() => return self.tear(change, now).await,
             _ => {}
         }
+        self.disguise();
         self.inner.commit(change, now).await
     }
 
@@ -162,7 +222,8 @@ impl Store for Saboteur {
     }
 
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
-        self.inner.postpone(task, until).await
+        let longer = if self.sabotage == Sabotage::PutsOffForTooLong { Duration::from_hours(12) } else { Duration::ZERO };
+        self.inner.postpone(task, until + longer).await
     }
 
     async fn prune(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError> {

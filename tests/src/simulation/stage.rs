@@ -12,6 +12,8 @@ use nobat_core::time::Timestamp;
 use super::dice::Dice;
 use super::ledger::Ledger;
 use super::plan::Plan;
+use crate::model::calls::Calls;
+use crate::model::habits::{Habit, Habits, Shown};
 use crate::sample;
 use crate::time::Time;
 
@@ -23,6 +25,9 @@ pub struct Stage {
     pub time: Arc<Time>,
     /// What may go wrong in this run.
     pub plan: Plan,
+    /// Which call is being made.
+    pub calls: Arc<Calls>,
+    shown: Mutex<Shown>,
     ledger: Mutex<Ledger>,
     trouble: Mutex<Trouble>,
     trace: Mutex<VecDeque<String>>,
@@ -33,6 +38,9 @@ pub struct Stage {
 #[derive(Clone, Copy)]
 struct Trouble {
     is_over: bool,
+    /// Since when nothing has gone wrong, once it is over.
+    calm_since: Timestamp,
+    throttled_until: Timestamp,
     store_away_until: Timestamp,
     queue_away_until: Timestamp,
 }
@@ -54,11 +62,15 @@ impl Stage {
     pub fn new(seed: u64, plan: impl FnOnce(&Dice) -> Plan) -> Arc<Self> {
         let dice = Arc::new(Dice::seeded(seed));
         let plan = plan(&dice);
-        let nothing = Trouble { is_over: false, store_away_until: Timestamp::EPOCH, queue_away_until: Timestamp::EPOCH };
+        let never = Timestamp::EPOCH;
+        let nothing =
+            Trouble { is_over: false, calm_since: never, throttled_until: never, store_away_until: never, queue_away_until: never };
         Arc::new(Self {
             dice,
             time: Time::at(sample::start()),
             plan,
+            calls: Arc::default(),
+            shown: Mutex::default(),
             ledger: Mutex::default(),
             trouble: Mutex::new(nothing),
             trace: Mutex::default(),
@@ -98,7 +110,15 @@ impl Stage {
 
     /// From now on nothing goes wrong any more.
     pub fn end_trouble(&self) {
-        lock(&self.trouble).is_over = true;
+        let mut trouble = lock(&self.trouble);
+        trouble.is_over = true;
+        trouble.calm_since = self.time.now();
+    }
+
+    /// Since when nothing has gone wrong with the processes and with what they rely on; `None` while it still may.
+    pub fn calm_since(&self) -> Option<Timestamp> {
+        let trouble = *lock(&self.trouble);
+        (trouble.is_over || self.plan.is_calm()).then_some(trouble.calm_since)
     }
 
     /// Whether something may still go wrong.
@@ -115,6 +135,29 @@ impl Stage {
         }
     }
 
+    /// Makes the store turn calls away for a while.
+    pub fn throttle(&self, duration: Duration) {
+        lock(&self.trouble).throttled_until = self.time.now() + duration;
+    }
+
+    /// Whether a service turns this call away.
+    pub fn is_throttled(&self, service: Service) -> bool {
+        let is_busy = service == Service::Store && lock(&self.trouble).throttled_until > self.time.now();
+        is_busy && self.happens(700)
+    }
+
+    /// Whether nobody can claim that task, as long as things go wrong at all.
+    pub fn is_poisoned(&self, name: &TaskName) -> bool {
+        let bytes = name.id.to_bytes();
+        let number = u64::from(u16::from_be_bytes([bytes[13], bytes[14]]));
+        self.is_troubled() && number % 1_000 < self.plan.cloud.poison
+    }
+
+    /// How often each habit has shown.
+    pub fn shown(&self) -> Shown {
+        *lock(&self.shown)
+    }
+
     /// Whether a service fails just now.
     pub fn is_away(&self, service: Service) -> bool {
         let trouble = *lock(&self.trouble);
@@ -128,6 +171,28 @@ impl Stage {
     /// Yes, so many times in a thousand, while things go wrong at all.
     pub fn happens(&self, per_mille: u64) -> bool {
         per_mille > 0 && self.is_troubled() && self.dice.per_mille(per_mille)
+    }
+}
+
+impl Habits for Stage {
+    fn shows(&self, habit: Habit) -> bool {
+        let cloud = &self.plan.cloud;
+        match habit {
+            Habit::DeliversTwice => self.happens(cloud.delivers_twice),
+            Habit::DeliversDeleted => self.happens(cloud.delivers_deleted),
+            Habit::ShowsOldAttention | Habit::ShowsOldList => self.happens(cloud.lags),
+            // Long after things went wrong for the last time.
+            Habit::RemovesExpired => self.dice.per_mille(300),
+            _ => false,
+        }
+    }
+
+    fn some_time(&self, most: Duration) -> Duration {
+        Duration::from_millis(self.dice.below(u64::try_from(most.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    fn note(&self, habit: Habit) {
+        lock(&self.shown).note(habit);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use nobat_core::backend::Backend;
 use nobat_core::name::Tenant;
-use nobat_core::ports::{ListQuery, TaskName};
+use nobat_core::ports::{Inserted, ListQuery, TaskName};
 use nobat_core::retry::Schedule;
 use nobat_core::task::{End, Ended, ErrorCode, Outcome, State, Task};
 use nobat_worker::prune::Pruner;
@@ -15,13 +15,13 @@ use super::handlers::{PERMANENT, Script, Wrong};
 use super::ledger::{Key, Ledger, key};
 use super::stage::{Stage, short};
 use super::witness::Witness;
-use crate::conformance::RETENTION;
+use crate::conformance::{RETENTION, Removal};
 use crate::sample;
 
 const AT_ONCE: &str = "a store under simulation answers at once";
 
 /// The first promise that was found broken, if one was.
-pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend) -> Result<(), String> {
+pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend, removal: Removal) -> Result<(), String> {
     let tasks = read_all(stage, backend)?;
     let ledger = stage.ledger();
     every_accepted_task_has_ended(&tasks, &ledger)?;
@@ -44,17 +44,38 @@ pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend) -> Result<(), 
         }
     }
     drop(ledger);
-    all_are_removed_in_time(stage, backend, tasks.len())
+    stage.time.advance(RETENTION + Duration::from_hours(1));
+    match removal {
+        Removal::ByPruning => all_are_pruned(stage, backend, tasks.len()),
+        Removal::ByItself => all_are_hidden(stage, backend, tasks.into_values().next()),
+    }
 }
 
 /// When they have been kept for long enough all of them are removed, and nothing is left of them.
-fn all_are_removed_in_time(stage: &Stage, backend: &Backend, count: usize) -> Result<(), String> {
-    stage.time.advance(RETENTION + Duration::from_hours(1));
+fn all_are_pruned(stage: &Stage, backend: &Backend, count: usize) -> Result<(), String> {
     let pruned = Pruner { backend: backend.clone() }.run_once(stage.time.now()).now_or_never();
     match pruned.ok_or(AT_ONCE)?.map_err(|error| error.to_string())? {
         pruned if pruned != count => Err(format!("{pruned} tasks were removed in the end, of {count}")),
         _ if !read_all(stage, backend)?.is_empty() => Err("something is listed that was removed".to_owned()),
         _ => Ok(()),
+    }
+}
+
+/// Where the database removes them when it likes, nothing is to be seen of them all the same, and their names are free.
+fn all_are_hidden(stage: &Stage, backend: &Backend, some: Option<Task>) -> Result<(), String> {
+    for _ in 0..3 {
+        if !read_all(stage, backend)?.is_empty() {
+            return Err("something is listed that has expired".to_owned());
+        }
+    }
+    let Some(task) = some else { return Ok(()) };
+    let (now, payload) = (stage.time.now(), task.payload);
+    let again = Task { tenant: task.tenant, id: task.id, payload, ..sample::task(0, now) };
+    let inserted = backend.store.insert(vec![again.clone()], now).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
+    let found = backend.store.get(&again.name(), now).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
+    match inserted {
+        Inserted::Created(_) if found.as_ref() == Some(&again) => Ok(()),
+        _ => Err(format!("{} has expired, and its name is not free", short(&again.name()))),
     }
 }
 
@@ -129,11 +150,11 @@ fn is_on_record(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), String> {
     }
 }
 
-/// It was given up only when its policy was exhausted, or after an error that said so.
+/// It was given up only when its policy was exhausted, or after an error that said so; the witness judges the pipeline's.
 fn failed_for_a_reason(task: &Task) -> Result<(), String> {
     let State::Ended(Ended { end: End::Failed, .. }) = task.state else { return Ok(()) };
-    let is_permanent = task.error.as_ref().is_some_and(|error| error.code.as_str() == PERMANENT);
-    if is_permanent || task.attempt == task.settings.retry.max_attempts() {
+    let is_for_good = task.error.as_ref().is_some_and(|error| [PERMANENT, ErrorCode::PIPELINE].contains(&error.code.as_str()));
+    if is_for_good || task.attempt == task.settings.retry.max_attempts() {
         return Ok(());
     }
     Err("it was given up with attempts left".to_owned())

@@ -18,13 +18,15 @@ use nobat_core::time::Timestamp;
 use super::handlers::Done;
 use super::lawful::{callback_of, follows, is_untouched};
 use super::ledger::{ExecutionEnd, Key, key};
+use super::repeats::{Made, Repeats};
 use super::stage::{Stage, short};
 
 /// Sees the store before and after each call. Nothing goes wrong between it and the store.
 pub struct Witness {
-    stage: Arc<Stage>,
+    pub(super) stage: Arc<Stage>,
     inner: Backend,
     seen: Mutex<Seen>,
+    pub(super) repeats: Repeats,
 }
 
 /// What the store was seen to hold.
@@ -39,7 +41,7 @@ struct Seen {
 impl Witness {
     /// Watches over a backend, whose store answers at once.
     pub fn new(stage: &Arc<Stage>, inner: Backend) -> Arc<Self> {
-        Arc::new(Self { stage: stage.clone(), inner, seen: Mutex::default() })
+        Arc::new(Self { stage: stage.clone(), inner, seen: Mutex::default(), repeats: Repeats::default() })
     }
 
     /// The backend, watched over.
@@ -69,7 +71,7 @@ impl Witness {
     }
 
     /// The task as it is stored now, which must be something that what was seen before can have become.
-    fn look(&self, name: &TaskName) -> Option<Task> {
+    pub(super) fn look(&self, name: &TaskName) -> Option<Task> {
         let found = at_once(self.inner.store.get(name, self.stage.time.now())).unwrap_or_else(|error| panic!("{error}"));
         let mut seen = self.seen();
         let is_news = seen.tasks.get(&key(name)) != found.as_ref();
@@ -98,7 +100,7 @@ impl Witness {
         found
     }
 
-    fn expect(&self, holds: bool, name: &TaskName, what: &str) {
+    pub(super) fn expect(&self, holds: bool, name: &TaskName, what: &str) {
         if !holds {
             self.stage.violate(format!("{}: {what}", short(name)));
         }
@@ -114,6 +116,7 @@ impl Witness {
 
     fn check_commit(&self, change: &Change, before: Option<&Task>, after: Option<&Task>) {
         let name = change.task.name();
+        self.check_pipeline(&change.task);
         self.expect(before.map(|task| task.version) == Some(change.read_version), &name, "a stale version was written");
         self.expect(is_untouched(Some(&change.task), after), &name, "a change was answered for that was not made");
         let follow_up = change.follow_up.as_ref().map(Task::name);
@@ -149,10 +152,19 @@ fn at_once<T>(answer: impl Future<Output = T>) -> T {
 impl Store for Witness {
     async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
         let before: Vec<Option<Task>> = tasks.iter().map(|task| self.look(&task.name())).collect();
+        let call = self.stage.calls.announced();
+        let made = self.made_before(call);
         let inserted = at_once(self.inner.store.insert(tasks.clone(), now))?;
+        if made.is_none() && matches!(inserted, Inserted::Created(_)) {
+            self.note_made(call, Made::Tasks);
+        }
         for (task, before) in tasks.iter().zip(&before) {
             let (name, after) = (task.name(), self.look(&task.name()));
             match &inserted {
+                _ if made.is_some() => {
+                    let is_known = matches!(inserted, Inserted::Created(_));
+                    self.check_repeated(is_known, before.as_ref(), after.as_ref(), Made::Tasks, &name);
+                }
                 Inserted::Created(_) => {
                     self.expect(before.is_none(), &name, "a task was written over");
                     let is_there = after.is_some_and(|after| after.payload == task.payload && after.settings == task.settings);
@@ -176,14 +188,25 @@ impl Store for Witness {
     }
 
     async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
-        let before = self.look(name);
+        let (before, call) = (self.look(name), self.stage.calls.announced());
+        let made = self.made_before(call);
         let claim = at_once(self.inner.store.claim(name, until, now))?;
         let after = self.look(name);
+        if let Some(Made::Claim(token)) = made
+            && before == after
+        {
+            let is_known = matches!(&claim, Claim::Granted(granted) if granted.token == token && before.as_ref() == Some(granted));
+            if is_known || !matches!(claim, Claim::Granted(_)) {
+                self.check_repeated(is_known, before.as_ref(), after.as_ref(), Made::Claim(token), name);
+                return Ok(claim);
+            }
+        }
         let expected = before.clone().map(|task| transition(task, Event::Claim { until }, now).map(|change| change.task));
         match (&claim, expected) {
             (Claim::Granted(granted), Some(Ok(expected))) => {
                 self.expect(*granted == expected && after.as_ref() == Some(granted), name, "a claim was granted and not written");
                 self.note_grant(granted);
+                self.note_made(call, Made::Claim(granted.token));
             }
             (Claim::Refused(refused, found), Some(Err(expected))) => {
                 let is_right = *refused == expected && before.as_ref() == Some(found) && is_untouched(before.as_ref(), after.as_ref());
@@ -198,13 +221,19 @@ impl Store for Witness {
 
     async fn commit(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError> {
         let name = change.task.name();
-        let before = self.look(&name);
+        let (before, call) = (self.look(&name), self.stage.calls.announced());
+        let made = self.made_before(call);
         let committed = at_once(self.inner.store.commit(change.clone(), now))?;
         let after = self.look(&name);
+        if let Some(made) = made {
+            self.check_repeated(matches!(committed, Committed::Done(_)), before.as_ref(), after.as_ref(), made, &name);
+            return Ok(committed);
+        }
         match &committed {
             Committed::Done(written) => {
                 self.expect(**written == change.task, &name, "another change was answered for than the one that was asked for");
                 self.check_commit(&change, before.as_ref(), after.as_ref());
+                self.note_made(call, Made::Version(change.task.version));
             }
             Committed::Conflict => {
                 // In memory the look before can itself be the call along with which the task was handed over.
@@ -240,7 +269,12 @@ impl Store for Witness {
     }
 
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
-        self.inner.store.list(query, now).await
+        let page = self.inner.store.list(query, now).await?;
+        for task in &page.tasks {
+            let is_so = self.look(&task.name()).is_some_and(|now| (now.version, &now.state) == (task.version, &task.state));
+            self.expect(is_so, &task.name(), "a list shows what is not so");
+        }
+        Ok(page)
     }
 
     async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {

@@ -1,0 +1,100 @@
+//! An index that follows its table with some delay.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use nobat_core::time::Timestamp;
+
+use super::habits::{Habit, Habits};
+use super::table::Key;
+
+/// What an index says of each item, now and a while ago.
+pub(super) struct Index<V> {
+    /// How far behind the table a read of it can be.
+    lag: Duration,
+    /// The habit of being behind.
+    habit: Habit,
+    entries: BTreeMap<Key, VecDeque<Entry<V>>>,
+}
+
+struct Entry<V> {
+    since: Timestamp,
+    /// `None`: the item is not in the index.
+    value: Option<V>,
+}
+
+impl<V: Clone + PartialEq> Index<V> {
+    /// An empty one.
+    pub(super) fn new(lag: Duration, habit: Habit) -> Self {
+        Self { lag, habit, entries: BTreeMap::new() }
+    }
+
+    /// What the table says from now on.
+    pub(super) fn write(&mut self, key: Key, value: Option<V>, now: Timestamp) {
+        let known = self.entries.entry(key).or_default();
+        if known.back().map(|entry| &entry.value) == Some(&value) {
+            return;
+        }
+        known.push_back(Entry { since: now, value });
+        // What was so when the lag began is the oldest that can still be shown.
+        while known.get(1).is_some_and(|next| next.since + self.lag < now) {
+            known.pop_front();
+        }
+    }
+
+    /// One read. Each item is shown as it was at some moment within the lag: the partitions of an index do not wait for each other.
+    pub(super) fn read(&self, now: Timestamp, habits: &dyn Habits) -> Vec<(&Key, &V)> {
+        self.entries.iter().filter_map(|(key, known)| Some((key, self.shown(known, now, habits)?))).collect()
+    }
+
+    fn shown<'a>(&self, known: &'a VecDeque<Entry<V>>, now: Timestamp, habits: &dyn Habits) -> Option<&'a V> {
+        let newest = known.back()?;
+        if newest.since + self.lag <= now || !habits.shows(self.habit) {
+            return newest.value.as_ref();
+        }
+        let then = now - habits.some_time(self.lag);
+        let shown = known.iter().rev().find(|entry| entry.since <= then).and_then(|entry| entry.value.as_ref());
+        if shown != newest.value.as_ref() {
+            habits.note(self.habit);
+        }
+        shown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    /// Always as late as can be.
+    struct Slow;
+
+    impl Habits for Slow {
+        fn shows(&self, _habit: Habit) -> bool {
+            true
+        }
+
+        fn some_time(&self, most: Duration) -> Duration {
+            most
+        }
+
+        fn note(&self, _habit: Habit) {}
+    }
+
+    #[test]
+    fn shows_what_was_so_and_no_longer_than_the_lag() {
+        const LAG: Duration = Duration::from_secs(10);
+        let (key, start) = (("tenant".to_owned(), [0; 16]), sample::start());
+        let mut index = Index::new(LAG, Habit::ShowsOldList);
+        let read = |index: &Index<u8>, after: u64| {
+            let shown = index.read(start + Duration::from_secs(after), &Slow);
+            shown.first().map(|(_, value)| **value)
+        };
+        index.write(key.clone(), Some(1), start);
+        assert_eq!((read(&index, 9), read(&index, 10)), (None, Some(1)));
+        index.write(key.clone(), Some(2), start + Duration::from_secs(12));
+        index.write(key.clone(), None, start + Duration::from_secs(15));
+        let seen = [15, 21, 22, 24, 25].map(|after| read(&index, after));
+        assert_eq!(seen, [Some(1), Some(1), Some(2), Some(2), None]);
+    }
+}

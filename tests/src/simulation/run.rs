@@ -1,0 +1,186 @@
+//! One run: the processes, what befalls them, and how they come to rest.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use nobat_core::ports::LEASE;
+use nobat_worker::dead_letter::DeadLetters;
+
+use super::Summary;
+use super::actors;
+use super::client;
+use super::executor::{Executor, Step};
+use super::faulty::Faulty;
+use super::sabotage::Sabotage;
+use super::stage::{Service, Stage};
+use super::undertaker::Undertaker;
+use super::witness::Witness;
+use crate::model::ModelQueue;
+use crate::model::habits::Shown;
+use crate::time::MachineClock;
+
+/// So many steps into a run things stop going wrong, if the clients are not through before.
+const STORM_STEPS: u64 = 30_000;
+/// After so many steps the tasks that have not ended are looked at, whether anybody else does or not.
+const LOOK_EVERY: u64 = 32;
+/// When this many steps and nothing going wrong have not brought everything to rest, something is stuck.
+const CALM_STEPS: u64 = 100_000;
+
+/// One run under way.
+pub(super) struct Run {
+    stage: Arc<Stage>,
+    witness: Arc<Witness>,
+    clocks: Vec<Arc<MachineClock>>,
+    executor: Executor,
+    steps: u64,
+    crashes: u64,
+}
+
+impl Run {
+    /// The processes, before any of them has begun. One of them sees to dead letters, where there are any.
+    pub(super) fn new(
+        stage: Arc<Stage>,
+        witness: Arc<Witness>,
+        clocks: Vec<Arc<MachineClock>>,
+        dead_letters: Option<Arc<ModelQueue>>,
+        sabotage: Option<Sabotage>,
+    ) -> Self {
+        let mut executor = Executor::new(stage.time.clone());
+        let watched = witness.backend();
+        let (workers, clients) = (stage.plan.workers, stage.plan.clients);
+        for (place, clock) in clocks.iter().take(workers).cloned().enumerate() {
+            let (stage, name) = (stage.clone(), format!("worker {place}"));
+            let backend = Faulty::backend(&stage, &name, &watched);
+            executor.add(name.clone(), move || actors::worker(&stage, name.clone(), place, clock.clone(), backend.clone()));
+        }
+        let (sweeping, clock, backend) = (stage.clone(), clocks[workers].clone(), Faulty::backend(&stage, "sweeper", &watched));
+        executor.add("sweeper".to_owned(), move || actors::sweeper(&sweeping, clock.clone(), backend.clone()));
+        if let Some(queue) = dead_letters {
+            let (stage, witness, clock) = (stage.clone(), witness.clone(), clocks[workers + 1].clone());
+            let backend = Faulty::backend(&stage, "dead letters", &watched);
+            executor.add("dead letters".to_owned(), move || {
+                let engine = DeadLetters { backend: backend.clone(), clock: clock.clone(), chance: stage.dice.clone() };
+                let (stage, witness, queue) = (stage.clone(), witness.clone(), queue.clone());
+                Box::pin(Undertaker { stage, witness, queue, engine, sabotage }.work())
+            });
+        }
+        let others = clocks.len() - clients;
+        for place in 0..clients {
+            let (stage, name, clock) = (stage.clone(), format!("client {place}"), clocks[others + place].clone());
+            let backend = Faulty::backend(&stage, &name, &watched);
+            let left = Arc::new(AtomicU32::new(stage.plan.requests));
+            executor.add(name.clone(), move || client::client(stage.clone(), name.clone(), clock.clone(), backend.clone(), left.clone()));
+        }
+        let run = Self { stage, witness, clocks, executor, steps: 0, crashes: 0 };
+        (0..run.clocks.len()).for_each(|clock| run.set_clock(clock));
+        run
+    }
+
+    /// Lets things happen and go wrong until the clients are through; then lets them come to rest.
+    pub(super) fn play(&mut self) -> Result<(), String> {
+        while !self.clients_are_through() && self.steps < STORM_STEPS {
+            self.step()?;
+            self.stir();
+            self.look_for_neglected();
+        }
+        self.stage.end_trouble();
+        self.stage.trace("", format_args!("from here on nothing goes wrong any more"));
+        let last = self.steps + CALM_STEPS;
+        while self.witness.unended() > 0 || !self.clients_are_through() {
+            self.step()?;
+            if self.steps.is_multiple_of(LOOK_EVERY) {
+                self.witness.open_tasks();
+            }
+            self.look_for_neglected();
+            if self.steps > last {
+                let open = self.witness.open_tasks();
+                return Err(format!("{} tasks do not end, such as {:?}", open.len(), open.first()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the queue is an index, a due task needs nobody to hint it, and a look at it is more than a look.
+    fn look_for_neglected(&self) {
+        if self.steps.is_multiple_of(LOOK_EVERY) && self.stage.plan.cloud.function_timeout.is_some() {
+            self.witness.find_neglected();
+        }
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        self.steps += 1;
+        match self.executor.step(&self.stage.dice) {
+            Step::Acted(actor) => {
+                let name = &self.executor.actors()[actor].name;
+                if self.stage.ledger().killed.remove(name) {
+                    self.crash(actor);
+                }
+            }
+            Step::TimePassed => {}
+            Step::Stuck => return Err("nobody has anything to do, and nobody ever will".to_owned()),
+            Step::Panicked(actor) => return Err(format!("{} panicked", self.executor.actors()[actor].name)),
+        }
+        self.stage.violation().map_or(Ok(()), Err)
+    }
+
+    /// Lets something go wrong with the processes, or with what they rely on.
+    fn stir(&mut self) {
+        let (stage, plan) = (self.stage.clone(), &self.stage.plan);
+        let actor = || usize::try_from(stage.dice.below(self.executor.actors().len() as u64)).unwrap_or(0);
+        if stage.happens(plan.crashes) {
+            let actor = actor();
+            self.crash(actor);
+        } else if stage.happens(plan.freezes) {
+            let actor = actor();
+            stage.trace(&self.executor.actors()[actor].name, format_args!("stands still"));
+            self.executor.freeze(actor, LEASE * 3 / 2 + Duration::from_secs(stage.dice.below(120)));
+        } else if stage.happens(plan.outages) {
+            let service = if stage.dice.per_mille(600) { Service::Store } else { Service::Queue };
+            stage.trace("", format_args!("{service:?} goes away"));
+            stage.take_away(service, Duration::from_secs(stage.dice.between(10, 600)));
+        } else if stage.happens(plan.cloud.throttles) {
+            stage.trace("", format_args!("the store has too much to do"));
+            stage.throttle(Duration::from_secs(stage.dice.between(1, 120)));
+        } else if stage.happens(plan.clock_sets) {
+            self.set_clock(actor());
+        }
+    }
+
+    /// Sets a clock, which is wrong from then on.
+    fn set_clock(&self, clock: usize) {
+        let most = self.stage.plan.skew * 1_000;
+        let skew = self.stage.dice.below(2 * most + 1).cast_signed() - most.cast_signed();
+        self.clocks[clock].set_wrong_by(skew);
+        self.stage.trace(&self.executor.actors()[clock].name, format_args!("has a clock that is wrong by {skew} ms"));
+    }
+
+    fn crash(&mut self, actor: usize) {
+        self.crashes += 1;
+        let name = &self.executor.actors()[actor].name;
+        self.stage.trace(name, format_args!("dies"));
+        let messages = self.stage.ledger().batches.remove(name);
+        if let Some(messages) = messages {
+            actors::note_killed(&self.stage, name, messages);
+        }
+        self.executor.crash(actor, Duration::from_secs(self.stage.dice.below(60)));
+    }
+
+    fn clients_are_through(&self) -> bool {
+        let all = self.executor.actors().len();
+        (all - self.stage.plan.clients..all).all(|client| self.executor.is_over(client))
+    }
+
+    /// What it came to.
+    pub(super) fn summary(&self) -> Summary {
+        let ledger = self.stage.ledger();
+        Summary {
+            steps: self.steps,
+            accepted: ledger.accepted.len() as u64,
+            executions: ledger.executions.len() as u64,
+            crashes: self.crashes,
+            passed: self.stage.time.now().since(crate::sample::start()),
+            shown: Shown::default(),
+        }
+    }
+}
