@@ -32,7 +32,11 @@ export function functions(scope: Construct, chosen: Settings, store: Store): Fun
       program: 'api',
       allow: allow.api,
       timeout: Duration.seconds(20),
-      variables: { NOBAT_MAX_WAIT: '5', NOBAT_MAX_TIMEOUT: String(chosen.maxTaskTimeout) },
+      variables: {
+        NOBAT_MAX_WAIT: '5',
+        NOBAT_MAX_TIMEOUT: String(chosen.maxTaskTimeout),
+        NOBAT_ALLOW_PRIVATE_NETWORKS: chosen.privateNetworks.join(','),
+      },
     }),
     worker: make('Worker', {
       program: 'worker',

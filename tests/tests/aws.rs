@@ -1,0 +1,31 @@
+//! What a user of nobat on AWS sees, through a stack that was built and deployed as users do it, once by SAM and once by CDK.
+//! What its functions may do, their roles say.
+
+/// Tells a story for every source of a stack.
+macro_rules! told_of_both {
+    ($($story:ident),* $(,)?) => {
+        mod sam {
+            $(#[tokio::test]
+            async fn $story() {
+                let stack = nobat_tests::aws::stack::Stack::of(nobat_tests::aws::deployment::Source::Sam).await;
+                super::$story(&stack).await;
+            })*
+        }
+        mod cdk {
+            $(#[tokio::test]
+            async fn $story() {
+                let stack = nobat_tests::aws::stack::Stack::of(nobat_tests::aws::deployment::Source::Cdk).await;
+                super::$story(&stack).await;
+            })*
+        }
+    };
+}
+
+mod aws {
+    mod dead_letter;
+    mod delay;
+    mod failure;
+    mod hint;
+    mod outage;
+    mod success;
+}

@@ -1,0 +1,99 @@
+use nobat_core::ports::Clock;
+use nobat_tests::aws::deployment::Source;
+use nobat_tests::aws::stack::{Stack, reached};
+use nobat_tests::aws::tap::Flow;
+use nobat_tests::world::{attempts, path};
+use nobat_worker::system::SystemClock;
+use serde_json::{Value, json};
+
+told_of_both![
+    nine_hints_run_once_and_what_is_no_hint_ends_among_the_dead_letters,
+    a_task_whose_hint_was_received_in_vain_is_hinted_again,
+    a_task_whose_hints_all_came_to_nothing_fails_and_can_be_replayed,
+];
+
+/// What no task is named by.
+const MALFORMED: &str = "not a hint";
+
+/// What became of a message that is no hint, and came in a batch with nine that are.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// It is among the dead letters.
+    DeadLetter,
+    /// It was deleted with the others.
+    Lost,
+}
+
+async fn nine_hints_run_once_and_what_is_no_hint_ends_among_the_dead_letters(stack: &Stack) {
+    assert_eq!(fate_of_the_tenth(stack).await, Fate::DeadLetter);
+}
+
+#[tokio::test]
+async fn without_the_report_of_failed_records_a_message_is_lost_with_its_batch() {
+    let stack = Stack::of(Source::SamWithoutReport).await;
+    assert_eq!(fate_of_the_tenth(&stack).await, Fate::Lost);
+}
+
+/// Has a batch of ten be received whole, and follows the one that is no hint.
+async fn fate_of_the_tenth(stack: &Stack) -> Fate {
+    stack.pause_workers().await;
+    let tasks = vec![json!({"kind": "noop"}); 9];
+    let batch = stack.post("/v1/tasks/batch", &json!({"tasks": tasks})).await.json();
+    let tasks = batch["data"].as_array().expect("tasks");
+    stack.queues.purge().await;
+    let (first, rest) = tasks.split_at(4);
+    let hints = |tasks: &[Value]| tasks.iter().map(hint).collect::<Vec<_>>();
+    stack.queues.send_all(&[hints(first), vec![MALFORMED.to_owned()], hints(rest)].concat()).await;
+    assert_eq!(stack.queues.depth().await, 10);
+    stack.resume_workers().await;
+    for task in tasks {
+        let task = stack.ended(task).await;
+        assert_eq!((&task["status"], attempts(&task, "/outcome").len()), (&json!("succeeded"), 1), "{task:#}");
+    }
+    let left = reached("a batch that was settled", async || stack.queues.depth().await, |depth| *depth < 10).await;
+    if left == 0 {
+        assert_eq!(stack.queues.dead().await, 0);
+        return Fate::Lost;
+    }
+    assert_eq!(left, 1, "it comes again alone");
+    reached("a dead letter", async || stack.queues.dead().await, |dead| *dead == 1).await;
+    assert_eq!(stack.queues.depth().await, 0);
+    for task in tasks {
+        assert_eq!(stack.get(&path(task)).await.json()["attempt"], 1);
+    }
+    Fate::DeadLetter
+}
+
+async fn a_task_whose_hint_was_received_in_vain_is_hinted_again(stack: &Stack) {
+    stack.pause_workers().await;
+    let task = stack.submit(&json!({"kind": "noop"})).await;
+    stack.tap.set(Flow::Refused);
+    stack.resume_workers().await;
+    reached("a dead letter", async || stack.queues.dead().await, |dead| *dead == 1).await;
+    stack.tap.set(Flow::Open);
+    // `dead_letter` could not look either, until now. It gives the workers five minutes.
+    reached("a hint that waits", async || stack.queues.delayed().await, |delayed| *delayed == 1).await;
+    reached("no dead letter", async || stack.queues.dead().await, |dead| *dead == 0).await;
+    assert_eq!(stack.get(&path(&task)).await.json()["attempt"], 0);
+    stack.table.set_moments(&task, &[("mark", SystemClock.now())]).await;
+    stack.sweep().await;
+    assert_eq!(stack.ended(&task).await["status"], "succeeded");
+}
+
+async fn a_task_whose_hints_all_came_to_nothing_fails_and_can_be_replayed(stack: &Stack) {
+    stack.pause_workers().await;
+    let task = stack.submit(&json!({"kind": "noop"})).await;
+    stack.queues.purge().await;
+    let mut last: Value = serde_json::from_str(&hint(&task)).expect("a hint");
+    last["redrives"] = json!(2);
+    stack.queues.send_dead(&last.to_string()).await;
+    let failed = stack.ended(&task).await;
+    assert_eq!((&failed["status"], &failed["error"]["code"], &failed["attempt"]), (&json!("failed"), &json!("pipeline"), &json!(0)));
+    stack.resume_workers().await;
+    assert_eq!(stack.post(&format!("{}/replay", path(&task)), &json!({})).await.status, 202);
+    assert_eq!(stack.ended(&task).await["status"], "succeeded");
+}
+
+fn hint(task: &Value) -> String {
+    json!({"tenant": "default", "id": task["id"]}).to_string()
+}

@@ -1,0 +1,21 @@
+use std::time::Duration;
+
+use nobat_core::ports::Clock;
+use nobat_tests::aws::stack::Stack;
+use nobat_tests::world::{moment, path};
+use nobat_worker::system::SystemClock;
+use serde_json::json;
+
+told_of_both![a_task_due_later_than_a_message_can_wait_is_left_to_the_schedule];
+
+async fn a_task_due_later_than_a_message_can_wait_is_left_to_the_schedule(stack: &Stack) {
+    let task = stack.submit(&json!({"kind": "noop", "delay": 3600})).await;
+    assert_eq!((&task["status"], stack.queues.depth().await), (&json!("scheduled"), 0));
+    // An hour passes, but for three seconds. Nobody calls the sweeper: its minute comes.
+    let due = SystemClock.now() + Duration::from_secs(3);
+    stack.table.set_moments(&task, &[("due_at", due), ("mark", due - Duration::from_mins(2))]).await;
+    assert_eq!(stack.get(&path(&task)).await.json()["status"], "scheduled");
+    let task = stack.ended(&task).await;
+    assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)), "{task:#}");
+    assert!(moment(&task, "started_at") >= due, "{task:#}");
+}

@@ -1,0 +1,27 @@
+use nobat_tests::aws::stack::{PATIENCE, Stack};
+use nobat_tests::aws::tap::Flow;
+use nobat_tests::world::attempts;
+use serde_json::json;
+use tokio::time::timeout;
+
+told_of_both![while_the_store_is_away_nothing_fails_and_all_is_done_afterwards];
+
+/// How often the functions knock in vain: each asks three times for each hint, and two of ten receives are gone.
+const KNOCKS: usize = 30;
+
+async fn while_the_store_is_away_nothing_fails_and_all_is_done_afterwards(stack: &Stack) {
+    stack.pause_workers().await;
+    let tasks = vec![json!({"kind": "noop"}); 5];
+    let batch = stack.post("/v1/tasks/batch", &json!({"tasks": tasks})).await.json();
+    stack.tap.set(Flow::Refused);
+    let (knocked, ()) = tokio::join!(timeout(PATIENCE, stack.tap.refuses(KNOCKS)), stack.resume_workers());
+    knocked.expect("functions that ask for the table");
+    let refused = stack.post("/v1/tasks", &json!({"kind": "noop"})).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert_eq!(stack.queues.depth().await, 5);
+    stack.tap.set(Flow::Open);
+    for task in batch["data"].as_array().expect("tasks") {
+        let task = stack.ended(task).await;
+        assert_eq!((&task["status"], attempts(&task, "/outcome")), (&json!("succeeded"), vec!["succeeded".to_owned()]), "{task:#}");
+    }
+}
