@@ -1,0 +1,305 @@
+//! `cargo run --release -p nobat-tests --bin functions -- FOLDER`: what each function takes, as Lambda's own runtime would see it.
+//!
+//! Lambda speaks to a function through an HTTP API, from which the function takes one event after the other:
+//! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>. This is that API, in front of the emulator's table and queue.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use clap::Parser;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use nobat_aws::Settings;
+use nobat_core::ports::Clock;
+use nobat_core::task::Task;
+use nobat_tests::aws::emulator::Emulator;
+use nobat_tests::aws::queues::Queues;
+use nobat_tests::aws::table::Table;
+use nobat_tests::sample;
+use nobat_worker::system::SystemClock;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+/// Measures the four functions of a `sam build` through Lambda's Runtime API
+#[derive(Parser)]
+struct Cli {
+    /// What `sam build` left: a folder with one for each function
+    #[arg(default_value = "infra/.aws-sam/build")]
+    folder: PathBuf,
+}
+
+/// How many events a function is given before it counts as warm.
+const COLD: usize = 50;
+/// How many events are measured.
+const WARM: usize = 500;
+/// How many hints stand in an event for the worker.
+const BATCH: usize = 10;
+/// How often each function is started, to see how long that takes.
+const STARTS: usize = 10;
+
+/// What one function took.
+struct Taken {
+    binary: u64,
+    zip: u64,
+    init: Duration,
+    cpu: Duration,
+    memory: u64,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let folder = Cli::parse().folder;
+    let emulator = Emulator::shared();
+    let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), Duration::from_mins(6)).await);
+    let mut variables = emulator.variables().to_vec();
+    variables.extend([("NOBAT_TABLE", table.name().to_owned()), ("NOBAT_QUEUE_URL", queues.hints().to_owned())]);
+    let settings = Settings { table: table.name().to_owned(), queue_url: queues.hints().to_owned(), retention: Duration::from_hours(24) };
+    let store = nobat_aws::connect_to_emulator(&settings, &emulator.url()).await.store;
+    println!("| function | event | init, median of {STARTS} | own CPU, warm | memory, most | binary | zip |");
+    println!("|---|---|--:|--:|--:|--:|--:|");
+    for (name, what) in [
+        ("ApiFunction", "one POST /v1/tasks"),
+        ("WorkerFunction", "a batch of ten `noop`"),
+        ("SweeperFunction", "a sweep that finds nothing"),
+        ("DeadLetterFunction", "a letter of a task that is not there"),
+    ] {
+        let mut events = Vec::new();
+        for number in 0..COLD + WARM {
+            events.push(match name {
+                "ApiFunction" => request(),
+                "WorkerFunction" => {
+                    let tasks = tasks(number);
+                    store.insert(tasks.clone(), SystemClock.now()).await?;
+                    hints(&tasks)
+                }
+                "DeadLetterFunction" => hints(&tasks(usize::MAX / 2 + number)[..1]),
+                _ => json!({}),
+            });
+        }
+        let taken = measure(&folder.join(name).join("bootstrap"), &variables, events).await.with_context(|| name.to_owned())?;
+        println!(
+            "| {name} | {what} | {:.1} ms | {:.2} ms | {:.1} MiB | {:.1} MiB | {:.1} MiB |",
+            taken.init.as_secs_f64() * 1e3,
+            taken.cpu.as_secs_f64() * 1e3,
+            mebibytes(taken.memory),
+            mebibytes(taken.binary),
+            mebibytes(taken.zip),
+        );
+    }
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people to read")]
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// Ten tasks that are due.
+fn tasks(number: usize) -> Vec<Task> {
+    let first = number as u128 * BATCH as u128;
+    let kind = sample::name("noop");
+    (0..BATCH as u128).map(|place| Task { kind: kind.clone(), ..sample::task(first + place, SystemClock.now()) }).collect()
+}
+
+/// What API Gateway sends for a request.
+fn request() -> Value {
+    let http = json!({"method": "POST", "path": "/v1/tasks", "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "-"});
+    json!({
+        "version": "2.0", "routeKey": "$default", "rawPath": "/v1/tasks", "rawQueryString": "",
+        "headers": {"content-type": "application/json", "host": "example.com"},
+        "requestContext": {
+            "accountId": "000000000000", "apiId": "api", "domainName": "example.com", "domainPrefix": "example", "http": http,
+            "requestId": "r", "routeKey": "$default", "stage": "$default", "time": "01/Jan/2027:00:00:00 +0000", "timeEpoch": 1_800_000_000_000_i64,
+        },
+        "body": r#"{"kind": "noop", "labels": {"order": "4711"}}"#, "isBase64Encoded": false,
+    })
+}
+
+/// What the event source sends for messages.
+fn hints(tasks: &[Task]) -> Value {
+    let record = |task: &Task| {
+        let body = json!({"tenant": task.tenant.as_str(), "id": task.id}).to_string();
+        json!({"messageId": task.id, "receiptHandle": "h", "body": body, "attributes": {}, "messageAttributes": {}, "eventSource": "aws:sqs"})
+    };
+    json!({"Records": tasks.iter().map(record).collect::<Vec<_>>()})
+}
+
+async fn measure(program: &Path, variables: &[(&str, String)], events: Vec<Value>) -> anyhow::Result<Taken> {
+    let mut inits = Vec::new();
+    for _ in 0..STARTS {
+        let mut runtime = Runtime::start(program, variables, Vec::new()).await?;
+        inits.push(runtime.asked().await?);
+    }
+    inits.sort_unstable();
+    let mut runtime = Runtime::start(program, variables, events).await?;
+    runtime.asked().await?;
+    for _ in 0..COLD {
+        runtime.asked().await?;
+    }
+    let before = runtime.cpu()?;
+    for _ in 0..WARM {
+        runtime.asked().await?;
+    }
+    let cpu = runtime.cpu()?.saturating_sub(before) / u32::try_from(WARM)?;
+    ensure!(runtime.failures() == 0, "some events failed");
+    Ok(Taken {
+        binary: program.metadata()?.len(),
+        zip: zipped(program).await?,
+        init: inits[STARTS / 2],
+        cpu,
+        memory: runtime.most_memory()?,
+    })
+}
+
+/// A function, and the API from which it takes its events.
+struct Runtime {
+    child: Child,
+    begun: Instant,
+    asked: mpsc::UnboundedReceiver<Instant>,
+    failures: Arc<AtomicUsize>,
+    /// It goes with the listener's task.
+    _stop: oneshot::Sender<()>,
+}
+
+struct Api {
+    events: Mutex<Vec<Value>>,
+    asked: mpsc::UnboundedSender<Instant>,
+    failures: Arc<AtomicUsize>,
+}
+
+impl Runtime {
+    async fn start(program: &Path, variables: &[(&str, String)], mut events: Vec<Value>) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        events.reverse();
+        let (asked, receiver) = mpsc::unbounded_channel();
+        let failures = Arc::new(AtomicUsize::new(0));
+        let api = Arc::new(Api { events: Mutex::new(events), asked, failures: Arc::clone(&failures) });
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = serve(listener, api) => {}
+                _ = stopped => {}
+            }
+        });
+        let begun = Instant::now();
+        let child = command(program, variables, address).spawn().with_context(|| program.display().to_string())?;
+        Ok(Self { child, begun, asked: receiver, failures, _stop: stop })
+    }
+
+    /// How long after its start it asks for its next event.
+    async fn asked(&mut self) -> anyhow::Result<Duration> {
+        let asked = tokio::time::timeout(Duration::from_mins(1), self.asked.recv()).await.context("it does not ask for an event")?;
+        Ok(asked.context("the API has ended")?.duration_since(self.begun))
+    }
+
+    fn failures(&self) -> usize {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// The time that all its threads have spent on a processor.
+    fn cpu(&self) -> anyhow::Result<Duration> {
+        let mut nanoseconds = 0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.id()?))? {
+            let stat = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+            nanoseconds += stat.split(' ').next().unwrap_or_default().parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+
+    /// The most memory that it ever had, in bytes.
+    fn most_memory(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1_024)
+    }
+
+    fn id(&self) -> anyhow::Result<u32> {
+        self.child.id().context("it has ended")
+    }
+}
+
+fn command(program: &Path, variables: &[(&str, String)], api: SocketAddr) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().envs(variables.iter().map(|(name, value)| (*name, value.as_str())));
+    command.env("AWS_LAMBDA_RUNTIME_API", api.to_string()).env("AWS_LAMBDA_FUNCTION_NAME", "f").env("AWS_LAMBDA_FUNCTION_VERSION", "1");
+    command.env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256").env("NOBAT_LOG", "info");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+async fn serve(listener: TcpListener, api: Arc<Api>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let api = Arc::clone(&api);
+        tokio::spawn(async move {
+            let answer = service_fn(|request| {
+                let api = Arc::clone(&api);
+                async move { Ok::<_, Infallible>(api.answer(request).await) }
+            });
+            // It breaks when the function is ended.
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+        });
+    }
+}
+
+impl Api {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let is_asking = request.method() == Method::GET;
+        if !is_asking {
+            return self.take(request).await;
+        }
+        let _ = self.asked.send(Instant::now());
+        match self.events.lock().await.pop() {
+            Some(event) => next(&event),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// An answer, or that there will be none.
+    async fn take(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let is_error = request.uri().path().ends_with("/error");
+        let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let is_refusal = body["statusCode"].as_u64().is_some_and(|status| status != 202);
+        let is_partial = body["batchItemFailures"].as_array().is_some_and(|failures| !failures.is_empty());
+        if is_error || is_refusal || is_partial {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut response = Response::default();
+        *response.status_mut() = hyper::StatusCode::ACCEPTED;
+        response
+    }
+}
+
+fn next(event: &Value) -> Response<Full<Bytes>> {
+    let deadline = SystemClock.now() + Duration::from_mins(1);
+    Response::builder()
+        .header("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd")
+        .header("lambda-runtime-deadline-ms", deadline.millis())
+        .header("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:000000000000:function:f")
+        .body(Full::from(event.to_string()))
+        .expect("headers that are some")
+}
+
+/// How long it is in a zip file, as it is deployed.
+async fn zipped(program: &Path) -> anyhow::Result<u64> {
+    let zip = std::env::temp_dir().join(format!("nobat-function-{}.zip", std::process::id()));
+    let status = Command::new("python3").args(["-m", "zipfile", "-c"]).arg(&zip).arg(program).status().await.context("python3")?;
+    ensure!(status.success(), "it cannot be zipped");
+    let length = zip.metadata()?.len();
+    std::fs::remove_file(zip)?;
+    Ok(length)
+}
