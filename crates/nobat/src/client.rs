@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Full};
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -27,6 +27,8 @@ pub(crate) struct Target {
 /// A connection to it.
 pub(crate) struct Client {
     base: String,
+    /// The name that the other side is to be asked for by, if it is not the one that is connected to.
+    host: Option<HeaderValue>,
     http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
@@ -45,8 +47,9 @@ impl Client {
         let base = target.url.trim_end_matches('/').to_owned();
         let uri: Uri = base.parse().with_context(|| format!("{base} is not a URL"))?;
         ensure!(matches!(uri.scheme_str(), Some("http" | "https")), "{base} is not an http or https URL");
+        let (base, host) = to_this_machine(&base, &uri)?;
         let connector = HttpsConnectorBuilder::new().with_native_roots().context("no certificates")?.https_or_http().enable_http1().build();
-        Ok(Self { base, http: hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector) })
+        Ok(Self { base, host, http: hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector) })
     }
 
     pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
@@ -61,6 +64,9 @@ impl Client {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
+        }
+        if let Some(host) = &self.host {
+            request = request.header(HOST, host);
         }
         if let Some(key) = key {
             let key = HeaderValue::from_str(key).context("the idempotency key cannot be a header")?;
@@ -93,5 +99,32 @@ impl std::fmt::Display for Refusal {
             write!(f, "\n  {}: {}", error["pointer"].as_str().unwrap_or_default(), error["detail"].as_str().unwrap_or_default())?;
         }
         Ok(())
+    }
+}
+
+/// Names below `localhost` are this machine (RFC 6761, section 6.3), which not every resolver knows: emulators of AWS tell their APIs
+/// apart by such names.
+fn to_this_machine(base: &str, uri: &Uri) -> anyhow::Result<(String, Option<HeaderValue>)> {
+    let Some(authority) = uri.authority().filter(|authority| authority.host().ends_with(".localhost")) else {
+        return Ok((base.to_owned(), None));
+    };
+    let here = authority.as_str().replace(authority.host(), "127.0.0.1");
+    Ok((base.replacen(authority.as_str(), &here, 1), Some(HeaderValue::from_str(authority.as_str())?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_below_localhost_are_this_machine() {
+        for (url, connected, host) in [
+            ("http://a.execute-api.localhost:4566", "http://127.0.0.1:4566", Some("a.execute-api.localhost:4566")),
+            ("https://example.com/x", "https://example.com/x", None),
+            ("http://localhost:8080", "http://localhost:8080", None),
+        ] {
+            let (base, named) = to_this_machine(url, &url.parse().unwrap()).unwrap();
+            assert_eq!((base.as_str(), named.as_ref().map(|name| name.to_str().unwrap())), (connected, host));
+        }
     }
 }
