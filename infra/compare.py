@@ -32,6 +32,7 @@ CHANGED = {
     "RetentionDays": "90",
     "ProtectTable": "true",
     "PrivateNetworks": "10.0.0.0/8,127.0.0.0/8",
+    "AllowFrom": "203.0.113.0/24,2001:db8::/32",
     "ThrottleRate": "50",
     "ThrottleBurst": "60",
     "LogLevel": "debug",

@@ -30,7 +30,7 @@ pub(crate) fn nanoseconds() -> u64 {
 /// Serves until the process is killed.
 pub(crate) async fn serve(data: &Path, concurrency: usize) -> anyhow::Result<()> {
     let mut settings = Serve::try_parse_from(["serve"])?;
-    settings.data = data.to_owned();
+    settings.place.data = data.to_owned();
     settings.concurrency = concurrency;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     crate::process::announce(listener.local_addr()?);

@@ -1,9 +1,14 @@
 //! The function that accepts requests: the router of `nobat serve`, behind an HTTP API.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use axum::extract::Request;
+use axum::middleware::map_request;
+use lambda_http::RequestExt;
+use lambda_http::request::RequestContext;
 use lambda_runtime::Error;
-use nobat_api::{App, Parts, router};
+use nobat_api::{App, Door, Keys, Parts, Peer, router};
 use nobat_worker::handler::Handlers;
 use nobat_worker::system::SystemClock;
 use tokio_util::sync::CancellationToken;
@@ -22,10 +27,23 @@ pub async fn run(handlers: Handlers) -> Result<(), Error> {
         backend: settings::backend().await?,
         clock: Arc::new(SystemClock),
         kinds: Arc::new(settings::with_ours(handlers)?),
+        // Everybody can reach it. What stands in front is API Gateway, which says itself whom a request comes from.
+        door: Door { keys: Keys::Required, admitted: settings::list("NOBAT_ALLOW_FROM")?, proxies: Vec::new() },
+        recount: nobat_aws::RECOUNT,
         max_timeout: settings::seconds("NOBAT_MAX_TIMEOUT", MAX_TIMEOUT)?,
         max_wait: settings::seconds("NOBAT_MAX_WAIT", MAX_WAIT)?,
         cursor_key: nobat_aws::cursor_key(&settings::table()?),
         shutdown: CancellationToken::new(),
     });
-    lambda_http::run(router(app)).await
+    lambda_http::run(router(app).layer(map_request(name_the_peer))).await
+}
+
+/// Takes the address from API Gateway's own words, never from a header, which is anybody's. One that it does not name is nobody's.
+async fn name_the_peer(mut request: Request) -> Request {
+    let address = match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV2(context)) => context.http.source_ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok()),
+        _ => None,
+    };
+    request.extensions_mut().insert(Peer(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))));
+    request
 }

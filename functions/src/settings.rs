@@ -38,9 +38,14 @@ pub(crate) fn with_ours(handlers: Handlers) -> anyhow::Result<Handlers> {
 
 /// Networks that are not public, and that tasks may call all the same.
 fn allowed_networks() -> anyhow::Result<Vec<IpNet>> {
-    let text = env::var("NOBAT_ALLOW_PRIVATE_NETWORKS").unwrap_or_default();
+    list("NOBAT_ALLOW_PRIVATE_NETWORKS")
+}
+
+/// Networks, with commas between them.
+pub(crate) fn list<N: FromStr>(name: &str) -> anyhow::Result<Vec<N>> {
+    let text = env::var(name).unwrap_or_default();
     let networks = text.split(',').map(str::trim).filter(|network| !network.is_empty());
-    networks.map(|network| network.parse().context("NOBAT_ALLOW_PRIVATE_NETWORKS takes CIDRs, separated by commas")).collect()
+    networks.map(|network| network.parse().ok().with_context(|| format!("{name} takes CIDRs, separated by commas"))).collect()
 }
 
 /// A number of seconds.

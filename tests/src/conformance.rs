@@ -9,6 +9,7 @@ pub mod commit;
 pub mod insert;
 pub mod list;
 pub mod queue;
+pub mod registry;
 pub mod retention;
 pub mod sweep;
 
@@ -52,7 +53,7 @@ macro_rules! conformance_cases {
                 is_lost_without_the_newest_lease, outdates_the_workers_copy
             ]
             list: [
-                shows_the_newest_first, filters, walks_over_everything_once, looks_at_a_bounded_number, shows_what_a_list_shows
+                shows_the_newest_first, filters, walks_over_everything_once, looks_at_a_bounded_number, shows_what_a_list_shows, counts_what_waits
             ]
             sweep: [
                 shows_a_lease_that_ran_out, shows_a_deadline_that_passed, shows_a_due_task_whose_hint_was_lost, shows_a_bounded_number,
@@ -66,7 +67,11 @@ macro_rules! conformance_cases {
                 hands_over_what_is_due, hands_over_what_becomes_due, hands_over_what_is_inserted_meanwhile,
                 hands_a_task_to_one_worker, hands_over_no_more_than_asked_for, hands_over_nothing_before_its_time,
                 hands_over_again_what_was_released, hands_over_a_retry_and_a_callback, loses_nothing_when_it_is_dropped,
-                hands_over_nothing_that_expired
+                hands_over_nothing_that_expired, hands_over_some_of_everybodys
+            ]
+            registry: [
+                finds_what_was_written, writes_all_or_nothing, pages_by_name, shows_the_trail, records_a_change_with_the_change,
+                forgets_what_was_kept_for_long_enough, takes_no_more_than_the_rate
             ]
         }
     };
@@ -236,6 +241,7 @@ mod tests {
             ("sweep", include_str!("conformance/sweep.rs")),
             ("retention", include_str!("conformance/retention.rs")),
             ("queue", include_str!("conformance/queue.rs")),
+            ("registry", include_str!("conformance/registry.rs")),
         ];
         macro_rules! listed {
             ($($noun:ident: [$($case:ident),*])*) => { [$((stringify!($noun), vec![$(stringify!($case)),*])),*] };

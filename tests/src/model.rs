@@ -8,6 +8,7 @@ pub mod calls;
 pub mod habits;
 mod index;
 mod queue;
+mod registry;
 mod store;
 pub mod table;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 use nobat_core::backend::Backend;
 
 pub use queue::{Letter, ModelQueue};
+pub use registry::ModelRegistry;
 pub use store::ModelStore;
 
 use crate::conformance::Removal;
@@ -53,7 +55,7 @@ impl Model {
 
     /// What the engines see of it.
     pub fn backend(&self) -> Backend {
-        Backend { store: self.store.clone(), queue: self.queue.clone() }
+        Backend { store: self.store.clone(), queue: self.queue.clone(), registry: self.store.registry() }
     }
 }
 
@@ -62,5 +64,6 @@ pub fn backend(time: &Arc<Time>, retention: Duration) -> Backend {
     let habits: Arc<dyn Habits> = Arc::new(Tame);
     let store = ModelStore::new(time.clone(), retention, Removal::ByPruning, Arc::default(), habits.clone());
     let queue = ModelQueue::new(time.clone(), habits, Duration::from_secs(90), None);
-    Backend { store: Arc::new(store), queue: Arc::new(queue) }
+    let registry = store.registry();
+    Backend { store: Arc::new(store), queue: Arc::new(queue), registry }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use nobat_core::callback::Callback;
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
+use nobat_core::key::KeyText;
 use nobat_core::name::{Name, Tenant};
 use nobat_core::retry::{Exponential, Jitter, RetryPolicy, Schedule};
 use nobat_core::task::{End, Fingerprint, Settings, State, Task, Waiting};
@@ -75,6 +76,7 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
                 .into(),
             fingerprint: Some(Fingerprint(std::array::from_fn(|place| u8::try_from(place * 8).unwrap_or(255)))),
             parent: Some(TaskId::new(now, u128::MAX)),
+            submitted_by: Some(KeyText::new([9; 20]).digest().id()),
             key_generation: Some(3),
         }),
         due_at: now + Duration::from_millis(1_001),

@@ -141,6 +141,11 @@ impl World {
         exchange(self.address(), "GET", path, &[], "").await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
+    /// `GET`, with headers besides.
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        exchange(self.address(), "GET", path, headers, "").await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    }
+
     /// `POST` of JSON.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.post_with(path, &[], &body.to_string()).await

@@ -26,6 +26,7 @@ mod aws {
     mod delay;
     mod failure;
     mod hint;
+    mod keys;
     mod outage;
     mod success;
 }

@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 struct Cloud {
     backend: Backend,
     table: Table,
+    queues: Queues,
     tap: Tap,
     now: Timestamp,
 }
@@ -34,7 +35,7 @@ impl Cloud {
         let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), Duration::from_secs(30)).await);
         let settings = Settings { table: table.name().to_owned(), queue_url: queues.hints().to_owned(), retention: RETENTION };
         let backend = nobat_aws::connect_to_emulator(&settings, &tap.url()).await;
-        Self { backend, table, tap, now: sample::start() }
+        Self { backend, table, queues, tap, now: sample::start() }
     }
 
     async fn insert(&self, tasks: Vec<Task>) -> Vec<Task> {
@@ -184,4 +185,24 @@ async fn a_report_that_was_not_to_be_leaves_nothing_that_stays() {
     assert_eq!(ended.status(cloud.now), Status::Ended(End::Succeeded));
     let stays = cloud.bodies().await.into_iter().filter(|(_, goes)| goes.is_none()).count();
     assert_eq!(stays, 1, "the payload of the report that is there");
+}
+
+/// SQS's fair queues go by it; that they are fair, no emulator shows.
+#[tokio::test]
+async fn every_hint_names_its_tenant_as_its_group_the_sweepers_too() {
+    let mut cloud = Cloud::start().await;
+    let of = |number, tenant: &str| Task { tenant: sample::tenant(tenant), ..sample::task(number, cloud.now) };
+    let tasks = vec![of(1, "acme"), of(2, "other")];
+    for task in &tasks {
+        cloud.backend.accept(vec![task.clone()], cloud.now).await.unwrap();
+    }
+    let mut groups = cloud.queues.groups().await;
+    groups.sort_unstable();
+    assert_eq!(groups, ["acme", "other"]);
+    cloud.queues.purge().await;
+    cloud.now = cloud.now + Duration::from_mins(3);
+    assert_eq!(cloud.sweeper().run_once(cloud.now).await.unwrap().hinted, 2);
+    let mut groups = cloud.queues.groups().await;
+    groups.sort_unstable();
+    assert_eq!(groups, ["acme", "other"]);
 }

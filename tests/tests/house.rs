@@ -5,6 +5,7 @@ mod house {
     mod dependencies;
     mod paths;
     mod picture;
+    mod proofs;
     mod settings;
     mod source;
 }

@@ -1,6 +1,7 @@
 //! What a user of nobat sees: the real program, a real server for it to call, and nothing in between.
 
 mod stories {
+    mod backup;
     mod batch;
     mod callback;
     mod cancel;
@@ -11,6 +12,7 @@ mod stories {
     mod file;
     mod greet;
     mod idempotency;
+    mod keys;
     mod list;
     mod log;
     mod replay;

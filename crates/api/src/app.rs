@@ -5,23 +5,38 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nobat_core::backend::Backend;
-use nobat_core::name::Tenant;
 use nobat_core::ports::Clock;
 use nobat_core::submit::Kinds;
 use tokio_util::sync::CancellationToken;
 
+use crate::door::Door;
+use crate::keyring::Keyring;
+use crate::permits::Permits;
+use crate::quota::Quota;
+
 /// What the handlers need of the world, shared by all of them.
 #[derive(Clone)]
-pub struct App(Arc<Parts>);
+pub struct App(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    keyring: Keyring,
+    permits: Permits,
+    quota: Quota,
+}
 
 /// What an [`App`] is made of.
 pub struct Parts {
-    /// Where tasks are kept and hinted.
+    /// Where tasks are kept and hinted, and where keys and settings are.
     pub backend: Backend,
     /// What time it is, and waiting for it to pass.
     pub clock: Arc<dyn Clock>,
     /// What is run here; it judges submissions.
     pub kinds: Arc<dyn Kinds>,
+    /// Who is let in.
+    pub door: Door,
+    /// How often the waiting tasks of a tenant are counted whose number is limited: to count can be costly.
+    pub recount: Duration,
     /// The longest timeout that workers grant to one attempt.
     pub max_timeout: Duration,
     /// How long `?wait=` holds an answer at most.
@@ -35,12 +50,23 @@ pub struct Parts {
 impl App {
     /// Shares these parts among the handlers.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        let keyring = Keyring::new(parts.door.keys);
+        Self(Arc::new(Inner { parts, keyring, permits: Permits::default(), quota: Quota::default() }))
     }
 
-    /// Whose tasks a request is about: an installation has one tenant for now.
-    pub(crate) fn tenant() -> Tenant {
-        Tenant::default()
+    /// The keys that came by lately.
+    pub(crate) fn keyring(&self) -> &Keyring {
+        &self.0.keyring
+    }
+
+    /// The requests that tenants have been granted.
+    pub(crate) fn permits(&self) -> &Permits {
+        &self.0.permits
+    }
+
+    /// How many tasks of tenants wait.
+    pub(crate) fn quota(&self) -> &Quota {
+        &self.0.quota
     }
 }
 
@@ -48,6 +74,6 @@ impl Deref for App {
     type Target = Parts;
 
     fn deref(&self) -> &Parts {
-        &self.0
+        &self.0.parts
     }
 }

@@ -3,7 +3,9 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use nobat_core::audit::Action;
 use nobat_core::lifecycle::{Event, ReplayKey};
+use nobat_core::ports::TaskName;
 use nobat_core::read::read_object;
 use nobat_core::task::State as Standing;
 use nobat_core::view::TaskView;
@@ -12,6 +14,7 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::body;
+use crate::door::{Allowed, TasksReplay, TasksWrite};
 use crate::problem::Problem;
 use crate::read::Named;
 use crate::reply;
@@ -38,21 +41,29 @@ pub(crate) struct Replay {
     path = "/v1/tasks/{id}/cancel",
     operation_id = "cancel_task",
     tag = "tasks",
+    security(("key" = ["tasks:write"])),
     params(("id" = String, Path, description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
     responses(
         (status = 200, description = "It is canceled.", body = TaskView<'static>),
         (status = 202, description = "It is running, and was asked to stop.", body = TaskView<'static>),
     ),
 )]
-pub(crate) async fn cancel(State(app): State<App>, Named(name): Named, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn cancel(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<TasksWrite>,
+    Named(id): Named,
+    request: Request,
+) -> Result<Response, Problem> {
     let _: Cancel = options(&app, request).await?;
     let now = app.clock.now();
-    let task = app.backend.apply(&name, None, Event::Cancel, now).await?;
+    let name = TaskName { tenant: caller.tenant.clone(), id };
+    let entry = caller.entry(&caller.tenant, Action::TaskCanceled, &id, now);
+    let task = app.backend.apply_on_record(&name, Event::Cancel, entry, now).await?;
     let status = match task.state {
         Standing::Ended(_) => StatusCode::OK,
         Standing::Running(_) | Standing::Waiting(_) => StatusCode::ACCEPTED,
     };
-    reply::task(status, &task, now)
+    reply::task(status, &task, &caller, now)
 }
 
 /// Replay a task
@@ -63,20 +74,28 @@ pub(crate) async fn cancel(State(app): State<App>, Named(name): Named, request: 
     path = "/v1/tasks/{id}/replay",
     operation_id = "replay_task",
     tag = "tasks",
+    security(("key" = ["tasks:replay"])),
     params(("id" = String, Path, description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
     request_body(content = Replay, description = "May be left out.", example = json!({"new_key": true})),
     responses((status = 202, description = "It will be done again.", body = TaskView<'static>)),
 )]
-pub(crate) async fn replay(State(app): State<App>, Named(name): Named, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn replay(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<TasksReplay>,
+    Named(id): Named,
+    request: Request,
+) -> Result<Response, Problem> {
     let options: Replay = options(&app, request).await?;
     let key = if options.new_key { ReplayKey::New } else { ReplayKey::Same };
     let now = app.clock.now();
-    let task = app.backend.apply(&name, None, Event::Replay { key }, now).await?;
-    reply::task(StatusCode::ACCEPTED, &task, now)
+    let name = TaskName { tenant: caller.tenant.clone(), id };
+    let entry = caller.entry(&caller.tenant, Action::TaskReplayed, &id, now);
+    let task = app.backend.apply_on_record(&name, Event::Replay { key }, entry, now).await?;
+    reply::task(StatusCode::ACCEPTED, &task, &caller, now)
 }
 
 /// What the body says, or what an absent one means.
-async fn options<T: Default + for<'de> Deserialize<'de>>(app: &App, request: Request) -> Result<T, Problem> {
+pub(crate) async fn options<T: Default + for<'de> Deserialize<'de>>(app: &App, request: Request) -> Result<T, Problem> {
     let (head, body) = request.into_parts();
     match body::optional_json(app, &head.headers, body).await? {
         Some(body) => Ok(read_object(&body)?),

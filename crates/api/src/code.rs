@@ -13,14 +13,24 @@ pub enum Code {
     InvalidIdempotencyKey,
     /// The cursor was not given out for this list.
     InvalidCursor,
+    /// There is no key, or none that is good.
+    Unauthorized,
+    /// The key may not do this.
+    MissingScope,
+    /// Requests, or this key, are not taken from there.
+    AddressNotAllowed,
     /// There is nothing at this path.
     NotFound,
     /// There is no such task, or it is kept no longer.
     TaskNotFound,
+    /// There is no such key.
+    KeyNotFound,
     /// This path does not take this method.
     MethodNotAllowed,
     /// The body took too long to arrive.
     BodyTimeout,
+    /// The key was revoked, or has expired.
+    KeyOver,
     /// The task has ended, and an end is the end.
     TaskEnded,
     /// The task has not ended, so it cannot be replayed.
@@ -33,6 +43,8 @@ pub enum Code {
     UnsupportedContentEncoding,
     /// The body is not declared as JSON.
     UnsupportedMediaType,
+    /// The request was meant for another server.
+    MisdirectedRequest,
     /// Fields or parameters are wrong; `errors` says which.
     ValidationFailed,
     /// Nobody here runs a task of that kind.
@@ -41,6 +53,12 @@ pub enum Code {
     BlockedAddress,
     /// The key was used for another request.
     IdempotencyKeyReused,
+    /// The tenant asks more often than it may.
+    RateLimited,
+    /// As many tasks of the tenant wait as may.
+    QuotaExceeded,
+    /// Too many requests from one address had no good key.
+    TooManyFailures,
     /// A bug, or a damaged store.
     Internal,
     /// The store or the queue does not answer.
@@ -51,25 +69,34 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 30] = [
         Self::MalformedJson,
         Self::MalformedBody,
         Self::InvalidIdempotencyKey,
         Self::InvalidCursor,
+        Self::Unauthorized,
+        Self::MissingScope,
+        Self::AddressNotAllowed,
         Self::NotFound,
         Self::TaskNotFound,
+        Self::KeyNotFound,
         Self::MethodNotAllowed,
         Self::BodyTimeout,
+        Self::KeyOver,
         Self::TaskEnded,
         Self::TaskNotEnded,
         Self::IdempotencyKeyPartlyExpired,
         Self::BodyTooLarge,
         Self::UnsupportedContentEncoding,
         Self::UnsupportedMediaType,
+        Self::MisdirectedRequest,
         Self::ValidationFailed,
         Self::UnknownKind,
         Self::BlockedAddress,
         Self::IdempotencyKeyReused,
+        Self::RateLimited,
+        Self::QuotaExceeded,
+        Self::TooManyFailures,
         Self::Internal,
         Self::StoreUnavailable,
         Self::Overloaded,
@@ -96,10 +123,15 @@ impl Code {
             Self::MalformedBody => ("malformed_body", StatusCode::BAD_REQUEST, "The body could not be read"),
             Self::InvalidIdempotencyKey => ("invalid_idempotency_key", StatusCode::BAD_REQUEST, "The idempotency key is not valid"),
             Self::InvalidCursor => ("invalid_cursor", StatusCode::BAD_REQUEST, "The cursor is not valid here"),
+            Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "A valid key is needed"),
+            Self::MissingScope => ("missing_scope", StatusCode::FORBIDDEN, "The key may not do this"),
+            Self::AddressNotAllowed => ("address_not_allowed", StatusCode::FORBIDDEN, "Not from this address"),
             Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "There is nothing here"),
             Self::TaskNotFound => ("task_not_found", StatusCode::NOT_FOUND, "There is no such task"),
+            Self::KeyNotFound => ("key_not_found", StatusCode::NOT_FOUND, "There is no such key"),
             Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed here"),
             Self::BodyTimeout => ("body_timeout", StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive"),
+            Self::KeyOver => ("key_over", StatusCode::CONFLICT, "The key opens nothing any more"),
             Self::TaskEnded => ("task_ended", StatusCode::CONFLICT, "The task has ended"),
             Self::TaskNotEnded => ("task_not_ended", StatusCode::CONFLICT, "The task has not ended"),
             Self::IdempotencyKeyPartlyExpired => {
@@ -110,12 +142,16 @@ impl Code {
                 ("unsupported_content_encoding", StatusCode::UNSUPPORTED_MEDIA_TYPE, "This content encoding is not taken")
             }
             Self::UnsupportedMediaType => ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "This media type is not taken"),
+            Self::MisdirectedRequest => ("misdirected_request", StatusCode::MISDIRECTED_REQUEST, "This is another server"),
             Self::ValidationFailed => ("validation_failed", StatusCode::UNPROCESSABLE_ENTITY, "The request is not valid"),
             Self::UnknownKind => ("unknown_kind", StatusCode::UNPROCESSABLE_ENTITY, "Nobody here runs this kind of task"),
             Self::BlockedAddress => ("blocked_address", StatusCode::UNPROCESSABLE_ENTITY, "This address is not allowed"),
             Self::IdempotencyKeyReused => {
                 ("idempotency_key_reused", StatusCode::UNPROCESSABLE_ENTITY, "The idempotency key was used for another request")
             }
+            Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
+            Self::QuotaExceeded => ("quota_exceeded", StatusCode::TOO_MANY_REQUESTS, "Too many tasks are waiting"),
+            Self::TooManyFailures => ("too_many_failures", StatusCode::TOO_MANY_REQUESTS, "Too many requests without a valid key"),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something is wrong on our side"),
             Self::StoreUnavailable => ("store_unavailable", StatusCode::SERVICE_UNAVAILABLE, "The store does not answer"),
             Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "There is too much to do at the moment"),

@@ -3,15 +3,40 @@
 use std::fmt::Write;
 
 use hmac::{Hmac, KeyInit, Mac};
+use nobat_core::name::Tenant;
 use nobat_core::ports::{ListQuery, Position};
 use sha2::Sha256;
 
 /// How much of the seal is kept: 128 bits, which nobody guesses.
 const SEAL_BYTES: usize = 16;
 
-/// The cursor for a position in the list that `query` asks for: the seal, then the position, in hexadecimal digits.
-pub(crate) fn seal(key: &[u8; 32], query: &ListQuery, position: &Position) -> String {
-    let seal = mac(key, query, position.0.as_bytes()).finalize().into_bytes();
+/// Everything that makes a list this one, save the length of its pages, which may change on the way.
+pub(crate) struct List(Vec<Option<String>>);
+
+impl List {
+    /// The tasks that a query asks for.
+    pub(crate) fn tasks(query: &ListQuery) -> Self {
+        let moment = |moment: Option<nobat_core::time::Timestamp>| moment.map(|moment| moment.millis().to_string());
+        Self(vec![
+            Some("tasks".to_owned()),
+            Some(query.tenant.to_string()),
+            query.status.map(|status| status.as_str().to_owned()),
+            query.queue.as_ref().map(ToString::to_string),
+            query.kind.as_ref().map(ToString::to_string),
+            moment(query.created_after),
+            moment(query.created_before),
+        ])
+    }
+
+    /// A tenant's audit trail.
+    pub(crate) fn trail(tenant: &Tenant) -> Self {
+        Self(vec![Some("trail".to_owned()), Some(tenant.to_string())])
+    }
+}
+
+/// The cursor for a position in that list: the seal, then the position, in hexadecimal digits.
+pub(crate) fn seal(key: &[u8; 32], list: &List, position: &Position) -> String {
+    let seal = mac(key, list, position.0.as_bytes()).finalize().into_bytes();
     let bytes = seal[..SEAL_BYTES].iter().chain(position.0.as_bytes());
     bytes.fold(String::with_capacity(2 * (SEAL_BYTES + position.0.len())), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -19,28 +44,18 @@ pub(crate) fn seal(key: &[u8; 32], query: &ListQuery, position: &Position) -> St
     })
 }
 
-/// The position that a cursor stands for, if it was sealed with this key and for the list that `query` asks for.
-pub(crate) fn open(key: &[u8; 32], query: &ListQuery, cursor: &str) -> Option<Position> {
+/// The position that a cursor stands for, if it was sealed with this key and for that list.
+pub(crate) fn open(key: &[u8; 32], list: &List, cursor: &str) -> Option<Position> {
     let bytes = unhex(cursor)?;
     let (seal, position) = bytes.split_at_checked(SEAL_BYTES)?;
-    mac(key, query, position).verify_truncated_left(seal).ok()?;
+    mac(key, list, position).verify_truncated_left(seal).ok()?;
     String::from_utf8(position.to_vec()).ok().map(Position)
 }
 
-/// Over everything that makes it this list, save the length of its pages, which may change on the way.
-fn mac(key: &[u8; 32], query: &ListQuery, position: &[u8]) -> Hmac<Sha256> {
+fn mac(key: &[u8; 32], list: &List, position: &[u8]) -> Hmac<Sha256> {
     let mut mac = Hmac::new_from_slice(key).unwrap_or_else(|_| unreachable!("HMAC takes keys of any length"));
-    let moment = |moment: Option<nobat_core::time::Timestamp>| moment.map(|moment| moment.millis().to_string());
-    let filters = [
-        query.status.map(|status| status.as_str().to_owned()),
-        query.queue.as_ref().map(ToString::to_string),
-        query.kind.as_ref().map(ToString::to_string),
-        moment(query.created_after),
-        moment(query.created_before),
-    ];
-    part(&mut mac, Some(query.tenant.as_str().as_bytes()));
-    for filter in &filters {
-        part(&mut mac, filter.as_ref().map(String::as_bytes));
+    for of_the_list in &list.0 {
+        part(&mut mac, of_the_list.as_ref().map(String::as_bytes));
     }
     part(&mut mac, Some(position));
     mac
@@ -88,12 +103,16 @@ mod tests {
         }
     }
 
+    fn list() -> List {
+        List::tasks(&query())
+    }
+
     #[test]
     fn opens_for_the_list_it_was_made_for_and_no_other() {
         let position = Position("task_01:7".into());
-        let cursor = seal(&KEY, &query(), &position);
-        assert_eq!(open(&KEY, &ListQuery { limit: 7, ..query() }, &cursor), Some(position));
-        assert_eq!(open(&[8; 32], &query(), &cursor), None);
+        let cursor = seal(&KEY, &list(), &position);
+        assert_eq!(open(&KEY, &List::tasks(&ListQuery { limit: 7, ..query() }), &cursor), Some(position));
+        assert_eq!(open(&[8; 32], &list(), &cursor), None);
         let name = || Name::new("a").ok();
         let moment = Some(Timestamp::EPOCH);
         for other in [
@@ -104,25 +123,26 @@ mod tests {
             ListQuery { created_after: moment, ..query() },
             ListQuery { created_before: moment, ..query() },
         ] {
-            assert_eq!(open(&KEY, &other, &cursor), None, "{other:?}");
+            assert_eq!(open(&KEY, &List::tasks(&other), &cursor), None, "{other:?}");
         }
-        let (queue, kind) = (ListQuery { queue: name(), ..query() }, ListQuery { kind: name(), ..query() });
+        let (queue, kind) = (List::tasks(&ListQuery { queue: name(), ..query() }), List::tasks(&ListQuery { kind: name(), ..query() }));
+        assert_eq!(open(&KEY, &List::trail(&query().tenant), &cursor), None);
         assert_eq!(open(&KEY, &kind, &seal(&KEY, &queue, &Position(String::new()))), None);
     }
 
     proptest! {
         #[test]
         fn no_forgery_opens(cursor in "\\PC{0,80}") {
-            prop_assert_eq!(open(&KEY, &query(), &cursor), None);
+            prop_assert_eq!(open(&KEY, &list(), &cursor), None);
         }
 
         #[test]
         fn no_changed_digit_opens(position in "\\PC{0,40}", place: prop::sample::Index, digit in "[0-9a-fA-F]") {
-            let sealed = seal(&KEY, &query(), &Position(position));
+            let sealed = seal(&KEY, &list(), &Position(position));
             let place = place.index(sealed.len());
             let mut changed = sealed.clone();
             changed.replace_range(place..=place, &digit);
-            prop_assert_eq!(open(&KEY, &query(), &changed).is_some(), changed == sealed);
+            prop_assert_eq!(open(&KEY, &list(), &changed).is_some(), changed == sealed);
         }
     }
 }

@@ -4,25 +4,35 @@
 //! wrong with a request is said as RFC 9457 problem details, and never repeats a value.
 
 mod app;
+mod ask;
 mod body;
 mod change;
 mod code;
 mod cursor;
+mod door;
 mod health;
 mod identity;
+mod keyring;
+mod keys;
 mod list;
 mod openapi;
+mod permits;
 mod problem;
 mod query;
+mod quota;
 mod read;
 mod reply;
 mod router;
 mod server;
 mod socket;
 mod submit;
+mod tenants;
+mod trail;
 
 pub use app::{App, Parts};
+pub use ask::ask;
 pub use code::Code;
+pub use door::{Door, Keys, Peer};
 pub use openapi::openapi;
 pub use router::router;
 pub use server::{Limits, serve, serve_within};

@@ -3,7 +3,7 @@
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use nobat_core::name::Name;
+use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::ListQuery;
 use nobat_core::task::Status;
 use nobat_core::time::Timestamp;
@@ -13,14 +13,20 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::code::Code;
-use crate::cursor;
+use crate::cursor::{self, List};
+use crate::door::{Allowed, TasksRead};
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::reply;
 
 const PARAMETERS: [&str; 7] = ["status", "queue", "kind", "created_after", "created_before", "limit", "cursor"];
-const DEFAULT_LIMIT: usize = 50;
+/// How many things a page holds unless said.
+pub(crate) const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 100;
+/// What [`limit`] takes.
+pub(crate) const EXPECTED_LIMIT: &str = "a number from 1 to 100";
+/// What a name is made of.
+pub(crate) const EXPECTED_NAME: &str = "1 to 64 of the characters A-Z a-z 0-9 . _ -";
 /// What a task is shown in without its payload, result and attempts, about.
 const SUMMARY_BYTES: usize = 512;
 
@@ -44,6 +50,7 @@ pub(crate) struct PageView<'a> {
     path = "/v1/tasks",
     operation_id = "list_tasks",
     tag = "tasks",
+    security(("key" = ["tasks:read"])),
     params(
         ("status" = Option<StatusWord>, Query, description = "Only tasks that stand there."),
         ("queue" = Option<String>, Query, description = "Only tasks of this queue.", pattern = "^[A-Za-z0-9._-]{1,64}$"),
@@ -55,40 +62,47 @@ pub(crate) struct PageView<'a> {
     ),
     responses((status = 200, description = "One page of tasks.", body = PageView<'static>)),
 )]
-pub(crate) async fn page(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
-    let query = list_query(&app, query.as_deref())?;
+pub(crate) async fn page(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<TasksRead>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query = list_query(&app, caller.tenant, query.as_deref())?;
     let now = app.clock.now();
     let page = app.backend.store.list(&query, now).await?;
     let view = PageView {
         data: page.tasks.iter().map(|task| TaskView::summary(task, now)).collect(),
-        next_cursor: page.next.map(|next| cursor::seal(&app.cursor_key, &query, &next)),
+        next_cursor: page.next.map(|next| cursor::seal(&app.cursor_key, &List::tasks(&query), &next)),
     };
     reply::value(StatusCode::OK, SUMMARY_BYTES * (1 + view.data.len()), &view)
 }
 
-fn list_query(app: &App, text: Option<&str>) -> Result<ListQuery, Problem> {
-    const NAME: &str = "1 to 64 of the characters A-Z a-z 0-9 . _ -";
+/// How many things a page is to hold.
+pub(crate) fn limit(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit))
+}
+
+fn list_query(app: &App, tenant: Tenant, text: Option<&str>) -> Result<ListQuery, Problem> {
     const MOMENT: &str = "a time as in RFC 3339, such as 2026-12-01T08:00:00Z; a + in it is written as %2B";
     let name = |text: &str| Name::new(text).ok();
     let moment = |text: &str| text.parse::<Timestamp>().ok();
     let statuses = || Status::ALL.map(Status::as_str).join(", ");
-    let limit = |text: &str| text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
 
     let mut query = Query::read(text, &PARAMETERS);
     let list = ListQuery {
-        tenant: App::tenant(),
+        tenant,
         status: query.get("status", &format!("one of {}", statuses()), Status::from_word),
-        queue: query.get("queue", NAME, name),
-        kind: query.get("kind", NAME, name),
+        queue: query.get("queue", EXPECTED_NAME, name),
+        kind: query.get("kind", EXPECTED_NAME, name),
         created_after: query.get("created_after", MOMENT, moment),
         created_before: query.get("created_before", MOMENT, moment),
-        limit: query.get("limit", "a number from 1 to 100", limit).unwrap_or(DEFAULT_LIMIT),
+        limit: query.get("limit", EXPECTED_LIMIT, limit).unwrap_or(DEFAULT_LIMIT),
         after: None,
     };
     let cursor = query.get("cursor", "a cursor", |text| Some(text.to_owned()));
     query.finish()?;
     let Some(cursor) = cursor else { return Ok(list) };
     let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list, with the same filters");
-    let after = cursor::open(&app.cursor_key, &list, &cursor).ok_or_else(stale)?;
+    let after = cursor::open(&app.cursor_key, &List::tasks(&list), &cursor).ok_or_else(stale)?;
     Ok(ListQuery { after: Some(after), ..list })
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde_json::{Value, json};
-use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Required, ResponseBuilder};
 use utoipa::{Modify, OpenApi as _};
 
 use crate::code::Code;
 use crate::problem::{FieldError, ProblemView};
-use crate::{change, health, list, read, submit};
+use crate::{change, health, keys, list, read, submit, tenants, trail};
 
 /// The document.
 pub fn openapi() -> utoipa::openapi::OpenApi {
@@ -28,7 +29,7 @@ pub(crate) fn text() -> &'static [u8] {
     info(
         title = "nobat",
         description = "An asynchronous task API: post work, get an id in milliseconds, and have it done behind your back, retried until it succeeds or is given up on.",
-        license(name = "MIT OR Apache-2.0"),
+        license(name = "MIT", identifier = "MIT"),
     ),
     paths(
         submit::one,
@@ -37,13 +38,28 @@ pub(crate) fn text() -> &'static [u8] {
         list::page,
         change::cancel,
         change::replay,
+        keys::create,
+        keys::page,
+        keys::one,
+        keys::rotate,
+        keys::revoke,
+        tenants::put,
+        tenants::one,
+        tenants::page,
+        trail::page,
         health::live,
         health::ready,
         health::document,
     ),
     components(schemas(ProblemView<'static>, FieldError<'static>)),
-    tags((name = "tasks", description = "Work to be done."), (name = "health", description = "For those who watch over it.")),
-    modifiers(&Problems, &Optional),
+    tags(
+        (name = "tasks", description = "Work to be done."),
+        (name = "keys", description = "Who may do what."),
+        (name = "tenants", description = "What each of them may use."),
+        (name = "audit", description = "Who changed what."),
+        (name = "health", description = "For those who watch over it."),
+    ),
+    modifiers(&Problems, &Optional, &Security),
 )]
 struct Document;
 
@@ -53,11 +69,31 @@ struct Problems;
 impl Modify for Problems {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         for item in document.paths.paths.values_mut() {
-            for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
-                let codes = codes(operation.operation_id.as_deref().unwrap_or_default());
+            for operation in operations(item) {
+                let own = codes(operation.operation_id.as_deref().unwrap_or_default());
+                // Whoever asks for a key can turn away whoever has none.
+                let codes = if operation.security.is_some() { [&DOOR[..], &own[..]].concat() } else { own };
                 describe(operation, &codes);
             }
         }
+    }
+}
+
+/// Every operation of a path.
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.post, &mut item.put, &mut item.delete].into_iter().flatten()
+}
+
+/// Says how a key is sent.
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let mut scheme = Http::new(HttpAuthScheme::Bearer);
+        scheme.description = Some(
+            "A key, such as `nb_live_…`. A server that nobody but its own machine can reach asks for none until one is made.".to_owned(),
+        );
+        document.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(scheme));
     }
 }
 
@@ -77,7 +113,7 @@ impl Modify for Optional {
                 }
             }
             if let Some(RefOr::T(body)) = &mut operation.request_body
-                && operation.operation_id.as_deref() == Some("replay_task")
+                && matches!(operation.operation_id.as_deref(), Some("replay_task" | "rotate_key"))
             {
                 body.required = None;
             }
@@ -85,6 +121,8 @@ impl Modify for Optional {
     }
 }
 
+const DOOR: [Code; 6] =
+    [Code::Unauthorized, Code::MissingScope, Code::AddressNotAllowed, Code::MisdirectedRequest, Code::RateLimited, Code::TooManyFailures];
 const BODY: [Code; 6] = [
     Code::MalformedJson,
     Code::MalformedBody,
@@ -99,12 +137,17 @@ const STORE: [Code; 3] = [Code::Internal, Code::StoreUnavailable, Code::Overload
 
 fn codes(operation: &str) -> Vec<Code> {
     let own: &[&[Code]] = match operation {
-        "submit_task" => &[&BODY, &TASKS, &STORE],
-        "submit_batch" => &[&BODY, &TASKS, &[Code::IdempotencyKeyPartlyExpired], &STORE],
+        "submit_task" => &[&BODY, &TASKS, &[Code::QuotaExceeded], &STORE],
+        "submit_batch" => &[&BODY, &TASKS, &[Code::IdempotencyKeyPartlyExpired, Code::QuotaExceeded], &STORE],
         "get_task" => &[&[Code::TaskNotFound, Code::ValidationFailed], &STORE],
-        "list_tasks" => &[&[Code::InvalidCursor, Code::ValidationFailed], &STORE],
         "cancel_task" => &[&BODY, &[Code::ValidationFailed, Code::TaskNotFound, Code::TaskEnded], &STORE],
         "replay_task" => &[&BODY, &[Code::ValidationFailed, Code::TaskNotFound, Code::TaskNotEnded], &STORE],
+        "create_key" => &[&BODY, &[Code::ValidationFailed], &STORE],
+        "list_tasks" | "list_keys" | "list_tenants" | "read_audit" => &[&[Code::InvalidCursor, Code::ValidationFailed], &STORE],
+        "get_key" => &[&[Code::KeyNotFound], &STORE],
+        "rotate_key" | "revoke_key" => &[&BODY, &[Code::ValidationFailed, Code::KeyNotFound, Code::KeyOver], &STORE],
+        "put_tenant" => &[&BODY, &[Code::ValidationFailed, Code::NotFound], &STORE],
+        "get_tenant" => &[&[Code::NotFound], &STORE],
         "readyz" => &[&STORE],
         _ => &[],
     };
@@ -164,6 +207,7 @@ pub(crate) fn accepted() -> Value {
         "held": null,
         "generation": 1,
         "parent": null,
+        "submitted_by": "key_7c0vs8m2rq5x1h9d3w6e4kbtza",
         "attempts": [],
     })
 }
@@ -206,12 +250,12 @@ mod tests {
 
     #[test]
     fn every_code_that_a_path_can_answer_is_described() {
-        let told: Vec<_> = openapi().paths.paths.into_values().flat_map(|item| [item.get, item.post]).flatten().collect();
-        let told: Vec<_> = told.iter().flat_map(|operation| codes(operation.operation_id.as_deref().unwrap())).collect();
+        let mut document = openapi();
+        let told = document.paths.paths.values_mut().flat_map(operations);
+        let told: Vec<_> = told.flat_map(|operation| codes(operation.operation_id.as_deref().unwrap())).chain(DOOR).collect();
         for code in Code::ALL {
-            // These two are answered where there is no operation.
-            let nowhere = matches!(code, Code::NotFound | Code::MethodNotAllowed);
-            assert_eq!(told.contains(&code), !nowhere, "{code:?}");
+            // It is answered where there is no operation.
+            assert_eq!(told.contains(&code), code != Code::MethodNotAllowed, "{code:?}");
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use axum::body::Body;
+use axum::http::HeaderName;
 use axum::http::HeaderValue;
-use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 use nobat_core::backend::ApplyError;
 use nobat_core::lifecycle::Refused;
@@ -26,6 +27,7 @@ pub(crate) struct Problem {
     errors: Vec<Invalid>,
     /// What the log is told, and the client is not.
     cause: Option<String>,
+    headers: Vec<(&'static str, String)>,
 }
 
 /// A client learns all that is wrong at once, but a hostile one shall not be sent a book for a page.
@@ -35,7 +37,20 @@ const MAX_ERROR_BYTES: usize = 300;
 
 impl Problem {
     pub(crate) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), cause: None }
+        Self { code, detail: detail.into(), errors: Vec::new(), cause: None, headers: Vec::new() }
+    }
+
+    /// The same, with the time in seconds after which asking again may help.
+    #[must_use]
+    pub(crate) fn retry_after(self, seconds: u64) -> Self {
+        self.with_header("retry-after", seconds.to_string())
+    }
+
+    /// The same, with a header besides. The value is visible ASCII.
+    #[must_use]
+    pub(crate) fn with_header(mut self, name: &'static str, value: String) -> Self {
+        self.headers.push((name, value));
+        self
     }
 
     /// One body for tasks that are unknown, expired, or somebody else's: nobody learns which.
@@ -215,7 +230,13 @@ impl IntoResponse for Problem {
             Code::StoreUnavailable | Code::Overloaded => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(rand::random_range(1..=3_u16)));
             }
+            Code::Unauthorized => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"nobat\""));
+            }
             _ => {}
+        }
+        for (name, value) in self.headers {
+            headers.extend(HeaderValue::try_from(value).ok().map(|value| (HeaderName::from_static(name), value)));
         }
         response
     }

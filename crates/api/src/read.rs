@@ -15,6 +15,7 @@ use nobat_core::task::{State as Standing, Task};
 use nobat_core::view::TaskView;
 
 use crate::app::App;
+use crate::door::{Allowed, TasksRead};
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::reply;
@@ -24,34 +25,41 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two looks.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
-/// A task's name, from the path. What is not an id is not found, like an id that nothing has.
-pub(crate) struct Named(pub(crate) TaskName);
+/// A task's id, from the path. What is not an id is not found, like an id that nothing has.
+pub(crate) struct Named(pub(crate) TaskId);
 
 impl FromRequestParts<App> for Named {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let Path(id) = Path::<TaskId>::from_request_parts(parts, app).await.map_err(|_| Problem::task_not_found())?;
-        Ok(Self(TaskName { tenant: App::tenant(), id }))
+        Ok(Self(id))
     }
 }
 
 /// Get a task
 ///
 /// With `wait`, the answer is held until the task has ended or the time is up. Either way it shows the task as it stands
-/// then.
+/// then. Payload and result are shown to keys with the scope `payload:view` alone, here and wherever a task is shown.
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}",
     operation_id = "get_task",
     tag = "tasks",
+    security(("key" = ["tasks:read"])),
     params(
         ("id" = String, Path, description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc"),
         ("wait" = Option<f64>, Query, minimum = 0, description = "Hold the answer for so many seconds, unless the task ends before. More than the server grants (25 on a server, 5 in Lambda) is the same as that much.", example = 25),
     ),
     responses((status = 200, description = "The task as it stands.", body = TaskView<'static>, example = json!(crate::openapi::retrying()))),
 )]
-pub(crate) async fn one(State(app): State<App>, Named(name): Named, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn one(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<TasksRead>,
+    Named(id): Named,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let name = TaskName { tenant: caller.tenant.clone(), id };
     let mut query = Query::read(query.as_deref(), &["wait"]);
     let wait = query.get("wait", "seconds, 0 or more", |text| seconds(text, app.max_wait));
     query.finish()?;
@@ -59,7 +67,7 @@ pub(crate) async fn one(State(app): State<App>, Named(name): Named, RawQuery(que
         None | Some(Duration::ZERO) => app.backend.store.get(&name, app.clock.now()).await?,
         Some(wait) => ended(&app, &name, wait).await?,
     };
-    reply::task(StatusCode::OK, &task.ok_or_else(Problem::task_not_found)?, app.clock.now())
+    reply::task(StatusCode::OK, &task.ok_or_else(Problem::task_not_found)?, &caller, app.clock.now())
 }
 
 /// So many seconds, or `max` if that is less.

@@ -10,14 +10,20 @@ use nobat_core::time::Timestamp;
 use nobat_core::view::TaskView;
 use serde::Serialize;
 
+use crate::door::Caller;
 use crate::problem::Problem;
 
 /// What a task is shown in besides its payload and result; a little more than most need, so that the buffer seldom grows.
 const TASK_BYTES: usize = 640;
 
-/// All that is shown of one task.
-pub(crate) fn task(status: StatusCode, task: &Task, now: Timestamp) -> Result<Response, Problem> {
-    value(status, room(task), &TaskView::new(task, now))
+/// All that is shown to that caller of one task.
+pub(crate) fn task(status: StatusCode, task: &Task, caller: &Caller, now: Timestamp) -> Result<Response, Problem> {
+    value(status, room(task), &view(task, caller, now))
+}
+
+/// What that caller may see of a task.
+pub(crate) fn view<'a>(task: &'a Task, caller: &Caller, now: Timestamp) -> TaskView<'a> {
+    if caller.sees_bodies() { TaskView::new(task, now) } else { TaskView::without_bodies(task, now) }
 }
 
 /// Some value as JSON. `room` is how long it will be, about.

@@ -6,7 +6,7 @@ use axum::routing::{get, post};
 use crate::app::App;
 use crate::code::Code;
 use crate::problem::Problem;
-use crate::{change, health, list, read, submit};
+use crate::{change, health, keys, list, read, submit, tenants, trail};
 
 /// All that can be asked over HTTP; the same on a laptop and in Lambda.
 pub fn router(app: App) -> Router {
@@ -16,6 +16,12 @@ pub fn router(app: App) -> Router {
         .route("/v1/tasks/{id}", get(read::one))
         .route("/v1/tasks/{id}/cancel", post(change::cancel))
         .route("/v1/tasks/{id}/replay", post(change::replay))
+        .route("/v1/keys", post(keys::create).get(keys::page))
+        .route("/v1/keys/{id}", get(keys::one).delete(keys::revoke))
+        .route("/v1/keys/{id}/rotate", post(keys::rotate))
+        .route("/v1/tenants", get(tenants::page))
+        .route("/v1/tenants/{name}", get(tenants::one).put(tenants::put))
+        .route("/v1/audit", get(trail::page))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/openapi.json", get(health::document))

@@ -6,10 +6,14 @@
 //! and is chunked besides is read as chunked, and is the last of its connection (RFC 9112, section 6.3).
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use crate::door::Peer;
 use crate::socket::Socket;
 
 /// How much is granted to clients as such.
@@ -53,13 +58,13 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
 pub async fn serve_within(listener: TcpListener, router: Router, shutdown: CancellationToken, limits: Limits) {
     let slots = Arc::new(Semaphore::new(limits.connections));
     let http = http(&limits);
-    while let Some(stream) = accept(&listener, &shutdown).await {
+    while let Some((stream, peer)) = accept(&listener, &shutdown).await {
         // Without a slot the stream is dropped, which closes it.
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
         // A token of its own for each, so that they do not all contend for the lock of one.
         let (http, router, shutdown) = (http.clone(), router.clone(), shutdown.child_token());
         tokio::spawn(async move {
-            converse(stream, &http, router, shutdown, limits.grace).await;
+            converse(stream, Peer(peer.ip()), &http, router, shutdown, limits.grace).await;
             drop(slot);
         });
     }
@@ -77,7 +82,7 @@ fn http(limits: &Limits) -> http1::Builder {
 }
 
 /// The next connection, or nothing once the server is told to stop. Nothing else ends it.
-async fn accept(listener: &TcpListener, shutdown: &CancellationToken) -> Option<TcpStream> {
+async fn accept(listener: &TcpListener, shutdown: &CancellationToken) -> Option<(TcpStream, SocketAddr)> {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -85,7 +90,7 @@ async fn accept(listener: &TcpListener, shutdown: &CancellationToken) -> Option<
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => return Some(stream),
+            Ok(accepted) => return Some(accepted),
             Err(error) if is_about_one_client(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "no connection can be taken");
@@ -102,12 +107,16 @@ fn is_about_one_client(error: &io::Error) -> bool {
 }
 
 /// Answers the requests of one connection, one after the other.
-async fn converse(stream: TcpStream, http: &http1::Builder, router: Router, shutdown: CancellationToken, grace: Duration) {
+async fn converse(stream: TcpStream, peer: Peer, http: &http1::Builder, router: Router, shutdown: CancellationToken, grace: Duration) {
     // An answer is one write: to wait for more to send along with it would only delay it.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was not set");
     }
-    let answer = service_fn(move |request| router.clone().call(request));
+    let answer = service_fn(move |request: hyper::Request<Incoming>| {
+        let mut request: Request = request.map(Body::new);
+        request.extensions_mut().insert(peer);
+        router.clone().call(request)
+    });
     let connection = http.serve_connection(TokioIo::new(Socket::new(stream, shutdown.clone())), answer);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

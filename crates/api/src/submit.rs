@@ -4,8 +4,7 @@ use axum::extract::{Request, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use nobat_core::name::Tenant;
-use nobat_core::ports::{Inserted, TaskName};
+use nobat_core::ports::{Inserted, StoreError, TaskName};
 use nobat_core::read::read_object;
 use nobat_core::submit::{Intake, Invalid, Submission};
 use nobat_core::task::Task;
@@ -17,6 +16,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::body;
 use crate::code::Code;
+use crate::door::{Allowed, Caller, TasksWrite, whole_seconds};
 use crate::identity::Identity;
 use crate::problem::Problem;
 use crate::reply;
@@ -52,6 +52,7 @@ pub(crate) struct BatchView<'a> {
     path = "/v1/tasks",
     operation_id = "submit_task",
     tag = "tasks",
+    security(("key" = ["tasks:write"])),
     params(("Idempotency-Key" = String, Header, description = crate::openapi::IDEMPOTENCY_KEY, example = "\"order-7\"")),
     request_body(content = Submission, examples(
         ("simplest" = (summary = "Only `kind` is required", value = json!({"kind": "noop"}))),
@@ -68,15 +69,15 @@ pub(crate) struct BatchView<'a> {
         example = json!(crate::openapi::accepted()),
     )),
 )]
-pub(crate) async fn one(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<TasksWrite>, request: Request) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let body = body::json(&app, &head.headers, body).await?;
     let identity = Identity::of(&head.headers, ONE, &body)?;
     let submission: Submission = read_object(&body)?;
-    let intake = Taking::new(&app, &identity);
+    let intake = Taking::new(&app, &identity, &caller);
     let accepted = intake.accept(1, intake.task(submission, 0).map(|task| vec![task])).await?;
     let Some(task) = accepted.tasks.first() else { return Err(Problem::internal("the store gave no task back")) };
-    let mut response = accepted.marked(reply::task(StatusCode::ACCEPTED, task, intake.now)?);
+    let mut response = accepted.marked(reply::task(StatusCode::ACCEPTED, task, &caller, intake.now)?);
     // Relative, so that no Host header that a client sends can lead another one astray.
     if let Ok(location) = HeaderValue::try_from(format!("{ONE}/{}", task.id)) {
         response.headers_mut().insert(LOCATION, location);
@@ -93,6 +94,7 @@ pub(crate) async fn one(State(app): State<App>, request: Request) -> Result<Resp
     path = "/v1/tasks/batch",
     operation_id = "submit_batch",
     tag = "tasks",
+    security(("key" = ["tasks:write"])),
     params(("Idempotency-Key" = String, Header, description = crate::openapi::IDEMPOTENCY_KEY, example = "\"orders-of-monday\"")),
     request_body(content = Batch, example = json!({"tasks": [{"kind": "noop"}, {"kind": "noop", "delay": 60}]})),
     responses((
@@ -102,7 +104,7 @@ pub(crate) async fn one(State(app): State<App>, request: Request) -> Result<Resp
         headers(("Idempotency-Replayed" = String, description = "`true` if the same request came before, and made these tasks then.")),
     )),
 )]
-pub(crate) async fn batch(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn batch(State(app): State<App>, Allowed(caller, _): Allowed<TasksWrite>, request: Request) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let body = body::json(&app, &head.headers, body).await?;
     let identity = Identity::of(&head.headers, BATCH, &body)?;
@@ -110,10 +112,10 @@ pub(crate) async fn batch(State(app): State<App>, request: Request) -> Result<Re
     if !(1..=MAX_BATCH).contains(&submissions.len()) {
         return Err(vec![Invalid::new("/tasks", format!("expected 1 to {MAX_BATCH} tasks"))].into());
     }
-    let intake = Taking::new(&app, &identity);
+    let intake = Taking::new(&app, &identity, &caller);
     let accepted = intake.accept(submissions.len(), intake.tasks(submissions)).await?;
     let room = accepted.tasks.iter().map(reply::room).sum();
-    let data = accepted.tasks.iter().map(|task| TaskView::new(task, intake.now)).collect();
+    let data = accepted.tasks.iter().map(|task| reply::view(task, &caller, intake.now)).collect();
     Ok(accepted.marked(reply::value(StatusCode::ACCEPTED, room, &BatchView { data })?))
 }
 
@@ -121,7 +123,7 @@ pub(crate) async fn batch(State(app): State<App>, request: Request) -> Result<Re
 struct Taking<'a> {
     app: &'a App,
     identity: &'a Identity<'a>,
-    tenant: Tenant,
+    caller: &'a Caller,
     now: Timestamp,
 }
 
@@ -139,15 +141,17 @@ enum History {
 }
 
 impl<'a> Taking<'a> {
-    fn new(app: &'a App, identity: &'a Identity<'a>) -> Self {
-        Self { app, identity, tenant: App::tenant(), now: app.clock.now() }
+    fn new(app: &'a App, identity: &'a Identity<'a>, caller: &'a Caller) -> Self {
+        Self { app, identity, caller, now: app.clock.now() }
     }
 
     fn task(&self, submission: Submission, place: usize) -> Result<Task, Vec<Invalid>> {
         submission.into_task(&Intake {
-            tenant: &self.tenant,
-            id: self.identity.id(&self.tenant, place, self.now),
+            tenant: &self.caller.tenant,
+            id: self.identity.id(&self.caller.tenant, place, self.now),
             fingerprint: self.identity.fingerprint(),
+            submitted_by: self.caller.key(),
+            max_payload: self.caller.settings.payload_bytes,
             max_timeout: self.app.max_timeout,
             kinds: &*self.app.kinds,
             now: self.now,
@@ -168,12 +172,25 @@ impl<'a> Taking<'a> {
 
     async fn accept(&self, count: usize, tasks: Result<Vec<Task>, Vec<Invalid>>) -> Result<Accepted, Problem> {
         match tasks {
+            // What came before with its key is there already, however much waits by now.
+            Ok(_) if !self.may_wait(count).await? => self.remember(count).await?.unwrap_or_else(|| Err(self.too_much_waits())),
             Ok(tasks) => match self.app.backend.accept(tasks, self.now).await? {
                 Inserted::Created(tasks) => Ok(Accepted { tasks, history: History::New }),
                 Inserted::Existing(tasks) => self.recognise(count, tasks),
             },
             Err(wrong) => self.remember(count).await?.unwrap_or_else(|| Err(wrong.into())),
         }
+    }
+
+    /// Whether the tenant may have so many tasks more.
+    async fn may_wait(&self, count: usize) -> Result<bool, StoreError> {
+        let Some(limit) = self.caller.settings.waiting else { return Ok(true) };
+        self.app.quota().admits(self.app, &self.caller.tenant, limit, count, self.now).await
+    }
+
+    fn too_much_waits(&self) -> Problem {
+        let detail = "as many tasks of this tenant wait as may; nothing of the request was taken";
+        Problem::new(Code::QuotaExceeded, detail).retry_after(whole_seconds(self.app.recount))
     }
 
     /// Whether these tasks, found under this request's ids, are what it made when it came before.
@@ -191,7 +208,7 @@ impl<'a> Taking<'a> {
             ));
         }
         if matches!(self.identity, Identity::Keyed { .. }) {
-            found.sort_by_cached_key(|task| (0..count).position(|place| self.identity.id(&self.tenant, place, self.now) == task.id));
+            found.sort_by_cached_key(|task| (0..count).position(|place| self.identity.id(&self.caller.tenant, place, self.now) == task.id));
         }
         Ok(Accepted { tasks: found, history })
     }
@@ -202,7 +219,7 @@ impl<'a> Taking<'a> {
         let mut found = Vec::new();
         let keyed = matches!(self.identity, Identity::Keyed { .. });
         for place in (0..count).filter(|_| keyed) {
-            let name = TaskName { tenant: self.tenant.clone(), id: self.identity.id(&self.tenant, place, self.now) };
+            let name = TaskName { tenant: self.caller.tenant.clone(), id: self.identity.id(&self.caller.tenant, place, self.now) };
             found.extend(self.app.backend.store.get(&name, self.now).await?);
             // A key that was never used is found out by its first task, without asking for a hundred.
             if found.is_empty() {

@@ -43,7 +43,7 @@ impl Table {
     }
 
     async fn read_body(&self, name: &TaskName, body: &Apart) -> Result<Option<Json>, StoreError> {
-        let Some(mut item) = self.read(name, &body.key).await? else { return Ok(None) };
+        let Some(mut item) = self.read(key_of(name, &body.key)).await? else { return Ok(None) };
         let text = item.remove("body").and_then(|value| value.as_s().ok().cloned()).ok_or(Unreadable("body"))?;
         Ok(Some(Json::from_text(text).map_err(|_| Unreadable("body"))?))
     }
@@ -86,7 +86,7 @@ impl Table {
         };
         let change = change.set("version", number(task.version));
         let change = change.when("attribute_exists(#PK) AND (attribute_not_exists(#version) OR #version < :version)");
-        self.update(&task.name(), &apart.key, change, None).await.map(drop)
+        self.update(key_of(&task.name(), &apart.key), change, None).await.map(drop)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the sweep must look at.
 
+use aws_sdk_dynamodb::types::Select;
 use futures_util::future::try_join_all;
+use nobat_core::name::Tenant;
 use nobat_core::ports::StoreError;
 use nobat_core::task::{State, Task};
 use nobat_core::time::Timestamp;
@@ -25,6 +27,28 @@ impl Table {
         let found = self.read_many(keys.collect()).await?;
         let tasks = found.iter().filter(|item| item::mark(item).is_some_and(|mark| mark <= now)).filter_map(readable);
         Ok(tasks.filter(|task| !matches!(task.state, State::Ended(_))).collect())
+    }
+
+    /// How many of a tenant's tasks have not ended, counted no further than `at_most`: those that run are among them.
+    pub(crate) async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
+        let mut count = 0;
+        for shard in 0..keys::SHARDS {
+            let mut after = None;
+            while count < at_most {
+                let find = self.client.query().table_name(&self.name).index_name(keys::ATTENTION).select(Select::Count);
+                let find = find.key_condition_expression("#attention = :due").filter_expression("begins_with(#PK, :tenant)");
+                let find = find.expression_attribute_names("#attention", "attention").expression_attribute_names("#PK", "PK");
+                let find = find.expression_attribute_values(":due", text(keys::due(shard)));
+                let find = find.expression_attribute_values(":tenant", text(keys::partitions(tenant)));
+                let found = find.set_exclusive_start_key(after).send().await.map_err(failed)?;
+                count += usize::try_from(found.count).unwrap_or(0);
+                after = found.last_evaluated_key;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(count.min(at_most))
     }
 
     /// The keys of one partition of the index whose mark has been reached, the oldest mark first.

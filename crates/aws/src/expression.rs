@@ -34,6 +34,12 @@ impl Expression {
         self.named(name).value(name, value)
     }
 
+    /// Adds to a number, which counts from 0 where it is missing.
+    pub(crate) fn add(mut self, name: &str, value: AttributeValue) -> Self {
+        self.adds.push(format!("#{name} :{name}"));
+        self.named(name).value(name, value)
+    }
+
     pub(crate) fn remove(mut self, name: &str) -> Self {
         self.removes.push(format!("#{name}"));
         self.named(name)

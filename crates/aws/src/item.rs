@@ -20,6 +20,9 @@ use crate::keys::{self, Attention};
 /// An item, or a part of one.
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
+/// What an item is found by.
+pub(crate) type Key = [(String, AttributeValue); 2];
+
 /// How long an item may be to cost one write unit, in bytes.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>
 const ONE_UNIT: usize = 1_024;
@@ -71,13 +74,18 @@ pub(crate) fn moment(at: Timestamp) -> AttributeValue {
 }
 
 /// The keys of a task's own item.
-pub(crate) fn key(name: &TaskName) -> [(String, AttributeValue); 2] {
+pub(crate) fn key(name: &TaskName) -> Key {
     key_of(name, keys::TASK)
 }
 
 /// The keys of something that belongs to a task.
-pub(crate) fn key_of(name: &TaskName, sort: &str) -> [(String, AttributeValue); 2] {
-    [("PK".to_owned(), text(keys::partition(name))), ("SK".to_owned(), text(sort))]
+pub(crate) fn key_of(name: &TaskName, sort: &str) -> Key {
+    at(keys::partition(name), sort)
+}
+
+/// The keys of what stands there.
+pub(crate) fn at(partition: impl Into<String>, sort: impl Into<String>) -> Key {
+    [("PK".to_owned(), text(partition)), ("SK".to_owned(), text(sort))]
 }
 
 /// A whole item for a task that is stored for the first time. Its bodies that stand apart must be there before it.
@@ -217,7 +225,7 @@ pub(crate) fn op(item: &Item) -> Option<&str> {
     Reader(item).optional_text("op").ok().flatten()
 }
 
-struct Reader<'a>(&'a Item);
+pub(crate) struct Reader<'a>(pub(crate) &'a Item);
 
 impl<'a> Reader<'a> {
     fn optional_text(&self, attribute: &'static str) -> Result<Option<&'a str>, Unreadable> {
@@ -225,20 +233,20 @@ impl<'a> Reader<'a> {
         value.transpose().map(|text| text.map(String::as_str))
     }
 
-    fn text(&self, attribute: &'static str) -> Result<&'a str, Unreadable> {
+    pub(crate) fn text(&self, attribute: &'static str) -> Result<&'a str, Unreadable> {
         self.optional_text(attribute)?.ok_or(Unreadable(attribute))
     }
 
-    fn optional_number<N: std::str::FromStr>(&self, attribute: &'static str) -> Result<Option<N>, Unreadable> {
+    pub(crate) fn optional_number<N: std::str::FromStr>(&self, attribute: &'static str) -> Result<Option<N>, Unreadable> {
         let Some(value) = self.0.get(attribute) else { return Ok(None) };
         value.as_n().ok().and_then(|digits| digits.parse().ok()).map(Some).ok_or(Unreadable(attribute))
     }
 
-    fn optional_moment(&self, attribute: &'static str) -> Result<Option<Timestamp>, Unreadable> {
+    pub(crate) fn optional_moment(&self, attribute: &'static str) -> Result<Option<Timestamp>, Unreadable> {
         Ok(self.optional_number(attribute)?.map(Timestamp::from_millis))
     }
 
-    fn moment(&self, attribute: &'static str) -> Result<Timestamp, Unreadable> {
+    pub(crate) fn moment(&self, attribute: &'static str) -> Result<Timestamp, Unreadable> {
         self.optional_moment(attribute)?.ok_or(Unreadable(attribute))
     }
 

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use nobat_core::audit::Entry;
 use nobat_core::id::TaskId;
-use nobat_core::name::Tenant;
+use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::TaskName;
+use nobat_core::registry::{RecordName, Sort};
 use nobat_core::task::{End, State, Task};
 use nobat_core::time::Timestamp;
 
@@ -30,6 +32,43 @@ const MARGIN: Duration = Duration::from_mins(2);
 pub(crate) fn partition(name: &TaskName) -> String {
     format!("T#{}#{}", name.tenant, name.id)
 }
+
+/// How the partition keys of all of a tenant's tasks begin.
+pub(crate) fn partitions(tenant: &Tenant) -> String {
+    format!("T#{tenant}#")
+}
+
+/// The partition of the records of the whole installation.
+pub(crate) const RECORDS: &str = "C#";
+
+/// The sort key of a record.
+pub(crate) fn record(name: &RecordName) -> String {
+    format!("{}#{}", name.sort.as_str(), name.name)
+}
+
+/// Between which sort keys the records of one sort stand that come after a name: no name has characters below `-` in it.
+pub(crate) fn records_after(sort: Sort, after: Option<&Name>) -> (String, String) {
+    let sort = sort.as_str();
+    (after.map_or_else(|| format!("{sort}#"), |after| format!("{sort}#{after}!")), format!("{sort}$"))
+}
+
+/// The partition of a tenant's audit trail.
+pub(crate) fn trail(tenant: &Tenant) -> String {
+    format!("A#{tenant}")
+}
+
+/// Where in its trail an entry stands: by its moment.
+pub(crate) fn entry(entry: &Entry) -> String {
+    format!("{}#{:016x}", moment(entry.at), entry.mark)
+}
+
+/// The partition of what a tenant uses up.
+pub(crate) fn flow(tenant: &Tenant) -> String {
+    format!("F#{tenant}")
+}
+
+/// The sort key of a tenant's bucket of requests.
+pub(crate) const REQUESTS: &str = "requests";
 
 /// The opposite of [`partition`].
 pub(crate) fn name(partition: &str) -> Option<TaskName> {

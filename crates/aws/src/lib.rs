@@ -16,6 +16,7 @@ mod keys;
 mod list;
 pub mod meter;
 mod queue;
+mod registry;
 mod store;
 mod table;
 
@@ -27,6 +28,7 @@ use sha2::{Digest, Sha256};
 
 use crate::meter::Meter;
 use crate::queue::Sqs;
+use crate::registry::Buckets;
 use crate::table::Table;
 
 /// Which table and which queue; everything else the SDK finds in its own variables.
@@ -44,6 +46,9 @@ pub struct Settings {
 #[derive(Debug, thiserror::Error)]
 #[error("no AWS region is set: set AWS_REGION, or a region in the AWS configuration file")]
 pub struct NoRegion;
+
+/// How often the waiting tasks of a tenant are counted whose number is limited: to count goes through the index of all that wait.
+pub const RECOUNT: Duration = Duration::from_secs(30);
 
 /// Connects to a table and a queue. Nothing is asked of them yet.
 pub async fn connect(settings: &Settings) -> Result<Backend, NoRegion> {
@@ -65,9 +70,10 @@ pub async fn connect_to_emulator_with(settings: &Settings, url: &str, meter: &Me
 }
 
 fn backend(settings: &Settings, (dynamodb, sqs): (aws_sdk_dynamodb::Client, aws_sdk_sqs::Client)) -> Backend {
-    let table = Table { client: dynamodb, name: settings.table.clone(), retention: settings.retention };
+    let table =
+        Arc::new(Table { client: dynamodb, name: settings.table.clone(), retention: settings.retention, buckets: Buckets::default() });
     let queue = Sqs { client: sqs, url: settings.queue_url.clone() };
-    Backend { store: Arc::new(table), queue: Arc::new(queue) }
+    Backend { store: table.clone(), queue: Arc::new(queue), registry: table }
 }
 
 /// What seals the cursors of lists, the same in every process that uses the table.

@@ -66,7 +66,9 @@ impl Sqs {
     async fn send_batch(&self, hints: Vec<Hint>) -> Result<(), StoreError> {
         let entries = hints.iter().enumerate().map(|(place, hint)| {
             let entry = SendMessageBatchRequestEntry::builder().id(place.to_string()).message_body(hint::write(hint));
-            entry.delay_seconds(whole_seconds(hint.delay)).build()
+            // What makes a standard queue a fair one: it hands over a quiet group's messages before those that a busy one has heaped up.
+            // https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
+            entry.message_group_id(hint.name.tenant.as_str()).delay_seconds(whole_seconds(hint.delay)).build()
         });
         let entries = entries.collect::<Result<_, _>>().map_err(|error| StoreError::Corrupt(error.to_string()))?;
         let call = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries)).customize();

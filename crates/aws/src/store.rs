@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Event, transition};
+use nobat_core::name::Tenant;
 use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, Store, StoreError, TaskName};
 use nobat_core::task::{CancelRequest, State, Task, Waiting};
 use nobat_core::time::Timestamp;
@@ -25,7 +26,7 @@ impl Store for Table {
     }
 
     async fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, StoreError> {
-        let Some(found) = self.read(name, keys::TASK).await? else { return Ok(None) };
+        let Some(found) = self.read(item::key(name)).await? else { return Ok(None) };
         let read = item::read(&found)?;
         if self.is_kept(&read.task, now) { self.complete(read).await.map(Some) } else { Ok(None) }
     }
@@ -48,7 +49,7 @@ impl Store for Table {
             .value("retrying", text("retrying"))
             .value("held", text("held"))
             .value("now", moment(now));
-        match self.update(name, keys::TASK, claim, Some(&own)).await? {
+        match self.update(item::key(name), claim, Some(&own)).await? {
             Written::Done(item) => self.granted(&item, until, now).await.map(Claim::Granted),
             Written::Refused(item) if item.is_empty() => Ok(Claim::Missing),
             Written::Refused(item) => self.refused(item::read(&item)?.task, until, now),
@@ -59,12 +60,10 @@ impl Store for Table {
         self.write_bodies(&change, now).await?;
         let own = new_op();
         let update = self.change(&change, &own, now);
-        let is_written = match &change.follow_up {
-            None => match self.update(&change.task.name(), keys::TASK, update, Some(&own)).await? {
-                Written::Done(_) => true,
-                Written::Refused(_) => false,
-            },
-            Some(follow_up) => self.commit_both(&change, update, follow_up, &own, now).await?,
+        let is_written = if change.follow_up.is_none() && change.entry.is_none() {
+            matches!(self.update(item::key(&change.task.name()), update, Some(&own)).await?, Written::Done(_))
+        } else {
+            self.commit_all(&change, &update, &own, now).await?
         };
         if !is_written {
             if let Some(follow_up) = &change.follow_up {
@@ -86,7 +85,7 @@ impl Store for Table {
         let beat = progress.iter().fold(beat, |beat, progress| beat.set("progress", text(progress.get())));
         let beat = beat.when("#token = :token AND #status = :running").value("token", number(token)).value("running", text("running"));
         // Made twice, it does no harm: there is no need to know it again.
-        match self.update(name, keys::TASK, beat, None).await? {
+        match self.update(item::key(name), beat, None).await? {
             Written::Refused(_) => Ok(Beat::Lost),
             Written::Done(item) if item.contains_key("cancel") => Ok(Beat::Renewed { cancel: CancelRequest::Requested }),
             Written::Done(_) => Ok(Beat::Renewed { cancel: CancelRequest::None }),
@@ -97,6 +96,11 @@ impl Store for Table {
         Table::list(self, query, now).await
     }
 
+    /// Goes through the index of all tasks that wait, since none knows whose they are; whoever asks should do so seldom.
+    async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
+        Table::waiting(self, tenant, at_most).await
+    }
+
     async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
         Table::due(self, limit, now).await
     }
@@ -104,7 +108,7 @@ impl Store for Table {
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
         let change = Expression::default().set("mark", moment(until));
         let change = change.when("#version = :version AND attribute_exists(#mark)").value("version", number(task.version));
-        self.update(&task.name(), keys::TASK, change, None).await.map(drop)
+        self.update(item::key(&task.name()), change, None).await.map(drop)
     }
 
     /// Nothing is left to do: TTL removes what has an `expires_at`.
@@ -159,7 +163,7 @@ impl Table {
         let (name, token) = (task.name(), task.token);
         let Ok(change) = transition(task, Event::Release { token }, now) else { return };
         let own = new_op();
-        if let Err(error) = self.update(&name, keys::TASK, self.change(&change, &own, now), Some(&own)).await {
+        if let Err(error) = self.update(item::key(&name), self.change(&change, &own, now), Some(&own)).await {
             tracing::warn!(task = %name.id, %error, "a claim could not be given back");
         }
     }
@@ -211,18 +215,16 @@ impl Table {
         update.when("#version = :read_version").value("read_version", number(change.read_version))
     }
 
-    /// An end and its callback, in one transaction.
-    async fn commit_both(
-        &self,
-        change: &Change,
-        update: Expression,
-        follow_up: &Task,
-        own: &str,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
+    /// A change, and what goes with it, in one transaction.
+    async fn commit_all(&self, change: &Change, update: &Expression, own: &str, now: Timestamp) -> Result<bool, StoreError> {
         let absent = Expression::default().when("attribute_not_exists(#PK)");
-        let writes =
-            vec![self.update_write(&change.task.name(), keys::TASK, &update)?, self.put_write(item::whole(follow_up, own, now), &absent)?];
+        let mut writes = vec![self.update_write(item::key(&change.task.name()), update)?];
+        if let Some(follow_up) = &change.follow_up {
+            writes.push(self.put_write(item::whole(follow_up, own, now), &absent)?);
+        }
+        if let Some(entry) = &change.entry {
+            writes.push(self.put_write(self.entry_item(entry, own), &absent)?);
+        }
         match self.transact(writes, own).await? {
             Ok(()) => Ok(true),
             // Made by this transaction, whose answer was lost.

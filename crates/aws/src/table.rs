@@ -11,11 +11,12 @@ use aws_sdk_dynamodb::types::{
     CancellationReason, KeysAndAttributes, Put, ReturnValue, ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem, Update,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
-use nobat_core::ports::{StoreError, TaskName};
+use nobat_core::ports::StoreError;
 
 use crate::error::{failed, unsure};
 use crate::expression::Expression;
-use crate::item::{Item, key_of, op, text};
+use crate::item::{Item, Key, op, text};
+use crate::registry::Buckets;
 
 /// One table, and the client that talks to it.
 pub(crate) struct Table {
@@ -23,6 +24,8 @@ pub(crate) struct Table {
     pub(crate) name: String,
     /// How long ended tasks are kept.
     pub(crate) retention: Duration,
+    /// What is known of the tenants' buckets of requests.
+    pub(crate) buckets: Buckets,
 }
 
 /// What became of a conditional write.
@@ -46,8 +49,8 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(20);
 
 impl Table {
     /// An item, as it stands after every write that was answered.
-    pub(crate) async fn read(&self, name: &TaskName, sort: &str) -> Result<Option<Item>, StoreError> {
-        let get = self.client.get_item().table_name(&self.name).set_key(Some(key_of(name, sort).into())).consistent_read(true);
+    pub(crate) async fn read(&self, key: Key) -> Result<Option<Item>, StoreError> {
+        let get = self.client.get_item().table_name(&self.name).set_key(Some(key.into())).consistent_read(true);
         get.send().await.map(|output| output.item).map_err(failed)
     }
 
@@ -97,9 +100,10 @@ impl Table {
     }
 
     /// Changes an item, if the condition holds. `op` is what the update writes into the attribute of that name, if it does.
-    pub(crate) async fn update(&self, name: &TaskName, sort: &str, change: Expression, op: Option<&str>) -> Result<Written, StoreError> {
+    pub(crate) async fn update(&self, key: Key, change: Expression, op: Option<&str>) -> Result<Written, StoreError> {
+        let key: Item = key.into();
         for attempt in 1.. {
-            let update = self.client.update_item().table_name(&self.name).set_key(Some(key_of(name, sort).into()));
+            let update = self.client.update_item().table_name(&self.name).set_key(Some(key.clone()));
             let update = update.update_expression(change.update()).set_condition_expression(change.condition());
             let update = update.set_expression_attribute_names(change.names()).set_expression_attribute_values(change.values());
             let update = update.return_values(ReturnValue::AllNew).return_values_on_condition_check_failure(OnFailure::AllOld);
@@ -144,8 +148,8 @@ impl Table {
     }
 
     /// A part of a transaction that changes an item.
-    pub(crate) fn update_write(&self, name: &TaskName, sort: &str, change: &Expression) -> Result<TransactWriteItem, StoreError> {
-        let update = Update::builder().table_name(&self.name).set_key(Some(key_of(name, sort).into()));
+    pub(crate) fn update_write(&self, key: Key, change: &Expression) -> Result<TransactWriteItem, StoreError> {
+        let update = Update::builder().table_name(&self.name).set_key(Some(key.into()));
         let update = update.update_expression(change.update()).set_condition_expression(change.condition());
         let update = update.set_expression_attribute_names(change.names()).set_expression_attribute_values(change.values());
         let update = update.return_values_on_condition_check_failure(OnFailure::AllOld).build();

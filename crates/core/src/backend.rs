@@ -1,19 +1,23 @@
-//! A store and its queue, and the few things that are always done with both.
+//! A store, its queue and its registry, and the few things that are always done with more than one of them.
 
 use std::sync::Arc;
 
-use crate::lifecycle::{Event, Refused, transition};
+use crate::audit::Entry;
+use crate::lifecycle::{Change, Event, Refused, transition};
 use crate::ports::{Committed, Hint, Inserted, Queue, Store, StoreError, TaskName};
+use crate::registry::Registry;
 use crate::task::{State, Task};
 use crate::time::Timestamp;
 
-/// A store and the queue that goes with it.
+/// A store, and what goes with it.
 #[derive(Clone)]
 pub struct Backend {
     /// Keeps the tasks.
     pub store: Arc<dyn Store>,
     /// Carries the hints.
     pub queue: Arc<dyn Queue>,
+    /// Keeps keys, settings, and the audit trail.
+    pub registry: Arc<dyn Registry>,
 }
 
 /// Why an event was not brought about.
@@ -49,13 +53,28 @@ impl Backend {
     ///
     /// Starts from `known` if the caller has a copy of the task already. Returns the task as it was written.
     pub async fn apply(&self, name: &TaskName, known: Option<Task>, event: Event, now: Timestamp) -> Result<Task, ApplyError> {
-        let mut known = known;
+        self.bring_about(name, known, event, None, now).await
+    }
+
+    /// The same for what somebody asked for, which is put on record in the same write.
+    pub async fn apply_on_record(&self, name: &TaskName, event: Event, entry: Entry, now: Timestamp) -> Result<Task, ApplyError> {
+        self.bring_about(name, None, event, Some(entry), now).await
+    }
+
+    async fn bring_about(
+        &self,
+        name: &TaskName,
+        mut known: Option<Task>,
+        event: Event,
+        entry: Option<Entry>,
+        now: Timestamp,
+    ) -> Result<Task, ApplyError> {
         for _ in 0..MAX_CONFLICTS {
             let task = match known.take() {
                 Some(task) => task,
                 None => self.store.get(name, now).await?.ok_or(ApplyError::Missing)?,
             };
-            let change = transition(task, event.clone(), now)?;
+            let change = Change { entry: entry.clone(), ..transition(task, event.clone(), now)? };
             let hints = hints([&change.task].into_iter().chain(&change.follow_up), now);
             if let Committed::Done(written) = self.store.commit(change, now).await? {
                 self.send(hints).await;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 
+use crate::base32;
 use crate::name::Tenant;
 use crate::time::Timestamp;
 
@@ -21,8 +22,7 @@ pub struct TaskId(u128);
 pub struct InvalidId;
 
 const PREFIX: &str = "task_";
-const DIGITS: usize = 26;
-const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+const DIGITS: usize = base32::length(16);
 
 impl TaskId {
     /// A fresh id: 48 bits of milliseconds, then 80 of the given random bits.
@@ -73,9 +73,7 @@ impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [0; PREFIX.len() + DIGITS];
         text[..PREFIX.len()].copy_from_slice(PREFIX.as_bytes());
-        for (place, digit) in text[PREFIX.len()..].iter_mut().rev().enumerate() {
-            *digit = ALPHABET[(self.0 >> (5 * place)) as usize & 31];
-        }
+        base32::encode(&self.to_bytes(), &mut text[PREFIX.len()..]);
         f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
@@ -90,17 +88,7 @@ impl FromStr for TaskId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let digits = text.strip_prefix(PREFIX).filter(|digits| digits.len() == DIGITS).ok_or(InvalidId)?;
-        let mut value: u128 = 0;
-        for (place, byte) in digits.bytes().enumerate() {
-            let digit = ALPHABET.iter().position(|known| *known == byte).ok_or(InvalidId)?;
-            // 26 digits hold 130 bits: the first can be no more than 7.
-            if place == 0 && digit > 7 {
-                return Err(InvalidId);
-            }
-            value = (value << 5) | digit as u128;
-        }
-        Ok(Self(value))
+        text.strip_prefix(PREFIX).and_then(base32::decode).map(Self::from_bytes).ok_or(InvalidId)
     }
 }
 

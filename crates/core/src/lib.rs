@@ -2,17 +2,25 @@
 //!
 //! Pure: no runtime, no disk, no network. `now` and chance are arguments.
 
+pub mod audit;
 pub mod backend;
+mod base32;
 pub mod callback;
 pub mod id;
 pub mod json;
+pub mod key;
 pub mod lifecycle;
 pub mod name;
+pub mod network;
 pub mod ports;
+pub mod rate;
 pub mod read;
+pub mod registry;
 pub mod retry;
+pub mod scope;
 pub mod stored;
 pub mod submit;
 pub mod task;
+pub mod tenant;
 pub mod time;
 pub mod view;

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use crate::audit::Entry;
 use crate::callback::callback;
 use crate::json::Json;
 use crate::retry::Spread;
@@ -113,6 +114,8 @@ pub struct Change {
     pub read_version: u64,
     /// The callback, if the task has come to an end that is to be reported.
     pub follow_up: Option<Task>,
+    /// What goes on record with it, if somebody asked for it.
+    pub entry: Option<Entry>,
 }
 
 /// Why an event changes nothing.
@@ -155,7 +158,7 @@ pub fn transition(mut task: Task, event: Event, now: Timestamp) -> Result<Change
     task.apply(event, now)?;
     task.version += 1;
     let follow_up = callback(&task, now);
-    Ok(Change { task, read_version, follow_up })
+    Ok(Change { task, read_version, follow_up, entry: None })
 }
 
 /// The event that time itself has brought about, if any: a lease that ran out, a deadline that passed.

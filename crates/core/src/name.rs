@@ -72,6 +72,11 @@ impl Tenant {
         Name::new(text).map(Self)
     }
 
+    /// The tenant's name.
+    pub fn name(&self) -> &Name {
+        &self.0
+    }
+
     /// The tenant's name as text.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
@@ -83,6 +88,12 @@ impl Default for Tenant {
     fn default() -> Self {
         static DEFAULT: std::sync::LazyLock<Tenant> = std::sync::LazyLock::new(|| Tenant(Name("default".into())));
         DEFAULT.clone()
+    }
+}
+
+impl From<Name> for Tenant {
+    fn from(name: Name) -> Self {
+        Self(name)
     }
 }
 

@@ -31,7 +31,7 @@ pub trait Store: Send + Sync {
     /// Grants a lease until `until` in one conditional write, if [`crate::lifecycle`] would.
     async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError>;
 
-    /// Makes the change in one write, callback included, if the task is still at the version that was read.
+    /// Makes the change in one write, callback and entry included, if the task is still at the version that was read.
     ///
     /// The change must be of a whole task, as [`Store::get`] and [`Store::claim`] give it.
     async fn commit(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError>;
@@ -41,6 +41,9 @@ pub trait Store: Send + Sync {
 
     /// One page of a tenant's tasks, the newest first.
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError>;
+
+    /// How many of a tenant's tasks wait to be run; where there are more than `at_most`, that number.
+    async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError>;
 
     /// Up to `limit` tasks that the sweep must look at. Payloads may be left out of them (`null`).
     async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError>;

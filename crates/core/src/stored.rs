@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::callback::Callback;
 use crate::id::TaskId;
+use crate::key::KeyId;
 use crate::retry::{Exponential, Jitter, RetryPolicy, Schedule};
 use crate::task::{Attempt, End, Outcome, Settings, TaskError};
 use crate::time::Timestamp;
@@ -73,6 +74,8 @@ struct StoredSettings {
     labels: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     parent: Option<TaskId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    by: Option<KeyId>,
 }
 
 #[derive(Serialize, Deserialize, PartialEq)]
@@ -113,6 +116,7 @@ impl From<&Settings> for StoredSettings {
             callback: settings.callback.as_ref().map(StoredCallback::from),
             labels: settings.labels.clone(),
             parent: settings.parent,
+            by: settings.submitted_by,
         }
     }
 }
@@ -127,6 +131,7 @@ impl From<StoredSettings> for Settings {
             labels: row.labels,
             fingerprint: None,
             parent: row.parent,
+            submitted_by: row.by,
             key_generation: None,
         }
     }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::callback::Callback;
 use crate::id::TaskId;
 use crate::json::Json;
+use crate::key::KeyId;
 use crate::name::{Name, Tenant};
 use crate::ports::TaskName;
 use crate::retry::{Exponential, Jitter, RetryPolicy, Schedule};
@@ -161,6 +162,10 @@ pub struct Intake<'a> {
     pub id: TaskId,
     /// SHA-256 of the request, if it had an idempotency key.
     pub fingerprint: Option<Fingerprint>,
+    /// The key to the API that it came with.
+    pub submitted_by: Option<KeyId>,
+    /// The longest payload in bytes, if that is limited.
+    pub max_payload: Option<NonZeroU32>,
     /// The longest timeout that workers grant.
     pub max_timeout: Duration,
     /// What is run here.
@@ -182,7 +187,7 @@ impl Submission {
         let now = intake.now;
         let kind = wrong.name("/kind", Some(&self.kind));
         let queue = wrong.name("/queue", self.queue.as_deref());
-        let payload = wrong.payload(self.payload);
+        let payload = wrong.payload(self.payload, intake.max_payload);
         let due_at = wrong.due(self.delay, self.run_at, now);
         let settings = Settings {
             timeout: wrong.timeout(self.timeout, intake.max_timeout),
@@ -192,6 +197,7 @@ impl Submission {
             labels: wrong.labels(self.labels.unwrap_or_default()),
             fingerprint: intake.fingerprint,
             parent: None,
+            submitted_by: intake.submitted_by,
             key_generation: None,
         };
         if let Some(kind) = &kind {
@@ -221,8 +227,11 @@ impl Wrong {
         Name::new(text).map_err(|error| self.add(pointer, error.to_string())).ok()
     }
 
-    fn payload(&mut self, payload: Option<Box<serde_json::value::RawValue>>) -> Json {
+    fn payload(&mut self, payload: Option<Box<serde_json::value::RawValue>>, max: Option<NonZeroU32>) -> Json {
         let Some(payload) = payload else { return Json::null() };
+        if let Some(max) = max.filter(|max| payload.get().len() > max.get() as usize) {
+            self.add("/payload", format!("this tenant's payloads may have {max} bytes"));
+        }
         Json::from_outside(&payload).unwrap_or_else(|error| {
             self.0.push(Invalid { code: Some("malformed_json"), ..Invalid::new("/payload", error.to_string()) });
             Json::null()
@@ -373,7 +382,7 @@ impl Wrong {
 }
 
 /// Control characters, and the marks that make text read otherwise than it is written.
-fn is_invisible(character: char) -> bool {
+pub fn is_invisible(character: char) -> bool {
     character.is_control() || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

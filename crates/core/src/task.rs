@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::callback::Callback;
 use crate::id::TaskId;
 use crate::json::Json;
+use crate::key::KeyId;
 use crate::name::{Name, Tenant};
 use crate::ports::TaskName;
 use crate::retry::RetryPolicy;
@@ -69,6 +70,8 @@ pub struct Settings {
     pub fingerprint: Option<Fingerprint>,
     /// The task whose end this one reports, if it is a callback.
     pub parent: Option<TaskId>,
+    /// The key that it was submitted with, if one was asked for.
+    pub submitted_by: Option<KeyId>,
     /// The generation whose id downstream is given for deduplication; `None` is the task's own id.
     pub key_generation: Option<u32>,
 }
@@ -83,6 +86,7 @@ impl Default for Settings {
             labels: BTreeMap::new(),
             fingerprint: None,
             parent: None,
+            submitted_by: None,
             key_generation: None,
         }
     }

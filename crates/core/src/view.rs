@@ -6,11 +6,14 @@ use serde::{Serialize, Serializer};
 
 use crate::id::TaskId;
 use crate::json::Json;
+use crate::key::KeyId;
 use crate::name::Name;
 use crate::task::{Attempt, State, Status, Task, TaskError, Waiting};
 use crate::time::Timestamp;
 
-/// A task as it is shown. In lists, `payload`, `result` and `attempts` are absent; in callbacks, `payload` is.
+/// A task as it is shown. In lists, `payload`, `result` and `attempts` are absent; in callbacks, `payload` and
+/// `submitted_by` are; for a key without the
+/// scope `payload:view`, `payload` and `result` are.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Task))]
 pub struct TaskView<'a> {
@@ -69,6 +72,10 @@ pub struct TaskView<'a> {
     /// The task whose end this one reports, if it is a callback.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required))]
     pub parent: Option<TaskId>,
+    /// The id of the key that it was submitted with; `null` where no key is asked for, and for callbacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
+    pub submitted_by: Option<Option<KeyId>>,
     /// The last 20 attempts, oldest first; one that is still under way has no end and no outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(required = false))]
@@ -130,9 +137,15 @@ impl<'a> TaskView<'a> {
         Self { payload: Some(&task.payload), result: Some(task.result.as_ref()), attempts: Some(attempts), ..Self::summary(task, now) }
     }
 
-    /// What a callback tells of it: all but the payload, which the other side may not be meant to see, and which doubles the size.
+    /// What is shown to somebody who may know how it goes, and not what it is about.
+    pub fn without_bodies(task: &'a Task, now: Timestamp) -> Self {
+        Self { payload: None, result: None, ..Self::new(task, now) }
+    }
+
+    /// What a callback tells of it: all but the payload, which the other side may not be meant to see, and which doubles the size; and
+    /// but the key, which is none of its business.
     pub fn report(task: &'a Task, now: Timestamp) -> Self {
-        Self { payload: None, ..Self::new(task, now) }
+        Self { payload: None, submitted_by: None, ..Self::new(task, now) }
     }
 
     /// What lists show of it.
@@ -161,6 +174,7 @@ impl<'a> TaskView<'a> {
             held,
             generation: task.generation,
             parent: task.settings.parent,
+            submitted_by: Some(task.settings.submitted_by),
             attempts: None,
         }
     }

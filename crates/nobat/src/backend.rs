@@ -1,15 +1,14 @@
 //! Where a server keeps its tasks and its hints.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use nobat_core::backend::Backend;
 use nobat_core::ports::Clock;
 use nobat_sqlite::Sqlite;
-
-use crate::serve::Serve;
 
 /// Where tasks and hints are kept.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +19,26 @@ pub enum Place {
     Aws,
 }
 
+/// What says where everything is kept. Each is a flag and a variable.
+#[derive(Args, Clone, Debug)]
+pub struct Settings {
+    /// Where everything is kept: in an SQLite file (sqlite), or in DynamoDB and SQS (aws)
+    #[arg(long, global = true, env = "NOBAT_BACKEND", value_enum, default_value_t = Place::Sqlite, hide_possible_values = true)]
+    pub backend: Place,
+    /// The SQLite file that holds everything
+    #[arg(long, global = true, env = "NOBAT_DATA", default_value = "nobat.db")]
+    pub data: PathBuf,
+    /// The DynamoDB table, for `--backend aws`
+    #[arg(long, global = true, env = "NOBAT_TABLE")]
+    pub table: Option<String>,
+    /// The URL of the Amazon SQS queue, for `--backend aws`
+    #[arg(long, global = true, env = "NOBAT_QUEUE_URL")]
+    pub queue_url: Option<String>,
+    /// How many days ended tasks are kept
+    #[arg(long, global = true, env = "NOBAT_RETENTION", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3660))]
+    pub retention: u32,
+}
+
 /// A backend, and what a server must know of it.
 pub(crate) struct Opened {
     /// Where the tasks are.
@@ -28,18 +47,22 @@ pub(crate) struct Opened {
     pub(crate) cursor_key: [u8; 32],
     /// How often the sweep looks.
     pub(crate) sweep_interval: Duration,
+    /// How often the waiting tasks of a tenant are counted whose number is limited.
+    pub(crate) recount: Duration,
     /// What to call it in the log.
     pub(crate) name: String,
 }
 
 /// Leases and deadlines in a file are looked after this often: no other process would do it sooner.
 const SWEEP_OF_A_FILE: Duration = Duration::from_secs(1);
+/// A count in a file takes a millisecond or two.
+const COUNT_IN_A_FILE: Duration = Duration::from_secs(1);
 /// A table is looked at this often, as the function for it does: every look costs, and marks are minutes apart.
 #[cfg(feature = "aws")]
 const SWEEP_OF_A_TABLE: Duration = Duration::from_mins(1);
 
 /// Opens what the settings name.
-pub(crate) async fn open(settings: &Serve, clock: &Arc<dyn Clock>) -> anyhow::Result<Opened> {
+pub(crate) async fn open(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<Opened> {
     let retention = Duration::from_hours(24 * u64::from(settings.retention));
     match settings.backend {
         Place::Sqlite => sqlite(settings, retention, clock),
@@ -47,25 +70,25 @@ pub(crate) async fn open(settings: &Serve, clock: &Arc<dyn Clock>) -> anyhow::Re
     }
 }
 
-fn sqlite(settings: &Serve, retention: Duration, clock: &Arc<dyn Clock>) -> anyhow::Result<Opened> {
+fn sqlite(settings: &Settings, retention: Duration, clock: &Arc<dyn Clock>) -> anyhow::Result<Opened> {
     let name = settings.data.display().to_string();
     let sqlite = Sqlite::open(&settings.data, retention, Arc::clone(clock)).with_context(|| format!("cannot use {name}"))?;
-    Ok(Opened { backend: sqlite.backend(), cursor_key: sqlite.secret(), sweep_interval: SWEEP_OF_A_FILE, name })
+    Ok(Opened { backend: sqlite.backend(), cursor_key: sqlite.secret(), sweep_interval: SWEEP_OF_A_FILE, recount: COUNT_IN_A_FILE, name })
 }
 
 #[cfg(feature = "aws")]
-async fn aws(settings: &Serve, retention: Duration) -> anyhow::Result<Opened> {
+async fn aws(settings: &Settings, retention: Duration) -> anyhow::Result<Opened> {
     let table = settings.table.clone().context("NOBAT_BACKEND=aws needs NOBAT_TABLE, the name of the table")?;
     let queue_url = settings.queue_url.clone().context("NOBAT_BACKEND=aws needs NOBAT_QUEUE_URL, the URL of the queue")?;
     let cursor_key = nobat_aws::cursor_key(&table);
     let name = table.clone();
     let backend = nobat_aws::connect(&nobat_aws::Settings { table, queue_url, retention }).await?;
-    Ok(Opened { backend, cursor_key, sweep_interval: SWEEP_OF_A_TABLE, name })
+    Ok(Opened { backend, cursor_key, sweep_interval: SWEEP_OF_A_TABLE, recount: nobat_aws::RECOUNT, name })
 }
 
 #[cfg(not(feature = "aws"))]
 #[expect(clippy::unused_async, reason = "with the feature it waits")]
-async fn aws(_settings: &Serve, _retention: Duration) -> anyhow::Result<Opened> {
+async fn aws(_settings: &Settings, _retention: Duration) -> anyhow::Result<Opened> {
     anyhow::bail!(
         "this nobat was built without the AWS backend; releases and images have it, and `cargo build --release --features aws` builds it in"
     )
@@ -77,11 +100,12 @@ mod tests {
     use nobat_worker::system::SystemClock;
 
     use super::*;
+    use crate::serve::Serve;
 
     async fn refusal(arguments: &[&str]) -> String {
         let settings = Serve::parse_from(["serve", "--backend", "aws"].iter().chain(arguments));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        open(&settings, &clock).await.err().expect("a refusal").to_string()
+        open(&settings.place, &clock).await.err().expect("a refusal").to_string()
     }
 
     #[cfg(feature = "aws")]

@@ -6,11 +6,13 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Full};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
-use hyper::{Method, Request, Uri};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use hyper::{Method, Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use nobat_api::App;
+use nobat_core::key::KeyText;
 use serde_json::Value;
 
 /// Which nobat to talk to.
@@ -19,16 +21,28 @@ pub(crate) struct Target {
     /// The nobat to talk to
     #[arg(long, env = "NOBAT_URL", default_value = "http://127.0.0.1:8080", global = true)]
     pub(crate) url: String,
+    /// The key to it
+    #[arg(long, env = "NOBAT_KEY", hide_env_values = true, global = true)]
+    pub(crate) key: Option<String>,
     /// Print JSON, for programs, instead of tables
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
-/// A connection to it.
-pub(crate) struct Client {
+/// A way to ask it.
+pub(crate) enum Client {
+    /// Over HTTP.
+    There(Box<Remote>),
+    /// In this process, which has opened the store itself.
+    Here(App),
+}
+
+/// A connection to a server.
+pub(crate) struct Remote {
     base: String,
     /// The name that the other side is to be asked for by, if it is not the one that is connected to.
     host: Option<HeaderValue>,
+    authorization: Option<HeaderValue>,
     http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
@@ -49,7 +63,9 @@ impl Client {
         ensure!(matches!(uri.scheme_str(), Some("http" | "https")), "{base} is not an http or https URL");
         let (base, host) = to_this_machine(&base, &uri)?;
         let connector = HttpsConnectorBuilder::new().with_native_roots().context("no certificates")?.https_or_http().enable_http1().build();
-        Ok(Self { base, host, http: hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector) })
+        let authorization = target.key.as_deref().map(authorization).transpose()?;
+        let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
+        Ok(Self::There(Box::new(Remote { base, host, authorization, http })))
     }
 
     pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
@@ -60,13 +76,44 @@ impl Client {
         self.send(Method::POST, path, Some(body), key).await
     }
 
+    pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<Value> {
+        self.send(Method::DELETE, path, None, None).await
+    }
+
     async fn send(&self, method: Method, path: &str, body: Option<String>, key: Option<&str>) -> anyhow::Result<Value> {
+        let (status, body) = match self {
+            Self::There(remote) => remote.send(method, path, body, key).await?,
+            Self::Here(app) => nobat_api::ask(app.clone(), method, path, body).await,
+        };
+        let body: Value = serde_json::from_slice(&body).with_context(|| format!("the answer is {status}, and not in JSON"))?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let refusal = Refusal { status: status.as_u16(), problem: body };
+        if status.is_client_error() { Err(refusal.into()) } else { Err(anyhow::anyhow!("{refusal}")) }
+    }
+}
+
+/// The header that brings a key.
+fn authorization(key: &str) -> anyhow::Result<HeaderValue> {
+    // Said here, and not repeated: it may be half of a key.
+    let key: KeyText = key.trim().parse().context("NOBAT_KEY, or --key")?;
+    let mut header = HeaderValue::from_str(&format!("Bearer {}", key.as_str()))?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+impl Remote {
+    async fn send(&self, method: Method, path: &str, body: Option<String>, key: Option<&str>) -> anyhow::Result<(StatusCode, Bytes)> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         if let Some(host) = &self.host {
             request = request.header(HOST, host);
+        }
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
         }
         if let Some(key) = key {
             let key = HeaderValue::from_str(key).context("the idempotency key cannot be a header")?;
@@ -79,13 +126,7 @@ impl Client {
             Ok::<_, anyhow::Error>((status, answer.into_body().collect().await?.to_bytes()))
         };
         let answered = tokio::time::timeout(TIMEOUT, exchange).await.context("no answer in time").and_then(|answered| answered);
-        let (status, body) = answered.with_context(|| format!("cannot talk to {} (is `nobat serve` running there?)", self.base))?;
-        let body: Value = serde_json::from_slice(&body).with_context(|| format!("{} answered {status}, and not in JSON", self.base))?;
-        if status.is_success() {
-            return Ok(body);
-        }
-        let refusal = Refusal { status: status.as_u16(), problem: body };
-        if status.is_client_error() { Err(refusal.into()) } else { Err(anyhow::anyhow!("{refusal}")) }
+        answered.with_context(|| format!("cannot talk to {} (is `nobat serve` running there?)", self.base))
     }
 }
 

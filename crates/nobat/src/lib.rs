@@ -4,9 +4,11 @@
 //! give it to [`main`]. What comes out is `nobat` with one kind more.
 
 mod backend;
+mod backup;
 mod client;
 mod command;
 mod exit;
+mod keys;
 mod serve;
 mod show;
 
@@ -14,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub use backend::Place;
+pub use backend::{Place, Settings};
 pub use nobat_worker::context::TaskContext;
 pub use nobat_worker::handler::{Failure, Handler, Handlers};
 pub use serve::{Serve, serve};
@@ -43,6 +45,12 @@ enum Command {
     Cancel(command::Cancel),
     /// Run an ended task again
     Replay(command::Replay),
+    /// Make, list, replace and revoke keys: of a server (--url), or of the file or the table itself
+    Keys(keys::Keys),
+    /// Copy the SQLite file, also while a nobat is running on it
+    Backup(backup::Backup),
+    /// Make a copy the SQLite file again
+    Restore(backup::Restore),
 }
 
 /// The whole program: reads the command line and the `NOBAT_*` variables, and does what they say.
@@ -64,6 +72,9 @@ pub fn main(handlers: Handlers) -> ExitCode {
             Command::Wait(wait) => wait.run().await,
             Command::Cancel(cancel) => cancel.run().await,
             Command::Replay(replay) => replay.run().await,
+            Command::Keys(keys) => keys.run().await,
+            Command::Backup(backup) => backup.run(),
+            Command::Restore(restore) => restore.run(),
         }
     });
     // What still blocks a thread by now, such as a look-up of a name, is not worth waiting for.

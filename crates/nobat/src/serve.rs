@@ -1,14 +1,15 @@
 //! `nobat serve`: everything in one process.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Parser;
 use ipnet::IpNet;
-use nobat_api::{App, Parts, router};
+use nobat_api::{App, Door, Keys, Parts, router};
+use nobat_core::backend::Backend;
+use nobat_core::network::Network;
 use nobat_core::ports::{Chance, Clock};
 use nobat_delivery::{Client, Guard};
 use nobat_worker::handler::Handlers;
@@ -28,7 +29,7 @@ use tracing_subscriber::filter::{FilterExt, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::backend::{self, Opened, Place};
+use crate::backend::{self, Opened, Place, Settings};
 use crate::exit;
 
 /// The settings of a server. Each is a flag and a variable.
@@ -37,27 +38,21 @@ pub struct Serve {
     /// The address to listen on
     #[arg(long, env = "NOBAT_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Where everything is kept: in an SQLite file (sqlite), or in DynamoDB and SQS (aws)
-    #[arg(long, env = "NOBAT_BACKEND", value_enum, default_value_t = Place::Sqlite, hide_possible_values = true)]
-    pub backend: Place,
-    /// The SQLite file that holds everything
-    #[arg(long, env = "NOBAT_DATA", default_value = "nobat.db")]
-    pub data: PathBuf,
-    /// The DynamoDB table, for `--backend aws`
-    #[arg(long, env = "NOBAT_TABLE")]
-    pub table: Option<String>,
-    /// The URL of the Amazon SQS queue, for `--backend aws`
-    #[arg(long, env = "NOBAT_QUEUE_URL")]
-    pub queue_url: Option<String>,
+    /// Where everything is kept.
+    #[command(flatten)]
+    pub place: Settings,
     /// How many tasks run at a time; with 0, tasks are accepted and none is run
     #[arg(long, env = "NOBAT_CONCURRENCY", default_value_t = 128)]
     pub concurrency: usize,
     /// Networks that are not public, and that tasks may call all the same (CIDRs, separated by commas)
     #[arg(long, env = "NOBAT_ALLOW_PRIVATE_NETWORKS", value_delimiter = ',')]
     pub allow_private_networks: Vec<IpNet>,
-    /// How many days ended tasks are kept
-    #[arg(long, env = "NOBAT_RETENTION", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3660))]
-    pub retention: u32,
+    /// From where requests are taken (CIDRs, separated by commas); from anywhere unless said
+    #[arg(long, env = "NOBAT_ALLOW_FROM", value_delimiter = ',')]
+    pub allow_from: Vec<Network>,
+    /// The proxies in front (CIDRs, separated by commas), whose X-Forwarded-For is believed
+    #[arg(long, env = "NOBAT_TRUSTED_PROXIES", value_delimiter = ',')]
+    pub trusted_proxies: Vec<Network>,
     /// How many seconds a request can wait for a task's end
     #[arg(long, env = "NOBAT_MAX_WAIT", default_value_t = 25)]
     pub max_wait: u32,
@@ -85,9 +80,13 @@ impl Serve {
         log_to_stderr(&self.log)?;
         let stop = CancellationToken::new();
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let opened = backend::open(&self.place, &clock).await?;
+        // Before anybody can connect.
+        let keys = keys(&opened.backend, self.listen, &self).await?;
         let listener = TcpListener::bind(self.listen).await.with_context(|| format!("cannot listen on {}", self.listen))?;
         tokio::spawn(stop_on_signal(terminate, interrupt, stop.clone()));
-        serve(self, listener, handlers, stop).await
+        serve_from(opened, keys, self, listener, handlers, stop).await
     }
 }
 
@@ -110,16 +109,33 @@ async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: Canc
 ///
 /// `handlers` are run besides `http` and `noop`.
 pub async fn serve(settings: Serve, listener: TcpListener, handlers: Handlers, stop: CancellationToken) -> anyhow::Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let opened = backend::open(&settings.place, &clock).await?;
+    let keys = keys(&opened.backend, listener.local_addr()?, &settings).await?;
+    serve_from(opened, keys, settings, listener, handlers, stop).await
+}
+
+async fn serve_from(
+    opened: Opened,
+    keys: Keys,
+    settings: Serve,
+    listener: TcpListener,
+    handlers: Handlers,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let chance: Arc<dyn Chance> = Arc::new(SystemChance);
-    let Opened { backend, cursor_key, sweep_interval, name } = backend::open(&settings, &clock).await?;
+    let Opened { backend, cursor_key, sweep_interval, recount, name } = opened;
+    let door = Door { keys, admitted: settings.allow_from.clone(), proxies: settings.trusted_proxies.clone() };
     let client = Client::new(Guard::new(settings.allow_private_networks.clone()));
     let handlers = handlers.with(Http::new(client)).with(Noop);
     let app = App::new(Parts {
         backend: backend.clone(),
         clock: Arc::clone(&clock),
         kinds: Arc::new(handlers.clone()),
+        door,
+        recount,
         max_timeout: seconds(settings.max_timeout),
         max_wait: seconds(settings.max_wait),
         cursor_key,
@@ -137,11 +153,22 @@ pub async fn serve(settings: Serve, listener: TcpListener, handlers: Handlers, s
         every(PRUNE_INTERVAL, Arc::clone(&clock), stop.clone(), "prune", |now| pruner.run_once(now)),
     );
     // What was given back on the way out to a file is in front of this in its writer's line.
-    if settings.backend == Place::Sqlite && tokio::time::timeout(LAST_WRITES, last.ready()).await.is_err() {
+    if settings.place.backend == Place::Sqlite && tokio::time::timeout(LAST_WRITES, last.ready()).await.is_err() {
         tracing::error!("the last writes did not get through; what they gave back is found at the next start");
     }
     tracing::info!("nobat has stopped");
     Ok(())
+}
+
+/// Whether keys are asked for. Where others than this machine can come, nobody is let in without one, and so there must be one.
+async fn keys(backend: &Backend, address: SocketAddr, settings: &Serve) -> anyhow::Result<Keys> {
+    if backend.registry.has_keys().await.context("cannot look for keys")? {
+        return Ok(Keys::Required);
+    }
+    let make_one = "make a key first: `nobat keys create --scopes admin`";
+    ensure!(address.ip().is_loopback(), "{address} can be reached by others, and there are no keys; {make_one}");
+    ensure!(settings.trusted_proxies.is_empty(), "proxies bring others here, and there are no keys; {make_one}");
+    Ok(Keys::NotYet)
 }
 
 /// At the lowest level, libraries show what they send and get, payloads and all.

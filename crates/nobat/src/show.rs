@@ -26,6 +26,7 @@ pub(crate) fn task(task: &Value) -> String {
         "result",
         "error",
         "parent",
+        "submitted_by",
     ];
     let known = fields.iter().filter(|field| !is_empty(&task[**field]));
     let mut lines: Vec<Vec<String>> = known.map(|field| vec![(*field).to_owned(), text(&task[*field])]).collect();
@@ -55,6 +56,19 @@ pub(crate) fn tasks(tasks: &[Value]) -> String {
             })
             .collect()
     }));
+    align(&lines)
+}
+
+/// Keys, one a line.
+pub(crate) fn keys(keys: &[Value]) -> String {
+    let columns = ["id", "tenant", "scopes", "created_at", "expires_at", "revoked_at", "label"];
+    let mut lines = vec![columns.map(str::to_uppercase).to_vec()];
+    let cell = |value: &Value| match value {
+        Value::Null => "-".to_owned(),
+        Value::Array(words) => words.iter().map(text).collect::<Vec<_>>().join(","),
+        other => text(other),
+    };
+    lines.extend(keys.iter().map(|key| columns.iter().map(|column| cell(&key[*column])).collect()));
     align(&lines)
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Event, overdue, transition};
+use nobat_core::name::Tenant;
 use nobat_core::ports::{Beat, Claim, Committed, Inserted, LEASE, ListQuery, Page, Position, TaskName};
 use nobat_core::retry::Spread;
 use nobat_core::task::{CancelRequest, End, State, Status, Task};
@@ -13,10 +14,26 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, para
 
 use crate::Error;
 use crate::dispatch::Dispatch;
+use crate::lanes::Lanes;
 use crate::row::{self, COLUMNS, status};
 
 /// A payload longer than this many bytes stands in a table of its own.
 const INLINE_PAYLOAD: usize = 1_024;
+
+/// How often those who wait are offered what others left, before one transaction has taken long enough.
+const MAX_ROUNDS: usize = 3;
+
+/// Every tenant with tasks that wait, and when the first of them is to be looked at: one step through the index for each tenant.
+const LANES: &str = "
+WITH RECURSIVE lane (tenant) AS (
+    SELECT (SELECT tenant FROM tasks INDEXED BY tasks_waiting WHERE status < 3 ORDER BY tenant LIMIT 1)
+    UNION ALL
+    SELECT (SELECT tenant FROM tasks INDEXED BY tasks_waiting WHERE status < 3 AND tenant > lane.tenant ORDER BY tenant LIMIT 1)
+    FROM lane WHERE lane.tenant IS NOT NULL
+)
+SELECT tenant, (SELECT min(wake_at) FROM tasks INDEXED BY tasks_waiting WHERE status < 3 AND tasks.tenant = lane.tenant)
+FROM lane WHERE tenant IS NOT NULL
+";
 
 /// How long a row rests that cannot be read.
 const UNREADABLE_REST: Duration = Duration::from_hours(1);
@@ -25,7 +42,7 @@ const UNREADABLE_REST: Duration = Duration::from_hours(1);
 const SEQ_SHIFT: u32 = 20;
 
 /// What is to remain of several writes.
-enum Keep<T> {
+pub(crate) enum Keep<T> {
     All(T),
     Nothing(T),
 }
@@ -38,8 +55,10 @@ pub(crate) struct Database {
     last_seq: i64,
     /// Where the last pass over old tasks got to.
     pruned_to: i64,
-    /// No waiting task is to be looked at before this moment.
-    next_due: Option<Timestamp>,
+    /// Whose tasks wait, and until when.
+    lanes: Lanes,
+    /// Whether that is no longer what stands in the file.
+    is_unsure: bool,
     /// Claimed in this transaction, to be handed over when it is on disk.
     handed: Vec<Task>,
     /// Changed in this transaction, to be told of when it is on disk.
@@ -50,10 +69,19 @@ impl Database {
     /// Takes over a connection to a migrated file.
     pub(crate) fn new(connection: Connection, dispatch: Arc<Dispatch>, retention: Duration) -> Result<Self, Error> {
         let last_seq = connection.query_row("SELECT coalesce(max(seq), 0) FROM tasks", [], |row| row.get(0))?;
-        let mut database =
-            Self { connection, dispatch, retention, last_seq, pruned_to: 0, next_due: None, handed: Vec::new(), touched: Vec::new() };
-        database.next_due = database.earliest_due(None)?;
-        database.dispatch.set_next_due(database.next_due);
+        let mut database = Self {
+            connection,
+            dispatch,
+            retention,
+            last_seq,
+            pruned_to: 0,
+            lanes: Lanes::default(),
+            is_unsure: true,
+            handed: Vec::new(),
+            touched: Vec::new(),
+        };
+        database.make_sure()?;
+        database.dispatch.set_next_due(database.lanes.earliest());
         Ok(database)
     }
 
@@ -80,7 +108,7 @@ impl Database {
     }
 
     /// Does several writes or none of them.
-    fn savepoint<T>(&mut self, operation: impl FnOnce(&mut Self) -> Result<Keep<T>, Error>) -> Result<T, Error> {
+    pub(crate) fn savepoint<T>(&mut self, operation: impl FnOnce(&mut Self) -> Result<Keep<T>, Error>) -> Result<T, Error> {
         self.prepare("SAVEPOINT several")?.raw_execute()?;
         let (handed, touched) = (self.handed.len(), self.touched.len());
         let done = operation(self);
@@ -99,7 +127,7 @@ impl Database {
     ///
     /// A task that is due while a worker is free, and nobody waits in front of it, is claimed along the way.
     fn insert_one(&mut self, task: &mut Task, now: Timestamp) -> Result<Option<Task>, Error> {
-        let is_first = self.next_due.is_none_or(|due| due > now);
+        let is_first = self.lanes.earliest().is_none_or(|due| due > now);
         if is_first && self.handed.len() < self.dispatch.wanted() && task.due_at <= now {
             // Refused only if it cannot start now, in which case it waits like any other.
             let _ = task.claim_unstored(now + LEASE, now);
@@ -163,17 +191,23 @@ impl Database {
     }
 
     pub(crate) fn commit(&mut self, change: Change) -> Result<Committed, Error> {
-        let Change { task, read_version, follow_up } = change;
-        let is_written = match follow_up {
-            None => self.update(&task, read_version)?,
-            Some(mut follow_up) => self.savepoint(|database| {
-                let now = follow_up.created_at;
+        let Change { task, read_version, follow_up, entry } = change;
+        let is_written = if follow_up.is_none() && entry.is_none() {
+            self.update(&task, read_version)?
+        } else {
+            self.savepoint(|database| {
                 let is_written = database.update(&task, read_version)?;
                 if is_written {
-                    database.insert_one(&mut follow_up, now)?;
+                    if let Some(mut follow_up) = follow_up {
+                        let now = follow_up.created_at;
+                        database.insert_one(&mut follow_up, now)?;
+                    }
+                    if let Some(entry) = entry {
+                        database.write_entry(&entry)?;
+                    }
                 }
                 Ok(Keep::All(is_written))
-            })?,
+            })?
         };
         if !is_written {
             return Ok(Committed::Conflict);
@@ -220,6 +254,8 @@ impl Database {
             .query_map(params![seq_of(cutoff), self.pruned_to, cutoff.millis(), to_sql(limit)], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
         drop(statement);
+        let forgotten = "DELETE FROM trail WHERE seq IN (SELECT seq FROM trail WHERE at <= ?1 ORDER BY seq LIMIT ?2)";
+        self.prepare(forgotten)?.execute(params![cutoff.millis(), to_sql(limit)])?;
         // The next call goes on from here, past old tasks that have not ended; after the last one it begins anew.
         self.pruned_to = seqs.last().copied().filter(|_| seqs.len() == limit).unwrap_or(0);
         for seq in &seqs {
@@ -229,21 +265,36 @@ impl Database {
         Ok(seqs.len())
     }
 
-    /// Claims what is due for those who wait for work.
+    /// Claims what is due for those who wait for work: each tenant that has something due gets an equal share of them.
     pub(crate) fn dispatch(&mut self, now: Timestamp) -> Result<(), Error> {
-        let free = self.dispatch.wanted().saturating_sub(self.handed.len());
-        if free == 0 || self.next_due.is_none_or(|due| due > now) {
-            return Ok(());
+        self.make_sure()?;
+        let mut free = self.dispatch.wanted().saturating_sub(self.handed.len());
+        // What is left when some had less than their share goes to the others. What is left after that waits for the next transaction.
+        for _ in 0..MAX_ROUNDS {
+            let due = if free == 0 { Vec::new() } else { self.lanes.due(now) };
+            let share = (free / due.len().max(1)).max(1);
+            for tenant in due.into_iter().take(free) {
+                free = free.saturating_sub(self.dispatch_of(&tenant, share, now)?);
+                self.lanes.serve(tenant);
+            }
         }
-        let sql =
-            format!("SELECT {COLUMNS} FROM tasks INDEXED BY tasks_waiting WHERE status < 3 AND wake_at <= ?1 ORDER BY wake_at LIMIT ?2");
-        let (due, unreadable) = select_readable(&self.connection, &sql, params![now.millis(), to_sql(free)])?;
-        if due.len() + unreadable.len() < free {
-            self.next_due = self.earliest_due(Some(now))?;
+        Ok(())
+    }
+
+    /// Claims up to so many of one tenant's tasks, and returns how many.
+    fn dispatch_of(&mut self, tenant: &Tenant, share: usize, now: Timestamp) -> Result<usize, Error> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM tasks INDEXED BY tasks_waiting WHERE tenant = ?1 AND status < 3 AND wake_at <= ?2 ORDER BY wake_at LIMIT ?3"
+        );
+        let (due, unreadable) = select_readable(&self.connection, &sql, params![tenant.as_str(), now.millis(), to_sql(share)])?;
+        if due.len() + unreadable.len() < share {
+            let next = self.earliest_due(tenant, now)?;
+            self.lanes.set(tenant, next);
         }
         for seq in unreadable {
             self.prepare("UPDATE tasks SET wake_at = ?1 WHERE seq = ?2")?.execute([(now + UNREADABLE_REST).millis(), seq])?;
         }
+        let mut claimed = 0;
         for task in due {
             // A deadline that passed is judged here as well: a backlog of such tasks would stand in front of all others.
             let event = overdue(&task, Spread::from_bits(0), now).unwrap_or(Event::Claim { until: now + LEASE });
@@ -252,21 +303,36 @@ impl Database {
                 && let State::Running(_) = task.state
             {
                 self.handed.push(*task);
+                claimed += 1;
+            }
+        }
+        Ok(claimed)
+    }
+
+    /// The first moment after that one at which a waiting task of the tenant's is to be looked at.
+    fn earliest_due(&self, tenant: &Tenant, after: Timestamp) -> Result<Option<Timestamp>, Error> {
+        let mut statement =
+            self.prepare("SELECT min(wake_at) FROM tasks INDEXED BY tasks_waiting WHERE tenant = ?1 AND status < 3 AND wake_at > ?2")?;
+        let found: Option<i64> = statement.query_row(params![tenant.as_str(), after.millis()], |row| row.get(0))?;
+        Ok(found.map(Timestamp::from_millis))
+    }
+
+    /// Reads anew whose tasks wait, if that is not known.
+    fn make_sure(&mut self) -> Result<(), Error> {
+        if std::mem::take(&mut self.is_unsure) {
+            self.lanes = Lanes::default();
+            let mut statement = self.connection.prepare_cached(LANES)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                self.lanes.waits(&Tenant::new(row.get_ref(0)?.as_str()?)?, Timestamp::from_millis(row.get(1)?));
             }
         }
         Ok(())
     }
 
-    /// The first moment, after another one or of all, at which a waiting task is to be looked at.
-    fn earliest_due(&self, after: Option<Timestamp>) -> Result<Option<Timestamp>, Error> {
-        let mut statement = self.prepare("SELECT min(wake_at) FROM tasks INDEXED BY tasks_waiting WHERE status < 3 AND wake_at > ?1")?;
-        let found: Option<i64> = statement.query_row([after.map_or(-1, Timestamp::millis)], |row| row.get(0))?;
-        Ok(found.map(Timestamp::from_millis))
-    }
-
     fn will_be_due(&mut self, task: &Task) {
         if let State::Waiting(_) = task.state {
-            self.next_due = Some(self.next_due.map_or(task.due_at, |due| due.min(task.due_at)));
+            self.lanes.waits(&task.tenant, task.due_at);
         }
     }
 
@@ -301,7 +367,7 @@ impl Database {
     /// Returns the tasks that nobody was there any more to take.
     pub(crate) fn commit_all(&mut self) -> Result<Vec<Task>, Error> {
         self.prepare("COMMIT")?.raw_execute()?;
-        self.dispatch.set_next_due(self.next_due);
+        self.dispatch.set_next_due(self.lanes.earliest());
         self.dispatch.tell(&self.touched);
         self.touched.clear();
         Ok(self.dispatch.hand_over(std::mem::take(&mut self.handed)))
@@ -312,7 +378,7 @@ impl Database {
         self.handed.clear();
         self.touched.clear();
         // What was claimed a moment ago is due again.
-        self.next_due = Some(Timestamp::EPOCH);
+        self.is_unsure = true;
         if !self.connection.is_autocommit()
             && let Err(error) = self.connection.execute_batch("ROLLBACK")
         {
@@ -329,7 +395,7 @@ impl Database {
     }
 
     /// Every statement is prepared once and kept.
-    fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>, Error> {
+    pub(crate) fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>, Error> {
         Ok(self.connection.prepare_cached(sql)?)
     }
 }
@@ -352,6 +418,13 @@ pub(crate) fn due(connection: &Connection, limit: usize, now: Timestamp) -> Resu
     let (mut due, _) = select_readable(connection, &leased, params![now.millis(), to_sql(limit)])?;
     due.extend(select_readable(connection, &expiring, params![now.millis(), to_sql(limit - due.len())])?.0);
     Ok(due)
+}
+
+/// How many of a tenant's tasks wait, counted no further than `at_most`.
+pub(crate) fn waiting(connection: &Connection, tenant: &Tenant, at_most: usize) -> Result<usize, Error> {
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM tasks INDEXED BY tasks_waiting WHERE tenant = ?1 AND status < 3 LIMIT ?2)";
+    let count: i64 = connection.prepare_cached(sql)?.query_row(params![tenant.as_str(), to_sql(at_most)], |row| row.get(0))?;
+    Ok(usize::try_from(count).unwrap_or(at_most))
 }
 
 /// One page of a list, found by going back in the order of acceptance from where the last page ended.
@@ -437,7 +510,7 @@ fn read_whole(connection: &Connection, found: &Row<'_>) -> Result<Task, Error> {
     })
 }
 
-fn to_sql(count: usize) -> i64 {
+pub(crate) fn to_sql(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 

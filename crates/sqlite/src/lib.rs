@@ -3,11 +3,14 @@
 //! There is one table of tasks, and the queue is an index over those that are due, plus a wake-up: between store and queue
 //! there is nothing to lose. What was answered is on disk (WAL, `synchronous=FULL`).
 
+mod backup;
 mod database;
 mod dispatch;
 mod file;
+mod lanes;
 mod queue;
 mod reader;
+mod registry;
 mod row;
 mod schema;
 mod store;
@@ -22,12 +25,14 @@ use nobat_core::name::InvalidName;
 use nobat_core::ports::{Clock, StoreError};
 use nobat_core::stored::Unreadable;
 
+pub use backup::{BackupError, backup, restore};
 pub use file::OpenError;
 
 use crate::database::Database;
 use crate::dispatch::Dispatch;
 use crate::file::Lock;
 use crate::reader::Readers;
+use crate::registry::Buckets;
 use crate::writer::Writer;
 
 /// A store and its queue in one SQLite database. Clones share it.
@@ -41,6 +46,7 @@ struct Inner {
     dispatch: Arc<Dispatch>,
     clock: Arc<dyn Clock>,
     retention: Duration,
+    buckets: Buckets,
     secret: [u8; 32],
     /// Keeps other processes out for as long as this one has the file open.
     _lock: Option<Lock>,
@@ -70,7 +76,7 @@ impl Sqlite {
         let again = path.to_owned();
         let writer = Writer::thread(database, Arc::clone(&clock), Box::new(move || Ok(file::connect(&again)?)))?;
         let readers = Some(Readers::new(readers)?);
-        Ok(Self(Arc::new(Inner { writer, readers, dispatch, clock, retention, secret, _lock: Some(lock) })))
+        Ok(Self(Arc::new(Inner { writer, readers, dispatch, clock, retention, buckets: Buckets::default(), secret, _lock: Some(lock) })))
     }
 
     /// A database in memory, gone when the last clone is dropped.
@@ -83,12 +89,12 @@ impl Sqlite {
         let dispatch = Arc::new(Dispatch::default());
         let database = Database::new(connection, Arc::clone(&dispatch), retention)?;
         let writer = Writer::inline(database, Arc::clone(&clock));
-        Ok(Self(Arc::new(Inner { writer, readers: None, dispatch, clock, retention, secret, _lock: None })))
+        Ok(Self(Arc::new(Inner { writer, readers: None, dispatch, clock, retention, buckets: Buckets::default(), secret, _lock: None })))
     }
 
-    /// The store and the queue, as the engines know them.
+    /// The store, the queue and the registry, as the engines know them.
     pub fn backend(&self) -> Backend {
-        Backend { store: Arc::new(self.clone()), queue: Arc::new(self.clone()) }
+        Backend { store: Arc::new(self.clone()), queue: Arc::new(self.clone()), registry: Arc::new(self.clone()) }
     }
 
     /// 32 random bytes, made with the file and kept in it, to seal what leaves it and comes back.

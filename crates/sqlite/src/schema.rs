@@ -8,7 +8,11 @@ use crate::OpenError;
 const APPLICATION_ID: i32 = 0x6e6f_6261;
 
 /// One step a version, never edited once released: version n is what the first n steps make.
-const MIGRATIONS: [&str; 1] = [V1];
+const MIGRATIONS: [&str; 2] = [V1, V2];
+
+/// The oldest version that can still use what the newest step makes. A step that only adds keeps it; one that takes away, or gives
+/// another meaning, raises it to its own, and must come one release after everybody has stopped using what goes.
+const OLDEST_READER: i64 = 2;
 
 /// `seq` is the moment of acceptance in milliseconds, shifted to leave room for making it unique: the order of the table is
 /// the order of lists, and costs no index. `payload` is null when it stands in `payloads`, so that a change of status
@@ -59,6 +63,31 @@ CREATE TABLE instance (
 INSERT INTO instance (secret) VALUES (randomblob(32));
 ";
 
+/// Keys and settings, and who changed them. The queue gets a lane for each tenant. `oldest_reader` lets the version before go on with a
+/// file that a later one has written to.
+const V2: &str = "
+CREATE TABLE records (
+    sort TEXT NOT NULL,
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    PRIMARY KEY (sort, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE trail (
+    seq INTEGER PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    object TEXT NOT NULL
+) STRICT;
+CREATE INDEX trail_by_tenant ON trail (tenant, seq);
+CREATE TRIGGER trail_is_never_changed BEFORE UPDATE ON trail BEGIN SELECT RAISE(ABORT, 'the trail is never changed'); END;
+DROP INDEX tasks_waiting;
+CREATE INDEX tasks_waiting ON tasks (tenant, wake_at) WHERE status < 3;
+ALTER TABLE instance ADD COLUMN oldest_reader INTEGER NOT NULL DEFAULT 2;
+";
+
 /// Leaves another program's database alone.
 pub(crate) fn refuse_foreign(connection: &Connection) -> Result<(), OpenError> {
     let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
@@ -66,18 +95,66 @@ pub(crate) fn refuse_foreign(connection: &Connection) -> Result<(), OpenError> {
     if application != APPLICATION_ID && tables > 0 { Err(OpenError::Foreign) } else { Ok(()) }
 }
 
-/// Brings the file up to this version of nobat, or says why it cannot be.
+/// Brings the file up to this version of nobat, or says why it cannot be. A file of a later version that this one can read is left as it is.
 pub(crate) fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    migrate_by(connection, &MIGRATIONS, OLDEST_READER)
+}
+
+fn migrate_by(connection: &mut Connection, steps: &[&str], oldest_reader: i64) -> Result<(), OpenError> {
+    let known = i64::try_from(steps.len()).unwrap_or(i64::MAX);
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found > known {
-        return Err(OpenError::NewerSchema { found, known });
+        let needed: i64 = transaction.query_row("SELECT oldest_reader FROM instance", [], |row| row.get(0))?;
+        return if needed > known { Err(OpenError::NewerSchema { found, known }) } else { Ok(()) };
     }
-    for step in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
-        transaction.execute_batch(step)?;
+    if found < known {
+        for step in steps.iter().skip(usize::try_from(found).unwrap_or(0)) {
+            transaction.execute_batch(step)?;
+        }
+        transaction.execute("UPDATE instance SET oldest_reader = ?1", [oldest_reader])?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", known)?;
     }
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", known)?;
     Ok(transaction.commit()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V3: &str = "ALTER TABLE tasks ADD COLUMN colour TEXT";
+
+    fn later(oldest_reader: i64) -> Connection {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection).unwrap();
+        migrate_by(&mut connection, &[V1, V2, V3], oldest_reader).unwrap();
+        connection
+    }
+
+    #[test]
+    fn goes_on_with_a_file_that_a_later_version_has_only_added_to() {
+        let mut connection = later(OLDEST_READER);
+        migrate(&mut connection).unwrap();
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        assert_eq!(version, 3, "and leaves it as it is, so that the later one does not add it again");
+        migrate_by(&mut connection, &[V1, V2, V3], OLDEST_READER).unwrap();
+    }
+
+    #[test]
+    fn refuses_a_file_that_it_would_misread() {
+        let refused = migrate(&mut later(3)).unwrap_err();
+        assert!(matches!(refused, OpenError::NewerSchema { found: 3, known: 2 }), "{refused}");
+    }
+
+    #[test]
+    fn the_trail_cannot_be_changed() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection).unwrap();
+        connection
+            .execute_batch("INSERT INTO trail (tenant, at, actor, action, object) VALUES ('a', 1, 'operator', 'key.created', 'k')")
+            .unwrap();
+        let refused = connection.execute_batch("UPDATE trail SET actor = 'anybody'").unwrap_err();
+        assert!(refused.to_string().contains("never changed"), "{refused}");
+    }
 }

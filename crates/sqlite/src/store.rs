@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Change;
+use nobat_core::name::Tenant;
 use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, Store, StoreError, TaskName};
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
@@ -40,6 +41,11 @@ impl Store for Sqlite {
         self.read(move |connection| database::list(connection, &query, retention, now)).await
     }
 
+    async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
+        let tenant = tenant.clone();
+        self.read(move |connection| database::waiting(connection, &tenant, at_most)).await
+    }
+
     async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
         self.read(move |connection| database::due(connection, limit, now)).await
     }
@@ -64,7 +70,7 @@ impl Store for Sqlite {
 }
 
 impl Sqlite {
-    async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         operation: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, StoreError> {

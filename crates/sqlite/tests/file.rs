@@ -55,7 +55,16 @@ fn open(path: &Path) -> Result<Sqlite, OpenError> {
 
 fn task(number: u128) -> Task {
     let id = TaskId::new(now(), number);
-    let intake = Intake { tenant: &Tenant::default(), id, fingerprint: None, max_timeout: RETENTION, kinds: &Any, now: now() };
+    let intake = Intake {
+        tenant: &Tenant::default(),
+        id,
+        fingerprint: None,
+        max_timeout: RETENTION,
+        kinds: &Any,
+        submitted_by: None,
+        max_payload: None,
+        now: now(),
+    };
     Submission { kind: "any".to_owned(), ..Submission::default() }.into_task(&intake).unwrap()
 }
 
@@ -74,7 +83,10 @@ async fn of_a_newer_nobat_or_of_another_program_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let newer = folder.path().join("newer.db");
     drop(open(&newer).unwrap());
-    Connection::open(&newer).unwrap().pragma_update(None, "user_version", 1_000).unwrap();
+    let connection = Connection::open(&newer).unwrap();
+    connection.pragma_update(None, "user_version", 1_000).unwrap();
+    connection.execute("UPDATE instance SET oldest_reader = 999", []).unwrap();
+    drop(connection);
     assert!(matches!(open(&newer), Err(OpenError::NewerSchema { found: 1_000, .. })));
 
     let foreign = folder.path().join("foreign.db");

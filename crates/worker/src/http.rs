@@ -293,6 +293,8 @@ mod tests {
             tenant: &Tenant::default(),
             id: TaskId::new(Timestamp::EPOCH, 7),
             fingerprint: None,
+            submitted_by: None,
+            max_payload: None,
             max_timeout: Duration::from_secs(30),
             kinds: &Handlers::new().with(Noop),
             now: Timestamp::EPOCH,

@@ -16,6 +16,7 @@ export function fromContext(node: Node): NobatProps {
     retentionDays: number('retentionDays', text('retentionDays')),
     protectTable: flag('protectTable', text('protectTable')),
     privateNetworks: text('privateNetworks')?.split(','),
+    allowFrom: text('allowFrom')?.split(','),
     throttleRate: number('throttleRate', text('throttleRate')),
     throttleBurst: number('throttleBurst', text('throttleBurst')),
     logLevel: text('logLevel'),

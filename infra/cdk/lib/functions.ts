@@ -36,6 +36,7 @@ export function functions(scope: Construct, chosen: Settings, store: Store): Fun
         NOBAT_MAX_WAIT: '5',
         NOBAT_MAX_TIMEOUT: String(chosen.maxTaskTimeout),
         NOBAT_ALLOW_PRIVATE_NETWORKS: chosen.privateNetworks.join(','),
+        NOBAT_ALLOW_FROM: chosen.allowFrom.join(','),
       },
     }),
     worker: make('Worker', {

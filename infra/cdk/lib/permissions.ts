@@ -14,8 +14,9 @@ export function permissions({ table, queue, deadLetterQueue }: Store): { [name i
   const onQueue = (...actions: string[]) => on(queue.queueArn, 'sqs', actions);
   return {
     api: [
-      onTable('BatchGetItem', 'GetItem', 'PutItem', 'UpdateItem'),
+      onTable('BatchGetItem', 'GetItem', 'PutItem', 'Query', 'UpdateItem'),
       onIndex('recent'),
+      onIndex('attention'),
       onQueue('GetQueueAttributes', 'SendMessage'),
     ],
     worker: [

@@ -43,6 +43,8 @@ export interface NobatProps {
   readonly protectTable?: boolean;
   /** Networks (CIDRs) that tasks of kind `http` may call although they are private. @default none */
   readonly privateNetworks?: readonly string[];
+  /** Networks (CIDRs) from which requests are taken. @default from anywhere */
+  readonly allowFrom?: readonly string[];
   /** How many requests a second the API takes before it answers 429. @default 1000 */
   readonly throttleRate?: number;
   /** How many requests more than its rate the API takes at once. @default 1000 */
@@ -72,6 +74,7 @@ export function settings(props: NobatProps, stackName: string): Settings {
     retentionDays: props.retentionDays ?? 30,
     protectTable: props.protectTable ?? false,
     privateNetworks: props.privateNetworks ?? [],
+    allowFrom: props.allowFrom ?? [],
     throttleRate: props.throttleRate ?? 1000,
     throttleBurst: props.throttleBurst ?? 1000,
     logLevel: props.logLevel ?? 'info',

@@ -59,6 +59,15 @@ impl Queues {
         self.client.sqs("SendMessage", &json!({ "QueueUrl": self.dead_letters, "MessageBody": body })).await;
     }
 
+    /// The group of every message that can be received, up to ten.
+    pub async fn groups(&self) -> Vec<String> {
+        let ask =
+            json!({ "QueueUrl": self.hints, "MaxNumberOfMessages": 10, "WaitTimeSeconds": 1, "MessageSystemAttributeNames": ["All"] });
+        let received = self.client.sqs("ReceiveMessage", &ask).await;
+        let messages = received["Messages"].as_array().into_iter().flatten();
+        messages.map(|message| message["Attributes"]["MessageGroupId"].as_str().unwrap_or("-").to_owned()).collect()
+    }
+
     /// Has messages of both queues come again after so long, in whole seconds.
     pub async fn set_visibility(&self, visibility: Duration) {
         for url in [&self.hints, &self.dead_letters] {

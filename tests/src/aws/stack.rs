@@ -3,6 +3,11 @@
 use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
+use nobat_core::key::KeyText;
+use nobat_core::name::Tenant;
+use nobat_core::ports::Clock;
+use nobat_core::scope::Scopes;
+use nobat_worker::system::SystemClock;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, MutexGuard};
@@ -13,6 +18,7 @@ use crate::aws::emulator::{Emulator, Iam};
 use crate::aws::queues::Queues;
 use crate::aws::table::Table;
 use crate::aws::tap::{Flow, Tap};
+use crate::keys;
 use crate::world::exchange::{Answer, exchange};
 use crate::world::{has_ended, path};
 
@@ -28,6 +34,8 @@ pub struct Stack {
     /// The first label of its host, by which API Gateway knows the API.
     host: String,
     sweeper: String,
+    /// A key that may do everything.
+    key: KeyText,
     emulator: Emulator,
 }
 
@@ -71,6 +79,11 @@ impl Stack {
         let output = |name: &str| among(&said, ["OutputKey", "OutputValue"], |key| key == name);
         let host = output("ApiUrl").split_once("//").map(|(_, host)| host.to_owned()).expect("a URL");
         let id = host.split('.').next().unwrap_or_default();
+        let settings =
+            nobat_aws::Settings { table: output("TableName"), queue_url: output("QueueUrl"), retention: Duration::from_hours(24) };
+        // As its owner makes the first one: by the table, for nobody can ask the API for it.
+        let backend = nobat_aws::connect_to_emulator(&settings, &emulator.url()).await;
+        let key = keys::make(&backend, &Tenant::default(), Scopes::all(), SystemClock.now()).await;
         Self {
             table: Table::named(client, output("TableName")),
             queues: Queues::at(client, output("QueueUrl"), output("DeadLetterQueueUrl")),
@@ -79,8 +92,14 @@ impl Stack {
             host: format!("{id}.execute-api.localhost:{}", emulator.address().port()),
             // CDK adds a path before it, and a digest behind.
             sweeper: among(&resources, ["LogicalResourceId", "PhysicalResourceId"], |id| id.contains("SweeperFunction")),
+            key,
             emulator,
         }
+    }
+
+    /// A key to it that may do everything.
+    pub fn key(&self) -> &str {
+        self.key.as_str()
     }
 
     /// The URL of the API. Every name below `localhost` is this machine (RFC 6761, section 6.3).
@@ -145,6 +164,11 @@ impl Stack {
         self.ask("POST", path, headers, &body.to_string()).await
     }
 
+    /// `PUT` of JSON.
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.ask("PUT", path, &[], &body.to_string()).await
+    }
+
     /// A task that is accepted.
     pub async fn submit(&self, task: &Value) -> Value {
         let answer = self.post("/v1/tasks", task).await;
@@ -159,7 +183,11 @@ impl Stack {
     }
 
     async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let headers = [headers, &[("host", self.host.as_str())]].concat();
+        let authorization = format!("Bearer {}", self.key());
+        let own = [("host", self.host.as_str()), ("authorization", authorization.as_str())];
+        // A story that brings its own says whom it speaks for.
+        let own = own.into_iter().filter(|(name, _)| !headers.iter().any(|(given, _)| given == name));
+        let headers: Vec<(&str, &str)> = headers.iter().copied().chain(own).collect();
         let answer = exchange(self.emulator.address(), method, path, &headers, body).await;
         answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }

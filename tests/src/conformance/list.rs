@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use nobat_core::lifecycle::Event;
+use nobat_core::name::Tenant;
 use nobat_core::ports::{ListQuery, TaskName};
 use nobat_core::task::{End, Status, Task};
 
 use super::{World, names, succeed};
-use crate::sample;
+use crate::sample::{self, tenant};
 
 fn everything() -> ListQuery {
     ListQuery {
-        tenant: nobat_core::name::Tenant::default(),
+        tenant: Tenant::default(),
         status: None,
         queue: None,
         kind: None,
@@ -152,4 +154,17 @@ pub async fn shows_what_a_list_shows(world: World) {
         assert_eq!(listed, stored);
         assert!(matches!(status, Status::Scheduled | Status::Ended(End::Succeeded)));
     }
+}
+
+/// What waits is counted for each tenant, and no further than asked for. Tasks that run may be counted or not; ended ones are not.
+pub async fn counts_what_waits(world: World) {
+    let (one, other) = (tenant("one"), tenant("other"));
+    let task = |number, of: &Tenant| Task { tenant: of.clone(), ..sample::task(number, world.now()) };
+    let tasks = world.insert_all((1..=5).map(|number| task(number, &one)).collect()).await;
+    world.insert(Task { due_at: world.now() + Duration::from_hours(1), ..task(6, &one) }).await;
+    world.insert(task(7, &other)).await;
+    let waiting = async |of: &Tenant, at_most| world.backend.store.waiting(of, at_most).await.unwrap();
+    assert_eq!((waiting(&one, 100).await, waiting(&one, 3).await, waiting(&other, 100).await), (6, 3, 1));
+    world.bring(&tasks[0], Event::Cancel).await;
+    assert_eq!((waiting(&one, 100).await, waiting(&tenant("nobody"), 100).await), (5, 0));
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use nobat_core::lifecycle::{Event, Retry};
 use nobat_core::task::Task;
 
-use super::{World, begin, fail, names, succeed};
-use crate::sample;
+use super::{Hints, World, begin, fail, names, succeed};
+use crate::sample::{self, tenant};
 
 /// Receives until something comes, as workers do.
 async fn receive_some(world: &World, max: usize) -> Vec<Task> {
@@ -160,4 +160,21 @@ pub async fn hands_over_nothing_that_expired(world: World) {
         let callback = expected.follow_up.unwrap();
         assert!(world.find(&callback.name()).await.is_some());
     }
+}
+
+/// A tenant with much to do makes no other wait for all of it. Where the queue stands apart that is the queue's affair.
+pub async fn hands_over_some_of_everybodys(world: World) {
+    if world.hints == Hints::Apart {
+        return;
+    }
+    let task = |number, of: &str| Task { tenant: tenant(of), ..sample::task(number, world.now()) };
+    world.accept((1..=100).map(|number| task(number, "busy")).collect()).await;
+    for (number, of) in [(101, "b"), (102, "c")] {
+        world.accept(vec![task(number, of)]).await;
+    }
+    let mut tenants: Vec<String> = world.receive(6).await.iter().map(|task| task.tenant.to_string()).collect();
+    tenants.sort_unstable();
+    assert_eq!(tenants, ["b", "busy", "busy", "busy", "busy", "c"], "what others leave is not wasted");
+    world.accept(vec![task(103, "b")]).await;
+    assert_eq!(world.receive(1).await[0].tenant, tenant("b"), "it is their turn");
 }

@@ -6,12 +6,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Event, transition};
+use nobat_core::name::Tenant;
 use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, Position, Store, StoreError, TaskName};
 use nobat_core::task::{State, Task};
 use nobat_core::time::Timestamp;
 
 use super::calls::{Call, Calls};
 use super::habits::{Habit, Habits};
+use super::registry::ModelRegistry;
 use super::table::{Attention, Item, Table};
 use crate::conformance::Removal;
 use crate::time::Time;
@@ -23,12 +25,19 @@ pub struct ModelStore {
     calls: Arc<Calls>,
     habits: Arc<dyn Habits>,
     table: Mutex<Table>,
+    registry: Arc<ModelRegistry>,
 }
 
 impl ModelStore {
     /// An empty table that keeps ended tasks for so long.
     pub fn new(time: Arc<Time>, retention: Duration, removal: Removal, calls: Arc<Calls>, habits: Arc<dyn Habits>) -> Self {
-        Self { retention, removal, calls, habits, table: Mutex::new(Table::new(time)) }
+        let registry = Arc::new(ModelRegistry::new(retention));
+        Self { retention, removal, calls, habits, table: Mutex::new(Table::new(time)), registry }
+    }
+
+    /// What is configured, beside the tasks.
+    pub fn registry(&self) -> Arc<ModelRegistry> {
+        self.registry.clone()
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -109,7 +118,7 @@ impl Store for ModelStore {
 
     async fn commit(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError> {
         let (mut table, own) = (self.table(), self.calls.current());
-        if change.follow_up.is_some() && table.has_made(own) {
+        if (change.follow_up.is_some() || change.entry.is_some()) && table.has_made(own) {
             self.habits.note(Habit::KnowsWriteAgain);
             return Ok(Committed::Done(Box::new(change.task)));
         }
@@ -120,9 +129,14 @@ impl Store for ModelStore {
             return Ok(if is_own { Committed::Done(Box::new(change.task)) } else { Committed::Conflict });
         }
         table.put(change.task.clone(), own, now);
+        if change.follow_up.is_some() || change.entry.is_some() {
+            table.note_transaction(own);
+        }
         if let Some(follow_up) = change.follow_up {
             table.put(follow_up, own, now);
-            table.note_transaction(own);
+        }
+        if let Some(entry) = change.entry {
+            self.registry.record(entry);
         }
         Ok(Committed::Done(Box::new(change.task)))
     }
@@ -176,6 +190,11 @@ impl Store for ModelStore {
             _ => {}
         });
         Ok(())
+    }
+
+    async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
+        let waiting = self.table().keys_of(|task| task.tenant == *tenant && !matches!(task.state, State::Ended(_)));
+        Ok(waiting.len().min(at_most))
     }
 
     async fn prune(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError> {

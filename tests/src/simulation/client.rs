@@ -115,7 +115,16 @@ impl Client {
     fn task(&self, body: &str, tenant: &Tenant, id: TaskId, fingerprint: Option<Fingerprint>) -> Task {
         let submission: Submission = read::read(body.as_bytes()).unwrap_or_else(|error| panic!("{error}: {body}"));
         let max_timeout = Duration::from_hours(12);
-        let intake = Intake { tenant, id, fingerprint, max_timeout, kinds: &self.kinds, now: self.clock.now() };
+        let intake = Intake {
+            tenant,
+            id,
+            fingerprint,
+            max_timeout,
+            kinds: &self.kinds,
+            submitted_by: None,
+            max_payload: None,
+            now: self.clock.now(),
+        };
         let mut task = submission.into_task(&intake).unwrap_or_else(|invalid| panic!("{invalid:?}: {body}"));
         if !self.stage.plan.is_calm() && hash(body).is_multiple_of(8) {
             task.settings.expires_at = Some(task.due_at + Duration::from_secs(1 + hash(body) % 300));

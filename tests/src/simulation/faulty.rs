@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use nobat_core::backend::Backend;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Change;
+use nobat_core::name::Tenant;
 use nobat_core::ports::{
     Beat, Claim, Committed, Delivery, Hint, Inserted, ListQuery, Page, Queue, Receipt, Settlement, Store, StoreError, TaskName,
 };
@@ -31,7 +32,7 @@ impl Faulty {
     /// The backend as `actor` sees it.
     pub fn backend(stage: &Arc<Stage>, actor: &str, inner: &Backend) -> Backend {
         let way = Arc::new(Self { stage: stage.clone(), actor: actor.to_owned(), inner: inner.clone() });
-        Backend { store: way.clone(), queue: way }
+        Backend { store: way.clone(), queue: way, registry: inner.registry.clone() }
     }
 
     /// Makes a call, and makes it again if it fails, as the SDK does: still the same call, to whoever can tell.
@@ -187,6 +188,10 @@ impl Store for Faulty {
 
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
         self.call(Service::Store, format!("postpones {}", short(&task.name())), || self.inner.store.postpone(task, until)).await
+    }
+
+    async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
+        self.call(Service::Store, format!("counts what waits for {tenant}"), || self.inner.store.waiting(tenant, at_most)).await
     }
 
     async fn prune(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError> {

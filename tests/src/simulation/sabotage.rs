@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use nobat_core::backend::Backend;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Refused};
+use nobat_core::name::Tenant;
 use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, Store, StoreError, TaskName};
 use nobat_core::task::{State, Task};
 use nobat_core::time::Timestamp;
@@ -90,8 +91,8 @@ impl Sabotage {
 
 /// The backend, with its store sabotaged.
 pub fn sabotaged(inner: Backend, sabotage: Sabotage, calls: Arc<Calls>) -> Backend {
-    let store = Saboteur { inner: inner.store, sabotage, calls, seen: Mutex::default(), insertions: AtomicU64::new(0) };
-    Backend { store: Arc::new(store), queue: inner.queue }
+    let store = Saboteur { inner: inner.store.clone(), sabotage, calls, seen: Mutex::default(), insertions: AtomicU64::new(0) };
+    Backend { store: Arc::new(store), ..inner }
 }
 
 struct Saboteur {
@@ -132,7 +133,9 @@ impl Saboteur {
     /// Writes a task, whatever was there.
     async fn force(&self, task: Task, now: Timestamp) -> Result<Committed, StoreError> {
         let read_version = self.current(&task.name(), now).map_or(0, |task| task.version);
-        self.inner.commit(Change { task: Task { version: read_version + 1, ..task }, read_version, follow_up: None }, now).await
+        self.inner
+            .commit(Change { task: Task { version: read_version + 1, ..task }, read_version, follow_up: None, entry: None }, now)
+            .await
     }
 }
 
@@ -224,6 +227,10 @@ impl Store for Saboteur {
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
         let longer = if self.sabotage == Sabotage::PutsOffForTooLong { Duration::from_hours(12) } else { Duration::ZERO };
         self.inner.postpone(task, until + longer).await
+    }
+
+    async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
+        self.inner.waiting(tenant, at_most).await
     }
 
     async fn prune(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError> {

@@ -9,6 +9,7 @@ use nobat_core::backend::Backend;
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Event, transition};
+use nobat_core::name::Tenant;
 use nobat_core::ports::{
     Beat, Claim, Committed, Delivery, Hint, Inserted, ListQuery, Page, Queue, Receipt, Settlement, Store, StoreError, TaskName,
 };
@@ -46,7 +47,7 @@ impl Witness {
 
     /// The backend, watched over.
     pub fn backend(self: &Arc<Self>) -> Backend {
-        Backend { store: self.clone(), queue: self.clone() }
+        Backend { store: self.clone(), queue: self.clone(), registry: self.inner.registry.clone() }
     }
 
     /// How many tasks were not seen to end.
@@ -292,6 +293,10 @@ impl Store for Witness {
         let after = self.look(&task.name());
         self.expect(is_untouched(before.as_ref(), after.as_ref()), &task.name(), "putting off a look at it changed it");
         Ok(())
+    }
+
+    async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
+        self.inner.store.waiting(tenant, at_most).await
     }
 
     async fn prune(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError> {

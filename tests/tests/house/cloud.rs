@@ -47,11 +47,12 @@ fn each_function_may_do_what_it_does_to_what_it_does_it_to_and_nothing_else() {
     let log = json!(["logs:CreateLogStream", "logs:PutLogEvents"]);
     let change = ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"];
     let look_and_change = json!([&["dynamodb:BatchGetItem"], &change[..]].concat());
+    let look_change_and_query = json!([&["dynamodb:BatchGetItem"], &change[..2], &["dynamodb:Query"], &change[2..]].concat());
     let take = ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"];
     let take_and_send = [&take[..], &["sqs:SendMessage"]].concat();
     let expected = json!({
         "api": {
-            "ApiLog": log, "Table": look_and_change, "Table/index/recent": ["dynamodb:Query"],
+            "ApiLog": log, "Table": look_change_and_query, "Table/index/recent": ["dynamodb:Query"], "Table/index/attention": ["dynamodb:Query"],
             "Queue": ["sqs:GetQueueAttributes", "sqs:SendMessage"],
         },
         "worker": { "WorkerLog": log, "Table": change, "Queue": take_and_send },

@@ -19,13 +19,16 @@ async fn a_file_of_a_newer_nobat_is_refused_and_left_as_it_is() {
     world.stop().await;
     let known: i64 = world.file().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     world.file().pragma_update(None, "user_version", known + 1).unwrap();
+    let oldest_reader = |version: i64| world.file().execute("UPDATE instance SET oldest_reader = ?1", [version]).unwrap();
+    oldest_reader(known + 1);
     let data = world.data();
     let refused = world.run(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()]).await;
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(refused.stderr.contains(&format!("the file has schema {}", known + 1)), "{}", refused.stderr);
     let found: i64 = world.file().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     assert_eq!(found, known + 1);
-    world.file().pragma_update(None, "user_version", known).unwrap();
+    // Had it only been added to, it could be used all the same.
+    oldest_reader(known);
     world.go_on().await;
     world.ended(&task).await;
     world.end().await;

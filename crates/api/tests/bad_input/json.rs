@@ -15,14 +15,14 @@ async fn row_10_only_json_is_taken() {
         "Content-Type: \x7f\r\n",
         "Content-Type: application/jso\r\n",
     ] {
-        let answer = world.ask(format!("POST /v1/tasks HTTP/1.1\r\nHost: h\r\n{media_type}Content-Length: 15\r\n\r\n{body}")).await;
+        let answer = world.ask(format!("POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\n{media_type}Content-Length: 15\r\n\r\n{body}")).await;
         if answer.status != 400 || answer.header("content-type").is_some() {
             answer.problem(415, "unsupported_media_type");
         }
     }
     let answer = world
         .ask(format!(
-            "POST /v1/tasks HTTP/1.1\r\nHost: h\r\ncontent-type: Application/Json; Charset=\"UTF-8\"\r\nContent-Length: 15\r\n\r\n{body}"
+            "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\ncontent-type: Application/Json; Charset=\"UTF-8\"\r\nContent-Length: 15\r\n\r\n{body}"
         ))
         .await;
     assert_eq!(answer.status, 202);

@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Change;
+use nobat_core::name::Tenant;
 use nobat_core::ports::{
     Beat, Claim, Committed, Delivery, Hint, Inserted, ListQuery, Page, Position, Queue, Receipt, Settlement, Store, StoreError, TaskName,
 };
-use nobat_core::task::Task;
+use nobat_core::task::{State, Task};
 use nobat_core::time::Timestamp;
 use tokio::sync::watch;
 
@@ -107,6 +108,11 @@ impl Store for Memory {
 
     async fn beat(&self, _: &TaskName, _: u64, _: Timestamp, _: Option<Json>) -> Result<Beat, StoreError> {
         unasked()
+    }
+
+    async fn waiting(&self, _: &Tenant, at_most: usize) -> Result<usize, StoreError> {
+        let tasks = self.tasks.lock().unwrap();
+        Ok(tasks.values().filter(|task| matches!(task.state, State::Waiting(_))).take(at_most).count())
     }
 
     async fn due(&self, _: usize, _: Timestamp) -> Result<Vec<Task>, StoreError> {

@@ -28,7 +28,7 @@ async fn a_wait_ends_with_the_task() {
     let id = world.submit(r#"{"kind":"noop"}"#).await;
     world.run(&id).await;
     let mut client = world.connect().await;
-    client.send(format!("GET /v1/tasks/{id}?wait=25 HTTP/1.1\r\nHost: h\r\n\r\n")).await;
+    client.send(format!("GET /v1/tasks/{id}?wait=25 HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
     world.clock.sleepers(1).await;
     world.succeed(&id).await;
     let task = client.answer().await.unwrap().json();
@@ -52,7 +52,7 @@ async fn a_wait_ends_with_its_time() {
     let world = World::start().await;
     let id = world.submit(r#"{"kind":"noop","delay":60}"#).await;
     let mut client = world.connect().await;
-    client.send(format!("GET /v1/tasks/{id}?wait=1e9 HTTP/1.1\r\nHost: h\r\n\r\n")).await;
+    client.send(format!("GET /v1/tasks/{id}?wait=1e9 HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
     world.clock.sleepers(1).await;
     world.clock.strike();
     let answer = client.answer().await.unwrap();
@@ -64,7 +64,7 @@ async fn a_client_that_hangs_up_is_not_waited_for() {
     let world = World::start().await;
     let id = world.submit(r#"{"kind":"noop","delay":60}"#).await;
     let mut client = world.connect().await;
-    client.send(format!("GET /v1/tasks/{id}?wait=25 HTTP/1.1\r\nHost: h\r\n\r\n")).await;
+    client.send(format!("GET /v1/tasks/{id}?wait=25 HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
     world.clock.sleepers(1).await;
     assert_eq!(world.store.watchers(), 1);
     drop(client);
@@ -102,7 +102,10 @@ async fn replay() {
         world.post(&path, body).await.names(422, "validation_failed", &[pointer]);
     }
     world.post(&path, "{").await.problem(400, "malformed_json");
-    world.ask(format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{{}}")).await.problem(415, "unsupported_media_type");
+    world
+        .ask(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"))
+        .await
+        .problem(415, "unsupported_media_type");
 }
 
 #[tokio::test]
@@ -124,8 +127,8 @@ async fn the_document_names_what_there_is() {
     assert_eq!(document, serde_json::to_value(nobat_api::openapi()).unwrap());
     for (path, item) in document["paths"].as_object().unwrap() {
         for method in item.as_object().unwrap().keys() {
-            let path = path.replace("{id}", "task_01jd8rkz5m3q4v9x2y7w6t0abc");
-            let answer = world.ask(format!("{} {path} HTTP/1.1\r\nHost: h\r\n\r\n", method.to_uppercase())).await;
+            let path = path.replace("{id}", "task_01jd8rkz5m3q4v9x2y7w6t0abc").replace("{name}", "acme");
+            let answer = world.ask(format!("{} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n", method.to_uppercase())).await;
             let code = answer.json()["code"].as_str().unwrap_or_default().to_owned();
             assert!(code != "not_found" && code != "method_not_allowed", "{method} {path}");
         }

@@ -17,7 +17,7 @@ fn submission(length: usize) -> String {
 #[tokio::test]
 async fn row_1_a_body_declared_too_long_is_refused_before_it_is_read() {
     let world = World::start().await;
-    let head = format!("POST /v1/tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", LIMIT + 1);
+    let head = format!("POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", LIMIT + 1);
     for rest in ["\r\n", "Expect: 100-continue\r\n\r\n", &format!("\r\n{}", " ".repeat(200_000))] {
         let mut client = world.connect().await;
         client.send(format!("{head}{rest}")).await;
@@ -35,7 +35,7 @@ async fn row_1_a_body_declared_too_long_is_refused_before_it_is_read() {
 async fn a_client_that_is_refused_can_finish_its_sentence() {
     let world = World::start().await;
     let mut client = world.connect().await;
-    client.send("POST /v1/tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 300000\r\n\r\n").await;
+    client.send("POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 300000\r\n\r\n").await;
     client.send(" ".repeat(200_000)).await;
     client.answer().await.unwrap().problem(413, "body_too_large");
     client.send(" ".repeat(100_000)).await;
@@ -46,7 +46,7 @@ async fn a_client_that_is_refused_can_finish_its_sentence() {
 async fn row_2_a_body_that_grows_too_long_is_cut_off() {
     let world = World::start().await;
     let mut client = world.connect().await;
-    client.send("POST /v1/tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    client.send("POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n").await;
     let chunk = format!("4000\r\n{}\r\n", " ".repeat(0x4000));
     for _ in 0..=LIMIT / 0x4000 {
         client.send(&chunk).await;
@@ -71,7 +71,7 @@ async fn row_3_nothing_is_unpacked() {
 #[tokio::test]
 async fn row_4_no_request_is_smuggled_in_another() {
     let world = World::start().await;
-    let smuggled = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
+    let smuggled = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for framing in [
         "Content-Length: 5\r\nContent-Length: 6",
         "Content-Length: 5, 6",
@@ -88,7 +88,9 @@ async fn row_4_no_request_is_smuggled_in_another() {
     ] {
         let mut client = world.connect().await;
         client
-            .send(format!("POST /v1/tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n{framing}\r\n\r\n0\r\n\r\n{smuggled}"))
+            .send(format!(
+                "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{framing}\r\n\r\n0\r\n\r\n{smuggled}"
+            ))
             .await;
         assert_eq!(client.answer().await.expect(framing).status, 400, "{framing}");
         client.closed().await;
@@ -96,7 +98,9 @@ async fn row_4_no_request_is_smuggled_in_another() {
     for framing in ["Content-Length: 4\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 4"] {
         let mut client = world.connect().await;
         client
-            .send(format!("POST /v1/tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n{framing}\r\n\r\n0\r\n\r\n{smuggled}"))
+            .send(format!(
+                "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{framing}\r\n\r\n0\r\n\r\n{smuggled}"
+            ))
             .await;
         client.answer().await.unwrap().problem(400, "malformed_json");
         client.closed().await;
@@ -109,12 +113,12 @@ async fn row_4_chunks_without_sense_are_refused() {
     let world = World::start().await;
     for chunks in ["fffffffffffffffff\r\nx", "10000000000000001\r\nx", "g\r\nx", "+1\r\nx", "1\r\nxx\r\n0\r\n\r\n"] {
         let mut client = world.connect().await;
-        let head = "POST /v1/tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let head = "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
         client.send(format!("{head}{chunks}")).await;
         client.answer().await.unwrap().problem(400, "malformed_body");
         client.closed().await;
     }
-    let well = "POST /v1/tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
+    let well = "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
         8\r\n{\"kind\":\r\n7\r\n\"noop\"}\r\n0\r\nX-Trailer: y\r\n\r\n";
     assert_eq!(world.ask(well).await.status, 202);
 }
@@ -123,7 +127,7 @@ async fn row_4_chunks_without_sense_are_refused() {
 async fn row_5_half_a_head_is_hung_up_on() {
     let world = World::start().await;
     let began = tokio::time::Instant::now();
-    for beginning in ["", "POST /v1/tasks HTT", "GET /healthz HTTP/1.1\r\nHost: h\r\nX-Slow: "] {
+    for beginning in ["", "POST /v1/tasks HTT", "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: "] {
         let mut client = world.connect().await;
         client.send(beginning).await;
         client.closed().await;
@@ -135,7 +139,9 @@ async fn row_5_half_a_head_is_hung_up_on() {
 async fn row_6_a_body_that_trickles_is_given_up_on() {
     let world = World::start().await;
     let mut client = world.connect().await;
-    client.send("POST /v1/tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"kind\":").await;
+    client
+        .send("POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"kind\":")
+        .await;
     world.clock.sleepers(1).await;
     world.clock.strike();
     let answer = client.answer().await.unwrap();
@@ -163,7 +169,7 @@ async fn a_body_that_comes_with_its_head_costs_no_timer() {
 #[tokio::test]
 async fn row_7_one_too_many_is_hung_up_on_and_disturbs_nobody() {
     let world = World::start_within(Limits { connections: 2, ..Limits::default() }).await;
-    let health = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
+    let health = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let (mut first, mut second) = (world.connect().await, world.connect().await);
     for client in [&mut first, &mut second] {
         client.send(health).await;
@@ -200,13 +206,13 @@ async fn row_9_a_head_can_be_too_long() {
     let many = "X: y\r\n".repeat(101);
     for headers in [&long, &many] {
         let mut client = world.connect().await;
-        client.send(format!("GET /healthz HTTP/1.1\r\nHost: h\r\n{headers}\r\n")).await;
+        client.send(format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")).await;
         assert_eq!(client.answer().await.unwrap().status, 431);
         client.closed().await;
     }
-    let answer = world.ask(format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "x".repeat(20_000))).await;
+    let answer = world.ask(format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(20_000))).await;
     assert!(matches!(answer.status, 414 | 431), "{}", answer.status);
-    let answer = world.ask(format!("GET /healthz HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(90))).await;
+    let answer = world.ask(format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X: y\r\n".repeat(90))).await;
     assert_eq!(answer.status, 200);
 }
 
@@ -222,14 +228,14 @@ async fn row_17_other_methods_are_refused_and_the_right_ones_named() {
         ("POST", "/healthz", "GET,HEAD"),
         ("BREW", "/readyz", "GET,HEAD"),
     ] {
-        let answer = world.ask(format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n")).await;
+        let answer = world.ask(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
         answer.problem(405, "method_not_allowed");
         let mut named: Vec<_> = answer.header("allow").unwrap().split(',').collect();
         named.sort_unstable();
         assert_eq!(named.join(","), allowed, "{method} {path}");
     }
     let id = world.submit(r#"{"kind":"noop","delay":60}"#).await;
-    let answer = world.ask(format!("GET /v1/tasks/{id} HTTP/1.1\r\nHost: h\r\nX-HTTP-Method-Override: DELETE\r\n\r\n")).await;
+    let answer = world.ask(format!("GET /v1/tasks/{id} HTTP/1.1\r\nHost: localhost\r\nX-HTTP-Method-Override: DELETE\r\n\r\n")).await;
     assert_eq!(answer.status, 200);
 }
 
@@ -272,12 +278,12 @@ async fn row_18_odd_paths_lead_nowhere() {
 async fn odd_forms_of_request_lines_break_nothing() {
     let world = World::start().await;
     for line in ["OPTIONS * HTTP/1.1", "CONNECT h:443 HTTP/1.1", "GET http://other/nothing HTTP/1.1", "GET http://h HTTP/1.1"] {
-        let answer = world.ask(format!("{line}\r\nHost: h\r\n\r\n")).await;
+        let answer = world.ask(format!("{line}\r\nHost: localhost\r\n\r\n")).await;
         assert!((400..500).contains(&answer.status), "{line}: {}", answer.status);
     }
     for line in ["GET  /healthz HTTP/1.1", "GET /healthz", "GET /healthz HTTP/1.1 x", "GET /a b HTTP/1.1", "\0", "GET /healthz HTTP/3.0"] {
         let mut client = world.connect().await;
-        client.send(format!("{line}\r\nHost: h\r\n\r\n")).await;
+        client.send(format!("{line}\r\nHost: localhost\r\n\r\n")).await;
         assert!(client.answer().await.is_none_or(|answer| answer.status == 400), "{line}");
     }
     assert_eq!(world.ask("GET /healthz HTTP/1.0\r\n\r\n").await.status, 200);
@@ -285,10 +291,10 @@ async fn odd_forms_of_request_lines_break_nothing() {
 
 #[tokio::test]
 async fn row_20_no_link_is_built_from_the_host_header() {
-    let world = World::start().await;
-    let body = r#"{"kind":"noop"}"#;
-    let head = "POST /v1/tasks HTTP/1.1\r\nHost: evil.example\r\nX-Forwarded-Host: evil.example\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n";
-    let answer = world.ask(format!("{head}{body}")).await;
+    let world = World::guarded().await;
+    let (body, key) = (r#"{"kind":"noop"}"#, world.key("acme", "tasks:write").await);
+    let head = "POST /v1/tasks HTTP/1.1\r\nHost: evil.example\r\nX-Forwarded-Host: evil.example\r\nContent-Type: application/json\r\nContent-Length: 15\r\n";
+    let answer = world.ask(format!("{head}Authorization: Bearer {key}\r\n\r\n{body}")).await;
     let id = answer.json()["id"].as_str().unwrap().to_owned();
     assert_eq!(answer.header("location"), Some(&*format!("/v1/tasks/{id}")));
 }
@@ -298,9 +304,9 @@ async fn a_server_that_stops_finishes_what_it_began() {
     let world = World::start_within(Limits { grace: Duration::from_hours(1), head: Duration::from_hours(1), ..Limits::default() }).await;
     let id = world.submit(r#"{"kind":"noop","delay":60}"#).await;
     let (mut idle, mut waiting) = (world.connect().await, world.connect().await);
-    idle.send("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    idle.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(idle.answer().await.unwrap().status, 200);
-    waiting.send(format!("GET /v1/tasks/{id}?wait=25 HTTP/1.1\r\nHost: h\r\n\r\n")).await;
+    waiting.send(format!("GET /v1/tasks/{id}?wait=25 HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
     world.clock.sleepers(1).await;
     world.shutdown.cancel();
     assert_eq!(waiting.answer().await.unwrap().status, 200);
@@ -313,7 +319,7 @@ async fn a_server_that_stops_finishes_what_it_began() {
 async fn a_server_that_stops_waits_for_nobody_beyond_its_grace() {
     let world = World::start_within(Limits { grace: Duration::from_secs(3), ..Limits::default() }).await;
     let mut client = world.connect().await;
-    client.send("POST /v1/tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{").await;
+    client.send("POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{").await;
     world.clock.sleepers(1).await;
     world.shutdown.cancel();
     world.server.await.unwrap();

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nobat_api::{App, Limits, Parts, router, serve_within};
+use nobat_api::{App, Door, Keys, Limits, Parts, router, serve_within};
+use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::backend::Backend;
 use nobat_core::json::Json;
+use nobat_core::key::{Key, KeyText};
 use nobat_core::lifecycle::{Event, transition};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{Clock, Store, TaskName};
+use nobat_core::registry::{Record, Recorded};
 use nobat_core::submit::{Invalid, Kinds, Unfit};
 use nobat_core::time::Timestamp;
+use nobat_sqlite::Sqlite;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,11 +26,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::memory::Memory;
 
+/// How long ended tasks are kept.
+const RETENTION: Duration = Duration::from_hours(24);
+
 /// A server and all that it runs on.
 pub(crate) struct World {
     pub(crate) address: SocketAddr,
     pub(crate) clock: Arc<StoppedClock>,
     pub(crate) store: Arc<Memory>,
+    pub(crate) backend: Backend,
     pub(crate) shutdown: CancellationToken,
     pub(crate) server: JoinHandle<()>,
 }
@@ -100,22 +108,41 @@ impl World {
     }
 
     pub(crate) async fn start_within(limits: Limits) -> Self {
+        let (store, clock) = (Arc::new(Memory::new()), Arc::new(StoppedClock::new()));
+        let registry = Arc::new(Sqlite::in_memory(RETENTION, clock.clone()).unwrap());
+        let backend = Backend { store: store.clone(), queue: store.clone(), registry };
+        Self::of(backend, store, clock, Door { keys: Keys::NotYet, admitted: Vec::new(), proxies: Vec::new() }, limits).await
+    }
+
+    /// A server with that door, on a store that keeps tenants apart.
+    pub(crate) async fn behind(door: Door) -> Self {
+        let clock = Arc::new(StoppedClock::new());
+        let backend = Sqlite::in_memory(RETENTION, clock.clone()).unwrap().backend();
+        Self::of(backend, Arc::new(Memory::new()), clock, door, Limits::default()).await
+    }
+
+    /// A server that asks everybody for a key.
+    pub(crate) async fn guarded() -> Self {
+        Self::behind(Door { keys: Keys::Required, admitted: Vec::new(), proxies: Vec::new() }).await
+    }
+
+    async fn of(backend: Backend, store: Arc<Memory>, clock: Arc<StoppedClock>, door: Door, limits: Limits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let store = Arc::new(Memory::new());
-        let clock = Arc::new(StoppedClock::new());
         let shutdown = CancellationToken::new();
         let app = App::new(Parts {
-            backend: Backend { store: store.clone(), queue: store.clone() },
+            backend: backend.clone(),
             clock: clock.clone(),
             kinds: Arc::new(TwoKinds),
+            door,
+            recount: Duration::from_secs(1),
             max_timeout: Duration::from_hours(12),
             max_wait: Duration::from_secs(25),
             cursor_key: [7; 32],
             shutdown: shutdown.clone(),
         });
         let server = tokio::spawn(serve_within(listener, router(app), shutdown.clone(), limits));
-        Self { address, clock, store, shutdown, server }
+        Self { address, clock, store, backend, shutdown, server }
     }
 
     pub(crate) async fn connect(&self) -> Client {
@@ -130,7 +157,55 @@ impl World {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
-        self.ask(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")).await
+        self.ask(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await
+    }
+
+    /// A key of that tenant's with these scopes, and what else it is made to be.
+    pub(crate) async fn key_that(&self, tenant: &str, scopes: &str, make: impl FnOnce(Key) -> Key) -> String {
+        let text = KeyText::new(rand::random());
+        let key = make(Key {
+            digest: text.digest(),
+            tenant: Tenant::new(tenant).unwrap(),
+            label: String::new(),
+            scopes: scopes.parse().unwrap(),
+            networks: Vec::new(),
+            created_at: self.clock.now(),
+            expires_at: None,
+            revoked_at: None,
+            version: 1,
+        });
+        let (at, object) = (self.clock.now(), key.id().to_string());
+        let entry = Entry { tenant: key.tenant.clone(), at, actor: Actor::Operator, action: Action::KeyCreated, object, mark: 0 };
+        assert_eq!(self.backend.registry.write(vec![Record::from(&key)], entry).await.unwrap(), Recorded::Done);
+        text.as_str().to_owned()
+    }
+
+    /// Writes a key over the version before, as another process would.
+    pub(crate) async fn rewrite(&self, key: &Key) {
+        let (at, object) = (self.clock.now(), key.id().to_string());
+        let entry = Entry { tenant: key.tenant.clone(), at, actor: Actor::Operator, action: Action::KeyRevoked, object, mark: 0 };
+        assert_eq!(self.backend.registry.write(vec![Record::from(key)], entry).await.unwrap(), Recorded::Done);
+    }
+
+    pub(crate) fn clock_now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) async fn key(&self, tenant: &str, scopes: &str) -> String {
+        self.key_that(tenant, scopes, |key| key).await
+    }
+
+    /// What whoever has that key is answered.
+    pub(crate) async fn ask_with(&self, key: &str, method: &str, path: &str, body: &str) -> Answer {
+        self.ask_from("", key, method, path, body).await
+    }
+
+    /// The same, with headers besides.
+    pub(crate) async fn ask_from(&self, headers: &str, key: &str, method: &str, path: &str, body: &str) -> Answer {
+        let length = body.len();
+        let json = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Length: {length}\r\n");
+        self.ask(format!("{head}{json}{headers}\r\n{body}")).await
     }
 
     pub(crate) async fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Answer {
@@ -168,7 +243,8 @@ impl World {
 pub(crate) fn post(path: &str, headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let length = body.len();
-    let head = format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n");
+    let head =
+        format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n");
     [head.as_bytes(), body].concat()
 }
 

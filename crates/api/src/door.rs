@@ -1,0 +1,241 @@
+//! Who comes in: from where, with which key, and for what.
+//!
+//! Every route but those for health and the document has an [`Allowed`] as its first argument. It is the one place where a request is
+//! let in or turned away, before anything of its body is read.
+
+use std::marker::PhantomData;
+use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, HOST};
+use axum::http::request::Parts;
+use nobat_core::audit::{Action, Actor, Entry};
+use nobat_core::key::{Barred, Key, KeyId, KeyText};
+use nobat_core::name::Tenant;
+use nobat_core::network::{self, Network};
+use nobat_core::scope::{Scope, Scopes};
+use nobat_core::tenant::TenantSettings;
+use nobat_core::time::Timestamp;
+
+use crate::app::App;
+use crate::code::Code;
+use crate::problem::Problem;
+
+/// Who is let in.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// Whether a key is asked for.
+    pub keys: Keys,
+    /// From where requests may come; from anywhere if empty.
+    pub admitted: Vec<Network>,
+    /// The proxies in front, whose `X-Forwarded-For` is believed.
+    pub proxies: Vec<Network>,
+}
+
+/// Whether a key is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// Of everybody.
+    Required,
+    /// Of nobody, until the first key is made: for a server that nobody but this machine can reach.
+    NotYet,
+    /// Of nobody: for a program that has the store itself, and may do with it as it likes.
+    Never,
+}
+
+/// The other side of the connection that a request came by. Whoever takes connections puts it among the request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
+/// Whoever made a request, once they are let in.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    /// Inside which tenant they are.
+    pub(crate) tenant: Tenant,
+    /// What they may do.
+    pub(crate) scopes: Scopes,
+    /// What they are called in the audit trail.
+    pub(crate) actor: Actor,
+    /// What is laid down for their tenant.
+    pub(crate) settings: TenantSettings,
+}
+
+impl Caller {
+    /// Whether they may see payloads and results.
+    pub(crate) fn sees_bodies(&self) -> bool {
+        self.scopes.contains(Scope::PayloadView)
+    }
+
+    /// The key that they came with.
+    pub(crate) fn key(&self) -> Option<KeyId> {
+        match self.actor {
+            Actor::Key(id) => Some(id),
+            Actor::Anybody | Actor::Operator => None,
+        }
+    }
+
+    /// What goes on record of something that they do.
+    pub(crate) fn entry(&self, tenant: &Tenant, action: Action, object: &impl ToString, now: Timestamp) -> Entry {
+        Entry { tenant: tenant.clone(), at: now, actor: self.actor, action, object: object.to_string(), mark: rand::random() }
+    }
+}
+
+/// A scope as a type, so that a route can say in its arguments which one it asks for.
+pub(crate) trait Permission: Send + Sync {
+    /// The scope.
+    const SCOPE: Scope;
+}
+
+macro_rules! permissions {
+    ($($name:ident),*) => {
+        $(#[doc = concat!("[`Scope::", stringify!($name), "`]")]
+        pub(crate) struct $name;
+
+        impl Permission for $name {
+            const SCOPE: Scope = Scope::$name;
+        })*
+    };
+}
+
+permissions!(TasksWrite, TasksRead, TasksReplay, Admin);
+
+/// A caller who may do this.
+pub(crate) struct Allowed<P>(pub(crate) Caller, pub(crate) PhantomData<P>);
+
+impl<P: Permission> FromRequestParts<App> for Allowed<P> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let caller = caller(parts, app).await?;
+        if !caller.scopes.contains(P::SCOPE) {
+            let scope = P::SCOPE.as_str();
+            return Err(Problem::new(Code::MissingScope, format!("this takes a key with the scope {scope}")));
+        }
+        Ok(Self(caller, PhantomData))
+    }
+}
+
+async fn caller(parts: &Parts, app: &App) -> Result<Caller, Problem> {
+    let now = app.clock.now();
+    let origin = origin(parts, &app.door);
+    if !network::admits(&app.door.admitted, origin) {
+        return Err(Problem::new(Code::AddressNotAllowed, "requests from this address are not taken"));
+    }
+    if app.door.keys == Keys::Never {
+        let settings = TenantSettings::default();
+        return Ok(Caller { tenant: Tenant::default(), scopes: Scopes::all(), actor: Actor::Operator, settings });
+    }
+    let caller = if app.keyring().asks_for_keys() {
+        let key = authenticate(parts, app, origin, now).await?;
+        let settings = app.keyring().settings(&app.backend, &key.tenant, now).await?;
+        Caller { tenant: key.tenant.clone(), scopes: key.scopes, actor: Actor::Key(key.id()), settings }
+    } else {
+        meant_for_this_machine(&parts.headers)?;
+        let tenant = Tenant::default();
+        let settings = app.keyring().settings(&app.backend, &tenant, now).await?;
+        Caller { tenant, scopes: Scopes::all(), actor: Actor::Anybody, settings }
+    };
+    if let Some(rate) = caller.settings.requests {
+        app.permits().take(&app.backend, &caller.tenant, rate, now).await?;
+    }
+    Ok(caller)
+}
+
+/// Whom the request comes from. Whoever takes connections without saying whose they are is taken for this machine's own.
+fn origin(parts: &Parts, door: &Door) -> IpAddr {
+    let peer = parts.extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.0);
+    // What is not text is nobody's address, and must not be passed over.
+    let forwarded = parts.headers.get_all("x-forwarded-for").iter().map(|value| value.to_str().unwrap_or("?"));
+    let hops: Vec<&str> = forwarded.flat_map(|value| value.split(',')).collect();
+    network::origin(peer, &door.proxies, hops.into_iter())
+}
+
+async fn authenticate(parts: &Parts, app: &App, origin: IpAddr, now: Timestamp) -> Result<Arc<Key>, Problem> {
+    let Some(text) = presented(parts)? else { return Err(unauthorized()) };
+    let keyring = app.keyring();
+    let key = match KeyText::from_str(text) {
+        Ok(text) => keyring.key(&app.backend, &text, origin, now).await?,
+        Err(_) => None,
+    };
+    match key.as_ref().map(|key| key.admit(origin, now)) {
+        Some(Ok(())) => key.ok_or_else(unauthorized),
+        Some(Err(Barred::Elsewhere)) => Err(Problem::new(Code::AddressNotAllowed, "this key may not be used from this address")),
+        Some(Err(Barred::Over)) | None => Err(keyring.count_failure(origin, now).err().unwrap_or_else(unauthorized)),
+    }
+}
+
+/// The key that the request brings, if any.
+fn presented(parts: &Parts) -> Result<Option<&str>, Problem> {
+    let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
+    let text = match (headers.next(), headers.next()) {
+        (Some(one), None) => one.to_str().ok(),
+        (Some(_), Some(_)) => return Err(unauthorized()),
+        (None, _) => {
+            // Where it stands it is in the logs of everything on the way, ours included if it were repeated here.
+            if parts.uri.query().is_some_and(|query| query.contains(KeyText::PREFIX)) {
+                tracing::warn!(path = parts.uri.path(), "a key came in a query string; it should be revoked, for it is in logs");
+            }
+            None
+        }
+    };
+    let token = text.and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    Ok(token.map(|(_, token)| token.trim()))
+}
+
+/// One answer for keys that are missing, mistyped, unknown, revoked or too old: nobody learns which.
+pub(crate) fn unauthorized() -> Problem {
+    Problem::new(Code::Unauthorized, "this takes a key, in a header: `Authorization: Bearer nb_live_…`")
+}
+
+/// A web page that a browser on this machine shows can have its own name lead here, and ask as it likes; but it cannot have the browser
+/// call it `localhost`.
+fn meant_for_this_machine(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(host) = headers.get(HOST) else { return Ok(()) };
+    if host.to_str().is_ok_and(is_this_machine) {
+        return Ok(());
+    }
+    let detail =
+        "as long as it has no keys, this server answers only to `localhost` and addresses of this machine; `nobat keys create` makes one";
+    Err(Problem::new(Code::MisdirectedRequest, detail))
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let is_name = name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost");
+    is_name || name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// In whole seconds, at least one: what `Retry-After` can say.
+pub(crate) fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0 || duration.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_the_names_of_this_machine() {
+        for host in ["localhost", "LocalHost:8080", "127.0.0.1:80", "[::1]:8080", "[::1]", "a.localhost", "127.9.9.9"] {
+            assert!(is_this_machine(host), "{host}");
+        }
+        for host in ["", "example.com", "localhost.example.com", "10.0.0.1", "[2001:db8::1]:8080", "notlocalhost", "127.0.0.1.example.com"]
+        {
+            assert!(!is_this_machine(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn seconds_are_rounded_up() {
+        for (millis, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2)] {
+            assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds);
+        }
+    }
+}

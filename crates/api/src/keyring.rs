@@ -1,0 +1,163 @@
+//! The keys that came by lately, and what is laid down for their tenants, so that most requests ask no store.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nobat_core::backend::Backend;
+use nobat_core::key::{Key, KeyId, KeyText};
+use nobat_core::name::Tenant;
+use nobat_core::ports::StoreError;
+use nobat_core::rate::{Bucket, Rate, Taken};
+use nobat_core::tenant::TenantSettings;
+use nobat_core::time::Timestamp;
+
+use crate::code::Code;
+use crate::door::{Keys, whole_seconds};
+use crate::problem::Problem;
+
+/// For how long a process believes what it has read of a key or a tenant: a key that another process has revoked works that long.
+/// What this process changes it knows at once.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// How many failures an address may have, so that guessing is no way to keep the store busy.
+const FAILURES: Rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN.saturating_add(19) };
+
+/// What was read lately.
+pub(crate) struct Keyring {
+    asks_for_keys: AtomicBool,
+    keys: Known<KeyId, Arc<Key>>,
+    tenants: Known<Tenant, TenantSettings>,
+    failures: Mutex<HashMap<IpAddr, Bucket>>,
+}
+
+impl Keyring {
+    pub(crate) fn new(keys: Keys) -> Self {
+        Self {
+            asks_for_keys: AtomicBool::new(keys == Keys::Required),
+            keys: Known::default(),
+            tenants: Known::default(),
+            failures: Mutex::default(),
+        }
+    }
+
+    /// Whether everybody needs a key.
+    pub(crate) fn asks_for_keys(&self) -> bool {
+        self.asks_for_keys.load(Ordering::Relaxed)
+    }
+
+    /// A key was made: from now on everybody needs one.
+    pub(crate) fn ask_for_keys(&self) {
+        self.asks_for_keys.store(true, Ordering::Relaxed);
+    }
+
+    /// The key that this text is. A stranger who has failed too often is not looked up.
+    pub(crate) async fn key(&self, backend: &Backend, text: &KeyText, origin: IpAddr, now: Timestamp) -> Result<Option<Arc<Key>>, Problem> {
+        let digest = text.digest();
+        let known = if let Some(key) = self.keys.get(&digest.id(), now) {
+            Some(key)
+        } else {
+            self.check_failures(origin, now)?;
+            let found = backend.registry.key(digest.id()).await?.map(Arc::new);
+            found.inspect(|key| self.keys.note(key.id(), Arc::clone(key), now))
+        };
+        Ok(known.filter(|key| key.digest == digest))
+    }
+
+    /// What is laid down for a tenant.
+    pub(crate) async fn settings(&self, backend: &Backend, tenant: &Tenant, now: Timestamp) -> Result<TenantSettings, StoreError> {
+        if let Some(settings) = self.tenants.get(tenant, now) {
+            return Ok(settings);
+        }
+        let settings = backend.registry.tenant(tenant).await?;
+        self.tenants.note(tenant.clone(), settings, now);
+        Ok(settings)
+    }
+
+    /// A key was changed here.
+    pub(crate) fn forget_key(&self, id: KeyId) {
+        self.keys.forget(&id);
+    }
+
+    /// A tenant's settings were changed here.
+    pub(crate) fn forget_tenant(&self, tenant: &Tenant) {
+        self.tenants.forget(tenant);
+    }
+
+    /// Notes that somebody there had no good key. Fails if that happens too often.
+    pub(crate) fn count_failure(&self, origin: IpAddr, now: Timestamp) -> Result<(), Problem> {
+        let mut failures = lock(&self.failures);
+        if failures.len() >= MAX_KNOWN {
+            failures.clear();
+        }
+        let bucket = failures.entry(household(origin)).or_default();
+        let (taken, left) = FAILURES.take(*bucket, NonZeroU32::MIN, now);
+        *bucket = left;
+        too_many(taken)
+    }
+
+    fn check_failures(&self, origin: IpAddr, now: Timestamp) -> Result<(), Problem> {
+        let bucket = lock(&self.failures).get(&household(origin)).copied().unwrap_or_default();
+        too_many(FAILURES.take(bucket, NonZeroU32::MIN, now).0)
+    }
+}
+
+fn too_many(taken: Taken) -> Result<(), Problem> {
+    match taken {
+        Taken::Granted(_) => Ok(()),
+        Taken::Wait(pause) => {
+            let detail = "too many requests from this address had no valid key";
+            Err(Problem::new(Code::TooManyFailures, detail).retry_after(whole_seconds(pause)))
+        }
+    }
+}
+
+/// Whoever has one address of IPv6 has the other 2^64 of its network as well.
+fn household(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(six) => Ipv6Addr::from_bits(six.to_bits() >> 64 << 64).into(),
+    }
+}
+
+/// More than that are seldom in use at the same time; what is forgotten is read again.
+const MAX_KNOWN: usize = 10_000;
+
+/// Things that were read, each for as long as it is fresh.
+struct Known<K, V>(Mutex<HashMap<K, (V, Timestamp)>>);
+
+impl<K, V> Default for Known<K, V> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Hash + Eq, V: Clone> Known<K, V> {
+    fn get(&self, name: &K, now: Timestamp) -> Option<V> {
+        let known = lock(&self.0);
+        let (value, read_at) = known.get(name)?;
+        // A clock that was set back makes nothing fresh for longer.
+        (*read_at <= now && now < *read_at + FRESH).then(|| value.clone())
+    }
+
+    fn note(&self, name: K, value: V, now: Timestamp) {
+        let mut known = lock(&self.0);
+        if known.len() >= MAX_KNOWN {
+            known.clear();
+        }
+        known.insert(name, (value, now));
+    }
+
+    fn forget(&self, name: &K) {
+        lock(&self.0).remove(name);
+    }
+}
+
+/// Nothing is left half done under these locks, so a panic elsewhere does not spoil what they guard.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,378 @@
+//! Keys: made, shown, replaced, revoked. For those with the scope `admin`.
+
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, Path, RawQuery, Request, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::Response;
+use nobat_core::audit::Action;
+use nobat_core::key::{Key, KeyId, KeyText, MAX_LABEL, MAX_NETWORKS, MAX_OVERLAP};
+use nobat_core::name::Tenant;
+use nobat_core::network::Network;
+use nobat_core::read::read_object;
+use nobat_core::registry::{Record, Recorded};
+use nobat_core::scope::{Scope, Scopes};
+use nobat_core::submit::{Invalid, is_invisible};
+use nobat_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::body;
+use crate::change::options;
+use crate::code::Code;
+use crate::door::{Admin, Allowed, Caller};
+use crate::list::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
+use crate::problem::Problem;
+use crate::query::Query;
+use crate::reply;
+
+/// How many keys a page looks at. With a filter it may be short, or empty, and still not be the last.
+const MAX_SCANNED: usize = 1_000;
+/// What a key is shown in, about.
+const KEY_BYTES: usize = 400;
+/// How often a change is tried that others are in the way of.
+const MAX_CONFLICTS: usize = 5;
+
+/// A key as it is asked for.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewKey)]
+pub(crate) struct Create {
+    /// Inside which tenant it opens anything; the caller's own unless said.
+    #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9._-]{1,64}$")]
+    tenant: Option<Tenant>,
+    /// What it is for, in up to 200 bytes.
+    #[serde(default)]
+    label: String,
+    /// What it may do.
+    #[schema(value_type = Vec<ScopeWord>, min_items = 1)]
+    scopes: Scopes,
+    /// From when it opens nothing any more; never unless said.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Timestamp>,
+    /// From where it may be used: up to 50 networks such as `203.0.113.0/24`; from anywhere if there are none.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    networks: Vec<Network>,
+}
+
+/// How to replace a key.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schema(as = RotateKey)]
+pub(crate) struct Rotate {
+    /// For how many seconds the old one stays good; not at all unless said.
+    #[schema(minimum = 0, maximum = 2_592_000)]
+    overlap: f64,
+}
+
+/// How to revoke a key; there is nothing to choose yet.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revoke {}
+
+/// A key as it is shown: all but the key itself.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Key)]
+pub(crate) struct KeyView {
+    /// Its id: what it is called in lists, in the audit trail, and on the tasks that it submitted.
+    #[schema(value_type = String, pattern = "^key_[0-9a-z]{26}$")]
+    id: KeyId,
+    /// Inside which tenant it opens anything.
+    #[schema(value_type = String)]
+    tenant: Tenant,
+    /// What it is for.
+    label: String,
+    /// What it may do.
+    #[schema(value_type = Vec<ScopeWord>)]
+    scopes: Scopes,
+    /// From where it may be used; from anywhere if there are none.
+    #[schema(value_type = Vec<String>)]
+    networks: Vec<Network>,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// From when it opens nothing any more.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    expires_at: Option<Timestamp>,
+    /// When it was revoked.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    revoked_at: Option<Timestamp>,
+    /// The key. It is shown when it is made and never again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    key: Option<String>,
+}
+
+/// One page of keys.
+#[derive(Serialize, ToSchema)]
+#[schema(as = KeyPage)]
+pub(crate) struct PageView {
+    /// The keys, by id.
+    data: Vec<KeyView>,
+    /// Where the next page begins; `null` on the last page.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// The word for a scope.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it is there to be described")]
+pub(crate) enum ScopeWord {
+    #[schema(rename = "tasks:write")]
+    TasksWrite,
+    #[schema(rename = "tasks:read")]
+    TasksRead,
+    #[schema(rename = "payload:view")]
+    PayloadView,
+    #[schema(rename = "tasks:replay")]
+    TasksReplay,
+    #[schema(rename = "config:write")]
+    ConfigWrite,
+    #[schema(rename = "work")]
+    Work,
+    #[schema(rename = "admin")]
+    Admin,
+}
+
+/// A key's id, from the path. What is not an id is not found, like an id that nothing has.
+pub(crate) struct Named(KeyId);
+
+impl FromRequestParts<App> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        Path::<KeyId>::from_request_parts(parts, app).await.map(|Path(id)| Self(id)).map_err(|_| not_found())
+    }
+}
+
+/// Create a key
+///
+/// The answer holds the key, once. With the first key, an installation that could be used without one cannot any more: that one should
+/// have the scope `admin`.
+#[utoipa::path(
+    post,
+    path = "/v1/keys",
+    operation_id = "create_key",
+    tag = "keys",
+    security(("key" = ["admin"])),
+    request_body(content = Create, example = json!({"tenant": "acme", "label": "the shop", "scopes": ["tasks:write", "tasks:read"]})),
+    responses((status = 201, description = "The key.", body = KeyView)),
+)]
+pub(crate) async fn create(State(app): State<App>, Allowed(caller, _): Allowed<Admin>, request: Request) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let body = body::json(&app, &head.headers, body).await?;
+    let create: Create = read_object(&body)?;
+    let now = app.clock.now();
+    create.check(now)?;
+    let text = KeyText::new(rand::random());
+    let key = Key {
+        digest: text.digest(),
+        tenant: create.tenant.unwrap_or_else(|| caller.tenant.clone()),
+        label: create.label,
+        scopes: create.scopes,
+        networks: create.networks,
+        created_at: now,
+        expires_at: create.expires_at,
+        revoked_at: None,
+        version: 1,
+    };
+    let entry = caller.entry(&key.tenant, Action::KeyCreated, &key.id(), now);
+    if app.backend.registry.write(vec![Record::from(&key)], entry).await? == Recorded::Conflict {
+        return Err(Problem::internal("two keys of 160 random bits are the same"));
+    }
+    app.keyring().ask_for_keys();
+    reply::value(StatusCode::CREATED, KEY_BYTES, &KeyView::new(&key).with(&text))
+}
+
+impl Create {
+    fn check(&self, now: Timestamp) -> Result<(), Problem> {
+        let mut wrong = Vec::new();
+        if self.scopes.is_empty() {
+            wrong.push(Invalid::new("/scopes", "expected at least one scope"));
+        }
+        if self.label.len() > MAX_LABEL || self.label.chars().any(is_invisible) {
+            wrong.push(Invalid::new("/label", format!("expected at most {MAX_LABEL} bytes of text without control characters")));
+        }
+        if self.networks.len() > MAX_NETWORKS {
+            wrong.push(Invalid::new("/networks", format!("expected at most {MAX_NETWORKS} networks")));
+        }
+        if self.expires_at.is_some_and(|end| end <= now) {
+            wrong.push(Invalid::new("/expires_at", "expected a time in the future"));
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.into()) }
+    }
+}
+
+/// List keys
+///
+/// By id, which is no order. A page may be shorter than `limit`, or empty, and still not be the last one.
+#[utoipa::path(
+    get,
+    path = "/v1/keys",
+    operation_id = "list_keys",
+    tag = "keys",
+    security(("key" = ["admin"])),
+    params(
+        ("tenant" = Option<String>, Query, description = "Only keys of this tenant.", pattern = "^[A-Za-z0-9._-]{1,64}$"),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "How many keys a page holds at most; 50 unless said."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+    ),
+    responses((status = 200, description = "One page of keys.", body = PageView)),
+)]
+pub(crate) async fn page(State(app): State<App>, _: Allowed<Admin>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let mut query = Query::read(query.as_deref(), &["tenant", "limit", "cursor"]);
+    let tenant = query.get("tenant", EXPECTED_NAME, |text| Tenant::new(text).ok());
+    let limit = query.get("limit", EXPECTED_LIMIT, limit).unwrap_or(DEFAULT_LIMIT);
+    let cursor = query.get("cursor", "a cursor", |text| Some(text.to_owned()));
+    query.finish()?;
+    let stale = |_| Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list");
+    let mut after = cursor.map(|cursor| cursor.parse::<KeyId>().map_err(stale)).transpose()?;
+    let (mut data, mut scanned) = (Vec::new(), 0);
+    let next_cursor = loop {
+        let asked = (limit - data.len()).max(1);
+        let found = app.backend.registry.keys(after, asked).await?;
+        let is_last = found.len() < asked;
+        scanned += found.len();
+        after = found.last().map(Key::id).or(after);
+        data.extend(found.iter().filter(|key| tenant.as_ref().is_none_or(|tenant| key.tenant == *tenant)).map(KeyView::new));
+        if is_last {
+            break None;
+        }
+        if data.len() == limit || scanned >= MAX_SCANNED {
+            break after.map(|id| id.to_string());
+        }
+    };
+    reply::value(StatusCode::OK, KEY_BYTES * (1 + data.len()), &PageView { data, next_cursor })
+}
+
+/// Get a key
+///
+/// All that is known of it, which is not the key itself.
+#[utoipa::path(
+    get,
+    path = "/v1/keys/{id}",
+    operation_id = "get_key",
+    tag = "keys",
+    security(("key" = ["admin"])),
+    params(("id" = String, Path, description = "The key's id.", example = "key_01jd8rkz5m3q4v9x2y7w6t0abc")),
+    responses((status = 200, description = "What is known of the key.", body = KeyView)),
+)]
+pub(crate) async fn one(State(app): State<App>, _: Allowed<Admin>, Named(id): Named) -> Result<Response, Problem> {
+    let key = app.backend.registry.key(id).await?.ok_or_else(not_found)?;
+    reply::value(StatusCode::OK, KEY_BYTES, &KeyView::new(&key))
+}
+
+/// Replace a key
+///
+/// Makes another key that may do the same, and has the old one expire: at once, or after `overlap` seconds.
+#[utoipa::path(
+    post,
+    path = "/v1/keys/{id}/rotate",
+    operation_id = "rotate_key",
+    tag = "keys",
+    security(("key" = ["admin"])),
+    params(("id" = String, Path, description = "The key's id.", example = "key_01jd8rkz5m3q4v9x2y7w6t0abc")),
+    request_body(content = Rotate, description = "May be left out.", example = json!({"overlap": 86400})),
+    responses((status = 201, description = "The new key.", body = KeyView)),
+)]
+pub(crate) async fn rotate(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<Admin>,
+    Named(id): Named,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Rotate { overlap } = options(&app, request).await?;
+    let overlap = Duration::try_from_secs_f64(overlap).ok().filter(|overlap| *overlap <= MAX_OVERLAP);
+    let overlap = overlap
+        .ok_or_else(|| Problem::from(vec![Invalid::new("/overlap", format!("expected seconds from 0 to {}", MAX_OVERLAP.as_secs()))]))?;
+    let text = KeyText::new(rand::random());
+    let now = app.clock.now();
+    let new = change(&app, &caller, id, Action::KeyRotated, now, |old| {
+        let new = Key { digest: text.digest(), created_at: now, version: 1, ..old.clone() };
+        // It may have been going to expire sooner.
+        let end = (now + overlap).min(old.expires_at.unwrap_or(now + overlap));
+        (Key { expires_at: Some(end), ..old }, Some(new))
+    })
+    .await?;
+    reply::value(StatusCode::CREATED, KEY_BYTES, &KeyView::new(&new).with(&text))
+}
+
+/// Revoke a key
+///
+/// It opens nothing any more: at once in this process, within 10 seconds in others that share its table. What is known of it stays.
+#[utoipa::path(
+    delete,
+    path = "/v1/keys/{id}",
+    operation_id = "revoke_key",
+    tag = "keys",
+    security(("key" = ["admin"])),
+    params(("id" = String, Path, description = "The key's id.", example = "key_01jd8rkz5m3q4v9x2y7w6t0abc")),
+    responses((status = 200, description = "It is revoked.", body = KeyView)),
+)]
+pub(crate) async fn revoke(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<Admin>,
+    Named(id): Named,
+    request: Request,
+) -> Result<Response, Problem> {
+    let _: Revoke = options(&app, request).await?;
+    let now = app.clock.now();
+    let key = change(&app, &caller, id, Action::KeyRevoked, now, |key| (Key { revoked_at: Some(now), ..key }, None)).await?;
+    reply::value(StatusCode::OK, KEY_BYTES, &KeyView::new(&key))
+}
+
+/// Changes a key that is still good, and writes what comes of it: the key itself and perhaps another, of which the last is returned.
+async fn change(
+    app: &App,
+    caller: &Caller,
+    id: KeyId,
+    action: Action,
+    now: Timestamp,
+    make: impl Fn(Key) -> (Key, Option<Key>),
+) -> Result<Key, Problem> {
+    for _ in 0..MAX_CONFLICTS {
+        let old = app.backend.registry.key(id).await?.ok_or_else(not_found)?;
+        if old.is_over(now) {
+            return Err(Problem::new(Code::KeyOver, "the key was revoked or has expired, so there is nothing to do to it"));
+        }
+        let entry = caller.entry(&old.tenant, action, &id, now);
+        let version = old.version + 1;
+        let (changed, new) = make(old);
+        let changed = Key { version, ..changed };
+        let records = [&changed].into_iter().chain(&new).map(Record::from).collect();
+        if app.backend.registry.write(records, entry).await? == Recorded::Done {
+            app.keyring().forget_key(id);
+            return Ok(new.unwrap_or(changed));
+        }
+    }
+    Err(Problem::new(Code::Overloaded, "the key is being changed all the time"))
+}
+
+fn not_found() -> Problem {
+    Problem::new(Code::KeyNotFound, "no key has this id")
+}
+
+impl KeyView {
+    fn new(key: &Key) -> Self {
+        Self {
+            id: key.id(),
+            tenant: key.tenant.clone(),
+            label: key.label.clone(),
+            scopes: key.scopes,
+            networks: key.networks.clone(),
+            created_at: key.created_at,
+            expires_at: key.expires_at,
+            revoked_at: key.revoked_at,
+            key: None,
+        }
+    }
+
+    fn with(self, text: &KeyText) -> Self {
+        Self { key: Some(text.as_str().to_owned()), ..self }
+    }
+}
+
+const _: () = assert!(Scope::ALL.len() == 7, "ScopeWord describes every scope");

@@ -1,0 +1,211 @@
+//! What is laid down for tenants. For those with the scope `admin`. A tenant for whom nothing is laid down has no record.
+
+use std::num::NonZeroU32;
+
+use axum::extract::{FromRequestParts, Path, RawQuery, Request, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::Response;
+use nobat_core::audit::Action;
+use nobat_core::name::{Name, Tenant};
+use nobat_core::ports::StoreError;
+use nobat_core::rate::Rate;
+use nobat_core::read::read_object;
+use nobat_core::registry::{Record, RecordName, Recorded, Sort};
+use nobat_core::submit::Invalid;
+use nobat_core::tenant::TenantSettings;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::body;
+use crate::code::Code;
+use crate::door::{Admin, Allowed};
+use crate::list::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
+use crate::problem::Problem;
+use crate::query::Query;
+use crate::reply;
+
+/// What a tenant is shown in, about.
+const TENANT_BYTES: usize = 200;
+/// How often a change is tried that others are in the way of.
+const MAX_CONFLICTS: usize = 5;
+/// The most requests a second that can be laid down, and the largest burst.
+const MAX_RATE: u32 = 100_000;
+
+/// What a tenant may use. What is left out is not limited.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = TenantSettings)]
+pub(crate) struct Put {
+    /// How often it may ask anything.
+    requests: Option<RateView>,
+    /// How many of its tasks may wait at a time.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    waiting: Option<NonZeroU32>,
+    /// How long a payload of its tasks may be, in bytes.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    payload_bytes: Option<NonZeroU32>,
+}
+
+/// How often something may be done.
+#[derive(Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Rate)]
+pub(crate) struct RateView {
+    /// So many times a second.
+    #[schema(value_type = u32, minimum = 1, maximum = 100_000)]
+    rate: NonZeroU32,
+    /// So many times at once, after a pause; as often as in a second unless said.
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 100_000)]
+    burst: Option<NonZeroU32>,
+}
+
+/// A tenant, and what is laid down for it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Tenant)]
+pub(crate) struct TenantView {
+    /// Its name.
+    #[schema(value_type = String)]
+    name: Tenant,
+    /// How often it may ask anything; `null` if that is not limited.
+    #[schema(required)]
+    requests: Option<RateView>,
+    /// How many of its tasks may wait at a time; `null` if that is not limited.
+    #[schema(value_type = Option<u32>, required)]
+    waiting: Option<NonZeroU32>,
+    /// How long a payload of its tasks may be, in bytes; `null` if it may be as long as any.
+    #[schema(value_type = Option<u32>, required)]
+    payload_bytes: Option<NonZeroU32>,
+}
+
+/// One page of tenants.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TenantPage)]
+pub(crate) struct PageView {
+    /// The tenants for whom something was laid down, by name.
+    data: Vec<TenantView>,
+    /// Where the next page begins; `null` on the last page.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// A tenant's name, from the path.
+pub(crate) struct Named(Tenant);
+
+impl FromRequestParts<App> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let not_found = |_| Problem::new(Code::NotFound, format!("a tenant's name has {EXPECTED_NAME}"));
+        Path::<Tenant>::from_request_parts(parts, app).await.map(|Path(tenant)| Self(tenant)).map_err(not_found)
+    }
+}
+
+/// Lay down what a tenant may use
+///
+/// All of it at once: what is left out is not limited any more. It holds at once in this process, and within 10 seconds in others that
+/// share its table.
+#[utoipa::path(
+    put,
+    path = "/v1/tenants/{name}",
+    operation_id = "put_tenant",
+    tag = "tenants",
+    security(("key" = ["admin"])),
+    params(("name" = String, Path, description = "The tenant's name.", example = "acme")),
+    request_body(content = Put, example = json!({"requests": {"rate": 100, "burst": 200}, "waiting": 10000, "payload_bytes": 65536})),
+    responses((status = 200, description = "It holds.", body = TenantView)),
+)]
+pub(crate) async fn put(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<Admin>,
+    Named(tenant): Named,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let body = body::json(&app, &head.headers, body).await?;
+    let put: Put = read_object(&body)?;
+    let requests = put.requests.map(RateView::rate).transpose()?;
+    let now = app.clock.now();
+    for _ in 0..MAX_CONFLICTS {
+        let version = app.backend.registry.tenant(&tenant).await?.version + 1;
+        let settings = TenantSettings { requests, waiting: put.waiting, payload_bytes: put.payload_bytes, version };
+        let record = Record { name: RecordName::from(&tenant), version, body: settings.to_text() };
+        let entry = caller.entry(&tenant, Action::TenantChanged, &tenant, now);
+        if app.backend.registry.write(vec![record], entry).await? == Recorded::Done {
+            app.keyring().forget_tenant(&tenant);
+            return reply::value(StatusCode::OK, TENANT_BYTES, &TenantView::new(tenant, settings));
+        }
+    }
+    Err(Problem::new(Code::Overloaded, "the tenant is being changed all the time"))
+}
+
+/// Get a tenant
+///
+/// What is laid down for it; of one for whom nothing is, that nothing is limited.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{name}",
+    operation_id = "get_tenant",
+    tag = "tenants",
+    security(("key" = ["admin"])),
+    params(("name" = String, Path, description = "The tenant's name.", example = "acme")),
+    responses((status = 200, description = "What it may use.", body = TenantView)),
+)]
+pub(crate) async fn one(State(app): State<App>, _: Allowed<Admin>, Named(tenant): Named) -> Result<Response, Problem> {
+    let settings = app.backend.registry.tenant(&tenant).await?;
+    reply::value(StatusCode::OK, TENANT_BYTES, &TenantView::new(tenant, settings))
+}
+
+/// List tenants
+///
+/// Those for whom something was laid down, by name.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants",
+    operation_id = "list_tenants",
+    tag = "tenants",
+    security(("key" = ["admin"])),
+    params(
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "How many tenants a page holds at most; 50 unless said."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+    ),
+    responses((status = 200, description = "One page of tenants.", body = PageView)),
+)]
+pub(crate) async fn page(State(app): State<App>, _: Allowed<Admin>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let mut query = Query::read(query.as_deref(), &["limit", "cursor"]);
+    let limit = query.get("limit", EXPECTED_LIMIT, limit).unwrap_or(DEFAULT_LIMIT);
+    let cursor = query.get("cursor", "a cursor", |text| Some(text.to_owned()));
+    query.finish()?;
+    let stale = |_| Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list");
+    let after = cursor.map(|cursor| Name::new(&cursor).map_err(stale)).transpose()?;
+    let found = app.backend.registry.page(Sort::Tenant, after.as_ref(), limit).await?;
+    let next_cursor = found.last().filter(|_| found.len() == limit).map(|record| record.name.name.to_string());
+    let data: Vec<TenantView> = found.into_iter().map(read).collect::<Result<_, _>>()?;
+    reply::value(StatusCode::OK, TENANT_BYTES * (1 + data.len()), &PageView { data, next_cursor })
+}
+
+fn read(record: Record) -> Result<TenantView, StoreError> {
+    let settings = TenantSettings::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    Ok(TenantView::new(record.name.name.into(), settings))
+}
+
+impl RateView {
+    fn rate(self) -> Result<Rate, Problem> {
+        let burst = self.burst.unwrap_or(self.rate);
+        let fields = [("/requests/rate", self.rate), ("/requests/burst", burst)];
+        let wrong: Vec<Invalid> = fields
+            .into_iter()
+            .filter(|(_, count)| count.get() > MAX_RATE)
+            .map(|(pointer, _)| Invalid::new(pointer, format!("expected a number from 1 to {MAX_RATE}")))
+            .collect();
+        if wrong.is_empty() { Ok(Rate { per_second: self.rate, burst }) } else { Err(wrong.into()) }
+    }
+}
+
+impl TenantView {
+    fn new(name: Tenant, settings: TenantSettings) -> Self {
+        let requests = settings.requests.map(|rate| RateView { rate: rate.per_second, burst: Some(rate.burst) });
+        Self { name, requests, waiting: settings.waiting, payload_bytes: settings.payload_bytes }
+    }
+}

@@ -1,0 +1,96 @@
+//! The audit trail. For those with the scope `admin`; there is no way to change it.
+
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use nobat_core::audit::{Action, Entry};
+use nobat_core::name::Tenant;
+use nobat_core::registry::TrailQuery;
+use nobat_core::time::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::code::Code;
+use crate::cursor;
+use crate::door::{Admin, Allowed};
+use crate::list::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
+use crate::problem::Problem;
+use crate::query::Query;
+use crate::reply;
+
+/// What an entry is shown in, about.
+const ENTRY_BYTES: usize = 200;
+
+/// One thing that somebody did.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
+pub(crate) struct EntryView {
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    /// To whose things.
+    #[schema(value_type = String)]
+    tenant: Tenant,
+    /// By whom: the id of a key; `anybody`, where no keys are asked for; `operator`, who can open the file or write to the table.
+    actor: String,
+    /// What: `task.canceled`, `task.replayed`, `key.created`, `key.rotated`, `key.revoked` or `tenant.changed`.
+    #[schema(value_type = String)]
+    action: &'static str,
+    /// To what: the id of a task or of a key, or the name of a tenant.
+    object: String,
+}
+
+/// One page of the audit trail.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditPage)]
+pub(crate) struct PageView {
+    /// The entries, the newest first.
+    data: Vec<EntryView>,
+    /// Where the next page begins; `null` on the last page.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// Read the audit trail
+///
+/// Who cancelled and replayed tasks, and who changed keys and tenants, the newest first; kept as long as ended tasks are. By which key a
+/// task was submitted stands on the task itself.
+#[utoipa::path(
+    get,
+    path = "/v1/audit",
+    operation_id = "read_audit",
+    tag = "audit",
+    security(("key" = ["admin"])),
+    params(
+        ("tenant" = Option<String>, Query, description = "Whose; the caller's own unless said.", pattern = "^[A-Za-z0-9._-]{1,64}$"),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "How many entries a page holds at most; 50 unless said."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+    ),
+    responses((status = 200, description = "One page of the trail.", body = PageView)),
+)]
+pub(crate) async fn page(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<Admin>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let mut query = Query::read(query.as_deref(), &["tenant", "limit", "cursor"]);
+    let tenant = query.get("tenant", EXPECTED_NAME, |text| Tenant::new(text).ok()).unwrap_or(caller.tenant);
+    let limit = query.get("limit", EXPECTED_LIMIT, limit).unwrap_or(DEFAULT_LIMIT);
+    let cursor = query.get("cursor", "a cursor", |text| Some(text.to_owned()));
+    query.finish()?;
+    let list = cursor::List::trail(&tenant);
+    let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list, of the same tenant");
+    let after = cursor.map(|cursor| cursor::open(&app.cursor_key, &list, &cursor).ok_or_else(stale)).transpose()?;
+    let page = app.backend.registry.trail(&TrailQuery { tenant, limit, after }, app.clock.now()).await?;
+    let next_cursor = page.next.map(|next| cursor::seal(&app.cursor_key, &list, &next));
+    let data: Vec<EntryView> = page.entries.into_iter().map(EntryView::from).collect();
+    reply::value(StatusCode::OK, ENTRY_BYTES * (1 + data.len()), &PageView { data, next_cursor })
+}
+
+impl From<Entry> for EntryView {
+    fn from(entry: Entry) -> Self {
+        let Entry { tenant, at, actor, action, object, mark: _ } = entry;
+        Self { at, tenant, actor: actor.to_string(), action: Action::as_str(action), object }
+    }
+}

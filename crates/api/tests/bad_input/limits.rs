@@ -1,0 +1,116 @@
+//! What a tenant may use: rows 29 and 30.
+
+use std::time::Duration;
+
+use nobat_core::lifecycle::Event;
+use nobat_core::name::Tenant;
+use nobat_core::ports::TaskName;
+use serde_json::json;
+
+use crate::world::World;
+
+const NOOP: &str = r#"{"kind":"noop"}"#;
+
+async fn limited(world: &World, settings: &str) -> String {
+    let admin = world.key("ops", "admin").await;
+    let put = world.ask_with(&admin, "PUT", "/v1/tenants/acme", settings).await;
+    assert_eq!(put.status, 200, "{}", put.text());
+    world.key("acme", "tasks:write,tasks:read").await
+}
+
+#[tokio::test]
+async fn whoever_asks_too_often_is_told_when_to_come_back() {
+    let world = World::guarded().await;
+    let key = limited(&world, r#"{"requests": {"rate": 2, "burst": 4}}"#).await;
+    for _ in 0..4 {
+        assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200);
+    }
+    let refused = world.ask_with(&key, "GET", "/v1/tasks", "").await;
+    refused.problem(429, "rate_limited");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(refused.header("ratelimit-policy"), Some("\"requests\";q=4;w=2"));
+    assert_eq!(refused.header("ratelimit"), Some("\"requests\";r=0;t=1"));
+    let other = world.key("other", "tasks:read").await;
+    assert_eq!(world.ask_with(&other, "GET", "/v1/tasks", "").await.status, 200, "others are not concerned");
+    world.clock.advance(Duration::from_millis(500));
+    assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200);
+    world.ask_with(&key, "GET", "/v1/tasks", "").await.problem(429, "rate_limited");
+}
+
+#[tokio::test]
+async fn no_more_tasks_wait_than_may() {
+    let world = World::guarded().await;
+    let key = limited(&world, r#"{"waiting": 3}"#).await;
+    let keyed = async || world.ask_from("Idempotency-Key: k\r\n", &key, "POST", "/v1/tasks", NOOP).await;
+    let first = keyed().await;
+    let two = world.ask_with(&key, "POST", "/v1/tasks/batch", r#"{"tasks":[{"kind":"noop"},{"kind":"noop"}]}"#).await;
+    assert_eq!((first.status, two.status), (202, 202), "{}", two.text());
+    let refused = world.ask_with(&key, "POST", "/v1/tasks", NOOP).await;
+    refused.problem(429, "quota_exceeded");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    let again = keyed().await;
+    assert_eq!((again.status, &again.json()["id"]), (202, &first.json()["id"]), "what was taken before is no more than before");
+    let name = TaskName { tenant: Tenant::new("acme").unwrap(), id: first.json()["id"].as_str().unwrap().parse().unwrap() };
+    world.backend.apply(&name, None, Event::Cancel, world.clock_now()).await.unwrap();
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(world.ask_with(&key, "POST", "/v1/tasks", NOOP).await.status, 202, "there is room again");
+    world.ask_with(&key, "POST", "/v1/tasks", NOOP).await.problem(429, "quota_exceeded");
+}
+
+#[tokio::test]
+async fn a_batch_that_would_be_too_much_is_refused_whole() {
+    let world = World::guarded().await;
+    let key = limited(&world, r#"{"waiting": 1}"#).await;
+    world.ask_with(&key, "POST", "/v1/tasks/batch", r#"{"tasks":[{"kind":"noop"},{"kind":"noop"}]}"#).await.problem(429, "quota_exceeded");
+    assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.json()["data"], json!([]));
+    assert_eq!(world.ask_with(&key, "POST", "/v1/tasks", NOOP).await.status, 202);
+}
+
+#[tokio::test]
+async fn a_payload_is_no_longer_than_its_tenants_may_be() {
+    let world = World::guarded().await;
+    let key = limited(&world, r#"{"payload_bytes": 10}"#).await;
+    let submit =
+        async |payload: &str| world.ask_with(&key, "POST", "/v1/tasks", &format!(r#"{{"kind":"noop","payload":{payload}}}"#)).await;
+    assert_eq!(submit(r#""12345678""#).await.status, 202);
+    submit(r#""123456789""#).await.names(422, "validation_failed", &["/payload"]);
+}
+
+#[tokio::test]
+async fn limits_that_could_not_be_meant_are_refused() {
+    let world = World::guarded().await;
+    let admin = world.key("ops", "admin").await;
+    for (body, pointer) in [
+        (r#"{"requests": {"rate": 0}}"#, "/requests/rate"),
+        (r#"{"requests": {"rate": 100001}}"#, "/requests/rate"),
+        (r#"{"requests": {"rate": 1, "burst": 0}}"#, "/requests/burst"),
+        (r#"{"requests": {"burst": 1}}"#, "/requests/rate"),
+        (r#"{"waiting": 0}"#, "/waiting"),
+        (r#"{"waiting": -1}"#, "/waiting"),
+        (r#"{"payload_bytes": 1.5}"#, "/payload_bytes"),
+        (r#"{"wating": 1}"#, "/wating"),
+    ] {
+        let answer = world.ask_with(&admin, "PUT", "/v1/tenants/acme", body).await;
+        let named = &answer.problem(422, "validation_failed")["errors"][0]["pointer"];
+        assert_eq!(named, pointer, "{body}");
+    }
+    world.ask_with(&admin, "PUT", "/v1/tenants/a%20b", "{}").await.problem(404, "not_found");
+    let nothing = world.ask_with(&admin, "GET", "/v1/tenants/acme", "").await.json();
+    assert_eq!(nothing, json!({"name": "acme", "requests": null, "waiting": null, "payload_bytes": null}));
+}
+
+#[tokio::test]
+async fn what_is_laid_down_is_shown_and_can_be_lifted() {
+    let world = World::guarded().await;
+    let admin = world.key("ops", "admin").await;
+    for name in ["a", "b", "c"] {
+        world.ask_with(&admin, "PUT", &format!("/v1/tenants/{name}"), r#"{"requests": {"rate": 5}}"#).await;
+    }
+    let lifted = world.ask_with(&admin, "PUT", "/v1/tenants/b", "{}").await.json();
+    assert_eq!(lifted["requests"], json!(null));
+    let page = world.ask_with(&admin, "GET", "/v1/tenants?limit=2", "").await.json();
+    assert_eq!(page["data"][0], json!({"name": "a", "requests": {"rate": 5, "burst": 5}, "waiting": null, "payload_bytes": null}));
+    let cursor = page["next_cursor"].as_str().unwrap();
+    let rest = world.ask_with(&admin, "GET", &format!("/v1/tenants?limit=2&cursor={cursor}"), "").await.json();
+    assert_eq!((rest["data"].as_array().unwrap().len(), &rest["next_cursor"]), (1, &json!(null)));
+}

@@ -1,0 +1,156 @@
+//! Who may do what on every route: by scope, and to one's own things alone. The rows are those of the OpenAPI document, so that a
+//! route that says nothing of it fails here.
+
+use std::collections::BTreeSet;
+
+use nobat_core::scope::Scope;
+use serde_json::Value;
+
+use crate::world::{Answer, World};
+
+/// Open to everybody: they tell nothing of anybody's.
+const PUBLIC: [&str; 3] = ["healthz", "readyz", "openapi"];
+
+/// About the whole installation: there is nobody to whom they could be foreign.
+const OF_THE_INSTALLATION: [&str; 9] =
+    ["create_key", "list_keys", "get_key", "rotate_key", "revoke_key", "put_tenant", "get_tenant", "list_tenants", "read_audit"];
+
+/// One operation of the document.
+struct Row {
+    id: String,
+    method: String,
+    path: String,
+    scope: Option<Scope>,
+}
+
+fn rows() -> Vec<Row> {
+    let document: Value = serde_json::from_str(&nobat_api::openapi().to_json().unwrap()).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let operations = paths.iter().flat_map(|(path, item)| item.as_object().unwrap().iter().map(move |(method, row)| (path, method, row)));
+    operations
+        .map(|(path, method, row)| {
+            let scopes = row["security"].as_array().map(|security| security[0]["key"].as_array().unwrap().clone());
+            let scope = scopes.map(|scopes| {
+                assert_eq!(scopes.len(), 1, "{path}: one scope opens a route");
+                scopes[0].as_str().unwrap().parse().unwrap()
+            });
+            Row { id: row["operationId"].as_str().unwrap().to_owned(), method: method.to_uppercase(), path: path.clone(), scope }
+        })
+        .collect()
+}
+
+impl Row {
+    /// A body that is taken.
+    fn body(&self) -> &'static str {
+        match self.id.as_str() {
+            "submit_task" => r#"{"kind":"noop"}"#,
+            "submit_batch" => r#"{"tasks":[{"kind":"noop"}]}"#,
+            "create_key" => r#"{"scopes":["work"]}"#,
+            "put_tenant" => "{}",
+            "cancel_task" | "replay_task" | "rotate_key" | "revoke_key" | "get_task" | "list_tasks" | "get_key" | "list_keys"
+            | "get_tenant" | "list_tenants" | "read_audit" => "",
+            other => panic!("{other} is new: say what a request to it looks like"),
+        }
+    }
+
+    async fn ask(&self, world: &World, key: &str, id: &str) -> Answer {
+        world.ask_with(key, &self.method, &self.path.replace("{id}", id).replace("{name}", "acme"), self.body()).await
+    }
+}
+
+async fn submitted(world: &World, tenant: &str) -> String {
+    let key = world.key(tenant, "tasks:write").await;
+    let answer = world.ask_with(&key, "POST", "/v1/tasks", r#"{"kind":"noop"}"#).await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    answer.json()["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn every_route_asks_for_its_scope_and_takes_no_other() {
+    let world = World::guarded().await;
+    for row in rows() {
+        let Some(needed) = row.scope else {
+            assert!(PUBLIC.contains(&row.id.as_str()), "{} is open to everybody", row.id);
+            continue;
+        };
+        let (task, thing) = (submitted(&world, "acme").await, row.path.starts_with("/v1/keys"));
+        for scope in Scope::ALL {
+            let key = world.key("acme", scope.as_str()).await;
+            let id = if thing { id_of(&world.key("acme", "work").await) } else { task.clone() };
+            let answer = row.ask(&world, &key, &id).await;
+            if scope == needed {
+                assert!(![401, 403, 404].contains(&answer.status), "{} with {scope:?}: {}", row.id, answer.text());
+            } else {
+                let problem = answer.problem(403, "missing_scope");
+                assert!(problem["detail"].as_str().unwrap().contains(needed.as_str()), "{problem}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_route_but_the_public_ones_answers_whoever_has_no_key() {
+    let world = World::guarded().await;
+    let task = submitted(&world, "acme").await;
+    for row in rows().iter().filter(|row| row.scope.is_some()) {
+        let path = row.path.replace("{id}", &task).replace("{name}", "acme");
+        let answer = world.ask(format!("{} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", row.method)).await;
+        answer.problem(401, "unauthorized");
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"nobat\""));
+    }
+    for path in ["/healthz", "/readyz", "/openapi.json"] {
+        assert_eq!(world.get(path).await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn somebody_elses_thing_is_as_good_as_none() {
+    let world = World::guarded().await;
+    let theirs = submitted(&world, "acme").await;
+    let nothing = "task_01jd0000000000000000000000";
+    for row in rows().iter().filter(|row| row.path.contains("{id}") && !OF_THE_INSTALLATION.contains(&row.id.as_str())) {
+        let key = world.key("other", row.scope.unwrap().as_str()).await;
+        let (foreign, missing) = (row.ask(&world, &key, &theirs).await, row.ask(&world, &key, nothing).await);
+        let (mut foreign, mut missing) = (foreign.problem(404, "task_not_found"), missing.problem(404, "task_not_found"));
+        foreign["instance"].take();
+        missing["instance"].take();
+        assert_eq!(foreign, missing, "{}", row.id);
+    }
+    let all = Scope::ALL.map(Scope::as_str).join(",");
+    let task = world.ask_with(&world.key("acme", &all).await, "GET", &format!("/v1/tasks/{theirs}"), "").await.json();
+    assert_eq!(task["status"], "queued", "and nothing was done to it");
+}
+
+#[test]
+fn every_operation_is_judged() {
+    let rows = rows();
+    let known: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    for id in OF_THE_INSTALLATION.iter().chain(&PUBLIC) {
+        assert!(known.contains(id), "{id} is not there any more");
+    }
+    for row in rows.iter().filter(|row| row.scope == Some(Scope::Admin)) {
+        assert!(OF_THE_INSTALLATION.contains(&row.id.as_str()), "{}: is it about one tenant or about all?", row.id);
+    }
+}
+
+/// A route that the document does not tell of would have no row here.
+#[test]
+fn every_route_is_in_the_document() {
+    let source = include_str!("../../src/router.rs");
+    let mut routed = BTreeSet::new();
+    for route in source.split(".route(\"").skip(1) {
+        let (path, methods) = route.split_once('"').unwrap();
+        let methods = methods.split(".route(").next().unwrap().split(".fallback(").next().unwrap();
+        for method in ["get", "post", "put", "patch", "delete"] {
+            if methods.contains(&format!("{method}(")) {
+                routed.insert((method.to_uppercase(), path.to_owned()));
+            }
+        }
+    }
+    let told: BTreeSet<_> = rows().into_iter().map(|row| (row.method, row.path)).collect();
+    assert_eq!(routed, told);
+}
+
+fn id_of(key: &str) -> String {
+    key.parse::<nobat_core::key::KeyText>().unwrap().digest().id().to_string()
+}

@@ -1,0 +1,208 @@
+//! The registry: records of the installation in one partition, a tenant's audit trail in another, its bucket of requests in a third.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nobat_core::audit::Entry;
+use nobat_core::name::{Name, Tenant};
+use nobat_core::ports::{Position, StoreError};
+use nobat_core::rate::{Bucket, Rate, Taken};
+use nobat_core::registry::{Record, RecordName, Recorded, Registry, Sort, TrailPage, TrailQuery};
+use nobat_core::time::Timestamp;
+
+use crate::bodies::expiry;
+use crate::error::{Unreadable, failed};
+use crate::expression::Expression;
+use crate::item::{Item, Reader, at, moment, number, op, text};
+use crate::keys;
+use crate::store::new_op;
+use crate::table::{Table, Written};
+
+/// Requests are taken out of a tenant's bucket for a tenth of a second at a time, so that a busy tenant's cost a fraction of a write
+/// each.
+const BLOCKS_A_SECOND: u32 = 10;
+/// How often a bucket is tried that others take from at the same time.
+const MAX_TRIES: usize = 4;
+/// How long a bucket is kept that nobody takes from. An absent one is full.
+const IDLE: Duration = Duration::from_hours(24);
+
+#[async_trait]
+impl Registry for Table {
+    async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
+        let found = self.read(at(keys::RECORDS, keys::record(name))).await?;
+        found.map(|item| record(name.clone(), &item)).transpose()
+    }
+
+    async fn page(&self, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+        let (from, to) = keys::records_after(sort, after);
+        let find = self.client.query().table_name(&self.name).consistent_read(true);
+        let find = find.key_condition_expression("#PK = :records AND #SK BETWEEN :from AND :to");
+        let find = find.expression_attribute_names("#PK", "PK").expression_attribute_names("#SK", "SK");
+        let find = find.expression_attribute_values(":records", text(keys::RECORDS));
+        let find = find.expression_attribute_values(":from", text(from)).expression_attribute_values(":to", text(to));
+        let found = find.limit(i32::try_from(limit).unwrap_or(i32::MAX)).send().await.map_err(failed)?;
+        let items = found.items.unwrap_or_default();
+        items.iter().map(|item| record(RecordName { sort, name: name(item)? }, item)).collect()
+    }
+
+    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError> {
+        let own = new_op();
+        let mut writes = Vec::with_capacity(records.len() + 1);
+        for record in &records {
+            let condition = match record.version {
+                1 => Expression::default().when("attribute_not_exists(#PK)"),
+                version => Expression::default().when("#version = :before").value("before", number(version - 1)),
+            };
+            writes.push(self.put_write(record_item(record, &own), &condition)?);
+        }
+        let absent = Expression::default().when("attribute_not_exists(#PK)");
+        writes.push(self.put_write(self.entry_item(&entry, &own), &absent)?);
+        match self.transact(writes, &own).await? {
+            Ok(()) => Ok(Recorded::Done),
+            // Made by this transaction, whose answer was lost.
+            Err(refused) if refused.iter().any(|found| op(found) == Some(&own)) => Ok(Recorded::Done),
+            Err(_) => Ok(Recorded::Conflict),
+        }
+    }
+
+    async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError> {
+        // What is as old as the retention is over.
+        let from = keys::moment(now - self.retention + Duration::from_millis(1));
+        // A tilde comes after every digit.
+        let before = query.after.as_ref().map_or_else(|| "~".to_owned(), |after| after.0.clone());
+        let find = self.client.query().table_name(&self.name).consistent_read(true).scan_index_forward(false);
+        let find = find.key_condition_expression("#PK = :trail AND #SK BETWEEN :from AND :before");
+        let find = find.expression_attribute_names("#PK", "PK").expression_attribute_names("#SK", "SK");
+        let find = find.expression_attribute_values(":trail", text(keys::trail(&query.tenant)));
+        let find = find.expression_attribute_values(":from", text(from)).expression_attribute_values(":before", text(&before));
+        // One more, since the one that the last page ended with is found as well.
+        let limit = i32::try_from(query.limit).unwrap_or(i32::MAX).saturating_add(1);
+        let mut items = find.limit(limit).send().await.map_err(failed)?.items.unwrap_or_default();
+        items.retain(|item| place(item).is_some_and(|place| place != before));
+        items.truncate(query.limit);
+        let next = items.last().filter(|_| items.len() == query.limit).and_then(place).map(|place| Position(place.to_owned()));
+        let entries = items.iter().map(|item| entry(query.tenant.clone(), item)).collect::<Result<_, _>>()?;
+        Ok(TrailPage { entries, next })
+    }
+
+    async fn take(&self, tenant: &Tenant, rate: Rate, now: Timestamp) -> Result<Taken, StoreError> {
+        let block = (rate.per_second.get() / BLOCKS_A_SECOND).clamp(1, rate.burst.get());
+        let mut wanted = NonZeroU32::new(block).unwrap_or(NonZeroU32::MIN);
+        let mut seen = self.buckets.last_seen(tenant);
+        for _ in 0..MAX_TRIES {
+            let (taken, left) = rate.take(seen, wanted, now);
+            let Taken::Granted(granted) = taken else { return Ok(taken) };
+            let (found, is_taken) = self.take_from(tenant, seen, left, rate, now).await?;
+            self.buckets.note(tenant, found);
+            if is_taken {
+                return Ok(Taken::Granted(granted));
+            }
+            // Others took from it meanwhile; it shows how much they left.
+            (seen, wanted) = (found, granted);
+        }
+        Err(StoreError::Overloaded)
+    }
+}
+
+/// How full buckets were when they were last looked at, so that most need no second look.
+#[derive(Default)]
+pub(crate) struct Buckets(Mutex<HashMap<Tenant, Bucket>>);
+
+/// More tenants than that with limits of their own are seldom busy at the same time; what is forgotten is looked up again.
+const MAX_BUCKETS: usize = 10_000;
+
+impl Buckets {
+    fn last_seen(&self, tenant: &Tenant) -> Bucket {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(tenant).copied().unwrap_or_default()
+    }
+
+    fn note(&self, tenant: &Tenant, bucket: Bucket) {
+        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= MAX_BUCKETS {
+            buckets.clear();
+        }
+        buckets.insert(tenant.clone(), bucket);
+    }
+}
+
+impl Table {
+    /// Takes out of a bucket what makes `left` of `seen`. Returns it as it is then, and whether that was done.
+    ///
+    /// A bucket that is not full is not compared but added to, as long as there is room: who takes from it at the same time is in
+    /// nobody's way.
+    async fn take_from(
+        &self,
+        tenant: &Tenant,
+        seen: Bucket,
+        left: Bucket,
+        rate: Rate,
+        now: Timestamp,
+    ) -> Result<(Bucket, bool), StoreError> {
+        let now_micros = now.millis().saturating_mul(1_000);
+        let take = if seen.full_at > now_micros {
+            let cost = left.full_at - seen.full_at;
+            Expression::default()
+                .add("full_at", number(cost))
+                .when("#full_at BETWEEN :now AND :latest")
+                .value("latest", number(now_micros + rate.room() - cost))
+        } else {
+            Expression::default().set("full_at", number(left.full_at)).when("attribute_not_exists(#full_at) OR #full_at <= :now")
+        };
+        let take = take.set("expires_at", number(expiry(now + IDLE))).value("now", number(now_micros));
+        let written = self.update(at(keys::flow(tenant), keys::REQUESTS), take, None).await?;
+        let (Written::Done(item) | Written::Refused(item)) = &written;
+        let full_at = Reader(item).optional_number("full_at")?.unwrap_or(0);
+        Ok((Bucket { full_at }, matches!(written, Written::Done(_))))
+    }
+
+    /// An entry of the audit trail, which goes when its time is over.
+    pub(crate) fn entry_item(&self, entry: &Entry, own: &str) -> Item {
+        let attributes = [
+            ("actor", text(entry.actor.to_string())),
+            ("action", text(entry.action.as_str())),
+            ("object", text(&entry.object)),
+            ("at", moment(entry.at)),
+            ("expires_at", number(expiry(entry.at + self.retention))),
+            ("op", text(own)),
+        ];
+        let attributes = attributes.map(|(name, value)| (name.to_owned(), value));
+        at(keys::trail(&entry.tenant), keys::entry(entry)).into_iter().chain(attributes).collect()
+    }
+}
+
+fn record_item(record: &Record, own: &str) -> Item {
+    let attributes = [("version", number(record.version)), ("body", text(&record.body)), ("op", text(own))];
+    let attributes = attributes.map(|(name, value)| (name.to_owned(), value));
+    at(keys::RECORDS, keys::record(&record.name)).into_iter().chain(attributes).collect()
+}
+
+fn record(name: RecordName, item: &Item) -> Result<Record, StoreError> {
+    let reader = Reader(item);
+    let version = reader.optional_number("version")?.ok_or(Unreadable("version"))?;
+    Ok(Record { name, version, body: reader.text("body")?.to_owned() })
+}
+
+fn name(item: &Item) -> Result<Name, Unreadable> {
+    let name = place(item).and_then(|place| place.split_once('#')).and_then(|(_, name)| Name::new(name).ok());
+    name.ok_or(Unreadable("SK"))
+}
+
+fn place(item: &Item) -> Option<&str> {
+    item.get("SK").and_then(|sort| sort.as_s().ok()).map(String::as_str)
+}
+
+fn entry(tenant: Tenant, item: &Item) -> Result<Entry, Unreadable> {
+    let reader = Reader(item);
+    let mark = place(item).and_then(|place| place.split_once('#')).and_then(|(_, mark)| u64::from_str_radix(mark, 16).ok());
+    Ok(Entry {
+        tenant,
+        at: reader.moment("at")?,
+        actor: reader.text("actor")?.parse().map_err(|_| Unreadable("actor"))?,
+        action: reader.text("action")?.parse().map_err(|_| Unreadable("action"))?,
+        object: reader.text("object")?.to_owned(),
+        mark: mark.ok_or(Unreadable("SK"))?,
+    })
+}

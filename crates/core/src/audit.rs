@@ -1,0 +1,123 @@
+//! The audit trail: who changed what, and when. What a key submitted stands on the task itself.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::key::KeyId;
+use crate::name::Tenant;
+use crate::time::Timestamp;
+
+/// One thing that somebody did. It is written together with what was done, and never changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// To whose things it was done.
+    pub tenant: Tenant,
+    /// When.
+    pub at: Timestamp,
+    /// By whom.
+    pub actor: Actor,
+    /// What.
+    pub action: Action,
+    /// To what: the id of a task or a key, or the name of a tenant.
+    pub object: String,
+    /// Random; tells two entries of one moment apart.
+    pub mark: u64,
+}
+
+/// Who did something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// Whoever has this key.
+    Key(KeyId),
+    /// Whoever could reach an installation that asks for no keys.
+    Anybody,
+    /// Whoever could open the file, or write to the table, without the API.
+    Operator,
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(id) => id.fmt(f),
+            Self::Anybody => f.write_str("anybody"),
+            Self::Operator => f.write_str("operator"),
+        }
+    }
+}
+
+/// The text does not name an actor or an action of this version.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a word of the audit trail")]
+pub struct UnknownWord;
+
+impl FromStr for Actor {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        match text {
+            "anybody" => Ok(Self::Anybody),
+            "operator" => Ok(Self::Operator),
+            id => id.parse().map(Self::Key).map_err(|_| UnknownWord),
+        }
+    }
+}
+
+/// The closed list of what is on record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A task was called off.
+    TaskCanceled,
+    /// A task was begun again.
+    TaskReplayed,
+    /// A key was made.
+    KeyCreated,
+    /// A key was replaced by another.
+    KeyRotated,
+    /// A key was made useless.
+    KeyRevoked,
+    /// What is laid down for a tenant was changed.
+    TenantChanged,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Self; 6] =
+        [Self::TaskCanceled, Self::TaskReplayed, Self::KeyCreated, Self::KeyRotated, Self::KeyRevoked, Self::TenantChanged];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TaskCanceled => "task.canceled",
+            Self::TaskReplayed => "task.replayed",
+            Self::KeyCreated => "key.created",
+            Self::KeyRotated => "key.rotated",
+            Self::KeyRevoked => "key.revoked",
+            Self::TenantChanged => "tenant.changed",
+        }
+    }
+}
+
+impl FromStr for Action {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        Self::ALL.into_iter().find(|action| action.as_str() == word).ok_or(UnknownWord)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::KeyText;
+
+    #[test]
+    fn words_are_read_back() {
+        for action in Action::ALL {
+            assert_eq!(action.as_str().parse(), Ok(action));
+        }
+        for actor in [Actor::Anybody, Actor::Operator, Actor::Key(KeyText::new([3; 20]).digest().id())] {
+            assert_eq!(actor.to_string().parse(), Ok(actor));
+        }
+        assert_eq!("nobody".parse::<Actor>(), Err(UnknownWord));
+    }
+}

@@ -1,0 +1,77 @@
+//! Bytes as digits that people can read out and programs can put anywhere: Crockford's base 32, in lower case.
+
+/// The digits; `i`, `l`, `o` and `u` are not among them.
+const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// How many digits so many bytes have.
+pub(crate) const fn length(bytes: usize) -> usize {
+    (bytes * 8).div_ceil(5)
+}
+
+/// Fills `digits`, [`length`] of them, with those of the bytes. They are padded in front, so that both have one order.
+pub(crate) fn encode(bytes: &[u8], digits: &mut [u8]) {
+    let (mut left, mut bits, mut bytes) = (0_u16, 0, bytes.iter().rev());
+    for digit in digits.iter_mut().rev() {
+        if bits < 5 {
+            left |= u16::from(bytes.next().copied().unwrap_or(0)) << bits;
+            bits += 8;
+        }
+        *digit = DIGITS[usize::from(left & 31)];
+        left >>= 5;
+        bits -= 5;
+    }
+}
+
+/// The opposite of [`encode`], for digits of its own making alone.
+pub(crate) fn decode<const BYTES: usize>(digits: &str) -> Option<[u8; BYTES]> {
+    if digits.len() != length(BYTES) {
+        return None;
+    }
+    let mut bytes = [0; BYTES];
+    let (mut left, mut bits, mut places) = (0_u16, 0, bytes.iter_mut().rev());
+    for digit in digits.bytes().rev() {
+        let value = DIGITS.iter().position(|known| *known == digit)?;
+        left |= u16::try_from(value).ok()? << bits;
+        bits += 5;
+        if bits >= 8
+            && let Some(place) = places.next()
+        {
+            *place = left.to_le_bytes()[0];
+            left >>= 8;
+            bits -= 8;
+        }
+    }
+    // What is left is padding.
+    (left == 0).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn encoded(bytes: &[u8]) -> String {
+        let mut digits = vec![0; length(bytes.len())];
+        encode(bytes, &mut digits);
+        String::from_utf8(digits).unwrap()
+    }
+
+    #[test]
+    fn pads_in_front() {
+        assert_eq!(encoded(&[0xff]), "7z");
+        assert_eq!(encoded(&[0; 16]), "0".repeat(26));
+        assert_eq!(decode::<1>("7z"), Some([0xff]));
+        assert_eq!(decode::<1>("8z"), None, "more than a byte");
+        assert_eq!(decode::<1>("7Z"), None, "lower case alone");
+        assert_eq!(decode::<1>("7"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn is_read_back_as_written_and_in_order(one: [u8; 16], other: [u8; 16], long: [u8; 24]) {
+            prop_assert_eq!(decode(&encoded(&one)), Some(one));
+            prop_assert_eq!(decode(&encoded(&long)), Some(long));
+            prop_assert_eq!(encoded(&one).cmp(&encoded(&other)), one.cmp(&other));
+        }
+    }
+}

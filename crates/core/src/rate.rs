@@ -1,0 +1,127 @@
+//! A bound on how often something is done: a bucket of tokens, that fills at a rate.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use crate::time::Timestamp;
+
+/// So many a second, and so many at once after a pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many tokens come a second.
+    pub per_second: NonZeroU32,
+    /// How many the bucket holds.
+    pub burst: NonZeroU32,
+}
+
+/// How full a bucket is, written as the moment at which it will be full: an empty store is a full bucket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bucket {
+    /// In microseconds since the Unix epoch.
+    pub full_at: i64,
+}
+
+/// What became of asking for tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// So many were there, at least one and no more than asked for.
+    Granted(NonZeroU32),
+    /// There was none, and there is one after that long.
+    Wait(Duration),
+}
+
+const MICROS: i64 = 1_000_000;
+
+impl Rate {
+    /// Microseconds from one token to the next.
+    fn interval(self) -> i64 {
+        MICROS / i64::from(self.per_second.get()).min(MICROS)
+    }
+
+    /// How far ahead of now the moment lies at which an empty bucket is full, in microseconds.
+    pub fn room(self) -> i64 {
+        self.interval() * i64::from(self.burst.get())
+    }
+
+    /// How many of `wanted` tokens there are, and the bucket without them.
+    pub fn take(self, bucket: Bucket, wanted: NonZeroU32, now: Timestamp) -> (Taken, Bucket) {
+        let now = now.millis().saturating_mul(1_000);
+        let interval = self.interval();
+        let room = self.room();
+        // A bucket that was left by a larger burst, or by a clock ahead of this one, is empty at most.
+        let full_at = bucket.full_at.clamp(now, now + room);
+        let there = (room - (full_at - now)) / interval;
+        let granted = there.min(i64::from(wanted.get()));
+        if let Some(count) = u32::try_from(granted).ok().and_then(NonZeroU32::new) {
+            return (Taken::Granted(count), Bucket { full_at: full_at + interval * granted });
+        }
+        let short = interval - (room - (full_at - now));
+        (Taken::Wait(Duration::from_micros(u64::try_from(short).unwrap_or(1).max(1))), Bucket { full_at })
+    }
+
+    /// How many tokens there are.
+    pub fn left(self, bucket: Bucket, now: Timestamp) -> u32 {
+        match self.take(bucket, self.burst, now).0 {
+            Taken::Granted(count) => count.get(),
+            Taken::Wait(_) => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn count(count: u32) -> NonZeroU32 {
+        NonZeroU32::new(count).unwrap()
+    }
+
+    fn rate(per_second: u32, burst: u32) -> Rate {
+        Rate { per_second: count(per_second), burst: count(burst) }
+    }
+
+    #[test]
+    fn grants_a_burst_then_the_rate() {
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        let rate = rate(10, 3);
+        let (taken, bucket) = rate.take(Bucket::default(), count(5), now);
+        assert_eq!(taken, Taken::Granted(count(3)));
+        let (taken, bucket) = rate.take(bucket, count(1), now);
+        assert_eq!(taken, Taken::Wait(Duration::from_millis(100)));
+        let (taken, bucket) = rate.take(bucket, count(1), now + Duration::from_millis(99));
+        assert_eq!(taken, Taken::Wait(Duration::from_millis(1)));
+        let (taken, bucket) = rate.take(bucket, count(1), now + Duration::from_millis(100));
+        assert_eq!((taken, rate.left(bucket, now + Duration::from_millis(100))), (Taken::Granted(count(1)), 0));
+        assert_eq!(rate.left(bucket, now + Duration::from_secs(9)), 3, "it never holds more");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_costs_no_more_than_an_empty_bucket() {
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        let (_, bucket) = rate(1, 2).take(Bucket::default(), count(2), now + Duration::from_hours(1));
+        assert_eq!(rate(1, 2).take(bucket, count(1), now).0, Taken::Wait(Duration::from_secs(1)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_more_than_rate_and_burst_come_in_any_time(
+            per_second in 1_u32..2_000, burst in 1_u32..100, pauses in proptest::collection::vec((0_u64..500, 1_u32..50), 1..100)
+        ) {
+            let rate = rate(per_second, burst);
+            let begun = Timestamp::from_millis(1_800_000_000_000);
+            let (mut now, mut bucket, mut granted) = (begun, Bucket::default(), 0_u64);
+            for (pause, wanted) in pauses {
+                now = now + Duration::from_millis(pause);
+                let (taken, left) = rate.take(bucket, count(wanted), now);
+                bucket = left;
+                if let Taken::Granted(count) = taken {
+                    granted += u64::from(count.get());
+                }
+                let elapsed = u64::try_from(now.since(begun).as_micros()).unwrap();
+                let interval = 1_000_000 / u64::from(per_second);
+                prop_assert!(granted <= u64::from(burst) + elapsed / interval);
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What is configured rather than submitted, and who changed it: the third port, beside the store and the queue.
+//!
+//! To a store a record is text with a name and a version. What it says is the core's to read ([`crate::key`], [`crate::tenant`]).
+
+use async_trait::async_trait;
+
+use crate::audit::Entry;
+use crate::key::{Key, KeyId};
+use crate::name::{Name, Tenant};
+use crate::ports::{Position, StoreError};
+use crate::rate::{Rate, Taken};
+use crate::tenant::TenantSettings;
+use crate::time::Timestamp;
+
+/// Keeps records, and the audit trail.
+#[async_trait]
+pub trait Registry: Send + Sync {
+    /// The record of that name.
+    async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError>;
+
+    /// Up to `limit` records of one sort, by name, from the one after `after`.
+    async fn page(&self, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError>;
+
+    /// Writes all of these records and the entry, or nothing if what is there is not the version before.
+    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError>;
+
+    /// One page of a tenant's trail, the newest first.
+    async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError>;
+
+    /// Takes requests out of a tenant's bucket, which all processes share: at least one, and several where to take is a costly write.
+    async fn take(&self, tenant: &Tenant, rate: Rate, now: Timestamp) -> Result<Taken, StoreError>;
+}
+
+/// What sort of thing a record says something of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sort {
+    /// A key, by its id.
+    Key,
+    /// A tenant, by its name.
+    Tenant,
+}
+
+impl Sort {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Tenant => "tenant",
+        }
+    }
+}
+
+/// What a record is found by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordName {
+    /// What sort of thing it is about.
+    pub sort: Sort,
+    /// Which one.
+    pub name: Name,
+}
+
+impl From<KeyId> for RecordName {
+    fn from(id: KeyId) -> Self {
+        Self { sort: Sort::Key, name: id.name() }
+    }
+}
+
+impl From<&Tenant> for RecordName {
+    fn from(tenant: &Tenant) -> Self {
+        Self { sort: Sort::Tenant, name: tenant.name().clone() }
+    }
+}
+
+/// A thing that is configured, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// What it is found by.
+    pub name: RecordName,
+    /// Counts the writes to it, from 1. A record is written only over the version before.
+    pub version: u64,
+    /// What it says: up to 64 KiB.
+    pub body: String,
+}
+
+/// What became of a [`Registry::write`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// Everything was written.
+    Done,
+    /// Some record was written by somebody else in between, and nothing was written.
+    Conflict,
+}
+
+/// Which part of a trail to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrailQuery {
+    /// Whose.
+    pub tenant: Tenant,
+    /// At most so many.
+    pub limit: usize,
+    /// Where the page before this one ended.
+    pub after: Option<Position>,
+}
+
+/// One page of a trail.
+#[derive(Debug)]
+pub struct TrailPage {
+    /// The newest first.
+    pub entries: Vec<Entry>,
+    /// Where the next page begins, if there may be one.
+    pub next: Option<Position>,
+}
+
+impl dyn Registry + '_ {
+    /// The key of that id.
+    pub async fn key(&self, id: KeyId) -> Result<Option<Key>, StoreError> {
+        let found = self.find(&id.into()).await?;
+        found.map(|record| read_key(&record)).transpose()
+    }
+
+    /// Up to `limit` keys by id, from the one after `after`.
+    pub async fn keys(&self, after: Option<KeyId>, limit: usize) -> Result<Vec<Key>, StoreError> {
+        let after = after.map(KeyId::name);
+        self.page(Sort::Key, after.as_ref(), limit).await?.iter().map(read_key).collect()
+    }
+
+    /// What is laid down for a tenant.
+    pub async fn tenant(&self, tenant: &Tenant) -> Result<TenantSettings, StoreError> {
+        let Some(record) = self.find(&tenant.into()).await? else { return Ok(TenantSettings::default()) };
+        TenantSettings::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
+    }
+
+    /// Whether there is any key, good or not: then everybody needs one.
+    pub async fn has_keys(&self) -> Result<bool, StoreError> {
+        Ok(!self.page(Sort::Key, None, 1).await?.is_empty())
+    }
+}
+
+fn read_key(record: &Record) -> Result<Key, StoreError> {
+    Key::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+impl From<&Key> for Record {
+    fn from(key: &Key) -> Self {
+        Self { name: key.id().into(), version: key.version, body: key.to_text() }
+    }
+}

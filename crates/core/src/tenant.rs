@@ -1,0 +1,75 @@
+//! What is laid down for a tenant, besides its keys.
+
+use std::num::NonZeroU32;
+
+use serde::{Deserialize, Serialize};
+
+use crate::rate::Rate;
+use crate::stored::Unreadable;
+
+/// What a tenant may use. What is not laid down is not limited, save by what the whole installation can take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TenantSettings {
+    /// How often it may ask anything.
+    pub requests: Option<Rate>,
+    /// How many of its tasks may wait at a time.
+    pub waiting: Option<NonZeroU32>,
+    /// How long a payload of its tasks may be, in bytes.
+    pub payload_bytes: Option<NonZeroU32>,
+    /// Counts the writes to its record; 0 if there is none.
+    pub version: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    requests: Option<StoredRate>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    waiting: Option<NonZeroU32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payload_bytes: Option<NonZeroU32>,
+}
+
+/// A rate: so many a second, and so many at once.
+#[derive(Serialize, Deserialize)]
+struct StoredRate(NonZeroU32, NonZeroU32);
+
+impl TenantSettings {
+    /// Its record: compact JSON, the same in every backend.
+    pub fn to_text(self) -> String {
+        let stored = Stored {
+            requests: self.requests.map(|rate| StoredRate(rate.per_second, rate.burst)),
+            waiting: self.waiting,
+            payload_bytes: self.payload_bytes,
+        };
+        serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("numbers"))
+    }
+
+    /// The opposite of [`TenantSettings::to_text`].
+    pub fn from_text(text: &str, version: u64) -> Result<Self, Unreadable> {
+        let stored: Stored = serde_json::from_str(text).map_err(|_| Unreadable("a tenant's settings"))?;
+        Ok(Self {
+            requests: stored.requests.map(|rate| Rate { per_second: rate.0, burst: rate.1 }),
+            waiting: stored.waiting,
+            payload_bytes: stored.payload_bytes,
+            version,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn are_read_back_as_stored() {
+        let count = NonZeroU32::new;
+        let requests = count(10).zip(count(20)).map(|(per_second, burst)| Rate { per_second, burst });
+        for settings in [
+            TenantSettings { version: 1, ..TenantSettings::default() },
+            TenantSettings { requests, waiting: count(100), payload_bytes: count(1_000), version: 2 },
+        ] {
+            assert_eq!(TenantSettings::from_text(&settings.to_text(), settings.version).unwrap(), settings);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Whose turn it is: every tenant has a lane of its own, so that a long one makes nobody else wait.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nobat_core::name::Tenant;
+use nobat_core::time::Timestamp;
+
+/// The tenants that have tasks waiting, each with a moment before which none of them is to be looked at.
+#[derive(Default)]
+pub(crate) struct Lanes {
+    next: BTreeMap<Tenant, Timestamp>,
+    /// The same, the earliest first.
+    by_moment: BTreeSet<(Timestamp, Tenant)>,
+    /// Who was served last.
+    served: Option<Tenant>,
+}
+
+impl Lanes {
+    /// Something of this tenant's is due then, if not before.
+    pub(crate) fn waits(&mut self, tenant: &Tenant, at: Timestamp) {
+        if self.next.get(tenant).is_none_or(|next| at < *next) {
+            self.set(tenant, Some(at));
+        }
+    }
+
+    /// The next of this tenant's is due then, or never.
+    pub(crate) fn set(&mut self, tenant: &Tenant, at: Option<Timestamp>) {
+        if let Some(before) = self.next.remove(tenant) {
+            self.by_moment.remove(&(before, tenant.clone()));
+        }
+        if let Some(at) = at {
+            self.next.insert(tenant.clone(), at);
+            self.by_moment.insert((at, tenant.clone()));
+        }
+    }
+
+    /// When the next of anybody's is due.
+    pub(crate) fn earliest(&self) -> Option<Timestamp> {
+        self.by_moment.first().map(|(at, _)| *at)
+    }
+
+    /// Those for whom something is due, in the order of their turns.
+    pub(crate) fn due(&self, now: Timestamp) -> Vec<Tenant> {
+        let mut due: Vec<Tenant> = self.by_moment.iter().take_while(|(at, _)| *at <= now).map(|(_, tenant)| tenant.clone()).collect();
+        due.sort_unstable();
+        if let Some(served) = &self.served {
+            let first = due.partition_point(|tenant| tenant <= served);
+            due.rotate_left(first);
+        }
+        due
+    }
+
+    /// This one was served: the others come first.
+    pub(crate) fn serve(&mut self, tenant: Tenant) {
+        self.served = Some(tenant);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(name: &str) -> Tenant {
+        Tenant::new(name).unwrap()
+    }
+
+    fn due(lanes: &Lanes, now: i64) -> String {
+        lanes.due(Timestamp::from_millis(now)).iter().map(Tenant::as_str).collect()
+    }
+
+    #[test]
+    fn everybody_has_a_turn_before_anybody_has_another() {
+        let mut lanes = Lanes::default();
+        for (name, at) in [("c", 1), ("a", 2), ("b", 9)] {
+            lanes.waits(&tenant(name), Timestamp::from_millis(at));
+        }
+        assert_eq!((due(&lanes, 0), due(&lanes, 2), due(&lanes, 9)), (String::new(), "ac".into(), "abc".into()));
+        lanes.serve(tenant("a"));
+        assert_eq!((due(&lanes, 2), due(&lanes, 9)), ("ca".into(), "bca".into()));
+        lanes.serve(tenant("c"));
+        assert_eq!(due(&lanes, 9), "abc");
+    }
+
+    #[test]
+    fn the_earliest_moment_counts() {
+        let mut lanes = Lanes::default();
+        let at = Timestamp::from_millis;
+        lanes.waits(&tenant("a"), at(5));
+        lanes.waits(&tenant("a"), at(7));
+        assert_eq!(lanes.earliest(), Some(at(5)));
+        lanes.waits(&tenant("b"), at(3));
+        lanes.set(&tenant("b"), Some(at(8)));
+        assert_eq!(lanes.earliest(), Some(at(5)));
+        lanes.set(&tenant("a"), None);
+        assert_eq!((lanes.earliest(), due(&lanes, 7)), (Some(at(8)), String::new()));
+    }
+}

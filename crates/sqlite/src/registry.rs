@@ -1,0 +1,136 @@
+//! The registry: records and the audit trail, in tables of their own; buckets of requests in memory, for there is one process.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use nobat_core::audit::Entry;
+use nobat_core::name::{Name, Tenant};
+use nobat_core::ports::{Position, StoreError};
+use nobat_core::rate::{Bucket, Rate, Taken};
+use nobat_core::registry::{Record, RecordName, Recorded, Registry, Sort, TrailPage, TrailQuery};
+use nobat_core::time::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::database::{Database, Keep, to_sql};
+use crate::{Error, Sqlite};
+
+/// The buckets of tenants whose requests are limited. They are full again after a restart.
+#[derive(Default)]
+pub(crate) struct Buckets(Mutex<HashMap<Tenant, Bucket>>);
+
+#[async_trait]
+impl Registry for Sqlite {
+    async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
+        let name = name.clone();
+        self.read(move |connection| find(connection, &name)).await
+    }
+
+    async fn page(&self, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+        let after = after.map(ToString::to_string).unwrap_or_default();
+        self.read(move |connection| page(connection, sort, &after, limit)).await
+    }
+
+    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError> {
+        self.0.writer.call(move |database| database.write_records(&records, &entry)).await
+    }
+
+    async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError> {
+        let (query, oldest) = (query.clone(), now - self.0.retention);
+        self.read(move |connection| trail(connection, &query, oldest)).await
+    }
+
+    async fn take(&self, tenant: &Tenant, rate: Rate, now: Timestamp) -> Result<Taken, StoreError> {
+        let mut buckets = self.0.buckets.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = buckets.entry(tenant.clone()).or_default();
+        let (taken, left) = rate.take(*bucket, NonZeroU32::MIN, now);
+        *bucket = left;
+        Ok(taken)
+    }
+}
+
+impl Database {
+    fn write_records(&mut self, records: &[Record], entry: &Entry) -> Result<Recorded, Error> {
+        self.savepoint(|database| {
+            for record in records {
+                if !database.write_record(record)? {
+                    return Ok(Keep::Nothing(Recorded::Conflict));
+                }
+            }
+            database.write_entry(entry)?;
+            Ok(Keep::All(Recorded::Done))
+        })
+    }
+
+    /// Whether what was there was the version before.
+    fn write_record(&self, record: &Record) -> Result<bool, Error> {
+        let Record { name, version, body } = record;
+        let (sort, version) = (name.sort.as_str(), version.cast_signed());
+        let sql = if version == 1 {
+            "INSERT INTO records (version, body, sort, name) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING"
+        } else {
+            "UPDATE records SET version = ?1, body = ?2 WHERE sort = ?3 AND name = ?4 AND version = ?1 - 1"
+        };
+        Ok(self.prepare(sql)?.execute(params![version, body, sort, name.name.as_str()])? == 1)
+    }
+
+    /// Puts something on record. It is never changed: a trigger sees to that.
+    pub(crate) fn write_entry(&self, entry: &Entry) -> Result<(), Error> {
+        let Entry { tenant, at, actor, action, object, mark: _ } = entry;
+        self.prepare("INSERT INTO trail (tenant, at, actor, action, object) VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+            tenant.as_str(),
+            at.millis(),
+            actor.to_string(),
+            action.as_str(),
+            object
+        ])?;
+        Ok(())
+    }
+}
+
+fn find(connection: &Connection, name: &RecordName) -> Result<Option<Record>, Error> {
+    let mut statement = connection.prepare_cached("SELECT version, body FROM records WHERE sort = ?1 AND name = ?2")?;
+    let found = statement.query_row(params![name.sort.as_str(), name.name.as_str()], |row| {
+        Ok(Record { name: name.clone(), version: row.get::<_, i64>(0)?.cast_unsigned(), body: row.get(1)? })
+    });
+    Ok(found.optional()?)
+}
+
+fn page(connection: &Connection, sort: Sort, after: &str, limit: usize) -> Result<Vec<Record>, Error> {
+    let sql = "SELECT name, version, body FROM records WHERE sort = ?1 AND name > ?2 ORDER BY name LIMIT ?3";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params![sort.as_str(), after, to_sql(limit)])?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next()? {
+        let name = RecordName { sort, name: Name::new(row.get_ref(0)?.as_str()?)? };
+        records.push(Record { name, version: row.get::<_, i64>(1)?.cast_unsigned(), body: row.get(2)? });
+    }
+    Ok(records)
+}
+
+fn trail(connection: &Connection, query: &TrailQuery, oldest: Timestamp) -> Result<TrailPage, Error> {
+    let before = query.after.as_ref().map_or(Ok(i64::MAX), |after| after.0.parse().map_err(|_| Error::Unreadable("position")))?;
+    let sql =
+        "SELECT seq, tenant, at, actor, action, object FROM trail WHERE tenant = ?1 AND seq < ?2 AND at > ?3 ORDER BY seq DESC LIMIT ?4";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params![query.tenant.as_str(), before, oldest.millis(), to_sql(query.limit)])?;
+    let (mut entries, mut last) = (Vec::new(), None);
+    while let Some(row) = rows.next()? {
+        last = Some(Position(row.get::<_, i64>(0)?.to_string()));
+        entries.push(entry(row)?);
+    }
+    let next = last.filter(|_| entries.len() == query.limit);
+    Ok(TrailPage { entries, next })
+}
+
+fn entry(row: &Row<'_>) -> Result<Entry, Error> {
+    Ok(Entry {
+        tenant: Tenant::new(row.get_ref(1)?.as_str()?)?,
+        at: Timestamp::from_millis(row.get(2)?),
+        actor: row.get_ref(3)?.as_str()?.parse().map_err(|_| Error::Unreadable("an actor"))?,
+        action: row.get_ref(4)?.as_str()?.parse().map_err(|_| Error::Unreadable("an action"))?,
+        object: row.get(5)?,
+        mark: row.get::<_, i64>(0)?.cast_unsigned(),
+    })
+}

@@ -1,0 +1,157 @@
+//! Records and the audit trail.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use nobat_core::audit::{Action, Actor, Entry};
+use nobat_core::key::KeyText;
+use nobat_core::lifecycle::{Change, Event};
+use nobat_core::name::Tenant;
+use nobat_core::ports::Committed;
+use nobat_core::rate::{Rate, Taken};
+use nobat_core::registry::{Record, RecordName, Recorded, Sort, TrailQuery};
+use nobat_core::time::Timestamp;
+
+use super::{RETENTION, World};
+use crate::sample::{self, name, tenant};
+
+fn record(sort: Sort, of: &str, version: u64) -> Record {
+    Record { name: RecordName { sort, name: name(of) }, version, body: format!("{{\"says\":\"{of} «{version}»\"}}") }
+}
+
+fn entry(of: &Tenant, object: &str, now: Timestamp) -> Entry {
+    let actor = Actor::Key(KeyText::new([5; 20]).digest().id());
+    Entry { tenant: of.clone(), at: now, actor, action: Action::TenantChanged, object: object.to_owned(), mark: rand::random() }
+}
+
+/// What two entries have in common if they say the same.
+fn said(entry: &Entry) -> (Tenant, Timestamp, Actor, Action, String) {
+    (entry.tenant.clone(), entry.at, entry.actor, entry.action, entry.object.clone())
+}
+
+async fn write(world: &World, records: Vec<Record>) -> Recorded {
+    world.backend.registry.write(records, entry(&Tenant::default(), "x", world.now())).await.unwrap()
+}
+
+async fn trail(world: &World, tenant: &Tenant) -> Vec<Entry> {
+    let query = TrailQuery { tenant: tenant.clone(), limit: 100, after: None };
+    world.backend.registry.trail(&query, world.now()).await.unwrap().entries
+}
+
+/// A record is read back as it was written, and written anew over the version before.
+pub async fn finds_what_was_written(world: World) {
+    let (first, second) = (record(Sort::Tenant, "acme", 1), record(Sort::Tenant, "acme", 2));
+    assert_eq!(world.backend.registry.find(&first.name).await.unwrap(), None);
+    for record in [first, second] {
+        assert_eq!(write(&world, vec![record.clone()]).await, Recorded::Done);
+        assert_eq!(world.backend.registry.find(&record.name).await.unwrap(), Some(record));
+    }
+    let other = RecordName { sort: Sort::Key, name: name("acme") };
+    assert_eq!(world.backend.registry.find(&other).await.unwrap(), None, "another sort is another record");
+}
+
+/// One record that is not at the version before keeps all of them, and the entry, from being written.
+pub async fn writes_all_or_nothing(world: World) {
+    assert_eq!(write(&world, vec![record(Sort::Key, "a", 1)]).await, Recorded::Done);
+    for stale in [1, 3] {
+        let records = vec![record(Sort::Key, "b", 1), record(Sort::Key, "a", stale)];
+        assert_eq!(write(&world, records).await, Recorded::Conflict, "version {stale} over 1");
+    }
+    assert_eq!(write(&world, vec![record(Sort::Key, "c", 2)]).await, Recorded::Conflict, "version 2 over nothing");
+    assert_eq!(world.backend.registry.page(Sort::Key, None, 10).await.unwrap(), [record(Sort::Key, "a", 1)]);
+    assert_eq!(trail(&world, &Tenant::default()).await.len(), 1);
+    let both = vec![record(Sort::Key, "a", 2), record(Sort::Key, "b", 1)];
+    assert_eq!(write(&world, both.clone()).await, Recorded::Done);
+    assert_eq!(world.backend.registry.page(Sort::Key, None, 10).await.unwrap(), both);
+}
+
+/// Pages go on where the one before ended, by name, through one sort.
+pub async fn pages_by_name(world: World) {
+    let names = ["a", "a-1", "a.b", "b", "key"];
+    for of in names {
+        write(&world, vec![record(Sort::Key, of, 1)]).await;
+    }
+    write(&world, vec![record(Sort::Tenant, "a", 1)]).await;
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = world.backend.registry.page(Sort::Key, after.as_ref(), 2).await.unwrap();
+        assert!(page.len() <= 2 && page.iter().all(|record| record.name.sort == Sort::Key));
+        let Some(last) = page.last() else { break };
+        after = Some(last.name.name.clone());
+        seen.extend(page.into_iter().map(|record| record.name.name.to_string()));
+    }
+    assert_eq!(seen, names);
+}
+
+/// The trail holds what was done, the newest first, page by page, each tenant's apart.
+pub async fn shows_the_trail(world: World) {
+    let (one, other) = (tenant("one"), tenant("other"));
+    let mut written = Vec::new();
+    for number in 1..=5_u64 {
+        world.time.advance(Duration::from_millis(1));
+        let entry = entry(&one, &format!("object-{number}"), world.now());
+        world.backend.registry.write(vec![record(Sort::Tenant, "one", number)], entry.clone()).await.unwrap();
+        written.insert(0, said(&entry));
+    }
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let query = TrailQuery { tenant: one.clone(), limit: 2, after };
+        let page = world.backend.registry.trail(&query, world.now()).await.unwrap();
+        assert!(page.entries.len() <= 2);
+        seen.extend(page.entries.iter().map(said));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, written);
+    assert!(trail(&world, &other).await.is_empty());
+}
+
+/// What was done to a task is on record if it was done, and not if it was not.
+pub async fn records_a_change_with_the_change(world: World) {
+    let task = world.insert(sample::reported(sample::task(1, world.now()))).await;
+    let entry = entry(&task.tenant, &task.id.to_string(), world.now());
+    let cancel = Change { entry: Some(entry.clone()), ..world.change(&task, Event::Cancel) };
+    let stale = Change { read_version: cancel.read_version + 1, ..cancel.clone() };
+    assert!(matches!(world.backend.store.commit(stale, world.now()).await.unwrap(), Committed::Conflict));
+    assert!(trail(&world, &task.tenant).await.is_empty());
+    let follow_up = cancel.follow_up.clone().unwrap();
+    assert_eq!(world.commit(cancel).await.version, 2);
+    assert_eq!(trail(&world, &task.tenant).await.iter().map(said).collect::<Vec<_>>(), [said(&entry)]);
+    assert!(world.find(&follow_up.name()).await.is_some(), "with its callback");
+}
+
+/// Entries are kept as long as ended tasks are.
+pub async fn forgets_what_was_kept_for_long_enough(world: World) {
+    write(&world, vec![record(Sort::Key, "a", 1)]).await;
+    let last = Duration::from_millis(1);
+    world.time.advance(RETENTION.saturating_sub(last));
+    assert_eq!(trail(&world, &Tenant::default()).await.len(), 1);
+    world.time.advance(Duration::from_millis(1));
+    world.backend.store.prune(10, world.now()).await.unwrap();
+    assert!(trail(&world, &Tenant::default()).await.is_empty());
+    assert!(world.backend.registry.find(&record(Sort::Key, "a", 1).name).await.unwrap().is_some(), "the key itself stays");
+}
+
+/// No more is taken out of a bucket than is in it, whoever takes, and others' are their own.
+pub async fn takes_no_more_than_the_rate(world: World) {
+    let count = |count| NonZeroU32::new(count).unwrap();
+    let rate = Rate { per_second: count(20), burst: count(30) };
+    let (one, other) = (tenant("one"), tenant("other"));
+    let drain = async |of: &Tenant| {
+        let mut taken = 0;
+        loop {
+            match world.backend.registry.take(of, rate, world.now()).await.unwrap() {
+                Taken::Granted(count) => taken += count.get(),
+                Taken::Wait(pause) => return (taken, pause),
+            }
+        }
+    };
+    assert_eq!(drain(&one).await, (30, Duration::from_millis(50)));
+    assert_eq!(drain(&other).await.0, 30);
+    world.time.advance(Duration::from_millis(1_049));
+    assert_eq!(drain(&one).await, (20, Duration::from_millis(1)));
+    world.time.advance(Duration::from_hours(1));
+    assert_eq!(drain(&one).await.0, 30);
+}

@@ -1,0 +1,30 @@
+//! Keys for tests, made as the program makes them, without a server.
+
+use nobat_core::audit::{Action, Actor, Entry};
+use nobat_core::backend::Backend;
+use nobat_core::key::{Key, KeyText};
+use nobat_core::name::Tenant;
+use nobat_core::registry::{Record, Recorded};
+use nobat_core::scope::Scopes;
+use nobat_core::time::Timestamp;
+
+/// Makes a key in that backend.
+pub async fn make(backend: &Backend, tenant: &Tenant, scopes: Scopes, now: Timestamp) -> KeyText {
+    let text = KeyText::new(rand::random());
+    let key = Key {
+        digest: text.digest(),
+        tenant: tenant.clone(),
+        label: "made for a test".to_owned(),
+        scopes,
+        networks: Vec::new(),
+        created_at: now,
+        expires_at: None,
+        revoked_at: None,
+        version: 1,
+    };
+    let object = key.id().to_string();
+    let entry = Entry { tenant: tenant.clone(), at: now, actor: Actor::Operator, action: Action::KeyCreated, object, mark: rand::random() };
+    let written = backend.registry.write(vec![Record::from(&key)], entry).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(written, Recorded::Done);
+    text
+}

@@ -1,0 +1,89 @@
+//! The registry over maps in memory. It has no habits: all of its reads are consistent, and a transaction is known by its token.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nobat_core::audit::Entry;
+use nobat_core::name::{Name, Tenant};
+use nobat_core::ports::{Position, StoreError};
+use nobat_core::rate::{Bucket, Rate, Taken};
+use nobat_core::registry::{Record, RecordName, Recorded, Registry, Sort, TrailPage, TrailQuery};
+use nobat_core::time::Timestamp;
+
+/// What is configured, and who changed it.
+pub struct ModelRegistry {
+    retention: Duration,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    records: BTreeMap<RecordName, Record>,
+    trail: Vec<Entry>,
+    buckets: BTreeMap<Tenant, Bucket>,
+}
+
+impl ModelRegistry {
+    /// Nothing yet.
+    pub fn new(retention: Duration) -> Self {
+        Self { retention, kept: Mutex::default() }
+    }
+
+    /// Puts something on record.
+    pub fn record(&self, entry: Entry) {
+        self.kept().trail.push(entry);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Registry for ModelRegistry {
+    async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
+        Ok(self.kept().records.get(name).cloned())
+    }
+
+    async fn page(&self, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+        let kept = self.kept();
+        let found = kept.records.values().filter(|record| record.name.sort == sort);
+        Ok(found.filter(|record| after.is_none_or(|after| record.name.name > *after)).take(limit).cloned().collect())
+    }
+
+    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError> {
+        let mut kept = self.kept();
+        let version = |name: &RecordName| kept.records.get(name).map_or(0, |record| record.version);
+        if records.iter().any(|record| record.version != version(&record.name) + 1) {
+            return Ok(Recorded::Conflict);
+        }
+        kept.records.extend(records.into_iter().map(|record| (record.name.clone(), record)));
+        kept.trail.push(entry);
+        Ok(Recorded::Done)
+    }
+
+    async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError> {
+        let kept = self.kept();
+        let before = query.after.as_ref().map_or(usize::MAX, |after| after.0.parse().unwrap_or(0));
+        let own = kept
+            .trail
+            .iter()
+            .enumerate()
+            .take_while(|(place, _)| *place < before)
+            .filter(|(_, entry)| entry.tenant == query.tenant && entry.at + self.retention > now);
+        let found: Vec<(usize, &Entry)> = own.collect::<Vec<_>>().into_iter().rev().take(query.limit).collect();
+        let next = found.last().filter(|_| found.len() == query.limit).map(|(place, _)| Position(place.to_string()));
+        Ok(TrailPage { entries: found.into_iter().map(|(_, entry)| entry.clone()).collect(), next })
+    }
+
+    async fn take(&self, tenant: &Tenant, rate: Rate, now: Timestamp) -> Result<Taken, StoreError> {
+        let mut kept = self.kept();
+        let bucket = kept.buckets.entry(tenant.clone()).or_default();
+        let (taken, left) = rate.take(*bucket, NonZeroU32::MIN, now);
+        *bucket = left;
+        Ok(taken)
+    }
+}

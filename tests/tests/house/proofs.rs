@@ -1,0 +1,27 @@
+use std::collections::BTreeSet;
+
+use super::source::{quoted, text, texts};
+
+/// Pages that say what holds, and by which test that is shown.
+const PAGES: [&str; 2] = ["SECURITY.md", "docs/guarantees.md"];
+
+/// Every function that there is.
+fn functions() -> BTreeSet<String> {
+    let sources = texts(&["crates", "functions", "tests", "bench"], "rs");
+    let name = |rest: &str| rest.split(|end: char| !end.is_ascii_alphanumeric() && end != '_').next().unwrap_or_default().to_owned();
+    sources.iter().flat_map(|(_, text)| text.split("fn ").skip(1).map(name).collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn what_is_promised_names_tests_that_there_are() {
+    let functions = functions();
+    for page in PAGES {
+        // Names of tests are sentences; shorter words in backticks are other things.
+        let named: Vec<String> =
+            quoted(&text(page)).into_iter().filter(|word| word.matches('_').count() >= 3 && !word.contains('/')).collect();
+        assert!(named.len() > 5, "{page} names no tests");
+        for test in named {
+            assert!(functions.contains(&test), "{page} names {test}, which is not there");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+use std::collections::BTreeSet;
+
+use nobat_tests::world::{OPEN, World, has_ended};
+use serde_json::{Value, json};
+
+fn ids(tasks: &[Value]) -> BTreeSet<String> {
+    tasks.iter().map(|task| task["id"].as_str().expect("an id").to_owned()).collect()
+}
+
+async fn submit(world: &World, count: usize) -> BTreeSet<String> {
+    let mut tasks = Vec::new();
+    for number in 0..count {
+        tasks.push(world.submit(&json!({"kind": "noop", "payload": {"sleep": 0.01}, "labels": {"number": number.to_string()}})).await);
+    }
+    ids(&tasks)
+}
+
+#[tokio::test]
+async fn a_backup_taken_while_it_works_holds_all_that_was_accepted_before() {
+    let mut world = World::start().await;
+    let mut kept = submit(&world, 50).await;
+    for number in 1..=3 {
+        kept.extend(submit(&world, 20).await);
+        let (copy, data) = (world.folder().join(format!("backup-{number}.db")), world.data());
+        let (backup, lost) = tokio::join!(
+            async { world.run(&["backup", copy.to_str().unwrap(), "--data", data.to_str().unwrap()]).await },
+            submit(&world, 30)
+        );
+        assert_eq!(backup.code, 0, "{backup:?}");
+        world.kill().await;
+        for ending in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{ending}", data.display()));
+        }
+        let restored = world.run(&["restore", copy.to_str().unwrap(), "--data", data.to_str().unwrap()]).await;
+        assert_eq!(restored.code, 0, "{restored:?}");
+        world.go_on().await;
+        let found = ids(&world.tasks("").await);
+        assert!(kept.is_subset(&found), "{} of {} are there", kept.intersection(&found).count(), kept.len());
+        assert!(found.is_subset(&kept.union(&lost).cloned().collect()), "only what was accepted meanwhile can be there besides");
+        for task in world.tasks("").await {
+            assert!(has_ended(&world.ended(&task).await));
+        }
+        kept = found;
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn neither_a_backup_nor_a_file_is_written_over() {
+    let mut world = World::start().await;
+    let (copy, data) = (world.folder().join("backup.db"), world.data());
+    let (copy, data) = (copy.to_str().unwrap(), data.to_str().unwrap());
+    assert_eq!(world.run(&["backup", copy, "--data", data]).await.code, 0);
+    let again = world.run(&["backup", copy, "--data", data]).await;
+    assert!(again.code != 0 && again.stderr.contains("there already"), "{again:?}");
+    let running = world.run(&["restore", copy, "--data", data]).await;
+    assert!(running.code != 0 && running.stderr.contains("in use"), "{running:?}");
+    world.stop().await;
+    let there = world.run(&["restore", copy, "--data", data]).await;
+    assert!(there.code != 0 && there.stderr.contains("there already"), "{there:?}");
+    let missing = world.run(&["backup", "another.db", "--data", "no-such-file.db"]).await;
+    assert!(missing.code != 0 && missing.stderr.contains("is not there"), "{missing:?}");
+    std::fs::write(copy, b"no database at all").unwrap();
+    let damaged = world.run(&["restore", copy, "--data", &format!("{data}-2")]).await;
+    assert!(damaged.code != 0 && !std::path::Path::new(&format!("{data}-2")).exists(), "{damaged:?}");
+    world.go_on_with(&OPEN).await;
+    world.end().await;
+}

@@ -1,0 +1,101 @@
+use nobat_tests::world::process::run;
+use nobat_tests::world::program::Program;
+use nobat_tests::world::{OPEN, World, path};
+use serde_json::{Value, json};
+
+/// Makes a key in the world's file, while nobody runs on it.
+async fn make(world: &World, arguments: &[&str]) -> String {
+    let data = world.data();
+    let ran = world.run(&[&["keys", "create", "--data", data.to_str().unwrap()], arguments].concat()).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let key = ran.stdout.trim().to_owned();
+    assert!(key.starts_with("nb_live_") && ran.stderr.contains("key_"), "{ran:?}");
+    key
+}
+
+#[tokio::test]
+async fn a_server_that_others_can_reach_does_not_start_without_a_key() {
+    let mut world = World::start().await;
+    world.stop().await;
+    let data = world.data();
+    let serve = ["serve", "--listen", "0.0.0.0:0", "--data", data.to_str().unwrap()];
+    let refused = world.run(&serve).await;
+    assert!(refused.code != 0 && refused.stderr.contains("nobat keys create"), "{refused:?}");
+    let proxied =
+        world.run(&["serve", "--listen", "127.0.0.1:0", "--trusted-proxies", "127.0.0.1", "--data", data.to_str().unwrap()]).await;
+    assert!(proxied.code != 0 && proxied.stderr.contains("nobat keys create"), "{proxied:?}");
+    make(&world, &["--scopes", "admin"]).await;
+    world.go_on_with(&["--trusted-proxies", "127.0.0.1"]).await;
+    assert_eq!(world.get("/v1/tasks").await.status, 401);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_of_the_file_opens_the_server_and_makes_others_there() {
+    let mut world = World::start().await;
+    world.stop().await;
+    let admin = make(&world, &["--scopes", "admin"]).await;
+    world.go_on_with(&OPEN).await;
+    let with = async |key: &str, arguments: &[&str]| world.run(&[arguments, &["--key", key]].concat()).await;
+    let url = format!("http://{}", world.address());
+    let made = with(&admin, &["keys", "create", "--url", &url, "--tenant", "acme", "--label", "the shop"]).await;
+    assert_eq!(made.code, 0, "{made:?}");
+    let acme = made.stdout.trim();
+    let submitted = with(acme, &["submit", "noop", "--json", "--wait"]).await;
+    assert_eq!(submitted.code, 0, "{submitted:?}");
+    let task: Value = serde_json::from_str(&submitted.stdout).unwrap();
+    let listed = with(&admin, &["keys", "list", "--url", &url]).await;
+    assert!(listed.stdout.contains("the shop") && listed.stdout.contains(task["submitted_by"].as_str().unwrap()), "{listed:?}");
+    assert!(!listed.stdout.contains("nb_live_"), "{listed:?}");
+    assert_eq!(with(&admin, &["get", task["id"].as_str().unwrap()]).await.code, 3, "an administrator of keys reads no tasks");
+    let id = task["submitted_by"].as_str().unwrap();
+    let rotated = with(&admin, &["keys", "rotate", id, "--overlap", "60", "--url", &url]).await;
+    assert!(rotated.code == 0 && rotated.stdout.starts_with("nb_live_"), "{rotated:?}");
+    assert_eq!(with(acme, &["list"]).await.code, 0, "for a minute");
+    let revoked = with(&admin, &["keys", "revoke", id, "--url", &url]).await;
+    assert_eq!(revoked.code, 0, "{revoked:?}");
+    let refused = with(acme, &["list"]).await;
+    assert!(refused.code == 3 && refused.stderr.contains("unauthorized"), "{refused:?}");
+    assert_eq!(with(rotated.stdout.trim(), &["list"]).await.code, 0);
+    let mistyped = with(&acme[..acme.len() - 1], &["list"]).await;
+    assert!(mistyped.code != 0 && mistyped.stderr.contains("mistyped") && !mistyped.stderr.contains(&acme[10..30]), "{mistyped:?}");
+    world.stop().await;
+    for secret in [admin.as_str(), acme] {
+        assert!(!world.log().contains(&secret["nb_live_".len()..]), "a key is in the log");
+        let file = std::fs::read(world.data()).unwrap();
+        assert!(!file.windows(20).any(|window| window == &secret.as_bytes()[10..30]), "a key is in the file");
+    }
+}
+
+#[tokio::test]
+async fn keys_of_a_file_that_is_in_use_are_left_to_the_server() {
+    let world = World::start().await;
+    let data = world.data();
+    // Without the variable that names the server.
+    let list = ["keys", "list", "--data", data.to_str().unwrap()];
+    let refused = run(&Program::Nobat.path(), &list, None).await.unwrap();
+    assert!(refused.code != 0 && refused.stderr.contains("in use") && refused.stderr.contains("--url"), "{refused:?}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn one_tenants_flood_does_not_make_another_wait() {
+    let world = World::with(&["--concurrency", "4"]).await;
+    let scopes = json!(["tasks:write", "tasks:read", "admin"]);
+    let first = world.post("/v1/keys", &json!({"tenant": "flood", "scopes": scopes})).await.json();
+    let flood = format!("Bearer {}", first["key"].as_str().unwrap());
+    let as_flood = [("authorization", flood.as_str())];
+    let second = world.post_with("/v1/keys", &as_flood, &json!({"tenant": "calm", "scopes": scopes}).to_string()).await.json();
+    let calm = format!("Bearer {}", second["key"].as_str().unwrap());
+    let as_calm = [("authorization", calm.as_str())];
+    let noop = |seconds: f64| json!({"kind": "noop", "payload": {"sleep": seconds}});
+    let batch = json!({"tasks": vec![noop(0.02); 100]}).to_string();
+    for _ in 0..20 {
+        assert_eq!(world.post_with("/v1/tasks/batch", &as_flood, &batch).await.status, 202);
+    }
+    let task = world.post_with("/v1/tasks", &as_calm, &noop(0.0).to_string()).await.json();
+    let ended = world.get_with(&format!("{}?wait=20", path(&task)), &as_calm).await.json();
+    assert_eq!(ended["status"], "succeeded", "{ended:#}");
+    let left = world.get_with("/v1/tasks?status=queued&limit=100", &as_flood).await.json();
+    assert_eq!(left["data"].as_array().map(Vec::len), Some(100), "while most of the flood still waits");
+}
