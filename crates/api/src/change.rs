@@ -42,7 +42,7 @@ pub(crate) struct Replay {
     operation_id = "cancel_task",
     tag = "tasks",
     security(("key" = ["tasks:write"])),
-    params(("id" = String, Path, description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
+    params(("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
     responses(
         (status = 200, description = "It is canceled.", body = TaskView<'static>),
         (status = 202, description = "It is running, and was asked to stop.", body = TaskView<'static>),
@@ -75,7 +75,7 @@ pub(crate) async fn cancel(
     operation_id = "replay_task",
     tag = "tasks",
     security(("key" = ["tasks:replay"])),
-    params(("id" = String, Path, description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
+    params(("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
     request_body(content = Replay, description = "May be left out.", example = json!({"new_key": true})),
     responses((status = 202, description = "It will be done again.", body = TaskView<'static>)),
 )]

@@ -58,7 +58,7 @@ pub(crate) struct PageView<'a> {
         ("created_after" = Option<String>, Query, format = DateTime, description = "Only tasks accepted at or after this moment (RFC 3339)."),
         ("created_before" = Option<String>, Query, format = DateTime, description = "Only tasks accepted before this moment (RFC 3339)."),
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "How many tasks a page holds at most; 50 unless said."),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+        ("cursor" = Option<String>, Query, pattern = "^([0-9a-f]{2}){16,}$", description = "`next_cursor` of the page before."),
     ),
     responses((status = 200, description = "One page of tasks.", body = PageView<'static>)),
 )]

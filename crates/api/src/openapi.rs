@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Required, ResponseBuilder};
 use utoipa::{Modify, OpenApi as _};
 
@@ -29,7 +30,7 @@ pub(crate) fn text() -> &'static [u8] {
     info(
         title = "nobat",
         description = "An asynchronous task API: post work, get an id in milliseconds, and have it done behind your back, retried until it succeeds or is given up on.",
-        license(name = "MIT", identifier = "MIT"),
+        license(name = "MIT"),
     ),
     paths(
         submit::one,
@@ -110,6 +111,7 @@ impl Modify for Optional {
                     && parameter.parameter_in == ParameterIn::Header
                 {
                     parameter.required = Required::False;
+                    parameter.schema = Some(ObjectBuilder::new().schema_type(Type::String).pattern(Some(IDEMPOTENCY_KEY_PATTERN)).into());
                 }
             }
             if let Some(RefOr::T(body)) = &mut operation.request_body
@@ -169,6 +171,9 @@ fn describe(operation: &mut Operation, codes: &[Code]) {
 /// What is said of the header wherever it is taken.
 pub(crate) const IDEMPOTENCY_KEY: &str = "The same key with the same body stands for the same request, however often it is sent, \
     for as long as its tasks are kept. 1 to 255 ASCII characters, in quotes or bare.";
+
+/// What it looks like: 1 to 255 printable characters in quotes, or, without a space or a comma among them, bare.
+const IDEMPOTENCY_KEY_PATTERN: &str = r#"^("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-+\--\[\]-~]{1,255})$"#;
 
 /// A task as submitted, with everything that can be said.
 pub(crate) fn submission() -> Value {

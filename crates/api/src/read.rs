@@ -48,7 +48,7 @@ impl FromRequestParts<App> for Named {
     tag = "tasks",
     security(("key" = ["tasks:read"])),
     params(
-        ("id" = String, Path, description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc"),
+        ("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc"),
         ("wait" = Option<f64>, Query, minimum = 0, description = "Hold the answer for so many seconds, unless the task ends before. More than the server grants (25 on a server, 5 in Lambda) is the same as that much.", example = 25),
     ),
     responses((status = 200, description = "The task as it stands.", body = TaskView<'static>, example = json!(crate::openapi::retrying()))),

@@ -17,6 +17,8 @@ pub mod rate;
 pub mod read;
 pub mod registry;
 pub mod retry;
+#[cfg(feature = "openapi")]
+mod schema;
 pub mod scope;
 pub mod stored;
 pub mod submit;

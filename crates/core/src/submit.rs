@@ -38,7 +38,7 @@ pub struct Submission {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub run_at: Option<Timestamp>,
     /// How many seconds one attempt may take; 30 unless said.
-    #[cfg_attr(feature = "openapi", schema(exclusive_minimum = 0))]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0.001))]
     pub timeout: Option<f64>,
     /// The moment from which it is no longer worth starting.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
@@ -48,6 +48,7 @@ pub struct Submission {
     /// Whom to tell of its end.
     pub callback: Option<CallbackSubmission>,
     /// Notes of the submitter's own: up to 20 names, each with up to 256 bytes of text.
+    #[cfg_attr(feature = "openapi", schema(schema_with = crate::schema::labels, required = false))]
     pub labels: Option<BTreeMap<String, String>>,
 }
 
@@ -71,9 +72,10 @@ pub struct RetrySubmission {
     /// `full` spreads a wait from nothing to its length, `none` does not; `full` unless said.
     pub jitter: Option<JitterWord>,
     /// No retry is scheduled for more than so many seconds after acceptance, or after a replay.
-    #[cfg_attr(feature = "openapi", schema(exclusive_minimum = 0, maximum = 31_622_400))]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0.001, maximum = 31_622_400))]
     pub max_age: Option<f64>,
     /// These waits in seconds, up to 49 of them, and one attempt more than there are waits.
+    #[cfg_attr(feature = "openapi", schema(schema_with = crate::schema::delays, required = false))]
     pub delays: Option<Vec<f64>>,
 }
 
@@ -94,6 +96,7 @@ pub enum JitterWord {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CallbackSubmission {
     /// Where the task is sent by `POST`, as an `http` task of its own.
+    #[cfg_attr(feature = "openapi", schema(format = "uri", max_length = 2048))]
     pub url: String,
     /// The ends to tell of; all four unless said.
     #[cfg_attr(feature = "openapi", schema(min_items = 1))]
@@ -176,9 +179,9 @@ pub struct Intake<'a> {
 
 /// How far ahead a task can be scheduled, and the longest of all durations: 366 days.
 pub const MAX_AHEAD: Duration = Duration::from_hours(366 * 24);
-const MAX_ATTEMPTS: u32 = 50;
-const MAX_LABELS: usize = 20;
-const MAX_LABEL_BYTES: usize = 256;
+pub(crate) const MAX_ATTEMPTS: u32 = 50;
+pub(crate) const MAX_LABELS: usize = 20;
+pub(crate) const MAX_LABEL_BYTES: usize = 256;
 
 impl Submission {
     /// The task that is asked for, or all that is wrong with it.

@@ -70,7 +70,7 @@ pub struct TaskView<'a> {
     /// Counts the replays, from 1.
     pub generation: u32,
     /// The task whose end this one reports, if it is a callback.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^task_[0-9a-z]{26}$", required))]
     pub parent: Option<TaskId>,
     /// The id of the key that it was submitted with; `null` where no key is asked for, and for callbacks.
     #[serde(skip_serializing_if = "Option::is_none")]
