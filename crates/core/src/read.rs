@@ -1,6 +1,7 @@
 //! Reading JSON from strangers, and saying what is wrong with it without repeating what it says.
 
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::{self, DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer};
 use serde_path_to_error::{Path, Segment};
 
 /// Why some JSON does not read as what it should.
@@ -42,6 +43,18 @@ pub fn read_object<T: DeserializeOwned>(json: &[u8]) -> Result<T, ReadError> {
             Err(ReadError::Mismatch { pointer: String::new(), detail: "expected an object".to_owned() })
         }
     }
+}
+
+/// A whole number, also if it is written with a fraction that is none: to JSON, `25.0` is `25`.
+///
+/// For `#[serde(default, deserialize_with = "…")]`.
+pub fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let expected = || de::Error::custom("expected a whole number");
+    let Some(number) = Option::<f64>::deserialize(deserializer).map_err(|_| expected())? else { return Ok(None) };
+    let is_whole = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was just compared with what fits")]
+    let whole = number as u32;
+    if is_whole { Ok(Some(whole)) } else { Err(expected()) }
 }
 
 fn explain<T: DeserializeOwned>(json: &[u8], error: &serde_json::Error) -> ReadError {
@@ -133,6 +146,24 @@ mod tests {
     fn a_number_that_fits_no_type_is_a_mismatch() {
         let json = format!(r#"{{"inner": [{{"count": 1{}}}]}}"#, "0".repeat(400));
         assert_eq!(mismatch_of(&json).0, "/inner/0/count");
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Counted {
+        #[serde(default, deserialize_with = "whole")]
+        count: Option<u32>,
+    }
+
+    #[test]
+    fn a_whole_number_is_one_however_it_is_written() {
+        let count = |json: &str| read::<Counted>(json.as_bytes()).map(|counted| counted.count).map_err(|error| error.to_string());
+        for (json, number) in [("25", 25), ("25.0", 25), ("2.5e1", 25), ("-0", 0), ("4294967295", u32::MAX)] {
+            assert_eq!(count(&format!(r#"{{"count": {json}}}"#)), Ok(Some(number)), "{json}");
+        }
+        assert_eq!((count("{}"), count(r#"{"count": null}"#)), (Ok(None), Ok(None)));
+        for json in ["2.5", "-1", "4294967296", "1e300", "1e400", r#""hunter2""#] {
+            assert_eq!(count(&format!(r#"{{"count": {json}}}"#)), Err("expected a whole number at `/count`".to_owned()), "{json}");
+        }
     }
 
     #[test]
