@@ -20,7 +20,7 @@ pub struct Json(Arc<RawValue>);
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnfitJson {
     /// Arrays and objects stand in one another more than [`Json::MAX_DEPTH`] deep.
-    #[error("nested more than 128 deep")]
+    #[error("nested more than {} deep", Json::MAX_DEPTH)]
     TooDeep,
     /// A string escapes half of a surrogate pair, which is not Unicode text (RFC 8259, section 8.2).
     #[error("a string escapes a lone surrogate")]
@@ -28,8 +28,9 @@ pub enum UnfitJson {
 }
 
 impl Json {
-    /// How deep values may be nested: as deep as `serde_json` reads, so that every handler can.
-    pub const MAX_DEPTH: usize = 128;
+    /// How deep values may be nested. `serde_json` reads 127 levels: every handler can read this, and everybody who reads JSON no
+    /// deeper can read the answers, lists and callbacks that it is shown in.
+    pub const MAX_DEPTH: usize = 120;
 
     /// Takes what a stranger sent. Its syntax was checked by the parser; this checks what `RawValue` lets through.
     pub fn from_outside(raw: &RawValue) -> Result<Self, UnfitJson> {
@@ -122,6 +123,7 @@ fn unit(text: &[u8]) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     fn take(text: &str) -> Result<Json, UnfitJson> {
         Json::from_outside(&RawValue::from_string(text.to_owned()).unwrap())
@@ -136,8 +138,10 @@ mod tests {
     #[test]
     fn nests_as_deep_as_it_can_be_read_again() {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-        assert!(take(&nested(128)).is_ok());
-        assert_eq!(take(&nested(129)), Err(UnfitJson::TooDeep));
+        let deepest = take(&nested(Json::MAX_DEPTH)).unwrap();
+        let shown = format!(r#"{{"data": [{{"result": {{"body": {}}}}}]}}"#, deepest.get());
+        assert!(deepest.parse::<Value>().is_ok() && serde_json::from_str::<Value>(&shown).is_ok());
+        assert_eq!(take(&nested(Json::MAX_DEPTH + 1)), Err(UnfitJson::TooDeep));
         assert!(take(&format!("{:?}", "[".repeat(500))).is_ok(), "brackets in a string are text");
     }
 

@@ -64,12 +64,12 @@ async fn row_11_what_is_not_json_is_refused_with_its_place_and_not_its_text() {
 async fn row_12_depth_is_bounded() {
     let world = World::start().await;
     let nested = |depth: usize| format!(r#"{{"kind":"noop","payload":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
-    assert_eq!(world.post("/v1/tasks", nested(128)).await.status, 202);
-    world.post("/v1/tasks", nested(129)).await.names(400, "malformed_json", &["/payload"]);
+    assert_eq!(world.post("/v1/tasks", nested(120)).await.status, 202);
+    world.post("/v1/tasks", nested(121)).await.names(400, "malformed_json", &["/payload"]);
     world.post("/v1/tasks", nested(10_000)).await.names(400, "malformed_json", &["/payload"]);
     let unclosed = world.post("/v1/tasks", "[".repeat(10_000)).await;
     assert!(matches!(unclosed.status, 400 | 422), "{}", unclosed.text());
-    let batch = format!(r#"{{"tasks":[{},{{"kind":"noop"}}]}}"#, nested(129));
+    let batch = format!(r#"{{"tasks":[{},{{"kind":"noop"}}]}}"#, nested(121));
     world.post("/v1/tasks/batch", batch).await.names(400, "malformed_json", &["/tasks/0/payload"]);
 }
 
