@@ -60,14 +60,46 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// The text is not a moment.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a time as in RFC 3339, such as 2026-12-01T08:00:00Z")]
+pub struct InvalidTimestamp;
+
 impl FromStr for Timestamp {
-    type Err = jiff::Error;
+    type Err = InvalidTimestamp;
 
     /// Reads RFC 3339, with any offset.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let moment: jiff::Timestamp = text.parse()?;
+    fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
+        if !is_rfc3339(text.as_bytes()) {
+            return Err(InvalidTimestamp);
+        }
+        let moment: jiff::Timestamp = text.parse().map_err(|_| InvalidTimestamp)?;
         Ok(Self::from_millis(moment.as_millisecond()))
     }
+}
+
+/// Whether it is spelt as a `date-time` (RFC 3339, section 5.6). Jiff reads more: the short forms of ISO 8601, offsets of more
+/// than a day or with seconds, zones in brackets. Other readers do not.
+fn is_rfc3339(text: &[u8]) -> bool {
+    let Some((moment, rest)) = text.split_at_checked("2026-12-01T08:00:00".len()) else { return false };
+    let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let offset = match rest {
+        [b'.', fraction @ ..] if digits(fraction) > 0 => &fraction[digits(fraction)..],
+        other => other,
+    };
+    let is_offset = matches!(offset, b"Z" | b"z") || (has_shape(offset, b"+00:00") && offset[1..3] < b"24"[..]);
+    has_shape(moment, b"0000-00-00T00:00:00") && is_offset
+}
+
+/// A `0` stands for any digit, a `T` for what may be between date and time, a `+` for either sign.
+fn has_shape(text: &[u8], shape: &[u8]) -> bool {
+    let fits = |(byte, shape): (&u8, &u8)| match shape {
+        b'0' => byte.is_ascii_digit(),
+        b'T' => matches!(byte, b'T' | b't' | b' '),
+        b'+' => matches!(byte, b'+' | b'-'),
+        other => byte == other,
+    };
+    text.len() == shape.len() && text.iter().zip(shape).all(fits)
 }
 
 impl Serialize for Timestamp {
@@ -79,7 +111,7 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(|_| de::Error::custom("expected a time as in RFC 3339, such as 2026-12-01T08:00:00Z"))
+        text.parse().map_err(de::Error::custom)
     }
 }
 
@@ -91,6 +123,33 @@ mod tests {
     fn is_shown_in_utc_to_the_millisecond() {
         let moment: Timestamp = "2026-12-01T10:00:00.5+02:00".parse().unwrap();
         assert_eq!(moment.to_string(), "2026-12-01T08:00:00.500Z");
+    }
+
+    #[test]
+    fn reads_rfc_3339_and_nothing_else() {
+        for text in ["2026-12-01T08:00:00Z", "2026-12-01t08:00:00.123456789z", "2026-12-01 10:00:00+02:00", "2016-12-31T23:59:60-00:00"] {
+            assert!(text.parse::<Timestamp>().is_ok(), "{text}");
+        }
+        for text in [
+            "",
+            "2026-12-01",
+            "2026-12-01T08Z",
+            "2026-12-01T08:00Z",
+            "20261201T080000Z",
+            "2026-12-01T08:00:00",
+            "2026-12-01T08:00:00.Z",
+            "2026-12-01T08:00:00,5Z",
+            "2026-12-01T08:00:00+02",
+            "2026-12-01T08:00:00+0200",
+            "2026-12-01T08:00:00+24:00",
+            "2026-12-01T08:00:00+02:00:30",
+            "2026-12-01T08:00:00+02:00[Europe/Berlin]",
+            "+002026-12-01T08:00:00Z",
+            "2026-13-01T08:00:00Z",
+            "2026-12-01T08:00:00Zx",
+        ] {
+            assert_eq!(text.parse::<Timestamp>(), Err(InvalidTimestamp), "{text}");
+        }
     }
 
     #[test]
