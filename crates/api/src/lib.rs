@@ -20,6 +20,7 @@ mod permits;
 mod problem;
 mod query;
 mod quota;
+mod quoted;
 mod read;
 mod reply;
 mod router;

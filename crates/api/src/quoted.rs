@@ -1,0 +1,80 @@
+//! One short text in a header: quoted, as structured fields have it, or bare.
+
+use std::borrow::Cow;
+
+const MAX_BYTES: usize = 255;
+
+/// The text that a header's value stands for: a structured field's string (RFC 8941), or the same without its quotes.
+///
+/// A comma outside of quotes is refused because it is what two headers, joined by a proxy, look like.
+pub(crate) fn parse(value: &[u8]) -> Option<Cow<'_, str>> {
+    let value = std::str::from_utf8(value).ok()?;
+    let key = match value.strip_prefix('"') {
+        Some(rest) => unquote(rest.strip_suffix('"')?)?,
+        None if value.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b',')) => value.into(),
+        None => return None,
+    };
+    (1..=MAX_BYTES).contains(&key.len()).then_some(key)
+}
+
+/// The text between the quotes, without its escapes.
+fn unquote(text: &str) -> Option<Cow<'_, str>> {
+    let is_printable = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+    if !text.bytes().all(is_printable) {
+        return None;
+    }
+    if !text.contains(['"', '\\']) {
+        return Some(text.into());
+    }
+    let mut plain = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        plain.push(match character {
+            '"' => return None,
+            '\\' => characters.next().filter(|escaped| matches!(escaped, '"' | '\\'))?,
+            other => other,
+        });
+    }
+    Some(plain.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn quoted_and_bare_are_the_same_key() {
+        for (text, key) in [("abc", "abc"), ("\"abc\"", "abc"), (r#""a b,\"\\""#, r#"a b,"\"#), ("8e03978e-40d5", "8e03978e-40d5")] {
+            assert_eq!(parse(text.as_bytes()).as_deref(), Some(key), "{text}");
+        }
+        let long = "k".repeat(255);
+        assert!(parse(long.as_bytes()).is_some() && parse(format!("\"{long}\"").as_bytes()).is_some());
+    }
+
+    #[test]
+    fn refuses_what_is_not_one_key() {
+        let long = "k".repeat(256);
+        for text in ["", "\"\"", "\"", "a b", "a,b", "a\tb", "\"a", "a\"", r#""a"b""#, r#""a\n""#, r#""a\"#, "\"a\";p=1", "ключ", &long]
+        {
+            assert_eq!(parse(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(parse(b"\xff"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_printable_key_survives_its_quotes(key in "[ -~]{1,255}") {
+            let quoted = format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""));
+            let parsed = parse(quoted.as_bytes());
+            prop_assert_eq!(parsed.as_deref(), Some(&*key));
+        }
+
+        #[test]
+        fn whatever_is_sent_is_a_short_ascii_key_or_none(value: Vec<u8>) {
+            if let Some(key) = parse(&value) {
+                prop_assert!((1..=255).contains(&key.len()) && key.is_ascii());
+            }
+        }
+    }
+}
