@@ -1,0 +1,40 @@
+//! Cursors: what was sealed opens for its own list; nothing else does.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nobat_core::name::{Name, Tenant};
+use nobat_core::ports::{ListQuery, Position};
+
+#[path = "../../crates/api/src/cursor.rs"]
+mod cursor;
+
+const KEY: [u8; 32] = [7; 32];
+
+fn list(queue: Option<Name>) -> ListQuery {
+    ListQuery {
+        tenant: Tenant::default(),
+        status: None,
+        queue,
+        kind: None,
+        created_after: None,
+        created_before: None,
+        limit: 50,
+        after: None,
+    }
+}
+
+fuzz_target!(|text: &str| {
+    let (here, there) = (list(None), list(Name::new("other").ok()));
+    // A fuzzer can: it sees what its input is compared with. What it finds is then the cursor of that place, and has no other form.
+    if let Some(position) = cursor::open(&KEY, &here, text) {
+        assert_eq!(cursor::seal(&KEY, &here, &position), text);
+    }
+    let position = Position(text.to_owned());
+    let sealed = cursor::seal(&KEY, &here, &position);
+    assert_eq!(cursor::open(&KEY, &here, &sealed), Some(position));
+    assert_eq!(cursor::open(&KEY, &there, &sealed), None);
+    assert_eq!(cursor::open(&[8; 32], &here, &sealed), None);
+    assert_eq!(cursor::open(&KEY, &here, &sealed.to_uppercase()).is_some(), sealed.to_uppercase() == sealed);
+    assert_eq!(cursor::open(&KEY, &here, &format!("{sealed}00")), None);
+    assert_eq!(cursor::open(&KEY, &here, &sealed[2..]), None);
+});

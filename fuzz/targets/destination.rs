@@ -1,0 +1,70 @@
+//! URLs to call: whatever is taken leads to no blocked address, however the host is spelt, and means the same when read again.
+#![no_main]
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use libfuzzer_sys::fuzz_target;
+
+use crate::destination::Destination;
+use crate::guard::Guard;
+
+#[allow(dead_code, reason = "a word for it is for those who are refused")]
+#[path = "../../crates/delivery/src/destination.rs"]
+mod destination;
+#[allow(dead_code, reason = "the connector's part of it")]
+#[path = "../../crates/delivery/src/guard.rs"]
+mod guard;
+
+fuzz_target!(|text: &str| {
+    check(text, &[]);
+    check(text, &["10.0.0.0/8", "fd00::/8"]);
+});
+
+fn check(text: &str, opened: &[&str]) {
+    let guard = &Guard::new(opened.iter().map(|network| network.parse().expect("a network")).collect());
+    let Ok(destination) = Destination::parse(text, guard) else { return };
+    assert!(text.len() <= Destination::MAX_LENGTH);
+    let shown = format!("{destination:?}");
+    let uri = destination.clone().into_uri();
+    assert!(matches!(uri.scheme_str(), Some("http" | "https")), "{uri}");
+    let authority = uri.authority().expect("an authority").as_str();
+    assert!(!authority.contains(['@', '%']), "{uri}");
+    let host = uri.host().expect("a host");
+    assert_eq!(shown, format!("Destination({host})"));
+    if let Some(address) = address(host) {
+        assert!(guard.permits(address), "{uri} leads to {address}");
+    } else {
+        // A name: what a resolver may take for this machine or its network is none.
+        assert!(host.is_ascii() && !host.ends_with('.') && host == host.to_ascii_lowercase(), "{uri}");
+        let top = host.rsplit('.').next().unwrap_or_default();
+        assert!(!matches!(top, "localhost" | "internal"), "{uri}");
+        assert!(top != "local" || !opened.is_empty(), "{uri}");
+    }
+    let again = Destination::parse(&uri.to_string(), guard).expect("what was taken");
+    assert!(again == destination, "{uri} is read as {}", again.into_uri());
+}
+
+/// The address that a host stands for, by the most generous of readers: `getaddrinfo` of the C library, which takes one to four
+/// numbers, each of them decimal, octal or hexadecimal.
+fn address(host: &str) -> Option<IpAddr> {
+    if let Some(literal) = host.strip_prefix('[') {
+        return Some(literal.strip_suffix(']')?.parse().expect("an IPv6 address"));
+    }
+    let parts: Vec<u64> = host.split('.').map(number).collect::<Option<_>>()?;
+    let (last, first) = parts.split_last().filter(|(_, first)| first.len() <= 3)?;
+    let room = 8 * (4 - first.len());
+    if first.iter().any(|part| *part > 255) || (*last >> room) > 0 {
+        return None;
+    }
+    let high = first.iter().fold(0, |bits, part| bits << 8 | part);
+    Some(Ipv4Addr::from_bits(u32::try_from(high << room | last).ok()?).into())
+}
+
+fn number(text: &str) -> Option<u64> {
+    let text = text.to_ascii_lowercase();
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None if text.starts_with('0') && text.len() > 1 => u64::from_str_radix(&text, 8).ok(),
+        None => text.parse().ok(),
+    }
+}

@@ -1,0 +1,99 @@
+//! A submission, from the body of a request to the task that is stored: what is taken can be shown and kept, and what is refused
+//! is refused without a word of what it says.
+#![no_main]
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use libfuzzer_sys::fuzz_target;
+use nobat_core::id::TaskId;
+use nobat_core::name::Tenant;
+use nobat_core::read::read_object;
+use nobat_core::stored::{settings_from_text, settings_to_text};
+use nobat_core::submit::{Intake, MAX_AHEAD, Submission};
+use nobat_core::task::Task;
+use nobat_core::time::Timestamp;
+use nobat_core::view::TaskView;
+use nobat_delivery::{Client, Guard};
+use nobat_worker::handler::Handlers;
+use nobat_worker::http::Http;
+use nobat_worker::noop::Noop;
+use serde_json::Value;
+
+/// 2026-12-01T08:00:00Z
+const NOW: i64 = 1_796_112_000_000;
+const MAX_TIMEOUT: Duration = Duration::from_hours(12);
+const SECRET: &str = "hunter2hunter2";
+
+static TENANT: LazyLock<Tenant> = LazyLock::new(Tenant::default);
+static KINDS: LazyLock<Handlers> = LazyLock::new(|| Handlers::new().with(Http::new(Client::new(Guard::default()))).with(Noop));
+
+fuzz_target!(|body: &[u8]| {
+    match take(body) {
+        Ok(task) => check(body, &task),
+        Err(reasons) => assert!(!reasons.is_empty()),
+    }
+    keeps_to_itself(body);
+});
+
+/// The task, or all that is said of what is wrong.
+fn take(body: &[u8]) -> Result<Task, Vec<String>> {
+    let submission: Submission = read_object(body).map_err(|error| vec![error.to_string()])?;
+    let now = Timestamp::from_millis(NOW);
+    let intake = Intake { tenant: &TENANT, id: TaskId::new(now, 7), fingerprint: None, max_timeout: MAX_TIMEOUT, kinds: &*KINDS, now };
+    submission.into_task(&intake).map_err(|wrong| {
+        assert!(wrong.iter().all(|wrong| wrong.pointer.is_empty() || wrong.pointer.starts_with('/')), "{wrong:?}");
+        wrong.into_iter().map(|wrong| format!("{}: {}", wrong.pointer, wrong.detail)).collect()
+    })
+}
+
+fn check(body: &[u8], task: &Task) {
+    let now = Timestamp::from_millis(NOW);
+    assert!(now <= task.due_at && task.due_at <= now + MAX_AHEAD);
+    assert!(Duration::from_millis(1) <= task.settings.timeout && task.settings.timeout <= MAX_TIMEOUT);
+    assert!(task.settings.expires_at.is_none_or(|deadline| deadline > task.due_at));
+    let sent: Value = match serde_json::from_slice(body) {
+        // A number that is carried may be greater than those that are reckoned with here.
+        Err(error) if error.to_string().starts_with("number out of range") => return,
+        sent => sent.expect("what is taken is JSON that every handler can read"),
+    };
+    let payload: Value = task.payload.parse().expect("what is taken is JSON that every handler can read");
+    assert_eq!(&payload, sent.get("payload").unwrap_or(&Value::Null));
+    let shown = serde_json::to_string(&TaskView::new(task, now)).expect("JSON");
+    let shown: Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!(shown["payload"], payload);
+    // What stores keep in text of their own comes back as it was.
+    let mut kept = settings_from_text(settings_to_text(&task.settings).as_deref()).expect("what was written");
+    kept.expires_at = task.settings.expires_at;
+    assert_eq!(kept, *task.settings);
+}
+
+/// The same body with a secret in place of every text: nothing that is said of it may repeat the secret.
+fn keeps_to_itself(body: &[u8]) {
+    let Ok(mut value) = serde_json::from_slice::<Value>(body) else { return };
+    let is_named = String::from_utf8_lossy(body).contains("unter2");
+    if is_named || !hide(&mut value) {
+        return;
+    }
+    let body = serde_json::to_vec(&value).expect("JSON");
+    for reason in take(&body).err().into_iter().flatten() {
+        assert!(!reason.contains(SECRET), "{reason}");
+    }
+}
+
+/// Whether there was a text to hide.
+fn hide(value: &mut Value) -> bool {
+    match value {
+        Value::String(text) => {
+            SECRET.clone_into(text);
+            true
+        }
+        Value::Array(values) => values.iter_mut().fold(false, |hidden, value| hide(value) | hidden),
+        // A kind that is known stays, so that its handler looks at the rest.
+        Value::Object(fields) => {
+            let others = fields.iter_mut().filter(|(name, value)| *name != "kind" || (*value != "http" && *value != "noop"));
+            others.fold(false, |hidden, (_, value)| hide(value) | hidden)
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}

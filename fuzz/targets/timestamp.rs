@@ -1,0 +1,25 @@
+//! Moments: whatever is taken is shown as RFC 3339, and is the same moment when it is read again.
+#![no_main]
+
+use chrono::DateTime;
+use libfuzzer_sys::fuzz_target;
+use nobat_core::time::Timestamp;
+
+/// `2026-12-01T08:00:00.000Z`
+const LENGTH: usize = 24;
+
+fuzz_target!(|text: &str| {
+    let read: Option<Timestamp> = text.parse().ok();
+    let in_json: Option<Timestamp> = serde_json::to_string(text).ok().and_then(|json| serde_json::from_str(&json).ok());
+    assert_eq!(read, in_json, "a query and JSON name the same moments");
+    let Some(moment) = read else { return };
+    let shown = moment.to_string();
+    assert_eq!(shown.len(), LENGTH, "{shown}");
+    let other = DateTime::parse_from_rfc3339(text).unwrap_or_else(|error| panic!("{text:?} is taken for {shown}: {error}"));
+    // A leap second is the one before here, and the one after there.
+    if !text.contains(":60") {
+        assert_eq!(Timestamp::from_millis(other.timestamp_millis()), moment, "{text:?}");
+    }
+    assert_eq!(shown.parse::<Timestamp>().ok(), Some(moment), "{shown}");
+    assert_eq!(Timestamp::from_millis(moment.millis()), moment);
+});
