@@ -1,0 +1,66 @@
+"""What Schemathesis cannot know of nobat: which kinds there are, where no task may go, and what no schema can say."""
+
+import re
+
+import schemathesis
+from schemathesis.generation import GenerationMode
+
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+URL = re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?(/[!-~]*)?")
+
+# Fields that can be wrong in a task that is as the schema says, and why.
+BEYOND_THE_SCHEMA = [
+    r"/run_at",  # beside `delay`, or more than 366 days ahead
+    r"/expires_at",  # over, or before it may start
+    r"/timeout",  # longer than this server grants
+    r"/payload(/.*)?",  # its kind's own business
+    r"/callback/url",  # where nobat does not go
+    r"/labels/.*",  # more bytes than characters, or invisible ones
+    r"/retry/delays",  # beside the fields that it excludes
+]
+FIELD = re.compile(r"(/tasks/\d+)?(" + "|".join(BEYOND_THE_SCHEMA) + ")")
+CODES = {"idempotency_key_reused", "invalid_cursor", "unknown_kind", "blocked_address"}
+
+
+@schemathesis.hook
+def before_call(ctx, case, kwargs):
+    """Makes of most submissions tasks that are run here, so that what else is wrong with them, or right, is what decides."""
+    if not isinstance(case.body, dict):
+        return
+    tasks = case.body.get("tasks", [case.body])
+    is_as_described = case.meta is not None and case.meta.generation.mode == GenerationMode.POSITIVE
+    for task in tasks if isinstance(tasks, list) else []:
+        if isinstance(task, dict):
+            prepare(task, is_as_described)
+
+
+def prepare(task, is_as_described):
+    kind = task.get("kind")
+    if isinstance(kind, str) and NAME.fullmatch(kind) and kind not in ("http", "noop"):
+        task["kind"] = "noop"
+        if len(kind) % 4 or not is_as_described:
+            task.pop("payload", None)
+    if is_as_described and isinstance(kind, str) and len(kind) % 2:
+        if task.get("delay") is not None:
+            task.pop("run_at", None)
+        if isinstance(task.get("retry"), dict) and len(task["retry"]) > 1:
+            task["retry"].pop("delays", None)
+    # Whatever is taken is done: nobody outside is called for it. The top-level domain is one that does not exist (RFC 6761).
+    for holder in (task.get("callback"), task.get("payload")):
+        if isinstance(holder, dict) and isinstance(holder.get("url"), str) and URL.fullmatch(holder["url"]):
+            holder["url"] = "https://nobat.invalid/"
+
+
+@schemathesis.check
+def refuses_only_what_no_schema_can_say(ctx, response, case):
+    is_as_described = case.meta is not None and case.meta.generation.mode == GenerationMode.POSITIVE
+    if not is_as_described or response.status_code not in (400, 422):
+        return
+    problem = response.json()
+    if problem["code"] in CODES:
+        return
+    errors = problem.get("errors", [])
+    assert errors, f"the schema says nothing of {problem['code']}: {problem['detail']}"
+    for error in errors:
+        known_only_here = error["pointer"].endswith("/kind") and error["detail"].startswith("nobody here runs")
+        assert known_only_here or FIELD.fullmatch(error["pointer"]), f"the schema does not say of {error['pointer']}: {error['detail']}"
