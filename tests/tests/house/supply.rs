@@ -1,0 +1,82 @@
+use std::collections::BTreeSet;
+
+use nobat_tests::world::program::cargo;
+use serde_json::Value;
+
+use super::source::text;
+
+/// The texts of a list in `deny.toml`. They are kept there, for cargo-deny knows more to look for; what can be told without it is
+/// told here, on every push.
+fn list(section: &str, key: &str) -> Vec<String> {
+    let deny = text("deny.toml");
+    let section = deny.split("\n[").find_map(|part| part.strip_prefix(section)?.strip_prefix("]\n")).expect("that section");
+    let (_, list) = section.split_once(&format!("\n{key} = [")).expect("that list");
+    let list: String = list.lines().map(|line| line.split('#').next().unwrap_or_default()).take_while(|line| *line != "]").collect();
+    let list = list.split(']').next().unwrap_or_default();
+    let list: Vec<String> = list.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+    assert!(!list.is_empty(), "{key} is empty");
+    list
+}
+
+/// Every crate that is built for any platform, save our own.
+fn foreign() -> Vec<Value> {
+    let output = cargo().args(["metadata", "--locked", "--all-features", "--format-version", "1"]).output().expect("cargo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut metadata: Value = serde_json::from_slice(&output.stdout).expect("metadata");
+    let Value::Array(packages) = metadata["packages"].take() else { panic!("no packages") };
+    packages.into_iter().filter(|package| !package["source"].is_null()).collect()
+}
+
+/// Whether a crate can be had under licences of the list. Every part between two `AND`s has to offer one, wherever the brackets
+/// are: that refuses some that could be had, and takes none that could not.
+fn is_allowed(expression: &str, allowed: &[String]) -> bool {
+    let expression = expression.replace(['(', ')'], "").replace('/', " OR ");
+    expression.split(" AND ").all(|part| part.split(" OR ").any(|licence| allowed.iter().any(|allowed| allowed == licence.trim())))
+}
+
+#[test]
+fn every_crate_can_be_had_under_a_licence_of_the_list_and_none_is_there_for_nothing() {
+    let allowed = list("licenses", "allow");
+    let foreign = foreign();
+    let under = |package: &Value, licences: &[String]| is_allowed(package["license"].as_str().unwrap_or_default(), licences);
+    for package in &foreign {
+        assert!(under(package, &allowed), "{} {}: {}", package["name"], package["version"], package["license"]);
+    }
+    for licence in &allowed {
+        let others: Vec<String> = allowed.iter().filter(|other| *other != licence).cloned().collect();
+        assert!(foreign.iter().any(|package| !under(package, &others)), "nobody needs {licence}");
+    }
+}
+
+#[test]
+fn every_crate_comes_from_crates_io() {
+    let sources: BTreeSet<String> = foreign().iter().filter_map(|package| package["source"].as_str().map(str::to_owned)).collect();
+    let registries = list("sources", "allow-registry").into_iter().map(|registry| format!("registry+{registry}")).collect();
+    assert_eq!(sources, registries);
+}
+
+#[test]
+fn there_is_one_tls_library_and_one_cryptographic_library() {
+    let banned = list("bans", "deny");
+    for package in foreign() {
+        assert!(!banned.iter().any(|banned| package["name"] == **banned), "{} is here", package["name"]);
+    }
+}
+
+#[test]
+fn brackets_are_read_to_our_disadvantage_or_not_at_all() {
+    let allowed = ["MIT".to_owned(), "ISC".to_owned()];
+    for (expression, is_so) in [
+        ("MIT", true),
+        ("MIT/Apache-2.0", true),
+        ("GPL-3.0", false),
+        ("GPL-3.0 OR MIT", true),
+        ("MIT AND GPL-3.0", false),
+        ("(MIT OR Apache-2.0) AND ISC", true),
+        ("(MIT OR Apache-2.0) AND GPL-3.0", false),
+        ("GPL-3.0 OR (MIT AND ISC)", true),
+        ("", false),
+    ] {
+        assert_eq!(is_allowed(expression, &allowed), is_so, "{expression}");
+    }
+}
