@@ -20,6 +20,8 @@ use nobat_core::time::Timestamp;
 use nobat_worker::system::SystemClock;
 use serde::Serialize;
 
+use crate::disk::{Cache, Losses};
+
 pub use checker::{Verdict, check};
 pub use executioner::run;
 
@@ -43,6 +45,8 @@ pub struct Plan {
 pub enum Place {
     /// In a file, which one process has to itself.
     File,
+    /// In a file on a disk that has a cache. Whenever the program is killed, the power goes as well.
+    Disk(Cache),
     /// In `DynamoDB` and SQS, which two copies of it share; they are ended by turns.
     Cloud,
 }
@@ -69,6 +73,8 @@ pub struct Evidence {
     pub tasks: std::collections::BTreeMap<String, Standing>,
     /// How many tasks the program runs at a time.
     pub concurrency: usize,
+    /// What the power cuts took, if the kills were such.
+    pub losses: Losses,
 }
 
 /// One kill.

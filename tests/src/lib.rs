@@ -4,6 +4,7 @@
 pub mod aws;
 pub mod conformance;
 pub mod cost;
+pub mod disk;
 pub mod keys;
 pub mod kill;
 pub mod model;

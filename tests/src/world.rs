@@ -17,6 +17,7 @@ use nobat_worker::system::SystemClock;
 use rusqlite::Connection;
 use serde_json::Value;
 
+use crate::disk::{Cache, Disk};
 use crate::scratch::Scratch;
 use crate::world::exchange::{Answer, exchange};
 use crate::world::process::{Process, Ran};
@@ -31,6 +32,11 @@ pub struct World {
     pub receiver: Receiver,
     program: PathBuf,
     flags: Vec<String>,
+    variables: Vec<(&'static str, String)>,
+    /// What the file is on, if something is to be wrong with it.
+    disk: Option<Disk>,
+    /// Complaints in the log that belong to the story.
+    expected: Vec<&'static str>,
     process: Option<Process>,
     /// What the processes before this one had to say.
     log: Vec<String>,
@@ -56,23 +62,47 @@ impl World {
 
     /// A program with these flags.
     pub async fn of(program: Program, flags: &[&str]) -> Self {
-        let mut world = Self {
-            receiver: Receiver::start().await.expect("a receiver"),
-            program: program.path(),
-            flags: flags.iter().copied().map(str::to_owned).collect(),
-            process: None,
-            log: Vec::new(),
-            scratch: Scratch::new().expect("a directory"),
-        };
+        let mut world = Self::new(program, flags).await;
         world.go_on().await;
         world
     }
 
+    /// `nobat` on a disk that can be told to fail, with so many handles for files and connections.
+    pub async fn on_a_bad_machine(handles: usize) -> Self {
+        let mut world = Self::new(Program::Nobat, &OPEN).await;
+        let disk = Disk::new(world.scratch.path(), Cache::None).expect("a disk");
+        world.variables = disk.variables();
+        world.variables.push(("DISK_HANDLES", handles.to_string()));
+        world.disk = Some(disk);
+        world.go_on().await;
+        world
+    }
+
+    async fn new(program: Program, flags: &[&str]) -> Self {
+        Self {
+            receiver: Receiver::start().await.expect("a receiver"),
+            program: program.path(),
+            flags: flags.iter().copied().map(str::to_owned).collect(),
+            variables: Vec::new(),
+            disk: None,
+            expected: Vec::new(),
+            process: None,
+            log: Vec::new(),
+            scratch: Scratch::new().expect("a directory"),
+        }
+    }
+
     /// Starts the program again, on the same file.
     pub async fn go_on(&mut self) {
+        self.try_to_go_on().await.unwrap_or_else(|error| panic!("the program did not start: {error:#}"));
+    }
+
+    /// The same, if it can be started.
+    pub async fn try_to_go_on(&mut self) -> anyhow::Result<()> {
         assert!(self.process.is_none(), "it is running");
-        let process = Process::start(&self.program, &self.data(), &self.flags).await;
-        self.process = Some(process.unwrap_or_else(|error| panic!("the program did not start: {error:#}")));
+        let data = ["--data".to_owned(), self.data().display().to_string()];
+        self.process = Some(Process::start(&self.program, &[&data, self.flags.as_slice()].concat(), &self.variables).await?);
+        Ok(())
     }
 
     /// Starts it again with other flags.
@@ -100,7 +130,8 @@ impl World {
         let left: Vec<_> = tasks.iter().filter(|task| !has_ended(task)).collect();
         assert!(left.is_empty(), "work was left behind: {left:#?}");
         self.stop().await;
-        let complaints = complaints(&self.log);
+        let mut complaints = complaints(&self.log);
+        complaints.retain(|line| !self.expected.iter().any(|expected| line.contains(expected)));
         assert!(complaints.is_empty(), "the log complains:\n{}", complaints.join("\n"));
     }
 
@@ -111,7 +142,17 @@ impl World {
 
     /// The file that holds everything.
     pub fn data(&self) -> PathBuf {
-        self.scratch.path().join("nobat.db")
+        self.disk.as_ref().map_or_else(|| self.scratch.path().join("nobat.db"), Disk::data)
+    }
+
+    /// What the file is on.
+    pub fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("a disk that can be told to fail")
+    }
+
+    /// The log may complain with these words: they belong to the story.
+    pub fn expect(&mut self, complaint: &'static str) {
+        self.expected.push(complaint);
     }
 
     /// A place for other files of the story.

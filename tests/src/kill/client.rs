@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use anyhow::Context;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -24,10 +25,21 @@ pub struct Load {
     pub tasks: u64,
     /// How many of them were begun with.
     pub begun: AtomicU64,
-    /// When the first is submitted.
-    pub start: Instant,
-    /// What lies between one and the next, so that they last until the last kill.
-    pub pace: Duration,
+    /// How many lives of the program they are spread over.
+    pub lives: u64,
+    /// Which of them it is in, once there is one.
+    pub life: watch::Receiver<Option<Life>>,
+}
+
+/// One of the program's lives.
+#[derive(Clone, Copy)]
+pub struct Life {
+    /// Its number.
+    pub number: u64,
+    /// When the program began to listen.
+    pub since: Instant,
+    /// How long it is to go on.
+    pub length: Duration,
 }
 
 /// One of the clients.
@@ -49,8 +61,23 @@ impl Client {
             if key >= self.load.tasks {
                 return Ok(());
             }
-            sleep_until(self.load.start + self.load.pace.mul_f64(f64::from(u32::try_from(key)?))).await;
+            self.turn(key).await?;
             self.submit(key).await?;
+        }
+    }
+
+    /// Waits for the moment at which a task is to be submitted: they go on evenly for as long as a life does, and what a life did not
+    /// come to is left to the next.
+    async fn turn(&self, key: u64) -> anyhow::Result<()> {
+        let (place, tasks) = (key * self.load.lives, self.load.tasks);
+        let mut life = self.load.life.clone();
+        loop {
+            let Life { number, since, length } = life.wait_for(Option::is_some).await?.context("a life")?;
+            let ahead = u32::try_from(place.saturating_sub(number * tasks))?;
+            tokio::select! {
+                () = sleep_until(since + length * ahead / u32::try_from(tasks)?) => return Ok(()),
+                changed = life.changed() => changed?,
+            }
         }
     }
 

@@ -5,20 +5,20 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::kill::client::{Client, Load};
+use crate::kill::client::{self, Client, Load};
 use crate::kill::history::History;
 use crate::kill::ledger::Ledger;
 use crate::kill::subject::{CONCURRENCY, Subject};
-use crate::kill::{Crash, Evidence, Plan, Standing};
+use crate::kill::{Crash, Evidence, Place, Plan, Standing};
 use crate::world::exchange::{Answer, exchange};
 use crate::world::{has_ended, moment};
 
@@ -27,6 +27,12 @@ const CLIENTS: usize = 16;
 const LIFE: std::ops::RangeInclusive<u64> = 50..=2_000;
 /// Then something comes in, and it lives on for up to so many microseconds: long enough to be in the middle of it.
 const LAST_MOMENT: std::ops::RangeInclusive<u64> = 0..=1_500;
+/// The same on a disk whose syncs take 10 ms.
+const LAST_MOMENT_OF_DISK: std::ops::RangeInclusive<u64> = 0..=15_000;
+/// Every so many lives, one ends before the program has come up, if the power goes with it.
+const INFANT_MORTALITY: u32 = 4;
+/// It takes up to so many milliseconds for that, most of which a checkpoint takes.
+const CHILDHOOD: std::ops::RangeInclusive<u64> = 10..=400;
 /// If nothing comes in for so long, it is ended without.
 const QUIET: Duration = Duration::from_millis(100);
 
@@ -34,49 +40,60 @@ const QUIET: Duration = Duration::from_millis(100);
 pub async fn run(plan: Plan, folder: &Path) -> anyhow::Result<Evidence> {
     let ledger = Ledger::open(&folder.join("ledger.jsonl"), plan.seed).await?;
     let (alive, addresses) = watch::channel(Vec::new());
-    let mut subject = Subject::new(plan.place, folder, alive).await;
-    let lives = lives(plan);
+    let mut subject = Subject::new(plan, folder, alive).await?;
+    let (turns, life) = watch::channel(None);
     let load = Arc::new(Load {
         history: History::create(&folder.join("history.jsonl"))?,
         addresses,
         url: ledger.url(),
         tasks: u64::try_from(plan.tasks)?,
         begun: AtomicU64::new(0),
-        start: tokio::time::Instant::now(),
-        pace: lives.iter().map(|life| life.length).sum::<Duration>().div_f64(f64::from(u32::try_from(plan.tasks.max(1))?)),
+        lives: u64::try_from(plan.ends)?,
+        life,
     });
     let clients: Vec<_> = (0..CLIENTS).map(|number| tokio::spawn(Client { number, load: Arc::clone(&load) }.run())).collect();
     let mut kills = Vec::new();
-    for life in lives {
+    for (number, fate) in (0..).zip(fates(plan)) {
+        if let Some(moment) = fate.childhood {
+            kills.push(subject.kill_while_starting(moment).await?);
+            continue;
+        }
         subject.start().await?;
-        sleep(life.length).await;
+        turns.send_replace(Some(client::Life { number, since: Instant::now(), length: fate.length }));
+        sleep(fate.length).await;
         // The moment is as random as before, but never one at which nothing is under way that could be lost.
         let _ = timeout(QUIET, load.history.invoked()).await;
-        std::thread::sleep(life.last_moment);
+        std::thread::sleep(fate.last_moment);
         kills.extend(subject.end_one(plan.how).await?);
     }
     let address = subject.start().await?;
+    turns.send_replace(Some(client::Life { number: load.lives, since: Instant::now(), length: Duration::ZERO }));
     for client in clients {
         client.await??;
     }
     let tasks = settle(address, subject.patience()).await?;
     subject.end_all().await?;
-    Ok(Evidence { history: load.history.events(), executions: ledger.executions(), kills, tasks, concurrency: CONCURRENCY })
+    let (history, executions, losses) = (load.history.events(), ledger.executions(), subject.losses());
+    Ok(Evidence { history, executions, kills, tasks, concurrency: CONCURRENCY, losses })
 }
 
-/// How long it lives.
-struct Life {
+/// What becomes of one of its lives.
+struct Fate {
+    /// When it ends, if it is before the program has come up.
+    childhood: Option<Duration>,
     length: Duration,
     last_moment: Duration,
 }
 
-fn lives(plan: Plan) -> Vec<Life> {
+fn fates(plan: Plan) -> Vec<Fate> {
     let mut chance = StdRng::seed_from_u64(plan.seed);
-    let mut life = || Life {
+    let is_cut = matches!(plan.place, Place::Disk(_));
+    let mut fate = || Fate {
+        childhood: (is_cut && chance.random_ratio(1, INFANT_MORTALITY)).then(|| Duration::from_millis(chance.random_range(CHILDHOOD))),
         length: Duration::from_millis(chance.random_range(LIFE)),
-        last_moment: Duration::from_micros(chance.random_range(LAST_MOMENT)),
+        last_moment: Duration::from_micros(chance.random_range(if is_cut { LAST_MOMENT_OF_DISK } else { LAST_MOMENT })),
     };
-    (0..plan.ends).map(|_| life()).collect()
+    (0..plan.ends).map(|_| fate()).collect()
 }
 
 /// All tasks once they have ended, or as they stand when they are stuck.

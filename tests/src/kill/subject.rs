@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
 use crate::aws::emulator::Emulator;
 use crate::aws::queues::Queues;
 use crate::aws::table::Table;
-use crate::kill::{How, Kill, Place, now};
+use crate::disk::{Disk, Losses};
+use crate::kill::{How, Kill, Place, Plan, now};
 use crate::world::complaints;
-use crate::world::process::Process;
+use crate::world::process::{Process, Starting};
 use crate::world::program::Program;
 
 /// How many tasks a copy runs at a time.
@@ -32,24 +35,45 @@ pub(crate) struct Subject {
     /// Which of them is ended next.
     next: usize,
     alive: watch::Sender<Vec<SocketAddr>>,
+    /// What its file is on, if that is to lose power.
+    disk: Option<Disk>,
+    chance: StdRng,
+    losses: Losses,
 }
 
 impl Subject {
-    pub(crate) async fn new(place: Place, folder: &Path, alive: watch::Sender<Vec<SocketAddr>>) -> Self {
+    pub(crate) async fn new(plan: Plan, folder: &Path, alive: watch::Sender<Vec<SocketAddr>>) -> anyhow::Result<Self> {
         let concurrency = CONCURRENCY.to_string();
         let flags = ["--concurrency", &concurrency, "--allow-private-networks", "127.0.0.0/8"].map(str::to_owned).to_vec();
-        let mut subject =
-            Self { program: Program::Nobat.path(), flags, variables: Vec::new(), data: None, copies: vec![None], next: 0, alive };
-        match place {
+        let mut subject = Self {
+            program: Program::Nobat.path(),
+            flags,
+            variables: Vec::new(),
+            data: None,
+            copies: vec![None],
+            next: 0,
+            alive,
+            disk: None,
+            chance: StdRng::seed_from_u64(plan.seed),
+            losses: Losses::default(),
+        };
+        match plan.place {
             Place::File => subject.keep_in(folder.join("nobat.db")),
+            Place::Disk(cache) => subject.keep_on(Disk::new(folder, cache)?),
             Place::Cloud => subject.share(Emulator::shared()).await,
         }
-        subject
+        Ok(subject)
     }
 
     fn keep_in(&mut self, data: PathBuf) {
         self.flags.extend(["--data".to_owned(), data.display().to_string()]);
         self.data = Some(data);
+    }
+
+    fn keep_on(&mut self, disk: Disk) {
+        self.variables = disk.variables();
+        self.keep_in(disk.data());
+        self.disk = Some(disk);
     }
 
     async fn share(&mut self, emulator: &Emulator) {
@@ -68,7 +92,7 @@ impl Subject {
     /// Starts the copies that do not run, and says where one listens.
     pub(crate) async fn start(&mut self) -> anyhow::Result<SocketAddr> {
         for copy in self.copies.iter_mut().filter(|copy| copy.is_none()) {
-            *copy = Some(Process::start_in(&self.program, &self.flags, &self.variables).await?);
+            *copy = Some(Process::start(&self.program, &self.flags, &self.variables).await?);
         }
         self.tell();
         self.addresses().first().copied().context("a copy")
@@ -82,8 +106,31 @@ impl Subject {
         let process = self.copies[turn].take().context("it does not run")?;
         let kill = end(process, how).await?;
         self.tell();
-        self.data.as_deref().map_or(Ok(()), integrity)?;
+        self.look_after()?;
         Ok(kill)
+    }
+
+    /// Kills the program before it has come up.
+    pub(crate) async fn kill_while_starting(&mut self, moment: Duration) -> anyhow::Result<Kill> {
+        let sent = now();
+        let log = Starting::new(&self.program, &self.flags, &self.variables)?.kill_after(moment).await?;
+        let kill = Kill { sent, over: now() };
+        refuse_complaints(&log)?;
+        self.look_after()?;
+        Ok(kill)
+    }
+
+    /// What the power cuts took so far.
+    pub(crate) fn losses(&self) -> Losses {
+        self.losses
+    }
+
+    /// Cuts the power, if that belongs to it, and looks what became of the file.
+    fn look_after(&mut self) -> anyhow::Result<()> {
+        if let Some(disk) = &self.disk {
+            disk.cut(&mut self.chance, &mut self.losses)?;
+        }
+        self.data.as_deref().filter(|data| data.exists()).map_or(Ok(()), integrity)
     }
 
     /// Tells all copies to stop.
@@ -116,9 +163,14 @@ async fn end(process: Process, how: How) -> anyhow::Result<Option<Kill>> {
             (None, log)
         }
     };
-    let complaints = complaints(&log);
-    ensure!(complaints.is_empty(), "the log complains:\n{}", complaints.join("\n"));
+    refuse_complaints(&log)?;
     Ok(kill)
+}
+
+fn refuse_complaints(log: &[String]) -> anyhow::Result<()> {
+    let complaints = complaints(log);
+    ensure!(complaints.is_empty(), "the log complains:\n{}", complaints.join("\n"));
+    Ok(())
 }
 
 /// Has SQLite check the file as the dead process left it.

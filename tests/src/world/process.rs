@@ -19,6 +19,13 @@ pub struct Process {
     log: JoinHandle<Vec<String>>,
 }
 
+/// A server that has been started, and has not said yet where it listens.
+pub struct Starting {
+    child: Child,
+    lines: Lines<BufReader<ChildStderr>>,
+    seen: Vec<String>,
+}
+
 /// A program that ran to its end.
 #[derive(Debug)]
 pub struct Ran {
@@ -34,25 +41,9 @@ pub struct Ran {
 const PATIENCE: Duration = Duration::from_secs(90);
 
 impl Process {
-    /// Starts `program serve` on a port that is free, and resolves once it listens there.
-    pub async fn start(program: &Path, data: &Path, flags: &[String]) -> anyhow::Result<Self> {
-        let data = ["--data".to_owned(), data.display().to_string()];
-        Self::start_in(program, &[&data, flags].concat(), &[]).await
-    }
-
-    /// The same, with these variables besides.
-    pub async fn start_in(program: &Path, flags: &[String], variables: &[(&str, String)]) -> anyhow::Result<Self> {
-        let mut child = command(program)
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .args(flags)
-            .envs(variables.iter().map(|(name, value)| (*name, value.as_str())))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let mut lines = BufReader::new(child.stderr.take().context("no standard error")?).lines();
-        let mut seen = Vec::new();
-        let address = timeout(PATIENCE, announced(&mut lines, &mut seen)).await.context("it does not say where it listens")??;
-        Ok(Self { child, address, log: tokio::spawn(rest(lines, seen)) })
+    /// Starts `program serve` on a port that is free, with these variables besides, and resolves once it listens there.
+    pub async fn start(program: &Path, flags: &[String], variables: &[(&str, String)]) -> anyhow::Result<Self> {
+        Starting::new(program, flags, variables)?.listening().await
     }
 
     /// Where it listens.
@@ -74,6 +65,36 @@ impl Process {
         ensure!(told.success(), "it cannot be told to stop");
         let status = timeout(PATIENCE, self.child.wait()).await.context("it does not stop")??;
         Ok((status, self.log.await?))
+    }
+}
+
+impl Starting {
+    /// Starts `program serve` on a port that is free, with these variables besides.
+    pub fn new(program: &Path, flags: &[String], variables: &[(&str, String)]) -> anyhow::Result<Self> {
+        let mut child = command(program)
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(flags)
+            .envs(variables.iter().map(|(name, value)| (*name, value.as_str())))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let lines = BufReader::new(child.stderr.take().context("no standard error")?).lines();
+        Ok(Self { child, lines, seen: Vec::new() })
+    }
+
+    /// Resolves once it listens.
+    pub async fn listening(mut self) -> anyhow::Result<Process> {
+        let announced = announced(&mut self.lines, &mut self.seen);
+        let address = timeout(PATIENCE, announced).await.context("it does not say where it listens")??;
+        Ok(Process { child: self.child, address, log: tokio::spawn(rest(self.lines, self.seen)) })
+    }
+
+    /// Kills it (SIGKILL) once so much time has passed, and returns its log.
+    pub async fn kill_after(mut self, time: Duration) -> anyhow::Result<Vec<String>> {
+        let end = timeout(time, self.child.wait()).await;
+        ensure!(end.is_err(), "it ended by itself");
+        self.child.kill().await?;
+        Ok(rest(self.lines, self.seen).await)
     }
 }
 

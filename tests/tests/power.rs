@@ -1,0 +1,32 @@
+//! The power is cut under the real program again and again: what was answered with 202 is on disk.
+//!
+//! The size that fits a push; `cargo run -p nobat-tests --bin power` is the same at any size.
+#![cfg(target_os = "linux")]
+
+use nobat_tests::disk::{Cache, Losses};
+use nobat_tests::kill::{How, Place, Plan, Verdict, check, run};
+use nobat_tests::scratch::Scratch;
+
+async fn verdict(cache: Cache, cuts: usize) -> (Verdict, Losses) {
+    let plan = Plan { tasks: 20 * cuts, ends: cuts, how: How::Kill, place: Place::Disk(cache), seed: 1 };
+    let scratch = Scratch::new().unwrap();
+    let evidence = run(plan, scratch.path()).await.unwrap_or_else(|error| panic!("{plan:?}: {error:#}"));
+    let verdict = check(&evidence);
+    println!("{plan:?}\n{}{verdict}", evidence.losses);
+    (verdict, evidence.losses)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_survives_twelve_power_cuts() {
+    let (verdict, losses) = verdict(Cache::Forgets, 12).await;
+    assert!(verdict.is_clean(), "{verdict}");
+    assert_eq!((verdict.attempted, losses.cuts), (240, 12));
+    assert!(losses.in_commits > 0, "no cut has met a write, so this run has proved nothing");
+}
+
+/// The positive control: that a disk which forgets is seen to.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_is_lost_if_commits_are_not_synced() {
+    let (verdict, _) = verdict(Cache::ForgetsCommits, 6).await;
+    assert!(!verdict.lost.is_empty(), "{verdict}");
+}
