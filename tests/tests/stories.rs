@@ -7,6 +7,8 @@ mod stories {
     mod cancel;
     mod command;
     mod delivery;
+    #[cfg(target_os = "linux")]
+    mod disk;
     mod document;
     mod failure;
     mod file;

@@ -4,7 +4,7 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, MAIN_DB, OpenFlags, ffi};
 
 /// Why a file was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,11 @@ pub(crate) fn connect_plainly(path: &Path) -> Result<Connection, rusqlite::Error
 /// A connection that writes.
 pub(crate) fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
     let connection = connect_plainly(path)?;
+    // What SQLite may not write it opens for reading, and says nothing. That is refused here: a disk that is read-only for a while
+    // must not cost the writer a connection that can write again afterwards.
+    if connection.is_readonly(MAIN_DB)? {
+        return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_READONLY), None));
+    }
     connection.busy_timeout(Duration::from_secs(1))?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "journal_mode", "WAL")?;

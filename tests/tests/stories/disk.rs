@@ -1,0 +1,121 @@
+use futures_util::future::join_all;
+use nobat_tests::disk::Fault;
+use nobat_tests::world::exchange::{Answer, exchange};
+use nobat_tests::world::receiver::{Gate, Reply};
+use nobat_tests::world::{World, attempts};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+/// More than a story opens.
+const ENOUGH_HANDLES: usize = 1_024;
+
+/// Submits tasks side by side, and returns those that are accepted and how many are not. These are told when to come back.
+async fn submit(world: &World) -> (Vec<Value>, usize) {
+    let task = json!({"kind": "noop"});
+    let answers = join_all((0..8).map(|_| world.post("/v1/tasks", &task))).await;
+    let (accepted, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 202);
+    for answer in &refused {
+        assert_eq!(answer.problem(), (503, "store_unavailable".to_owned()));
+        assert!(matches!(answer.header("retry-after").parse(), Ok(1..=3)), "{:?}", answer.headers);
+    }
+    (accepted.iter().map(Answer::json).collect(), refused.len())
+}
+
+/// Kills the program, has SQLite check the file, and starts it again: all these tasks must be there, and be done.
+async fn survive_a_kill(world: &mut World, accepted: &[Value]) {
+    world.kill().await;
+    let verdict: String = world.file().pragma_query_value(None, "integrity_check", |row| row.get(0)).unwrap();
+    assert_eq!(verdict, "ok");
+    world.go_on().await;
+    for task in accepted {
+        assert_eq!(world.ended(task).await["status"], "succeeded");
+    }
+}
+
+async fn outlasts(fault: Fault) {
+    let mut world = World::on_a_bad_machine(ENOUGH_HANDLES).await;
+    world.expect("a transaction failed");
+    world.expect("the file could not be opened anew");
+    let gate = Gate::default();
+    world.receiver.script("/hook", [Reply::status(200).behind(&gate)]);
+    let before = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
+    let running = world.submit(&json!({"kind": "http", "payload": {"url": world.receiver.url("/hook")}})).await;
+    world.receiver.wait_for("/hook", 1).await;
+
+    world.disk().fail(fault);
+    gate.open();
+    let (mut accepted, mut refused) = (Vec::new(), 0);
+    for _ in 0..5 {
+        let (more, less) = submit(&world).await;
+        accepted.extend(more);
+        refused += less;
+    }
+    assert!(refused > 0, "nothing was wrong with the disk");
+    assert_eq!(world.get("/healthz").await.status, 200);
+    assert_eq!(world.task(&before).await, before, "what is there can be read");
+
+    world.disk().heal();
+    let (more, refused) = submit(&world).await;
+    assert_eq!(refused, 0, "it recovers at once");
+    accepted.extend(more);
+    let running = world.ended(&running).await;
+    assert_eq!(attempts(&running, "/outcome"), ["succeeded"], "what was done meanwhile is not done again");
+    assert_eq!(world.receiver.received("/hook").len(), 1);
+    survive_a_kill(&mut world, &accepted).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_of_and_outlasted() {
+    outlasts(Fault::Full).await;
+}
+
+#[tokio::test]
+async fn a_disk_that_turns_read_only_is_told_of_and_outlasted() {
+    outlasts(Fault::ReadOnly).await;
+}
+
+#[tokio::test]
+async fn a_broken_disk_is_told_of_and_outlasted() {
+    outlasts(Fault::Broken).await;
+}
+
+#[tokio::test]
+async fn on_a_disk_that_cannot_be_written_it_does_not_start_and_says_why() {
+    let mut world = World::on_a_bad_machine(ENOUGH_HANDLES).await;
+    let task = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
+    world.stop().await;
+    for (fault, word) in [(Fault::Full, "disk"), (Fault::ReadOnly, "Read-only"), (Fault::Broken, "I/O error")] {
+        world.disk().fail(fault);
+        let error = world.try_to_go_on().await.expect_err("it cannot write").to_string();
+        assert!(error.contains("the file cannot be") && error.contains(word), "{fault:?}: {error}");
+        world.disk().heal();
+    }
+    world.go_on().await;
+    assert_eq!(world.task(&task).await, task);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn without_handles_for_more_connections_those_who_wait_are_served_later() {
+    let mut world = World::on_a_bad_machine(64).await;
+    let before = world.submit(&json!({"kind": "noop", "delay": 0.1})).await;
+    let mut crowd = Vec::new();
+    for _ in 0..100 {
+        crowd.push(TcpStream::connect(world.address()).await.unwrap());
+    }
+    let address = world.address();
+    let posts: Vec<_> =
+        (0..20).map(|_| tokio::spawn(async move { exchange(address, "POST", "/v1/tasks", &[], r#"{"kind": "noop"}"#).await })).collect();
+    // Nobody else is let in before one of the crowd leaves, or is sent away for having said nothing for 10 seconds.
+    drop(crowd);
+    let mut accepted = vec![before];
+    for post in posts {
+        let answer = post.await.unwrap().unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        accepted.push(answer.json());
+    }
+    survive_a_kill(&mut world, &accepted).await;
+    assert!(world.log().contains("no connection can be taken"), "there were handles enough");
+    world.end().await;
+}
