@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// A port that passes on to another. It goes with the runtime it was made in.
 pub struct Tap {
@@ -18,7 +20,7 @@ pub struct Tap {
 struct Inner {
     target: OnceLock<SocketAddr>,
     flow: watch::Sender<Flow>,
-    /// How many connections were closed because it refuses them.
+    /// How many connections were closed because it refuses them, or are dead because it swallows them.
     refused: watch::Sender<usize>,
 }
 
@@ -29,10 +31,23 @@ pub enum Flow {
     Open,
     /// Connections are closed, those that are open and those that are made: the server is down.
     Refused,
+    /// The same, but nobody takes leave: connections are reset (RST).
+    Reset,
     /// It arrives nowhere, and nobody is told. What is on its way arrives late, if the tap is opened in time.
     BlackHole,
+    /// It arrives nowhere, and never will: what is being said is lost, and its connection is dead for good, though nobody closes it.
+    Swallowed,
+    /// It arrives after so long.
+    Late(Duration),
     /// The next reply is lost with its connection, after what it replies to has been done; then the tap is open.
     LosesNextReply,
+}
+
+impl Flow {
+    /// Whether connections come to their end.
+    fn is_closed(self) -> bool {
+        matches!(self, Self::Refused | Self::Reset)
+    }
 }
 
 /// Why a connection is at its end.
@@ -80,7 +95,7 @@ impl Tap {
         self.inner.flow.send_replace(flow);
     }
 
-    /// Resolves when so many more connections were refused.
+    /// Resolves when so many more connections were refused, or swallowed.
     pub async fn refuses(&self, count: usize) {
         let mut refused = self.inner.refused.subscribe();
         let enough = *refused.borrow_and_update() + count;
@@ -119,8 +134,12 @@ impl Inner {
         tokio::select! {
             // In this order: what comes while the tap refuses goes nowhere.
             biased;
-            _ = flow.wait_for(|flow| *flow == Flow::Refused) => self.refused.send_modify(|count| *count += 1),
+            _ = flow.wait_for(|flow| flow.is_closed()) => self.refused.send_modify(|count| *count += 1),
             _ = async { tokio::try_join!(requests, replies) } => {}
+        }
+        if *flow.borrow() == Flow::Reset {
+            // If it cannot be, it is closed: as good a fault as any.
+            let _ = client.set_zero_linger();
         }
     }
 
@@ -130,8 +149,14 @@ impl Inner {
         W: AsyncWrite + Unpin,
     {
         let mut chunk = vec![0; 64 * 1024];
+        let mut is_dead = false;
         loop {
             let length = from.read(&mut chunk).await.map_err(|_| Closed)?;
+            if length > 0 && (is_dead || *self.flow.borrow() == Flow::Swallowed) {
+                self.refused.send_modify(|count| *count += usize::from(!is_dead));
+                is_dead = true;
+                continue;
+            }
             self.passable().await;
             if length == 0 {
                 return to.shutdown().await.map_err(|_| Closed);
@@ -145,8 +170,12 @@ impl Inner {
 
     /// Resolves when what has arrived may go on.
     async fn passable(&self) {
+        let (flow, mut changes) = (*self.flow.borrow(), self.flow.subscribe());
         // It cannot be closed: the sender is here.
-        let _ = self.flow.subscribe().wait_for(|flow| *flow != Flow::BlackHole).await;
+        if let Flow::Late(delay) = flow {
+            let _ = timeout(delay, changes.wait_for(|now| *now != flow)).await;
+        }
+        let _ = changes.wait_for(|flow| *flow != Flow::BlackHole).await;
     }
 
     fn loses_this_one(&self) -> bool {
@@ -162,6 +191,8 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::world::exchange::{Answer, ExchangeError, exchange};
     use crate::world::receiver::Receiver;
@@ -203,6 +234,40 @@ mod tests {
         tap.set(Flow::Open);
         assert_eq!(late.await.unwrap(), 200);
         assert_eq!(bodies(&receiver), ["direct", "direct", "direct", "late"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_reset_never_arrives_and_says_so() {
+        let (receiver, tap) = tapped().await;
+        tap.set(Flow::Reset);
+        let Err(ExchangeError::Unanswered(error)) = post(tap.address(), "lost").await else { panic!("an answer") };
+        assert!(format!("{error:?}").contains("reset"), "{error:?}");
+        tap.set(Flow::Open);
+        assert_eq!(post(tap.address(), "found").await.unwrap().status, 200);
+        assert_eq!(bodies(&receiver), ["found"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_swallowed_never_arrives_and_the_next_connection_is_as_good_as_new() {
+        let (receiver, tap) = tapped().await;
+        let mut caught = TcpStream::connect(tap.address()).await.unwrap();
+        tap.set(Flow::Swallowed);
+        let (written, ()) = tokio::join!(caught.write_all(b"POST / HTTP/1.1\r\nhost: x\r\n\r\n"), tap.refuses(1));
+        written.unwrap();
+        tap.set(Flow::Open);
+        assert_eq!(post(tap.address(), "found").await.unwrap().status, 200);
+        assert!(caught.read_u8().now_or_never().is_none(), "it is neither answered nor closed");
+        assert_eq!(bodies(&receiver), ["found"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_late_arrives_late() {
+        let (receiver, tap) = tapped().await;
+        let (lateness, before) = (Duration::from_millis(50), std::time::Instant::now());
+        tap.set(Flow::Late(lateness));
+        assert_eq!(post(tap.address(), "late").await.unwrap().status, 200);
+        assert!(before.elapsed() >= 2 * lateness, "there and back");
+        assert_eq!(bodies(&receiver), ["late"]);
     }
 
     #[tokio::test]
