@@ -43,6 +43,8 @@ pub struct Settings {
 pub(crate) struct Opened {
     /// Where the tasks are.
     pub(crate) backend: Backend,
+    /// The same, with connections of its own if there are any: they live on the threads that they are made on.
+    pub(crate) for_handlers: Backend,
     /// What seals the cursors of lists.
     pub(crate) cursor_key: [u8; 32],
     /// How often the sweep looks.
@@ -73,7 +75,14 @@ pub(crate) async fn open(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow:
 fn sqlite(settings: &Settings, retention: Duration, clock: &Arc<dyn Clock>) -> anyhow::Result<Opened> {
     let name = settings.data.display().to_string();
     let sqlite = Sqlite::open(&settings.data, retention, Arc::clone(clock)).with_context(|| format!("cannot use {name}"))?;
-    Ok(Opened { backend: sqlite.backend(), cursor_key: sqlite.secret(), sweep_interval: SWEEP_OF_A_FILE, recount: COUNT_IN_A_FILE, name })
+    Ok(Opened {
+        backend: sqlite.backend(),
+        for_handlers: sqlite.backend(),
+        cursor_key: sqlite.secret(),
+        sweep_interval: SWEEP_OF_A_FILE,
+        recount: COUNT_IN_A_FILE,
+        name,
+    })
 }
 
 #[cfg(feature = "aws")]
@@ -82,8 +91,9 @@ async fn aws(settings: &Settings, retention: Duration) -> anyhow::Result<Opened>
     let queue_url = settings.queue_url.clone().context("NOBAT_BACKEND=aws needs NOBAT_QUEUE_URL, the URL of the queue")?;
     let cursor_key = nobat_aws::cursor_key(&table);
     let name = table.clone();
-    let backend = nobat_aws::connect(&nobat_aws::Settings { table, queue_url, retention }).await?;
-    Ok(Opened { backend, cursor_key, sweep_interval: SWEEP_OF_A_TABLE, recount: nobat_aws::RECOUNT, name })
+    let settings = nobat_aws::Settings { table, queue_url, retention };
+    let (backend, for_handlers) = (nobat_aws::connect(&settings).await?, nobat_aws::connect(&settings).await?);
+    Ok(Opened { backend, for_handlers, cursor_key, sweep_interval: SWEEP_OF_A_TABLE, recount: nobat_aws::RECOUNT, name })
 }
 
 #[cfg(not(feature = "aws"))]

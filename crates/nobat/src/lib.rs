@@ -11,6 +11,7 @@ mod exit;
 mod keys;
 mod serve;
 mod show;
+mod workshop;
 
 use std::process::ExitCode;
 

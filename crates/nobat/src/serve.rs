@@ -31,6 +31,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::backend::{self, Opened, Place, Settings};
 use crate::exit;
+use crate::workshop::Workshop;
 
 /// The settings of a server. Each is a flag and a variable.
 #[derive(Parser, Clone, Debug)]
@@ -126,7 +127,7 @@ async fn serve_from(
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let chance: Arc<dyn Chance> = Arc::new(SystemChance);
-    let Opened { backend, cursor_key, sweep_interval, recount, name } = opened;
+    let Opened { backend, for_handlers, cursor_key, sweep_interval, recount, name } = opened;
     let door = Door { keys, admitted: settings.allow_from.clone(), proxies: settings.trusted_proxies.clone() };
     let client = Client::new(Guard::new(settings.allow_private_networks.clone()));
     let handlers = handlers.with(Http::new(client)).with(Noop);
@@ -141,14 +142,21 @@ async fn serve_from(
         cursor_key,
         shutdown: stop.clone(),
     });
-    let runner = Runner { backend: backend.clone(), handlers, clock: Arc::clone(&clock), chance: Arc::clone(&chance) };
+    let runner = Runner { backend: for_handlers, handlers, clock: Arc::clone(&clock), chance: Arc::clone(&chance) };
     let worker = Worker { runner: Arc::new(runner), concurrency: settings.concurrency, drain: seconds(settings.drain) };
     let sweeper = Sweeper { backend: backend.clone(), chance };
     let (pruner, last) = (Pruner { backend: backend.clone() }, backend);
     tracing::info!(address = %listener.local_addr()?, data = name, concurrency = settings.concurrency, "nobat serves");
-    tokio::join!(
+    let workshop = Workshop::open()?;
+    let working = async {
+        let outcome = workshop.run(worker, stop.clone()).await;
+        // However it ended, nothing is done here any more.
+        stop.cancel();
+        outcome
+    };
+    let ((), outcome, (), ()) = tokio::join!(
         nobat_api::serve(listener, router(app), stop.clone(), REQUEST_GRACE),
-        worker.run(stop.clone()),
+        working,
         every(sweep_interval, Arc::clone(&clock), stop.clone(), "sweep", |now| sweeper.run_until(&SystemClock, now + sweep_interval)),
         every(PRUNE_INTERVAL, Arc::clone(&clock), stop.clone(), "prune", |now| pruner.run_once(now)),
     );
@@ -156,8 +164,10 @@ async fn serve_from(
     if settings.place.backend == Place::Sqlite && tokio::time::timeout(LAST_WRITES, last.ready()).await.is_err() {
         tracing::error!("the last writes did not get through; what they gave back is found at the next start");
     }
-    tracing::info!("nobat has stopped");
-    Ok(())
+    if outcome.is_ok() {
+        tracing::info!("nobat has stopped");
+    }
+    outcome
 }
 
 /// Whether keys are asked for. Where others than this machine can come, nobody is let in without one, and so there must be one.
