@@ -46,6 +46,19 @@ impl Process {
         Starting::new(program, flags, variables)?.listening().await
     }
 
+    /// Starts `program serve` on a file, with so many KiB of address space, and no room for dumps of its memory.
+    pub async fn start_limited(program: &Path, data: &Path, kibibytes: u32) -> anyhow::Result<Self> {
+        let script = format!("ulimit -c 0 && ulimit -v {kibibytes} && exec \"$0\" \"$@\"");
+        let mut shell = command(Path::new("sh"));
+        shell.args(["-c", &script]).arg(program);
+        Starting::launch(shell, &["--data".to_owned(), data.display().to_string()])?.listening().await
+    }
+
+    /// Resolves when it has ended by itself.
+    pub async fn ended(&mut self) -> std::io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -71,13 +84,14 @@ impl Process {
 impl Starting {
     /// Starts `program serve` on a port that is free, with these variables besides.
     pub fn new(program: &Path, flags: &[String], variables: &[(&str, String)]) -> anyhow::Result<Self> {
-        let mut child = command(program)
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .args(flags)
-            .envs(variables.iter().map(|(name, value)| (*name, value.as_str())))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
+        let mut program = command(program);
+        program.envs(variables.iter().map(|(name, value)| (*name, value.as_str())));
+        Self::launch(program, flags)
+    }
+
+    fn launch(mut program: Command, flags: &[String]) -> anyhow::Result<Self> {
+        program.args(["serve", "--listen", "127.0.0.1:0"]).args(flags);
+        let mut child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let lines = BufReader::new(child.stderr.take().context("no standard error")?).lines();
         Ok(Self { child, lines, seen: Vec::new() })
     }

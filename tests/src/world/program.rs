@@ -11,6 +11,8 @@ pub enum Program {
     Nobat,
     /// `examples/greet.rs`, a program with a kind of its own.
     Greet,
+    /// `tests/examples/poison.rs`, a program with kinds that end or block it.
+    Poison,
 }
 
 impl Program {
@@ -21,6 +23,7 @@ impl Program {
         match self {
             Self::Nobat => folder.join("nobat"),
             Self::Greet => folder.join("examples/greet"),
+            Self::Poison => folder.join("examples/poison"),
         }
     }
 }
@@ -69,6 +72,8 @@ fn build() -> PathBuf {
             "nobat",
             "--example",
             "greet",
+            "--example",
+            "poison",
             "--profile",
             profile,
             "--target-dir",

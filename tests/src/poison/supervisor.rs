@@ -1,0 +1,73 @@
+//! What supervisors do: start the program, and start it again when it is gone.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::world::process::Process;
+use crate::world::program::Program;
+
+/// The program with the bad kinds, on one file.
+pub struct Supervisor {
+    address: watch::Receiver<SocketAddr>,
+    stop: oneshot::Sender<()>,
+    loop_: JoinHandle<anyhow::Result<usize>>,
+}
+
+/// How much address space the program has, in KiB, so that taking memory without end ends it and not the machine.
+const ADDRESS_SPACE: u32 = 2 * 1024 * 1024;
+
+impl Supervisor {
+    /// Starts it.
+    pub async fn start(data: PathBuf) -> anyhow::Result<Self> {
+        let program = Program::Poison.path();
+        let first = launch(&program, &data).await?;
+        let (tell, address) = watch::channel(first.address());
+        let (stop, stopped) = oneshot::channel();
+        Ok(Self { address, stop, loop_: tokio::spawn(supervise(program, data, first, tell, stopped)) })
+    }
+
+    /// Where it listens, or listened last.
+    pub fn address(&self) -> SocketAddr {
+        *self.address.borrow()
+    }
+
+    /// Tells it to stop, and says how often it had to be started again.
+    pub async fn stop(self) -> anyhow::Result<usize> {
+        let _ = self.stop.send(());
+        self.loop_.await?
+    }
+}
+
+async fn launch(program: &Path, data: &Path) -> anyhow::Result<Process> {
+    Process::start_limited(program, data, ADDRESS_SPACE).await
+}
+
+async fn supervise(
+    program: PathBuf,
+    data: PathBuf,
+    mut process: Process,
+    tell: watch::Sender<SocketAddr>,
+    mut stopped: oneshot::Receiver<()>,
+) -> anyhow::Result<usize> {
+    let mut restarts = 0;
+    loop {
+        tokio::select! {
+            biased;
+            ended = process.ended() => {
+                let status = ended?;
+                ensure!(!status.success(), "it ended as if all were well");
+                restarts += 1;
+                process = launch(&program, &data).await.context("it could not be started again")?;
+                tell.send_replace(process.address());
+            }
+            _ = &mut stopped => break,
+        }
+    }
+    let (status, log) = process.terminate().await?;
+    ensure!(status.code() == Some(0), "told to stop, it ended with {status}:\n{}", log.join("\n"));
+    Ok(restarts)
+}

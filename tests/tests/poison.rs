@@ -1,0 +1,73 @@
+//! Handlers that do the worst to their process: the others are done all the same, and the bad ones end.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use nobat_tests::poison::{Outcome, Plan, Poison, run};
+use nobat_tests::world::exchange::exchange;
+use nobat_tests::world::program::Program;
+use nobat_tests::world::{World, attempts};
+use serde_json::{Value, json};
+
+/// As many as keep every thread that handlers have.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+async fn outcome(plan: Plan) -> Outcome {
+    let outcome = run(plan).await.unwrap_or_else(|error| panic!("{plan:?}: {error:#}"));
+    println!("{plan:?}: {} restarts, {} good tasks, the slowest answer took {:?}", outcome.restarts, outcome.good.len(), outcome.slowest);
+    assert!(outcome.restarts > 0 && outcome.restarts <= plan.most_restarts(), "{} restarts", outcome.restarts);
+    for (poison, task) in &outcome.bad {
+        assert_eq!((&task["status"], &task["error"]["code"]), (&json!("failed"), &json!("crashed")), "{task:#}");
+        let how = if poison.is_deadly() { "crashed" } else { "failed" };
+        assert_eq!(attempts(task, "/outcome"), vec![how; plan.attempts], "{task:#}");
+    }
+    assert!(outcome.good.len() >= plan.good);
+    outcome.good.iter().for_each(assert_done);
+    outcome
+}
+
+/// It is done, and every attempt that a neighbour spoiled is on record before the one that did it.
+fn assert_done(task: &Value) {
+    let outcomes = attempts(task, "/outcome");
+    let (last, before) = outcomes.split_last().unwrap_or_else(|| panic!("no attempts: {task:#}"));
+    assert_eq!((&task["status"], last.as_str()), (&json!("succeeded"), "succeeded"), "{task:#}");
+    assert!(before.iter().all(|outcome| outcome == "crashed"), "{task:#}");
+    assert_eq!(task["attempt"], outcomes.len(), "{task:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_that_end_their_process_fail_and_take_nobody_with_them() {
+    let outcome = outcome(Plan { poisons: &Poison::SUDDEN, each: 3, attempts: 3, good: 1_000 }).await;
+    let spoiled = outcome.good.iter().filter(|task| task["attempt"] != 1).count();
+    println!("{spoiled} good tasks were met by a crash");
+    assert!(spoiled > 0, "no crash has met any work, so this run has proved nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_that_block_every_thread_fail_and_the_api_answers_all_the_while() {
+    let outcome = outcome(Plan { poisons: &[Poison::Block], each: threads(), attempts: 1, good: 0 }).await;
+    assert_eq!(outcome.restarts, 1);
+    assert!(outcome.slowest < Duration::from_secs(10), "an answer took {:?}", outcome.slowest);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_all_of_whose_threads_are_blocked_stops_when_it_is_told_to() {
+    let mut world = World::of(Program::Poison, &["--drain", "1"]).await;
+    let mut tasks = Vec::new();
+    for _ in 0..threads() {
+        let task = world.submit(&json!({"kind": "spin", "retry": {"delays": []}, "timeout": 3600})).await;
+        tasks.push(world.until(&task, |task| task["status"] == "running").await);
+    }
+    let answer = exchange(world.address(), "GET", "/healthz", &[], "").await.expect("an answer");
+    assert_eq!(answer.status, 200);
+    world.stop().await;
+    assert!(world.log().contains("their tasks cannot be given back"), "{}", world.log());
+    world.go_on().await;
+    for task in tasks {
+        let task = world.ended(&task).await;
+        assert_eq!((&task["status"], &task["error"]["code"]), (&json!("failed"), &json!("crashed")), "{task:#}");
+    }
+    world.stop().await;
+}
