@@ -1,0 +1,154 @@
+//! One fault: what there was before, while it lasted, and afterwards.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use crate::outage::fault::{Fault, Part};
+use crate::outage::stage::Stage;
+use crate::outage::users::{LIMIT, Users};
+use crate::outage::{ENOUGH, Plan, RECOVERY};
+use crate::world::exchange::exchange;
+
+/// What was measured. Throughputs are tasks a second whose users saw them end.
+#[derive(Clone, Debug)]
+pub struct Cycle {
+    fault: Fault,
+    before: f64,
+    during: f64,
+    after: f64,
+    /// How long the fault lasted.
+    lasted: Duration,
+    /// How many requests were answered with 503, and the longest that one of those took.
+    refused: (usize, Duration),
+    /// How long after the fault throughput was back; the limit, if it was not.
+    pub recovery: Duration,
+    /// What was said of health.
+    health: Vec<&'static str>,
+}
+
+/// How often it is looked how things are.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long it may take until the program says that it is not ready, or that it is again.
+const NOTICE: Duration = Duration::from_secs(20);
+/// How many tasks wait in the queue when it is emptied, and how long.
+const WAITING: (usize, Duration) = (20, Duration::from_secs(15));
+/// How long an answer takes at most that needs nobody else.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
+/// The head of a table of cycles.
+pub const HEAD: &str = "| # | fault | lasted | tasks/s before | during | 503s (longest) | back after | afterwards | of before |
+|---|---|---|---|---|---|---|---|---|";
+
+impl Cycle {
+    /// Lets a fault happen, and measures around it.
+    pub(crate) async fn run(fault: Fault, plan: Plan, stage: &Stage, users: &Users) -> anyhow::Result<Self> {
+        if fault == Fault::Emptied {
+            users.submit_for_later(WAITING.0, WAITING.1).await;
+        }
+        let (begun, before) = (Instant::now(), users.rate(plan.calm));
+        stage.suffer(fault).await?;
+        let health = watch_health(stage.address()).await;
+        until(|| begun.elapsed() >= plan.fault && (fault.part() == Part::Queue || users.refused_since(begun).0 > 0), NOTICE).await;
+        let (lasted, refused) = (begun.elapsed(), users.refused_since(begun));
+        let during = users.rate(begun.elapsed());
+        stage.heal(fault);
+        let healed = Instant::now();
+        let recovery = recovery(users, healed, before, plan.calm).await;
+        sleep(plan.calm).await;
+        let after = users.rate(plan.calm);
+        let mut cycle = Self { fault, before, during, after, lasted, refused, recovery, health };
+        if !comes_to_say(stage.address(), "/readyz", 200).await {
+            cycle.health.push("it does not say that it is ready though all is well");
+        }
+        Ok(cycle)
+    }
+
+    /// How much of the throughput came back.
+    pub fn share(&self) -> f64 {
+        self.after / self.before
+    }
+
+    /// What should not have been.
+    pub(crate) fn wrong(&self) -> Vec<String> {
+        let mut wrong: Vec<String> = self.health.iter().map(|what| (*what).to_owned()).collect();
+        if self.recovery >= RECOVERY {
+            wrong.push("throughput was not back in time".to_owned());
+        }
+        if self.before == 0.0 || self.share() < ENOUGH {
+            wrong.push(format!("of {:.1} tasks a second, {:.1} came back", self.before, self.after));
+        }
+        if self.fault.part() == Part::Table && self.refused.0 == 0 {
+            wrong.push("nobody was told to come again".to_owned());
+        }
+        wrong
+    }
+
+    /// A row of the table.
+    pub(crate) fn row(&self, number: usize) -> String {
+        let (refused, longest) = self.refused;
+        format!(
+            "| {number} | {} | {:.1} s | {:.1} | {:.1} | {refused} ({:.1} s) | {:.1} s | {:.1} | {:.0} % |",
+            self.fault,
+            self.lasted.as_secs_f64(),
+            self.before,
+            self.during,
+            longest.as_secs_f64(),
+            self.recovery.as_secs_f64(),
+            self.after,
+            100.0 * self.share(),
+        )
+    }
+}
+
+/// While a part is away, the program must say that it is alive, and soon that it is not ready.
+async fn watch_health(address: SocketAddr) -> Vec<&'static str> {
+    let mut wrong = Vec::new();
+    if !comes_to_say(address, "/readyz", 503).await {
+        wrong.push("it says that it is ready");
+    }
+    let asked = Instant::now();
+    if !is(address, "/healthz", 200).await || asked.elapsed() > AT_ONCE {
+        wrong.push("it does not say at once that it is alive");
+    }
+    wrong
+}
+
+async fn comes_to_say(address: SocketAddr, path: &str, status: u16) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < NOTICE {
+        if is(address, path, status).await {
+            return true;
+        }
+        sleep(LOOK).await;
+    }
+    false
+}
+
+async fn is(address: SocketAddr, path: &str, status: u16) -> bool {
+    let answered = tokio::time::timeout(LIMIT, exchange(address, "GET", path, &[], "")).await;
+    matches!(answered, Ok(Ok(answer)) if answer.status == status)
+}
+
+/// How long it took from `healed` until users were served as before: the beginning of the first window in which they were.
+async fn recovery(users: &Users, healed: Instant, before: f64, window: Duration) -> Duration {
+    loop {
+        let passed = healed.elapsed().saturating_sub(window);
+        if passed >= RECOVERY {
+            return RECOVERY;
+        }
+        if healed.elapsed() >= window && users.rate(window) >= ENOUGH * before {
+            return passed;
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Waits until it is so, but not for ever.
+async fn until(is_so: impl Fn() -> bool, patience: Duration) {
+    let begun = Instant::now();
+    while !is_so() && begun.elapsed() < patience {
+        sleep(LOOK).await;
+    }
+}

@@ -1,0 +1,79 @@
+//! What can become of a table or a queue.
+
+use std::fmt::{self, Display};
+use std::time::Duration;
+
+use crate::aws::tap::Flow;
+
+/// What is the matter for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It cannot be spoken with, in one way or another.
+    Away(Part, Flow),
+    /// The queue is down, and comes back empty.
+    Emptied,
+}
+
+/// What the program stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The table.
+    Table,
+    /// The queue.
+    Queue,
+}
+
+/// Longer than the program waits for the answer to one try of a call.
+const LATE: Flow = Flow::Late(Duration::from_secs(5));
+
+impl Fault {
+    /// All of them; the first three are those after which all is soon well.
+    pub const ALL: [Self; 11] = [
+        Self::Away(Part::Table, Flow::Refused),
+        Self::Emptied,
+        Self::Away(Part::Table, Flow::BlackHole),
+        Self::Away(Part::Queue, Flow::Swallowed),
+        Self::Away(Part::Table, Flow::Reset),
+        Self::Away(Part::Queue, Flow::Refused),
+        Self::Away(Part::Table, LATE),
+        Self::Away(Part::Queue, Flow::BlackHole),
+        Self::Away(Part::Table, Flow::Swallowed),
+        Self::Away(Part::Queue, Flow::Reset),
+        Self::Away(Part::Queue, LATE),
+    ];
+
+    /// Which part it is about.
+    pub fn part(self) -> Part {
+        match self {
+            Self::Away(part, _) => part,
+            Self::Emptied => Part::Queue,
+        }
+    }
+
+    /// How things flow to and from that part.
+    pub fn flow(self) -> Flow {
+        match self {
+            Self::Away(_, flow) => flow,
+            Self::Emptied => Flow::Refused,
+        }
+    }
+}
+
+impl Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = match self.part() {
+            Part::Table => "table",
+            Part::Queue => "queue",
+        };
+        let what = match self {
+            Self::Emptied => "down, comes back empty".to_owned(),
+            Self::Away(_, Flow::Late(delay)) => format!("{} s late", delay.as_secs()),
+            Self::Away(_, Flow::Refused) => "refuses".to_owned(),
+            Self::Away(_, Flow::Reset) => "resets".to_owned(),
+            Self::Away(_, Flow::BlackHole) => "silent, answers late".to_owned(),
+            Self::Away(_, Flow::Swallowed) => "silent, never answers".to_owned(),
+            Self::Away(_, flow) => format!("{flow:?}"),
+        };
+        write!(f, "{part} {what}")
+    }
+}

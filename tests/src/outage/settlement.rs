@@ -1,0 +1,127 @@
+//! What stands in the table once nobody submits any more.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::time::{Duration, Instant};
+
+use nobat_core::ports::Clock;
+use nobat_worker::system::SystemClock;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::outage::Sweeps;
+use crate::outage::stage::Stage;
+
+/// What became of the tasks.
+#[derive(Debug, Default)]
+pub struct Settlement {
+    /// How many were accepted.
+    accepted: usize,
+    /// Those of them that are not there.
+    lost: Vec<String>,
+    /// Those that are there, and ended otherwise than well, or did not end at all; with their status.
+    unfinished: Vec<(String, String)>,
+    /// How many are there whose users were never told.
+    recovered: usize,
+    /// How many took more than one attempt.
+    again: usize,
+    /// How many were only done once nobody submitted any more.
+    late: usize,
+    took: Duration,
+}
+
+/// How often the table is looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long the last may take: a sweep finds it when its mark comes, minutes after its lease ran out, and may have to do so twice.
+const PATIENCE: Duration = Duration::from_mins(10);
+/// Moments are set so far back.
+const BACK: Duration = Duration::from_mins(1);
+
+impl Settlement {
+    /// Waits until all have ended.
+    pub(crate) async fn reach(stage: &Stage, accepted: &[Value], sweeps: Sweeps) -> Self {
+        let (begun, mut late) = (Instant::now(), None);
+        loop {
+            let tasks = tasks(stage).await;
+            let left: Vec<&Value> = tasks.values().filter(|task| !has_ended(task)).collect();
+            late.get_or_insert(left.len());
+            if left.is_empty() || begun.elapsed() > PATIENCE {
+                return Self { late: late.unwrap_or_default(), took: begun.elapsed(), ..Self::of(accepted, &tasks) };
+            }
+            if sweeps == Sweeps::Hurried {
+                for task in left {
+                    set_back(stage, task).await;
+                }
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    fn of(accepted: &[Value], tasks: &BTreeMap<String, Value>) -> Self {
+        let mut settlement = Self { accepted: accepted.len(), recovered: tasks.len(), ..Self::default() };
+        for task in accepted {
+            let id = task["id"].as_str().unwrap_or_default().to_owned();
+            if tasks.contains_key(&id) {
+                settlement.recovered -= 1;
+            } else {
+                settlement.lost.push(id);
+            }
+        }
+        for (id, task) in tasks {
+            if status(task) != "succeeded" {
+                settlement.unfinished.push((id.clone(), task.to_string()));
+            }
+            settlement.again += usize::from(task["token"]["N"] != "1");
+        }
+        settlement
+    }
+
+    /// What should not have been.
+    pub(crate) fn wrong(&self) -> Vec<String> {
+        let lost = self.lost.iter().map(|id| format!("{id} was accepted, and is lost"));
+        let unfinished = self.unfinished.iter().map(|(id, task)| format!("{id} was not done: {task}"));
+        lost.chain(unfinished).collect()
+    }
+}
+
+impl Display for Settlement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} tasks accepted, {} lost, {} not done; {} done that nobody was told of, {} in more than one attempt; {} were left to the \
+             sweep in the end, which took {:.0} s",
+            self.accepted,
+            self.lost.len(),
+            self.unfinished.len(),
+            self.recovered,
+            self.again,
+            self.late,
+            self.took.as_secs_f64()
+        )
+    }
+}
+
+/// The tasks in the table, by id.
+async fn tasks(stage: &Stage) -> BTreeMap<String, Value> {
+    let items = stage.table.items().await.into_iter().filter(|item| item["SK"]["S"] == "task");
+    let id = |item: &Value| item["PK"]["S"].as_str().and_then(|key| key.rsplit('#').next()).unwrap_or_default().to_owned();
+    items.map(|item| (id(&item), item)).collect()
+}
+
+fn status(task: &Value) -> &str {
+    task["status"]["S"].as_str().unwrap_or_default()
+}
+
+fn has_ended(task: &Value) -> bool {
+    matches!(status(task), "succeeded" | "failed" | "canceled" | "expired")
+}
+
+/// Has the next sweep see to it. A lease that is still there is nobody's: what was begun has long been over.
+async fn set_back(stage: &Stage, item: &Value) {
+    let (now, id) = (SystemClock.now(), item["PK"]["S"].as_str().and_then(|key| key.rsplit('#').next()).unwrap_or_default());
+    let (task, past) = (json!({"id": id}), now - BACK);
+    match status(item) {
+        "running" => stage.table.set_moments(&task, &[("lease_until", past), ("mark", past)]).await,
+        _ => stage.table.set_moments(&task, &[("mark", past)]).await,
+    }
+}

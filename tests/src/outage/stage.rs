@@ -1,0 +1,78 @@
+//! The program, and what it stands on, each behind a tap.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::ensure;
+
+use crate::aws::emulator::Emulator;
+use crate::aws::queues::Queues;
+use crate::aws::table::Table;
+use crate::aws::tap::{Flow, Tap};
+use crate::outage::fault::{Fault, Part};
+use crate::world::complaints;
+use crate::world::process::Process;
+use crate::world::program::Program;
+
+/// One copy of the program, on a table and a queue that are its own.
+pub struct Stage {
+    /// The table, looked at past the tap.
+    pub table: Table,
+    /// The queue, past the tap.
+    pub queues: Queues,
+    table_tap: Tap,
+    queue_tap: Tap,
+    process: Process,
+}
+
+/// A hint that came to nothing is there again after this long: some time after the lease has run out.
+const VISIBILITY: Duration = Duration::from_secs(65);
+
+impl Stage {
+    /// Starts it.
+    pub async fn set() -> anyhow::Result<Self> {
+        let emulator = Emulator::shared();
+        let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
+        let (table_tap, queue_tap) = (Tap::before(emulator.address()).await?, Tap::before(emulator.address()).await?);
+        let flags = ["--backend", "aws", "--table", table.name(), "--queue-url", queues.hints()].map(str::to_owned);
+        let taps = [("AWS_ENDPOINT_URL_DYNAMODB", table_tap.url()), ("AWS_ENDPOINT_URL_SQS", queue_tap.url())];
+        let variables = [&emulator.variables()[..], &taps].concat();
+        let process = Process::start_in(&Program::Nobat.path(), &flags, &variables).await?;
+        Ok(Self { table, queues, table_tap, queue_tap, process })
+    }
+
+    /// Where the program listens.
+    pub fn address(&self) -> SocketAddr {
+        self.process.address()
+    }
+
+    /// Lets a fault happen.
+    pub async fn suffer(&self, fault: Fault) -> anyhow::Result<()> {
+        self.tap(fault.part()).set(fault.flow());
+        if fault == Fault::Emptied {
+            self.queues.purge().await;
+            let left = self.queues.depth().await;
+            ensure!(left == 0, "{left} messages are left in a queue that was emptied");
+        }
+        Ok(())
+    }
+
+    /// Lets it be over.
+    pub fn heal(&self, fault: Fault) {
+        self.tap(fault.part()).set(Flow::Open);
+    }
+
+    /// Tells the program to stop, and returns what its log complains of.
+    pub async fn end(self) -> anyhow::Result<Vec<String>> {
+        let (status, log) = self.process.terminate().await?;
+        ensure!(status.code() == Some(0), "told to stop, it ended with {status}:\n{}", log.join("\n"));
+        Ok(complaints(&log).into_iter().map(str::to_owned).collect())
+    }
+
+    fn tap(&self, part: Part) -> &Tap {
+        match part {
+            Part::Table => &self.table_tap,
+            Part::Queue => &self.queue_tap,
+        }
+    }
+}
