@@ -24,7 +24,11 @@ use crate::context::TaskContext;
 /// way. [`TaskContext::idempotency_key`] stays the same over all of a task's attempts and is meant to be passed on.
 ///
 /// A handler is stopped by dropping its future, at the next `await`: when its timeout has passed, when its worker stops,
-/// and some seconds after the task was called off. Code that blocks cannot be stopped.
+/// and some seconds after the task was called off.
+///
+/// Code that blocks cannot be stopped. It keeps one of the threads that all handlers share, of which there are as many as processors:
+/// what takes long without an `await` belongs in `tokio::task::spawn_blocking`. A program all of whose threads are kept for longer
+/// than a lease holds, a minute, ends with an error, for a supervisor to start it again.
 pub trait Handler: Send + Sync + 'static {
     /// The kind it runs: a [`Name`].
     const KIND: &'static str;
