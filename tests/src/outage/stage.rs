@@ -37,7 +37,7 @@ impl Stage {
         let flags = ["--backend", "aws", "--table", table.name(), "--queue-url", queues.hints()].map(str::to_owned);
         let taps = [("AWS_ENDPOINT_URL_DYNAMODB", table_tap.url()), ("AWS_ENDPOINT_URL_SQS", queue_tap.url())];
         let variables = [&emulator.variables()[..], &taps].concat();
-        let process = Process::start_in(&Program::Nobat.path(), &flags, &variables).await?;
+        let process = Process::start(&Program::Nobat.path(), &flags, &variables).await?;
         Ok(Self { table, queues, table_tap, queue_tap, process })
     }
 
