@@ -18,7 +18,7 @@ BEYOND_THE_SCHEMA = [
     r"/labels/.*",  # more bytes than characters, or invisible ones
     r"/retry/delays",  # beside the fields that it excludes
 ]
-FIELD = re.compile(r"(/tasks/\d+)?(" + "|".join(BEYOND_THE_SCHEMA) + ")")
+FIELD = re.compile(r"(/tasks/\d+)?(" + "|".join(BEYOND_THE_SCHEMA) + ")", re.DOTALL)
 CODES = {"idempotency_key_reused", "invalid_cursor", "unknown_kind", "blocked_address"}
 
 

@@ -172,8 +172,9 @@ fn describe(operation: &mut Operation, codes: &[Code]) {
 pub(crate) const IDEMPOTENCY_KEY: &str = "The same key with the same body stands for the same request, however often it is sent, \
     for as long as its tasks are kept. 1 to 255 ASCII characters, in quotes or bare.";
 
-/// What it looks like: 1 to 255 printable characters in quotes, or, without a space or a comma among them, bare.
-const IDEMPOTENCY_KEY_PATTERN: &str = r#"^("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-+\--\[\]-~]{1,255})$"#;
+/// What it looks like: 1 to 255 printable characters in quotes, or, without a space or a comma among them, bare. Blanks around it are
+/// not part of a header's value.
+const IDEMPOTENCY_KEY_PATTERN: &str = r#"^[ \t]*("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-+\--\[\]-~]{1,255})[ \t]*$"#;
 
 /// A task as submitted, with everything that can be said.
 pub(crate) fn submission() -> Value {
