@@ -64,12 +64,13 @@ pub const ENOUGH: f64 = 0.9;
 pub async fn run(plan: Plan) -> anyhow::Result<Report> {
     let stage = Stage::set().await?;
     let users = Users::start(stage.address(), plan.rate);
-    let (mut cycles, mut wrong) = (Vec::new(), Vec::new());
+    let (mut cycles, mut wrong): (Vec<Cycle>, _) = (Vec::new(), Vec::new());
     // One measure to warm up, one to have something to compare with.
     tokio::time::sleep(2 * plan.calm).await;
     for number in 0..plan.cycles {
         let fault = Fault::ALL[number % Fault::ALL.len()];
-        let cycle = Cycle::run(fault, plan, &stage, &users).await?;
+        let best = cycles.last().map_or(0.0, |cycle| cycle.before);
+        let cycle = Cycle::run(fault, plan, best, &stage, &users).await?;
         wrong.extend(cycle.wrong().into_iter().map(|what| format!("cycle {}, {fault}: {what}", number + 1)));
         println!("{}", cycle.row(number + 1));
         cycles.push(cycle);

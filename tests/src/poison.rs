@@ -57,7 +57,7 @@ const WORK: f64 = 0.02;
 /// How many good tasks come at a time.
 const HANDFUL: usize = 10;
 /// What lies between one handful and the next, at least.
-const PACE: Duration = Duration::from_millis(50);
+const PACE: Duration = Duration::from_millis(100);
 /// What is waited before a program is asked again that is not there.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Far more than anything takes, the minute after which a blocked program ends included.

@@ -8,7 +8,7 @@ use nobat_tests::outage::{Plan, Sweeps, run};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_outages_lose_nothing_and_throughput_comes_back() {
-    let plan = Plan { cycles: 3, rate: 15, fault: Duration::from_secs(2), calm: Duration::from_secs(3), sweeps: Sweeps::Hurried };
+    let plan = Plan { cycles: 3, rate: 10, fault: Duration::from_secs(2), calm: Duration::from_secs(3), sweeps: Sweeps::Hurried };
     let report = run(plan).await.unwrap_or_else(|error| panic!("{plan:?}: {error:#}"));
     println!("{report}");
     assert!(report.is_clean(), "{report}");

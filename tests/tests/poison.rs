@@ -20,8 +20,10 @@ async fn outcome(plan: Plan) -> Outcome {
     assert!(outcome.restarts > 0 && outcome.restarts <= plan.most_restarts(), "{} restarts", outcome.restarts);
     for (poison, task) in &outcome.bad {
         assert_eq!((&task["status"], &task["error"]["code"]), (&json!("failed"), &json!("crashed")), "{task:#}");
-        let how = if poison.is_deadly() { "crashed" } else { "failed" };
-        assert_eq!(attempts(task, "/outcome"), vec![how; plan.attempts], "{task:#}");
+        let outcomes = attempts(task, "/outcome");
+        // One that only panics may be met by a neighbour's crash before it does.
+        let is_as_told = |outcome: &String| outcome == "crashed" || (!poison.is_deadly() && outcome == "failed");
+        assert!(outcomes.len() == plan.attempts && outcomes.iter().all(is_as_told), "{task:#}");
     }
     assert!(outcome.good.len() >= plan.good);
     outcome.good.iter().for_each(assert_done);

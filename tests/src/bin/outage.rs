@@ -14,7 +14,7 @@ struct Cli {
     #[arg(long, default_value_t = 20)]
     cycles: usize,
     /// How many tasks are submitted in a second
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rate: u32,
     /// How long each fault lasts at least, in seconds
     #[arg(long, default_value_t = 15)]

@@ -11,11 +11,11 @@ use crate::outage::users::{LIMIT, Users};
 use crate::outage::{ENOUGH, Plan, RECOVERY};
 use crate::world::exchange::exchange;
 
-/// What was measured. Throughputs are tasks a second whose users saw them end.
+/// What was measured. Throughputs are tasks a second whose users saw them end; `before` is the highest so far.
 #[derive(Clone, Debug)]
 pub struct Cycle {
     fault: Fault,
-    before: f64,
+    pub(crate) before: f64,
     during: f64,
     after: f64,
     /// How long the fault lasted.
@@ -23,7 +23,7 @@ pub struct Cycle {
     /// How many requests were answered with 503, and the longest that one of those took.
     refused: (usize, Duration),
     /// How long after the fault throughput was back; the limit, if it was not.
-    pub recovery: Duration,
+    pub(crate) recovery: Duration,
     /// What was said of health.
     health: Vec<&'static str>,
 }
@@ -38,16 +38,18 @@ const WAITING: (usize, Duration) = (20, Duration::from_secs(15));
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// The head of a table of cycles.
-pub const HEAD: &str = "| # | fault | lasted | tasks/s before | during | 503s (longest) | back after | afterwards | of before |
+pub const HEAD: &str = "| # | fault | lasted | tasks/s at best before | during | 503s (longest) | back after | afterwards | of before |
 |---|---|---|---|---|---|---|---|---|";
 
 impl Cycle {
     /// Lets a fault happen, and measures around it.
-    pub(crate) async fn run(fault: Fault, plan: Plan, stage: &Stage, users: &Users) -> anyhow::Result<Self> {
+    ///
+    /// `best` is the highest throughput that was measured in this run so far.
+    pub(crate) async fn run(fault: Fault, plan: Plan, best: f64, stage: &Stage, users: &Users) -> anyhow::Result<Self> {
         if fault == Fault::Emptied {
             users.submit_for_later(WAITING.0, WAITING.1).await;
         }
-        let (begun, before) = (Instant::now(), users.rate(plan.calm));
+        let (begun, before) = (Instant::now(), users.rate(plan.calm).max(best));
         stage.suffer(fault).await?;
         let health = watch_health(stage.address()).await;
         until(|| begun.elapsed() >= plan.fault && (fault.part() == Part::Queue || users.refused_since(begun).0 > 0), NOTICE).await;
@@ -55,9 +57,10 @@ impl Cycle {
         let during = users.rate(begun.elapsed());
         stage.heal(fault);
         let healed = Instant::now();
-        let recovery = recovery(users, healed, before, plan.calm).await;
-        sleep(plan.calm).await;
-        let after = users.rate(plan.calm);
+        let (recovery, _) = regained(users, healed, before, plan.calm).await;
+        // What waited may have been served by then, and nothing else: it must still be so.
+        let calm = Instant::now();
+        let (_, after) = regained(users, calm, before, plan.calm).await;
         let mut cycle = Self { fault, before, during, after, lasted, refused, recovery, health };
         if !comes_to_say(stage.address(), "/readyz", 200).await {
             cycle.health.push("it does not say that it is ready though all is well");
@@ -131,15 +134,13 @@ async fn is(address: SocketAddr, path: &str, status: u16) -> bool {
     matches!(answered, Ok(Ok(answer)) if answer.status == status)
 }
 
-/// How long it took from `healed` until users were served as before: the beginning of the first window in which they were.
-async fn recovery(users: &Users, healed: Instant, before: f64, window: Duration) -> Duration {
+/// How long it took until users were served as before, and how many were then in a second: the beginning of the first window in which
+/// they were, or the last one in which they might have been.
+async fn regained(users: &Users, since: Instant, before: f64, window: Duration) -> (Duration, f64) {
     loop {
-        let passed = healed.elapsed().saturating_sub(window);
-        if passed >= RECOVERY {
-            return RECOVERY;
-        }
-        if healed.elapsed() >= window && users.rate(window) >= ENOUGH * before {
-            return passed;
+        let (passed, rate) = (since.elapsed(), users.rate(window));
+        if passed >= window && rate >= ENOUGH * before || passed >= window + RECOVERY {
+            return (passed.saturating_sub(window), rate);
         }
         sleep(LOOK).await;
     }
