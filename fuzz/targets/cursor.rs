@@ -8,10 +8,12 @@ use nobat_core::ports::{ListQuery, Position};
 #[path = "../../crates/api/src/cursor.rs"]
 mod cursor;
 
+use cursor::List;
+
 const KEY: [u8; 32] = [7; 32];
 
-fn list(queue: Option<Name>) -> ListQuery {
-    ListQuery {
+fn list(queue: Option<Name>) -> List {
+    List::tasks(&ListQuery {
         tenant: Tenant::default(),
         status: None,
         queue,
@@ -20,7 +22,7 @@ fn list(queue: Option<Name>) -> ListQuery {
         created_before: None,
         limit: 50,
         after: None,
-    }
+    })
 }
 
 fuzz_target!(|text: &str| {
@@ -33,6 +35,7 @@ fuzz_target!(|text: &str| {
     let sealed = cursor::seal(&KEY, &here, &position);
     assert_eq!(cursor::open(&KEY, &here, &sealed), Some(position));
     assert_eq!(cursor::open(&KEY, &there, &sealed), None);
+    assert_eq!(cursor::open(&KEY, &List::trail(&Tenant::default()), &sealed), None);
     assert_eq!(cursor::open(&[8; 32], &here, &sealed), None);
     assert_eq!(cursor::open(&KEY, &here, &sealed.to_uppercase()).is_some(), sealed.to_uppercase() == sealed);
     assert_eq!(cursor::open(&KEY, &here, &format!("{sealed}00")), None);

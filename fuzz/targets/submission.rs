@@ -40,7 +40,16 @@ fuzz_target!(|body: &[u8]| {
 fn take(body: &[u8]) -> Result<Task, Vec<String>> {
     let submission: Submission = read_object(body).map_err(|error| vec![error.to_string()])?;
     let now = Timestamp::from_millis(NOW);
-    let intake = Intake { tenant: &TENANT, id: TaskId::new(now, 7), fingerprint: None, max_timeout: MAX_TIMEOUT, kinds: &*KINDS, now };
+    let intake = Intake {
+        tenant: &TENANT,
+        id: TaskId::new(now, 7),
+        fingerprint: None,
+        submitted_by: None,
+        max_payload: None,
+        max_timeout: MAX_TIMEOUT,
+        kinds: &*KINDS,
+        now,
+    };
     submission.into_task(&intake).map_err(|wrong| {
         assert!(wrong.iter().all(|wrong| wrong.pointer.is_empty() || wrong.pointer.starts_with('/')), "{wrong:?}");
         wrong.into_iter().map(|wrong| format!("{}: {}", wrong.pointer, wrong.detail)).collect()

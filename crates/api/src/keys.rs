@@ -257,7 +257,7 @@ pub(crate) async fn page(State(app): State<App>, _: Allowed<Admin>, RawQuery(que
     operation_id = "get_key",
     tag = "keys",
     security(("key" = ["admin"])),
-    params(("id" = String, Path, description = "The key's id.", example = "key_01jd8rkz5m3q4v9x2y7w6t0abc")),
+    params(("id" = String, Path, pattern = "^key_[0-9a-z]{26}$", description = "The key's id.", example = "key_01jd8rkz5m3q4v9x2y7w6t0abc")),
     responses((status = 200, description = "What is known of the key.", body = KeyView)),
 )]
 pub(crate) async fn one(State(app): State<App>, _: Allowed<Admin>, Named(id): Named) -> Result<Response, Problem> {
@@ -274,7 +274,7 @@ pub(crate) async fn one(State(app): State<App>, _: Allowed<Admin>, Named(id): Na
     operation_id = "rotate_key",
     tag = "keys",
     security(("key" = ["admin"])),
-    params(("id" = String, Path, description = "The key's id.", example = "key_01jd8rkz5m3q4v9x2y7w6t0abc")),
+    params(("id" = String, Path, pattern = "^key_[0-9a-z]{26}$", description = "The key's id.", example = "key_01jd8rkz5m3q4v9x2y7w6t0abc")),
     request_body(content = Rotate, description = "May be left out.", example = json!({"overlap": 86400})),
     responses((status = 201, description = "The new key.", body = KeyView)),
 )]
@@ -309,7 +309,7 @@ pub(crate) async fn rotate(
     operation_id = "revoke_key",
     tag = "keys",
     security(("key" = ["admin"])),
-    params(("id" = String, Path, description = "The key's id.", example = "key_01jd8rkz5m3q4v9x2y7w6t0abc")),
+    params(("id" = String, Path, pattern = "^key_[0-9a-z]{26}$", description = "The key's id.", example = "key_01jd8rkz5m3q4v9x2y7w6t0abc")),
     responses((status = 200, description = "It is revoked.", body = KeyView)),
 )]
 pub(crate) async fn revoke(

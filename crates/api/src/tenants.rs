@@ -112,7 +112,7 @@ impl FromRequestParts<App> for Named {
     operation_id = "put_tenant",
     tag = "tenants",
     security(("key" = ["admin"])),
-    params(("name" = String, Path, description = "The tenant's name.", example = "acme")),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The tenant's name.", example = "acme")),
     request_body(content = Put, example = json!({"requests": {"rate": 100, "burst": 200}, "waiting": 10000, "payload_bytes": 65536})),
     responses((status = 200, description = "It holds.", body = TenantView)),
 )]
@@ -149,7 +149,7 @@ pub(crate) async fn put(
     operation_id = "get_tenant",
     tag = "tenants",
     security(("key" = ["admin"])),
-    params(("name" = String, Path, description = "The tenant's name.", example = "acme")),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The tenant's name.", example = "acme")),
     responses((status = 200, description = "What it may use.", body = TenantView)),
 )]
 pub(crate) async fn one(State(app): State<App>, _: Allowed<Admin>, Named(tenant): Named) -> Result<Response, Problem> {

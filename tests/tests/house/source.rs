@@ -48,7 +48,8 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
             if !["target", ".git", "node_modules", "dist", "cdk.out", ".aws-sam", "__pycache__"].contains(&name.as_ref()) {
                 collect(&path, files);
             }
-        } else if !name.contains(".db") {
+        // In a worktree of git, `.git` is a file.
+        } else if !name.contains(".db") && name != ".git" {
             files.push(path);
         }
     }
