@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
-use axum::http::HeaderMap;
-use axum::http::header::{AUTHORIZATION, HOST};
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
 use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::key::{Barred, Key, KeyId, KeyText};
 use nobat_core::name::Tenant;
@@ -129,7 +129,7 @@ async fn caller(parts: &Parts, app: &App) -> Result<Caller, Problem> {
         let settings = TenantSettings::default();
         return Ok(Caller { tenant: Tenant::default(), scopes: Scopes::all(), actor: Actor::Operator, settings });
     }
-    let caller = if app.keyring().asks_for_keys() {
+    let caller = if app.keyring().asks_for_keys(&app.backend, now).await? {
         let key = authenticate(parts, app, origin, now).await?;
         let settings = app.keyring().settings(&app.backend, &key.tenant, now).await?;
         Caller { tenant: key.tenant.clone(), scopes: key.scopes, actor: Actor::Key(key.id()), settings }
@@ -170,21 +170,23 @@ async fn authenticate(parts: &Parts, app: &App, origin: IpAddr, now: Timestamp) 
 
 /// The key that the request brings, if any.
 fn presented(parts: &Parts) -> Result<Option<&str>, Problem> {
+    // Where it stands it is in the logs of everything on the way, ours included if it were repeated here.
+    if parts.uri.query().is_some_and(|query| query.contains(KeyText::PREFIX)) {
+        tracing::warn!(path = parts.uri.path(), "a key came in a query string; it should be revoked, for it is in logs");
+        return Err(unauthorized());
+    }
     let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
     let text = match (headers.next(), headers.next()) {
         (Some(one), None) => one.to_str().ok(),
         (Some(_), Some(_)) => return Err(unauthorized()),
-        (None, _) => {
-            // Where it stands it is in the logs of everything on the way, ours included if it were repeated here.
-            if parts.uri.query().is_some_and(|query| query.contains(KeyText::PREFIX)) {
-                tracing::warn!(path = parts.uri.path(), "a key came in a query string; it should be revoked, for it is in logs");
-            }
-            None
-        }
+        (None, _) => None,
     };
     let token = text.and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     Ok(token.map(|(_, token)| token.trim()))
 }
+
+/// What proxies say of those they bring.
+const FORWARDED: [&str; 4] = ["x-forwarded-for", "forwarded", "x-real-ip", "via"];
 
 /// One answer for keys that are missing, mistyped, unknown, revoked or too old: nobody learns which.
 pub(crate) fn unauthorized() -> Problem {
@@ -193,9 +195,15 @@ pub(crate) fn unauthorized() -> Problem {
 
 /// A web page that a browser on this machine shows can have its own name lead here, and ask as it likes; but it cannot have the browser
 /// call it `localhost`.
+///
+/// It can have it post something without looking at the answer, and says where it comes from as it does; and a proxy that brings others
+/// here mostly says so too.
 fn meant_for_this_machine(headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(host) = headers.get(HOST) else { return Ok(()) };
-    if host.to_str().is_ok_and(is_this_machine) {
+    let is_ours =
+        |value: &HeaderValue| value.to_str().is_ok_and(|origin| origin.split_once("://").is_some_and(|(_, host)| is_this_machine(host)));
+    let is_forwarded = FORWARDED.iter().any(|name| headers.contains_key(*name));
+    let is_from_elsewhere = headers.get(ORIGIN).is_some_and(|origin| !is_ours(origin));
+    if !is_forwarded && !is_from_elsewhere && headers.get(HOST).is_some_and(|host| host.to_str().is_ok_and(is_this_machine)) {
         return Ok(());
     }
     let detail =

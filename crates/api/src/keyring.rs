@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ const FAILURES: Rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MI
 /// What was read lately.
 pub(crate) struct Keyring {
     asks_for_keys: AtomicBool,
+    /// When it was last looked whether there are keys, in milliseconds since the epoch.
+    looked_at: AtomicI64,
     keys: Known<KeyId, Arc<Key>>,
     tenants: Known<Tenant, TenantSettings>,
     failures: Mutex<HashMap<IpAddr, Bucket>>,
@@ -39,15 +41,28 @@ impl Keyring {
     pub(crate) fn new(keys: Keys) -> Self {
         Self {
             asks_for_keys: AtomicBool::new(keys == Keys::Required),
+            looked_at: AtomicI64::new(0),
             keys: Known::default(),
             tenants: Known::default(),
             failures: Mutex::default(),
         }
     }
 
-    /// Whether everybody needs a key.
-    pub(crate) fn asks_for_keys(&self) -> bool {
-        self.asks_for_keys.load(Ordering::Relaxed)
+    /// Whether everybody needs a key. As long as nobody does it is looked for one from time to time: another process can have made it.
+    pub(crate) async fn asks_for_keys(&self, backend: &Backend, now: Timestamp) -> Result<bool, StoreError> {
+        if self.asks_for_keys.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let looked_at = self.looked_at.load(Ordering::Relaxed);
+        if looked_at <= now.millis() && now < Timestamp::from_millis(looked_at) + FRESH {
+            return Ok(false);
+        }
+        if backend.registry.has_keys().await? {
+            self.ask_for_keys();
+            return Ok(true);
+        }
+        self.looked_at.store(now.millis(), Ordering::Relaxed);
+        Ok(false)
     }
 
     /// A key was made: from now on everybody needs one.
@@ -61,9 +76,13 @@ impl Keyring {
         let known = if let Some(key) = self.keys.get(&digest.id(), now) {
             Some(key)
         } else {
-            self.check_failures(origin, now)?;
+            // Whoever has a key that there is is no guesser, whatever others at that address do.
+            if !self.keys.has_seen(&digest.id()) {
+                self.check_failures(origin, now)?;
+            }
+            let since = self.keys.changes();
             let found = backend.registry.key(digest.id()).await?.map(Arc::new);
-            found.inspect(|key| self.keys.note(key.id(), Arc::clone(key), now))
+            found.inspect(|key| self.keys.note(key.id(), Arc::clone(key), since, now))
         };
         Ok(known.filter(|key| key.digest == digest))
     }
@@ -73,8 +92,9 @@ impl Keyring {
         if let Some(settings) = self.tenants.get(tenant, now) {
             return Ok(settings);
         }
+        let since = self.tenants.changes();
         let settings = backend.registry.tenant(tenant).await?;
-        self.tenants.note(tenant.clone(), settings, now);
+        self.tenants.note(tenant.clone(), settings, since, now);
         Ok(settings)
     }
 
@@ -128,32 +148,52 @@ fn household(address: IpAddr) -> IpAddr {
 const MAX_KNOWN: usize = 10_000;
 
 /// Things that were read, each for as long as it is fresh.
-struct Known<K, V>(Mutex<HashMap<K, (V, Timestamp)>>);
+struct Known<K, V>(Mutex<Seen<K, V>>);
+
+struct Seen<K, V> {
+    things: HashMap<K, (V, Timestamp)>,
+    /// Counts what was changed here: what was read before a change, and comes after it, is not noted.
+    changes: u64,
+}
 
 impl<K, V> Default for Known<K, V> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self(Mutex::new(Seen { things: HashMap::new(), changes: 0 }))
     }
 }
 
 impl<K: Hash + Eq, V: Clone> Known<K, V> {
     fn get(&self, name: &K, now: Timestamp) -> Option<V> {
         let known = lock(&self.0);
-        let (value, read_at) = known.get(name)?;
+        let (value, read_at) = known.things.get(name)?;
         // A clock that was set back makes nothing fresh for longer.
         (*read_at <= now && now < *read_at + FRESH).then(|| value.clone())
     }
 
-    fn note(&self, name: K, value: V, now: Timestamp) {
+    /// Whether it was read at any time.
+    fn has_seen(&self, name: &K) -> bool {
+        lock(&self.0).things.contains_key(name)
+    }
+
+    fn changes(&self) -> u64 {
+        lock(&self.0).changes
+    }
+
+    fn note(&self, name: K, value: V, since: u64, now: Timestamp) {
         let mut known = lock(&self.0);
-        if known.len() >= MAX_KNOWN {
-            known.clear();
+        if known.changes != since {
+            return;
         }
-        known.insert(name, (value, now));
+        if known.things.len() >= MAX_KNOWN {
+            known.things.clear();
+        }
+        known.things.insert(name, (value, now));
     }
 
     fn forget(&self, name: &K) {
-        lock(&self.0).remove(name);
+        let mut known = lock(&self.0);
+        known.changes += 1;
+        known.things.remove(name);
     }
 }
 

@@ -338,10 +338,13 @@ async fn change(
         if old.is_over(now) {
             return Err(Problem::new(Code::KeyOver, "the key was revoked or has expired, so there is nothing to do to it"));
         }
-        let entry = caller.entry(&old.tenant, action, &id, now);
         let version = old.version + 1;
         let (changed, new) = make(old);
         let changed = Key { version, ..changed };
+        let object = new.as_ref().map_or_else(|| id.to_string(), |new| format!("{id} {}", new.id()));
+        let entry = caller.entry(&changed.tenant, action, &object, now);
+        // Before it is written, since nobody may be there any more to do it afterwards.
+        app.keyring().forget_key(id);
         let records = [&changed].into_iter().chain(&new).map(Record::from).collect();
         if app.backend.registry.write(records, entry).await? == Recorded::Done {
             app.keyring().forget_key(id);

@@ -1,6 +1,7 @@
 //! How often a tenant may ask: out of a bucket that all processes share, taken in blocks where to take is a costly write.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use crate::problem::Problem;
 /// What is left of a block is good for this long, so that no more than a block too many comes in any second.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
+const TWICE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
+
 /// What tenants have been granted and not used yet.
 #[derive(Default)]
 pub(crate) struct Permits(Mutex<HashMap<Tenant, Stock>>);
@@ -23,6 +26,9 @@ pub(crate) struct Permits(Mutex<HashMap<Tenant, Stock>>);
 struct Stock {
     left: u32,
     until: Timestamp,
+    /// How many to take next time: twice as many as the last, if those were used up in time, and else one. A process that answers a
+    /// request now and then does not take what others could use.
+    next: NonZeroU32,
 }
 
 impl Permits {
@@ -31,13 +37,14 @@ impl Permits {
         if self.take_left(tenant, now) {
             return Ok(());
         }
-        match backend.registry.take(tenant, rate, now).await? {
+        let wanted = self.wanted(tenant, now);
+        match backend.registry.take(tenant, rate, wanted, now).await? {
             Taken::Granted(count) => {
-                if count.get() > 1 {
-                    self.put_by(tenant, count.get() - 1, now);
-                }
+                self.put_by(tenant, count, wanted, now);
                 Ok(())
             }
+            // Others who asked at the same time may have taken more than they need.
+            Taken::Wait(_) if self.take_left(tenant, now) => Ok(()),
             Taken::Wait(pause) => Err(refused(rate, pause)),
         }
     }
@@ -53,11 +60,17 @@ impl Permits {
         }
     }
 
-    fn put_by(&self, tenant: &Tenant, count: u32, now: Timestamp) {
+    fn wanted(&self, tenant: &Tenant, now: Timestamp) -> NonZeroU32 {
+        let stocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stocks.get(tenant).filter(|stock| now < stock.until).map_or(NonZeroU32::MIN, |stock| stock.next)
+    }
+
+    /// One of them is used at once.
+    fn put_by(&self, tenant: &Tenant, count: NonZeroU32, wanted: NonZeroU32, now: Timestamp) {
         let mut stocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let stock = stocks.entry(tenant.clone()).or_insert(Stock { left: 0, until: now });
+        let stock = stocks.entry(tenant.clone()).or_insert(Stock { left: 0, until: now, next: NonZeroU32::MIN });
         let left = if now < stock.until { stock.left } else { 0 };
-        *stock = Stock { left: left.saturating_add(count), until: now + GOOD_FOR };
+        *stock = Stock { left: left.saturating_add(count.get() - 1), until: now + GOOD_FOR, next: wanted.saturating_mul(TWICE) };
     }
 }
 
@@ -69,4 +82,92 @@ fn refused(rate: Rate, pause: Duration) -> Problem {
         .retry_after(seconds)
         .with_header("ratelimit-policy", format!("\"requests\";q={};w={window}", rate.burst))
         .with_header("ratelimit", format!("\"requests\";r=0;t={seconds}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use async_trait::async_trait;
+    use nobat_core::audit::Entry;
+    use nobat_core::name::Name;
+    use nobat_core::ports::{Clock, StoreError};
+    use nobat_core::registry::{Record, RecordName, Recorded, Registry, Sort, TrailPage, TrailQuery};
+    use nobat_sqlite::Sqlite;
+
+    use super::*;
+
+    /// A bucket that is taken from in blocks, as where to take is a costly write: one block, then nothing.
+    struct OneBlock {
+        size: u32,
+        asked: AtomicU32,
+    }
+
+    #[async_trait]
+    impl Registry for OneBlock {
+        async fn take(&self, _: &Tenant, _: Rate, _: NonZeroU32, _: Timestamp) -> Result<Taken, StoreError> {
+            let is_first = self.asked.fetch_add(1, Ordering::Relaxed) == 0;
+            // Whoever comes second is answered second, whatever order they are woken in.
+            for _ in 0..if is_first { 1 } else { 5 } {
+                tokio::task::yield_now().await;
+            }
+            let block = NonZeroU32::new(self.size).filter(|_| is_first);
+            Ok(block.map_or(Taken::Wait(Duration::from_millis(10)), Taken::Granted))
+        }
+
+        async fn find(&self, _: &RecordName) -> Result<Option<Record>, StoreError> {
+            Ok(None)
+        }
+
+        async fn page(&self, _: Sort, _: Option<&Name>, _: usize) -> Result<Vec<Record>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        async fn write(&self, _: Vec<Record>, _: Entry) -> Result<Recorded, StoreError> {
+            Ok(Recorded::Conflict)
+        }
+
+        async fn trail(&self, _: &TrailQuery, _: Timestamp) -> Result<TrailPage, StoreError> {
+            Ok(TrailPage { entries: Vec::new(), next: None })
+        }
+    }
+
+    struct Still;
+
+    #[async_trait]
+    impl Clock for Still {
+        fn now(&self) -> Timestamp {
+            Timestamp::EPOCH
+        }
+
+        async fn sleep(&self, _duration: Duration) {}
+    }
+
+    fn backend(size: u32) -> Backend {
+        let rest = Sqlite::in_memory(Duration::from_hours(1), Arc::new(Still)).unwrap().backend();
+        Backend { registry: Arc::new(OneBlock { size, asked: AtomicU32::new(0) }), ..rest }
+    }
+
+    const RATE: Rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN };
+
+    #[tokio::test]
+    async fn a_block_is_used_up_and_what_is_left_of_it_grows_old() {
+        let (permits, tenant, now) = (Permits::default(), Tenant::default(), Timestamp::from_millis(5_000));
+        let blocks = backend(3);
+        for _ in 0..2 {
+            permits.take(&blocks, &tenant, RATE, now).await.unwrap();
+        }
+        assert!(permits.take(&blocks, &tenant, RATE, now + GOOD_FOR).await.is_err(), "the third is over a second old");
+        assert!(permits.take(&blocks, &tenant, RATE, now).await.is_ok(), "until then it is good");
+        assert!(permits.take(&blocks, &tenant, RATE, now).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn nobody_is_turned_away_while_another_has_more_than_it_needs() {
+        let (permits, tenant, now, blocks) = (Permits::default(), Tenant::default(), Timestamp::EPOCH, backend(2));
+        let take = || permits.take(&blocks, &tenant, RATE, now);
+        let (first, second) = tokio::join!(take(), take());
+        assert!(first.is_ok() && second.is_ok());
+    }
 }

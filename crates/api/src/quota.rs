@@ -35,7 +35,10 @@ impl Quota {
         let limit = limit.get() as usize;
         if !self.is_fresh(app, tenant, now) {
             let waiting = app.backend.store.waiting(tenant, limit).await?;
-            self.counts().insert(tenant.clone(), Count { waiting, counted_at: now });
+            // Others may have counted meanwhile, and added what they accepted.
+            if !self.is_fresh(app, tenant, now) {
+                self.counts().insert(tenant.clone(), Count { waiting, counted_at: now });
+            }
         }
         let mut counts = self.counts();
         let Some(count) = counts.get_mut(tenant) else { return Ok(true) };

@@ -37,7 +37,7 @@ pub(crate) struct EntryView {
     /// What: `task.canceled`, `task.replayed`, `key.created`, `key.rotated`, `key.revoked` or `tenant.changed`.
     #[schema(value_type = String)]
     action: &'static str,
-    /// To what: the id of a task or of a key, or the name of a tenant.
+    /// To what: the id of a task or of a key, or the name of a tenant; of a key that was replaced, and of the one that replaced it.
     object: String,
 }
 

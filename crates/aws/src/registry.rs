@@ -21,8 +21,8 @@ use crate::keys;
 use crate::store::new_op;
 use crate::table::{Table, Written};
 
-/// Requests are taken out of a tenant's bucket for a tenth of a second at a time, so that a busy tenant's cost a fraction of a write
-/// each.
+/// Requests are taken out of a tenant's bucket for up to a tenth of a second at a time, so that a busy process pays a fraction of a
+/// write for each.
 const BLOCKS_A_SECOND: u32 = 10;
 /// How often a bucket is tried that others take from at the same time.
 const MAX_TRIES: usize = 4;
@@ -73,6 +73,10 @@ impl Registry for Table {
         let from = keys::moment(now - self.retention + Duration::from_millis(1));
         // A tilde comes after every digit.
         let before = query.after.as_ref().map_or_else(|| "~".to_owned(), |after| after.0.clone());
+        // What the page before ended with is over meanwhile, and all that comes after it.
+        if from > before {
+            return Ok(TrailPage { entries: Vec::new(), next: None });
+        }
         let find = self.client.query().table_name(&self.name).consistent_read(true).scan_index_forward(false);
         let find = find.key_condition_expression("#PK = :trail AND #SK BETWEEN :from AND :before");
         let find = find.expression_attribute_names("#PK", "PK").expression_attribute_names("#SK", "SK");
@@ -88,9 +92,9 @@ impl Registry for Table {
         Ok(TrailPage { entries, next })
     }
 
-    async fn take(&self, tenant: &Tenant, rate: Rate, now: Timestamp) -> Result<Taken, StoreError> {
+    async fn take(&self, tenant: &Tenant, rate: Rate, wanted: NonZeroU32, now: Timestamp) -> Result<Taken, StoreError> {
         let block = (rate.per_second.get() / BLOCKS_A_SECOND).clamp(1, rate.burst.get());
-        let mut wanted = NonZeroU32::new(block).unwrap_or(NonZeroU32::MIN);
+        let mut wanted = wanted.min(NonZeroU32::new(block).unwrap_or(NonZeroU32::MIN));
         let mut seen = self.buckets.last_seen(tenant);
         for _ in 0..MAX_TRIES {
             let (taken, left) = rate.take(seen, wanted, now);

@@ -42,13 +42,15 @@ impl FromStr for Network {
             Ok(address) => IpNet::from(address),
             Err(_) => text.parse::<IpNet>().map_err(|_| InvalidNetwork::Malformed)?,
         };
+        // First, so that what is said of it below is said of what it means.
+        let network = canonical(network);
         if network.trunc() != network {
             return Err(InvalidNetwork::HostBits(network.trunc()));
         }
         if network.prefix_len() == 0 {
             return Err(InvalidNetwork::Everybody);
         }
-        Ok(Self(canonical(network)))
+        Ok(Self(network))
     }
 }
 
@@ -135,7 +137,7 @@ mod tests {
     #[test]
     fn refuses_what_is_not_clear() {
         assert_eq!("10.0.0.1/8".parse::<Network>(), Err(InvalidNetwork::HostBits("10.0.0.0/8".parse().unwrap())));
-        for everybody in ["0.0.0.0/0", "::/0"] {
+        for everybody in ["0.0.0.0/0", "::/0", "::ffff:0:0/96"] {
             assert_eq!(everybody.parse::<Network>(), Err(InvalidNetwork::Everybody));
         }
         for malformed in ["", "10", "10.0.0.0/33", "example.com", "10.0.0.0/8 "] {

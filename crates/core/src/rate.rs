@@ -33,9 +33,10 @@ pub enum Taken {
 const MICROS: i64 = 1_000_000;
 
 impl Rate {
-    /// Microseconds from one token to the next.
+    /// Microseconds from one token to the next, rounded up: of more than some thousand a second, a few are not granted.
     fn interval(self) -> i64 {
-        MICROS / i64::from(self.per_second.get()).min(MICROS)
+        let per_second = i64::from(self.per_second.get());
+        ((MICROS + per_second - 1) / per_second).max(1)
     }
 
     /// How far ahead of now the moment lies at which an empty bucket is full, in microseconds.
@@ -119,7 +120,7 @@ mod tests {
                     granted += u64::from(count.get());
                 }
                 let elapsed = u64::try_from(now.since(begun).as_micros()).unwrap();
-                let interval = 1_000_000 / u64::from(per_second);
+                let interval = 1_000_000_u64.div_ceil(u64::from(per_second));
                 prop_assert!(granted <= u64::from(burst) + elapsed / interval);
             }
         }

@@ -2,6 +2,8 @@
 //!
 //! To a store a record is text with a name and a version. What it says is the core's to read ([`crate::key`], [`crate::tenant`]).
 
+use std::num::NonZeroU32;
+
 use async_trait::async_trait;
 
 use crate::audit::Entry;
@@ -27,8 +29,8 @@ pub trait Registry: Send + Sync {
     /// One page of a tenant's trail, the newest first.
     async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError>;
 
-    /// Takes requests out of a tenant's bucket, which all processes share: at least one, and several where to take is a costly write.
-    async fn take(&self, tenant: &Tenant, rate: Rate, now: Timestamp) -> Result<Taken, StoreError>;
+    /// Takes requests out of a tenant's bucket, which all processes share: one, or up to `wanted` where to take is a costly write.
+    async fn take(&self, tenant: &Tenant, rate: Rate, wanted: NonZeroU32, now: Timestamp) -> Result<Taken, StoreError>;
 }
 
 /// What sort of thing a record says something of.

@@ -254,35 +254,42 @@ impl Database {
             .query_map(params![seq_of(cutoff), self.pruned_to, cutoff.millis(), to_sql(limit)], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
         drop(statement);
-        let forgotten = "DELETE FROM trail WHERE seq IN (SELECT seq FROM trail WHERE at <= ?1 ORDER BY seq LIMIT ?2)";
-        self.prepare(forgotten)?.execute(params![cutoff.millis(), to_sql(limit)])?;
+        let forget = "DELETE FROM trail WHERE seq IN (SELECT seq FROM (SELECT seq, at FROM trail ORDER BY seq LIMIT ?2) WHERE at <= ?1)";
+        let forgotten = self.prepare(forget)?.execute(params![cutoff.millis(), to_sql(limit)])?;
         // The next call goes on from here, past old tasks that have not ended; after the last one it begins anew.
         self.pruned_to = seqs.last().copied().filter(|_| seqs.len() == limit).unwrap_or(0);
         for seq in &seqs {
             self.prepare("DELETE FROM payloads WHERE seq = ?1")?.execute([seq])?;
             self.prepare("DELETE FROM tasks WHERE seq = ?1")?.execute([seq])?;
         }
-        Ok(seqs.len())
+        // As long as there is more of either, there is more to do.
+        Ok(seqs.len().max(forgotten))
     }
 
     /// Claims what is due for those who wait for work: each tenant that has something due gets an equal share of them.
     pub(crate) fn dispatch(&mut self, now: Timestamp) -> Result<(), Error> {
         self.make_sure()?;
-        let mut free = self.dispatch.wanted().saturating_sub(self.handed.len());
+        let wanted = self.dispatch.wanted();
         // What is left when some had less than their share goes to the others. What is left after that waits for the next transaction.
         for _ in 0..MAX_ROUNDS {
+            let free = wanted.saturating_sub(self.handed.len());
             let due = if free == 0 { Vec::new() } else { self.lanes.due(now) };
             let share = (free / due.len().max(1)).max(1);
-            for tenant in due.into_iter().take(free) {
-                free = free.saturating_sub(self.dispatch_of(&tenant, share, now)?);
+            for tenant in due {
+                // A report of a task that expired may have been claimed along the way.
+                let free = wanted.saturating_sub(self.handed.len());
+                if free == 0 {
+                    break;
+                }
+                self.dispatch_of(&tenant, share.min(free), now)?;
                 self.lanes.serve(tenant);
             }
         }
         Ok(())
     }
 
-    /// Claims up to so many of one tenant's tasks, and returns how many.
-    fn dispatch_of(&mut self, tenant: &Tenant, share: usize, now: Timestamp) -> Result<usize, Error> {
+    /// Claims up to so many of one tenant's tasks.
+    fn dispatch_of(&mut self, tenant: &Tenant, share: usize, now: Timestamp) -> Result<(), Error> {
         let sql = format!(
             "SELECT {COLUMNS} FROM tasks INDEXED BY tasks_waiting WHERE tenant = ?1 AND status < 3 AND wake_at <= ?2 ORDER BY wake_at LIMIT ?3"
         );
@@ -293,8 +300,8 @@ impl Database {
         }
         for seq in unreadable {
             self.prepare("UPDATE tasks SET wake_at = ?1 WHERE seq = ?2")?.execute([(now + UNREADABLE_REST).millis(), seq])?;
+            self.lanes.waits(tenant, now + UNREADABLE_REST);
         }
-        let mut claimed = 0;
         for task in due {
             // A deadline that passed is judged here as well: a backlog of such tasks would stand in front of all others.
             let event = overdue(&task, Spread::from_bits(0), now).unwrap_or(Event::Claim { until: now + LEASE });
@@ -303,10 +310,9 @@ impl Database {
                 && let State::Running(_) = task.state
             {
                 self.handed.push(*task);
-                claimed += 1;
             }
         }
-        Ok(claimed)
+        Ok(())
     }
 
     /// The first moment after that one at which a waiting task of the tenant's is to be looked at.
@@ -324,7 +330,11 @@ impl Database {
             let mut statement = self.connection.prepare_cached(LANES)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
-                self.lanes.waits(&Tenant::new(row.get_ref(0)?.as_str()?)?, Timestamp::from_millis(row.get(1)?));
+                // One row that cannot be read keeps no other tenant from being served.
+                match Tenant::new(row.get_ref(0)?.as_str()?) {
+                    Ok(tenant) => self.lanes.waits(&tenant, Timestamp::from_millis(row.get(1)?)),
+                    Err(error) => tracing::error!(%error, "tasks of a tenant whose name cannot be read are passed over"),
+                }
             }
         }
         Ok(())
@@ -436,8 +446,11 @@ pub(crate) fn list(connection: &Connection, query: &ListQuery, retention: Durati
         (None, None) => i64::MAX,
     };
     let from = query.created_after.map_or(0, seq_of);
-    let filter =
-        if query.status == Some(Status::Ended(End::Failed)) { "INDEXED BY tasks_failed WHERE status = 5 AND" } else { "NOT INDEXED WHERE" };
+    let filter = if query.status == Some(Status::Ended(End::Failed)) {
+        "INDEXED BY tasks_failed WHERE status = 5 AND"
+    } else {
+        "INDEXED BY tasks_of_tenant WHERE"
+    };
     // Payloads and results are not shown in lists, and can be long.
     let columns = COLUMNS.replace("result, payload", "NULL, 'null'");
     let sql = format!("SELECT {columns} FROM tasks {filter} tenant = ?1 AND seq < ?2 AND seq >= ?3 ORDER BY seq DESC LIMIT ?4");

@@ -41,7 +41,7 @@ impl Registry for Sqlite {
         self.read(move |connection| trail(connection, &query, oldest)).await
     }
 
-    async fn take(&self, tenant: &Tenant, rate: Rate, now: Timestamp) -> Result<Taken, StoreError> {
+    async fn take(&self, tenant: &Tenant, rate: Rate, _wanted: NonZeroU32, now: Timestamp) -> Result<Taken, StoreError> {
         let mut buckets = self.0.buckets.0.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = buckets.entry(tenant.clone()).or_default();
         let (taken, left) = rate.take(*bucket, NonZeroU32::MIN, now);

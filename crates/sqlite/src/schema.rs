@@ -63,7 +63,8 @@ CREATE TABLE instance (
 INSERT INTO instance (secret) VALUES (randomblob(32));
 ";
 
-/// Keys and settings, and who changed them. The queue gets a lane for each tenant. `oldest_reader` lets the version before go on with a
+/// Keys and settings, and who changed them. The queue gets a lane for each tenant, and
+/// a tenant's list looks at no other's tasks: an index over the tenant alone has them in the order of `seq`. `oldest_reader` lets the version before go on with a
 /// file that a later one has written to.
 const V2: &str = "
 CREATE TABLE records (
@@ -85,6 +86,7 @@ CREATE INDEX trail_by_tenant ON trail (tenant, seq);
 CREATE TRIGGER trail_is_never_changed BEFORE UPDATE ON trail BEGIN SELECT RAISE(ABORT, 'the trail is never changed'); END;
 DROP INDEX tasks_waiting;
 CREATE INDEX tasks_waiting ON tasks (tenant, wake_at) WHERE status < 3;
+CREATE INDEX tasks_of_tenant ON tasks (tenant);
 ALTER TABLE instance ADD COLUMN oldest_reader INTEGER NOT NULL DEFAULT 2;
 ";
 

@@ -183,3 +183,21 @@ async fn hands_an_accepted_task_to_whoever_waits_for_work() {
     let [Delivery::Claimed(claimed)] = received.as_slice() else { panic!("{received:?}") };
     assert_eq!(**claimed, created[0], "claimed in the transaction that accepted it");
 }
+
+#[tokio::test]
+async fn with_a_tenant_whose_name_cannot_be_read_still_serves_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nobat.db");
+    let (damaged, sound) = (task(1), task(2));
+    drop({
+        let sqlite = open(&path).unwrap();
+        sqlite.backend().store.insert(vec![damaged.clone(), sound.clone()], now()).await.unwrap();
+        sqlite
+    });
+    let changed = Connection::open(&path).unwrap().execute("UPDATE tasks SET tenant = 'a b' WHERE id = ?1", [damaged.id.to_bytes()]);
+    assert_eq!(changed.unwrap(), 1);
+    let backend = open(&path).unwrap().backend();
+    let received = backend.queue.receive(2).await.unwrap();
+    let [Delivery::Claimed(claimed)] = received.as_slice() else { panic!("{received:?}") };
+    assert_eq!(claimed.id, sound.id);
+}

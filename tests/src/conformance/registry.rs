@@ -142,7 +142,7 @@ pub async fn takes_no_more_than_the_rate(world: World) {
     let drain = async |of: &Tenant| {
         let mut taken = 0;
         loop {
-            match world.backend.registry.take(of, rate, world.now()).await.unwrap() {
+            match world.backend.registry.take(of, rate, count(4), world.now()).await.unwrap() {
                 Taken::Granted(count) => taken += count.get(),
                 Taken::Wait(pause) => return (taken, pause),
             }

@@ -79,7 +79,7 @@ impl Registry for ModelRegistry {
         Ok(TrailPage { entries: found.into_iter().map(|(_, entry)| entry.clone()).collect(), next })
     }
 
-    async fn take(&self, tenant: &Tenant, rate: Rate, now: Timestamp) -> Result<Taken, StoreError> {
+    async fn take(&self, tenant: &Tenant, rate: Rate, _wanted: NonZeroU32, now: Timestamp) -> Result<Taken, StoreError> {
         let mut kept = self.kept();
         let bucket = kept.buckets.entry(tenant.clone()).or_default();
         let (taken, left) = rate.take(*bucket, NonZeroU32::MIN, now);
