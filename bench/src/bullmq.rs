@@ -50,7 +50,7 @@ impl BullMq {
 
     /// How many tasks are done.
     pub(crate) async fn done(&self, connection: &mut Connection) -> anyhow::Result<usize> {
-        let (_, answer) = connection.exchange("GET /done HTTP/1.1\r\nhost: bench\r\n\r\n").await?;
+        let (_, answer) = connection.exchange("GET /done HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
         let answer: serde_json::Value = serde_json::from_str(answer)?;
         Ok(usize::try_from(answer["done"].as_u64().context("no number")?)?)
     }

@@ -94,7 +94,7 @@ pub(crate) fn percentile<T: Ord + Copy + Default>(values: &mut [T], percent: usi
 
 /// A request that posts a task.
 pub(crate) fn request(body: &str) -> String {
-    format!("POST /v1/tasks HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    format!("POST /v1/tasks HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 /// A connection that is kept.

@@ -155,7 +155,7 @@ async fn run_stamp(connection: &mut Connection) -> anyhow::Result<u64> {
     let (_, answer) = connection.exchange(&load::request(STAMP)).await?;
     let accepted = nanoseconds();
     let task: serde_json::Value = serde_json::from_str(answer)?;
-    let get = format!("GET /v1/tasks/{}?wait=25 HTTP/1.1\r\nhost: bench\r\n\r\n", task["id"].as_str().context("no id")?);
+    let get = format!("GET /v1/tasks/{}?wait=25 HTTP/1.1\r\nhost: localhost\r\n\r\n", task["id"].as_str().context("no id")?);
     loop {
         let (_, answer) = connection.exchange(&get).await?;
         let task: serde_json::Value = serde_json::from_str(answer)?;
@@ -167,7 +167,7 @@ async fn run_stamp(connection: &mut Connection) -> anyhow::Result<u64> {
 }
 
 fn list(status: &str) -> String {
-    format!("GET /v1/tasks?status={status}&limit=1 HTTP/1.1\r\nhost: bench\r\n\r\n")
+    format!("GET /v1/tasks?status={status}&limit=1 HTTP/1.1\r\nhost: localhost\r\n\r\n")
 }
 
 fn row(what: &str, measured: &str, share: &str, bar: &str) {
