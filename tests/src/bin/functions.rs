@@ -21,11 +21,14 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use nobat_aws::Settings;
+use nobat_core::name::Tenant;
 use nobat_core::ports::Clock;
+use nobat_core::scope::Scopes;
 use nobat_core::task::Task;
 use nobat_tests::aws::emulator::Emulator;
 use nobat_tests::aws::queues::Queues;
 use nobat_tests::aws::table::Table;
+use nobat_tests::keys;
 use nobat_tests::sample;
 use nobat_worker::system::SystemClock;
 use serde_json::{Value, json};
@@ -67,7 +70,9 @@ async fn main() -> anyhow::Result<()> {
     let mut variables = emulator.variables().to_vec();
     variables.extend([("NOBAT_TABLE", table.name().to_owned()), ("NOBAT_QUEUE_URL", queues.hints().to_owned())]);
     let settings = Settings { table: table.name().to_owned(), queue_url: queues.hints().to_owned(), retention: Duration::from_hours(24) };
-    let store = nobat_aws::connect_to_emulator(&settings, &emulator.url()).await.store;
+    let backend = nobat_aws::connect_to_emulator(&settings, &emulator.url()).await;
+    let key = keys::make(&backend, &Tenant::default(), Scopes::all(), SystemClock.now()).await;
+    let store = backend.store;
     println!("| function | event | init, median of {STARTS} | own CPU, warm | memory, most | binary | zip |");
     println!("|---|---|--:|--:|--:|--:|--:|");
     for (name, what) in [
@@ -79,7 +84,7 @@ async fn main() -> anyhow::Result<()> {
         let mut events = Vec::new();
         for number in 0..COLD + WARM {
             events.push(match name {
-                "ApiFunction" => request(),
+                "ApiFunction" => request(key.as_str()),
                 "WorkerFunction" => {
                     let tasks = tasks(number);
                     store.insert(tasks.clone(), SystemClock.now()).await?;
@@ -114,12 +119,12 @@ fn tasks(number: usize) -> Vec<Task> {
     (0..BATCH as u128).map(|place| Task { kind: kind.clone(), ..sample::task(first + place, SystemClock.now()) }).collect()
 }
 
-/// What API Gateway sends for a request.
-fn request() -> Value {
+/// What API Gateway sends for a request with that key.
+fn request(key: &str) -> Value {
     let http = json!({"method": "POST", "path": "/v1/tasks", "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "-"});
     json!({
         "version": "2.0", "routeKey": "$default", "rawPath": "/v1/tasks", "rawQueryString": "",
-        "headers": {"content-type": "application/json", "host": "example.com"},
+        "headers": {"content-type": "application/json", "host": "example.com", "authorization": format!("Bearer {key}")},
         "requestContext": {
             "accountId": "000000000000", "apiId": "api", "domainName": "example.com", "domainPrefix": "example", "http": http,
             "requestId": "r", "routeKey": "$default", "stage": "$default", "time": "01/Jan/2027:00:00:00 +0000", "timeEpoch": 1_800_000_000_000_i64,
