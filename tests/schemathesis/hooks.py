@@ -8,7 +8,7 @@ from schemathesis.generation import GenerationMode
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 URL = re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?(/[!-~]*)?")
 
-# Fields that can be wrong in a task that is as the schema says, and why.
+# Fields that can be wrong in what is as the schema says, and why.
 BEYOND_THE_SCHEMA = [
     r"/run_at",  # beside `delay`, or more than 366 days ahead
     r"/expires_at",  # over, or before it may start
@@ -17,6 +17,8 @@ BEYOND_THE_SCHEMA = [
     r"/callback/url",  # where nobat does not go
     r"/labels/.*",  # more bytes than characters, or invisible ones
     r"/retry/delays",  # beside the fields that it excludes
+    r"/label",  # more bytes than characters, or invisible ones
+    r"/networks/\d+",  # not a network, or everybody
 ]
 FIELD = re.compile(r"(/tasks/\d+)?(" + "|".join(BEYOND_THE_SCHEMA) + ")", re.DOTALL)
 CODES = {"idempotency_key_reused", "invalid_cursor", "unknown_kind", "blocked_address"}

@@ -45,6 +45,7 @@ pub(crate) struct Create {
     tenant: Option<Tenant>,
     /// What it is for, in up to 200 bytes.
     #[serde(default)]
+    #[schema(max_length = 200)]
     label: String,
     /// What it may do.
     #[schema(value_type = Vec<ScopeWord>, min_items = 1)]
@@ -54,7 +55,7 @@ pub(crate) struct Create {
     expires_at: Option<Timestamp>,
     /// From where it may be used: up to 50 networks such as `203.0.113.0/24`; from anywhere if there are none.
     #[serde(default)]
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<String>, max_items = 50)]
     networks: Vec<Network>,
 }
 

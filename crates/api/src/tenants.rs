@@ -10,7 +10,7 @@ use nobat_core::audit::Action;
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::StoreError;
 use nobat_core::rate::Rate;
-use nobat_core::read::read_object;
+use nobat_core::read::{maybe_whole, read_object, whole};
 use nobat_core::registry::{Record, RecordName, Recorded, Sort};
 use nobat_core::submit::Invalid;
 use nobat_core::tenant::TenantSettings;
@@ -41,10 +41,12 @@ pub(crate) struct Put {
     /// How often it may ask anything.
     requests: Option<RateView>,
     /// How many of its tasks may wait at a time.
-    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[serde(default, deserialize_with = "maybe_whole")]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     waiting: Option<NonZeroU32>,
     /// How long a payload of its tasks may be, in bytes.
-    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[serde(default, deserialize_with = "maybe_whole")]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     payload_bytes: Option<NonZeroU32>,
 }
 
@@ -54,9 +56,11 @@ pub(crate) struct Put {
 #[schema(as = Rate)]
 pub(crate) struct RateView {
     /// So many times a second.
+    #[serde(deserialize_with = "whole")]
     #[schema(value_type = u32, minimum = 1, maximum = 100_000)]
     rate: NonZeroU32,
     /// So many times at once, after a pause; as often as in a second unless said.
+    #[serde(default, deserialize_with = "maybe_whole")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 100_000)]
     burst: Option<NonZeroU32>,
 }
@@ -72,10 +76,10 @@ pub(crate) struct TenantView {
     #[schema(required)]
     requests: Option<RateView>,
     /// How many of its tasks may wait at a time; `null` if that is not limited.
-    #[schema(value_type = Option<u32>, required)]
+    #[schema(value_type = Option<u64>, required)]
     waiting: Option<NonZeroU32>,
     /// How long a payload of its tasks may be, in bytes; `null` if it may be as long as any.
-    #[schema(value_type = Option<u32>, required)]
+    #[schema(value_type = Option<u64>, required)]
     payload_bytes: Option<NonZeroU32>,
 }
 

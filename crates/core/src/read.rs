@@ -47,15 +47,26 @@ pub fn read_object<T: DeserializeOwned>(json: &[u8]) -> Result<T, ReadError> {
 
 /// A whole number, also if it is written with a fraction that is none: to JSON, `25.0` is `25`.
 ///
+/// For `#[serde(deserialize_with = "…")]`. `T` is what holds it: `u32`, or `NonZeroU32` for what counts from 1.
+pub fn whole<'de, D: Deserializer<'de>, T: TryFrom<u32>>(deserializer: D) -> Result<T, D::Error> {
+    maybe_whole(deserializer)?.ok_or_else(|| de::Error::custom(EXPECTED_WHOLE))
+}
+
+/// The same, or nothing.
+///
 /// For `#[serde(default, deserialize_with = "…")]`.
-pub fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    let expected = || de::Error::custom("expected a whole number");
+pub fn maybe_whole<'de, D: Deserializer<'de>, T: TryFrom<u32>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let expected = || de::Error::custom(EXPECTED_WHOLE);
     let Some(number) = Option::<f64>::deserialize(deserializer).map_err(|_| expected())? else { return Ok(None) };
-    let is_whole = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
+    if number.fract() != 0.0 || !(0.0..=f64::from(u32::MAX)).contains(&number) {
+        return Err(expected());
+    }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was just compared with what fits")]
     let whole = number as u32;
-    if is_whole { Ok(Some(whole)) } else { Err(expected()) }
+    T::try_from(whole).map(Some).map_err(|_| de::Error::custom("expected a whole number from 1"))
 }
+
+const EXPECTED_WHOLE: &str = "expected a whole number";
 
 fn explain<T: DeserializeOwned>(json: &[u8], error: &serde_json::Error) -> ReadError {
     if let Err(error) = serde_json::from_slice::<IgnoredAny>(json) {
@@ -109,6 +120,8 @@ fn escape(field: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
     use serde::Deserialize;
 
@@ -150,8 +163,14 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     struct Counted {
-        #[serde(default, deserialize_with = "whole")]
+        #[serde(default, deserialize_with = "maybe_whole")]
         count: Option<u32>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct CountedFromOne {
+        #[serde(deserialize_with = "whole")]
+        count: NonZeroU32,
     }
 
     #[test]
@@ -164,6 +183,15 @@ mod tests {
         for json in ["2.5", "-1", "4294967296", "1e300", "1e400", r#""hunter2""#] {
             assert_eq!(count(&format!(r#"{{"count": {json}}}"#)), Err("expected a whole number at `/count`".to_owned()), "{json}");
         }
+    }
+
+    #[test]
+    fn what_counts_from_one_has_no_zero() {
+        let count = |json: &str| read::<CountedFromOne>(json.as_bytes()).map(|counted| counted.count.get()).map_err(|error| error.to_string());
+        assert_eq!(count(r#"{"count": 25.0}"#), Ok(25));
+        assert_eq!(count(r#"{"count": 0}"#), Err("expected a whole number from 1 at `/count`".to_owned()));
+        assert_eq!(count(r#"{"count": null}"#), Err("expected a whole number at `/count`".to_owned()));
+        assert_eq!(count("{}"), Err("missing field `count` at `/count`".to_owned()));
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub struct Submission {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RetrySubmission {
     /// All attempts, the first included; 5 unless said.
-    #[serde(default, deserialize_with = "crate::read::whole")]
+    #[serde(default, deserialize_with = "crate::read::maybe_whole")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 50))]
     pub max_attempts: Option<u32>,
     /// The longest wait in seconds before the first retry; 10 unless said.
