@@ -32,6 +32,7 @@ pub async fn run(handlers: Handlers) -> Result<(), Error> {
         recount: nobat_aws::RECOUNT,
         max_timeout: settings::seconds("NOBAT_MAX_TIMEOUT", MAX_TIMEOUT)?,
         max_wait: settings::seconds("NOBAT_MAX_WAIT", MAX_WAIT)?,
+        vault: settings::vault().await?,
         cursor_key: nobat_aws::cursor_key(&settings::table()?),
         shutdown: CancellationToken::new(),
     });

@@ -2,14 +2,18 @@
 
 use std::env;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ipnet::IpNet;
 use nobat_core::backend::Backend;
+use nobat_core::vault::{VaultSource, Without};
 use nobat_worker::handler::Handlers;
 use nobat_worker::http::Http;
 use nobat_worker::noop::Noop;
+use nobat_worker::signer::Signer;
+use nobat_worker::system::SystemClock;
 
 /// How many days ended tasks are kept, unless said otherwise.
 const RETENTION: u32 = 30;
@@ -30,10 +34,27 @@ pub(crate) async fn backend() -> anyhow::Result<Backend> {
     Ok(nobat_aws::connect(&settings).await?)
 }
 
+/// Where the key to secrets comes from.
+pub(crate) async fn vault() -> anyhow::Result<Arc<dyn VaultSource>> {
+    match env::var("NOBAT_KMS_KEY") {
+        Ok(key) if !key.is_empty() => Ok(nobat_aws::vault(&table()?, &key).await?),
+        _ => Ok(Arc::new(Without)),
+    }
+}
+
 /// The given handlers, and those that everybody has.
 pub(crate) fn with_ours(handlers: Handlers) -> anyhow::Result<Handlers> {
-    let client = nobat_delivery::Client::new(nobat_delivery::Guard::new(allowed_networks()?));
-    Ok(handlers.with(Http::new(client)).with(Noop))
+    Ok(handlers.with(http()?).with(Noop))
+}
+
+/// The same, with callbacks signed.
+pub(crate) async fn with_ours_signing(handlers: Handlers, backend: &Backend) -> anyhow::Result<Handlers> {
+    let signer = Signer::new(Arc::clone(&backend.registry), vault().await?, Arc::new(SystemClock));
+    Ok(handlers.with(http()?.signing(signer)).with(Noop))
+}
+
+fn http() -> anyhow::Result<Http> {
+    Ok(Http::new(nobat_delivery::Client::new(nobat_delivery::Guard::new(allowed_networks()?))))
 }
 
 /// Networks that are not public, and that tasks may call all the same.

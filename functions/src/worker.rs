@@ -15,9 +15,10 @@ use crate::{log, records, settings};
 /// Runs tasks for as long as Lambda wants it to. `handlers` are run besides `http` and `noop`.
 pub async fn run(handlers: Handlers) -> Result<(), Error> {
     log::start()?;
+    let backend = settings::backend().await?;
     let runner = Runner {
-        backend: settings::backend().await?,
-        handlers: settings::with_ours(handlers)?,
+        handlers: settings::with_ours_signing(handlers, &backend).await?,
+        backend,
         clock: Arc::new(SystemClock),
         chance: Arc::new(SystemChance),
     };

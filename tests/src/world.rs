@@ -111,6 +111,14 @@ impl World {
         self.go_on().await;
     }
 
+    /// Sets a variable for the next start; an empty one is not set.
+    pub fn set_variable(&mut self, name: &'static str, value: &str) {
+        self.variables.retain(|(other, _)| *other != name);
+        if !value.is_empty() {
+            self.variables.push((name, value.to_owned()));
+        }
+    }
+
     /// Ends the program as a power cut would, at once.
     pub async fn kill(&mut self) {
         let log = self.process.take().expect("a process").kill().await.expect("a process that can be killed");
@@ -196,6 +204,12 @@ impl World {
     pub async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let answer = exchange(self.address(), "POST", path, headers, body).await;
         answer.unwrap_or_else(|error| panic!("POST {path}: {error}"))
+    }
+
+    /// Any method, with JSON or, for `null`, without a body.
+    pub async fn ask(&self, method: &str, path: &str, body: &Value) -> Answer {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        exchange(self.address(), method, path, &[], &body).await.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
     /// A task that is accepted.

@@ -22,6 +22,7 @@ macro_rules! told_of_both {
 }
 
 mod aws {
+    mod callback_secret;
     mod dead_letter;
     mod delay;
     mod failure;

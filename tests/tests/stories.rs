@@ -4,6 +4,7 @@ mod stories {
     mod backup;
     mod batch;
     mod callback;
+    mod callback_secret;
     mod cancel;
     mod command;
     mod delivery;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use nobat_core::backend::Backend;
 use nobat_core::ports::Clock;
 use nobat_core::submit::Kinds;
+use nobat_core::vault::VaultSource;
 use tokio_util::sync::CancellationToken;
 
 use crate::door::Door;
@@ -41,6 +42,8 @@ pub struct Parts {
     pub max_timeout: Duration,
     /// How long `?wait=` holds an answer at most.
     pub max_wait: Duration,
+    /// Seals secrets before they are kept.
+    pub vault: Arc<dyn VaultSource>,
     /// Seals the cursors of lists. All processes behind one address need the same one.
     pub cursor_key: [u8; 32],
     /// Once it fires, answers that are being held are given at once.

@@ -35,6 +35,8 @@ pub enum Code {
     TaskEnded,
     /// The task has not ended, so it cannot be replayed.
     TaskNotEnded,
+    /// As many secrets sign as may.
+    TooManySecrets,
     /// Some tasks of the batch that the key stands for are kept no longer.
     IdempotencyKeyPartlyExpired,
     /// The body is longer than is taken.
@@ -61,6 +63,8 @@ pub enum Code {
     TooManyFailures,
     /// A bug, or a damaged store.
     Internal,
+    /// There is no master key here to keep a secret with.
+    NoMasterKey,
     /// The store or the queue does not answer.
     StoreUnavailable,
     /// There is more to do than can be taken on.
@@ -69,7 +73,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::MalformedJson,
         Self::MalformedBody,
         Self::InvalidIdempotencyKey,
@@ -85,6 +89,7 @@ impl Code {
         Self::KeyOver,
         Self::TaskEnded,
         Self::TaskNotEnded,
+        Self::TooManySecrets,
         Self::IdempotencyKeyPartlyExpired,
         Self::BodyTooLarge,
         Self::UnsupportedContentEncoding,
@@ -98,6 +103,7 @@ impl Code {
         Self::QuotaExceeded,
         Self::TooManyFailures,
         Self::Internal,
+        Self::NoMasterKey,
         Self::StoreUnavailable,
         Self::Overloaded,
     ];
@@ -134,6 +140,7 @@ impl Code {
             Self::KeyOver => ("key_over", StatusCode::CONFLICT, "The key opens nothing any more"),
             Self::TaskEnded => ("task_ended", StatusCode::CONFLICT, "The task has ended"),
             Self::TaskNotEnded => ("task_not_ended", StatusCode::CONFLICT, "The task has not ended"),
+            Self::TooManySecrets => ("too_many_secrets", StatusCode::CONFLICT, "Too many secrets are in use"),
             Self::IdempotencyKeyPartlyExpired => {
                 ("idempotency_key_partly_expired", StatusCode::CONFLICT, "Part of the batch of this key is kept no longer")
             }
@@ -153,6 +160,7 @@ impl Code {
             Self::QuotaExceeded => ("quota_exceeded", StatusCode::TOO_MANY_REQUESTS, "Too many tasks are waiting"),
             Self::TooManyFailures => ("too_many_failures", StatusCode::TOO_MANY_REQUESTS, "Too many requests without a valid key"),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something is wrong on our side"),
+            Self::NoMasterKey => ("no_master_key", StatusCode::NOT_IMPLEMENTED, "No secrets are kept here"),
             Self::StoreUnavailable => ("store_unavailable", StatusCode::SERVICE_UNAVAILABLE, "The store does not answer"),
             Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "There is too much to do at the moment"),
         }

@@ -101,7 +101,7 @@ macro_rules! permissions {
     };
 }
 
-permissions!(TasksWrite, TasksRead, TasksReplay, Admin);
+permissions!(TasksWrite, TasksRead, TasksReplay, ConfigWrite, Admin);
 
 /// A caller who may do this.
 pub(crate) struct Allowed<P>(pub(crate) Caller, pub(crate) PhantomData<P>);

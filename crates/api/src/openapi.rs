@@ -12,7 +12,7 @@ use utoipa::{Modify, OpenApi as _};
 
 use crate::code::Code;
 use crate::problem::{FieldError, ProblemView};
-use crate::{change, health, keys, list, read, submit, tenants, trail};
+use crate::{callback_secret, change, health, keys, list, read, submit, tenants, trail};
 
 /// The document.
 pub fn openapi() -> utoipa::openapi::OpenApi {
@@ -47,6 +47,10 @@ pub(crate) fn text() -> &'static [u8] {
         tenants::put,
         tenants::one,
         tenants::page,
+        callback_secret::set,
+        callback_secret::rotate,
+        callback_secret::one,
+        callback_secret::remove,
         trail::page,
         health::live,
         health::ready,
@@ -57,6 +61,7 @@ pub(crate) fn text() -> &'static [u8] {
         (name = "tasks", description = "Work to be done."),
         (name = "keys", description = "Who may do what."),
         (name = "tenants", description = "What each of them may use."),
+        (name = "callbacks", description = "What the reports of ended tasks are signed with."),
         (name = "audit", description = "Who changed what."),
         (name = "health", description = "For those who watch over it."),
     ),
@@ -105,7 +110,7 @@ impl Modify for Optional {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         // Cargo names no authors.
         document.info.contact = None;
-        for operation in document.paths.paths.values_mut().filter_map(|item| item.post.as_mut()) {
+        for operation in document.paths.paths.values_mut().flat_map(operations) {
             for parameter in operation.parameters.iter_mut().flatten() {
                 if let RefOr::T(parameter) = parameter
                     && parameter.parameter_in == ParameterIn::Header
@@ -115,7 +120,10 @@ impl Modify for Optional {
                 }
             }
             if let Some(RefOr::T(body)) = &mut operation.request_body
-                && matches!(operation.operation_id.as_deref(), Some("replay_task" | "rotate_key"))
+                && matches!(
+                    operation.operation_id.as_deref(),
+                    Some("replay_task" | "rotate_key" | "set_callback_secret" | "rotate_callback_secret")
+                )
             {
                 body.required = None;
             }
@@ -150,6 +158,10 @@ fn codes(operation: &str) -> Vec<Code> {
         "rotate_key" | "revoke_key" => &[&BODY, &[Code::ValidationFailed, Code::KeyNotFound, Code::KeyOver], &STORE],
         "put_tenant" => &[&BODY, &[Code::ValidationFailed, Code::NotFound], &STORE],
         "get_tenant" => &[&[Code::NotFound], &STORE],
+        "get_callback_secret" => &[&STORE],
+        "set_callback_secret" => &[&BODY, &[Code::ValidationFailed, Code::NoMasterKey], &STORE],
+        "rotate_callback_secret" => &[&BODY, &[Code::ValidationFailed, Code::TooManySecrets, Code::NoMasterKey], &STORE],
+        "remove_callback_secret" => &[&BODY, &[Code::ValidationFailed], &STORE],
         "readyz" => &[&STORE],
         _ => &[],
     };

@@ -12,6 +12,7 @@ use nobat_core::lifecycle::Refused;
 use nobat_core::ports::StoreError;
 use nobat_core::read::ReadError;
 use nobat_core::submit::Invalid;
+use nobat_core::vault::NoVault;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
@@ -129,6 +130,23 @@ impl From<StoreError> for Problem {
                 Self::new(Code::Overloaded, "the request was not carried out; try again after the time in Retry-After")
             }
             StoreError::Corrupt(_) => Self::internal(error.to_string()),
+        }
+    }
+}
+
+impl From<NoVault> for Problem {
+    fn from(error: NoVault) -> Self {
+        match error {
+            NoVault::NoKey => {
+                Self::new(Code::NoMasterKey, "this server has no master key: its operator sets NOBAT_MASTER_KEY or NOBAT_KMS_KEY")
+            }
+            NoVault::Unavailable(_) => Self {
+                cause: Some(error.to_string()),
+                ..Self::new(
+                    Code::StoreUnavailable,
+                    "the master key cannot be had, and nothing was changed; try again after the time in Retry-After",
+                )
+            },
         }
     }
 }

@@ -6,7 +6,7 @@ use axum::routing::{get, post};
 use crate::app::App;
 use crate::code::Code;
 use crate::problem::Problem;
-use crate::{change, health, keys, list, read, submit, tenants, trail};
+use crate::{callback_secret, change, health, keys, list, read, submit, tenants, trail};
 
 /// All that can be asked over HTTP; the same on a laptop and in Lambda.
 pub fn router(app: App) -> Router {
@@ -21,6 +21,8 @@ pub fn router(app: App) -> Router {
         .route("/v1/keys/{id}/rotate", post(keys::rotate))
         .route("/v1/tenants", get(tenants::page))
         .route("/v1/tenants/{name}", get(tenants::one).put(tenants::put))
+        .route("/v1/callback-secret", get(callback_secret::one).put(callback_secret::set).delete(callback_secret::remove))
+        .route("/v1/callback-secret/rotate", post(callback_secret::rotate))
         .route("/v1/audit", get(trail::page))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))

@@ -34,7 +34,8 @@ pub(crate) struct EntryView {
     tenant: Tenant,
     /// By whom: the id of a key; `anybody`, where no keys are asked for; `operator`, who can open the file or write to the table.
     actor: String,
-    /// What: `task.canceled`, `task.replayed`, `key.created`, `key.rotated`, `key.revoked` or `tenant.changed`.
+    /// What: `task.canceled`, `task.replayed`, `key.created`, `key.rotated`, `key.revoked`, `tenant.changed`,
+    /// `callback_secret.set`, `callback_secret.rotated` or `callback_secret.removed`; `other` is what only a later version has a word for.
     #[schema(value_type = String)]
     action: &'static str,
     /// To what: the id of a task or of a key, or the name of a tenant; of a key that was replaced, and of the one that replaced it.
@@ -54,7 +55,7 @@ pub(crate) struct PageView {
 
 /// Read the audit trail
 ///
-/// Who cancelled and replayed tasks, and who changed keys and tenants, the newest first; kept as long as ended tasks are. By which key a
+/// Who cancelled and replayed tasks, and who changed keys, tenants and callback secrets, the newest first; kept as long as ended tasks are. By which key a
 /// task was submitted stands on the task itself.
 #[utoipa::path(
     get,

@@ -41,6 +41,9 @@ pub(crate) fn partitions(tenant: &Tenant) -> String {
 /// The partition of the records of the whole installation.
 pub(crate) const RECORDS: &str = "C#";
 
+/// The sort key of the wrapped master key, among the records.
+pub(crate) const DATA_KEY: &str = "data_key";
+
 /// The sort key of a record.
 pub(crate) fn record(name: &RecordName) -> String {
     format!("{}#{}", name.sort.as_str(), name.name)

@@ -6,6 +6,7 @@
 
 mod bodies;
 mod client;
+mod data_key;
 mod due;
 mod error;
 mod expression;
@@ -24,8 +25,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nobat_core::backend::Backend;
+use nobat_core::vault::VaultSource;
 use sha2::{Digest, Sha256};
 
+use crate::data_key::DataKey;
 use crate::meter::Meter;
 use crate::queue::Sqs;
 use crate::registry::Buckets;
@@ -67,6 +70,18 @@ pub async fn connect_to_emulator(settings: &Settings, url: &str) -> Backend {
 /// The same, with all its calls counted.
 pub async fn connect_to_emulator_with(settings: &Settings, url: &str, meter: &Meter) -> Backend {
     backend(settings, client::clients(&client::emulated(url).await, Some(meter)))
+}
+
+/// The vault whose key stands in that table, wrapped by that key of KMS: its id, or its ARN. Nothing is asked of them yet.
+pub async fn vault(table: &str, kms_key: &str) -> Result<Arc<dyn VaultSource>, NoRegion> {
+    let config = client::config().await;
+    if config.region().is_none() {
+        return Err(NoRegion);
+    }
+    let (dynamodb, _) = client::clients(&config, None);
+    // Nothing in it that is of interest here ever expires.
+    let table = Table { client: dynamodb, name: table.to_owned(), retention: Duration::MAX, buckets: Buckets::default() };
+    Ok(Arc::new(DataKey::new(table, aws_sdk_kms::Client::new(&config), kms_key.to_owned())))
 }
 
 fn backend(settings: &Settings, (dynamodb, sqs): (aws_sdk_dynamodb::Client, aws_sdk_sqs::Client)) -> Backend {

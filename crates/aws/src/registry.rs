@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nobat_core::audit::Entry;
+use nobat_core::audit::{Action, Entry};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{Position, StoreError};
 use nobat_core::rate::{Bucket, Rate, Taken};
@@ -205,7 +205,7 @@ fn entry(tenant: Tenant, item: &Item) -> Result<Entry, Unreadable> {
         tenant,
         at: reader.moment("at")?,
         actor: reader.text("actor")?.parse().map_err(|_| Unreadable("actor"))?,
-        action: reader.text("action")?.parse().map_err(|_| Unreadable("action"))?,
+        action: Action::of(reader.text("action")?),
         object: reader.text("object")?.to_owned(),
         mark: mark.ok_or(Unreadable("SK"))?,
     })

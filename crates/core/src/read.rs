@@ -187,7 +187,8 @@ mod tests {
 
     #[test]
     fn what_counts_from_one_has_no_zero() {
-        let count = |json: &str| read::<CountedFromOne>(json.as_bytes()).map(|counted| counted.count.get()).map_err(|error| error.to_string());
+        let count =
+            |json: &str| read::<CountedFromOne>(json.as_bytes()).map(|counted| counted.count.get()).map_err(|error| error.to_string());
         assert_eq!(count(r#"{"count": 25.0}"#), Ok(25));
         assert_eq!(count(r#"{"count": 0}"#), Err("expected a whole number from 1 at `/count`".to_owned()));
         assert_eq!(count(r#"{"count": null}"#), Err("expected a whole number at `/count`".to_owned()));

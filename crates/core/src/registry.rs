@@ -1,12 +1,14 @@
 //! What is configured rather than submitted, and who changed it: the third port, beside the store and the queue.
 //!
-//! To a store a record is text with a name and a version. What it says is the core's to read ([`crate::key`], [`crate::tenant`]).
+//! To a store a record is text with a name and a version. What it says is the core's to read ([`crate::key`], [`crate::tenant`],
+//! [`crate::callback_secret`]).
 
 use std::num::NonZeroU32;
 
 use async_trait::async_trait;
 
 use crate::audit::Entry;
+use crate::callback_secret::CallbackSecrets;
 use crate::key::{Key, KeyId};
 use crate::name::{Name, Tenant};
 use crate::ports::{Position, StoreError};
@@ -40,6 +42,8 @@ pub enum Sort {
     Key,
     /// A tenant, by its name.
     Tenant,
+    /// The secrets of a tenant's callbacks, by its name.
+    CallbackSecret,
 }
 
 impl Sort {
@@ -48,6 +52,7 @@ impl Sort {
         match self {
             Self::Key => "key",
             Self::Tenant => "tenant",
+            Self::CallbackSecret => "callback_secret",
         }
     }
 }
@@ -59,6 +64,13 @@ pub struct RecordName {
     pub sort: Sort,
     /// Which one.
     pub name: Name,
+}
+
+impl RecordName {
+    /// Of the record with what a tenant's callbacks are signed with.
+    pub fn of_callback_secret(tenant: &Tenant) -> Self {
+        Self { sort: Sort::CallbackSecret, name: tenant.name().clone() }
+    }
 }
 
 impl From<KeyId> for RecordName {
@@ -130,6 +142,17 @@ impl dyn Registry + '_ {
     pub async fn tenant(&self, tenant: &Tenant) -> Result<TenantSettings, StoreError> {
         let Some(record) = self.find(&tenant.into()).await? else { return Ok(TenantSettings::default()) };
         TenantSettings::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
+    }
+
+    /// What a tenant's callbacks are signed with.
+    pub async fn callback_secrets(&self, tenant: &Tenant) -> Result<CallbackSecrets, StoreError> {
+        let Some(record) = self.find(&RecordName::of_callback_secret(tenant)).await? else { return Ok(CallbackSecrets::default()) };
+        CallbackSecrets::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
+    }
+
+    /// Whether there is any secret.
+    pub async fn has_secrets(&self) -> Result<bool, StoreError> {
+        Ok(!self.page(Sort::CallbackSecret, None, 1).await?.is_empty())
     }
 
     /// Whether there is any key, good or not: then everybody needs one.

@@ -340,6 +340,8 @@ impl ErrorCode {
     pub const INVALID_PAYLOAD: &'static str = "invalid_payload";
     /// What its handler returned cannot be kept.
     pub const INVALID_RESULT: &'static str = "invalid_result";
+    /// What it must be signed with cannot be had.
+    pub const SECRET_UNAVAILABLE: &'static str = "secret_unavailable";
     /// Its handler failed and gave no code of its own.
     pub const HANDLER_ERROR: &'static str = "handler_error";
 

@@ -13,6 +13,7 @@ use nobat_core::network::Network;
 use nobat_core::ports::Clock;
 use nobat_core::scope::Scopes;
 use nobat_core::submit::{Kinds, Unfit};
+use nobat_core::vault::Without;
 use nobat_worker::system::SystemClock;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -132,6 +133,7 @@ impl Keys {
             recount: opened.recount,
             max_timeout: Duration::ZERO,
             max_wait: Duration::ZERO,
+            vault: Arc::new(Without),
             cursor_key: opened.cursor_key,
             shutdown: CancellationToken::new(),
         })))

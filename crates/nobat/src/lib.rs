@@ -11,6 +11,7 @@ mod exit;
 mod keys;
 mod serve;
 mod show;
+mod vault;
 mod workshop;
 
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ pub use backend::{Place, Settings};
 pub use nobat_worker::context::TaskContext;
 pub use nobat_worker::handler::{Failure, Handler, Handlers};
 pub use serve::{Serve, serve};
+pub use vault::Sealing;
 
 /// An asynchronous task API: post work, get an id in milliseconds, have it done behind your back.
 #[derive(Parser)]

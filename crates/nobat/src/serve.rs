@@ -17,6 +17,7 @@ use nobat_worker::http::Http;
 use nobat_worker::noop::Noop;
 use nobat_worker::prune::Pruner;
 use nobat_worker::run::Runner;
+use nobat_worker::signer::Signer;
 use nobat_worker::sweep::Sweeper;
 use nobat_worker::system::{SystemChance, SystemClock};
 use nobat_worker::worker::{Worker, every};
@@ -31,6 +32,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::backend::{self, Opened, Place, Settings};
 use crate::exit;
+use crate::vault::{Sealing, Vaults};
 use crate::workshop::Workshop;
 
 /// The settings of a server. Each is a flag and a variable.
@@ -42,6 +44,9 @@ pub struct Serve {
     /// Where everything is kept.
     #[command(flatten)]
     pub place: Settings,
+    /// Under which key secrets are kept.
+    #[command(flatten)]
+    pub sealing: Sealing,
     /// How many tasks run at a time; with 0, tasks are accepted and none is run
     #[arg(long, env = "NOBAT_CONCURRENCY", default_value_t = 128)]
     pub concurrency: usize,
@@ -85,9 +90,10 @@ impl Serve {
         let opened = backend::open(&self.place, &clock).await?;
         // Before anybody can connect.
         let keys = keys(&opened.backend, self.listen, &self).await?;
+        let vaults = self.sealing.open(&self.place, &opened.backend).await?;
         let listener = TcpListener::bind(self.listen).await.with_context(|| format!("cannot listen on {}", self.listen))?;
         tokio::spawn(stop_on_signal(terminate, interrupt, stop.clone()));
-        serve_from(opened, keys, self, listener, handlers, stop).await
+        serve_from(opened, keys, vaults, self, listener, handlers, stop).await
     }
 }
 
@@ -113,12 +119,14 @@ pub async fn serve(settings: Serve, listener: TcpListener, handlers: Handlers, s
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let opened = backend::open(&settings.place, &clock).await?;
     let keys = keys(&opened.backend, listener.local_addr()?, &settings).await?;
-    serve_from(opened, keys, settings, listener, handlers, stop).await
+    let vaults = settings.sealing.open(&settings.place, &opened.backend).await?;
+    serve_from(opened, keys, vaults, settings, listener, handlers, stop).await
 }
 
 async fn serve_from(
     opened: Opened,
     keys: Keys,
+    vaults: Vaults,
     settings: Serve,
     listener: TcpListener,
     handlers: Handlers,
@@ -130,7 +138,8 @@ async fn serve_from(
     let Opened { backend, for_handlers, cursor_key, sweep_interval, recount, name } = opened;
     let door = Door { keys, admitted: settings.allow_from.clone(), proxies: settings.trusted_proxies.clone() };
     let client = Client::new(Guard::new(settings.allow_private_networks.clone()));
-    let handlers = handlers.with(Http::new(client)).with(Noop);
+    let signer = Signer::new(Arc::clone(&for_handlers.registry), vaults.of_handlers, Arc::clone(&clock));
+    let handlers = handlers.with(Http::new(client).signing(signer)).with(Noop);
     let app = App::new(Parts {
         backend: backend.clone(),
         clock: Arc::clone(&clock),
@@ -139,6 +148,7 @@ async fn serve_from(
         recount,
         max_timeout: seconds(settings.max_timeout),
         max_wait: seconds(settings.max_wait),
+        vault: vaults.of_api,
         cursor_key,
         shutdown: stop.clone(),
     });

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use nobat_core::audit::Entry;
+use nobat_core::audit::{Action, Entry};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{Position, StoreError};
 use nobat_core::rate::{Bucket, Rate, Taken};
@@ -129,7 +129,7 @@ fn entry(row: &Row<'_>) -> Result<Entry, Error> {
         tenant: Tenant::new(row.get_ref(1)?.as_str()?)?,
         at: Timestamp::from_millis(row.get(2)?),
         actor: row.get_ref(3)?.as_str()?.parse().map_err(|_| Error::Unreadable("an actor"))?,
-        action: row.get_ref(4)?.as_str()?.parse().map_err(|_| Error::Unreadable("an action"))?,
+        action: Action::of(row.get_ref(4)?.as_str()?),
         object: row.get(5)?,
         mark: row.get::<_, i64>(0)?.cast_unsigned(),
     })

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::ports::TaskName;
 use nobat_core::task::Task;
@@ -14,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 pub struct TaskContext {
     /// Which task this is.
     pub name: TaskName,
+    /// The task whose end this one reports, if it is a callback.
+    pub parent: Option<TaskId>,
     /// Which of the attempts of this generation this is, from 1.
     pub attempt: u32,
     /// How many attempts its retry policy allows.
@@ -36,6 +39,7 @@ impl TaskContext {
     pub fn new(task: &Task) -> Self {
         Self {
             name: task.name(),
+            parent: task.settings.parent,
             attempt: task.attempt,
             max_attempts: task.settings.retry.max_attempts(),
             idempotency_key: task.idempotency_key(),

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -20,14 +21,16 @@ use serde_json::value::RawValue;
 
 use crate::context::TaskContext;
 use crate::handler::{Failure, Handler};
+use crate::signer::Signer;
 
-/// Runs the tasks of kind `http`.
+/// Runs the tasks of kind `http`, callbacks among them.
 ///
 /// A 2xx is success. 408, 425, 429, 5xx and everything that kept an answer from coming are tried again; every other answer is
 /// final, a redirect included: who may be called was decided for this URL, not for the one that it points to.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Http {
     client: Client,
+    signer: Option<Arc<Signer>>,
 }
 
 /// The request to deliver.
@@ -94,9 +97,22 @@ pub enum Body {
 }
 
 impl Http {
-    /// A handler that sends through that client.
+    /// A handler that sends through that client, and signs nothing.
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, signer: None }
+    }
+
+    /// The same, with callbacks signed.
+    #[must_use]
+    pub fn signing(self, signer: Signer) -> Self {
+        Self { signer: Some(Arc::new(signer)), ..self }
+    }
+
+    async fn sign(&self, request: &mut Request, context: &TaskContext) -> Result<(), Failure> {
+        let Some(signer) = self.signer.as_ref().filter(|_| context.parent.is_some()) else { return Ok(()) };
+        let signed = signer.sign(&context.name, &request.body, &mut request.headers).await;
+        // Whoever keeps the secret, or its key, may have it again by the next attempt.
+        signed.map_err(|error| Failure::retry(ErrorCode::SECRET_UNAVAILABLE, error.to_string()))
     }
 }
 
@@ -116,7 +132,8 @@ impl Handler for Http {
     }
 
     async fn run(&self, call: Call, context: &TaskContext) -> Result<Answered, Failure> {
-        let request = prepare(call, self.client.guard(), context)?;
+        let mut request = prepare(call, self.client.guard(), context)?;
+        self.sign(&mut request, context).await?;
         match select(pin!(self.client.send(request)), pin!(context.canceled())).await {
             Either::Left((sent, _)) => settle(sent, SystemTime::now()),
             Either::Right(_) => Err(Failure::permanent(ErrorCode::CANCELED, "the task was called off during the call")),

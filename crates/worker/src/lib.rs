@@ -8,6 +8,7 @@ pub mod http;
 pub mod noop;
 pub mod prune;
 pub mod run;
+pub mod signer;
 pub mod sweep;
 pub mod system;
 pub mod worker;

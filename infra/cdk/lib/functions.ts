@@ -37,6 +37,7 @@ export function functions(scope: Construct, chosen: Settings, store: Store): Fun
         NOBAT_MAX_TIMEOUT: String(chosen.maxTaskTimeout),
         NOBAT_ALLOW_PRIVATE_NETWORKS: chosen.privateNetworks.join(','),
         NOBAT_ALLOW_FROM: chosen.allowFrom.join(','),
+        NOBAT_KMS_KEY: store.secretsKey.keyArn,
       },
     }),
     worker: make('Worker', {
@@ -45,7 +46,10 @@ export function functions(scope: Construct, chosen: Settings, store: Store): Fun
       timeout: Duration.seconds(chosen.timeouts.worker),
       reservedConcurrentExecutions: reserved(chosen.maxConcurrency),
       recursiveLoop: lambda.RecursiveLoop.ALLOW,
-      variables: { NOBAT_ALLOW_PRIVATE_NETWORKS: chosen.privateNetworks.join(',') },
+      variables: {
+        NOBAT_ALLOW_PRIVATE_NETWORKS: chosen.privateNetworks.join(','),
+        NOBAT_KMS_KEY: store.secretsKey.keyArn,
+      },
     }),
     deadLetter: make('DeadLetter', {
       program: 'dead_letter',

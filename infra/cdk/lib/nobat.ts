@@ -1,4 +1,4 @@
-import { Aws, aws_dynamodb as dynamodb, aws_lambda as lambda, aws_sqs as sqs } from 'aws-cdk-lib';
+import { Aws, aws_dynamodb as dynamodb, aws_kms as kms, aws_lambda as lambda, aws_sqs as sqs } from 'aws-cdk-lib';
 import { Construct } from 'constructs';
 import { alarms } from './alarms';
 import { door } from './door';
@@ -11,7 +11,7 @@ import { Store, store } from './store';
 export { LogRetentionDays, MaxTaskTimeout, NobatProps } from './props';
 
 /**
- * An asynchronous task API: HTTP API, four functions, a queue with its dead-letter queue, a table, a schedule and alarms.
+ * An asynchronous task API: HTTP API, four functions, a queue with its dead-letter queue, a table, a key for secrets, a schedule and alarms.
  *
  * The template of SAM (../../template.yaml) says the same, with the reasons; ../../compare.py holds the two together, for which
  * every construct here stands directly below this one and has the name of its resource there.
@@ -19,6 +19,8 @@ export { LogRetentionDays, MaxTaskTimeout, NobatProps } from './props';
 export class Nobat extends Construct {
   /** The table of tasks. */
   readonly table: dynamodb.Table;
+  /** What wraps the key that secrets are kept under. */
+  readonly secretsKey: kms.Key;
   /** The queue of hints. */
   readonly queue: sqs.Queue;
   /** Where hints go that were received ten times in vain. */
@@ -33,6 +35,7 @@ export class Nobat extends Construct {
     const chosen = settings(props, Aws.STACK_NAME);
     const kept: Store = store(this, chosen);
     this.table = kept.table;
+    this.secretsKey = kept.secretsKey;
     this.queue = kept.queue;
     this.deadLetterQueue = kept.deadLetterQueue;
     this.functions = functions(this, chosen, kept);

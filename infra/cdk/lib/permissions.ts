@@ -8,9 +8,10 @@ export interface Permission {
 }
 
 /** What each function does besides writing its log. */
-export function permissions({ table, queue, deadLetterQueue }: Store): { [name in keyof Functions]: Permission[] } {
+export function permissions({ table, secretsKey, queue, deadLetterQueue }: Store): { [name in keyof Functions]: Permission[] } {
   const onTable = (...actions: string[]) => on(table.tableArn, 'dynamodb', actions);
   const onIndex = (index: string) => on(`${table.tableArn}/index/${index}`, 'dynamodb', ['Query']);
+  const onKey = (...actions: string[]) => on(secretsKey.keyArn, 'kms', actions);
   const onQueue = (...actions: string[]) => on(queue.queueArn, 'sqs', actions);
   return {
     api: [
@@ -18,10 +19,12 @@ export function permissions({ table, queue, deadLetterQueue }: Store): { [name i
       onIndex('recent'),
       onIndex('attention'),
       onQueue('GetQueueAttributes', 'SendMessage'),
+      onKey('Decrypt', 'GenerateDataKeyWithoutPlaintext'),
     ],
     worker: [
       onTable('GetItem', 'PutItem', 'UpdateItem'),
       onQueue('DeleteMessage', 'GetQueueAttributes', 'ReceiveMessage', 'SendMessage'),
+      onKey('Decrypt'),
     ],
     deadLetter: [
       onTable('GetItem', 'PutItem', 'UpdateItem'),

@@ -1,17 +1,18 @@
-import { Duration, RemovalPolicy, aws_dynamodb as dynamodb, aws_sqs as sqs } from 'aws-cdk-lib';
+import { Duration, RemovalPolicy, aws_dynamodb as dynamodb, aws_kms as kms, aws_sqs as sqs } from 'aws-cdk-lib';
 import { Construct } from 'constructs';
 import { Settings } from './props';
 
 const { STRING, NUMBER } = dynamodb.AttributeType;
 
-/** Where tasks and hints are. */
+/** Where tasks and hints are, and what secrets are kept under. */
 export interface Store {
   readonly table: dynamodb.Table;
+  readonly secretsKey: kms.Key;
   readonly queue: sqs.Queue;
   readonly deadLetterQueue: sqs.Queue;
 }
 
-/** Makes the table and the two queues. */
+/** Makes the table, the key, and the two queues. */
 export function store(scope: Construct, chosen: Settings): Store {
   const deadLetterQueue = new sqs.Queue(scope, 'DeadLetterQueue', {
     // Six times the timeout of dead_letter.
@@ -25,7 +26,13 @@ export function store(scope: Construct, chosen: Settings): Store {
     encryption: sqs.QueueEncryption.SQS_MANAGED,
     deadLetterQueue: { queue: deadLetterQueue, maxReceiveCount: 10 },
   });
-  return { table: table(scope, chosen), queue, deadLetterQueue };
+  const secretsKey = new kms.Key(scope, 'SecretsKey', {
+    description: 'Wraps the key that the secrets of nobat are kept under',
+    enableKeyRotation: true,
+    // Without it, nobody could open what the table outlives the stack with.
+    removalPolicy: RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
+  });
+  return { table: table(scope, chosen), secretsKey, queue, deadLetterQueue };
 }
 
 function table(scope: Construct, chosen: Settings): dynamodb.Table {

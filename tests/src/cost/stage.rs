@@ -11,6 +11,7 @@ use nobat_core::backend::Backend;
 use nobat_core::name::Tenant;
 use nobat_core::ports::{Clock, Delivery, Queue, Settlement};
 use nobat_core::scope::Scopes;
+use nobat_core::vault::Without;
 use nobat_worker::run::Runner;
 use nobat_worker::sweep::Sweeper;
 use nobat_worker::system::SystemChance;
@@ -209,6 +210,7 @@ async fn serve(backend: &Backend, clock: Arc<dyn Clock>, stop: CancellationToken
         recount: nobat_aws::RECOUNT,
         max_timeout: TIMEOUT,
         max_wait: MAX_WAIT,
+        vault: Arc::new(Without),
         cursor_key: [0; 32],
         shutdown: stop.clone(),
     });

@@ -54,8 +54,9 @@ fn each_function_may_do_what_it_does_to_what_it_does_it_to_and_nothing_else() {
         "api": {
             "ApiLog": log, "Table": look_change_and_query, "Table/index/recent": ["dynamodb:Query"], "Table/index/attention": ["dynamodb:Query"],
             "Queue": ["sqs:GetQueueAttributes", "sqs:SendMessage"],
+            "SecretsKey": ["kms:Decrypt", "kms:GenerateDataKeyWithoutPlaintext"],
         },
-        "worker": { "WorkerLog": log, "Table": change, "Queue": take_and_send },
+        "worker": { "WorkerLog": log, "Table": change, "Queue": take_and_send, "SecretsKey": ["kms:Decrypt"] },
         "sweeper": {
             "SweeperLog": log, "Table": look_and_change, "Table/index/attention": ["dynamodb:Query"], "Queue": ["sqs:SendMessage"],
         },

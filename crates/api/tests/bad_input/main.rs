@@ -9,6 +9,7 @@ mod keys;
 mod limits;
 mod matrix;
 mod memory;
+mod secrets;
 mod tasks;
 mod transport;
 mod world;

@@ -47,8 +47,21 @@ impl Row {
             "submit_batch" => r#"{"tasks":[{"kind":"noop"}]}"#,
             "create_key" => r#"{"scopes":["work"]}"#,
             "put_tenant" => "{}",
-            "cancel_task" | "replay_task" | "rotate_key" | "revoke_key" | "get_task" | "list_tasks" | "get_key" | "list_keys"
-            | "get_tenant" | "list_tenants" | "read_audit" => "",
+            "cancel_task"
+            | "replay_task"
+            | "rotate_key"
+            | "revoke_key"
+            | "get_task"
+            | "list_tasks"
+            | "get_key"
+            | "list_keys"
+            | "get_tenant"
+            | "list_tenants"
+            | "read_audit"
+            | "set_callback_secret"
+            | "rotate_callback_secret"
+            | "get_callback_secret"
+            | "remove_callback_secret" => "",
             other => panic!("{other} is new: say what a request to it looks like"),
         }
     }

@@ -16,6 +16,7 @@ use nobat_core::ports::{Clock, Store, TaskName};
 use nobat_core::registry::{Record, Recorded};
 use nobat_core::submit::{Invalid, Kinds, Unfit};
 use nobat_core::time::Timestamp;
+use nobat_core::vault::{MASTER_KEY_BYTES, MasterKey, Vault, VaultSource};
 use nobat_sqlite::Sqlite;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -111,22 +112,38 @@ impl World {
         let (store, clock) = (Arc::new(Memory::new()), Arc::new(StoppedClock::new()));
         let registry = Arc::new(Sqlite::in_memory(RETENTION, clock.clone()).unwrap());
         let backend = Backend { store: store.clone(), queue: store.clone(), registry };
-        Self::of(backend, store, clock, Door { keys: Keys::NotYet, admitted: Vec::new(), proxies: Vec::new() }, limits).await
+        Self::of(backend, store, clock, Door { keys: Keys::NotYet, admitted: Vec::new(), proxies: Vec::new() }, vault(), limits).await
     }
 
     /// A server with that door, on a store that keeps tenants apart.
     pub(crate) async fn behind(door: Door) -> Self {
+        Self::behind_with(door, vault()).await
+    }
+
+    /// A server that asks everybody for a key, and has its own from there.
+    pub(crate) async fn guarded_with(vault: Arc<dyn VaultSource>) -> Self {
+        Self::behind_with(Door { keys: Keys::Required, admitted: Vec::new(), proxies: Vec::new() }, vault).await
+    }
+
+    async fn behind_with(door: Door, vault: Arc<dyn VaultSource>) -> Self {
         let clock = Arc::new(StoppedClock::new());
         let backend = Sqlite::in_memory(RETENTION, clock.clone()).unwrap().backend();
-        Self::of(backend, Arc::new(Memory::new()), clock, door, Limits::default()).await
+        Self::of(backend, Arc::new(Memory::new()), clock, door, vault, Limits::default()).await
     }
 
     /// A server that asks everybody for a key.
     pub(crate) async fn guarded() -> Self {
-        Self::behind(Door { keys: Keys::Required, admitted: Vec::new(), proxies: Vec::new() }).await
+        Self::guarded_with(vault()).await
     }
 
-    async fn of(backend: Backend, store: Arc<Memory>, clock: Arc<StoppedClock>, door: Door, limits: Limits) -> Self {
+    async fn of(
+        backend: Backend,
+        store: Arc<Memory>,
+        clock: Arc<StoppedClock>,
+        door: Door,
+        vault: Arc<dyn VaultSource>,
+        limits: Limits,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -138,6 +155,7 @@ impl World {
             recount: Duration::from_secs(1),
             max_timeout: Duration::from_hours(12),
             max_wait: Duration::from_secs(25),
+            vault,
             cursor_key: [7; 32],
             shutdown: shutdown.clone(),
         });
@@ -237,6 +255,10 @@ impl World {
     pub(crate) async fn succeed(&self, id: &str) {
         self.bring(id, Event::Succeed { token: 1, result: Json::from_text("{\"n\": 1.0}".into()).unwrap() }).await;
     }
+}
+
+fn vault() -> Arc<dyn VaultSource> {
+    Arc::new(Arc::new(Vault::new(MasterKey::new([7; MASTER_KEY_BYTES]), Vec::new())))
 }
 
 /// A request with a JSON body.

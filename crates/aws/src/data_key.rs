@@ -1,0 +1,76 @@
+//! The master key of an installation on AWS: 32 bytes that stand in the table, wrapped by a key of AWS KMS.
+//!
+//! The first process that needs it has KMS make it. Every process has it unwrapped once, when it first needs it, and keeps it in
+//! memory. KMS notes in `CloudTrail` who had it unwrapped, and whoever may no longer use its key opens nothing from their next start on.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_kms::primitives::Blob;
+use aws_sdk_kms::types::DataKeySpec;
+use nobat_core::ports::StoreError;
+use nobat_core::vault::{MasterKey, NoVault, Vault, VaultSource};
+use tokio::sync::OnceCell;
+
+use crate::error::{Unreadable, failed};
+use crate::expression::Expression;
+use crate::item::{Item, at};
+use crate::keys;
+use crate::table::{Table, Written};
+
+/// What the wrapped key is for. KMS unwraps it for nobody who does not say the same. Not the table's name: a restored table has another.
+const PURPOSE: (&str, &str) = ("nobat", "secrets");
+/// The attribute with the wrapped key.
+const WRAPPED: &str = "wrapped";
+
+/// A vault whose key stands in the table.
+pub(crate) struct DataKey {
+    table: Table,
+    kms: aws_sdk_kms::Client,
+    /// The id or ARN of the key in KMS.
+    key: String,
+    vault: OnceCell<Arc<Vault>>,
+}
+
+#[async_trait]
+impl VaultSource for DataKey {
+    async fn vault(&self) -> Result<Arc<Vault>, NoVault> {
+        let vault = self.vault.get_or_try_init(|| self.open()).await;
+        vault.map(Arc::clone).map_err(|error| NoVault::Unavailable(error.to_string()))
+    }
+}
+
+impl DataKey {
+    pub(crate) fn new(table: Table, kms: aws_sdk_kms::Client, key: String) -> Self {
+        Self { table, kms, key, vault: OnceCell::new() }
+    }
+
+    async fn open(&self) -> Result<Arc<Vault>, StoreError> {
+        let wrapped = match self.table.read(at(keys::RECORDS, keys::DATA_KEY)).await? {
+            Some(item) => wrapped(&item)?,
+            None => self.make().await?,
+        };
+        let unwrap = self.kms.decrypt().key_id(&self.key).ciphertext_blob(wrapped).encryption_context(PURPOSE.0, PURPOSE.1);
+        let plain = unwrap.send().await.map_err(failed)?.plaintext.ok_or(Unreadable("plaintext"))?;
+        let bytes = plain.into_inner().try_into().map_err(|_| Unreadable("plaintext"))?;
+        Ok(Arc::new(Vault::new(MasterKey::new(bytes), Vec::new())))
+    }
+
+    /// Has a key made and puts it into the table, wrapped; or takes the one that somebody else has put there in the meantime.
+    async fn make(&self) -> Result<Blob, StoreError> {
+        let make = self.kms.generate_data_key_without_plaintext().key_id(&self.key).key_spec(DataKeySpec::Aes256);
+        let made = make.encryption_context(PURPOSE.0, PURPOSE.1).send().await.map_err(failed)?;
+        let made = made.ciphertext_blob.ok_or(Unreadable("ciphertext"))?;
+        let mut item = Item::from(at(keys::RECORDS, keys::DATA_KEY));
+        item.insert(WRAPPED.to_owned(), AttributeValue::B(made.clone()));
+        match self.table.put(item, Expression::default().when("attribute_not_exists(#PK)")).await? {
+            Written::Done(_) => Ok(made),
+            Written::Refused(found) => Ok(wrapped(&found)?),
+        }
+    }
+}
+
+fn wrapped(item: &Item) -> Result<Blob, Unreadable> {
+    item.get(WRAPPED).and_then(|value| value.as_b().ok()).cloned().ok_or(Unreadable(WRAPPED))
+}

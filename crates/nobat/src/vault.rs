@@ -1,0 +1,180 @@
+//! Where the master key comes from, under which secrets are sealed.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use nobat_core::backend::Backend;
+use nobat_core::vault::{MasterKey, Vault, VaultSource, Without};
+
+use crate::backend::{Place, Settings};
+
+/// What says under which key secrets are sealed. Each is a flag and a variable.
+#[derive(Args, Clone, Debug)]
+pub struct Sealing {
+    /// The master key that secrets are kept under: 32 bytes in base64; older ones, that only open, behind it with commas. Better given
+    /// by its variable, since others can see flags. Without it, one is kept in a file beside the data
+    #[arg(long, env = "NOBAT_MASTER_KEY", value_delimiter = ',', hide_env_values = true)]
+    pub master_key: Vec<MasterKey>,
+    /// For `--backend aws`, in place of a master key: the id or ARN of the KMS key that wraps the one in the table
+    #[arg(long, env = "NOBAT_KMS_KEY")]
+    pub kms_key: Option<String>,
+}
+
+/// Two sources of the same vault: for the API, and for the handlers, whose connections must be their own.
+pub(crate) struct Vaults {
+    pub(crate) of_api: Arc<dyn VaultSource>,
+    pub(crate) of_handlers: Arc<dyn VaultSource>,
+}
+
+impl Sealing {
+    /// The vault that these settings name, for what is in that backend.
+    pub(crate) async fn open(&self, place: &Settings, backend: &Backend) -> anyhow::Result<Vaults> {
+        if let [newest, older @ ..] = &self.master_key[..] {
+            return Ok(Vaults::same(Vault::new(newest.clone(), older.to_vec())));
+        }
+        match place.backend {
+            Place::Sqlite => {
+                let file = key_file(&place.data);
+                let key = match read(&file)? {
+                    Some(key) => key,
+                    None if backend.registry.has_secrets().await.context("cannot look for secrets")? => bail!(
+                        "{} is gone, and secrets were kept under the key in it: put it back, or give the key as NOBAT_MASTER_KEY. If it is lost, \
+                         set another (`openssl rand -base64 32`), and then every secret anew",
+                        file.display()
+                    ),
+                    None => make(&file).with_context(|| format!("cannot make {}", file.display()))?,
+                };
+                Ok(Vaults::same(Vault::new(key, Vec::new())))
+            }
+            Place::Aws => match &self.kms_key {
+                Some(key) => wrapped(place, key).await,
+                None => Ok(Vaults { of_api: Arc::new(Without), of_handlers: Arc::new(Without) }),
+            },
+        }
+    }
+}
+
+impl Vaults {
+    fn same(vault: Vault) -> Self {
+        let vault = Arc::new(vault);
+        Self { of_api: Arc::new(Arc::clone(&vault)), of_handlers: Arc::new(vault) }
+    }
+}
+
+#[cfg(feature = "aws")]
+async fn wrapped(place: &Settings, key: &str) -> anyhow::Result<Vaults> {
+    let table = place.table.as_deref().unwrap_or_default();
+    let (of_api, of_handlers) = (nobat_aws::vault(table, key).await?, nobat_aws::vault(table, key).await?);
+    Ok(Vaults { of_api, of_handlers })
+}
+
+#[cfg(not(feature = "aws"))]
+#[expect(clippy::unused_async, reason = "with the feature it waits")]
+async fn wrapped(_place: &Settings, _key: &str) -> anyhow::Result<Vaults> {
+    bail!("this nobat was built without the AWS backend")
+}
+
+/// Beside the data, and not in it: whoever has a copy of the data alone has no secrets.
+fn key_file(data: &Path) -> PathBuf {
+    let mut name = data.as_os_str().to_owned();
+    name.push(".key");
+    name.into()
+}
+
+/// The key in that file, if there is one.
+fn read(path: &Path) -> anyhow::Result<Option<MasterKey>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let mode = file.metadata()?.permissions().mode();
+    ensure!(mode & 0o077 == 0, "others can read {0}, which holds the master key: `chmod 600 {0}`", path.display());
+    let mut text = String::new();
+    file.read_to_string(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
+    text.parse().map(Some).with_context(|| path.display().to_string())
+}
+
+/// Makes a key and writes it there, whole or not at all. The data is locked by this process, so nobody else does the same.
+fn make(path: &Path) -> anyhow::Result<MasterKey> {
+    let key = MasterKey::new(rand::random());
+    let draft = path.with_extension("key-draft");
+    match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    file.write_all(format!("{}\n", key.to_text()).as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&draft, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()?;
+    tracing::info!(file = %path.display(), "a master key was made for secrets: keep a copy of it, apart from the data");
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use nobat_core::audit::{Action, Actor, Entry};
+    use nobat_core::callback_secret::CallbackSecrets;
+    use nobat_core::name::Tenant;
+    use nobat_core::ports::Clock;
+    use nobat_core::registry::{Record, RecordName};
+    use nobat_worker::system::SystemClock;
+
+    use super::*;
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    #[test]
+    fn a_key_is_made_once_for_its_owner_alone() {
+        let folder = folder();
+        let file = key_file(&folder.path().join("nobat.db"));
+        assert_eq!(file, folder.path().join("nobat.db.key"));
+        assert!(read(&file).unwrap().is_none());
+        let key = make(&file).unwrap();
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(read(&file).unwrap(), Some(key));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_or_that_holds_no_key_is_refused() {
+        let folder = folder();
+        let file = folder.path().join("nobat.db.key");
+        make(&file).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(read(&file).unwrap_err().to_string().contains("chmod 600"));
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&file, "").unwrap();
+        assert!(format!("{:#}", read(&file).unwrap_err()).contains("nobat.db.key: a master key is 32 bytes"));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_gone_is_not_replaced_by_another() {
+        let folder = folder();
+        let settings = crate::serve::Serve::parse_from(["serve".as_ref(), "--data".as_ref(), folder.path().join("nobat.db").as_os_str()]);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let opened = crate::backend::open(&settings.place, &clock).await.unwrap();
+        settings.sealing.open(&settings.place, &opened.backend).await.unwrap();
+        let (tenant, now) = (Tenant::default(), clock.now());
+        let record = Record { name: RecordName::of_callback_secret(&tenant), version: 1, body: CallbackSecrets::default().to_text() };
+        let entry = Entry { tenant, at: now, actor: Actor::Operator, action: Action::CallbackSecretSet, object: String::new(), mark: 1 };
+        opened.backend.registry.write(vec![record], entry).await.unwrap();
+        settings.sealing.open(&settings.place, &opened.backend).await.unwrap();
+        let file = key_file(&settings.place.data);
+        std::fs::remove_file(&file).unwrap();
+        let refused = settings.sealing.open(&settings.place, &opened.backend).await.err().expect("a refusal").to_string();
+        assert!(refused.contains("put it back") && !file.exists(), "{refused}");
+        let given = Sealing { master_key: vec![MasterKey::new([1; 32])], kms_key: None };
+        assert!(given.open(&settings.place, &opened.backend).await.is_ok());
+    }
+}

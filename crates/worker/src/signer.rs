@@ -1,0 +1,114 @@
+//! Signs callbacks with what their tenant has set, so that receivers know who calls: Standard Webhooks 1.0.0.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use nobat_core::callback_secret::CallbackSecrets;
+use nobat_core::name::Tenant;
+use nobat_core::ports::{Clock, StoreError, TaskName};
+use nobat_core::registry::Registry;
+use nobat_core::time::Timestamp;
+use nobat_core::vault::{CannotOpen, NoVault, VaultSource};
+use nobat_core::webhook::{InvalidSecret, WebhookSecret, seconds, signature};
+
+/// For how long a process believes what it has read of a tenant's secrets.
+const FRESH: Duration = Duration::from_secs(10);
+/// Callbacks of more tenants than that are seldom on their way at the same time; what is forgotten is read again.
+const MAX_KNOWN: usize = 1_000;
+
+/// Signs callbacks.
+pub struct Signer {
+    registry: Arc<dyn Registry>,
+    vault: Arc<dyn VaultSource>,
+    clock: Arc<dyn Clock>,
+    known: Mutex<HashMap<Tenant, Known>>,
+}
+
+/// A tenant's secrets, as they were read at a moment.
+#[derive(Clone)]
+struct Known {
+    secrets: Arc<[Opened]>,
+    read_at: Timestamp,
+}
+
+/// One of them, and from when it signs no more.
+struct Opened {
+    secret: WebhookSecret,
+    expires_at: Option<Timestamp>,
+}
+
+/// Why a callback cannot be signed. It is not sent without.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CannotSign {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Vault(#[from] NoVault),
+    #[error("the callback secret cannot be read: {0}")]
+    Closed(#[from] CannotOpen),
+    #[error("the callback secret cannot be read: {0}")]
+    Misread(#[from] InvalidSecret),
+}
+
+impl Signer {
+    /// Signs with what stands in that registry, sealed by that vault.
+    pub fn new(registry: Arc<dyn Registry>, vault: Arc<dyn VaultSource>, clock: Arc<dyn Clock>) -> Self {
+        Self { registry, vault, clock, known: Mutex::default() }
+    }
+
+    /// Adds the headers by which the receiver of that body knows whose callback it is; none, if the tenant has set no secret.
+    pub(crate) async fn sign(&self, callback: &TaskName, body: &[u8], headers: &mut HeaderMap) -> Result<(), CannotSign> {
+        let now = self.clock.now();
+        let secrets = self.secrets(&callback.tenant, now).await?;
+        let mut live =
+            secrets.iter().filter(|opened| opened.expires_at.is_none_or(|end| now < end)).map(|opened| &opened.secret).peekable();
+        if live.peek().is_none() {
+            return Ok(());
+        }
+        // The same over all attempts, so that the receiver knows one that was repeated.
+        let id = callback.id.to_string();
+        let signature = signature(live, &id, now, body);
+        headers.insert("webhook-timestamp", HeaderValue::from(seconds(now)));
+        for (name, value) in [("webhook-id", id), ("webhook-signature", signature)] {
+            headers.insert(name, HeaderValue::try_from(value).unwrap_or_else(|_| unreachable!("digits, letters and base64")));
+        }
+        Ok(())
+    }
+
+    async fn secrets(&self, tenant: &Tenant, now: Timestamp) -> Result<Arc<[Opened]>, CannotSign> {
+        // A clock that was set back makes nothing fresh for longer.
+        let known = self.lock().get(tenant).filter(|known| known.read_at <= now && now < known.read_at + FRESH).cloned();
+        if let Some(known) = known {
+            return Ok(known.secrets);
+        }
+        let secrets = self.read(tenant, now).await?;
+        let mut known = self.lock();
+        if known.len() >= MAX_KNOWN {
+            known.clear();
+        }
+        known.insert(tenant.clone(), Known { secrets: Arc::clone(&secrets), read_at: now });
+        Ok(secrets)
+    }
+
+    async fn read(&self, tenant: &Tenant, now: Timestamp) -> Result<Arc<[Opened]>, CannotSign> {
+        let sealed = self.registry.callback_secrets(tenant).await?;
+        let mut live = sealed.live(now).peekable();
+        if live.peek().is_none() {
+            // Whoever has none needs no vault.
+            return Ok(Arc::default());
+        }
+        let (vault, place) = (self.vault.vault().await?, CallbackSecrets::place(tenant));
+        live.map(|kept| {
+            let secret = WebhookSecret::from_bytes(vault.open(&place, &kept.sealed)?)?;
+            Ok(Opened { secret, expires_at: kept.expires_at })
+        })
+        .collect()
+    }
+
+    /// Nothing is left half done under the lock, so a panic elsewhere does not spoil what it guards.
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Tenant, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

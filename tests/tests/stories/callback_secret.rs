@@ -1,0 +1,119 @@
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use nobat_core::time::Timestamp;
+use nobat_core::webhook::{WebhookSecret, signature};
+use nobat_tests::world::World;
+use nobat_tests::world::receiver::Received;
+use serde_json::{Value, json};
+
+const PATH: &str = "/v1/callback-secret";
+
+/// The report of a new task's end at that place.
+async fn report(world: &World, place: &str) -> Received {
+    let task = world.submit(&json!({"kind": "noop", "callback": {"url": world.receiver.url(place)}})).await;
+    world.ended(&task).await;
+    world.receiver.wait_for(place, 1).await.remove(0)
+}
+
+/// What `webhook-signature` must be, if these secrets sign.
+fn expected(report: &Received, secrets: &[&str]) -> String {
+    let secrets: Vec<WebhookSecret> = secrets.iter().map(|secret| secret.parse().unwrap()).collect();
+    let seconds: i64 = report.header("webhook-timestamp").parse().unwrap();
+    signature(&secrets, report.header("webhook-id"), Timestamp::from_millis(seconds * 1_000), &report.body)
+}
+
+async fn set(world: &World) -> String {
+    let set = world.ask("PUT", PATH, &json!({})).await;
+    assert_eq!(set.status, 200, "{}", set.text());
+    set.json()["secret"].as_str().unwrap().to_owned()
+}
+
+fn key_file(world: &World) -> PathBuf {
+    world.data().with_extension("db.key")
+}
+
+#[tokio::test]
+async fn callbacks_are_signed_with_every_secret_that_is_good() {
+    let mut world = World::start().await;
+    let unsigned = report(&world, "/unsigned").await;
+    assert_eq!((unsigned.header("webhook-id"), unsigned.header("webhook-signature")), ("", ""));
+    // What was read of secrets is believed for some seconds, so a new process has it at once.
+    let first = set(&world).await;
+    restart(&mut world).await;
+    let signed = report(&world, "/one").await;
+    assert_eq!(signed.header("webhook-signature"), expected(&signed, &[&first]));
+    assert_eq!(signed.header("webhook-id"), signed.header("nobat-task-id"));
+    let rotated = world.post("/v1/callback-secret/rotate", &json!({})).await;
+    assert_eq!(rotated.status, 201, "{}", rotated.text());
+    let second = rotated.json()["secret"].as_str().unwrap().to_owned();
+    restart(&mut world).await;
+    let both = report(&world, "/both").await;
+    assert_eq!(both.header("webhook-signature"), expected(&both, &[&second, &first]));
+    let task = world.submit(&json!({"kind": "http", "payload": {"url": world.receiver.url("/call")}})).await;
+    world.ended(&task).await;
+    assert_eq!(world.receiver.received("/call")[0].header("webhook-signature"), "", "what a tenant has called is not its own word");
+    assert_eq!(world.ask("DELETE", PATH, &Value::Null).await.status, 200);
+    restart(&mut world).await;
+    assert_eq!(report(&world, "/none").await.header("webhook-signature"), "");
+    let log = world.log();
+    let folder = world.folder().to_owned();
+    for secret in [&first, &second] {
+        let text = secret.strip_prefix("whsec_").unwrap();
+        assert!(!log.contains(text), "a secret is in the log");
+        for file in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+            let bytes = std::fs::read(&file).unwrap();
+            assert!(!bytes.windows(text.len()).any(|window| window == text.as_bytes()), "a secret is in {}", file.display());
+        }
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn secrets_are_kept_under_a_key_that_stands_beside_the_data_or_is_given() {
+    let mut world = World::start().await;
+    let file = key_file(&world);
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let secret = set(&world).await;
+    world.stop().await;
+    let hidden = file.with_extension("elsewhere");
+    std::fs::rename(&file, &hidden).unwrap();
+    let data = world.data();
+    let refused = world.run(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()]).await;
+    assert!(refused.code != 0 && refused.stderr.contains("put it back") && !file.exists(), "{refused:?}");
+    // The same key, given by its variable.
+    let key = std::fs::read_to_string(&hidden).unwrap();
+    world.set_variable("NOBAT_MASTER_KEY", key.trim());
+    world.go_on().await;
+    let signed = report(&world, "/given").await;
+    assert_eq!(signed.header("webhook-signature"), expected(&signed, &[&secret]));
+    assert!(!file.exists(), "none is made where one is given");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_callback_is_not_sent_without_its_signature() {
+    let mut world = World::start().await;
+    let secret = set(&world).await;
+    world.stop().await;
+    world.set_variable("NOBAT_MASTER_KEY", "MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI=");
+    world.go_on().await;
+    let task = world.submit(&json!({"kind": "noop", "callback": {"url": world.receiver.url("/done")}})).await;
+    world.ended(&task).await;
+    let callback = world.tasks("queue=callbacks&").await.remove(0);
+    let callback = world.until(&callback, |callback| callback["status"] == "retrying").await;
+    assert_eq!(callback["error"]["code"], "secret_unavailable", "{callback:#}");
+    assert_eq!(world.receiver.received("/done").len(), 0);
+    world.stop().await;
+    world.set_variable("NOBAT_MASTER_KEY", "");
+    world.go_on().await;
+    let sent = world.receiver.wait_for("/done", 1).await.remove(0);
+    assert_eq!(sent.header("webhook-signature"), expected(&sent, &[&secret]), "once the key is back");
+    world.ended(&callback).await;
+    world.end().await;
+}
+
+async fn restart(world: &mut World) {
+    world.stop().await;
+    world.go_on().await;
+}
