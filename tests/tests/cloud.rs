@@ -9,6 +9,8 @@ use nobat_core::lifecycle::{Event, ReplayKey, transition};
 use nobat_core::ports::{Claim, Committed, Inserted, LEASE, TaskName};
 use nobat_core::task::{End, State, Status, Task};
 use nobat_core::time::Timestamp;
+use nobat_core::vault::NoVault;
+use nobat_tests::aws::client::Service;
 use nobat_tests::aws::emulator::Emulator;
 use nobat_tests::aws::queues::Queues;
 use nobat_tests::aws::table::Table;
@@ -205,4 +207,25 @@ async fn every_hint_names_its_tenant_as_its_group_the_sweepers_too() {
     let mut groups = cloud.queues.groups().await;
     groups.sort_unstable();
     assert_eq!(groups, ["acme", "other"]);
+}
+
+#[tokio::test]
+async fn all_processes_have_the_same_master_key_and_the_table_has_it_wrapped() {
+    let (emulator, cloud) = (Emulator::shared(), Cloud::start().await);
+    let made = emulator.client().call(Service::Kms, "CreateKey", &json!({})).await.unwrap();
+    let key = made["KeyMetadata"]["Arn"].as_str().unwrap();
+    let source = async || nobat_aws::vault_of_emulator(cloud.table.name(), key, &cloud.tap.url()).await;
+    // Nobody has made one yet, and both begin at once.
+    let (one, other) = (source().await, source().await);
+    let (of_one, of_other) = tokio::join!(one.vault(), other.vault());
+    let sealed = of_one.unwrap().seal("here", b"hunter2", [1; 12]);
+    assert_eq!(of_other.unwrap().open("here", &sealed).unwrap(), b"hunter2");
+    let late = cloud.losing_a_reply(async { source().await.vault().await.unwrap() }).await;
+    assert_eq!(late.open("here", &sealed).unwrap(), b"hunter2");
+    let items = cloud.table.items().await;
+    assert_eq!(items.len(), 1, "{items:#?}");
+    // Once a process has it, it asks nobody any more; one that has not can do nothing without KMS.
+    cloud.tap.set(Flow::Refused);
+    assert!(one.vault().await.is_ok());
+    assert!(matches!(source().await.vault().await, Err(NoVault::Unavailable(_))));
 }

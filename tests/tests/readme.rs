@@ -42,6 +42,20 @@ fn last(printed: &str) -> Value {
 }
 
 #[tokio::test]
+async fn reports_are_signed_as_it_says() {
+    let world = World::start().await;
+    let block = blocks("Reports").remove(0).replace("127.0.0.1:8080", &world.address().to_string());
+    let printed = paste(&[block], &world).await.remove(0);
+    let (set, rotated) = printed.split_once('\n').unwrap();
+    for (answer, signing) in [(set, 1), (rotated, 2)] {
+        let answer: Value = serde_json::from_str(answer).unwrap();
+        assert!(answer["secret"].as_str().unwrap().starts_with("whsec_"), "{answer}");
+        assert_eq!(answer["secrets"].as_array().unwrap().len(), signing, "{answer}");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
 async fn the_tour_works_when_it_is_pasted() {
     let mut tour = blocks("A tour with curl");
     let serve = tour.remove(0);

@@ -24,6 +24,7 @@ mod table;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_config::SdkConfig;
 use nobat_core::backend::Backend;
 use nobat_core::vault::VaultSource;
 use sha2::{Digest, Sha256};
@@ -78,10 +79,19 @@ pub async fn vault(table: &str, kms_key: &str) -> Result<Arc<dyn VaultSource>, N
     if config.region().is_none() {
         return Err(NoRegion);
     }
-    let (dynamodb, _) = client::clients(&config, None);
-    // Nothing in it that is of interest here ever expires.
+    Ok(data_key(table, kms_key, &config))
+}
+
+/// The same for an emulator of AWS at that URL, whatever the variables say.
+pub async fn vault_of_emulator(table: &str, kms_key: &str, url: &str) -> Arc<dyn VaultSource> {
+    data_key(table, kms_key, &client::emulated(url).await)
+}
+
+fn data_key(table: &str, kms_key: &str, config: &SdkConfig) -> Arc<dyn VaultSource> {
+    let (dynamodb, _) = client::clients(config, None);
+    // Nothing of what it reads there ever expires.
     let table = Table { client: dynamodb, name: table.to_owned(), retention: Duration::MAX, buckets: Buckets::default() };
-    Ok(Arc::new(DataKey::new(table, aws_sdk_kms::Client::new(&config), kms_key.to_owned())))
+    Arc::new(DataKey::new(table, aws_sdk_kms::Client::new(config), kms_key.to_owned()))
 }
 
 fn backend(settings: &Settings, (dynamodb, sqs): (aws_sdk_dynamodb::Client, aws_sdk_sqs::Client)) -> Backend {

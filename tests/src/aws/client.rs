@@ -1,4 +1,4 @@
-//! Calls of AWS: DynamoDB and SQS in their JSON protocols, Lambda as a REST API, `CloudFormation` by forms.
+//! Calls of AWS: DynamoDB, SQS and KMS in their JSON protocols, Lambda as a REST API, `CloudFormation` by forms.
 
 use std::net::SocketAddr;
 
@@ -32,6 +32,8 @@ pub enum Service {
     DynamoDb,
     /// Queues.
     Sqs,
+    /// Keys.
+    Kms,
     /// Functions.
     Lambda,
     /// Stacks.
@@ -86,7 +88,7 @@ impl Client {
         answer.text()
     }
 
-    /// An operation of DynamoDB or SQS, and what came of it.
+    /// An operation of DynamoDB, SQS or KMS, and what came of it.
     pub async fn call(&self, service: Service, operation: &str, input: &Value) -> Result<Value, Refusal> {
         let target = format!("{}.{operation}", service.target());
         let answer = self.send(service, "POST", "/", &[("x-amz-target", &target)], &input.to_string()).await;
@@ -117,6 +119,7 @@ impl Service {
         match self {
             Self::DynamoDb => "DynamoDB_20120810",
             Self::Sqs => "AmazonSQS",
+            Self::Kms => "TrentService",
             Self::Lambda | Self::CloudFormation => panic!("{self:?} has no operations in JSON"),
         }
     }
@@ -125,6 +128,7 @@ impl Service {
         match self {
             Self::DynamoDb => "dynamodb",
             Self::Sqs => "sqs",
+            Self::Kms => "kms",
             Self::Lambda => "lambda",
             Self::CloudFormation => "cloudformation",
         }

@@ -13,7 +13,11 @@ const PATH: &str = "/v1/callback-secret";
 async fn report(world: &World, place: &str) -> Received {
     let task = world.submit(&json!({"kind": "noop", "callback": {"url": world.receiver.url(place)}})).await;
     world.ended(&task).await;
-    world.receiver.wait_for(place, 1).await.remove(0)
+    let report = world.receiver.wait_for(place, 1).await.remove(0);
+    for callback in world.tasks("queue=callbacks&").await {
+        world.ended(&callback).await;
+    }
+    report
 }
 
 /// What `webhook-signature` must be, if these secrets sign.
