@@ -20,6 +20,7 @@ pub async fn make(backend: &Backend, tenant: &Tenant, scopes: Scopes, now: Times
         created_at: now,
         expires_at: None,
         revoked_at: None,
+        replaced: None,
         version: 1,
     };
     let object = key.id().to_string();

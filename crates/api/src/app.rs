@@ -11,6 +11,7 @@ use nobat_core::vault::VaultSource;
 use tokio_util::sync::CancellationToken;
 
 use crate::door::Door;
+use crate::health::Readiness;
 use crate::keyring::Keyring;
 use crate::permits::Permits;
 use crate::quota::Quota;
@@ -24,6 +25,7 @@ struct Inner {
     keyring: Keyring,
     permits: Permits,
     quota: Quota,
+    readiness: Readiness,
 }
 
 /// What an [`App`] is made of.
@@ -54,7 +56,7 @@ impl App {
     /// Shares these parts among the handlers.
     pub fn new(parts: Parts) -> Self {
         let keyring = Keyring::new(parts.door.keys);
-        Self(Arc::new(Inner { parts, keyring, permits: Permits::default(), quota: Quota::default() }))
+        Self(Arc::new(Inner { parts, keyring, permits: Permits::default(), quota: Quota::default(), readiness: Readiness::default() }))
     }
 
     /// The keys that came by lately.
@@ -65,6 +67,11 @@ impl App {
     /// The requests that tenants have been granted.
     pub(crate) fn permits(&self) -> &Permits {
         &self.0.permits
+    }
+
+    /// Whether store and queue answered a moment ago.
+    pub(crate) fn readiness(&self) -> &Readiness {
+        &self.0.readiness
     }
 
     /// How many tasks of tenants wait.

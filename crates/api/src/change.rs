@@ -4,10 +4,11 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use nobat_core::audit::Action;
+use nobat_core::backend::ApplyError;
 use nobat_core::lifecycle::{Event, ReplayKey};
 use nobat_core::ports::TaskName;
 use nobat_core::read::read_object;
-use nobat_core::task::State as Standing;
+use nobat_core::task::{CancelRequest, State as Standing, Task};
 use nobat_core::view::TaskView;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -58,12 +59,19 @@ pub(crate) async fn cancel(
     let now = app.clock.now();
     let name = TaskName { tenant: caller.tenant.clone(), id };
     let entry = caller.entry(&caller.tenant, Action::TaskCanceled, &id, now);
-    let task = app.backend.apply_on_record(&name, Event::Cancel, entry, now).await?;
+    let known = app.backend.store.get(&name, now).await?.ok_or(ApplyError::Missing)?;
+    let task =
+        if is_canceling(&known) { known } else { app.backend.apply_on_record(&name, Some(known), Event::Cancel, entry, now).await? };
     let status = match task.state {
         Standing::Ended(_) => StatusCode::OK,
         Standing::Running(_) | Standing::Waiting(_) => StatusCode::ACCEPTED,
     };
     reply::task(status, &task, &caller, now)
+}
+
+/// Whether it was asked to stop already: to ask again changes nothing, and is not put on record.
+fn is_canceling(task: &Task) -> bool {
+    matches!(&task.state, Standing::Running(lease) if lease.cancel == CancelRequest::Requested)
 }
 
 /// Replay a task
@@ -90,7 +98,7 @@ pub(crate) async fn replay(
     let now = app.clock.now();
     let name = TaskName { tenant: caller.tenant.clone(), id };
     let entry = caller.entry(&caller.tenant, Action::TaskReplayed, &id, now);
-    let task = app.backend.apply_on_record(&name, Event::Replay { key }, entry, now).await?;
+    let task = app.backend.apply_on_record(&name, None, Event::Replay { key }, entry, now).await?;
     reply::task(StatusCode::ACCEPTED, &task, &caller, now)
 }
 

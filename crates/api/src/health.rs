@@ -1,9 +1,15 @@
 //! For those who watch over the process.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
+use nobat_core::backend::Backend;
+use nobat_core::ports::StoreError;
+use nobat_core::time::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -31,11 +37,33 @@ pub(crate) async fn live() -> Result<Response, Problem> {
 
 /// Readiness
 ///
-/// The store and the queue answer.
+/// The store and the queue answer, or did a second ago.
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "health", responses((status = 200, description = "Both answer.", body = Health)))]
 pub(crate) async fn ready(State(app): State<App>) -> Result<Response, Problem> {
-    app.backend.ready().await?;
+    app.readiness().check(&app.backend, app.clock.now()).await?;
     reply::value(StatusCode::OK, 16, &OK)
+}
+
+/// That store and queue answered a moment ago, so that whoever asks often, and has no key, keeps neither of them busy.
+#[derive(Default)]
+pub(crate) struct Readiness {
+    /// When, in milliseconds since the epoch.
+    answered_at: AtomicI64,
+}
+
+/// For how long it is believed.
+const BELIEVED: Duration = Duration::from_secs(1);
+
+impl Readiness {
+    async fn check(&self, backend: &Backend, now: Timestamp) -> Result<(), StoreError> {
+        let answered_at = Timestamp::from_millis(self.answered_at.load(Ordering::Relaxed));
+        if answered_at <= now && now < answered_at + BELIEVED {
+            return Ok(());
+        }
+        backend.ready().await?;
+        self.answered_at.store(now.millis(), Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 /// This document

@@ -112,6 +112,10 @@ impl Keyring {
     pub(crate) fn count_failure(&self, origin: IpAddr, now: Timestamp) -> Result<(), Problem> {
         let mut failures = lock(&self.failures);
         if failures.len() >= MAX_KNOWN {
+            // First those go that may fail as often again as anybody.
+            failures.retain(|_, bucket| FAILURES.left(*bucket, now) < FAILURES.burst.get());
+        }
+        if failures.len() >= MAX_KNOWN {
             failures.clear();
         }
         let bucket = failures.entry(household(origin)).or_default();

@@ -178,6 +178,7 @@ pub(crate) async fn create(State(app): State<App>, Allowed(caller, _): Allowed<A
         created_at: now,
         expires_at: create.expires_at,
         revoked_at: None,
+        replaced: None,
         version: 1,
     };
     let entry = caller.entry(&key.tenant, Action::KeyCreated, &key.id(), now);
@@ -292,10 +293,8 @@ pub(crate) async fn rotate(
     let text = KeyText::new(rand::random());
     let now = app.clock.now();
     let new = change(&app, &caller, id, Action::KeyRotated, now, |old| {
-        let new = Key { digest: text.digest(), created_at: now, version: 1, ..old.clone() };
-        // It may have been going to expire sooner.
-        let end = (now + overlap).min(old.expires_at.unwrap_or(now + overlap));
-        (Key { expires_at: Some(end), ..old }, Some(new))
+        let (old, new) = old.rotate(text.digest(), overlap, now);
+        (old, Some(new))
     })
     .await?;
     reply::value(StatusCode::CREATED, KEY_BYTES, &KeyView::new(&new).with(&text))

@@ -57,8 +57,15 @@ impl Backend {
     }
 
     /// The same for what somebody asked for, which is put on record in the same write.
-    pub async fn apply_on_record(&self, name: &TaskName, event: Event, entry: Entry, now: Timestamp) -> Result<Task, ApplyError> {
-        self.bring_about(name, None, event, Some(entry), now).await
+    pub async fn apply_on_record(
+        &self,
+        name: &TaskName,
+        known: Option<Task>,
+        event: Event,
+        entry: Entry,
+        now: Timestamp,
+    ) -> Result<Task, ApplyError> {
+        self.bring_about(name, known, event, Some(entry), now).await
     }
 
     async fn bring_about(

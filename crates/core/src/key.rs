@@ -166,8 +166,17 @@ pub struct Key {
     pub expires_at: Option<Timestamp>,
     /// Since when it opens nothing any more, because somebody said so.
     pub revoked_at: Option<Timestamp>,
+    /// That another took its place, and `expires_at` is therefore the end of an overlap.
+    pub replaced: Option<Replaced>,
     /// Counts the writes to its record, from 1.
     pub version: u64,
+}
+
+/// What a key was before another took its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// From when it was to open nothing any more.
+    pub was_to_expire_at: Option<Timestamp>,
 }
 
 /// The longest label, in bytes.
@@ -205,6 +214,15 @@ impl Key {
         self.revoked_at.is_some() || self.expires_at.is_some_and(|end| end <= now)
     }
 
+    /// Another key that may do the same for as long as this one was made for, and this one with its end after an overlap.
+    pub fn rotate(self, digest: KeyDigest, overlap: Duration, now: Timestamp) -> (Self, Self) {
+        let end = self.replaced.map_or(self.expires_at, |replaced| replaced.was_to_expire_at);
+        let new = Self { digest, created_at: now, expires_at: end, replaced: None, version: 1, ..self.clone() };
+        // It may have been going to expire sooner.
+        let overlap = self.expires_at.map_or(now + overlap, |sooner| sooner.min(now + overlap));
+        (Self { expires_at: Some(overlap), replaced: Some(Replaced { was_to_expire_at: end }), ..self }, new)
+    }
+
     /// Its record: compact JSON, the same in every backend.
     pub fn to_text(&self) -> String {
         let stored = Stored {
@@ -216,6 +234,7 @@ impl Key {
             created_at: self.created_at.millis(),
             expires_at: self.expires_at.map(Timestamp::millis),
             revoked_at: self.revoked_at.map(Timestamp::millis),
+            replaced: self.replaced,
         };
         serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("texts and numbers"))
     }
@@ -233,6 +252,7 @@ impl Key {
             created_at: Timestamp::from_millis(stored.created_at),
             expires_at: stored.expires_at.map(Timestamp::from_millis),
             revoked_at: stored.revoked_at.map(Timestamp::from_millis),
+            replaced: stored.replaced,
             version,
         })
     }
@@ -252,6 +272,8 @@ struct Stored {
     expires_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     revoked_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replaced: Option<Replaced>,
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -283,6 +305,7 @@ mod tests {
             created_at: Timestamp::from_millis(1),
             expires_at: Some(Timestamp::from_millis(100)),
             revoked_at: None,
+            replaced: None,
             version: 3,
         }
     }
@@ -327,10 +350,28 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_takes_anothers_place_is_good_for_as_long_as_that_was_made_for() {
+        let (now, minute) = (Timestamp::from_millis(9), Duration::from_mins(1));
+        let digest = |byte| KeyText::new([byte; RANDOM]).digest();
+        for end in [None, Some(now + 2 * minute)] {
+            let first = Key { expires_at: end, ..key() };
+            let (old, new) = first.rotate(digest(8), minute, now);
+            assert_eq!((old.expires_at, new.expires_at, new.created_at, new.version), (Some(now + minute), end, now, 1));
+            // The answer was lost, so it is asked for again.
+            let (old, again) = old.rotate(digest(9), 2 * minute, now);
+            assert_eq!((old.expires_at, again.expires_at, again.replaced), (Some(now + minute), end, None));
+        }
+        let soon = Key { expires_at: Some(now + minute), ..key() };
+        let (old, new) = soon.rotate(digest(8), 2 * minute, now);
+        assert_eq!((old.expires_at, new.expires_at), (Some(now + minute), Some(now + minute)));
+    }
+
+    #[test]
     fn is_read_back_as_stored() {
         let plain = Key { label: String::new(), networks: Vec::new(), expires_at: None, ..key() };
         let revoked = Key { revoked_at: Some(Timestamp::from_millis(9)), ..key() };
-        for key in [key(), plain, revoked] {
+        let (replaced, _) = plain.clone().rotate(key().digest, Duration::ZERO, Timestamp::EPOCH);
+        for key in [key(), plain, revoked, replaced] {
             assert_eq!(Key::from_text(&key.to_text(), key.version).unwrap(), key);
         }
         let newer = key().to_text().replace("tasks:write", "tasks:paint");

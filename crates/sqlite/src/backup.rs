@@ -47,9 +47,7 @@ impl From<std::io::Error> for BackupError {
 /// The copy is whole, checked, and on disk when this returns; until then it has another name.
 pub fn backup(from: &Path, to: &Path) -> Result<(), BackupError> {
     refuse_existing(to)?;
-    let draft = beside(to, "-draft");
-    // What is left of a copy that was broken off.
-    remove(&draft)?;
+    let draft = draft_of(to)?;
     let source = open(from)?;
     schema::refuse_foreign(&source)?;
     source.execute("VACUUM INTO ?1", [draft.to_string_lossy()])?;
@@ -68,23 +66,41 @@ pub fn restore(from: &Path, to: &Path) -> Result<(), BackupError> {
         refuse_existing(&beside(to, log))?;
     }
     check(from)?;
-    let draft = beside(to, "-draft");
-    remove(&draft)?;
+    let draft = draft_of(to)?;
     // Not by copying bytes: somebody may have it open, with a part of it in a log.
     open(from)?.execute("VACUUM INTO ?1", [draft.to_string_lossy()])?;
     put_in_place(&draft, to)
 }
 
+/// A name of this process's own: another may be making a copy for the same place.
+fn draft_of(to: &Path) -> Result<PathBuf, BackupError> {
+    let draft = beside(to, &format!("-draft-{}", std::process::id()));
+    // What is left of a copy that was broken off.
+    remove(&draft)?;
+    Ok(draft)
+}
+
 fn put_in_place(draft: &Path, to: &Path) -> Result<(), BackupError> {
-    if let Err(damaged) = check(draft) {
-        remove(draft)?;
-        return Err(damaged);
-    }
-    File::open(draft)?.sync_all()?;
-    fs::rename(draft, to)?;
+    let checked = check(draft).and_then(|()| Ok(File::open(draft)?.sync_all()?));
+    let placed = checked.and_then(|()| place(draft, to));
+    remove(draft)?;
+    placed?;
     let folder = std::path::absolute(to)?;
     File::open(folder.parent().unwrap_or(&folder))?.sync_all()?;
     Ok(())
+}
+
+/// Gives the draft its name, unless something has it by now.
+fn place(draft: &Path, to: &Path) -> Result<(), BackupError> {
+    match fs::hard_link(draft, to) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(BackupError::Exists(to.to_owned())),
+        // There are file systems without links. There, of two who do this in the same moment the later one wins.
+        Err(_) => {
+            refuse_existing(to)?;
+            Ok(fs::rename(draft, to)?)
+        }
+    }
 }
 
 /// Fails if something is wrong with a file of nobat's.

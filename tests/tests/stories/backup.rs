@@ -46,6 +46,25 @@ async fn a_backup_taken_while_it_works_holds_all_that_was_accepted_before() {
 }
 
 #[tokio::test]
+async fn of_two_backups_to_one_place_one_is_made_and_the_other_refused() {
+    let world = World::start().await;
+    let (copy, data) = (world.folder().join("backup.db"), world.data());
+    let arguments = ["backup", copy.to_str().unwrap(), "--data", data.to_str().unwrap()];
+    let mut made = 0;
+    for _ in 0..5 {
+        let (one, other) = tokio::join!(world.run(&arguments), world.run(&arguments));
+        for ran in [one, other] {
+            assert!(ran.code == 0 || ran.stderr.contains("there already"), "{ran:?}");
+            made += i32::from(ran.code == 0);
+        }
+    }
+    assert_eq!(made, 1);
+    let names: Vec<_> = std::fs::read_dir(world.folder()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().contains("draft")), "{names:?}");
+    world.end().await;
+}
+
+#[tokio::test]
 async fn neither_a_backup_nor_a_file_is_written_over() {
     let mut world = World::start().await;
     let (copy, data) = (world.folder().join("backup.db"), world.data());

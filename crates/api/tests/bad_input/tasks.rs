@@ -82,6 +82,10 @@ async fn row_31_cancel() {
     assert_eq!((canceled.status, &canceled.json()["status"]), (200, &"canceled".into()));
     let asked = world.post(&format!("/v1/tasks/{running}/cancel"), "{}").await;
     assert_eq!((asked.status, &asked.json()["status"]), (202, &"running".into()));
+    let version = || world.store.all().iter().find(|task| task.id.to_string() == running).unwrap().version;
+    let before = version();
+    let again = world.post(&format!("/v1/tasks/{running}/cancel"), "").await;
+    assert_eq!((again.status, &again.json()["status"], version()), (202, &"running".into(), before), "and nothing was written");
     world.post(&format!("/v1/tasks/{waiting}/cancel"), "").await.problem(409, "task_ended");
     world.post(&format!("/v1/tasks/{running}/cancel"), r#"{"force":true}"#).await.names(422, "validation_failed", &["/force"]);
 }

@@ -190,6 +190,7 @@ impl World {
             created_at: self.clock.now(),
             expires_at: None,
             revoked_at: None,
+            replaced: None,
             version: 1,
         });
         let (at, object) = (self.clock.now(), key.id().to_string());
