@@ -28,6 +28,16 @@ impl List {
         ])
     }
 
+    /// Keys: all, or those of one tenant.
+    pub(crate) fn keys(tenant: Option<&Tenant>) -> Self {
+        Self(vec![Some("keys".to_owned()), tenant.map(ToString::to_string)])
+    }
+
+    /// Tenants.
+    pub(crate) fn tenants() -> Self {
+        Self(vec![Some("tenants".to_owned())])
+    }
+
     /// A tenant's audit trail.
     pub(crate) fn trail(tenant: &Tenant) -> Self {
         Self(vec![Some("trail".to_owned()), Some(tenant.to_string())])

@@ -10,6 +10,7 @@ use nobat_core::audit::Action;
 use nobat_core::key::{Key, KeyId, KeyText, MAX_LABEL, MAX_NETWORKS, MAX_OVERLAP};
 use nobat_core::name::Tenant;
 use nobat_core::network::Network;
+use nobat_core::ports::Position;
 use nobat_core::read::read_object;
 use nobat_core::registry::{Record, Recorded};
 use nobat_core::scope::{Scope, Scopes};
@@ -22,6 +23,7 @@ use crate::app::App;
 use crate::body;
 use crate::change::options;
 use crate::code::Code;
+use crate::cursor;
 use crate::door::{Admin, Allowed, Caller};
 use crate::list::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
 use crate::problem::Problem;
@@ -230,8 +232,10 @@ pub(crate) async fn page(State(app): State<App>, _: Allowed<Admin>, RawQuery(que
     let limit = query.get("limit", EXPECTED_LIMIT, limit).unwrap_or(DEFAULT_LIMIT);
     let cursor = query.get("cursor", "a cursor", |text| Some(text.to_owned()));
     query.finish()?;
-    let stale = |_| Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list");
-    let mut after = cursor.map(|cursor| cursor.parse::<KeyId>().map_err(stale)).transpose()?;
+    let list = cursor::List::keys(tenant.as_ref());
+    let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list");
+    let open = |cursor: String| cursor::open(&app.cursor_key, &list, &cursor)?.0.parse::<KeyId>().ok();
+    let mut after = cursor.map(|cursor| open(cursor).ok_or_else(stale)).transpose()?;
     let (mut data, mut scanned) = (Vec::new(), 0);
     let next_cursor = loop {
         let asked = (limit - data.len()).max(1);
@@ -244,7 +248,7 @@ pub(crate) async fn page(State(app): State<App>, _: Allowed<Admin>, RawQuery(que
             break None;
         }
         if data.len() == limit || scanned >= MAX_SCANNED {
-            break after.map(|id| id.to_string());
+            break after.map(|id| cursor::seal(&app.cursor_key, &list, &Position(id.to_string())));
         }
     };
     reply::value(StatusCode::OK, KEY_BYTES * (1 + data.len()), &PageView { data, next_cursor })

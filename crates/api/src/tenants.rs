@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use nobat_core::audit::Action;
 use nobat_core::name::{Name, Tenant};
-use nobat_core::ports::StoreError;
+use nobat_core::ports::{Position, StoreError};
 use nobat_core::rate::Rate;
 use nobat_core::read::{maybe_whole, read_object, whole};
 use nobat_core::registry::{Record, RecordName, Recorded, Sort};
@@ -20,6 +20,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::body;
 use crate::code::Code;
+use crate::cursor;
 use crate::door::{Admin, Allowed};
 use crate::list::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
 use crate::problem::Problem;
@@ -181,10 +182,15 @@ pub(crate) async fn page(State(app): State<App>, _: Allowed<Admin>, RawQuery(que
     let limit = query.get("limit", EXPECTED_LIMIT, limit).unwrap_or(DEFAULT_LIMIT);
     let cursor = query.get("cursor", "a cursor", |text| Some(text.to_owned()));
     query.finish()?;
-    let stale = |_| Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list");
-    let after = cursor.map(|cursor| Name::new(&cursor).map_err(stale)).transpose()?;
+    let list = cursor::List::tenants();
+    let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list");
+    let open = |cursor: String| Name::new(&cursor::open(&app.cursor_key, &list, &cursor)?.0).ok();
+    let after = cursor.map(|cursor| open(cursor).ok_or_else(stale)).transpose()?;
     let found = app.backend.registry.page(Sort::Tenant, after.as_ref(), limit).await?;
-    let next_cursor = found.last().filter(|_| found.len() == limit).map(|record| record.name.name.to_string());
+    let next_cursor = found
+        .last()
+        .filter(|_| found.len() == limit)
+        .map(|record| cursor::seal(&app.cursor_key, &list, &Position(record.name.name.to_string())));
     let data: Vec<TenantView> = found.into_iter().map(read).collect::<Result<_, _>>()?;
     reply::value(StatusCode::OK, TENANT_BYTES * (1 + data.len()), &PageView { data, next_cursor })
 }

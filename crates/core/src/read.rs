@@ -1,6 +1,9 @@
 //! Reading JSON from strangers, and saying what is wrong with it without repeating what it says.
 
-use serde::de::{self, DeserializeOwned, IgnoredAny};
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{self, DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_path_to_error::{Path, Segment};
 
@@ -66,6 +69,48 @@ pub fn maybe_whole<'de, D: Deserializer<'de>, T: TryFrom<u32>>(deserializer: D) 
     T::try_from(whole).map(Some).map_err(|_| de::Error::custom("expected a whole number from 1"))
 }
 
+/// Texts by name, each name once: serde would keep the last of several.
+///
+/// For `#[serde(default, deserialize_with = "…")]`.
+pub fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    Texts::deserialize(deserializer).map(|texts| texts.0)
+}
+
+/// The same, or nothing.
+///
+/// For `#[serde(default, deserialize_with = "…")]`.
+pub fn maybe_texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+    Option::<Texts>::deserialize(deserializer).map(|texts| texts.map(|texts| texts.0))
+}
+
+struct Texts(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = Texts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Texts, M::Error> {
+                let mut texts = BTreeMap::new();
+                while let Some((name, text)) = map.next_entry::<String, String>()? {
+                    if texts.insert(name, text).is_some() {
+                        return Err(de::Error::custom(TWICE));
+                    }
+                }
+                Ok(Texts(texts))
+            }
+        }
+        deserializer.deserialize_map(Each)
+    }
+}
+
+/// As serde says it of the fields of a struct.
+const TWICE: &str = "duplicate field";
 const EXPECTED_WHOLE: &str = "expected a whole number";
 
 fn explain<T: DeserializeOwned>(json: &[u8], error: &serde_json::Error) -> ReadError {
@@ -74,7 +119,7 @@ fn explain<T: DeserializeOwned>(json: &[u8], error: &serde_json::Error) -> ReadE
     }
     let text = error.to_string();
     // A number that fits no type is well-formed all the same, and a field given twice is not: serde_json files each under the other.
-    let is_mismatch = (error.is_data() && !text.starts_with("duplicate field")) || text.starts_with("number out of range");
+    let is_mismatch = (error.is_data() && !text.starts_with(TWICE)) || text.starts_with("number out of range");
     if !is_mismatch {
         return malformed(error);
     }
@@ -193,6 +238,25 @@ mod tests {
         assert_eq!(count(r#"{"count": 0}"#), Err("expected a whole number from 1 at `/count`".to_owned()));
         assert_eq!(count(r#"{"count": null}"#), Err("expected a whole number at `/count`".to_owned()));
         assert_eq!(count("{}"), Err("missing field `count` at `/count`".to_owned()));
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Named {
+        #[serde(default, deserialize_with = "maybe_texts")]
+        labels: Option<BTreeMap<String, String>>,
+    }
+
+    #[test]
+    fn a_name_is_given_once() {
+        let labels = |json: &str| read::<Named>(json.as_bytes()).map(|named| named.labels.map(|labels| labels.len()));
+        assert_eq!(
+            [r#"{"labels": {"a": "1", "b": "1"}}"#, "{}", r#"{"labels": null}"#].map(|json| labels(json).unwrap()),
+            [Some(2), None, None]
+        );
+        assert!(matches!(labels(r#"{"labels": {"a": "1", "b": "1", "a": "1"}}"#), Err(ReadError::Malformed { .. })));
+        let mismatch = labels(r#"{"labels": {"a": 1}}"#).unwrap_err().to_string();
+        assert_eq!(mismatch, "expected a string at `/labels/a`");
+        assert_eq!(labels(r#"{"labels": []}"#).unwrap_err().to_string(), "expected a map at `/labels`");
     }
 
     #[test]

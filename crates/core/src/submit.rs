@@ -48,6 +48,7 @@ pub struct Submission {
     /// Whom to tell of its end.
     pub callback: Option<CallbackSubmission>,
     /// Notes of the submitter's own: up to 20 names, each with up to 256 bytes of text.
+    #[serde(default, deserialize_with = "crate::read::maybe_texts")]
     #[cfg_attr(feature = "openapi", schema(schema_with = crate::schema::labels, required = false))]
     pub labels: Option<BTreeMap<String, String>>,
 }

@@ -67,7 +67,7 @@ impl Connector {
     async fn connect(&self, uri: &Uri) -> Result<TcpStream, ConnectError> {
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
         let addresses = self.resolve(uri.host().unwrap_or_default()).await?;
-        dial(self.check(&addresses)?, port).await
+        dial(self.check(&addresses, port)?, port).await
     }
 
     /// An address stands for itself. `Uri` leaves an IPv6 address in its brackets, in which it would not read as one.
@@ -80,8 +80,8 @@ impl Connector {
     }
 
     /// One address that is not permitted blocks them all: a name that mixes public and private ones is up to no good.
-    fn check<'a>(&self, addresses: &'a [IpAddr]) -> Result<&'a [IpAddr], ConnectError> {
-        let permitted = addresses.iter().all(|address| self.guard.permits(*address));
+    fn check<'a>(&self, addresses: &'a [IpAddr], port: u16) -> Result<&'a [IpAddr], ConnectError> {
+        let permitted = addresses.iter().all(|address| self.guard.permits_port(*address, port));
         if permitted { Ok(addresses) } else { Err(ConnectError::Blocked) }
     }
 }
@@ -143,6 +143,16 @@ mod tests {
         let server = Server::saying(OK).await;
         for host in ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "0.0.0.0", "[::]", "169.254.169.254"] {
             assert!(is_blocked(&connect(Guard::default(), &[], &server.url_as(host)).await), "{host}");
+        }
+        assert_eq!(server.hits(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_refused_is_not_reached_by_any_name() {
+        let server = Server::saying(OK).await;
+        let guard = open_guard().refusing(vec![server.address]);
+        for (names, host) in [(&[][..], "127.0.0.1"), (&[], "[::ffff:127.0.0.1]"), (&[&["127.0.0.1"][..]], "shop.test")] {
+            assert!(is_blocked(&connect(guard.clone(), names, &server.url_as(host)).await), "{host}");
         }
         assert_eq!(server.hits(), 0);
     }

@@ -109,9 +109,10 @@ fn has_ascii_host(after_the_scheme: &str) -> bool {
 
 /// Goes by what the parser made of the host, never by how it was spelt: `127.1`, `0x7f.1` and `2130706433` are all one address.
 fn check_host(url: &Url, guard: &Guard) -> Result<(), BadUrl> {
+    let port = url.port_or_known_default().ok_or(BadUrl::Malformed)?;
     let permitted = match url.host().ok_or(BadUrl::Malformed)? {
-        Host::Ipv4(address) => guard.permits(address.into()),
-        Host::Ipv6(address) => guard.permits(address.into()),
+        Host::Ipv4(address) => guard.permits_port(address.into(), port),
+        Host::Ipv6(address) => guard.permits_port(address.into(), port),
         Host::Domain(name) if !is_host_name(name) => return Err(BadUrl::Host),
         Host::Domain(name) => permits_name(name, guard),
     };

@@ -1,6 +1,6 @@
 //! Which addresses may be called.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -12,6 +12,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     allowed: Arc<[IpNet]>,
+    refused: Arc<[SocketAddr]>,
 }
 
 impl Guard {
@@ -20,7 +21,19 @@ impl Guard {
     /// Some addresses stay closed whatever is allowed: a network over which a machine hands out its own credentials
     /// (link-local, and what clouds use in its stead), and forms that smuggle an IPv4 address inside an IPv6 one.
     pub fn new(allowed: Vec<IpNet>) -> Self {
-        Self { allowed: allowed.into() }
+        Self { allowed: allowed.into(), refused: Arc::default() }
+    }
+
+    /// The same, but for these, whatever is allowed: what answers there obeys whoever can reach it.
+    #[must_use]
+    pub fn refusing(self, refused: Vec<SocketAddr>) -> Self {
+        Self { refused: refused.into(), ..self }
+    }
+
+    /// Whether that port of that address may be dialled.
+    pub fn permits_port(&self, address: IpAddr, port: u16) -> bool {
+        let there = SocketAddr::new(address.to_canonical(), port);
+        self.permits(address) && !self.refused.contains(&there)
     }
 
     /// Whether that address may be dialled.
@@ -214,6 +227,17 @@ mod tests {
         assert_eq!(permitted(&guard, &["fd12:3456::1", "fd13::1", "::1"]), ["fd12:3456::1"]);
         assert_eq!(permitted(&guard, &["::ffff:10.1.2.3", "::10.1.2.3", "64:ff9b::a01:203"]), ["::ffff:10.1.2.3"]);
         assert_eq!(permitted(&guard, &PUBLIC), PUBLIC);
+    }
+
+    #[test]
+    fn what_is_refused_stays_so_whatever_is_allowed() {
+        let guard = guard(&["0.0.0.0/0", "::/0"]).refusing(vec!["127.0.0.1:9001".parse().unwrap(), "[::1]:9001".parse().unwrap()]);
+        let permits = |address: &str, port| guard.permits_port(address.parse().unwrap(), port);
+        assert_eq!(
+            ["127.0.0.1", "::ffff:127.0.0.1", "::1", "127.0.0.2"].map(|address| permits(address, 9001)),
+            [false, false, false, true]
+        );
+        assert!(permits("127.0.0.1", 9002) && !permits("169.254.169.254", 80));
     }
 
     #[test]

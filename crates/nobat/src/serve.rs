@@ -1,6 +1,6 @@
 //! `nobat serve`: everything in one process.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,7 +137,8 @@ async fn serve_from(
     let chance: Arc<dyn Chance> = Arc::new(SystemChance);
     let Opened { backend, for_handlers, cursor_key, sweep_interval, recount, name } = opened;
     let door = Door { keys, admitted: settings.allow_from.clone(), proxies: settings.trusted_proxies.clone() };
-    let client = Client::new(Guard::new(settings.allow_private_networks.clone()));
+    let guard = Guard::new(settings.allow_private_networks.clone()).refusing(own_addresses(listener.local_addr()?));
+    let client = Client::new(guard);
     let signer = Signer::new(Arc::clone(&for_handlers.registry), vaults.of_handlers, Arc::clone(&clock));
     let handlers = handlers.with(Http::new(client).signing(signer)).with(Noop);
     let app = App::new(Parts {
@@ -189,6 +190,13 @@ async fn keys(backend: &Backend, address: SocketAddr, settings: &Serve) -> anyho
     ensure!(address.ip().is_loopback(), "{address} can be reached by others, and there are no keys; {make_one}");
     ensure!(settings.trusted_proxies.is_empty(), "proxies bring others here, and there are no keys; {make_one}");
     Ok(Keys::NotYet)
+}
+
+/// Where this server itself answers, on this machine: a task that calls it could make another like itself, and so on.
+fn own_addresses(listens: SocketAddr) -> Vec<SocketAddr> {
+    let port = listens.port();
+    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    loopback.map(|address| SocketAddr::new(address, port)).into_iter().chain([listens]).collect()
 }
 
 /// At the lowest level, libraries show what they send and get, payloads and all.

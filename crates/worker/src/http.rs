@@ -43,7 +43,7 @@ pub struct Call {
     /// An `http` or `https` URL on the public internet, or in a network that the operator allows.
     pub url: String,
     /// Up to 50 headers, 8 KiB in all.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nobat_core::read::texts")]
     pub headers: BTreeMap<String, String>,
     /// The body, sent as it stands as `application/json`; `null` is none. With a `content-type` other than JSON, a string is sent
     /// as its text.
@@ -502,6 +502,7 @@ mod tests {
             (r#"{"method": "GET"}"#, "/url"),
             (&format!(r#"{{{url}, "method": "CONNECT"}}"#), "/method"),
             (&format!(r#"{{{url}, "headers": {{"x-a": 1}}}}"#), "/headers/x-a"),
+            (&format!(r#"{{{url}, "headers": {{"x-a": "1", "x-a": "2"}}}}"#), ""),
             (&format!(r#"{{{url}, "timeout": -1}}"#), "/timeout"),
             (&format!(r#"{{{url}, "uri": ""}}"#), "/uri"),
         ] {

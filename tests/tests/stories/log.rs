@@ -16,6 +16,7 @@ async fn no_payload_no_header_and_no_key_is_ever_logged() {
     let refused = world.post_with("/v1/tasks", &[], r#"{"kind": "noop", "payload": "sesame", "sesame": 1}"#).await;
     assert_eq!(refused.status, 422);
     world.receiver.wait_for("/sesame", 1).await;
+    assert_eq!(world.get("/v1/tasks/%0a%7b%22level%22%3a%22ERROR%22%7d%1b%5b2J").await.status, 404);
     for task in world.tasks("").await {
         world.ended(&task).await;
     }
@@ -23,6 +24,9 @@ async fn no_payload_no_header_and_no_key_is_ever_logged() {
     let told = world.log();
     let leaks: Vec<_> = told.lines().filter(|line| line.contains("sesame")).collect();
     assert!(leaks.is_empty(), "{}", leaks.join("\n"));
+    for line in told.lines() {
+        assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "what was sent has no say in where a line ends: {line}");
+    }
     world.go_on().await;
     world.end().await;
 }

@@ -34,6 +34,9 @@ async fn a_key_that_is_no_good_gets_one_answer_whatever_is_wrong_with_it() {
         problem["instance"].take();
         answers.push(problem);
     }
+    let mut without = world.ask("GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\n\r\n").await.problem(401, "unauthorized");
+    without["instance"].take();
+    answers.push(without);
     answers.dedup();
     assert_eq!(answers.len(), 1, "{answers:#?}");
 }
@@ -73,6 +76,19 @@ async fn whoever_guesses_keys_is_told_to_stop_and_whoever_has_one_is_not() {
         world.ask_with("nb_live_guess", "GET", "/v1/tasks", "").await.problem(429, "too_many_failures");
     }
     assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200, "also once it is to be looked up again");
+}
+
+/// Whoever has one address of IPv6 has 2^64, and moves to the next with every guess.
+#[tokio::test]
+async fn whoever_guesses_from_many_addresses_of_one_network_is_one() {
+    let world = World::behind(Door { keys: Keys::Required, admitted: Vec::new(), proxies: networks(&["127.0.0.1"]) }).await;
+    let guess = async |from: &str| world.ask_from(&format!("X-Forwarded-For: {from}\r\n"), "nb_live_guess", "GET", "/v1/tasks", "").await;
+    for place in 0..20 {
+        guess(&format!("2001:db8:0:1:{place:x}::{place:x}")).await.problem(401, "unauthorized");
+    }
+    guess("2001:db8:0:1:ffff::1").await.problem(429, "too_many_failures");
+    guess("2001:db8:0:2::1").await.problem(401, "unauthorized");
+    guess("203.0.113.7").await.problem(401, "unauthorized");
 }
 
 #[tokio::test]
@@ -188,6 +204,43 @@ async fn keys_are_listed_page_by_page() {
     }
     assert_eq!(seen.len(), 5);
     world.ask_with(&admin, "GET", "/v1/keys?cursor=x", "").await.problem(400, "invalid_cursor");
+}
+
+#[tokio::test]
+async fn a_cursor_of_the_administrators_opens_its_own_list_alone() {
+    let world = World::guarded().await;
+    let admin = world.key("ops", "admin").await;
+    for tenant in ["acme", "other"] {
+        world.key(tenant, "work").await;
+        assert_eq!(world.ask_with(&admin, "PUT", &format!("/v1/tenants/{tenant}"), "{}").await.status, 200);
+    }
+    let ask = async |path: &str| world.ask_with(&admin, "GET", path, "").await;
+    let cursor = async |path: &str| ask(path).await.json()["next_cursor"].as_str().expect("another page").to_owned();
+    let (keys, tenants) = (cursor("/v1/keys?limit=1").await, cursor("/v1/tenants?limit=1").await);
+    let trail = cursor("/v1/audit?tenant=acme&limit=1").await;
+    for (path, cursors) in [
+        ("/v1/keys?", [&tenants, &trail]),
+        ("/v1/keys?tenant=acme&", [&keys, &trail]),
+        ("/v1/tenants?", [&keys, &trail]),
+        ("/v1/audit?tenant=other&", [&trail, &keys]),
+    ] {
+        for cursor in cursors {
+            ask(&format!("{path}cursor={cursor}")).await.problem(400, "invalid_cursor");
+        }
+        for cursor in ["", "x", "acme", "key_00000000000000000000000000"] {
+            ask(&format!("{path}cursor={cursor}")).await.problem(400, "invalid_cursor");
+        }
+    }
+    assert_eq!(ask(&format!("/v1/tenants?cursor={tenants}")).await.json()["data"][0]["name"], "other");
+    for list in ["keys", "tenants", "audit"] {
+        for limit in ["1000000", "0", "-1", "1.5", ""] {
+            ask(&format!("/v1/{list}?limit={limit}")).await.names(422, "validation_failed", &["?limit"]);
+        }
+        ask(&format!("/v1/{list}?offset=1")).await.names(422, "validation_failed", &["?offset"]);
+    }
+    for id in ["%00", "..%2f", "KEY_00000000000000000000000000", "x"] {
+        ask(&format!("/v1/keys/{id}")).await.problem(404, "key_not_found");
+    }
 }
 
 #[tokio::test]

@@ -37,6 +37,23 @@ async fn rows_21_and_23_the_same_key_is_the_same_request() {
 }
 
 #[tokio::test]
+async fn row_27_a_key_is_free_again_when_its_task_is_kept_no_longer() {
+    let world = World::guarded().await;
+    let key = world.key("acme", "tasks:write,tasks:read").await;
+    let submit = async |body: &str| world.ask_from("Idempotency-Key: k\r\n", &key, "POST", "/v1/tasks", body).await;
+    let id = submit(BODY).await.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(world.ask_with(&key, "POST", &format!("/v1/tasks/{id}/cancel"), "").await.status, 200);
+    world.clock.advance(Duration::from_hours(24) + Duration::from_millis(1));
+    let missing = world.ask_with(&key, "GET", "/v1/tasks/task_01jd0000000000000000000000", "").await.problem(404, "task_not_found");
+    let mut gone = world.ask_with(&key, "GET", &format!("/v1/tasks/{id}"), "").await.problem(404, "task_not_found");
+    gone["instance"] = missing["instance"].clone();
+    assert_eq!(gone, missing, "as if there had never been one");
+    let other = submit(r#"{"kind":"noop","payload":2}"#).await;
+    assert_eq!((other.status, other.header("idempotency-replayed")), (202, None));
+    assert_eq!((&other.json()["id"], &other.json()["status"]), (&id.into(), &"queued".into()));
+}
+
+#[tokio::test]
 async fn quoted_and_bare_are_one_key() {
     let world = World::start().await;
     let quoted = world.post_with("/v1/tasks", "Idempotency-Key: \"a\"\r\n", BODY).await.json();

@@ -37,6 +37,20 @@ async fn whoever_asks_too_often_is_told_when_to_come_back() {
     world.ask_with(&key, "GET", "/v1/tasks", "").await.problem(429, "rate_limited");
 }
 
+/// Row 30: what has been accepted is not concerned.
+#[tokio::test]
+async fn a_store_that_can_take_no_more_is_told_of_in_time() {
+    let world = World::start().await;
+    let id = world.submit(NOOP).await;
+    world.store.overload();
+    let refused = world.post("/v1/tasks", NOOP).await;
+    refused.problem(503, "overloaded");
+    let pause: u32 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=3).contains(&pause), "{pause}");
+    assert_eq!(world.store.all().len(), 1);
+    assert_eq!(world.get(&format!("/v1/tasks/{id}")).await.status, 200);
+}
+
 #[tokio::test]
 async fn no_more_tasks_wait_than_may() {
     let world = World::guarded().await;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use nobat_core::id::TaskId;
@@ -20,11 +21,12 @@ pub(crate) struct Memory {
     tasks: Mutex<BTreeMap<TaskId, Task>>,
     writes: watch::Sender<()>,
     ambush: Mutex<Option<Change>>,
+    is_overloaded: AtomicBool,
 }
 
 impl Memory {
     pub(crate) fn new() -> Self {
-        Self { tasks: Mutex::default(), writes: watch::Sender::new(()), ambush: Mutex::default() }
+        Self { tasks: Mutex::default(), writes: watch::Sender::new(()), ambush: Mutex::default(), is_overloaded: AtomicBool::new(false) }
     }
 
     pub(crate) fn all(&self) -> Vec<Task> {
@@ -33,6 +35,11 @@ impl Memory {
 
     pub(crate) fn forget(&self, id: &str) {
         self.tasks.lock().unwrap().remove(&id.parse().unwrap());
+    }
+
+    /// From now on it takes nothing more on.
+    pub(crate) fn overload(&self) {
+        self.is_overloaded.store(true, Ordering::Relaxed);
     }
 
     /// The next to read a task reads it just before this is written.
@@ -64,6 +71,9 @@ fn unasked<T>() -> Result<T, StoreError> {
 #[async_trait]
 impl Store for Memory {
     async fn insert(&self, new: Vec<Task>, _now: Timestamp) -> Result<Inserted, StoreError> {
+        if self.is_overloaded.load(Ordering::Relaxed) {
+            return Err(StoreError::Overloaded);
+        }
         let mut tasks = self.tasks.lock().unwrap();
         let existing: Vec<_> = new.iter().filter_map(|task| tasks.get(&task.id).cloned()).collect();
         if !existing.is_empty() {

@@ -95,6 +95,10 @@ async fn row_4_no_request_is_smuggled_in_another() {
         assert_eq!(client.answer().await.expect(framing).status, 400, "{framing}");
         client.closed().await;
     }
+    // Twice the same is one (RFC 9110, section 8.6).
+    let same =
+        "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}";
+    world.ask(same).await.problem(422, "validation_failed");
     for framing in ["Content-Length: 4\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 4"] {
         let mut client = world.connect().await;
         client
@@ -143,6 +147,10 @@ async fn row_6_a_body_that_trickles_is_given_up_on() {
         .send("POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"kind\":")
         .await;
     world.clock.sleepers(1).await;
+    // It goes by the whole body's time, which what trickles in does not begin anew.
+    client.send("\"n").await;
+    client.send("oo").await;
+    assert_eq!((world.clock.slept(), world.clock.longest()), (1, Duration::from_secs(15)));
     world.clock.strike();
     let answer = client.answer().await.unwrap();
     answer.problem(408, "body_timeout");

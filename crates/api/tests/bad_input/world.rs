@@ -1,7 +1,7 @@
 //! A server on a free port, a clock that goes when it is told to, and a client that can be as rude as it likes.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -45,12 +45,13 @@ pub(crate) struct StoppedClock {
     now: watch::Sender<Timestamp>,
     sleepers: watch::Sender<usize>,
     struck: watch::Sender<bool>,
+    longest: Mutex<Duration>,
 }
 
 impl StoppedClock {
     fn new() -> Self {
         let now = "2026-11-30T09:30:00Z".parse().unwrap();
-        Self { now: watch::Sender::new(now), sleepers: watch::Sender::new(0), struck: watch::Sender::new(false) }
+        Self { now: watch::Sender::new(now), sleepers: watch::Sender::new(0), struck: watch::Sender::new(false), longest: Mutex::default() }
     }
 
     /// So much time passes.
@@ -68,6 +69,11 @@ impl StoppedClock {
         *self.sleepers.borrow()
     }
 
+    /// For how long the longest sleep was to be.
+    pub(crate) fn longest(&self) -> Duration {
+        *self.longest.lock().unwrap()
+    }
+
     /// All sleeps are over, now and from now on.
     pub(crate) fn strike(&self) {
         self.struck.send_replace(true);
@@ -80,7 +86,11 @@ impl Clock for StoppedClock {
         *self.now.borrow()
     }
 
-    async fn sleep(&self, _duration: Duration) {
+    async fn sleep(&self, duration: Duration) {
+        {
+            let mut longest = self.longest.lock().unwrap();
+            *longest = duration.max(*longest);
+        }
         self.sleepers.send_modify(|sleepers| *sleepers += 1);
         self.struck.subscribe().wait_for(|struck| *struck).await.unwrap();
     }
