@@ -13,5 +13,6 @@ pub mod poison;
 pub mod sample;
 pub mod scratch;
 pub mod simulation;
+pub mod size;
 pub mod time;
 pub mod world;

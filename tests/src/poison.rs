@@ -61,7 +61,7 @@ const PACE: Duration = Duration::from_millis(100);
 /// What is waited before a program is asked again that is not there.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Far more than anything takes, the minute after which a blocked program ends included.
-const PATIENCE: Duration = Duration::from_mins(4);
+const PATIENCE: Duration = Duration::from_mins(20);
 
 impl Poison {
     /// Those that end the process, and the one that does not.

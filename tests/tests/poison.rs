@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use nobat_tests::poison::{Outcome, Plan, Poison, run};
+use nobat_tests::size::size;
 use nobat_tests::world::exchange::exchange;
 use nobat_tests::world::program::Program;
 use nobat_tests::world::{World, attempts};
@@ -41,7 +42,7 @@ fn assert_done(task: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tasks_that_end_their_process_fail_and_take_nobody_with_them() {
-    let outcome = outcome(Plan { poisons: &Poison::SUDDEN, each: 3, attempts: 3, good: 1_000 }).await;
+    let outcome = outcome(Plan { poisons: &Poison::SUDDEN, each: size(3, 10), attempts: 3, good: size(1_000, 10_000) }).await;
     let spoiled = outcome.good.iter().filter(|task| task["attempt"] != 1).count();
     println!("{spoiled} good tasks were met by a crash");
     assert!(spoiled > 0, "no crash has met any work, so this run has proved nothing");

@@ -127,6 +127,11 @@ async fn open(address: SocketAddr) -> io::Result<TcpStream> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::future::join_all;
+
     use super::*;
     use crate::testing::{Names, OK, Server, open_guard};
 
@@ -178,6 +183,34 @@ mod tests {
         let url: Uri = server.url_as("shop.test").parse().unwrap();
         assert_eq!(connector.connect(&url).await.unwrap().peer_addr().unwrap(), server.address);
         assert!(is_blocked(&connector.connect(&url).await), "the name has changed its mind");
+    }
+
+    /// Names that lead somewhere else each time they are asked for, by many who ask at once.
+    #[tokio::test]
+    async fn a_name_that_changes_all_the_time_leads_nobody_astray() {
+        struct Turning(AtomicUsize);
+        #[async_trait]
+        impl Resolve for Turning {
+            async fn resolve(&self, _: &str) -> io::Result<Vec<IpAddr>> {
+                tokio::task::yield_now().await;
+                let private = self.0.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+                Ok(vec![if private { [10, 0, 0, 1].into() } else { Ipv4Addr::LOCALHOST.into() }])
+            }
+        }
+        let server = Server::saying(OK).await;
+        let connector = Connector::new(open_guard(), Arc::new(Turning(AtomicUsize::new(0))));
+        let url: Uri = server.url_as("shop.test").parse().unwrap();
+        let (mut reached, mut blocked) = (0, 0);
+        for _ in 0..100 {
+            for connected in join_all((0..100).map(|_| connector.connect(&url))).await {
+                match connected {
+                    Ok(stream) if stream.peer_addr().unwrap() == server.address => reached += 1,
+                    Err(ConnectError::Blocked) => blocked += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert_eq!((reached, blocked), (5_000, 5_000));
     }
 
     #[tokio::test]

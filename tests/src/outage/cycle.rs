@@ -85,6 +85,9 @@ impl Cycle {
         if self.fault.part() == Part::Table && self.refused.0 == 0 {
             wrong.push("nobody was told to come again".to_owned());
         }
+        if self.fault.part() == Part::Queue && self.refused.0 > 0 {
+            wrong.push(format!("{} were refused though the table was there", self.refused.0));
+        }
         wrong
     }
 

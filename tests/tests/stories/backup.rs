@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use nobat_tests::size::size;
 use nobat_tests::world::{OPEN, World, has_ended};
 use serde_json::{Value, json};
 
@@ -19,7 +20,7 @@ async fn submit(world: &World, count: usize) -> BTreeSet<String> {
 async fn a_backup_taken_while_it_works_holds_all_that_was_accepted_before() {
     let mut world = World::start().await;
     let mut kept = submit(&world, 50).await;
-    for number in 1..=3 {
+    for number in 1..=size(3, 20) {
         kept.extend(submit(&world, 20).await);
         let (copy, data) = (world.folder().join(format!("backup-{number}.db")), world.data());
         let (backup, lost) = tokio::join!(

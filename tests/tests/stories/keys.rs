@@ -1,3 +1,4 @@
+use nobat_tests::size::size;
 use nobat_tests::world::process::run;
 use nobat_tests::world::program::Program;
 use nobat_tests::world::{OPEN, World, path};
@@ -85,17 +86,23 @@ async fn one_tenants_flood_does_not_make_another_wait() {
     let first = world.post("/v1/keys", &json!({"tenant": "flood", "scopes": scopes})).await.json();
     let flood = format!("Bearer {}", first["key"].as_str().unwrap());
     let as_flood = [("authorization", flood.as_str())];
-    let second = world.post_with("/v1/keys", &as_flood, &json!({"tenant": "calm", "scopes": scopes}).to_string()).await.json();
-    let calm = format!("Bearer {}", second["key"].as_str().unwrap());
-    let as_calm = [("authorization", calm.as_str())];
+    let mut calm = Vec::new();
+    for number in 0..size(3, 25) {
+        let tenant = json!({"tenant": format!("calm-{number}"), "scopes": scopes});
+        let made = world.post_with("/v1/keys", &as_flood, &tenant.to_string()).await.json();
+        calm.push(format!("Bearer {}", made["key"].as_str().unwrap()));
+    }
     let noop = |seconds: f64| json!({"kind": "noop", "payload": {"sleep": seconds}});
     let batch = json!({"tasks": vec![noop(0.02); 100]}).to_string();
-    for _ in 0..20 {
+    for _ in 0..size(20, 1_000) {
         assert_eq!(world.post_with("/v1/tasks/batch", &as_flood, &batch).await.status, 202);
     }
-    let task = world.post_with("/v1/tasks", &as_calm, &noop(0.0).to_string()).await.json();
-    let ended = world.get_with(&format!("{}?wait=20", path(&task)), &as_calm).await.json();
-    assert_eq!(ended["status"], "succeeded", "{ended:#}");
+    for calm in &calm {
+        let as_calm = [("authorization", calm.as_str())];
+        let task = world.post_with("/v1/tasks", &as_calm, &noop(0.0).to_string()).await.json();
+        let ended = world.get_with(&format!("{}?wait=20", path(&task)), &as_calm).await.json();
+        assert_eq!(ended["status"], "succeeded", "{ended:#}");
+    }
     let left = world.get_with("/v1/tasks?status=queued&limit=100", &as_flood).await.json();
     assert_eq!(left["data"].as_array().map(Vec::len), Some(100), "while most of the flood still waits");
 }

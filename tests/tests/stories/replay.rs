@@ -1,3 +1,5 @@
+use futures_util::future::join_all;
+use nobat_tests::size::size;
 use nobat_tests::world::receiver::Reply;
 use nobat_tests::world::{World, attempts, path};
 use serde_json::json;
@@ -32,6 +34,25 @@ async fn a_replay_can_ask_for_a_new_key() {
     world.ended(&task).await;
     let keys: Vec<_> = world.receiver.received("/hook").iter().map(|request| request.header("idempotency-key").to_owned()).collect();
     assert!(keys[0] != keys[1] && keys[1] == keys[2], "{keys:?}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn of_many_replays_at_once_one_begins_a_generation() {
+    let world = World::start().await;
+    for round in 0..size(10, 500) {
+        let task = world.submit(&json!({"kind": "noop"})).await;
+        world.ended(&task).await;
+        let replay = format!("{}/replay", path(&task));
+        // What is replayed must not have ended again before the others come.
+        let body = json!({});
+        let answers = join_all((0..8).map(|_| world.post(&replay, &body))).await;
+        let begun = answers.iter().filter(|answer| answer.status == 202).count();
+        assert!(answers.iter().all(|answer| matches!(answer.status, 202 | 409)), "round {round}");
+        let task = world.ended(&task).await;
+        assert_eq!(task["generation"], 1 + begun, "round {round}: a generation for each that was granted, and for no other");
+        assert_eq!(attempts(&task, "/outcome").len(), 1 + begun, "round {round}");
+    }
     world.end().await;
 }
 
