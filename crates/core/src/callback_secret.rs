@@ -123,6 +123,14 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_sealed_for_its_tenant() {
+        let [one, other] = ["acme", "other"].map(|name| CallbackSecrets::place(&Tenant::new(name).unwrap()));
+        assert_eq!(one, "callback_secret/acme", "what is stored was sealed for that");
+        assert_ne!(one, other);
+        assert_eq!(MAX_OVERLAP.as_secs(), 30 * 86_400);
+    }
+
+    #[test]
     fn are_read_back_as_stored() {
         let secrets =
             CallbackSecrets::default().with(sealed(1), HOUR, Timestamp::EPOCH).unwrap().with(sealed(2), HOUR, Timestamp::EPOCH).unwrap();

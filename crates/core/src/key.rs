@@ -324,7 +324,7 @@ mod tests {
         for none in ["", "nb_live_", &text.as_str()[..20], &format!("{} ", text.as_str())] {
             assert_eq!(none.parse::<KeyText>(), Err(InvalidKey));
         }
-        assert!(!format!("{text:?}").contains(&text.as_str()[10..]));
+        assert_eq!(format!("{text:?}"), "KeyText(…)");
     }
 
     #[test]
@@ -332,8 +332,18 @@ mod tests {
         let (one, other) = (KeyText::new([1; RANDOM]).digest(), KeyText::new([2; RANDOM]).digest());
         assert!(one != other && one.id() != other.id() && one == KeyText::new([1; RANDOM]).digest());
         assert_eq!(one.id().to_string().parse(), Ok(one.id()));
+        assert_eq!(format!("{:?}", one.id()), one.id().to_string());
+        let mut twice = one;
+        twice.0[0] ^= 1;
+        twice.0[31] ^= 1;
+        assert_ne!(one, twice, "one difference does not make up for another");
         assert_eq!(one.id().name().as_str(), one.id().to_string());
         assert!("task_01jd0000000000000000000000".parse::<KeyId>().is_err());
+    }
+
+    #[test]
+    fn an_overlap_is_a_month_at_most() {
+        assert_eq!(MAX_OVERLAP.as_secs(), 30 * 86_400);
     }
 
     #[test]
@@ -357,6 +367,7 @@ mod tests {
             let first = Key { expires_at: end, ..key() };
             let (old, new) = first.rotate(digest(8), minute, now);
             assert_eq!((old.expires_at, new.expires_at, new.created_at, new.version), (Some(now + minute), end, now, 1));
+            assert_eq!((old.digest, new.digest, new.replaced), (key().digest, digest(8), None));
             // The answer was lost, so it is asked for again.
             let (old, again) = old.rotate(digest(9), 2 * minute, now);
             assert_eq!((old.expires_at, again.expires_at, again.replaced), (Some(now + minute), end, None));
@@ -377,5 +388,9 @@ mod tests {
         let newer = key().to_text().replace("tasks:write", "tasks:paint");
         assert_eq!(Key::from_text(&newer, 3).unwrap().scopes.to_string(), "payload:view");
         assert!(Key::from_text("{}", 1).is_err());
+        let digest = hex(&key().digest.0);
+        for other in [format!("{digest}00"), digest[2..].to_owned(), format!("é{}", &digest[2..]), digest.replace(&digest[..1], "g")] {
+            assert!(Key::from_text(&key().to_text().replace(&digest, &other), 3).is_err(), "{other}");
+        }
     }
 }

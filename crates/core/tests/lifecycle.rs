@@ -425,12 +425,28 @@ proptest! {
                 prop_assert!(matches!(again, None | Some(Event::Expire)));
             } else if let State::Running(lease) = &task.state {
                 prop_assert!(lease.until > now, "a lease that ran out is seen");
+            } else if let State::Waiting(_) = &task.state {
+                prop_assert!(task.settings.expires_at.is_none_or(|deadline| now < deadline), "a deadline that passed is seen");
             }
             if let Ok(change) = transition(task.clone(), event(op, &task, spread, now), now) {
                 task = change.task;
             }
         }
     }
+}
+
+/// What is claimed while it is being stored is claimed as anything else is.
+#[test]
+fn a_claim_of_what_no_store_has_seen_is_a_claim() {
+    let (until, late) = (START + Duration::from_mins(1), START + Duration::from_mins(2));
+    let due = task(&[], None, 0, Some(100_000), None);
+    let (mut unstored, stored) = (due.clone(), transition(due.clone(), Event::Claim { until }, START).unwrap().task);
+    unstored.claim_unstored(until, START).unwrap();
+    assert_eq!((unstored.version, stored.version), (due.version, due.version + 1));
+    assert_eq!(Task { version: stored.version, ..unstored }, stored);
+    let mut scheduled = task(&[], None, 5, None, None);
+    assert_eq!(scheduled.claim_unstored(until, START), Err(Refused::NotDue));
+    assert_eq!(due.clone().claim_unstored(until, late), Err(Refused::PastDeadline));
 }
 
 /// The model's own test: it visits every place, so that agreeing with it means something.

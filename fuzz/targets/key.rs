@@ -1,0 +1,28 @@
+//! Keys, their ids, and secrets: each has one text, and none is shown.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nobat_core::key::{KeyId, KeyText};
+use nobat_core::vault::MasterKey;
+use nobat_core::webhook::WebhookSecret;
+
+fuzz_target!(|text: &str| {
+    if let Ok(key) = text.parse::<KeyText>() {
+        assert!(key.as_str() == text && text.starts_with(KeyText::PREFIX));
+        assert!(!format!("{key:?}").contains(&text[KeyText::PREFIX.len()..]));
+        let id = key.digest().id();
+        assert_eq!(id.to_string().parse(), Ok(id));
+    }
+    if let Ok(id) = text.parse::<KeyId>() {
+        assert_eq!((id.to_string().as_str(), id.name().as_str()), (text, text));
+    }
+    if let Ok(secret) = text.parse::<WebhookSecret>() {
+        assert_eq!(secret.to_text(), text);
+        assert!((24..=64).contains(&secret.as_bytes().len()));
+        assert!(!format!("{secret:?}").contains(&text["whsec_".len()..]));
+    }
+    if let Ok(key) = text.parse::<MasterKey>() {
+        assert_eq!(key.to_text(), text.trim());
+        assert!(!format!("{key:?}").contains(text.trim()));
+    }
+});
