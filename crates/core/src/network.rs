@@ -140,6 +140,8 @@ mod tests {
         for everybody in ["0.0.0.0/0", "::/0", "::ffff:0:0/96"] {
             assert_eq!(everybody.parse::<Network>(), Err(InvalidNetwork::Everybody));
         }
+        // Wider than what is written inside IPv6, so it is no IPv4 network.
+        assert_eq!("::ffff:0:0/90".parse::<Network>(), Err(InvalidNetwork::HostBits("::ffc0:0:0/90".parse().unwrap())));
         for malformed in ["", "10", "10.0.0.0/33", "example.com", "10.0.0.0/8 "] {
             assert_eq!(malformed.parse::<Network>(), Err(InvalidNetwork::Malformed), "{malformed}");
         }

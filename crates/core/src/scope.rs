@@ -153,5 +153,15 @@ mod tests {
         assert_eq!("tasks:read, tasks:write".parse::<Scopes>().unwrap().to_string(), "tasks:write,tasks:read");
         assert_eq!("tasks:reed".parse::<Scopes>(), Err(InvalidScope));
         assert_eq!("".parse::<Scopes>(), Err(InvalidScope));
+        let json = r#"["work","admin"]"#;
+        let read: Scopes = serde_json::from_str(json).unwrap();
+        assert_eq!((serde_json::to_string(&read).unwrap().as_str(), format!("{read:?}").as_str()), (json, "work,admin"));
+    }
+
+    #[test]
+    fn a_scope_that_is_named_twice_is_in_it() {
+        let twice: Scopes = "work,work".parse().unwrap();
+        assert!(twice.contains(Scope::Work) && !twice.is_empty());
+        assert!(Scopes::default().is_empty() && !Scopes::default().contains(Scope::Work));
     }
 }
