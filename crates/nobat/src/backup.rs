@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::vault;
+
 /// `nobat backup`
 #[derive(Args)]
 pub(crate) struct Backup {
@@ -29,6 +31,10 @@ impl Backup {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         nobat_sqlite::backup(&self.data, &self.to)?;
         eprintln!("{} is {} as it was a moment ago", self.to.display(), self.data.display());
+        let key = vault::key_file(&self.data);
+        if key.exists() {
+            eprintln!("the master key is not in it: keep a copy of {} in another place", key.display());
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -37,6 +43,10 @@ impl Restore {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         nobat_sqlite::restore(&self.from, &self.data)?;
         eprintln!("{} is {} again; what was accepted after that is not in it", self.data.display(), self.from.display());
+        let key = vault::key_file(&self.data);
+        if !key.exists() {
+            eprintln!("put the master key back as {}, if secrets were kept under one", key.display());
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

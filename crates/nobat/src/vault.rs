@@ -80,7 +80,7 @@ async fn wrapped(_place: &Settings, _key: &str) -> anyhow::Result<Vaults> {
 }
 
 /// Beside the data, and not in it: whoever has a copy of the data alone has no secrets.
-fn key_file(data: &Path) -> PathBuf {
+pub(crate) fn key_file(data: &Path) -> PathBuf {
     let mut name = data.as_os_str().to_owned();
     name.push(".key");
     name.into()
