@@ -104,9 +104,14 @@ impl Service<Uri> for Connector {
     }
 }
 
+/// What each of so many addresses has of the time.
+fn share(addresses: usize) -> Duration {
+    CONNECT_TIMEOUT / u32::try_from(addresses).unwrap_or(u32::MAX).max(1)
+}
+
 /// Tries one address after the other, each for its share of the time, so that a dead one leaves time for the next.
 async fn dial(addresses: &[IpAddr], port: u16) -> Result<TcpStream, ConnectError> {
-    let share = CONNECT_TIMEOUT / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+    let share = share(addresses.len());
     let mut failure = ConnectError::Dns;
     for address in addresses {
         match timeout(share, open(SocketAddr::new(*address, port))).await {
@@ -160,6 +165,26 @@ mod tests {
             assert!(is_blocked(&connect(guard.clone(), names, &server.url_as(host)).await), "{host}");
         }
         assert_eq!(server.hits(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_url_without_a_port_goes_to_that_of_its_scheme() {
+        let refusing = |port| open_guard().refusing(vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)]);
+        for (url, port, other) in [("http://127.0.0.1/", 80, 443), ("https://127.0.0.1/", 443, 80)] {
+            assert!(is_blocked(&connect(refusing(port), &[], url).await), "{url}");
+            assert!(!is_blocked(&connect(refusing(other), &[], url).await), "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_system_knows_this_machine() {
+        let addresses = SystemResolver.resolve("localhost").await.unwrap();
+        assert!(!addresses.is_empty() && addresses.iter().all(IpAddr::is_loopback), "{addresses:?}");
+    }
+
+    #[test]
+    fn many_addresses_have_no_more_time_than_one() {
+        assert_eq!([0, 1, 4].map(share), [CONNECT_TIMEOUT, CONNECT_TIMEOUT, CONNECT_TIMEOUT / 4]);
     }
 
     #[tokio::test]

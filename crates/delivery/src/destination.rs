@@ -234,7 +234,19 @@ mod tests {
             assert_eq!(parse(url).map_err(BadUrl::code), Err("invalid_url"), "{url:?}");
         }
         let long = format!("https://{}.com", "x".repeat(64));
+        // Told what is wrong with it, and not handed to a parser without tables for it.
+        all_are(
+            BadUrl::Host,
+            &["http://bücher.example/", "http://büCHER.example/", "http://%D0%96A.example/", "http:\\\\%D0%96A.example/"],
+        );
         all_are(BadUrl::Host, &["http://example.com.", "http://localhost./", "http://a..b/", "http://a!b.com/", &long]);
+    }
+
+    #[test]
+    fn takes_a_url_of_its_longest_and_no_longer() {
+        let long = |length: usize| format!("https://example.com/{}", "x".repeat(length - "https://example.com/".len()));
+        assert!(parse(&long(Destination::MAX_LENGTH)).is_ok());
+        assert_eq!(parse(&long(Destination::MAX_LENGTH + 1)), Err(BadUrl::TooLong));
     }
 
     #[test]
