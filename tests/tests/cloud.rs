@@ -220,7 +220,7 @@ async fn all_processes_have_the_same_master_key_and_the_table_has_it_wrapped() {
     let (of_one, of_other) = tokio::join!(one.vault(), other.vault());
     let sealed = of_one.unwrap().seal("here", b"hunter2", [1; 12]);
     assert_eq!(of_other.unwrap().open("here", &sealed).unwrap(), b"hunter2");
-    let late = cloud.losing_a_reply(async { source().await.vault().await.unwrap() }).await;
+    let late = Box::pin(cloud.losing_a_reply(async { source().await.vault().await.unwrap() })).await;
     assert_eq!(late.open("here", &sealed).unwrap(), b"hunter2");
     let items = cloud.table.items().await;
     assert_eq!(items.len(), 1, "{items:#?}");

@@ -59,9 +59,9 @@ impl DataKey {
 
     /// Has a key made and puts it into the table, wrapped; or takes the one that somebody else has put there in the meantime.
     async fn make(&self) -> Result<Blob, StoreError> {
-        let make = self.kms.generate_data_key_without_plaintext().key_id(&self.key).key_spec(DataKeySpec::Aes256);
-        let made = make.encryption_context(PURPOSE.0, PURPOSE.1).send().await.map_err(failed)?;
-        let made = made.ciphertext_blob.ok_or(Unreadable("ciphertext"))?;
+        let request = self.kms.generate_data_key_without_plaintext().key_id(&self.key).key_spec(DataKeySpec::Aes256);
+        let answer = request.encryption_context(PURPOSE.0, PURPOSE.1).send().await.map_err(failed)?;
+        let made = answer.ciphertext_blob.ok_or(Unreadable("ciphertext"))?;
         let mut item = Item::from(at(keys::RECORDS, keys::DATA_KEY));
         item.insert(WRAPPED.to_owned(), AttributeValue::B(made.clone()));
         match self.table.put(item, Expression::default().when("attribute_not_exists(#PK)")).await? {

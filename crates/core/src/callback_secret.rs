@@ -61,6 +61,7 @@ impl CallbackSecrets {
     }
 
     /// The same without any.
+    #[must_use]
     pub fn none(&self) -> Self {
         Self { kept: Vec::new(), version: self.version + 1 }
     }

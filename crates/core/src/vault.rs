@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(vault(2).open("here", &anew).unwrap(), SECRET, "what is new is sealed under the newest");
     }
 
-    /// Test case 14 of the GCM specification's AES-256 vectors (McGrew and Viega): key, nonce and text of zeros.
+    /// Test case 14 of the GCM specification's AES-256 vectors: key, nonce and text of zeros.
     #[test]
     fn seals_as_the_specification_says() {
         let sealed = vault(0).seal("", &[0; 16], [0; NONCE_LEN]);

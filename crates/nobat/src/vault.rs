@@ -93,8 +93,8 @@ fn read(path: &Path) -> anyhow::Result<Option<MasterKey>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    let mode = file.metadata()?.permissions().mode();
-    ensure!(mode & 0o077 == 0, "others can read {0}, which holds the master key: `chmod 600 {0}`", path.display());
+    let of_others = file.metadata()?.permissions().mode() & 0o077;
+    ensure!(of_others == 0, "others can read {0}, which holds the master key: `chmod 600 {0}`", path.display());
     let mut text = String::new();
     file.read_to_string(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
     text.parse().map(Some).with_context(|| path.display().to_string())

@@ -110,9 +110,9 @@ impl Http {
 
     async fn sign(&self, request: &mut Request, context: &TaskContext) -> Result<(), Failure> {
         let Some(signer) = self.signer.as_ref().filter(|_| context.parent.is_some()) else { return Ok(()) };
-        let signed = signer.sign(&context.name, &request.body, &mut request.headers).await;
+        let outcome = signer.sign(&context.name, &request.body, &mut request.headers).await;
         // Whoever keeps the secret, or its key, may have it again by the next attempt.
-        signed.map_err(|error| Failure::retry(ErrorCode::SECRET_UNAVAILABLE, error.to_string()))
+        outcome.map_err(|error| Failure::retry(ErrorCode::SECRET_UNAVAILABLE, error.to_string()))
     }
 }
 
