@@ -1,5 +1,6 @@
 //! Where the master key comes from, under which secrets are sealed.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -19,10 +20,26 @@ pub struct Sealing {
     /// The master key that secrets are kept under: 32 bytes in base64; older ones, that only open, behind it with commas. Better given
     /// by its variable, since others can see flags. Without it, one is kept in a file beside the data
     #[arg(long, env = "NOBAT_MASTER_KEY", value_delimiter = ',', hide_env_values = true)]
-    pub master_key: Vec<MasterKey>,
+    pub master_key: Vec<MasterKeyText>,
     /// For `--backend aws`, in place of a master key: the id or ARN of the KMS key that wraps the one in the table
     #[arg(long, env = "NOBAT_KMS_KEY")]
     pub kms_key: Option<String>,
+}
+
+/// A master key as it was given. It is read later: whoever reads flags repeats those that are wrong, and a mistyped key is nearly one.
+#[derive(Clone)]
+pub struct MasterKeyText(String);
+
+impl From<String> for MasterKeyText {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for MasterKeyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKeyText(…)")
+    }
 }
 
 /// Two sources of the same vault: for the API, and for the handlers, whose connections must be their own.
@@ -34,7 +51,9 @@ pub(crate) struct Vaults {
 impl Sealing {
     /// The vault that these settings name, for what is in that backend.
     pub(crate) async fn open(&self, place: &Settings, backend: &Backend) -> anyhow::Result<Vaults> {
-        if let [newest, older @ ..] = &self.master_key[..] {
+        let given = self.master_key.iter().map(|text| text.0.trim()).filter(|text| !text.is_empty());
+        let given: Vec<MasterKey> = given.map(str::parse).collect::<Result<_, _>>().context("NOBAT_MASTER_KEY")?;
+        if let [newest, older @ ..] = &given[..] {
             return Ok(Vaults::same(Vault::new(newest.clone(), older.to_vec())));
         }
         match place.backend {
@@ -174,7 +193,13 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         let refused = settings.sealing.open(&settings.place, &opened.backend).await.err().expect("a refusal").to_string();
         assert!(refused.contains("put it back") && !file.exists(), "{refused}");
-        let given = Sealing { master_key: vec![MasterKey::new([1; 32])], kms_key: None };
-        assert!(given.open(&settings.place, &opened.backend).await.is_ok());
+        let given = |text: String| Sealing { master_key: vec![text.into()], kms_key: None };
+        assert!(given(MasterKey::new([1; 32]).to_text()).open(&settings.place, &opened.backend).await.is_ok());
+        let mistyped = given("hunter2".to_owned()).open(&settings.place, &opened.backend).await.err().expect("a refusal");
+        assert_eq!(
+            format!("{mistyped:#}"),
+            "NOBAT_MASTER_KEY: a master key is 32 bytes in base64, as `openssl rand -base64 32` makes them"
+        );
+        assert!(!format!("{:?}", given("hunter2".to_owned())).contains("hunter2"));
     }
 }

@@ -112,7 +112,11 @@ impl Http {
         let Some(signer) = self.signer.as_ref().filter(|_| context.parent.is_some()) else { return Ok(()) };
         let outcome = signer.sign(&context.name, &request.body, &mut request.headers).await;
         // Whoever keeps the secret, or its key, may have it again by the next attempt.
-        outcome.map_err(|error| Failure::retry(ErrorCode::SECRET_UNAVAILABLE, error.to_string()))
+        outcome.map_err(|error| {
+            tracing::warn!(task = %context.name.id, %error, "a callback cannot be signed, and is not sent");
+            // What a store or a service says is for the log alone.
+            Failure::retry(ErrorCode::SECRET_UNAVAILABLE, "what it must be signed with cannot be had")
+        })
     }
 }
 
