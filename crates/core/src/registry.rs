@@ -125,6 +125,9 @@ pub struct TrailPage {
     pub next: Option<Position>,
 }
 
+/// How many records are read at a time where all are.
+const PAGE: usize = 100;
+
 impl dyn Registry + '_ {
     /// The key of that id.
     pub async fn key(&self, id: KeyId) -> Result<Option<Key>, StoreError> {
@@ -150,9 +153,23 @@ impl dyn Registry + '_ {
         CallbackSecrets::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
-    /// Whether there is any secret.
-    pub async fn has_secrets(&self) -> Result<bool, StoreError> {
-        Ok(!self.page(Sort::CallbackSecret, None, 1).await?.is_empty())
+    /// Every tenant that signs its callbacks at that moment, and with what.
+    pub async fn signing(&self, now: Timestamp) -> Result<Vec<(Tenant, CallbackSecrets)>, StoreError> {
+        let (mut signing, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.page(Sort::CallbackSecret, after.as_ref(), PAGE).await?;
+            for record in &page {
+                let secrets = CallbackSecrets::from_text(&record.body, record.version);
+                let secrets = secrets.map_err(|error| StoreError::Corrupt(error.to_string()))?;
+                if secrets.live(now).next().is_some() {
+                    signing.push((record.name.name.clone().into(), secrets));
+                }
+            }
+            match page.into_iter().last() {
+                Some(last) => after = Some(last.name.name),
+                None => return Ok(signing),
+            }
+        }
     }
 
     /// Whether there is any key, good or not: then everybody needs one.

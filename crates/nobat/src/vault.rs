@@ -10,7 +10,11 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use nobat_core::backend::Backend;
+use nobat_core::callback_secret::CallbackSecrets;
+use nobat_core::name::Tenant;
+use nobat_core::ports::Clock;
 use nobat_core::vault::{MasterKey, Vault, VaultSource, Without};
+use nobat_worker::system::SystemClock;
 
 use crate::backend::{Place, Settings};
 
@@ -54,21 +58,25 @@ impl Sealing {
         let given = self.master_key.iter().map(|text| text.0.trim()).filter(|text| !text.is_empty());
         let given: Vec<MasterKey> = given.map(str::parse).collect::<Result<_, _>>().context("NOBAT_MASTER_KEY")?;
         if let [newest, older @ ..] = &given[..] {
-            return Ok(Vaults::same(Vault::new(newest.clone(), older.to_vec())));
+            let vault = Vault::new(newest.clone(), older.to_vec());
+            warn_of_closed(&vault, backend).await?;
+            return Ok(Vaults::same(vault));
         }
         match place.backend {
             Place::Sqlite => {
                 let file = key_file(&place.data);
                 let key = match read(&file)? {
                     Some(key) => key,
-                    None if backend.registry.has_secrets().await.context("cannot look for secrets")? => bail!(
+                    None if !signing(backend).await?.is_empty() => bail!(
                         "{} is gone, and secrets were kept under the key in it: put it back, or give the key as NOBAT_MASTER_KEY. If it is lost, \
                          set another (`openssl rand -base64 32`), and then every secret anew",
                         file.display()
                     ),
                     None => make(&file).with_context(|| format!("cannot make {}", file.display()))?,
                 };
-                Ok(Vaults::same(Vault::new(key, Vec::new())))
+                let vault = Vault::new(key, Vec::new());
+                warn_of_closed(&vault, backend).await?;
+                Ok(Vaults::same(vault))
             }
             Place::Aws => match &self.kms_key {
                 Some(key) => wrapped(place, key).await,
@@ -100,9 +108,28 @@ async fn wrapped(_place: &Settings, _key: &str) -> anyhow::Result<Vaults> {
 
 /// Beside the data, and not in it: whoever has a copy of the data alone has no secrets.
 pub(crate) fn key_file(data: &Path) -> PathBuf {
-    let mut name = data.as_os_str().to_owned();
+    // Beside the file itself, and not beside a link to it.
+    let data = std::fs::canonicalize(data).unwrap_or_else(|_| data.to_owned());
+    let mut name = data.into_os_string();
     name.push(".key");
     name.into()
+}
+
+/// The tenants whose callbacks are signed.
+async fn signing(backend: &Backend) -> anyhow::Result<Vec<(Tenant, CallbackSecrets)>> {
+    backend.registry.signing(SystemClock.now()).await.context("cannot look for secrets")
+}
+
+/// Says at once whose secrets this key does not open, and not only when the first callback fails for it.
+async fn warn_of_closed(vault: &Vault, backend: &Backend) -> anyhow::Result<()> {
+    let now = SystemClock.now();
+    for (tenant, secrets) in signing(backend).await? {
+        let place = CallbackSecrets::place(&tenant);
+        if let Some(error) = secrets.live(now).find_map(|kept| vault.open(&place, &kept.sealed).err()) {
+            tracing::warn!(%tenant, %error, "a callback secret cannot be opened with the master key that is here");
+        }
+    }
+    Ok(())
 }
 
 /// The key in that file, if there is one.
@@ -139,15 +166,10 @@ fn make(path: &Path) -> anyhow::Result<MasterKey> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use clap::Parser;
     use nobat_core::audit::{Action, Actor, Entry};
-    use nobat_core::callback_secret::CallbackSecrets;
-    use nobat_core::name::Tenant;
-    use nobat_core::ports::Clock;
     use nobat_core::registry::{Record, RecordName};
-    use nobat_worker::system::SystemClock;
-
-    use super::*;
 
     fn folder() -> tempfile::TempDir {
         tempfile::tempdir().unwrap()
@@ -185,7 +207,9 @@ mod tests {
         let opened = crate::backend::open(&settings.place, &clock).await.unwrap();
         settings.sealing.open(&settings.place, &opened.backend).await.unwrap();
         let (tenant, now) = (Tenant::default(), clock.now());
-        let record = Record { name: RecordName::of_callback_secret(&tenant), version: 1, body: CallbackSecrets::default().to_text() };
+        let sealed = Vault::new(MasterKey::new([2; 32]), Vec::new()).seal(&CallbackSecrets::place(&tenant), &[1; 32], [3; 12]);
+        let secrets = CallbackSecrets::default().with(sealed, std::time::Duration::ZERO, now).unwrap();
+        let record = Record { name: RecordName::of_callback_secret(&tenant), version: 1, body: secrets.to_text() };
         let entry = Entry { tenant, at: now, actor: Actor::Operator, action: Action::CallbackSecretSet, object: String::new(), mark: 1 };
         opened.backend.registry.write(vec![record], entry).await.unwrap();
         settings.sealing.open(&settings.place, &opened.backend).await.unwrap();
