@@ -148,18 +148,20 @@ async fn that_cannot_be_written_refuses_and_recovers_by_itself() {
     assert!(store.get(&task(0).name(), now()).await.unwrap().is_some());
 }
 
+/// A file with two tasks, of which the first is then changed so that it cannot be read.
+async fn with_one_damaged(path: &Path, change: &str) -> (Task, Task) {
+    let (damaged, sound) = (task(1), task(2));
+    open(path).unwrap().backend().store.insert(vec![damaged.clone(), sound.clone()], now()).await.unwrap();
+    let changed = Connection::open(path).unwrap().execute(change, [damaged.id.to_bytes()]);
+    assert_eq!(changed.unwrap(), 1);
+    (damaged, sound)
+}
+
 #[tokio::test]
 async fn with_a_row_that_cannot_be_read_still_hands_out_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nobat.db");
-    let (damaged, sound) = (task(1), task(2));
-    drop({
-        let sqlite = open(&path).unwrap();
-        sqlite.backend().store.insert(vec![damaged.clone(), sound.clone()], now()).await.unwrap();
-        sqlite
-    });
-    let changed = Connection::open(&path).unwrap().execute("UPDATE tasks SET settings = '{' WHERE id = ?1", [damaged.id.to_bytes()]);
-    assert_eq!(changed.unwrap(), 1);
+    let (damaged, sound) = with_one_damaged(&path, "UPDATE tasks SET settings = '{' WHERE id = ?1").await;
 
     let backend = open(&path).unwrap().backend();
     assert!(matches!(backend.store.get(&damaged.name(), now()).await, Err(StoreError::Corrupt(_))));
@@ -188,14 +190,7 @@ async fn hands_an_accepted_task_to_whoever_waits_for_work() {
 async fn with_a_tenant_whose_name_cannot_be_read_still_serves_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nobat.db");
-    let (damaged, sound) = (task(1), task(2));
-    drop({
-        let sqlite = open(&path).unwrap();
-        sqlite.backend().store.insert(vec![damaged.clone(), sound.clone()], now()).await.unwrap();
-        sqlite
-    });
-    let changed = Connection::open(&path).unwrap().execute("UPDATE tasks SET tenant = 'a b' WHERE id = ?1", [damaged.id.to_bytes()]);
-    assert_eq!(changed.unwrap(), 1);
+    let (_, sound) = with_one_damaged(&path, "UPDATE tasks SET tenant = 'a b' WHERE id = ?1").await;
     let backend = open(&path).unwrap().backend();
     let received = backend.queue.receive(2).await.unwrap();
     let [Delivery::Claimed(claimed)] = received.as_slice() else { panic!("{received:?}") };
