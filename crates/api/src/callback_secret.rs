@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use nobat_core::audit::Action;
-use nobat_core::callback_secret::{CallbackSecrets, Kept, MAX_LIVE, MAX_OVERLAP};
+use nobat_core::callback_secret::{CallbackSecrets, Kept, MAX_LIVE};
 use nobat_core::registry::{Record, RecordName, Recorded};
 use nobat_core::submit::Invalid;
 use nobat_core::time::Timestamp;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::change::options;
+use crate::change::{options, overlap as overlap_of};
 use crate::code::Code;
 use crate::door::{Allowed, Caller, ConfigWrite};
 use crate::problem::Problem;
@@ -124,9 +124,7 @@ pub(crate) async fn rotate(
     request: Request,
 ) -> Result<Response, Problem> {
     let Rotate { secret, overlap } = options(&app, request).await?;
-    let overlap = Duration::try_from_secs_f64(overlap).ok().filter(|overlap| *overlap <= MAX_OVERLAP);
-    let overlap = overlap
-        .ok_or_else(|| Problem::from(vec![Invalid::new("/overlap", format!("expected seconds from 0 to {}", MAX_OVERLAP.as_secs()))]))?;
+    let overlap = overlap_of(overlap)?;
     let change = Change { secret, overlap, action: Action::CallbackSecretRotated };
     reply::value(StatusCode::CREATED, SECRETS_BYTES, &change.make(&app, &caller).await?)
 }
@@ -181,9 +179,12 @@ impl Change {
         let given = given.map_err(|error| Problem::from(vec![Invalid::new("/secret", error.to_string())]))?;
         let is_given = given.is_some();
         let secret = given.unwrap_or_else(|| WebhookSecret::new(rand::random()));
-        let sealed: Sealed = app.vault.vault().await?.seal(&CallbackSecrets::place(&caller.tenant), secret.as_bytes(), rand::random());
+        let (vault, place) = (app.vault.vault().await?, CallbackSecrets::place(&caller.tenant));
+        let sealed: Sealed = vault.seal(&place, secret.as_bytes(), rand::random());
         let view = write(app, caller, self.action, |secrets, now| {
-            let changed = secrets.with(sealed.clone(), self.overlap, now);
+            // Whoever rotates every secret needs no older master key any more, overlaps or not.
+            let changed = secrets.renewed(|sealed| vault.renew(&place, sealed, rand::random()));
+            let changed = changed.with(sealed.clone(), self.overlap, now);
             changed.map_err(|_| {
                 Problem::new(Code::TooManySecrets, format!("{MAX_LIVE} are still in use: wait for an overlap to end, or set one by PUT"))
             })

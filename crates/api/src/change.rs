@@ -1,13 +1,17 @@
 //! What can be asked of a task once it is there: to be called off, or to be done again.
 
+use std::time::Duration;
+
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use nobat_core::audit::Action;
 use nobat_core::backend::ApplyError;
+use nobat_core::key::MAX_OVERLAP;
 use nobat_core::lifecycle::{Event, ReplayKey};
 use nobat_core::ports::TaskName;
 use nobat_core::read::read_object;
+use nobat_core::submit::Invalid;
 use nobat_core::task::{CancelRequest, State as Standing, Task};
 use nobat_core::view::TaskView;
 use serde::Deserialize;
@@ -100,6 +104,12 @@ pub(crate) async fn replay(
     let entry = caller.entry(&caller.tenant, Action::TaskReplayed, &id, now);
     let task = app.backend.apply_on_record(&name, None, Event::Replay { key }, entry, now).await?;
     reply::task(StatusCode::ACCEPTED, &task, &caller, now)
+}
+
+/// For how long what was replaced stays good beside what replaced it.
+pub(crate) fn overlap(seconds: f64) -> Result<Duration, Problem> {
+    let overlap = Duration::try_from_secs_f64(seconds).ok().filter(|overlap| *overlap <= MAX_OVERLAP);
+    overlap.ok_or_else(|| vec![Invalid::new("/overlap", format!("expected seconds from 0 to {}", MAX_OVERLAP.as_secs()))].into())
 }
 
 /// What the body says, or what an absent one means.

@@ -1,13 +1,11 @@
 //! Keys: made, shown, replaced, revoked. For those with the scope `admin`.
 
-use std::time::Duration;
-
 use axum::extract::{FromRequestParts, Path, RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 use nobat_core::audit::Action;
-use nobat_core::key::{Key, KeyId, KeyText, MAX_LABEL, MAX_NETWORKS, MAX_OVERLAP};
+use nobat_core::key::{Key, KeyId, KeyText, MAX_LABEL, MAX_NETWORKS};
 use nobat_core::name::Tenant;
 use nobat_core::network::Network;
 use nobat_core::ports::Position;
@@ -21,7 +19,7 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::body;
-use crate::change::options;
+use crate::change::{options, overlap as overlap_of};
 use crate::code::Code;
 use crate::cursor;
 use crate::door::{Admin, Allowed, Caller};
@@ -291,9 +289,7 @@ pub(crate) async fn rotate(
     request: Request,
 ) -> Result<Response, Problem> {
     let Rotate { overlap } = options(&app, request).await?;
-    let overlap = Duration::try_from_secs_f64(overlap).ok().filter(|overlap| *overlap <= MAX_OVERLAP);
-    let overlap = overlap
-        .ok_or_else(|| Problem::from(vec![Invalid::new("/overlap", format!("expected seconds from 0 to {}", MAX_OVERLAP.as_secs()))]))?;
+    let overlap = overlap_of(overlap)?;
     let text = KeyText::new(rand::random());
     let now = app.clock.now();
     let new = change(&app, &caller, id, Action::KeyRotated, now, |old| {

@@ -270,7 +270,7 @@ impl<'a> Reader<'a> {
             "scheduled" => Ok(State::Waiting(Waiting::Scheduled)),
             "retrying" => Ok(State::Waiting(Waiting::Retrying)),
             "held" => {
-                let reason = HeldReason::from_word(self.text("held")?).ok_or(Unreadable("held"))?;
+                let reason = HeldReason::of(self.text("held")?);
                 Ok(State::Waiting(Waiting::Held(Held { reason })))
             }
             "running" => Ok(State::Running(Lease {

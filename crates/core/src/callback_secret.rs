@@ -31,8 +31,6 @@ pub struct Kept {
 
 /// The most secrets that sign at a time.
 pub const MAX_LIVE: usize = 5;
-/// The longest time for which a secret that was replaced goes on to sign.
-pub const MAX_OVERLAP: Duration = Duration::from_hours(30 * 24);
 
 /// As many secrets sign as may.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +56,13 @@ impl CallbackSecrets {
         let newest = Kept { sealed, created_at: now, expires_at: None };
         let kept: Vec<Kept> = [newest].into_iter().chain(ending).collect();
         if kept.len() > MAX_LIVE { Err(TooMany) } else { Ok(Self { kept, version: self.version + 1 }) }
+    }
+
+    /// The same with each sealed as `renew` has it.
+    #[must_use]
+    pub fn renewed(&self, renew: impl Fn(&Sealed) -> Sealed) -> Self {
+        let kept = self.kept.iter().map(|kept| Kept { sealed: renew(&kept.sealed), ..kept.clone() }).collect();
+        Self { kept, version: self.version }
     }
 
     /// The same without any.
@@ -128,7 +133,6 @@ mod tests {
         let [one, other] = ["acme", "other"].map(|name| CallbackSecrets::place(&Tenant::new(name).unwrap()));
         assert_eq!(one, "callback_secret/acme", "what is stored was sealed for that");
         assert_ne!(one, other);
-        assert_eq!(MAX_OVERLAP.as_secs(), 30 * 86_400);
     }
 
     #[test]

@@ -183,7 +183,7 @@ pub struct Replaced {
 pub const MAX_LABEL: usize = 200;
 /// The most networks that a key can be bound to.
 pub const MAX_NETWORKS: usize = 50;
-/// The longest time for which a key that was replaced stays good.
+/// The longest time for which a key or a secret that was replaced stays good.
 pub const MAX_OVERLAP: Duration = Duration::from_hours(30 * 24);
 
 /// Why a request with a key that there is goes no further.

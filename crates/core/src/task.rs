@@ -135,6 +135,10 @@ pub struct Held {
 pub enum HeldReason {
     /// No process that runs tasks knows its kind.
     NoHandler,
+    /// What it must be signed with cannot be had.
+    NoSecret,
+    /// Something that a later version holds tasks for, and has a word for.
+    Other,
 }
 
 impl HeldReason {
@@ -142,12 +146,14 @@ impl HeldReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NoHandler => "no_handler",
+            Self::NoSecret => "no_secret",
+            Self::Other => "other",
         }
     }
 
     /// The reason that `word` stands for.
-    pub fn from_word(word: &str) -> Option<Self> {
-        (word == Self::NoHandler.as_str()).then_some(Self::NoHandler)
+    pub fn of(word: &str) -> Self {
+        [Self::NoHandler, Self::NoSecret].into_iter().find(|reason| reason.as_str() == word).unwrap_or(Self::Other)
     }
 }
 
@@ -340,8 +346,6 @@ impl ErrorCode {
     pub const INVALID_PAYLOAD: &'static str = "invalid_payload";
     /// What its handler returned cannot be kept.
     pub const INVALID_RESULT: &'static str = "invalid_result";
-    /// What it must be signed with cannot be had.
-    pub const SECRET_UNAVAILABLE: &'static str = "secret_unavailable";
     /// Its handler failed and gave no code of its own.
     pub const HANDLER_ERROR: &'static str = "handler_error";
 

@@ -68,6 +68,13 @@ impl fmt::Debug for MasterKey {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Sealed(String);
 
+impl Sealed {
+    /// The mark of the key, the nonce, and the cipher text with its tag.
+    fn bytes(&self) -> Option<Vec<u8>> {
+        URL_SAFE_NO_PAD.decode(self.0.strip_prefix(PREFIX)?).ok()
+    }
+}
+
 /// Seals secrets, and opens them again.
 pub struct Vault {
     newest: (MasterKey, LessSafeKey),
@@ -109,9 +116,16 @@ impl Vault {
         Sealed(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode([&key.mark()[..], &nonce, &text].concat())))
     }
 
+    /// The same secret, sealed under the newest key; as it is, if that is so already or it cannot be opened.
+    pub fn renew(&self, place: &str, sealed: &Sealed, nonce: [u8; NONCE_LEN]) -> Sealed {
+        let is_newest = sealed.bytes().is_some_and(|bytes| bytes.starts_with(&self.newest.0.mark()));
+        let opened = self.open(place, sealed).ok().filter(|_| !is_newest);
+        opened.map_or_else(|| sealed.clone(), |secret| self.seal(place, &secret, nonce))
+    }
+
     /// The secret that was sealed for that place.
     pub fn open(&self, place: &str, sealed: &Sealed) -> Result<Vec<u8>, CannotOpen> {
-        let bytes = sealed.0.strip_prefix(PREFIX).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok()).ok_or(CannotOpen::Damaged)?;
+        let bytes = sealed.bytes().ok_or(CannotOpen::Damaged)?;
         let (mark, rest) = bytes.split_first_chunk::<MARK>().ok_or(CannotOpen::Damaged)?;
         let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>().ok_or(CannotOpen::Damaged)?;
         let mut keys = [&self.newest].into_iter().chain(&self.older);
@@ -210,6 +224,12 @@ mod tests {
         assert_eq!(vault(2).open("here", &sealed), Err(CannotOpen::OtherKey));
         let both = Vault::new(key(2), vec![key(1)]);
         assert_eq!(both.open("here", &sealed).unwrap(), SECRET);
+        let renewed = both.renew("here", &sealed, [9; NONCE_LEN]);
+        assert_eq!(vault(2).open("here", &renewed).unwrap(), SECRET);
+        assert_eq!(
+            (both.renew("here", &renewed, [9; NONCE_LEN]), vault(2).renew("here", &sealed, [9; NONCE_LEN])),
+            (renewed, sealed.clone())
+        );
         let anew = both.seal("here", SECRET, [7; NONCE_LEN]);
         assert_eq!(vault(2).open("here", &anew).unwrap(), SECRET, "what is new is sealed under the newest");
     }

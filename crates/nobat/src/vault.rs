@@ -62,8 +62,13 @@ impl Sealing {
             warn_of_closed(&vault, backend).await?;
             return Ok(Vaults::same(vault));
         }
+        let kms_key = self.kms_key.as_deref().filter(|key| !key.is_empty());
         match place.backend {
             Place::Sqlite => {
+                ensure!(
+                    kms_key.is_none(),
+                    "NOBAT_KMS_KEY is for NOBAT_BACKEND=aws; a file's secrets are kept under NOBAT_MASTER_KEY, or a key beside it"
+                );
                 let file = key_file(&place.data);
                 let key = match read(&file)? {
                     Some(key) => key,
@@ -78,7 +83,7 @@ impl Sealing {
                 warn_of_closed(&vault, backend).await?;
                 Ok(Vaults::same(vault))
             }
-            Place::Aws => match &self.kms_key {
+            Place::Aws => match kms_key {
                 Some(key) => wrapped(place, key).await,
                 None => Ok(Vaults { of_api: Arc::new(Without), of_handlers: Arc::new(Without) }),
             },

@@ -141,7 +141,7 @@ fn state(row: &Row<'_>) -> Result<State, Error> {
         status::SCHEDULED => Ok(State::Waiting(Waiting::Scheduled)),
         status::RETRYING => Ok(State::Waiting(Waiting::Retrying)),
         status::HELD => {
-            let reason = HeldReason::from_word(row.get_ref(18)?.as_str()?).ok_or(Error::Unreadable("held"))?;
+            let reason = HeldReason::of(row.get_ref(18)?.as_str()?);
             Ok(State::Waiting(Waiting::Held(Held { reason })))
         }
         status::RUNNING => Ok(State::Running(Lease {

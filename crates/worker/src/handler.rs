@@ -12,7 +12,7 @@ use nobat_core::lifecycle::Retry;
 use nobat_core::name::Name;
 use nobat_core::read::ReadError;
 use nobat_core::submit::{Invalid, Kinds, Unfit};
-use nobat_core::task::{ErrorCode, TaskError};
+use nobat_core::task::{ErrorCode, HeldReason, TaskError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -59,22 +59,29 @@ pub struct Failure {
     pub error: TaskError,
     /// Whether another attempt may help.
     pub retry: Retry,
+    /// What kept the attempt from being made, if it was none: then the task rests, and no attempt is counted.
+    pub(crate) held: Option<HeldReason>,
 }
 
 impl Failure {
     /// Another attempt may help.
     pub fn retry(code: &str, message: impl Into<String>) -> Self {
-        Self { error: TaskError::new(code, message), retry: Retry::Backoff }
+        Self { error: TaskError::new(code, message), retry: Retry::Backoff, held: None }
     }
 
     /// Another attempt may help, though not before that pause is over.
     pub fn retry_after(pause: Duration, code: &str, message: impl Into<String>) -> Self {
-        Self { error: TaskError::new(code, message), retry: Retry::After(pause) }
+        Self { error: TaskError::new(code, message), retry: Retry::After(pause), held: None }
     }
 
     /// No other attempt would end otherwise.
     pub fn permanent(code: &str, message: impl Into<String>) -> Self {
-        Self { error: TaskError::new(code, message), retry: Retry::Never }
+        Self { error: TaskError::new(code, message), retry: Retry::Never, held: None }
+    }
+
+    /// The attempt could not be made at all, for that reason.
+    pub(crate) fn held(reason: HeldReason, message: &str) -> Self {
+        Self { held: Some(reason), ..Self::retry(reason.as_str(), message) }
     }
 }
 

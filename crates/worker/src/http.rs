@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use nobat_core::json::Json;
 use nobat_core::retry::MAX_RETRY_AFTER;
 use nobat_core::submit::Invalid;
-use nobat_core::task::ErrorCode;
+use nobat_core::task::{ErrorCode, HeldReason};
 use nobat_delivery::headers::{self, BadHeader, MAX_HEADER_BYTES, MAX_HEADERS};
 use nobat_delivery::{Answer, BadUrl, Client, Destination, Guard, Request, SendError};
 use serde::{Deserialize, Serialize};
@@ -110,12 +110,12 @@ impl Http {
 
     async fn sign(&self, request: &mut Request, context: &TaskContext) -> Result<(), Failure> {
         let Some(signer) = self.signer.as_ref().filter(|_| context.parent.is_some()) else { return Ok(()) };
-        let outcome = signer.sign(&context.name, &request.body, &mut request.headers).await;
-        // Whoever keeps the secret, or its key, may have it again by the next attempt.
+        let outcome = signer.sign(&context.name.tenant, &context.idempotency_key, &request.body, &mut request.headers).await;
+        // Whoever keeps the secret, or its key, may have it again in a while.
         outcome.map_err(|error| {
             tracing::warn!(task = %context.name.id, %error, "a callback cannot be signed, and is not sent");
             // What a store or a service says is for the log alone.
-            Failure::retry(ErrorCode::SECRET_UNAVAILABLE, "what it must be signed with cannot be had")
+            Failure::held(HeldReason::NoSecret, "what it must be signed with cannot be had")
         })
     }
 }

@@ -42,8 +42,8 @@ const BEAT_AGAIN: Duration = Duration::from_secs(2);
 const PROGRESS: Duration = Duration::from_secs(1);
 /// How long a handler has to stop by itself once its task was called off.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
-/// How long a task rests that nobody here knows how to run.
-const UNKNOWN_KIND_REST: Duration = Duration::from_mins(1);
+/// How long a task rests that cannot be begun here.
+const REST: Duration = Duration::from_mins(1);
 /// The pause between the first two tries to store an outcome; it doubles from one to the next.
 const FIRST_SETTLE_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two tries to store an outcome.
@@ -142,8 +142,7 @@ impl Runner {
     async fn execute(&self, task: &Task, context: &TaskContext, limit: Duration, stop: &CancellationToken) -> Run {
         let token = task.token;
         let Some(handler) = self.handlers.get(&task.kind) else {
-            let until = self.clock.now() + UNKNOWN_KIND_REST;
-            return Run::Over(Event::Hold { token, reason: HeldReason::NoHandler, until });
+            return Run::Over(self.hold(token, HeldReason::NoHandler));
         };
         let mut work = handler.run(&task.payload, context);
         // What is done at once needs neither a timer nor a watch.
@@ -227,8 +226,15 @@ impl Runner {
     }
 
     fn failure(&self, token: u64, failure: Failure) -> Event {
-        let Failure { error, retry } = failure;
-        Event::Fail { token, error, retry, spread: self.spread() }
+        let Failure { error, retry, held } = failure;
+        match held {
+            Some(reason) => self.hold(token, reason),
+            None => Event::Fail { token, error, retry, spread: self.spread() },
+        }
+    }
+
+    fn hold(&self, token: u64, reason: HeldReason) -> Event {
+        Event::Hold { token, reason, until: self.clock.now() + REST }
     }
 
     fn spread(&self) -> Spread {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 use nobat_core::callback_secret::CallbackSecrets;
 use nobat_core::name::Tenant;
-use nobat_core::ports::{Clock, StoreError, TaskName};
+use nobat_core::ports::{Clock, StoreError};
 use nobat_core::registry::Registry;
 use nobat_core::time::Timestamp;
 use nobat_core::vault::{CannotOpen, NoVault, VaultSource};
@@ -59,19 +59,19 @@ impl Signer {
     }
 
     /// Adds the headers by which the receiver of that body knows whose callback it is; none, if the tenant has set no secret.
-    pub(crate) async fn sign(&self, callback: &TaskName, body: &[u8], headers: &mut HeaderMap) -> Result<(), CannotSign> {
+    ///
+    /// `id` is the same over all attempts, so that the receiver knows one that was repeated, and another after a replay that asks for that.
+    pub(crate) async fn sign(&self, tenant: &Tenant, id: &str, body: &[u8], headers: &mut HeaderMap) -> Result<(), CannotSign> {
         let now = self.clock.now();
-        let secrets = self.secrets(&callback.tenant, now).await?;
+        let secrets = self.secrets(tenant, now).await?;
         let mut live =
             secrets.iter().filter(|opened| opened.expires_at.is_none_or(|end| now < end)).map(|opened| &opened.secret).peekable();
         if live.peek().is_none() {
             return Ok(());
         }
-        // The same over all attempts, so that the receiver knows one that was repeated.
-        let id = callback.id.to_string();
-        let signature = signature(live, &id, now, body);
+        let signature = signature(live, id, now, body);
         headers.insert("webhook-timestamp", HeaderValue::from(seconds(now)));
-        for (name, value) in [("webhook-id", id), ("webhook-signature", signature)] {
+        for (name, value) in [("webhook-id", id.to_owned()), ("webhook-signature", signature)] {
             headers.insert(name, HeaderValue::try_from(value).unwrap_or_else(|_| unreachable!("digits, letters and base64")));
         }
         Ok(())
