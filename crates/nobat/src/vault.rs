@@ -1,7 +1,7 @@
 //! Where the master key comes from, under which secrets are sealed.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -144,8 +144,11 @@ fn read(path: &Path) -> anyhow::Result<Option<MasterKey>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    let of_others = file.metadata()?.permissions().mode() & 0o077;
-    ensure!(of_others == 0, "others can read {0}, which holds the master key: `chmod 600 {0}`", path.display());
+    let mode = file.metadata()?.permissions().mode();
+    // What mounts a volume may open its files to a group, each time anew: that is closed again.
+    let (of_group, of_all) = (mode & 0o070, mode & 0o007);
+    let is_closed = of_all == 0 && (of_group == 0 || file.set_permissions(Permissions::from_mode(0o600)).is_ok());
+    ensure!(is_closed, "others can read {0}, which holds the master key: `chmod 600 {0}`", path.display());
     let mut text = String::new();
     file.read_to_string(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
     text.parse().map(Some).with_context(|| path.display().to_string())
@@ -197,9 +200,14 @@ mod tests {
         let folder = folder();
         let file = folder.path().join("nobat.db.key");
         make(&file).unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(read(&file).unwrap_err().to_string().contains("chmod 600"));
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let set = |mode| std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        for mode in [0o604, 0o644, 0o666] {
+            set(mode);
+            assert!(read(&file).unwrap_err().to_string().contains("chmod 600"), "{mode:o}");
+        }
+        set(0o660);
+        assert!(read(&file).unwrap().is_some(), "opened to a group by a volume, and closed again");
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::write(&file, "").unwrap();
         assert!(format!("{:#}", read(&file).unwrap_err()).contains("nobat.db.key: a master key is 32 bytes"));
     }
