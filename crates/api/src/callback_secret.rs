@@ -35,7 +35,7 @@ const OVERLAP: f64 = 86_400.0;
 #[schema(as = SetCallbackSecret)]
 pub(crate) struct Set {
     /// `whsec_` and 24 to 64 random bytes in base64. One is made, and shown in the answer, unless it is given.
-    #[schema(value_type = Option<String>, pattern = "^whsec_[A-Za-z0-9+/]{32,86}={0,2}$")]
+    #[schema(value_type = Option<String>, pattern = "^whsec_([A-Za-z0-9+/]{4}){8,20}([A-Za-z0-9+/]{4}|([A-Za-z0-9+/]{4})?[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$")]
     secret: Option<String>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Set {
 #[schema(as = RotateCallbackSecret)]
 pub(crate) struct Rotate {
     /// `whsec_` and 24 to 64 random bytes in base64. One is made, and shown in the answer, unless it is given.
-    #[schema(value_type = Option<String>, pattern = "^whsec_[A-Za-z0-9+/]{32,86}={0,2}$")]
+    #[schema(value_type = Option<String>, pattern = "^whsec_([A-Za-z0-9+/]{4}){8,20}([A-Za-z0-9+/]{4}|([A-Za-z0-9+/]{4})?[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$")]
     secret: Option<String>,
     /// For how many seconds those before it sign as well; a day unless said.
     #[schema(minimum = 0, maximum = 2_592_000)]
