@@ -3,7 +3,8 @@
 //! The first process that needs it has KMS make it. Every process has it unwrapped once, when it first needs it, and keeps it in
 //! memory. KMS notes in `CloudTrail` who had it unwrapped, and whoever may no longer use its key opens nothing from their next start on.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -31,19 +32,36 @@ pub(crate) struct DataKey {
     /// The id or ARN of the key in KMS.
     key: String,
     vault: OnceCell<Arc<Vault>>,
+    /// What came of the last try to have the key unwrapped, and when, if it failed.
+    failed: Mutex<Option<(Instant, NoVault)>>,
 }
+
+/// For how long nobody asks again after the key was not to be had: those who wait for it would do so one after the other, each as long
+/// as a call may take.
+const PAUSE: Duration = Duration::from_secs(5);
 
 #[async_trait]
 impl VaultSource for DataKey {
     async fn vault(&self) -> Result<Arc<Vault>, NoVault> {
-        let vault = self.vault.get_or_try_init(|| self.open()).await;
-        vault.map(Arc::clone).map_err(|error| NoVault::Unavailable(error.to_string()))
+        self.vault.get_or_try_init(|| self.open_or_pause()).await.map(Arc::clone)
     }
 }
 
 impl DataKey {
     pub(crate) fn new(table: Table, kms: aws_sdk_kms::Client, key: String) -> Self {
-        Self { table, kms, key, vault: OnceCell::new() }
+        Self { table, kms, key, vault: OnceCell::new(), failed: Mutex::default() }
+    }
+
+    async fn open_or_pause(&self) -> Result<Arc<Vault>, NoVault> {
+        let last = self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, error)) = last.filter(|(at, _)| at.elapsed() < PAUSE) {
+            return Err(error);
+        }
+        let opened = self.open().await.map_err(|error| NoVault::Unavailable(error.to_string()));
+        if let Err(error) = &opened {
+            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), error.clone()));
+        }
+        opened
     }
 
     async fn open(&self) -> Result<Arc<Vault>, StoreError> {
@@ -73,4 +91,36 @@ impl DataKey {
 
 fn wrapped(item: &Item) -> Result<Blob, Unreadable> {
     item.get(WRAPPED).and_then(|value| value.as_b().ok()).cloned().ok_or(Unreadable(WRAPPED))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use nobat_core::vault::NoVault;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn those_who_wait_for_a_key_that_is_not_to_be_had_ask_once() {
+        let (asked, listener) = (Arc::new(AtomicUsize::new(0)), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let count = Arc::clone(&asked);
+        tokio::spawn(async move {
+            // Every connection is hung up on.
+            while listener.accept().await.is_ok() {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let source = crate::vault_of_emulator("table", "key", &url).await;
+        let first = source.vault().await.unwrap_err();
+        assert!(matches!(first, NoVault::Unavailable(_)), "{first}");
+        let tries = asked.load(Ordering::SeqCst);
+        assert!(tries > 0);
+        for again in futures_util::future::join_all((0..20).map(|_| source.vault())).await {
+            assert_eq!(again.unwrap_err(), first);
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), tries);
+    }
 }
