@@ -6,6 +6,7 @@
 pub mod beat;
 pub mod claim;
 pub mod commit;
+pub mod flows;
 pub mod insert;
 pub mod list;
 pub mod queue;
@@ -68,6 +69,9 @@ macro_rules! conformance_cases {
                 hands_a_task_to_one_worker, hands_over_no_more_than_asked_for, hands_over_nothing_before_its_time,
                 hands_over_again_what_was_released, hands_over_a_retry_and_a_callback, loses_nothing_when_it_is_dropped,
                 hands_over_nothing_that_expired, hands_over_some_of_everybodys
+            ]
+            flows: [
+                reads_back_what_was_written, writes_over_the_version_that_was_read_alone, keeps_flows_apart, forgets_what_nobody_uses
             ]
             registry: [
                 finds_what_was_written, writes_all_or_nothing, pages_by_name, shows_the_trail, records_a_change_with_the_change,

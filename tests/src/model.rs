@@ -55,7 +55,8 @@ impl Model {
 
     /// What the engines see of it.
     pub fn backend(&self) -> Backend {
-        Backend { store: self.store.clone(), queue: self.queue.clone(), registry: self.store.registry() }
+        let registry = self.store.registry();
+        Backend { store: self.store.clone(), queue: self.queue.clone(), registry: registry.clone(), flows: registry }
     }
 }
 
@@ -65,5 +66,5 @@ pub fn backend(time: &Arc<Time>, retention: Duration) -> Backend {
     let store = ModelStore::new(time.clone(), retention, Removal::ByPruning, Arc::default(), habits.clone());
     let queue = ModelQueue::new(time.clone(), habits, Duration::from_secs(90), None);
     let registry = store.registry();
-    Backend { store: Arc::new(store), queue: Arc::new(queue), registry }
+    Backend { store: Arc::new(store), queue: Arc::new(queue), registry: registry.clone(), flows: registry }
 }

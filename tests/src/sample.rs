@@ -4,12 +4,13 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use nobat_core::callback::Callback;
+use nobat_core::flow::{Booking, FlowOf, Promise};
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::key::KeyText;
 use nobat_core::name::{Name, Tenant};
 use nobat_core::retry::{Exponential, Jitter, RetryPolicy, Schedule};
-use nobat_core::task::{End, Fingerprint, Settings, State, Task, Waiting};
+use nobat_core::task::{End, Fingerprint, Settings, State, Task, Turn, Waiting};
 use nobat_core::time::Timestamp;
 
 /// When the tests begin.
@@ -48,6 +49,7 @@ pub fn task(number: u128, now: Timestamp) -> Task {
         result: None,
         error: None,
         progress: None,
+        turn: Turn::default(),
     }
 }
 
@@ -80,6 +82,11 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
             key_generation: Some(3),
         }),
         due_at: now + Duration::from_millis(1_001),
+        turn: Turn {
+            times: 3,
+            promise: Some(Promise { of: FlowOf::Key(name("a.b-c_1")), booking: Booking { slot: 1_800_000_000_123_456, interval: 33_334 } }),
+            put_off: 2,
+        },
         ..task(number, now)
     }
 }

@@ -167,6 +167,7 @@ pub(crate) fn changing(task: &Task, op: &str) -> Attributes {
         ("attempts", stored::attempts_to_text(&task.attempts).map(text)),
         ("error", task.error.as_ref().map(|error| text(stored::error_to_text(error)))),
         ("progress", task.progress.as_ref().map(|progress| text(progress.get()))),
+        ("turn", stored::turn_to_text(&task.turn).map(text)),
         ("op", Some(text(op))),
     ])
 }
@@ -210,6 +211,7 @@ pub(crate) fn read(item: &Item) -> Result<Read, Unreadable> {
         result: reader.json("result")?,
         error: reader.optional_text("error")?.map(stored::error_from_text).transpose()?,
         progress: reader.json("progress")?,
+        turn: stored::turn_from_text(reader.optional_text("turn")?)?,
     };
     let apart = |attribute| Ok::<_, Unreadable>(reader.optional_text(attribute)?.map(|key| Apart { key: key.to_owned() }));
     Ok(Read { task, payload: apart("payload_key")?, result: apart("result_key")? })

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nobat_core::audit::Entry;
+use nobat_core::flow::FlowOf;
 use nobat_core::id::TaskId;
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::TaskName;
@@ -72,6 +73,11 @@ pub(crate) fn flow(tenant: &Tenant) -> String {
 
 /// The sort key of a tenant's bucket of requests.
 pub(crate) const REQUESTS: &str = "requests";
+
+/// The sort key of a flow, beside it.
+pub(crate) fn flow_of(of: &FlowOf) -> String {
+    format!("flow#{of}")
+}
 
 /// The opposite of [`partition`].
 pub(crate) fn name(partition: &str) -> Option<TaskName> {

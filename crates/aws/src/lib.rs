@@ -10,6 +10,7 @@ mod data_key;
 mod due;
 mod error;
 mod expression;
+mod flows;
 pub mod hint;
 mod insert;
 mod item;
@@ -98,7 +99,7 @@ fn backend(settings: &Settings, (dynamodb, sqs): (aws_sdk_dynamodb::Client, aws_
     let table =
         Arc::new(Table { client: dynamodb, name: settings.table.clone(), retention: settings.retention, buckets: Buckets::default() });
     let queue = Sqs { client: sqs, url: settings.queue_url.clone() };
-    Backend { store: table.clone(), queue: Arc::new(queue), registry: table }
+    Backend { store: table.clone(), queue: Arc::new(queue), registry: table.clone(), flows: table }
 }
 
 /// What seals the cursors of lists, the same in every process that uses the table.

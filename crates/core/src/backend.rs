@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::audit::Entry;
+use crate::flow::Flows;
 use crate::lifecycle::{Change, Event, Refused, transition};
 use crate::ports::{Committed, Hint, Inserted, Queue, Store, StoreError, TaskName};
 use crate::registry::Registry;
@@ -18,6 +19,8 @@ pub struct Backend {
     pub queue: Arc<dyn Queue>,
     /// Keeps keys, settings, and the audit trail.
     pub registry: Arc<dyn Registry>,
+    /// Keeps what is known of flows.
+    pub flows: Arc<dyn Flows>,
 }
 
 /// Why an event was not brought about.

@@ -7,6 +7,7 @@ pub mod backend;
 mod base32;
 pub mod callback;
 pub mod callback_secret;
+pub mod flow;
 pub mod id;
 pub mod json;
 pub mod key;

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use crate::audit::Entry;
 use crate::callback::callback;
+use crate::flow::Promise;
 use crate::json::Json;
 use crate::retry::Spread;
-use crate::task::{Attempt, CancelRequest, End, Ended, ErrorCode, Held, HeldReason, Lease, Outcome, State, Task, TaskError, Waiting};
+use crate::task::{Attempt, CancelRequest, End, Ended, ErrorCode, Held, HeldReason, Lease, Outcome, State, Task, TaskError, Turn, Waiting};
 use crate::time::Timestamp;
 
 /// What can happen to a task.
@@ -38,6 +39,8 @@ pub enum Event {
         reason: HeldReason,
         /// When to look again.
         until: Timestamp,
+        /// What it is promised for then.
+        promise: Option<Promise>,
     },
     /// The handler returned a result.
     Succeed {
@@ -92,6 +95,9 @@ pub enum Retry {
     Backoff,
     /// After the pause that the destination asked for, if that is longer.
     After(Duration),
+    /// After that moment, and the attempt is not counted: the other side wants to be left alone until then. Of a task that was put off
+    /// [`Task::MAX_PUT_OFF`] times already, it is counted all the same.
+    PutOff(Timestamp),
     /// No attempt would end otherwise.
     Never,
 }
@@ -187,9 +193,11 @@ impl Task {
                 self.wait(Waiting::Scheduled, now);
                 self.end_if_canceled(lease, now);
             }
-            Event::Hold { token, reason, until } => {
+            Event::Hold { token, reason, until, promise } => {
                 let lease = self.lease(token)?;
                 self.attempt = self.attempt.saturating_sub(1);
+                self.turn.times = self.turn.times.saturating_add(1);
+                self.turn.promise = promise;
                 self.wait(Waiting::Held(Held { reason }), until);
                 self.end_if_canceled(lease, now);
             }
@@ -292,15 +300,23 @@ impl Task {
             self.attempts.remove(0);
         }
         self.error.clone_from(&error);
+        self.turn = Turn { put_off: self.turn.put_off, ..Turn::default() };
         let finished_at = now.max(lease.started_at);
         self.attempts.push(Attempt { number: self.token, started_at: lease.started_at, finished_at, outcome, error });
     }
 
     fn try_again(&mut self, lease: Lease, retry: Retry, spread: Spread, now: Timestamp) {
+        if let Retry::PutOff(until) = retry
+            && lease.cancel == CancelRequest::None
+            && self.put_off(until)
+        {
+            return;
+        }
         let asked = match retry {
             Retry::Never => None,
             Retry::Backoff => Some(None),
             Retry::After(pause) => Some(Some(pause)),
+            Retry::PutOff(until) => Some(Some(until.since(now))),
         };
         let due = asked.and_then(|asked| self.settings.retry.next(self.attempt, self.generation_at, asked, spread, now));
         match due {
@@ -308,6 +324,18 @@ impl Task {
             Some(due) => self.wait(Waiting::Retrying, due),
             None => self.end(End::Failed, now),
         }
+    }
+
+    /// Waits without having spent an attempt, if that has not gone on for too often or too long.
+    fn put_off(&mut self, until: Timestamp) -> bool {
+        let is_in_time = self.settings.retry.max_age.is_none_or(|max_age| until <= self.generation_at + max_age);
+        let may_be = is_in_time && self.turn.put_off < Self::MAX_PUT_OFF;
+        if may_be {
+            self.attempt = self.attempt.saturating_sub(1);
+            self.turn.put_off += 1;
+            self.wait(Waiting::Held(Held { reason: HeldReason::RetryAfter }), until);
+        }
+        may_be
     }
 
     fn wait(&mut self, why: Waiting, due: Timestamp) {
@@ -335,6 +363,7 @@ impl Task {
         self.result = None;
         self.error = None;
         self.progress = None;
+        self.turn = Turn::default();
         // A deadline that has passed would end the new generation before it began.
         self.settings.expires_at = self.settings.expires_at.filter(|deadline| *deadline > now);
         if key == ReplayKey::New {

@@ -58,6 +58,11 @@ impl Spread {
         #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double exactly")]
         Self((random >> 11) as f64 / (1_u64 << 53) as f64)
     }
+
+    /// That share of a time.
+    pub(crate) fn of(self, duration: Duration) -> Duration {
+        duration.mul_f64(self.0)
+    }
 }
 
 impl Default for Exponential {

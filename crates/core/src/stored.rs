@@ -9,10 +9,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::callback::Callback;
+use crate::flow::{Booking, Promise};
 use crate::id::TaskId;
 use crate::key::KeyId;
 use crate::retry::{Exponential, Jitter, RetryPolicy, Schedule};
-use crate::task::{Attempt, End, Outcome, Settings, TaskError};
+use crate::task::{Attempt, End, Outcome, Settings, TaskError, Turn};
 use crate::time::Timestamp;
 
 /// The text was not written by this version, or is damaged.
@@ -51,6 +52,16 @@ pub fn error_to_text(error: &TaskError) -> String {
 /// The opposite of [`error_to_text`].
 pub fn error_from_text(text: &str) -> Result<TaskError, Unreadable> {
     parse::<StoredError>(text, "error").map(TaskError::from)
+}
+
+/// What a task was told when it could not start. `None` if it never was.
+pub fn turn_to_text(turn: &Turn) -> Option<String> {
+    (*turn != Turn::default()).then(|| text(&StoredTurn::from(turn)))
+}
+
+/// The opposite of [`turn_to_text`].
+pub fn turn_from_text(text: Option<&str>) -> Result<Turn, Unreadable> {
+    text.map_or_else(|| Ok(Turn::default()), |text| parse::<StoredTurn>(text, "turn")?.try_into())
 }
 
 fn text<T: Serialize>(value: &T) -> String {
@@ -103,6 +114,14 @@ struct StoredAttempt(u64, i64, i64, u8, #[serde(default)] Option<StoredError>);
 
 #[derive(Serialize, Deserialize)]
 struct StoredError(String, String);
+
+/// A turn: how often it waited in a row, how often it was put off, and what it was promised.
+#[derive(Serialize, Deserialize)]
+struct StoredTurn(u32, u32, #[serde(default, skip_serializing_if = "Option::is_none")] Option<StoredPromise>);
+
+/// A promise: the flow, the slot, and how far slots were apart.
+#[derive(Serialize, Deserialize)]
+struct StoredPromise(String, i64, i64);
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -215,6 +234,25 @@ impl TryFrom<StoredAttempt> for Attempt {
             outcome,
             error: row.4.map(TaskError::from),
         })
+    }
+}
+
+impl From<&Turn> for StoredTurn {
+    fn from(turn: &Turn) -> Self {
+        let promise = turn.promise.as_ref();
+        Self(turn.times, turn.put_off, promise.map(|of| StoredPromise(of.of.to_string(), of.booking.slot, of.booking.interval)))
+    }
+}
+
+impl TryFrom<StoredTurn> for Turn {
+    type Error = Unreadable;
+
+    fn try_from(row: StoredTurn) -> Result<Self, Unreadable> {
+        let promise = |StoredPromise(of, slot, interval): StoredPromise| {
+            let of = of.parse().map_err(|_| Unreadable("turn"))?;
+            Ok(Promise { of, booking: Booking { slot, interval } })
+        };
+        Ok(Self { times: row.0, put_off: row.1, promise: row.2.map(promise).transpose()? })
     }
 }
 

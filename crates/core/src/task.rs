@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::callback::Callback;
+use crate::flow::Promise;
 use crate::id::TaskId;
 use crate::json::Json;
 use crate::key::KeyId;
@@ -51,6 +52,19 @@ pub struct Task {
     pub error: Option<TaskError>,
     /// What the handler said last of how far it is.
     pub progress: Option<Json>,
+    /// What it was told when it wanted to start and could not.
+    pub turn: Turn,
+}
+
+/// What a task was told when it wanted to start and could not. It outlasts a claim, which finds out whether it can now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// How often in a row it was told to wait.
+    pub times: u32,
+    /// What it was promised for its next try.
+    pub promise: Option<Promise>,
+    /// How many attempts of this generation were not counted, because the other side asked to be left alone.
+    pub put_off: u32,
 }
 
 /// What was asked for at submission and never changes, save for [`Settings::expires_at`], which a replay lifts.
@@ -137,6 +151,14 @@ pub enum HeldReason {
     NoHandler,
     /// What it must be signed with cannot be had.
     NoSecret,
+    /// As many tasks were started as may be in this time.
+    Rate,
+    /// As many tasks run as may at a time.
+    Parallelism,
+    /// Too much of what goes to its endpoint fails.
+    Breaker,
+    /// The other side asked to be left alone for a while.
+    RetryAfter,
     /// Something that a later version holds tasks for, and has a word for.
     Other,
 }
@@ -147,13 +169,20 @@ impl HeldReason {
         match self {
             Self::NoHandler => "no_handler",
             Self::NoSecret => "no_secret",
+            Self::Rate => "rate",
+            Self::Parallelism => "parallelism",
+            Self::Breaker => "breaker",
+            Self::RetryAfter => "retry_after",
             Self::Other => "other",
         }
     }
 
+    /// Every reason that there is a word for.
+    pub const ALL: [Self; 6] = [Self::NoHandler, Self::NoSecret, Self::Rate, Self::Parallelism, Self::Breaker, Self::RetryAfter];
+
     /// The reason that `word` stands for.
     pub fn of(word: &str) -> Self {
-        [Self::NoHandler, Self::NoSecret].into_iter().find(|reason| reason.as_str() == word).unwrap_or(Self::Other)
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word).unwrap_or(Self::Other)
     }
 }
 
@@ -396,8 +425,13 @@ impl Task {
             result: None,
             error: None,
             progress: None,
+            turn: Turn::default(),
         }
     }
+
+    /// How many attempts of a generation are not counted because the other side asked to be left alone. One that always does would
+    /// otherwise be asked for ever.
+    pub const MAX_PUT_OFF: u32 = 50;
 
     /// How many finished attempts are kept in full; earlier ones are only counted.
     pub const KEPT_ATTEMPTS: usize = 20;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// A moment, in milliseconds since the Unix epoch.
 ///
 /// A type of its own, because seconds and milliseconds compared with one another is an old way to lose work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 /// 9999-12-30T22:00:00Z, the last whole second that can be written with any offset.

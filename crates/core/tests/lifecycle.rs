@@ -9,7 +9,7 @@ use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Event, Refused, ReplayKey, Retry, overdue, transition};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::retry::{RetryPolicy, Schedule, Spread};
-use nobat_core::task::{CancelRequest, End, HeldReason, Outcome, Settings, State, Status, Task, TaskError, Waiting};
+use nobat_core::task::{CancelRequest, End, HeldReason, Outcome, Settings, State, Status, Task, TaskError, Turn, Waiting};
 use nobat_core::time::Timestamp;
 use proptest::prelude::*;
 
@@ -73,6 +73,8 @@ struct Model {
     token: u64,
     attempt: u32,
     generation: u32,
+    /// How often it was held since its last attempt, and how many attempts of its generation were not counted.
+    turn: (u32, u32),
     outcomes: Vec<(u64, Outcome)>,
 }
 
@@ -88,6 +90,7 @@ impl Model {
             token: 0,
             attempt: 0,
             generation: 1,
+            turn: (0, 0),
             outcomes: Vec::new(),
         }
     }
@@ -121,6 +124,9 @@ impl Model {
             (Place::Running { .. }, Op::Release(Token::Newest)) => To(waiting(Why::Scheduled, now)),
             (Place::Running { .. }, Op::Hold(Token::Newest, pause)) => To(waiting(Why::Held, now + Duration::from_millis(pause))),
             (Place::Running { .. }, Op::Interrupt(Token::Newest)) => To(waiting(Why::Retrying, now)),
+            (Place::Running { .. }, Op::Fail(Token::Newest, Retry::PutOff(until))) if self.can_be_put_off(until) => {
+                To(waiting(Why::Held, until))
+            }
             (Place::Running { .. }, Op::Fail(Token::Newest, retry)) => To(self.again(retry, now)),
             (_, Op::Release(_) | Op::Hold(..) | Op::Succeed(_) | Op::Fail(..) | Op::Stop(_) | Op::Interrupt(_)) => No(Refused::StaleToken),
 
@@ -154,6 +160,7 @@ impl Model {
             (None, _) | (_, Retry::Never) => return Place::Ended(End::Failed),
             (Some(own), Retry::Backoff) => now + *own,
             (Some(own), Retry::After(pause)) => now + (*own).max(pause.min(Duration::from_hours(24))),
+            (Some(own), Retry::PutOff(until)) => now + (*own).max(until.since(now).min(Duration::from_hours(24))),
         };
         match self.max_age {
             Some(max_age) if due > self.since + max_age => Place::Ended(End::Failed),
@@ -161,8 +168,24 @@ impl Model {
         }
     }
 
+    fn can_be_put_off(&self, until: Timestamp) -> bool {
+        self.turn.1 < 50 && self.max_age.is_none_or(|max_age| until <= self.since + max_age)
+    }
+
     /// The counters and the record.
     fn book(&mut self, op: Op, now: Timestamp) {
+        let is_stopped = matches!(self.place, Place::Running { stop: true, .. });
+        let turn = self.turn;
+        self.turn = match op {
+            Op::Hold(..) => (turn.0 + 1, turn.1),
+            Op::Fail(_, Retry::PutOff(until)) if !is_stopped && self.can_be_put_off(until) => {
+                self.attempt -= 1;
+                (0, turn.1 + 1)
+            }
+            Op::Succeed(_) | Op::Fail(..) | Op::Stop(_) | Op::Interrupt(_) | Op::LeaseExpired => (0, turn.1),
+            Op::Replay(_) => (0, 0),
+            Op::Claim { .. } | Op::Release(_) | Op::Cancel | Op::Expire | Op::PipelineFailed => turn,
+        };
         let outcome = match op {
             Op::Claim { .. } => {
                 self.token += 1;
@@ -221,7 +244,7 @@ fn event(op: Op, task: &Task, spread: Spread, now: Timestamp) -> Event {
         Op::Claim { lease } => Event::Claim { until: now + Duration::from_millis(lease) },
         Op::Release(token) => Event::Release { token: number(token) },
         Op::Hold(token, pause) => {
-            Event::Hold { token: number(token), reason: HeldReason::NoHandler, until: now + Duration::from_millis(pause) }
+            Event::Hold { token: number(token), reason: HeldReason::NoHandler, until: now + Duration::from_millis(pause), promise: None }
         }
         Op::Succeed(token) => Event::Succeed { token: number(token), result: Json::null() },
         Op::Fail(token, retry) => Event::Fail { token: number(token), error: TaskError::new("broken", "it broke"), retry, spread },
@@ -327,6 +350,7 @@ fn task(delays: &[Duration], max_age: Option<Duration>, delay: u64, deadline: Op
         result: None,
         error: None,
         progress: None,
+        turn: Turn::default(),
     }
 }
 
@@ -335,7 +359,12 @@ fn tokens() -> impl Strategy<Value = Token> {
 }
 
 fn retries() -> impl Strategy<Value = Retry> {
-    prop_oneof![6 => Just(Retry::Backoff), 1 => Just(Retry::Never), 1 => (0_u64..200_000).prop_map(|pause| Retry::After(Duration::from_secs(pause)))]
+    prop_oneof![
+        6 => Just(Retry::Backoff),
+        1 => Just(Retry::Never),
+        1 => (0_u64..200_000).prop_map(|pause| Retry::After(Duration::from_secs(pause))),
+        1 => (0_u64..7_200).prop_map(|moment| Retry::PutOff(START + Duration::from_secs(moment))),
+    ]
 }
 
 fn ops() -> impl Strategy<Value = Op> {
@@ -405,6 +434,7 @@ proptest! {
                 (model.version, model.token, model.attempt, model.generation)
             );
             prop_assert_eq!(task.settings.expires_at, model.deadline);
+            prop_assert_eq!((task.turn.times, task.turn.put_off), model.turn);
         }
         prop_assert_eq!(recorded, model.outcomes, "every attempt that ended is on record");
     }
@@ -442,6 +472,20 @@ fn a_replay_keeps_a_deadline_that_is_ahead_and_the_key_unless_it_is_to_be_new() 
     let deadline = Some(START + Duration::from_secs(1));
     assert_eq!([999, 1_000, 1_001].map(|after| replay(ReplayKey::Same, after).expires_at), [deadline, None, None]);
     assert_eq!((replay(ReplayKey::Same, 0).key_generation, replay(ReplayKey::New, 0).key_generation), (None, Some(2)));
+}
+
+/// One that always asks to be left alone is not asked for ever.
+#[test]
+fn to_be_put_off_is_free_so_often_and_costs_an_attempt_from_then_on() {
+    let delays = [Duration::from_secs(1); 2];
+    let (mut task, mut now) = (task(&delays, None, 0, None, None), START);
+    while !is_ended(&task) {
+        for op in [Op::Claim { lease: 60_000 }, Op::Fail(Token::Newest, Retry::PutOff(now + Duration::from_secs(7)))] {
+            task = transition(task.clone(), event(op, &task, Spread::from_bits(0), now), now).unwrap().task;
+        }
+        now = now + Duration::from_secs(7);
+    }
+    assert_eq!((task.token, task.attempt, task.turn.put_off), (53, 3, 50));
 }
 
 /// What is claimed while it is being stored is claimed as anything else is.

@@ -221,9 +221,9 @@ impl Database {
     fn update(&self, task: &Task, read_version: u64) -> Result<bool, Error> {
         let mut statement = self.prepare(row::UPDATE)?;
         row::bind(&mut statement, task)?;
-        statement.raw_bind_parameter(20, task.tenant.as_str())?;
-        statement.raw_bind_parameter(21, task.id.to_bytes())?;
-        statement.raw_bind_parameter(22, read_version.cast_signed())?;
+        statement.raw_bind_parameter(21, task.tenant.as_str())?;
+        statement.raw_bind_parameter(22, task.id.to_bytes())?;
+        statement.raw_bind_parameter(23, read_version.cast_signed())?;
         Ok(statement.raw_execute()? == 1)
     }
 
@@ -262,8 +262,9 @@ impl Database {
             self.prepare("DELETE FROM payloads WHERE seq = ?1")?.execute([seq])?;
             self.prepare("DELETE FROM tasks WHERE seq = ?1")?.execute([seq])?;
         }
-        // As long as there is more of either, there is more to do.
-        Ok(seqs.len().max(forgotten))
+        let flows = self.forget_flows(limit, now)?;
+        // As long as there is more of any of them, there is more to do.
+        Ok(seqs.len().max(forgotten).max(flows))
     }
 
     /// Claims what is due for those who wait for work: each tenant that has something due gets an equal share of them.

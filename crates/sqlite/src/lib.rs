@@ -7,6 +7,7 @@ mod backup;
 mod database;
 mod dispatch;
 mod file;
+mod flows;
 mod lanes;
 mod queue;
 mod reader;
@@ -94,7 +95,8 @@ impl Sqlite {
 
     /// The store, the queue and the registry, as the engines know them.
     pub fn backend(&self) -> Backend {
-        Backend { store: Arc::new(self.clone()), queue: Arc::new(self.clone()), registry: Arc::new(self.clone()) }
+        let sqlite = Arc::new(self.clone());
+        Backend { store: sqlite.clone(), queue: sqlite.clone(), registry: sqlite.clone(), flows: sqlite }
     }
 
     /// 32 random bytes, made with the file and kept in it, to seal what leaves it and comes back.

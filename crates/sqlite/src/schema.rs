@@ -8,7 +8,7 @@ use crate::OpenError;
 const APPLICATION_ID: i32 = 0x6e6f_6261;
 
 /// One step a version, never edited once released: version n is what the first n steps make.
-const MIGRATIONS: [&str; 2] = [V1, V2];
+const MIGRATIONS: [&str; 3] = [V1, V2, V3];
 
 /// The oldest version that can still use what the newest step makes. A step that only adds keeps it; one that takes away, or gives
 /// another meaning, raises it to its own, and must come one release after everybody has stopped using what goes.
@@ -90,6 +90,19 @@ CREATE INDEX tasks_of_tenant ON tasks (tenant);
 ALTER TABLE instance ADD COLUMN oldest_reader INTEGER NOT NULL DEFAULT 2;
 ";
 
+/// What a task was told when it could not start, and what is known of the flows that told it.
+const V3: &str = "
+ALTER TABLE tasks ADD COLUMN turn TEXT;
+CREATE TABLE flows (
+    tenant TEXT NOT NULL,
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    written_at INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    PRIMARY KEY (tenant, name)
+) STRICT, WITHOUT ROWID;
+";
+
 /// Leaves another program's database alone.
 pub(crate) fn refuse_foreign(connection: &Connection) -> Result<(), OpenError> {
     let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
@@ -125,12 +138,12 @@ fn migrate_by(connection: &mut Connection, steps: &[&str], oldest_reader: i64) -
 mod tests {
     use super::*;
 
-    const V3: &str = "ALTER TABLE tasks ADD COLUMN colour TEXT";
+    const V4: &str = "ALTER TABLE tasks ADD COLUMN colour TEXT";
 
     fn later(oldest_reader: i64) -> Connection {
         let mut connection = Connection::open_in_memory().unwrap();
         migrate(&mut connection).unwrap();
-        migrate_by(&mut connection, &[V1, V2, V3], oldest_reader).unwrap();
+        migrate_by(&mut connection, &[V1, V2, V3, V4], oldest_reader).unwrap();
         connection
     }
 
@@ -139,14 +152,14 @@ mod tests {
         let mut connection = later(OLDEST_READER);
         migrate(&mut connection).unwrap();
         let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-        assert_eq!(version, 3, "and leaves it as it is, so that the later one does not add it again");
-        migrate_by(&mut connection, &[V1, V2, V3], OLDEST_READER).unwrap();
+        assert_eq!(version, 4, "and leaves it as it is, so that the later one does not add it again");
+        migrate_by(&mut connection, &[V1, V2, V3, V4], OLDEST_READER).unwrap();
     }
 
     #[test]
     fn refuses_a_file_that_it_would_misread() {
-        let refused = migrate(&mut later(3)).unwrap_err();
-        assert!(matches!(refused, OpenError::NewerSchema { found: 3, known: 2 }), "{refused}");
+        let refused = migrate(&mut later(4)).unwrap_err();
+        assert!(matches!(refused, OpenError::NewerSchema { found: 4, known: 3 }), "{refused}");
     }
 
     #[test]

@@ -234,7 +234,7 @@ impl Runner {
     }
 
     fn hold(&self, token: u64, reason: HeldReason) -> Event {
-        Event::Hold { token, reason, until: self.clock.now() + REST }
+        Event::Hold { token, reason, until: self.clock.now() + REST, promise: None }
     }
 
     fn spread(&self) -> Spread {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nobat_core::flow::{Booking, FlowOf, Promise};
 use nobat_core::lifecycle::{Change, Event, ReplayKey, Retry};
 use nobat_core::ports::{Committed, ListQuery};
 use nobat_core::retry::Spread;
@@ -18,12 +19,19 @@ pub async fn reads_back_every_transition(world: World) {
         task = step(&world, &task, Event::Release { token: task.token }).await;
         task = world.claim(&task).await;
         let until = world.now() + Duration::from_millis(1_501);
-        task = step(&world, &task, Event::Hold { token: task.token, reason: HeldReason::NoHandler, until }).await;
+        let promise = Some(Promise { of: FlowOf::Endpoint(sample::name("billing")), booking: Booking { slot: 7, interval: 1 } });
+        let hold = Event::Hold { token: task.token, reason: HeldReason::Rate, until, promise };
+        task = step(&world, &task, hold).await;
+        assert_eq!(task.turn.times, 1);
         for attempt in 0..9 {
             world.time.advance(Duration::from_millis(3_003));
             task = world.claim(&task).await;
             task = match attempt % 3 {
-                0 => step(&world, &task, fail(&task, Retry::Backoff)).await,
+                0 if attempt > 0 => step(&world, &task, fail(&task, Retry::PutOff(world.now()))).await,
+                0 => {
+                    assert!(task.turn.promise.is_some(), "a claim leaves what was promised");
+                    step(&world, &task, fail(&task, Retry::Backoff)).await
+                }
                 1 => step(&world, &task, Event::Interrupt { token: task.token }).await,
                 _ => {
                     world.time.advance(Duration::from_mins(2));

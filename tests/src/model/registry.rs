@@ -1,4 +1,4 @@
-//! The registry over maps in memory. It has no habits: all of its reads are consistent, and a transaction is known by its token.
+//! Registry and flows over maps in memory. They have no habits: all of their reads are consistent, and a transaction is known by its token.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nobat_core::audit::Entry;
+use nobat_core::flow::{self, Flow, FlowName, Flows, IDLE, Written};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{Position, StoreError};
 use nobat_core::rate::{Bucket, Rate, Taken};
@@ -24,6 +25,7 @@ struct Kept {
     records: BTreeMap<RecordName, Record>,
     trail: Vec<Entry>,
     buckets: BTreeMap<Tenant, Bucket>,
+    flows: BTreeMap<FlowName, (flow::Kept, Timestamp)>,
 }
 
 impl ModelRegistry {
@@ -35,6 +37,15 @@ impl ModelRegistry {
     /// Puts something on record.
     pub fn record(&self, entry: Entry) {
         self.kept().trail.push(entry);
+    }
+
+    /// Forgets up to so many flows that nobody has written to for long, and says how many.
+    pub fn forget_flows(&self, limit: usize, now: Timestamp) -> usize {
+        let mut kept = self.kept();
+        let idle = kept.flows.iter().filter(|(_, (_, written_at))| *written_at < now - IDLE).map(|(name, _)| name.clone());
+        let idle: Vec<FlowName> = idle.take(limit).collect();
+        idle.iter().for_each(|name| drop(kept.flows.remove(name)));
+        idle.len()
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -85,5 +96,22 @@ impl Registry for ModelRegistry {
         let (taken, left) = rate.take(*bucket, NonZeroU32::MIN, now);
         *bucket = left;
         Ok(taken)
+    }
+}
+
+#[async_trait]
+impl Flows for ModelRegistry {
+    async fn read(&self, name: &FlowName) -> Result<flow::Kept, StoreError> {
+        Ok(self.kept().flows.get(name).map(|(kept, _)| kept.clone()).unwrap_or_default())
+    }
+
+    async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
+        let mut kept = self.kept();
+        let stands = kept.flows.get(name).map(|(kept, _)| kept.clone()).unwrap_or_default();
+        if stands.version != over {
+            return Ok(Written::Conflict(stands));
+        }
+        kept.flows.insert(name.clone(), (flow::Kept { version: over + 1, flow: flow.clone() }, now));
+        Ok(Written::Done)
     }
 }

@@ -207,7 +207,8 @@ impl Store for ModelStore {
         for key in &gone {
             table.remove(key);
         }
-        Ok(gone.len())
+        let flows = self.registry.forget_flows(limit, now);
+        Ok(gone.len().max(flows))
     }
 
     /// Nobody tells of what is written elsewhere.

@@ -52,7 +52,8 @@ impl Cycle {
         let (begun, before) = (Instant::now(), users.rate(plan.calm).max(best));
         stage.suffer(fault).await?;
         let health = watch_health(stage.address()).await;
-        until(|| begun.elapsed() >= plan.fault && (fault.part() == Part::Queue || users.refused_since(begun).0 > 0), NOTICE).await;
+        until(|| begun.elapsed() >= plan.fault && (fault.part() == Part::Queue || users.refused_since(begun).0 > 0), plan.fault + NOTICE)
+            .await;
         let (lasted, refused) = (begun.elapsed(), users.refused_since(begun));
         let during = users.rate(begun.elapsed());
         stage.heal(fault);

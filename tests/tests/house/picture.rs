@@ -95,7 +95,9 @@ fn standing(word: &str) -> Task {
     match Status::from_word(word).unwrap_or_else(|| panic!("{word} is no status")) {
         Status::Scheduled => sample::task(1, now() + PAUSE),
         Status::Queued => sample::task(1, now()),
-        Status::Held => after(running(), Event::Hold { token: 1, reason: HeldReason::NoHandler, until: now() + PAUSE }, now()),
+        Status::Held => {
+            after(running(), Event::Hold { token: 1, reason: HeldReason::NoHandler, until: now() + PAUSE, promise: None }, now())
+        }
         Status::Running => running(),
         // The sample's pause between attempts is a second.
         Status::Retrying => after(running(), failing(&running(), Retry::Backoff), now()),
@@ -122,7 +124,7 @@ fn follow(from: &str, by: &str) -> &'static str {
             failing(&task, Retry::Never)
         }
         "error, attempts left" => failing(&task, Retry::Backoff),
-        "no handler for its kind" => Event::Hold { token, reason: HeldReason::NoHandler, until: later },
+        "no handler for its kind" => Event::Hold { token, reason: HeldReason::NoHandler, until: later, promise: None },
         "hints came to nothing" => Event::PipelineFailed,
         "cancel" => Event::Cancel,
         "deadline passed" => {

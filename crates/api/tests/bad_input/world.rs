@@ -121,7 +121,7 @@ impl World {
     pub(crate) async fn start_within(limits: Limits) -> Self {
         let (store, clock) = (Arc::new(Memory::new()), Arc::new(StoppedClock::new()));
         let registry = Arc::new(Sqlite::in_memory(RETENTION, clock.clone()).unwrap());
-        let backend = Backend { store: store.clone(), queue: store.clone(), registry };
+        let backend = Backend { store: store.clone(), queue: store.clone(), registry: registry.clone(), flows: registry };
         Self::of(backend, store, clock, Door { keys: Keys::NotYet, admitted: Vec::new(), proxies: Vec::new() }, vault(), limits).await
     }
 

@@ -1,0 +1,46 @@
+//! Flows: an item each, beside its tenant's other ones.
+
+use async_trait::async_trait;
+use nobat_core::flow::{Flow, FlowName, Flows, IDLE, Kept, Written};
+use nobat_core::ports::StoreError;
+use nobat_core::time::Timestamp;
+
+use crate::bodies::expiry;
+use crate::error::Unreadable;
+use crate::expression::Expression;
+use crate::item::{Item, Reader, at, number, text};
+use crate::keys;
+use crate::store::new_op;
+use crate::table::{self, Table};
+
+#[async_trait]
+impl Flows for Table {
+    async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
+        let found = Table::read(self, at(keys::flow(&name.tenant), keys::flow_of(&name.of))).await?;
+        Ok(found.as_ref().map(kept).transpose()?.unwrap_or_default())
+    }
+
+    async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
+        let own = new_op();
+        let attributes =
+            [("version", number(over + 1)), ("body", text(flow.to_text())), ("expires_at", number(expiry(now + IDLE))), ("op", text(own))];
+        let attributes = attributes.map(|(name, value)| (name.to_owned(), value));
+        let item = at(keys::flow(&name.tenant), keys::flow_of(&name.of)).into_iter().chain(attributes).collect();
+        let condition = match over {
+            0 => Expression::default().when("attribute_not_exists(#PK)"),
+            version => Expression::default().when("#version = :before").value("before", number(version)),
+        };
+        match self.put(item, condition).await? {
+            table::Written::Done(_) => Ok(Written::Done),
+            // TTL took it since it was read.
+            table::Written::Refused(found) if found.is_empty() => Ok(Written::Conflict(Kept::default())),
+            table::Written::Refused(found) => Ok(Written::Conflict(kept(&found)?)),
+        }
+    }
+}
+
+fn kept(item: &Item) -> Result<Kept, Unreadable> {
+    let reader = Reader(item);
+    let version = reader.optional_number("version")?.ok_or(Unreadable("version"))?;
+    Ok(Kept { version, flow: Flow::from_text(reader.text("body")?)? })
+}

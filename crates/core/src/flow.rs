@@ -1,0 +1,497 @@
+//! Flow control: how often something is started, how many at once, and when not at all.
+//!
+//! A flow is what is kept of one limit that tasks share: an endpoint's, a kind's, a queue's, a tenant's, or that of a key which tasks
+//! name. Everything here is pure: it takes what is known of a flow, and says what becomes of it. Backends keep it as text, and write it
+//! only over the version that was read.
+
+mod breaker;
+mod pace;
+mod slots;
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+pub use breaker::{BreakerPolicy, Verdict};
+pub use pace::{Booking, HORIZON, Pace};
+pub use slots::Holder;
+
+use crate::flow::breaker::{Breaker, Passage};
+use crate::flow::pace::Timetable;
+use crate::flow::slots::Slots;
+use crate::name::{Name, Tenant};
+use crate::ports::{LEASE, StoreError};
+use crate::retry::Spread;
+use crate::stored::Unreadable;
+use crate::task::HeldReason;
+use crate::time::Timestamp;
+
+/// Keeps what is known of flows.
+#[async_trait]
+pub trait Flows: Send + Sync {
+    /// A flow as it stands. Of most, nothing is known.
+    async fn read(&self, name: &FlowName) -> Result<Kept, StoreError>;
+
+    /// Writes a flow over the version that was read. A flow that is not written for [`IDLE`] is forgotten.
+    async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError>;
+}
+
+/// A flow as it is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Counts the writes to it; 0 if nothing is known of it.
+    pub version: u64,
+    /// The flow.
+    pub flow: Flow,
+}
+
+/// What became of a [`Flows::write`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It was written.
+    Done,
+    /// Somebody else wrote it in between: this is what stands there, and nothing was written.
+    Conflict(Kept),
+}
+
+/// For how long a flow is kept that nobody writes to: longer than anything in it is good for.
+pub const IDLE: Duration = Duration::from_hours(48);
+
+/// What a flow is found by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowName {
+    /// Whose.
+    pub tenant: Tenant,
+    /// What tasks of it have in common.
+    pub of: FlowOf,
+}
+
+/// What the tasks of a flow have in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FlowOf {
+    /// The endpoint they go to.
+    Endpoint(Name),
+    /// The flow key they name.
+    Key(Name),
+    /// Their kind.
+    Kind(Name),
+    /// Their queue.
+    Queue(Name),
+    /// Their tenant alone.
+    Tenant,
+}
+
+/// The text names nothing that tasks have in common.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not the name of a flow")]
+pub struct InvalidFlow;
+
+impl FromStr for FlowOf {
+    type Err = InvalidFlow;
+
+    fn from_str(text: &str) -> Result<Self, InvalidFlow> {
+        if text == "tenant" {
+            return Ok(Self::Tenant);
+        }
+        let (sort, name) = text.split_once('/').ok_or(InvalidFlow)?;
+        let name = Name::new(name).map_err(|_| InvalidFlow)?;
+        match sort {
+            "endpoint" => Ok(Self::Endpoint(name)),
+            "key" => Ok(Self::Key(name)),
+            "kind" => Ok(Self::Kind(name)),
+            "queue" => Ok(Self::Queue(name)),
+            _ => Err(InvalidFlow),
+        }
+    }
+}
+
+impl fmt::Display for FlowOf {
+    /// As it stands in stores: no name has a `/`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint(name) => write!(f, "endpoint/{name}"),
+            Self::Key(name) => write!(f, "key/{name}"),
+            Self::Kind(name) => write!(f, "kind/{name}"),
+            Self::Queue(name) => write!(f, "queue/{name}"),
+            Self::Tenant => f.write_str("tenant"),
+        }
+    }
+}
+
+/// What a flow lets through. What is not said is not limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// How often.
+    pub pace: Option<Pace>,
+    /// How many at once.
+    pub parallelism: Option<NonZeroU32>,
+    /// When not at all.
+    pub breaker: Option<BreakerPolicy>,
+}
+
+/// What is known of a flow. Of one that nothing is known of, everything is free.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Flow {
+    times: Timetable,
+    slots: Slots,
+    breaker: Breaker,
+    /// The other side asked to be left alone until then.
+    paused_until: Option<Timestamp>,
+}
+
+/// One who wants to start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ask {
+    /// Who takes the slots.
+    pub holder: Holder,
+    /// What was promised the last time.
+    pub booking: Option<Booking>,
+    /// How often in a row it was told to wait.
+    pub times: u32,
+    /// Chance's part in when to ask again.
+    pub spread: Spread,
+}
+
+/// What is said to one who wants to start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Answer {
+    /// Start.
+    Go(Pass),
+    /// Not yet.
+    Wait(Wait),
+}
+
+/// The right to start once. Whoever has it gives it back ([`Flow::give_back`]), or says what came of it ([`Flow::leave`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pass {
+    /// What it took of the pace.
+    booking: Option<Booking>,
+    /// Whether it is the one attempt that finds out whether the other side is well again.
+    is_probe: bool,
+    /// Whether it took a slot.
+    has_slot: bool,
+}
+
+/// What to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Why.
+    pub reason: HeldReason,
+    /// When to ask again.
+    pub until: Timestamp,
+    /// What is promised for then.
+    pub booking: Option<Booking>,
+}
+
+/// What a task was promised, and by which flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// The flow.
+    pub of: FlowOf,
+    /// When it may start.
+    pub booking: Booking,
+}
+
+/// What came of a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// What it says of the other side.
+    pub verdict: Verdict,
+    /// How long it took.
+    pub took: Duration,
+    /// Until when the other side asked to be left alone.
+    pub pause_until: Option<Timestamp>,
+}
+
+/// The shortest of the waits that double.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+
+impl Limits {
+    /// Whether there is anything to ask a flow for.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Flow {
+    /// Answers one who wants to start.
+    pub fn enter(&mut self, limits: &Limits, ask: &Ask, now: Timestamp) -> Answer {
+        if let Some(until) = self.paused_until.filter(|until| now < *until) {
+            return self.after_pause(limits, ask, until, now);
+        }
+        let passage = limits.breaker.map_or(Passage::Free, |_| self.breaker.pass(LEASE, now));
+        if let Passage::Closed(until) = passage {
+            let until = until.max(now) + ask.spread.of(ask.patience());
+            return Answer::Wait(Wait { reason: HeldReason::Breaker, until: until.min(now + HORIZON), booking: None });
+        }
+        let is_probe = passage == Passage::Probe;
+        match self.start(limits, ask, now) {
+            Ok((booking, has_slot)) => Answer::Go(Pass { booking, is_probe, has_slot }),
+            Err(wait) => {
+                if is_probe {
+                    self.breaker.withdraw(now);
+                }
+                Answer::Wait(wait)
+            }
+        }
+    }
+
+    /// A place at the pace, and a slot.
+    fn start(&mut self, limits: &Limits, ask: &Ask, now: Timestamp) -> Result<(Option<Booking>, bool), Wait> {
+        let booking = limits.pace.map(|pace| self.booking(pace, ask, now)).transpose()?;
+        let Some(most) = limits.parallelism else { return Ok((booking, false)) };
+        if self.slots.take(most, ask.holder, now) {
+            return Ok((booking, true));
+        }
+        // It keeps its place for as long as that is good.
+        let until = self.slots.turn(most, now).unwrap_or_else(|| ask.far_ahead(now));
+        Err(Wait { reason: HeldReason::Parallelism, until, booking })
+    }
+
+    /// A place at the pace that can be made use of now.
+    fn booking(&mut self, pace: Pace, ask: &Ask, now: Timestamp) -> Result<Booking, Wait> {
+        let booking = match ask.booking.filter(|booking| pace.honours(*booking, now)) {
+            Some(booking) => booking,
+            None => match self.times.book(pace, now) {
+                Some(booking) => booking,
+                None => return Err(Wait { reason: HeldReason::Rate, until: ask.far_ahead(now), booking: None }),
+            },
+        };
+        if pace.honours(booking, now) {
+            Ok(booking)
+        } else {
+            Err(Wait { reason: HeldReason::Rate, until: booking.at(), booking: Some(booking) })
+        }
+    }
+
+    /// Where there is a pace, those who wait for the end of a pause get a place behind it; otherwise they are spread.
+    fn after_pause(&mut self, limits: &Limits, ask: &Ask, until: Timestamp, now: Timestamp) -> Answer {
+        let booking = limits.pace.and_then(|pace| self.times.book(pace, now));
+        let until = match booking {
+            Some(booking) => booking.at().max(until),
+            None => until + ask.spread.of(ask.patience()),
+        };
+        Answer::Wait(Wait { reason: HeldReason::RetryAfter, until: until.min(now + HORIZON), booking })
+    }
+
+    /// Takes back a right to start that was not made use of.
+    pub fn give_back(&mut self, pass: Pass, holder: Holder, now: Timestamp) {
+        if let Some(booking) = pass.booking {
+            self.times.take_back(booking);
+        }
+        if pass.has_slot {
+            self.slots.give_back(holder);
+        }
+        if pass.is_probe {
+            self.breaker.withdraw(now);
+        }
+    }
+
+    /// Notes what came of a start.
+    pub fn leave(&mut self, limits: &Limits, pass: Pass, holder: Holder, report: &Report, now: Timestamp) {
+        if pass.has_slot {
+            self.slots.release(holder, report.took);
+        }
+        if let Some(policy) = limits.breaker {
+            self.breaker.note(policy, pass.is_probe, report.verdict, now);
+        }
+        if let Some(until) = report.pause_until.filter(|until| now < *until) {
+            self.paused_until = self.paused_until.max(Some(until));
+            self.times.pause(until);
+        }
+    }
+
+    /// Says that a holder of slots is alive. Whoever is not heard of for longer than a lease has lost them.
+    pub fn renew(&mut self, holder: Holder, now: Timestamp) {
+        self.slots.renew(holder, now);
+    }
+
+    /// How many starts are under way that took a slot.
+    pub fn in_use(&self, now: Timestamp) -> u32 {
+        self.slots.in_use(now)
+    }
+
+    /// As it is kept: compact JSON, the same in every backend.
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_else(|_| unreachable!("numbers and moments"))
+    }
+
+    /// The opposite of [`Flow::to_text`].
+    pub fn from_text(text: &str) -> Result<Self, Unreadable> {
+        serde_json::from_str(text).map_err(|_| Unreadable("a flow"))
+    }
+}
+
+impl Ask {
+    /// A wait that doubles each time, up to [`HORIZON`].
+    fn patience(&self) -> Duration {
+        FIRST_WAIT.saturating_mul(2_u32.saturating_pow(self.times.min(20))).min(HORIZON)
+    }
+
+    /// For one who would have to wait for longer than is promised: somewhere in the second half of that.
+    fn far_ahead(&self, now: Timestamp) -> Timestamp {
+        now + HORIZON / 2 + self.spread.of(HORIZON / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: Holder = Holder(1);
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000) + Duration::from_millis(millis)
+    }
+
+    fn count(count: u32) -> NonZeroU32 {
+        NonZeroU32::new(count).unwrap()
+    }
+
+    fn pace(rate: u32) -> Option<Pace> {
+        Some(Pace { rate: count(rate), period: Duration::from_secs(1), burst: count(1) })
+    }
+
+    fn ask() -> Ask {
+        Ask { holder: ME, booking: None, times: 0, spread: Spread::from_bits(0) }
+    }
+
+    fn report(verdict: Verdict) -> Report {
+        Report { verdict, took: Duration::from_millis(50), pause_until: None }
+    }
+
+    fn go(answer: Answer) -> Pass {
+        match answer {
+            Answer::Go(pass) => pass,
+            Answer::Wait(wait) => panic!("{wait:?}"),
+        }
+    }
+
+    fn wait(answer: Answer) -> Wait {
+        match answer {
+            Answer::Wait(wait) => wait,
+            Answer::Go(pass) => panic!("{pass:?}"),
+        }
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        let name = || Name::new("billing").unwrap();
+        for of in [FlowOf::Endpoint(name()), FlowOf::Key(name()), FlowOf::Kind(name()), FlowOf::Queue(name()), FlowOf::Tenant] {
+            assert_eq!(of.to_string().parse(), Ok(of));
+        }
+        for text in ["", "billing", "endpoint/", "endpoint/a/b", "tenant/billing"] {
+            assert_eq!(text.parse::<FlowOf>(), Err(InvalidFlow), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_limited_goes() {
+        let mut flow = Flow::default();
+        assert_eq!(flow.enter(&Limits::default(), &ask(), at(0)), Answer::Go(Pass::default()));
+        assert_eq!(flow, Flow::default());
+    }
+
+    #[test]
+    fn a_promise_is_kept_and_not_made_twice() {
+        let (mut flow, limits) = (Flow::default(), Limits { pace: pace(10), ..Limits::default() });
+        go(flow.enter(&limits, &ask(), at(0)));
+        let promised = wait(flow.enter(&limits, &ask(), at(0)));
+        let next = wait(flow.enter(&limits, &ask(), at(0)));
+        assert_eq!((promised.reason, promised.until, next.until), (HeldReason::Rate, at(1), at(101)));
+        let ask = Ask { booking: promised.booking, ..ask() };
+        assert_eq!(go(flow.enter(&limits, &ask, promised.until)).booking, promised.booking);
+        let late = wait(flow.enter(&limits, &ask, at(101)));
+        assert_eq!(late.until, at(201), "a place that was not taken is given to nobody, and another stands at the end");
+    }
+
+    #[test]
+    fn whoever_finds_no_slot_keeps_its_place() {
+        let (mut flow, limits) = (Flow::default(), Limits { pace: pace(1), parallelism: Some(count(1)), breaker: None });
+        let running = go(flow.enter(&limits, &ask(), at(0)));
+        let promised = wait(flow.enter(&limits, &ask(), at(0)));
+        let ask = Ask { booking: promised.booking, ..ask() };
+        let again = wait(flow.enter(&limits, &ask, promised.until));
+        assert_eq!((again.reason, again.booking), (HeldReason::Parallelism, promised.booking));
+        flow.leave(&limits, running, ME, &report(Verdict::Good), again.until);
+        assert_eq!(go(flow.enter(&limits, &ask, again.until)).booking, promised.booking);
+    }
+
+    #[test]
+    fn what_is_given_back_is_there_for_the_next() {
+        let breaker = Some(BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() });
+        let (mut flow, limits) = (Flow::default(), Limits { pace: pace(1), parallelism: Some(count(1)), breaker });
+        let pass = go(flow.enter(&limits, &ask(), at(0)));
+        flow.give_back(pass, ME, at(0));
+        let pass = go(flow.enter(&limits, &ask(), at(0)));
+        flow.leave(&limits, pass, ME, &report(Verdict::Bad), at(0));
+        let probe = go(flow.enter(&limits, &ask(), at(30_000)));
+        assert!(probe.is_probe);
+        flow.give_back(probe, ME, at(30_000));
+        assert!(go(flow.enter(&limits, &ask(), at(30_000))).is_probe);
+    }
+
+    #[test]
+    fn an_open_breaker_lets_one_through_when_its_time_is_over() {
+        let breaker = Some(BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() });
+        let (mut flow, limits) = (Flow::default(), Limits { breaker, ..Limits::default() });
+        let pass = go(flow.enter(&limits, &ask(), at(0)));
+        flow.leave(&limits, pass, ME, &report(Verdict::Bad), at(0));
+        let half = Ask { times: 3, spread: Spread::from_bits(1 << 63), ..ask() };
+        let held = wait(flow.enter(&limits, &half, at(0)));
+        assert_eq!((held.reason, held.until), (HeldReason::Breaker, at(34_000)));
+        let patient = Ask { times: 99, spread: Spread::from_bits(u64::MAX), ..ask() };
+        assert_eq!(wait(flow.enter(&limits, &patient, at(0))).until, at(0) + HORIZON);
+        let probe = go(flow.enter(&limits, &half, at(34_000)));
+        wait(flow.enter(&limits, &ask(), at(34_000)));
+        flow.leave(&limits, probe, ME, &report(Verdict::Good), at(34_050));
+        assert!(!go(flow.enter(&limits, &ask(), at(34_050))).is_probe);
+    }
+
+    #[test]
+    fn a_probe_that_finds_no_slot_leaves_the_breaker_to_the_next() {
+        let breaker = Some(BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() });
+        let (mut flow, limits) = (Flow::default(), Limits { breaker, parallelism: Some(count(2)), ..Limits::default() });
+        let [failing, hanging] = [(); 2].map(|()| go(flow.enter(&limits, &ask(), at(0))));
+        flow.leave(&limits, failing, ME, &report(Verdict::Bad), at(0));
+        let narrow = Limits { parallelism: Some(count(1)), ..limits };
+        assert_eq!(wait(flow.enter(&narrow, &ask(), at(30_000))).reason, HeldReason::Parallelism);
+        flow.leave(&narrow, hanging, ME, &report(Verdict::Good), at(30_001));
+        assert!(go(flow.enter(&narrow, &ask(), at(30_001))).is_probe, "what began before says nothing");
+    }
+
+    #[test]
+    fn nobody_goes_while_the_other_side_wants_to_be_left_alone() {
+        for (pace, expected) in [(pace(10), [at(60_000), at(60_100)]), (None, [at(60_000), at(60_000)])] {
+            let (mut flow, limits) = (Flow::default(), Limits { pace, ..Limits::default() });
+            let pass = go(flow.enter(&limits, &ask(), at(0)));
+            let asked = Report { pause_until: Some(at(60_000)), ..report(Verdict::Bad) };
+            flow.leave(&limits, pass, ME, &asked, at(0));
+            let waits = [(); 2].map(|()| wait(flow.enter(&limits, &ask(), at(1_000))));
+            assert_eq!(waits.map(|wait| wait.until), expected);
+            assert_eq!(waits[0].reason, HeldReason::RetryAfter);
+            let first = Ask { booking: waits[0].booking, ..ask() };
+            go(flow.enter(&limits, &first, at(60_000)));
+        }
+    }
+
+    #[test]
+    fn is_read_back_as_kept() {
+        let breaker = Some(BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() });
+        let limits = Limits { pace: pace(3), parallelism: Some(count(2)), breaker };
+        let mut flow = Flow::default();
+        for verdict in [Verdict::Good, Verdict::Bad] {
+            assert_eq!(Flow::from_text(&flow.to_text()).unwrap(), flow);
+            let pass = go(flow.enter(&limits, &ask(), at(0)));
+            flow.leave(&limits, pass, ME, &report(verdict), at(1));
+            flow.give_back(Pass { is_probe: false, ..pass }, ME, at(1));
+        }
+        assert_eq!(Flow::from_text(&flow.to_text()).unwrap(), flow);
+        assert!(Flow::from_text("[]").is_err() || Flow::from_text("7").is_err());
+    }
+}

@@ -1,0 +1,211 @@
+//! When not at all: a breaker, that opens when too much fails.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+/// When a breaker opens, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BreakerPolicy {
+    /// The share of attempts that must have failed, above 0 and up to 1.
+    pub failure_share: f64,
+    /// Over how long a time they are counted.
+    pub window: Duration,
+    /// How many attempts there must have been in that time.
+    pub minimum: NonZeroU32,
+    /// For how long it stays open before one attempt tries again.
+    pub open: Duration,
+}
+
+impl Default for BreakerPolicy {
+    fn default() -> Self {
+        Self {
+            failure_share: 0.5,
+            window: Duration::from_mins(1),
+            minimum: const { NonZeroU32::new(10).unwrap() },
+            open: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How a breaker stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Breaker {
+    /// Everything passes, and is counted.
+    Closed(Window),
+    /// Nothing passes until then.
+    Open { since: Timestamp, until: Timestamp },
+    /// One attempt is trying, until then at the latest.
+    HalfOpen { since: Timestamp, until: Timestamp },
+}
+
+/// What came of the attempts of the window, in two halves: what is older than both is forgotten a half at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Window {
+    /// When the newer half began.
+    begun: Timestamp,
+    newer: Tally,
+    older: Tally,
+}
+
+/// How many attempts there were, and how many of them failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Tally {
+    all: u32,
+    bad: u32,
+}
+
+/// What a breaker says to one who wants to pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passage {
+    /// Go on.
+    Free,
+    /// Go on, and say what came of it: everybody waits for that.
+    Probe,
+    /// Not before then.
+    Closed(Timestamp),
+}
+
+/// What came of an attempt, as far as it says something of the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It answers.
+    Good,
+    /// It does not, or says that it cannot.
+    Bad,
+    /// Nothing: the attempt was called off, or was not made.
+    Unknown,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self::Closed(Window::default())
+    }
+}
+
+impl Breaker {
+    /// Whether one more attempt may be made. A probe has until `patience` from now to come back.
+    pub(crate) fn pass(&mut self, patience: Duration, now: Timestamp) -> Passage {
+        match *self {
+            Self::Closed(_) => Passage::Free,
+            Self::Open { until, .. } | Self::HalfOpen { until, .. } if now < until => Passage::Closed(until),
+            Self::Open { since, .. } | Self::HalfOpen { since, .. } => {
+                *self = Self::HalfOpen { since, until: now + patience };
+                Passage::Probe
+            }
+        }
+    }
+
+    /// A probe that was let through will not be made after all.
+    pub(crate) fn withdraw(&mut self, now: Timestamp) {
+        if let Self::HalfOpen { since, .. } = *self {
+            *self = Self::Open { since, until: now };
+        }
+    }
+
+    /// Notes what came of an attempt.
+    pub(crate) fn note(&mut self, policy: BreakerPolicy, is_probe: bool, verdict: Verdict, now: Timestamp) {
+        match (&mut *self, verdict) {
+            (Self::Closed(window), Verdict::Good | Verdict::Bad) => {
+                if window.add(policy, verdict == Verdict::Bad, now) {
+                    *self = Self::Open { since: now, until: now + policy.open };
+                }
+            }
+            // What began before it opened, and ends now, says nothing new.
+            (Self::HalfOpen { .. }, Verdict::Good) if is_probe => *self = Self::default(),
+            (Self::HalfOpen { since, .. }, Verdict::Bad) if is_probe => *self = Self::Open { since: *since, until: now + policy.open },
+            (Self::HalfOpen { .. }, Verdict::Unknown) if is_probe => self.withdraw(now),
+            _ => {}
+        }
+    }
+}
+
+impl Window {
+    /// Counts an attempt, and says whether too many failed.
+    fn add(&mut self, policy: BreakerPolicy, is_bad: bool, now: Timestamp) -> bool {
+        let half = policy.window / 2;
+        if now >= self.begun + half {
+            let is_next = now < self.begun + policy.window;
+            self.older = if is_next { self.newer } else { Tally::default() };
+            self.newer = Tally::default();
+            self.begun = if is_next { self.begun + half } else { now };
+        }
+        self.newer.all = self.newer.all.saturating_add(1);
+        self.newer.bad = self.newer.bad.saturating_add(u32::from(is_bad));
+        let (all, bad) = (self.newer.all.saturating_add(self.older.all), self.newer.bad.saturating_add(self.older.bad));
+        is_bad && all >= policy.minimum.get() && f64::from(bad) >= policy.failure_share * f64::from(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_mins(1);
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000) + Duration::from_secs(seconds)
+    }
+
+    fn policy() -> BreakerPolicy {
+        BreakerPolicy::default()
+    }
+
+    fn opened() -> Breaker {
+        let mut breaker = Breaker::default();
+        (0..10).for_each(|_| breaker.note(policy(), false, Verdict::Bad, at(0)));
+        breaker
+    }
+
+    #[test]
+    fn opens_when_half_of_enough_attempts_failed() {
+        let mut breaker = Breaker::default();
+        (0..5).for_each(|_| breaker.note(policy(), false, Verdict::Good, at(0)));
+        (0..4).for_each(|_| breaker.note(policy(), false, Verdict::Bad, at(1)));
+        assert_eq!(breaker.pass(PATIENCE, at(1)), Passage::Free, "nine are too few");
+        breaker.note(policy(), false, Verdict::Bad, at(1));
+        assert_eq!(breaker.pass(PATIENCE, at(1)), Passage::Closed(at(31)));
+    }
+
+    #[test]
+    fn what_is_older_than_the_window_is_forgotten() {
+        let mut breaker = Breaker::default();
+        (0..9).for_each(|_| breaker.note(policy(), false, Verdict::Bad, at(0)));
+        breaker.note(policy(), false, Verdict::Bad, at(60));
+        assert_eq!(breaker.pass(PATIENCE, at(60)), Passage::Free);
+        let mut breaker = Breaker::default();
+        (0..9).for_each(|_| breaker.note(policy(), false, Verdict::Bad, at(0)));
+        breaker.note(policy(), false, Verdict::Bad, at(59));
+        assert_ne!(breaker.pass(PATIENCE, at(59)), Passage::Free);
+    }
+
+    #[test]
+    fn one_probe_at_a_time_finds_the_recovery() {
+        let mut breaker = opened();
+        assert_eq!(breaker.pass(PATIENCE, at(29)), Passage::Closed(at(30)));
+        assert_eq!(breaker.pass(PATIENCE, at(30)), Passage::Probe);
+        assert_eq!(breaker.pass(PATIENCE, at(31)), Passage::Closed(at(90)));
+        breaker.note(policy(), false, Verdict::Good, at(31));
+        assert_eq!(breaker.pass(PATIENCE, at(31)), Passage::Closed(at(90)), "what began before says nothing");
+        breaker.note(policy(), true, Verdict::Bad, at(32));
+        assert_eq!(breaker.pass(PATIENCE, at(33)), Passage::Closed(at(62)));
+        assert_eq!(breaker.pass(PATIENCE, at(62)), Passage::Probe);
+        breaker.note(policy(), true, Verdict::Good, at(63));
+        assert_eq!(breaker, Breaker::default());
+    }
+
+    #[test]
+    fn a_probe_that_is_lost_or_called_off_makes_room_for_another() {
+        let mut breaker = opened();
+        assert_eq!(breaker.pass(PATIENCE, at(30)), Passage::Probe);
+        assert_eq!(breaker.pass(PATIENCE, at(90)), Passage::Probe);
+        breaker.note(policy(), true, Verdict::Unknown, at(91));
+        assert_eq!(breaker.pass(PATIENCE, at(91)), Passage::Probe);
+        breaker.withdraw(at(92));
+        assert_eq!(breaker.pass(PATIENCE, at(92)), Passage::Probe);
+    }
+}

@@ -1,0 +1,53 @@
+//! Flows, in a table of their own.
+
+use async_trait::async_trait;
+use nobat_core::flow::{Flow, FlowName, Flows, IDLE, Kept, Written};
+use nobat_core::ports::StoreError;
+use nobat_core::time::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::database::{Database, to_sql};
+use crate::{Error, Sqlite};
+
+#[async_trait]
+impl Flows for Sqlite {
+    async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
+        let name = name.clone();
+        Sqlite::read(self, move |connection| find(connection, &name)).await
+    }
+
+    async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
+        let (name, body) = (name.clone(), flow.to_text());
+        self.0.writer.call(move |database| database.write_flow(&name, &body, over, now)).await
+    }
+}
+
+impl Database {
+    fn write_flow(&mut self, name: &FlowName, body: &str, over: u64, now: Timestamp) -> Result<Written, Error> {
+        let sql = if over == 0 {
+            "INSERT INTO flows (tenant, name, version, written_at, body) VALUES (?1, ?2, ?3 + 1, ?4, ?5) ON CONFLICT DO NOTHING"
+        } else {
+            "UPDATE flows SET version = ?3 + 1, written_at = ?4, body = ?5 WHERE tenant = ?1 AND name = ?2 AND version = ?3"
+        };
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached(sql)?;
+        let values = params![name.tenant.as_str(), name.of.to_string(), over.cast_signed(), now.millis(), body];
+        if statement.execute(values)? == 1 { Ok(Written::Done) } else { Ok(Written::Conflict(find(connection, name)?)) }
+    }
+
+    /// Forgets flows that nobody has written to for long, and says how many.
+    pub(crate) fn forget_flows(&self, limit: usize, now: Timestamp) -> Result<usize, Error> {
+        let sql = "DELETE FROM flows WHERE (tenant, name) IN (SELECT tenant, name FROM flows WHERE written_at < ?1 LIMIT ?2)";
+        let mut statement = self.connection().prepare_cached(sql)?;
+        Ok(statement.execute(params![(now - IDLE).millis(), to_sql(limit)])?)
+    }
+}
+
+fn find(connection: &Connection, name: &FlowName) -> Result<Kept, Error> {
+    let mut statement = connection.prepare_cached("SELECT version, body FROM flows WHERE tenant = ?1 AND name = ?2")?;
+    let found = statement.query_row(params![name.tenant.as_str(), name.of.to_string()], |row| {
+        Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, String>(1)?))
+    });
+    let Some((version, body)) = found.optional()? else { return Ok(Kept::default()) };
+    Ok(Kept { version, flow: Flow::from_text(&body)? })
+}

@@ -1,0 +1,92 @@
+//! What is known of flows.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use nobat_core::flow::{Answer, Ask, BreakerPolicy, Flow, FlowName, FlowOf, Holder, IDLE, Kept, Limits, Pace, Report, Verdict, Written};
+use nobat_core::retry::Spread;
+use nobat_core::time::Timestamp;
+
+use super::{Removal, World};
+use crate::sample;
+
+/// A flow of which everything is known that can be: slots held, places given out, a breaker that is open, a pause.
+fn busy(now: Timestamp) -> Flow {
+    let count = const { NonZeroU32::new(1).unwrap() };
+    let breaker = BreakerPolicy { minimum: count, ..BreakerPolicy::default() };
+    let pace = Pace { rate: count, period: Duration::from_secs(1), burst: const { NonZeroU32::new(3).unwrap() } };
+    let limits = Limits { pace: Some(pace), parallelism: NonZeroU32::new(2), breaker: Some(breaker) };
+    let mut flow = Flow::default();
+    for pause in [None, Some(now + Duration::from_mins(1))] {
+        let ask = Ask { holder: Holder(u64::MAX), booking: None, times: 0, spread: Spread::from_bits(0) };
+        if let Answer::Go(pass) = flow.enter(&limits, &ask, now)
+            && let Some(until) = pause
+        {
+            let report = Report { verdict: Verdict::Bad, took: Duration::from_millis(7), pause_until: Some(until) };
+            flow.leave(&limits, pass, Holder(u64::MAX), &report, now);
+        }
+    }
+    assert_eq!(flow.in_use(now), 1);
+    flow
+}
+
+fn name(of: FlowOf) -> FlowName {
+    FlowName { tenant: sample::tenant("acme"), of }
+}
+
+fn billing() -> FlowName {
+    name(FlowOf::Endpoint(sample::name("billing")))
+}
+
+/// What was written is what is read, and every write counts.
+pub async fn reads_back_what_was_written(world: World) {
+    let flows = &world.backend.flows;
+    assert_eq!(flows.read(&billing()).await.unwrap(), Kept::default());
+    for (version, flow) in [(1, busy(world.now())), (2, Flow::default()), (3, busy(world.now()))] {
+        assert_eq!(flows.write(&billing(), &flow, version - 1, world.now()).await.unwrap(), Written::Done);
+        assert_eq!(flows.read(&billing()).await.unwrap(), Kept { version, flow });
+    }
+}
+
+/// Whoever has read another version learns what stands there, and has written nothing.
+pub async fn writes_over_the_version_that_was_read_alone(world: World) {
+    let (flows, now) = (&world.backend.flows, world.now());
+    assert_eq!(flows.write(&billing(), &busy(now), 3, now).await.unwrap(), Written::Conflict(Kept::default()));
+    assert_eq!(flows.write(&billing(), &busy(now), 0, now).await.unwrap(), Written::Done);
+    let stands = Kept { version: 1, flow: busy(now) };
+    for over in [0, 2] {
+        assert_eq!(flows.write(&billing(), &Flow::default(), over, now).await.unwrap(), Written::Conflict(stands.clone()));
+    }
+    assert_eq!(flows.read(&billing()).await.unwrap(), stands);
+}
+
+/// A flow is its tenant's, and of one sort.
+pub async fn keeps_flows_apart(world: World) {
+    let (flows, now) = (&world.backend.flows, world.now());
+    let of = || sample::name("billing");
+    let others = [FlowOf::Key(of()), FlowOf::Kind(of()), FlowOf::Queue(of()), FlowOf::Tenant, FlowOf::Endpoint(sample::name("billing2"))];
+    assert_eq!(flows.write(&billing(), &busy(now), 0, now).await.unwrap(), Written::Done);
+    let elsewhere = FlowName { tenant: sample::tenant("acme2"), ..billing() };
+    for other in others.map(name).into_iter().chain([elsewhere]) {
+        assert_eq!(flows.read(&other).await.unwrap(), Kept::default(), "{other:?}");
+        assert_eq!(flows.write(&other, &Flow::default(), 0, now).await.unwrap(), Written::Done);
+    }
+    assert_eq!(flows.read(&billing()).await.unwrap().flow, busy(now));
+}
+
+/// A flow that nobody writes to is forgotten, and begins anew.
+pub async fn forgets_what_nobody_uses(world: World) {
+    let flows = &world.backend.flows;
+    let used = name(FlowOf::Tenant);
+    for (name, over) in [(&billing(), 0), (&used, 0)] {
+        flows.write(name, &busy(world.now()), over, world.now()).await.unwrap();
+    }
+    world.time.advance(IDLE);
+    flows.write(&used, &Flow::default(), 1, world.now()).await.unwrap();
+    world.time.advance(Duration::from_millis(1));
+    if world.removal == Removal::ByPruning {
+        assert_eq!(world.backend.store.prune(10, world.now()).await.unwrap(), 1);
+        assert_eq!(flows.read(&billing()).await.unwrap(), Kept::default());
+    }
+    assert_eq!(flows.read(&used).await.unwrap().version, 2);
+}
