@@ -245,12 +245,15 @@ mod tests {
             ("sweep", include_str!("conformance/sweep.rs")),
             ("retention", include_str!("conformance/retention.rs")),
             ("queue", include_str!("conformance/queue.rs")),
+            ("flows", include_str!("conformance/flows.rs")),
             ("registry", include_str!("conformance/registry.rs")),
         ];
         macro_rules! listed {
             ($($noun:ident: [$($case:ident),*])*) => { [$((stringify!($noun), vec![$(stringify!($case)),*])),*] };
         }
-        for ((noun, source), (listed_noun, cases)) in files.into_iter().zip(crate::conformance_cases!(listed)) {
+        let listed = crate::conformance_cases!(listed);
+        assert_eq!(files.len(), listed.len());
+        for ((noun, source), (listed_noun, cases)) in files.into_iter().zip(listed) {
             let written: Vec<_> = source.split("pub async fn ").skip(1).filter_map(|rest| rest.split('(').next()).collect();
             assert_eq!((noun, written), (listed_noun, cases));
         }

@@ -353,8 +353,8 @@ mod tests {
         NonZeroU32::new(count).unwrap()
     }
 
-    fn pace(rate: u32) -> Option<Pace> {
-        Some(Pace { rate: count(rate), period: Duration::from_secs(1), burst: count(1) })
+    fn pace(rate: u32) -> Pace {
+        Pace { rate: count(rate), period: Duration::from_secs(1), burst: count(1) }
     }
 
     fn ask() -> Ask {
@@ -399,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_promise_is_kept_and_not_made_twice() {
-        let (mut flow, limits) = (Flow::default(), Limits { pace: pace(10), ..Limits::default() });
+        let (mut flow, limits) = (Flow::default(), Limits { pace: Some(pace(10)), ..Limits::default() });
         go(flow.enter(&limits, &ask(), at(0)));
         let promised = wait(flow.enter(&limits, &ask(), at(0)));
         let next = wait(flow.enter(&limits, &ask(), at(0)));
@@ -412,7 +412,7 @@ mod tests {
 
     #[test]
     fn whoever_finds_no_slot_keeps_its_place() {
-        let (mut flow, limits) = (Flow::default(), Limits { pace: pace(1), parallelism: Some(count(1)), breaker: None });
+        let (mut flow, limits) = (Flow::default(), Limits { pace: Some(pace(1)), parallelism: Some(count(1)), breaker: None });
         let running = go(flow.enter(&limits, &ask(), at(0)));
         let promised = wait(flow.enter(&limits, &ask(), at(0)));
         let ask = Ask { booking: promised.booking, ..ask() };
@@ -425,7 +425,7 @@ mod tests {
     #[test]
     fn what_is_given_back_is_there_for_the_next() {
         let breaker = Some(BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() });
-        let (mut flow, limits) = (Flow::default(), Limits { pace: pace(1), parallelism: Some(count(1)), breaker });
+        let (mut flow, limits) = (Flow::default(), Limits { pace: Some(pace(1)), parallelism: Some(count(1)), breaker });
         let pass = go(flow.enter(&limits, &ask(), at(0)));
         flow.give_back(pass, ME, at(0));
         let pass = go(flow.enter(&limits, &ask(), at(0)));
@@ -467,7 +467,7 @@ mod tests {
 
     #[test]
     fn nobody_goes_while_the_other_side_wants_to_be_left_alone() {
-        for (pace, expected) in [(pace(10), [at(60_000), at(60_100)]), (None, [at(60_000), at(60_000)])] {
+        for (pace, expected) in [(Some(pace(10)), [at(60_000), at(60_100)]), (None, [at(60_000), at(60_000)])] {
             let (mut flow, limits) = (Flow::default(), Limits { pace, ..Limits::default() });
             let pass = go(flow.enter(&limits, &ask(), at(0)));
             let asked = Report { pause_until: Some(at(60_000)), ..report(Verdict::Bad) };
@@ -483,7 +483,7 @@ mod tests {
     #[test]
     fn is_read_back_as_kept() {
         let breaker = Some(BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() });
-        let limits = Limits { pace: pace(3), parallelism: Some(count(2)), breaker };
+        let limits = Limits { pace: Some(pace(3)), parallelism: Some(count(2)), breaker };
         let mut flow = Flow::default();
         for verdict in [Verdict::Good, Verdict::Bad] {
             assert_eq!(Flow::from_text(&flow.to_text()).unwrap(), flow);

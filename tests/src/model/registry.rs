@@ -1,8 +1,8 @@
-//! Registry and flows over maps in memory. They have no habits: all of their reads are consistent, and a transaction is known by its token.
+//! Registry and flows over maps in memory. They have no habits: all of their reads are consistent, and a write that is repeated is known again.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,9 +14,12 @@ use nobat_core::rate::{Bucket, Rate, Taken};
 use nobat_core::registry::{Record, RecordName, Recorded, Registry, Sort, TrailPage, TrailQuery};
 use nobat_core::time::Timestamp;
 
+use super::calls::{Call, Calls};
+
 /// What is configured, and who changed it.
 pub struct ModelRegistry {
     retention: Duration,
+    calls: Arc<Calls>,
     kept: Mutex<Kept>,
 }
 
@@ -25,13 +28,20 @@ struct Kept {
     records: BTreeMap<RecordName, Record>,
     trail: Vec<Entry>,
     buckets: BTreeMap<Tenant, Bucket>,
-    flows: BTreeMap<FlowName, (flow::Kept, Timestamp)>,
+    flows: BTreeMap<FlowName, KeptFlow>,
+}
+
+struct KeptFlow {
+    kept: flow::Kept,
+    written_at: Timestamp,
+    /// Who wrote it last.
+    by: Call,
 }
 
 impl ModelRegistry {
     /// Nothing yet.
-    pub fn new(retention: Duration) -> Self {
-        Self { retention, kept: Mutex::default() }
+    pub fn new(retention: Duration, calls: Arc<Calls>) -> Self {
+        Self { retention, calls, kept: Mutex::default() }
     }
 
     /// Puts something on record.
@@ -42,9 +52,11 @@ impl ModelRegistry {
     /// Forgets up to so many flows that nobody has written to for long, and says how many.
     pub fn forget_flows(&self, limit: usize, now: Timestamp) -> usize {
         let mut kept = self.kept();
-        let idle = kept.flows.iter().filter(|(_, (_, written_at))| *written_at < now - IDLE).map(|(name, _)| name.clone());
+        let idle = kept.flows.iter().filter(|(_, flow)| flow.written_at < now - IDLE).map(|(name, _)| name.clone());
         let idle: Vec<FlowName> = idle.take(limit).collect();
-        idle.iter().for_each(|name| drop(kept.flows.remove(name)));
+        for name in &idle {
+            kept.flows.remove(name);
+        }
         idle.len()
     }
 
@@ -102,16 +114,22 @@ impl Registry for ModelRegistry {
 #[async_trait]
 impl Flows for ModelRegistry {
     async fn read(&self, name: &FlowName) -> Result<flow::Kept, StoreError> {
-        Ok(self.kept().flows.get(name).map(|(kept, _)| kept.clone()).unwrap_or_default())
+        Ok(self.kept().flows.get(name).map(|flow| flow.kept.clone()).unwrap_or_default())
     }
 
     async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
         let mut kept = self.kept();
-        let stands = kept.flows.get(name).map(|(kept, _)| kept.clone()).unwrap_or_default();
+        let by = self.calls.current();
+        let stands = kept.flows.get(name);
+        if stands.is_some_and(|stands| stands.by == by) {
+            return Ok(Written::Done);
+        }
+        let stands = stands.map(|stands| stands.kept.clone()).unwrap_or_default();
         if stands.version != over {
             return Ok(Written::Conflict(stands));
         }
-        kept.flows.insert(name.clone(), (flow::Kept { version: over + 1, flow: flow.clone() }, now));
+        let written = KeptFlow { kept: flow::Kept { version: over + 1, flow: flow.clone() }, written_at: now, by };
+        kept.flows.insert(name.clone(), written);
         Ok(Written::Done)
     }
 }

@@ -31,7 +31,7 @@ pub struct ModelStore {
 impl ModelStore {
     /// An empty table that keeps ended tasks for so long.
     pub fn new(time: Arc<Time>, retention: Duration, removal: Removal, calls: Arc<Calls>, habits: Arc<dyn Habits>) -> Self {
-        let registry = Arc::new(ModelRegistry::new(retention));
+        let registry = Arc::new(ModelRegistry::new(retention, calls.clone()));
         Self { retention, removal, calls, habits, table: Mutex::new(Table::new(time)), registry }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nobat_core::backend::Backend;
+use nobat_core::flow::{Flow, FlowName, Flows, Kept, Written};
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Change;
 use nobat_core::name::Tenant;
@@ -32,7 +33,7 @@ impl Faulty {
     /// The backend as `actor` sees it.
     pub fn backend(stage: &Arc<Stage>, actor: &str, inner: &Backend) -> Backend {
         let way = Arc::new(Self { stage: stage.clone(), actor: actor.to_owned(), inner: inner.clone() });
-        Backend { store: way.clone(), queue: way, registry: inner.registry.clone() }
+        Backend { store: way.clone(), queue: way.clone(), registry: inner.registry.clone(), flows: way }
     }
 
     /// Makes a call, and makes it again if it fails, as the SDK does: still the same call, to whoever can tell.
@@ -204,6 +205,18 @@ impl Store for Faulty {
 
     async fn ready(&self) -> Result<(), StoreError> {
         self.call(Service::Store, "asks whether the store is there".to_owned(), || self.inner.store.ready()).await
+    }
+}
+
+#[async_trait]
+impl Flows for Faulty {
+    async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
+        self.call(Service::Store, format!("reads flow {}", name.of), || self.inner.flows.read(name)).await
+    }
+
+    async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
+        let what = format!("writes flow {}, version {}", name.of, over + 1);
+        self.call(Service::Store, what, || self.inner.flows.write(name, flow, over, now)).await
     }
 }
 

@@ -47,7 +47,7 @@ impl Witness {
 
     /// The backend, watched over.
     pub fn backend(self: &Arc<Self>) -> Backend {
-        Backend { store: self.clone(), queue: self.clone(), registry: self.inner.registry.clone() }
+        Backend { store: self.clone(), queue: self.clone(), registry: self.inner.registry.clone(), flows: self.inner.flows.clone() }
     }
 
     /// How many tasks were not seen to end.

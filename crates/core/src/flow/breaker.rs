@@ -109,12 +109,14 @@ impl Breaker {
 
     /// Notes what came of an attempt.
     pub(crate) fn note(&mut self, policy: BreakerPolicy, is_probe: bool, verdict: Verdict, now: Timestamp) {
-        match (&mut *self, verdict) {
-            (Self::Closed(window), Verdict::Good | Verdict::Bad) => {
-                if window.add(policy, verdict == Verdict::Bad, now) {
-                    *self = Self::Open { since: now, until: now + policy.open };
-                }
+        if let Self::Closed(window) = self {
+            let is_too_much = verdict != Verdict::Unknown && window.add(policy, verdict == Verdict::Bad, now);
+            if is_too_much {
+                *self = Self::Open { since: now, until: now + policy.open };
             }
+            return;
+        }
+        match (&*self, verdict) {
             // What began before it opened, and ends now, says nothing new.
             (Self::HalfOpen { .. }, Verdict::Good) if is_probe => *self = Self::default(),
             (Self::HalfOpen { since, .. }, Verdict::Bad) if is_probe => *self = Self::Open { since: *since, until: now + policy.open },
