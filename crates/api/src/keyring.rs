@@ -205,3 +205,82 @@ impl<K: Hash + Eq, V: Clone> Known<K, V> {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use async_trait::async_trait;
+    use nobat_core::audit::{Action, Actor, Entry};
+    use nobat_core::name::Name;
+    use nobat_core::ports::Clock;
+    use nobat_core::registry::{Record, RecordName, Recorded, Sort};
+    use nobat_sqlite::Sqlite;
+
+    use super::*;
+
+    struct Still;
+
+    #[async_trait]
+    impl Clock for Still {
+        fn now(&self) -> Timestamp {
+            Timestamp::EPOCH
+        }
+
+        async fn sleep(&self, _duration: Duration) {}
+    }
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000 + millis)
+    }
+
+    #[tokio::test]
+    async fn that_there_are_no_keys_is_believed_for_a_while() {
+        let backend = Sqlite::in_memory(Duration::from_hours(1), Arc::new(Still)).unwrap().backend();
+        let ring = Keyring::new(Keys::NotYet);
+        assert!(!ring.asks_for_keys(&backend, at(0)).await.unwrap());
+        // Another process makes one.
+        let name = RecordName { sort: Sort::Key, name: Name::new("one").unwrap() };
+        let entry = Entry {
+            tenant: Tenant::default(),
+            at: at(0),
+            actor: Actor::Operator,
+            action: Action::KeyCreated,
+            object: String::new(),
+            mark: 0,
+        };
+        let record = Record { name, version: 1, body: "{}".to_owned() };
+        assert_eq!(backend.registry.write(vec![record], entry).await.unwrap(), Recorded::Done);
+        assert!(!ring.asks_for_keys(&backend, at(9_999)).await.unwrap());
+        assert!(ring.asks_for_keys(&backend, at(10_000)).await.unwrap());
+        assert!(ring.asks_for_keys(&backend, at(0)).await.unwrap(), "and for good");
+    }
+
+    fn address(number: usize) -> IpAddr {
+        Ipv4Addr::from_bits(u32::try_from(number).unwrap()).into()
+    }
+
+    #[test]
+    fn whoever_failed_too_often_is_not_forgotten_for_those_who_failed_long_ago() {
+        let (ring, guesser) = (Keyring::new(Keys::Required), address(MAX_KNOWN));
+        for number in 1..MAX_KNOWN {
+            ring.count_failure(address(number), at(0)).unwrap();
+        }
+        let later = at(60_000);
+        for _ in 0..FAILURES.burst.get() {
+            ring.count_failure(guesser, later).unwrap();
+        }
+        ring.count_failure(address(MAX_KNOWN + 1), later).unwrap();
+        assert!(ring.check_failures(guesser, later).is_err());
+        assert_eq!(lock(&ring.failures).len(), 2);
+    }
+
+    #[test]
+    fn so_many_addresses_are_remembered_and_no_more() {
+        let ring = Keyring::new(Keys::Required);
+        for number in 0..=MAX_KNOWN {
+            ring.count_failure(address(number), at(0)).unwrap();
+        }
+        assert_eq!(lock(&ring.failures).len(), 1);
+    }
+}
