@@ -218,6 +218,13 @@ impl Limits {
     }
 }
 
+impl Pass {
+    /// Whether it holds a slot, which is lost if its holder is not heard of for longer than a lease.
+    pub fn has_slot(&self) -> bool {
+        self.has_slot
+    }
+}
+
 impl Flow {
     /// Answers one who wants to start.
     pub fn enter(&mut self, limits: &Limits, ask: &Ask, now: Timestamp) -> Answer {
@@ -306,9 +313,10 @@ impl Flow {
         }
     }
 
-    /// Says that a holder of slots is alive. Whoever is not heard of for longer than a lease has lost them.
-    pub fn renew(&mut self, holder: Holder, now: Timestamp) {
-        self.slots.renew(holder, now);
+    /// Says that a holder is alive, and how many slots it really holds: an answer that was lost is made good by that. Whoever is not heard
+    /// of for longer than a lease has lost them.
+    pub fn recount(&mut self, holder: Holder, count: u32, now: Timestamp) {
+        self.slots.recount(holder, count, now);
     }
 
     /// How many starts are under way that took a slot.
@@ -403,11 +411,11 @@ mod tests {
         go(flow.enter(&limits, &ask(), at(0)));
         let promised = wait(flow.enter(&limits, &ask(), at(0)));
         let next = wait(flow.enter(&limits, &ask(), at(0)));
-        assert_eq!((promised.reason, promised.until, next.until), (HeldReason::Rate, at(83), at(185)));
+        assert_eq!((promised.reason, promised.until, next.until), (HeldReason::Rate, at(102), at(204)));
         let ask = Ask { booking: promised.booking, ..ask() };
         assert_eq!(go(flow.enter(&limits, &ask, promised.until)).booking, promised.booking);
-        let late = wait(flow.enter(&limits, &ask, at(103)));
-        assert_eq!(late.until, at(287), "a place that was not taken is given to nobody, and another stands at the end");
+        let late = wait(flow.enter(&limits, &ask, at(122)));
+        assert_eq!(late.until, at(306), "a place that was not taken is given to nobody, and another stands at the end");
     }
 
     #[test]

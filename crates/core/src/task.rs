@@ -159,6 +159,8 @@ pub enum HeldReason {
     Breaker,
     /// The other side asked to be left alone for a while.
     RetryAfter,
+    /// What is known of its flow could not be read or written.
+    FlowUnavailable,
     /// Something that a later version holds tasks for, and has a word for.
     Other,
 }
@@ -173,12 +175,14 @@ impl HeldReason {
             Self::Parallelism => "parallelism",
             Self::Breaker => "breaker",
             Self::RetryAfter => "retry_after",
+            Self::FlowUnavailable => "flow_unavailable",
             Self::Other => "other",
         }
     }
 
     /// Every reason that there is a word for.
-    pub const ALL: [Self; 6] = [Self::NoHandler, Self::NoSecret, Self::Rate, Self::Parallelism, Self::Breaker, Self::RetryAfter];
+    pub const ALL: [Self; 7] =
+        [Self::NoHandler, Self::NoSecret, Self::Rate, Self::Parallelism, Self::Breaker, Self::RetryAfter, Self::FlowUnavailable];
 
     /// The reason that `word` stands for.
     pub fn of(word: &str) -> Self {

@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod context;
 pub mod dead_letter;
+pub mod gate;
 pub mod handler;
 pub mod http;
 pub mod noop;

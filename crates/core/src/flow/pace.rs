@@ -62,9 +62,14 @@ impl Pace {
         self.period() / TOLERATED
     }
 
+    /// How far back the slots reach that make a burst, in microseconds.
+    fn reach(self) -> i64 {
+        self.interval().saturating_mul(i64::from(self.burst.get()) - 1)
+    }
+
     /// For how long after its moment a slot can be used, in microseconds.
     fn grace(self) -> i64 {
-        self.interval().saturating_mul(i64::from(self.burst.get()) - 1).saturating_add(self.lateness())
+        self.reach().saturating_add(self.lateness())
     }
 
     /// Whether that promise can be made use of now.
@@ -84,7 +89,7 @@ impl Timetable {
             self.next = now;
         }
         self.interval = interval;
-        let slot = self.next.max(now + 1 - pace.grace());
+        let slot = self.next.max(now.saturating_sub(pace.reach()));
         if slot > horizon {
             return None;
         }
@@ -138,8 +143,8 @@ mod tests {
         let booked: Vec<Booking> = (0..5).map(|_| times.book(pace, at(0)).unwrap()).collect();
         let startable: Vec<bool> = booked.iter().map(|booking| pace.honours(*booking, at(0))).collect();
         assert_eq!(startable, [true, true, true, false, false]);
-        assert_eq!((booked[3].at(), booked[4].at()), (at(83), at(185)), "a fiftieth is given up for those who are late");
-        assert!(pace.honours(booked[4], at(185)) && pace.honours(booked[4], at(408)) && !pace.honours(booked[4], at(409)));
+        assert_eq!((booked[3].at(), booked[4].at()), (at(102), at(204)), "a fiftieth is given up for those who are late");
+        assert!(pace.honours(booked[4], at(204)) && pace.honours(booked[4], at(427)) && !pace.honours(booked[4], at(428)));
     }
 
     #[test]

@@ -55,10 +55,9 @@ impl Slots {
             return false;
         }
         match self.held.iter_mut().find(|held| held.by == by) {
-            Some(held) => held.count += 1,
+            Some(held) => *held = Held { by, count: held.count + 1, until: held.until.max(now + LEASE) },
             None => self.held.push(Held { by, count: 1, until: now + LEASE }),
         }
-        self.renew(by, now);
         true
     }
 
@@ -77,10 +76,16 @@ impl Slots {
         self.average = if self.average == 0 { took } else { (self.average * 7 + took).div_ceil(8) };
     }
 
-    /// Says that a holder is alive.
-    pub(crate) fn renew(&mut self, by: Holder, now: Timestamp) {
-        for held in self.held.iter_mut().filter(|held| held.by == by) {
-            held.until = held.until.max(now + LEASE);
+    /// Says that a holder is alive, and how many it really holds.
+    pub(crate) fn recount(&mut self, by: Holder, count: u32, now: Timestamp) {
+        let known = self.held.iter().find(|held| held.by == by);
+        // What was heard of a moment ago need not be written again.
+        if known.map_or(0, |held| held.count) == count && known.is_none_or(|held| now + LEASE / 2 < held.until) {
+            return;
+        }
+        self.held.retain(|held| held.by != by);
+        if count > 0 {
+            self.held.push(Held { by, count, until: now + LEASE });
         }
     }
 
@@ -140,11 +145,26 @@ mod tests {
     fn slots_of_one_who_died_come_back_by_themselves() {
         let mut slots = Slots::default();
         assert!(slots.take(count(1), ONE, at(0)));
-        slots.renew(ONE, at(30_000));
+        slots.recount(ONE, 1, at(30_000));
         assert!(!slots.take(count(1), OTHER, at(89_999)));
         assert!(slots.take(count(1), OTHER, at(90_000)));
         slots.release(ONE, Duration::ZERO);
         assert_eq!(slots.in_use(at(90_000)), 1, "what the dead give back is not theirs any more");
+    }
+
+    #[test]
+    fn a_holder_knows_best_how_many_it_holds() {
+        let mut slots = Slots::default();
+        assert!(slots.take(count(3), ONE, at(0)) && slots.take(count(3), OTHER, at(0)));
+        slots.recount(ONE, 2, at(1));
+        assert_eq!(slots.in_use(at(1)), 3);
+        slots.recount(ONE, 0, at(1));
+        assert_eq!(slots.in_use(at(1)), 1);
+        let before = slots.clone();
+        slots.recount(OTHER, 1, at(29_999));
+        assert_eq!(slots, before, "there is nothing to write");
+        slots.recount(OTHER, 1, at(30_000));
+        assert_eq!((slots.in_use(at(89_999)), slots.in_use(at(90_000))), (1, 0));
     }
 
     #[test]

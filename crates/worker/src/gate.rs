@@ -1,0 +1,521 @@
+//! Asks flows for permission to start, in the name of all tasks of a process.
+//!
+//! What comes while a flow is being written waits for that, and goes into the next write: however many tasks of a flow begin and end at
+//! the same time, a process makes one write after the other, and each of them is for all who came by then. Whoever comes first writes;
+//! there is no task in the background, since a function has none.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nobat_core::flow::{Answer, Ask, Flow, FlowName, Flows, Holder, Kept, Limits, Pass, Promise, Report, Wait, Written};
+use nobat_core::ports::{Chance, Clock, StoreError};
+use nobat_core::retry::Spread;
+use nobat_core::task::Turn;
+use nobat_core::time::Timestamp;
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::task::yield_now;
+
+/// The way through all flows that a task is of.
+pub struct Gate {
+    flows: Arc<dyn Flows>,
+    clock: Arc<dyn Clock>,
+    chance: Arc<dyn Chance>,
+    /// This process, to whoever counts slots.
+    holder: Holder,
+    lanes: Mutex<HashMap<FlowName, Arc<Lane>>>,
+}
+
+/// A flow, and what it lets through.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limited {
+    /// The flow.
+    pub name: FlowName,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+/// What is said to a task that wants to start.
+pub enum Entry {
+    /// Start. The passes are given back, or reported on, through [`Gate::leave`]; those that are dropped are given back with the next write.
+    Go(Passes),
+    /// Not yet.
+    Wait {
+        /// For what, and until when.
+        wait: Wait,
+        /// What is promised for then.
+        promise: Option<Promise>,
+    },
+}
+
+/// The right to start once, of every flow that a task is of.
+#[derive(Default)]
+pub struct Passes(Vec<Held>);
+
+/// The right of one flow.
+struct Held {
+    limited: Limited,
+    pass: Pass,
+    slot: Option<Slot>,
+}
+
+/// A slot that is being used. When it is dropped, the process holds one less, whether that was written or not.
+struct Slot(Arc<Lane>);
+
+/// One flow, as this process knows it.
+#[derive(Default)]
+struct Lane {
+    waiting: Mutex<Vec<Request>>,
+    /// What was last seen of it. Whoever has the lock writes for all.
+    seen: tokio::sync::Mutex<Option<Seen>>,
+    /// How many of its slots this process uses.
+    slots: AtomicU32,
+}
+
+struct Seen {
+    kept: Kept,
+    at: Timestamp,
+}
+
+struct Request {
+    limits: Limits,
+    what: What,
+    reply: oneshot::Sender<Result<Reply, StoreError>>,
+    /// The slot that is given back. It counts as used until that is written, or has failed to be.
+    _returned: Option<Slot>,
+}
+
+/// What is asked of a flow.
+#[derive(Clone, Copy)]
+enum What {
+    Enter(Ask),
+    GiveBack(Pass),
+    Leave(Pass, Report),
+    /// Nothing, but that it note that this process is alive.
+    Renew,
+}
+
+enum Reply {
+    /// To one who enters, with the slot that it has now, if any.
+    Entered(Answer, Option<Slot>),
+    Noted,
+}
+
+/// For how long what was seen of a flow is believed, if there is nothing to write.
+const FRESH: Duration = Duration::from_secs(1);
+/// How often a flow is tried that others write to at the same time.
+const MAX_TRIES: u32 = 20;
+/// The longest pause between two of those tries doubles from this one on, in milliseconds.
+const FIRST_PAUSE: u64 = 2;
+/// The longest of those pauses, in milliseconds.
+const MAX_PAUSE: u64 = 100;
+/// More flows than that are seldom in use at the same time in one process. Those that nobody uses are forgotten then.
+const MAX_LANES: usize = 10_000;
+
+impl Gate {
+    /// A gate to those flows.
+    pub fn new(flows: Arc<dyn Flows>, clock: Arc<dyn Clock>, chance: Arc<dyn Chance>) -> Self {
+        let holder = Holder(chance.bits());
+        Self { flows, clock, chance, holder, lanes: Mutex::default() }
+    }
+
+    /// Asks every flow, one after the other. If one says no, the others have what they granted back.
+    pub async fn enter(&self, flows: &[Limited], turn: &Turn) -> Result<Entry, StoreError> {
+        let mut passes = Passes::default();
+        for limited in flows.iter().filter(|limited| !limited.limits.is_none()) {
+            let promise = turn.promise.as_ref().filter(|promise| promise.of == limited.name.of);
+            let spread = Spread::from_bits(self.chance.bits());
+            let ask = Ask { holder: self.holder, booking: promise.map(|promise| promise.booking), times: turn.times, spread };
+            match self.ask_to_enter(limited, ask).await {
+                Ok((Answer::Go(pass), slot)) => passes.0.push(Held { limited: limited.clone(), pass, slot }),
+                Ok((Answer::Wait(wait), _)) => {
+                    self.give_back(passes).await;
+                    let promise = wait.booking.map(|booking| Promise { of: limited.name.of.clone(), booking });
+                    return Ok(Entry::Wait { wait, promise });
+                }
+                Err(error) => {
+                    self.give_back(passes).await;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Entry::Go(passes))
+    }
+
+    /// Gives back what was not made use of.
+    pub async fn give_back(&self, passes: Passes) {
+        for Held { limited, pass, slot } in passes.0 {
+            self.tell(&limited, What::GiveBack(pass), slot).await;
+        }
+    }
+
+    /// Says what came of a start. What cannot be written is lost but for the slots, which are made good by the next write, or by time.
+    pub async fn leave(&self, passes: Passes, report: &Report) {
+        for Held { limited, pass, slot } in passes.0 {
+            // A flow without a breaker and without a slot has nothing to learn from a start that went as usual.
+            if limited.limits.breaker.is_some() || slot.is_some() || report.pause_until.is_some() {
+                self.tell(&limited, What::Leave(pass, *report), slot).await;
+            }
+        }
+    }
+
+    /// Says that this process is alive, for those slots that it uses for long: once in half a lease, or more often.
+    pub async fn renew(&self, passes: &Passes) {
+        for held in passes.0.iter().filter(|held| held.slot.is_some()) {
+            self.tell(&held.limited, What::Renew, None).await;
+        }
+    }
+
+    async fn ask_to_enter(&self, limited: &Limited, ask: Ask) -> Result<(Answer, Option<Slot>), StoreError> {
+        let lane = self.lane(&limited.name);
+        loop {
+            match self.exchange(&lane, limited, What::Enter(ask), None).await {
+                Some(Ok(Reply::Entered(answer, slot))) => return Ok((answer, slot)),
+                Some(Err(error)) => return Err(error),
+                Some(Ok(Reply::Noted)) | None => {}
+            }
+        }
+    }
+
+    async fn tell(&self, limited: &Limited, what: What, returned: Option<Slot>) {
+        let lane = self.lane(&limited.name);
+        if let Some(Err(error)) = self.exchange(&lane, limited, what, returned).await {
+            tracing::warn!(flow = %limited.name.of, %error, "what came of a start could not be noted in its flow");
+        }
+    }
+
+    fn lane(&self, name: &FlowName) -> Arc<Lane> {
+        let mut lanes = lock(&self.lanes);
+        if lanes.len() >= MAX_LANES {
+            // Whoever uses one has it as well.
+            lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
+        }
+        Arc::clone(lanes.entry(name.clone()).or_default())
+    }
+
+    /// Has a flow asked, by whoever's turn it is. `None`, if whoever wrote was dropped before it was done.
+    async fn exchange(&self, lane: &Arc<Lane>, limited: &Limited, what: What, returned: Option<Slot>) -> Option<Result<Reply, StoreError>> {
+        let (reply, mut answer) = oneshot::channel();
+        lock(&lane.waiting).push(Request { limits: limited.limits, what, reply, _returned: returned });
+        // Whoever comes at the same time goes into the same write.
+        yield_now().await;
+        let mut seen = lane.seen.lock().await;
+        match answer.try_recv() {
+            Err(TryRecvError::Empty) => {
+                let requests = mem::take(&mut *lock(&lane.waiting));
+                self.write(lane, &limited.name, requests, &mut seen).await;
+                answer.try_recv().ok()
+            }
+            answered => answered.ok(),
+        }
+    }
+
+    /// Answers all of these, and writes what comes of them.
+    async fn write(&self, lane: &Arc<Lane>, name: &FlowName, requests: Vec<Request>, last: &mut Option<Seen>) {
+        let mut seen = last.take();
+        for attempt in 0..MAX_TRIES {
+            let now = self.clock.now();
+            let fresh = seen.take().filter(|seen| seen.at <= now && now < seen.at + FRESH);
+            let kept = match fresh {
+                Some(seen) => seen.kept,
+                None => match self.flows.read(name).await {
+                    Ok(kept) => kept,
+                    Err(error) => return fail(requests, &error),
+                },
+            };
+            let mut flow = kept.flow.clone();
+            flow.recount(self.holder, lane.slots.load(Ordering::Relaxed), now);
+            let answers: Vec<Option<Answer>> = requests.iter().map(|request| self.apply(&mut flow, request, now)).collect();
+            if flow == kept.flow {
+                *last = Some(Seen { kept, at: now });
+                return reply(lane, requests, answers);
+            }
+            match self.flows.write(name, &flow, kept.version, now).await {
+                Ok(Written::Done) => {
+                    *last = Some(Seen { kept: Kept { version: kept.version + 1, flow }, at: now });
+                    return reply(lane, requests, answers);
+                }
+                Ok(Written::Conflict(kept)) => seen = Some(Seen { kept, at: now }),
+                Err(error) => return fail(requests, &error),
+            }
+            let longest = (FIRST_PAUSE << attempt.min(10)).min(MAX_PAUSE);
+            self.clock.sleep(Duration::from_millis(self.chance.bits() % (longest + 1))).await;
+        }
+        fail(requests, &StoreError::Overloaded);
+    }
+
+    fn apply(&self, flow: &mut Flow, request: &Request, now: Timestamp) -> Option<Answer> {
+        match request.what {
+            What::Enter(ask) => return Some(flow.enter(&request.limits, &ask, now)),
+            What::GiveBack(pass) => flow.give_back(pass, self.holder, now),
+            What::Leave(pass, report) => flow.leave(&request.limits, pass, self.holder, &report, now),
+            What::Renew => {}
+        }
+        None
+    }
+}
+
+/// Slots change hands here, while nobody else can write: those that were granted count from now on, and those that were given back do not.
+fn reply(lane: &Arc<Lane>, requests: Vec<Request>, answers: Vec<Option<Answer>>) {
+    for (request, answer) in requests.into_iter().zip(answers) {
+        let reply = answer.map_or(Reply::Noted, |answer| {
+            let slot = matches!(&answer, Answer::Go(pass) if pass.has_slot()).then(|| Slot::of(lane));
+            Reply::Entered(answer, slot)
+        });
+        // Whoever asked may have been dropped meanwhile, and the slot with it.
+        let _ = request.reply.send(Ok(reply));
+    }
+}
+
+fn fail(requests: Vec<Request>, error: &StoreError) {
+    for request in requests {
+        let _ = request.reply.send(Err(StoreError::Unavailable(error.to_string())));
+    }
+}
+
+impl Slot {
+    fn of(lane: &Arc<Lane>) -> Self {
+        lane.slots.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(lane))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.slots.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Nothing is left half done under these locks, so a panic elsewhere does not spoil what they guard.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use async_trait::async_trait;
+    use futures_util::future::{join_all, poll_immediate};
+    use nobat_core::flow::{BreakerPolicy, FlowOf, Pace, Verdict};
+    use nobat_core::name::Tenant;
+    use nobat_core::task::HeldReason;
+
+    use super::*;
+
+    /// Flows in memory, that others can get in between, and answers from which can be lost.
+    #[derive(Default)]
+    struct Memory {
+        kept: Mutex<Kept>,
+        reads: AtomicU32,
+        writes: AtomicU32,
+        lost: AtomicU32,
+    }
+
+    #[async_trait]
+    impl Flows for Memory {
+        async fn read(&self, _name: &FlowName) -> Result<Kept, StoreError> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            yield_now().await;
+            Ok(lock(&self.kept).clone())
+        }
+
+        async fn write(&self, _name: &FlowName, flow: &Flow, over: u64, _now: Timestamp) -> Result<Written, StoreError> {
+            self.writes.fetch_add(1, Ordering::Relaxed);
+            yield_now().await;
+            let mut kept = lock(&self.kept);
+            if kept.version != over {
+                return Ok(Written::Conflict(kept.clone()));
+            }
+            *kept = Kept { version: over + 1, flow: flow.clone() };
+            let is_lost = self.lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+            if is_lost { Err(StoreError::Unavailable("lost".to_owned())) } else { Ok(Written::Done) }
+        }
+    }
+
+    #[derive(Default)]
+    struct Still(Mutex<Duration>);
+
+    #[async_trait]
+    impl Clock for Still {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(1_800_000_000_000) + *lock(&self.0)
+        }
+
+        async fn sleep(&self, _duration: Duration) {
+            yield_now().await;
+        }
+    }
+
+    struct Lots(AtomicU32);
+
+    impl Chance for Lots {
+        fn bits(&self) -> u64 {
+            u64::from(self.0.fetch_add(1, Ordering::Relaxed)) << 40
+        }
+    }
+
+    struct World {
+        flows: Arc<Memory>,
+        clock: Arc<Still>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self { flows: Arc::default(), clock: Arc::default() }
+        }
+
+        /// A process of its own.
+        fn gate(&self, number: u32) -> Gate {
+            Gate::new(self.flows.clone(), self.clock.clone(), Arc::new(Lots(AtomicU32::new(number << 20))))
+        }
+
+        fn in_use(&self) -> u32 {
+            lock(&self.flows.kept).flow.in_use(self.clock.now())
+        }
+    }
+
+    fn count(count: u32) -> NonZeroU32 {
+        NonZeroU32::new(count).unwrap()
+    }
+
+    fn limited(limits: Limits) -> [Limited; 1] {
+        [Limited { name: FlowName { tenant: Tenant::default(), of: FlowOf::Tenant }, limits }]
+    }
+
+    fn parallel(most: u32) -> [Limited; 1] {
+        limited(Limits { parallelism: Some(count(most)), ..Limits::default() })
+    }
+
+    fn report(verdict: Verdict) -> Report {
+        Report { verdict, took: Duration::from_millis(5), pause_until: None }
+    }
+
+    async fn enter(gate: &Gate, flows: &[Limited]) -> Result<Passes, Wait> {
+        match gate.enter(flows, &Turn::default()).await.unwrap() {
+            Entry::Go(passes) => Ok(passes),
+            Entry::Wait { wait, .. } => Err(wait),
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_come_together_are_written_for_together() {
+        let world = World::new();
+        let pace = Pace { rate: count(100), period: Duration::from_secs(1), burst: count(7) };
+        let (gate, flows) = (world.gate(1), limited(Limits { pace: Some(pace), parallelism: Some(count(100)), breaker: None }));
+        let entered = join_all((0..10).map(|_| enter(&gate, &flows))).await;
+        assert_eq!(entered.iter().filter(|entered| entered.is_ok()).count(), 7);
+        assert_eq!((world.flows.reads.load(Ordering::Relaxed), world.flows.writes.load(Ordering::Relaxed)), (1, 1));
+        let passes = entered.into_iter().filter_map(Result::ok);
+        join_all(passes.map(|passes| async { gate.leave(passes, &report(Verdict::Good)).await })).await;
+        assert_eq!((world.flows.writes.load(Ordering::Relaxed), world.in_use()), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_limited_asks_nobody() {
+        let world = World::new();
+        let passes = enter(&world.gate(1), &limited(Limits::default())).await.unwrap();
+        world.gate(1).leave(passes, &report(Verdict::Bad)).await;
+        assert_eq!((world.flows.reads.load(Ordering::Relaxed), world.flows.writes.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn processes_share_what_a_flow_lets_through() {
+        let world = World::new();
+        let (gates, flows) = ([1, 2, 3].map(|number| world.gate(number)), parallel(4));
+        for round in 0..20 {
+            let entered = join_all((0..30).map(|number| enter(&gates[(number + round) % 3], &flows))).await;
+            let passes: Vec<(usize, Passes)> =
+                entered.into_iter().enumerate().filter_map(|(number, entered)| Some((number, entered.ok()?))).collect();
+            assert_eq!((passes.len(), world.in_use()), (4, 4));
+            join_all(passes.into_iter().map(|(number, passes)| {
+                let gate = &gates[(number + round) % 3];
+                async move { gate.leave(passes, &report(Verdict::Good)).await }
+            }))
+            .await;
+            assert_eq!(world.in_use(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_lost_costs_no_slot_for_good() {
+        let world = World::new();
+        let (gate, flows) = (world.gate(1), parallel(2));
+        let first = enter(&gate, &flows).await.unwrap();
+        world.flows.lost.store(1, Ordering::Relaxed);
+        assert!(gate.enter(&flows, &Turn::default()).await.is_err());
+        assert_eq!(world.in_use(), 2, "it was written all the same");
+        let second = enter(&gate, &flows).await.unwrap();
+        world.flows.lost.store(1, Ordering::Relaxed);
+        gate.leave(first, &report(Verdict::Good)).await;
+        gate.leave(second, &report(Verdict::Good)).await;
+        assert_eq!(world.in_use(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_slot_whose_task_is_dropped_is_free_with_the_next_write() {
+        let world = World::new();
+        let (gate, flows) = (world.gate(1), parallel(1));
+        drop(enter(&gate, &flows).await.unwrap());
+        assert!(enter(&gate, &flows).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn whoever_is_dropped_while_it_writes_leaves_the_others_to_write_for_themselves() {
+        let world = World::new();
+        let (gate, flows) = (world.gate(1), parallel(2));
+        let mut dropped = Box::pin(enter(&gate, &flows));
+        // It waits for the answer to its read.
+        for _ in 0..2 {
+            assert!(poll_immediate(&mut dropped).await.is_none());
+        }
+        let mut other = Box::pin(enter(&gate, &flows));
+        assert!(poll_immediate(&mut other).await.is_none());
+        drop(dropped);
+        assert!(other.await.is_ok());
+        assert_eq!(world.in_use(), 1);
+    }
+
+    #[tokio::test]
+    async fn slots_of_long_work_are_kept_by_renewing_them() {
+        let world = World::new();
+        let (gate, other, flows) = (world.gate(1), world.gate(2), parallel(1));
+        let passes = enter(&gate, &flows).await.unwrap();
+        for _ in 0..10 {
+            *lock(&world.clock.0) += Duration::from_secs(20);
+            gate.renew(&passes).await;
+            assert!(enter(&other, &flows).await.is_err());
+        }
+        *lock(&world.clock.0) += Duration::from_secs(61);
+        assert!(enter(&other, &flows).await.is_ok(), "whoever is not heard of is gone");
+    }
+
+    #[tokio::test]
+    async fn a_flow_that_says_no_gives_the_others_theirs_back() {
+        let world = World::new();
+        let gate = world.gate(1);
+        let [wide] = parallel(5);
+        // Of one flow in memory, as if it were two.
+        let [narrow] = limited(Limits { parallelism: Some(count(1)), ..Limits::default() });
+        let wait = enter(&gate, &[wide, narrow]).await.err().unwrap();
+        assert_eq!((wait.reason, world.in_use()), (HeldReason::Parallelism, 0));
+    }
+
+    #[tokio::test]
+    async fn failures_open_the_breaker_for_everybody() {
+        let world = World::new();
+        let (gate, other, flows) =
+            (world.gate(1), world.gate(2), limited(Limits { breaker: Some(BreakerPolicy::default()), ..Limits::default() }));
+        assert!(enter(&other, &flows).await.is_ok());
+        for _ in 0..10 {
+            let passes = enter(&gate, &flows).await.unwrap();
+            gate.leave(passes, &report(Verdict::Bad)).await;
+        }
+        assert_eq!(enter(&gate, &flows).await.err().unwrap().reason, HeldReason::Breaker);
+        assert!(enter(&other, &flows).await.is_ok(), "what was seen is believed for a second");
+        *lock(&world.clock.0) += FRESH;
+        assert_eq!(enter(&other, &flows).await.err().unwrap().reason, HeldReason::Breaker);
+    }
+}
