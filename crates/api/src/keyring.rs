@@ -275,6 +275,40 @@ mod tests {
         assert_eq!(lock(&ring.failures).len(), 2);
     }
 
+    #[tokio::test]
+    async fn no_key_is_looked_up_for_whoever_failed_too_often() {
+        let backend = Sqlite::in_memory(Duration::from_hours(1), Arc::new(Still)).unwrap().backend();
+        let (ring, guess) = (Keyring::new(Keys::Required), KeyText::new([7; 20]));
+        assert!(ring.key(&backend, &guess, address(1), at(0)).await.unwrap().is_none());
+        for _ in 0..FAILURES.burst.get() {
+            ring.count_failure(address(1), at(0)).unwrap();
+        }
+        assert!(ring.key(&backend, &guess, address(1), at(0)).await.is_err());
+        assert!(ring.key(&backend, &guess, address(2), at(0)).await.is_ok());
+    }
+
+    #[test]
+    fn what_was_read_before_a_change_is_not_taken_for_what_came_of_it() {
+        let known = Known::<u8, &str>::default();
+        let before = known.changes();
+        known.forget(&1);
+        known.note(1, "old", before, at(0));
+        assert_eq!(known.get(&1, at(0)), None);
+        known.note(1, "new", known.changes(), at(0));
+        assert_eq!((known.get(&1, at(9_999)), known.get(&1, at(10_000)), known.get(&1, at(-1))), (Some("new"), None, None));
+    }
+
+    #[test]
+    fn so_many_things_are_known_and_no_more() {
+        let known = Known::<usize, ()>::default();
+        for number in 0..MAX_KNOWN {
+            known.note(number, (), 0, at(0));
+        }
+        assert!(known.has_seen(&0));
+        known.note(MAX_KNOWN, (), 0, at(0));
+        assert!(!known.has_seen(&0) && known.has_seen(&MAX_KNOWN));
+    }
+
     #[test]
     fn so_many_addresses_are_remembered_and_no_more() {
         let ring = Keyring::new(Keys::Required);

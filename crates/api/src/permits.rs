@@ -87,7 +87,6 @@ fn refused(rate: Rate, pause: Duration) -> Problem {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU32, Ordering};
 
     use async_trait::async_trait;
     use nobat_core::audit::Entry;
@@ -98,21 +97,27 @@ mod tests {
 
     use super::*;
 
-    /// A bucket that is taken from in blocks, as where to take is a costly write: one block, then nothing.
-    struct OneBlock {
-        size: u32,
-        asked: AtomicU32,
+    /// A bucket that is taken from in blocks, as where to take is a costly write.
+    struct Blocks {
+        /// What is granted to whoever comes first: all that is wanted, or so many. Nobody else gets anything then.
+        size: Option<u32>,
+        asked: Mutex<Vec<u32>>,
     }
 
     #[async_trait]
-    impl Registry for OneBlock {
-        async fn take(&self, _: &Tenant, _: Rate, _: NonZeroU32, _: Timestamp) -> Result<Taken, StoreError> {
-            let is_first = self.asked.fetch_add(1, Ordering::Relaxed) == 0;
+    impl Registry for Blocks {
+        async fn take(&self, _: &Tenant, _: Rate, wanted: NonZeroU32, _: Timestamp) -> Result<Taken, StoreError> {
+            let place = {
+                let mut asked = self.asked.lock().unwrap();
+                asked.push(wanted.get());
+                asked.len()
+            };
+            let Some(size) = self.size else { return Ok(Taken::Granted(wanted)) };
             // Whoever comes second is answered second, whatever order they are woken in.
-            for _ in 0..if is_first { 1 } else { 5 } {
+            for _ in 0..if place == 1 { 1 } else { 5 } {
                 tokio::task::yield_now().await;
             }
-            let block = NonZeroU32::new(self.size).filter(|_| is_first);
+            let block = NonZeroU32::new(size).filter(|_| place == 1);
             Ok(block.map_or(Taken::Wait(Duration::from_millis(10)), Taken::Granted))
         }
 
@@ -144,9 +149,13 @@ mod tests {
         async fn sleep(&self, _duration: Duration) {}
     }
 
-    fn backend(size: u32) -> Backend {
+    fn backend(blocks: &Arc<Blocks>) -> Backend {
         let rest = Sqlite::in_memory(Duration::from_hours(1), Arc::new(Still)).unwrap().backend();
-        Backend { registry: Arc::new(OneBlock { size, asked: AtomicU32::new(0) }), ..rest }
+        Backend { registry: blocks.clone(), ..rest }
+    }
+
+    fn blocks(size: Option<u32>) -> Arc<Blocks> {
+        Arc::new(Blocks { size, asked: Mutex::default() })
     }
 
     const RATE: Rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN };
@@ -154,7 +163,7 @@ mod tests {
     #[tokio::test]
     async fn a_block_is_used_up_and_what_is_left_of_it_grows_old() {
         let (permits, tenant, now) = (Permits::default(), Tenant::default(), Timestamp::from_millis(5_000));
-        let blocks = backend(3);
+        let blocks = backend(&blocks(Some(3)));
         for _ in 0..2 {
             permits.take(&blocks, &tenant, RATE, now).await.unwrap();
         }
@@ -164,8 +173,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn blocks_double_as_long_as_they_are_used_up_in_time() {
+        let (permits, tenant, now) = (Permits::default(), Tenant::default(), Timestamp::from_millis(5_000));
+        let blocks = blocks(None);
+        let backend = backend(&blocks);
+        for _ in 0..1 + 2 + 4 {
+            permits.take(&backend, &tenant, RATE, now).await.unwrap();
+        }
+        assert_eq!(*blocks.asked.lock().unwrap(), [1, 2, 4]);
+        permits.take(&backend, &tenant, RATE, now + GOOD_FOR).await.unwrap();
+        assert_eq!(*blocks.asked.lock().unwrap(), [1, 2, 4, 1], "a pause makes it modest again");
+    }
+
+    #[test]
+    fn two_blocks_that_came_at_the_same_time_are_added_up_and_an_old_one_is_not() {
+        let (tenant, now, three) = (Tenant::default(), Timestamp::from_millis(5_000), NonZeroU32::new(3).unwrap());
+        for (second, left) in [(now, 4), (now + GOOD_FOR, 2)] {
+            let permits = Permits::default();
+            for at in [now, second] {
+                permits.put_by(&tenant, three, NonZeroU32::MIN, at);
+            }
+            assert_eq!((0..9).filter(|_| permits.take_left(&tenant, second)).count(), left);
+        }
+    }
+
+    #[tokio::test]
     async fn nobody_is_turned_away_while_another_has_more_than_it_needs() {
-        let (permits, tenant, now, blocks) = (Permits::default(), Tenant::default(), Timestamp::EPOCH, backend(2));
+        let (permits, tenant, now, blocks) = (Permits::default(), Tenant::default(), Timestamp::EPOCH, backend(&blocks(Some(2))));
         let take = || permits.take(&blocks, &tenant, RATE, now);
         let (first, second) = tokio::join!(take(), take());
         assert!(first.is_ok() && second.is_ok());
