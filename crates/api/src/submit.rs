@@ -19,6 +19,7 @@ use crate::code::Code;
 use crate::door::{Allowed, Caller, TasksWrite, whole_seconds};
 use crate::identity::Identity;
 use crate::problem::Problem;
+use crate::quota::More;
 use crate::reply;
 
 const ONE: &str = "/v1/tasks";
@@ -185,7 +186,9 @@ impl<'a> Taking<'a> {
     /// Whether the tenant may have so many tasks more.
     async fn may_wait(&self, count: usize) -> Result<bool, StoreError> {
         let Some(limit) = self.caller.settings.waiting else { return Ok(true) };
-        self.app.quota().admits(self.app, &self.caller.tenant, limit, count, self.now).await
+        let (tenant, store) = (&self.caller.tenant, &self.app.backend.store);
+        let more = More { tenant, limit, count, recount: self.app.recount, now: self.now };
+        self.app.quota().admits(&more, async |at_most| store.waiting(tenant, at_most).await).await
     }
 
     fn too_much_waits(&self) -> Problem {
