@@ -74,7 +74,7 @@ macro_rules! conformance_cases {
                 reads_back_what_was_written, writes_over_the_version_that_was_read_alone, keeps_flows_apart, forgets_what_nobody_uses
             ]
             registry: [
-                finds_what_was_written, writes_all_or_nothing, pages_by_name, shows_the_trail, records_a_change_with_the_change,
+                finds_what_was_written, writes_all_or_nothing, keeps_records_of_tenants_apart, removes_the_version_that_was_read, pages_by_name, shows_the_trail, records_a_change_with_the_change,
                 forgets_what_was_kept_for_long_enough, takes_no_more_than_the_rate
             ]
         }

@@ -240,7 +240,7 @@ mod tests {
         let ring = Keyring::new(Keys::NotYet);
         assert!(!ring.asks_for_keys(&backend, at(0)).await.unwrap());
         // Another process makes one.
-        let name = RecordName { sort: Sort::Key, name: Name::new("one").unwrap() };
+        let name = RecordName { tenant: None, sort: Sort::Key, name: Name::new("one").unwrap() };
         let entry = Entry {
             tenant: Tenant::default(),
             at: at(0),

@@ -125,11 +125,15 @@ mod tests {
             Ok(None)
         }
 
-        async fn page(&self, _: Sort, _: Option<&Name>, _: usize) -> Result<Vec<Record>, StoreError> {
+        async fn page(&self, _: Option<&Tenant>, _: Sort, _: Option<&Name>, _: usize) -> Result<Vec<Record>, StoreError> {
             Ok(Vec::new())
         }
 
         async fn write(&self, _: Vec<Record>, _: Entry) -> Result<Recorded, StoreError> {
+            Ok(Recorded::Conflict)
+        }
+
+        async fn remove(&self, _: &RecordName, _: u64, _: Entry) -> Result<Recorded, StoreError> {
             Ok(Recorded::Conflict)
         }
 

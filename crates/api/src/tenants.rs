@@ -186,7 +186,7 @@ pub(crate) async fn page(State(app): State<App>, _: Allowed<Admin>, RawQuery(que
     let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list");
     let open = |cursor: String| Name::new(&cursor::open(&app.cursor_key, &list, &cursor)?.0).ok();
     let after = cursor.map(|cursor| open(cursor).ok_or_else(stale)).transpose()?;
-    let found = app.backend.registry.page(Sort::Tenant, after.as_ref(), limit).await?;
+    let found = app.backend.registry.page(None, Sort::Tenant, after.as_ref(), limit).await?;
     let next_cursor = found
         .last()
         .filter(|_| found.len() == limit)

@@ -42,6 +42,11 @@ pub(crate) fn partitions(tenant: &Tenant) -> String {
 /// The partition of the records of the whole installation.
 pub(crate) const RECORDS: &str = "C#";
 
+/// The partition of a tenant's records, or of the installation's: no tenant has a name without a character.
+pub(crate) fn records(tenant: Option<&Tenant>) -> String {
+    format!("{RECORDS}{}", tenant.map_or("", Tenant::as_str))
+}
+
 /// The sort key of the wrapped master key, among the records.
 pub(crate) const DATA_KEY: &str = "data_key";
 

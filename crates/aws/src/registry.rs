@@ -16,7 +16,7 @@ use nobat_core::time::Timestamp;
 use crate::bodies::expiry;
 use crate::error::{Unreadable, failed};
 use crate::expression::Expression;
-use crate::item::{Item, Reader, at, moment, number, op, text};
+use crate::item::{Item, Key, Reader, at, moment, number, op, text};
 use crate::keys;
 use crate::store::new_op;
 use crate::table::{Table, Written};
@@ -32,20 +32,20 @@ const IDLE: Duration = Duration::from_hours(24);
 #[async_trait]
 impl Registry for Table {
     async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
-        let found = self.read(at(keys::RECORDS, keys::record(name))).await?;
+        let found = self.read(record_key(name)).await?;
         found.map(|item| record(name.clone(), &item)).transpose()
     }
 
-    async fn page(&self, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+    async fn page(&self, tenant: Option<&Tenant>, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
         let (from, to) = keys::records_after(sort, after);
         let find = self.client.query().table_name(&self.name).consistent_read(true);
         let find = find.key_condition_expression("#PK = :records AND #SK BETWEEN :from AND :to");
         let find = find.expression_attribute_names("#PK", "PK").expression_attribute_names("#SK", "SK");
-        let find = find.expression_attribute_values(":records", text(keys::RECORDS));
+        let find = find.expression_attribute_values(":records", text(keys::records(tenant)));
         let find = find.expression_attribute_values(":from", text(from)).expression_attribute_values(":to", text(to));
         let found = find.limit(i32::try_from(limit).unwrap_or(i32::MAX)).send().await.map_err(failed)?;
         let items = found.items.unwrap_or_default();
-        items.iter().map(|item| record(RecordName { sort, name: name(item)? }, item)).collect()
+        items.iter().map(|item| record(RecordName { tenant: tenant.cloned(), sort, name: name(item)? }, item)).collect()
     }
 
     async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError> {
@@ -60,6 +60,19 @@ impl Registry for Table {
         }
         let absent = Expression::default().when("attribute_not_exists(#PK)");
         writes.push(self.put_write(self.entry_item(&entry, &own), &absent)?);
+        match self.transact(writes, &own).await? {
+            Ok(()) => Ok(Recorded::Done),
+            // Made by this transaction, whose answer was lost.
+            Err(refused) if refused.iter().any(|found| op(found) == Some(&own)) => Ok(Recorded::Done),
+            Err(_) => Ok(Recorded::Conflict),
+        }
+    }
+
+    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<Recorded, StoreError> {
+        let own = new_op();
+        let condition = Expression::default().when("#version = :version").value("version", number(version));
+        let absent = Expression::default().when("attribute_not_exists(#PK)");
+        let writes = vec![self.delete_write(record_key(name), &condition)?, self.put_write(self.entry_item(&entry, &own), &absent)?];
         match self.transact(writes, &own).await? {
             Ok(()) => Ok(Recorded::Done),
             // Made by this transaction, whose answer was lost.
@@ -177,10 +190,14 @@ impl Table {
     }
 }
 
+fn record_key(name: &RecordName) -> Key {
+    at(keys::records(name.tenant.as_ref()), keys::record(name))
+}
+
 fn record_item(record: &Record, own: &str) -> Item {
     let attributes = [("version", number(record.version)), ("body", text(&record.body)), ("op", text(own))];
     let attributes = attributes.map(|(name, value)| (name.to_owned(), value));
-    at(keys::RECORDS, keys::record(&record.name)).into_iter().chain(attributes).collect()
+    record_key(&record.name).into_iter().chain(attributes).collect()
 }
 
 fn record(name: RecordName, item: &Item) -> Result<Record, StoreError> {

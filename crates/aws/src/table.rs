@@ -8,7 +8,8 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
-    CancellationReason, KeysAndAttributes, Put, ReturnValue, ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem, Update,
+    CancellationReason, Delete, KeysAndAttributes, Put, ReturnValue, ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem,
+    Update,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nobat_core::ports::StoreError;
@@ -154,6 +155,15 @@ impl Table {
         let update = update.set_expression_attribute_names(change.names()).set_expression_attribute_values(change.values());
         let update = update.return_values_on_condition_check_failure(OnFailure::AllOld).build();
         Ok(TransactWriteItem::builder().update(update.map_err(|error| StoreError::Corrupt(error.to_string()))?).build())
+    }
+
+    /// A part of a transaction that removes an item.
+    pub(crate) fn delete_write(&self, key: Key, condition: &Expression) -> Result<TransactWriteItem, StoreError> {
+        let delete = Delete::builder().table_name(&self.name).set_key(Some(key.into()));
+        let delete = delete.set_condition_expression(condition.condition());
+        let delete = delete.set_expression_attribute_names(condition.names()).set_expression_attribute_values(condition.values());
+        let delete = delete.return_values_on_condition_check_failure(OnFailure::AllOld).build();
+        Ok(TransactWriteItem::builder().delete(delete.map_err(|error| StoreError::Corrupt(error.to_string()))?).build())
     }
 
     /// Whether the table answers: asks for something that is never there.

@@ -22,11 +22,14 @@ pub trait Registry: Send + Sync {
     /// The record of that name.
     async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError>;
 
-    /// Up to `limit` records of one sort, by name, from the one after `after`.
-    async fn page(&self, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError>;
+    /// Up to `limit` records of one sort, by name, from the one after `after`: those of a tenant, or those of the installation.
+    async fn page(&self, tenant: Option<&Tenant>, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError>;
 
     /// Writes all of these records and the entry, or nothing if what is there is not the version before.
     async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError>;
+
+    /// Removes that record and writes the entry, or does nothing if what is there is another version.
+    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<Recorded, StoreError>;
 
     /// One page of a tenant's trail, the newest first.
     async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError>;
@@ -60,6 +63,8 @@ impl Sort {
 /// What a record is found by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordName {
+    /// Whose it is; `None` is the installation's.
+    pub tenant: Option<Tenant>,
     /// What sort of thing it is about.
     pub sort: Sort,
     /// Which one.
@@ -69,19 +74,19 @@ pub struct RecordName {
 impl RecordName {
     /// Of the record with what a tenant's callbacks are signed with.
     pub fn of_callback_secret(tenant: &Tenant) -> Self {
-        Self { sort: Sort::CallbackSecret, name: tenant.name().clone() }
+        Self { tenant: None, sort: Sort::CallbackSecret, name: tenant.name().clone() }
     }
 }
 
 impl From<KeyId> for RecordName {
     fn from(id: KeyId) -> Self {
-        Self { sort: Sort::Key, name: id.name() }
+        Self { tenant: None, sort: Sort::Key, name: id.name() }
     }
 }
 
 impl From<&Tenant> for RecordName {
     fn from(tenant: &Tenant) -> Self {
-        Self { sort: Sort::Tenant, name: tenant.name().clone() }
+        Self { tenant: None, sort: Sort::Tenant, name: tenant.name().clone() }
     }
 }
 
@@ -90,7 +95,7 @@ impl From<&Tenant> for RecordName {
 pub struct Record {
     /// What it is found by.
     pub name: RecordName,
-    /// Counts the writes to it, from 1. A record is written only over the version before.
+    /// Counts the writes to it, from 1. A record is written only over the version before; one that was removed begins anew.
     pub version: u64,
     /// What it says: up to 64 KiB.
     pub body: String,
@@ -138,7 +143,7 @@ impl dyn Registry + '_ {
     /// Up to `limit` keys by id, from the one after `after`.
     pub async fn keys(&self, after: Option<KeyId>, limit: usize) -> Result<Vec<Key>, StoreError> {
         let after = after.map(KeyId::name);
-        self.page(Sort::Key, after.as_ref(), limit).await?.iter().map(read_key).collect()
+        self.page(None, Sort::Key, after.as_ref(), limit).await?.iter().map(read_key).collect()
     }
 
     /// What is laid down for a tenant.
@@ -157,7 +162,7 @@ impl dyn Registry + '_ {
     pub async fn signing(&self, now: Timestamp) -> Result<Vec<(Tenant, CallbackSecrets)>, StoreError> {
         let (mut signing, mut after) = (Vec::new(), None);
         loop {
-            let page = self.page(Sort::CallbackSecret, after.as_ref(), PAGE).await?;
+            let page = self.page(None, Sort::CallbackSecret, after.as_ref(), PAGE).await?;
             for record in &page {
                 let secrets = CallbackSecrets::from_text(&record.body, record.version);
                 let secrets = secrets.map_err(|error| StoreError::Corrupt(error.to_string()))?;
@@ -174,7 +179,7 @@ impl dyn Registry + '_ {
 
     /// Whether there is any key, good or not: then everybody needs one.
     pub async fn has_keys(&self) -> Result<bool, StoreError> {
-        Ok(!self.page(Sort::Key, None, 1).await?.is_empty())
+        Ok(!self.page(None, Sort::Key, None, 1).await?.is_empty())
     }
 }
 

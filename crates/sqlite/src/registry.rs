@@ -27,13 +27,18 @@ impl Registry for Sqlite {
         self.read(move |connection| find(connection, &name)).await
     }
 
-    async fn page(&self, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
-        let after = after.map(ToString::to_string).unwrap_or_default();
-        self.read(move |connection| page(connection, sort, &after, limit)).await
+    async fn page(&self, tenant: Option<&Tenant>, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+        let (tenant, after) = (tenant.cloned(), after.map(ToString::to_string).unwrap_or_default());
+        self.read(move |connection| page(connection, tenant.as_ref(), sort, &after, limit)).await
     }
 
     async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError> {
         self.0.writer.call(move |database| database.write_records(&records, &entry)).await
+    }
+
+    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<Recorded, StoreError> {
+        let name = name.clone();
+        self.0.writer.call(move |database| database.remove_record(&name, version, &entry)).await
     }
 
     async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError> {
@@ -68,11 +73,23 @@ impl Database {
         let Record { name, version, body } = record;
         let (sort, version) = (name.sort.as_str(), version.cast_signed());
         let sql = if version == 1 {
-            "INSERT INTO records (version, body, sort, name) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING"
+            "INSERT INTO records (version, body, tenant, sort, name) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING"
         } else {
-            "UPDATE records SET version = ?1, body = ?2 WHERE sort = ?3 AND name = ?4 AND version = ?1 - 1"
+            "UPDATE records SET version = ?1, body = ?2 WHERE tenant = ?3 AND sort = ?4 AND name = ?5 AND version = ?1 - 1"
         };
-        Ok(self.prepare(sql)?.execute(params![version, body, sort, name.name.as_str()])? == 1)
+        Ok(self.prepare(sql)?.execute(params![version, body, whose(name.tenant.as_ref()), sort, name.name.as_str()])? == 1)
+    }
+
+    fn remove_record(&mut self, name: &RecordName, version: u64, entry: &Entry) -> Result<Recorded, Error> {
+        self.savepoint(|database| {
+            let sql = "DELETE FROM records WHERE tenant = ?1 AND sort = ?2 AND name = ?3 AND version = ?4";
+            let values = params![whose(name.tenant.as_ref()), name.sort.as_str(), name.name.as_str(), version.cast_signed()];
+            if database.prepare(sql)?.execute(values)? == 0 {
+                return Ok(Keep::Nothing(Recorded::Conflict));
+            }
+            database.write_entry(entry)?;
+            Ok(Keep::All(Recorded::Done))
+        })
     }
 
     /// Puts something on record. It is never changed: a trigger sees to that.
@@ -89,21 +106,26 @@ impl Database {
     }
 }
 
+/// What stands in column `tenant`: nothing, for what is the installation's.
+fn whose(tenant: Option<&Tenant>) -> &str {
+    tenant.map_or("", Tenant::as_str)
+}
+
 fn find(connection: &Connection, name: &RecordName) -> Result<Option<Record>, Error> {
-    let mut statement = connection.prepare_cached("SELECT version, body FROM records WHERE sort = ?1 AND name = ?2")?;
-    let found = statement.query_row(params![name.sort.as_str(), name.name.as_str()], |row| {
+    let mut statement = connection.prepare_cached("SELECT version, body FROM records WHERE tenant = ?1 AND sort = ?2 AND name = ?3")?;
+    let found = statement.query_row(params![whose(name.tenant.as_ref()), name.sort.as_str(), name.name.as_str()], |row| {
         Ok(Record { name: name.clone(), version: row.get::<_, i64>(0)?.cast_unsigned(), body: row.get(1)? })
     });
     Ok(found.optional()?)
 }
 
-fn page(connection: &Connection, sort: Sort, after: &str, limit: usize) -> Result<Vec<Record>, Error> {
-    let sql = "SELECT name, version, body FROM records WHERE sort = ?1 AND name > ?2 ORDER BY name LIMIT ?3";
+fn page(connection: &Connection, tenant: Option<&Tenant>, sort: Sort, after: &str, limit: usize) -> Result<Vec<Record>, Error> {
+    let sql = "SELECT name, version, body FROM records WHERE tenant = ?1 AND sort = ?2 AND name > ?3 ORDER BY name LIMIT ?4";
     let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(params![sort.as_str(), after, to_sql(limit)])?;
+    let mut rows = statement.query(params![whose(tenant), sort.as_str(), after, to_sql(limit)])?;
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
-        let name = RecordName { sort, name: Name::new(row.get_ref(0)?.as_str()?)? };
+        let name = RecordName { tenant: tenant.cloned(), sort, name: Name::new(row.get_ref(0)?.as_str()?)? };
         records.push(Record { name, version: row.get::<_, i64>(1)?.cast_unsigned(), body: row.get(2)? });
     }
     Ok(records)

@@ -90,8 +90,20 @@ CREATE INDEX tasks_of_tenant ON tasks (tenant);
 ALTER TABLE instance ADD COLUMN oldest_reader INTEGER NOT NULL DEFAULT 2;
 ";
 
-/// What a task was told when it could not start, and what is known of the flows that told it.
+/// What a task was told when it could not start, and what is known of the flows that told it. Records can be a tenant's: those of the
+/// installation have none, which is what the version before writes and reads.
 const V3: &str = "
+CREATE TABLE records_of_tenants (
+    tenant TEXT NOT NULL DEFAULT '',
+    sort TEXT NOT NULL,
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    PRIMARY KEY (tenant, sort, name)
+) STRICT, WITHOUT ROWID;
+INSERT INTO records_of_tenants (sort, name, version, body) SELECT sort, name, version, body FROM records;
+DROP TABLE records;
+ALTER TABLE records_of_tenants RENAME TO records;
 ALTER TABLE tasks ADD COLUMN turn TEXT;
 CREATE TABLE flows (
     tenant TEXT NOT NULL,

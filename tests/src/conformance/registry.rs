@@ -16,7 +16,7 @@ use super::{RETENTION, World};
 use crate::sample::{self, name, tenant};
 
 fn record(sort: Sort, of: &str, version: u64) -> Record {
-    Record { name: RecordName { sort, name: name(of) }, version, body: format!("{{\"says\":\"{of} «{version}»\"}}") }
+    Record { name: RecordName { tenant: None, sort, name: name(of) }, version, body: format!("{{\"says\":\"{of} «{version}»\"}}") }
 }
 
 fn entry(of: &Tenant, object: &str, now: Timestamp) -> Entry {
@@ -46,7 +46,7 @@ pub async fn finds_what_was_written(world: World) {
         assert_eq!(write(&world, vec![record.clone()]).await, Recorded::Done);
         assert_eq!(world.backend.registry.find(&record.name).await.unwrap(), Some(record));
     }
-    let other = RecordName { sort: Sort::Key, name: name("acme") };
+    let other = RecordName { tenant: None, sort: Sort::Key, name: name("acme") };
     assert_eq!(world.backend.registry.find(&other).await.unwrap(), None, "another sort is another record");
 }
 
@@ -58,11 +58,51 @@ pub async fn writes_all_or_nothing(world: World) {
         assert_eq!(write(&world, records).await, Recorded::Conflict, "version {stale} over 1");
     }
     assert_eq!(write(&world, vec![record(Sort::Key, "c", 2)]).await, Recorded::Conflict, "version 2 over nothing");
-    assert_eq!(world.backend.registry.page(Sort::Key, None, 10).await.unwrap(), [record(Sort::Key, "a", 1)]);
+    assert_eq!(world.backend.registry.page(None, Sort::Key, None, 10).await.unwrap(), [record(Sort::Key, "a", 1)]);
     assert_eq!(trail(&world, &Tenant::default()).await.len(), 1);
     let both = vec![record(Sort::Key, "a", 2), record(Sort::Key, "b", 1)];
     assert_eq!(write(&world, both.clone()).await, Recorded::Done);
-    assert_eq!(world.backend.registry.page(Sort::Key, None, 10).await.unwrap(), both);
+    assert_eq!(world.backend.registry.page(None, Sort::Key, None, 10).await.unwrap(), both);
+}
+
+/// A tenant's record is not the installation's, nor another tenant's, whatever their names have in common.
+pub async fn keeps_records_of_tenants_apart(world: World) {
+    let of = |of: Option<&str>| {
+        let record = record(Sort::Key, "a", 1);
+        Record { name: RecordName { tenant: of.map(tenant), ..record.name }, body: format!("{of:?}"), ..record }
+    };
+    let records = [None, Some("acme"), Some("acme2"), Some("a")].map(of);
+    for record in &records {
+        assert_eq!(world.backend.registry.find(&record.name).await.unwrap(), None);
+        assert_eq!(write(&world, vec![record.clone()]).await, Recorded::Done);
+    }
+    for record in &records {
+        assert_eq!(world.backend.registry.find(&record.name).await.unwrap().as_ref(), Some(record));
+        let page = world.backend.registry.page(record.name.tenant.as_ref(), Sort::Key, None, 10).await.unwrap();
+        assert_eq!(page, std::slice::from_ref(record));
+    }
+}
+
+/// A record goes at the version that was read, on record, and one of its name begins anew.
+pub async fn removes_the_version_that_was_read(world: World) {
+    let (first, second) = (record(Sort::Key, "a", 1), record(Sort::Key, "a", 2));
+    for record in [&first, &second] {
+        assert_eq!(write(&world, vec![record.clone()]).await, Recorded::Done);
+    }
+    let remove = |version| {
+        let entry = entry(&tenant("acme"), "a", world.now());
+        world.backend.registry.remove(&first.name, version, entry)
+    };
+    for other in [1, 3] {
+        assert_eq!(remove(other).await.unwrap(), Recorded::Conflict);
+    }
+    assert_eq!(world.backend.registry.find(&first.name).await.unwrap(), Some(second.clone()));
+    assert_eq!(trail(&world, &tenant("acme")).await.len(), 0);
+    assert_eq!(remove(2).await.unwrap(), Recorded::Done);
+    assert_eq!((remove(2).await.unwrap(), trail(&world, &tenant("acme")).await.len()), (Recorded::Conflict, 1));
+    assert_eq!(world.backend.registry.find(&first.name).await.unwrap(), None);
+    assert_eq!(write(&world, vec![second]).await, Recorded::Conflict);
+    assert_eq!(write(&world, vec![first]).await, Recorded::Done);
 }
 
 /// Pages go on where the one before ended, by name, through one sort.
@@ -74,7 +114,7 @@ pub async fn pages_by_name(world: World) {
     write(&world, vec![record(Sort::Tenant, "a", 1)]).await;
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let page = world.backend.registry.page(Sort::Key, after.as_ref(), 2).await.unwrap();
+        let page = world.backend.registry.page(None, Sort::Key, after.as_ref(), 2).await.unwrap();
         assert!(page.len() <= 2 && page.iter().all(|record| record.name.sort == Sort::Key));
         let Some(last) = page.last() else { break };
         after = Some(last.name.name.clone());

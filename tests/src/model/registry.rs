@@ -71,9 +71,9 @@ impl Registry for ModelRegistry {
         Ok(self.kept().records.get(name).cloned())
     }
 
-    async fn page(&self, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+    async fn page(&self, tenant: Option<&Tenant>, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
         let kept = self.kept();
-        let found = kept.records.values().filter(|record| record.name.sort == sort);
+        let found = kept.records.values().filter(|record| record.name.tenant.as_ref() == tenant && record.name.sort == sort);
         Ok(found.filter(|record| after.is_none_or(|after| record.name.name > *after)).take(limit).cloned().collect())
     }
 
@@ -84,6 +84,16 @@ impl Registry for ModelRegistry {
             return Ok(Recorded::Conflict);
         }
         kept.records.extend(records.into_iter().map(|record| (record.name.clone(), record)));
+        kept.trail.push(entry);
+        Ok(Recorded::Done)
+    }
+
+    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<Recorded, StoreError> {
+        let mut kept = self.kept();
+        if kept.records.get(name).is_none_or(|record| record.version != version) {
+            return Ok(Recorded::Conflict);
+        }
+        kept.records.remove(name);
         kept.trail.push(entry);
         Ok(Recorded::Done)
     }
