@@ -22,6 +22,7 @@ pub mod retry;
 #[cfg(feature = "openapi")]
 mod schema;
 pub mod scope;
+pub mod statuses;
 pub mod stored;
 pub mod submit;
 pub mod task;
