@@ -6,8 +6,9 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use nobat_core::audit::Action;
-use nobat_core::callback_secret::{CallbackSecrets, Kept, MAX_LIVE};
+use nobat_core::callback_secret::CallbackSecrets;
 use nobat_core::registry::{Record, RecordName, Recorded};
+use nobat_core::secrets::{Kept, MAX_LIVE};
 use nobat_core::submit::Invalid;
 use nobat_core::time::Timestamp;
 use nobat_core::vault::Sealed;
@@ -216,6 +217,6 @@ async fn write(
 impl SecretsView {
     fn new(secrets: &CallbackSecrets, now: Timestamp) -> Self {
         let view = |kept: &Kept| SecretView { created_at: kept.created_at, expires_at: kept.expires_at };
-        Self { secrets: secrets.live(now).map(view).collect(), secret: None }
+        Self { secrets: secrets.secrets.live(now).map(view).collect(), secret: None }
     }
 }

@@ -7,6 +7,7 @@ pub mod backend;
 mod base32;
 pub mod callback;
 pub mod callback_secret;
+pub mod endpoint;
 pub mod flow;
 pub mod id;
 pub mod json;
@@ -22,6 +23,7 @@ pub mod retry;
 #[cfg(feature = "openapi")]
 mod schema;
 pub mod scope;
+pub mod secrets;
 pub mod statuses;
 pub mod stored;
 pub mod submit;

@@ -1,7 +1,7 @@
 //! What is configured rather than submitted, and who changed it: the third port, beside the store and the queue.
 //!
 //! To a store a record is text with a name and a version. What it says is the core's to read ([`crate::key`], [`crate::tenant`],
-//! [`crate::callback_secret`]).
+//! [`crate::callback_secret`], [`crate::endpoint`]).
 
 use std::num::NonZeroU32;
 
@@ -9,6 +9,7 @@ use async_trait::async_trait;
 
 use crate::audit::Entry;
 use crate::callback_secret::CallbackSecrets;
+use crate::endpoint::Endpoint;
 use crate::key::{Key, KeyId};
 use crate::name::{Name, Tenant};
 use crate::ports::{Position, StoreError};
@@ -47,6 +48,8 @@ pub enum Sort {
     Tenant,
     /// The secrets of a tenant's callbacks, by its name.
     CallbackSecret,
+    /// An endpoint of a tenant's, by its name.
+    Endpoint,
 }
 
 impl Sort {
@@ -56,6 +59,7 @@ impl Sort {
             Self::Key => "key",
             Self::Tenant => "tenant",
             Self::CallbackSecret => "callback_secret",
+            Self::Endpoint => "endpoint",
         }
     }
 }
@@ -134,6 +138,13 @@ pub struct TrailPage {
 const PAGE: usize = 100;
 
 impl dyn Registry + '_ {
+    /// A tenant's endpoint of that name.
+    pub async fn endpoint(&self, tenant: &Tenant, name: &Name) -> Result<Option<Endpoint>, StoreError> {
+        let found = self.find(&Endpoint::record_name(tenant, name)).await?;
+        let read = found.map(|record| Endpoint::from_text(&record.body, record.version));
+        read.transpose().map_err(|error| StoreError::Corrupt(error.to_string()))
+    }
+
     /// The key of that id.
     pub async fn key(&self, id: KeyId) -> Result<Option<Key>, StoreError> {
         let found = self.find(&id.into()).await?;
@@ -166,7 +177,7 @@ impl dyn Registry + '_ {
             for record in &page {
                 let secrets = CallbackSecrets::from_text(&record.body, record.version);
                 let secrets = secrets.map_err(|error| StoreError::Corrupt(error.to_string()))?;
-                if secrets.live(now).next().is_some() {
+                if secrets.secrets.live(now).next().is_some() {
                     signing.push((record.name.name.clone().into(), secrets));
                 }
             }

@@ -89,8 +89,9 @@ struct StoredSettings {
     by: Option<KeyId>,
 }
 
+/// A retry policy.
 #[derive(Serialize, Deserialize, PartialEq)]
-struct StoredRetry {
+pub(crate) struct StoredRetry {
     schedule: StoredSchedule,
     max_age_ms: Option<u64>,
 }

@@ -130,7 +130,7 @@ async fn warn_of_closed(vault: &Vault, backend: &Backend) -> anyhow::Result<()> 
     let now = SystemClock.now();
     for (tenant, secrets) in signing(backend).await? {
         let place = CallbackSecrets::place(&tenant);
-        if let Some(error) = secrets.live(now).find_map(|kept| vault.open(&place, &kept.sealed).err()) {
+        if let Some(error) = secrets.secrets.live(now).find_map(|kept| vault.open(&place, &kept.sealed).err()) {
             tracing::warn!(%tenant, %error, "a callback secret cannot be opened with the master key that is here");
         }
     }

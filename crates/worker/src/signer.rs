@@ -94,7 +94,7 @@ impl Signer {
 
     async fn read(&self, tenant: &Tenant, now: Timestamp) -> Result<Arc<[Opened]>, CannotSign> {
         let sealed = self.registry.callback_secrets(tenant).await?;
-        let mut live = sealed.live(now).peekable();
+        let mut live = sealed.secrets.live(now).peekable();
         if live.peek().is_none() {
             // Whoever has none needs no vault.
             return Ok(Arc::default());

@@ -1,0 +1,334 @@
+//! An endpoint: somebody else's API, named once, and how it is to be called.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::flow::{BreakerPolicy, Limits, Pace};
+use crate::name::{Name, Tenant};
+use crate::registry::{Record, RecordName, Sort};
+use crate::retry::RetryPolicy;
+use crate::secrets::Secrets;
+use crate::statuses::Statuses;
+use crate::stored::{StoredRetry, Unreadable};
+use crate::time::Timestamp;
+use crate::vault::Sealed;
+
+/// An endpoint of a tenant's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// What paths are put behind, without a `/` at its end.
+    pub url: String,
+    /// Headers that every request gets. Their values are secrets.
+    pub headers: BTreeMap<String, Sealed>,
+    /// What requests are signed with.
+    pub secrets: Secrets,
+    /// How long an attempt may take, for tasks that do not say.
+    pub timeout: Option<Duration>,
+    /// When to try again, for tasks that do not say.
+    pub retry: Option<RetryPolicy>,
+    /// What its answers mean.
+    pub answers: Answers,
+    /// What it can take.
+    pub limits: Limits,
+    /// How tasks are gathered, if they are.
+    pub batch: Option<Batch>,
+    /// Whether it is called at all.
+    pub standing: Standing,
+    /// A certificate authority of its own, as PEM.
+    pub authority: Option<String>,
+    /// When it was named first.
+    pub created_at: Timestamp,
+    /// Counts the writes to its record, from 1.
+    pub version: u64,
+}
+
+/// What the statuses of answers mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answers {
+    /// The work is done.
+    pub success: Statuses,
+    /// It may be another time.
+    pub retry_on: Statuses,
+}
+
+/// What an answer means for a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// It is done.
+    Success,
+    /// It may be another time.
+    Retry,
+    /// It will never be.
+    Final,
+}
+
+/// How tasks are gathered into one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// How many go into one request at most.
+    pub max_items: NonZeroU32,
+    /// How long the first of them waits for others.
+    pub max_wait: Duration,
+    /// Whether the answer says for each item what became of it.
+    pub results: bool,
+}
+
+/// Whether an endpoint is called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It is.
+    #[default]
+    Open,
+    /// Somebody paused it.
+    Paused,
+    /// It said that it is gone for good (410).
+    Gone,
+}
+
+impl Endpoint {
+    /// What a secret or a header's value is sealed for. A `/` stands in no name.
+    pub fn place(tenant: &Tenant, name: &Name) -> String {
+        format!("endpoint/{tenant}/{name}")
+    }
+
+    /// What its record is found by.
+    pub fn record_name(tenant: &Tenant, name: &Name) -> RecordName {
+        RecordName { tenant: Some(tenant.clone()), sort: Sort::Endpoint, name: name.clone() }
+    }
+
+    /// Its record.
+    pub fn record(&self, tenant: &Tenant, name: &Name) -> Record {
+        Record { name: Self::record_name(tenant, name), version: self.version, body: self.to_text() }
+    }
+
+    /// What it says, as it is kept: compact JSON, the same in every backend.
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(&Stored::from(self)).unwrap_or_else(|_| unreachable!("texts, numbers and moments"))
+    }
+
+    /// The opposite of [`Endpoint::to_text`].
+    pub fn from_text(text: &str, version: u64) -> Result<Self, Unreadable> {
+        let stored: Stored = serde_json::from_str(text).map_err(|_| Unreadable("an endpoint"))?;
+        Ok(stored.with_version(version))
+    }
+}
+
+impl Answers {
+    /// What an answer of that status means.
+    pub fn meaning(&self, status: u16) -> Meaning {
+        if self.success.contains(status) {
+            Meaning::Success
+        } else if self.retry_on.contains(status) {
+            Meaning::Retry
+        } else {
+            Meaning::Final
+        }
+    }
+}
+
+impl Default for Answers {
+    /// 200 to 299 are success; what says "not now" rather than "not like this" may be another time.
+    fn default() -> Self {
+        let statuses = |texts: &[&str]| {
+            let read = |text: &&str| text.parse().unwrap_or_else(|_| unreachable!("it stands in a test as well"));
+            Statuses::new(texts.iter().map(read).collect())
+        };
+        Self { success: statuses(&["200-299"]), retry_on: statuses(&["408", "425", "429", ">=500"]) }
+    }
+}
+
+/// An endpoint, less its version, which stands beside it.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    url: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<String, Sealed>,
+    #[serde(default)]
+    secrets: Secrets,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timeout_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry: Option<StoredRetry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    success: Option<Statuses>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_on: Option<Statuses>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pace: Option<StoredPace>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parallelism: Option<NonZeroU32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    breaker: Option<StoredBreaker>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    batch: Option<StoredBatch>,
+    #[serde(default)]
+    standing: Standing,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    authority: Option<String>,
+    created_at: Timestamp,
+}
+
+/// A pace: rate, period in milliseconds, burst.
+#[derive(Serialize, Deserialize)]
+struct StoredPace(NonZeroU32, u64, NonZeroU32);
+
+/// A breaker: share, window and open time in milliseconds, minimum.
+#[derive(Serialize, Deserialize)]
+struct StoredBreaker(f64, u64, u64, NonZeroU32);
+
+/// A batch: items, wait in milliseconds, whether there are results.
+#[derive(Serialize, Deserialize)]
+struct StoredBatch(NonZeroU32, u64, bool);
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl From<&Endpoint> for Stored {
+    fn from(endpoint: &Endpoint) -> Self {
+        let usual = Answers::default();
+        let Answers { success, retry_on } = endpoint.answers.clone();
+        let Limits { pace, parallelism, breaker } = endpoint.limits;
+        Self {
+            url: endpoint.url.clone(),
+            headers: endpoint.headers.clone(),
+            secrets: endpoint.secrets.clone(),
+            timeout_ms: endpoint.timeout.map(millis),
+            retry: endpoint.retry.as_ref().map(StoredRetry::from),
+            success: Some(success).filter(|success| *success != usual.success),
+            retry_on: Some(retry_on).filter(|retry_on| *retry_on != usual.retry_on),
+            pace: pace.map(|pace| StoredPace(pace.rate, millis(pace.period), pace.burst)),
+            parallelism,
+            breaker: breaker.map(|of| StoredBreaker(of.failure_share, millis(of.window), millis(of.open), of.minimum)),
+            batch: endpoint.batch.map(|batch| StoredBatch(batch.max_items, millis(batch.max_wait), batch.results)),
+            standing: endpoint.standing,
+            authority: endpoint.authority.clone(),
+            created_at: endpoint.created_at,
+        }
+    }
+}
+
+impl Stored {
+    fn with_version(self, version: u64) -> Endpoint {
+        let usual = Answers::default();
+        let pace = |StoredPace(rate, period, burst)| Pace { rate, period: Duration::from_millis(period), burst };
+        let breaker = |StoredBreaker(failure_share, window, open, minimum)| BreakerPolicy {
+            failure_share,
+            window: Duration::from_millis(window),
+            minimum,
+            open: Duration::from_millis(open),
+        };
+        let batch = |StoredBatch(max_items, wait, results)| Batch { max_items, max_wait: Duration::from_millis(wait), results };
+        Endpoint {
+            url: self.url,
+            headers: self.headers,
+            secrets: self.secrets,
+            timeout: self.timeout_ms.map(Duration::from_millis),
+            retry: self.retry.map(RetryPolicy::from),
+            answers: Answers { success: self.success.unwrap_or(usual.success), retry_on: self.retry_on.unwrap_or(usual.retry_on) },
+            limits: Limits { pace: self.pace.map(pace), parallelism: self.parallelism, breaker: self.breaker.map(breaker) },
+            batch: self.batch.map(batch),
+            standing: self.standing,
+            authority: self.authority,
+            created_at: self.created_at,
+            version,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::retry::Schedule;
+    use crate::vault::{MASTER_KEY_BYTES, MasterKey, Vault};
+
+    fn plain() -> Endpoint {
+        Endpoint {
+            url: "https://billing.example/api".to_owned(),
+            headers: BTreeMap::new(),
+            secrets: Secrets::default(),
+            timeout: None,
+            retry: None,
+            answers: Answers::default(),
+            limits: Limits::default(),
+            batch: None,
+            standing: Standing::Open,
+            authority: None,
+            created_at: Timestamp::from_millis(1_800_000_000_123),
+            version: 1,
+        }
+    }
+
+    fn elaborate() -> Endpoint {
+        let sealed = Vault::new(MasterKey::new([1; MASTER_KEY_BYTES]), Vec::new()).seal("", b"x", [1; 12]);
+        let count = |count| NonZeroU32::new(count).unwrap();
+        let statuses = |text: &str| Statuses::new(vec![text.parse().unwrap()]);
+        Endpoint {
+            headers: [("authorization".to_owned(), sealed.clone())].into(),
+            secrets: Secrets::default().with(sealed, Duration::ZERO, Timestamp::EPOCH).unwrap(),
+            timeout: Some(Duration::from_millis(1_234)),
+            retry: Some(RetryPolicy { schedule: Schedule::Delays(vec![Duration::from_secs(5)]), max_age: Some(Duration::from_hours(1)) }),
+            answers: Answers { success: statuses("200"), retry_on: statuses("!501") },
+            limits: Limits {
+                pace: Some(Pace { rate: count(10), period: Duration::from_millis(1_500), burst: count(3) }),
+                parallelism: Some(count(4)),
+                breaker: Some(BreakerPolicy {
+                    failure_share: 0.25,
+                    window: Duration::from_secs(7),
+                    minimum: count(2),
+                    open: Duration::from_secs(3),
+                }),
+            },
+            batch: Some(Batch { max_items: count(100), max_wait: Duration::from_secs(5), results: true }),
+            standing: Standing::Gone,
+            authority: Some("-----BEGIN CERTIFICATE-----".to_owned()),
+            version: 7,
+            ..plain()
+        }
+    }
+
+    #[test]
+    fn are_read_back_as_kept() {
+        for endpoint in [plain(), elaborate()] {
+            assert_eq!(Endpoint::from_text(&endpoint.to_text(), endpoint.version).unwrap(), endpoint);
+        }
+        let usual = r#"{"url":"https://billing.example/api","secrets":[],"standing":"open","created_at":"2027-01-15T08:00:00.123Z"}"#;
+        assert_eq!(plain().to_text(), usual, "what is usual is not written down");
+        assert!(Endpoint::from_text("{}", 1).is_err());
+    }
+
+    #[test]
+    fn what_is_kept_is_for_one_endpoint_of_one_tenant() {
+        let (tenant, name) = (Tenant::new("acme").unwrap(), Name::new("billing").unwrap());
+        assert_eq!(Endpoint::place(&tenant, &name), "endpoint/acme/billing", "what is stored was sealed for that");
+        assert_eq!(plain().record(&tenant, &name).name, Endpoint::record_name(&tenant, &name));
+    }
+
+    #[test]
+    fn an_answer_means_what_was_said_of_it() {
+        let usual = Answers::default();
+        for (status, meaning) in [
+            (200, Meaning::Success),
+            (299, Meaning::Success),
+            (301, Meaning::Final),
+            (400, Meaning::Final),
+            (408, Meaning::Retry),
+            (410, Meaning::Final),
+            (425, Meaning::Retry),
+            (429, Meaning::Retry),
+            (500, Meaning::Retry),
+            (599, Meaning::Retry),
+        ] {
+            assert_eq!(usual.meaning(status), meaning, "{status}");
+        }
+        let own = elaborate().answers;
+        assert_eq!(
+            [200, 201, 404, 501].map(|status| own.meaning(status)),
+            [Meaning::Success, Meaning::Retry, Meaning::Retry, Meaning::Final]
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! Secrets that sign, and how one takes the place of another.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+use crate::vault::Sealed;
+
+/// Secrets, sealed, the newest first. While one takes the place of another, both sign.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secrets(Vec<Kept>);
+
+/// One secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The secret.
+    pub sealed: Sealed,
+    /// When it was set.
+    pub created_at: Timestamp,
+    /// From when it signs no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// The most secrets that sign at a time.
+pub const MAX_LIVE: usize = 5;
+
+/// As many secrets sign as may.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{MAX_LIVE} secrets are in use")]
+pub struct TooMany;
+
+impl Secrets {
+    /// Those that sign at that moment, the newest first.
+    pub fn live(&self, now: Timestamp) -> impl Iterator<Item = &Kept> {
+        self.0.iter().filter(move |kept| kept.expires_at.is_none_or(|end| now < end))
+    }
+
+    /// The same with a new secret, beside which the others sign for `overlap` more, unless their time is over before.
+    pub fn with(&self, sealed: Sealed, overlap: Duration, now: Timestamp) -> Result<Self, TooMany> {
+        let end = now + overlap;
+        let ending = self.live(now).filter(|_| !overlap.is_zero());
+        let ending = ending.map(|kept| Kept { expires_at: Some(kept.expires_at.map_or(end, |sooner| sooner.min(end))), ..kept.clone() });
+        let newest = Kept { sealed, created_at: now, expires_at: None };
+        let kept: Vec<Kept> = [newest].into_iter().chain(ending).collect();
+        if kept.len() > MAX_LIVE { Err(TooMany) } else { Ok(Self(kept)) }
+    }
+
+    /// The same with each sealed as `renew` has it.
+    #[must_use]
+    pub fn renewed(&self, renew: impl Fn(&Sealed) -> Sealed) -> Self {
+        Self(self.0.iter().map(|kept| Kept { sealed: renew(&kept.sealed), ..kept.clone() }).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::{MASTER_KEY_BYTES, MasterKey, Vault};
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn sealed(byte: u8) -> Sealed {
+        Vault::new(MasterKey::new([1; MASTER_KEY_BYTES]), Vec::new()).seal("", &[byte], [byte; 12])
+    }
+
+    fn live(secrets: &Secrets, now: Timestamp) -> Vec<Sealed> {
+        secrets.live(now).map(|kept| kept.sealed.clone()).collect()
+    }
+
+    #[test]
+    fn one_replaces_another_at_once_or_after_an_overlap() {
+        let now = Timestamp::EPOCH;
+        let one = Secrets::default().with(sealed(1), HOUR, now).unwrap();
+        assert_eq!(live(&one, now), [sealed(1)]);
+        let both = one.with(sealed(2), HOUR, now).unwrap();
+        assert_eq!(live(&both, now + HOUR - Duration::from_millis(1)), [sealed(2), sealed(1)]);
+        assert_eq!(live(&both, now + HOUR), [sealed(2)]);
+        assert_eq!(live(&both.with(sealed(3), Duration::ZERO, now).unwrap(), now), [sealed(3)]);
+    }
+
+    #[test]
+    fn a_longer_overlap_does_not_bring_more_time_to_one_that_ends() {
+        let now = Timestamp::EPOCH;
+        let one = Secrets::default().with(sealed(1), HOUR, now).unwrap().with(sealed(2), HOUR, now).unwrap();
+        let three = one.with(sealed(3), 3 * HOUR, now).unwrap();
+        assert_eq!(live(&three, now + HOUR), [sealed(3), sealed(2)]);
+        assert_eq!(live(&three, now + 3 * HOUR), [sealed(3)]);
+    }
+
+    #[test]
+    fn so_many_sign_at_a_time_and_not_more() {
+        let now = Timestamp::EPOCH;
+        let full = (1..=5).fold(Secrets::default(), |secrets, byte| secrets.with(sealed(byte), HOUR, now).unwrap());
+        assert_eq!(full.with(sealed(6), HOUR, now), Err(TooMany));
+        assert!(full.with(sealed(6), HOUR, now + HOUR).is_ok(), "those that ended make room");
+        assert!(full.with(sealed(6), Duration::ZERO, now).is_ok());
+    }
+
+    #[test]
+    fn each_is_sealed_anew_and_is_otherwise_as_it_was() {
+        let now = Timestamp::EPOCH;
+        let two = Secrets::default().with(sealed(1), HOUR, now).unwrap().with(sealed(2), HOUR, now).unwrap();
+        let renewed = two.renewed(|_| sealed(9));
+        assert_eq!((live(&renewed, now), live(&renewed, now + HOUR)), (vec![sealed(9), sealed(9)], vec![sealed(9)]));
+    }
+}
