@@ -57,6 +57,14 @@ mod tests {
     use super::*;
     use crate::vault::{MASTER_KEY_BYTES, MasterKey, Vault};
 
+    #[test]
+    fn what_is_sealed_anew_is_the_same_version_of_the_same() {
+        let one = CallbackSecrets::default().with(sealed(1), Duration::ZERO, Timestamp::EPOCH).unwrap();
+        let renewed = one.renewed(|_| sealed(2));
+        assert_eq!(renewed.version, one.version);
+        assert_eq!(renewed.secrets.live(Timestamp::EPOCH).map(|kept| kept.sealed.clone()).collect::<Vec<_>>(), [sealed(2)]);
+    }
+
     fn sealed(byte: u8) -> Sealed {
         Vault::new(MasterKey::new([1; MASTER_KEY_BYTES]), Vec::new()).seal("", &[byte], [byte; 12])
     }
