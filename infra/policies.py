@@ -34,13 +34,19 @@ def allowed(resources, function):
     for policy in properties["Policies"]:
         for statement in policy["PolicyDocument"]["Statement"]:
             for target in statement["Resource"]:
-                actions.setdefault(named(target), []).extend(checked(role, statement))
+                actions.setdefault(named(target) + restricted(statement), []).extend(checked(role, statement))
     return {target: sorted(them) for target, them in sorted(actions.items())}
 
 
 def named(arn):
     """Writes `${Table.Arn}/index/recent` as `Table/index/recent`."""
     return arn.replace("${", "").replace(".Arn}", "")
+
+
+def restricted(statement):
+    """Writes what a condition asks for, as in `Table where C#?*`."""
+    values = [value for tests in statement.get("Condition", {}).values() for them in tests.values() for value in them]
+    return f" where {', '.join(values)}" if values else ""
 
 
 def checked(role, statement):

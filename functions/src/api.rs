@@ -9,6 +9,7 @@ use lambda_http::RequestExt;
 use lambda_http::request::RequestContext;
 use lambda_runtime::Error;
 use nobat_api::{App, Door, Keys, Parts, Peer, router};
+use nobat_core::directory::Edition;
 use nobat_worker::handler::Handlers;
 use nobat_worker::system::SystemClock;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,7 @@ const MAX_TIMEOUT: u32 = 50;
 pub async fn run(handlers: Handlers) -> Result<(), Error> {
     log::start()?;
     let app = App::new(Parts {
+        edition: Edition::default(),
         backend: settings::backend().await?,
         clock: Arc::new(SystemClock),
         kinds: Arc::new(settings::with_ours(handlers)?),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
+use nobat_core::directory::Edition;
 use nobat_core::ports::Delivery;
 use nobat_core::time::Timestamp;
 use nobat_worker::handler::Handlers;
@@ -16,12 +17,8 @@ use crate::{log, records, settings};
 pub async fn run(handlers: Handlers) -> Result<(), Error> {
     log::start()?;
     let backend = settings::backend().await?;
-    let runner = Runner {
-        handlers: settings::with_ours_signing(handlers, &backend).await?,
-        backend,
-        clock: Arc::new(SystemClock),
-        chance: Arc::new(SystemChance),
-    };
+    let handlers = settings::with_ours_signing(handlers, &backend).await?;
+    let runner = Runner::new(backend, handlers, Arc::new(SystemClock), Arc::new(SystemChance), Edition::default());
     let runner = &runner;
     lambda_runtime::run(service_fn(move |event| async move { Ok::<_, Error>(handle(runner, event).await) })).await
 }

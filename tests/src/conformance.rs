@@ -224,7 +224,13 @@ fn succeed(task: &Task) -> Event {
 }
 
 fn fail(task: &Task, retry: Retry) -> Event {
-    Event::Fail { token: task.token, error: TaskError::new("http_503", "the other side is «busy»"), retry, spread: Spread::from_bits(0) }
+    Event::Fail {
+        token: task.token,
+        error: TaskError::new("http_503", "the other side is «busy»"),
+        retry,
+        policy: None,
+        spread: Spread::from_bits(0),
+    }
 }
 
 fn names(tasks: &[Task]) -> Vec<TaskName> {

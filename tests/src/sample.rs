@@ -10,7 +10,7 @@ use nobat_core::json::Json;
 use nobat_core::key::KeyText;
 use nobat_core::name::{Name, Tenant};
 use nobat_core::retry::{Exponential, Jitter, RetryPolicy, Schedule};
-use nobat_core::task::{End, Fingerprint, Settings, State, Task, Turn, Waiting};
+use nobat_core::task::{End, Fingerprint, Left, Settings, State, Task, Turn, Waiting};
 use nobat_core::time::Timestamp;
 
 /// When the tests begin.
@@ -80,6 +80,9 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
             parent: Some(TaskId::new(now, u128::MAX)),
             submitted_by: Some(KeyText::new([9; 20]).digest().id()),
             key_generation: Some(3),
+            endpoint: Some(name("billing.eu_1")),
+            flow_key: Some(name("customer-42")),
+            left: Left { timeout: true, retry: true },
         }),
         due_at: now + Duration::from_millis(1_001),
         turn: Turn {

@@ -25,6 +25,7 @@ mod aws {
     mod callback_secret;
     mod dead_letter;
     mod delay;
+    mod endpoint;
     mod failure;
     mod hint;
     mod keys;

@@ -56,6 +56,20 @@ async fn reports_are_signed_as_it_says() {
 }
 
 #[tokio::test]
+async fn endpoints_are_called_as_it_says() {
+    let world = World::start().await;
+    let block = blocks("Calls to other people's APIs").remove(0).replace("127.0.0.1:8080", &world.address().to_string());
+    let printed = paste(&[block.replace("https://billing.example", &world.receiver.url(""))], &world).await.remove(0);
+    let answers: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [endpoint, task, paused, resumed, flow] = answers.try_into().expect("five answers");
+    assert!(endpoint["secret"].as_str().unwrap().starts_with("whsec_"), "{endpoint}");
+    assert_eq!((&paused["paused"], &resumed["paused"], &flow["rate"]), (&json!(true), &json!(false), &json!(5)));
+    assert_eq!(world.ended(&task).await["status"], "succeeded");
+    assert_eq!(world.receiver.received("/api/charge")[0].header("authorization"), "Bearer s3cret");
+    world.end().await;
+}
+
+#[tokio::test]
 async fn the_tour_works_when_it_is_pasted() {
     let mut tour = blocks("A tour with curl");
     let serve = tour.remove(0);

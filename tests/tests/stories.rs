@@ -11,6 +11,7 @@ mod stories {
     #[cfg(target_os = "linux")]
     mod disk;
     mod document;
+    mod endpoint;
     mod failure;
     mod file;
     mod greet;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nobat_core::backend::Backend;
+use nobat_core::directory::{Directory, Edition};
 use nobat_core::ports::Clock;
 use nobat_core::submit::Kinds;
 use nobat_core::vault::VaultSource;
@@ -26,6 +27,7 @@ struct Inner {
     permits: Permits,
     quota: Quota,
     readiness: Readiness,
+    directory: Directory,
 }
 
 /// What an [`App`] is made of.
@@ -48,6 +50,8 @@ pub struct Parts {
     pub vault: Arc<dyn VaultSource>,
     /// Seals the cursors of lists. All processes behind one address need the same one.
     pub cursor_key: [u8; 32],
+    /// What is shared with the workers of this process, so that they know at once what was changed here.
+    pub edition: Edition,
     /// Once it fires, answers that are being held are given at once.
     pub shutdown: CancellationToken,
 }
@@ -56,7 +60,9 @@ impl App {
     /// Shares these parts among the handlers.
     pub fn new(parts: Parts) -> Self {
         let keyring = Keyring::new(parts.door.keys);
-        Self(Arc::new(Inner { parts, keyring, permits: Permits::default(), quota: Quota::default(), readiness: Readiness::default() }))
+        let directory = Directory::new(Arc::clone(&parts.backend.registry), Arc::clone(&parts.clock), parts.edition.clone());
+        let (permits, quota, readiness) = (Permits::default(), Quota::default(), Readiness::default());
+        Self(Arc::new(Inner { parts, keyring, permits, quota, readiness, directory }))
     }
 
     /// The keys that came by lately.
@@ -72,6 +78,11 @@ impl App {
     /// Whether store and queue answered a moment ago.
     pub(crate) fn readiness(&self) -> &Readiness {
         &self.0.readiness
+    }
+
+    /// What is laid down for endpoints, queues and kinds.
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.0.directory
     }
 
     /// How many tasks of tenants wait.

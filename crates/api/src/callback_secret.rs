@@ -43,14 +43,14 @@ pub(crate) struct Set {
 /// The secret to sign with from now on.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schema(as = RotateCallbackSecret)]
+#[schema(as = RotateSecret)]
 pub(crate) struct Rotate {
     /// `whsec_` and 24 to 64 random bytes in base64. One is made, and shown in the answer, unless it is given.
     #[schema(value_type = Option<String>, pattern = "^whsec_([A-Za-z0-9+/]{4}){8,20}([A-Za-z0-9+/]{4}|([A-Za-z0-9+/]{4})?[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$")]
-    secret: Option<String>,
+    pub(crate) secret: Option<String>,
     /// For how many seconds those before it sign as well; a day unless said.
     #[schema(minimum = 0, maximum = 2_592_000)]
-    overlap: f64,
+    pub(crate) overlap: f64,
 }
 
 impl Default for Rotate {
@@ -78,14 +78,14 @@ pub(crate) struct SecretsView {
 
 /// One secret, but for what it is.
 #[derive(Serialize, ToSchema)]
-#[schema(as = CallbackSecret)]
+#[schema(as = SigningSecret)]
 pub(crate) struct SecretView {
     /// When it was set.
     #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// From when it signs no more, because another has taken its place.
     #[schema(value_type = Option<String>, format = DateTime, required)]
-    expires_at: Option<Timestamp>,
+    pub(crate) expires_at: Option<Timestamp>,
 }
 
 /// Set the callback secret

@@ -25,6 +25,8 @@ pub enum Code {
     TaskNotFound,
     /// There is no such key.
     KeyNotFound,
+    /// There is no such endpoint.
+    EndpointNotFound,
     /// This path does not take this method.
     MethodNotAllowed,
     /// The body took too long to arrive.
@@ -51,6 +53,8 @@ pub enum Code {
     ValidationFailed,
     /// Nobody here runs a task of that kind.
     UnknownKind,
+    /// There is no endpoint of the name that the task gives.
+    UnknownEndpoint,
     /// The URL leads where nobat does not go.
     BlockedAddress,
     /// The key was used for another request.
@@ -73,7 +77,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::MalformedJson,
         Self::MalformedBody,
         Self::InvalidIdempotencyKey,
@@ -84,6 +88,7 @@ impl Code {
         Self::NotFound,
         Self::TaskNotFound,
         Self::KeyNotFound,
+        Self::EndpointNotFound,
         Self::MethodNotAllowed,
         Self::BodyTimeout,
         Self::KeyOver,
@@ -97,6 +102,7 @@ impl Code {
         Self::MisdirectedRequest,
         Self::ValidationFailed,
         Self::UnknownKind,
+        Self::UnknownEndpoint,
         Self::BlockedAddress,
         Self::IdempotencyKeyReused,
         Self::RateLimited,
@@ -135,6 +141,7 @@ impl Code {
             Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "There is nothing here"),
             Self::TaskNotFound => ("task_not_found", StatusCode::NOT_FOUND, "There is no such task"),
             Self::KeyNotFound => ("key_not_found", StatusCode::NOT_FOUND, "There is no such key"),
+            Self::EndpointNotFound => ("endpoint_not_found", StatusCode::NOT_FOUND, "There is no such endpoint"),
             Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed here"),
             Self::BodyTimeout => ("body_timeout", StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive"),
             Self::KeyOver => ("key_over", StatusCode::CONFLICT, "The key opens nothing any more"),
@@ -152,6 +159,7 @@ impl Code {
             Self::MisdirectedRequest => ("misdirected_request", StatusCode::MISDIRECTED_REQUEST, "This is another server"),
             Self::ValidationFailed => ("validation_failed", StatusCode::UNPROCESSABLE_ENTITY, "The request is not valid"),
             Self::UnknownKind => ("unknown_kind", StatusCode::UNPROCESSABLE_ENTITY, "Nobody here runs this kind of task"),
+            Self::UnknownEndpoint => ("unknown_endpoint", StatusCode::UNPROCESSABLE_ENTITY, "There is no endpoint of this name"),
             Self::BlockedAddress => ("blocked_address", StatusCode::UNPROCESSABLE_ENTITY, "This address is not allowed"),
             Self::IdempotencyKeyReused => {
                 ("idempotency_key_reused", StatusCode::UNPROCESSABLE_ENTITY, "The idempotency key was used for another request")

@@ -38,6 +38,11 @@ impl List {
         Self(vec![Some("tenants".to_owned())])
     }
 
+    /// A tenant's endpoints.
+    pub(crate) fn endpoints(tenant: &Tenant) -> Self {
+        Self(vec![Some("endpoints".to_owned()), Some(tenant.to_string())])
+    }
+
     /// A tenant's audit trail.
     pub(crate) fn trail(tenant: &Tenant) -> Self {
         Self(vec![Some("trail".to_owned()), Some(tenant.to_string())])

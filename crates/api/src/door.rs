@@ -74,7 +74,7 @@ impl Caller {
     pub(crate) fn key(&self) -> Option<KeyId> {
         match self.actor {
             Actor::Key(id) => Some(id),
-            Actor::Anybody | Actor::Operator => None,
+            Actor::Anybody | Actor::Operator | Actor::Worker => None,
         }
     }
 

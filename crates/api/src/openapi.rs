@@ -12,7 +12,7 @@ use utoipa::{Modify, OpenApi as _};
 
 use crate::code::Code;
 use crate::problem::{FieldError, ProblemView};
-use crate::{callback_secret, change, health, keys, list, read, submit, tenants, trail};
+use crate::{callback_secret, change, endpoints, health, keys, lanes, list, read, submit, tenants, trail};
 
 /// The document.
 pub fn openapi() -> utoipa::openapi::OpenApi {
@@ -51,6 +51,19 @@ pub(crate) fn text() -> &'static [u8] {
         callback_secret::rotate,
         callback_secret::one,
         callback_secret::remove,
+        endpoints::put,
+        endpoints::one,
+        endpoints::page,
+        endpoints::remove,
+        endpoints::rotate,
+        endpoints::pause,
+        endpoints::resume,
+        lanes::put_queue,
+        lanes::get_queue,
+        lanes::put_kind,
+        lanes::get_kind,
+        lanes::put_flow,
+        lanes::get_flow,
         trail::page,
         health::live,
         health::ready,
@@ -62,6 +75,8 @@ pub(crate) fn text() -> &'static [u8] {
         (name = "keys", description = "Who may do what."),
         (name = "tenants", description = "What each of them may use."),
         (name = "callbacks", description = "What the reports of ended tasks are signed with."),
+        (name = "endpoints", description = "Other people's APIs, and how they are called."),
+        (name = "flows", description = "How often tasks start, how many at once, and when not at all."),
         (name = "audit", description = "Who changed what."),
         (name = "health", description = "For those who watch over it."),
     ),
@@ -122,7 +137,7 @@ impl Modify for Optional {
             if let Some(RefOr::T(body)) = &mut operation.request_body
                 && matches!(
                     operation.operation_id.as_deref(),
-                    Some("replay_task" | "rotate_key" | "set_callback_secret" | "rotate_callback_secret")
+                    Some("replay_task" | "rotate_key" | "set_callback_secret" | "rotate_callback_secret" | "rotate_endpoint_secret")
                 )
             {
                 body.required = None;
@@ -141,8 +156,14 @@ const BODY: [Code; 6] = [
     Code::UnsupportedContentEncoding,
     Code::UnsupportedMediaType,
 ];
-const TASKS: [Code; 5] =
-    [Code::ValidationFailed, Code::UnknownKind, Code::BlockedAddress, Code::InvalidIdempotencyKey, Code::IdempotencyKeyReused];
+const TASKS: [Code; 6] = [
+    Code::ValidationFailed,
+    Code::UnknownKind,
+    Code::UnknownEndpoint,
+    Code::BlockedAddress,
+    Code::InvalidIdempotencyKey,
+    Code::IdempotencyKeyReused,
+];
 const STORE: [Code; 3] = [Code::Internal, Code::StoreUnavailable, Code::Overloaded];
 
 fn codes(operation: &str) -> Vec<Code> {
@@ -153,11 +174,19 @@ fn codes(operation: &str) -> Vec<Code> {
         "cancel_task" => &[&BODY, &[Code::ValidationFailed, Code::TaskNotFound, Code::TaskEnded], &STORE],
         "replay_task" => &[&BODY, &[Code::ValidationFailed, Code::TaskNotFound, Code::TaskNotEnded], &STORE],
         "create_key" | "remove_callback_secret" => &[&BODY, &[Code::ValidationFailed], &STORE],
-        "list_tasks" | "list_keys" | "list_tenants" | "read_audit" => &[&[Code::InvalidCursor, Code::ValidationFailed], &STORE],
+        "list_tasks" | "list_keys" | "list_tenants" | "list_endpoints" | "read_audit" => {
+            &[&[Code::InvalidCursor, Code::ValidationFailed], &STORE]
+        }
         "get_key" => &[&[Code::KeyNotFound], &STORE],
         "rotate_key" | "revoke_key" => &[&BODY, &[Code::ValidationFailed, Code::KeyNotFound, Code::KeyOver], &STORE],
-        "put_tenant" => &[&BODY, &[Code::ValidationFailed, Code::NotFound], &STORE],
-        "get_tenant" => &[&[Code::NotFound], &STORE],
+        "put_tenant" | "put_queue" | "put_kind" | "put_flow" => &[&BODY, &[Code::ValidationFailed, Code::NotFound], &STORE],
+        "put_endpoint" => &[&BODY, &[Code::ValidationFailed, Code::BlockedAddress, Code::NotFound, Code::NoMasterKey], &STORE],
+        "get_endpoint" => &[&[Code::EndpointNotFound], &STORE],
+        "remove_endpoint" | "pause_endpoint" | "resume_endpoint" => &[&BODY, &[Code::ValidationFailed, Code::EndpointNotFound], &STORE],
+        "rotate_endpoint_secret" => {
+            &[&BODY, &[Code::ValidationFailed, Code::EndpointNotFound, Code::TooManySecrets, Code::NoMasterKey], &STORE]
+        }
+        "get_tenant" | "get_queue" | "get_kind" | "get_flow" => &[&[Code::NotFound], &STORE],
         "set_callback_secret" => &[&BODY, &[Code::ValidationFailed, Code::NoMasterKey], &STORE],
         "rotate_callback_secret" => &[&BODY, &[Code::ValidationFailed, Code::TooManySecrets, Code::NoMasterKey], &STORE],
         "readyz" | "get_callback_secret" => &[&STORE],
@@ -207,6 +236,8 @@ pub(crate) fn accepted() -> Value {
         "id": "task_01jd8rkz5m3q4v9x2y7w6t0abc",
         "kind": "http",
         "queue": "default",
+        "endpoint": null,
+        "flow_key": null,
         "status": "scheduled",
         "payload": {"method": "POST", "url": "https://example.com/hook", "headers": {"x-a": "b"}, "body": {"order_id": 7}},
         "labels": {"customer": "42"},

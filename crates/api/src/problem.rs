@@ -92,7 +92,7 @@ fn code_of(errors: &[Invalid]) -> Code {
     if errors.iter().any(is(Code::MalformedJson)) {
         return Code::MalformedJson;
     }
-    let telling = [Code::UnknownKind, Code::BlockedAddress].into_iter().find(|code| errors.iter().all(is(*code)));
+    let telling = [Code::UnknownKind, Code::UnknownEndpoint, Code::BlockedAddress].into_iter().find(|code| errors.iter().all(is(*code)));
     telling.unwrap_or(Code::ValidationFailed)
 }
 

@@ -6,7 +6,7 @@ use axum::routing::{get, post};
 use crate::app::App;
 use crate::code::Code;
 use crate::problem::Problem;
-use crate::{callback_secret, change, health, keys, list, read, submit, tenants, trail};
+use crate::{callback_secret, change, endpoints, health, keys, lanes, list, read, submit, tenants, trail};
 
 /// All that can be asked over HTTP; the same on a laptop and in Lambda.
 pub fn router(app: App) -> Router {
@@ -23,6 +23,14 @@ pub fn router(app: App) -> Router {
         .route("/v1/tenants/{name}", get(tenants::one).put(tenants::put))
         .route("/v1/callback-secret", get(callback_secret::one).put(callback_secret::set).delete(callback_secret::remove))
         .route("/v1/callback-secret/rotate", post(callback_secret::rotate))
+        .route("/v1/endpoints", get(endpoints::page))
+        .route("/v1/endpoints/{name}", get(endpoints::one).put(endpoints::put).delete(endpoints::remove))
+        .route("/v1/endpoints/{name}/rotate", post(endpoints::rotate))
+        .route("/v1/endpoints/{name}/pause", post(endpoints::pause))
+        .route("/v1/endpoints/{name}/resume", post(endpoints::resume))
+        .route("/v1/queues/{name}", get(lanes::get_queue).put(lanes::put_queue))
+        .route("/v1/kinds/{name}", get(lanes::get_kind).put(lanes::put_kind))
+        .route("/v1/flows/{name}", get(lanes::get_flow).put(lanes::put_flow))
         .route("/v1/audit", get(trail::page))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))

@@ -4,6 +4,7 @@ use axum::extract::{Request, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
+use nobat_core::name::Name;
 use nobat_core::ports::{Inserted, StoreError, TaskName};
 use nobat_core::read::read_object;
 use nobat_core::submit::{Intake, Invalid, Submission};
@@ -76,7 +77,7 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Task
     let identity = Identity::of(&head.headers, ONE, &body)?;
     let submission: Submission = read_object(&body)?;
     let intake = Taking::new(&app, &identity, &caller);
-    let accepted = intake.accept(1, intake.task(submission, 0).map(|task| vec![task])).await?;
+    let accepted = intake.accept(1, intake.task(submission, 0).await?.map(|task| vec![task])).await?;
     let Some(task) = accepted.tasks.first() else { return Err(Problem::internal("the store gave no task back")) };
     let mut response = accepted.marked(reply::task(StatusCode::ACCEPTED, task, &caller, intake.now)?);
     // Relative, so that no Host header that a client sends can lead another one astray.
@@ -114,7 +115,7 @@ pub(crate) async fn batch(State(app): State<App>, Allowed(caller, _): Allowed<Ta
         return Err(vec![Invalid::new("/tasks", format!("expected 1 to {MAX_BATCH} tasks"))].into());
     }
     let intake = Taking::new(&app, &identity, &caller);
-    let accepted = intake.accept(submissions.len(), intake.tasks(submissions)).await?;
+    let accepted = intake.accept(submissions.len(), intake.tasks(submissions).await?).await?;
     let room = accepted.tasks.iter().map(reply::room).sum();
     let data = accepted.tasks.iter().map(|task| reply::view(task, &caller, intake.now)).collect();
     Ok(accepted.marked(reply::value(StatusCode::ACCEPTED, room, &BatchView { data })?))
@@ -146,8 +147,19 @@ impl<'a> Taking<'a> {
         Self { app, identity, caller, now: app.clock.now() }
     }
 
-    fn task(&self, submission: Submission, place: usize) -> Result<Task, Vec<Invalid>> {
-        submission.into_task(&Intake {
+    /// The task, or what is wrong with it.
+    async fn task(&self, submission: Submission, place: usize) -> Result<Result<Task, Vec<Invalid>>, StoreError> {
+        let (tenant, directory) = (&self.caller.tenant, self.app.directory());
+        // What is no name leads to nothing, and is found out below.
+        let endpoint = match submission.endpoint.as_deref().map(Name::new) {
+            Some(Ok(name)) => directory.endpoint(tenant, &name).await?,
+            _ => None,
+        };
+        let lanes = match (submission.queue(), Name::new(&submission.kind)) {
+            (Ok(queue), Ok(kind)) if submission.retry.is_none() => Some(directory.lanes(tenant, &queue, &kind).await?),
+            _ => None,
+        };
+        Ok(submission.into_task(&Intake {
             tenant: &self.caller.tenant,
             id: self.identity.id(&self.caller.tenant, place, self.now),
             fingerprint: self.identity.fingerprint(),
@@ -155,20 +167,22 @@ impl<'a> Taking<'a> {
             max_payload: self.caller.settings.payload_bytes,
             max_timeout: self.app.max_timeout,
             kinds: &*self.app.kinds,
+            endpoint: endpoint.as_deref(),
+            queue: lanes.as_ref().map(|lanes| &lanes.queue),
             now: self.now,
-        })
+        }))
     }
 
-    fn tasks(&self, submissions: Vec<Submission>) -> Result<Vec<Task>, Vec<Invalid>> {
+    async fn tasks(&self, submissions: Vec<Submission>) -> Result<Result<Vec<Task>, Vec<Invalid>>, StoreError> {
         let mut tasks = Vec::with_capacity(submissions.len());
         let mut wrong = Vec::new();
         for (place, submission) in submissions.into_iter().enumerate() {
-            match self.task(submission, place) {
+            match self.task(submission, place).await? {
                 Ok(task) => tasks.push(task),
                 Err(invalid) => wrong.extend(invalid.into_iter().map(|invalid| invalid.under(&format!("/tasks/{place}")))),
             }
         }
-        if wrong.is_empty() { Ok(tasks) } else { Err(wrong) }
+        Ok(if wrong.is_empty() { Ok(tasks) } else { Err(wrong) })
     }
 
     async fn accept(&self, count: usize, tasks: Result<Vec<Task>, Vec<Invalid>>) -> Result<Accepted, Problem> {

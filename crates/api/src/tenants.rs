@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 use nobat_core::audit::Action;
+use nobat_core::flow::{FlowSubmission, FlowView};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{Position, StoreError};
 use nobat_core::rate::Rate;
@@ -49,6 +50,8 @@ pub(crate) struct Put {
     #[serde(default, deserialize_with = "maybe_whole")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     payload_bytes: Option<NonZeroU32>,
+    /// How often its tasks start, and how many at once.
+    flow: Option<FlowSubmission>,
 }
 
 /// How often something may be done.
@@ -82,6 +85,8 @@ pub(crate) struct TenantView {
     /// How long a payload of its tasks may be, in bytes; `null` if it may be as long as any.
     #[schema(value_type = Option<u64>, required)]
     payload_bytes: Option<NonZeroU32>,
+    /// How often its tasks start, and how many at once.
+    flow: FlowView,
 }
 
 /// One page of tenants.
@@ -131,14 +136,16 @@ pub(crate) async fn put(
     let body = body::json(&app, &head.headers, body).await?;
     let put: Put = read_object(&body)?;
     let requests = put.requests.map(RateView::rate).transpose()?;
+    let flow = put.flow.unwrap_or_default().checked("/flow")?;
     let now = app.clock.now();
     for _ in 0..MAX_CONFLICTS {
         let version = app.backend.registry.tenant(&tenant).await?.version + 1;
-        let settings = TenantSettings { requests, waiting: put.waiting, payload_bytes: put.payload_bytes, version };
+        let settings = TenantSettings { requests, waiting: put.waiting, payload_bytes: put.payload_bytes, flow, version };
         let record = Record { name: RecordName::from(&tenant), version, body: settings.to_text() };
         let entry = caller.entry(&tenant, Action::TenantChanged, &tenant, now);
         if app.backend.registry.write(vec![record], entry).await? == Recorded::Done {
             app.keyring().forget_tenant(&tenant);
+            app.directory().forget();
             return reply::value(StatusCode::OK, TENANT_BYTES, &TenantView::new(tenant, settings));
         }
     }
@@ -216,6 +223,6 @@ impl RateView {
 impl TenantView {
     fn new(name: Tenant, settings: TenantSettings) -> Self {
         let requests = settings.requests.map(|rate| RateView { rate: rate.per_second, burst: Some(rate.burst) });
-        Self { name, requests, waiting: settings.waiting, payload_bytes: settings.payload_bytes }
+        Self { name, requests, waiting: settings.waiting, payload_bytes: settings.payload_bytes, flow: settings.flow.into() }
     }
 }

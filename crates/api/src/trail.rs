@@ -32,13 +32,15 @@ pub(crate) struct EntryView {
     /// To whose things.
     #[schema(value_type = String)]
     tenant: Tenant,
-    /// By whom: the id of a key; `anybody`, where no keys are asked for; `operator`, who can open the file or write to the table.
+    /// By whom: the id of a key; `anybody`, where no keys are asked for; `operator`, who can open the file or write to the
+    /// table; `worker`, nobat itself, on what an endpoint answered.
     actor: String,
     /// What: `task.canceled`, `task.replayed`, `key.created`, `key.rotated`, `key.revoked`, `tenant.changed`,
-    /// `callback_secret.set`, `callback_secret.rotated` or `callback_secret.removed`; `other` is what only a later version has a word for.
+    /// `callback_secret.set`, `callback_secret.rotated`, `callback_secret.removed`, `endpoint.changed`, `endpoint.secret_rotated`,
+    /// `endpoint.paused`, `endpoint.resumed`, `endpoint.gone`, `endpoint.removed`, `queue.changed`, `kind.changed` or `flow.changed`; `other` is what only a later version has a word for.
     #[schema(value_type = String)]
     action: &'static str,
-    /// To what: the id of a task or of a key, or the name of a tenant; of a key that was replaced, and of the one that replaced it.
+    /// To what: the id of a task or of a key, or the name of a tenant, an endpoint, a queue, a kind, or a flow key; of a key that was replaced, and of the one that replaced it.
     object: String,
 }
 

@@ -33,6 +33,8 @@ pub enum Actor {
     Anybody,
     /// Whoever could open the file, or write to the table, without the API.
     Operator,
+    /// nobat itself, on what it was told while it did a task.
+    Worker,
 }
 
 impl fmt::Display for Actor {
@@ -41,6 +43,7 @@ impl fmt::Display for Actor {
             Self::Key(id) => id.fmt(f),
             Self::Anybody => f.write_str("anybody"),
             Self::Operator => f.write_str("operator"),
+            Self::Worker => f.write_str("worker"),
         }
     }
 }
@@ -57,6 +60,7 @@ impl FromStr for Actor {
         match text {
             "anybody" => Ok(Self::Anybody),
             "operator" => Ok(Self::Operator),
+            "worker" => Ok(Self::Worker),
             id => id.parse().map(Self::Key).map_err(|_| UnknownWord),
         }
     }
@@ -83,13 +87,31 @@ pub enum Action {
     CallbackSecretRotated,
     /// It was removed.
     CallbackSecretRemoved,
+    /// An endpoint was made, or changed.
+    EndpointChanged,
+    /// What an endpoint's requests are signed with was replaced.
+    EndpointSecretRotated,
+    /// An endpoint was paused.
+    EndpointPaused,
+    /// It was opened again.
+    EndpointResumed,
+    /// It said that it is gone for good.
+    EndpointGone,
+    /// It was removed.
+    EndpointRemoved,
+    /// What is laid down for a queue was changed.
+    QueueChanged,
+    /// What is laid down for a kind was changed.
+    KindChanged,
+    /// What is laid down for a flow key was changed.
+    FlowChanged,
     /// Something that a later version has put on record, and has a word for.
     Other,
 }
 
 impl Action {
     /// Every action that there is a word for.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 18] = [
         Self::TaskCanceled,
         Self::TaskReplayed,
         Self::KeyCreated,
@@ -99,6 +121,15 @@ impl Action {
         Self::CallbackSecretSet,
         Self::CallbackSecretRotated,
         Self::CallbackSecretRemoved,
+        Self::EndpointChanged,
+        Self::EndpointSecretRotated,
+        Self::EndpointPaused,
+        Self::EndpointResumed,
+        Self::EndpointGone,
+        Self::EndpointRemoved,
+        Self::QueueChanged,
+        Self::KindChanged,
+        Self::FlowChanged,
     ];
 
     /// What that word stands for.
@@ -118,6 +149,15 @@ impl Action {
             Self::CallbackSecretSet => "callback_secret.set",
             Self::CallbackSecretRotated => "callback_secret.rotated",
             Self::CallbackSecretRemoved => "callback_secret.removed",
+            Self::EndpointChanged => "endpoint.changed",
+            Self::EndpointSecretRotated => "endpoint.secret_rotated",
+            Self::EndpointPaused => "endpoint.paused",
+            Self::EndpointResumed => "endpoint.resumed",
+            Self::EndpointGone => "endpoint.gone",
+            Self::EndpointRemoved => "endpoint.removed",
+            Self::QueueChanged => "queue.changed",
+            Self::KindChanged => "kind.changed",
+            Self::FlowChanged => "flow.changed",
             Self::Other => "other",
         }
     }
@@ -134,7 +174,7 @@ mod tests {
             assert_eq!(Action::of(action.as_str()), action);
         }
         assert_eq!(Action::of("key.polished"), Action::Other, "so that a trail is read that a later version went on with");
-        for actor in [Actor::Anybody, Actor::Operator, Actor::Key(KeyText::new([3; 20]).digest().id())] {
+        for actor in [Actor::Anybody, Actor::Operator, Actor::Worker, Actor::Key(KeyText::new([3; 20]).digest().id())] {
             assert_eq!(actor.to_string().parse(), Ok(actor));
         }
         assert_eq!("nobody".parse::<Actor>(), Err(UnknownWord));

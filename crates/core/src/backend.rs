@@ -1,6 +1,7 @@
 //! A store, its queue and its registry, and the few things that are always done with more than one of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::audit::Entry;
 use crate::flow::Flows;
@@ -112,5 +113,11 @@ impl Backend {
 
 /// The hints that waiting tasks need, each to be seen when its task is due.
 fn hints<'a>(tasks: impl Iterator<Item = &'a Task>, now: Timestamp) -> Vec<Hint> {
-    tasks.filter(|task| matches!(task.state, State::Waiting(_))).map(|task| Hint::new(task.name(), task.due_at.since(now))).collect()
+    tasks.filter(|task| matches!(task.state, State::Waiting(_))).map(|task| Hint::new(task.name(), delay(task, now))).collect()
+}
+
+/// Queues count in whole seconds, and what was promised a start is late after less: whoever takes its hint waits for the rest.
+fn delay(task: &Task, now: Timestamp) -> Duration {
+    let delay = task.due_at.since(now);
+    if task.turn.promise.is_some() { Duration::from_secs(delay.as_secs()) } else { delay }
 }

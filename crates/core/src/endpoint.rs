@@ -1,12 +1,17 @@
 //! An endpoint: somebody else's API, named once, and how it is to be called.
 
+mod submission;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::{BreakerPolicy, Limits, Pace};
+pub use submission::{Draft, EndpointSubmission, Receiving};
+
+use crate::flow::Limits;
+use crate::flow::stored::StoredLimits;
 use crate::name::{Name, Tenant};
 use crate::registry::{Record, RecordName, Sort};
 use crate::retry::RetryPolicy;
@@ -95,6 +100,16 @@ impl Endpoint {
         format!("endpoint/{tenant}/{name}")
     }
 
+    /// The URL that a path of it stands for.
+    pub fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// Whether it is called by whoever has a task for it.
+    pub fn is_open(&self) -> bool {
+        self.standing == Standing::Open
+    }
+
     /// What its record is found by.
     pub fn record_name(tenant: &Tenant, name: &Name) -> RecordName {
         RecordName { tenant: Some(tenant.clone()), sort: Sort::Endpoint, name: name.clone() }
@@ -116,6 +131,18 @@ impl Endpoint {
         Ok(stored.with_version(version))
     }
 }
+
+/// Whether that is a path, with a query or without, that leads to nothing but what lies below its endpoint's URL: it begins with `/`, is
+/// in printable ASCII, and no segment of it means "up" or "here", written plainly or in per cents (the URL Standard reads them as the same).
+pub fn is_path(text: &str) -> bool {
+    let (path, _) = text.split_once('?').unwrap_or((text, ""));
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#');
+    let is_relative = |segment: &str| matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
+    text.len() <= MAX_PATH && path.starts_with('/') && text.bytes().all(is_plain) && !path.split('/').any(is_relative)
+}
+
+/// The longest path, in bytes.
+pub const MAX_PATH: usize = 2_048;
 
 impl Answers {
     /// What an answer of that status means.
@@ -157,12 +184,8 @@ struct Stored {
     success: Option<Statuses>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry_on: Option<Statuses>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pace: Option<StoredPace>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    parallelism: Option<NonZeroU32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    breaker: Option<StoredBreaker>,
+    #[serde(flatten)]
+    limits: StoredLimits,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     batch: Option<StoredBatch>,
     #[serde(default)]
@@ -171,14 +194,6 @@ struct Stored {
     authority: Option<String>,
     created_at: Timestamp,
 }
-
-/// A pace: rate, period in milliseconds, burst.
-#[derive(Serialize, Deserialize)]
-struct StoredPace(NonZeroU32, u64, NonZeroU32);
-
-/// A breaker: share, window and open time in milliseconds, minimum.
-#[derive(Serialize, Deserialize)]
-struct StoredBreaker(f64, u64, u64, NonZeroU32);
 
 /// A batch: items, wait in milliseconds, whether there are results.
 #[derive(Serialize, Deserialize)]
@@ -192,7 +207,6 @@ impl From<&Endpoint> for Stored {
     fn from(endpoint: &Endpoint) -> Self {
         let usual = Answers::default();
         let Answers { success, retry_on } = endpoint.answers.clone();
-        let Limits { pace, parallelism, breaker } = endpoint.limits;
         Self {
             url: endpoint.url.clone(),
             headers: endpoint.headers.clone(),
@@ -201,9 +215,7 @@ impl From<&Endpoint> for Stored {
             retry: endpoint.retry.as_ref().map(StoredRetry::from),
             success: Some(success).filter(|success| *success != usual.success),
             retry_on: Some(retry_on).filter(|retry_on| *retry_on != usual.retry_on),
-            pace: pace.map(|pace| StoredPace(pace.rate, millis(pace.period), pace.burst)),
-            parallelism,
-            breaker: breaker.map(|of| StoredBreaker(of.failure_share, millis(of.window), millis(of.open), of.minimum)),
+            limits: endpoint.limits.into(),
             batch: endpoint.batch.map(|batch| StoredBatch(batch.max_items, millis(batch.max_wait), batch.results)),
             standing: endpoint.standing,
             authority: endpoint.authority.clone(),
@@ -215,13 +227,6 @@ impl From<&Endpoint> for Stored {
 impl Stored {
     fn with_version(self, version: u64) -> Endpoint {
         let usual = Answers::default();
-        let pace = |StoredPace(rate, period, burst)| Pace { rate, period: Duration::from_millis(period), burst };
-        let breaker = |StoredBreaker(failure_share, window, open, minimum)| BreakerPolicy {
-            failure_share,
-            window: Duration::from_millis(window),
-            minimum,
-            open: Duration::from_millis(open),
-        };
         let batch = |StoredBatch(max_items, wait, results)| Batch { max_items, max_wait: Duration::from_millis(wait), results };
         Endpoint {
             url: self.url,
@@ -230,7 +235,7 @@ impl Stored {
             timeout: self.timeout_ms.map(Duration::from_millis),
             retry: self.retry.map(RetryPolicy::from),
             answers: Answers { success: self.success.unwrap_or(usual.success), retry_on: self.retry_on.unwrap_or(usual.retry_on) },
-            limits: Limits { pace: self.pace.map(pace), parallelism: self.parallelism, breaker: self.breaker.map(breaker) },
+            limits: self.limits.into(),
             batch: self.batch.map(batch),
             standing: self.standing,
             authority: self.authority,
@@ -243,6 +248,7 @@ impl Stored {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::{BreakerPolicy, Pace};
     use crate::retry::Schedule;
     use crate::vault::{MASTER_KEY_BYTES, MasterKey, Vault};
 
@@ -306,6 +312,37 @@ mod tests {
         let (tenant, name) = (Tenant::new("acme").unwrap(), Name::new("billing").unwrap());
         assert_eq!(Endpoint::place(&tenant, &name), "endpoint/acme/billing", "what is stored was sealed for that");
         assert_eq!(plain().record(&tenant, &name).name, Endpoint::record_name(&tenant, &name));
+    }
+
+    #[test]
+    fn no_path_leads_away() {
+        for path in ["/", "/charge", "/a/b?c=../d&e=%2e%2e", "/a..b/.c", "/%2e%2e%2e", "/a%2fb", "//a"] {
+            assert!(is_path(path), "{path}");
+        }
+        let long = format!("/{}", "a".repeat(MAX_PATH));
+        for path in [
+            "",
+            "charge",
+            "?a=b",
+            "@example.com/",
+            ":8080/",
+            "/..",
+            "/.",
+            "/a/../b",
+            "/a/%2E./b",
+            "/%2e",
+            "/a/.%2e",
+            "/a b",
+            "/a\tb",
+            "/a#b",
+            "/a\\..\\b",
+            "/\u{e9}",
+            "http://example.com/",
+            &long,
+        ] {
+            assert!(!is_path(path), "{path}");
+        }
+        assert_eq!(plain().at("/charge?now=1"), "https://billing.example/api/charge?now=1");
     }
 
     #[test]

@@ -7,6 +7,8 @@
 mod breaker;
 mod pace;
 mod slots;
+pub(crate) mod stored;
+mod submission;
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -19,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use breaker::{BreakerPolicy, Verdict};
 pub use pace::{Booking, HORIZON, Pace};
 pub use slots::Holder;
+pub use submission::{BreakerSubmission, BreakerView, FlowSubmission, FlowView};
 
 use crate::flow::breaker::{Breaker, Passage};
 use crate::flow::pace::Timetable;
@@ -211,6 +214,17 @@ pub struct Report {
 /// The shortest of the waits that double.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
+/// How long one waits who was told so that many times in a row and has nothing to go by: it doubles up to [`HORIZON`], and chance decides on
+/// half of it.
+pub fn patience(times: u32, spread: Spread) -> Duration {
+    let half = doubled(times) / 2;
+    half + spread.of(half)
+}
+
+fn doubled(times: u32) -> Duration {
+    FIRST_WAIT.saturating_mul(2_u32.saturating_pow(times.min(20))).min(HORIZON)
+}
+
 impl Limits {
     /// Whether there is anything to ask a flow for.
     pub fn is_none(&self) -> bool {
@@ -338,7 +352,7 @@ impl Flow {
 impl Ask {
     /// A wait that doubles each time, up to [`HORIZON`].
     fn patience(&self) -> Duration {
-        FIRST_WAIT.saturating_mul(2_u32.saturating_pow(self.times.min(20))).min(HORIZON)
+        doubled(self.times)
     }
 
     /// For one who would have to wait for longer than is promised: somewhere in the second half of that.
@@ -396,6 +410,13 @@ mod tests {
         for text in ["", "billing", "endpoint/", "endpoint/a/b", "tenant/billing"] {
             assert_eq!(text.parse::<FlowOf>(), Err(InvalidFlow), "{text}");
         }
+    }
+
+    #[test]
+    fn patience_doubles_and_has_an_end() {
+        let wait = |times, bits| patience(times, Spread::from_bits(bits)).as_millis();
+        assert_eq!([0, 1, 2, 9, 10, 1_000].map(|times| wait(times, 0)), [500, 1_000, 2_000, 256_000, 450_000, 450_000]);
+        assert_eq!((wait(0, u64::MAX), wait(30, u64::MAX)), (1_000, 900_000));
     }
 
     #[test]

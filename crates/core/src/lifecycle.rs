@@ -12,7 +12,7 @@ use crate::audit::Entry;
 use crate::callback::callback;
 use crate::flow::Promise;
 use crate::json::Json;
-use crate::retry::Spread;
+use crate::retry::{RetryPolicy, Spread};
 use crate::task::{Attempt, CancelRequest, End, Ended, ErrorCode, Held, HeldReason, Lease, Outcome, State, Task, TaskError, Turn, Waiting};
 use crate::time::Timestamp;
 
@@ -57,6 +57,8 @@ pub enum Event {
         error: TaskError,
         /// Whether another attempt may help.
         retry: Retry,
+        /// When to try again and when to stop, where the task left that to its endpoint.
+        policy: Option<RetryPolicy>,
         /// Chance's part in the delay before it.
         spread: Spread,
     },
@@ -95,9 +97,9 @@ pub enum Retry {
     Backoff,
     /// After the pause that the destination asked for, if that is longer.
     After(Duration),
-    /// After that moment, and the attempt is not counted: the other side wants to be left alone until then. Of a task that was put off
-    /// [`Task::MAX_PUT_OFF`] times already, it is counted all the same.
-    PutOff(Timestamp),
+    /// After that moment, and the attempt is not counted: for that reason, the other side is to be left alone until then. Of a task that
+    /// was put off [`Task::MAX_PUT_OFF`] times already, it is counted all the same.
+    PutOff(HeldReason, Timestamp),
     /// No attempt would end otherwise.
     Never,
 }
@@ -208,10 +210,10 @@ impl Task {
                 self.error = None;
                 self.end(End::Succeeded, now);
             }
-            Event::Fail { token, error, retry, spread } => {
+            Event::Fail { token, error, retry, policy, spread } => {
                 let lease = self.lease(token)?;
                 self.record(lease, Outcome::Failed, Some(error), now);
-                self.try_again(lease, retry, spread, now);
+                self.try_again(lease, retry, policy.as_ref(), spread, now);
             }
             Event::Stop { token } => {
                 let lease = self.lease(token)?;
@@ -230,7 +232,7 @@ impl Task {
                 State::Running(lease) if lease.until <= now => {
                     let error = TaskError::new(ErrorCode::CRASHED, "nothing more was heard of its worker");
                     self.record(lease, Outcome::Crashed, Some(error), now);
-                    self.try_again(lease, Retry::Backoff, spread, now);
+                    self.try_again(lease, Retry::Backoff, None, spread, now);
                 }
                 State::Running(_) => return Err(Refused::LeaseHolds),
                 State::Waiting(_) => return Err(Refused::NotRunning),
@@ -305,10 +307,11 @@ impl Task {
         self.attempts.push(Attempt { number: self.token, started_at: lease.started_at, finished_at, outcome, error });
     }
 
-    fn try_again(&mut self, lease: Lease, retry: Retry, spread: Spread, now: Timestamp) {
-        if let Retry::PutOff(until) = retry
+    fn try_again(&mut self, lease: Lease, retry: Retry, policy: Option<&RetryPolicy>, spread: Spread, now: Timestamp) {
+        let policy = policy.unwrap_or(&self.settings.retry).clone();
+        if let Retry::PutOff(reason, until) = retry
             && lease.cancel == CancelRequest::None
-            && self.put_off(until)
+            && self.put_off(&policy, reason, until)
         {
             return;
         }
@@ -316,9 +319,9 @@ impl Task {
             Retry::Never => None,
             Retry::Backoff => Some(None),
             Retry::After(pause) => Some(Some(pause)),
-            Retry::PutOff(until) => Some(Some(until.since(now))),
+            Retry::PutOff(_, until) => Some(Some(until.since(now))),
         };
-        let due = asked.and_then(|asked| self.settings.retry.next(self.attempt, self.generation_at, asked, spread, now));
+        let due = asked.and_then(|asked| policy.next(self.attempt, self.generation_at, asked, spread, now));
         match due {
             _ if lease.cancel == CancelRequest::Requested => self.end(End::Canceled, now),
             Some(due) => self.wait(Waiting::Retrying, due),
@@ -327,13 +330,13 @@ impl Task {
     }
 
     /// Waits without having spent an attempt, if that has not gone on for too often or too long.
-    fn put_off(&mut self, until: Timestamp) -> bool {
-        let is_in_time = self.settings.retry.max_age.is_none_or(|max_age| until <= self.generation_at + max_age);
+    fn put_off(&mut self, policy: &RetryPolicy, reason: HeldReason, until: Timestamp) -> bool {
+        let is_in_time = policy.max_age.is_none_or(|max_age| until <= self.generation_at + max_age);
         let may_be = is_in_time && self.turn.put_off < Self::MAX_PUT_OFF;
         if may_be {
             self.attempt = self.attempt.saturating_sub(1);
             self.turn.put_off += 1;
-            self.wait(Waiting::Held(Held { reason: HeldReason::RetryAfter }), until);
+            self.wait(Waiting::Held(Held { reason }), until);
         }
         may_be
     }

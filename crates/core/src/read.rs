@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{self, DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -73,31 +74,38 @@ pub fn maybe_whole<'de, D: Deserializer<'de>, T: TryFrom<u32>>(deserializer: D) 
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
 pub fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
-    Texts::deserialize(deserializer).map(|texts| texts.0)
+    Texts::<String>::deserialize(deserializer).map(|texts| texts.0)
 }
 
 /// The same, or nothing.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
 pub fn maybe_texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeMap<String, String>>, D::Error> {
-    Option::<Texts>::deserialize(deserializer).map(|texts| texts.map(|texts| texts.0))
+    Option::<Texts<String>>::deserialize(deserializer).map(|texts| texts.map(|texts| texts.0))
 }
 
-struct Texts(BTreeMap<String, String>);
+/// The same, with texts that may be `null`.
+///
+/// For `#[serde(default, deserialize_with = "…")]`.
+pub fn maybe_headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeMap<String, Option<String>>>, D::Error> {
+    Option::<Texts<Option<String>>>::deserialize(deserializer).map(|texts| texts.map(|texts| texts.0))
+}
 
-impl<'de> Deserialize<'de> for Texts {
+struct Texts<T>(BTreeMap<String, T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Texts<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Each;
-        impl<'de> Visitor<'de> for Each {
-            type Value = Texts;
+        struct Each<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Each<T> {
+            type Value = Texts<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a map")
             }
 
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Texts, M::Error> {
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Texts<T>, M::Error> {
                 let mut texts = BTreeMap::new();
-                while let Some((name, text)) = map.next_entry::<String, String>()? {
+                while let Some((name, text)) = map.next_entry::<String, T>()? {
                     if texts.insert(name, text).is_some() {
                         return Err(de::Error::custom(TWICE));
                     }
@@ -105,7 +113,7 @@ impl<'de> Deserialize<'de> for Texts {
                 Ok(Texts(texts))
             }
         }
-        deserializer.deserialize_map(Each)
+        deserializer.deserialize_map(Each(PhantomData))
     }
 }
 

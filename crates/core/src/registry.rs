@@ -1,7 +1,7 @@
 //! What is configured rather than submitted, and who changed it: the third port, beside the store and the queue.
 //!
 //! To a store a record is text with a name and a version. What it says is the core's to read ([`crate::key`], [`crate::tenant`],
-//! [`crate::callback_secret`], [`crate::endpoint`]).
+//! [`crate::callback_secret`], [`crate::endpoint`], [`crate::lane`]).
 
 use std::num::NonZeroU32;
 
@@ -11,6 +11,7 @@ use crate::audit::Entry;
 use crate::callback_secret::CallbackSecrets;
 use crate::endpoint::Endpoint;
 use crate::key::{Key, KeyId};
+use crate::lane::Lane;
 use crate::name::{Name, Tenant};
 use crate::ports::{Position, StoreError};
 use crate::rate::{Rate, Taken};
@@ -50,6 +51,12 @@ pub enum Sort {
     CallbackSecret,
     /// An endpoint of a tenant's, by its name.
     Endpoint,
+    /// What is laid down for a queue of a tenant's, by its name.
+    Queue,
+    /// What is laid down for a kind, inside a tenant, by its name.
+    Kind,
+    /// What is laid down for a flow key of a tenant's, by the key.
+    FlowKey,
 }
 
 impl Sort {
@@ -60,6 +67,9 @@ impl Sort {
             Self::Tenant => "tenant",
             Self::CallbackSecret => "callback_secret",
             Self::Endpoint => "endpoint",
+            Self::Queue => "queue",
+            Self::Kind => "kind",
+            Self::FlowKey => "flow_key",
         }
     }
 }
@@ -143,6 +153,12 @@ impl dyn Registry + '_ {
         let found = self.find(&Endpoint::record_name(tenant, name)).await?;
         let read = found.map(|record| Endpoint::from_text(&record.body, record.version));
         read.transpose().map_err(|error| StoreError::Corrupt(error.to_string()))
+    }
+
+    /// What is laid down for a queue, a kind or a flow key of a tenant's.
+    pub async fn lane(&self, name: &RecordName) -> Result<Lane, StoreError> {
+        let Some(record) = self.find(name).await? else { return Ok(Lane::default()) };
+        Lane::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
     /// The key of that id.

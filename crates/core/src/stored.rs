@@ -12,8 +12,9 @@ use crate::callback::Callback;
 use crate::flow::{Booking, Promise};
 use crate::id::TaskId;
 use crate::key::KeyId;
+use crate::name::Name;
 use crate::retry::{Exponential, Jitter, RetryPolicy, Schedule};
-use crate::task::{Attempt, End, Outcome, Settings, TaskError, Turn};
+use crate::task::{Attempt, End, Left, Outcome, Settings, TaskError, Turn};
 use crate::time::Timestamp;
 
 /// The text was not written by this version, or is damaged.
@@ -87,6 +88,14 @@ struct StoredSettings {
     parent: Option<TaskId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     by: Option<KeyId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    endpoint: Option<Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    flow_key: Option<Name>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    left_timeout: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    left_retry: bool,
 }
 
 /// A retry policy.
@@ -137,6 +146,10 @@ impl From<&Settings> for StoredSettings {
             labels: settings.labels.clone(),
             parent: settings.parent,
             by: settings.submitted_by,
+            endpoint: settings.endpoint.clone(),
+            flow_key: settings.flow_key.clone(),
+            left_timeout: settings.left.timeout,
+            left_retry: settings.left.retry,
         }
     }
 }
@@ -153,6 +166,9 @@ impl From<StoredSettings> for Settings {
             parent: row.parent,
             submitted_by: row.by,
             key_generation: None,
+            endpoint: row.endpoint,
+            flow_key: row.flow_key,
+            left: Left { timeout: row.left_timeout, retry: row.left_retry },
         }
     }
 }

@@ -8,13 +8,15 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::callback::Callback;
+use crate::endpoint::Endpoint;
 use crate::id::TaskId;
 use crate::json::Json;
 use crate::key::KeyId;
-use crate::name::{Name, Tenant};
+use crate::lane::Lane;
+use crate::name::{InvalidName, Name, Tenant};
 use crate::ports::TaskName;
 use crate::retry::{Exponential, Jitter, RetryPolicy, Schedule};
-use crate::task::{End, Fingerprint, Settings, Task};
+use crate::task::{End, Fingerprint, Left, Settings, Task};
 use crate::time::Timestamp;
 
 /// A task as a client asks for it. Durations are seconds; unknown fields are refused by name.
@@ -37,13 +39,19 @@ pub struct Submission {
     /// Start no sooner than this moment, at most 366 days ahead; a moment in the past is now. Excludes `delay`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub run_at: Option<Timestamp>,
-    /// How many seconds one attempt may take; 30 unless said.
+    /// The endpoint that a task of kind `http` goes to; its payload then has a `path` instead of a `url`.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9._-]{1,64}$"))]
+    pub endpoint: Option<String>,
+    /// What it shares with other tasks of the tenant: together they start only as often as `/v1/flows/{key}` says.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9._-]{1,64}$"))]
+    pub flow_key: Option<String>,
+    /// How many seconds one attempt may take; unless said, what its endpoint says, or else 30.
     #[cfg_attr(feature = "openapi", schema(minimum = 0.001))]
     pub timeout: Option<f64>,
     /// The moment from which it is no longer worth starting.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub expires_at: Option<Timestamp>,
-    /// When to try again, and when to stop.
+    /// When to try again, and when to stop; unless said, what its endpoint says, or else its queue.
     pub retry: Option<RetrySubmission>,
     /// Whom to tell of its end.
     pub callback: Option<CallbackSubmission>,
@@ -54,7 +62,7 @@ pub struct Submission {
 }
 
 /// When to try again: either `delays`, or any of the fields of a growing delay.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RetrySubmission {
@@ -147,7 +155,16 @@ impl Invalid {
 /// Knows the kinds that are run here, and what payloads they take.
 pub trait Kinds: Send + Sync {
     /// Whether a task of that kind and with that payload can be run. Pointers start in the payload.
-    fn check(&self, kind: &Name, payload: &Json) -> Result<(), Unfit>;
+    fn check(&self, kind: &Name, payload: &Json, aim: Aim) -> Result<(), Unfit>;
+}
+
+/// Where it is said what a task is to call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// In its payload, if it calls anybody at all.
+    Payload,
+    /// In the endpoint that it names.
+    Endpoint,
 }
 
 /// Why a task cannot be run here.
@@ -155,6 +172,8 @@ pub trait Kinds: Send + Sync {
 pub enum Unfit {
     /// Nobody runs that kind; these are the ones that are run.
     UnknownKind(Vec<String>),
+    /// Tasks of that kind go to no endpoint.
+    NoEndpoint,
     /// The payload is not what the kind takes.
     Payload(Vec<Invalid>),
 }
@@ -175,9 +194,16 @@ pub struct Intake<'a> {
     pub max_timeout: Duration,
     /// What is run here.
     pub kinds: &'a dyn Kinds,
+    /// The endpoint that it names, if there is one of that name.
+    pub endpoint: Option<&'a Endpoint>,
+    /// What is laid down for its queue.
+    pub queue: Option<&'a Lane>,
     /// The time.
     pub now: Timestamp,
 }
+
+/// The lane of whoever names none.
+static DEFAULT_QUEUE: LazyLock<Name> = LazyLock::new(|| Name::constant("default"));
 
 /// How far ahead a task can be scheduled, and the longest of all durations: 366 days.
 pub const MAX_AHEAD: Duration = Duration::from_hours(366 * 24);
@@ -186,18 +212,31 @@ pub(crate) const MAX_LABELS: usize = 20;
 pub(crate) const MAX_LABEL_BYTES: usize = 256;
 
 impl Submission {
+    /// The lane that it is to wait in.
+    pub fn queue(&self) -> Result<Name, InvalidName> {
+        self.queue.as_deref().map_or_else(|| Ok(DEFAULT_QUEUE.clone()), Name::new)
+    }
+
     /// The task that is asked for, or all that is wrong with it.
     pub fn into_task(self, intake: &Intake<'_>) -> Result<Task, Vec<Invalid>> {
         let mut wrong = Wrong(Vec::new());
         let now = intake.now;
         let kind = wrong.name("/kind", Some(&self.kind));
         let queue = wrong.name("/queue", self.queue.as_deref());
+        let endpoint = wrong.endpoint(self.endpoint.as_deref(), intake.endpoint);
+        let found = intake.endpoint.filter(|_| endpoint.is_some());
         let payload = wrong.payload(self.payload, intake.max_payload);
         let due_at = wrong.due(self.delay, self.run_at, now);
         let settings = Settings {
-            timeout: wrong.timeout(self.timeout, intake.max_timeout),
+            timeout: wrong.timeout(self.timeout, found.and_then(|endpoint| endpoint.timeout), intake.max_timeout),
             expires_at: wrong.deadline(self.expires_at, due_at, now),
-            retry: self.retry.map_or_else(RetryPolicy::default, |retry| wrong.retry(&retry)),
+            retry: match &self.retry {
+                Some(retry) => wrong.retry(retry),
+                None => found.and_then(|endpoint| endpoint.retry.clone()).or_else(|| intake.queue?.retry.clone()).unwrap_or_default(),
+            },
+            left: Left { timeout: found.is_some() && self.timeout.is_none(), retry: found.is_some() && self.retry.is_none() },
+            flow_key: self.flow_key.as_deref().and_then(|key| wrong.name("/flow_key", Some(key))),
+            endpoint,
             callback: self.callback.and_then(|callback| wrong.callback(callback, intake.kinds)),
             labels: wrong.labels(self.labels.unwrap_or_default()),
             fingerprint: intake.fingerprint,
@@ -206,7 +245,8 @@ impl Submission {
             key_generation: None,
         };
         if let Some(kind) = &kind {
-            wrong.fit(intake.kinds.check(kind, &payload));
+            let aim = if self.endpoint.is_some() { Aim::Endpoint } else { Aim::Payload };
+            wrong.fit(intake.kinds.check(kind, &payload, aim));
         }
         match (kind, queue) {
             (Some(kind), Some(queue)) if wrong.0.is_empty() => {
@@ -219,17 +259,26 @@ impl Submission {
 }
 
 /// Collects what is wrong, so that a client learns all of it at once.
-struct Wrong(Vec<Invalid>);
+#[derive(Default)]
+pub(crate) struct Wrong(pub(crate) Vec<Invalid>);
 
 impl Wrong {
-    fn add(&mut self, pointer: &str, detail: impl Into<String>) {
+    pub(crate) fn add(&mut self, pointer: &str, detail: impl Into<String>) {
         self.0.push(Invalid::new(pointer, detail));
     }
 
     fn name(&mut self, pointer: &str, text: Option<&str>) -> Option<Name> {
-        static DEFAULT: LazyLock<Name> = LazyLock::new(|| Name::constant("default"));
-        let Some(text) = text else { return Some(DEFAULT.clone()) };
+        let Some(text) = text else { return Some(DEFAULT_QUEUE.clone()) };
         Name::new(text).map_err(|error| self.add(pointer, error.to_string())).ok()
+    }
+
+    fn endpoint(&mut self, text: Option<&str>, found: Option<&Endpoint>) -> Option<Name> {
+        let name = self.name("/endpoint", Some(text?))?;
+        if found.is_none() {
+            let detail = format!("there is no endpoint of this name; `PUT /v1/endpoints/{name}` makes one");
+            self.0.push(Invalid { code: Some("unknown_endpoint"), ..Invalid::new("/endpoint", detail) });
+        }
+        Some(name)
     }
 
     fn payload(&mut self, payload: Option<Box<serde_json::value::RawValue>>, max: Option<NonZeroU32>) -> Json {
@@ -244,7 +293,7 @@ impl Wrong {
     }
 
     /// A duration within bounds, or `None` with the reason noted.
-    fn seconds(&mut self, pointer: &str, seconds: f64, max: Duration) -> Option<Duration> {
+    pub(crate) fn seconds(&mut self, pointer: &str, seconds: f64, max: Duration) -> Option<Duration> {
         if (0.0..=max.as_secs_f64()).contains(&seconds) {
             // To the millisecond, as all of time is: what a store keeps is then what was taken.
             let millis = Duration::from_secs_f64(seconds).as_millis();
@@ -255,7 +304,7 @@ impl Wrong {
     }
 
     /// A duration within bounds that is at least a millisecond.
-    fn some_seconds(&mut self, pointer: &str, seconds: f64, max: Duration) -> Option<Duration> {
+    pub(crate) fn some_seconds(&mut self, pointer: &str, seconds: f64, max: Duration) -> Option<Duration> {
         if seconds >= 0.001 {
             return self.seconds(pointer, seconds, max);
         }
@@ -279,8 +328,8 @@ impl Wrong {
         }
     }
 
-    fn timeout(&mut self, timeout: Option<f64>, max: Duration) -> Duration {
-        let default = Settings::DEFAULT_TIMEOUT.min(max);
+    fn timeout(&mut self, timeout: Option<f64>, usual: Option<Duration>, max: Duration) -> Duration {
+        let default = usual.unwrap_or(Settings::DEFAULT_TIMEOUT).min(max);
         timeout.and_then(|timeout| self.some_seconds("/timeout", timeout, max)).unwrap_or(default)
     }
 
@@ -293,7 +342,7 @@ impl Wrong {
         deadline
     }
 
-    fn retry(&mut self, retry: &RetrySubmission) -> RetryPolicy {
+    pub(crate) fn retry(&mut self, retry: &RetrySubmission) -> RetryPolicy {
         let max_age = retry.max_age.and_then(|age| self.some_seconds("/retry/max_age", age, MAX_AHEAD));
         let grows =
             retry.max_attempts.is_some() || retry.base.is_some() || retry.factor.is_some() || retry.max.is_some() || retry.jitter.is_some();
@@ -343,7 +392,7 @@ impl Wrong {
     /// A callback is an `http` task, and its URL is held to the same rules.
     fn callback(&mut self, callback: CallbackSubmission, kinds: &dyn Kinds) -> Option<Callback> {
         let probe = Json::from_value(&BTreeMap::from([("url", &callback.url)])).ok()?;
-        if let Err(Unfit::Payload(invalid)) = kinds.check(&crate::callback::HTTP, &probe) {
+        if let Err(Unfit::Payload(invalid)) = kinds.check(&crate::callback::HTTP, &probe, Aim::Payload) {
             self.0.extend(invalid.into_iter().map(|invalid| invalid.under("/callback")));
         }
         let mut on: Vec<End> = match callback.on {
@@ -381,6 +430,7 @@ impl Wrong {
                 let detail = format!("nobody here runs this kind; known kinds are: {}", known.join(", "));
                 self.0.push(Invalid { code: Some("unknown_kind"), ..Invalid::new("/kind", detail) });
             }
+            Err(Unfit::NoEndpoint) => self.add("/endpoint", "tasks of this kind go to no endpoint; those of kind `http` do"),
             Err(Unfit::Payload(invalid)) => self.0.extend(invalid.into_iter().map(|invalid| invalid.under("/payload"))),
         }
     }

@@ -88,6 +88,22 @@ pub struct Settings {
     pub submitted_by: Option<KeyId>,
     /// The generation whose id downstream is given for deduplication; `None` is the task's own id.
     pub key_generation: Option<u32>,
+    /// The endpoint it goes to.
+    pub endpoint: Option<Name>,
+    /// What it shares with the tasks that are started together only so often.
+    pub flow_key: Option<Name>,
+    /// What the submission left to the endpoint.
+    pub left: Left,
+}
+
+/// What a submission left to its endpoint: what stands in the task is then how the endpoint was when the task came, and how it is by the
+/// time of an attempt is what holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// How long one attempt may take.
+    pub timeout: bool,
+    /// When to try again, and when to stop.
+    pub retry: bool,
 }
 
 impl Default for Settings {
@@ -102,6 +118,9 @@ impl Default for Settings {
             parent: None,
             submitted_by: None,
             key_generation: None,
+            endpoint: None,
+            flow_key: None,
+            left: Left::default(),
         }
     }
 }
@@ -161,6 +180,12 @@ pub enum HeldReason {
     RetryAfter,
     /// What is known of its flow could not be read or written.
     FlowUnavailable,
+    /// Its endpoint, its queue or its kind is paused.
+    Paused,
+    /// Its endpoint said that it is gone for good (410).
+    EndpointGone,
+    /// Its endpoint was removed.
+    NoEndpoint,
     /// Something that a later version holds tasks for, and has a word for.
     Other,
 }
@@ -176,13 +201,26 @@ impl HeldReason {
             Self::Breaker => "breaker",
             Self::RetryAfter => "retry_after",
             Self::FlowUnavailable => "flow_unavailable",
+            Self::Paused => "paused",
+            Self::EndpointGone => "endpoint_gone",
+            Self::NoEndpoint => "no_endpoint",
             Self::Other => "other",
         }
     }
 
     /// Every reason that there is a word for.
-    pub const ALL: [Self; 7] =
-        [Self::NoHandler, Self::NoSecret, Self::Rate, Self::Parallelism, Self::Breaker, Self::RetryAfter, Self::FlowUnavailable];
+    pub const ALL: [Self; 10] = [
+        Self::NoHandler,
+        Self::NoSecret,
+        Self::Rate,
+        Self::Parallelism,
+        Self::Breaker,
+        Self::RetryAfter,
+        Self::FlowUnavailable,
+        Self::Paused,
+        Self::EndpointGone,
+        Self::NoEndpoint,
+    ];
 
     /// The reason that `word` stands for.
     pub fn of(word: &str) -> Self {

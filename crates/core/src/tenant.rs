@@ -4,11 +4,13 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
+use crate::flow::Limits;
+use crate::flow::stored::StoredLimits;
 use crate::rate::Rate;
 use crate::stored::Unreadable;
 
 /// What a tenant may use. What is not laid down is not limited, save by what the whole installation can take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TenantSettings {
     /// How often it may ask anything.
     pub requests: Option<Rate>,
@@ -16,6 +18,8 @@ pub struct TenantSettings {
     pub waiting: Option<NonZeroU32>,
     /// How long a payload of its tasks may be, in bytes.
     pub payload_bytes: Option<NonZeroU32>,
+    /// How often its tasks start, and how many at once.
+    pub flow: Limits,
     /// Counts the writes to its record; 0 if there is none.
     pub version: u64,
 }
@@ -28,6 +32,12 @@ struct Stored {
     waiting: Option<NonZeroU32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     payload_bytes: Option<NonZeroU32>,
+    #[serde(default, skip_serializing_if = "is_unlimited")]
+    flow: StoredLimits,
+}
+
+fn is_unlimited(flow: &StoredLimits) -> bool {
+    *flow == StoredLimits::default()
 }
 
 /// A rate: so many a second, and so many at once.
@@ -41,6 +51,7 @@ impl TenantSettings {
             requests: self.requests.map(|rate| StoredRate(rate.per_second, rate.burst)),
             waiting: self.waiting,
             payload_bytes: self.payload_bytes,
+            flow: self.flow.into(),
         };
         serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("numbers"))
     }
@@ -52,6 +63,7 @@ impl TenantSettings {
             requests: stored.requests.map(|rate| Rate { per_second: rate.0, burst: rate.1 }),
             waiting: stored.waiting,
             payload_bytes: stored.payload_bytes,
+            flow: stored.flow.into(),
             version,
         })
     }
@@ -65,9 +77,10 @@ mod tests {
     fn are_read_back_as_stored() {
         let count = NonZeroU32::new;
         let requests = count(10).zip(count(20)).map(|(per_second, burst)| Rate { per_second, burst });
+        let flow = Limits { parallelism: count(7), ..Limits::default() };
         for settings in [
             TenantSettings { version: 1, ..TenantSettings::default() },
-            TenantSettings { requests, waiting: count(100), payload_bytes: count(1_000), version: 2 },
+            TenantSettings { requests, waiting: count(100), payload_bytes: count(1_000), flow, version: 2 },
         ] {
             assert_eq!(TenantSettings::from_text(&settings.to_text(), settings.version).unwrap(), settings);
         }

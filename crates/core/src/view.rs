@@ -1,6 +1,7 @@
 //! A task as it is shown: by the API, and in the body of a callback.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
@@ -8,6 +9,7 @@ use crate::id::TaskId;
 use crate::json::Json;
 use crate::key::KeyId;
 use crate::name::Name;
+use crate::retry::{Jitter, RetryPolicy, Schedule};
 use crate::task::{Attempt, State, Status, Task, TaskError, Waiting};
 use crate::time::Timestamp;
 
@@ -33,6 +35,12 @@ pub struct TaskView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>, required = false))]
     pub payload: Option<&'a Json>,
+    /// The endpoint that it goes to.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required))]
+    pub endpoint: Option<&'a Name>,
+    /// What it shares with the tasks that are started together only so often.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required))]
+    pub flow_key: Option<&'a Name>,
     /// The submitter's own notes.
     pub labels: &'a BTreeMap<String, String>,
     /// The attempts made so far that count against its retry policy; a replay starts anew.
@@ -80,6 +88,59 @@ pub struct TaskView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub attempts: Option<Vec<AttemptView<'a>>>,
+}
+
+/// When to try again, as it is shown: in the words it is asked for in.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Retry))]
+pub struct RetryView {
+    /// All attempts, the first included.
+    pub max_attempts: u32,
+    /// The longest wait in seconds before the first retry; not there if there are `delays`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
+    pub base: Option<f64>,
+    /// What the wait is multiplied by from one retry to the next; not there if there are `delays`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
+    pub factor: Option<f64>,
+    /// The longest wait of all, in seconds; not there if there are `delays`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
+    pub max: Option<f64>,
+    /// `full` or `none`; not there if there are `delays`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
+    pub jitter: Option<&'static str>,
+    /// No retry is scheduled for more than so many seconds after acceptance, or after a replay.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub max_age: Option<f64>,
+    /// The waits in seconds, one by one, if they are laid down so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
+    pub delays: Option<Vec<f64>>,
+}
+
+impl From<&RetryPolicy> for RetryView {
+    fn from(policy: &RetryPolicy) -> Self {
+        let seconds = |duration: &Duration| duration.as_secs_f64();
+        let (growth, delays) = match &policy.schedule {
+            Schedule::Exponential(growth) => (Some(growth), None),
+            Schedule::Delays(delays) => (None, Some(delays.iter().map(seconds).collect())),
+        };
+        Self {
+            max_attempts: policy.max_attempts(),
+            base: growth.map(|growth| seconds(&growth.base)),
+            factor: growth.map(|growth| growth.factor),
+            max: growth.map(|growth| seconds(&growth.max)),
+            jitter: growth.map(|growth| match growth.jitter {
+                Jitter::Full => "full",
+                Jitter::None => "none",
+            }),
+            max_age: policy.max_age.as_ref().map(seconds),
+            delays,
+        }
+    }
 }
 
 /// The word for where a task stands.
@@ -160,6 +221,8 @@ impl<'a> TaskView<'a> {
             queue: &task.queue,
             status: StatusWord(task.status(now)),
             payload: None,
+            endpoint: task.settings.endpoint.as_ref(),
+            flow_key: task.settings.flow_key.as_ref(),
             labels: &task.settings.labels,
             attempt: task.attempt,
             max_attempts: task.settings.retry.max_attempts(),

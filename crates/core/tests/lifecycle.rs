@@ -124,7 +124,7 @@ impl Model {
             (Place::Running { .. }, Op::Release(Token::Newest)) => To(waiting(Why::Scheduled, now)),
             (Place::Running { .. }, Op::Hold(Token::Newest, pause)) => To(waiting(Why::Held, now + Duration::from_millis(pause))),
             (Place::Running { .. }, Op::Interrupt(Token::Newest)) => To(waiting(Why::Retrying, now)),
-            (Place::Running { .. }, Op::Fail(Token::Newest, Retry::PutOff(until))) if self.can_be_put_off(until) => {
+            (Place::Running { .. }, Op::Fail(Token::Newest, Retry::PutOff(_, until))) if self.can_be_put_off(until) => {
                 To(waiting(Why::Held, until))
             }
             (Place::Running { .. }, Op::Fail(Token::Newest, retry)) => To(self.again(retry, now)),
@@ -160,7 +160,7 @@ impl Model {
             (None, _) | (_, Retry::Never) => return Place::Ended(End::Failed),
             (Some(own), Retry::Backoff) => now + *own,
             (Some(own), Retry::After(pause)) => now + (*own).max(pause.min(Duration::from_hours(24))),
-            (Some(own), Retry::PutOff(until)) => now + (*own).max(until.since(now).min(Duration::from_hours(24))),
+            (Some(own), Retry::PutOff(_, until)) => now + (*own).max(until.since(now).min(Duration::from_hours(24))),
         };
         match self.max_age {
             Some(max_age) if due > self.since + max_age => Place::Ended(End::Failed),
@@ -178,7 +178,7 @@ impl Model {
         let turn = self.turn;
         self.turn = match op {
             Op::Hold(..) => (turn.0 + 1, turn.1),
-            Op::Fail(_, Retry::PutOff(until)) if !is_stopped && self.can_be_put_off(until) => {
+            Op::Fail(_, Retry::PutOff(_, until)) if !is_stopped && self.can_be_put_off(until) => {
                 self.attempt -= 1;
                 (0, turn.1 + 1)
             }
@@ -247,7 +247,9 @@ fn event(op: Op, task: &Task, spread: Spread, now: Timestamp) -> Event {
             Event::Hold { token: number(token), reason: HeldReason::NoHandler, until: now + Duration::from_millis(pause), promise: None }
         }
         Op::Succeed(token) => Event::Succeed { token: number(token), result: Json::null() },
-        Op::Fail(token, retry) => Event::Fail { token: number(token), error: TaskError::new("broken", "it broke"), retry, spread },
+        Op::Fail(token, retry) => {
+            Event::Fail { token: number(token), error: TaskError::new("broken", "it broke"), retry, policy: None, spread }
+        }
         Op::Stop(token) => Event::Stop { token: number(token) },
         Op::Interrupt(token) => Event::Interrupt { token: number(token) },
         Op::LeaseExpired => Event::LeaseExpired { spread },
@@ -363,7 +365,7 @@ fn retries() -> impl Strategy<Value = Retry> {
         6 => Just(Retry::Backoff),
         1 => Just(Retry::Never),
         1 => (0_u64..200_000).prop_map(|pause| Retry::After(Duration::from_secs(pause))),
-        1 => (0_u64..7_200).prop_map(|moment| Retry::PutOff(START + Duration::from_secs(moment))),
+        1 => (0_u64..7_200).prop_map(|moment| Retry::PutOff(HeldReason::RetryAfter, START + Duration::from_secs(moment))),
     ]
 }
 
@@ -480,7 +482,9 @@ fn to_be_put_off_is_free_so_often_and_costs_an_attempt_from_then_on() {
     let delays = [Duration::from_secs(1); 2];
     let (mut task, mut now) = (task(&delays, None, 0, None, None), START);
     while !is_ended(&task) {
-        for op in [Op::Claim { lease: 60_000 }, Op::Fail(Token::Newest, Retry::PutOff(now + Duration::from_secs(7)))] {
+        for op in
+            [Op::Claim { lease: 60_000 }, Op::Fail(Token::Newest, Retry::PutOff(HeldReason::RetryAfter, now + Duration::from_secs(7)))]
+        {
             task = transition(task.clone(), event(op, &task, Spread::from_bits(0), now), now).unwrap().task;
         }
         now = now + Duration::from_secs(7);

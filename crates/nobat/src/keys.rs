@@ -7,12 +7,13 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use nobat_api::{App, Door, Keys as Asked, Parts};
+use nobat_core::directory::Edition;
 use nobat_core::json::Json;
 use nobat_core::name::Name;
 use nobat_core::network::Network;
 use nobat_core::ports::Clock;
 use nobat_core::scope::Scopes;
-use nobat_core::submit::{Kinds, Unfit};
+use nobat_core::submit::{Aim, Kinds, Unfit};
 use nobat_core::vault::Without;
 use nobat_worker::system::SystemClock;
 use serde_json::{Value, json};
@@ -126,6 +127,7 @@ impl Keys {
         let opened = backend::open(&self.place, &clock).await;
         let opened = opened.context("to go through the server that has it open, say --url, and NOBAT_KEY if it asks for keys")?;
         Ok(Client::Here(App::new(Parts {
+            edition: Edition::default(),
             backend: opened.backend,
             clock,
             kinds: Arc::new(NoKinds),
@@ -175,7 +177,7 @@ async fn all(client: &Client, tenant: Option<&str>) -> anyhow::Result<Vec<Value>
 struct NoKinds;
 
 impl Kinds for NoKinds {
-    fn check(&self, _kind: &Name, _payload: &Json) -> Result<(), Unfit> {
+    fn check(&self, _kind: &Name, _payload: &Json, _: Aim) -> Result<(), Unfit> {
         Err(Unfit::UnknownKind(Vec::new()))
     }
 }

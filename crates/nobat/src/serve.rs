@@ -9,6 +9,7 @@ use clap::Parser;
 use ipnet::IpNet;
 use nobat_api::{App, Door, Keys, Parts, router};
 use nobat_core::backend::Backend;
+use nobat_core::directory::Edition;
 use nobat_core::network::Network;
 use nobat_core::ports::{Chance, Clock};
 use nobat_delivery::{Client, Guard};
@@ -141,7 +142,9 @@ async fn serve_from(
     let client = Client::new(guard);
     let signer = Signer::new(Arc::clone(&for_handlers.registry), vaults.of_handlers, Arc::clone(&clock));
     let handlers = handlers.with(Http::new(client).signing(signer)).with(Noop);
+    let edition = Edition::default();
     let app = App::new(Parts {
+        edition: edition.clone(),
         backend: backend.clone(),
         clock: Arc::clone(&clock),
         kinds: Arc::new(handlers.clone()),
@@ -153,7 +156,7 @@ async fn serve_from(
         cursor_key,
         shutdown: stop.clone(),
     });
-    let runner = Runner { backend: for_handlers, handlers, clock: Arc::clone(&clock), chance: Arc::clone(&chance) };
+    let runner = Runner::new(for_handlers, handlers, Arc::clone(&clock), Arc::clone(&chance), edition);
     let worker = Worker { runner: Arc::new(runner), concurrency: settings.concurrency, drain: seconds(settings.drain) };
     let sweeper = Sweeper { backend: backend.clone(), chance };
     let (pruner, last) = (Pruner { backend: backend.clone() }, backend);

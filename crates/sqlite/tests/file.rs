@@ -11,7 +11,7 @@ use nobat_core::lifecycle::{Event, overdue};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{Claim, Clock, Delivery, Inserted, LEASE, StoreError};
 use nobat_core::retry::Spread;
-use nobat_core::submit::{Intake, Kinds, Submission, Unfit};
+use nobat_core::submit::{Aim, Intake, Kinds, Submission, Unfit};
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
 use nobat_sqlite::{OpenError, Sqlite};
@@ -40,7 +40,7 @@ impl Clock for Still {
 struct Any;
 
 impl Kinds for Any {
-    fn check(&self, _kind: &Name, _payload: &Json) -> Result<(), Unfit> {
+    fn check(&self, _kind: &Name, _payload: &Json, _: Aim) -> Result<(), Unfit> {
         Ok(())
     }
 }
@@ -63,6 +63,8 @@ fn task(number: u128) -> Task {
         kinds: &Any,
         submitted_by: None,
         max_payload: None,
+        endpoint: None,
+        queue: None,
         now: now(),
     };
     Submission { kind: "any".to_owned(), ..Submission::default() }.into_task(&intake).unwrap()

@@ -1,15 +1,20 @@
 //! What a handler knows of the task it runs, and can say of it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use nobat_core::endpoint::Endpoint;
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
+use nobat_core::name::Name;
 use nobat_core::ports::TaskName;
 use nobat_core::task::Task;
 use serde::Serialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+use crate::admission::Course;
 
 /// One attempt, as its handler sees it.
 pub struct TaskContext {
@@ -24,7 +29,9 @@ pub struct TaskContext {
     /// What to pass on downstream, so that a repeated call can be told from a new one.
     pub idempotency_key: String,
     /// How long this attempt may take in all.
-    pub timeout: std::time::Duration,
+    pub timeout: Duration,
+    /// The endpoint that it goes to.
+    pub(crate) endpoint: Option<(Name, Arc<Endpoint>)>,
     cancel: CancellationToken,
     beaten: AtomicBool,
     progress: Mutex<Option<Json>>,
@@ -36,14 +43,15 @@ pub const MAX_PROGRESS: usize = 4 * 1024;
 
 impl TaskContext {
     /// The context of the attempt that `task` is at.
-    pub fn new(task: &Task) -> Self {
+    pub(crate) fn new(task: &Task, course: &Course) -> Self {
         Self {
             name: task.name(),
             parent: task.settings.parent,
             attempt: task.attempt,
-            max_attempts: task.settings.retry.max_attempts(),
+            max_attempts: course.max_attempts(&task.settings),
             idempotency_key: task.idempotency_key(),
-            timeout: task.settings.timeout,
+            timeout: course.timeout(&task.settings),
+            endpoint: course.endpoint.clone(),
             cancel: CancellationToken::new(),
             beaten: AtomicBool::new(false),
             progress: Mutex::default(),

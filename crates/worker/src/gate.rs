@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nobat_core::flow::{Answer, Ask, Flow, FlowName, Flows, Holder, Kept, Limits, Pass, Promise, Report, Wait, Written};
+use nobat_core::flow::{Answer, Ask, Flow, FlowName, FlowOf, Flows, Holder, Kept, Limits, Pass, Promise, Report, Wait, Written};
 use nobat_core::ports::{Chance, Clock, StoreError};
 use nobat_core::retry::Spread;
 use nobat_core::task::Turn;
@@ -109,10 +109,22 @@ const FRESH: Duration = Duration::from_secs(1);
 const MAX_TRIES: u32 = 20;
 /// The longest pause between two of those tries doubles from this one on, in milliseconds.
 const FIRST_PAUSE: u64 = 2;
-/// The longest of those pauses, in milliseconds.
+/// The longest of those resting, in milliseconds.
 const MAX_PAUSE: u64 = 100;
 /// More flows than that are seldom in use at the same time in one process. Those that nobody uses are forgotten then.
 const MAX_LANES: usize = 10_000;
+
+impl Passes {
+    /// Whether no flow was asked.
+    pub fn are_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether any of them holds a slot, which is lost if nothing is heard of its holder.
+    pub fn have_slots(&self) -> bool {
+        self.0.iter().any(|held| held.slot.is_some())
+    }
+}
 
 impl Gate {
     /// A gate to those flows.
@@ -124,7 +136,7 @@ impl Gate {
     /// Asks every flow, one after the other. If one says no, the others have what they granted back.
     pub async fn enter(&self, flows: &[Limited], turn: &Turn) -> Result<Entry, StoreError> {
         let mut passes = Passes::default();
-        for limited in flows.iter().filter(|limited| !limited.limits.is_none()) {
+        for limited in flows {
             let promise = turn.promise.as_ref().filter(|promise| promise.of == limited.name.of);
             let spread = Spread::from_bits(self.chance.bits());
             let ask = Ask { holder: self.holder, booking: promise.map(|promise| promise.booking), times: turn.times, spread };
@@ -151,12 +163,15 @@ impl Gate {
         }
     }
 
-    /// Says what came of a start. What cannot be written is lost but for the slots, which are made good by the next write, or by time.
-    pub async fn leave(&self, passes: Passes, report: &Report) {
+    /// Says what came of a start. What the report says of a pause is for the flow `resting` alone.
+    ///
+    /// What cannot be written is lost but for the slots, which are made good by the next write, or by time.
+    pub async fn leave(&self, passes: Passes, report: &Report, resting: Option<&FlowOf>) {
         for Held { limited, pass, slot } in passes.0 {
+            let report = Report { pause_until: report.pause_until.filter(|_| resting == Some(&limited.name.of)), ..*report };
             // A flow without a breaker and without a slot has nothing to learn from a start that went as usual.
             if limited.limits.breaker.is_some() || slot.is_some() || report.pause_until.is_some() {
-                self.tell(&limited, What::Leave(pass, *report), slot).await;
+                self.tell(&limited, What::Leave(pass, report), slot).await;
             }
         }
     }
@@ -409,16 +424,16 @@ mod tests {
         assert_eq!(entered.iter().filter(|entered| entered.is_ok()).count(), 7);
         assert_eq!((world.flows.reads.load(Ordering::Relaxed), world.flows.writes.load(Ordering::Relaxed)), (1, 1));
         let passes = entered.into_iter().filter_map(Result::ok);
-        join_all(passes.map(|passes| async { gate.leave(passes, &report(Verdict::Good)).await })).await;
+        join_all(passes.map(|passes| async { gate.leave(passes, &report(Verdict::Good), None).await })).await;
         assert_eq!((world.flows.writes.load(Ordering::Relaxed), world.in_use()), (2, 0));
     }
 
     #[tokio::test]
-    async fn what_is_not_limited_asks_nobody() {
+    async fn a_flow_without_limits_is_read_and_not_written() {
         let world = World::new();
         let passes = enter(&world.gate(1), &limited(Limits::default())).await.unwrap();
-        world.gate(1).leave(passes, &report(Verdict::Bad)).await;
-        assert_eq!((world.flows.reads.load(Ordering::Relaxed), world.flows.writes.load(Ordering::Relaxed)), (0, 0));
+        world.gate(1).leave(passes, &report(Verdict::Bad), None).await;
+        assert_eq!((world.flows.reads.load(Ordering::Relaxed), world.flows.writes.load(Ordering::Relaxed)), (1, 0));
     }
 
     #[tokio::test]
@@ -432,7 +447,7 @@ mod tests {
             assert_eq!((passes.len(), world.in_use()), (4, 4));
             join_all(passes.into_iter().map(|(number, passes)| {
                 let gate = &gates[(number + round) % 3];
-                async move { gate.leave(passes, &report(Verdict::Good)).await }
+                async move { gate.leave(passes, &report(Verdict::Good), None).await }
             }))
             .await;
             assert_eq!(world.in_use(), 0);
@@ -449,8 +464,8 @@ mod tests {
         assert_eq!(world.in_use(), 2, "it was written all the same");
         let second = enter(&gate, &flows).await.unwrap();
         world.flows.lost.store(1, Ordering::Relaxed);
-        gate.leave(first, &report(Verdict::Good)).await;
-        gate.leave(second, &report(Verdict::Good)).await;
+        gate.leave(first, &report(Verdict::Good), None).await;
+        gate.leave(second, &report(Verdict::Good), None).await;
         assert_eq!(world.in_use(), 0);
     }
 
@@ -511,7 +526,7 @@ mod tests {
         assert!(enter(&other, &flows).await.is_ok());
         for _ in 0..10 {
             let passes = enter(&gate, &flows).await.unwrap();
-            gate.leave(passes, &report(Verdict::Bad)).await;
+            gate.leave(passes, &report(Verdict::Bad), None).await;
         }
         assert_eq!(enter(&gate, &flows).await.err().unwrap().reason, HeldReason::Breaker);
         assert!(enter(&other, &flows).await.is_ok(), "what was seen is believed for a second");

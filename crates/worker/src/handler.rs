@@ -11,7 +11,7 @@ use nobat_core::json::Json;
 use nobat_core::lifecycle::Retry;
 use nobat_core::name::Name;
 use nobat_core::read::ReadError;
-use nobat_core::submit::{Invalid, Kinds, Unfit};
+use nobat_core::submit::{Aim, Invalid, Kinds, Unfit};
 use nobat_core::task::{ErrorCode, HeldReason, TaskError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -45,6 +45,12 @@ pub trait Handler: Send + Sync + 'static {
         Ok(())
     }
 
+    /// The same, of a task that names an endpoint. `None`, as is usual, is a kind whose tasks go to none.
+    fn check_for_endpoint(&self, input: &Self::Input) -> Option<Result<(), Vec<Invalid>>> {
+        let _ = input;
+        None
+    }
+
     /// Does the work.
     fn run(&self, input: Self::Input, context: &TaskContext) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
 }
@@ -61,22 +67,44 @@ pub struct Failure {
     pub retry: Retry,
     /// What kept the attempt from being made, if it was none: then the task rests, and no attempt is counted.
     pub(crate) held: Option<HeldReason>,
+    /// What the other side wants for all that is meant for it.
+    pub(crate) wish: Option<Wish>,
+}
+
+/// What the other side wants for all that is meant for it, and not for one task alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// To be left alone for so long.
+    Pause(Duration),
+    /// Not to be called any more.
+    Gone,
 }
 
 impl Failure {
     /// Another attempt may help.
     pub fn retry(code: &str, message: impl Into<String>) -> Self {
-        Self { error: TaskError::new(code, message), retry: Retry::Backoff, held: None }
+        Self { error: TaskError::new(code, message), retry: Retry::Backoff, held: None, wish: None }
     }
 
     /// Another attempt may help, though not before that pause is over.
     pub fn retry_after(pause: Duration, code: &str, message: impl Into<String>) -> Self {
-        Self { error: TaskError::new(code, message), retry: Retry::After(pause), held: None }
+        Self { error: TaskError::new(code, message), retry: Retry::After(pause), held: None, wish: None }
+    }
+
+    /// The other side asks to be left alone for so long, by all tasks: the flow of the task's key, or of its endpoint, rests, and no attempt
+    /// is counted. Of a task that has neither it is [`Failure::retry_after`].
+    pub fn put_off(pause: Duration, code: &str, message: impl Into<String>) -> Self {
+        Self { wish: Some(Wish::Pause(pause)), ..Self::retry_after(pause, code, message) }
+    }
+
+    /// The other side says that it is gone for good, and what is meant for it is held until somebody looks after it.
+    pub(crate) fn gone(code: &str, message: impl Into<String>) -> Self {
+        Self { wish: Some(Wish::Gone), ..Self::permanent(code, message) }
     }
 
     /// No other attempt would end otherwise.
     pub fn permanent(code: &str, message: impl Into<String>) -> Self {
-        Self { error: TaskError::new(code, message), retry: Retry::Never, held: None }
+        Self { error: TaskError::new(code, message), retry: Retry::Never, held: None, wish: None }
     }
 
     /// The attempt could not be made at all, for that reason.
@@ -119,9 +147,9 @@ impl Handlers {
 }
 
 impl Kinds for Handlers {
-    fn check(&self, kind: &Name, payload: &Json) -> Result<(), Unfit> {
+    fn check(&self, kind: &Name, payload: &Json, aim: Aim) -> Result<(), Unfit> {
         match self.get(kind) {
-            Some(handler) => handler.check(payload).map_err(Unfit::Payload),
+            Some(handler) => handler.check(payload, aim),
             None => Err(Unfit::UnknownKind(self.by_kind.keys().map(Name::to_string).collect())),
         }
     }
@@ -129,14 +157,18 @@ impl Kinds for Handlers {
 
 /// A handler whose types are forgotten: JSON in, JSON out, and a panic is a failure like any other.
 pub(crate) trait AnyHandler: Send + Sync {
-    fn check(&self, payload: &Json) -> Result<(), Vec<Invalid>>;
+    fn check(&self, payload: &Json, aim: Aim) -> Result<(), Unfit>;
     fn run<'a>(&'a self, payload: &'a Json, context: &'a TaskContext) -> BoxFuture<'a, Result<Json, Failure>>;
 }
 
 impl<H: Handler> AnyHandler for H {
-    fn check(&self, payload: &Json) -> Result<(), Vec<Invalid>> {
-        let input = payload.parse().map_err(|error| vec![unreadable(error)])?;
-        Handler::check(self, &input)
+    fn check(&self, payload: &Json, aim: Aim) -> Result<(), Unfit> {
+        let input = payload.parse().map_err(|error| Unfit::Payload(vec![unreadable(error)]))?;
+        let checked = match aim {
+            Aim::Payload => Handler::check(self, &input),
+            Aim::Endpoint => self.check_for_endpoint(&input).ok_or(Unfit::NoEndpoint)?,
+        };
+        checked.map_err(Unfit::Payload)
     }
 
     fn run<'a>(&'a self, payload: &'a Json, context: &'a TaskContext) -> BoxFuture<'a, Result<Json, Failure>> {

@@ -10,8 +10,10 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, SET_COOKIE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use nobat_core::endpoint::{Answers, MAX_PATH, Meaning, is_path};
 use nobat_core::json::Json;
 use nobat_core::retry::MAX_RETRY_AFTER;
+use nobat_core::statuses::{Range, Statuses};
 use nobat_core::submit::Invalid;
 use nobat_core::task::{ErrorCode, HeldReason};
 use nobat_delivery::headers::{self, BadHeader, MAX_HEADER_BYTES, MAX_HEADERS};
@@ -21,12 +23,14 @@ use serde_json::value::RawValue;
 
 use crate::context::TaskContext;
 use crate::handler::{Failure, Handler};
-use crate::signer::Signer;
+use crate::signer::{At, CannotSign, Signer};
 
 /// Runs the tasks of kind `http`, callbacks among them.
 ///
-/// A 2xx is success. 408, 425, 429, 5xx and everything that kept an answer from coming are tried again; every other answer is
-/// final, a redirect included: who may be called was decided for this URL, not for the one that it points to.
+/// Unless the task or its endpoint says otherwise, a 2xx is success, and 408, 425, 429, 5xx and everything that kept an answer from coming
+/// are tried again. Every other answer is final, a redirect included: who may be called was decided for this URL, not for the one that it
+/// points to; so is one with the header `Nobat-No-Retry: 1`. Where others wait for the same, 429 and 503 with `Retry-After` hold all of
+/// them until then, and 410 closes the endpoint.
 #[derive(Clone)]
 pub struct Http {
     client: Client,
@@ -40,8 +44,10 @@ pub struct Call {
     /// `POST` unless said.
     #[serde(default)]
     pub method: Method,
-    /// An `http` or `https` URL on the public internet, or in a network that the operator allows.
-    pub url: String,
+    /// An `http` or `https` URL on the public internet, or in a network that the operator allows; of a task that names no endpoint.
+    pub url: Option<String>,
+    /// What is put behind the URL of the endpoint that the task names; `/` unless said.
+    pub path: Option<String>,
     /// Up to 50 headers, 8 KiB in all.
     #[serde(default, deserialize_with = "nobat_core::read::texts")]
     pub headers: BTreeMap<String, String>,
@@ -50,6 +56,10 @@ pub struct Call {
     pub body: Option<Json>,
     /// How many seconds the call may take, if that is less than the task's own timeout.
     pub timeout: Option<f64>,
+    /// The statuses that mean success, as in `200-299`.
+    pub success: Option<Vec<Range>>,
+    /// The statuses after which it is tried again, as in `>=500` or `!501`.
+    pub retry_on: Option<Vec<Range>>,
 }
 
 /// The methods that can be sent.
@@ -76,7 +86,7 @@ pub enum Method {
 /// What the destination answered.
 #[derive(Debug, Serialize)]
 pub struct Answered {
-    /// A status from 200 to 299.
+    /// A status that means success.
     pub status: u16,
     /// Its headers in lower case, up to 50 of them and 8 KiB in all, cookies left out.
     pub headers: BTreeMap<String, String>,
@@ -108,16 +118,35 @@ impl Http {
         Self { signer: Some(Arc::new(signer)), ..self }
     }
 
-    async fn sign(&self, request: &mut Request, context: &TaskContext) -> Result<(), Failure> {
-        let Some(signer) = self.signer.as_ref().filter(|_| context.parent.is_some()) else { return Ok(()) };
-        let outcome = signer.sign(&context.name.tenant, &context.idempotency_key, &request.body, &mut request.headers).await;
-        // Whoever keeps the secret, or its key, may have it again in a while.
-        outcome.map_err(|error| {
-            tracing::warn!(task = %context.name.id, %error, "a callback cannot be signed, and is not sent");
-            // What a store or a service says is for the log alone.
-            Failure::held(HeldReason::NoSecret, "what it must be signed with cannot be had")
-        })
+    /// The headers that the endpoint has for all that goes there.
+    async fn headers_of_endpoint(&self, context: &TaskContext) -> Result<HeaderMap, Failure> {
+        match (&self.signer, at(context)) {
+            (Some(signer), Some(at)) => signer.headers_of(&at).await.map_err(|error| cannot_sign(&error, context)),
+            _ => Ok(HeaderMap::new()),
+        }
     }
+
+    async fn sign(&self, request: &mut Request, context: &TaskContext) -> Result<(), Failure> {
+        let Some(signer) = &self.signer else { return Ok(()) };
+        let (id, body, headers) = (&context.idempotency_key, &request.body, &mut request.headers);
+        let outcome = match at(context) {
+            Some(at) => signer.sign_for(&at, id, body, headers).await,
+            None if context.parent.is_some() => signer.sign(&context.name.tenant, id, body, headers).await,
+            None => Ok(()),
+        };
+        outcome.map_err(|error| cannot_sign(&error, context))
+    }
+}
+
+fn at(context: &TaskContext) -> Option<At<'_>> {
+    context.endpoint.as_ref().map(|(name, endpoint)| At { tenant: &context.name.tenant, name, endpoint })
+}
+
+/// Whoever keeps the secret, or its key, may have it again in a while.
+fn cannot_sign(error: &CannotSign, context: &TaskContext) -> Failure {
+    tracing::warn!(task = %context.name.id, %error, "a request cannot be signed, and is not sent");
+    // What a store or a service says is for the log alone.
+    Failure::held(HeldReason::NoSecret, "what it must be signed with cannot be had")
 }
 
 impl Handler for Http {
@@ -127,21 +156,64 @@ impl Handler for Http {
 
     fn check(&self, call: &Call) -> Result<(), Vec<Invalid>> {
         let mut wrong = Vec::new();
-        wrong.extend(Destination::parse(&call.url, self.client.guard()).err().map(bad_url));
-        wrong.extend(headers::read(&call.headers).err().into_iter().flatten().map(bad_header));
-        if call.timeout.is_some_and(|seconds| duration(seconds).is_none()) {
-            wrong.push(Invalid::new("/timeout", "expected seconds, at least 0.001"));
+        match &call.url {
+            Some(url) => wrong.extend(Destination::parse(url, self.client.guard()).err().map(bad_url)),
+            None => wrong.push(Invalid::new("/url", "missing field `url`; or the task must name an `endpoint`")),
+        }
+        wrong.extend(wrong_anywhere(call));
+        if call.path.is_some() {
+            wrong.push(Invalid::new("/path", "a path is put behind the URL of an endpoint, and the task names none"));
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 
+    fn check_for_endpoint(&self, call: &Call) -> Option<Result<(), Vec<Invalid>>> {
+        let mut wrong = wrong_anywhere(call);
+        if call.url.is_some() {
+            wrong.push(Invalid::new("/url", "the endpoint has the URL; a `path` is put behind that"));
+        }
+        if call.path.as_ref().is_some_and(|path| !is_path(path)) {
+            let detail =
+                format!("expected a path that begins with `/`, up to {MAX_PATH} printable ASCII characters without `#`, `\\` and steps up");
+            wrong.push(Invalid::new("/path", detail));
+        }
+        Some(if wrong.is_empty() { Ok(()) } else { Err(wrong) })
+    }
+
     async fn run(&self, call: Call, context: &TaskContext) -> Result<Answered, Failure> {
-        let mut request = prepare(call, self.client.guard(), context)?;
+        let answers = answers(&call, context);
+        let mut request = prepare(call, &self.headers_of_endpoint(context).await?, self.client.guard(), context)?;
         self.sign(&mut request, context).await?;
         match select(pin!(self.client.send(request)), pin!(context.canceled())).await {
-            Either::Left((sent, _)) => settle(sent, SystemTime::now()),
+            Either::Left((sent, _)) => settle(sent, &answers, context.endpoint.is_some(), SystemTime::now()),
             Either::Right(_) => Err(Failure::permanent(ErrorCode::CANCELED, "the task was called off during the call")),
         }
+    }
+}
+
+/// What is wrong with a call, wherever it goes.
+fn wrong_anywhere(call: &Call) -> Vec<Invalid> {
+    let mut wrong: Vec<Invalid> = headers::read(&call.headers).err().into_iter().flatten().map(bad_header).collect();
+    if call.timeout.is_some_and(|seconds| duration(seconds).is_none()) {
+        wrong.push(Invalid::new("/timeout", "expected seconds, at least 0.001"));
+    }
+    for (pointer, ranges) in [("/success", &call.success), ("/retry_on", &call.retry_on)] {
+        if ranges.as_ref().is_some_and(|ranges| ranges.len() > Statuses::MAX) {
+            wrong.push(Invalid::new(pointer, format!("expected at most {} ranges", Statuses::MAX)));
+        }
+    }
+    if call.success.as_ref().is_some_and(Vec::is_empty) {
+        wrong.push(Invalid::new("/success", "expected at least one range: otherwise it is never done"));
+    }
+    wrong
+}
+
+/// What answers mean: as the task says, or else its endpoint.
+fn answers(call: &Call, context: &TaskContext) -> Answers {
+    let usual = context.endpoint.as_ref().map(|(_, endpoint)| endpoint.answers.clone()).unwrap_or_default();
+    Answers {
+        success: call.success.clone().map_or(usual.success, Statuses::new),
+        retry_on: call.retry_on.clone().map_or(usual.retry_on, Statuses::new),
     }
 }
 
@@ -160,10 +232,18 @@ fn duration(seconds: f64) -> Option<Duration> {
 }
 
 /// The request as it is sent. Its URL is checked anew: the networks that are allowed may have changed since it was accepted.
-fn prepare(call: Call, guard: &Guard, context: &TaskContext) -> Result<Request, Failure> {
-    let destination = Destination::parse(&call.url, guard).map_err(|bad| Failure::permanent(bad.code(), bad.to_string()))?;
+fn prepare(call: Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext) -> Result<Request, Failure> {
+    let url = match &context.endpoint {
+        Some((_, endpoint)) => endpoint.at(call.path.as_deref().unwrap_or("/")),
+        None => call.url.unwrap_or_default(),
+    };
+    let destination = Destination::parse(&url, guard).map_err(|bad| Failure::permanent(bad.code(), bad.to_string()))?;
     let mut headers =
         headers::read(&call.headers).map_err(|_| Failure::permanent(ErrorCode::INVALID_PAYLOAD, "its headers cannot be sent"))?;
+    // The endpoint's own take the place of the task's: whoever may send tasks there does not say in whose name.
+    for (name, value) in fixed {
+        headers.insert(name, value.clone());
+    }
     let body = call.body.map_or_else(Bytes::new, |body| write(&body, &mut headers));
     introduce(&mut headers, context)?;
     let timeout = call.timeout.and_then(duration).map_or(context.timeout, |timeout| timeout.min(context.timeout));
@@ -187,33 +267,37 @@ fn introduce(headers: &mut HeaderMap, context: &TaskContext) -> Result<(), http:
     Ok(())
 }
 
-fn settle(sent: Result<Answer, SendError>, now: SystemTime) -> Result<Answered, Failure> {
+fn settle(sent: Result<Answer, SendError>, answers: &Answers, at_endpoint: bool, now: SystemTime) -> Result<Answered, Failure> {
     match sent {
-        Ok(answer) if answer.status.is_success() => Ok(answered(&answer)),
-        Ok(answer) => Err(refused(answer.status, &answer.headers, now)),
+        Ok(answer) => match answers.meaning(answer.status.as_u16()) {
+            Meaning::Success => Ok(answered(&answer)),
+            meaning => Err(refused(answer.status, &answer.headers, meaning, at_endpoint, now)),
+        },
         // What is blocked today is blocked tomorrow; everything else may pass.
         Err(error @ SendError::BlockedAddress) => Err(Failure::permanent(error.code(), error.to_string())),
         Err(error) => Err(Failure::retry(error.code(), error.to_string())),
     }
 }
 
-fn refused(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Failure {
+fn refused(status: StatusCode, headers: &HeaderMap, meaning: Meaning, at_endpoint: bool, now: SystemTime) -> Failure {
     let code = format!("http_{}", status.as_u16());
     let message = format!("the destination answered {}", status.as_u16());
-    match status {
-        _ if may_pass(status) => match pause(headers, now) {
-            Some(pause) => Failure::retry_after(pause, &code, message),
-            None => Failure::retry(&code, message),
-        },
+    let is_about_all = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    match (meaning, pause(headers, now)) {
+        _ if at_endpoint && status == StatusCode::GONE => Failure::gone(&code, format!("{message}: it is gone for good")),
+        _ if headers.get(NO_RETRY).is_some_and(|value| value == "1") => {
+            Failure::permanent(&code, format!("{message}, and that it is not to be tried again"))
+        }
+        (Meaning::Retry, Some(pause)) if is_about_all => Failure::put_off(pause, &code, message),
+        (Meaning::Retry, Some(pause)) => Failure::retry_after(pause, &code, message),
+        (Meaning::Retry, None) => Failure::retry(&code, message),
         _ if status.is_redirection() => Failure::permanent(&code, format!("{message}; redirects are not followed")),
         _ => Failure::permanent(&code, message),
     }
 }
 
-/// The answers that say "not now" rather than "not like this".
-fn may_pass(status: StatusCode) -> bool {
-    matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS) || status.is_server_error()
-}
+/// By this header of an answer the other side says that no other attempt would end otherwise.
+const NO_RETRY: &str = "nobat-no-retry";
 
 /// The pause that the destination asks for (RFC 9110, section 10.2.3): seconds, or a date. What is neither, or is over, is no wish.
 fn pause(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
@@ -294,7 +378,7 @@ mod tests {
     use nobat_core::id::TaskId;
     use nobat_core::lifecycle::Retry;
     use nobat_core::name::Tenant;
-    use nobat_core::submit::{Intake, Submission};
+    use nobat_core::submit::{Aim, Intake, Submission, Unfit};
     use nobat_core::task::Task;
     use nobat_core::time::Timestamp;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -302,6 +386,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::admission::Course;
     use crate::handler::{AnyHandler, Handlers, MAX_RESULT};
     use crate::noop::Noop;
 
@@ -318,11 +403,13 @@ mod tests {
             max_payload: None,
             max_timeout: Duration::from_secs(30),
             kinds: &Handlers::new().with(Noop),
+            endpoint: None,
+            queue: None,
             now: Timestamp::EPOCH,
         };
         let submission = Submission { kind: "noop".to_owned(), ..Submission::default() };
         let task = submission.into_task(&intake).unwrap();
-        TaskContext::new(&Task { attempt: 2, ..task })
+        TaskContext::new(&Task { attempt: 2, ..task }, &Course::default())
     }
 
     fn json(text: impl Into<String>) -> Json {
@@ -455,7 +542,7 @@ mod tests {
 
     #[test]
     fn only_what_is_blocked_is_final_when_no_answer_comes() {
-        let settled = |error| settle(Err(error), UNIX_EPOCH).unwrap_err();
+        let settled = |error| settle(Err(error), &Answers::default(), false, UNIX_EPOCH).unwrap_err();
         assert_eq!((settled(SendError::BlockedAddress).retry, settled(SendError::Dns).retry), (Retry::Never, Retry::Backoff));
         assert_eq!(settled(SendError::Timeout).error.code.as_str(), "timeout");
     }
@@ -488,7 +575,8 @@ mod tests {
     }
 
     fn wrong(payload: &str) -> Vec<(String, Option<&'static str>)> {
-        let wrong = AnyHandler::check(&Http::new(Client::new(Guard::default())), &json(payload)).unwrap_err();
+        let unfit = AnyHandler::check(&Http::new(Client::new(Guard::default())), &json(payload), Aim::Payload).unwrap_err();
+        let Unfit::Payload(wrong) = unfit else { panic!("{unfit:?}") };
         wrong.into_iter().map(|wrong| (wrong.pointer, wrong.code)).collect()
     }
 
@@ -516,7 +604,7 @@ mod tests {
 
     #[test]
     fn takes_what_can_be_delivered() {
-        let fits = |payload: &str| AnyHandler::check(&Http::new(Client::new(Guard::default())), &json(payload)).is_ok();
+        let fits = |payload: &str| AnyHandler::check(&Http::new(Client::new(Guard::default())), &json(payload), Aim::Payload).is_ok();
         assert!(fits(r#"{"url": "https://example.com/hook"}"#));
         assert!(fits(r#"{"method": "GET", "url": "http://example.com", "headers": {"x-a": "b"}, "body": null, "timeout": 0.5}"#));
     }

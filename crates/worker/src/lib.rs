@@ -1,5 +1,6 @@
 //! The engines of nobat, each one a `run_once(now)`, and the trait that handlers implement.
 
+mod admission;
 pub mod batch;
 pub mod context;
 pub mod dead_letter;

@@ -75,12 +75,13 @@ mod tests {
     use nobat_core::id::TaskId;
     use nobat_core::json::Json;
     use nobat_core::name::Tenant;
-    use nobat_core::submit::{Intake, Submission};
+    use nobat_core::submit::{Aim, Intake, Submission, Unfit};
     use nobat_core::task::Task;
     use nobat_core::time::Timestamp;
     use tokio::time::Instant;
 
     use super::*;
+    use crate::admission::Course;
     use crate::handler::{AnyHandler, Handlers};
 
     fn context(attempt: u32) -> TaskContext {
@@ -92,10 +93,12 @@ mod tests {
             max_payload: None,
             max_timeout: Duration::from_secs(30),
             kinds: &Handlers::new().with(Noop),
+            endpoint: None,
+            queue: None,
             now: Timestamp::EPOCH,
         };
         let task = Submission { kind: "noop".to_owned(), ..Submission::default() }.into_task(&intake).unwrap();
-        TaskContext::new(&Task { attempt, ..task })
+        TaskContext::new(&Task { attempt, ..task }, &Course::default())
     }
 
     fn payload(text: &str) -> Json {
@@ -134,10 +137,13 @@ mod tests {
             (r#"{"slep": 1}"#, "/slep"),
             ("7", ""),
         ] {
-            let wrong = AnyHandler::check(&Noop, &payload(text)).map_err(|wrong| wrong[0].pointer.clone());
+            let wrong = AnyHandler::check(&Noop, &payload(text), Aim::Payload).map_err(|unfit| match unfit {
+                Unfit::Payload(wrong) => wrong[0].pointer.clone(),
+                other => panic!("{other:?}"),
+            });
             assert_eq!(wrong, Err(pointer.to_owned()), "{text}");
         }
-        assert!(AnyHandler::check(&Noop, &payload("null")).is_ok());
+        assert!(AnyHandler::check(&Noop, &payload("null"), Aim::Payload).is_ok());
     }
 
     #[tokio::test(start_paused = true)]

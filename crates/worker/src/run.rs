@@ -1,21 +1,25 @@
 //! One attempt: claim, run the handler, settle.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{Fuse, FusedFuture};
+use futures_util::future::{Fuse, FusedFuture, join};
 use futures_util::{FutureExt, poll};
 use nobat_core::backend::{ApplyError, Backend};
+use nobat_core::directory::{Directory, Edition};
 use nobat_core::json::Json;
-use nobat_core::lifecycle::{Event, Refused, overdue};
+use nobat_core::lifecycle::{Event, Refused, Retry, overdue};
 use nobat_core::ports::{Beat, Chance, Claim, Clock, Delivery, Hint, LEASE, Settlement, StoreError, TaskName};
 use nobat_core::retry::Spread;
 use nobat_core::task::{CancelRequest, ErrorCode, HeldReason, Task};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::{Admission, Course};
 use crate::context::TaskContext;
-use crate::handler::{Failure, Handlers};
+use crate::gate::{Gate, Passes};
+use crate::handler::{Failure, Handlers, Wish};
 
 /// Runs tasks, whoever brings them.
 #[derive(Clone)]
@@ -28,10 +32,16 @@ pub struct Runner {
     pub clock: Arc<dyn Clock>,
     /// Chance, to spread retries with.
     pub chance: Arc<dyn Chance>,
+    /// What is laid down for endpoints, queues, kinds and flow keys.
+    pub directory: Arc<Directory>,
+    /// The way through the flows.
+    pub gate: Arc<Gate>,
 }
 
 /// A hint can overtake the read that would show its task; it is looked for once more after this pause.
 const SECOND_LOOK: Duration = Duration::from_millis(200);
+/// A hint that comes by less than this too early is waited for: queues count in whole seconds.
+const EARLY: Duration = Duration::from_secs(1);
 /// How far the clocks of two processes are taken to differ at most.
 const CLOCK_SKEW: Duration = Duration::from_secs(15);
 /// A lease is renewed every third of its time, so that two renewals may fail.
@@ -44,6 +54,8 @@ const PROGRESS: Duration = Duration::from_secs(1);
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
 /// How long a task rests that cannot be begun here.
 const REST: Duration = Duration::from_mins(1);
+/// How soon a task asks again whose endpoint said that it is gone: by then it is known to be.
+const GONE: Duration = Duration::from_secs(1);
 /// The pause between the first two tries to store an outcome; it doubles from one to the next.
 const FIRST_SETTLE_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two tries to store an outcome.
@@ -58,6 +70,13 @@ enum Run {
 }
 
 impl Runner {
+    /// Runs what is in that backend by those handlers. Processes that share an edition share what is changed in one of them.
+    pub fn new(backend: Backend, handlers: Handlers, clock: Arc<dyn Clock>, chance: Arc<dyn Chance>, edition: Edition) -> Self {
+        let directory = Arc::new(Directory::new(Arc::clone(&backend.registry), Arc::clone(&clock), edition));
+        let gate = Arc::new(Gate::new(Arc::clone(&backend.flows), Arc::clone(&clock), Arc::clone(&chance)));
+        Self { backend, handlers, clock, chance, directory, gate }
+    }
+
     /// Runs what was delivered, and says whether the queue may forget it.
     ///
     /// When `stop` is fired the handler is dropped, and its task given back. Every other outcome is stored, whatever it is.
@@ -86,6 +105,12 @@ impl Runner {
         let mut claim = self.claim_now(&name).await?;
         if matches!(claim, Claim::Missing) {
             self.clock.sleep(SECOND_LOOK).await;
+            claim = self.claim_now(&name).await?;
+        }
+        if let Claim::Refused(Refused::NotDue, task) = &claim
+            && task.due_at.since(self.clock.now()) <= EARLY
+        {
+            self.clock.sleep(task.due_at.since(self.clock.now())).await;
             claim = self.claim_now(&name).await?;
         }
         match claim {
@@ -127,19 +152,35 @@ impl Runner {
     }
 
     async fn attempt(&self, task: Task, limit: Duration, stop: &CancellationToken) -> Settlement {
-        let context = TaskContext::new(&task);
-        match self.execute(&task, &context, limit, stop).await {
+        let token = task.token;
+        let course = match self.admit(&task).await {
+            Admission::Go(course) => course,
+            Admission::Hold { reason, until, promise } => {
+                let event = Event::Hold { token, reason, until, promise };
+                return self.settle(task.name(), Some(task), event, stop).await;
+            }
+        };
+        let (context, started) = (TaskContext::new(&task, &course), self.clock.now());
+        match self.execute(&task, &context, &course, limit, stop).await {
             Run::Lost => {
-                tracing::warn!(task = %task.id, token = task.token, "the lease was lost; what the handler did is not stored");
+                tracing::warn!(task = %task.id, token, "the lease was lost; what the handler did is not stored");
+                self.report(&context.name.tenant, course, None, started).await;
                 Settlement::Acknowledge
             }
-            // Every beat is a write, and outdates the copy that was claimed.
-            Run::Over(event) => self.settle(task.name(), (!context.has_beaten()).then_some(task), event, stop).await,
+            Run::Over(event) => {
+                // Every beat is a write, and outdates the copy that was claimed.
+                let (name, known) = (task.name(), (!context.has_beaten()).then_some(task));
+                if course.is_free() {
+                    return self.settle(name, known, event, stop).await;
+                }
+                let report = self.report(&context.name.tenant, course, Some(&event), started);
+                join(self.settle(name, known, event.clone(), stop), report).await.0
+            }
         }
     }
 
     /// Runs the handler and keeps the lease alive around it.
-    async fn execute(&self, task: &Task, context: &TaskContext, limit: Duration, stop: &CancellationToken) -> Run {
+    async fn execute(&self, task: &Task, context: &TaskContext, course: &Course, limit: Duration, stop: &CancellationToken) -> Run {
         let token = task.token;
         let Some(handler) = self.handlers.get(&task.kind) else {
             return Run::Over(self.hold(token, HeldReason::NoHandler));
@@ -147,12 +188,13 @@ impl Runner {
         let mut work = handler.run(&task.payload, context);
         // What is done at once needs neither a timer nor a watch.
         if let std::task::Poll::Ready(outcome) = poll!(&mut work) {
-            return Run::Over(self.event(token, outcome, context));
+            return Run::Over(self.event(token, outcome, context, course));
         }
-        let granted = task.settings.timeout.min(limit);
+        let granted = context.timeout.min(limit);
         let mut timeout = pin!(self.clock.sleep(granted));
         let mut pulse = pin!(self.clock.sleep(BEAT).fuse());
         let mut changed = pin!(self.backend.store.changed(&context.name).fuse());
+        let mut renewing = pin!(self.renew(&course.passes));
         let (mut beating, mut grace, mut rest) = (pin!(Fuse::terminated()), pin!(Fuse::terminated()), pin!(Fuse::terminated()));
         let mut is_beat_due = false;
         loop {
@@ -165,11 +207,11 @@ impl Runner {
                 biased;
                 outcome = &mut work => {
                     self.store_last_progress(context, token).await;
-                    return Run::Over(self.event(token, outcome, context));
+                    return Run::Over(self.event(token, outcome, context, course));
                 }
                 () = &mut timeout => {
                     let error = format!("the attempt took longer than {} seconds", granted.as_secs_f64());
-                    return Run::Over(self.failure(token, Failure::retry(ErrorCode::TIMEOUT, error)));
+                    return Run::Over(self.failure(token, Failure::retry(ErrorCode::TIMEOUT, error), course));
                 }
                 () = stop.cancelled() => return Run::Over(Event::Interrupt { token }),
                 () = &mut grace => return Run::Over(Event::Stop { token }),
@@ -194,12 +236,21 @@ impl Runner {
                     }
                 },
                 () = &mut pulse => is_beat_due = true,
+                never = &mut renewing, if course.passes.have_slots() => match never {},
                 () = &mut rest => {}
                 () = context.progressed(), if !is_resting => {
                     rest.set(self.clock.sleep(PROGRESS).fuse());
                     is_beat_due = true;
                 }
             }
+        }
+    }
+
+    /// Says from time to time that the slots of an attempt are in use.
+    async fn renew(&self, passes: &Passes) -> Infallible {
+        loop {
+            self.clock.sleep(BEAT).await;
+            self.gate.renew(passes).await;
         }
     }
 
@@ -217,27 +268,32 @@ impl Runner {
         }
     }
 
-    fn event(&self, token: u64, outcome: Result<Json, Failure>, context: &TaskContext) -> Event {
+    fn event(&self, token: u64, outcome: Result<Json, Failure>, context: &TaskContext, course: &Course) -> Event {
         match outcome {
             Ok(result) => Event::Succeed { token, result },
             Err(_) if context.is_canceled() => Event::Stop { token },
-            Err(failure) => self.failure(token, failure),
+            Err(failure) => self.failure(token, failure, course),
         }
     }
 
-    fn failure(&self, token: u64, failure: Failure) -> Event {
-        let Failure { error, retry, held } = failure;
-        match held {
-            Some(reason) => self.hold(token, reason),
-            None => Event::Fail { token, error, retry, spread: self.spread() },
+    fn failure(&self, token: u64, failure: Failure, course: &Course) -> Event {
+        let Failure { error, retry, held, wish } = failure;
+        if let Some(reason) = held {
+            return self.hold(token, reason);
         }
+        let retry = match (wish, &course.resting) {
+            (Some(Wish::Pause(pause)), Some(_)) => Retry::PutOff(HeldReason::RetryAfter, self.clock.now() + pause),
+            (Some(Wish::Gone), Some(_)) => Retry::PutOff(HeldReason::EndpointGone, self.clock.now() + GONE),
+            _ => retry,
+        };
+        Event::Fail { token, error, retry, policy: course.policy.clone(), spread: self.spread() }
     }
 
     fn hold(&self, token: u64, reason: HeldReason) -> Event {
         Event::Hold { token, reason, until: self.clock.now() + REST, promise: None }
     }
 
-    fn spread(&self) -> Spread {
+    pub(crate) fn spread(&self) -> Spread {
         Spread::from_bits(self.chance.bits())
     }
 

@@ -5,6 +5,7 @@ import { Store } from './store';
 export interface Permission {
   readonly actions: string[];
   readonly resources: string[];
+  readonly conditions?: { [operator: string]: { [key: string]: string[] } };
 }
 
 /** What each function does besides writing its log. */
@@ -16,6 +17,8 @@ export function permissions({ table, secretsKey, queue, deadLetterQueue }: Store
   return {
     api: [
       onTable('BatchGetItem', 'GetItem', 'PutItem', 'Query', 'UpdateItem'),
+      // What a tenant has configured is removed when it says so; nothing else ever is.
+      { ...onTable('DeleteItem'), conditions: { 'ForAllValues:StringLike': { 'dynamodb:LeadingKeys': ['C#?*'] } } },
       onIndex('recent'),
       onIndex('attention'),
       onQueue('GetQueueAttributes', 'SendMessage'),

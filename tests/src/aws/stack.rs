@@ -169,6 +169,11 @@ impl Stack {
         self.ask("PUT", path, &[], &body.to_string()).await
     }
 
+    /// `DELETE`
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.ask("DELETE", path, &[], "").await
+    }
+
     /// A task that is accepted.
     pub async fn submit(&self, task: &Value) -> Value {
         let answer = self.post("/v1/tasks", task).await;

@@ -27,7 +27,7 @@ pub async fn reads_back_every_transition(world: World) {
             world.time.advance(Duration::from_millis(3_003));
             task = world.claim(&task).await;
             task = match attempt % 3 {
-                0 if attempt > 0 => step(&world, &task, fail(&task, Retry::PutOff(world.now()))).await,
+                0 if attempt > 0 => step(&world, &task, fail(&task, Retry::PutOff(HeldReason::RetryAfter, world.now()))).await,
                 0 => {
                     assert!(task.turn.promise.is_some(), "a claim leaves what was promised");
                     step(&world, &task, fail(&task, Retry::Backoff)).await
@@ -59,7 +59,7 @@ async fn end_by_turns(world: &World, task: Task, round: u32) -> Task {
             let message = "a very long sentence – ".repeat(100);
             let error = TaskError::new("my.own_code-1", message);
             let spread = Spread::from_bits(0);
-            step(world, &task, Event::Fail { token: task.token, error, retry: Retry::Never, spread }).await
+            step(world, &task, Event::Fail { token: task.token, error, retry: Retry::Never, policy: None, spread }).await
         }
         _ => {
             task = step(world, &task, Event::Cancel).await;

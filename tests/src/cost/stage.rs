@@ -8,6 +8,7 @@ use nobat_api::{App, Door, Keys, Parts, router};
 use nobat_aws::Settings;
 use nobat_aws::meter::{Meter, Reading, Units};
 use nobat_core::backend::Backend;
+use nobat_core::directory::Edition;
 use nobat_core::name::Tenant;
 use nobat_core::ports::{Clock, Delivery, Queue, Settlement};
 use nobat_core::scope::Scopes;
@@ -92,7 +93,7 @@ impl Stage {
         let key = keys::make(&backend, &Tenant::default(), Scopes::all(), time.now()).await;
         let mut stage = Self {
             api: serve(&backend, Arc::clone(&clock) as Arc<dyn Clock>, stop.clone()).await,
-            runner: Runner { backend: backend.clone(), handlers: handlers(), clock: time.clock(), chance: chance.clone() },
+            runner: Runner::new(backend.clone(), handlers(), time.clock(), chance.clone(), Edition::default()),
             sweeper: Sweeper { backend: backend.clone(), chance },
             backend,
             time,
@@ -203,6 +204,7 @@ impl Used {
 
 async fn serve(backend: &Backend, clock: Arc<dyn Clock>, stop: CancellationToken) -> SocketAddr {
     let app = App::new(Parts {
+        edition: Edition::default(),
         backend: backend.clone(),
         clock,
         kinds: Arc::new(handlers()),

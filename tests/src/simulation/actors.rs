@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, Either, join, select};
 use futures_util::stream::FuturesUnordered;
 use nobat_core::backend::Backend;
+use nobat_core::directory::Edition;
 use nobat_core::ports::{Clock, Delivery, Receipt, Settlement};
 use nobat_worker::prune::Pruner;
 use nobat_worker::run::Runner;
@@ -32,7 +33,7 @@ const SWEEP_TIME: Duration = Duration::from_secs(45);
 /// which is handed a batch and answers when it is through with all of it.
 pub fn worker(stage: &Arc<Stage>, actor: String, place: usize, clock: Arc<dyn Clock>, backend: Backend) -> BoxFuture<'static, ()> {
     let handlers = handlers(stage, &actor, place);
-    let runner = Runner { backend, handlers, clock, chance: stage.dice.clone() };
+    let runner = Runner::new(backend, handlers, clock, stage.dice.clone(), Edition::default());
     let worker = Worker { stage: stage.clone(), actor, runner };
     if stage.dice.per_mille(500) { Box::pin(worker.serve()) } else { Box::pin(worker.take_batches()) }
 }

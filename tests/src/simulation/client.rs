@@ -123,6 +123,8 @@ impl Client {
             kinds: &self.kinds,
             submitted_by: None,
             max_payload: None,
+            endpoint: None,
+            queue: None,
             now: self.clock.now(),
         };
         let mut task = submission.into_task(&intake).unwrap_or_else(|invalid| panic!("{invalid:?}: {body}"));

@@ -52,7 +52,7 @@ fn each_function_may_do_what_it_does_to_what_it_does_it_to_and_nothing_else() {
     let take_and_send = [&take[..], &["sqs:SendMessage"]].concat();
     let expected = json!({
         "api": {
-            "ApiLog": log, "Table": look_change_and_query, "Table/index/recent": ["dynamodb:Query"], "Table/index/attention": ["dynamodb:Query"],
+            "ApiLog": log, "Table": look_change_and_query, "Table where C#?*": ["dynamodb:DeleteItem"], "Table/index/recent": ["dynamodb:Query"], "Table/index/attention": ["dynamodb:Query"],
             "Queue": ["sqs:GetQueueAttributes", "sqs:SendMessage"],
             "SecretsKey": ["kms:Decrypt", "kms:GenerateDataKeyWithoutPlaintext"],
         },

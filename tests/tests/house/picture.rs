@@ -74,7 +74,7 @@ fn running() -> Task {
 
 fn failing(task: &Task, retry: Retry) -> Event {
     let error = TaskError::new(ErrorCode::HANDLER_ERROR, "it did not work");
-    Event::Fail { token: task.token, error, retry, spread: Spread::from_bits(0) }
+    Event::Fail { token: task.token, error, retry, policy: None, spread: Spread::from_bits(0) }
 }
 
 fn ended(end: End) -> Task {

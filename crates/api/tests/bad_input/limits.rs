@@ -109,8 +109,9 @@ async fn limits_that_could_not_be_meant_are_refused() {
         assert_eq!(named, pointer, "{body}");
     }
     world.ask_with(&admin, "PUT", "/v1/tenants/a%20b", "{}").await.problem(404, "not_found");
+    let unlimited = json!({"rate": null, "period": null, "burst": null, "parallelism": null});
     let nothing = world.ask_with(&admin, "GET", "/v1/tenants/acme", "").await.json();
-    assert_eq!(nothing, json!({"name": "acme", "requests": null, "waiting": null, "payload_bytes": null}));
+    assert_eq!(nothing, json!({"name": "acme", "requests": null, "waiting": null, "payload_bytes": null, "flow": unlimited}));
 }
 
 #[tokio::test]
@@ -118,12 +119,15 @@ async fn what_is_laid_down_is_shown_and_can_be_lifted() {
     let world = World::guarded().await;
     let admin = world.key("ops", "admin").await;
     for name in ["a", "b", "c"] {
-        world.ask_with(&admin, "PUT", &format!("/v1/tenants/{name}"), r#"{"requests": {"rate": 5}}"#).await;
+        world.ask_with(&admin, "PUT", &format!("/v1/tenants/{name}"), r#"{"requests": {"rate": 5}, "flow": {"rate": 7}}"#).await;
     }
     let lifted = world.ask_with(&admin, "PUT", "/v1/tenants/b", "{}").await.json();
     assert_eq!(lifted["requests"], json!(null));
     let page = world.ask_with(&admin, "GET", "/v1/tenants?limit=2", "").await.json();
-    assert_eq!(page["data"][0], json!({"name": "a", "requests": {"rate": 5, "burst": 5}, "waiting": null, "payload_bytes": null}));
+    assert_eq!(
+        page["data"][0],
+        json!({"name": "a", "requests": {"rate": 5, "burst": 5}, "waiting": null, "payload_bytes": null, "flow": {"rate": 7, "period": 1.0, "burst": 1, "parallelism": null}})
+    );
     let cursor = page["next_cursor"].as_str().unwrap();
     let rest = world.ask_with(&admin, "GET", &format!("/v1/tenants?limit=2&cursor={cursor}"), "").await.json();
     assert_eq!((rest["data"].as_array().unwrap().len(), &rest["next_cursor"]), (1, &json!(null)));

@@ -3,6 +3,7 @@
 
 mod access;
 mod anything;
+mod endpoints;
 mod fields;
 mod json;
 mod keys;

@@ -46,7 +46,8 @@ impl Row {
             "submit_task" => r#"{"kind":"noop"}"#,
             "submit_batch" => r#"{"tasks":[{"kind":"noop"}]}"#,
             "create_key" => r#"{"scopes":["work"]}"#,
-            "put_tenant" => "{}",
+            "put_tenant" | "put_queue" | "put_kind" | "put_flow" => "{}",
+            "put_endpoint" => r#"{"url":"https://example.com"}"#,
             "cancel_task"
             | "replay_task"
             | "rotate_key"
@@ -61,7 +62,16 @@ impl Row {
             | "set_callback_secret"
             | "rotate_callback_secret"
             | "get_callback_secret"
-            | "remove_callback_secret" => "",
+            | "remove_callback_secret"
+            | "get_endpoint"
+            | "list_endpoints"
+            | "remove_endpoint"
+            | "rotate_endpoint_secret"
+            | "pause_endpoint"
+            | "resume_endpoint"
+            | "get_queue"
+            | "get_kind"
+            | "get_flow" => "",
             other => panic!("{other} is new: say what a request to it looks like"),
         }
     }
@@ -78,6 +88,13 @@ async fn submitted(world: &World, tenant: &str) -> String {
     answer.json()["id"].as_str().unwrap().to_owned()
 }
 
+/// An endpoint of that tenant's, whose name is `acme`.
+async fn named(world: &World, tenant: &str) {
+    let key = world.key(tenant, "config:write").await;
+    let answer = world.ask_with(&key, "PUT", "/v1/endpoints/acme", r#"{"url":"https://example.com"}"#).await;
+    assert!([200, 201].contains(&answer.status), "{}", answer.text());
+}
+
 #[tokio::test]
 async fn every_route_asks_for_its_scope_and_takes_no_other() {
     let world = World::guarded().await;
@@ -87,6 +104,9 @@ async fn every_route_asks_for_its_scope_and_takes_no_other() {
             continue;
         };
         let (task, thing) = (submitted(&world, "acme").await, row.path.starts_with("/v1/keys"));
+        if row.path.starts_with("/v1/endpoints/") {
+            named(&world, "acme").await;
+        }
         for scope in Scope::ALL {
             let key = world.key("acme", scope.as_str()).await;
             let id = if thing { id_of(&world.key("acme", "work").await) } else { task.clone() };
@@ -132,6 +152,28 @@ async fn somebody_elses_thing_is_as_good_as_none() {
     let all = Scope::ALL.map(Scope::as_str).join(",");
     let task = world.ask_with(&world.key("acme", &all).await, "GET", &format!("/v1/tasks/{theirs}"), "").await.json();
     assert_eq!(task["status"], "queued", "and nothing was done to it");
+}
+
+/// What is laid down under a name is laid down for one tenant: another's of the same name is not touched, and not seen.
+#[tokio::test]
+async fn somebody_elses_endpoint_is_as_good_as_none() {
+    let world = World::guarded().await;
+    named(&world, "acme").await;
+    let (theirs, ours) = (world.key("acme", "config:write").await, world.key("other", "config:write").await);
+    let before = world.ask_with(&theirs, "GET", "/v1/endpoints/acme", "").await.json();
+    for row in rows().iter().filter(|row| row.path.starts_with("/v1/endpoints/") && row.id != "put_endpoint") {
+        row.ask(&world, &ours, "").await.problem(404, "endpoint_not_found");
+    }
+    assert_eq!(world.ask_with(&ours, "GET", "/v1/endpoints", "").await.json()["data"], serde_json::json!([]));
+    named(&world, "other").await;
+    assert_eq!(world.ask_with(&ours, "POST", "/v1/endpoints/acme/pause", "").await.json()["paused"], true);
+    assert_eq!(world.ask_with(&theirs, "GET", "/v1/endpoints/acme", "").await.json(), before, "and nothing was done to it");
+    for path in ["/v1/queues/acme", "/v1/kinds/acme"] {
+        assert_eq!(world.ask_with(&ours, "PUT", path, r#"{"paused":true}"#).await.json()["paused"], true);
+        assert_eq!(world.ask_with(&theirs, "GET", path, "").await.json()["paused"], false, "{path}");
+    }
+    assert_eq!(world.ask_with(&ours, "PUT", "/v1/flows/acme", r#"{"rate":1}"#).await.json()["rate"], 1);
+    assert_eq!(world.ask_with(&theirs, "GET", "/v1/flows/acme", "").await.json()["rate"], Value::Null);
 }
 
 #[test]

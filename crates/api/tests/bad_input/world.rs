@@ -8,13 +8,14 @@ use async_trait::async_trait;
 use nobat_api::{App, Door, Keys, Limits, Parts, router, serve_within};
 use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::backend::Backend;
+use nobat_core::directory::Edition;
 use nobat_core::json::Json;
 use nobat_core::key::{Key, KeyText};
 use nobat_core::lifecycle::{Event, transition};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{Clock, Store, TaskName};
 use nobat_core::registry::{Record, Recorded};
-use nobat_core::submit::{Invalid, Kinds, Unfit};
+use nobat_core::submit::{Aim, Invalid, Kinds, Unfit};
 use nobat_core::time::Timestamp;
 use nobat_core::vault::{MASTER_KEY_BYTES, MasterKey, Vault, VaultSource};
 use nobat_sqlite::Sqlite;
@@ -100,7 +101,7 @@ impl Clock for StoppedClock {
 struct TwoKinds;
 
 impl Kinds for TwoKinds {
-    fn check(&self, kind: &Name, payload: &Json) -> Result<(), Unfit> {
+    fn check(&self, kind: &Name, payload: &Json, _: Aim) -> Result<(), Unfit> {
         match kind.as_str() {
             "noop" => Ok(()),
             "http" if payload.get().contains("127.0.0.1") => {
@@ -158,6 +159,7 @@ impl World {
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let app = App::new(Parts {
+            edition: Edition::default(),
             backend: backend.clone(),
             clock: clock.clone(),
             kinds: Arc::new(TwoKinds),

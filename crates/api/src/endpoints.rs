@@ -1,0 +1,412 @@
+//! Endpoints: other people's APIs, named once, and how they are to be called. Their secrets and the values of their headers are kept
+//! encrypted, and never shown again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, Path, RawQuery, Request, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::Response;
+use nobat_core::audit::Action;
+use nobat_core::endpoint::{Draft, Endpoint, EndpointSubmission, Receiving, Standing};
+use nobat_core::flow::{BreakerView, FlowView};
+use nobat_core::name::Name;
+use nobat_core::ports::{Position, StoreError};
+use nobat_core::read::read_object;
+use nobat_core::registry::{Record, Recorded, Sort};
+use nobat_core::secrets::{Kept, MAX_LIVE};
+use nobat_core::submit::Invalid;
+use nobat_core::time::Timestamp;
+use nobat_core::view::RetryView;
+use nobat_core::webhook::WebhookSecret;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::body;
+use crate::callback_secret::{Rotate, SecretView};
+use crate::change::{options, overlap as overlap_of};
+use crate::code::Code;
+use crate::cursor;
+use crate::door::{Allowed, Caller, ConfigWrite};
+use crate::list::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
+use crate::problem::Problem;
+use crate::query::Query;
+use crate::reply;
+
+/// What an endpoint is shown in, about.
+const ENDPOINT_BYTES: usize = 700;
+/// How often a change is tried that others are in the way of.
+const MAX_CONFLICTS: usize = 5;
+/// How long an endpoint's record may be, in bytes: less than what a registry keeps, so that a rotation always has room.
+const MAX_RECORD: usize = 32 * 1024;
+
+/// An endpoint: all but its secrets and the values of its headers.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Endpoint)]
+pub(crate) struct EndpointView {
+    /// Its name.
+    #[schema(value_type = String)]
+    name: Name,
+    /// What the paths of tasks are put behind.
+    url: String,
+    /// The headers that every request gets; in place of their values stands `null`.
+    headers: BTreeMap<String, Option<String>>,
+    /// What requests are signed with, the newest first.
+    secrets: Vec<SecretView>,
+    /// The secret that was made just now. It is never shown again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    secret: Option<String>,
+    /// How many seconds one attempt may take, for tasks that do not say; `null` if it is the usual 30.
+    #[schema(required)]
+    timeout: Option<f64>,
+    /// When to try again, for tasks that do not say; `null` if that is up to their queue.
+    #[schema(required)]
+    retry: Option<RetryView>,
+    /// The statuses that mean that the work is done.
+    success: Vec<String>,
+    /// The statuses that mean that it may be done another time.
+    retry_on: Vec<String>,
+    /// How often it is called, and how many times at once.
+    flow: FlowView,
+    /// When it is left alone because too much fails.
+    breaker: BreakerView,
+    /// Whether somebody paused it: what is meant for it is held.
+    paused: bool,
+    /// Whether it said that it is gone for good (410): what is meant for it is held, until it is resumed or gets another URL.
+    gone: bool,
+    /// When it was named first.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+}
+
+/// One page of endpoints.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EndpointPage)]
+pub(crate) struct PageView {
+    /// The endpoints, by name.
+    data: Vec<EndpointView>,
+    /// Where the next page begins; `null` on the last page.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// How to do what there is nothing to choose about yet.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+/// A name, from the path.
+pub(crate) struct Named(pub(crate) Name);
+
+impl FromRequestParts<App> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let not_found = |_| Problem::new(Code::NotFound, format!("a name has {EXPECTED_NAME}"));
+        Path::<Name>::from_request_parts(parts, app).await.map(|Path(name)| Self(name)).map_err(not_found)
+    }
+}
+
+/// Name an endpoint, or change one
+///
+/// What is left out is as usual, whatever it was before; but for the secret, and for whether it is paused. Tasks that wait for it use what
+/// is said now, within 10 seconds.
+#[utoipa::path(
+    put,
+    path = "/v1/endpoints/{name}",
+    operation_id = "put_endpoint",
+    tag = "endpoints",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The endpoint's name.", example = "billing")),
+    request_body(content = EndpointSubmission, example = json!({
+        "url": "https://billing.example/api",
+        "headers": {"authorization": "Bearer …"},
+        "timeout": 30,
+        "retry": {"max_attempts": 8},
+        "flow": {"rate": 10, "period": 1, "parallelism": 4},
+        "breaker": {"failure_share": 0.5, "window": 60, "minimum": 10, "open": 30},
+    })),
+    responses(
+        (status = 200, description = "It was changed.", body = EndpointView),
+        (status = 201, description = "It is new. Its secret is shown this once, unless it was given.", body = EndpointView),
+    ),
+)]
+pub(crate) async fn put(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<ConfigWrite>,
+    Named(name): Named,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let body = body::json(&app, &head.headers, body).await?;
+    let (now, place) = (app.clock.now(), Endpoint::place(&caller.tenant, &name));
+    let vault = app.vault.vault().await?;
+    let seal = |secret: &[u8]| vault.seal(&place, secret, rand::random());
+    for _ in 0..MAX_CONFLICTS {
+        // It is taken apart by being used, and read anew for another try.
+        let submission: EndpointSubmission = read_object(&body)?;
+        let current = app.backend.registry.endpoint(&caller.tenant, &name).await?;
+        let receiving = Receiving {
+            current: current.as_ref(),
+            kinds: &*app.kinds,
+            max_timeout: app.max_timeout,
+            seal: &seal,
+            random: rand::random(),
+            now,
+        };
+        let Draft { endpoint, made } = submission.into_endpoint(&receiving)?;
+        let record = endpoint.record(&caller.tenant, &name);
+        if record.body.len() > MAX_RECORD {
+            return Err(vec![Invalid::new("", format!("all of it together may take {MAX_RECORD} bytes"))].into());
+        }
+        if write(&app, &caller, record, Action::EndpointChanged, &name).await? {
+            let status = if current.is_some() { StatusCode::OK } else { StatusCode::CREATED };
+            let secret = made.map(|secret| secret.to_text());
+            return reply::value(status, ENDPOINT_BYTES, &EndpointView { secret, ..EndpointView::new(name, &endpoint, now) });
+        }
+    }
+    Err(too_busy())
+}
+
+/// Get an endpoint
+///
+/// Its secrets and the values of its headers are never shown.
+#[utoipa::path(
+    get,
+    path = "/v1/endpoints/{name}",
+    operation_id = "get_endpoint",
+    tag = "endpoints",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The endpoint's name.", example = "billing")),
+    responses((status = 200, description = "The endpoint.", body = EndpointView)),
+)]
+pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<ConfigWrite>, Named(name): Named) -> Result<Response, Problem> {
+    let endpoint = app.backend.registry.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
+    reply::value(StatusCode::OK, ENDPOINT_BYTES, &EndpointView::new(name, &endpoint, app.clock.now()))
+}
+
+/// List endpoints
+///
+/// By name.
+#[utoipa::path(
+    get,
+    path = "/v1/endpoints",
+    operation_id = "list_endpoints",
+    tag = "endpoints",
+    security(("key" = ["config:write"])),
+    params(
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "How many endpoints a page holds at most; 50 unless said."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+    ),
+    responses((status = 200, description = "One page of endpoints.", body = PageView)),
+)]
+pub(crate) async fn page(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<ConfigWrite>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let mut query = Query::read(query.as_deref(), &["limit", "cursor"]);
+    let limit = query.get("limit", EXPECTED_LIMIT, limit).unwrap_or(DEFAULT_LIMIT);
+    let cursor = query.get("cursor", "a cursor", |text| Some(text.to_owned()));
+    query.finish()?;
+    let list = cursor::List::endpoints(&caller.tenant);
+    let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list");
+    let open = |cursor: String| Name::new(&cursor::open(&app.cursor_key, &list, &cursor)?.0).ok();
+    let after = cursor.map(|cursor| open(cursor).ok_or_else(stale)).transpose()?;
+    let found = app.backend.registry.page(Some(&caller.tenant), Sort::Endpoint, after.as_ref(), limit).await?;
+    let next_cursor = found
+        .last()
+        .filter(|_| found.len() == limit)
+        .map(|record| cursor::seal(&app.cursor_key, &list, &Position(record.name.name.to_string())));
+    let now = app.clock.now();
+    let read = |record: Record| {
+        let endpoint = Endpoint::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        Ok::<_, StoreError>(EndpointView::new(record.name.name, &endpoint, now))
+    };
+    let data: Vec<EndpointView> = found.into_iter().map(read).collect::<Result<_, _>>()?;
+    reply::value(StatusCode::OK, ENDPOINT_BYTES * (1 + data.len()), &PageView { data, next_cursor })
+}
+
+/// Remove an endpoint
+///
+/// Tasks that wait for it are held, with the reason `no_endpoint`, until there is one of that name again, or somebody cancels them.
+#[utoipa::path(
+    delete,
+    path = "/v1/endpoints/{name}",
+    operation_id = "remove_endpoint",
+    tag = "endpoints",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The endpoint's name.", example = "billing")),
+    responses((status = 200, description = "It is gone. This is what it was.", body = EndpointView)),
+)]
+pub(crate) async fn remove(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<ConfigWrite>,
+    Named(name): Named,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Nothing {} = options(&app, request).await?;
+    let now = app.clock.now();
+    for _ in 0..MAX_CONFLICTS {
+        let endpoint = app.backend.registry.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
+        let entry = caller.entry(&caller.tenant, Action::EndpointRemoved, &name, now);
+        let record = Endpoint::record_name(&caller.tenant, &name);
+        if app.backend.registry.remove(&record, endpoint.version, entry).await? == Recorded::Done {
+            app.directory().forget();
+            return reply::value(StatusCode::OK, ENDPOINT_BYTES, &EndpointView::new(name, &endpoint, now));
+        }
+    }
+    Err(too_busy())
+}
+
+/// Replace the secret of an endpoint
+///
+/// The new one signs at once; those before it sign as well for `overlap` seconds, so that the receiver can change over in the meantime.
+#[utoipa::path(
+    post,
+    path = "/v1/endpoints/{name}/rotate",
+    operation_id = "rotate_endpoint_secret",
+    tag = "endpoints",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The endpoint's name.", example = "billing")),
+    request_body(content = Rotate, description = "May be left out.", example = json!({"overlap": 86400})),
+    responses((status = 200, description = "Both sign.", body = EndpointView)),
+)]
+pub(crate) async fn rotate(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<ConfigWrite>,
+    Named(name): Named,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Rotate { secret, overlap } = options(&app, request).await?;
+    let overlap = overlap_of(overlap)?;
+    let given = secret.map(|text| text.parse::<WebhookSecret>()).transpose();
+    let given = given.map_err(|error| Problem::from(vec![Invalid::new("/secret", error.to_string())]))?;
+    let is_given = given.is_some();
+    let secret = given.unwrap_or_else(|| WebhookSecret::new(rand::random()));
+    let (vault, place) = (app.vault.vault().await?, Endpoint::place(&caller.tenant, &name));
+    let change = |endpoint: Endpoint, now| {
+        let sealed = vault.seal(&place, secret.as_bytes(), rand::random());
+        let secrets = endpoint.secrets.renewed(|sealed| vault.renew(&place, sealed, rand::random())).with(sealed, overlap, now);
+        let secrets = secrets.map_err(|_| {
+            Problem::new(Code::TooManySecrets, format!("{MAX_LIVE} are still in use: wait for an overlap to end, or set one by PUT"))
+        })?;
+        let headers = endpoint.headers.into_iter().map(|(name, sealed)| (name, vault.renew(&place, &sealed, rand::random())));
+        Ok(Endpoint { secrets, headers: headers.collect(), ..endpoint })
+    };
+    let view = change_one(&app, &caller, name, Action::EndpointSecretRotated, change).await?;
+    let view = EndpointView { secret: (!is_given).then(|| secret.to_text()), ..view };
+    reply::value(StatusCode::OK, ENDPOINT_BYTES, &view)
+}
+
+/// Pause an endpoint
+///
+/// Tasks that are meant for it are held, with the reason `paused`, and spend no attempt. Those that run go on.
+#[utoipa::path(
+    post,
+    path = "/v1/endpoints/{name}/pause",
+    operation_id = "pause_endpoint",
+    tag = "endpoints",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The endpoint's name.", example = "billing")),
+    responses((status = 200, description = "It is paused.", body = EndpointView)),
+)]
+pub(crate) async fn pause(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<ConfigWrite>,
+    Named(name): Named,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Nothing {} = options(&app, request).await?;
+    let change = |endpoint, _| Ok(Endpoint { standing: Standing::Paused, ..endpoint });
+    let view = change_one(&app, &caller, name, Action::EndpointPaused, change).await?;
+    reply::value(StatusCode::OK, ENDPOINT_BYTES, &view)
+}
+
+/// Resume an endpoint
+///
+/// One that was paused, or that said that it is gone. Tasks that were held are looked at again by and by, within 15 minutes.
+#[utoipa::path(
+    post,
+    path = "/v1/endpoints/{name}/resume",
+    operation_id = "resume_endpoint",
+    tag = "endpoints",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The endpoint's name.", example = "billing")),
+    responses((status = 200, description = "It is called again.", body = EndpointView)),
+)]
+pub(crate) async fn resume(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<ConfigWrite>,
+    Named(name): Named,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Nothing {} = options(&app, request).await?;
+    let change = |endpoint, _| Ok(Endpoint { standing: Standing::Open, ..endpoint });
+    let view = change_one(&app, &caller, name, Action::EndpointResumed, change).await?;
+    reply::value(StatusCode::OK, ENDPOINT_BYTES, &view)
+}
+
+/// Changes an endpoint that is there, on record.
+async fn change_one(
+    app: &App,
+    caller: &Caller,
+    name: Name,
+    action: Action,
+    change: impl Fn(Endpoint, Timestamp) -> Result<Endpoint, Problem>,
+) -> Result<EndpointView, Problem> {
+    let now = app.clock.now();
+    for _ in 0..MAX_CONFLICTS {
+        let endpoint = app.backend.registry.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
+        let changed = change(endpoint, now)?;
+        let changed = Endpoint { version: changed.version + 1, ..changed };
+        if write(app, caller, changed.record(&caller.tenant, &name), action, &name).await? {
+            return Ok(EndpointView::new(name, &changed, now));
+        }
+    }
+    Err(too_busy())
+}
+
+/// Writes a record of the caller's tenant, on record; `false`, if somebody else wrote it in between.
+pub(crate) async fn write(app: &App, caller: &Caller, record: Record, action: Action, object: &Name) -> Result<bool, Problem> {
+    let entry = caller.entry(&caller.tenant, action, object, app.clock.now());
+    let is_done = app.backend.registry.write(vec![record], entry).await? == Recorded::Done;
+    if is_done {
+        app.directory().forget();
+    }
+    Ok(is_done)
+}
+
+pub(crate) fn too_busy() -> Problem {
+    Problem::new(Code::Overloaded, "it is being changed all the time")
+}
+
+fn not_found() -> Problem {
+    Problem::new(Code::EndpointNotFound, "`GET /v1/endpoints` lists those that there are")
+}
+
+impl EndpointView {
+    fn new(name: Name, endpoint: &Endpoint, now: Timestamp) -> Self {
+        let secret = |kept: &Kept| SecretView { created_at: kept.created_at, expires_at: kept.expires_at };
+        let texts = |statuses: &nobat_core::statuses::Statuses| statuses.texts().map(str::to_owned).collect();
+        Self {
+            name,
+            url: endpoint.url.clone(),
+            headers: endpoint.headers.keys().map(|name| (name.clone(), None)).collect(),
+            secrets: endpoint.secrets.live(now).map(secret).collect(),
+            secret: None,
+            timeout: endpoint.timeout.as_ref().map(Duration::as_secs_f64),
+            retry: endpoint.retry.as_ref().map(RetryView::from),
+            success: texts(&endpoint.answers.success),
+            retry_on: texts(&endpoint.answers.retry_on),
+            flow: endpoint.limits.into(),
+            breaker: endpoint.limits.breaker.into(),
+            paused: endpoint.standing == Standing::Paused,
+            gone: endpoint.standing == Standing::Gone,
+            created_at: endpoint.created_at,
+        }
+    }
+}

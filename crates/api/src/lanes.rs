@@ -1,0 +1,252 @@
+//! What is laid down for queues, kinds and flow keys: whether their tasks start at all, how often, and how many at once.
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use nobat_core::audit::Action;
+use nobat_core::flow::{FlowSubmission, FlowView};
+use nobat_core::lane::{Lane, LaneSubmission};
+use nobat_core::name::Name;
+use nobat_core::read::read_object;
+use nobat_core::registry::Sort;
+use nobat_core::view::RetryView;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::body;
+use crate::door::{Allowed, Caller, ConfigWrite};
+use crate::endpoints::{Named, too_busy, write};
+use crate::problem::Problem;
+use crate::reply;
+
+/// What is laid down for one of them is shown in so many bytes, about.
+const LANE_BYTES: usize = 300;
+/// How often a change is tried that others are in the way of.
+const MAX_CONFLICTS: usize = 5;
+
+/// What holds for the tasks of a kind.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = PutKind)]
+pub(crate) struct PutKind {
+    /// Whether none of them start; if it is left out, that stays as it is.
+    paused: Option<bool>,
+    /// How often they start, and how many at once.
+    flow: Option<FlowSubmission>,
+}
+
+/// What holds for a queue.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Queue)]
+pub(crate) struct QueueView {
+    /// Its name.
+    #[schema(value_type = String)]
+    name: Name,
+    /// Whether none of its tasks start: they are held.
+    paused: bool,
+    /// How often they start, and how many at once.
+    flow: FlowView,
+    /// When to try again, for tasks that do not say and whose endpoint does not; `null` is the usual.
+    #[schema(required)]
+    retry: Option<RetryView>,
+}
+
+/// What holds for a kind.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Kind)]
+pub(crate) struct KindView {
+    /// Its name.
+    #[schema(value_type = String)]
+    name: Name,
+    /// Whether none of its tasks start: they are held.
+    paused: bool,
+    /// How often they start, and how many at once.
+    flow: FlowView,
+}
+
+/// What holds for the tasks of a flow key.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FlowKey)]
+pub(crate) struct FlowKeyView {
+    /// The key.
+    #[schema(value_type = String)]
+    key: Name,
+    /// How often tasks that name it start, and how many at once.
+    #[serde(flatten)]
+    flow: FlowView,
+}
+
+/// Lay down what holds for a queue
+///
+/// All of it at once: what is left out is as usual; but for `paused`, which stays as it is. It holds within 10 seconds.
+#[utoipa::path(
+    put,
+    path = "/v1/queues/{name}",
+    operation_id = "put_queue",
+    tag = "flows",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The queue's name.", example = "default")),
+    request_body(content = LaneSubmission, example = json!({"paused": false, "flow": {"parallelism": 10}, "retry": {"max_attempts": 8}})),
+    responses((status = 200, description = "It holds.", body = QueueView)),
+)]
+pub(crate) async fn put_queue(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<ConfigWrite>,
+    Named(name): Named,
+    request: Request,
+) -> Result<Response, Problem> {
+    let lane = put(&app, &caller, Sort::Queue, Action::QueueChanged, &name, request, |said| said).await?;
+    reply::value(StatusCode::OK, LANE_BYTES, &QueueView::new(name, &lane))
+}
+
+/// Get what holds for a queue
+///
+/// Of one for which nothing is laid down, that it is not paused and not limited.
+#[utoipa::path(
+    get,
+    path = "/v1/queues/{name}",
+    operation_id = "get_queue",
+    tag = "flows",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The queue's name.", example = "default")),
+    responses((status = 200, description = "What holds.", body = QueueView)),
+)]
+pub(crate) async fn get_queue(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<ConfigWrite>,
+    Named(name): Named,
+) -> Result<Response, Problem> {
+    let lane = get(&app, &caller, Sort::Queue, &name).await?;
+    reply::value(StatusCode::OK, LANE_BYTES, &QueueView::new(name, &lane))
+}
+
+/// Lay down what holds for a kind
+///
+/// For the tasks of the caller's tenant. What is left out is as usual; but for `paused`, which stays as it is. It holds within 10 seconds.
+#[utoipa::path(
+    put,
+    path = "/v1/kinds/{name}",
+    operation_id = "put_kind",
+    tag = "flows",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The kind's name.", example = "http")),
+    request_body(content = PutKind, example = json!({"paused": true})),
+    responses((status = 200, description = "It holds.", body = KindView)),
+)]
+pub(crate) async fn put_kind(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<ConfigWrite>,
+    Named(name): Named,
+    request: Request,
+) -> Result<Response, Problem> {
+    let said = |PutKind { paused, flow }| LaneSubmission { paused, flow, retry: None };
+    let lane = put(&app, &caller, Sort::Kind, Action::KindChanged, &name, request, said).await?;
+    reply::value(StatusCode::OK, LANE_BYTES, &KindView::new(name, &lane))
+}
+
+/// Get what holds for a kind
+///
+/// Of one for which nothing is laid down, that it is not paused and not limited.
+#[utoipa::path(
+    get,
+    path = "/v1/kinds/{name}",
+    operation_id = "get_kind",
+    tag = "flows",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The kind's name.", example = "http")),
+    responses((status = 200, description = "What holds.", body = KindView)),
+)]
+pub(crate) async fn get_kind(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<ConfigWrite>,
+    Named(name): Named,
+) -> Result<Response, Problem> {
+    let lane = get(&app, &caller, Sort::Kind, &name).await?;
+    reply::value(StatusCode::OK, LANE_BYTES, &KindView::new(name, &lane))
+}
+
+/// Lay down how often the tasks of a flow key start
+///
+/// Tasks name it as `flow_key`, whatever their kind, queue and endpoint. What is left out is not limited. It holds within 10 seconds.
+#[utoipa::path(
+    put,
+    path = "/v1/flows/{name}",
+    operation_id = "put_flow",
+    tag = "flows",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The flow key.", example = "customer-42")),
+    request_body(content = FlowSubmission, example = json!({"rate": 10, "period": 1, "parallelism": 4})),
+    responses((status = 200, description = "It holds.", body = FlowKeyView)),
+)]
+pub(crate) async fn put_flow(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<ConfigWrite>,
+    Named(name): Named,
+    request: Request,
+) -> Result<Response, Problem> {
+    let said = |flow| LaneSubmission { paused: None, flow: Some(flow), retry: None };
+    let lane = put(&app, &caller, Sort::FlowKey, Action::FlowChanged, &name, request, said).await?;
+    reply::value(StatusCode::OK, LANE_BYTES, &FlowKeyView { key: name, flow: lane.limits.into() })
+}
+
+/// Get how often the tasks of a flow key start
+///
+/// Of one for which nothing is laid down, that it is not limited.
+#[utoipa::path(
+    get,
+    path = "/v1/flows/{name}",
+    operation_id = "get_flow",
+    tag = "flows",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The flow key.", example = "customer-42")),
+    responses((status = 200, description = "What holds.", body = FlowKeyView)),
+)]
+pub(crate) async fn get_flow(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<ConfigWrite>,
+    Named(name): Named,
+) -> Result<Response, Problem> {
+    let lane = get(&app, &caller, Sort::FlowKey, &name).await?;
+    reply::value(StatusCode::OK, LANE_BYTES, &FlowKeyView { key: name, flow: lane.limits.into() })
+}
+
+async fn get(app: &App, caller: &Caller, sort: Sort, name: &Name) -> Result<Lane, Problem> {
+    Ok(app.backend.registry.lane(&Lane::record_name(&caller.tenant, sort, name)).await?)
+}
+
+/// Writes what is laid down, on record. `said` is what the body says.
+async fn put<T: for<'de> Deserialize<'de>>(
+    app: &App,
+    caller: &Caller,
+    sort: Sort,
+    action: Action,
+    name: &Name,
+    request: Request,
+    said: impl Fn(T) -> LaneSubmission,
+) -> Result<Lane, Problem> {
+    let (head, body) = request.into_parts();
+    let body = body::json(app, &head.headers, body).await?;
+    let submission = said(read_object(&body)?);
+    // Whatever it becomes, it is named and judged as what it was sent as.
+    let root = if sort == Sort::FlowKey { "" } else { "/flow" };
+    for _ in 0..MAX_CONFLICTS {
+        let lane = submission.lane(root, &get(app, caller, sort, name).await?)?;
+        if write(app, caller, lane.record(Lane::record_name(&caller.tenant, sort, name)), action, name).await? {
+            return Ok(lane);
+        }
+    }
+    Err(too_busy())
+}
+
+impl QueueView {
+    fn new(name: Name, lane: &Lane) -> Self {
+        Self { name, paused: lane.paused, flow: lane.limits.into(), retry: lane.retry.as_ref().map(RetryView::from) }
+    }
+}
+
+impl KindView {
+    fn new(name: Name, lane: &Lane) -> Self {
+        Self { name, paused: lane.paused, flow: lane.limits.into() }
+    }
+}

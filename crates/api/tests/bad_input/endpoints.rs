@@ -1,0 +1,76 @@
+//! Endpoints, queues, kinds and flow keys that cannot be laid down, and tasks that name what is not there.
+
+use serde_json::{Value, json};
+
+use crate::world::{Answer, World};
+
+async fn send(world: &World, method: &str, path: &str, body: &str) -> Answer {
+    let key = world.key("acme", "config:write,tasks:write,admin").await;
+    world.ask_with(&key, method, path, body).await
+}
+
+async fn put(world: &World, path: &str, body: &Value) -> Answer {
+    send(world, "PUT", path, &body.to_string()).await
+}
+
+fn pointers(problem: &Value) -> Vec<&str> {
+    problem["errors"].as_array().unwrap().iter().map(|error| error["pointer"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_an_endpoint_is_named_and_nothing_is_kept() {
+    let world = World::guarded().await;
+    let url = "https://example.com";
+    for (body, expected) in [
+        (json!({"url": "https://example.com?a=b"}), vec!["/url"]),
+        (json!({"url": url, "headers": {"authorization": null}}), vec!["/headers/authorization"]),
+        (json!({"url": url, "secret": "hunter2"}), vec!["/secret"]),
+        (json!({"url": url, "timeout": 0}), vec!["/timeout"]),
+        (json!({"url": url, "success": []}), vec!["/success"]),
+        (json!({"url": url, "retry_on": ["200", "5xx"]}), vec!["/retry_on/1"]),
+        (json!({"url": url, "flow": {"burst": 2}}), vec!["/flow/rate"]),
+        (json!({"url": url, "breaker": {"failure_share": 0}, "retry": {"factor": 0.5}}), vec!["/retry/factor", "/breaker/failure_share"]),
+        (json!({"url": url, "flow": {"rate": 0}}), vec!["/flow/rate"]),
+        (json!({"url": url, "colour": "red"}), vec!["/colour"]),
+        (json!({}), vec!["/url"]),
+    ] {
+        let problem = put(&world, "/v1/endpoints/billing", &body).await.problem(422, "validation_failed");
+        assert_eq!(pointers(&problem), expected, "{body}");
+        assert!(!problem.to_string().contains("hunter2"));
+    }
+    put(&world, "/v1/endpoints/billing", &json!({"url": "https://127.0.0.1/"})).await.problem(422, "blocked_address");
+    put(&world, "/v1/endpoints/b%20g", &json!({"url": url})).await.problem(404, "not_found");
+    send(&world, "GET", "/v1/endpoints/billing", "").await.problem(404, "endpoint_not_found");
+    let large = json!({"url": url, "headers": {"x-a": "a".repeat(40_000)}});
+    put(&world, "/v1/endpoints/billing", &large).await.problem(422, "validation_failed");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_lane_is_named() {
+    let world = World::guarded().await;
+    for (path, body, expected) in [
+        ("/v1/queues/default", json!({"flow": {"rate": 100_001}}), "/flow/rate"),
+        ("/v1/queues/default", json!({"retry": {"max_attempts": 51}}), "/retry/max_attempts"),
+        ("/v1/kinds/http", json!({"retry": {}}), "/retry"),
+        ("/v1/kinds/http", json!({"flow": {"period": 2}}), "/flow/rate"),
+        ("/v1/flows/customer-42", json!({"rate": 1, "period": 0}), "/period"),
+        ("/v1/flows/customer-42", json!({"paused": true}), "/paused"),
+        ("/v1/tenants/acme", json!({"flow": {"parallelism": 100_001}}), "/flow/parallelism"),
+    ] {
+        let problem = put(&world, path, &body).await.problem(422, "validation_failed");
+        assert_eq!(pointers(&problem), [expected], "{path} {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_task_for_an_endpoint_that_is_not_there_is_not_taken() {
+    let world = World::guarded().await;
+    let submit = async |task: Value| send(&world, "POST", "/v1/tasks", &task.to_string()).await;
+    let task = json!({"kind": "noop", "endpoint": "billing"});
+    let problem = submit(task.clone()).await.problem(422, "unknown_endpoint");
+    assert_eq!(pointers(&problem), ["/endpoint"]);
+    assert!(problem["errors"][0]["detail"].as_str().unwrap().contains("PUT /v1/endpoints/billing"), "it says the way out: {problem}");
+    assert_eq!(put(&world, "/v1/endpoints/billing", &json!({"url": "https://example.com"})).await.status, 201);
+    assert_eq!(submit(task).await.status, 202, "and then it is");
+    submit(json!({"kind": "noop", "endpoint": "b g", "flow_key": "a/b"})).await.problem(422, "validation_failed");
+}

@@ -1,0 +1,221 @@
+//! What is configured, as it was read a moment ago: whoever asks with every task does not read the registry with every task.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::endpoint::Endpoint;
+use crate::flow::Limits;
+use crate::lane::Lane;
+use crate::name::{Name, Tenant};
+use crate::ports::{Clock, StoreError};
+use crate::registry::{RecordName, Registry, Sort};
+use crate::time::Timestamp;
+
+/// Knows endpoints, and what is laid down for queues, kinds and flow keys.
+pub struct Directory {
+    registry: Arc<dyn Registry>,
+    clock: Arc<dyn Clock>,
+    edition: Edition,
+    lanes: Known<(Tenant, Name, Name), Arc<Lanes>>,
+    flow_keys: Known<(Tenant, Name), Arc<Lane>>,
+    endpoints: Known<(Tenant, Name), Option<Arc<Endpoint>>>,
+}
+
+/// What several directories of one process share: who changes something has all of them read anew.
+#[derive(Clone, Debug, Default)]
+pub struct Edition(Arc<AtomicU64>);
+
+/// What is laid down for the tasks of one queue and one kind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lanes {
+    /// For their queue.
+    pub queue: Lane,
+    /// For their kind.
+    pub kind: Lane,
+    /// For all tasks of their tenant.
+    pub tenant: Limits,
+}
+
+/// For how long what was read is believed.
+pub const FRESH: Duration = Duration::from_secs(10);
+/// More than that are seldom in use at the same time; what is forgotten is read again.
+const MAX_KNOWN: usize = 10_000;
+
+impl Directory {
+    /// Knows what stands in that registry.
+    pub fn new(registry: Arc<dyn Registry>, clock: Arc<dyn Clock>, edition: Edition) -> Self {
+        Self { registry, clock, edition, lanes: Known::default(), flow_keys: Known::default(), endpoints: Known::default() }
+    }
+
+    /// What is laid down for the tasks of that queue and kind.
+    pub async fn lanes(&self, tenant: &Tenant, queue: &Name, kind: &Name) -> Result<Arc<Lanes>, StoreError> {
+        let read = async {
+            let queue = self.registry.lane(&Lane::record_name(tenant, Sort::Queue, queue)).await?;
+            let kind = self.registry.lane(&Lane::record_name(tenant, Sort::Kind, kind)).await?;
+            let tenant = self.registry.tenant(tenant).await?.flow;
+            Ok(Arc::new(Lanes { queue, kind, tenant }))
+        };
+        self.lanes.get((tenant.clone(), queue.clone(), kind.clone()), self, read).await
+    }
+
+    /// What is laid down for the tasks of that flow key.
+    pub async fn flow_key(&self, tenant: &Tenant, key: &Name) -> Result<Arc<Lane>, StoreError> {
+        let name: RecordName = Lane::record_name(tenant, Sort::FlowKey, key);
+        let read = async { self.registry.lane(&name).await.map(Arc::new) };
+        self.flow_keys.get((tenant.clone(), key.clone()), self, read).await
+    }
+
+    /// The endpoint of that name, if there is one.
+    pub async fn endpoint(&self, tenant: &Tenant, name: &Name) -> Result<Option<Arc<Endpoint>>, StoreError> {
+        let read = async { Ok(self.registry.endpoint(tenant, name).await?.map(Arc::new)) };
+        self.endpoints.get((tenant.clone(), name.clone()), self, read).await
+    }
+
+    /// Has everything read anew, here and by whoever shares the edition.
+    pub fn forget(&self) {
+        self.edition.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What was read of one sort of things.
+struct Known<K, V>(Mutex<HashMap<K, Seen<V>>>);
+
+struct Seen<V> {
+    value: V,
+    at: Timestamp,
+    edition: u64,
+}
+
+impl<K, V> Default for Known<K, V> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Eq + Hash, V: Clone> Known<K, V> {
+    async fn get(&self, key: K, directory: &Directory, read: impl Future<Output = Result<V, StoreError>>) -> Result<V, StoreError> {
+        let (now, edition) = (directory.clock.now(), directory.edition.0.load(Ordering::Relaxed));
+        // A clock that was set back makes nothing fresh for longer.
+        let is_fresh = |seen: &&Seen<V>| seen.edition == edition && seen.at <= now && now < seen.at + FRESH;
+        if let Some(value) = self.lock().get(&key).filter(is_fresh).map(|seen| seen.value.clone()) {
+            return Ok(value);
+        }
+        // The edition of before: what is changed while it is read is read again.
+        let value = read.await?;
+        let mut known = self.lock();
+        if known.len() >= MAX_KNOWN {
+            known.clear();
+        }
+        known.insert(key, Seen { value: value.clone(), at: now, edition });
+        Ok(value)
+    }
+
+    /// Nothing is left half done under the lock, so a panic elsewhere does not spoil what it guards.
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<K, Seen<V>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::sync::atomic::{AtomicI64, AtomicUsize};
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::audit::Entry;
+    use crate::rate::{Rate, Taken};
+    use crate::registry::{Record, Recorded, TrailPage, TrailQuery};
+    use crate::tenant::TenantSettings;
+
+    /// Every queue is paused, and every look-up counted.
+    #[derive(Default)]
+    struct Paused(AtomicUsize);
+
+    #[async_trait]
+    impl Registry for Paused {
+        async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            let lane = Lane { paused: true, version: 1, ..Lane::default() };
+            let flow = Limits { parallelism: NonZeroU32::new(3), ..Limits::default() };
+            Ok(match name.sort {
+                Sort::Queue => Some(lane.record(name.clone())),
+                Sort::Tenant => {
+                    let settings = TenantSettings { flow, version: 1, ..TenantSettings::default() };
+                    Some(Record { name: name.clone(), version: 1, body: settings.to_text() })
+                }
+                _ => None,
+            })
+        }
+
+        async fn page(&self, _: Option<&Tenant>, _: Sort, _: Option<&Name>, _: usize) -> Result<Vec<Record>, StoreError> {
+            unimplemented!("nobody asks")
+        }
+
+        async fn write(&self, _: Vec<Record>, _: Entry) -> Result<Recorded, StoreError> {
+            unimplemented!("nobody asks")
+        }
+
+        async fn remove(&self, _: &RecordName, _: u64, _: Entry) -> Result<Recorded, StoreError> {
+            unimplemented!("nobody asks")
+        }
+
+        async fn trail(&self, _: &TrailQuery, _: Timestamp) -> Result<TrailPage, StoreError> {
+            unimplemented!("nobody asks")
+        }
+
+        async fn take(&self, _: &Tenant, _: Rate, _: NonZeroU32, _: Timestamp) -> Result<Taken, StoreError> {
+            unimplemented!("nobody asks")
+        }
+    }
+
+    #[derive(Default)]
+    struct Hand(AtomicI64);
+
+    #[async_trait]
+    impl Clock for Hand {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(self.0.load(Ordering::Relaxed))
+        }
+
+        async fn sleep(&self, _: Duration) {}
+    }
+
+    #[test]
+    fn reads_what_it_does_not_know_what_is_old_and_what_was_changed() {
+        let (registry, hand, edition) = (Arc::new(Paused::default()), Arc::new(Hand::default()), Edition::default());
+        let new = || Directory::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, edition.clone());
+        let (directory, other) = (new(), new());
+        let (tenant, name) = (Tenant::default(), |text| Name::new(text).unwrap());
+        let look = |directory: &Directory| {
+            let before = registry.0.load(Ordering::Relaxed);
+            let lanes = at_once(directory.lanes(&tenant, &name("q"), &name("k"))).unwrap();
+            assert!(lanes.queue.paused && !lanes.kind.paused && lanes.tenant.parallelism == NonZeroU32::new(3));
+            registry.0.load(Ordering::Relaxed) - before
+        };
+        assert_eq!((look(&directory), look(&directory)), (3, 0));
+        assert_eq!((look(&other), look(&other)), (3, 0));
+        directory.forget();
+        assert_eq!((look(&directory), look(&other), look(&other)), (3, 3, 0), "whoever shares the edition forgets as well");
+        hand.0.store(9_999, Ordering::Relaxed);
+        assert_eq!(look(&directory), 0);
+        hand.0.store(10_000, Ordering::Relaxed);
+        assert_eq!(look(&directory), 3);
+        hand.0.store(0, Ordering::Relaxed);
+        assert_eq!(look(&directory), 3, "a clock that was set back makes nothing fresh");
+        assert!(at_once(directory.endpoint(&tenant, &name("e"))).unwrap().is_none());
+        assert_eq!(*at_once(directory.flow_key(&tenant, &name("f"))).unwrap(), Lane::default());
+    }
+
+    /// Nothing here waits for anything.
+    fn at_once<T>(future: impl Future<Output = T>) -> T {
+        match std::pin::pin!(future).poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+            std::task::Poll::Ready(value) => value,
+            std::task::Poll::Pending => panic!("it waits"),
+        }
+    }
+}

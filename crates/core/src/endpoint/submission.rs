@@ -1,0 +1,309 @@
+//! From what a client says of an endpoint to what is kept of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::callback::HTTP;
+use crate::endpoint::{Answers, Endpoint, Standing};
+use crate::flow::{BreakerSubmission, FlowSubmission, Limits};
+use crate::json::Json;
+use crate::secrets::Secrets;
+use crate::statuses::Statuses;
+use crate::submit::{Aim, Invalid, Kinds, RetrySubmission, Unfit, Wrong};
+use crate::time::Timestamp;
+use crate::vault::Sealed;
+use crate::webhook::WebhookSecret;
+
+/// An endpoint as a client wants it. What is left out is as usual, not as it was; but for `secret` and `paused`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EndpointSubmission {
+    /// What the paths of tasks are put behind: an `http` or `https` URL without a query and a fragment.
+    #[cfg_attr(feature = "openapi", schema(format = "uri", max_length = 2048))]
+    pub url: String,
+    /// Headers that every request gets, in place of those that tasks bring. They are kept encrypted and never shown; `null` keeps the value
+    /// that is there.
+    #[serde(default, deserialize_with = "crate::read::maybe_headers")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<BTreeMap<String, Option<String>>>, required = false))]
+    pub headers: Option<BTreeMap<String, Option<String>>>,
+    /// What requests are signed with, from now on alone: `whsec_` and 24 to 64 random bytes in base64. If it is left out, the one that is
+    /// there signs on; a new endpoint gets one, which is shown once.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            pattern = "^whsec_([A-Za-z0-9+/]{4}){8,20}([A-Za-z0-9+/]{4}|([A-Za-z0-9+/]{4})?[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$"
+        )
+    )]
+    pub secret: Option<String>,
+    /// How many seconds one attempt may take, for tasks that do not say; 30 unless said.
+    #[cfg_attr(feature = "openapi", schema(minimum = 0.001))]
+    pub timeout: Option<f64>,
+    /// When to try again, for tasks that do not say.
+    pub retry: Option<RetrySubmission>,
+    /// The statuses that mean that the work is done, as in `200-299`; those unless said.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 20))]
+    pub success: Option<Vec<String>>,
+    /// The statuses that mean that it may be done another time, as in `>=500` or `!501`; 408, 425, 429 and `>=500` unless said. What is in
+    /// neither list is final.
+    #[cfg_attr(feature = "openapi", schema(max_items = 20))]
+    pub retry_on: Option<Vec<String>>,
+    /// How often it is called, and how many times at once.
+    pub flow: Option<FlowSubmission>,
+    /// When it is left alone because too much fails.
+    pub breaker: Option<BreakerSubmission>,
+    /// Whether tasks for it are held for now. If it is left out, that stays as it is.
+    pub paused: Option<bool>,
+}
+
+/// What the one who takes it in adds to it.
+pub struct Receiving<'a> {
+    /// What is there under that name.
+    pub current: Option<&'a Endpoint>,
+    /// What is run here; it judges URLs and headers.
+    pub kinds: &'a dyn Kinds,
+    /// The longest timeout that workers grant.
+    pub max_timeout: Duration,
+    /// Seals what is a secret, for the place of this endpoint.
+    pub seal: &'a (dyn Fn(&[u8]) -> Sealed + Sync),
+    /// What a secret is made of, if one is.
+    pub random: [u8; WebhookSecret::BYTES],
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// An endpoint that can be kept.
+#[derive(Debug)]
+pub struct Draft {
+    /// The endpoint, a version after the one that is there.
+    pub endpoint: Endpoint,
+    /// The secret that was made for it, if one was.
+    pub made: Option<WebhookSecret>,
+}
+
+/// A header's value.
+enum Value {
+    New(String),
+    Kept(Sealed),
+}
+
+impl Value {
+    /// What is to be looked at; what is kept was, when it came.
+    fn text(&self) -> &str {
+        match self {
+            Self::New(text) => text,
+            Self::Kept(_) => "",
+        }
+    }
+}
+
+impl EndpointSubmission {
+    /// The endpoint that is asked for, or all that is wrong with it.
+    pub fn into_endpoint(self, receiving: &Receiving<'_>) -> Result<Draft, Vec<Invalid>> {
+        let mut wrong = Wrong::default();
+        let current = receiving.current;
+        if self.url.contains(['?', '#']) {
+            wrong.add("/url", "expected a URL without a query and a fragment, since paths are put behind it");
+        }
+        let url = self.url.trim_end_matches('/').to_owned();
+        let headers = headers(self.headers.unwrap_or_default(), current, &mut wrong);
+        wrong.call(&self.url, &headers, receiving.kinds);
+        let given = self.secret.map(|text| text.parse::<WebhookSecret>()).transpose();
+        let given = given.unwrap_or_else(|error| {
+            wrong.add("/secret", error.to_string());
+            None
+        });
+        let made = (given.is_none() && current.is_none()).then(|| WebhookSecret::new(receiving.random));
+        let timeout = self.timeout.and_then(|timeout| wrong.some_seconds("/timeout", timeout, receiving.max_timeout));
+        let retry = self.retry.map(|retry| wrong.retry(&retry));
+        let usual = Answers::default();
+        let success = self.success.map_or(usual.success, |texts| statuses("/success", texts, &mut wrong));
+        let retry_on = self.retry_on.map_or(usual.retry_on, |texts| statuses("/retry_on", texts, &mut wrong));
+        if success.texts().next().is_none() {
+            wrong.add("/success", "expected at least one range: otherwise nothing is ever done");
+        }
+        let limits = self.flow.unwrap_or_default().limits("/flow", &mut wrong);
+        let breaker = self.breaker.unwrap_or_default().policy("/breaker", &mut wrong);
+        if !wrong.0.is_empty() {
+            return Err(wrong.0);
+        }
+        let secrets = match given.as_ref().or(made.as_ref()).map(|secret| (receiving.seal)(secret.as_bytes())) {
+            Some(sealed) => Secrets::default().with(sealed, Duration::ZERO, receiving.now).unwrap_or_default(),
+            None => current.map(|current| current.secrets.clone()).unwrap_or_default(),
+        };
+        let sealed = |(name, value)| match value {
+            Value::New(text) => (name, (receiving.seal)(text.as_bytes())),
+            Value::Kept(sealed) => (name, sealed),
+        };
+        let endpoint = Endpoint {
+            headers: headers.into_iter().map(sealed).collect(),
+            secrets,
+            timeout,
+            retry,
+            answers: Answers { success, retry_on },
+            limits: Limits { breaker, ..limits },
+            batch: None,
+            standing: standing(self.paused, &url, current),
+            authority: None,
+            created_at: current.map_or(receiving.now, |current| current.created_at),
+            version: current.map_or(0, |current| current.version) + 1,
+            url,
+        };
+        Ok(Draft { endpoint, made })
+    }
+}
+
+fn headers(given: BTreeMap<String, Option<String>>, current: Option<&Endpoint>, wrong: &mut Wrong) -> BTreeMap<String, Value> {
+    let mut headers = BTreeMap::new();
+    for (name, value) in given {
+        let pointer = format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"));
+        // However it is written, it is one header.
+        let name = name.to_ascii_lowercase();
+        let value = value.map(Value::New).or_else(|| current?.headers.get(&name).cloned().map(Value::Kept));
+        match value {
+            Some(value) if !headers.contains_key(&name) => drop(headers.insert(name, value)),
+            Some(_) => wrong.add(&pointer, "the header is there twice"),
+            None => wrong.add(&pointer, "`null` keeps the value that is there, and there is none"),
+        }
+    }
+    headers
+}
+
+fn statuses(pointer: &str, texts: Vec<String>, wrong: &mut Wrong) -> Statuses {
+    if texts.len() > Statuses::MAX {
+        wrong.add(pointer, format!("expected at most {} ranges", Statuses::MAX));
+    }
+    let mut ranges = Vec::new();
+    for (place, text) in texts.into_iter().enumerate() {
+        match text.parse() {
+            Ok(range) => ranges.push(range),
+            Err(error) => wrong.add(&format!("{pointer}/{place}"), format!("{error}")),
+        }
+    }
+    Statuses::new(ranges)
+}
+
+/// One that is gone comes back at another address, or when somebody says so.
+fn standing(paused: Option<bool>, url: &str, current: Option<&Endpoint>) -> Standing {
+    match (paused, current.map(|current| current.standing).unwrap_or_default()) {
+        (Some(true), _) => Standing::Paused,
+        (Some(false), _) => Standing::Open,
+        (None, Standing::Gone) if current.is_some_and(|current| current.url != url) => Standing::Open,
+        (None, standing) => standing,
+    }
+}
+
+impl Wrong {
+    /// Whatever is called with that URL and these headers is an `http` task, and held to the same rules.
+    fn call(&mut self, url: &str, headers: &BTreeMap<String, Value>, kinds: &dyn Kinds) {
+        #[derive(serde::Serialize)]
+        struct Call<'a> {
+            url: &'a str,
+            headers: BTreeMap<&'a str, &'a str>,
+        }
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.text())).collect();
+        let Ok(probe) = Json::from_value(&Call { url, headers }) else { return };
+        if let Err(Unfit::Payload(invalid)) = kinds.check(&HTTP, &probe, Aim::Payload) {
+            self.0.extend(invalid);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::Name;
+    use crate::read::read_object;
+    use crate::vault::{MASTER_KEY_BYTES, MasterKey, Vault};
+
+    struct Elsewhere;
+
+    impl Kinds for Elsewhere {
+        fn check(&self, _: &Name, payload: &Json, _: Aim) -> Result<(), Unfit> {
+            if payload.get().contains("127.0.0.1") { Err(Unfit::Payload(vec![Invalid::new("/url", "blocked")])) } else { Ok(()) }
+        }
+    }
+
+    fn vault() -> Vault {
+        Vault::new(MasterKey::new([1; MASTER_KEY_BYTES]), Vec::new())
+    }
+
+    fn put(json: &str, current: Option<&Endpoint>) -> Result<Draft, Vec<String>> {
+        let vault = vault();
+        let receiving = Receiving {
+            current,
+            kinds: &Elsewhere,
+            max_timeout: Duration::from_mins(1),
+            seal: &|secret| vault.seal("", secret, [7; 12]),
+            random: [9; WebhookSecret::BYTES],
+            now: Timestamp::EPOCH + Duration::from_secs(current.map_or(1, |_| 2)),
+        };
+        let submission: EndpointSubmission = read_object(json.as_bytes()).unwrap();
+        submission.into_endpoint(&receiving).map_err(|wrong| wrong.into_iter().map(|invalid| invalid.pointer).collect())
+    }
+
+    fn opened(sealed: &Sealed) -> Vec<u8> {
+        vault().open("", sealed).unwrap()
+    }
+
+    #[test]
+    fn a_new_one_gets_a_secret_and_an_old_one_keeps_it() {
+        let Draft { endpoint, made } = put(r#"{"url": "https://billing.example/api/"}"#, None).unwrap();
+        assert_eq!((endpoint.url.as_str(), endpoint.version, endpoint.standing), ("https://billing.example/api", 1, Standing::Open));
+        assert!(endpoint.limits.breaker.is_some(), "there is a breaker unless somebody wants none");
+        let secret = |endpoint: &Endpoint| endpoint.secrets.live(Timestamp::EPOCH).map(|kept| opened(&kept.sealed)).collect::<Vec<_>>();
+        assert_eq!(secret(&endpoint), [made.unwrap().as_bytes().to_vec()]);
+        let again = put(r#"{"url": "https://billing.example/v2"}"#, Some(&endpoint)).unwrap();
+        assert!(again.made.is_none());
+        assert_eq!((again.endpoint.version, again.endpoint.created_at), (2, endpoint.created_at));
+        assert_eq!(again.endpoint.secrets, endpoint.secrets);
+        let own = WebhookSecret::new([3; WebhookSecret::BYTES]);
+        let given = put(&format!(r#"{{"url": "https://billing.example/", "secret": "{}"}}"#, own.to_text()), Some(&endpoint)).unwrap();
+        assert!(given.made.is_none(), "a secret that was given is not shown");
+        assert_eq!(secret(&given.endpoint), [own.as_bytes().to_vec()]);
+    }
+
+    #[test]
+    fn values_of_headers_are_sealed_and_kept() {
+        let first = put(r#"{"url": "https://billing.example", "headers": {"Authorization": "Bearer hunter2"}}"#, None).unwrap().endpoint;
+        assert!(!first.to_text().contains("hunter2"));
+        assert_eq!(opened(&first.headers["authorization"]), b"Bearer hunter2");
+        let kept = put(r#"{"url": "https://billing.example", "headers": {"authorization": null, "x-a": "b"}}"#, Some(&first)).unwrap();
+        assert_eq!(kept.endpoint.headers["authorization"], first.headers["authorization"]);
+        assert_eq!(opened(&kept.endpoint.headers["x-a"]), b"b");
+        let without = put(r#"{"url": "https://billing.example"}"#, Some(&first)).unwrap();
+        assert!(without.endpoint.headers.is_empty(), "what is not said any more does not hold any more");
+        for (json, pointer) in [(r#"{"x-a": null}"#, "/headers/x-a"), (r#"{"X-A": "b", "x-a": "c"}"#, "/headers/x-a")] {
+            let wrong = put(&format!(r#"{{"url": "https://billing.example", "headers": {json}}}"#), Some(&first)).unwrap_err();
+            assert_eq!(wrong, [pointer]);
+        }
+    }
+
+    #[test]
+    fn a_pause_lasts_until_somebody_ends_it() {
+        let url = r#""url": "https://billing.example""#;
+        let paused = put(&format!("{{{url}, \"paused\": true}}"), None).unwrap().endpoint;
+        let standing = |json: &str, current: &Endpoint| put(json, Some(current)).unwrap().endpoint.standing;
+        assert_eq!(paused.standing, Standing::Paused);
+        assert_eq!(standing(&format!("{{{url}}}"), &paused), Standing::Paused);
+        assert_eq!(standing(&format!("{{{url}, \"paused\": false}}"), &paused), Standing::Open);
+        let gone = Endpoint { standing: Standing::Gone, ..paused };
+        assert_eq!(standing(&format!("{{{url}}}"), &gone), Standing::Gone);
+        assert_eq!(standing(r#"{"url": "https://billing.example/v2"}"#, &gone), Standing::Open, "at another address it may be there");
+        assert_eq!(standing(&format!("{{{url}, \"paused\": false}}"), &gone), Standing::Open);
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_named() {
+        let json = r#"{"url": "https://127.0.0.1/?a", "secret": "hunter2", "timeout": 61, "retry": {"factor": 0}, "success": [],
+            "retry_on": ["5xx"], "flow": {"burst": 2}, "breaker": {"open": 0}}"#;
+        let mut wrong = put(json, None).unwrap_err();
+        wrong.sort();
+        let all = ["/breaker/open", "/flow/rate", "/retry/factor", "/retry_on/0", "/secret", "/success", "/timeout", "/url", "/url"];
+        assert_eq!(wrong, all);
+        let many = ["\"200\""; 21].join(",");
+        assert_eq!(put(&format!(r#"{{"url": "https://billing.example", "success": [{many}]}}"#), None).unwrap_err(), ["/success"]);
+    }
+}

@@ -1,0 +1,52 @@
+//! Limits, as they are kept: inside other records, as compact JSON.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::flow::{BreakerPolicy, Limits, Pace};
+
+/// What a flow lets through.
+#[derive(Default, Serialize, Deserialize, PartialEq)]
+#[serde(default)]
+pub(crate) struct StoredLimits {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pace: Option<StoredPace>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parallelism: Option<NonZeroU32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    breaker: Option<StoredBreaker>,
+}
+
+/// A pace: rate, period in milliseconds, burst.
+#[derive(Serialize, Deserialize, PartialEq)]
+struct StoredPace(NonZeroU32, u64, NonZeroU32);
+
+/// A breaker: share, window and open time in milliseconds, minimum.
+#[derive(Serialize, Deserialize, PartialEq)]
+struct StoredBreaker(f64, u64, u64, NonZeroU32);
+
+impl From<Limits> for StoredLimits {
+    fn from(limits: Limits) -> Self {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            pace: limits.pace.map(|pace| StoredPace(pace.rate, millis(pace.period), pace.burst)),
+            parallelism: limits.parallelism,
+            breaker: limits.breaker.map(|of| StoredBreaker(of.failure_share, millis(of.window), millis(of.open), of.minimum)),
+        }
+    }
+}
+
+impl From<StoredLimits> for Limits {
+    fn from(stored: StoredLimits) -> Self {
+        let pace = |StoredPace(rate, period, burst)| Pace { rate, period: Duration::from_millis(period), burst };
+        let breaker = |StoredBreaker(failure_share, window, open, minimum)| BreakerPolicy {
+            failure_share,
+            window: Duration::from_millis(window),
+            minimum,
+            open: Duration::from_millis(open),
+        };
+        Self { pace: stored.pace.map(pace), parallelism: stored.parallelism, breaker: stored.breaker.map(breaker) }
+    }
+}

@@ -1,0 +1,237 @@
+//! From what a client says of limits to what is kept of them.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::flow::{BreakerPolicy, Limits, Pace};
+use crate::submit::{Invalid, Wrong};
+
+/// How often tasks start, and how many at once. What is left out is not limited.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FlowSubmission {
+    /// So many in any `period`.
+    #[serde(default, deserialize_with = "crate::read::maybe_whole")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100_000))]
+    pub rate: Option<NonZeroU32>,
+    /// In seconds; 1 unless said.
+    #[cfg_attr(feature = "openapi", schema(minimum = 0.1, maximum = 86_400))]
+    pub period: Option<f64>,
+    /// So many may come at once after a pause; 1 unless said. With more there are up to `burst - 1` more in the period that begins with it.
+    #[serde(default, deserialize_with = "crate::read::maybe_whole")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100_000))]
+    pub burst: Option<NonZeroU32>,
+    /// So many at a time.
+    #[serde(default, deserialize_with = "crate::read::maybe_whole")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100_000))]
+    pub parallelism: Option<NonZeroU32>,
+}
+
+/// When an endpoint is left alone because too much fails. What is left out is as usual.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BreakerSubmission {
+    /// Whether there is one; `true` unless said.
+    pub enabled: Option<bool>,
+    /// It opens when that share of the attempts failed, above 0 and up to 1; 0.5 unless said.
+    #[cfg_attr(feature = "openapi", schema(exclusive_minimum = 0, maximum = 1))]
+    pub failure_share: Option<f64>,
+    /// Of the attempts of so many seconds; 60 unless said.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 3_600))]
+    pub window: Option<f64>,
+    /// If they were so many at least; 10 unless said.
+    #[serde(default, deserialize_with = "crate::read::maybe_whole")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100_000))]
+    pub minimum: Option<NonZeroU32>,
+    /// For so many seconds, until one attempt finds out how things are; 30 unless said.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 900))]
+    pub open: Option<f64>,
+}
+
+/// Limits, as they are shown.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Flow))]
+pub struct FlowView {
+    /// So many tasks start in any `period`; `null` if that is not limited.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, required))]
+    pub rate: Option<NonZeroU32>,
+    /// In seconds.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub period: Option<f64>,
+    /// So many may come at once after a pause.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, required))]
+    pub burst: Option<NonZeroU32>,
+    /// So many at a time; `null` if that is not limited.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, required))]
+    pub parallelism: Option<NonZeroU32>,
+}
+
+/// A breaker's settings, as they are shown.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Breaker))]
+pub struct BreakerView {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// It opens when that share of the attempts failed.
+    pub failure_share: f64,
+    /// Of the attempts of so many seconds.
+    pub window: f64,
+    /// If they were so many at least.
+    #[cfg_attr(feature = "openapi", schema(value_type = u32))]
+    pub minimum: NonZeroU32,
+    /// For so many seconds, until one attempt finds out how things are.
+    pub open: f64,
+}
+
+/// The most that any of the counts can be.
+const MAX_COUNT: u32 = 100_000;
+const PERIODS: [Duration; 2] = [Duration::from_millis(100), Duration::from_hours(24)];
+const WINDOWS: [Duration; 2] = [Duration::from_secs(1), Duration::from_hours(1)];
+/// It is not looked at again before that, and what waits is never told to wait for longer than [`crate::flow::HORIZON`].
+const OPEN: [Duration; 2] = [Duration::from_secs(1), crate::flow::HORIZON];
+
+impl FlowSubmission {
+    /// The limits that are asked for, or all that is wrong with them, noted under `pointer`.
+    pub fn checked(&self, pointer: &str) -> Result<Limits, Vec<Invalid>> {
+        let mut wrong = Wrong::default();
+        let limits = self.limits(pointer, &mut wrong);
+        if wrong.0.is_empty() { Ok(limits) } else { Err(wrong.0) }
+    }
+
+    /// The limits that are asked for. What is wrong with them is noted under `pointer`.
+    pub(crate) fn limits(&self, pointer: &str, wrong: &mut Wrong) -> Limits {
+        let Self { rate, period, burst, parallelism } = self;
+        for (field, count) in [("rate", rate), ("burst", burst), ("parallelism", parallelism)] {
+            check_count(&format!("{pointer}/{field}"), *count, wrong);
+        }
+        if rate.is_none() && (period.is_some() || burst.is_some()) {
+            wrong.add(&format!("{pointer}/rate"), "`period` and `burst` say nothing without a `rate`");
+        }
+        let period = period.map_or(Some(Duration::from_secs(1)), |period| between(&format!("{pointer}/period"), period, PERIODS, wrong));
+        let pace = |rate| Some(Pace { rate, period: period?, burst: burst.unwrap_or(NonZeroU32::MIN) });
+        Limits { pace: rate.and_then(pace), parallelism: *parallelism, breaker: None }
+    }
+}
+
+impl BreakerSubmission {
+    /// The breaker that is asked for, if there is to be one. What is wrong with it is noted under `pointer`.
+    pub(crate) fn policy(&self, pointer: &str, wrong: &mut Wrong) -> Option<BreakerPolicy> {
+        let usual = BreakerPolicy::default();
+        let share = self.failure_share.unwrap_or(usual.failure_share);
+        if !(share > 0.0 && share <= 1.0) {
+            wrong.add(&format!("{pointer}/failure_share"), "expected a number above 0 and up to 1");
+        }
+        check_count(&format!("{pointer}/minimum"), self.minimum, wrong);
+        let mut time = |field: &str, seconds: Option<f64>, bounds, usual| {
+            seconds.and_then(|seconds| between(&format!("{pointer}/{field}"), seconds, bounds, wrong)).unwrap_or(usual)
+        };
+        let policy = BreakerPolicy {
+            failure_share: share,
+            window: time("window", self.window, WINDOWS, usual.window),
+            minimum: self.minimum.unwrap_or(usual.minimum),
+            open: time("open", self.open, OPEN, usual.open),
+        };
+        self.enabled.unwrap_or(true).then_some(policy)
+    }
+}
+
+fn check_count(pointer: &str, count: Option<NonZeroU32>, wrong: &mut Wrong) {
+    if count.is_some_and(|count| count.get() > MAX_COUNT) {
+        wrong.add(pointer, format!("expected a number from 1 to {MAX_COUNT}"));
+    }
+}
+
+fn between(pointer: &str, seconds: f64, [least, most]: [Duration; 2], wrong: &mut Wrong) -> Option<Duration> {
+    let (from, to) = (least.as_secs_f64(), most.as_secs_f64());
+    if (from..=to).contains(&seconds) {
+        return wrong.seconds(pointer, seconds, most);
+    }
+    wrong.add(pointer, format!("expected seconds from {from} to {to}"));
+    None
+}
+
+impl From<Limits> for FlowView {
+    fn from(limits: Limits) -> Self {
+        let pace = limits.pace;
+        Self {
+            rate: pace.map(|pace| pace.rate),
+            period: pace.map(|pace| pace.period.as_secs_f64()),
+            burst: pace.map(|pace| pace.burst),
+            parallelism: limits.parallelism,
+        }
+    }
+}
+
+impl From<Option<BreakerPolicy>> for BreakerView {
+    fn from(policy: Option<BreakerPolicy>) -> Self {
+        let BreakerPolicy { failure_share, window, minimum, open } = policy.unwrap_or_default();
+        Self { enabled: policy.is_some(), failure_share, window: window.as_secs_f64(), minimum, open: open.as_secs_f64() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read::read;
+
+    fn limits(json: &str) -> Result<Limits, Vec<String>> {
+        let checked = read::<FlowSubmission>(json.as_bytes()).unwrap().checked("/flow");
+        checked.map_err(|wrong| wrong.into_iter().map(|invalid| invalid.pointer).collect())
+    }
+
+    fn policy(json: &str) -> Result<Option<BreakerPolicy>, Vec<String>> {
+        let mut wrong = Wrong::default();
+        let policy = read::<BreakerSubmission>(json.as_bytes()).unwrap().policy("/breaker", &mut wrong);
+        if wrong.0.is_empty() { Ok(policy) } else { Err(wrong.0.into_iter().map(|invalid| invalid.pointer).collect()) }
+    }
+
+    #[test]
+    fn what_is_not_said_is_not_limited() {
+        assert_eq!(limits("{}"), Ok(Limits::default()));
+        let count = |count| NonZeroU32::new(count).unwrap();
+        let pace = Pace { rate: count(10), period: Duration::from_secs(1), burst: count(1) };
+        assert_eq!(limits(r#"{"rate": 10}"#), Ok(Limits { pace: Some(pace), ..Limits::default() }));
+        let pace = Pace { period: Duration::from_millis(1_500), burst: count(3), ..pace };
+        assert_eq!(
+            limits(r#"{"rate": 10, "period": 1.5, "burst": 3, "parallelism": 4}"#),
+            Ok(Limits { pace: Some(pace), parallelism: Some(count(4)), breaker: None })
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_named() {
+        for (json, pointers) in [
+            (r#"{"rate": 100001}"#, vec!["/flow/rate"]),
+            (r#"{"burst": 2}"#, vec!["/flow/rate"]),
+            (r#"{"period": 2}"#, vec!["/flow/rate"]),
+            (r#"{"rate": 1, "period": 0.09}"#, vec!["/flow/period"]),
+            (r#"{"rate": 1, "period": 86401}"#, vec!["/flow/period"]),
+            (r#"{"parallelism": 100001}"#, vec!["/flow/parallelism"]),
+        ] {
+            assert_eq!(limits(json), Err(pointers.into_iter().map(str::to_owned).collect()), "{json}");
+        }
+        for (json, pointer) in [
+            (r#"{"failure_share": 0}"#, "/breaker/failure_share"),
+            (r#"{"failure_share": 1.1}"#, "/breaker/failure_share"),
+            (r#"{"window": 0.5}"#, "/breaker/window"),
+            (r#"{"window": 3601}"#, "/breaker/window"),
+            (r#"{"open": 901}"#, "/breaker/open"),
+            (r#"{"minimum": 100001}"#, "/breaker/minimum"),
+        ] {
+            assert_eq!(policy(json), Err(vec![pointer.to_owned()]), "{json}");
+        }
+    }
+
+    #[test]
+    fn there_is_a_breaker_unless_somebody_wants_none() {
+        assert_eq!(policy("{}"), Ok(Some(BreakerPolicy::default())));
+        assert_eq!(policy(r#"{"enabled": false}"#), Ok(None));
+        let own = policy(r#"{"failure_share": 0.2, "window": 7, "minimum": 3, "open": 900}"#).unwrap().unwrap();
+        let minimum = NonZeroU32::new(3).unwrap();
+        assert_eq!(own, BreakerPolicy { failure_share: 0.2, window: Duration::from_secs(7), minimum, open: Duration::from_mins(15) });
+    }
+}

@@ -1,0 +1,120 @@
+//! What is laid down for a queue, for a kind, and for the tasks that name one flow key.
+
+use serde::{Deserialize, Serialize};
+
+use crate::flow::stored::StoredLimits;
+use crate::flow::{FlowSubmission, Limits};
+use crate::name::{Name, Tenant};
+use crate::registry::{Record, RecordName, Sort};
+use crate::retry::RetryPolicy;
+use crate::stored::{StoredRetry, Unreadable};
+use crate::submit::{Invalid, RetrySubmission, Wrong};
+
+/// What holds for the tasks of a queue, of a kind, or of a flow key. Of most, nothing is laid down.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lane {
+    /// Whether none of them start.
+    pub paused: bool,
+    /// How often they start, and how many at once.
+    pub limits: Limits,
+    /// When to try again, for tasks of a queue that do not say and whose endpoint does not.
+    pub retry: Option<RetryPolicy>,
+    /// Counts the writes to its record; 0 if there is none.
+    pub version: u64,
+}
+
+/// What a client wants to hold for a queue. What is left out is as usual, not as it was; but for `paused`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PutQueue))]
+pub struct LaneSubmission {
+    /// Whether none of its tasks start; if it is left out, that stays as it is.
+    pub paused: Option<bool>,
+    /// How often they start, and how many at once.
+    pub flow: Option<FlowSubmission>,
+    /// When to try again, for tasks that come from now on, do not say, and whose endpoint does not.
+    pub retry: Option<RetrySubmission>,
+}
+
+impl LaneSubmission {
+    /// What is to hold in place of `current`, or all that is wrong with it. What is wrong with its flow is noted under `flow`.
+    pub fn lane(&self, flow: &str, current: &Lane) -> Result<Lane, Vec<Invalid>> {
+        let mut wrong = Wrong::default();
+        let lane = Lane {
+            paused: self.paused.unwrap_or(current.paused),
+            limits: self.flow.as_ref().map(|limits| limits.limits(flow, &mut wrong)).unwrap_or_default(),
+            retry: self.retry.as_ref().map(|retry| wrong.retry(retry)),
+            version: current.version + 1,
+        };
+        if wrong.0.is_empty() { Ok(lane) } else { Err(wrong.0) }
+    }
+}
+
+/// A lane, less its version, which stands beside it.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    paused: bool,
+    #[serde(flatten)]
+    limits: StoredLimits,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry: Option<StoredRetry>,
+}
+
+impl Lane {
+    /// What its record is found by.
+    pub fn record_name(tenant: &Tenant, sort: Sort, name: &Name) -> RecordName {
+        RecordName { tenant: Some(tenant.clone()), sort, name: name.clone() }
+    }
+
+    /// Its record.
+    pub fn record(&self, name: RecordName) -> Record {
+        Record { name, version: self.version, body: self.to_text() }
+    }
+
+    /// What it says, as it is kept: compact JSON, the same in every backend.
+    pub fn to_text(&self) -> String {
+        let stored = Stored { paused: self.paused, limits: self.limits.into(), retry: self.retry.as_ref().map(StoredRetry::from) };
+        serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("numbers"))
+    }
+
+    /// The opposite of [`Lane::to_text`].
+    pub fn from_text(text: &str, version: u64) -> Result<Self, Unreadable> {
+        let stored: Stored = serde_json::from_str(text).map_err(|_| Unreadable("a lane"))?;
+        Ok(Self { paused: stored.paused, limits: stored.limits.into(), retry: stored.retry.map(RetryPolicy::from), version })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::flow::Pace;
+
+    #[test]
+    fn what_is_left_out_is_as_usual_but_for_the_pause() {
+        let current = Lane { paused: true, retry: Some(RetryPolicy::default()), version: 3, ..Lane::default() };
+        let lane = LaneSubmission::default().lane("/flow", &current).unwrap();
+        assert_eq!(lane, Lane { paused: true, version: 4, ..Lane::default() });
+        let resumed = LaneSubmission { paused: Some(false), ..LaneSubmission::default() };
+        assert!(!resumed.lane("/flow", &current).unwrap().paused);
+        let flow = Some(FlowSubmission { burst: NonZeroU32::new(2), ..FlowSubmission::default() });
+        let wrong = LaneSubmission { flow, ..LaneSubmission::default() }.lane("", &current).unwrap_err();
+        assert_eq!(wrong.into_iter().map(|invalid| invalid.pointer).collect::<Vec<_>>(), ["/rate"]);
+    }
+
+    #[test]
+    fn are_read_back_as_kept() {
+        let count = |count| NonZeroU32::new(count).unwrap();
+        let pace = Pace { rate: count(10), period: Duration::from_millis(1_500), burst: count(3) };
+        let limits = Limits { pace: Some(pace), parallelism: Some(count(4)), breaker: None };
+        let elaborate = Lane { paused: true, limits, retry: Some(RetryPolicy::default()), version: 7 };
+        for lane in [Lane { version: 1, ..Lane::default() }, elaborate] {
+            assert_eq!(Lane::from_text(&lane.to_text(), lane.version).unwrap(), lane);
+        }
+        assert_eq!(Lane::default().to_text(), "{}", "what is usual is not written down");
+        assert!(Lane::from_text("[]", 1).is_err());
+    }
+}

@@ -1,0 +1,202 @@
+//! What stands in the way of a task that was claimed; and if nothing does, how it runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nobat_core::audit::{Action, Actor, Entry};
+use nobat_core::directory::Lanes;
+use nobat_core::endpoint::{Endpoint, Standing};
+use nobat_core::flow::{FlowName, FlowOf, Promise, Report, Verdict, patience};
+use nobat_core::lifecycle::{Event, Retry};
+use nobat_core::name::{Name, Tenant};
+use nobat_core::ports::StoreError;
+use nobat_core::registry::Recorded;
+use nobat_core::retry::RetryPolicy;
+use nobat_core::task::{HeldReason, Settings, Task};
+use nobat_core::time::Timestamp;
+
+use crate::gate::{Entry as Answer, Limited, Passes};
+use crate::run::Runner;
+
+/// What is said to a task that wants to start.
+pub(crate) enum Admission {
+    /// Start.
+    Go(Course),
+    /// Not yet.
+    Hold {
+        /// Why not.
+        reason: HeldReason,
+        /// When to ask again.
+        until: Timestamp,
+        /// What is promised for then.
+        promise: Option<Promise>,
+    },
+}
+
+/// How a task runs that may.
+#[derive(Default)]
+pub(crate) struct Course {
+    /// What it has taken of its flows.
+    pub(crate) passes: Passes,
+    /// The endpoint that it goes to, as it is now.
+    pub(crate) endpoint: Option<(Name, Arc<Endpoint>)>,
+    /// When to try again, where it left that to its endpoint.
+    pub(crate) policy: Option<RetryPolicy>,
+    /// The flow that rests if the other side asks to be left alone.
+    pub(crate) resting: Option<FlowOf>,
+}
+
+/// How long a task waits whose flow could not be asked.
+const FLOW_AWAY: Duration = Duration::from_secs(10);
+/// How often a change is tried that others are in the way of.
+const MAX_CONFLICTS: usize = 5;
+
+impl Course {
+    /// Whether nobody wants to hear what comes of it.
+    pub(crate) fn is_free(&self) -> bool {
+        self.passes.are_none()
+    }
+
+    /// How long an attempt may take.
+    pub(crate) fn timeout(&self, settings: &Settings) -> Duration {
+        let endpoint = self.endpoint.as_ref().filter(|_| settings.left.timeout);
+        endpoint.map_or(settings.timeout, |(_, endpoint)| endpoint.timeout.unwrap_or(Settings::DEFAULT_TIMEOUT))
+    }
+
+    /// How many attempts there are.
+    pub(crate) fn max_attempts(&self, settings: &Settings) -> u32 {
+        self.policy.as_ref().unwrap_or(&settings.retry).max_attempts()
+    }
+}
+
+impl Runner {
+    /// Asks everything that a task has to pass.
+    pub(crate) async fn admit(&self, task: &Task) -> Admission {
+        self.ask(task).await.unwrap_or_else(|error| {
+            tracing::warn!(task = %task.id, %error, "what is laid down for a task cannot be read, or its flow not be asked");
+            Admission::Hold { reason: HeldReason::FlowUnavailable, until: self.clock.now() + FLOW_AWAY, promise: None }
+        })
+    }
+
+    async fn ask(&self, task: &Task) -> Result<Admission, StoreError> {
+        let lanes = self.directory.lanes(&task.tenant, &task.queue, &task.kind).await?;
+        if lanes.queue.paused || lanes.kind.paused {
+            return Ok(self.patiently(task, HeldReason::Paused));
+        }
+        let endpoint = match &task.settings.endpoint {
+            None => None,
+            Some(name) => match self.directory.endpoint(&task.tenant, name).await? {
+                None => return Ok(self.patiently(task, HeldReason::NoEndpoint)),
+                Some(endpoint) => match endpoint.standing {
+                    Standing::Open => Some((name.clone(), endpoint)),
+                    Standing::Paused => return Ok(self.patiently(task, HeldReason::Paused)),
+                    Standing::Gone => return Ok(self.patiently(task, HeldReason::EndpointGone)),
+                },
+            },
+        };
+        let mut flows: Vec<Limited> = Vec::new();
+        let mut resting = None;
+        // Those that most often say no come first: the others are not asked in vain.
+        if let Some((name, endpoint)) = &endpoint {
+            let of = FlowOf::Endpoint(name.clone());
+            resting = Some(of.clone());
+            flows.push(limited(&task.tenant, of, endpoint.limits));
+        }
+        if let Some(key) = &task.settings.flow_key {
+            let lane = self.directory.flow_key(&task.tenant, key).await?;
+            if lane.paused {
+                return Ok(self.patiently(task, HeldReason::Paused));
+            }
+            let of = FlowOf::Key(key.clone());
+            resting = Some(of.clone());
+            flows.push(limited(&task.tenant, of, lane.limits));
+        }
+        flows.extend(of_lanes(task, &lanes));
+        let course = Course {
+            policy: policy(task, endpoint.as_ref().map(|(_, endpoint)| &**endpoint), &lanes),
+            endpoint,
+            resting,
+            ..Course::default()
+        };
+        if flows.is_empty() {
+            return Ok(Admission::Go(course));
+        }
+        Ok(match self.gate.enter(&flows, &task.turn).await? {
+            Answer::Go(passes) => Admission::Go(Course { passes, ..course }),
+            Answer::Wait { wait, promise } => Admission::Hold { reason: wait.reason, until: wait.until, promise },
+        })
+    }
+
+    /// For what ends when somebody says so, and nobody knows when that is.
+    fn patiently(&self, task: &Task, reason: HeldReason) -> Admission {
+        let until = self.clock.now() + patience(task.turn.times, self.spread());
+        Admission::Hold { reason, until, promise: None }
+    }
+
+    /// Tells the flows of a task what came of its attempt, and notes it of an endpoint that it is gone.
+    pub(crate) async fn report(&self, tenant: &Tenant, course: Course, event: Option<&Event>, started: Timestamp) {
+        if let Some(Event::Fail { retry: Retry::PutOff(HeldReason::EndpointGone, _), .. }) = event
+            && let Some((name, _)) = &course.endpoint
+        {
+            self.close(tenant, name).await;
+        }
+        let (verdict, pause_until) = match event {
+            // Nothing was tried.
+            Some(Event::Hold { .. }) => return self.gate.give_back(course.passes).await,
+            Some(Event::Succeed { .. } | Event::Fail { retry: Retry::Never, .. }) => (Verdict::Good, None),
+            Some(Event::Fail { retry: Retry::PutOff(HeldReason::RetryAfter, until), .. }) => (Verdict::Unknown, Some(*until)),
+            Some(Event::Fail { retry: Retry::Backoff | Retry::After(_), .. }) => (Verdict::Bad, None),
+            _ => (Verdict::Unknown, None),
+        };
+        let report = Report { verdict, took: self.clock.now().since(started), pause_until };
+        self.gate.leave(course.passes, &report, course.resting.as_ref()).await;
+    }
+
+    /// Notes that an endpoint said that it is gone, so that nobody calls it until somebody looks after it.
+    async fn close(&self, tenant: &Tenant, name: &Name) {
+        for _ in 0..MAX_CONFLICTS {
+            let endpoint = match self.backend.registry.endpoint(tenant, name).await {
+                Ok(Some(endpoint)) if endpoint.is_open() => endpoint,
+                Ok(_) => return,
+                Err(error) => return tracing::warn!(endpoint = %name, %error, "an endpoint is gone, and that could not be noted"),
+            };
+            let entry = Entry {
+                tenant: tenant.clone(),
+                at: self.clock.now(),
+                actor: Actor::Worker,
+                action: Action::EndpointGone,
+                object: name.to_string(),
+                mark: self.chance.bits(),
+            };
+            let closed = Endpoint { standing: Standing::Gone, version: endpoint.version + 1, ..endpoint };
+            match self.backend.registry.write(vec![closed.record(tenant, name)], entry).await {
+                Ok(Recorded::Done) => {
+                    tracing::warn!(%tenant, endpoint = %name, "an endpoint is gone (410); what is meant for it is held");
+                    return self.directory.forget();
+                }
+                Ok(Recorded::Conflict) => {}
+                Err(error) => return tracing::warn!(endpoint = %name, %error, "an endpoint is gone, and that could not be noted"),
+            }
+        }
+    }
+}
+
+fn limited(tenant: &Tenant, of: FlowOf, limits: nobat_core::flow::Limits) -> Limited {
+    Limited { name: FlowName { tenant: tenant.clone(), of }, limits }
+}
+
+/// What is laid down for the kind, the queue and the tenant, where there is anything.
+fn of_lanes<'a>(task: &'a Task, lanes: &'a Lanes) -> impl Iterator<Item = Limited> {
+    let all = [
+        (lanes.kind.limits, FlowOf::Kind(task.kind.clone())),
+        (lanes.queue.limits, FlowOf::Queue(task.queue.clone())),
+        (lanes.tenant, FlowOf::Tenant),
+    ];
+    all.into_iter().filter(|(limits, _)| !limits.is_none()).map(|(limits, of)| limited(&task.tenant, of, limits))
+}
+
+/// When to try again, for a task that left it to its endpoint: as the endpoint says, or else its queue.
+fn policy(task: &Task, endpoint: Option<&Endpoint>, lanes: &Lanes) -> Option<RetryPolicy> {
+    let endpoint = endpoint.filter(|_| task.settings.left.retry)?;
+    Some(endpoint.retry.clone().or_else(|| lanes.queue.retry.clone()).unwrap_or_default())
+}

@@ -1,0 +1,61 @@
+use std::time::Duration;
+
+use nobat_core::time::Timestamp;
+use nobat_core::webhook::{WebhookSecret, signature};
+use nobat_tests::aws::stack::{Stack, reached};
+use nobat_tests::world::receiver::{Receiver, Reply};
+use nobat_tests::world::{attempts, moment, path};
+use serde_json::{Value, json};
+
+told_of_both![an_endpoint_is_called_as_often_as_it_may_be, what_is_gone_holds_its_tasks_until_somebody_looks_after_it];
+
+/// A name that no other story has.
+fn name() -> String {
+    format!("endpoint-{:016x}", rand::random::<u64>())
+}
+
+async fn an_endpoint_is_called_as_often_as_it_may_be(stack: &Stack) {
+    let (receiver, name) = (Receiver::start().await.unwrap(), name());
+    let endpoint =
+        json!({"url": receiver.url("/api"), "headers": {"authorization": "Bearer s3cret"}, "flow": {"rate": 2, "parallelism": 1}});
+    let endpoint = stack.put(&format!("/v1/endpoints/{name}"), &endpoint).await.json();
+    let secret: WebhookSecret = endpoint["secret"].as_str().unwrap_or_else(|| panic!("{endpoint}")).parse().unwrap();
+    let task = json!({"kind": "http", "endpoint": name, "payload": {"path": "/charge"}});
+    let batch = stack.post("/v1/tasks/batch", &json!({"tasks": vec![task; 6]})).await.json();
+    let mut starts = Vec::new();
+    for task in batch["data"].as_array().unwrap_or_else(|| panic!("{batch}")) {
+        let task = stack.ended(task).await;
+        assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)), "{task:#}");
+        starts.push(moment(&task["attempts"][0], "started_at"));
+    }
+    starts.sort();
+    for window in starts.windows(3) {
+        assert!(window[2].since(window[0]) >= Duration::from_millis(980), "three in a second: {starts:?}");
+    }
+    for request in receiver.received("/api/charge") {
+        assert_eq!(request.header("authorization"), "Bearer s3cret");
+        let at = Timestamp::from_millis(request.header("webhook-timestamp").parse::<i64>().unwrap() * 1_000);
+        assert_eq!(request.header("webhook-signature"), signature([&secret], request.header("webhook-id"), at, &request.body));
+    }
+}
+
+async fn what_is_gone_holds_its_tasks_until_somebody_looks_after_it(stack: &Stack) {
+    let (receiver, name) = (Receiver::start().await.unwrap(), name());
+    let place = format!("/v1/endpoints/{name}");
+    let endpoint = json!({"url": receiver.url("/api")});
+    assert_eq!(stack.put(&place, &endpoint).await.status, 201);
+    receiver.script("/api/hook", [Reply::status(410), Reply::status(200)]);
+    let task = stack.submit(&json!({"kind": "http", "endpoint": name, "payload": {"path": "/hook"}})).await;
+    held(stack, &task, "endpoint_gone").await;
+    assert_eq!(stack.get(&place).await.json()["gone"], true);
+    assert_eq!(stack.delete(&place).await.status, 200);
+    held(stack, &task, "no_endpoint").await;
+    assert_eq!(stack.put(&place, &endpoint).await.status, 201);
+    let task = stack.ended(&task).await;
+    assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)), "{task:#}");
+    assert_eq!(attempts(&task, "/error/code"), ["http_410", "-"]);
+}
+
+async fn held(stack: &Stack, task: &Value, reason: &str) {
+    reached("a task that is held", async || stack.get(&path(task)).await.json(), |task| task["held"]["reason"] == reason).await;
+}

@@ -1,0 +1,238 @@
+use std::time::Duration;
+
+use nobat_core::time::Timestamp;
+use nobat_core::webhook::{WebhookSecret, signature};
+use nobat_tests::world::receiver::{Gate, Received, Reply};
+use nobat_tests::world::{World, attempts, moment};
+use serde_json::{Value, json};
+
+const PATH: &str = "/v1/endpoints/billing";
+
+/// Names the receiver as the endpoint `billing`, with whatever else is said.
+async fn name(world: &World, besides: Value) -> Value {
+    let mut endpoint = json!({"url": world.receiver.url("/api"), "breaker": {"enabled": false}});
+    for (field, value) in besides.as_object().unwrap() {
+        endpoint[field] = value.clone();
+    }
+    let answer = world.ask("PUT", PATH, &endpoint).await;
+    assert!([200, 201].contains(&answer.status), "{}", answer.text());
+    answer.json()
+}
+
+/// A task for it, tried again after a tenth of a second, twice.
+fn call(path: &str) -> Value {
+    json!({"kind": "http", "endpoint": "billing", "payload": {"path": path, "body": {"order": 7}}, "retry": {"delays": [0.1, 0.1]}})
+}
+
+async fn held(world: &World, task: &Value, reason: &str) -> Value {
+    world.until(task, |task| task["held"]["reason"] == reason).await
+}
+
+/// What `webhook-signature` must be, if these secrets sign.
+fn expected(request: &Received, secrets: &[&str]) -> String {
+    let secrets: Vec<WebhookSecret> = secrets.iter().map(|secret| secret.parse().unwrap()).collect();
+    let seconds: i64 = request.header("webhook-timestamp").parse().unwrap();
+    signature(&secrets, request.header("webhook-id"), Timestamp::from_millis(seconds * 1_000), &request.body)
+}
+
+#[tokio::test]
+async fn what_is_said_of_an_endpoint_once_holds_for_all_that_goes_there() {
+    let world = World::start().await;
+    let endpoint = name(&world, json!({"headers": {"Authorization": "Bearer hunter2"}})).await;
+    let first = endpoint["secret"].as_str().unwrap().to_owned();
+    let mut task = call("/charge?now=1");
+    task["payload"]["headers"] = json!({"authorization": "Bearer mine", "x-a": "b"});
+    let task = world.ended(&world.submit(&task).await).await;
+    assert_eq!((&task["status"], &task["endpoint"]), (&json!("succeeded"), &json!("billing")));
+    let request = world.receiver.received("/api/charge").remove(0);
+    assert_eq!((request.header("authorization"), request.header("x-a")), ("Bearer hunter2", "b"), "the endpoint's own come first");
+    assert_eq!(request.header("webhook-signature"), expected(&request, &[&first]));
+    assert_eq!(request.header("webhook-id"), request.header("nobat-task-id"));
+
+    let rotated = world.post(&format!("{PATH}/rotate"), &json!({})).await.json();
+    let second = rotated["secret"].as_str().unwrap().to_owned();
+    world.ended(&world.submit(&call("/both")).await).await;
+    let request = world.receiver.received("/api/both").remove(0);
+    assert_eq!(request.header("webhook-signature"), expected(&request, &[&second, &first]));
+
+    let shown = world.get(PATH).await.text().clone();
+    assert!(!shown.contains("hunter2") && !shown.contains("whsec_"), "{shown}");
+    let listed = world.get("/v1/endpoints").await.json();
+    assert_eq!((&listed["data"][0]["name"], &listed["data"][0]["headers"]), (&json!("billing"), &json!({"authorization": null})));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_task_that_waits_goes_by_what_its_endpoint_says_by_then() {
+    let world = World::start().await;
+    name(&world, json!({"retry": {"delays": [3600]}})).await;
+    let mut task = call("/late");
+    task.as_object_mut().unwrap().remove("retry");
+    task["delay"] = json!(1);
+    let task = world.submit(&task).await;
+    world.receiver.script("/v2/late", [Reply::status(500), Reply::status(200)]);
+    name(&world, json!({"url": world.receiver.url("/v2"), "retry": {"delays": [0.1]}})).await;
+    let task = world.ended(&task).await;
+    assert_eq!((&task["status"], world.receiver.received("/v2/late").len()), (&json!("succeeded"), 2), "{task:#}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_answer_means_what_was_said_of_it() {
+    let world = World::start().await;
+    name(&world, json!({"success": ["200-299", "404"], "retry_on": [">=500", "!501"]})).await;
+    for (path, replies, status, outcomes) in [
+        ("/gone-already", vec![Reply::status(404)], "succeeded", vec!["succeeded"]),
+        ("/not-made", vec![Reply::status(501)], "failed", vec!["failed"]),
+        ("/again", vec![Reply::status(500), Reply::status(200)], "succeeded", vec!["failed", "succeeded"]),
+        ("/never", vec![Reply::status(500).header("nobat-no-retry", "1")], "failed", vec!["failed"]),
+    ] {
+        world.receiver.script(&format!("/api{path}"), replies);
+        let task = world.ended(&world.submit(&call(path)).await).await;
+        assert_eq!(
+            (task["status"].as_str().unwrap(), attempts(&task, "/outcome")),
+            (status, outcomes.iter().map(ToString::to_string).collect()),
+            "{path}"
+        );
+    }
+    let mut own = call("/own");
+    own["payload"]["success"] = json!(["418"]);
+    world.receiver.script("/api/own", [Reply::status(418)]);
+    assert_eq!(world.ended(&world.submit(&own).await).await["status"], "succeeded", "a task can say it for itself");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_gone_holds_what_is_meant_for_it_until_somebody_resumes_it() {
+    let world = World::start().await;
+    name(&world, json!({})).await;
+    world.receiver.script("/api/hook", [Reply::status(410), Reply::status(200)]);
+    let first = world.submit(&call("/hook")).await;
+    let first = held(&world, &first, "endpoint_gone").await;
+    assert_eq!(
+        (&first["attempt"], attempts(&first, "/error/code")),
+        (&json!(0), vec!["http_410".to_owned()]),
+        "it is on record, and not counted"
+    );
+    assert_eq!(world.get(PATH).await.json()["gone"], true);
+    let second = world.submit(&call("/hook")).await;
+    held(&world, &second, "endpoint_gone").await;
+    assert_eq!(world.receiver.received("/api/hook").len(), 1, "nobody called it again");
+    let trail = world.get("/v1/audit").await.json();
+    assert_eq!((&trail["data"][0]["action"], &trail["data"][0]["actor"]), (&json!("endpoint.gone"), &json!("worker")));
+    assert_eq!(world.post(&format!("{PATH}/resume"), &json!({})).await.json()["gone"], false);
+    for task in [first, second] {
+        assert_eq!(world.ended(&task).await["status"], "succeeded");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_is_paused_holds_its_tasks_and_spends_no_attempt() {
+    let world = World::start().await;
+    name(&world, json!({})).await;
+    for (pause, resume) in [
+        (("POST", format!("{PATH}/pause"), Value::Null), ("POST", format!("{PATH}/resume"), Value::Null)),
+        (
+            ("PUT", "/v1/queues/default".to_owned(), json!({"paused": true})),
+            ("PUT", "/v1/queues/default".to_owned(), json!({"paused": false})),
+        ),
+        (("PUT", "/v1/kinds/http".to_owned(), json!({"paused": true})), ("PUT", "/v1/kinds/http".to_owned(), json!({"paused": false}))),
+    ] {
+        assert_eq!(world.ask(pause.0, &pause.1, &pause.2).await.json()["paused"], true);
+        let task = world.submit(&call("/hook")).await;
+        let waiting = held(&world, &task, "paused").await;
+        assert_eq!((&waiting["status"], &waiting["attempt"]), (&json!("held"), &json!(0)));
+        assert_eq!(world.ask(resume.0, &resume.1, &resume.2).await.json()["paused"], false);
+        assert_eq!(world.ended(&task).await["status"], "succeeded", "{}", pause.1);
+    }
+    assert_eq!(world.receiver.received("/api/hook").len(), 3);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_waits_for_an_endpoint_that_was_removed_is_held_until_there_is_one() {
+    let world = World::start().await;
+    name(&world, json!({"paused": true})).await;
+    let task = world.submit(&call("/hook")).await;
+    held(&world, &task, "paused").await;
+    assert_eq!(world.ask("DELETE", PATH, &Value::Null).await.status, 200);
+    held(&world, &task, "no_endpoint").await;
+    assert_eq!(world.post("/v1/tasks", &call("/hook")).await.status, 422);
+    name(&world, json!({})).await;
+    assert_eq!(world.ended(&task).await["status"], "succeeded");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_rate_is_kept_by_all_tasks_of_a_key() {
+    let world = World::start().await;
+    let laid = world.ask("PUT", "/v1/flows/customer-42", &json!({"rate": 5, "period": 1})).await.json();
+    assert_eq!((&laid["key"], &laid["rate"], &laid["burst"]), (&json!("customer-42"), &json!(5), &json!(1)));
+    let tasks: Vec<Value> = (0..10).map(|_| json!({"kind": "noop", "flow_key": "customer-42"})).collect();
+    let tasks = world.post("/v1/tasks/batch", &json!({"tasks": tasks})).await.json();
+    let mut starts = Vec::new();
+    for task in tasks["data"].as_array().unwrap() {
+        starts.push(moment(&world.ended(task).await["attempts"][0], "started_at"));
+    }
+    starts.sort();
+    for window in starts.windows(6) {
+        assert!(window[5].since(window[0]) >= Duration::from_millis(980), "six in a second: {starts:?}");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn so_many_at_a_time_and_not_more() {
+    let world = World::start().await;
+    name(&world, json!({"flow": {"parallelism": 1}})).await;
+    let gate = Gate::default();
+    world.receiver.script("/api/slow", [Reply::status(200).behind(&gate)]);
+    let first = world.submit(&call("/slow")).await;
+    world.receiver.wait_for("/api/slow", 1).await;
+    let second = world.submit(&call("/quick")).await;
+    held(&world, &second, "parallelism").await;
+    assert_eq!(world.receiver.received("/api/quick").len(), 0);
+    gate.open();
+    for task in [first, second] {
+        assert_eq!(world.ended(&task).await["status"], "succeeded");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_partner_that_asks_to_be_left_alone_is_left_alone_by_everybody_and_no_attempt_is_spent() {
+    let world = World::start().await;
+    name(&world, json!({})).await;
+    world.receiver.script("/api/hook", [Reply::status(503).header("retry-after", "2"), Reply::status(200)]);
+    let mut task = call("/hook");
+    task["retry"] = json!({"max_attempts": 1});
+    let first = world.submit(&task).await;
+    let until = held(&world, &first, "retry_after").await;
+    let second = world.submit(&call("/other")).await;
+    held(&world, &second, "retry_after").await;
+    assert_eq!(world.receiver.received("/api/other").len(), 0);
+    let first = world.ended(&first).await;
+    assert_eq!((&first["status"], &first["attempt"]), (&json!("succeeded"), &json!(1)), "one attempt was all it had");
+    assert!(moment(&first["attempts"][1], "started_at") >= moment(&until["held"], "until"));
+    assert_eq!(world.ended(&second).await["status"], "succeeded");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_breaker_opens_holds_what_comes_and_closes_again() {
+    let world = World::start().await;
+    name(&world, json!({"breaker": {"minimum": 3, "open": 1}})).await;
+    world.receiver.script("/api/down", [500, 500, 500, 200].map(Reply::status));
+    let task =
+        world.submit(&json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/down"}, "retry": {"delays": [0, 0, 0]}})).await;
+    let waiting = held(&world, &task, "breaker").await;
+    assert_eq!(waiting["attempt"], 3);
+    let other = world.submit(&call("/other")).await;
+    held(&world, &other, "breaker").await;
+    assert_eq!(world.receiver.received("/api/other").len(), 0);
+    for task in [task, other] {
+        assert_eq!(world.ended(&task).await["status"], "succeeded");
+    }
+    world.end().await;
+}
