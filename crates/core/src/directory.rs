@@ -81,7 +81,10 @@ impl Directory {
 }
 
 /// What was read of one sort of things.
-struct Known<K, V>(Mutex<HashMap<K, Seen<V>>>);
+struct Known<K, V>(Mutex<HashMap<K, Arc<Place<V>>>>);
+
+/// What was read of one thing. Whoever has the lock reads it; all others who ask for it wait for that.
+type Place<V> = futures_util::lock::Mutex<Option<Seen<V>>>;
 
 struct Seen<V> {
     value: V,
@@ -97,25 +100,27 @@ impl<K, V> Default for Known<K, V> {
 
 impl<K: Eq + Hash, V: Clone> Known<K, V> {
     async fn get(&self, key: K, directory: &Directory, read: impl Future<Output = Result<V, StoreError>>) -> Result<V, StoreError> {
+        let place = self.place(key);
+        let mut seen = place.lock().await;
+        // What is changed while it is read is read again: that is another edition.
         let (now, edition) = (directory.clock.now(), directory.edition.0.load(Ordering::Relaxed));
         // A clock that was set back makes nothing fresh for longer.
-        let is_fresh = |seen: &&Seen<V>| seen.edition == edition && seen.at <= now && now < seen.at + FRESH;
-        if let Some(value) = self.lock().get(&key).filter(is_fresh).map(|seen| seen.value.clone()) {
-            return Ok(value);
+        let fresh = seen.as_ref().filter(|seen| seen.edition == edition && seen.at <= now && now < seen.at + FRESH);
+        if let Some(fresh) = fresh {
+            return Ok(fresh.value.clone());
         }
-        // The edition of before: what is changed while it is read is read again.
         let value = read.await?;
-        let mut known = self.lock();
-        if known.len() >= MAX_KNOWN {
-            known.clear();
-        }
-        known.insert(key, Seen { value: value.clone(), at: now, edition });
+        *seen = Some(Seen { value: value.clone(), at: now, edition });
         Ok(value)
     }
 
     /// Nothing is left half done under the lock, so a panic elsewhere does not spoil what it guards.
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<K, Seen<V>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn place(&self, key: K) -> Arc<Place<V>> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MAX_KNOWN {
+            known.clear();
+        }
+        Arc::clone(known.entry(key).or_default())
     }
 }
 
@@ -140,6 +145,8 @@ mod tests {
     impl Registry for Paused {
         async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
             self.0.fetch_add(1, Ordering::Relaxed);
+            // Whoever reads is not through at once.
+            futures_util::pending!();
             let lane = Lane { paused: true, version: 1, ..Lane::default() };
             let flow = Limits { parallelism: NonZeroU32::new(3), ..Limits::default() };
             Ok(match name.sort {
@@ -211,11 +218,24 @@ mod tests {
         assert_eq!(*at_once(directory.flow_key(&tenant, &name("f"))).unwrap(), Lane::default());
     }
 
-    /// Nothing here waits for anything.
+    #[test]
+    fn those_who_ask_at_the_same_time_have_it_read_once() {
+        let registry = Arc::new(Paused::default());
+        let directory = Directory::new(Arc::clone(&registry) as _, Arc::new(Hand::default()), Edition::default());
+        let (tenant, name) = (Tenant::default(), Name::new("x").unwrap());
+        let all = futures_util::future::join_all((0..10).map(|_| directory.lanes(&tenant, &name, &name)));
+        assert!(at_once(all).into_iter().all(|lanes| lanes.is_ok()));
+        assert_eq!(registry.0.load(Ordering::Relaxed), 3);
+    }
+
+    /// Nothing here waits for anything but its turn.
     fn at_once<T>(future: impl Future<Output = T>) -> T {
-        match std::pin::pin!(future).poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
-            std::task::Poll::Ready(value) => value,
-            std::task::Poll::Pending => panic!("it waits"),
+        let mut future = std::pin::pin!(future);
+        for _ in 0..100 {
+            if let std::task::Poll::Ready(value) = future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+                return value;
+            }
         }
+        panic!("it waits")
     }
 }

@@ -35,12 +35,14 @@ pub struct TaskView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>, required = false))]
     pub payload: Option<&'a Json>,
-    /// The endpoint that it goes to.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required))]
-    pub endpoint: Option<&'a Name>,
-    /// What it shares with the tasks that are started together only so often.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required))]
-    pub flow_key: Option<&'a Name>,
+    /// The endpoint that it goes to. Absent in callbacks if it is `null`, which is what keeps most of them short enough to cost one write.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
+    pub endpoint: Option<Option<&'a Name>>,
+    /// What it shares with the tasks that are started together only so often. Absent in callbacks if it is `null`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
+    pub flow_key: Option<Option<&'a Name>>,
     /// The submitter's own notes.
     pub labels: &'a BTreeMap<String, String>,
     /// The attempts made so far that count against its retry policy; a replay starts anew.
@@ -206,7 +208,8 @@ impl<'a> TaskView<'a> {
     /// What a callback tells of it: all but the payload, which the other side may not be meant to see, and which doubles the size; and
     /// but the key, which is none of its business.
     pub fn report(task: &'a Task, now: Timestamp) -> Self {
-        Self { payload: None, submitted_by: None, ..Self::new(task, now) }
+        let (endpoint, flow_key) = (task.settings.endpoint.as_ref().map(Some), task.settings.flow_key.as_ref().map(Some));
+        Self { payload: None, submitted_by: None, endpoint, flow_key, ..Self::new(task, now) }
     }
 
     /// What lists show of it.
@@ -221,8 +224,8 @@ impl<'a> TaskView<'a> {
             queue: &task.queue,
             status: StatusWord(task.status(now)),
             payload: None,
-            endpoint: task.settings.endpoint.as_ref(),
-            flow_key: task.settings.flow_key.as_ref(),
+            endpoint: Some(task.settings.endpoint.as_ref()),
+            flow_key: Some(task.settings.flow_key.as_ref()),
             labels: &task.settings.labels,
             attempt: task.attempt,
             max_attempts: task.settings.retry.max_attempts(),

@@ -16,7 +16,7 @@ use nobat_core::vault::Without;
 use nobat_worker::run::Runner;
 use nobat_worker::sweep::Sweeper;
 use nobat_worker::system::SystemChance;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -106,6 +106,9 @@ impl Stage {
         };
         // A process reads a key and its tenant once in ten seconds, however many requests come with it: that is no task's.
         stage.request("GET", "/v1/tasks/none", &[], "").await;
+        // Nor what is laid down for a queue and a kind.
+        stage.submit("/v1/tasks", &[], &json!({"kind": "work"})).await;
+        stage.work(1).await;
         stage.used();
         stage
     }
