@@ -48,6 +48,8 @@ fn take(body: &[u8]) -> Result<Task, Vec<String>> {
         max_payload: None,
         max_timeout: MAX_TIMEOUT,
         kinds: &*KINDS,
+        endpoint: None,
+        queue: None,
         now,
     };
     submission.into_task(&intake).map_err(|wrong| {
