@@ -1,5 +1,6 @@
 """What Schemathesis cannot know of nobat: which kinds there are, where no task may go, and what no schema can say."""
 
+import random
 import re
 
 import schemathesis
@@ -17,16 +18,26 @@ BEYOND_THE_SCHEMA = [
     r"/callback/url",  # where nobat does not go
     r"/labels/.*",  # more bytes than characters, or invisible ones
     r"/retry/delays",  # beside the fields that it excludes
+    r"/endpoint",  # for a kind whose tasks go to none
+    r"/url",  # where nobat does not go, or what no path can be put behind
+    r"/headers(/.*)?",  # what nobody may set, or more bytes than are sent
+    r"/(success|retry_on)/\d+",  # not a range of statuses
+    r"(/flow)?/rate",  # not there, but its period or its burst
     r"/label",  # more bytes than characters, or invisible ones
     r"/networks/\d+",  # not a network, or everybody
 ]
 FIELD = re.compile(r"(/tasks/\d+)?(" + "|".join(BEYOND_THE_SCHEMA) + ")", re.DOTALL)
-CODES = {"idempotency_key_reused", "invalid_cursor", "unknown_kind", "blocked_address"}
+CODES = {"idempotency_key_reused", "invalid_cursor", "unknown_kind", "unknown_endpoint", "blocked_address"}
 
 
 @schemathesis.hook
 def before_call(ctx, case, kwargs):
-    """Makes of most submissions tasks that are run here, so that what else is wrong with them, or right, is what decides."""
+    """Makes of most submissions tasks that are run here, so that what else is wrong with them, or right, is what decides.
+
+    Each request comes from somewhere else: whoever comes without a good key again and again is not listened to for a while.
+    """
+    origin = ".".join(str(random.randrange(1, 255)) for _ in range(3))
+    case.headers = {**(case.headers or {}), "X-Forwarded-For": f"10.{origin}"}
     if not isinstance(case.body, dict):
         return
     tasks = case.body.get("tasks", [case.body])
@@ -48,7 +59,7 @@ def prepare(task, is_as_described):
         if isinstance(task.get("retry"), dict) and len(task["retry"]) > 1:
             task["retry"].pop("delays", None)
     # Whatever is taken is done: nobody outside is called for it. The top-level domain is one that does not exist (RFC 6761).
-    for holder in (task.get("callback"), task.get("payload")):
+    for holder in (task, task.get("callback"), task.get("payload")):
         if isinstance(holder, dict) and isinstance(holder.get("url"), str) and URL.fullmatch(holder["url"]):
             holder["url"] = "https://nobat.invalid/"
 

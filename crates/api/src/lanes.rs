@@ -33,6 +33,8 @@ pub(crate) struct PutKind {
     /// Whether none of them start; if it is left out, that stays as it is.
     paused: Option<bool>,
     /// How often they start, and how many at once.
+    #[serde(default, deserialize_with = "nobat_core::read::maybe_object")]
+    #[schema(value_type = Option<FlowSubmission>, required = false)]
     flow: Option<FlowSubmission>,
 }
 

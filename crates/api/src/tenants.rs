@@ -41,6 +41,8 @@ const MAX_RATE: u32 = 100_000;
 #[schema(as = TenantSettings)]
 pub(crate) struct Put {
     /// How often it may ask anything.
+    #[serde(default, deserialize_with = "nobat_core::read::maybe_object")]
+    #[schema(value_type = Option<RateView>, required = false)]
     requests: Option<RateView>,
     /// How many of its tasks may wait at a time.
     #[serde(default, deserialize_with = "maybe_whole")]
@@ -51,6 +53,8 @@ pub(crate) struct Put {
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     payload_bytes: Option<NonZeroU32>,
     /// How often its tasks start, and how many at once.
+    #[serde(default, deserialize_with = "nobat_core::read::maybe_object")]
+    #[schema(value_type = Option<FlowSubmission>, required = false)]
     flow: Option<FlowSubmission>,
 }
 

@@ -31,8 +31,12 @@ pub struct LaneSubmission {
     /// Whether none of its tasks start; if it is left out, that stays as it is.
     pub paused: Option<bool>,
     /// How often they start, and how many at once.
+    #[serde(default, deserialize_with = "crate::read::maybe_object")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<FlowSubmission>, required = false))]
     pub flow: Option<FlowSubmission>,
     /// When to try again, for tasks that come from now on, do not say, and whose endpoint does not.
+    #[serde(default, deserialize_with = "crate::read::maybe_object")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<RetrySubmission>, required = false))]
     pub retry: Option<RetrySubmission>,
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_path_to_error::{Path, Segment};
@@ -46,6 +47,33 @@ pub fn read_object<T: DeserializeOwned>(json: &[u8]) -> Result<T, ReadError> {
             read::<IgnoredAny>(json)?;
             Err(ReadError::Mismatch { pointer: String::new(), detail: "expected an object".to_owned() })
         }
+    }
+}
+
+/// An object, or nothing: serde would take an array for a struct inside another as well, field by field.
+///
+/// For `#[serde(default, deserialize_with = "…")]`.
+pub fn maybe_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Option::<Object<T>>::deserialize(deserializer).map(|object| object.map(|object| object.0))
+}
+
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Whole<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Whole<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Object<T>, M::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Whole(PhantomData))
     }
 }
 
@@ -236,6 +264,23 @@ mod tests {
         for json in ["2.5", "-1", "4294967296", "1e300", "1e400", r#""hunter2""#] {
             assert_eq!(count(&format!(r#"{{"count": {json}}}"#)), Err("expected a whole number at `/count`".to_owned()), "{json}");
         }
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Holding {
+        #[serde(default, deserialize_with = "maybe_object")]
+        counted: Option<Counted>,
+    }
+
+    #[test]
+    fn an_array_inside_is_not_taken_for_an_object_either() {
+        let count = |json: &str| read::<Holding>(json.as_bytes()).map(|holding| holding.counted.map(|counted| counted.count));
+        assert!(read::<Counted>(b"[7]").is_ok(), "serde does");
+        assert_eq!(count(r#"{"counted": [7]}"#).unwrap_err().to_string(), "expected an object at `/counted`");
+        assert_eq!(count(r#"{"counted": {"count": "x"}}"#).unwrap_err().to_string(), "expected a whole number at `/counted/count`");
+        let good = [r#"{"counted": {"count": 7}}"#, r#"{"counted": null}"#, "{}"].map(|json| count(json).unwrap());
+        assert_eq!(good, [Some(Some(7)), None, None]);
     }
 
     #[test]

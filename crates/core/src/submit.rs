@@ -52,8 +52,12 @@ pub struct Submission {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub expires_at: Option<Timestamp>,
     /// When to try again, and when to stop; unless said, what its endpoint says, or else its queue.
+    #[serde(default, deserialize_with = "crate::read::maybe_object")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<RetrySubmission>, required = false))]
     pub retry: Option<RetrySubmission>,
     /// Whom to tell of its end.
+    #[serde(default, deserialize_with = "crate::read::maybe_object")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<CallbackSubmission>, required = false))]
     pub callback: Option<CallbackSubmission>,
     /// Notes of the submitter's own: up to 20 names, each with up to 256 bytes of text.
     #[serde(default, deserialize_with = "crate::read::maybe_texts")]

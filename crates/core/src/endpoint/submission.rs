@@ -42,6 +42,8 @@ pub struct EndpointSubmission {
     #[cfg_attr(feature = "openapi", schema(minimum = 0.001))]
     pub timeout: Option<f64>,
     /// When to try again, for tasks that do not say.
+    #[serde(default, deserialize_with = "crate::read::maybe_object")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<RetrySubmission>, required = false))]
     pub retry: Option<RetrySubmission>,
     /// The statuses that mean that the work is done, as in `200-299`; those unless said.
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 20))]
@@ -51,8 +53,12 @@ pub struct EndpointSubmission {
     #[cfg_attr(feature = "openapi", schema(max_items = 20))]
     pub retry_on: Option<Vec<String>>,
     /// How often it is called, and how many times at once.
+    #[serde(default, deserialize_with = "crate::read::maybe_object")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<FlowSubmission>, required = false))]
     pub flow: Option<FlowSubmission>,
     /// When it is left alone because too much fails.
+    #[serde(default, deserialize_with = "crate::read::maybe_object")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<BreakerSubmission>, required = false))]
     pub breaker: Option<BreakerSubmission>,
     /// Whether tasks for it are held for now. If it is left out, that stays as it is.
     pub paused: Option<bool>,
@@ -119,11 +125,11 @@ impl EndpointSubmission {
         let timeout = self.timeout.and_then(|timeout| wrong.some_seconds("/timeout", timeout, receiving.max_timeout));
         let retry = self.retry.map(|retry| wrong.retry(&retry));
         let usual = Answers::default();
-        let success = self.success.map_or(usual.success, |texts| statuses("/success", texts, &mut wrong));
-        let retry_on = self.retry_on.map_or(usual.retry_on, |texts| statuses("/retry_on", texts, &mut wrong));
-        if success.texts().next().is_none() {
+        if self.success.as_ref().is_some_and(Vec::is_empty) {
             wrong.add("/success", "expected at least one range: otherwise nothing is ever done");
         }
+        let success = self.success.map_or(usual.success, |texts| statuses("/success", texts, &mut wrong));
+        let retry_on = self.retry_on.map_or(usual.retry_on, |texts| statuses("/retry_on", texts, &mut wrong));
         let limits = self.flow.unwrap_or_default().limits("/flow", &mut wrong);
         let breaker = self.breaker.unwrap_or_default().policy("/breaker", &mut wrong);
         if !wrong.0.is_empty() {
