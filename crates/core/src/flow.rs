@@ -265,28 +265,33 @@ impl Flow {
     /// A place at the pace, and a slot.
     fn start(&mut self, limits: &Limits, ask: &Ask, now: Timestamp) -> Result<(Option<Booking>, bool), Wait> {
         let booking = limits.pace.map(|pace| self.booking(pace, ask, now)).transpose()?;
-        let Some(most) = limits.parallelism else { return Ok((booking, false)) };
-        if self.slots.take(most, ask.holder, now) {
-            return Ok((booking, true));
+        if let Some(most) = limits.parallelism
+            && !self.slots.take(most, ask.holder, now)
+        {
+            // It keeps its place.
+            let until = self.slots.turn(most, now).unwrap_or_else(|| ask.far_ahead(now));
+            return Err(Wait { reason: HeldReason::Parallelism, until, booking });
         }
-        // It keeps its place for as long as that is good.
-        let until = self.slots.turn(most, now).unwrap_or_else(|| ask.far_ahead(now));
-        Err(Wait { reason: HeldReason::Parallelism, until, booking })
+        if let Some(pace) = limits.pace {
+            self.times.start(pace, now);
+        }
+        Ok((booking, limits.parallelism.is_some()))
     }
 
     /// A place at the pace that can be made use of now.
     fn booking(&mut self, pace: Pace, ask: &Ask, now: Timestamp) -> Result<Booking, Wait> {
-        let booking = match ask.booking.filter(|booking| pace.honours(*booking, now)) {
-            Some(booking) => booking,
-            None => match self.times.book(pace, now) {
-                Some(booking) => booking,
-                None => return Err(Wait { reason: HeldReason::Rate, until: ask.far_ahead(now), booking: None }),
-            },
-        };
-        if pace.honours(booking, now) {
-            Ok(booking)
-        } else {
-            Err(Wait { reason: HeldReason::Rate, until: booking.at(), booking: Some(booking) })
+        let promised = ask.booking.filter(|booking| pace.knows(*booking));
+        let promised = promised.and_then(|booking| Some((booking, self.times.free_at(pace, booking, now)?)));
+        let place = promised.or_else(|| {
+            let booking = self.times.book(pace, now)?;
+            // Behind what was promised to everybody else there is room, whatever started of late.
+            let free = self.times.free_at(pace, booking, now).unwrap_or_else(|| booking.at());
+            Some((booking, free))
+        });
+        match place {
+            Some((booking, free)) if free <= now => Ok(booking),
+            Some((booking, free)) => Err(Wait { reason: HeldReason::Rate, until: free, booking: Some(booking) }),
+            None => Err(Wait { reason: HeldReason::Rate, until: ask.far_ahead(now), booking: None }),
         }
     }
 
@@ -304,6 +309,7 @@ impl Flow {
     pub fn give_back(&mut self, pass: Pass, holder: Holder, now: Timestamp) {
         if let Some(booking) = pass.booking {
             self.times.take_back(booking);
+            self.times.forget_start(booking);
         }
         if pass.has_slot {
             self.slots.give_back(holder);
@@ -436,7 +442,7 @@ mod tests {
         let ask = Ask { booking: promised.booking, ..ask() };
         assert_eq!(go(flow.enter(&limits, &ask, promised.until)).booking, promised.booking);
         let late = wait(flow.enter(&limits, &ask, at(122)));
-        assert_eq!(late.until, at(306), "a place that was not taken is given to nobody, and another stands at the end");
+        assert_eq!(late.until, at(184), "whoever comes too late starts as soon as there is room behind the one who started last");
     }
 
     #[test]

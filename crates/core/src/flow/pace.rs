@@ -18,7 +18,7 @@ pub struct Pace {
     pub burst: NonZeroU32,
 }
 
-/// A slot that a task has been promised: it may start at that moment, or within its grace.
+/// A slot that a task has been promised: it is not to ask before that moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Booking {
     /// In microseconds since the Unix epoch.
@@ -33,17 +33,21 @@ const TOLERATED: i64 = 50;
 /// How far ahead slots are promised. What comes after that is told to ask again.
 pub const HORIZON: Duration = Duration::from_mins(15);
 
-/// Which slots were given out.
+/// Which slots were given out, and what became of them.
 ///
-/// A slot can be used for a while after its moment. Slots are by so much further apart than the rate asks for as makes up for that: in no
-/// period are there more starts than may be, whoever uses theirs late, and whoever does not at all. A burst is slots of the time before
-/// that nobody had.
+/// Slots tell those who wait when to ask; what keeps the pace is how far apart starts really are (the generic cell rate algorithm, ITU-T
+/// I.371). So it is kept whoever comes late, or not at all, and by processes that disagree about it for a while; and whoever comes late
+/// starts as soon as there is room. A start may be a little early after one that was a little late: slots are by so much further apart
+/// than the rate asks for as makes up for that. A burst is slots of the time before that nobody had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Timetable {
     /// The first that was not given out yet.
     next: i64,
     /// How far apart they are.
     interval: i64,
+    /// When the next start would be, if starts were as far apart as slots.
+    #[serde(default)]
+    due: i64,
 }
 
 impl Pace {
@@ -67,17 +71,19 @@ impl Pace {
         self.interval().saturating_mul(i64::from(self.burst.get()) - 1)
     }
 
-    /// For how long after its moment a slot can be used, in microseconds.
+    /// How much sooner than that a start may be, in microseconds.
     fn grace(self) -> i64 {
         self.reach().saturating_add(self.lateness())
     }
 
-    /// Whether that promise can be made use of now.
-    pub(crate) fn honours(self, booking: Booking, now: Timestamp) -> bool {
-        let late = micros(now) - booking.slot;
-        booking.interval == self.interval() && (0..self.grace()).contains(&late)
+    /// Whether that promise was made at this pace. At another one it is worth nothing.
+    pub(crate) fn knows(self, booking: Booking) -> bool {
+        booking.interval == self.interval()
     }
 }
+
+/// How many starts somebody who came late may be behind, and keeps that place: with more of them, all would come at the same moment.
+const KEPT: i64 = 10;
 
 impl Timetable {
     /// The next slot, if it is not too far ahead.
@@ -95,6 +101,27 @@ impl Timetable {
         }
         self.next = slot.saturating_add(interval);
         Some(Booking { slot, interval })
+    }
+
+    /// When one may start who was promised that slot: that moment, or, if too many started of late, a later one. `None`, if that is so far
+    /// behind what was promised that another place is better.
+    pub(crate) fn free_at(&self, pace: Pace, booking: Booking, now: Timestamp) -> Option<Timestamp> {
+        let free = self.due.saturating_sub(pace.grace()).max(booking.slot);
+        // A clock far ahead of this one may have left that behind.
+        let is_far = free - micros(now) > pace.interval().saturating_mul(KEPT) && free > booking.slot;
+        (!is_far).then(|| Booking { slot: free, ..booking }.at())
+    }
+
+    /// Notes that one starts.
+    pub(crate) fn start(&mut self, pace: Pace, now: Timestamp) {
+        // The clock of whoever started last may be ahead of this one, but not by more than a few starts.
+        let latest = micros(now).saturating_add(pace.grace()).saturating_add(pace.interval().saturating_mul(KEPT));
+        self.due = self.due.min(latest).max(micros(now)).saturating_add(pace.interval());
+    }
+
+    /// Notes that one did not start after all.
+    pub(crate) fn forget_start(&mut self, booking: Booking) {
+        self.due = self.due.saturating_sub(booking.interval);
     }
 
     /// Takes back a slot that nobody will use, if none was given out after it.
@@ -141,10 +168,42 @@ mod tests {
     fn a_burst_starts_at_once_and_the_rest_at_the_pace() {
         let (mut times, pace) = (Timetable::default(), pace(10, 3));
         let booked: Vec<Booking> = (0..5).map(|_| times.book(pace, at(0)).unwrap()).collect();
-        let startable: Vec<bool> = booked.iter().map(|booking| pace.honours(*booking, at(0))).collect();
+        let mut startable = Vec::new();
+        for booking in &booked {
+            startable.push(times.free_at(pace, *booking, at(0)).is_some_and(|free| free <= at(0)));
+            times.start(pace, at(0));
+        }
         assert_eq!(startable, [true, true, true, false, false]);
         assert_eq!((booked[3].at(), booked[4].at()), (at(102), at(204)), "a fiftieth is given up for those who are late");
-        assert!(pace.honours(booked[4], at(204)) && pace.honours(booked[4], at(427)) && !pace.honours(booked[4], at(428)));
+    }
+
+    #[test]
+    fn whoever_comes_late_starts_as_soon_as_there_is_room() {
+        let (mut times, pace) = (Timetable::default(), pace(10, 1));
+        let booked: Vec<Booking> = (0..20).map(|_| times.book(pace, at(0)).unwrap()).collect();
+        assert_eq!(times.free_at(pace, booked[1], at(5_000)), Some(at(102)), "nobody else started");
+        times.start(pace, at(5_000));
+        assert_eq!(times.free_at(pace, booked[2], at(5_000)), Some(at(5_082)), "an interval later, less what it may be early by");
+        (0..12).for_each(|_| times.start(pace, at(5_000)));
+        assert_eq!(times.free_at(pace, booked[3], at(5_000)), None, "another place is better");
+        times.forget_start(booked[3]);
+        times.forget_start(booked[4]);
+        assert!(times.free_at(pace, booked[3], at(5_300)).is_some());
+    }
+
+    #[test]
+    fn processes_that_disagree_about_a_pace_start_no_more_than_the_quicker_one_allows() {
+        let (mut times, old, new) = (Timetable::default(), pace(100, 1), pace(10, 1));
+        let mut starts = 0;
+        for millis in 0..1_000 {
+            let pace = if millis % 2 == 0 { old } else { new };
+            let booking = times.book(pace, at(millis)).unwrap();
+            if times.free_at(pace, booking, at(millis)).is_some_and(|free| free <= at(millis)) {
+                times.start(pace, at(millis));
+                starts += 1;
+            }
+        }
+        assert!(starts <= 100, "{starts}");
     }
 
     #[test]
@@ -161,7 +220,7 @@ mod tests {
         let booked: Vec<Booking> = (0..100).map(|_| times.book(old, at(0)).unwrap()).collect();
         let first = times.book(new, at(500)).unwrap();
         assert_eq!(first.at(), at(500));
-        assert!(!new.honours(booked[1], booked[1].at()));
+        assert!(!new.knows(booked[1]) && new.knows(first));
     }
 
     #[test]
@@ -181,25 +240,29 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever asks at any time and starts as late as their grace allows: in no period are there more starts than may be.
+        /// Whoever asks at any time and comes as late as they like: in no period are there more starts than may be.
         #[test]
         fn in_no_period_are_there_more_starts_than_may_be(
-            rate in 1_u32..200, burst in 1_u32..20, asks in proptest::collection::vec((0_i64..100, 0.0_f64..1.0), 2..300)
+            rate in 1_u32..200, burst in 1_u32..20, asks in proptest::collection::vec((0_i64..100, 0_i64..300), 2..300)
         ) {
             let (mut times, pace) = (Timetable::default(), pace(rate, burst));
-            let (mut clock, mut starts) = (0, Vec::new());
-            for (pause, lateness) in asks {
+            let mut clock = 0;
+            let come = |(pause, lateness): (i64, i64)| {
                 clock += pause;
                 let booking = times.book(pace, at(clock)).unwrap();
-                let earliest = booking.at().max(at(clock)).millis();
-                let latest = (booking.slot + pace.grace() - 1).div_euclid(1_000);
-                #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "small numbers")]
-                let start = earliest + ((latest - earliest).max(0) as f64 * lateness) as i64;
-                if pace.honours(booking, Timestamp::from_millis(start)) {
-                    starts.push(start);
+                (booking.at().max(at(clock)).millis() + lateness, booking)
+            };
+            let mut comers: Vec<(i64, Booking)> = asks.into_iter().map(come).collect();
+            comers.sort_unstable_by_key(|(when, _)| *when);
+            let mut starts = Vec::new();
+            for (when, booking) in comers {
+                let now = Timestamp::from_millis(when);
+                if times.free_at(pace, booking, now).is_some_and(|free| free <= now) {
+                    times.start(pace, now);
+                    starts.push(when);
                 }
             }
-            starts.sort_unstable();
+            prop_assert!(!starts.is_empty());
             for first in &starts {
                 let within = starts.iter().filter(|start| (0..1_000).contains(&(*start - first))).count();
                 prop_assert!(within < (rate + burst) as usize, "{within} starts from {first} on");
