@@ -41,6 +41,8 @@ pub struct Lanes {
 
 /// For how long what was read is believed.
 pub const FRESH: Duration = Duration::from_secs(10);
+/// For how long nobody tries again what could not be read: those who waited for that do not wait again one after the other.
+const FAILED: Duration = Duration::from_secs(1);
 /// More than that are seldom in use at the same time; what is forgotten is read again.
 const MAX_KNOWN: usize = 10_000;
 
@@ -87,7 +89,8 @@ struct Known<K, V>(Mutex<HashMap<K, Arc<Place<V>>>>);
 type Place<V> = futures_util::lock::Mutex<Option<Seen<V>>>;
 
 struct Seen<V> {
-    value: V,
+    /// `None`, if it could not be read.
+    value: Option<V>,
     at: Timestamp,
     edition: u64,
 }
@@ -105,13 +108,16 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
         // What is changed while it is read is read again: that is another edition.
         let (now, edition) = (directory.clock.now(), directory.edition.0.load(Ordering::Relaxed));
         // A clock that was set back makes nothing fresh for longer.
-        let fresh = seen.as_ref().filter(|seen| seen.edition == edition && seen.at <= now && now < seen.at + FRESH);
-        if let Some(fresh) = fresh {
-            return Ok(fresh.value.clone());
+        let is_fresh = |seen: &&Seen<V>| {
+            let age = if seen.value.is_some() { FRESH } else { FAILED };
+            seen.edition == edition && seen.at <= now && now < seen.at + age
+        };
+        if let Some(fresh) = seen.as_ref().filter(is_fresh) {
+            return fresh.value.clone().ok_or_else(|| StoreError::Unavailable("it could not be read a moment ago".to_owned()));
         }
-        let value = read.await?;
-        *seen = Some(Seen { value: value.clone(), at: now, edition });
-        Ok(value)
+        let value = read.await;
+        *seen = Some(Seen { value: value.as_ref().ok().cloned(), at: directory.clock.now(), edition });
+        value
     }
 
     /// Nothing is left half done under the lock, so a panic elsewhere does not spoil what it guards.
@@ -127,7 +133,7 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
-    use std::sync::atomic::{AtomicI64, AtomicUsize};
+    use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
 
     use async_trait::async_trait;
 
@@ -139,7 +145,7 @@ mod tests {
 
     /// Every queue is paused, and every look-up counted.
     #[derive(Default)]
-    struct Paused(AtomicUsize);
+    struct Paused(AtomicUsize, AtomicBool);
 
     #[async_trait]
     impl Registry for Paused {
@@ -147,6 +153,9 @@ mod tests {
             self.0.fetch_add(1, Ordering::Relaxed);
             // Whoever reads is not through at once.
             futures_util::pending!();
+            if self.1.load(Ordering::Relaxed) {
+                return Err(StoreError::Overloaded);
+            }
             let lane = Lane { paused: true, version: 1, ..Lane::default() };
             let flow = Limits { parallelism: NonZeroU32::new(3), ..Limits::default() };
             Ok(match name.sort {
@@ -226,6 +235,20 @@ mod tests {
         let all = futures_util::future::join_all((0..10).map(|_| directory.lanes(&tenant, &name, &name)));
         assert!(at_once(all).into_iter().all(|lanes| lanes.is_ok()));
         assert_eq!(registry.0.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn those_who_wait_for_what_cannot_be_read_are_told_so_together() {
+        let (registry, hand) = (Arc::new(Paused::default()), Arc::new(Hand::default()));
+        let directory = Directory::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, Edition::default());
+        let (tenant, name) = (Tenant::default(), Name::new("x").unwrap());
+        registry.1.store(true, Ordering::Relaxed);
+        let all = futures_util::future::join_all((0..10).map(|_| directory.endpoint(&tenant, &name)));
+        assert!(at_once(all).into_iter().all(|endpoint| endpoint.is_err()));
+        assert_eq!(registry.0.load(Ordering::Relaxed), 1);
+        registry.1.store(false, Ordering::Relaxed);
+        hand.0.store(1_000, Ordering::Relaxed);
+        assert!(at_once(directory.endpoint(&tenant, &name)).is_ok());
     }
 
     /// Nothing here waits for anything but its turn.

@@ -105,6 +105,11 @@ impl Endpoint {
         format!("{}{path}", self.url)
     }
 
+    /// Whether it is at the same address as the other, and was not removed and named anew in between.
+    pub fn is_where(&self, other: &Self) -> bool {
+        self.url == other.url && self.created_at == other.created_at
+    }
+
     /// Whether it is called by whoever has a task for it.
     pub fn is_open(&self) -> bool {
         self.standing == Standing::Open
@@ -133,16 +138,21 @@ impl Endpoint {
 }
 
 /// Whether that is a path, with a query or without, that leads to nothing but what lies below its endpoint's URL: it begins with `/`, is
-/// in printable ASCII, and no segment of it means "up" or "here", written plainly or in per cents (the URL Standard reads them as the same).
+/// in printable ASCII, and no segment of it means "up" or "here", written plainly or in per cents. The URL Standard reads both as the same;
+/// and there are servers to which `%2f` and `%5c` part segments as well, or which leave out what follows a `;`.
 pub fn is_path(text: &str) -> bool {
     let (path, _) = text.split_once('?').unwrap_or((text, ""));
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#');
-    let is_relative = |segment: &str| matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
-    text.len() <= MAX_PATH && path.starts_with('/') && text.bytes().all(is_plain) && !path.split('/').any(is_relative)
+    let decoded = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace("%3b", ";");
+    let is_relative = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
+    text.len() <= MAX_PATH && path.starts_with('/') && text.bytes().all(is_plain) && !decoded.split('/').any(is_relative)
 }
 
 /// The longest path, in bytes.
-pub const MAX_PATH: usize = 2_048;
+pub const MAX_PATH: usize = 1_024;
+
+/// The longest URL of an endpoint, in bytes: with a path behind it, it must still be a URL that can be called.
+pub const MAX_BASE: usize = 1_024;
 
 impl Answers {
     /// What an answer of that status means.
@@ -331,6 +341,10 @@ mod tests {
             "/a/../b",
             "/a/%2E./b",
             "/%2e",
+            "/..%2fadmin",
+            "/a/..%5C..%5cb",
+            "/..;/admin",
+            "/.%2e%3Bx/a",
             "/a/.%2e",
             "/a b",
             "/a\tb",

@@ -282,13 +282,13 @@ impl Flow {
     fn booking(&mut self, pace: Pace, ask: &Ask, now: Timestamp) -> Result<Booking, Wait> {
         let promised = ask.booking.filter(|booking| pace.knows(*booking));
         let promised = promised.and_then(|booking| Some((booking, self.times.free_at(pace, booking, now)?)));
-        let place = promised.or_else(|| {
+        let found = promised.or_else(|| {
             let booking = self.times.book(pace, now)?;
             // Behind what was promised to everybody else there is room, whatever started of late.
             let free = self.times.free_at(pace, booking, now).unwrap_or_else(|| booking.at());
             Some((booking, free))
         });
-        match place {
+        match found {
             Some((booking, free)) if free <= now => Ok(booking),
             Some((booking, free)) => Err(Wait { reason: HeldReason::Rate, until: free, booking: Some(booking) }),
             None => Err(Wait { reason: HeldReason::Rate, until: ask.far_ahead(now), booking: None }),

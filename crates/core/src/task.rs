@@ -425,6 +425,11 @@ impl ErrorCode {
         Self(Name::new(word).unwrap_or_else(|_| Name::constant(Self::HANDLER_ERROR)))
     }
 
+    /// The HTTP status that the other side answered with, if that is what it stands for: `http_503`.
+    pub fn status(&self) -> Option<u16> {
+        self.as_str().strip_prefix("http_")?.parse().ok()
+    }
+
     /// The code as text.
     pub fn as_str(&self) -> &str {
         self.0.as_str()

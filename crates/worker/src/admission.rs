@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::directory::Lanes;
-use nobat_core::endpoint::{Endpoint, Standing};
+use nobat_core::endpoint::{Endpoint, Meaning, Standing};
 use nobat_core::flow::{FlowName, FlowOf, Promise, Report, Verdict, patience};
 use nobat_core::lifecycle::{Event, Retry};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::StoreError;
 use nobat_core::registry::Recorded;
 use nobat_core::retry::RetryPolicy;
-use nobat_core::task::{HeldReason, Settings, Task};
+use nobat_core::task::{HeldReason, Settings, Task, TaskError};
 use nobat_core::time::Timestamp;
 
 use crate::gate::{Entry as Answer, Limited, Passes};
@@ -52,6 +52,18 @@ const FLOW_AWAY: Duration = Duration::from_secs(10);
 const MAX_CONFLICTS: usize = 5;
 
 impl Course {
+    /// What an attempt that failed says of the other side: by what its endpoint says of answers, whatever the task itself makes of them. That
+    /// there was no answer is bad.
+    fn verdict(&self, error: &TaskError) -> Verdict {
+        let answers = self.endpoint.as_ref().map(|(_, endpoint)| endpoint.answers.clone()).unwrap_or_default();
+        match error.code.status() {
+            // "Not so often" says that it is well.
+            Some(429) => Verdict::Unknown,
+            Some(status) if answers.meaning(status) != Meaning::Retry => Verdict::Good,
+            _ => Verdict::Bad,
+        }
+    }
+
     /// Whether nobody wants to hear what comes of it.
     pub(crate) fn is_free(&self) -> bool {
         self.passes.are_none()
@@ -136,16 +148,18 @@ impl Runner {
     /// Tells the flows of a task what came of its attempt, and notes it of an endpoint that it is gone.
     pub(crate) async fn report(&self, tenant: &Tenant, course: Course, event: Option<&Event>, started: Timestamp) {
         if let Some(Event::Fail { retry: Retry::PutOff(HeldReason::EndpointGone, _), .. }) = event
-            && let Some((name, _)) = &course.endpoint
+            && let Some((name, endpoint)) = &course.endpoint
         {
-            self.close(tenant, name).await;
+            self.close(tenant, name, endpoint).await;
         }
         let (verdict, pause_until) = match event {
             // Nothing was tried.
             Some(Event::Hold { .. }) => return self.gate.give_back(course.passes).await,
-            Some(Event::Succeed { .. } | Event::Fail { retry: Retry::Never, .. }) => (Verdict::Good, None),
-            Some(Event::Fail { retry: Retry::PutOff(HeldReason::RetryAfter, until), .. }) => (Verdict::Unknown, Some(*until)),
-            Some(Event::Fail { retry: Retry::Backoff | Retry::After(_), .. }) => (Verdict::Bad, None),
+            Some(Event::Succeed { .. }) => (Verdict::Good, None),
+            Some(Event::Fail { retry: Retry::PutOff(HeldReason::RetryAfter, until), error, .. }) => (course.verdict(error), Some(*until)),
+            Some(Event::Fail { retry, error, .. }) if *retry != Retry::Never || error.code.status().is_some() => {
+                (course.verdict(error), None)
+            }
             _ => (Verdict::Unknown, None),
         };
         let report = Report { verdict, took: self.clock.now().since(started), pause_until };
@@ -153,11 +167,13 @@ impl Runner {
     }
 
     /// Notes that an endpoint said that it is gone, so that nobody calls it until somebody looks after it.
-    async fn close(&self, tenant: &Tenant, name: &Name) {
+    ///
+    /// Only if it is still where it was called: at another address it may be there.
+    async fn close(&self, tenant: &Tenant, name: &Name, called: &Endpoint) {
         for _ in 0..MAX_CONFLICTS {
             let endpoint = match self.backend.registry.endpoint(tenant, name).await {
-                Ok(Some(endpoint)) if endpoint.is_open() => endpoint,
-                Ok(_) => return,
+                Ok(Some(endpoint)) if endpoint.is_open() && endpoint.is_where(called) => endpoint,
+                Ok(_) => return self.directory.forget(),
                 Err(error) => return tracing::warn!(endpoint = %name, %error, "an endpoint is gone, and that could not be noted"),
             };
             let entry = Entry {
@@ -178,6 +194,7 @@ impl Runner {
                 Err(error) => return tracing::warn!(endpoint = %name, %error, "an endpoint is gone, and that could not be noted"),
             }
         }
+        tracing::warn!(endpoint = %name, "an endpoint is gone, and is being changed all the time");
     }
 }
 

@@ -121,8 +121,9 @@ impl Http {
     /// The headers that the endpoint has for all that goes there.
     async fn headers_of_endpoint(&self, context: &TaskContext) -> Result<HeaderMap, Failure> {
         match (&self.signer, at(context)) {
+            (_, None) => Ok(HeaderMap::new()),
             (Some(signer), Some(at)) => signer.headers_of(&at).await.map_err(|error| cannot_sign(&error, context)),
-            _ => Ok(HeaderMap::new()),
+            (None, Some(_)) => Err(Failure::held(HeldReason::NoSecret, "this program signs nothing")),
         }
     }
 
@@ -284,7 +285,7 @@ fn refused(status: StatusCode, headers: &HeaderMap, meaning: Meaning, at_endpoin
     let message = format!("the destination answered {}", status.as_u16());
     let is_about_all = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     match (meaning, pause(headers, now)) {
-        _ if at_endpoint && status == StatusCode::GONE => Failure::gone(&code, format!("{message}: it is gone for good")),
+        (Meaning::Final, _) if at_endpoint && status == StatusCode::GONE => Failure::gone(&code, format!("{message}: it is gone for good")),
         _ if headers.get(NO_RETRY).is_some_and(|value| value == "1") => {
             Failure::permanent(&code, format!("{message}, and that it is not to be tried again"))
         }

@@ -9,6 +9,7 @@ use futures_util::future::{Fuse, FusedFuture, join};
 use futures_util::{FutureExt, poll};
 use nobat_core::backend::{ApplyError, Backend};
 use nobat_core::directory::{Directory, Edition};
+use nobat_core::flow::patience;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Event, Refused, Retry, overdue};
 use nobat_core::ports::{Beat, Chance, Claim, Clock, Delivery, Hint, LEASE, Settlement, StoreError, TaskName};
@@ -56,6 +57,10 @@ const CANCEL_GRACE: Duration = Duration::from_secs(5);
 const REST: Duration = Duration::from_mins(1);
 /// How soon a task asks again whose endpoint said that it is gone: by then it is known to be.
 const GONE: Duration = Duration::from_secs(1);
+/// How long it may take to find out whether a task may start.
+const ADMISSION: Duration = BEAT;
+/// How often in a row the other side may ask to be left alone before it is left alone no longer each time: then it is for a minute or so.
+const PUT_OFF_DOUBLINGS: u32 = 6;
 /// The pause between the first two tries to store an outcome; it doubles from one to the next.
 const FIRST_SETTLE_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two tries to store an outcome.
@@ -153,12 +158,22 @@ impl Runner {
 
     async fn attempt(&self, task: Task, limit: Duration, stop: &CancellationToken) -> Settlement {
         let token = task.token;
-        let course = match self.admit(&task).await {
-            Admission::Go(course) => course,
-            Admission::Hold { reason, until, promise } => {
-                let event = Event::Hold { token, reason, until, promise };
-                return self.settle(task.name(), Some(task), event, stop).await;
+        let not_yet = tokio::select! {
+            biased;
+            // What it has taken by then comes back with what it was kept in, or by itself.
+            () = stop.cancelled() => Err(Event::Release { token }),
+            admission = self.admit(&task) => match admission {
+                Admission::Go(course) => Ok(course),
+                Admission::Hold { reason, until, promise } => Err(Event::Hold { token, reason, until, promise }),
+            },
+            // It has a lease, which is not renewed before it runs.
+            () = self.clock.sleep(ADMISSION) => {
+                Err(Event::Hold { token, reason: HeldReason::FlowUnavailable, until: self.clock.now() + BEAT_AGAIN, promise: None })
             }
+        };
+        let course = match not_yet {
+            Ok(course) => course,
+            Err(event) => return self.settle(task.name(), Some(task), event, stop).await,
         };
         let (context, started) = (TaskContext::new(&task, &course), self.clock.now());
         match self.execute(&task, &context, &course, limit, stop).await {
@@ -188,7 +203,7 @@ impl Runner {
         let mut work = handler.run(&task.payload, context);
         // What is done at once needs neither a timer nor a watch.
         if let std::task::Poll::Ready(outcome) = poll!(&mut work) {
-            return Run::Over(self.event(token, outcome, context, course));
+            return Run::Over(self.event(task, outcome, context, course));
         }
         let granted = context.timeout.min(limit);
         let mut timeout = pin!(self.clock.sleep(granted));
@@ -207,11 +222,11 @@ impl Runner {
                 biased;
                 outcome = &mut work => {
                     self.store_last_progress(context, token).await;
-                    return Run::Over(self.event(token, outcome, context, course));
+                    return Run::Over(self.event(task, outcome, context, course));
                 }
                 () = &mut timeout => {
                     let error = format!("the attempt took longer than {} seconds", granted.as_secs_f64());
-                    return Run::Over(self.failure(token, Failure::retry(ErrorCode::TIMEOUT, error), course));
+                    return Run::Over(self.failure(task, Failure::retry(ErrorCode::TIMEOUT, error), course));
                 }
                 () = stop.cancelled() => return Run::Over(Event::Interrupt { token }),
                 () = &mut grace => return Run::Over(Event::Stop { token }),
@@ -268,22 +283,30 @@ impl Runner {
         }
     }
 
-    fn event(&self, token: u64, outcome: Result<Json, Failure>, context: &TaskContext, course: &Course) -> Event {
+    fn event(&self, task: &Task, outcome: Result<Json, Failure>, context: &TaskContext, course: &Course) -> Event {
+        let token = task.token;
         match outcome {
             Ok(result) => Event::Succeed { token, result },
             Err(_) if context.is_canceled() => Event::Stop { token },
-            Err(failure) => self.failure(token, failure, course),
+            Err(failure) => self.failure(task, failure, course),
         }
     }
 
-    fn failure(&self, token: u64, failure: Failure, course: &Course) -> Event {
-        let Failure { error, retry, held, wish } = failure;
+    fn failure(&self, task: &Task, failure: Failure, course: &Course) -> Event {
+        let (token, Failure { error, retry, held, wish }) = (task.token, failure);
         if let Some(reason) = held {
             return self.hold(token, reason);
         }
         let retry = match (wish, &course.resting) {
-            (Some(Wish::Pause(pause)), Some(_)) => Retry::PutOff(HeldReason::RetryAfter, self.clock.now() + pause),
-            (Some(Wish::Gone), Some(_)) => Retry::PutOff(HeldReason::EndpointGone, self.clock.now() + GONE),
+            // Whoever asks for no pause, or for a short one again and again, is not well, and is left alone for longer each time.
+            (Some(Wish::Pause(pause)), Some(_)) => {
+                let pause = pause.max(patience(task.turn.put_off.min(PUT_OFF_DOUBLINGS), self.spread()));
+                Retry::PutOff(HeldReason::RetryAfter, self.clock.now() + pause)
+            }
+            // A task that is told so again, after somebody looked at it, is told it of itself: it fails, and closes nothing.
+            (Some(Wish::Gone), Some(_)) if task.error.as_ref().is_none_or(|before| before.code != error.code) => {
+                Retry::PutOff(HeldReason::EndpointGone, self.clock.now() + GONE)
+            }
             _ => retry,
         };
         Event::Fail { token, error, retry, policy: course.policy.clone(), spread: self.spread() }

@@ -128,6 +128,50 @@ async fn an_endpoint_that_is_gone_holds_what_is_meant_for_it_until_somebody_resu
 }
 
 #[tokio::test]
+async fn a_task_that_is_told_so_again_fails_and_closes_nothing() {
+    let world = World::start().await;
+    name(&world, json!({})).await;
+    world.receiver.script("/api/subscriptions/9", [410, 410].map(Reply::status));
+    let task = world.submit(&call("/subscriptions/9")).await;
+    held(&world, &task, "endpoint_gone").await;
+    assert_eq!(world.post(&format!("{PATH}/resume"), &json!({})).await.status, 200);
+    let task = world.ended(&task).await;
+    assert_eq!((&task["status"], attempts(&task, "/error/code")), (&json!("failed"), vec!["http_410".to_owned(); 2]));
+    assert_eq!(world.get(PATH).await.json()["gone"], false);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_partner_that_moved_is_not_gone_because_it_is_gone_from_where_it_was() {
+    let world = World::start().await;
+    name(&world, json!({})).await;
+    let gate = Gate::default();
+    world.receiver.script("/api/hook", [Reply::status(410).behind(&gate)]);
+    let task = world.submit(&call("/hook")).await;
+    world.receiver.wait_for("/api/hook", 1).await;
+    name(&world, json!({"url": world.receiver.url("/v2")})).await;
+    gate.open();
+    assert_eq!(world.ended(&task).await["status"], "succeeded", "it is told so once, and then called where it is now");
+    assert_eq!((&world.get(PATH).await.json()["gone"], world.receiver.received("/v2/hook").len()), (&json!(false), 1));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_partner_that_asks_for_no_pause_again_and_again_is_given_one_each_time() {
+    let world = World::start().await;
+    name(&world, json!({})).await;
+    world.receiver.script("/api/hook", [503, 503, 200].map(|status| Reply::status(status).header("retry-after", "0")));
+    let task = world.ended(&world.submit(&call("/hook")).await).await;
+    assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)));
+    let moment_of = |place: usize, field| moment(&task["attempts"][place], field);
+    for (place, least) in [(1, 500), (2, 1_000)] {
+        let pause = moment_of(place, "started_at").since(moment_of(place - 1, "finished_at"));
+        assert!(pause >= Duration::from_millis(least), "{pause:?}");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
 async fn what_is_paused_holds_its_tasks_and_spends_no_attempt() {
     let world = World::start().await;
     name(&world, json!({})).await;

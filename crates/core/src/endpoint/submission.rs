@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::callback::HTTP;
-use crate::endpoint::{Answers, Endpoint, Standing};
+use crate::endpoint::{Answers, Endpoint, MAX_BASE, Standing};
 use crate::flow::{BreakerSubmission, FlowSubmission, Limits};
 use crate::json::Json;
 use crate::secrets::Secrets;
@@ -22,7 +22,7 @@ use crate::webhook::WebhookSecret;
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EndpointSubmission {
     /// What the paths of tasks are put behind: an `http` or `https` URL without a query and a fragment.
-    #[cfg_attr(feature = "openapi", schema(format = "uri", max_length = 2048))]
+    #[cfg_attr(feature = "openapi", schema(format = "uri", max_length = 1024))]
     pub url: String,
     /// Headers that every request gets, in place of those that tasks bring. They are kept encrypted and never shown; `null` keeps the value
     /// that is there.
@@ -112,6 +112,9 @@ impl EndpointSubmission {
         let current = receiving.current;
         if self.url.contains(['?', '#']) {
             wrong.add("/url", "expected a URL without a query and a fragment, since paths are put behind it");
+        }
+        if self.url.len() > MAX_BASE || !self.url.bytes().all(|byte| byte.is_ascii_graphic()) {
+            wrong.add("/url", format!("expected up to {MAX_BASE} printable ASCII characters without spaces"));
         }
         let url = self.url.trim_end_matches('/').to_owned();
         let headers = headers(self.headers.unwrap_or_default(), current, &mut wrong);
@@ -309,6 +312,9 @@ mod tests {
         wrong.sort();
         let all = ["/breaker/open", "/flow/rate", "/retry/factor", "/retry_on/0", "/secret", "/success", "/timeout", "/url", "/url"];
         assert_eq!(wrong, all);
+        for url in ["https://billing.example/ ", "https://b\u{fc}cher.example", &format!("https://billing.example/{}", "a".repeat(1_024))] {
+            assert_eq!(put(&format!(r#"{{"url": "{url}"}}"#), None).unwrap_err(), ["/url"], "{url}");
+        }
         let many = ["\"200\""; 21].join(",");
         assert_eq!(put(&format!(r#"{{"url": "https://billing.example", "success": [{many}]}}"#), None).unwrap_err(), ["/success"]);
     }
