@@ -281,12 +281,10 @@ impl Flow {
     /// A place at the pace that can be made use of now.
     fn booking(&mut self, pace: Pace, ask: &Ask, now: Timestamp) -> Result<Booking, Wait> {
         let promised = ask.booking.filter(|booking| pace.knows(*booking));
-        let promised = promised.and_then(|booking| Some((booking, self.times.free_at(pace, booking, now)?)));
+        let promised = promised.and_then(|booking| Some((booking, self.times.kept(pace, booking, now)?)));
         let found = promised.or_else(|| {
             let booking = self.times.book(pace, now)?;
-            // Behind what was promised to everybody else there is room, whatever started of late.
-            let free = self.times.free_at(pace, booking, now).unwrap_or_else(|| booking.at());
-            Some((booking, free))
+            Some((booking, self.times.free_at(pace, booking)))
         });
         match found {
             Some((booking, free)) if free <= now => Ok(booking),

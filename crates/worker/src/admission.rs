@@ -116,9 +116,6 @@ impl Runner {
         }
         if let Some(key) = &task.settings.flow_key {
             let lane = self.directory.flow_key(&task.tenant, key).await?;
-            if lane.paused {
-                return Ok(self.patiently(task, HeldReason::Paused));
-            }
             let of = FlowOf::Key(key.clone());
             resting = Some(of.clone());
             flows.push(limited(&task.tenant, of, lane.limits));

@@ -93,6 +93,11 @@ impl Timetable {
         // A pace that was changed begins anew, and so does one that a clock far ahead of this one has left behind.
         if self.interval != interval && self.interval != 0 || self.next > horizon.saturating_add(interval) {
             self.next = now;
+            // What the other pace put off is not put off for longer than by this one: whoever disagrees about it starts nothing sooner.
+            self.due = self.due.min(now.saturating_add(interval).saturating_add(pace.grace()));
+        }
+        if self.due > horizon.saturating_add(interval).saturating_add(pace.grace()) {
+            self.due = now;
         }
         self.interval = interval;
         let slot = self.next.max(now.saturating_sub(pace.reach()));
@@ -103,20 +108,21 @@ impl Timetable {
         Some(Booking { slot, interval })
     }
 
-    /// When one may start who was promised that slot: that moment, or, if too many started of late, a later one. `None`, if that is so far
-    /// behind what was promised that another place is better.
-    pub(crate) fn free_at(&self, pace: Pace, booking: Booking, now: Timestamp) -> Option<Timestamp> {
-        let free = self.due.saturating_sub(pace.grace()).max(booking.slot);
-        // A clock far ahead of this one may have left that behind.
-        let is_far = free - micros(now) > pace.interval().saturating_mul(KEPT) && free > booking.slot;
-        (!is_far).then(|| Booking { slot: free, ..booking }.at())
+    /// When one may start who was promised that slot: that moment, or, if too many started of late, a later one.
+    pub(crate) fn free_at(&self, pace: Pace, booking: Booking) -> Timestamp {
+        Booking { slot: self.due.saturating_sub(pace.grace()).max(booking.slot), ..booking }.at()
+    }
+
+    /// The same for one who comes when its time has come. `None`, if so many started instead that another place is better.
+    pub(crate) fn kept(&self, pace: Pace, booking: Booking, now: Timestamp) -> Option<Timestamp> {
+        let free = self.free_at(pace, booking);
+        let is_far = micros(free) - micros(now) > pace.interval().saturating_mul(KEPT) && free > booking.at();
+        (!is_far).then_some(free)
     }
 
     /// Notes that one starts.
     pub(crate) fn start(&mut self, pace: Pace, now: Timestamp) {
-        // The clock of whoever started last may be ahead of this one, but not by more than a few starts.
-        let latest = micros(now).saturating_add(pace.grace()).saturating_add(pace.interval().saturating_mul(KEPT));
-        self.due = self.due.min(latest).max(micros(now)).saturating_add(pace.interval());
+        self.due = self.due.max(micros(now)).saturating_add(pace.interval());
     }
 
     /// Notes that one did not start after all.
@@ -170,7 +176,7 @@ mod tests {
         let booked: Vec<Booking> = (0..5).map(|_| times.book(pace, at(0)).unwrap()).collect();
         let mut startable = Vec::new();
         for booking in &booked {
-            startable.push(times.free_at(pace, *booking, at(0)).is_some_and(|free| free <= at(0)));
+            startable.push(times.free_at(pace, *booking) <= at(0));
             times.start(pace, at(0));
         }
         assert_eq!(startable, [true, true, true, false, false]);
@@ -181,24 +187,24 @@ mod tests {
     fn whoever_comes_late_starts_as_soon_as_there_is_room() {
         let (mut times, pace) = (Timetable::default(), pace(10, 1));
         let booked: Vec<Booking> = (0..20).map(|_| times.book(pace, at(0)).unwrap()).collect();
-        assert_eq!(times.free_at(pace, booked[1], at(5_000)), Some(at(102)), "nobody else started");
+        assert_eq!(times.kept(pace, booked[1], at(5_000)), Some(at(102)), "nobody else started");
         times.start(pace, at(5_000));
-        assert_eq!(times.free_at(pace, booked[2], at(5_000)), Some(at(5_082)), "an interval later, less what it may be early by");
+        assert_eq!(times.kept(pace, booked[2], at(5_000)), Some(at(5_082)), "an interval later, less what it may be early by");
         (0..12).for_each(|_| times.start(pace, at(5_000)));
-        assert_eq!(times.free_at(pace, booked[3], at(5_000)), None, "another place is better");
+        assert_eq!(times.kept(pace, booked[3], at(5_000)), None, "another place is better");
         times.forget_start(booked[3]);
         times.forget_start(booked[4]);
-        assert!(times.free_at(pace, booked[3], at(5_300)).is_some());
+        assert!(times.kept(pace, booked[3], at(5_300)).is_some());
     }
 
     #[test]
     fn processes_that_disagree_about_a_pace_start_no_more_than_the_quicker_one_allows() {
-        let (mut times, old, new) = (Timetable::default(), pace(100, 1), pace(10, 1));
+        let (mut times, old, new) = (Timetable::default(), pace(100, 1), pace(1, 1));
         let mut starts = 0;
         for millis in 0..1_000 {
             let pace = if millis % 2 == 0 { old } else { new };
             let booking = times.book(pace, at(millis)).unwrap();
-            if times.free_at(pace, booking, at(millis)).is_some_and(|free| free <= at(millis)) {
+            if times.free_at(pace, booking) <= at(millis) {
                 times.start(pace, at(millis));
                 starts += 1;
             }
@@ -257,7 +263,7 @@ mod tests {
             let mut starts = Vec::new();
             for (when, booking) in comers {
                 let now = Timestamp::from_millis(when);
-                if times.free_at(pace, booking, now).is_some_and(|free| free <= now) {
+                if times.free_at(pace, booking) <= now {
                     times.start(pace, now);
                     starts.push(when);
                 }
