@@ -14,6 +14,7 @@ mod stories {
     mod endpoint;
     mod failure;
     mod file;
+    mod gathering;
     mod greet;
     mod idempotency;
     mod keys;

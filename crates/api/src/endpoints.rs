@@ -2,6 +2,7 @@
 //! encrypted, and never shown again.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Path, RawQuery, Request, State};
@@ -9,7 +10,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 use nobat_core::audit::Action;
-use nobat_core::endpoint::{Draft, Endpoint, EndpointSubmission, Receiving, Standing};
+use nobat_core::endpoint::{Batch, Draft, Endpoint, EndpointSubmission, Receiving, Standing};
 use nobat_core::flow::{BreakerView, FlowView};
 use nobat_core::name::Name;
 use nobat_core::ports::{Position, StoreError};
@@ -73,6 +74,9 @@ pub(crate) struct EndpointView {
     flow: FlowView,
     /// When it is left alone because too much fails.
     breaker: BreakerView,
+    /// How tasks are gathered into one request; `null` if each goes alone.
+    #[schema(required)]
+    batch: Option<BatchView>,
     /// Whether somebody paused it: what is meant for it is held.
     paused: bool,
     /// Whether it said that it is gone for good (410): what is meant for it is held, until it is resumed or gets another URL.
@@ -80,6 +84,25 @@ pub(crate) struct EndpointView {
     /// When it was named first.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
+}
+
+/// How tasks are gathered into one request, whose body is an array.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Batch)]
+struct BatchView {
+    /// So many at most.
+    #[schema(value_type = u32)]
+    max_items: NonZeroU32,
+    /// For so many seconds the first of them waits for others.
+    max_wait: f64,
+    /// Whether the answer says for each of them what became of it.
+    results: bool,
+}
+
+impl From<Batch> for BatchView {
+    fn from(batch: Batch) -> Self {
+        Self { max_items: batch.max_items, max_wait: batch.max_wait.as_secs_f64(), results: batch.results }
+    }
 }
 
 /// One page of endpoints.
@@ -128,6 +151,7 @@ impl FromRequestParts<App> for Named {
         "retry": {"max_attempts": 8},
         "flow": {"rate": 10, "period": 1, "parallelism": 4},
         "breaker": {"failure_share": 0.5, "window": 60, "minimum": 10, "open": 30},
+        "batch": {"max_items": 100, "max_wait": 5, "results": false},
     })),
     responses(
         (status = 200, description = "It was changed.", body = EndpointView),
@@ -404,6 +428,7 @@ impl EndpointView {
             retry_on: texts(&endpoint.answers.retry_on),
             flow: endpoint.limits.into(),
             breaker: endpoint.limits.breaker.into(),
+            batch: endpoint.batch.map(BatchView::from),
             paused: endpoint.standing == Standing::Paused,
             gone: endpoint.standing == Standing::Gone,
             created_at: endpoint.created_at,

@@ -5,7 +5,7 @@ use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Event, transition};
 use nobat_core::name::Tenant;
 use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, Store, StoreError, TaskName};
-use nobat_core::task::{CancelRequest, State, Task, Waiting};
+use nobat_core::task::{CancelRequest, HeldReason, State, Task, Waiting};
 use nobat_core::time::Timestamp;
 
 use crate::bodies::expiry;
@@ -44,10 +44,14 @@ impl Store for Table {
             .count("version")
             .remove("held")
             .remove("progress")
-            .when("#status IN (:scheduled, :retrying, :held) AND #due_at <= :now AND (attribute_not_exists(#deadline) OR #deadline > :now)")
+            .when(
+                "#status IN (:scheduled, :retrying, :held) AND (#due_at <= :now OR #held = :gathering) \
+                 AND (attribute_not_exists(#deadline) OR #deadline > :now)",
+            )
             .value("scheduled", text("scheduled"))
             .value("retrying", text("retrying"))
             .value("held", text("held"))
+            .value("gathering", text(HeldReason::Gathering.as_str()))
             .value("now", moment(now));
         match self.update(item::key(name), claim, Some(&own)).await? {
             Written::Done(item) => self.granted(&item, until, now).await.map(Claim::Granted),

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use submission::{Draft, EndpointSubmission, Receiving};
+pub use submission::{BatchSubmission, Draft, EndpointSubmission, Receiving};
 
 use crate::flow::Limits;
 use crate::flow::stored::StoredLimits;
+use crate::id::digest;
 use crate::name::{Name, Tenant};
 use crate::registry::{Record, RecordName, Sort};
 use crate::retry::RetryPolicy;
@@ -92,6 +93,18 @@ pub enum Standing {
     Paused,
     /// It said that it is gone for good (410).
     Gone,
+}
+
+impl Batch {
+    /// Stands for all that requests must have in common, besides their endpoint, to be one.
+    pub fn likeness<T: AsRef<str>>(parts: &[T]) -> u64 {
+        u64::try_from(u128::from_be_bytes(digest(parts)) >> 64).unwrap_or_else(|_| unreachable!("half of 128 bits"))
+    }
+
+    /// What tells a request from others, made of what tells its items from others: the same items, the same request.
+    pub fn id<T: AsRef<str>>(items: &[T]) -> String {
+        format!("batch_{:032x}", u128::from_be_bytes(digest(items)))
+    }
 }
 
 impl Endpoint {

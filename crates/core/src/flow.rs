@@ -5,6 +5,7 @@
 //! only over the version that was read.
 
 mod breaker;
+mod gathering;
 mod pace;
 mod slots;
 pub(crate) mod stored;
@@ -19,13 +20,16 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use breaker::{BreakerPolicy, Verdict};
+pub use gathering::{Gathered, MAX_BATCH_BYTES, Member, Place};
 pub use pace::{Booking, HORIZON, Pace};
 pub use slots::Holder;
 pub use submission::{BreakerSubmission, BreakerView, FlowSubmission, FlowView};
 
 use crate::flow::breaker::{Breaker, Passage};
+use crate::flow::gathering::Gathering;
 use crate::flow::pace::Timetable;
 use crate::flow::slots::Slots;
+use crate::id::TaskId;
 use crate::name::{Name, Tenant};
 use crate::ports::{LEASE, StoreError};
 use crate::retry::Spread;
@@ -78,6 +82,8 @@ pub struct FlowName {
 pub enum FlowOf {
     /// The endpoint they go to.
     Endpoint(Name),
+    /// The endpoint they go to, and all else that must be the same for them to go in one request.
+    Batch(Name, u64),
     /// The flow key they name.
     Key(Name),
     /// Their kind.
@@ -101,9 +107,14 @@ impl FromStr for FlowOf {
             return Ok(Self::Tenant);
         }
         let (sort, name) = text.split_once('/').ok_or(InvalidFlow)?;
+        let (name, likeness) = match (sort, name.split_once('/')) {
+            ("batch", Some((name, likeness))) => (name, u64::from_str_radix(likeness, 16).map_err(|_| InvalidFlow)?),
+            _ => (name, 0),
+        };
         let name = Name::new(name).map_err(|_| InvalidFlow)?;
         match sort {
             "endpoint" => Ok(Self::Endpoint(name)),
+            "batch" => Ok(Self::Batch(name, likeness)),
             "key" => Ok(Self::Key(name)),
             "kind" => Ok(Self::Kind(name)),
             "queue" => Ok(Self::Queue(name)),
@@ -117,6 +128,7 @@ impl fmt::Display for FlowOf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Endpoint(name) => write!(f, "endpoint/{name}"),
+            Self::Batch(name, likeness) => write!(f, "batch/{name}/{likeness:016x}"),
             Self::Key(name) => write!(f, "key/{name}"),
             Self::Kind(name) => write!(f, "kind/{name}"),
             Self::Queue(name) => write!(f, "queue/{name}"),
@@ -145,6 +157,9 @@ pub struct Flow {
     breaker: Breaker,
     /// The other side asked to be left alone until then.
     paused_until: Option<Timestamp>,
+    /// Those who wait for one another.
+    #[serde(skip_serializing_if = "Gathering::is_empty")]
+    gathering: Gathering,
 }
 
 /// One who wants to start.
@@ -331,6 +346,21 @@ impl Flow {
         }
     }
 
+    /// Gathers one who waits for others, and says where it stands.
+    pub fn gather(&mut self, gathered: Gathered, member: &Member, now: Timestamp) -> Place {
+        self.gathering.join(gathered, member, now)
+    }
+
+    /// Notes that those who are gathered cannot go before then.
+    pub fn put_off(&mut self, until: Timestamp) {
+        self.gathering.put_off(until);
+    }
+
+    /// Takes all who are gathered, if that one is among them; otherwise somebody else has taken it along, and there is nobody to take.
+    pub fn take(&mut self, id: TaskId) -> Vec<TaskId> {
+        self.gathering.take(id)
+    }
+
     /// Says that a holder is alive, and how many slots it really holds: an answer that was lost is made good by that. Whoever is not heard
     /// of for longer than a lease has lost them.
     pub fn recount(&mut self, holder: Holder, count: u32, now: Timestamp) {
@@ -408,10 +438,17 @@ mod tests {
     #[test]
     fn names_are_read_back() {
         let name = || Name::new("billing").unwrap();
-        for of in [FlowOf::Endpoint(name()), FlowOf::Key(name()), FlowOf::Kind(name()), FlowOf::Queue(name()), FlowOf::Tenant] {
+        for of in [
+            FlowOf::Endpoint(name()),
+            FlowOf::Batch(name(), 0xfee1_dead_0000_0001),
+            FlowOf::Key(name()),
+            FlowOf::Kind(name()),
+            FlowOf::Queue(name()),
+            FlowOf::Tenant,
+        ] {
             assert_eq!(of.to_string().parse(), Ok(of));
         }
-        for text in ["", "billing", "endpoint/", "endpoint/a/b", "tenant/billing"] {
+        for text in ["", "billing", "endpoint/", "endpoint/a/b", "tenant/billing", "batch/billing/x", "batch//0"] {
             assert_eq!(text.parse::<FlowOf>(), Err(InvalidFlow), "{text}");
         }
     }

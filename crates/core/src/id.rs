@@ -47,15 +47,7 @@ impl TaskId {
     }
 
     fn digest(parts: &[&str]) -> Self {
-        let mut hash = Sha256::new();
-        for part in parts {
-            // The length first, so that ("ab", "c") and ("a", "bc") differ.
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part.as_bytes());
-        }
-        let mut first = [0; 16];
-        first.copy_from_slice(&hash.finalize()[..16]);
-        Self(u128::from_be_bytes(first))
+        Self(u128::from_be_bytes(digest(parts)))
     }
 
     /// The 16 bytes to store; their order is the order of ids.
@@ -67,6 +59,19 @@ impl TaskId {
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
     }
+}
+
+/// The first 128 bits of SHA-256 over all of them.
+pub(crate) fn digest<T: AsRef<str>>(parts: &[T]) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        // The length first, so that ("ab", "c") and ("a", "bc") differ.
+        hash.update((part.as_ref().len() as u64).to_be_bytes());
+        hash.update(part.as_ref().as_bytes());
+    }
+    let mut first = [0; 16];
+    first.copy_from_slice(&hash.finalize()[..16]);
+    first
 }
 
 impl fmt::Display for TaskId {

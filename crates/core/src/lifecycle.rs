@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 /// What a worker brings carries the token of its lease, and is refused when another claim has been granted since.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// A worker takes it, until then.
+    /// A worker takes it, until then: when it is due, or, of what was gathered, at any time.
     Claim {
         /// When the lease runs out.
         until: Timestamp,
@@ -278,6 +278,8 @@ impl Task {
             State::Ended(_) => return Err(Refused::Ended),
             State::Running(_) => return Err(Refused::Running),
             State::Waiting(_) if self.is_past_deadline(now) => return Err(Refused::PastDeadline),
+            // Whoever takes along what was gathered comes for it when it suits all of them.
+            State::Waiting(Waiting::Held(Held { reason: HeldReason::Gathering })) => {}
             State::Waiting(_) if self.due_at > now => return Err(Refused::NotDue),
             State::Waiting(_) => {}
         }

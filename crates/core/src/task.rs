@@ -186,6 +186,8 @@ pub enum HeldReason {
     EndpointGone,
     /// Its endpoint was removed.
     NoEndpoint,
+    /// It waits for others, to go to its endpoint together with them.
+    Gathering,
     /// Something that a later version holds tasks for, and has a word for.
     Other,
 }
@@ -204,12 +206,13 @@ impl HeldReason {
             Self::Paused => "paused",
             Self::EndpointGone => "endpoint_gone",
             Self::NoEndpoint => "no_endpoint",
+            Self::Gathering => "gathering",
             Self::Other => "other",
         }
     }
 
     /// Every reason that there is a word for.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NoHandler,
         Self::NoSecret,
         Self::Rate,
@@ -220,6 +223,7 @@ impl HeldReason {
         Self::Paused,
         Self::EndpointGone,
         Self::NoEndpoint,
+        Self::Gathering,
     ];
 
     /// The reason that `word` stands for.

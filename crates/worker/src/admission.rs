@@ -6,7 +6,8 @@ use std::time::Duration;
 use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::directory::Lanes;
 use nobat_core::endpoint::{Endpoint, Meaning, Standing};
-use nobat_core::flow::{FlowName, FlowOf, Promise, Report, Verdict, patience};
+use nobat_core::flow::{FlowName, FlowOf, Gathered, Member, Place, Promise, Report, Verdict, patience};
+use nobat_core::id::TaskId;
 use nobat_core::lifecycle::{Event, Retry};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::StoreError;
@@ -44,6 +45,8 @@ pub(crate) struct Course {
     pub(crate) policy: Option<RetryPolicy>,
     /// The flow that rests if the other side asks to be left alone.
     pub(crate) resting: Option<FlowOf>,
+    /// Who goes with it, of a task that was gathered with others: perhaps nobody.
+    pub(crate) companions: Option<Vec<TaskId>>,
 }
 
 /// How long a task waits whose flow could not be asked.
@@ -84,10 +87,12 @@ impl Course {
 impl Runner {
     /// Asks everything that a task has to pass.
     pub(crate) async fn admit(&self, task: &Task) -> Admission {
-        self.ask(task).await.unwrap_or_else(|error| {
-            tracing::warn!(task = %task.id, %error, "what is laid down for a task cannot be read, or its flow not be asked");
-            Admission::Hold { reason: HeldReason::FlowUnavailable, until: self.clock.now() + FLOW_AWAY, promise: None }
-        })
+        self.ask(task).await.unwrap_or_else(|error| self.not_known(task, &error))
+    }
+
+    fn not_known(&self, task: &Task, error: &StoreError) -> Admission {
+        tracing::warn!(task = %task.id, %error, "what is laid down for a task cannot be read, or its flow not be asked");
+        Admission::Hold { reason: HeldReason::FlowUnavailable, until: self.clock.now() + FLOW_AWAY, promise: None }
     }
 
     async fn ask(&self, task: &Task) -> Result<Admission, StoreError> {
@@ -106,34 +111,103 @@ impl Runner {
                 },
             },
         };
-        let mut flows: Vec<Limited> = Vec::new();
-        let mut resting = None;
-        // Those that most often say no come first: the others are not asked in vain.
-        if let Some((name, endpoint)) = &endpoint {
-            let of = FlowOf::Endpoint(name.clone());
-            resting = Some(of.clone());
-            flows.push(limited(&task.tenant, of, endpoint.limits));
-        }
-        if let Some(key) = &task.settings.flow_key {
-            let lane = self.directory.flow_key(&task.tenant, key).await?;
-            let of = FlowOf::Key(key.clone());
-            resting = Some(of.clone());
-            flows.push(limited(&task.tenant, of, lane.limits));
-        }
-        flows.extend(of_lanes(task, &lanes));
+        let others = self.others(task, &lanes).await?;
         let course = Course {
             policy: policy(task, endpoint.as_ref().map(|(_, endpoint)| &**endpoint), &lanes),
+            resting: resting(task),
             endpoint,
-            resting,
             ..Course::default()
         };
+        let Some((name, endpoint)) = &course.endpoint else { return self.enter(task, &others, course).await };
+        let of_endpoint = limited(&task.tenant, FlowOf::Endpoint(name.clone()), endpoint.limits);
+        let likeness = endpoint.batch.and(self.handlers.get(&task.kind)).and_then(|handler| handler.likeness(&task.payload));
+        match endpoint.batch.zip(likeness) {
+            Some((batch, likeness)) => {
+                let of = FlowOf::Batch(name.clone(), likeness);
+                let apart = endpoint.limits.pace.map_or(Duration::ZERO, |pace| pace.period / pace.rate.get());
+                self.gather(task, of, Gathered { batch, apart }, &of_endpoint, &others, course).await
+            }
+            // Those that most often say no come first: the others are not asked in vain.
+            None => self.enter(task, &[vec![of_endpoint], others].concat(), course).await,
+        }
+    }
+
+    /// What a task that goes along with another has to pass: all but the endpoint, which sees one request.
+    pub(crate) async fn admit_along(&self, task: &Task, leader: &Course) -> Admission {
+        self.ask_along(task, leader).await.unwrap_or_else(|error| self.not_known(task, &error))
+    }
+
+    async fn ask_along(&self, task: &Task, leader: &Course) -> Result<Admission, StoreError> {
+        let lanes = self.directory.lanes(&task.tenant, &task.queue, &task.kind).await?;
+        if lanes.queue.paused || lanes.kind.paused {
+            return Ok(self.patiently(task, HeldReason::Paused));
+        }
+        let others = self.others(task, &lanes).await?;
+        let policy = policy(task, leader.endpoint.as_ref().map(|(_, endpoint)| &**endpoint), &lanes);
+        self.enter(task, &others, Course { policy, endpoint: leader.endpoint.clone(), resting: resting(task), ..Course::default() }).await
+    }
+
+    /// What a task has to pass besides its endpoint.
+    async fn others(&self, task: &Task, lanes: &Lanes) -> Result<Vec<Limited>, StoreError> {
+        let mut others: Vec<Limited> = Vec::new();
+        if let Some(key) = &task.settings.flow_key {
+            let lane = self.directory.flow_key(&task.tenant, key).await?;
+            others.push(limited(&task.tenant, FlowOf::Key(key.clone()), lane.limits));
+        }
+        others.extend(of_lanes(task, lanes));
+        Ok(others)
+    }
+
+    async fn enter(&self, task: &Task, flows: &[Limited], course: Course) -> Result<Admission, StoreError> {
         if flows.is_empty() {
             return Ok(Admission::Go(course));
         }
-        Ok(match self.gate.enter(&flows, &task.turn).await? {
-            Answer::Go(passes) => Admission::Go(Course { passes, ..course }),
-            Answer::Wait { wait, promise } => Admission::Hold { reason: wait.reason, until: wait.until, promise },
+        Ok(match self.gate.enter(flows, &task.turn).await? {
+            Answer::Go(passes) => Admission::Go(Course { passes: course.passes.and(passes), ..course }),
+            Answer::Wait { wait, promise } => {
+                self.gate.give_back(course.passes).await;
+                Admission::Hold { reason: wait.reason, until: wait.until, promise }
+            }
         })
+    }
+
+    /// Has a task wait for others; if it is time, it leads them through.
+    async fn gather(
+        &self,
+        task: &Task,
+        of: FlowOf,
+        gathered: Gathered,
+        endpoint: &Limited,
+        others: &[Limited],
+        course: Course,
+    ) -> Result<Admission, StoreError> {
+        let name = FlowName { tenant: task.tenant.clone(), of };
+        let bytes = u64::try_from(task.payload.get().len()).unwrap_or(u64::MAX);
+        let member = Member { id: task.id, bytes, times: task.turn.times, spread: self.spread() };
+        if let Place::Wait(until) = self.gate.gather(&name, gathered, member).await? {
+            return Ok(Admission::Hold { reason: HeldReason::Gathering, until, promise: None });
+        }
+        let course = match self.enter(task, others, course).await? {
+            Admission::Go(course) => course,
+            // What it waits for is its own affair: the others come for themselves.
+            held @ Admission::Hold { .. } => return Ok(held),
+        };
+        let course = match self.enter(task, std::slice::from_ref(endpoint), course).await? {
+            Admission::Go(course) => course,
+            Admission::Hold { reason, until, promise } => {
+                self.gate.put_off(&name, until).await;
+                return Ok(Admission::Hold { reason, until, promise });
+            }
+        };
+        let mut members = self.gate.take(&name, task.id).await?;
+        if members.is_empty() {
+            // Somebody was here at the same time, took it for one who waits, and finds it at work.
+            self.gate.give_back(course.passes).await;
+            let until = self.clock.now() + patience(0, self.spread());
+            return Ok(Admission::Hold { reason: HeldReason::Gathering, until, promise: None });
+        }
+        members.retain(|member| *member != task.id);
+        Ok(Admission::Go(Course { companions: Some(members), ..course }))
     }
 
     /// For what ends when somebody says so, and nobody knows when that is.
@@ -197,6 +271,12 @@ impl Runner {
 
 fn limited(tenant: &Tenant, of: FlowOf, limits: nobat_core::flow::Limits) -> Limited {
     Limited { name: FlowName { tenant: tenant.clone(), of }, limits }
+}
+
+/// The flow that rests if the other side asks to be left alone: that of the key, or else of the endpoint.
+fn resting(task: &Task) -> Option<FlowOf> {
+    let Settings { endpoint, flow_key, .. } = &*task.settings;
+    flow_key.clone().map(FlowOf::Key).or_else(|| endpoint.clone().map(FlowOf::Endpoint))
 }
 
 /// What is laid down for the kind, the queue and the tenant, where there is anything.

@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nobat_core::flow::{Answer, Ask, Flow, FlowName, FlowOf, Flows, Holder, Kept, Limits, Pass, Promise, Report, Wait, Written};
+use nobat_core::flow::{
+    Answer, Ask, Flow, FlowName, FlowOf, Flows, Gathered, Holder, Kept, Limits, Member, Pass, Place, Promise, Report, Wait, Written,
+};
+use nobat_core::id::TaskId;
 use nobat_core::ports::{Chance, Clock, StoreError};
 use nobat_core::retry::Spread;
 use nobat_core::task::Turn;
@@ -90,6 +93,9 @@ struct Request {
 /// What is asked of a flow.
 #[derive(Clone, Copy)]
 enum What {
+    Gather(Gathered, Member),
+    PutOff(Timestamp),
+    Take(TaskId),
     Enter(Ask),
     GiveBack(Pass),
     Leave(Pass, Report),
@@ -100,7 +106,19 @@ enum What {
 enum Reply {
     /// To one who enters, with the slot that it has now, if any.
     Entered(Answer, Option<Slot>),
+    /// To one who is gathered.
+    Placed(Place),
+    /// To one who leads.
+    Taken(Vec<TaskId>),
     Noted,
+}
+
+/// What a flow says to one who asks it, as long as that is not written.
+enum Said {
+    Answer(Answer),
+    Place(Place),
+    Taken(Vec<TaskId>),
+    Nothing,
 }
 
 /// For how long what was seen of a flow is believed, if there is nothing to write.
@@ -114,7 +132,19 @@ const MAX_PAUSE: u64 = 100;
 /// More flows than that are seldom in use at the same time in one process. Those that nobody uses are forgotten then.
 const MAX_LANES: usize = 10_000;
 
+impl Limited {
+    fn not_at_all(name: &FlowName) -> Self {
+        Self { name: name.clone(), limits: Limits::default() }
+    }
+}
+
 impl Passes {
+    /// Both of them.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
     /// Whether no flow was asked.
     pub fn are_none(&self) -> bool {
         self.0.is_empty()
@@ -183,13 +213,34 @@ impl Gate {
         }
     }
 
+    /// Gathers one who goes together with others, and says where it stands.
+    pub async fn gather(&self, name: &FlowName, gathered: Gathered, member: Member) -> Result<Place, StoreError> {
+        let placed = |reply| if let Reply::Placed(place) = reply { Some(place) } else { None };
+        self.ask(&Limited::not_at_all(name), What::Gather(gathered, member), placed).await
+    }
+
+    /// Notes that those who are gathered there cannot go before then.
+    pub async fn put_off(&self, name: &FlowName, until: Timestamp) {
+        self.tell(&Limited::not_at_all(name), What::PutOff(until), None).await;
+    }
+
+    /// Takes all who are gathered there along with that one; nobody, if it was taken along by somebody else.
+    pub async fn take(&self, name: &FlowName, id: TaskId) -> Result<Vec<TaskId>, StoreError> {
+        let taken = |reply| if let Reply::Taken(members) = reply { Some(members) } else { None };
+        self.ask(&Limited::not_at_all(name), What::Take(id), taken).await
+    }
+
     async fn ask_to_enter(&self, limited: &Limited, ask: Ask) -> Result<(Answer, Option<Slot>), StoreError> {
+        let entered = |reply| if let Reply::Entered(answer, slot) = reply { Some((answer, slot)) } else { None };
+        self.ask(limited, What::Enter(ask), entered).await
+    }
+
+    async fn ask<T>(&self, limited: &Limited, what: What, read: impl Fn(Reply) -> Option<T>) -> Result<T, StoreError> {
         let lane = self.lane(&limited.name);
         loop {
-            match self.exchange(&lane, limited, What::Enter(ask), None).await {
-                Some(Ok(Reply::Entered(answer, slot))) => return Ok((answer, slot)),
-                Some(Err(error)) => return Err(error),
-                Some(Ok(Reply::Noted)) | None => {}
+            // No answer is that whoever wrote was dropped before it was done.
+            if let Some(answer) = self.exchange(&lane, limited, what, None).await.transpose()?.and_then(&read) {
+                return Ok(answer);
             }
         }
     }
@@ -242,7 +293,7 @@ impl Gate {
             };
             let mut flow = kept.flow.clone();
             flow.recount(self.holder, lane.slots.load(Ordering::Relaxed), now);
-            let answers: Vec<Option<Answer>> = requests.iter().map(|request| self.apply(&mut flow, request, now)).collect();
+            let answers: Vec<Said> = requests.iter().map(|request| self.apply(&mut flow, request, now)).collect();
             if flow == kept.flow {
                 *last = Some(Seen { kept, at: now });
                 return reply(lane, requests, answers);
@@ -261,24 +312,32 @@ impl Gate {
         fail(requests, &StoreError::Overloaded);
     }
 
-    fn apply(&self, flow: &mut Flow, request: &Request, now: Timestamp) -> Option<Answer> {
+    fn apply(&self, flow: &mut Flow, request: &Request, now: Timestamp) -> Said {
         match request.what {
-            What::Enter(ask) => return Some(flow.enter(&request.limits, &ask, now)),
+            What::Gather(gathered, member) => return Said::Place(flow.gather(gathered, &member, now)),
+            What::Take(id) => return Said::Taken(flow.take(id)),
+            What::PutOff(until) => flow.put_off(until),
+            What::Enter(ask) => return Said::Answer(flow.enter(&request.limits, &ask, now)),
             What::GiveBack(pass) => flow.give_back(pass, self.holder, now),
             What::Leave(pass, report) => flow.leave(&request.limits, pass, self.holder, &report, now),
             What::Renew => {}
         }
-        None
+        Said::Nothing
     }
 }
 
 /// Slots change hands here, while nobody else can write: those that were granted count from now on, and those that were given back do not.
-fn reply(lane: &Arc<Lane>, requests: Vec<Request>, answers: Vec<Option<Answer>>) {
-    for (request, answer) in requests.into_iter().zip(answers) {
-        let reply = answer.map_or(Reply::Noted, |answer| {
-            let slot = matches!(&answer, Answer::Go(pass) if pass.has_slot()).then(|| Slot::of(lane));
-            Reply::Entered(answer, slot)
-        });
+fn reply(lane: &Arc<Lane>, requests: Vec<Request>, answers: Vec<Said>) {
+    for (request, said) in requests.into_iter().zip(answers) {
+        let reply = match said {
+            Said::Answer(answer) => {
+                let slot = matches!(&answer, Answer::Go(pass) if pass.has_slot()).then(|| Slot::of(lane));
+                Reply::Entered(answer, slot)
+            }
+            Said::Place(place) => Reply::Placed(place),
+            Said::Taken(members) => Reply::Taken(members),
+            Said::Nothing => Reply::Noted,
+        };
         // Whoever asked may have been dropped meanwhile, and the slot with it.
         let _ = request.reply.send(Ok(reply));
     }

@@ -37,7 +37,7 @@ pub trait Handler: Send + Sync + 'static {
     type Input: DeserializeOwned + Send;
 
     /// What it returns, kept as the task's result: at most [`MAX_RESULT`] bytes of JSON.
-    type Output: Serialize;
+    type Output: Serialize + Send;
 
     /// Finds what is wrong with an input that reads well. Pointers start in the payload.
     fn check(&self, input: &Self::Input) -> Result<(), Vec<Invalid>> {
@@ -53,7 +53,28 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Does the work.
     fn run(&self, input: Self::Input, context: &TaskContext) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
+
+    /// Stands for what tasks must have in common, besides their endpoint, to be done together where the endpoint wants that. `None`, as is
+    /// usual, is a task that is done alone.
+    fn likeness(&self, input: &Self::Input) -> Option<u64> {
+        let _ = input;
+        None
+    }
+
+    /// Does several together: an outcome for each, in their order, or a failure of all of them.
+    fn run_together<'a>(&'a self, batch: Vec<(Self::Input, &'a TaskContext)>) -> impl Future<Output = Together<Self::Output>> + Send {
+        async move {
+            let mut outcomes = Vec::with_capacity(batch.len());
+            for (input, context) in batch {
+                outcomes.push(self.run(input, context).await);
+            }
+            Ok(outcomes)
+        }
+    }
 }
+
+/// What came of several tasks that were done together: an outcome for each, or a failure of all of them.
+pub type Together<T> = Result<Vec<Result<T, Failure>>, Failure>;
 
 /// The longest result that is kept, in bytes of JSON.
 pub const MAX_RESULT: usize = 256 * 1024;
@@ -159,6 +180,8 @@ impl Kinds for Handlers {
 pub(crate) trait AnyHandler: Send + Sync {
     fn check(&self, payload: &Json, aim: Aim) -> Result<(), Unfit>;
     fn run<'a>(&'a self, payload: &'a Json, context: &'a TaskContext) -> BoxFuture<'a, Result<Json, Failure>>;
+    fn likeness(&self, payload: &Json) -> Option<u64>;
+    fn run_together<'a>(&'a self, batch: Vec<(&'a Json, &'a TaskContext)>) -> BoxFuture<'a, Together<Json>>;
 }
 
 impl<H: Handler> AnyHandler for H {
@@ -172,12 +195,26 @@ impl<H: Handler> AnyHandler for H {
     }
 
     fn run<'a>(&'a self, payload: &'a Json, context: &'a TaskContext) -> BoxFuture<'a, Result<Json, Failure>> {
+        let work = async move { keep(&Handler::run(self, input(payload)?, context).await?) };
+        Box::pin(AssertUnwindSafe(work).catch_unwind().map(|outcome| outcome.unwrap_or_else(|_| Err(panicked()))))
+    }
+
+    fn likeness(&self, payload: &Json) -> Option<u64> {
+        Handler::likeness(self, &payload.parse().ok()?)
+    }
+
+    fn run_together<'a>(&'a self, batch: Vec<(&'a Json, &'a TaskContext)>) -> BoxFuture<'a, Together<Json>> {
         let work = async move {
-            let input = payload.parse().map_err(|error| Failure::permanent(ErrorCode::INVALID_PAYLOAD, error.to_string()))?;
-            keep(&Handler::run(self, input, context).await?)
+            let batch = batch.into_iter().map(|(payload, context)| Ok((input(payload)?, context))).collect::<Result<_, Failure>>()?;
+            let outcomes = Handler::run_together(self, batch).await?;
+            Ok(outcomes.into_iter().map(|outcome| keep(&outcome?)).collect())
         };
         Box::pin(AssertUnwindSafe(work).catch_unwind().map(|outcome| outcome.unwrap_or_else(|_| Err(panicked()))))
     }
+}
+
+fn input<T: DeserializeOwned>(payload: &Json) -> Result<T, Failure> {
+    payload.parse().map_err(|error| Failure::permanent(ErrorCode::INVALID_PAYLOAD, error.to_string()))
 }
 
 fn unreadable(error: ReadError) -> Invalid {

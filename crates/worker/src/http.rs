@@ -1,6 +1,8 @@
 //! Kind `http`: delivers a request to an external API.
 
-use std::borrow::Cow;
+mod answer;
+mod batch;
+
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,21 +10,22 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use http::header::{CONTENT_TYPE, RETRY_AFTER, SET_COOKIE, USER_AGENT};
-use http::{HeaderMap, HeaderValue, StatusCode};
-use nobat_core::endpoint::{Answers, MAX_PATH, Meaning, is_path};
+use http::header::{CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderValue};
+use nobat_core::endpoint::{Answers, MAX_PATH, is_path};
 use nobat_core::json::Json;
-use nobat_core::retry::MAX_RETRY_AFTER;
 use nobat_core::statuses::{Range, Statuses};
 use nobat_core::submit::Invalid;
 use nobat_core::task::{ErrorCode, HeldReason};
-use nobat_delivery::headers::{self, BadHeader, MAX_HEADER_BYTES, MAX_HEADERS};
-use nobat_delivery::{Answer, BadUrl, Client, Destination, Guard, Request, SendError};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use nobat_delivery::headers::{self, BadHeader};
+use nobat_delivery::{BadUrl, Client, Destination, Guard, Request};
+use serde::Deserialize;
+
+pub use crate::http::answer::{Answered, Body};
 
 use crate::context::TaskContext;
-use crate::handler::{Failure, Handler};
+use crate::handler::{Failure, Handler, Together};
+use crate::http::answer::{is_json, settle};
 use crate::signer::{At, CannotSign, Signer};
 
 /// Runs the tasks of kind `http`, callbacks among them.
@@ -83,29 +86,6 @@ pub enum Method {
     Options,
 }
 
-/// What the destination answered.
-#[derive(Debug, Serialize)]
-pub struct Answered {
-    /// A status that means success.
-    pub status: u16,
-    /// Its headers in lower case, up to 50 of them and 8 KiB in all, cookies left out.
-    pub headers: BTreeMap<String, String>,
-    /// What it said, up to 64 KiB.
-    pub body: Body,
-    /// Whether it said more.
-    pub truncated: bool,
-}
-
-/// What was said in an answer.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-pub enum Body {
-    /// The whole of it, sent as JSON.
-    Json(Json),
-    /// Anything else. What is not UTF-8 text, or a control character other than tab and line end, stands there as U+FFFD.
-    Text(String),
-}
-
 impl Http {
     /// A handler that sends through that client, and signs nothing.
     pub fn new(client: Client) -> Self {
@@ -127,9 +107,10 @@ impl Http {
         }
     }
 
-    async fn sign(&self, request: &mut Request, context: &TaskContext) -> Result<(), Failure> {
+    /// Signs a request, whose `id` is the same over all attempts.
+    async fn sign(&self, request: &mut Request, id: &str, context: &TaskContext) -> Result<(), Failure> {
         let Some(signer) = &self.signer else { return Ok(()) };
-        let (id, body, headers) = (&context.idempotency_key, &request.body, &mut request.headers);
+        let (body, headers) = (&request.body, &mut request.headers);
         let outcome = match at(context) {
             Some(at) => signer.sign_for(&at, id, body, headers).await,
             None if context.parent.is_some() => signer.sign(&context.name.tenant, id, body, headers).await,
@@ -184,11 +165,19 @@ impl Handler for Http {
     async fn run(&self, call: Call, context: &TaskContext) -> Result<Answered, Failure> {
         let answers = answers(&call, context);
         let mut request = prepare(call, &self.headers_of_endpoint(context).await?, self.client.guard(), context)?;
-        self.sign(&mut request, context).await?;
+        self.sign(&mut request, &context.idempotency_key, context).await?;
         match select(pin!(self.client.send(request)), pin!(context.canceled())).await {
             Either::Left((sent, _)) => settle(sent, &answers, context.endpoint.is_some(), SystemTime::now()),
             Either::Right(_) => Err(Failure::permanent(ErrorCode::CANCELED, "the task was called off during the call")),
         }
+    }
+
+    fn likeness(&self, call: &Call) -> Option<u64> {
+        batch::likeness(call)
+    }
+
+    async fn run_together<'a>(&'a self, batch: Vec<(Call, &'a TaskContext)>) -> Together<Answered> {
+        batch::send(self, batch).await
     }
 }
 
@@ -268,96 +257,6 @@ fn introduce(headers: &mut HeaderMap, context: &TaskContext) -> Result<(), http:
     Ok(())
 }
 
-fn settle(sent: Result<Answer, SendError>, answers: &Answers, at_endpoint: bool, now: SystemTime) -> Result<Answered, Failure> {
-    match sent {
-        Ok(answer) => match answers.meaning(answer.status.as_u16()) {
-            Meaning::Success => Ok(answered(&answer)),
-            meaning => Err(refused(answer.status, &answer.headers, meaning, at_endpoint, now)),
-        },
-        // What is blocked today is blocked tomorrow; everything else may pass.
-        Err(error @ SendError::BlockedAddress) => Err(Failure::permanent(error.code(), error.to_string())),
-        Err(error) => Err(Failure::retry(error.code(), error.to_string())),
-    }
-}
-
-fn refused(status: StatusCode, headers: &HeaderMap, meaning: Meaning, at_endpoint: bool, now: SystemTime) -> Failure {
-    let code = format!("http_{}", status.as_u16());
-    let message = format!("the destination answered {}", status.as_u16());
-    let is_about_all = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-    match (meaning, pause(headers, now)) {
-        (Meaning::Final, _) if at_endpoint && status == StatusCode::GONE => Failure::gone(&code, format!("{message}: it is gone for good")),
-        _ if headers.get(NO_RETRY).is_some_and(|value| value == "1") => {
-            Failure::permanent(&code, format!("{message}, and that it is not to be tried again"))
-        }
-        (Meaning::Retry, Some(pause)) if is_about_all => Failure::put_off(pause, &code, message),
-        (Meaning::Retry, Some(pause)) => Failure::retry_after(pause, &code, message),
-        (Meaning::Retry, None) => Failure::retry(&code, message),
-        _ if status.is_redirection() => Failure::permanent(&code, format!("{message}; redirects are not followed")),
-        _ => Failure::permanent(&code, message),
-    }
-}
-
-/// By this header of an answer the other side says that no other attempt would end otherwise.
-const NO_RETRY: &str = "nobat-no-retry";
-
-/// The pause that the destination asks for (RFC 9110, section 10.2.3): seconds, or a date. What is neither, or is over, is no wish.
-fn pause(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let wish = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let pause = if !wish.is_empty() && wish.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Digits beyond counting are a very long pause.
-        Duration::from_secs(wish.parse().unwrap_or(u64::MAX))
-    } else {
-        httpdate::parse_http_date(wish).ok()?.duration_since(now).ok()?
-    };
-    Some(pause.min(MAX_RETRY_AFTER))
-}
-
-fn answered(answer: &Answer) -> Answered {
-    let is_json = !answer.truncated && answer.headers.get(CONTENT_TYPE).is_some_and(is_json);
-    let json = if is_json { whole_json(&answer.body) } else { None };
-    Answered {
-        status: answer.status.as_u16(),
-        headers: kept(&answer.headers),
-        body: json.map_or_else(|| Body::Text(plain(&answer.body)), Body::Json),
-        truncated: answer.truncated,
-    }
-}
-
-/// `application/json`, or anything that ends in `+json` (RFC 6839).
-fn is_json(content_type: &HeaderValue) -> bool {
-    let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || essence.ends_with("+json")
-}
-
-fn whole_json(body: &[u8]) -> Option<Json> {
-    Json::from_outside(serde_json::from_slice::<&RawValue>(body).ok()?).ok()
-}
-
-/// The body as text that takes at most three times its bytes as JSON, escapes included, so that no answer is too long to keep.
-fn plain(body: &[u8]) -> String {
-    let is_plain = |character: char| !character.is_control() || matches!(character, '\t' | '\n' | '\r');
-    String::from_utf8_lossy(body)
-        .chars()
-        .map(|character| if is_plain(character) { character } else { char::REPLACEMENT_CHARACTER })
-        .collect()
-}
-
-/// The headers to put on record. Cookies are secrets; a header that does not fit any more is left out.
-fn kept(headers: &HeaderMap) -> BTreeMap<String, String> {
-    let mut kept = BTreeMap::new();
-    let mut room = MAX_HEADER_BYTES;
-    for name in headers.keys().filter(|name| *name != SET_COOKIE) {
-        let values: Vec<Cow<'_, str>> = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-        let value = values.join(", ");
-        let size = name.as_str().len() + value.len();
-        if kept.len() < MAX_HEADERS && size <= room {
-            room -= size;
-            kept.insert(name.to_string(), value);
-        }
-    }
-    kept
-}
-
 impl From<Method> for http::Method {
     fn from(method: Method) -> Self {
         match method {
@@ -376,16 +275,19 @@ impl From<Method> for http::Method {
 mod tests {
     use std::time::UNIX_EPOCH;
 
+    use http::header::RETRY_AFTER;
     use nobat_core::id::TaskId;
     use nobat_core::lifecycle::Retry;
     use nobat_core::name::Tenant;
     use nobat_core::submit::{Aim, Intake, Submission, Unfit};
     use nobat_core::task::Task;
     use nobat_core::time::Timestamp;
+    use nobat_delivery::SendError;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::mpsc;
 
+    use super::answer::pause;
     use super::*;
     use crate::admission::Course;
     use crate::handler::{AnyHandler, Handlers, MAX_RESULT};

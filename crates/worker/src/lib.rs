@@ -13,4 +13,5 @@ pub mod run;
 pub mod signer;
 pub mod sweep;
 pub mod system;
+mod together;
 pub mod worker;

@@ -46,7 +46,7 @@ const EARLY: Duration = Duration::from_secs(1);
 /// How far the clocks of two processes are taken to differ at most.
 const CLOCK_SKEW: Duration = Duration::from_secs(15);
 /// A lease is renewed every third of its time, so that two renewals may fail.
-const BEAT: Duration = Duration::from_secs(LEASE.as_secs() / 3);
+pub(crate) const BEAT: Duration = Duration::from_secs(LEASE.as_secs() / 3);
 /// How soon a renewal that failed is tried again.
 const BEAT_AGAIN: Duration = Duration::from_secs(2);
 /// Progress is stored no more often than this.
@@ -141,7 +141,7 @@ impl Runner {
         self.backend.queue.send(vec![Hint::new(task.name(), early)]).await
     }
 
-    async fn claim_now(&self, name: &TaskName) -> Result<Claim, StoreError> {
+    pub(crate) async fn claim_now(&self, name: &TaskName) -> Result<Claim, StoreError> {
         let now = self.clock.now();
         self.backend.store.claim(name, now + LEASE, now).await
     }
@@ -175,6 +175,9 @@ impl Runner {
             Ok(course) => course,
             Err(event) => return self.settle(task.name(), Some(task), event, stop).await,
         };
+        if course.companions.is_some() {
+            return self.run_together(task, course, limit, stop).await;
+        }
         let (context, started) = (TaskContext::new(&task, &course), self.clock.now());
         match self.execute(&task, &context, &course, limit, stop).await {
             Run::Lost => {
@@ -262,14 +265,14 @@ impl Runner {
     }
 
     /// Says from time to time that the slots of an attempt are in use.
-    async fn renew(&self, passes: &Passes) -> Infallible {
+    pub(crate) async fn renew(&self, passes: &Passes) -> Infallible {
         loop {
             self.clock.sleep(BEAT).await;
             self.gate.renew(passes).await;
         }
     }
 
-    async fn beat(&self, context: &TaskContext, token: u64, progress: Option<Json>) -> Result<Beat, StoreError> {
+    pub(crate) async fn beat(&self, context: &TaskContext, token: u64, progress: Option<Json>) -> Result<Beat, StoreError> {
         context.note_beat();
         let until = self.clock.now() + LEASE;
         self.backend.store.beat(&context.name, token, until, progress).await
@@ -283,7 +286,7 @@ impl Runner {
         }
     }
 
-    fn event(&self, task: &Task, outcome: Result<Json, Failure>, context: &TaskContext, course: &Course) -> Event {
+    pub(crate) fn event(&self, task: &Task, outcome: Result<Json, Failure>, context: &TaskContext, course: &Course) -> Event {
         let token = task.token;
         match outcome {
             Ok(result) => Event::Succeed { token, result },
@@ -292,7 +295,7 @@ impl Runner {
         }
     }
 
-    fn failure(&self, task: &Task, failure: Failure, course: &Course) -> Event {
+    pub(crate) fn failure(&self, task: &Task, failure: Failure, course: &Course) -> Event {
         let (token, Failure { error, retry, held, wish }) = (task.token, failure);
         if let Some(reason) = held {
             return self.hold(token, reason);
@@ -322,7 +325,7 @@ impl Runner {
 
     /// Stores the outcome, and tries again until `stop` is fired if the store is away: the work is done, and given up it would
     /// be done again. That the lease may run out meanwhile does no harm, since what comes too late is refused.
-    async fn settle(&self, name: TaskName, mut known: Option<Task>, event: Event, stop: &CancellationToken) -> Settlement {
+    pub(crate) async fn settle(&self, name: TaskName, mut known: Option<Task>, event: Event, stop: &CancellationToken) -> Settlement {
         let mut pause = FIRST_SETTLE_PAUSE;
         loop {
             match self.backend.apply(&name, known.take(), event.clone(), self.clock.now()).await {

@@ -46,12 +46,8 @@ async fn in_every_state(world: &World) -> Vec<Task> {
         task.settings = Box::new(Settings { expires_at: Some(now + Duration::from_secs(seconds)), ..*task.settings });
         task
     };
-    let rest = |task: &Task, seconds| Event::Hold {
-        token: task.token,
-        reason: HeldReason::NoHandler,
-        until: now + Duration::from_secs(seconds),
-        promise: None,
-    };
+    let rest =
+        |task: &Task, reason, seconds| Event::Hold { token: task.token, reason, until: now + Duration::from_secs(seconds), promise: None };
     let mut tasks = world
         .insert_all(vec![
             new(1),
@@ -65,18 +61,20 @@ async fn in_every_state(world: &World) -> Vec<Task> {
         ])
         .await;
     let mut running = Vec::new();
-    for number in 10..21 {
+    for number in 10..22 {
         running.push(world.claim(&world.insert(new(number)).await).await);
     }
-    let [retrying, retrying_later, held, held_later, long_dead, asked, succeeded, failed, canceled, released, replayed] = &running[..]
+    let [retrying, retrying_later, held, held_later, gathered, long_dead, asked, succeeded, failed, canceled, released, replayed] =
+        &running[..]
     else {
-        unreachable!("eleven were made")
+        unreachable!("twelve were made")
     };
     tasks.extend([
         world.bring(retrying, fail(retrying, Retry::Backoff)).await,
         world.bring(retrying_later, fail(retrying_later, Retry::After(Duration::from_hours(1)))).await,
-        world.bring(held, rest(held, 30)).await,
-        world.bring(held_later, rest(held_later, 31)).await,
+        world.bring(held, rest(held, HeldReason::NoHandler, 30)).await,
+        world.bring(held_later, rest(held_later, HeldReason::NoHandler, 31)).await,
+        world.bring(gathered, rest(gathered, HeldReason::Gathering, 3_600)).await,
         long_dead.clone(),
         world.bring(asked, Event::Cancel).await,
         world.bring(succeeded, succeed(succeeded)).await,

@@ -7,7 +7,11 @@ use nobat_tests::world::receiver::{Receiver, Reply};
 use nobat_tests::world::{attempts, moment, path};
 use serde_json::{Value, json};
 
-told_of_both![an_endpoint_is_called_as_often_as_it_may_be, what_is_gone_holds_its_tasks_until_somebody_looks_after_it];
+told_of_both![
+    an_endpoint_is_called_as_often_as_it_may_be,
+    what_is_gone_holds_its_tasks_until_somebody_looks_after_it,
+    many_tasks_go_in_one_request,
+];
 
 /// A name that no other story has.
 fn name() -> String {
@@ -54,6 +58,23 @@ async fn what_is_gone_holds_its_tasks_until_somebody_looks_after_it(stack: &Stac
     let task = stack.ended(&task).await;
     assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)), "{task:#}");
     assert_eq!(attempts(&task, "/error/code"), ["http_410", "-"]);
+}
+
+async fn many_tasks_go_in_one_request(stack: &Stack) {
+    let (receiver, name) = (Receiver::start().await.unwrap(), name());
+    let endpoint = json!({"url": receiver.url("/api"), "batch": {"max_items": 30, "max_wait": 3}});
+    assert_eq!(stack.put(&format!("/v1/endpoints/{name}"), &endpoint).await.status, 201);
+    let task = |number: usize| json!({"kind": "http", "endpoint": name, "payload": {"path": "/collect", "body": number}});
+    let batch = stack.post("/v1/tasks/batch", &json!({"tasks": (0..40).map(task).collect::<Vec<_>>()})).await.json();
+    for task in batch["data"].as_array().unwrap_or_else(|| panic!("{batch}")) {
+        let task = stack.ended(task).await;
+        assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)), "{task:#}");
+    }
+    let requests = receiver.received("/api/collect");
+    let mut numbers: Vec<u64> = requests.iter().flat_map(|request| serde_json::from_slice::<Vec<u64>>(&request.body).unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..40).collect::<Vec<_>>(), "each went once");
+    assert!(requests.len() <= 6, "{} requests", requests.len());
 }
 
 async fn held(stack: &Stack, task: &Value, reason: &str) {

@@ -1,13 +1,14 @@
 //! From what a client says of an endpoint to what is kept of it.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::callback::HTTP;
-use crate::endpoint::{Answers, Endpoint, MAX_BASE, Standing};
-use crate::flow::{BreakerSubmission, FlowSubmission, Limits};
+use crate::endpoint::{Answers, Batch, Endpoint, MAX_BASE, Standing};
+use crate::flow::{BreakerSubmission, FlowSubmission, HORIZON, Limits};
 use crate::json::Json;
 use crate::secrets::Secrets;
 use crate::statuses::Statuses;
@@ -60,9 +61,34 @@ pub struct EndpointSubmission {
     #[serde(default, deserialize_with = "crate::read::maybe_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<BreakerSubmission>, required = false))]
     pub breaker: Option<BreakerSubmission>,
+    /// How tasks are gathered into one request; each goes alone unless said.
+    #[serde(default, deserialize_with = "crate::read::maybe_object")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<BatchSubmission>, required = false))]
+    pub batch: Option<BatchSubmission>,
     /// Whether tasks for it are held for now. If it is left out, that stays as it is.
     pub paused: Option<bool>,
 }
+
+/// How tasks are gathered into one request, whose body is an array: of their bodies, or, if `results` is set, of `{"id", "body"}`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BatchSubmission {
+    /// So many at most; 100 unless said. Fewer go if their bodies are more than 1 MiB together.
+    #[serde(default, deserialize_with = "crate::read::maybe_whole")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100))]
+    pub max_items: Option<NonZeroU32>,
+    /// For so many seconds the first of them waits for others; 5 unless said.
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 900))]
+    pub max_wait: Option<f64>,
+    /// Whether the answer says for each of them what became of it: `{"results": [{"id", "status"}]}`.
+    pub results: Option<bool>,
+}
+
+/// The most that go into one request; as many as are taken in by one.
+const MAX_ITEMS: NonZeroU32 = NonZeroU32::new(100).expect("it is not zero");
+/// How long the first one waits for others unless said.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// What the one who takes it in adds to it.
 pub struct Receiving<'a> {
@@ -135,6 +161,7 @@ impl EndpointSubmission {
         let retry_on = self.retry_on.map_or(usual.retry_on, |texts| statuses("/retry_on", texts, &mut wrong));
         let limits = self.flow.unwrap_or_default().limits("/flow", &mut wrong);
         let breaker = self.breaker.unwrap_or_default().policy("/breaker", &mut wrong);
+        let batch = self.batch.map(|batch| batch.checked(&mut wrong));
         if !wrong.0.is_empty() {
             return Err(wrong.0);
         }
@@ -153,7 +180,7 @@ impl EndpointSubmission {
             retry,
             answers: Answers { success, retry_on },
             limits: Limits { breaker, ..limits },
-            batch: None,
+            batch,
             standing: standing(self.paused, &url, current),
             authority: None,
             created_at: current.map_or(receiving.now, |current| current.created_at),
@@ -161,6 +188,17 @@ impl EndpointSubmission {
             url,
         };
         Ok(Draft { endpoint, made })
+    }
+}
+
+impl BatchSubmission {
+    fn checked(&self, wrong: &mut Wrong) -> Batch {
+        let max_items = self.max_items.unwrap_or(MAX_ITEMS);
+        if max_items > MAX_ITEMS {
+            wrong.add("/batch/max_items", format!("expected a number from 1 to {MAX_ITEMS}"));
+        }
+        let max_wait = self.max_wait.map_or(Some(MAX_WAIT), |seconds| wrong.seconds("/batch/max_wait", seconds, HORIZON));
+        Batch { max_items, max_wait: max_wait.unwrap_or(MAX_WAIT), results: self.results.unwrap_or(false) }
     }
 }
 
@@ -291,6 +329,16 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_is_as_it_is_asked_for() {
+        let batch = |json: &str| put(&format!(r#"{{"url": "https://billing.example", "batch": {json}}}"#), None).unwrap().endpoint.batch;
+        let of = |max_items, seconds, results| {
+            Some(Batch { max_items: NonZeroU32::new(max_items).unwrap(), max_wait: Duration::from_secs(seconds), results })
+        };
+        assert_eq!((batch("null"), batch("{}")), (None, of(100, 5, false)));
+        assert_eq!(batch(r#"{"max_items": 7, "max_wait": 0, "results": true}"#), of(7, 0, true));
+    }
+
+    #[test]
     fn a_pause_lasts_until_somebody_ends_it() {
         let url = r#""url": "https://billing.example""#;
         let paused = put(&format!("{{{url}, \"paused\": true}}"), None).unwrap().endpoint;
@@ -307,10 +355,23 @@ mod tests {
     #[test]
     fn all_that_is_wrong_is_named() {
         let json = r#"{"url": "https://127.0.0.1/?a", "secret": "hunter2", "timeout": 61, "retry": {"factor": 0}, "success": [],
-            "retry_on": ["5xx"], "flow": {"burst": 2}, "breaker": {"open": 0}}"#;
+            "retry_on": ["5xx"], "flow": {"burst": 2}, "breaker": {"open": 0},
+            "batch": {"max_items": 101, "max_wait": 901}}"#;
         let mut wrong = put(json, None).unwrap_err();
         wrong.sort();
-        let all = ["/breaker/open", "/flow/rate", "/retry/factor", "/retry_on/0", "/secret", "/success", "/timeout", "/url", "/url"];
+        let all = [
+            "/batch/max_items",
+            "/batch/max_wait",
+            "/breaker/open",
+            "/flow/rate",
+            "/retry/factor",
+            "/retry_on/0",
+            "/secret",
+            "/success",
+            "/timeout",
+            "/url",
+            "/url",
+        ];
         assert_eq!(wrong, all);
         for url in ["https://billing.example/ ", "https://b\u{fc}cher.example", &format!("https://billing.example/{}", "a".repeat(1_024))] {
             assert_eq!(put(&format!(r#"{{"url": "{url}"}}"#), None).unwrap_err(), ["/url"], "{url}");

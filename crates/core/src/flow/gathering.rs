@@ -1,0 +1,205 @@
+//! Tasks that wait for one another, to go in one request.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::endpoint::Batch;
+use crate::flow::{HORIZON, patience};
+use crate::id::TaskId;
+use crate::ports::LEASE;
+use crate::retry::Spread;
+use crate::time::Timestamp;
+
+/// One who is to be gathered with others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Member {
+    /// Which task.
+    pub id: TaskId,
+    /// How long its part of the request is, in bytes.
+    pub bytes: u64,
+    /// How often in a row it was told to wait.
+    pub times: u32,
+    /// Chance's part in when to ask again.
+    pub spread: Spread,
+}
+
+/// How many go together, and for how long they wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gathered {
+    /// As the endpoint has it.
+    pub batch: Batch,
+    /// How far apart requests are at the least, by the endpoint's rate; zero without one.
+    pub apart: Duration,
+}
+
+/// Where one stands who came to be gathered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It is time: whoever hears this asks whether the request may be made, and takes along all who are there ([`Gathering::take`]).
+    Lead,
+    /// Not yet, or somebody else leads. If nobody came for it by then, it is to come again.
+    Wait(Timestamp),
+}
+
+/// How long all of a request's items may be together, in bytes: what a receiver can be expected to take.
+pub const MAX_BATCH_BYTES: u64 = 1024 * 1024;
+
+/// How long after it should have been taken along one comes again who does not lead: the one who was to lead may be gone.
+const FALLBACK: Duration = LEASE;
+
+/// Those who are together now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Gathering {
+    members: Vec<TaskId>,
+    bytes: u64,
+    /// When they have waited for others for long enough.
+    flush_at: Timestamp,
+    /// When the endpoint may be asked again, after it said no to them.
+    not_before: Timestamp,
+    /// How many came for whom there was no room.
+    turned_away: u32,
+}
+
+impl Gathering {
+    /// Adds one, unless it is there already or there is no room, and says where it stands.
+    pub(crate) fn join(&mut self, gathered: Gathered, member: &Member, now: Timestamp) -> Place {
+        if self.due() + HORIZON < now {
+            // Whoever was there has asked again long ago, and found another way.
+            *self = Self::default();
+        }
+        let most = usize::try_from(gathered.batch.max_items.get()).unwrap_or(usize::MAX);
+        let (is_first, is_in) = (self.members.first().is_none_or(|first| *first == member.id), self.members.contains(&member.id));
+        let has_room = self.members.len() < most && self.bytes.saturating_add(member.bytes) <= MAX_BATCH_BYTES;
+        if !is_in && !is_first && !has_room {
+            // Too little room is as good as none: they go, and the next can gather.
+            self.flush_at = self.flush_at.min(now);
+            return Place::Wait(self.turn_away(gathered, member, now));
+        }
+        if self.members.is_empty() {
+            self.flush_at = now + gathered.batch.max_wait;
+        }
+        if !is_in {
+            self.members.push(member.id);
+            self.bytes = self.bytes.saturating_add(member.bytes);
+        }
+        if self.members.len() >= most {
+            self.flush_at = self.flush_at.min(now);
+        }
+        match self.due() {
+            due if due <= now => Place::Lead,
+            due if is_first => Place::Wait(due),
+            due => Place::Wait(due + FALLBACK),
+        }
+    }
+
+    fn due(&self) -> Timestamp {
+        self.flush_at.max(self.not_before)
+    }
+
+    /// When one may come again for whom there is no room: each `max_items` of them at a time, as far apart as requests are.
+    fn turn_away(&mut self, gathered: Gathered, member: &Member, now: Timestamp) -> Timestamp {
+        let before = self.turned_away / gathered.batch.max_items;
+        self.turned_away = self.turned_away.saturating_add(1);
+        let pause = match gathered.apart.saturating_mul(before.saturating_add(1)) {
+            Duration::ZERO => patience(member.times, member.spread),
+            pause => pause,
+        };
+        (self.due().max(now) + pause).min(now + HORIZON)
+    }
+
+    /// Notes that the endpoint is not to be asked before then.
+    pub(crate) fn put_off(&mut self, until: Timestamp) {
+        self.not_before = self.not_before.max(until);
+    }
+
+    /// Takes all who are there, if that one is among them; otherwise somebody else has taken it along.
+    pub(crate) fn take(&mut self, id: TaskId) -> Vec<TaskId> {
+        if self.members.contains(&id) { std::mem::take(self).members } else { Vec::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000 + millis)
+    }
+
+    fn id(number: u8) -> TaskId {
+        TaskId::from_bytes([number; 16])
+    }
+
+    fn gathered(max_items: u32, apart: u64) -> Gathered {
+        let batch = Batch { max_items: NonZeroU32::new(max_items).unwrap(), max_wait: Duration::from_secs(5), results: false };
+        Gathered { batch, apart: Duration::from_millis(apart) }
+    }
+
+    fn member(number: u8) -> Member {
+        Member { id: id(number), bytes: 100, times: 0, spread: Spread::from_bits(0) }
+    }
+
+    #[test]
+    fn the_first_waits_for_others_and_takes_them_along() {
+        let (mut gathering, five) = (Gathering::default(), gathered(5, 0));
+        assert_eq!(gathering.join(five, &member(1), at(0)), Place::Wait(at(5_000)));
+        assert_eq!(gathering.join(five, &member(2), at(3_000)), Place::Wait(at(65_000)));
+        assert_eq!(gathering.join(five, &member(1), at(4_000)), Place::Wait(at(5_000)), "it came early");
+        assert_eq!(gathering.join(five, &member(1), at(5_000)), Place::Lead);
+        assert_eq!(gathering.take(id(1)), [id(1), id(2)]);
+        assert_eq!(gathering.take(id(2)), [], "it was taken along");
+        assert!(gathering.is_empty());
+    }
+
+    #[test]
+    fn whoever_fills_it_leads() {
+        let (mut gathering, two) = (Gathering::default(), gathered(2, 0));
+        gathering.join(two, &member(1), at(0));
+        assert_eq!(gathering.join(two, &member(2), at(1)), Place::Lead);
+        assert_eq!(gathering.join(two, &member(3), at(1)), Place::Wait(at(501)), "they are about to be taken");
+        assert_eq!(gathering.take(id(2)), [id(1), id(2)]);
+        assert_eq!(gathering.join(gathered(1, 0), &member(4), at(2)), Place::Lead, "who goes alone waits for nobody");
+    }
+
+    #[test]
+    fn somebody_else_leads_if_the_first_does_not_come() {
+        let (mut gathering, five) = (Gathering::default(), gathered(5, 0));
+        gathering.join(five, &member(1), at(0));
+        gathering.join(five, &member(2), at(0));
+        assert_eq!(gathering.join(five, &member(2), at(65_000)), Place::Lead);
+        gathering.join(five, &member(2), at(65_000));
+        assert_eq!(gathering.join(five, &member(3), at(2_000_000)), Place::Wait(at(2_005_000)), "what is left of old ones is forgotten");
+        assert_eq!(gathering.members, [id(3)]);
+    }
+
+    #[test]
+    fn those_without_room_come_as_many_at_a_time_as_can_go() {
+        let (mut gathering, two) = (Gathering::default(), gathered(2, 1_000));
+        gathering.join(two, &member(1), at(0));
+        assert_eq!(gathering.join(two, &member(2), at(0)), Place::Lead);
+        gathering.put_off(at(700));
+        assert_eq!(gathering.join(two, &member(2), at(10)), Place::Wait(at(60_700)));
+        assert_eq!(gathering.join(two, &member(1), at(10)), Place::Wait(at(700)));
+        let turned_away = [3, 4, 5, 6, 7].map(|number| gathering.join(two, &member(number), at(10)));
+        assert_eq!(turned_away, [1_700, 1_700, 2_700, 2_700, 3_700].map(|millis| Place::Wait(at(millis))));
+        assert_eq!(gathering.join(two, &member(2), at(700)), Place::Lead);
+    }
+
+    #[test]
+    fn what_would_be_too_long_goes_apart() {
+        let (mut gathering, five) = (Gathering::default(), gathered(5, 0));
+        let long = |number| Member { bytes: MAX_BATCH_BYTES - 50, ..member(number) };
+        assert_eq!(gathering.join(five, &long(1), at(0)), Place::Wait(at(5_000)));
+        assert_eq!(gathering.join(five, &member(2), at(0)), Place::Wait(at(500)));
+        assert_eq!(gathering.join(five, &long(1), at(1)), Place::Lead, "there is no use in waiting for more");
+        let too_long = Member { bytes: 2 * MAX_BATCH_BYTES, ..member(3) };
+        assert_eq!(Gathering::default().join(gathered(1, 0), &too_long, at(0)), Place::Lead);
+    }
+}

@@ -1,0 +1,160 @@
+//! Several tasks in one request, whose body is an array.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::SystemTime;
+
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{HeaderName, StatusCode};
+use nobat_core::endpoint::{Answers, Batch, Meaning};
+use nobat_core::json::Json;
+use nobat_core::statuses::Statuses;
+use nobat_core::task::ErrorCode;
+use nobat_delivery::Answer;
+use serde::{Deserialize, Serialize};
+
+use crate::context::TaskContext;
+use crate::handler::{Failure, Together};
+use crate::http::answer::{Answered, Body, answered, refused, settle};
+use crate::http::{Call, Http, Method, answers, is_json, prepare};
+
+/// The answer was to say something of each item, and says nothing of this one.
+const NO_RESULT: &str = "no_result";
+/// The answer was to say something of each item, and cannot be read.
+const INVALID_ANSWER: &str = "invalid_answer";
+
+/// How much of an answer that is about all of them each task keeps, in bytes.
+const KEPT_BODY: usize = 1_024;
+
+/// A task's part of a request to an endpoint that says what became of each.
+#[derive(Serialize)]
+struct Item<'a> {
+    id: String,
+    idempotency_key: &'a str,
+    body: Option<&'a Json>,
+}
+
+/// What such an endpoint answers.
+#[derive(Deserialize)]
+struct Results {
+    results: Vec<ItemResult>,
+}
+
+/// What became of one item, in the words in which a request of its own would have been answered.
+#[derive(Deserialize)]
+struct ItemResult {
+    id: String,
+    status: u16,
+    body: Option<Json>,
+}
+
+/// What calls must have in common to go in one request: all but the body, which must be JSON, and how long they may take. `None`, if a call
+/// has no place for an array.
+pub(super) fn likeness(call: &Call) -> Option<u64> {
+    let method = match call.method {
+        Method::Post => "POST",
+        Method::Put => "PUT",
+        Method::Patch => "PATCH",
+        Method::Get | Method::Delete | Method::Head | Method::Options => return None,
+    };
+    let mut parts = vec![method.to_owned(), call.path.clone().unwrap_or_default(), call.headers.len().to_string()];
+    for (name, value) in &call.headers {
+        let name = name.to_ascii_lowercase();
+        if name == CONTENT_TYPE.as_str() && !HeaderValue::from_str(value).is_ok_and(|value| is_json(&value)) {
+            return None;
+        }
+        parts.extend([name, value.clone()]);
+    }
+    for ranges in [&call.success, &call.retry_on] {
+        // What is not said is not the same as a list that is empty.
+        let texts = ranges.as_ref().map(|ranges| Statuses::new(ranges.clone()).texts().collect::<Vec<_>>().join(","));
+        parts.push(texts.map_or_else(String::new, |texts| format!("[{texts}]")));
+    }
+    Some(Batch::likeness(&parts))
+}
+
+/// Sends calls of one likeness to one endpoint, as one request.
+pub(super) async fn send(http: &Http, batch: Vec<(Call, &TaskContext)>) -> Together<Answered> {
+    let Some((first, context)) = batch.first() else { return Ok(Vec::new()) };
+    let context = *context;
+    let answers = answers(first, context);
+    let wants_results = context.endpoint.as_ref().is_some_and(|(_, endpoint)| endpoint.batch.is_some_and(|batch| batch.results));
+    let body = if wants_results { items(&batch) } else { bodies(&batch) };
+    let body = body.map_err(|error| Failure::permanent(ErrorCode::INVALID_PAYLOAD, error.to_string()))?;
+    // Whoever has the least time decides for all.
+    let limit = batch.iter().map(|(_, context)| context.timeout).min();
+    let timeout = batch.iter().filter_map(|(call, _)| call.timeout).reduce(f64::min);
+    let (calls, contexts): (Vec<Call>, Vec<&TaskContext>) = batch.into_iter().unzip();
+    let call = Call { body: Some(body), timeout, ..calls.into_iter().next().unwrap_or_else(|| unreachable!("it was there above")) };
+    let mut request = prepare(call, &http.headers_of_endpoint(context).await?, http.client.guard(), context)?;
+    request.timeout = request.timeout.min(limit.unwrap_or(request.timeout));
+    let id = Batch::id(&contexts.iter().map(|context| context.idempotency_key.as_str()).collect::<Vec<_>>());
+    introduce(&mut request.headers, &id, contexts.len())?;
+    http.sign(&mut request, &id, context).await?;
+    let sent = http.client.send(request).await;
+    let answer = match sent {
+        Ok(answer) if answers.meaning(answer.status.as_u16()) == Meaning::Success => answer,
+        sent => return settle(sent, &answers, true, SystemTime::now()).map(|_| Vec::new()),
+    };
+    if wants_results {
+        return by_item(&answer, &answers, &contexts);
+    }
+    let answered = shortened(answer);
+    Ok(contexts.iter().map(|_| Ok(answered.clone())).collect())
+}
+
+fn bodies(batch: &[(Call, &TaskContext)]) -> serde_json::Result<Json> {
+    Json::from_value(&batch.iter().map(|(call, _)| &call.body).collect::<Vec<_>>())
+}
+
+fn items(batch: &[(Call, &TaskContext)]) -> serde_json::Result<Json> {
+    let item = |(call, context)| {
+        let (call, context): (&Call, &TaskContext) = (call, context);
+        Item { id: context.name.id.to_string(), idempotency_key: &context.idempotency_key, body: call.body.as_ref() }
+    };
+    Json::from_value(&batch.iter().map(|(call, context)| item((call, *context))).collect::<Vec<_>>())
+}
+
+/// A request of several tasks is known by all of them, and by none alone.
+fn introduce(headers: &mut HeaderMap, id: &str, count: usize) -> Result<(), http::header::InvalidHeaderValue> {
+    for of_one in ["nobat-task-id", "nobat-attempt"].map(HeaderName::from_static) {
+        headers.remove(of_one);
+    }
+    headers.insert("idempotency-key", HeaderValue::from_str(id)?);
+    headers.insert("nobat-batch-items", HeaderValue::from(count));
+    Ok(())
+}
+
+/// What became of each, by an answer that says so.
+fn by_item(answer: &Answer, answers: &Answers, contexts: &[&TaskContext]) -> Together<Answered> {
+    let read = serde_json::from_slice::<Results>(&answer.body).ok().filter(|_| !answer.truncated);
+    let Some(Results { results }) = read else {
+        return Err(Failure::retry(INVALID_ANSWER, "the answer has no list `results` of objects with `id` and `status`"));
+    };
+    let mut by_id: HashMap<String, ItemResult> = results.into_iter().map(|result| (result.id.clone(), result)).collect();
+    let outcome = |context: &&TaskContext| match by_id.remove(&context.name.id.to_string()) {
+        Some(result) => of_item(result, answers),
+        None => Err(Failure::retry(NO_RESULT, "the answer says nothing of this item")),
+    };
+    Ok(contexts.iter().map(outcome).collect())
+}
+
+fn of_item(ItemResult { status, body, .. }: ItemResult, answers: &Answers) -> Result<Answered, Failure> {
+    let code = StatusCode::from_u16(status).map_err(|_| Failure::retry(INVALID_ANSWER, "the status of this item is none"))?;
+    match answers.meaning(status) {
+        Meaning::Success => {
+            let body = body.map_or_else(|| Body::Text(String::new()), Body::Json);
+            Ok(Answered { status, headers: BTreeMap::new(), body, truncated: false })
+        }
+        // It is about this item alone, and nobody else is to be left alone for it.
+        meaning => Err(refused(code, &HeaderMap::new(), meaning, false, SystemTime::UNIX_EPOCH)),
+    }
+}
+
+/// An answer that is about all of them, as each keeps it.
+fn shortened(mut answer: Answer) -> Answered {
+    if answer.body.len() > KEPT_BODY {
+        answer.body.truncate(KEPT_BODY);
+        answer.truncated = true;
+    }
+    answered(&answer)
+}

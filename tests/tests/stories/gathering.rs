@@ -1,0 +1,205 @@
+//! Endpoints that get many tasks in one request.
+
+use std::collections::BTreeSet;
+
+use nobat_core::time::Timestamp;
+use nobat_core::webhook::signature;
+use nobat_tests::world::receiver::{Gate, Reply};
+use nobat_tests::world::{World, attempts};
+use serde_json::{Value, json};
+
+const PATH: &str = "/v1/endpoints/events";
+
+/// Names the receiver as the endpoint `events`, with that batch, and returns the secret.
+async fn name(world: &World, batch: Value, flow: Value) -> String {
+    let endpoint = json!({"url": world.receiver.url("/api"), "batch": batch, "flow": flow, "breaker": {"enabled": false}});
+    let answer = world.ask("PUT", PATH, &endpoint).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    answer.json()["secret"].as_str().unwrap().to_owned()
+}
+
+fn event(number: usize) -> Value {
+    let payload = json!({"path": "/collect", "body": {"number": number}});
+    json!({"kind": "http", "endpoint": "events", "payload": payload, "retry": {"delays": [0.1]}})
+}
+
+async fn submit_all(world: &World, tasks: Vec<Value>) -> Vec<Value> {
+    let mut submitted = Vec::new();
+    for some in tasks.chunks(100) {
+        let answer = world.post("/v1/tasks/batch", &json!({"tasks": some})).await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        submitted.extend(answer.json()["data"].as_array().unwrap().clone());
+    }
+    submitted
+}
+
+/// How many items each request to that path had, and the numbers of all of them.
+fn sizes(world: &World, path: &str) -> (Vec<usize>, BTreeSet<u64>) {
+    let received = world.receiver.received(path);
+    let items: Vec<Vec<Value>> = received.iter().map(|request| request.json().as_array().unwrap().clone()).collect();
+    let numbers = items.iter().flatten().map(|item| item["number"].as_u64().unwrap()).collect();
+    (items.iter().map(Vec::len).collect(), numbers)
+}
+
+#[tokio::test]
+async fn a_thousand_small_events_become_some_ten_requests() {
+    let world = World::start().await;
+    let secret = name(&world, json!({"max_items": 100, "max_wait": 1}), json!({})).await.parse().unwrap();
+    for task in submit_all(&world, (0..1_000).map(event).collect()).await {
+        let task = world.ended(&task).await;
+        assert_eq!(
+            (&task["status"], &task["attempt"], &task["result"]["status"]),
+            (&json!("succeeded"), &json!(1), &json!(200)),
+            "{task:#}"
+        );
+    }
+    let (sizes, numbers) = sizes(&world, "/api/collect");
+    assert_eq!((sizes.iter().sum::<usize>(), numbers.len()), (1_000, 1_000), "each went once: {sizes:?}");
+    assert!((10..=20).contains(&sizes.len()), "{sizes:?}");
+    for request in world.receiver.received("/api/collect") {
+        assert_eq!(request.header("nobat-batch-items"), request.json().as_array().unwrap().len().to_string());
+        assert_eq!((request.header("nobat-task-id"), request.header("webhook-id")), ("", request.header("idempotency-key")));
+        let at = Timestamp::from_millis(request.header("webhook-timestamp").parse::<i64>().unwrap() * 1_000);
+        assert_eq!(request.header("webhook-signature"), signature([&secret], request.header("webhook-id"), at, &request.body));
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_rate_counts_requests_and_a_backlog_goes_as_many_at_a_time_as_may_go() {
+    let world = World::start().await;
+    name(&world, json!({"max_items": 10, "max_wait": 0.5}), json!({"rate": 4})).await;
+    for task in submit_all(&world, (0..100).map(event).collect()).await {
+        assert_eq!(world.ended(&task).await["attempt"], 1);
+    }
+    let (sizes, numbers) = sizes(&world, "/api/collect");
+    assert_eq!(numbers.len(), 100);
+    assert!((10..=16).contains(&sizes.len()), "{sizes:?}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_request_that_fails_fails_for_each_and_each_is_tried_again() {
+    let world = World::start().await;
+    name(&world, json!({"max_items": 3, "max_wait": 60}), json!({})).await;
+    world.receiver.script("/api/collect", [Reply::status(503), Reply::status(200)]);
+    for task in submit_all(&world, (0..3).map(event).collect()).await {
+        let task = world.ended(&task).await;
+        assert_eq!((&task["status"], attempts(&task, "/error/code")), (&json!("succeeded"), vec!["http_503".to_owned(), "-".to_owned()]));
+    }
+    assert_eq!(sizes(&world, "/api/collect").0, [3, 3]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_answer_can_say_what_became_of_each() {
+    let world = World::start().await;
+    name(&world, json!({"max_items": 4, "max_wait": 2, "results": true}), json!({})).await;
+    let gate = Gate::default();
+    let tasks = submit_all(&world, (0..3).map(event).collect()).await;
+    let [good, bad, slow] = [0, 1, 2].map(|place: usize| tasks[place]["id"].as_str().unwrap().to_owned());
+    let first = json!({"results": [
+        {"id": slow, "status": 503}, {"id": good, "status": 201, "body": {"made": 7}}, {"id": bad, "status": 422}, {"id": "other", "status": 200},
+    ]});
+    let second = json!({"results": [{"id": slow, "status": 200}]});
+    world.receiver.script("/api/collect", [first, second].map(|answer| Reply::status(200).body(answer.to_string()).behind(&gate)));
+    gate.open();
+    let [good, bad, slow] = [&tasks[0], &tasks[1], &tasks[2]];
+    let good = world.ended(good).await;
+    assert_eq!(
+        (&good["status"], &good["result"]["status"], &good["result"]["body"]["made"]),
+        (&json!("succeeded"), &json!(201), &json!(7))
+    );
+    let bad = world.ended(bad).await;
+    assert_eq!((&bad["status"], attempts(&bad, "/error/code")), (&json!("failed"), vec!["http_422".to_owned()]));
+    let slow = world.ended(slow).await;
+    assert_eq!((&slow["status"], attempts(&slow, "/error/code")), (&json!("succeeded"), vec!["http_503".to_owned(), "-".to_owned()]));
+    let requests = world.receiver.received("/api/collect");
+    let ids = |place: usize| requests[place].json().as_array().unwrap().iter().map(|item| item["id"].clone()).collect::<Vec<_>>();
+    assert_eq!((ids(0).len(), ids(1)), (3, vec![slow["id"].clone()]));
+    assert_eq!(requests[1].json()[0]["body"], json!({"number": 2}));
+    assert_eq!(requests[1].json()[0]["idempotency_key"], slow["id"]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_item_of_which_nothing_is_said_is_tried_again() {
+    let world = World::start().await;
+    name(&world, json!({"max_items": 2, "max_wait": 60, "results": true}), json!({})).await;
+    world.receiver.script("/api/collect", [Reply::status(200).body(r#"{"results": []}"#), Reply::status(200).body("done")]);
+    for task in submit_all(&world, (0..2).map(event).collect()).await {
+        let task = world.ended(&task).await;
+        assert_eq!(
+            (&task["status"], attempts(&task, "/error/code")),
+            (&json!("failed"), ["no_result", "invalid_answer"].map(String::from).to_vec())
+        );
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn those_who_wait_for_others_say_so_and_can_be_called_off() {
+    let world = World::start().await;
+    name(&world, json!({"max_items": 3, "max_wait": 600}), json!({})).await;
+    let tasks = submit_all(&world, vec![event(0), event(1)]).await;
+    for task in &tasks {
+        let held = world.until(task, |task| task["held"]["reason"] == "gathering").await;
+        assert_eq!(held["attempt"], 0);
+    }
+    let canceled = world.post(&format!("/v1/tasks/{}/cancel", tasks[0]["id"].as_str().unwrap()), &json!({})).await.json();
+    assert_eq!(canceled["status"], "canceled");
+    let last = world.submit(&event(2)).await;
+    for task in [&tasks[1], &last] {
+        assert_eq!(world.ended(task).await["status"], "succeeded");
+    }
+    let (sizes, numbers) = sizes(&world, "/api/collect");
+    assert_eq!((sizes, numbers), (vec![2], BTreeSet::from([1, 2])), "whoever was called off filled a place, and was not sent");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_cannot_go_together_goes_apart() {
+    let world = World::start().await;
+    name(&world, json!({"max_items": 2, "max_wait": 60}), json!({})).await;
+    let with = |field: &str, value: Value| {
+        let mut event = event(0);
+        event["payload"][field] = value;
+        event
+    };
+    let tasks = [
+        with("headers", json!({"x-a": "1"})),
+        with("method", json!("PUT")),
+        with("headers", json!({"x-a": "1"})),
+        with("method", json!("PUT")),
+        with("method", json!("GET")),
+        with("headers", json!({"content-type": "text/plain"})),
+    ];
+    for task in submit_all(&world, tasks.to_vec()).await {
+        assert_eq!(world.ended(&task).await["status"], "succeeded");
+    }
+    let received = world.receiver.received("/api/collect");
+    let mut kinds: Vec<_> = received.iter().map(|request| (request.method.as_str(), request.header("nobat-batch-items"))).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, [("GET", ""), ("POST", ""), ("POST", "2"), ("PUT", "2")]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_task_that_its_own_limits_hold_back_does_not_keep_the_others() {
+    let world = World::start().await;
+    name(&world, json!({"max_items": 3, "max_wait": 60}), json!({})).await;
+    let limit = json!({"flow": {"parallelism": 1}, "paused": true});
+    assert_eq!(world.ask("PUT", "/v1/queues/slow", &json!({"paused": false})).await.status, 200);
+    let mut slow = event(0);
+    slow["queue"] = json!("slow");
+    let slow = world.submit(&slow).await;
+    world.until(&slow, |task| task["held"]["reason"] == "gathering").await;
+    assert_eq!(world.ask("PUT", "/v1/queues/slow", &limit).await.status, 200);
+    for task in submit_all(&world, vec![event(1), event(2)]).await {
+        assert_eq!(world.ended(&task).await["status"], "succeeded");
+    }
+    world.until(&slow, |task| task["held"]["reason"] == "paused").await;
+    assert_eq!(sizes(&world, "/api/collect"), (vec![2], BTreeSet::from([1, 2])));
+    assert_eq!(world.post(&format!("/v1/tasks/{}/cancel", slow["id"].as_str().unwrap()), &json!({})).await.json()["status"], "canceled");
+    world.end().await;
+}
