@@ -24,9 +24,12 @@ const MAX_TIMEOUT: u32 = 50;
 /// Answers requests for as long as Lambda wants it to. `handlers` are what the worker runs besides `http` and `noop`.
 pub async fn run(handlers: Handlers) -> Result<(), Error> {
     log::start()?;
+    let backend = settings::backend().await?;
+    let vault = settings::vault().await?;
     let app = App::new(Parts {
         edition: Edition::default(),
-        backend: settings::backend().await?,
+        tester: Arc::new(settings::http_signing(&backend, Arc::clone(&vault))?),
+        backend,
         clock: Arc::new(SystemClock),
         kinds: Arc::new(settings::with_ours(handlers)?),
         // Everybody can reach it. What stands in front is API Gateway, which says itself whom a request comes from.
@@ -34,7 +37,7 @@ pub async fn run(handlers: Handlers) -> Result<(), Error> {
         recount: nobat_aws::RECOUNT,
         max_timeout: settings::seconds("NOBAT_MAX_TIMEOUT", MAX_TIMEOUT)?,
         max_wait: settings::seconds("NOBAT_MAX_WAIT", MAX_WAIT)?,
-        vault: settings::vault().await?,
+        vault,
         cursor_key: nobat_aws::cursor_key(&settings::table()?),
         shutdown: CancellationToken::new(),
     });

@@ -50,8 +50,12 @@ pub(crate) fn with_ours(handlers: Handlers) -> anyhow::Result<Handlers> {
 
 /// The same, with callbacks signed.
 pub(crate) async fn with_ours_signing(handlers: Handlers, backend: &Backend) -> anyhow::Result<Handlers> {
-    let signer = Signer::new(Arc::clone(&backend.registry), vault().await?, Arc::new(SystemClock));
-    Ok(handlers.with(http()?.signing(signer)).with(Noop))
+    Ok(handlers.with(http_signing(backend, vault().await?)?).with(Noop))
+}
+
+/// Calls others, signing what is to be signed.
+pub(crate) fn http_signing(backend: &Backend, vault: Arc<dyn VaultSource>) -> anyhow::Result<Http> {
+    Ok(http()?.signing(Signer::new(Arc::clone(&backend.registry), vault, Arc::new(SystemClock))))
 }
 
 fn http() -> anyhow::Result<Http> {

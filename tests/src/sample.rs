@@ -72,7 +72,11 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
             timeout: Duration::from_millis(12_345),
             retry: RetryPolicy { schedule: Schedule::Exponential(exponential), max_age: Some(Duration::from_millis(86_400_001)) },
             expires_at: Some(now + Duration::from_hours(20)),
-            callback: Some(Callback { url: "https://example.com/done?a=1&b=%20#c".to_owned(), on: vec![End::Succeeded, End::Expired] }),
+            callback: Some(Callback {
+                url: "https://example.com/done?a=1&b=%20#c".to_owned(),
+                on: vec![End::Succeeded, End::Expired],
+                retry: RetryPolicy { max_age: Some(Duration::from_hours(1)), ..RetryPolicy::default() },
+            }),
             labels: [("customer", "42"), ("empty", ""), ("greeting", "Salam, dünýä 🌍 'quoted' \"twice\" \\")]
                 .map(|(label, text)| (label.to_owned(), text.to_owned()))
                 .into(),
@@ -100,7 +104,11 @@ pub fn listed(number: u128, now: Timestamp) -> Task {
     Task {
         settings: Box::new(Settings {
             retry: RetryPolicy { schedule: Schedule::Delays(delays), max_age: None },
-            callback: Some(Callback { url: "http://example.com/".to_owned(), on: vec![End::Failed, End::Canceled] }),
+            callback: Some(Callback {
+                url: "http://example.com/".to_owned(),
+                on: vec![End::Failed, End::Canceled],
+                retry: RetryPolicy::default(),
+            }),
             ..Settings::default()
         }),
         ..task(number, now)
@@ -116,7 +124,8 @@ pub fn with_attempts(number: u128, attempts: usize, now: Timestamp) -> Task {
 
 /// The task, to be reported at every end.
 pub fn reported(mut task: Task) -> Task {
-    task.settings.callback = Some(Callback { url: "https://example.com/done".to_owned(), on: End::ALL.to_vec() });
+    task.settings.callback =
+        Some(Callback { url: "https://example.com/done".to_owned(), on: End::ALL.to_vec(), retry: RetryPolicy::default() });
     task
 }
 

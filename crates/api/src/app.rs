@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nobat_core::backend::Backend;
 use nobat_core::directory::{Directory, Edition};
+use nobat_core::endpoint::Tester;
 use nobat_core::ports::Clock;
 use nobat_core::submit::Kinds;
 use nobat_core::vault::VaultSource;
@@ -46,6 +47,8 @@ pub struct Parts {
     pub max_timeout: Duration,
     /// How long `?wait=` holds an answer at most.
     pub max_wait: Duration,
+    /// Calls endpoints for those who want to see what comes of it.
+    pub tester: Arc<dyn Tester>,
     /// Seals secrets before they are kept.
     pub vault: Arc<dyn VaultSource>,
     /// Seals the cursors of lists. All processes behind one address need the same one.

@@ -10,18 +10,22 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 use nobat_core::audit::Action;
-use nobat_core::endpoint::{Batch, Draft, Endpoint, EndpointSubmission, Receiving, Standing};
+use nobat_core::callback::HTTP;
+use nobat_core::endpoint::{Batch, Draft, Endpoint, EndpointSubmission, Exchange, Receiving, Standing, Trial};
 use nobat_core::flow::{BreakerView, FlowView};
+use nobat_core::id::TaskId;
+use nobat_core::json::Json;
 use nobat_core::name::Name;
 use nobat_core::ports::{Position, StoreError};
 use nobat_core::read::read_object;
 use nobat_core::registry::{Record, Recorded, Sort};
 use nobat_core::secrets::{Kept, MAX_LIVE};
-use nobat_core::submit::Invalid;
+use nobat_core::submit::{Aim, Invalid, Unfit};
 use nobat_core::time::Timestamp;
 use nobat_core::view::RetryView;
 use nobat_core::webhook::WebhookSecret;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::app::App;
@@ -38,6 +42,8 @@ use crate::reply;
 
 /// What an endpoint is shown in, about.
 const ENDPOINT_BYTES: usize = 700;
+/// How long a call may take that is made for somebody who waits for it.
+const MAX_TRIAL: Duration = Duration::from_secs(10);
 /// How often a change is tried that others are in the way of.
 const MAX_CONFLICTS: usize = 5;
 /// How long an endpoint's record may be, in bytes: less than what a registry keeps, so that a rotation always has room.
@@ -372,6 +378,44 @@ pub(crate) async fn resume(
     let change = |endpoint, _| Ok(Endpoint { standing: Standing::Open, ..endpoint });
     let view = change_one(&app, &caller, name, Action::EndpointResumed, change).await?;
     reply::value(StatusCode::OK, ENDPOINT_BYTES, &view)
+}
+
+/// Call an endpoint, to see what comes of it
+///
+/// The request is sent as that of a task with this payload would be, signed and with the endpoint's headers, whether or not the endpoint is
+/// paused or gone. No limit is asked for it, and no breaker told; it may take ten seconds. Without a body, a sample is sent.
+#[utoipa::path(
+    post,
+    path = "/v1/endpoints/{name}/test",
+    operation_id = "test_endpoint",
+    tag = "endpoints",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The endpoint's name.", example = "billing")),
+    request_body(
+        content = serde_json::Value,
+        description = "The payload of a task of kind `http` that names the endpoint. May be left out.",
+        example = json!({"path": "/charge", "method": "POST", "body": {"order": 7}}),
+    ),
+    responses((status = 200, description = "What was sent, and what came of it.", body = Exchange)),
+)]
+pub(crate) async fn test(
+    State(app): State<App>,
+    Allowed(caller, _): Allowed<ConfigWrite>,
+    Named(name): Named,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let body = body::optional_json(&app, &head.headers, body).await?;
+    let endpoint = app.backend.registry.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
+    let call: Box<RawValue> = read_object(body.as_deref().unwrap_or(b"{}"))?;
+    let call = Json::from_outside(&call).map_err(|error| Problem::from(vec![Invalid::new("", error.to_string())]))?;
+    app.kinds.check(&HTTP, &call, Aim::Endpoint).map_err(|unfit| match unfit {
+        Unfit::Payload(invalid) => Problem::from(invalid),
+        Unfit::UnknownKind(_) | Unfit::NoEndpoint => vec![Invalid::new("", "nobody here calls endpoints")].into(),
+    })?;
+    let now = app.clock.now();
+    let trial = Trial { tenant: caller.tenant, name, endpoint, call, id: TaskId::new(now, rand::random()), limit: MAX_TRIAL, now };
+    reply::value(StatusCode::OK, ENDPOINT_BYTES, &app.tester.test(trial).await)
 }
 
 /// Changes an endpoint that is there, on record.

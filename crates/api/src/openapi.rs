@@ -58,6 +58,7 @@ pub(crate) fn text() -> &'static [u8] {
         endpoints::rotate,
         endpoints::pause,
         endpoints::resume,
+        endpoints::test,
         lanes::put_queue,
         lanes::get_queue,
         lanes::put_kind,
@@ -182,7 +183,9 @@ fn codes(operation: &str) -> Vec<Code> {
         "put_tenant" | "put_queue" | "put_kind" | "put_flow" => &[&BODY, &[Code::ValidationFailed, Code::NotFound], &STORE],
         "put_endpoint" => &[&BODY, &[Code::ValidationFailed, Code::BlockedAddress, Code::NotFound, Code::NoMasterKey], &STORE],
         "get_endpoint" => &[&[Code::EndpointNotFound], &STORE],
-        "remove_endpoint" | "pause_endpoint" | "resume_endpoint" => &[&BODY, &[Code::ValidationFailed, Code::EndpointNotFound], &STORE],
+        "remove_endpoint" | "pause_endpoint" | "resume_endpoint" | "test_endpoint" => {
+            &[&BODY, &[Code::ValidationFailed, Code::EndpointNotFound], &STORE]
+        }
         "rotate_endpoint_secret" => {
             &[&BODY, &[Code::ValidationFailed, Code::EndpointNotFound, Code::TooManySecrets, Code::NoMasterKey], &STORE]
         }

@@ -1,6 +1,7 @@
 //! An endpoint: somebody else's API, named once, and how it is to be called.
 
 mod submission;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use submission::{BatchSubmission, Draft, EndpointSubmission, Receiving};
+pub use trial::{Exchange, Fault, Heard, NoTester, Sent, Tester, Trial};
 
 use crate::flow::Limits;
 use crate::flow::stored::StoredLimits;

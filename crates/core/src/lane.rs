@@ -47,7 +47,7 @@ impl LaneSubmission {
         let lane = Lane {
             paused: self.paused.unwrap_or(current.paused),
             limits: self.flow.as_ref().map(|limits| limits.limits(flow, &mut wrong)).unwrap_or_default(),
-            retry: self.retry.as_ref().map(|retry| wrong.retry(retry)),
+            retry: self.retry.as_ref().map(|retry| wrong.retry("/retry", retry)),
             version: current.version + 1,
         };
         if wrong.0.is_empty() { Ok(lane) } else { Err(wrong.0) }

@@ -116,6 +116,8 @@ enum StoredSchedule {
 struct StoredCallback {
     url: String,
     on: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry: Option<StoredRetry>,
 }
 
 /// An attempt: number, start, end, outcome, and the error's code and message.
@@ -141,7 +143,7 @@ impl From<&Settings> for StoredSettings {
     fn from(settings: &Settings) -> Self {
         Self {
             timeout_ms: (settings.timeout != Settings::DEFAULT_TIMEOUT).then(|| millis(settings.timeout)),
-            retry: (settings.retry != RetryPolicy::default()).then(|| StoredRetry::from(&settings.retry)),
+            retry: StoredRetry::unless_usual(&settings.retry),
             callback: settings.callback.as_ref().map(StoredCallback::from),
             labels: settings.labels.clone(),
             parent: settings.parent,
@@ -170,6 +172,12 @@ impl From<StoredSettings> for Settings {
             flow_key: row.flow_key,
             left: Left { timeout: row.left_timeout, retry: row.left_retry },
         }
+    }
+}
+
+impl StoredRetry {
+    fn unless_usual(policy: &RetryPolicy) -> Option<Self> {
+        (*policy != RetryPolicy::default()).then(|| Self::from(policy))
     }
 }
 
@@ -208,13 +216,14 @@ impl From<StoredRetry> for RetryPolicy {
 impl From<&Callback> for StoredCallback {
     fn from(callback: &Callback) -> Self {
         let on = callback.on.iter().map(|end| end.as_str().to_owned()).collect();
-        Self { url: callback.url.clone(), on }
+        Self { url: callback.url.clone(), on, retry: StoredRetry::unless_usual(&callback.retry) }
     }
 }
 
 impl From<StoredCallback> for Callback {
     fn from(row: StoredCallback) -> Self {
-        Self { url: row.url, on: row.on.iter().filter_map(|word| End::from_word(word)).collect() }
+        let on = row.on.iter().filter_map(|word| End::from_word(word)).collect();
+        Self { url: row.url, on, retry: row.retry.map_or_else(RetryPolicy::default, RetryPolicy::from) }
     }
 }
 

@@ -115,6 +115,10 @@ pub struct CallbackSubmission {
     /// The ends to tell of; all four unless said.
     #[cfg_attr(feature = "openapi", schema(min_items = 1))]
     pub on: Option<Vec<EndWord>>,
+    /// When it is tried again.
+    #[serde(default, deserialize_with = "crate::read::maybe_object")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<RetrySubmission>, required = false))]
+    pub retry: Option<RetrySubmission>,
 }
 
 /// An end, by its word.
@@ -235,7 +239,7 @@ impl Submission {
             timeout: wrong.timeout(self.timeout, found.and_then(|endpoint| endpoint.timeout), intake.max_timeout),
             expires_at: wrong.deadline(self.expires_at, due_at, now),
             retry: match &self.retry {
-                Some(retry) => wrong.retry(retry),
+                Some(retry) => wrong.retry("/retry", retry),
                 None => found.and_then(|endpoint| endpoint.retry.clone()).or_else(|| intake.queue?.retry.clone()).unwrap_or_default(),
             },
             left: Left { timeout: found.is_some() && self.timeout.is_none(), retry: found.is_some() && self.retry.is_none() },
@@ -346,46 +350,46 @@ impl Wrong {
         deadline
     }
 
-    pub(crate) fn retry(&mut self, retry: &RetrySubmission) -> RetryPolicy {
-        let max_age = retry.max_age.and_then(|age| self.some_seconds("/retry/max_age", age, MAX_AHEAD));
+    pub(crate) fn retry(&mut self, pointer: &str, retry: &RetrySubmission) -> RetryPolicy {
+        let max_age = retry.max_age.and_then(|age| self.some_seconds(&format!("{pointer}/max_age"), age, MAX_AHEAD));
         let grows =
             retry.max_attempts.is_some() || retry.base.is_some() || retry.factor.is_some() || retry.max.is_some() || retry.jitter.is_some();
         let schedule = match &retry.delays {
             Some(_) if grows => {
-                self.add("/retry/delays", "`delays` excludes `max_attempts`, `base`, `factor`, `max` and `jitter`");
+                self.add(&format!("{pointer}/delays"), "`delays` excludes `max_attempts`, `base`, `factor`, `max` and `jitter`");
                 Schedule::Delays(Vec::new())
             }
-            Some(delays) => Schedule::Delays(self.delays(delays)),
-            None => Schedule::Exponential(self.exponential(retry)),
+            Some(delays) => Schedule::Delays(self.delays(pointer, delays)),
+            None => Schedule::Exponential(self.exponential(pointer, retry)),
         };
         RetryPolicy { schedule, max_age }
     }
 
-    fn delays(&mut self, delays: &[f64]) -> Vec<Duration> {
+    fn delays(&mut self, pointer: &str, delays: &[f64]) -> Vec<Duration> {
         if delays.len() >= MAX_ATTEMPTS as usize {
-            self.add("/retry/delays", format!("expected at most {} delays", MAX_ATTEMPTS - 1));
+            self.add(&format!("{pointer}/delays"), format!("expected at most {} delays", MAX_ATTEMPTS - 1));
         }
-        let read = |(place, delay): (usize, &f64)| self.seconds(&format!("/retry/delays/{place}"), *delay, MAX_AHEAD);
+        let read = |(place, delay): (usize, &f64)| self.seconds(&format!("{pointer}/delays/{place}"), *delay, MAX_AHEAD);
         delays.iter().enumerate().filter_map(read).collect()
     }
 
-    fn exponential(&mut self, retry: &RetrySubmission) -> Exponential {
+    fn exponential(&mut self, pointer: &str, retry: &RetrySubmission) -> Exponential {
         let default = Exponential::default();
         let max_attempts = retry
             .max_attempts
             .map_or(Some(default.max_attempts), |count| NonZeroU32::new(count).filter(|count| count.get() <= MAX_ATTEMPTS));
         if max_attempts.is_none() {
-            self.add("/retry/max_attempts", format!("expected a number from 1 to {MAX_ATTEMPTS}"));
+            self.add(&format!("{pointer}/max_attempts"), format!("expected a number from 1 to {MAX_ATTEMPTS}"));
         }
         let factor = retry.factor.unwrap_or(default.factor);
         if !(1.0..=100.0).contains(&factor) {
-            self.add("/retry/factor", "expected a number from 1 to 100");
+            self.add(&format!("{pointer}/factor"), "expected a number from 1 to 100");
         }
         Exponential {
             max_attempts: max_attempts.unwrap_or(default.max_attempts),
-            base: retry.base.and_then(|base| self.seconds("/retry/base", base, MAX_AHEAD)).unwrap_or(default.base),
+            base: retry.base.and_then(|base| self.seconds(&format!("{pointer}/base"), base, MAX_AHEAD)).unwrap_or(default.base),
             factor,
-            max: retry.max.and_then(|max| self.seconds("/retry/max", max, MAX_AHEAD)).unwrap_or(default.max),
+            max: retry.max.and_then(|max| self.seconds(&format!("{pointer}/max"), max, MAX_AHEAD)).unwrap_or(default.max),
             jitter: match retry.jitter {
                 Some(JitterWord::None) => Jitter::None,
                 Some(JitterWord::Full) | None => Jitter::Full,
@@ -408,7 +412,8 @@ impl Wrong {
         if on.is_empty() {
             self.add("/callback/on", "expected at least one end");
         }
-        Some(Callback { url: callback.url, on })
+        let retry = callback.retry.map(|retry| self.retry("/callback/retry", &retry)).unwrap_or_default();
+        Some(Callback { url: callback.url, on, retry })
     }
 
     fn labels(&mut self, labels: BTreeMap<String, String>) -> BTreeMap<String, String> {

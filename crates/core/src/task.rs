@@ -288,6 +288,16 @@ impl End {
         }
     }
 
+    /// What it is called where it is told of as something that happened.
+    pub fn event(self) -> &'static str {
+        match self {
+            Self::Succeeded => "task.succeeded",
+            Self::Failed => "task.failed",
+            Self::Canceled => "task.canceled",
+            Self::Expired => "task.expired",
+        }
+    }
+
     /// The end that `word` stands for.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|end| end.as_str() == word)

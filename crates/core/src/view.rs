@@ -13,8 +13,8 @@ use crate::retry::{Jitter, RetryPolicy, Schedule};
 use crate::task::{Attempt, State, Status, Task, TaskError, Waiting};
 use crate::time::Timestamp;
 
-/// A task as it is shown. In lists, `payload`, `result` and `attempts` are absent; in callbacks, `payload` and
-/// `submitted_by` are; for a key without the
+/// A task as it is shown. In lists, `payload`, `result` and `attempts` are absent; in callbacks, `payload`,
+/// `submitted_by`, and what can only be `null` at an end are; for a key without the
 /// scope `payload:view`, `payload` and `result` are.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Task))]
@@ -74,14 +74,16 @@ pub struct TaskView<'a> {
     /// What the handler said last of how far it is.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>, required))]
     pub progress: Option<&'a Json>,
-    /// What keeps it from starting, and until when.
-    #[cfg_attr(feature = "openapi", schema(required))]
-    pub held: Option<HeldView>,
+    /// What keeps it from starting, and until when. Absent in callbacks: nothing does any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<HeldView>, required = false))]
+    pub held: Option<Option<HeldView>>,
     /// Counts the replays, from 1.
     pub generation: u32,
-    /// The task whose end this one reports, if it is a callback.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^task_[0-9a-z]{26}$", required))]
-    pub parent: Option<TaskId>,
+    /// The task whose end this one reports, if it is a callback. Absent in callbacks, which report no others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^task_[0-9a-z]{26}$", required = false))]
+    pub parent: Option<Option<TaskId>>,
     /// The id of the key that it was submitted with; `null` where no key is asked for, and for callbacks.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
@@ -209,7 +211,7 @@ impl<'a> TaskView<'a> {
     /// but the key, which is none of its business.
     pub fn report(task: &'a Task, now: Timestamp) -> Self {
         let (endpoint, flow_key) = (task.settings.endpoint.as_ref().map(Some), task.settings.flow_key.as_ref().map(Some));
-        Self { payload: None, submitted_by: None, endpoint, flow_key, ..Self::new(task, now) }
+        Self { payload: None, submitted_by: None, endpoint, flow_key, held: None, parent: None, ..Self::new(task, now) }
     }
 
     /// What lists show of it.
@@ -237,9 +239,9 @@ impl<'a> TaskView<'a> {
             result: None,
             error: task.error.as_ref().map(ErrorView::new),
             progress: task.progress.as_ref(),
-            held,
+            held: Some(held),
             generation: task.generation,
-            parent: task.settings.parent,
+            parent: Some(task.settings.parent),
             submitted_by: Some(task.settings.submitted_by),
             attempts: None,
         }

@@ -337,7 +337,7 @@ fn task(delays: &[Duration], max_age: Option<Duration>, delay: u64, deadline: Op
         settings: Box::new(Settings {
             retry: RetryPolicy { schedule: Schedule::Delays(delays.to_vec()), max_age },
             expires_at: deadline.map(|deadline| START + Duration::from_millis(deadline)),
-            callback: on.map(|on| Callback { url: "https://example.com/done".to_owned(), on }),
+            callback: on.map(|on| Callback { url: "https://example.com/done".to_owned(), on, retry: RetryPolicy::default() }),
             ..Settings::default()
         }),
         created_at: START,

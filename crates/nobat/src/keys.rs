@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use nobat_api::{App, Door, Keys as Asked, Parts};
 use nobat_core::directory::Edition;
+use nobat_core::endpoint::NoTester;
 use nobat_core::json::Json;
 use nobat_core::name::Name;
 use nobat_core::network::Network;
@@ -135,6 +136,7 @@ impl Keys {
             recount: opened.recount,
             max_timeout: Duration::ZERO,
             max_wait: Duration::ZERO,
+            tester: Arc::new(NoTester),
             vault: Arc::new(Without),
             cursor_key: opened.cursor_key,
             shutdown: CancellationToken::new(),

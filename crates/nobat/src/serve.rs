@@ -139,9 +139,10 @@ async fn serve_from(
     let Opened { backend, for_handlers, cursor_key, sweep_interval, recount, name } = opened;
     let door = Door { keys, admitted: settings.allow_from.clone(), proxies: settings.trusted_proxies.clone() };
     let guard = Guard::new(settings.allow_private_networks.clone()).refusing(own_addresses(listener.local_addr()?));
-    let client = Client::new(guard);
-    let signer = Signer::new(Arc::clone(&for_handlers.registry), vaults.of_handlers, Arc::clone(&clock));
-    let handlers = handlers.with(Http::new(client).signing(signer)).with(Noop);
+    // Those who call endpoints for the API have connections of their own, as they have a runtime of their own.
+    let calls = |registry, vault| Http::new(Client::new(guard.clone())).signing(Signer::new(registry, vault, Arc::clone(&clock)));
+    let tester = calls(Arc::clone(&backend.registry), Arc::clone(&vaults.of_api));
+    let handlers = handlers.with(calls(Arc::clone(&for_handlers.registry), vaults.of_handlers)).with(Noop);
     let edition = Edition::default();
     let app = App::new(Parts {
         edition: edition.clone(),
@@ -152,6 +153,7 @@ async fn serve_from(
         recount,
         max_timeout: seconds(settings.max_timeout),
         max_wait: seconds(settings.max_wait),
+        tester: Arc::new(tester),
         vault: vaults.of_api,
         cursor_key,
         shutdown: stop.clone(),

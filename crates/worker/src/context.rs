@@ -59,6 +59,23 @@ impl TaskContext {
         }
     }
 
+    /// The context of a call that is made for nobody's task.
+    pub(crate) fn of_trial(name: TaskName, endpoint: (Name, Arc<Endpoint>), timeout: Duration) -> Self {
+        Self {
+            idempotency_key: name.id.to_string(),
+            name,
+            parent: None,
+            attempt: 1,
+            max_attempts: 1,
+            timeout,
+            endpoint: Some(endpoint),
+            cancel: CancellationToken::new(),
+            beaten: AtomicBool::new(false),
+            progress: Mutex::default(),
+            progressed: Notify::new(),
+        }
+    }
+
     /// Says how far the work is, in any JSON of up to [`MAX_PROGRESS`] bytes; what is longer is dropped.
     ///
     /// It is stored within about a second, the last word winning, and shown with the task.

@@ -2,6 +2,7 @@
 
 mod answer;
 mod batch;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::pin::pin;

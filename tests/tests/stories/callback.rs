@@ -34,9 +34,10 @@ async fn every_end_is_reported_with_the_task_as_it_ended_but_for_its_payload() {
         ("canceled", json!({"kind": "noop", "delay": 3600})),
         ("expired", late),
     ] {
-        let (mut task, report) = reported(&world, &format!("/{end}"), task).await;
-        assert_eq!(report["status"], end);
-        for own in ["payload", "submitted_by", "endpoint", "flow_key"] {
+        let (mut task, mut report) = reported(&world, &format!("/{end}"), task).await;
+        assert_eq!((&report["status"], &report["type"]), (&json!(end), &json!(format!("task.{end}"))));
+        report.as_object_mut().unwrap().remove("type");
+        for own in ["payload", "submitted_by", "endpoint", "flow_key", "held", "parent"] {
             task.as_object_mut().unwrap().remove(own).unwrap();
         }
         assert_eq!(report, task, "the report is the task, less what its submitter sent and with which key, and less what says nothing");
@@ -55,6 +56,22 @@ async fn an_end_that_was_not_asked_about_is_not_reported() {
     world.ended(&task).await;
     assert_eq!(world.tasks("").await.len(), 2, "a callback would be a task, and there from the end on");
     assert_eq!(world.receiver.received("/done").len(), 0);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_callback_is_tried_again_as_it_was_asked_for() {
+    let world = World::start().await;
+    world.receiver.script("/done", [500, 500, 500, 200].map(Reply::status));
+    let callback = json!({"url": world.receiver.url("/done"), "retry": {"delays": [0.1, 0.1]}});
+    let task = world.submit(&json!({"kind": "noop", "callback": callback})).await;
+    world.ended(&task).await;
+    let callbacks = world.tasks("queue=callbacks&").await;
+    let callback = world.ended(&callbacks[0]).await;
+    assert_eq!((&callback["status"], &callback["attempt"], &callback["max_attempts"]), (&json!("failed"), &json!(3), &json!(3)));
+    let wrong = json!({"kind": "noop", "callback": {"url": world.receiver.url("/done"), "retry": {"factor": 0}}});
+    let refused = world.post("/v1/tasks", &wrong).await;
+    assert_eq!((refused.status, &refused.json()["errors"][0]["pointer"]), (422, &json!("/callback/retry/factor")));
     world.end().await;
 }
 

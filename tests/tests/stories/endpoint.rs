@@ -280,3 +280,38 @@ async fn a_breaker_opens_holds_what_comes_and_closes_again() {
     }
     world.end().await;
 }
+
+#[tokio::test]
+async fn an_endpoint_can_be_tried_whatever_stands_in_the_way_of_its_tasks() {
+    let world = World::start().await;
+    let besides = json!({"headers": {"authorization": "Bearer hunter2"}, "paused": true, "flow": {"rate": 1, "period": 3600}});
+    let secret = name(&world, besides).await["secret"].as_str().unwrap().to_owned();
+    world.receiver.script("/api/ping", [Reply::status(200).body("pong"), Reply::status(503), Reply::status(404)]);
+    let test = async |call: Value| world.post(&format!("{PATH}/test"), &call).await.json();
+    let exchange = test(json!({"path": "/ping", "headers": {"x-a": "b"}, "body": {"order": 7}})).await;
+    assert_eq!(
+        (&exchange["answer"]["status"], &exchange["answer"]["body"], &exchange["error"]),
+        (&json!(200), &json!("pong"), &json!(null))
+    );
+    let (request, shown) = (world.receiver.received("/api/ping").remove(0), &exchange["request"]);
+    assert_eq!(request.header("webhook-signature"), expected(&request, &[&secret]));
+    assert_eq!((request.header("authorization"), request.json()), ("Bearer hunter2", json!({"order": 7})));
+    assert_eq!((&shown["url"], &shown["body"]), (&json!(world.receiver.url("/api/ping")), &json!(r#"{"order":7}"#)));
+    assert_eq!((&shown["headers"]["authorization"], &shown["headers"]["x-a"]), (&json!(null), &json!("b")));
+    assert_eq!(shown["headers"]["webhook-signature"], request.header("webhook-signature"));
+    for (code, retry) in [("http_503", true), ("http_404", false)] {
+        let exchange = test(json!({"path": "/ping"})).await;
+        assert_eq!((&exchange["error"]["code"], &exchange["error"]["retry"]), (&json!(code), &json!(retry)), "{exchange:#}");
+    }
+    assert_eq!(world.receiver.received("/api/ping")[1].json()["type"], "nobat.test", "a sample, where nothing else is said");
+    let refused = world.post(&format!("{PATH}/test"), &json!({"url": "http://127.0.0.1/", "path": "/../a"})).await;
+    let pointers: Vec<_> = refused.json()["errors"].as_array().unwrap().iter().map(|error| error["pointer"].clone()).collect();
+    assert_eq!((refused.status, pointers), (422, vec![json!("/url"), json!("/path")]));
+    assert_eq!(world.post("/v1/endpoints/other/test", &json!({})).await.problem(), (404, "endpoint_not_found".to_owned()));
+    assert_eq!(world.tasks("").await.len(), 0);
+
+    assert_eq!(world.ask("PUT", PATH, &json!({"url": world.receiver.url("/api"), "batch": {"results": true}})).await.status, 200);
+    test(json!({"path": "/many", "body": 1})).await;
+    assert_eq!(world.receiver.received("/api/many")[0].json()[0]["body"], 1, "as its tasks would be sent");
+    world.end().await;
+}

@@ -69,6 +69,7 @@ impl Row {
             | "rotate_endpoint_secret"
             | "pause_endpoint"
             | "resume_endpoint"
+            | "test_endpoint"
             | "get_queue"
             | "get_kind"
             | "get_flow" => "",

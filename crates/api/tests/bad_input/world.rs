@@ -9,6 +9,7 @@ use nobat_api::{App, Door, Keys, Limits, Parts, router, serve_within};
 use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::backend::Backend;
 use nobat_core::directory::Edition;
+use nobat_core::endpoint::NoTester;
 use nobat_core::json::Json;
 use nobat_core::key::{Key, KeyText};
 use nobat_core::lifecycle::{Event, transition};
@@ -167,6 +168,7 @@ impl World {
             recount: Duration::from_secs(1),
             max_timeout: Duration::from_hours(12),
             max_wait: Duration::from_secs(25),
+            tester: Arc::new(NoTester),
             vault,
             cursor_key: [7; 32],
             shutdown: shutdown.clone(),

@@ -152,7 +152,7 @@ impl EndpointSubmission {
         });
         let made = (given.is_none() && current.is_none()).then(|| WebhookSecret::new(receiving.random));
         let timeout = self.timeout.and_then(|timeout| wrong.some_seconds("/timeout", timeout, receiving.max_timeout));
-        let retry = self.retry.map(|retry| wrong.retry(&retry));
+        let retry = self.retry.map(|retry| wrong.retry("/retry", &retry));
         let usual = Answers::default();
         if self.success.as_ref().is_some_and(Vec::is_empty) {
             wrong.add("/success", "expected at least one range: otherwise nothing is ever done");

@@ -9,7 +9,7 @@ use nobat_core::endpoint::{Answers, Batch, Meaning};
 use nobat_core::json::Json;
 use nobat_core::statuses::Statuses;
 use nobat_core::task::ErrorCode;
-use nobat_delivery::Answer;
+use nobat_delivery::{Answer, Guard, Request};
 use serde::{Deserialize, Serialize};
 
 use crate::context::TaskContext;
@@ -72,26 +72,23 @@ pub(super) fn likeness(call: &Call) -> Option<u64> {
     Some(Batch::likeness(&parts))
 }
 
+/// A request that is made of several calls.
+pub(super) struct Batched<'a> {
+    pub(super) request: Request,
+    /// What tells it from others, in place of a task's key.
+    id: String,
+    contexts: Vec<&'a TaskContext>,
+    wants_results: bool,
+}
+
 /// Sends calls of one likeness to one endpoint, as one request.
 pub(super) async fn send(http: &Http, batch: Vec<(Call, &TaskContext)>) -> Together<Answered> {
     let Some((first, context)) = batch.first() else { return Ok(Vec::new()) };
-    let context = *context;
-    let answers = answers(first, context);
-    let wants_results = context.endpoint.as_ref().is_some_and(|(_, endpoint)| endpoint.batch.is_some_and(|batch| batch.results));
-    let body = if wants_results { items(&batch) } else { bodies(&batch) };
-    let body = body.map_err(|error| Failure::permanent(ErrorCode::INVALID_PAYLOAD, error.to_string()))?;
-    // Whoever has the least time decides for all.
-    let limit = batch.iter().map(|(_, context)| context.timeout).min();
-    let timeout = batch.iter().filter_map(|(call, _)| call.timeout).reduce(f64::min);
-    let (calls, contexts): (Vec<Call>, Vec<&TaskContext>) = batch.into_iter().unzip();
-    let call = Call { body: Some(body), timeout, ..calls.into_iter().next().unwrap_or_else(|| unreachable!("it was there above")) };
-    let mut request = prepare(call, &http.headers_of_endpoint(context).await?, http.client.guard(), context)?;
-    request.timeout = request.timeout.min(limit.unwrap_or(request.timeout));
-    let id = Batch::id(&contexts.iter().map(|context| context.idempotency_key.as_str()).collect::<Vec<_>>());
-    introduce(&mut request.headers, &id, contexts.len())?;
+    let (context, answers) = (*context, answers(first, context));
+    let fixed = http.headers_of_endpoint(context).await?;
+    let Batched { mut request, id, contexts, wants_results } = prepare_all(batch, &fixed, http.client.guard())?;
     http.sign(&mut request, &id, context).await?;
-    let sent = http.client.send(request).await;
-    let answer = match sent {
+    let answer = match http.client.send(request).await {
         Ok(answer) if answers.meaning(answer.status.as_u16()) == Meaning::Success => answer,
         sent => return settle(sent, &answers, true, SystemTime::now()).map(|_| Vec::new()),
     };
@@ -100,6 +97,24 @@ pub(super) async fn send(http: &Http, batch: Vec<(Call, &TaskContext)>) -> Toget
     }
     let answered = shortened(answer);
     Ok(contexts.iter().map(|_| Ok(answered.clone())).collect())
+}
+
+/// The request as it is sent, but for its signature. There must be a call.
+pub(super) fn prepare_all<'a>(batch: Vec<(Call, &'a TaskContext)>, fixed: &HeaderMap, guard: &Guard) -> Result<Batched<'a>, Failure> {
+    let endpoint = batch.first().and_then(|(_, context)| context.endpoint.as_ref());
+    let wants_results = endpoint.is_some_and(|(_, endpoint)| endpoint.batch.is_some_and(|batch| batch.results));
+    let body = if wants_results { items(&batch) } else { bodies(&batch) };
+    let body = body.map_err(|error| Failure::permanent(ErrorCode::INVALID_PAYLOAD, error.to_string()))?;
+    // Whoever has the least time decides for all.
+    let limit = batch.iter().map(|(_, context)| context.timeout).min();
+    let timeout = batch.iter().filter_map(|(call, _)| call.timeout).reduce(f64::min);
+    let (calls, contexts): (Vec<Call>, Vec<&TaskContext>) = batch.into_iter().unzip();
+    let (Some(first), Some(context)) = (calls.into_iter().next(), contexts.first()) else { unreachable!("there is a call") };
+    let mut request = prepare(Call { body: Some(body), timeout, ..first }, fixed, guard, context)?;
+    request.timeout = request.timeout.min(limit.unwrap_or(request.timeout));
+    let id = Batch::id(&contexts.iter().map(|context| context.idempotency_key.as_str()).collect::<Vec<_>>());
+    introduce(&mut request.headers, &id, contexts.len())?;
+    Ok(Batched { request, id, contexts, wants_results })
 }
 
 fn bodies(batch: &[(Call, &TaskContext)]) -> serde_json::Result<Json> {

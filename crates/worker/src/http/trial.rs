@@ -1,0 +1,85 @@
+//! Calls an endpoint once, to show what comes of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use http::HeaderMap;
+use nobat_core::endpoint::{Exchange, Fault, Heard, Sent, Tester, Trial};
+use nobat_core::json::Json;
+use nobat_core::lifecycle::Retry;
+use nobat_core::ports::TaskName;
+use nobat_core::task::ErrorCode;
+use nobat_delivery::{Answer, Request};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::context::TaskContext;
+use crate::handler::Failure;
+use crate::http::answer::{Body, answered, settle};
+use crate::http::batch::{self, Batched};
+use crate::http::{Call, Http, Method, answers, prepare};
+
+/// What is sent where nothing else is said.
+#[derive(Serialize)]
+struct Sample<'a> {
+    r#type: &'static str,
+    endpoint: &'a str,
+    sent_at: String,
+}
+
+#[async_trait]
+impl Tester for Http {
+    async fn test(&self, trial: Trial) -> Exchange {
+        let began = Instant::now();
+        let mut exchange = Exchange { request: None, answer: None, error: None, seconds: 0.0 };
+        if let Err(Failure { error, retry, .. }) = self.exchange(trial, &mut exchange).await {
+            exchange.error = Some(Fault { code: error.code.as_str().to_owned(), message: error.message, retry: retry != Retry::Never });
+        }
+        Exchange { seconds: began.elapsed().as_secs_f64(), ..exchange }
+    }
+}
+
+impl Http {
+    async fn exchange(&self, trial: Trial, exchange: &mut Exchange) -> Result<(), Failure> {
+        let Trial { tenant, name, endpoint, call, id, limit, now } = trial;
+        let mut call: Call = call.parse().map_err(|error| Failure::permanent(ErrorCode::INVALID_PAYLOAD, error.to_string()))?;
+        if call.body.is_none() && matches!(call.method, Method::Post | Method::Put | Method::Patch) {
+            let sample = Sample { r#type: "nobat.test", endpoint: name.as_str(), sent_at: now.to_string() };
+            call.body = Some(Json::from_value(&sample)?);
+        }
+        let (url, timeout) = (endpoint.at(call.path.as_deref().unwrap_or("/")), endpoint.timeout.unwrap_or(limit).min(limit));
+        let is_batched = endpoint.batch.is_some() && batch::likeness(&call).is_some();
+        let context = TaskContext::of_trial(TaskName { tenant, id }, (name, Arc::new(endpoint)), timeout);
+        let (answers, fixed) = (answers(&call, &context), self.headers_of_endpoint(&context).await?);
+        let mut request = if is_batched {
+            let Batched { request, .. } = batch::prepare_all(vec![(call, &context)], &fixed, self.client.guard())?;
+            request
+        } else {
+            prepare(call, &fixed, self.client.guard(), &context)?
+        };
+        self.sign(&mut request, &context.idempotency_key, &context).await?;
+        exchange.request = Some(sent(&request, url, &fixed));
+        let sent = self.client.send(request).await;
+        exchange.answer = sent.as_ref().ok().map(heard);
+        settle(sent, &answers, true, SystemTime::now()).map(drop)
+    }
+}
+
+/// As it goes out. What the endpoint brings is secret.
+fn sent(request: &Request, url: String, fixed: &HeaderMap) -> Sent {
+    let shown =
+        |name, value: &http::HeaderValue| (!fixed.contains_key(name)).then(|| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let headers: BTreeMap<_, _> = request.headers.iter().map(|(name, value)| (name.to_string(), shown(name, value))).collect();
+    Sent { method: request.method.to_string(), url, headers, body: String::from_utf8_lossy(&request.body).into_owned() }
+}
+
+fn heard(answer: &Answer) -> Heard {
+    let answered = answered(answer);
+    let body = match answered.body {
+        Body::Json(json) => json,
+        Body::Text(text) => Json::from_value(&text).unwrap_or_else(|_| unreachable!("text is JSON")),
+    };
+    Heard { status: answered.status, headers: answered.headers, body, truncated: answered.truncated }
+}
