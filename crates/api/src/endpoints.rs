@@ -83,6 +83,9 @@ pub(crate) struct EndpointView {
     /// How tasks are gathered into one request; `null` if each goes alone.
     #[schema(required)]
     batch: Option<BatchView>,
+    /// The certificate authorities that must vouch for it, as PEM; `null` if the operating system's do.
+    #[schema(required)]
+    ca: Option<String>,
     /// Whether somebody paused it: what is meant for it is held.
     paused: bool,
     /// Whether it said that it is gone for good (410): what is meant for it is held, until it is resumed or gets another URL.
@@ -473,6 +476,7 @@ impl EndpointView {
             flow: endpoint.limits.into(),
             breaker: endpoint.limits.breaker.into(),
             batch: endpoint.batch.map(BatchView::from),
+            ca: endpoint.authority.clone(),
             paused: endpoint.standing == Standing::Paused,
             gone: endpoint.standing == Standing::Gone,
             created_at: endpoint.created_at,

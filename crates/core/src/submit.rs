@@ -164,6 +164,9 @@ impl Invalid {
 pub trait Kinds: Send + Sync {
     /// Whether a task of that kind and with that payload can be run. Pointers start in the payload.
     fn check(&self, kind: &Name, payload: &Json, aim: Aim) -> Result<(), Unfit>;
+
+    /// Whether that is PEM of certificate authorities that an endpoint can be trusted by; what would be right, if not.
+    fn check_authority(&self, pem: &str) -> Result<(), String>;
 }
 
 /// Where it is said what a task is to call.

@@ -1,7 +1,8 @@
 //! One request, one answer, within bounds.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,12 +12,13 @@ use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use tokio::time::timeout;
 
+use crate::authority;
 use crate::connector::{Connector, Resolve, SystemResolver};
 use crate::destination::Destination;
-use crate::error::SendError;
+use crate::error::{SendError, TlsFault};
 use crate::guard::Guard;
 
 /// How much of an answer's body is read, in bytes.
@@ -26,6 +28,8 @@ const MAX_HEAD: usize = 64 * 1024;
 /// Connections are kept for the next request to the same host, which in a busy queue comes at once or not at all.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 const MAX_IDLE_PER_HOST: usize = 8;
+/// More authorities than that are seldom in use at the same time in one process. Their connections are made anew then.
+const MAX_AUTHORITIES: usize = 64;
 
 /// A request that is ready to be sent. Its body and its header values are not printed.
 pub struct Request {
@@ -37,6 +41,8 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The body; empty is none.
     pub body: Bytes,
+    /// The certificate authorities, as PEM, that must vouch for the destination in place of those that the operating system trusts.
+    pub authority: Option<Arc<str>>,
     /// How long all of it may take, from looking up the name to the last byte that is read of the answer.
     pub timeout: Duration,
 }
@@ -71,9 +77,13 @@ impl fmt::Debug for Answer {
 /// and clones share their connections.
 #[derive(Clone)]
 pub struct Client {
-    http: legacy::Client<HttpsConnector<Connector>, Full<Bytes>>,
-    guard: Guard,
+    http: Connections,
+    connector: Connector,
+    /// Connections to those whom others vouch for: no two authorities share any.
+    vouched_for: Arc<Mutex<HashMap<Arc<str>, Connections>>>,
 }
+
+type Connections = legacy::Client<HttpsConnector<Connector>, Full<Bytes>>;
 
 impl Client {
     /// A client that goes where the guard lets it, and trusts whom the operating system trusts.
@@ -87,21 +97,29 @@ impl Client {
     }
 
     fn assemble(guard: Guard, resolver: Arc<dyn Resolve>, tls: ClientConfig) -> Self {
-        let connector = Connector::new(guard.clone(), resolver);
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
-        // A request that met a connection just closed by the other side, and was not sent, is sent once more; no other is.
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(MAX_IDLE)
-            .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
-            .http1_max_buf_size(MAX_HEAD)
-            .build(connector);
-        Self { http, guard }
+        let connector = Connector::new(guard, resolver);
+        Self { http: connections(connector.clone(), tls), connector, vouched_for: Arc::default() }
     }
 
     /// The guard that decides where it goes, for checks before the request is made.
     pub fn guard(&self) -> &Guard {
-        &self.guard
+        self.connector.guard()
+    }
+
+    /// The connections for a request: those that all share, or those of its authority.
+    fn connections(&self, authority: Option<Arc<str>>) -> Result<Connections, SendError> {
+        let Some(pem) = authority else { return Ok(self.http.clone()) };
+        let mut vouched_for = self.vouched_for.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = vouched_for.get(&pem) {
+            return Ok(known.clone());
+        }
+        let roots = authority::roots(&pem).map_err(|_| SendError::Tls(TlsFault::Authority))?;
+        let made = connections(self.connector.clone(), tls().with_root_certificates(roots).with_no_client_auth());
+        if vouched_for.len() >= MAX_AUTHORITIES {
+            vouched_for.clear();
+        }
+        vouched_for.insert(pem, made.clone());
+        Ok(made)
     }
 
     /// Sends a request and reads the answer. Dropping the future hangs up.
@@ -111,11 +129,12 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request) -> Result<Answer, SendError> {
+        let http = self.connections(request.authority)?;
         let mut message = http::Request::new(Full::new(request.body));
         *message.method_mut() = request.method;
         *message.uri_mut() = request.destination.into_uri();
         *message.headers_mut() = request.headers;
-        let (head, body) = self.http.request(message).await.map_err(|error| SendError::explain(&error))?.into_parts();
+        let (head, body) = http.request(message).await.map_err(|error| SendError::explain(&error))?.into_parts();
         let (body, truncated) = read(body).await?;
         Ok(Answer { status: head.status, headers: head.headers, body, truncated })
     }
@@ -123,7 +142,7 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("guard", &self.guard).finish_non_exhaustive()
+        f.debug_struct("Client").field("guard", self.guard()).finish_non_exhaustive()
     }
 }
 
@@ -143,14 +162,34 @@ async fn read(mut body: Incoming) -> Result<(Bytes, bool), SendError> {
     Ok((kept.into(), false))
 }
 
+/// Connections through that connector, under these rules. HTTP/2 is spoken to whoever offers it in its TLS handshake.
+fn connections(connector: Connector, tls: ClientConfig) -> Connections {
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions().wrap_connector(connector);
+    // A request that met a connection just closed by the other side, and was not sent, is sent once more; no other is.
+    legacy::Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(MAX_IDLE)
+        .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
+        .http1_max_buf_size(MAX_HEAD)
+        .http2_max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+        .http2_initial_stream_window_size(u32::try_from(MAX_BODY).unwrap_or(u32::MAX))
+        .http2_keep_alive_interval(MAX_IDLE)
+        .http2_keep_alive_timeout(MAX_IDLE)
+        .build(connector)
+}
+
+fn tls() -> ConfigBuilder<ClientConfig, WantsVerifier> {
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap_or_else(|_| unreachable!("ring speaks TLS 1.2 and 1.3"))
+}
+
 /// A machine without certificates (a bare container) can still call `http` destinations, so this is no reason not to start.
 fn trusting_the_system() -> ClientConfig {
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap_or_else(|_| unreachable!("ring speaks TLS 1.2 and 1.3"));
-    let trusting = builder.clone().with_native_roots().unwrap_or_else(|error| {
+    let trusting = tls().with_native_roots().unwrap_or_else(|error| {
         tracing::warn!(%error, "no trusted certificates were found on this machine, so no https destination can be reached");
-        builder.with_root_certificates(RootCertStore::empty())
+        tls().with_root_certificates(RootCertStore::empty())
     });
     trusting.with_no_client_auth()
 }
@@ -160,6 +199,9 @@ mod tests {
     use std::net::{IpAddr, Ipv6Addr};
     use std::process::Command;
 
+    use hyper::server::conn::http2;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
     use rcgen::{CertificateParams, Issuer, KeyPair};
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     use tokio::io::AsyncWriteExt;
@@ -168,7 +210,6 @@ mod tests {
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
-    use crate::error::TlsFault;
     use crate::testing::{Names, OK, Server, open_guard, read_head};
 
     /// Longer than any of these tests takes, so that only a test about time sees it pass.
@@ -177,7 +218,7 @@ mod tests {
 
     fn request(url: &str, guard: &Guard, timeout: Duration) -> Request {
         let destination = Destination::parse(url, guard).unwrap();
-        Request { method: Method::POST, destination, headers: HeaderMap::new(), body: Bytes::from_static(b"{}"), timeout }
+        Request { method: Method::POST, destination, headers: HeaderMap::new(), body: Bytes::from_static(b"{}"), authority: None, timeout }
     }
 
     async fn send_within(url: &str, timeout: Duration) -> Result<Answer, SendError> {
@@ -381,9 +422,19 @@ mod tests {
             let certificate = params.signed_by(&key, &issuer).unwrap();
             let server = serve_tls(certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap()).await;
             let client = trusting(self.trusted.then_some(authority));
-            let url = server.url_as("shop.test").replace("http:", "https:");
-            client.send(request(&url, &open_guard(), LONG)).await
+            client.send(request(&secure(&server), &open_guard(), LONG)).await
         }
+    }
+
+    /// The URL of a server that has a certificate for `shop.test`.
+    fn secure(server: &Server) -> String {
+        server.url_as("shop.test").replace("http:", "https:")
+    }
+
+    fn certified(issuer: &Issuer<'static, KeyPair>) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(["shop.test".to_owned()]).unwrap().signed_by(&key, issuer).unwrap();
+        (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap())
     }
 
     fn authority() -> (CertificateDer<'static>, Issuer<'static, KeyPair>) {
@@ -394,14 +445,27 @@ mod tests {
         (certificate.der().clone(), Issuer::new(params, key))
     }
 
-    async fn serve_tls(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> Server {
-        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    fn authority_as_pem(name: &str) -> (Arc<str>, Issuer<'static, KeyPair>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        (params.self_signed(&key).unwrap().pem().into(), Issuer::new(params, key))
+    }
+
+    fn acceptor(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>, speaks: &[&[u8]]) -> TlsAcceptor {
+        let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(vec![certificate], key)
             .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        config.alpn_protocols = speaks.iter().map(|protocol| protocol.to_vec()).collect();
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    async fn serve_tls(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> Server {
+        let acceptor = acceptor(certificate, key, &[]);
         Server::start(move |stream| {
             let acceptor = acceptor.clone();
             async move {
@@ -445,6 +509,49 @@ mod tests {
         .await;
         let spoken_to = send(&plain.url().replace("http:", "https:")).await;
         assert_eq!(spoken_to.unwrap_err(), SendError::Tls(TlsFault::Handshake));
+    }
+
+    #[tokio::test]
+    async fn an_authority_of_its_own_vouches_for_a_destination_and_for_no_other() {
+        let ((one, issuer), (other, _)) = (authority_as_pem("one"), authority_as_pem("other"));
+        let (certificate, key) = certified(&issuer);
+        let server = serve_tls(certificate, key).await;
+        let client = trusting(None);
+        let call = async |authority| client.send(Request { authority, ..request(&secure(&server), &open_guard(), LONG) }).await;
+        for _ in 0..2 {
+            assert!(call(Some(one.clone())).await.is_ok());
+            assert_eq!(call(Some(other.clone())).await.unwrap_err(), SendError::Tls(TlsFault::UnknownIssuer));
+            assert_eq!(call(None).await.unwrap_err(), SendError::Tls(TlsFault::UnknownIssuer));
+        }
+        assert_eq!(call(Some("hunter2".into())).await.unwrap_err(), SendError::Tls(TlsFault::Authority));
+    }
+
+    #[tokio::test]
+    async fn http_2_is_spoken_to_whoever_offers_it() {
+        let (root, issuer) = authority();
+        let (certificate, key) = certified(&issuer);
+        let acceptor = acceptor(certificate, key, &[b"h2", b"http/1.1"]);
+        let server = Server::start(move |stream| {
+            let acceptor = acceptor.clone();
+            async move {
+                let stream = TokioIo::new(acceptor.accept(stream).await?);
+                let answer = service_fn(async |request: http::Request<Incoming>| {
+                    let head = format!("{:?} {} {}", request.version(), request.method(), request.uri());
+                    let said = request.into_body().collect().await?.to_bytes();
+                    let endless = head + " " + &String::from_utf8_lossy(&said) + &"x".repeat(2 * MAX_BODY);
+                    Ok::<_, hyper::Error>(http::Response::new(Full::new(Bytes::from(endless))))
+                });
+                http2::Builder::new(TokioExecutor::new()).serve_connection(stream, answer).await.map_err(std::io::Error::other)
+            }
+        })
+        .await;
+        let client = trusting(Some(root));
+        for _ in 0..3 {
+            let answer = client.send(request(&secure(&server), &open_guard(), LONG)).await.unwrap();
+            assert!(answer.body.starts_with(format!("HTTP/2.0 POST {} {{}}xx", secure(&server)).as_bytes()), "{:.80?}", answer.body);
+            assert_eq!((answer.body.len(), answer.truncated), (MAX_BODY, true));
+        }
+        assert_eq!(server.hits(), 1, "one connection is enough");
     }
 
     #[tokio::test]

@@ -64,6 +64,10 @@ impl Connector {
         Self { guard, resolver }
     }
 
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
     async fn connect(&self, uri: &Uri) -> Result<TcpStream, ConnectError> {
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
         let addresses = self.resolve(uri.host().unwrap_or_default()).await?;

@@ -36,7 +36,7 @@ pub enum SendError {
     #[error("the destination could not be reached")]
     ConnectionFailed,
     /// What it said is not HTTP, or more of it than is listened to.
-    #[error("the destination did not answer in HTTP/1.1, or with headers beyond all measure")]
+    #[error("the destination did not answer in HTTP, or with headers beyond all measure")]
     Protocol,
 }
 
@@ -55,6 +55,9 @@ pub enum TlsFault {
     /// The certificate is wrong in another way.
     #[error("its certificate is not valid")]
     Certificate,
+    /// The authorities that were to vouch for it cannot be read.
+    #[error("the certificate authorities that were named for it cannot be read")]
+    Authority,
     /// No common ground was found, or it does not speak TLS.
     #[error("the TLS handshake failed")]
     Handshake,
@@ -78,7 +81,9 @@ impl SendError {
     /// Finds the cause that says most: what the connector and TLS know, before what the protocol and the socket saw of it.
     pub(crate) fn explain(error: &(dyn Error + 'static)) -> Self {
         let causes = || std::iter::successors(Some(error), |error| cause(*error));
-        causes().find_map(of_connection).or_else(|| causes().find_map(of_exchange)).unwrap_or(Self::ConnectionFailed)
+        let exchange = || causes().find_map(of_exchange);
+        let is_cut = || causes().any(<dyn Error>::is::<hyper::Error>).then_some(Self::ConnectionReset);
+        causes().find_map(of_connection).or_else(exchange).or_else(is_cut).unwrap_or(Self::ConnectionFailed)
     }
 }
 

@@ -8,10 +8,12 @@
 //! | May this URL be submitted? | [`destination`], from the text alone |
 //! | May these headers be sent? | [`headers`] |
 //! | May this address be dialled? | [`guard`], asked by [`connector`] for every connection; this is the one that counts |
+//! | Who must vouch for a destination that speaks TLS? | the operating system's authorities, or those of the request: [`authority`] |
 //! | How much of an answer is taken, and for how long is it waited for? | [`client`] |
 //!
-//! What is absent: proxies, redirects, cookies, decompression, HTTP/2, and any way to connect around the guard.
+//! What is absent: proxies, redirects, cookies, decompression, and any way to connect around the guard.
 
+pub mod authority;
 pub mod client;
 pub mod connector;
 pub mod destination;

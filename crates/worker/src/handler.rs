@@ -174,6 +174,10 @@ impl Kinds for Handlers {
             None => Err(Unfit::UnknownKind(self.by_kind.keys().map(Name::to_string).collect())),
         }
     }
+
+    fn check_authority(&self, pem: &str) -> Result<(), String> {
+        nobat_delivery::authority::check(pem).map_err(|error| error.to_string())
+    }
 }
 
 /// A handler whose types are forgotten: JSON in, JSON out, and a panic is a failure like any other.

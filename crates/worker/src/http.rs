@@ -235,10 +235,11 @@ fn prepare(call: Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext) 
     for (name, value) in fixed {
         headers.insert(name, value.clone());
     }
+    let authority = context.endpoint.as_ref().and_then(|(_, endpoint)| endpoint.authority.as_deref()).map(Arc::from);
     let body = call.body.map_or_else(Bytes::new, |body| write(&body, &mut headers));
     introduce(&mut headers, context)?;
     let timeout = call.timeout.and_then(duration).map_or(context.timeout, |timeout| timeout.min(context.timeout));
-    Ok(Request { method: call.method.into(), destination, headers, body, timeout })
+    Ok(Request { method: call.method.into(), destination, headers, body, authority, timeout })
 }
 
 /// The body's bytes. JSON goes out byte for byte as it came in.

@@ -113,6 +113,10 @@ impl Kinds for TwoKinds {
             _ => Err(Unfit::UnknownKind(vec!["http".into(), "noop".into()])),
         }
     }
+
+    fn check_authority(&self, pem: &str) -> Result<(), String> {
+        if pem.contains("CERTIFICATE") { Ok(()) } else { Err("expected certificates".to_owned()) }
+    }
 }
 
 impl World {

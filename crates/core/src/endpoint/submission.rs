@@ -65,6 +65,9 @@ pub struct EndpointSubmission {
     #[serde(default, deserialize_with = "crate::read::maybe_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<BatchSubmission>, required = false))]
     pub batch: Option<BatchSubmission>,
+    /// The certificate authorities that must vouch for it in place of those that the operating system trusts: up to ten certificates in PEM.
+    #[cfg_attr(feature = "openapi", schema(max_length = 16384))]
+    pub ca: Option<String>,
     /// Whether tasks for it are held for now. If it is left out, that stays as it is.
     pub paused: Option<bool>,
 }
@@ -162,6 +165,9 @@ impl EndpointSubmission {
         let limits = self.flow.unwrap_or_default().limits("/flow", &mut wrong);
         let breaker = self.breaker.unwrap_or_default().policy("/breaker", &mut wrong);
         let batch = self.batch.map(|batch| batch.checked(&mut wrong));
+        if let Some(Err(detail)) = self.ca.as_deref().map(|pem| receiving.kinds.check_authority(pem)) {
+            wrong.add("/ca", detail);
+        }
         if !wrong.0.is_empty() {
             return Err(wrong.0);
         }
@@ -182,7 +188,7 @@ impl EndpointSubmission {
             limits: Limits { breaker, ..limits },
             batch,
             standing: standing(self.paused, &url, current),
-            authority: None,
+            authority: self.ca,
             created_at: current.map_or(receiving.now, |current| current.created_at),
             version: current.map_or(0, |current| current.version) + 1,
             url,
@@ -271,6 +277,10 @@ mod tests {
         fn check(&self, _: &Name, payload: &Json, _: Aim) -> Result<(), Unfit> {
             if payload.get().contains("127.0.0.1") { Err(Unfit::Payload(vec![Invalid::new("/url", "blocked")])) } else { Ok(()) }
         }
+
+        fn check_authority(&self, pem: &str) -> Result<(), String> {
+            if pem == "good" { Ok(()) } else { Err("expected a good one".to_owned()) }
+        }
     }
 
     fn vault() -> Vault {
@@ -335,6 +345,8 @@ mod tests {
             Some(Batch { max_items: NonZeroU32::new(max_items).unwrap(), max_wait: Duration::from_secs(seconds), results })
         };
         assert_eq!((batch("null"), batch("{}")), (None, of(100, 5, false)));
+        let trusted = put(r#"{"url": "https://billing.example", "ca": "good"}"#, None).unwrap().endpoint;
+        assert_eq!(trusted.authority.as_deref(), Some("good"));
         assert_eq!(batch(r#"{"max_items": 7, "max_wait": 0, "results": true}"#), of(7, 0, true));
     }
 
@@ -356,13 +368,14 @@ mod tests {
     fn all_that_is_wrong_is_named() {
         let json = r#"{"url": "https://127.0.0.1/?a", "secret": "hunter2", "timeout": 61, "retry": {"factor": 0}, "success": [],
             "retry_on": ["5xx"], "flow": {"burst": 2}, "breaker": {"open": 0},
-            "batch": {"max_items": 101, "max_wait": 901}}"#;
+            "batch": {"max_items": 101, "max_wait": 901}, "ca": "bad"}"#;
         let mut wrong = put(json, None).unwrap_err();
         wrong.sort();
         let all = [
             "/batch/max_items",
             "/batch/max_wait",
             "/breaker/open",
+            "/ca",
             "/flow/rate",
             "/retry/factor",
             "/retry_on/0",
