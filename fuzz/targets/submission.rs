@@ -50,6 +50,7 @@ fn take(body: &[u8]) -> Result<Task, Vec<String>> {
         kinds: &*KINDS,
         endpoint: None,
         queue: None,
+        hops: 0,
         now,
     };
     submission.into_task(&intake).map_err(|wrong| {

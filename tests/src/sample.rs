@@ -86,6 +86,7 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
             key_generation: Some(3),
             endpoint: Some(name("billing.eu_1")),
             flow_key: Some(name("customer-42")),
+            hops: 2,
             left: Left { timeout: true, retry: true },
         }),
         due_at: now + Duration::from_millis(1_001),

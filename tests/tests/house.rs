@@ -2,6 +2,7 @@
 
 mod house {
     mod cloud;
+    mod codes;
     mod dependencies;
     mod paths;
     mod picture;

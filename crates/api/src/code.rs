@@ -57,6 +57,8 @@ pub enum Code {
     UnknownEndpoint,
     /// The URL leads where nobat does not go.
     BlockedAddress,
+    /// The request came through too many tasks that made one another.
+    TooManyHops,
     /// The key was used for another request.
     IdempotencyKeyReused,
     /// The tenant asks more often than it may.
@@ -77,7 +79,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::MalformedJson,
         Self::MalformedBody,
         Self::InvalidIdempotencyKey,
@@ -104,6 +106,7 @@ impl Code {
         Self::UnknownKind,
         Self::UnknownEndpoint,
         Self::BlockedAddress,
+        Self::TooManyHops,
         Self::IdempotencyKeyReused,
         Self::RateLimited,
         Self::QuotaExceeded,
@@ -161,6 +164,7 @@ impl Code {
             Self::UnknownKind => ("unknown_kind", StatusCode::UNPROCESSABLE_ENTITY, "Nobody here runs this kind of task"),
             Self::UnknownEndpoint => ("unknown_endpoint", StatusCode::UNPROCESSABLE_ENTITY, "There is no endpoint of this name"),
             Self::BlockedAddress => ("blocked_address", StatusCode::UNPROCESSABLE_ENTITY, "This address is not allowed"),
+            Self::TooManyHops => ("too_many_hops", StatusCode::UNPROCESSABLE_ENTITY, "This is a loop"),
             Self::IdempotencyKeyReused => {
                 ("idempotency_key_reused", StatusCode::UNPROCESSABLE_ENTITY, "The idempotency key was used for another request")
             }

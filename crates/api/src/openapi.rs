@@ -138,7 +138,14 @@ impl Modify for Optional {
             if let Some(RefOr::T(body)) = &mut operation.request_body
                 && matches!(
                     operation.operation_id.as_deref(),
-                    Some("replay_task" | "rotate_key" | "set_callback_secret" | "rotate_callback_secret" | "rotate_endpoint_secret")
+                    Some(
+                        "replay_task"
+                            | "rotate_key"
+                            | "set_callback_secret"
+                            | "rotate_callback_secret"
+                            | "rotate_endpoint_secret"
+                            | "test_endpoint"
+                    )
                 )
             {
                 body.required = None;
@@ -157,9 +164,10 @@ const BODY: [Code; 6] = [
     Code::UnsupportedContentEncoding,
     Code::UnsupportedMediaType,
 ];
-const TASKS: [Code; 6] = [
+const TASKS: [Code; 7] = [
     Code::ValidationFailed,
     Code::UnknownKind,
+    Code::TooManyHops,
     Code::UnknownEndpoint,
     Code::BlockedAddress,
     Code::InvalidIdempotencyKey,

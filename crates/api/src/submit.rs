@@ -2,13 +2,13 @@
 
 use axum::extract::{Request, State};
 use axum::http::header::LOCATION;
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use nobat_core::name::Name;
 use nobat_core::ports::{Inserted, StoreError, TaskName};
 use nobat_core::read::read_object;
 use nobat_core::submit::{Intake, Invalid, Submission};
-use nobat_core::task::Task;
+use nobat_core::task::{Settings, Task};
 use nobat_core::time::Timestamp;
 use nobat_core::view::TaskView;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ use crate::reply;
 const ONE: &str = "/v1/tasks";
 const BATCH: &str = "/v1/tasks/batch";
 const MAX_BATCH: usize = 100;
+/// What the requests of tasks carry: how many tasks they came through.
+static HOPS: HeaderName = HeaderName::from_static("nobat-hops");
 static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// Several tasks, of which all are taken or none.
@@ -76,7 +78,7 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Task
     let body = body::json(&app, &head.headers, body).await?;
     let identity = Identity::of(&head.headers, ONE, &body)?;
     let submission: Submission = read_object(&body)?;
-    let intake = Taking::new(&app, &identity, &caller);
+    let intake = Taking::new(&app, &identity, &caller, &head.headers)?;
     let accepted = intake.accept(1, intake.task(submission, 0).await?.map(|task| vec![task])).await?;
     let Some(task) = accepted.tasks.first() else { return Err(Problem::internal("the store gave no task back")) };
     let mut response = accepted.marked(reply::task(StatusCode::ACCEPTED, task, &caller, intake.now)?);
@@ -114,7 +116,7 @@ pub(crate) async fn batch(State(app): State<App>, Allowed(caller, _): Allowed<Ta
     if !(1..=MAX_BATCH).contains(&submissions.len()) {
         return Err(vec![Invalid::new("/tasks", format!("expected 1 to {MAX_BATCH} tasks"))].into());
     }
-    let intake = Taking::new(&app, &identity, &caller);
+    let intake = Taking::new(&app, &identity, &caller, &head.headers)?;
     let accepted = intake.accept(submissions.len(), intake.tasks(submissions).await?).await?;
     let room = accepted.tasks.iter().map(reply::room).sum();
     let data = accepted.tasks.iter().map(|task| reply::view(task, &caller, intake.now)).collect();
@@ -126,6 +128,7 @@ struct Taking<'a> {
     app: &'a App,
     identity: &'a Identity<'a>,
     caller: &'a Caller,
+    hops: u8,
     now: Timestamp,
 }
 
@@ -143,8 +146,8 @@ enum History {
 }
 
 impl<'a> Taking<'a> {
-    fn new(app: &'a App, identity: &'a Identity<'a>, caller: &'a Caller) -> Self {
-        Self { app, identity, caller, now: app.clock.now() }
+    fn new(app: &'a App, identity: &'a Identity<'a>, caller: &'a Caller, headers: &HeaderMap) -> Result<Self, Problem> {
+        Ok(Self { app, identity, caller, hops: hops(headers)?, now: app.clock.now() })
     }
 
     /// The task, or what is wrong with it.
@@ -169,6 +172,7 @@ impl<'a> Taking<'a> {
             kinds: &*self.app.kinds,
             endpoint: endpoint.as_deref(),
             queue: lanes.as_ref().map(|lanes| &lanes.queue),
+            hops: self.hops,
             now: self.now,
         }))
     }
@@ -245,6 +249,14 @@ impl<'a> Taking<'a> {
         }
         Ok(keyed.then(|| self.recognise(count, found)))
     }
+}
+
+/// Through how many tasks a request came, by what the last of them says of itself.
+fn hops(headers: &HeaderMap) -> Result<u8, Problem> {
+    let Some(said) = headers.get(&HOPS) else { return Ok(0) };
+    let hops = said.to_str().ok().and_then(|text| text.parse().ok()).filter(|hops| *hops <= Settings::MAX_HOPS);
+    let detail = || format!("tasks made one another: expected `nobat-hops` to be 0 to {}", Settings::MAX_HOPS);
+    hops.ok_or_else(|| Problem::new(Code::TooManyHops, detail()))
 }
 
 impl Accepted {

@@ -56,6 +56,6 @@ pub(crate) fn callback(task: &Task, now: Timestamp) -> Option<Task> {
     let payload = Json::from_value(&request).unwrap_or_else(|_| unreachable!("a task's view has string keys only"));
     let id = TaskId::of_callback(&task.tenant, task.id, task.created_at, task.generation, task.version);
     let name = TaskName { tenant: task.tenant.clone(), id };
-    let settings = Settings { parent: Some(task.id), retry: callback.retry.clone(), ..Settings::default() };
+    let settings = Settings { parent: Some(task.id), retry: callback.retry.clone(), hops: task.settings.hops, ..Settings::default() };
     Some(Task::new(name, HTTP.clone(), QUEUE.clone(), payload, settings, now))
 }

@@ -96,6 +96,8 @@ struct StoredSettings {
     left_timeout: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     left_retry: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hops: Option<u8>,
 }
 
 /// A retry policy.
@@ -152,6 +154,7 @@ impl From<&Settings> for StoredSettings {
             flow_key: settings.flow_key.clone(),
             left_timeout: settings.left.timeout,
             left_retry: settings.left.retry,
+            hops: Some(settings.hops).filter(|hops| *hops > 0),
         }
     }
 }
@@ -171,6 +174,7 @@ impl From<StoredSettings> for Settings {
             endpoint: row.endpoint,
             flow_key: row.flow_key,
             left: Left { timeout: row.left_timeout, retry: row.left_retry },
+            hops: row.hops.unwrap_or(0),
         }
     }
 }

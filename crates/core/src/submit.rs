@@ -209,6 +209,8 @@ pub struct Intake<'a> {
     pub endpoint: Option<&'a Endpoint>,
     /// What is laid down for its queue.
     pub queue: Option<&'a Lane>,
+    /// Through how many tasks the request came.
+    pub hops: u8,
     /// The time.
     pub now: Timestamp,
 }
@@ -254,6 +256,7 @@ impl Submission {
             parent: None,
             submitted_by: intake.submitted_by,
             key_generation: None,
+            hops: intake.hops,
         };
         if let Some(kind) = &kind {
             let aim = if self.endpoint.is_some() { Aim::Endpoint } else { Aim::Payload };

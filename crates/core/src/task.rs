@@ -94,6 +94,8 @@ pub struct Settings {
     pub flow_key: Option<Name>,
     /// What the submission left to the endpoint.
     pub left: Left,
+    /// Through how many tasks the request came that submitted it: each of them made the next.
+    pub hops: u8,
 }
 
 /// What a submission left to its endpoint: what stands in the task is then how the endpoint was when the task came, and how it is by the
@@ -121,11 +123,14 @@ impl Default for Settings {
             endpoint: None,
             flow_key: None,
             left: Left::default(),
+            hops: 0,
         }
     }
 }
 
 impl Settings {
+    /// Through how many tasks a request may have come: one that comes through more is taken for a loop.
+    pub const MAX_HOPS: u8 = 3;
     /// The time an attempt has unless the submission says otherwise.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 }
@@ -410,7 +415,7 @@ pub struct TaskError {
 
 /// A stable word for why an attempt failed, such as `timeout` or `http_503`.
 ///
-/// The codes that nobat itself gives are constants here and in the delivery crate; a handler may bring its own.
+/// The codes that nobat itself gives are a closed list ([`ErrorCode::ALL`]); a handler may bring its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorCode(Name);
 
@@ -433,6 +438,52 @@ impl ErrorCode {
     pub const INVALID_RESULT: &'static str = "invalid_result";
     /// Its handler failed and gave no code of its own.
     pub const HANDLER_ERROR: &'static str = "handler_error";
+    /// Nothing listens where it was to go.
+    pub const CONNECTION_REFUSED: &'static str = "connection_refused";
+    /// The other side hung up before its answer was complete.
+    pub const CONNECTION_RESET: &'static str = "connection_reset";
+    /// The other side could not be reached for another reason.
+    pub const CONNECTION_FAILED: &'static str = "connection_failed";
+    /// The name of the other side has no address.
+    pub const DNS: &'static str = "dns";
+    /// The other side did not prove who it is, or does not speak TLS.
+    pub const TLS: &'static str = "tls";
+    /// What the other side said is not HTTP, or has headers beyond all measure.
+    pub const PROTOCOL: &'static str = "protocol";
+    /// It was to go where strangers may not be sent.
+    pub const BLOCKED_ADDRESS: &'static str = "blocked_address";
+    /// Its URL cannot be called.
+    pub const INVALID_URL: &'static str = "invalid_url";
+    /// The answer was to say something of each item of a batch, and says nothing of this one.
+    pub const NO_RESULT: &'static str = "no_result";
+    /// The answer was to say something of each item of a batch, and cannot be read.
+    pub const INVALID_ANSWER: &'static str = "invalid_answer";
+    /// It was told to fail, by its payload.
+    pub const NOOP_FAILED: &'static str = "noop_failed";
+
+    /// Every code that nobat gives by itself, besides `http_` and the status of an answer.
+    pub const ALL: [&'static str; 20] = [
+        Self::TIMEOUT,
+        Self::CONNECTION_REFUSED,
+        Self::CONNECTION_RESET,
+        Self::CONNECTION_FAILED,
+        Self::DNS,
+        Self::TLS,
+        Self::PROTOCOL,
+        Self::BLOCKED_ADDRESS,
+        Self::INVALID_URL,
+        Self::NO_RESULT,
+        Self::INVALID_ANSWER,
+        Self::CRASHED,
+        Self::INTERRUPTED,
+        Self::CANCELED,
+        Self::EXPIRED,
+        Self::PIPELINE,
+        Self::INVALID_PAYLOAD,
+        Self::INVALID_RESULT,
+        Self::HANDLER_ERROR,
+        Self::NOOP_FAILED,
+    ];
 
     /// The code of that name; what is not a [`Name`] becomes `handler_error`.
     pub fn new(word: &str) -> Self {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use http::Uri;
+use nobat_core::task::ErrorCode;
 use url::{Host, Url};
 
 use crate::guard::Guard;
@@ -44,8 +45,8 @@ impl BadUrl {
     /// A stable code, for programs.
     pub fn code(self) -> &'static str {
         match self {
-            Self::Blocked => "blocked_address",
-            Self::TooLong | Self::Malformed | Self::Scheme | Self::Credentials | Self::Host | Self::Port => "invalid_url",
+            Self::Blocked => ErrorCode::BLOCKED_ADDRESS,
+            Self::TooLong | Self::Malformed | Self::Scheme | Self::Credentials | Self::Host | Self::Port => ErrorCode::INVALID_URL,
         }
     }
 }

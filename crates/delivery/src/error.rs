@@ -68,13 +68,13 @@ impl SendError {
     pub fn code(self) -> &'static str {
         match self {
             Self::Timeout => ErrorCode::TIMEOUT,
-            Self::ConnectionRefused => "connection_refused",
-            Self::ConnectionReset => "connection_reset",
-            Self::Dns => "dns",
-            Self::Tls(_) => "tls",
-            Self::BlockedAddress => "blocked_address",
-            Self::ConnectionFailed => "connection_failed",
-            Self::Protocol => "protocol",
+            Self::ConnectionRefused => ErrorCode::CONNECTION_REFUSED,
+            Self::ConnectionReset => ErrorCode::CONNECTION_RESET,
+            Self::Dns => ErrorCode::DNS,
+            Self::Tls(_) => ErrorCode::TLS,
+            Self::BlockedAddress => ErrorCode::BLOCKED_ADDRESS,
+            Self::ConnectionFailed => ErrorCode::CONNECTION_FAILED,
+            Self::Protocol => ErrorCode::PROTOCOL,
         }
     }
 

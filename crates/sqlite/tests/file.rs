@@ -69,6 +69,7 @@ fn task(number: u128) -> Task {
         max_payload: None,
         endpoint: None,
         queue: None,
+        hops: 0,
         now: now(),
     };
     Submission { kind: "any".to_owned(), ..Submission::default() }.into_task(&intake).unwrap()

@@ -30,6 +30,8 @@ pub struct TaskContext {
     pub idempotency_key: String,
     /// How long this attempt may take in all.
     pub timeout: Duration,
+    /// Through how many tasks the request came that submitted it.
+    pub(crate) hops: u8,
     /// The endpoint that it goes to.
     pub(crate) endpoint: Option<(Name, Arc<Endpoint>)>,
     cancel: CancellationToken,
@@ -51,6 +53,7 @@ impl TaskContext {
             max_attempts: course.max_attempts(&task.settings),
             idempotency_key: task.idempotency_key(),
             timeout: course.timeout(&task.settings),
+            hops: task.settings.hops,
             endpoint: course.endpoint.clone(),
             cancel: CancellationToken::new(),
             beaten: AtomicBool::new(false),
@@ -68,6 +71,7 @@ impl TaskContext {
             attempt: 1,
             max_attempts: 1,
             timeout,
+            hops: 0,
             endpoint: Some(endpoint),
             cancel: CancellationToken::new(),
             beaten: AtomicBool::new(false),

@@ -256,6 +256,7 @@ fn introduce(headers: &mut HeaderMap, context: &TaskContext) -> Result<(), http:
     headers.insert("idempotency-key", HeaderValue::from_str(&context.idempotency_key)?);
     headers.insert("nobat-task-id", HeaderValue::from_str(&context.name.id.to_string())?);
     headers.insert("nobat-attempt", HeaderValue::from(context.attempt));
+    headers.insert("nobat-hops", HeaderValue::from(u16::from(context.hops) + 1));
     Ok(())
 }
 
@@ -310,6 +311,7 @@ mod tests {
             kinds: &Handlers::new().with(Noop),
             endpoint: None,
             queue: None,
+            hops: 0,
             now: Timestamp::EPOCH,
         };
         let submission = Submission { kind: "noop".to_owned(), ..Submission::default() };

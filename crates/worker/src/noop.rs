@@ -50,7 +50,7 @@ impl Handler for Noop {
         }
         assert!(context.attempt > script.panic, "this attempt was told to panic");
         if context.attempt <= script.fail {
-            return Err(Failure::retry("noop_failed", "this attempt was told to fail"));
+            return Err(Failure::retry(ErrorCode::NOOP_FAILED, "this attempt was told to fail"));
         }
         Ok(())
     }
@@ -95,6 +95,7 @@ mod tests {
             kinds: &Handlers::new().with(Noop),
             endpoint: None,
             queue: None,
+            hops: 0,
             now: Timestamp::EPOCH,
         };
         let task = Submission { kind: "noop".to_owned(), ..Submission::default() }.into_task(&intake).unwrap();

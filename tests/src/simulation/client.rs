@@ -125,6 +125,7 @@ impl Client {
             max_payload: None,
             endpoint: None,
             queue: None,
+            hops: 0,
             now: self.clock.now(),
         };
         let mut task = submission.into_task(&intake).unwrap_or_else(|invalid| panic!("{invalid:?}: {body}"));

@@ -114,3 +114,26 @@ async fn of_a_long_answer_the_beginning_is_kept() {
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
+
+#[tokio::test]
+async fn tasks_that_make_one_another_come_to_an_end() {
+    let world = World::start().await;
+    let task = world.submit(&json!({"kind": "http", "payload": {"url": world.receiver.url("/hook")}})).await;
+    world.ended(&task).await;
+    assert_eq!(world.receiver.received("/hook")[0].header("nobat-hops"), "1");
+    let body = json!({"kind": "http", "payload": {"url": world.receiver.url("/on")}, "callback": {"url": world.receiver.url("/done")}})
+        .to_string();
+    let through = async |hops: &str| world.post_with("/v1/tasks", &[("nobat-hops", hops)], &body).await;
+    for hops in ["4", "256", "-1", "many"] {
+        assert_eq!(through(hops).await.problem(), (422, "too_many_hops".to_owned()), "{hops}");
+    }
+    world.ended(&through("3").await.json()).await;
+    world.receiver.wait_for("/done", 1).await;
+    for path in ["/on", "/done"] {
+        assert_eq!(world.receiver.received(path)[0].header("nobat-hops"), "4", "the next one will be refused");
+    }
+    for task in world.tasks("").await {
+        world.ended(&task).await;
+    }
+    world.end().await;
+}

@@ -17,11 +17,6 @@ use crate::handler::{Failure, Together};
 use crate::http::answer::{Answered, Body, answered, refused, settle};
 use crate::http::{Call, Http, Method, answers, is_json, prepare};
 
-/// The answer was to say something of each item, and says nothing of this one.
-const NO_RESULT: &str = "no_result";
-/// The answer was to say something of each item, and cannot be read.
-const INVALID_ANSWER: &str = "invalid_answer";
-
 /// How much of an answer that is about all of them each task keeps, in bytes.
 const KEPT_BODY: usize = 1_024;
 
@@ -143,18 +138,18 @@ fn introduce(headers: &mut HeaderMap, id: &str, count: usize) -> Result<(), http
 fn by_item(answer: &Answer, answers: &Answers, contexts: &[&TaskContext]) -> Together<Answered> {
     let read = serde_json::from_slice::<Results>(&answer.body).ok().filter(|_| !answer.truncated);
     let Some(Results { results }) = read else {
-        return Err(Failure::retry(INVALID_ANSWER, "the answer has no list `results` of objects with `id` and `status`"));
+        return Err(Failure::retry(ErrorCode::INVALID_ANSWER, "the answer has no list `results` of objects with `id` and `status`"));
     };
     let mut by_id: HashMap<String, ItemResult> = results.into_iter().map(|result| (result.id.clone(), result)).collect();
     let outcome = |context: &&TaskContext| match by_id.remove(&context.name.id.to_string()) {
         Some(result) => of_item(result, answers),
-        None => Err(Failure::retry(NO_RESULT, "the answer says nothing of this item")),
+        None => Err(Failure::retry(ErrorCode::NO_RESULT, "the answer says nothing of this item")),
     };
     Ok(contexts.iter().map(outcome).collect())
 }
 
 fn of_item(ItemResult { status, body, .. }: ItemResult, answers: &Answers) -> Result<Answered, Failure> {
-    let code = StatusCode::from_u16(status).map_err(|_| Failure::retry(INVALID_ANSWER, "the status of this item is none"))?;
+    let code = StatusCode::from_u16(status).map_err(|_| Failure::retry(ErrorCode::INVALID_ANSWER, "the status of this item is none"))?;
     match answers.meaning(status) {
         Meaning::Success => {
             let body = body.map_or_else(|| Body::Text(String::new()), Body::Json);
