@@ -8,6 +8,7 @@ mod breaker;
 mod gathering;
 mod pace;
 mod slots;
+mod state;
 pub(crate) mod stored;
 mod submission;
 
@@ -19,13 +20,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use breaker::{BreakerPolicy, Verdict};
+pub use breaker::{BreakerChange, BreakerPolicy, BreakerState, Verdict};
 pub use gathering::{Gathered, MAX_BATCH_BYTES, Member, Place};
 pub use pace::{Booking, HORIZON, Pace};
 pub use slots::Holder;
+pub use state::{BreakerStanding, FlowState};
 pub use submission::{BreakerSubmission, BreakerView, FlowSubmission, FlowView};
 
-use crate::flow::breaker::{Breaker, Passage};
+use crate::flow::breaker::{Breaker, Changes, Passage};
 use crate::flow::gathering::Gathering;
 use crate::flow::pace::Timetable;
 use crate::flow::slots::Slots;
@@ -137,6 +139,28 @@ impl fmt::Display for FlowOf {
     }
 }
 
+impl FlowOf {
+    /// The word for what they have in common.
+    pub fn sort(&self) -> &'static str {
+        match self {
+            Self::Endpoint(_) => "endpoint",
+            Self::Batch(..) => "batch",
+            Self::Key(_) => "flow_key",
+            Self::Kind(_) => "kind",
+            Self::Queue(_) => "queue",
+            Self::Tenant => "tenant",
+        }
+    }
+
+    /// What that is called. A flow of a tenant's alone has no name but its tenant's.
+    pub fn name(&self) -> Option<&Name> {
+        match self {
+            Self::Endpoint(name) | Self::Batch(name, _) | Self::Key(name) | Self::Kind(name) | Self::Queue(name) => Some(name),
+            Self::Tenant => None,
+        }
+    }
+}
+
 /// What a flow lets through. What is not said is not limited.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Limits {
@@ -155,6 +179,9 @@ pub struct Flow {
     times: Timetable,
     slots: Slots,
     breaker: Breaker,
+    /// How its breaker came to stand as it does.
+    #[serde(skip_serializing_if = "Changes::is_empty")]
+    changes: Changes,
     /// The other side asked to be left alone until then.
     paused_until: Option<Timestamp>,
     /// Those who wait for one another.
@@ -257,6 +284,18 @@ impl Pass {
 impl Flow {
     /// Answers one who wants to start.
     pub fn enter(&mut self, limits: &Limits, ask: &Ask, now: Timestamp) -> Answer {
+        self.noting(now, |flow| flow.answer(limits, ask, now))
+    }
+
+    /// Does something, and notes it if the breaker stands otherwise after it.
+    fn noting<T>(&mut self, now: Timestamp, does: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.breaker.state();
+        let done = does(self);
+        self.changes.note(before, self.breaker.state(), now);
+        done
+    }
+
+    fn answer(&mut self, limits: &Limits, ask: &Ask, now: Timestamp) -> Answer {
         if let Some(until) = self.paused_until.filter(|until| now < *until) {
             return self.after_pause(limits, ask, until, now);
         }
@@ -329,6 +368,7 @@ impl Flow {
         }
         if pass.is_probe {
             self.breaker.withdraw(now);
+            self.changes.take_back_probe();
         }
     }
 
@@ -338,7 +378,7 @@ impl Flow {
             self.slots.release(holder, report.took);
         }
         if let Some(policy) = limits.breaker {
-            self.breaker.note(policy, pass.is_probe, report.verdict, now);
+            self.noting(now, |flow| flow.breaker.note(policy, pass.is_probe, report.verdict, now));
         }
         if let Some(until) = report.pause_until.filter(|until| now < *until) {
             self.paused_until = self.paused_until.max(Some(until));

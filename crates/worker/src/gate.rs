@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nobat_core::flow::{
-    Answer, Ask, Flow, FlowName, FlowOf, Flows, Gathered, Holder, Kept, Limits, Member, Pass, Place, Promise, Report, Wait, Written,
+    Answer, Ask, BreakerState, Flow, FlowName, FlowOf, Flows, Gathered, Holder, Kept, Limits, Member, Pass, Place, Promise, Report, Wait,
+    Written,
 };
 use nobat_core::id::TaskId;
 use nobat_core::ports::{Chance, Clock, StoreError};
@@ -300,6 +301,7 @@ impl Gate {
             }
             match self.flows.write(name, &flow, kept.version, now).await {
                 Ok(Written::Done) => {
+                    tell_of_changes(name, &kept.flow, &flow);
                     *last = Some(Seen { kept: Kept { version: kept.version + 1, flow }, at: now });
                     return reply(lane, requests, answers);
                 }
@@ -323,6 +325,18 @@ impl Gate {
             What::Renew => {}
         }
         Said::Nothing
+    }
+}
+
+/// Says how the breaker of a flow changed, once it is written: whoever writes it is the one who says so.
+fn tell_of_changes(name: &FlowName, before: &Flow, after: &Flow) {
+    for change in after.changes_since(before) {
+        let (tenant, flow, state) = (&name.tenant, &name.of, change.to.as_str());
+        if change.to == BreakerState::Open {
+            tracing::warn!(%tenant, %flow, state, at = %change.at, "too much fails: a breaker is open, and what it is for is held");
+        } else {
+            tracing::info!(%tenant, %flow, state, at = %change.at, "a breaker lets something through again");
+        }
     }
 }
 

@@ -43,6 +43,38 @@ pub(crate) enum Breaker {
     HalfOpen { since: Timestamp, until: Timestamp },
 }
 
+/// What a breaker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerState {
+    /// It lets everything pass.
+    Closed,
+    /// It lets nothing pass.
+    Open,
+    /// It waits for the one attempt that finds out how things are.
+    HalfOpen,
+}
+
+/// That a breaker came to do something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BreakerChange {
+    /// What it did from then on.
+    pub to: BreakerState,
+    /// When.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub at: Timestamp,
+}
+
+/// The last changes of a breaker, the oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Changes(Vec<BreakerChange>);
+
+/// How many changes of a breaker are kept: enough to see how the last outage went, and few enough to be kept with every flow.
+const KEPT_CHANGES: usize = 5;
+
 /// What came of the attempts of the window, in two halves: what is older than both is forgotten a half at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Window {
@@ -87,7 +119,63 @@ impl Default for Breaker {
     }
 }
 
+impl BreakerState {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
+impl Changes {
+    /// Whether there was none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All that are kept.
+    pub(crate) fn all(&self) -> &[BreakerChange] {
+        &self.0
+    }
+
+    /// Notes one, if it is one.
+    pub(crate) fn note(&mut self, from: BreakerState, to: BreakerState, at: Timestamp) {
+        if from == to {
+            return;
+        }
+        if self.0.len() == KEPT_CHANGES {
+            self.0.remove(0);
+        }
+        self.0.push(BreakerChange { to, at });
+    }
+
+    /// Forgets that somebody was to find out how things are, and did not.
+    pub(crate) fn take_back_probe(&mut self) {
+        self.0.pop_if(|last| last.to == BreakerState::HalfOpen);
+    }
+}
+
 impl Breaker {
+    /// What it does.
+    pub(crate) fn state(&self) -> BreakerState {
+        match self {
+            Self::Closed(_) => BreakerState::Closed,
+            Self::Open { .. } => BreakerState::Open,
+            Self::HalfOpen { .. } => BreakerState::HalfOpen,
+        }
+    }
+
+    /// Since when it has not been closed, and when the next attempt finds out how things are, if it is not.
+    pub(crate) fn outage(&self) -> Option<(Timestamp, Timestamp)> {
+        match *self {
+            Self::Closed(_) => None,
+            Self::Open { since, until } | Self::HalfOpen { since, until } => Some((since, until)),
+        }
+    }
+
     /// Whether one more attempt may be made. A probe has until `patience` from now to come back.
     pub(crate) fn pass(&mut self, patience: Duration, now: Timestamp) -> Passage {
         match *self {

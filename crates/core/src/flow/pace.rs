@@ -89,8 +89,19 @@ impl Timetable {
     /// The next slot, if it is not too far ahead.
     pub(crate) fn book(&mut self, pace: Pace, now: Timestamp) -> Option<Booking> {
         let (now, interval) = (micros(now), pace.interval());
-        let horizon = now + i64::try_from(HORIZON.as_micros()).unwrap_or(i64::MAX);
-        // A pace that was changed begins anew, and so does one that a clock far ahead of this one has left behind.
+        let horizon = horizon(now);
+        self.adopt(pace, now);
+        let slot = self.next.max(now.saturating_sub(pace.reach()));
+        if slot > horizon {
+            return None;
+        }
+        self.next = slot.saturating_add(interval);
+        Some(Booking { slot, interval })
+    }
+
+    /// A pace that was changed begins anew, and so does one that a clock far ahead of this one has left behind.
+    fn adopt(&mut self, pace: Pace, now: i64) {
+        let (horizon, interval) = (horizon(now), pace.interval());
         if self.interval != interval && self.interval != 0 || self.next > horizon.saturating_add(interval) {
             self.next = now;
             // What the other pace put off is not put off for longer than by this one: whoever disagrees about it starts nothing sooner.
@@ -100,12 +111,22 @@ impl Timetable {
             self.due = now;
         }
         self.interval = interval;
-        let slot = self.next.max(now.saturating_sub(pace.reach()));
-        if slot > horizon {
-            return None;
-        }
-        self.next = slot.saturating_add(interval);
-        Some(Booking { slot, interval })
+    }
+
+    /// How many could start now whom nobody has promised anything.
+    pub(crate) fn free(mut self, pace: Pace, now: Timestamp) -> u32 {
+        let (now, interval) = (micros(now), pace.interval());
+        self.adopt(pace, now);
+        let slots = now.saturating_sub(self.next.max(now.saturating_sub(pace.reach()))).div_euclid(interval) + 1;
+        let starts = pace.grace().saturating_sub(self.due.saturating_sub(now).max(0)).div_euclid(interval) + 1;
+        u32::try_from(slots.min(starts).max(0)).unwrap_or(u32::MAX)
+    }
+
+    /// How many slots are given out that are for after `now`, and not for before `from`.
+    pub(crate) fn promised(mut self, pace: Pace, from: Timestamp, now: Timestamp) -> u32 {
+        self.adopt(pace, micros(now));
+        let from = micros(from).max(micros(now).saturating_add(1));
+        u32::try_from(self.next.saturating_sub(from).div_euclid(self.interval).max(0)).unwrap_or(u32::MAX)
     }
 
     /// When one may start who was promised that slot: that moment, or, if too many started of late, a later one.
@@ -148,6 +169,11 @@ impl Booking {
     pub fn at(self) -> Timestamp {
         Timestamp::from_millis(self.slot.saturating_add(999).div_euclid(1_000))
     }
+}
+
+/// How far ahead slots are promised at that moment, in microseconds.
+fn horizon(now: i64) -> i64 {
+    now.saturating_add(i64::try_from(HORIZON.as_micros()).unwrap_or(i64::MAX))
 }
 
 fn micros(moment: Timestamp) -> i64 {
@@ -237,6 +263,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_promised_and_what_is_free_can_be_told() {
+        let (mut times, pace, slower) = (Timetable::default(), pace(10, 3), pace(5, 1));
+        let told = |times: Timetable, millis| (times.free(pace, at(millis)), times.promised(pace, at(0), at(millis)));
+        assert_eq!(told(times, 0), (3, 0));
+        for _ in 0..5 {
+            times.book(pace, at(0)).unwrap();
+        }
+        (0..3).for_each(|_| times.start(pace, at(0)));
+        assert_eq!([0, 101, 102, 204].map(|millis| told(times, millis)), [(0, 2), (0, 2), (0, 1), (0, 0)]);
+        assert_eq!([306, 1_000, 100_000].map(|millis| told(times, millis)), [(1, 0), (3, 0), (3, 0)]);
+        times.pause(at(5_000));
+        assert_eq!((told(times, 1_000).0, times.promised(pace, at(5_000), at(1_000))), (0, 0), "nobody was promised the time of a pause");
+        times.book(pace, at(1_000)).unwrap();
+        assert_eq!(times.promised(pace, at(5_000), at(1_000)), 1);
+        let before = times;
+        assert_eq!((times.free(slower, at(1_000)), times), (1, before), "at another pace it begins anew");
+    }
+
+    #[test]
     fn the_last_slot_can_be_taken_back_and_no_other() {
         let (mut times, pace) = (Timetable::default(), pace(1, 1));
         let booked: Vec<Booking> = (0..3).map(|_| times.book(pace, at(0)).unwrap()).collect();
@@ -246,6 +291,27 @@ mod tests {
     }
 
     proptest! {
+        /// As many as are said to be free start, and not one more.
+        #[test]
+        fn as_many_start_as_are_free(rate in 1_u32..200, burst in 1_u32..20, starts in proptest::collection::vec(0_i64..300, 0..100)) {
+            let (mut times, pace) = (Timetable::default(), pace(rate, burst));
+            let mut clock = 0;
+            for pause in starts {
+                clock += pause;
+                let mut copy = times;
+                let begins = |times: &mut Timetable| {
+                    let begins = times.book(pace, at(clock)).is_some_and(|booking| times.free_at(pace, booking) <= at(clock));
+                    if begins {
+                        times.start(pace, at(clock));
+                    }
+                    begins
+                };
+                let free = times.free(pace, at(clock));
+                prop_assert_eq!((0..=free).filter(|_| begins(&mut copy)).count(), free as usize);
+                begins(&mut times);
+            }
+        }
+
         /// Whoever asks at any time and comes as late as they like: in no period are there more starts than may be.
         #[test]
         fn in_no_period_are_there_more_starts_than_may_be(

@@ -1,0 +1,210 @@
+//! How a flow stands, for whoever looks at it and changes nothing.
+
+use serde::Serialize;
+
+use crate::flow::{BreakerChange, BreakerState, Flow, Limits};
+use crate::time::Timestamp;
+
+/// How a flow stands at a moment. What is not limited is not counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FlowState {
+    /// How many tasks that nobody has promised anything could start now, as far as its rate is concerned; `null` if it has none.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub tokens: Option<u32>,
+    /// How many starts are promised ahead: of the tasks that wait for its rate, those that know their moment, and those that were canceled
+    /// since they did. Nobody is promised anything more than 15 minutes ahead. `null` if it has no rate.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub promised_ahead: Option<u32>,
+    /// How many of its tasks run; `null` if that is not limited.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub in_use: Option<u32>,
+    /// Nothing of it starts before then, since the other side asked for that.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
+    pub held_until: Option<Timestamp>,
+    /// How its breaker stands; `null` if it has none.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub breaker: Option<BreakerStanding>,
+}
+
+/// How a breaker stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BreakerStanding {
+    /// Whether it lets everything pass (`closed`), nothing (`open`), or waits for the one attempt that finds out how things are (`half_open`).
+    pub state: BreakerState,
+    /// Since when it is closed, or since when it has not been; `null` if it has never been anything else.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
+    pub since: Option<Timestamp>,
+    /// From when on an attempt finds out how things are; of one that is `half_open`, if the one that is under way does not come back by then.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
+    pub next_probe: Option<Timestamp>,
+    /// How it came to that: its last changes, five at most, the oldest first.
+    pub changes: Vec<BreakerChange>,
+}
+
+impl Flow {
+    /// How it stands, by what it lets through.
+    pub fn state(&self, limits: &Limits, now: Timestamp) -> FlowState {
+        let held_until = self.paused_until.filter(|until| now < *until);
+        let from = held_until.unwrap_or(now);
+        FlowState {
+            tokens: limits.pace.map(|pace| if held_until.is_some() { 0 } else { self.times.free(pace, now) }),
+            promised_ahead: limits.pace.map(|pace| self.times.promised(pace, from, now)),
+            in_use: limits.parallelism.map(|_| self.in_use(now)),
+            held_until,
+            breaker: limits.breaker.map(|_| self.breaker_standing()),
+        }
+    }
+
+    /// The changes of its breaker that it has seen, and `before` has not.
+    pub fn changes_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a BreakerChange> {
+        self.changes.all().iter().filter(|change| !before.changes.all().contains(change))
+    }
+
+    fn breaker_standing(&self) -> BreakerStanding {
+        let (state, changes) = (self.breaker.state(), self.changes.all());
+        let closed_at = || changes.last().filter(|last| last.to == BreakerState::Closed).map(|last| last.at);
+        let (since, next_probe) = self.breaker.outage().unzip();
+        BreakerStanding { state, since: since.or_else(closed_at), next_probe, changes: changes.to_vec() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::flow::{Answer, Ask, BreakerPolicy, Holder, Pace, Pass, Report, Verdict};
+    use crate::retry::Spread;
+
+    const ME: Holder = Holder(1);
+
+    fn ask() -> Ask {
+        Ask { holder: ME, booking: None, times: 0, spread: Spread::from_bits(0) }
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000) + Duration::from_secs(seconds)
+    }
+
+    fn limits() -> Limits {
+        let count = |count| NonZeroU32::new(count).unwrap();
+        let pace = Pace { rate: count(1), period: Duration::from_secs(1), burst: count(2) };
+        Limits {
+            pace: Some(pace),
+            parallelism: Some(count(2)),
+            breaker: Some(BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() }),
+        }
+    }
+
+    fn go(flow: &mut Flow, now: Timestamp) -> Pass {
+        match flow.enter(&limits(), &ask(), now) {
+            Answer::Go(pass) => pass,
+            Answer::Wait(wait) => panic!("{wait:?}"),
+        }
+    }
+
+    fn leave(flow: &mut Flow, pass: Pass, verdict: Verdict, now: Timestamp) {
+        let report = Report { verdict, took: Duration::from_millis(50), pause_until: None };
+        flow.leave(&limits(), pass, ME, &report, now);
+    }
+
+    fn breaker(flow: &Flow, now: Timestamp) -> BreakerStanding {
+        flow.state(&limits(), now).breaker.unwrap()
+    }
+
+    #[test]
+    fn of_a_flow_without_limits_nothing_is_counted() {
+        assert_eq!(Flow::default().state(&Limits::default(), at(0)), FlowState::default());
+        let state = Flow::default().state(&limits(), at(0));
+        let closed = BreakerStanding { state: BreakerState::Closed, since: None, next_probe: None, changes: Vec::new() };
+        let free = FlowState { tokens: Some(2), promised_ahead: Some(0), in_use: Some(0), held_until: None, breaker: Some(closed) };
+        assert_eq!(state, free);
+    }
+
+    #[test]
+    fn what_starts_and_what_waits_is_counted() {
+        let mut flow = Flow::default();
+        go(&mut flow, at(0));
+        go(&mut flow, at(0));
+        (0..3).for_each(|_| assert!(matches!(flow.enter(&limits(), &ask(), at(0)), Answer::Wait(_))));
+        let state = flow.state(&limits(), at(0));
+        assert_eq!((state.tokens, state.promised_ahead, state.in_use), (Some(0), Some(3), Some(2)));
+        assert_eq!(flow.state(&limits(), at(2)).promised_ahead, Some(2));
+    }
+
+    #[test]
+    fn while_the_other_side_is_left_alone_nothing_is_free() {
+        let mut flow = Flow::default();
+        let pass = go(&mut flow, at(0));
+        let asked = Report { verdict: Verdict::Unknown, took: Duration::ZERO, pause_until: Some(at(60)) };
+        flow.leave(&limits(), pass, ME, &asked, at(0));
+        assert!(matches!(flow.enter(&limits(), &ask(), at(1)), Answer::Wait(_)));
+        let state = flow.state(&limits(), at(1));
+        assert_eq!((state.tokens, state.promised_ahead, state.held_until), (Some(0), Some(1), Some(at(60))));
+        assert_eq!(flow.state(&limits(), at(60)).held_until, None);
+    }
+
+    #[test]
+    fn a_breaker_says_how_it_came_to_stand_as_it_does() {
+        let mut flow = Flow::default();
+        let pass = go(&mut flow, at(0));
+        assert_eq!(flow.to_text().find("changes"), None, "of what never happened nothing is kept");
+        leave(&mut flow, pass, Verdict::Bad, at(1));
+        let change = |to, seconds| BreakerChange { to, at: at(seconds) };
+        let opened = change(BreakerState::Open, 1);
+        let open = BreakerStanding { state: BreakerState::Open, since: Some(at(1)), next_probe: Some(at(31)), changes: vec![opened] };
+        assert_eq!(breaker(&flow, at(2)), open);
+        let before = flow.clone();
+        let probe = go(&mut flow, at(40));
+        let half_open = breaker(&flow, at(40));
+        assert_eq!((half_open.state, half_open.since, half_open.next_probe), (BreakerState::HalfOpen, Some(at(1)), Some(at(100))));
+        assert_eq!(flow.changes_since(&before).collect::<Vec<_>>(), [&change(BreakerState::HalfOpen, 40)]);
+        leave(&mut flow, probe, Verdict::Good, at(41));
+        let closed = breaker(&flow, at(50));
+        assert_eq!((closed.state, closed.since, closed.next_probe), (BreakerState::Closed, Some(at(41)), None));
+        assert_eq!(closed.changes.len(), 3);
+        assert_eq!(Flow::from_text(&flow.to_text()).unwrap(), flow);
+    }
+
+    #[test]
+    fn the_last_changes_are_kept_and_no_more() {
+        let mut flow = Flow::default();
+        let pass = go(&mut flow, at(0));
+        leave(&mut flow, pass, Verdict::Bad, at(0));
+        for round in 1..5 {
+            let probe = go(&mut flow, at(round * 100));
+            leave(&mut flow, probe, Verdict::Bad, at(round * 100 + 1));
+        }
+        let standing = breaker(&flow, at(500));
+        assert_eq!((standing.since, standing.changes.len()), (Some(at(0)), 5), "since when it has not been closed is known all the same");
+        assert_eq!(standing.changes.last().unwrap(), &BreakerChange { to: BreakerState::Open, at: at(401) });
+    }
+
+    #[test]
+    fn an_attempt_that_was_not_made_after_all_changes_nothing() {
+        let mut flow = Flow::default();
+        let pass = go(&mut flow, at(0));
+        leave(&mut flow, pass, Verdict::Bad, at(0));
+        let changes = breaker(&flow, at(0)).changes;
+        let probe = go(&mut flow, at(50));
+        let half_open = flow.clone();
+        flow.give_back(probe, ME, at(50));
+        assert_eq!(breaker(&flow, at(50)).changes, changes);
+        assert_eq!(flow.changes_since(&half_open).count(), 0);
+        // Two of them start, and there is no third place: it passes the breaker, and goes back.
+        let narrow = Limits { parallelism: Some(NonZeroU32::MIN), ..limits() };
+        flow.recount(Holder(2), 1, at(51));
+        assert!(matches!(flow.enter(&narrow, &ask(), at(51)), Answer::Wait(_)));
+        assert_eq!(breaker(&flow, at(51)).changes, changes);
+    }
+
+    #[test]
+    fn what_an_earlier_version_kept_is_read() {
+        let text = r#"{"times":{"next":0,"interval":0},"slots":{"held":[]},"breaker":{"open":{"since":"2027-01-15T08:00:00Z","until":"2027-01-15T08:00:30Z"}},"paused_until":null}"#;
+        let standing = breaker(&Flow::from_text(text).unwrap(), at(0));
+        assert_eq!((standing.state, standing.since, standing.changes.len()), (BreakerState::Open, Some(at(0)), 0));
+    }
+}
