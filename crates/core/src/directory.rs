@@ -29,7 +29,7 @@ pub struct Directory {
 pub struct Edition(Arc<AtomicU64>);
 
 /// What is laid down for the tasks of one queue and one kind.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lanes {
     /// For their queue.
     pub queue: Lane,

@@ -9,6 +9,7 @@ pub mod callback;
 pub mod callback_secret;
 pub mod directory;
 pub mod endpoint;
+pub mod explain;
 pub mod flow;
 pub mod id;
 pub mod json;

@@ -1,0 +1,474 @@
+//! Why a task is not running: one word for programs and one sentence for people, by what it was told and by how things stand now.
+
+use serde::{Serialize, Serializer};
+
+use crate::directory::Lanes;
+use crate::endpoint::{Endpoint, Standing};
+use crate::flow::{BreakerState, Flow, FlowOf, FlowState, Limits};
+use crate::id::TaskId;
+use crate::lane::Lane;
+use crate::name::Name;
+use crate::ports::LEASE;
+use crate::retry::RetryPolicy;
+use crate::task::{CancelRequest, End, Ended, HeldReason, Lease, State, Task, Waiting};
+use crate::time::Timestamp;
+use crate::view::{ErrorView, HeldView, StatusWord, TaskView};
+
+/// The closed list of why a task is not running, or that it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its time has not come.
+    Scheduled,
+    /// An attempt failed, and the next one is not due.
+    Backoff,
+    /// It is held, and for that reason still.
+    Held(HeldReason),
+    /// It was held, what it was held for is over, and it asks again before long.
+    Cleared,
+    /// It is due, and waits for a worker.
+    Queued,
+    /// It has been due for more than a minute, and no worker has taken it.
+    NoWorker,
+    /// Its deadline passed before it could start, and it is about to expire.
+    DeadlinePassed,
+    /// It is running.
+    Running,
+    /// Nothing more was heard of the worker that ran it.
+    LeaseExpired,
+    /// It ended.
+    Ended(End),
+}
+
+impl Why {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Backoff => "backoff",
+            Self::Held(reason) => reason.as_str(),
+            Self::Cleared => "cleared",
+            Self::Queued => "queued",
+            Self::NoWorker => "no_worker",
+            Self::DeadlinePassed => "deadline_passed",
+            Self::Running => "running",
+            Self::LeaseExpired => "lease_expired",
+            Self::Ended(end) => end.as_str(),
+        }
+    }
+
+    /// Every word, in the order of a task's life.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let held = HeldReason::ALL.into_iter().chain([HeldReason::Other]).map(Self::Held);
+        let waiting = [Self::Cleared, Self::Queued, Self::NoWorker, Self::DeadlinePassed, Self::Running, Self::LeaseExpired];
+        [Self::Scheduled, Self::Backoff].into_iter().chain(held).chain(waiting).chain(End::ALL.map(Self::Ended))
+    }
+}
+
+/// How things stand for a task. Of one that has ended, nothing of it is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Circumstances {
+    /// What is laid down for its queue, its kind and its tenant.
+    pub lanes: Lanes,
+    /// The endpoint that it names, if there is one.
+    pub endpoint: Option<Endpoint>,
+    /// Its flows, as [`flows_of`] names them.
+    pub flows: Vec<Known>,
+    /// Whether somebody here runs tasks of its kind.
+    pub has_handler: bool,
+}
+
+/// A flow, and all that is known of it.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// What its tasks have in common.
+    pub of: FlowOf,
+    /// What it lets through.
+    pub limits: Limits,
+    /// What is kept of it.
+    pub flow: Flow,
+}
+
+/// The flows that a task has to pass, in the order in which it is asked for them. `key` is what is laid down for its flow key.
+pub fn flows_of(task: &Task, lanes: &Lanes, endpoint: Option<&Endpoint>, key: Option<&Lane>) -> Vec<(FlowOf, Limits)> {
+    let of_endpoint = task.settings.endpoint.clone().zip(endpoint).map(|(name, endpoint)| (FlowOf::Endpoint(name), endpoint.limits));
+    let of_key = task.settings.flow_key.clone().zip(key).map(|(key, lane)| (FlowOf::Key(key), lane.limits));
+    let of_lanes = [
+        (FlowOf::Kind(task.kind.clone()), lanes.kind.limits),
+        (FlowOf::Queue(task.queue.clone()), lanes.queue.limits),
+        (FlowOf::Tenant, lanes.tenant),
+    ];
+    of_endpoint.into_iter().chain(of_key).chain(of_lanes.into_iter().filter(|(_, limits)| !limits.is_none())).collect()
+}
+
+/// Why a task is not running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// In one word.
+    pub code: Why,
+    /// In one sentence.
+    pub reason: String,
+    /// When that changes by itself, or is looked at again.
+    pub until: Option<Timestamp>,
+    /// What stands in its way.
+    pub by: Option<FlowOf>,
+    /// How many attempts its retry policy allows, as it is now.
+    pub max_attempts: u32,
+}
+
+/// Says why a task is not running.
+pub fn explain(task: &Task, around: &Circumstances, now: Timestamp) -> Explanation {
+    Case { task, around, now }.explanation()
+}
+
+/// Why a task is not running, as it is shown.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Explanation))]
+pub struct ExplanationView<'a> {
+    /// The task's id.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^task_[0-9a-z]{26}$"))]
+    pub id: TaskId,
+    /// Where it stands.
+    #[cfg_attr(feature = "openapi", schema(value_type = StatusWord))]
+    pub status: StatusWord,
+    /// Why it is not running, for programs. The list is closed, and a word keeps its meaning for good.
+    #[cfg_attr(feature = "openapi", schema(value_type = Why))]
+    pub code: Why,
+    /// The same in one sentence, for people, with what else is known.
+    pub reason: String,
+    /// When that changes by itself, or is looked at again; of a task that runs, until when its lease holds unless it is renewed. `null`
+    /// where nobody knows, and of a task that has ended.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
+    pub until: Option<Timestamp>,
+    /// What stands in its way, if it is something that has a name.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub by: Option<ByView>,
+    /// The attempts made so far that count against its retry policy, one that is under way included.
+    pub attempt: u32,
+    /// How many attempts its retry policy allows, as its endpoint or its queue has it now if it was left to them.
+    pub max_attempts: u32,
+    /// What it was told when it wanted to start last, and until when; `code` can be another by now.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub held: Option<HeldView>,
+    /// Why the last attempt failed, or why there will be no other.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub error: Option<ErrorView<'a>>,
+}
+
+/// What stands in the way of a task.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = ExplanationBy))]
+pub struct ByView {
+    /// `endpoint`, `flow_key`, `kind`, `queue` or `tenant`.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub sort: &'static str,
+    /// Which one.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub name: Name,
+}
+
+impl<'a> ExplanationView<'a> {
+    /// All that is shown of why that task is not running.
+    pub fn new(task: &'a Task, explanation: Explanation, now: Timestamp) -> Self {
+        let TaskView { id, status, attempt, held, error, .. } = TaskView::summary(task, now);
+        let Explanation { code, reason, until, by, max_attempts } = explanation;
+        let by = by.map(|of| ByView { sort: of.sort(), name: of.name().unwrap_or(task.tenant.name()).clone() });
+        Self { id, status, code, reason, until, by, attempt, max_attempts, held: held.flatten(), error }
+    }
+}
+
+impl Serialize for Why {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for Why {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .enum_values(Some(Self::all().map(Self::as_str)))
+            .into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for Why {}
+
+/// A task, and how things stand for it.
+struct Case<'a> {
+    task: &'a Task,
+    around: &'a Circumstances,
+    now: Timestamp,
+}
+
+/// What keeps a task from starting now.
+struct Obstacle {
+    reason: HeldReason,
+    /// A sentence without its end.
+    says: String,
+    by: Option<FlowOf>,
+    /// When it will be gone, where that is known.
+    until: Option<Timestamp>,
+    /// What becomes of the task at [`Task::due_at`].
+    then: &'static str,
+}
+
+/// What becomes of most that are held.
+const ASKS_AGAIN: &str = "it asks again at";
+
+impl Obstacle {
+    fn new(reason: HeldReason, by: Option<FlowOf>, says: String) -> Self {
+        Self { reason, says, by, until: None, then: ASKS_AGAIN }
+    }
+}
+
+impl Case<'_> {
+    fn explanation(&self) -> Explanation {
+        let (task, due) = (self.task, self.task.due_at);
+        match &task.state {
+            State::Ended(ended) => self.ended(*ended),
+            State::Running(lease) => self.running(*lease),
+            State::Waiting(_) if task.is_past_deadline(self.now) => {
+                self.says(Why::DeadlinePassed, None, "its deadline passed before it could start, and it is about to expire".to_owned())
+            }
+            State::Waiting(_) if due <= self.now => self.due(),
+            State::Waiting(Waiting::Scheduled) => self.later(Why::Scheduled, format!("its time comes at {due}")),
+            State::Waiting(Waiting::Retrying) => {
+                let (attempt, most) = (task.attempt, self.max_attempts());
+                let error = task.error.as_ref().map_or("an error", |error| error.code.as_str());
+                let failed = format!("attempt {attempt} of {most} failed with {error}, and attempt {} is made at {due}", attempt + 1);
+                self.later(Why::Backoff, failed)
+            }
+            State::Waiting(Waiting::Held(held)) => self.held(held.reason),
+        }
+    }
+
+    fn says(&self, code: Why, until: Option<Timestamp>, reason: String) -> Explanation {
+        Explanation { code, reason, until, by: None, max_attempts: self.max_attempts() }
+    }
+
+    fn ended(&self, Ended { end, at }: Ended) -> Explanation {
+        let error = self.task.error.as_ref();
+        let reason = match (end, error) {
+            (End::Succeeded, _) => format!("it succeeded at {at}"),
+            (End::Failed, Some(error)) => {
+                let (attempt, most) = (self.task.attempt, self.max_attempts());
+                format!("it failed at {at}, after {attempt} of {most} attempts, with {}: {}", error.code.as_str(), error.message)
+            }
+            (End::Failed, None) => format!("it failed at {at}"),
+            (End::Canceled, _) => format!("it was called off at {at}"),
+            (End::Expired, _) => format!("it expired at {at}, since its deadline passed before it could start"),
+        };
+        self.says(Why::Ended(end), None, reason)
+    }
+
+    fn running(&self, lease: Lease) -> Explanation {
+        let (attempt, most) = (self.task.attempt, self.max_attempts());
+        let (started, until) = (lease.started_at, lease.until);
+        if until <= self.now {
+            let reason = format!(
+                "attempt {attempt} of {most} began at {started}, its worker was not heard of again, and its lease ran out at {until}"
+            );
+            return self.says(Why::LeaseExpired, None, reason);
+        }
+        let asked = if lease.cancel == CancelRequest::Requested { ", and it was asked to stop" } else { "" };
+        let reason = format!("attempt {attempt} of {most} has been running since {started}, under a lease until {until}{asked}");
+        self.says(Why::Running, Some(until), reason)
+    }
+
+    /// It waits for a worker. Nobody but a worker finds out whether it may start; but some things are known to everybody.
+    fn due(&self) -> Explanation {
+        let due = self.task.due_at;
+        let (code, reason) = if self.now.since(due) > LEASE {
+            (Why::NoWorker, format!("it has been due since {due}, and no worker has taken it: all are busy, or none is there"))
+        } else {
+            (Why::Queued, format!("it has been due since {due}, and waits for a worker"))
+        };
+        let prospect = self.prospect(self.now).map(|says| format!("; as things stand it will be held then: {says}"));
+        self.says(code, None, reason + &prospect.unwrap_or_default())
+    }
+
+    /// It waits for its time.
+    fn later(&self, code: Why, reason: String) -> Explanation {
+        let prospect = self.prospect(self.task.due_at).map(|says| format!("; as things stand it will be held then: {says}"));
+        self.says(code, self.task.wake_at(), reason + &prospect.unwrap_or_default() + &self.deadline())
+    }
+
+    /// What will keep it from starting at that moment, as things stand.
+    fn prospect(&self, at: Timestamp) -> Option<String> {
+        let found = self.standing().or_else(|| self.passing(at)).or_else(|| self.no_handler());
+        found.map(|obstacle| obstacle.says)
+    }
+
+    /// That it will expire first, if it will.
+    fn deadline(&self) -> String {
+        let first = self.task.settings.expires_at.filter(|deadline| *deadline <= self.task.due_at);
+        first.map(|deadline| format!("; but its deadline, {deadline}, comes first")).unwrap_or_default()
+    }
+
+    fn held(&self, stored: HeldReason) -> Explanation {
+        let due = self.task.due_at;
+        let found = self.standing().or_else(|| self.still(stored)).or_else(|| self.passing(due)).or_else(|| self.no_handler());
+        let deadline = self.deadline();
+        match found {
+            Some(Obstacle { reason, says, by, then, .. }) => {
+                Explanation { by, ..self.says(Why::Held(reason), self.task.wake_at(), format!("{says}; {then} {due}{deadline}")) }
+            }
+            None => self.says(Why::Cleared, self.task.wake_at(), format!("{}; {ASKS_AGAIN} {due}{deadline}", self.over(stored))),
+        }
+    }
+
+    /// What holds until somebody ends it.
+    fn standing(&self) -> Option<Obstacle> {
+        let (task, lanes, endpoint) = (self.task, &self.around.lanes, self.around.endpoint.as_ref());
+        let of_endpoint = task.settings.endpoint.clone().map(FlowOf::Endpoint);
+        let is = |standing| endpoint.is_some_and(|endpoint| endpoint.standing == standing);
+        let queue = Some(FlowOf::Queue(task.queue.clone())).filter(|_| lanes.queue.paused);
+        let kind = Some(FlowOf::Kind(task.kind.clone())).filter(|_| lanes.kind.paused);
+        let paused: Vec<FlowOf> = [queue, kind, of_endpoint.clone().filter(|_| is(Standing::Paused))].into_iter().flatten().collect();
+        if let Some(first) = paused.first() {
+            let names: Vec<String> = paused.iter().map(|of| self.called(of)).collect();
+            let says = format!("{} {} paused", names.join(" and "), if names.len() == 1 { "is" } else { "are" });
+            return Some(Obstacle::new(HeldReason::Paused, Some(first.clone()), says));
+        }
+        let of = of_endpoint?;
+        let name = self.called(&of);
+        if endpoint.is_none() {
+            return Some(Obstacle::new(HeldReason::NoEndpoint, Some(of), format!("there is no {name} any more")));
+        }
+        is(Standing::Gone).then(|| Obstacle::new(HeldReason::EndpointGone, Some(of), format!("{name} said that it is gone for good")))
+    }
+
+    /// What keeps all tasks of a flow from starting until a moment after `at`.
+    fn passing(&self, at: Timestamp) -> Option<Obstacle> {
+        let obstacles = self.flows().flat_map(|(known, state)| [self.resting(known, &state), self.open(known, &state)]);
+        obstacles.flatten().find(|obstacle| obstacle.until.is_some_and(|until| at < until))
+    }
+
+    fn no_handler(&self) -> Option<Obstacle> {
+        let of = FlowOf::Kind(self.task.kind.clone());
+        let says = format!("nobody here runs tasks of {}", self.called(&of));
+        (!self.around.has_handler).then(|| Obstacle::new(HeldReason::NoHandler, Some(of), says))
+    }
+
+    /// What it was told, if that is still so.
+    fn still(&self, stored: HeldReason) -> Option<Obstacle> {
+        let of_endpoint = || self.task.settings.endpoint.clone().map(FlowOf::Endpoint);
+        match stored {
+            HeldReason::Rate => self.rate(),
+            HeldReason::Parallelism => self.parallelism(),
+            HeldReason::Breaker => self.flows().find_map(|(known, state)| self.open(known, &state)),
+            HeldReason::RetryAfter => self.flows().find_map(|(known, state)| self.resting(known, &state)).or_else(|| self.put_off()),
+            HeldReason::NoHandler => self.no_handler(),
+            HeldReason::NoSecret => {
+                let what = of_endpoint().map_or_else(|| "it".to_owned(), |of| format!("what goes to {}", self.called(&of)));
+                let says = format!("the secret that {what} is signed with could not be had");
+                Some(Obstacle::new(HeldReason::NoSecret, of_endpoint(), says))
+            }
+            HeldReason::FlowUnavailable => {
+                let says = "what is laid down for it could not be read, or a flow of it not be asked".to_owned();
+                Some(Obstacle::new(HeldReason::FlowUnavailable, None, says))
+            }
+            HeldReason::Other => {
+                Some(Obstacle::new(HeldReason::Other, None, "a later version holds it, for a reason of its own".to_owned()))
+            }
+            HeldReason::Gathering => self.passing(self.task.due_at).or_else(|| self.gathering()),
+            // Whoever asks has looked already.
+            HeldReason::Paused | HeldReason::EndpointGone | HeldReason::NoEndpoint => None,
+        }
+    }
+
+    fn rate(&self) -> Option<Obstacle> {
+        let promise = self.task.turn.promise.as_ref();
+        let is_it = |known: &Known, state: &FlowState| match promise {
+            Some(promise) => promise.of == known.of,
+            None => state.tokens == Some(0),
+        };
+        let (known, state) = self.flows().find(|(known, state)| known.limits.pace.is_some() && is_it(known, state))?;
+        let (pace, ahead) = (known.limits.pace?, state.promised_ahead.unwrap_or_default());
+        let (name, period) = (self.called(&known.of), pace.period.as_secs_f64());
+        let says = format!("{name} has a rate of {} every {period} s, with {ahead} promised ahead", pace.rate);
+        let is_promised = promise.is_some_and(|promise| pace.knows(promise.booking));
+        let then = if is_promised { "its turn is promised for" } else { ASKS_AGAIN };
+        Some(Obstacle { then, ..Obstacle::new(HeldReason::Rate, Some(known.of.clone()), says) })
+    }
+
+    fn parallelism(&self) -> Option<Obstacle> {
+        let is_full = |(known, state): &(&Known, FlowState)| known.limits.parallelism.is_some_and(|most| state.in_use >= Some(most.get()));
+        let (known, _) = self.flows().find(is_full)?;
+        let says = format!("{} has a parallelism of {}, all of it in use", self.called(&known.of), known.limits.parallelism?);
+        Some(Obstacle::new(HeldReason::Parallelism, Some(known.of.clone()), says))
+    }
+
+    fn open(&self, known: &Known, state: &FlowState) -> Option<Obstacle> {
+        let breaker = state.breaker.as_ref()?;
+        let (since, probe) = (breaker.since?, breaker.next_probe?);
+        let finds = match breaker.state {
+            BreakerState::HalfOpen if self.now < probe => "one attempt is finding out how things are".to_owned(),
+            _ if self.now < probe => format!("the next attempt is let through at {probe}"),
+            _ => "the next attempt is let through".to_owned(),
+        };
+        let says = format!("the breaker of {} has been open since {since}, and {finds}", self.called(&known.of));
+        Some(Obstacle { until: Some(probe), ..Obstacle::new(HeldReason::Breaker, Some(known.of.clone()), says) })
+    }
+
+    fn resting(&self, known: &Known, state: &FlowState) -> Option<Obstacle> {
+        let until = state.held_until?;
+        let says = format!("the other side asked that {} be left alone until {until}", self.called(&known.of));
+        Some(Obstacle { until: Some(until), ..Obstacle::new(HeldReason::RetryAfter, Some(known.of.clone()), says) })
+    }
+
+    fn gathering(&self) -> Option<Obstacle> {
+        let batch = self.around.endpoint.as_ref()?.batch?;
+        let of = self.task.settings.endpoint.clone().map(FlowOf::Endpoint)?;
+        let (name, seconds) = (self.called(&of), batch.max_wait.as_secs_f64());
+        let says = format!("it waits up to {seconds} s for others, to go to {name} together, {} at most", batch.max_items);
+        Some(Obstacle { then: "unless it goes before, it asks again at", ..Obstacle::new(HeldReason::Gathering, Some(of), says) })
+    }
+
+    /// The attempt before was asked to leave the other side alone: that holds for this task, whatever became of its flow.
+    fn put_off(&self) -> Option<Obstacle> {
+        let settings = &self.task.settings;
+        let of = settings.flow_key.clone().map(FlowOf::Key).or_else(|| settings.endpoint.clone().map(FlowOf::Endpoint));
+        let says = "the other side asked the attempt before to leave it alone".to_owned();
+        (self.task.turn.times == 0).then(|| Obstacle { then: "it is tried again at", ..Obstacle::new(HeldReason::RetryAfter, of, says) })
+    }
+
+    /// What it was held for, and is not any more.
+    fn over(&self, stored: HeldReason) -> String {
+        let endpoint =
+            self.task.settings.endpoint.clone().map_or_else(|| "its endpoint".to_owned(), |name| self.called(&FlowOf::Endpoint(name)));
+        let kind = self.called(&FlowOf::Kind(self.task.kind.clone()));
+        match stored {
+            HeldReason::Paused => "its queue, its kind or its endpoint was paused, and none of them is now".to_owned(),
+            HeldReason::EndpointGone => format!("{endpoint} had said that it is gone, and is called again"),
+            HeldReason::NoEndpoint => format!("{endpoint} was not there, and is now"),
+            HeldReason::Rate => "as many had started as may in that time, and there is room now".to_owned(),
+            HeldReason::Parallelism => "as many ran as may at a time, and there is room now".to_owned(),
+            HeldReason::Breaker => format!("the breaker of {endpoint} was open, and is not now"),
+            HeldReason::RetryAfter => "the other side had asked to be left alone, and that time is over".to_owned(),
+            HeldReason::Gathering => format!("it waited for others that go to {endpoint}, and each goes alone now"),
+            HeldReason::NoHandler => format!("whoever took it did not run tasks of {kind}, and somebody does now"),
+            HeldReason::NoSecret | HeldReason::FlowUnavailable | HeldReason::Other => "it was held".to_owned(),
+        }
+    }
+
+    /// Its flows, and how they stand.
+    fn flows(&self) -> impl Iterator<Item = (&Known, FlowState)> {
+        self.around.flows.iter().map(|known| (known, known.flow.state(&known.limits, self.now)))
+    }
+
+    fn called(&self, of: &FlowOf) -> String {
+        let name = of.name().unwrap_or(self.task.tenant.name());
+        format!("{} {name}", of.sort().replace('_', " "))
+    }
+
+    /// As it would be by the time of an attempt: a task that left its retries to its endpoint goes by what that says now.
+    fn max_attempts(&self) -> u32 {
+        let left = self.around.endpoint.as_ref().filter(|_| self.task.settings.left.retry);
+        let usual = RetryPolicy::default();
+        let policy = left.map(|endpoint| endpoint.retry.as_ref().or(self.around.lanes.queue.retry.as_ref()).unwrap_or(&usual));
+        policy.unwrap_or(&self.task.settings.retry).max_attempts()
+    }
+}

@@ -1,0 +1,495 @@
+//! Why a task is not running: every case, word for word.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use nobat_core::endpoint::{Batch, Endpoint, Standing};
+use nobat_core::explain::{Circumstances, ExplanationView, Known, Why, explain, flows_of};
+use nobat_core::flow::{Answer, Ask, BreakerPolicy, Flow, FlowOf, Holder, Limits, Pace, Pass, Promise, Report, Verdict};
+use nobat_core::id::TaskId;
+use nobat_core::json::Json;
+use nobat_core::lane::Lane;
+use nobat_core::name::{Name, Tenant};
+use nobat_core::retry::{RetryPolicy, Schedule, Spread};
+use nobat_core::task::{CancelRequest, End, Ended, Held, HeldReason, Lease, Left, Settings, State, Task, TaskError, Turn, Waiting};
+use nobat_core::time::Timestamp;
+
+const ME: Holder = Holder(1);
+
+/// So many seconds after eight o'clock on a certain morning, when all of this is asked.
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_millis(1_800_000_000_000) + Duration::from_secs(seconds)
+}
+
+fn ago(seconds: u64) -> Timestamp {
+    at(0) - Duration::from_secs(seconds)
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn count(count: u32) -> NonZeroU32 {
+    NonZeroU32::new(count).unwrap()
+}
+
+fn billing() -> FlowOf {
+    FlowOf::Endpoint(name("billing"))
+}
+
+/// A task for the endpoint `billing`, that names the flow key `customer-42`.
+fn task(state: State, due_at: Timestamp) -> Task {
+    let settings = Settings { endpoint: Some(name("billing")), flow_key: Some(name("customer-42")), ..Settings::default() };
+    Task {
+        tenant: Tenant::new("acme").unwrap(),
+        id: TaskId::new(ago(600), 7),
+        kind: name("http"),
+        queue: name("default"),
+        payload: Json::null(),
+        settings: Box::new(settings),
+        created_at: ago(600),
+        generation_at: ago(600),
+        generation: 1,
+        due_at,
+        state,
+        version: 1,
+        token: 0,
+        attempt: 0,
+        attempts: Vec::new(),
+        result: None,
+        error: None,
+        progress: None,
+        turn: Turn::default(),
+    }
+}
+
+fn scheduled(due_at: Timestamp) -> Task {
+    task(State::Waiting(Waiting::Scheduled), due_at)
+}
+
+/// A task that was told to wait until in a minute.
+fn held(reason: HeldReason) -> Task {
+    let turn = Turn { times: 1, ..Turn::default() };
+    Task { turn, ..task(State::Waiting(Waiting::Held(Held { reason })), at(60)) }
+}
+
+fn failed(attempt: u32, error: &str, of: Task) -> Task {
+    Task { attempt, error: Some(TaskError::new(error, "the answer was 503")), ..of }
+}
+
+fn running(until: Timestamp, cancel: CancelRequest) -> Task {
+    Task { attempt: 2, ..task(State::Running(Lease { until, started_at: ago(20), cancel }), ago(20)) }
+}
+
+fn ended(end: End) -> Task {
+    task(State::Ended(Ended { end, at: ago(5) }), ago(10))
+}
+
+fn endpoint() -> Endpoint {
+    Endpoint::from_text(r#"{"url":"https://billing.example","created_at":"2027-01-01T00:00:00Z"}"#, 1).unwrap()
+}
+
+/// Nothing is in the way.
+fn fair() -> Circumstances {
+    Circumstances { endpoint: Some(endpoint()), has_handler: true, ..Circumstances::default() }
+}
+
+fn with(of: FlowOf, limits: Limits, flow: Flow) -> Circumstances {
+    Circumstances { flows: vec![Known { of, limits, flow }], ..fair() }
+}
+
+fn paused(queue: bool, kind: bool, standing: Standing) -> Circumstances {
+    let mut around = fair();
+    (around.lanes.queue.paused, around.lanes.kind.paused) = (queue, kind);
+    around.endpoint = Some(Endpoint { standing, ..endpoint() });
+    around
+}
+
+fn paced() -> Limits {
+    Limits { pace: Some(Pace { rate: count(1), period: Duration::from_secs(10), burst: count(1) }), ..Limits::default() }
+}
+
+fn parallel() -> Limits {
+    Limits { parallelism: Some(count(2)), ..Limits::default() }
+}
+
+fn broken() -> Limits {
+    Limits { breaker: Some(BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() }), ..Limits::default() }
+}
+
+fn enter(flow: &mut Flow, limits: &Limits, now: Timestamp) -> Answer {
+    flow.enter(limits, &Ask { holder: ME, booking: None, times: 0, spread: Spread::from_bits(0) }, now)
+}
+
+fn go(flow: &mut Flow, limits: &Limits, now: Timestamp) -> Pass {
+    match enter(flow, limits, now) {
+        Answer::Go(pass) => pass,
+        Answer::Wait(wait) => panic!("{wait:?}"),
+    }
+}
+
+/// A flow of which one has started at that moment, and what came of it.
+fn after(limits: &Limits, verdict: Verdict, pause_until: Option<Timestamp>, now: Timestamp) -> Flow {
+    let mut flow = Flow::default();
+    let pass = go(&mut flow, limits, now);
+    flow.leave(limits, pass, ME, &Report { verdict, took: Duration::from_millis(50), pause_until }, now);
+    flow
+}
+
+/// A task that waits for its turn at a rate, and how its flow stands.
+fn promised() -> (Task, Circumstances) {
+    let mut flow = Flow::default();
+    go(&mut flow, &paced(), at(0));
+    let Answer::Wait(wait) = enter(&mut flow, &paced(), at(0)) else { panic!("it goes") };
+    let promise = Some(Promise { of: billing(), booking: wait.booking.unwrap() });
+    let task = Task { due_at: wait.until, turn: Turn { times: 1, promise, put_off: 0 }, ..held(HeldReason::Rate) };
+    (task, with(billing(), paced(), flow))
+}
+
+fn busy() -> Flow {
+    let mut flow = Flow::default();
+    for _ in 0..2 {
+        go(&mut flow, &parallel(), ago(1));
+    }
+    flow
+}
+
+/// A task, how things stand, and what is expected: the word, and the sentence with times of that day alone.
+type Row = (Task, Circumstances, &'static str, &'static str);
+
+/// The same of a task that is held until 08:01, which the sentence ends with, and what stands in its way.
+type HeldRow = (HeldReason, Circumstances, &'static str, &'static str, Option<FlowOf>);
+
+/// A sentence as it stands in a row.
+fn short(reason: &str) -> String {
+    reason.replace("2027-01-15T", "").replace(".000Z", "")
+}
+
+fn waiting() -> Vec<Row> {
+    let mut late = scheduled(at(60));
+    late.settings.expires_at = Some(at(30));
+    let mut over = scheduled(at(60));
+    over.settings.expires_at = Some(ago(1));
+    let retrying = || failed(1, "http_503", task(State::Waiting(Waiting::Retrying), at(60)));
+    let down = |open| with(billing(), broken(), after(&broken(), Verdict::Bad, None, open));
+    vec![
+        (scheduled(at(60)), fair(), "scheduled", "its time comes at 08:01:00"),
+        (
+            scheduled(at(60)),
+            paused(true, false, Standing::Open),
+            "scheduled",
+            "its time comes at 08:01:00; as things stand it will be held then: queue default is paused",
+        ),
+        (late, fair(), "scheduled", "its time comes at 08:01:00; but its deadline, 08:00:30, comes first"),
+        (over, fair(), "deadline_passed", "its deadline passed before it could start, and it is about to expire"),
+        (retrying(), fair(), "backoff", "attempt 1 of 5 failed with http_503, and attempt 2 is made at 08:01:00"),
+        (
+            retrying(),
+            Circumstances { endpoint: None, ..fair() },
+            "backoff",
+            "attempt 1 of 5 failed with http_503, and attempt 2 is made at 08:01:00; as things stand it will be held then: there is no \
+             endpoint billing any more",
+        ),
+        (
+            retrying(),
+            down(ago(10)),
+            "backoff",
+            // By then the next attempt is let through.
+            "attempt 1 of 5 failed with http_503, and attempt 2 is made at 08:01:00",
+        ),
+        (scheduled(ago(1)), fair(), "queued", "it has been due since 07:59:59, and waits for a worker"),
+        (
+            scheduled(ago(1)),
+            paused(false, false, Standing::Paused),
+            "queued",
+            "it has been due since 07:59:59, and waits for a worker; as things stand it will be held then: endpoint billing is paused",
+        ),
+        (
+            scheduled(ago(1)),
+            down(ago(10)),
+            "queued",
+            "it has been due since 07:59:59, and waits for a worker; as things stand it will be held then: the breaker of endpoint \
+             billing has been open since 07:59:50, and the next attempt is let through at 08:00:20",
+        ),
+        (
+            scheduled(ago(61)),
+            Circumstances { has_handler: false, ..fair() },
+            "no_worker",
+            "it has been due since 07:58:59, and no worker has taken it: all are busy, or none is there; as things stand it will be \
+             held then: nobody here runs tasks of kind http",
+        ),
+        (Task { due_at: ago(1), ..held(HeldReason::Rate) }, fair(), "queued", "it has been due since 07:59:59, and waits for a worker"),
+    ]
+}
+
+fn begun() -> Vec<Row> {
+    let mut left = running(at(40), CancelRequest::Requested);
+    left.settings.left = Left { timeout: false, retry: true };
+    let mut queue_has_it = fair();
+    queue_has_it.lanes.queue.retry = Some(RetryPolicy { schedule: Schedule::Delays(vec![Duration::ZERO; 2]), max_age: None });
+    let none = Circumstances::default;
+    vec![
+        (
+            running(at(40), CancelRequest::None),
+            fair(),
+            "running",
+            "attempt 2 of 5 has been running since 07:59:40, under a lease until 08:00:40",
+        ),
+        (
+            left,
+            queue_has_it,
+            "running",
+            "attempt 2 of 3 has been running since 07:59:40, under a lease until 08:00:40, and it was asked to stop",
+        ),
+        (
+            running(ago(1), CancelRequest::None),
+            fair(),
+            "lease_expired",
+            "attempt 2 of 5 began at 07:59:40, its worker was not heard of again, and its lease ran out at 07:59:59",
+        ),
+        (ended(End::Succeeded), none(), "succeeded", "it succeeded at 07:59:55"),
+        (
+            failed(5, "http_503", ended(End::Failed)),
+            none(),
+            "failed",
+            "it failed at 07:59:55, after 5 of 5 attempts, with http_503: the answer was 503",
+        ),
+        (ended(End::Failed), none(), "failed", "it failed at 07:59:55"),
+        (ended(End::Canceled), none(), "canceled", "it was called off at 07:59:55"),
+        (ended(End::Expired), none(), "expired", "it expired at 07:59:55, since its deadline passed before it could start"),
+    ]
+}
+
+/// What holds until somebody ends it, whatever the task was told.
+fn kept_by_somebody() -> Vec<HeldRow> {
+    let (queue, kind) = (FlowOf::Queue(name("default")), FlowOf::Kind(name("http")));
+    let both = paused(false, true, Standing::Paused);
+    let strange = Circumstances { has_handler: false, ..fair() };
+    vec![
+        (HeldReason::Paused, paused(true, false, Standing::Open), "paused", "queue default is paused", Some(queue)),
+        (HeldReason::Paused, both, "paused", "kind http and endpoint billing are paused", Some(kind.clone())),
+        (HeldReason::Rate, paused(false, false, Standing::Paused), "paused", "endpoint billing is paused", Some(billing())),
+        (
+            HeldReason::EndpointGone,
+            paused(false, false, Standing::Gone),
+            "endpoint_gone",
+            "endpoint billing said that it is gone for good",
+            Some(billing()),
+        ),
+        (
+            HeldReason::Paused,
+            Circumstances { endpoint: None, ..fair() },
+            "no_endpoint",
+            "there is no endpoint billing any more",
+            Some(billing()),
+        ),
+        (
+            HeldReason::NoSecret,
+            fair(),
+            "no_secret",
+            "the secret that what goes to endpoint billing is signed with could not be had",
+            Some(billing()),
+        ),
+        (HeldReason::NoHandler, strange, "no_handler", "nobody here runs tasks of kind http", Some(kind)),
+        (
+            HeldReason::FlowUnavailable,
+            fair(),
+            "flow_unavailable",
+            "what is laid down for it could not be read, or a flow of it not be asked",
+            None,
+        ),
+        (HeldReason::Other, fair(), "other", "a later version holds it, for a reason of its own", None),
+    ]
+}
+
+/// What is limited.
+fn kept_by_flows() -> Vec<HeldRow> {
+    let key = FlowOf::Key(name("customer-42"));
+    let down = |open| with(billing(), broken(), after(&broken(), Verdict::Bad, None, open));
+    let mut probing = down(ago(40));
+    go(&mut probing.flows[0].flow, &broken(), ago(5));
+    let resting = |of: &FlowOf, until| {
+        let flow = after(&Limits::default(), Verdict::Unknown, Some(until), ago(1));
+        with(of.clone(), Limits::default(), flow)
+    };
+    vec![
+        (
+            HeldReason::Rate,
+            with(key.clone(), paced(), after(&paced(), Verdict::Good, None, at(0))),
+            "rate",
+            "flow key customer-42 has a rate of 1 every 10 s, with 0 promised ahead",
+            Some(key.clone()),
+        ),
+        (
+            HeldReason::Parallelism,
+            with(FlowOf::Tenant, parallel(), busy()),
+            "parallelism",
+            "tenant acme has a parallelism of 2, all of it in use",
+            Some(FlowOf::Tenant),
+        ),
+        (
+            HeldReason::Breaker,
+            down(ago(10)),
+            "breaker",
+            "the breaker of endpoint billing has been open since 07:59:50, and the next attempt is let through at 08:00:20",
+            Some(billing()),
+        ),
+        (
+            HeldReason::Breaker,
+            down(ago(40)),
+            "breaker",
+            "the breaker of endpoint billing has been open since 07:59:20, and the next attempt is let through",
+            Some(billing()),
+        ),
+        (
+            HeldReason::Breaker,
+            probing,
+            "breaker",
+            "the breaker of endpoint billing has been open since 07:59:20, and one attempt is finding out how things are",
+            Some(billing()),
+        ),
+        (
+            HeldReason::RetryAfter,
+            resting(&key, at(60)),
+            "retry_after",
+            "the other side asked that flow key customer-42 be left alone until 08:01:00",
+            Some(key),
+        ),
+        // That pause was lifted, and there is another one.
+        (
+            HeldReason::Paused,
+            resting(&billing(), at(90)),
+            "retry_after",
+            "the other side asked that endpoint billing be left alone until 08:01:30",
+            Some(billing()),
+        ),
+    ]
+}
+
+/// Those that were held, and what they were held for is over.
+fn cleared() -> Vec<HeldRow> {
+    let flow = |limits, flow| with(billing(), limits, flow);
+    let mut well = after(&broken(), Verdict::Bad, None, ago(40));
+    let probe = go(&mut well, &broken(), ago(5));
+    well.leave(&broken(), probe, ME, &Report { verdict: Verdict::Good, took: Duration::ZERO, pause_until: None }, ago(4));
+    let row = |reason, around, over| (reason, around, "cleared", over, None);
+    let (room, free) = ("as many had started as may in that time, and there is room now", Flow::default);
+    vec![
+        row(HeldReason::Paused, fair(), "its queue, its kind or its endpoint was paused, and none of them is now"),
+        row(HeldReason::EndpointGone, fair(), "endpoint billing had said that it is gone, and is called again"),
+        row(HeldReason::NoEndpoint, fair(), "endpoint billing was not there, and is now"),
+        row(HeldReason::Rate, flow(Limits::default(), free()), room),
+        row(HeldReason::Rate, flow(paced(), free()), room),
+        row(HeldReason::Parallelism, flow(parallel(), free()), "as many ran as may at a time, and there is room now"),
+        row(HeldReason::Breaker, flow(broken(), well), "the breaker of endpoint billing was open, and is not now"),
+        row(HeldReason::RetryAfter, fair(), "the other side had asked to be left alone, and that time is over"),
+        row(HeldReason::Gathering, fair(), "it waited for others that go to endpoint billing, and each goes alone now"),
+        row(HeldReason::NoHandler, fair(), "whoever took it did not run tasks of kind http, and somebody does now"),
+    ]
+}
+
+#[test]
+fn every_case_is_said_in_one_word_and_one_sentence() {
+    let mut said = BTreeSet::new();
+    for (task, around, code, reason) in waiting().into_iter().chain(begun()) {
+        let found = explain(&task, &around, at(0));
+        assert_eq!((found.code.as_str(), short(&found.reason).as_str(), found.by), (code, reason, None));
+        let until = match (&task.state, code) {
+            (State::Waiting(_), "scheduled" | "backoff") | (State::Running(_), "running") => task.wake_at(),
+            _ => None,
+        };
+        assert_eq!(found.until, until, "{reason}");
+        said.insert(code);
+    }
+    for (stored, around, code, reason, by) in [kept_by_somebody(), kept_by_flows(), cleared()].concat() {
+        let found = explain(&held(stored), &around, at(0));
+        assert_eq!((found.code.as_str(), short(&found.reason)), (code, format!("{reason}; it asks again at 08:01:00")));
+        assert_eq!((found.until, found.by), (Some(at(60)), by), "{reason}");
+        said.insert(code);
+    }
+    // It has a case of its own.
+    said.insert(HeldReason::Gathering.as_str());
+    assert_eq!(said, Why::all().map(Why::as_str).collect(), "no word is without its case");
+}
+
+#[test]
+fn a_turn_that_is_promised_is_told_as_long_as_it_holds() {
+    let (task, around) = promised();
+    let found = explain(&task, &around, at(0));
+    let reason = "endpoint billing has a rate of 1 every 10 s, with 1 promised ahead; its turn is promised for 08:00:10.200Z";
+    assert_eq!((found.code, short(&found.reason).as_str()), (Why::Held(HeldReason::Rate), reason));
+    assert_eq!((found.until, found.by), (Some(task.due_at), Some(billing())));
+    let mut changed = around.clone();
+    changed.flows[0].limits.pace = Some(Pace { rate: count(2), period: Duration::from_secs(10), burst: count(1) });
+    let reason = "endpoint billing has a rate of 2 every 10 s, with 0 promised ahead; it asks again at 08:00:10.200Z";
+    assert_eq!(short(&explain(&task, &changed, at(0)).reason), reason, "at another rate the promise is worth nothing");
+    changed.flows[0].limits.pace = None;
+    assert_eq!(explain(&task, &changed, at(0)).code, Why::Cleared);
+}
+
+#[test]
+fn a_task_that_waits_for_others_says_for_how_many_and_for_how_long() {
+    let batch = Batch { max_items: count(100), max_wait: Duration::from_secs(5), results: false };
+    let mut around = Circumstances { endpoint: Some(Endpoint { batch: Some(batch), ..endpoint() }), ..fair() };
+    let task = held(HeldReason::Gathering);
+    let found = explain(&task, &around, at(0));
+    let reason =
+        "it waits up to 5 s for others, to go to endpoint billing together, 100 at most; unless it goes before, it asks again at 08:01:00";
+    assert_eq!((found.code, short(&found.reason).as_str()), (Why::Held(HeldReason::Gathering), reason));
+    assert_eq!((found.until, found.by), (Some(at(60)), Some(billing())));
+    let down = after(&broken(), Verdict::Bad, Some(at(90)), ago(1));
+    around.flows = vec![Known { of: billing(), limits: broken(), flow: down }];
+    assert_eq!(explain(&task, &around, at(0)).code, Why::Held(HeldReason::RetryAfter), "nobody goes, however many they are");
+}
+
+#[test]
+fn an_attempt_that_was_asked_to_leave_the_other_side_alone_is_its_tasks_own_business() {
+    let task = Task { turn: Turn { put_off: 1, ..Turn::default() }, ..held(HeldReason::RetryAfter) };
+    let found = explain(&task, &fair(), at(0));
+    let reason = "the other side asked the attempt before to leave it alone; it is tried again at 08:01:00";
+    assert_eq!((found.code, short(&found.reason).as_str()), (Why::Held(HeldReason::RetryAfter), reason));
+    assert_eq!(found.by, Some(FlowOf::Key(name("customer-42"))));
+}
+
+#[test]
+fn every_word_is_listed_once() {
+    let words: Vec<&str> = Why::all().map(Why::as_str).collect();
+    assert_eq!(words.iter().collect::<BTreeSet<_>>().len(), words.len());
+}
+
+#[test]
+fn what_is_shown_is_what_a_task_is_told_and_what_is_so_now() {
+    let task = failed(1, "http_503", held(HeldReason::Paused));
+    let around = paused(true, false, Standing::Open);
+    let view = ExplanationView::new(&task, explain(&task, &around, at(0)), at(0));
+    let shown = serde_json::to_value(&view).unwrap();
+    let expected = serde_json::json!({
+        "id": task.id.to_string(),
+        "status": "held",
+        "code": "paused",
+        "reason": "queue default is paused; it asks again at 2027-01-15T08:01:00.000Z",
+        "until": "2027-01-15T08:01:00.000Z",
+        "by": {"sort": "queue", "name": "default"},
+        "attempt": 1,
+        "max_attempts": 5,
+        "held": {"reason": "paused", "until": "2027-01-15T08:01:00.000Z"},
+        "error": {"code": "http_503", "message": "the answer was 503"},
+    });
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn a_task_is_asked_for_at_its_endpoint_first_and_of_lanes_only_where_there_is_a_limit() {
+    let task = scheduled(at(0));
+    let mut around = fair();
+    let key = Lane { limits: paced(), ..Lane::default() };
+    let of = |around: &Circumstances| -> Vec<FlowOf> {
+        flows_of(&task, &around.lanes, around.endpoint.as_ref(), Some(&key)).into_iter().map(|(of, _)| of).collect()
+    };
+    let key_of = FlowOf::Key(name("customer-42"));
+    assert_eq!(of(&around), [billing(), key_of.clone()]);
+    around.lanes.queue.limits = parallel();
+    around.lanes.tenant = paced();
+    assert_eq!(of(&around), [billing(), key_of, FlowOf::Queue(name("default")), FlowOf::Tenant]);
+}
