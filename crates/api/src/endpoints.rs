@@ -12,7 +12,7 @@ use axum::response::Response;
 use nobat_core::audit::Action;
 use nobat_core::callback::HTTP;
 use nobat_core::endpoint::{Batch, Draft, Endpoint, EndpointSubmission, Exchange, Receiving, Standing, Trial};
-use nobat_core::flow::{BreakerView, FlowView};
+use nobat_core::flow::{BreakerView, FlowOf, FlowState, FlowView};
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::name::Name;
@@ -35,6 +35,7 @@ use crate::change::{options, overlap as overlap_of};
 use crate::code::Code;
 use crate::cursor;
 use crate::door::{Allowed, Caller, ConfigWrite};
+use crate::lanes;
 use crate::list::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
 use crate::problem::Problem;
 use crate::query::Query;
@@ -80,6 +81,10 @@ pub(crate) struct EndpointView {
     flow: FlowView,
     /// When it is left alone because too much fails.
     breaker: BreakerView,
+    /// How its flow stands now, its breaker among it. Shown by `GET` of this one alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    state: Option<FlowState>,
     /// How tasks are gathered into one request; `null` if each goes alone.
     #[schema(required)]
     batch: Option<BatchView>,
@@ -204,7 +209,7 @@ pub(crate) async fn put(
     Err(too_busy())
 }
 
-/// Get an endpoint
+/// Get an endpoint, and how its flow stands
 ///
 /// Its secrets and the values of its headers are never shown.
 #[utoipa::path(
@@ -218,7 +223,8 @@ pub(crate) async fn put(
 )]
 pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<ConfigWrite>, Named(name): Named) -> Result<Response, Problem> {
     let endpoint = app.backend.registry.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
-    reply::value(StatusCode::OK, ENDPOINT_BYTES, &EndpointView::new(name, &endpoint, app.clock.now()))
+    let state = Some(lanes::state(&app, &caller, FlowOf::Endpoint(name.clone()), &endpoint.limits).await?);
+    reply::value(StatusCode::OK, ENDPOINT_BYTES, &EndpointView { state, ..EndpointView::new(name, &endpoint, app.clock.now()) })
 }
 
 /// List endpoints
@@ -475,6 +481,7 @@ impl EndpointView {
             retry_on: texts(&endpoint.answers.retry_on),
             flow: endpoint.limits.into(),
             breaker: endpoint.limits.breaker.into(),
+            state: None,
             batch: endpoint.batch.map(BatchView::from),
             ca: endpoint.authority.clone(),
             paused: endpoint.standing == Standing::Paused,

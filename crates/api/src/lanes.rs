@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use nobat_core::audit::Action;
-use nobat_core::flow::{FlowSubmission, FlowView};
+use nobat_core::flow::{FlowName, FlowOf, FlowState, FlowSubmission, FlowView, Limits};
 use nobat_core::lane::{Lane, LaneSubmission};
 use nobat_core::name::Name;
 use nobat_core::read::read_object;
@@ -21,7 +21,7 @@ use crate::problem::Problem;
 use crate::reply;
 
 /// What is laid down for one of them is shown in so many bytes, about.
-const LANE_BYTES: usize = 300;
+const LANE_BYTES: usize = 400;
 /// How often a change is tried that others are in the way of.
 const MAX_CONFLICTS: usize = 5;
 
@@ -52,6 +52,10 @@ pub(crate) struct QueueView {
     /// When to try again, for tasks that do not say and whose endpoint does not; `null` is the usual.
     #[schema(required)]
     retry: Option<RetryView>,
+    /// How its flow stands now. Shown by `GET` alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    state: Option<FlowState>,
 }
 
 /// What holds for a kind.
@@ -65,6 +69,10 @@ pub(crate) struct KindView {
     paused: bool,
     /// How often they start, and how many at once.
     flow: FlowView,
+    /// How its flow stands now. Shown by `GET` alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    state: Option<FlowState>,
 }
 
 /// What holds for the tasks of a flow key.
@@ -77,6 +85,10 @@ pub(crate) struct FlowKeyView {
     /// How often tasks that name it start, and how many at once.
     #[serde(flatten)]
     flow: FlowView,
+    /// How its flow stands now. Shown by `GET` alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    state: Option<FlowState>,
 }
 
 /// Lay down what holds for a queue
@@ -102,7 +114,7 @@ pub(crate) async fn put_queue(
     reply::value(StatusCode::OK, LANE_BYTES, &QueueView::new(name, &lane))
 }
 
-/// Get what holds for a queue
+/// Get what holds for a queue, and how its flow stands
 ///
 /// Of one for which nothing is laid down, that it is not paused and not limited.
 #[utoipa::path(
@@ -120,7 +132,8 @@ pub(crate) async fn get_queue(
     Named(name): Named,
 ) -> Result<Response, Problem> {
     let lane = get(&app, &caller, Sort::Queue, &name).await?;
-    reply::value(StatusCode::OK, LANE_BYTES, &QueueView::new(name, &lane))
+    let state = Some(state(&app, &caller, FlowOf::Queue(name.clone()), &lane.limits).await?);
+    reply::value(StatusCode::OK, LANE_BYTES, &QueueView { state, ..QueueView::new(name, &lane) })
 }
 
 /// Lay down what holds for a kind
@@ -147,7 +160,7 @@ pub(crate) async fn put_kind(
     reply::value(StatusCode::OK, LANE_BYTES, &KindView::new(name, &lane))
 }
 
-/// Get what holds for a kind
+/// Get what holds for a kind, and how its flow stands
 ///
 /// Of one for which nothing is laid down, that it is not paused and not limited.
 #[utoipa::path(
@@ -165,7 +178,8 @@ pub(crate) async fn get_kind(
     Named(name): Named,
 ) -> Result<Response, Problem> {
     let lane = get(&app, &caller, Sort::Kind, &name).await?;
-    reply::value(StatusCode::OK, LANE_BYTES, &KindView::new(name, &lane))
+    let state = Some(state(&app, &caller, FlowOf::Kind(name.clone()), &lane.limits).await?);
+    reply::value(StatusCode::OK, LANE_BYTES, &KindView { state, ..KindView::new(name, &lane) })
 }
 
 /// Lay down how often the tasks of a flow key start
@@ -189,10 +203,10 @@ pub(crate) async fn put_flow(
 ) -> Result<Response, Problem> {
     let said = |flow| LaneSubmission { paused: None, flow: Some(flow), retry: None };
     let lane = put(&app, &caller, Sort::FlowKey, Action::FlowChanged, &name, request, said).await?;
-    reply::value(StatusCode::OK, LANE_BYTES, &FlowKeyView { key: name, flow: lane.limits.into() })
+    reply::value(StatusCode::OK, LANE_BYTES, &FlowKeyView { key: name, flow: lane.limits.into(), state: None })
 }
 
-/// Get how often the tasks of a flow key start
+/// Get how often the tasks of a flow key start, and how its flow stands
 ///
 /// Of one for which nothing is laid down, that it is not limited.
 #[utoipa::path(
@@ -210,7 +224,14 @@ pub(crate) async fn get_flow(
     Named(name): Named,
 ) -> Result<Response, Problem> {
     let lane = get(&app, &caller, Sort::FlowKey, &name).await?;
-    reply::value(StatusCode::OK, LANE_BYTES, &FlowKeyView { key: name, flow: lane.limits.into() })
+    let state = Some(state(&app, &caller, FlowOf::Key(name.clone()), &lane.limits).await?);
+    reply::value(StatusCode::OK, LANE_BYTES, &FlowKeyView { key: name, flow: lane.limits.into(), state })
+}
+
+/// How a flow of the caller's tenant stands.
+pub(crate) async fn state(app: &App, caller: &Caller, of: FlowOf, limits: &Limits) -> Result<FlowState, Problem> {
+    let kept = app.backend.flows.read(&FlowName { tenant: caller.tenant.clone(), of }).await?;
+    Ok(kept.flow.state(limits, app.clock.now()))
 }
 
 async fn get(app: &App, caller: &Caller, sort: Sort, name: &Name) -> Result<Lane, Problem> {
@@ -243,12 +264,12 @@ async fn put<T: for<'de> Deserialize<'de>>(
 
 impl QueueView {
     fn new(name: Name, lane: &Lane) -> Self {
-        Self { name, paused: lane.paused, flow: lane.limits.into(), retry: lane.retry.as_ref().map(RetryView::from) }
+        Self { name, paused: lane.paused, flow: lane.limits.into(), retry: lane.retry.as_ref().map(RetryView::from), state: None }
     }
 }
 
 impl KindView {
     fn new(name: Name, lane: &Lane) -> Self {
-        Self { name, paused: lane.paused, flow: lane.limits.into() }
+        Self { name, paused: lane.paused, flow: lane.limits.into(), state: None }
     }
 }

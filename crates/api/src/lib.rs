@@ -12,6 +12,7 @@ mod code;
 mod cursor;
 mod door;
 mod endpoints;
+mod explain;
 mod health;
 mod identity;
 mod keyring;

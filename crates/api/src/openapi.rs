@@ -12,7 +12,7 @@ use utoipa::{Modify, OpenApi as _};
 
 use crate::code::Code;
 use crate::problem::{FieldError, ProblemView};
-use crate::{callback_secret, change, endpoints, health, keys, lanes, list, read, submit, tenants, trail};
+use crate::{callback_secret, change, endpoints, explain, health, keys, lanes, list, read, submit, tenants, trail};
 
 /// The document.
 pub fn openapi() -> utoipa::openapi::OpenApi {
@@ -36,6 +36,7 @@ pub(crate) fn text() -> &'static [u8] {
         submit::one,
         submit::batch,
         read::one,
+        explain::one,
         list::page,
         change::cancel,
         change::replay,
@@ -186,6 +187,7 @@ fn codes(operation: &str) -> Vec<Code> {
         "list_tasks" | "list_keys" | "list_tenants" | "list_endpoints" | "read_audit" => {
             &[&[Code::InvalidCursor, Code::ValidationFailed], &STORE]
         }
+        "explain_task" => &[&[Code::TaskNotFound], &STORE],
         "get_key" => &[&[Code::KeyNotFound], &STORE],
         "rotate_key" | "revoke_key" => &[&BODY, &[Code::ValidationFailed, Code::KeyNotFound, Code::KeyOver], &STORE],
         "put_tenant" | "put_queue" | "put_kind" | "put_flow" => &[&BODY, &[Code::ValidationFailed, Code::NotFound], &STORE],
@@ -287,6 +289,23 @@ pub(crate) fn retrying() -> Value {
         "error": error,
     }]);
     task
+}
+
+/// Why a task is not running.
+pub(crate) fn explained() -> Value {
+    json!({
+        "id": "task_01jd8rkz5m3q4v9x2y7w6t0abc",
+        "status": "held",
+        "code": "breaker",
+        "reason": "the breaker of endpoint billing has been open since 2026-12-01T08:00:10.140Z, and the next attempt is let through at \
+            2026-12-01T08:00:40.140Z; it asks again at 2026-12-01T08:00:41.020Z",
+        "until": "2026-12-01T08:00:41.020Z",
+        "by": {"sort": "endpoint", "name": "billing"},
+        "attempt": 1,
+        "max_attempts": 5,
+        "held": {"reason": "breaker", "until": "2026-12-01T08:00:41.020Z"},
+        "error": {"code": "http_503", "message": "the answer was 503"},
+    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use axum::routing::{get, post};
 use crate::app::App;
 use crate::code::Code;
 use crate::problem::Problem;
-use crate::{callback_secret, change, endpoints, health, keys, lanes, list, read, submit, tenants, trail};
+use crate::{callback_secret, change, endpoints, explain, health, keys, lanes, list, read, submit, tenants, trail};
 
 /// All that can be asked over HTTP; the same on a laptop and in Lambda.
 pub fn router(app: App) -> Router {
@@ -14,6 +14,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/tasks", post(submit::one).get(list::page))
         .route("/v1/tasks/batch", post(submit::batch))
         .route("/v1/tasks/{id}", get(read::one))
+        .route("/v1/tasks/{id}/explain", get(explain::one))
         .route("/v1/tasks/{id}/cancel", post(change::cancel))
         .route("/v1/tasks/{id}/replay", post(change::replay))
         .route("/v1/keys", post(keys::create).get(keys::page))

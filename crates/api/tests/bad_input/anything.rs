@@ -56,8 +56,15 @@ fn submission() -> impl Strategy<Value = String> {
     fields.prop_map(|fields| format!(r#"{{"kind":"noop"{}}}"#, fields.concat()))
 }
 
-const PATHS: [&str; 6] =
-    ["/v1/tasks", "/v1/tasks/batch", "/v1/tasks/task_01jd8rkz5m3q4v9x2y7w6t0abc", "/v1/tasks/x/cancel", "/v1/tasks/x/replay", "/readyz"];
+const PATHS: [&str; 7] = [
+    "/v1/tasks",
+    "/v1/tasks/batch",
+    "/v1/tasks/task_01jd8rkz5m3q4v9x2y7w6t0abc",
+    "/v1/tasks/x/cancel",
+    "/v1/tasks/x/replay",
+    "/v1/tasks/task_01jd8rkz5m3q4v9x2y7w6t0abc/explain",
+    "/readyz",
+];
 
 fn path() -> impl Strategy<Value = String> {
     let query = prop_oneof![

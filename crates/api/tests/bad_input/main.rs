@@ -4,6 +4,7 @@
 mod access;
 mod anything;
 mod endpoints;
+mod explain;
 mod fields;
 mod json;
 mod keys;

@@ -53,6 +53,7 @@ impl Row {
             | "rotate_key"
             | "revoke_key"
             | "get_task"
+            | "explain_task"
             | "list_tasks"
             | "get_key"
             | "list_keys"

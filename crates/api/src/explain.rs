@@ -1,0 +1,66 @@
+//! Saying why a task is not running. What is said is the core's; here it is gathered how things stand.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use futures_util::future::{OptionFuture, try_join_all, try_join5};
+use nobat_core::directory::Lanes;
+use nobat_core::explain::{Circumstances, ExplanationView, Known, explain, flows_of};
+use nobat_core::flow::FlowName;
+use nobat_core::lane::Lane;
+use nobat_core::ports::{StoreError, TaskName};
+use nobat_core::registry::Sort;
+use nobat_core::submit::{Aim, Unfit};
+use nobat_core::task::{State as Standing, Task};
+
+use crate::app::App;
+use crate::door::{Allowed, TasksRead};
+use crate::problem::Problem;
+use crate::read::Named;
+use crate::reply;
+
+/// What an explanation is shown in, about.
+const EXPLANATION_BYTES: usize = 600;
+
+/// Say why a task is not running
+///
+/// In one word and one sentence, and until when, by what the task was told and by how things stand now: what is laid down for its queue, its
+/// kind, its endpoint and its flow key, and how its flows stand.
+#[utoipa::path(
+    get,
+    path = "/v1/tasks/{id}/explain",
+    operation_id = "explain_task",
+    tag = "tasks",
+    security(("key" = ["tasks:read"])),
+    params(("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
+    responses((status = 200, description = "Why it is not running, or that it is.", body = ExplanationView<'static>, example = json!(crate::openapi::explained()))),
+)]
+pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<TasksRead>, Named(id): Named) -> Result<Response, Problem> {
+    let name = TaskName { tenant: caller.tenant, id };
+    let task = app.backend.store.get(&name, app.clock.now()).await?.ok_or_else(Problem::task_not_found)?;
+    let around = circumstances(&app, &task).await?;
+    let now = app.clock.now();
+    reply::value(StatusCode::OK, EXPLANATION_BYTES, &ExplanationView::new(&task, explain(&task, &around, now), now))
+}
+
+/// How things stand for a task: as it is written down at this moment, and not as it was read a while ago.
+async fn circumstances(app: &App, task: &Task) -> Result<Circumstances, StoreError> {
+    if matches!(task.state, Standing::Ended(_)) {
+        return Ok(Circumstances::default());
+    }
+    let (registry, tenant, settings) = (&app.backend.registry, &task.tenant, &task.settings);
+    let lane = async |sort, name| registry.lane(&Lane::record_name(tenant, sort, name)).await;
+    let endpoint = async { OptionFuture::from(settings.endpoint.as_ref().map(|name| registry.endpoint(tenant, name))).await.transpose() };
+    let key = async { OptionFuture::from(settings.flow_key.as_ref().map(|key| lane(Sort::FlowKey, key))).await.transpose() };
+    let laid_down = try_join5(lane(Sort::Queue, &task.queue), lane(Sort::Kind, &task.kind), registry.tenant(tenant), endpoint, key);
+    let (queue, kind, of_tenant, endpoint, key) = laid_down.await?;
+    let (lanes, endpoint) = (Lanes { queue, kind, tenant: of_tenant.flow }, endpoint.flatten());
+    let flows = flows_of(task, &lanes, endpoint.as_ref(), key.as_ref()).into_iter().map(async |(of, limits)| {
+        let name = FlowName { tenant: tenant.clone(), of };
+        let flow = app.backend.flows.read(&name).await?.flow;
+        Ok::<_, StoreError>(Known { of: name.of, limits, flow })
+    });
+    let flows = try_join_all(flows).await?;
+    let has_handler = !matches!(app.kinds.check(&task.kind, &task.payload, Aim::Payload), Err(Unfit::UnknownKind(_)));
+    Ok(Circumstances { lanes, endpoint, flows, has_handler })
+}

@@ -1,0 +1,124 @@
+//! Why a task is not running, and how flows stand: what is gathered for it is the task's own tenant's, and as it is now.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use nobat_core::flow::{Answer as Said, Ask, BreakerPolicy, Flow, FlowName, FlowOf, Holder, Limits, Pace, Report, Verdict, Written};
+use nobat_core::name::{Name, Tenant};
+use nobat_core::ports::Clock;
+use nobat_core::retry::Spread;
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+const ALL: &str = "config:write,tasks:write,tasks:read";
+
+/// Puts something down, as a tenant that may.
+async fn put(world: &World, tenant: &str, path: &str, body: &Value) {
+    let answer = world.ask_with(&world.key(tenant, ALL).await, "PUT", path, &body.to_string()).await;
+    assert!([200, 201].contains(&answer.status), "{}", answer.text());
+}
+
+async fn get(world: &World, tenant: &str, path: &str) -> Value {
+    let answer = world.ask_with(&world.key(tenant, ALL).await, "GET", path, "").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+async fn submit(world: &World, tenant: &str, task: &Value) -> String {
+    let answer = world.ask_with(&world.key(tenant, ALL).await, "POST", "/v1/tasks", &task.to_string()).await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    format!("/v1/tasks/{}/explain", answer.json()["id"].as_str().unwrap())
+}
+
+/// What a worker would have written: with two who started, one of which failed, and one who waits for its turn.
+async fn write_flow(world: &World, tenant: &str, of: FlowOf) {
+    let (count, now) = (|count| NonZeroU32::new(count).unwrap(), world.clock.now());
+    let breaker = BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() };
+    let pace = Pace { rate: count(1), period: Duration::from_secs(10), burst: count(2) };
+    let limits = Limits { pace: Some(pace), parallelism: Some(count(5)), breaker: Some(breaker) };
+    let mut flow = Flow::default();
+    let enter =
+        |flow: &mut Flow| flow.enter(&limits, &Ask { holder: Holder(1), booking: None, times: 0, spread: Spread::from_bits(0) }, now);
+    let (first, _, _) = (enter(&mut flow), enter(&mut flow), enter(&mut flow));
+    let Said::Go(first) = first else { panic!("{first:?}") };
+    flow.leave(&limits, first, Holder(1), &Report { verdict: Verdict::Bad, took: Duration::ZERO, pause_until: None }, now);
+    let name = FlowName { tenant: Tenant::new(tenant).unwrap(), of };
+    assert_eq!(world.backend.flows.write(&name, &flow, 0, now).await.unwrap(), Written::Done);
+}
+
+#[tokio::test]
+async fn what_is_laid_down_now_is_told_of_a_task_that_waits() {
+    let world = World::guarded().await;
+    put(&world, "acme", "/v1/endpoints/billing", &json!({"url": "https://example.com"})).await;
+    let task = submit(&world, "acme", &json!({"kind": "noop", "endpoint": "billing", "flow_key": "customer-42"})).await;
+    let waits = get(&world, "acme", &task).await;
+    assert_eq!(
+        (&waits["code"], &waits["status"], &waits["until"], &waits["by"]),
+        (&json!("queued"), &json!("queued"), &Value::Null, &Value::Null)
+    );
+    let says = async |what: &str| {
+        let reason = get(&world, "acme", &task).await["reason"].as_str().unwrap().to_owned();
+        assert!(reason.ends_with(what), "{reason}");
+    };
+    says("and waits for a worker").await;
+    put(&world, "other", "/v1/queues/default", &json!({"paused": true})).await;
+    says("and waits for a worker").await;
+    put(&world, "acme", "/v1/queues/default", &json!({"paused": true})).await;
+    put(&world, "acme", "/v1/kinds/noop", &json!({"paused": true})).await;
+    says("as things stand it will be held then: queue default and kind noop are paused").await;
+    put(&world, "acme", "/v1/queues/default", &json!({"paused": false})).await;
+    put(&world, "acme", "/v1/kinds/noop", &json!({"paused": false})).await;
+    says("and waits for a worker").await;
+    write_flow(&world, "acme", FlowOf::Endpoint(Name::new("billing").unwrap())).await;
+    says("and the next attempt is let through at 2026-11-30T09:30:30.000Z").await;
+    world.clock.advance(Duration::from_secs(61));
+    let waits = get(&world, "acme", &task).await;
+    assert_eq!(waits["code"], "no_worker", "{waits}");
+}
+
+#[tokio::test]
+async fn what_has_ended_and_what_is_not_there_is_told_as_such() {
+    let world = World::guarded().await;
+    let task = submit(&world, "acme", &json!({"kind": "noop", "delay": 60})).await;
+    let waits = get(&world, "acme", &task).await;
+    assert_eq!((&waits["code"], &waits["until"]), (&json!("scheduled"), &json!("2026-11-30T09:31:00.000Z")));
+    let key = world.key("acme", ALL).await;
+    assert_eq!(world.ask_with(&key, "POST", &task.replace("/explain", "/cancel"), "").await.status, 200);
+    let ended = get(&world, "acme", &task).await;
+    assert_eq!((&ended["code"], &ended["status"], &ended["error"]["code"]), (&json!("canceled"), &json!("canceled"), &json!("canceled")));
+    for path in ["/v1/tasks/task_01jd8rkz5m3q4v9x2y7w6t0abc/explain", "/v1/tasks/x/explain"] {
+        world.ask_with(&key, "GET", path, "").await.problem(404, "task_not_found");
+    }
+    world.ask_with(&key, "POST", &task, "").await.problem(405, "method_not_allowed");
+}
+
+#[tokio::test]
+async fn a_flow_shows_how_it_stands_to_its_own_tenant() {
+    let world = World::guarded().await;
+    let flow = json!({"rate": 1, "period": 10, "burst": 2, "parallelism": 5});
+    let name = || Name::new("x").unwrap();
+    put(&world, "acme", "/v1/endpoints/x", &json!({"url": "https://example.com", "flow": flow, "breaker": {"minimum": 1}})).await;
+    put(&world, "acme", "/v1/queues/x", &json!({"flow": flow})).await;
+    put(&world, "acme", "/v1/kinds/x", &json!({"flow": flow})).await;
+    put(&world, "acme", "/v1/flows/x", &flow).await;
+    for of in [FlowOf::Endpoint(name()), FlowOf::Queue(name()), FlowOf::Kind(name()), FlowOf::Key(name())] {
+        write_flow(&world, "acme", of).await;
+    }
+    for path in ["/v1/queues/x", "/v1/kinds/x", "/v1/flows/x"] {
+        let state = json!({"tokens": 0, "promised_ahead": 1, "in_use": 1, "held_until": null, "breaker": null});
+        assert_eq!(get(&world, "acme", path).await["state"], state, "{path}");
+        let nothing = json!({"tokens": null, "promised_ahead": null, "in_use": null, "held_until": null, "breaker": null});
+        assert_eq!(get(&world, "other", path).await["state"], nothing, "{path}: nothing is laid down there, and nothing happened");
+    }
+    let endpoint = get(&world, "acme", "/v1/endpoints/x").await;
+    let breaker = json!({
+        "state": "open",
+        "since": "2026-11-30T09:30:00.000Z",
+        "next_probe": "2026-11-30T09:30:30.000Z",
+        "changes": [{"to": "open", "at": "2026-11-30T09:30:00.000Z"}],
+    });
+    assert_eq!((&endpoint["state"]["breaker"], &endpoint["state"]["in_use"]), (&breaker, &json!(1)));
+    let listed = get(&world, "acme", "/v1/endpoints").await;
+    assert_eq!(listed["data"][0].get("state"), None, "a list shows what is laid down");
+}
