@@ -12,6 +12,7 @@ mod stories {
     mod disk;
     mod document;
     mod endpoint;
+    mod explain;
     mod failure;
     mod file;
     mod gathering;

@@ -69,6 +69,15 @@ pub(crate) struct Get {
     target: Target,
 }
 
+/// `nobat explain`
+#[derive(Args)]
+pub(crate) struct Explain {
+    /// The task's id
+    id: String,
+    #[command(flatten)]
+    target: Target,
+}
+
 /// `nobat list`
 #[derive(Args)]
 pub(crate) struct List {
@@ -188,6 +197,14 @@ impl Get {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let task = Client::new(&self.target)?.get(&format!("/v1/tasks/{}", encode(&self.id))).await?;
         print_task(&task, &self.target)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Explain {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        let explanation = Client::new(&self.target)?.get(&format!("/v1/tasks/{}/explain", encode(&self.id))).await?;
+        print(&if self.target.json { format!("{explanation}\n") } else { show::explanation(&explanation) })?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -40,6 +40,8 @@ enum Command {
     Submit(command::Submit),
     /// Show a task
     Get(command::Get),
+    /// Say why a task is not running
+    Explain(command::Explain),
     /// List tasks, the newest first
     List(command::List),
     /// Wait until a task has ended
@@ -71,6 +73,7 @@ pub fn main(handlers: Handlers) -> ExitCode {
             Command::Serve(settings) => settings.run(handlers).await.map(|()| ExitCode::SUCCESS),
             Command::Submit(submit) => submit.run().await,
             Command::Get(get) => get.run().await,
+            Command::Explain(explain) => explain.run().await,
             Command::List(list) => list.run().await,
             Command::Wait(wait) => wait.run().await,
             Command::Cancel(cancel) => cancel.run().await,

@@ -28,8 +28,7 @@ pub(crate) fn task(task: &Value) -> String {
         "parent",
         "submitted_by",
     ];
-    let known = fields.iter().filter(|field| !is_empty(&task[**field]));
-    let mut lines: Vec<Vec<String>> = known.map(|field| vec![(*field).to_owned(), text(&task[*field])]).collect();
+    let mut lines = known(task, &fields);
     for attempt in task["attempts"].as_array().into_iter().flatten() {
         let outcome = attempt["outcome"].as_str().unwrap_or("running");
         let error = match (attempt["error"]["code"].as_str(), attempt["error"]["message"].as_str()) {
@@ -40,6 +39,22 @@ pub(crate) fn task(task: &Value) -> String {
         lines.push(vec![format!("attempt {}", attempt["number"]), format!("{} {outcome}{error}", text(&attempt["started_at"]))]);
     }
     align(&lines)
+}
+
+/// Why a task is not running, line by line.
+pub(crate) fn explanation(explanation: &Value) -> String {
+    let mut lines = known(explanation, &["id", "status", "code", "reason", "until"]);
+    if let (Some(sort), Some(name)) = (explanation["by"]["sort"].as_str(), explanation["by"]["name"].as_str()) {
+        lines.push(vec!["by".to_owned(), format!("{sort} {name}")]);
+    }
+    lines.extend(known(explanation, &["attempt", "max_attempts", "held", "error"]));
+    align(&lines)
+}
+
+/// A line for each of these fields that says anything.
+fn known(of: &Value, fields: &[&str]) -> Vec<Vec<String>> {
+    let known = fields.iter().filter(|field| !is_empty(&of[**field]));
+    known.map(|field| vec![(*field).to_owned(), text(&of[*field])]).collect()
 }
 
 /// Tasks, one a line.

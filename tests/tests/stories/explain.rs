@@ -1,0 +1,230 @@
+use std::time::{Duration, Instant};
+
+use nobat_tests::world::receiver::{Gate, Reply};
+use nobat_tests::world::{PATIENCE, World, from_now, path};
+use serde_json::{Value, json};
+
+const ENDPOINT: &str = "/v1/endpoints/billing";
+
+/// Names the receiver as the endpoint `billing`, with whatever else is said.
+async fn name(world: &World, besides: Value) {
+    let mut endpoint = json!({"url": world.receiver.url("/api"), "breaker": {"enabled": false}});
+    for (field, value) in besides.as_object().unwrap() {
+        endpoint[field] = value.clone();
+    }
+    let answer = world.ask("PUT", ENDPOINT, &endpoint).await;
+    assert!([200, 201].contains(&answer.status), "{}", answer.text());
+}
+
+async fn put(world: &World, path: &str, body: Value) {
+    let answer = world.ask("PUT", path, &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+/// A task for the endpoint.
+fn call(path: &str) -> Value {
+    json!({"kind": "http", "endpoint": "billing", "payload": {"path": path}, "retry": {"delays": [0, 0, 0]}})
+}
+
+/// What is said of a task now.
+async fn explain(world: &World, task: &Value) -> Value {
+    let answer = world.get(&format!("{}/explain", path(task))).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+/// What is said of a task once it is this.
+async fn said(world: &World, task: &Value, code: &str) -> Value {
+    let begun = Instant::now();
+    loop {
+        let explanation = explain(world, task).await;
+        if explanation["code"] == code {
+            return explanation;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it never came to {code}: {explanation:#}");
+        // The server holds that for a moment, so that this is no busy loop.
+        world.get(&format!("{}?wait=0.05", path(task))).await;
+    }
+}
+
+fn reason(explanation: &Value) -> &str {
+    explanation["reason"].as_str().unwrap_or_else(|| panic!("no sentence: {explanation:#}"))
+}
+
+async fn cancel(world: &World, task: &Value) {
+    let answer = world.post(&format!("{}/cancel", path(task)), &json!({})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(explain(world, task).await["code"], "canceled");
+}
+
+#[tokio::test]
+async fn a_task_that_is_paused_says_by_what_and_when_that_is_over() {
+    let world = World::start().await;
+    name(&world, json!({})).await;
+    put(&world, "/v1/queues/default", json!({"paused": true})).await;
+    let task = world.submit(&call("/hook")).await;
+    let held = said(&world, &task, "paused").await;
+    assert_eq!((&held["by"], &held["status"]), (&json!({"sort": "queue", "name": "default"}), &json!("held")));
+    assert_eq!(reason(&held), format!("queue default is paused; it asks again at {}", held["until"].as_str().unwrap()));
+
+    assert_eq!(world.post(&format!("{ENDPOINT}/pause"), &json!({})).await.status, 200);
+    assert!(reason(&said(&world, &task, "paused").await).starts_with("queue default and endpoint billing are paused"));
+    put(&world, "/v1/queues/default", json!({"paused": false})).await;
+    // It must not ask again before it is looked at.
+    world.until(&task, |task| task["held"]["until"].as_str().is_some_and(|until| *until > *from_now(Duration::from_secs(2)))).await;
+    let held = explain(&world, &task).await;
+    assert_eq!((&held["code"], &held["by"]), (&json!("paused"), &json!({"sort": "endpoint", "name": "billing"})));
+
+    assert_eq!(world.post(&format!("{ENDPOINT}/resume"), &json!({})).await.status, 200);
+    let over = explain(&world, &task).await;
+    assert_eq!((&over["code"], &over["held"]["reason"], &over["until"]), (&json!("cleared"), &json!("paused"), &over["held"]["until"]));
+    assert!(reason(&over).contains("was paused, and none of them is now; it asks again at"), "{over:#}");
+    assert_eq!(world.ended(&task).await["status"], "succeeded");
+    let ended = explain(&world, &task).await;
+    assert_eq!((&ended["code"], &ended["until"]), (&json!("succeeded"), &Value::Null));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_task_that_waits_for_its_turn_says_at_which_rate_and_when_it_comes() {
+    let world = World::start().await;
+    put(&world, "/v1/flows/customer-42", json!({"rate": 1, "period": 60})).await;
+    let task = json!({"kind": "noop", "flow_key": "customer-42"});
+    let first = world.ended(&world.submit(&task).await).await;
+    assert_eq!(first["status"], "succeeded");
+    let second = world.submit(&task).await;
+    let held = said(&world, &second, "rate").await;
+    assert_eq!(held["by"], json!({"sort": "flow_key", "name": "customer-42"}));
+    let until = held["until"].as_str().unwrap();
+    assert_eq!(
+        reason(&held),
+        format!("flow key customer-42 has a rate of 1 every 60 s, with 1 promised ahead; its turn is promised for {until}")
+    );
+    let flow = world.get("/v1/flows/customer-42").await.json();
+    let state = json!({"tokens": 0, "promised_ahead": 1, "in_use": null, "held_until": null, "breaker": null});
+    assert_eq!((&flow["rate"], &flow["state"]), (&json!(1), &state));
+    cancel(&world, &second).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_breaker_says_how_it_stands_and_how_it_came_to_that() {
+    let mut world = World::start().await;
+    name(&world, json!({"breaker": {"minimum": 3, "open": 2}})).await;
+    let closed = world.get(ENDPOINT).await.json()["state"]["breaker"].clone();
+    assert_eq!(closed, json!({"state": "closed", "since": null, "next_probe": null, "changes": []}));
+    world.receiver.script("/api/down", [500, 500, 500, 200].map(Reply::status));
+    let task = world.submit(&call("/down")).await;
+    let held = said(&world, &task, "breaker").await;
+    assert_eq!((&held["attempt"], &held["error"]["code"]), (&json!(3), &json!("http_500")));
+    assert!(reason(&held).starts_with("the breaker of endpoint billing has been open since "), "{held:#}");
+    let open = world.get(ENDPOINT).await.json()["state"]["breaker"].clone();
+    assert_eq!((&open["state"], &open["changes"][0]["to"]), (&json!("open"), &json!("open")));
+    assert_eq!((&open["since"], open["next_probe"].is_string()), (&open["changes"][0]["at"], true));
+
+    assert_eq!(world.ended(&task).await["status"], "succeeded");
+    let begun = Instant::now();
+    // What an attempt says to a flow is written beside its end, and may be there a moment later.
+    let closed = loop {
+        let breaker = world.get(ENDPOINT).await.json()["state"]["breaker"].clone();
+        if breaker["state"] == "closed" {
+            break breaker;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{breaker:#}");
+    };
+    let changes: Vec<&str> = closed["changes"].as_array().unwrap().iter().map(|change| change["to"].as_str().unwrap()).collect();
+    assert_eq!((changes, &closed["since"]), (vec!["open", "half_open", "closed"], &closed["changes"][2]["at"]));
+    world.stop().await;
+    let log = world.log();
+    for state in ["open", "half_open", "closed"] {
+        let told = log.lines().filter(|line| line.contains("endpoint/billing") && line.contains(&format!(r#""state":"{state}""#))).count();
+        assert_eq!(told, 1, "{state}: {log}");
+    }
+    world.go_on().await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_task_that_waits_for_its_time_says_which() {
+    let world = World::start().await;
+    let at = from_now(Duration::from_hours(1));
+    let scheduled = world.submit(&json!({"kind": "noop", "run_at": at})).await;
+    let explanation = explain(&world, &scheduled).await;
+    assert_eq!((&explanation["code"], &explanation["until"]), (&json!("scheduled"), &json!(at)));
+    assert_eq!(reason(&explanation), format!("its time comes at {at}"));
+
+    let retrying = world.submit(&json!({"kind": "noop", "payload": {"fail": 1}, "retry": {"delays": [3600]}})).await;
+    let explanation = said(&world, &retrying, "backoff").await;
+    let until = explanation["until"].as_str().unwrap();
+    assert_eq!(reason(&explanation), format!("attempt 1 of 2 failed with noop_failed, and attempt 2 is made at {until}"));
+    assert_eq!((&explanation["error"]["code"], &explanation["held"]), (&json!("noop_failed"), &Value::Null));
+    for task in [scheduled, retrying] {
+        cancel(&world, &task).await;
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_task_that_runs_says_since_when_and_one_that_waits_for_its_slot_whose() {
+    let world = World::start().await;
+    name(&world, json!({"flow": {"parallelism": 1}})).await;
+    let gate = Gate::default();
+    world.receiver.script("/api/slow", [Reply::status(400).behind(&gate)]);
+    let first = world.submit(&call("/slow")).await;
+    world.receiver.wait_for("/api/slow", 1).await;
+    let running = explain(&world, &first).await;
+    let started = world.task(&first).await["started_at"].as_str().unwrap().to_owned();
+    assert_eq!((&running["code"], &running["attempt"]), (&json!("running"), &json!(1)));
+    let until = running["until"].as_str().unwrap();
+    assert_eq!(reason(&running), format!("attempt 1 of 4 has been running since {started}, under a lease until {until}"));
+    let second = world.submit(&call("/quick")).await;
+    let held = said(&world, &second, "parallelism").await;
+    assert!(reason(&held).starts_with("endpoint billing has a parallelism of 1, all of it in use; "), "{held:#}");
+    assert_eq!(world.get(ENDPOINT).await.json()["state"]["in_use"], 1);
+    gate.open();
+    assert_eq!(
+        (world.ended(&first).await["status"].as_str(), world.ended(&second).await["status"].as_str()),
+        (Some("failed"), Some("succeeded"))
+    );
+    let failed = explain(&world, &first).await;
+    assert_eq!((&failed["code"], &failed["error"]["code"]), (&json!("failed"), &json!("http_400")));
+    assert!(reason(&failed).contains(", after 1 of 4 attempts, with http_400: "), "{failed:#}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_partner_that_asked_to_be_left_alone_is_named_and_until_when() {
+    let world = World::start().await;
+    name(&world, json!({})).await;
+    world.receiver.script("/api/hook", [Reply::status(503).header("retry-after", "60"), Reply::status(200)]);
+    let (first, other) =
+        (world.submit(&call("/hook")).await, json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/other"}}));
+    said(&world, &first, "retry_after").await;
+    let other = world.submit(&other).await;
+    let held = said(&world, &other, "retry_after").await;
+    let until = world.get(ENDPOINT).await.json()["state"]["held_until"].as_str().unwrap().to_owned();
+    assert!(reason(&held).starts_with(&format!("the other side asked that endpoint billing be left alone until {until}; ")), "{held:#}");
+    for task in [first, other] {
+        cancel(&world, &task).await;
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn where_nobody_works_a_task_says_that_it_waits_for_a_worker() {
+    let mut world = World::with(&["--concurrency", "0"]).await;
+    let task = world.submit(&json!({"kind": "noop"})).await;
+    let explanation = explain(&world, &task).await;
+    assert_eq!((&explanation["code"], &explanation["status"]), (&json!("queued"), &json!("queued")));
+    put(&world, "/v1/kinds/noop", json!({"paused": true})).await;
+    assert!(reason(&explain(&world, &task).await).ends_with("as things stand it will be held then: kind noop is paused"));
+    let printed = world.run(&["explain", task["id"].as_str().unwrap()]).await;
+    assert!(printed.code == 0 && printed.stdout.contains("kind noop is paused"), "{printed:?}");
+    let printed = world.run(&["explain", task["id"].as_str().unwrap(), "--json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&printed.stdout).unwrap()["code"], "queued");
+    put(&world, "/v1/kinds/noop", json!({"paused": false})).await;
+    world.stop().await;
+    world.go_on_with(&[]).await;
+    assert_eq!(world.ended(&task).await["status"], "succeeded");
+    world.end().await;
+}
