@@ -4,6 +4,7 @@ mod house {
     mod cloud;
     mod codes;
     mod dependencies;
+    mod explain;
     mod paths;
     mod picture;
     mod proofs;
