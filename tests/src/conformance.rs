@@ -6,6 +6,7 @@
 pub mod beat;
 pub mod claim;
 pub mod commit;
+pub mod explain;
 pub mod flows;
 pub mod insert;
 pub mod list;
@@ -73,6 +74,7 @@ macro_rules! conformance_cases {
             flows: [
                 reads_back_what_was_written, writes_over_the_version_that_was_read_alone, keeps_flows_apart, forgets_what_nobody_uses
             ]
+            explain: [tells_of_a_pause_as_long_as_there_is_one, tells_of_a_rate_and_of_what_is_promised]
             registry: [
                 finds_what_was_written, writes_all_or_nothing, keeps_records_of_tenants_apart, removes_the_version_that_was_read, pages_by_name, shows_the_trail, records_a_change_with_the_change,
                 forgets_what_was_kept_for_long_enough, takes_no_more_than_the_rate
@@ -252,6 +254,7 @@ mod tests {
             ("retention", include_str!("conformance/retention.rs")),
             ("queue", include_str!("conformance/queue.rs")),
             ("flows", include_str!("conformance/flows.rs")),
+            ("explain", include_str!("conformance/explain.rs")),
             ("registry", include_str!("conformance/registry.rs")),
         ];
         macro_rules! listed {

@@ -52,6 +52,8 @@ async fn what_is_gone_holds_its_tasks_until_somebody_looks_after_it(stack: &Stac
     let task = stack.submit(&json!({"kind": "http", "endpoint": name, "payload": {"path": "/hook"}})).await;
     held(stack, &task, "endpoint_gone").await;
     assert_eq!(stack.get(&place).await.json()["gone"], true);
+    let explain = format!("{}/explain", path(&task));
+    reached("a word for it", async || stack.get(&explain).await.json(), |said| said["code"] == "endpoint_gone").await;
     assert_eq!(stack.delete(&place).await.status, 200);
     held(stack, &task, "no_endpoint").await;
     assert_eq!(stack.put(&place, &endpoint).await.status, 201);

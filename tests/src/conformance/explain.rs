@@ -1,0 +1,108 @@
+//! Why a task is not running, as the API says it of what the backend holds.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Method;
+use nobat_api::{App, Door, Keys, Parts, ask};
+use nobat_core::directory::Edition;
+use nobat_core::endpoint::NoTester;
+use nobat_core::flow::{Answer, Ask, Flow, FlowName, FlowOf, Holder, Limits, Pace, Promise, Written};
+use nobat_core::json::Json;
+use nobat_core::lifecycle::Event;
+use nobat_core::name::Name;
+use nobat_core::retry::Spread;
+use nobat_core::submit::{Aim, Kinds, Unfit};
+use nobat_core::task::{HeldReason, Task};
+use nobat_core::vault::Without;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::World;
+use crate::sample;
+
+/// Every kind is run.
+struct Any;
+
+impl Kinds for Any {
+    fn check(&self, _: &Name, _: &Json, _: Aim) -> Result<(), Unfit> {
+        Ok(())
+    }
+
+    fn check_authority(&self, _: &str) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+fn app(world: &World) -> App {
+    App::new(Parts {
+        backend: world.backend.clone(),
+        clock: world.time.clock(),
+        kinds: Arc::new(Any),
+        door: Door { keys: Keys::Never, admitted: Vec::new(), proxies: Vec::new() },
+        recount: Duration::ZERO,
+        max_timeout: Duration::from_mins(1),
+        max_wait: Duration::ZERO,
+        tester: Arc::new(NoTester),
+        vault: Arc::new(Without),
+        cursor_key: [0; 32],
+        edition: Edition::default(),
+        shutdown: CancellationToken::new(),
+    })
+}
+
+async fn get(app: &App, path: &str) -> Value {
+    let (status, body) = ask(app.clone(), Method::GET, path, None).await;
+    assert!(status.is_success(), "{status}: {body:?}");
+    serde_json::from_slice(&body).unwrap()
+}
+
+async fn put(app: &App, path: &str, body: Value) {
+    let (status, body) = ask(app.clone(), Method::PUT, path, Some(body.to_string())).await;
+    assert!(status.is_success(), "{status}: {body:?}");
+}
+
+/// A task that is told to wait for a minute.
+async fn held(world: &World, number: u128, reason: HeldReason, promise: Option<Promise>) -> Task {
+    let mut task = sample::task(number, world.now());
+    task.settings.flow_key = Some(sample::name("customer-42"));
+    let task = world.claim(&world.insert(task).await).await;
+    let until = world.now() + Duration::from_mins(1);
+    world.bring(&task, Event::Hold { token: task.token, reason, until, promise }).await
+}
+
+/// What is paused is told of as long as it is.
+pub async fn tells_of_a_pause_as_long_as_there_is_one(world: World) {
+    let app = app(&world);
+    let task = held(&world, 1, HeldReason::Paused, None).await;
+    let path = format!("/v1/tasks/{}/explain", task.id);
+    put(&app, "/v1/queues/default", json!({"paused": true})).await;
+    let paused = get(&app, &path).await;
+    assert_eq!((&paused["code"], &paused["by"]), (&json!("paused"), &json!({"sort": "queue", "name": "default"})));
+    assert_eq!(paused["until"], json!(task.due_at));
+    put(&app, "/v1/queues/default", json!({"paused": false})).await;
+    let over = get(&app, &path).await;
+    assert_eq!((&over["code"], &over["held"]["reason"]), (&json!("cleared"), &json!("paused")));
+}
+
+/// A flow is told of as it is kept.
+pub async fn tells_of_a_rate_and_of_what_is_promised(world: World) {
+    let (app, now) = (app(&world), world.now());
+    put(&app, "/v1/flows/customer-42", json!({"rate": 1, "period": 10})).await;
+    let count = const { NonZeroU32::new(1).unwrap() };
+    let limits = Limits { pace: Some(Pace { rate: count, period: Duration::from_secs(10), burst: count }), ..Limits::default() };
+    let (mut flow, of) = (Flow::default(), FlowOf::Key(sample::name("customer-42")));
+    let ask = Ask { holder: Holder(1), booking: None, times: 0, spread: Spread::from_bits(0) };
+    let Answer::Go(_) = flow.enter(&limits, &ask, now) else { panic!("the first does not wait") };
+    let Answer::Wait(wait) = flow.enter(&limits, &ask, now) else { panic!("the second waits") };
+    let name = FlowName { tenant: sample::task(1, now).tenant, of: of.clone() };
+    assert_eq!(world.backend.flows.write(&name, &flow, 0, now).await.unwrap(), Written::Done);
+    let task = held(&world, 1, HeldReason::Rate, wait.booking.map(|booking| Promise { of, booking })).await;
+    let told = get(&app, &format!("/v1/tasks/{}/explain", task.id)).await;
+    let reason =
+        format!("flow key customer-42 has a rate of 1 every 10 s, with 1 promised ahead; its turn is promised for {}", task.due_at);
+    assert_eq!((&told["code"], &told["reason"]), (&json!("rate"), &json!(reason)));
+    let state = json!({"tokens": 0, "promised_ahead": 1, "in_use": null, "held_until": null, "breaker": null});
+    assert_eq!(get(&app, "/v1/flows/customer-42").await["state"], state);
+}
