@@ -40,6 +40,7 @@ use crate::list::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::reply;
+use crate::wake::{Of, wake};
 
 /// What an endpoint is shown in, about.
 const ENDPOINT_BYTES: usize = 700;
@@ -202,6 +203,9 @@ pub(crate) async fn put(
         }
         if write(&app, &caller, record, Action::EndpointChanged, &name).await? {
             let status = if current.is_some() { StatusCode::OK } else { StatusCode::CREATED };
+            if endpoint.is_open() && !current.as_ref().is_some_and(Endpoint::is_open) {
+                wake(&app, &caller, Of::Endpoint(&name)).await;
+            }
             let secret = made.map(|secret| secret.to_text());
             return reply::value(status, ENDPOINT_BYTES, &EndpointView { secret, ..EndpointView::new(name, &endpoint, now) });
         }
@@ -385,7 +389,8 @@ pub(crate) async fn resume(
 ) -> Result<Response, Problem> {
     let Nothing {} = options(&app, request).await?;
     let change = |endpoint, _| Ok(Endpoint { standing: Standing::Open, ..endpoint });
-    let view = change_one(&app, &caller, name, Action::EndpointResumed, change).await?;
+    let view = change_one(&app, &caller, name.clone(), Action::EndpointResumed, change).await?;
+    wake(&app, &caller, Of::Endpoint(&name)).await;
     reply::value(StatusCode::OK, ENDPOINT_BYTES, &view)
 }
 

@@ -19,6 +19,7 @@ use crate::door::{Allowed, Caller, ConfigWrite};
 use crate::endpoints::{Named, too_busy, write};
 use crate::problem::Problem;
 use crate::reply;
+use crate::wake::{Of, wake};
 
 /// What is laid down for one of them is shown in so many bytes, about.
 const LANE_BYTES: usize = 400;
@@ -254,8 +255,12 @@ async fn put<T: for<'de> Deserialize<'de>>(
     // Whatever it becomes, it is named and judged as what it was sent as.
     let root = if sort == Sort::FlowKey { "" } else { "/flow" };
     for _ in 0..MAX_CONFLICTS {
-        let lane = submission.lane(root, &get(app, caller, sort, name).await?)?;
+        let current = get(app, caller, sort, name).await?;
+        let lane = submission.lane(root, &current)?;
         if write(app, caller, lane.record(Lane::record_name(&caller.tenant, sort, name)), action, name).await? {
+            if current.paused && !lane.paused {
+                wake(app, caller, if sort == Sort::Queue { Of::Queue(name) } else { Of::Kind(name) }).await;
+            }
             return Ok(lane);
         }
     }

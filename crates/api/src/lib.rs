@@ -33,6 +33,7 @@ mod socket;
 mod submit;
 mod tenants;
 mod trail;
+mod wake;
 
 pub use app::{App, Parts};
 pub use ask::ask;

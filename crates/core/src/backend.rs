@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
+
 use crate::audit::Entry;
 use crate::flow::Flows;
 use crate::lifecycle::{Change, Event, Refused, transition};
-use crate::ports::{Committed, Hint, Inserted, Queue, Store, StoreError, TaskName};
+use crate::ports::{Committed, Hint, Inserted, ListQuery, Queue, Store, StoreError, TaskName};
 use crate::registry::Registry;
-use crate::task::{State, Task};
+use crate::task::{State, Task, Waiting};
 use crate::time::Timestamp;
 
 /// A store, and what goes with it.
@@ -40,6 +42,13 @@ pub enum ApplyError {
 
 /// The task was changed by somebody else so often that giving up is better than going on.
 const MAX_CONFLICTS: usize = 10;
+
+/// How many are woken at a time, about.
+pub const MAX_WOKEN: usize = 1_000;
+/// How many pages of tasks are looked through for them.
+const MAX_PAGES: usize = 50;
+/// How many of them are written at the same time.
+const SIDE_BY_SIDE: usize = 32;
 
 impl Backend {
     /// Stores new tasks, then hints those that are due soon.
@@ -93,6 +102,34 @@ impl Backend {
             }
         }
         Err(StoreError::Unavailable("the task is being changed all the time".to_owned()).into())
+    }
+
+    /// Has those ask again now who are held by what somebody has ended, as far as they are found by that query and meant: up to
+    /// [`MAX_WOKEN`] of them, the newest first. The others ask by themselves, later. Says how many there were.
+    pub async fn wake(&self, mut query: ListQuery, is_meant: impl Fn(&Task) -> bool, now: Timestamp) -> Result<usize, StoreError> {
+        let mut woken = 0;
+        for _ in 0..MAX_PAGES {
+            let page = self.store.list(&query, now).await?;
+            let is_held = |task: &&Task| {
+                matches!(&task.state, State::Waiting(Waiting::Held(held)) if held.reason.is_ended_by_hand()) && is_meant(task)
+            };
+            // Read anew: what lists show can be without its payload.
+            let names: Vec<TaskName> = page.tasks.iter().filter(is_held).map(Task::name).collect();
+            let waking = names.into_iter().map(async |name| self.apply(&name, None, Event::Wake, now).await);
+            let outcomes: Vec<_> = stream::iter(waking).buffer_unordered(SIDE_BY_SIDE).collect().await;
+            for outcome in outcomes {
+                match outcome {
+                    Ok(_) => woken += 1,
+                    Err(ApplyError::Missing | ApplyError::Refused(_)) => {}
+                    Err(ApplyError::Store(error)) => return Err(error),
+                }
+            }
+            query.after = page.next;
+            if query.after.is_none() || woken >= MAX_WOKEN {
+                break;
+            }
+        }
+        Ok(woken)
     }
 
     /// Whether both answer.

@@ -77,6 +77,8 @@ pub enum Event {
         /// Chance's part in the delay before the next attempt.
         spread: Spread,
     },
+    /// Somebody ended what it is held for ([`HeldReason::is_ended_by_hand`]): it asks again now.
+    Wake,
     /// Somebody calls it off.
     Cancel,
     /// The deadline passed before it could start.
@@ -156,6 +158,9 @@ pub enum Refused {
     /// Its deadline has not passed.
     #[error("the task's deadline has not passed")]
     BeforeDeadline,
+    /// It is not held by what somebody can end, or asks again anyway.
+    #[error("the task is not held by what somebody can end")]
+    NotHeld,
 }
 
 /// What becomes of `task` when `event` happens at `now`.
@@ -236,6 +241,16 @@ impl Task {
                 }
                 State::Running(_) => return Err(Refused::LeaseHolds),
                 State::Waiting(_) => return Err(Refused::NotRunning),
+                State::Ended(_) => return Err(Refused::Ended),
+            },
+            Event::Wake => match &self.state {
+                State::Waiting(Waiting::Held(held)) if held.reason.is_ended_by_hand() && self.due_at > now => {
+                    // Others may not have heard of it yet, and hold it again: then for a short while first.
+                    self.turn.times = 0;
+                    self.due_at = now;
+                }
+                State::Waiting(_) => return Err(Refused::NotHeld),
+                State::Running(_) => return Err(Refused::Running),
                 State::Ended(_) => return Err(Refused::Ended),
             },
             Event::Cancel => match &mut self.state {

@@ -216,6 +216,11 @@ impl HeldReason {
         }
     }
 
+    /// Whether it holds until somebody ends it, so that nobody can say when that is.
+    pub fn is_ended_by_hand(self) -> bool {
+        matches!(self, Self::Paused | Self::EndpointGone | Self::NoEndpoint)
+    }
+
     /// Every reason that there is a word for.
     pub const ALL: [Self; 11] = [
         Self::NoHandler,

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use nobat_core::time::Timestamp;
 use nobat_core::webhook::{WebhookSecret, signature};
 use nobat_tests::world::receiver::{Gate, Received, Reply};
@@ -314,4 +315,31 @@ async fn an_endpoint_can_be_tried_whatever_stands_in_the_way_of_its_tasks() {
     test(json!({"path": "/many", "body": 1})).await;
     assert_eq!(world.receiver.received("/api/many")[0].json()[0]["body"], 1, "as its tasks would be sent");
     world.end().await;
+}
+
+#[tokio::test]
+async fn who_resumes_something_wakes_what_it_held() {
+    let world = World::start().await;
+    name(&world, json!({"paused": true})).await;
+    let tasks: Vec<Value> = (0..100).map(|_| call("/hook")).collect();
+    let batch = world.post("/v1/tasks/batch", &json!({"tasks": tasks})).await.json();
+    let tasks = batch["data"].as_array().unwrap();
+    // After some times in vain, a task asks again in some seconds.
+    for task in tasks {
+        world.until(task, |task| task["held"]["reason"] == "paused" && asks_again_in(task) > Duration::from_secs(5)).await;
+    }
+    let before: Vec<Value> = join_all(tasks.iter().map(|task| world.task(task))).await;
+    assert_eq!(world.post(&format!("{PATH}/resume"), &json!({})).await.status, 200);
+    let mut sooner = 0;
+    for (task, before) in tasks.iter().zip(before) {
+        let task = world.ended(task).await;
+        assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)));
+        sooner += usize::from(moment(&task["attempts"][0], "started_at") < moment(&before["held"], "until"));
+    }
+    assert!(sooner > 90, "{sooner} of 100 did not have to wait for their time");
+    world.end().await;
+}
+
+fn asks_again_in(task: &Value) -> Duration {
+    moment(&task["held"], "until").since(moment(task, "created_at"))
 }
