@@ -10,4 +10,3 @@ pub mod stack;
 pub mod table;
 pub mod tap;
 pub mod template;
-pub mod tools;

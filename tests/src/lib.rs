@@ -15,4 +15,6 @@ pub mod scratch;
 pub mod simulation;
 pub mod size;
 pub mod time;
+pub mod tools;
+pub mod verifiers;
 pub mod world;

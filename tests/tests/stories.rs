@@ -24,6 +24,7 @@ mod stories {
     mod replay;
     mod restart;
     mod schedule;
+    mod signature;
     mod submit;
     mod wait;
 }

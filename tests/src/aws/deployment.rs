@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::aws::emulator::Emulator;
-use crate::aws::tools::{Tools, folder};
+use crate::tools::{Tools, folder};
 use crate::world::program::workspace;
 
 /// What a stack is deployed from.

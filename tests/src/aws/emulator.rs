@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::aws::client::{ACCESS_KEY, Client, REGION, SECRET_KEY};
 use crate::aws::tap::Tap;
-use crate::aws::tools::{Tools, folder};
+use crate::tools::{Tools, folder};
 use crate::world::program::workspace;
 
 /// An emulator of AWS. It ends when this is dropped, or when the process that started it is gone, however it went.

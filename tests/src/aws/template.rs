@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::aws::tools::Tools;
+use crate::tools::Tools;
 use crate::world::program::workspace;
 
 /// The properties of a resource, as they are written; a `!Ref` stands as `{"Ref": …}`.

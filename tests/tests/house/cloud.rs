@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use nobat_tests::aws::tools::Tools;
+use nobat_tests::tools::Tools;
 use nobat_tests::world::program::workspace;
 use serde_json::{Value, json};
 

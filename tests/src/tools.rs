@@ -1,4 +1,4 @@
-//! What Cargo does not bring: installed once, below `target/aws`, when somebody asks for it.
+//! What Cargo does not bring: installed once, when somebody asks for it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,10 @@ pub enum Tools {
     Deployment,
     /// What deploys the CDK app: `cdk`, from npm.
     Cdk,
+    /// The official library of Standard Webhooks for Python.
+    WebhooksPython,
+    /// The one for JavaScript, from npm.
+    WebhooksNode,
 }
 
 impl Tools {
@@ -30,8 +34,8 @@ impl Tools {
             fs::copy(self.recipe(), self.stamp()).expect("a copy of the recipe");
         }
         match self {
-            Self::Emulator | Self::Deployment => self.home().join("bin"),
-            Self::Cdk => self.home().join(".bin"),
+            Self::Emulator | Self::Deployment | Self::WebhooksPython => self.home().join("bin"),
+            Self::Cdk | Self::WebhooksNode => self.home().join(".bin"),
         }
     }
 
@@ -43,11 +47,14 @@ impl Tools {
 
     fn install(self) {
         match self {
-            Self::Emulator | Self::Deployment => {
+            Self::Emulator | Self::Deployment | Self::WebhooksPython => {
                 self.run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(self.home()));
                 self.run(Command::new(self.home().join("bin/pip")).args(["install", "--requirement"]).arg(self.recipe()));
             }
-            Self::Cdk => self.run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(workspace().join("infra/cdk"))),
+            Self::Cdk | Self::WebhooksNode => {
+                let package = self.recipe().with_file_name("");
+                self.run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(package));
+            }
         }
     }
 
@@ -57,6 +64,8 @@ impl Tools {
             Self::Emulator => "tests/aws/emulator.txt",
             Self::Deployment => "tests/aws/deployment.txt",
             Self::Cdk => "infra/cdk/package-lock.json",
+            Self::WebhooksPython => "tests/webhooks/requirements.txt",
+            Self::WebhooksNode => "tests/webhooks/package-lock.json",
         })
     }
 
@@ -64,7 +73,8 @@ impl Tools {
         match self {
             Self::Emulator => folder().join("emulator"),
             Self::Deployment => folder().join("deployment"),
-            Self::Cdk => workspace().join("infra/cdk/node_modules"),
+            Self::Cdk | Self::WebhooksNode => self.recipe().with_file_name("node_modules"),
+            Self::WebhooksPython => workspace().join("target/webhooks"),
         }
     }
 
@@ -79,6 +89,10 @@ impl Tools {
                 "the tests of the AWS side need Python 3.10 or newer with its venv module (Debian: python3-venv), and PyPI"
             }
             Self::Cdk => "the tests of the CDK app need Node.js 20 or newer with npm, and npm's registry",
+            Self::WebhooksPython => {
+                "the tests of signatures need Python 3.10 or newer with its venv module (Debian: python3-venv), and PyPI"
+            }
+            Self::WebhooksNode => "the tests of signatures need Node.js 20 or newer with npm, and npm's registry",
         }
     }
 

@@ -1,0 +1,70 @@
+//! The official libraries of Standard Webhooks, by which receivers verify what nobat signs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+use standardwebhooks::Webhook;
+
+use crate::scratch::Scratch;
+use crate::tools::Tools;
+use crate::world::program::workspace;
+use crate::world::receiver::Received;
+
+/// The library of a language.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Library {
+    /// `standardwebhooks` from `PyPI`.
+    Python,
+    /// `standardwebhooks` from npm.
+    JavaScript,
+    /// `standardwebhooks` from crates.io, in this process.
+    Rust,
+}
+
+impl Library {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Python, Self::JavaScript, Self::Rust];
+
+    /// Installs what is not there yet. That takes longer than what is signed is good for.
+    pub fn install(self) {
+        match self {
+            Self::Python => drop(Tools::WebhooksPython.programs()),
+            Self::JavaScript => drop(Tools::WebhooksNode.programs()),
+            Self::Rust => {}
+        }
+    }
+
+    /// Of each of these requests, whether the library takes it for one that was signed with that secret.
+    pub fn takes(self, secret: &str, requests: &[Received]) -> Vec<bool> {
+        match self {
+            Self::Python => run(&Tools::WebhooksPython.programs().join("python"), "verify.py", secret, requests),
+            Self::JavaScript => run(&"node".into(), "verify.mjs", secret, requests),
+            Self::Rust => {
+                let webhook = Webhook::new(secret).expect("a secret");
+                requests.iter().map(|request| webhook.verify(&request.body, &request.headers).is_ok()).collect()
+            }
+        }
+    }
+}
+
+/// Hands a script each request in a line of JSON, and reads a line of each.
+fn run(program: &PathBuf, script: &str, secret: &str, requests: &[Received]) -> Vec<bool> {
+    let scratch = Scratch::new().expect("a directory");
+    let file = scratch.path().join("requests");
+    std::fs::write(&file, requests.iter().map(|request| line(secret, request)).collect::<String>()).expect("a file");
+    let script = workspace().join("tests/webhooks").join(script);
+    let requests = Stdio::from(std::fs::File::open(&file).expect("the file"));
+    let output =
+        Command::new(program).arg(script).stdin(requests).output().unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    said.lines().map(|line| line.parse().unwrap_or_else(|_| panic!("neither true nor false: {line}"))).collect()
+}
+
+fn line(secret: &str, request: &Received) -> String {
+    let headers: BTreeMap<&str, &str> = request.headers.keys().map(|name| (name.as_str(), request.header(name.as_str()))).collect();
+    let body = std::str::from_utf8(&request.body).expect("JSON");
+    format!("{}\n", json!({"secret": secret, "headers": headers, "body": body}))
+}

@@ -1,0 +1,174 @@
+use bytes::Bytes;
+use nobat_tests::size::size;
+use nobat_tests::verifiers::Library;
+use nobat_tests::world::receiver::{Received, Reply};
+use nobat_tests::world::{World, moment};
+use serde_json::{Value, json};
+
+const ENDPOINT: &str = "/v1/endpoints/billing";
+const CALLBACK_SECRET: &str = "/v1/callback-secret";
+/// How many tasks a request brings at most.
+const MANY: usize = 100;
+
+async fn endpoint(world: &World) -> String {
+    secret(world, "PUT", ENDPOINT, json!({"url": world.receiver.url("/api"), "breaker": {"enabled": false}})).await
+}
+
+async fn secret(world: &World, method: &str, path: &str, body: Value) -> String {
+    let answer = world.ask(method, path, &body).await;
+    assert!([200, 201].contains(&answer.status), "{}", answer.text());
+    answer.json()["secret"].as_str().unwrap_or_else(|| panic!("no secret in {}", answer.text())).to_owned()
+}
+
+/// Submits so many tasks.
+async fn submit(world: &World, task: &Value, count: usize) -> Vec<Value> {
+    let mut submitted = Vec::new();
+    while submitted.len() < count {
+        let tasks = vec![task; MANY.min(count - submitted.len())];
+        let answer = world.post("/v1/tasks/batch", &json!({"tasks": tasks})).await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        submitted.extend(answer.json()["data"].as_array().unwrap().iter().cloned());
+    }
+    submitted
+}
+
+/// Waits until all tasks have ended, callbacks among them.
+async fn all_ended(world: &World) {
+    for task in world.tasks("").await {
+        assert_eq!(world.ended(&task).await["status"], "succeeded");
+    }
+}
+
+/// Every library takes just these of them for signed with that secret.
+fn check(secret: &str, requests: &[Received], is_signed: impl Fn(usize) -> bool) {
+    let expected: Vec<bool> = (0..requests.len()).map(is_signed).collect();
+    for library in Library::ALL {
+        let taken = library.takes(secret, requests);
+        assert_eq!(taken.len(), expected.len(), "{library:?}");
+        let wrong: Vec<_> = (0..taken.len()).filter(|place| taken[*place] != expected[*place]).map(|place| &requests[place]).collect();
+        assert!(wrong.is_empty(), "{library:?} on {} of {}: {:?}", wrong.len(), requests.len(), wrong[0]);
+    }
+}
+
+/// Nothing of a request can be changed without every library seeing it.
+fn check_changes(secret: &str, request: &Received) {
+    let with = |name: &'static str, value: &str| {
+        let mut changed = request.clone();
+        changed.headers.insert(name, value.parse().unwrap());
+        changed
+    };
+    let later = request.header("webhook-timestamp").parse::<i64>().unwrap() + 1;
+    let changed = [
+        Received { body: Bytes::from([&request.body[..], b" "].concat()), ..request.clone() },
+        Received { body: request.body.slice(1..), ..request.clone() },
+        Received { body: Bytes::new(), ..request.clone() },
+        with("webhook-id", "another"),
+        with("webhook-timestamp", &later.to_string()),
+        with("webhook-signature", "v1,"),
+    ];
+    check(secret, &changed, |_| false);
+    check(secret, std::slice::from_ref(request), |_| true);
+}
+
+/// How many secrets signed a request.
+fn signatures(request: &Received) -> usize {
+    request.header("webhook-signature").split(' ').count()
+}
+
+#[tokio::test]
+async fn the_official_libraries_verify_what_goes_to_an_endpoint_while_its_secret_is_rotated() {
+    Library::ALL.into_iter().for_each(Library::install);
+    let world = World::start().await;
+    let old = endpoint(&world).await;
+    let half = size(100, 5_000);
+    let task =
+        json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/charge", "body": {"order": 7, "name": "Zoë \u{1f600}"}}});
+    let before = submit(&world, &task, half).await;
+    // In the middle of what is under way.
+    world.receiver.wait_for("/api/charge", half / 2).await;
+    let rotate = format!("{ENDPOINT}/rotate");
+    let (new, after) = tokio::join!(secret(&world, "POST", &rotate, json!({"overlap": 3600})), submit(&world, &task, half));
+    for task in before.iter().chain(&after) {
+        assert_eq!(world.ended(task).await["status"], "succeeded");
+    }
+    let received = world.receiver.received("/api/charge");
+    assert_eq!(received.len(), 2 * half);
+    assert!(received.iter().any(|request| signatures(request) == 1) && received.iter().any(|request| signatures(request) == 2));
+    check(&old, &received, |_| true);
+    check(&new, &received, |place| signatures(&received[place]) == 2);
+    check_changes(&old, received.last().unwrap());
+    check_changes(&new, received.last().unwrap());
+
+    let newest = secret(&world, "POST", &rotate, json!({"overlap": 0})).await;
+    let mut alone = task;
+    alone["payload"]["path"] = json!("/alone");
+    for task in submit(&world, &alone, size(10, 1_000)).await {
+        assert_eq!(world.ended(&task).await["status"], "succeeded");
+    }
+    let received = world.receiver.received("/api/alone");
+    check(&newest, &received, |_| true);
+    for gone in [&old, &new] {
+        check(gone, &received, |_| false);
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_official_libraries_verify_reports_while_the_secret_of_callbacks_is_rotated() {
+    Library::ALL.into_iter().for_each(Library::install);
+    let mut world = World::start().await;
+    let count = size(20, 1_000);
+    let task = |place: &str, world: &World| json!({"kind": "noop", "callback": {"url": world.receiver.url(place)}});
+    let old = secret(&world, "PUT", CALLBACK_SECRET, json!({})).await;
+    submit(&world, &task("/old", &world), count).await;
+    all_ended(&world).await;
+    let new = secret(&world, "POST", &format!("{CALLBACK_SECRET}/rotate"), json!({"overlap": 3600})).await;
+    // What was read of secrets is believed for some seconds, so a new process has it at once.
+    restart(&mut world).await;
+    submit(&world, &task("/both", &world), count).await;
+    all_ended(&world).await;
+    let newest = secret(&world, "POST", &format!("{CALLBACK_SECRET}/rotate"), json!({"overlap": 0})).await;
+    restart(&mut world).await;
+    submit(&world, &task("/new", &world), count).await;
+    all_ended(&world).await;
+    let secrets = [&old, &new, &newest];
+    for (place, signing) in [("/old", &secrets[..1]), ("/both", &secrets[..2]), ("/new", &secrets[2..])] {
+        let received = world.receiver.received(place);
+        assert_eq!(received.len(), count, "{place}");
+        for secret in secrets {
+            check(secret, &received, |_| signing.contains(&secret));
+        }
+        check_changes(signing[0], &received[0]);
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn each_attempt_is_signed_anew_under_the_same_id() {
+    Library::ALL.into_iter().for_each(Library::install);
+    let world = World::start().await;
+    let secret = endpoint(&world).await;
+    world.receiver.script("/api/charge", [500, 500, 200].map(Reply::status));
+    // Further apart than a second, in which moments are written.
+    let retry = json!({"delays": [1.1, 1.1]});
+    let task = world.submit(&json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/charge"}, "retry": retry})).await;
+    let task = world.ended(&task).await;
+    let received = world.receiver.received("/api/charge");
+    assert_eq!((&task["status"], received.len()), (&json!("succeeded"), 3));
+    check(&secret, &received, |_| true);
+    let seconds = |attempt: &Value, field| moment(attempt, field).millis() / 1_000;
+    let mut moments = Vec::new();
+    for (request, attempt) in received.iter().zip(task["attempts"].as_array().unwrap()) {
+        assert_eq!(request.header("webhook-id"), task["id"].as_str().unwrap());
+        let at: i64 = request.header("webhook-timestamp").parse().unwrap();
+        assert!((seconds(attempt, "started_at")..=seconds(attempt, "finished_at")).contains(&at), "{at} for {attempt:#}");
+        moments.push(at);
+    }
+    assert!(moments.is_sorted_by(|one, next| one < next), "{moments:?}");
+    world.end().await;
+}
+
+async fn restart(world: &mut World) {
+    world.stop().await;
+    world.go_on().await;
+}
