@@ -1,12 +1,19 @@
-//! nginx in front of four nobats, by the script that is there for users as well. Left to `.ci/run`, since not everybody has nginx.
+//! nginx in front of four nobats, by the script that is there for users as well, and nginx as what nobat calls. Left to `.ci/run`, since not
+//! everybody has nginx.
 
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use nobat_tests::aws::emulator::Emulator;
 use nobat_tests::aws::queues::Queues;
 use nobat_tests::aws::table::Table;
+use nobat_tests::size::size;
 use nobat_tests::world::program::{Program, workspace};
-use tokio::process::Command;
+use nobat_tests::world::{PATIENCE, World, moment};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
 
 /// How long a hint stays out of sight that a nobat has taken and died with.
 const VISIBILITY: Duration = Duration::from_secs(30);
@@ -35,4 +42,65 @@ async fn four_nobats_on_one_table_stand_behind_nginx() {
     let own = [("NOBAT_BACKEND", "aws"), ("NOBAT_TABLE", table.name()), ("NOBAT_QUEUE_URL", queues.hints())];
     let own = own.map(|(name, value)| (name, value.to_owned()));
     run(&[&emulator.variables()[..], &own].concat()).await;
+}
+
+/// An nginx that answers 503, and asks to be left alone for so many seconds, while there is a file `busy` in that folder.
+async fn busy(folder: &Path, seconds: u32) -> (Child, String) {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let place = folder.display();
+    let configuration = format!(
+        "daemon off; master_process off; pid {place}/nginx.pid; error_log {place}/error.log; events {{}}\n\
+         http {{\n\
+         log_format short '$status'; access_log {place}/access.log short;\n\
+         client_body_temp_path {place}/body; proxy_temp_path {place}/proxy; fastcgi_temp_path {place}/fastcgi;\n\
+         uwsgi_temp_path {place}/uwsgi; scgi_temp_path {place}/scgi;\n\
+         server {{ listen {address}; location / {{\n\
+         if (-f {place}/busy) {{ add_header Retry-After {seconds} always; return 503; }}\n\
+         return 200; }} }} }}\n"
+    );
+    std::fs::write(folder.join("nginx.conf"), configuration).unwrap();
+    std::fs::write(folder.join("busy"), "").unwrap();
+    let mut nginx = Command::new("nginx");
+    nginx.arg("-c").arg(folder.join("nginx.conf")).arg("-p").arg(folder).stdin(Stdio::null()).kill_on_drop(true);
+    let nginx = nginx.spawn().expect("nginx");
+    let listens = async {
+        while TcpStream::connect(address).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, listens).await.expect("an nginx that listens");
+    (nginx, format!("http://{address}"))
+}
+
+#[tokio::test]
+#[ignore = "needs nginx and openssl"]
+async fn a_whole_flow_is_held_for_as_long_as_nginx_asks_for_and_no_attempt_is_spent() {
+    let world = World::start().await;
+    let (_nginx, url) = busy(world.folder(), 5).await;
+    assert_eq!(world.ask("PUT", "/v1/endpoints/busy", &json!({"url": url})).await.status, 201);
+    let task = json!({"kind": "http", "endpoint": "busy", "payload": {}, "retry": {"max_attempts": 1}});
+    let first = world.submit(&task).await;
+    let first = world.until(&first, |task| task["held"]["reason"] == "retry_after").await;
+    let (until, told) = (moment(&first["held"], "until"), moment(&first["attempts"][0], "finished_at"));
+    assert!(until.since(told) >= Duration::from_millis(4_900), "{first:#}");
+    assert_eq!(first["attempt"], 0);
+    let many = vec![&task; size(20, 100)];
+    let rest = world.post("/v1/tasks/batch", &json!({"tasks": many})).await.json();
+    let rest: Vec<Value> = rest["data"].as_array().unwrap().clone();
+    for task in &rest {
+        let task = world.until(task, |task| task["held"]["reason"] == "retry_after").await;
+        assert_eq!((&task["attempt"], &task["attempts"]), (&json!(0), &json!([])), "nobody else has called it");
+    }
+    std::fs::remove_file(world.folder().join("busy")).unwrap();
+    for task in rest.iter().chain([&first]) {
+        let task = world.ended(task).await;
+        assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)), "one attempt was all it had");
+        let last = task["attempts"].as_array().unwrap().last().unwrap();
+        assert!(moment(last, "started_at") >= until, "{task:#}");
+    }
+    let log = std::fs::read_to_string(world.folder().join("access.log")).unwrap();
+    let statuses: Vec<&str> = log.lines().collect();
+    assert_eq!((statuses[0], statuses.len()), ("503", rest.len() + 2));
+    assert!(statuses[1..].iter().all(|status| *status == "200"), "{statuses:?}");
+    world.end().await;
 }
