@@ -3,6 +3,7 @@
 //! Nothing is waited for by the clock: `?wait=` tells when a task has ended, and the [`Receiver`] when it was called.
 
 pub mod exchange;
+pub mod names;
 pub mod partner;
 pub mod process;
 pub mod program;

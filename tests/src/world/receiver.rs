@@ -65,7 +65,12 @@ pub struct Gate(Arc<watch::Sender<bool>>);
 impl Receiver {
     /// Starts one on a port that is free.
     pub async fn start() -> std::io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::start_at("127.0.0.1:0").await
+    }
+
+    /// Starts one at an address of this machine.
+    pub async fn start_at(address: &str) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
         let (address, inner) = (listener.local_addr()?, Arc::new(Inner::default()));
         let server = tokio::spawn(serve(listener, Arc::clone(&inner)));
         Ok(Self { address, inner, server })
