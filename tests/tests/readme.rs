@@ -1,5 +1,5 @@
-//! The README's tour, run as it stands there: only the ports, and `cargo run` for the program that is there already, are
-//! put in their places.
+//! The README's tour, and every line of the docs that calls nobat, run as they stand there: only the ports, and `cargo run` for the program
+//! that is there already, are put in their places.
 
 use std::process::Stdio;
 
@@ -12,23 +12,53 @@ use tokio::process::Command;
 const RUN: &str = "cargo run --release -- ";
 const MARK: &str = "--- the next block";
 
-/// The blocks of shell commands below a heading.
+/// The headings of the README below which curl calls nobat. Each is a test's.
+const HEADINGS: [&str; 4] = ["A tour with curl", "Calls to other people's APIs", "Reports", "On a public address"];
+/// The pages whose calls are all one test's.
+const PAGES: [&str; 2] = ["docs/delivery.md", "docs/operations.md"];
+
+/// A file of the repository.
+fn page(name: &str) -> String {
+    std::fs::read_to_string(workspace().join(name)).unwrap()
+}
+
+/// The blocks of shell commands below a heading of the README.
 fn blocks(heading: &str) -> Vec<String> {
-    let readme = std::fs::read_to_string(workspace().join("README.md")).unwrap();
+    let readme = page("README.md");
     let (_, section) = readme.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("there is no {heading}"));
-    let section = section.split("\n## ").next().unwrap_or_default();
-    let blocks = section.split("```sh\n").skip(1).filter_map(|block| block.split("```").next());
+    blocks_of(section.split("\n## ").next().unwrap_or_default())
+}
+
+/// The blocks of shell commands in a text.
+fn blocks_of(text: &str) -> Vec<String> {
+    let blocks = text.split("```sh\n").skip(1).filter_map(|block| block.split("```").next());
     blocks.map(str::to_owned).collect()
 }
 
+/// Those of them by which curl calls nobat.
+fn calls_of(text: &str) -> Vec<String> {
+    blocks_of(text).into_iter().filter(|block| block.contains("curl ") && block.contains("127.0.0.1:8080")).collect()
+}
+
+/// Has curl fail where the answer is no success.
+const STRICT: &str = "curl() { command curl --fail-with-body \"$@\"; }\n";
+
 /// Runs commands as one session of a shell, and returns what each block of them printed.
 async fn paste(blocks: &[String], world: &World) -> Vec<String> {
+    paste_with(blocks, world, "").await
+}
+
+/// The same, with that key in `NOBAT_KEY`.
+async fn paste_with(blocks: &[String], world: &World, key: &str) -> Vec<String> {
     let blocks = blocks.join(&format!("echo '{MARK}'\n"));
     // Whatever goes wrong, what was started in the background is not left there.
     let script = format!("trap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n{blocks}");
     let mut shell = Command::new("bash");
     shell.args(["-euo", "pipefail", "-c", &script]).current_dir(world.folder()).kill_on_drop(true);
-    shell.env("NOBAT_URL", format!("http://{}", world.address()));
+    shell.env("NOBAT_URL", format!("http://{}", world.address())).env_remove("NOBAT_KEY");
+    if !key.is_empty() {
+        shell.env("NOBAT_KEY", key);
+    }
     let output = shell.stdin(Stdio::null()).output().await.expect("bash");
     let (printed, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{}: {printed}\n{complaints}", output.status);
@@ -105,6 +135,68 @@ async fn the_tour_works_when_it_is_pasted() {
     assert_eq!(last(&cancel)["status"], "canceled");
     assert!(client.contains("succeeded") && client.contains("STATUS"), "{client}");
     world.end().await;
+}
+
+/// Makes keys as these lines say, on the file while nobody runs, and returns the first.
+async fn make_keys(world: &mut World, lines: &[&str]) -> String {
+    let mut keys = Vec::new();
+    world.stop().await;
+    for line in lines {
+        let data = world.data().display().to_string();
+        let ran = world.run(&line.split(' ').chain(["--data", &data]).collect::<Vec<_>>()).await;
+        assert_eq!(ran.code, 0, "{line}: {}", ran.stderr);
+        keys.push(ran.stdout.trim().to_owned());
+    }
+    world.go_on().await;
+    assert!(keys.iter().all(|key| key.starts_with("nb_live_")), "{keys:?}");
+    keys.remove(0)
+}
+
+#[tokio::test]
+async fn keys_are_made_and_tenants_given_limits_as_it_says() {
+    let mut world = World::start().await;
+    let lines = blocks("On a public address").remove(0);
+    let lines: Vec<&str> = lines.lines().filter_map(|line| line.strip_prefix(RUN)).filter(|line| line.starts_with("keys ")).collect();
+    let key = make_keys(&mut world, &lines).await;
+    let block = blocks("On a public address").remove(1).replace("127.0.0.1:8080", &world.address().to_string());
+    let printed = paste_with(&[STRICT.to_owned() + &block], &world, &key).await.remove(0);
+    assert_eq!(last(&printed)["requests"]["rate"], 100, "{printed}");
+    // Nothing was posted, and nobody is let in without a key.
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn every_call_in_the_docs_is_answered_as_it_should_be() {
+    for name in PAGES {
+        let mut world = World::start().await;
+        let calls = calls_of(&page(name));
+        assert!(!calls.is_empty(), "{name} has no calls");
+        let wants_key = calls.concat().contains("$NOBAT_KEY");
+        let key = if wants_key { make_keys(&mut world, &["keys create --scopes admin,config:write"]).await } else { String::new() };
+        let calls = calls.concat().replace("127.0.0.1:8080", &world.address().to_string());
+        let calls = calls.replace("https://billing.example", &world.receiver.url(""));
+        let printed = paste_with(&[STRICT.to_owned() + &calls], &world, &key).await.remove(0);
+        // A call whose answer is kept in a variable prints nothing.
+        let count = calls.lines().filter(|line| line.starts_with("curl ")).count();
+        assert_eq!(printed.lines().count(), count, "{name}: {printed}");
+        for line in printed.lines() {
+            let answer: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{name}: {error}: {line}"));
+            assert!(answer["status"] != "failed", "{name}: {answer}");
+        }
+        world.stop().await;
+    }
+}
+
+#[test]
+fn no_call_of_the_readme_and_the_docs_is_left_out() {
+    for section in page("README.md").split("\n## ").filter(|section| !calls_of(section).is_empty()) {
+        let heading = section.lines().next().unwrap_or_default();
+        assert!(HEADINGS.contains(&heading), "nobody runs what stands below {heading}");
+    }
+    let docs = std::fs::read_dir(workspace().join("docs")).unwrap().map(|entry| format!("docs/{}", entry.unwrap().file_name().display()));
+    for name in docs.chain(["SECURITY.md", "ARCHITECTURE.md", "infra/nginx/README.md"].map(str::to_owned)) {
+        assert!(PAGES.contains(&name.as_str()) || calls_of(&page(&name)).is_empty(), "nobody runs what stands in {name}");
+    }
 }
 
 #[test]
