@@ -8,6 +8,7 @@ pub mod disk;
 pub mod keys;
 pub mod kill;
 pub mod model;
+pub mod neighbour;
 pub mod outage;
 pub mod poison;
 pub mod sample;

@@ -1,0 +1,310 @@
+//! What an endpoint that is down costs, and what it costs the one beside it: the real engines on a real store, in virtual time.
+//!
+//! Half an hour goes by in which one endpoint alone is called, at random moments. Then a crowd of tasks comes for another, which is down for
+//! half an hour, and well again after that. Each call of the store takes its time, so that whoever asks in vain is in the way of others.
+
+mod slow;
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::{Either, select};
+use futures_util::stream::FuturesUnordered;
+use nobat_core::audit::{Action, Actor, Entry};
+use nobat_core::backend::Backend;
+use nobat_core::directory::Edition;
+use nobat_core::endpoint::{Answers, Endpoint, Standing};
+use nobat_core::flow::{BreakerPolicy, Limits, Pace};
+use nobat_core::id::TaskId;
+use nobat_core::name::Tenant;
+use nobat_core::ports::{Clock, Delivery, Inserted};
+use nobat_core::registry::Recorded;
+use nobat_core::retry::{Exponential, Jitter, RetryPolicy, Schedule};
+use nobat_core::secrets::Secrets;
+use nobat_core::task::{Settings, Task};
+use nobat_core::time::Timestamp;
+use nobat_worker::context::TaskContext;
+use nobat_worker::handler::{Failure, Handler, Handlers};
+use nobat_worker::run::Runner;
+use nobat_worker::sweep::Sweeper;
+use serde_json::Value;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use self::slow::Slow;
+use crate::sample;
+use crate::simulation::dice::Dice;
+use crate::simulation::executor::{Executor, Step};
+use crate::time::{MachineClock, Time};
+
+/// How large a run is, and on what.
+pub struct Plan {
+    /// How many tasks wait for the endpoint that is down.
+    pub crowd: usize,
+    /// How far apart the tasks for the other one are, on the average.
+    pub every: Duration,
+    /// How long a call of the store takes.
+    pub latency: Duration,
+    /// How often is swept.
+    pub sweep: Duration,
+    /// Where the store's calls are carried out, if they need a runtime. Nothing else happens meanwhile.
+    pub runtime: Option<Handle>,
+}
+
+/// What was seen.
+#[derive(Debug)]
+pub struct Seen {
+    /// How many calls of the endpoint that is down were made while it was.
+    pub calls: usize,
+    /// How many tasks for the other one were done in either half hour.
+    pub done: [usize; 2],
+    /// How long 99 in a hundred of those waited at most, in either half hour.
+    pub p99: [Duration; 2],
+    /// How many tasks of the crowd were done in the end.
+    pub crowd_done: usize,
+}
+
+/// How many tasks run at a time.
+const CONCURRENCY: usize = 64;
+/// How long either half of a run lasts.
+pub const HALF: Duration = Duration::from_mins(30);
+/// How long the crowd has afterwards.
+const AFTER: Duration = Duration::from_mins(40);
+/// How many tasks are stored at once.
+const BATCH: usize = 50;
+/// How long the endpoint that is down takes to say so.
+const ANSWER: Duration = Duration::from_millis(20);
+
+/// Beside what happens: what is so, and what was seen.
+struct Stage {
+    time: Arc<Time>,
+    clock: Arc<MachineClock>,
+    dice: Arc<Dice>,
+    begun: Timestamp,
+    is_down: AtomicBool,
+    calls: AtomicUsize,
+    crowd_done: AtomicUsize,
+    came: Mutex<HashMap<TaskId, Timestamp>>,
+    /// When each of the others came, and how long it waited.
+    waited: Mutex<Vec<(Timestamp, Duration)>>,
+}
+
+/// The endpoint that is down, as a kind of tasks.
+struct Ill(Arc<Stage>);
+
+impl Handler for Ill {
+    const KIND: &'static str = "ill";
+    type Input = Value;
+    type Output = ();
+
+    async fn run(&self, _: Value, _: &TaskContext) -> Result<(), Failure> {
+        let is_down = self.0.is_down.load(Ordering::Relaxed);
+        self.0.calls.fetch_add(usize::from(is_down), Ordering::Relaxed);
+        self.0.clock.sleep(ANSWER).await;
+        if is_down {
+            return Err(Failure::retry("http_503", "the destination answered 503"));
+        }
+        self.0.crowd_done.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// The one beside it.
+struct Well(Arc<Stage>);
+
+impl Handler for Well {
+    const KIND: &'static str = "well";
+    type Input = Value;
+    type Output = ();
+
+    async fn run(&self, _: Value, context: &TaskContext) -> Result<(), Failure> {
+        if let Some(came) = self.0.came.lock().expect("a lock").remove(&context.name.id) {
+            self.0.waited.lock().expect("a lock").push((came, self.0.time.now().since(came)));
+        }
+        self.0.clock.sleep(Duration::from_millis(self.0.dice.between(20, 200))).await;
+        Ok(())
+    }
+}
+
+/// Plays it, on an empty backend with that clock's time.
+pub fn play(plan: Plan, time: &Arc<Time>, backend: &Backend) -> Seen {
+    let stage = Arc::new(Stage {
+        time: Arc::clone(time),
+        clock: time.clock(),
+        dice: Arc::new(Dice::seeded(1)),
+        begun: time.now(),
+        is_down: AtomicBool::new(false),
+        calls: AtomicUsize::new(0),
+        crowd_done: AtomicUsize::new(0),
+        came: Mutex::default(),
+        waited: Mutex::default(),
+    });
+    let backend = Slow::backend(backend, time, plan.latency, plan.runtime.clone());
+    let plan = Arc::new(plan);
+    let mut executor = Executor::new(Arc::clone(time));
+    let (staged, shared) = (Arc::clone(&stage), backend.clone());
+    executor.add("worker".to_owned(), move || Box::pin(work(Arc::clone(&staged), shared.clone())));
+    let (staged, shared, planned) = (Arc::clone(&stage), backend.clone(), Arc::clone(&plan));
+    executor.add("sweeper".to_owned(), move || Box::pin(sweep(Arc::clone(&staged), shared.clone(), planned.sweep)));
+    let (staged, planned) = (Arc::clone(&stage), Arc::clone(&plan));
+    executor.add("clients".to_owned(), move || Box::pin(submit(Arc::clone(&staged), backend.clone(), Arc::clone(&planned))));
+    let end = stage.begun + HALF * 2 + AFTER;
+    while time.now() < end && stage.crowd_done.load(Ordering::Relaxed) < plan.crowd {
+        match executor.step(&stage.dice) {
+            Step::Acted(_) | Step::TimePassed => {}
+            step => panic!("{step:?} at {}", time.now()),
+        }
+    }
+    stage.seen()
+}
+
+impl Stage {
+    fn seen(&self) -> Seen {
+        let waited = self.waited.lock().expect("a lock");
+        let half = |from: Timestamp| {
+            let mut times: Vec<Duration> =
+                waited.iter().filter(|(came, _)| (from..from + HALF).contains(came)).map(|(_, waited)| *waited).collect();
+            times.sort_unstable();
+            (times.len(), times[(times.len() * 99).div_ceil(100) - 1])
+        };
+        let (quiet, outage) = (half(self.begun), half(self.begun + HALF));
+        Seen {
+            calls: self.calls.load(Ordering::Relaxed),
+            done: [quiet.0, outage.0],
+            p99: [quiet.1, outage.1],
+            crowd_done: self.crowd_done.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// As a server does: takes what there is as soon as there is room.
+async fn work(stage: Arc<Stage>, backend: Backend) {
+    let handlers = Handlers::new().with(Ill(Arc::clone(&stage))).with(Well(Arc::clone(&stage)));
+    let runner = Runner::new(backend, handlers, Arc::clone(&stage.clock) as Arc<dyn Clock>, stage.dice.clone(), Edition::default());
+    let mut running = FuturesUnordered::new();
+    loop {
+        let room = CONCURRENCY - running.len();
+        if room == 0 {
+            running.next().await;
+            continue;
+        }
+        let mut receiving = runner.backend.queue.receive(room);
+        let deliveries = loop {
+            if running.is_empty() {
+                break receiving.await;
+            }
+            match select(receiving, running.next()).await {
+                Either::Left((deliveries, _)) => break deliveries,
+                Either::Right((_, still)) => receiving = still,
+            }
+        };
+        running.extend(deliveries.expect("a queue that answers").into_iter().map(|delivery| run(&runner, delivery)));
+    }
+}
+
+async fn run(runner: &Runner, delivery: Delivery) {
+    let receipt = match &delivery {
+        Delivery::Hint { receipt, .. } => Some(receipt.clone()),
+        Delivery::Claimed(_) => None,
+    };
+    let settlement = runner.run(delivery, &CancellationToken::new()).await;
+    if let Some(receipt) = receipt {
+        runner.backend.queue.settle(vec![(receipt, settlement)]).await.expect("a queue that answers");
+    }
+}
+
+async fn sweep(stage: Arc<Stage>, backend: Backend, every: Duration) {
+    let sweeper = Sweeper { backend, chance: stage.dice.clone() };
+    loop {
+        sweeper.run_until(&*stage.clock, stage.time.now() + every).await.expect("a store that answers");
+        stage.clock.sleep(every).await;
+    }
+}
+
+/// Names both endpoints; then those for the one that is well come all the time, and in the middle the crowd.
+async fn submit(stage: Arc<Stage>, backend: Backend, plan: Arc<Plan>) {
+    for kind in [Well::KIND, Ill::KIND] {
+        name(&stage, &backend, kind).await;
+    }
+    let crowd = pin!(async {
+        stage.time.sleep_until(stage.begun + HALF).await;
+        stage.is_down.store(true, Ordering::Relaxed);
+        let tasks: Vec<Task> = (0..plan.crowd).map(|number| task(&stage, Ill::KIND, number)).collect();
+        for tasks in tasks.chunks(BATCH) {
+            accept(&stage, &backend, tasks.to_vec()).await;
+        }
+        stage.time.sleep_until(stage.begun + HALF * 2).await;
+        stage.is_down.store(false, Ordering::Relaxed);
+    });
+    let others = pin!(async {
+        let most = u64::try_from(plan.every.as_millis() * 2).unwrap_or(u64::MAX);
+        let mut number = plan.crowd;
+        while stage.time.now() < stage.begun + HALF * 2 {
+            stage.clock.sleep(Duration::from_millis(stage.dice.between(1, most))).await;
+            number += 1;
+            let task = task(&stage, Well::KIND, number);
+            stage.came.lock().expect("a lock").insert(task.id, stage.time.now());
+            accept(&stage, &backend, vec![task]).await;
+        }
+    });
+    futures_util::future::join(crowd, others).await;
+}
+
+async fn accept(stage: &Stage, backend: &Backend, tasks: Vec<Task>) {
+    let inserted = backend.accept(tasks, stage.time.now()).await;
+    assert!(matches!(inserted, Ok(Inserted::Created(_))), "{inserted:?}");
+}
+
+/// A task of that kind, for the endpoint of the same name. It is tried again as often as it takes.
+fn task(stage: &Stage, kind: &str, number: usize) -> Task {
+    let exponential = Exponential {
+        max_attempts: const { NonZeroU32::new(50).unwrap() },
+        base: Duration::from_secs(10),
+        factor: 1.0,
+        max: Duration::from_secs(10),
+        jitter: Jitter::None,
+    };
+    let settings = Settings {
+        endpoint: Some(sample::name(kind)),
+        retry: RetryPolicy { schedule: Schedule::Exponential(exponential), max_age: None },
+        ..Settings::default()
+    };
+    let plain = sample::task(u128::try_from(number).expect("a number"), stage.time.now());
+    Task { kind: sample::name(kind), settings: Box::new(settings), ..plain }
+}
+
+/// An endpoint of that name that takes a hundred calls a second, and has the usual breaker.
+async fn name(stage: &Stage, backend: &Backend, name: &str) {
+    let hundred = const { NonZeroU32::new(100).unwrap() };
+    let pace = Pace { rate: hundred, period: Duration::from_secs(1), burst: hundred };
+    let endpoint = Endpoint {
+        url: "https://example.com".to_owned(),
+        headers: std::collections::BTreeMap::new(),
+        secrets: Secrets::default(),
+        timeout: None,
+        retry: None,
+        answers: Answers::default(),
+        limits: Limits { pace: Some(pace), parallelism: None, breaker: Some(BreakerPolicy::default()) },
+        batch: None,
+        standing: Standing::Open,
+        authority: None,
+        created_at: stage.begun,
+        version: 1,
+    };
+    let tenant = Tenant::default();
+    let entry = Entry {
+        tenant: tenant.clone(),
+        at: stage.begun,
+        actor: Actor::Operator,
+        action: Action::EndpointChanged,
+        object: name.to_owned(),
+        mark: stage.dice.below(u64::MAX),
+    };
+    let written = backend.registry.write(vec![endpoint.record(&tenant, &sample::name(name))], entry).await;
+    assert!(matches!(written, Ok(Recorded::Done)), "{written:?}");
+}

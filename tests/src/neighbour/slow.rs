@@ -1,0 +1,135 @@
+//! A way to a backend on which every call takes its time.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nobat_core::audit::Entry;
+use nobat_core::backend::Backend;
+use nobat_core::flow::{Flow, FlowName, Flows, Kept, Written};
+use nobat_core::json::Json;
+use nobat_core::lifecycle::Change;
+use nobat_core::name::{Name, Tenant};
+use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, Store, StoreError, TaskName};
+use nobat_core::rate::{Rate, Taken};
+use nobat_core::registry::{Record, RecordName, Recorded, Registry, Sort, TrailPage, TrailQuery};
+use nobat_core::task::Task;
+use nobat_core::time::Timestamp;
+use tokio::runtime::Handle;
+
+use crate::time::Time;
+
+/// A store, a registry and flows that take so much of virtual time for each call.
+pub(super) struct Slow {
+    inner: Backend,
+    time: Arc<Time>,
+    latency: Duration,
+    /// Where calls are carried out that wait for something real. To virtual time they happen at once.
+    runtime: Option<Handle>,
+}
+
+impl Slow {
+    /// The same backend, but for what its calls take. Its queue is as it was.
+    pub(super) fn backend(inner: &Backend, time: &Arc<Time>, latency: Duration, runtime: Option<Handle>) -> Backend {
+        let slow = Arc::new(Self { inner: inner.clone(), time: Arc::clone(time), latency, runtime });
+        Backend { store: slow.clone(), queue: inner.queue.clone(), registry: slow.clone(), flows: slow }
+    }
+
+    async fn call<T>(&self, call: impl Future<Output = T>) -> T {
+        self.time.sleep_until(self.time.now() + self.latency).await;
+        match &self.runtime {
+            Some(runtime) => runtime.block_on(call),
+            None => call.await,
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Slow {
+    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
+        self.call(self.inner.store.insert(tasks, now)).await
+    }
+
+    async fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, StoreError> {
+        self.call(self.inner.store.get(name, now)).await
+    }
+
+    async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
+        self.call(self.inner.store.claim(name, until, now)).await
+    }
+
+    async fn commit(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError> {
+        self.call(self.inner.store.commit(change, now)).await
+    }
+
+    async fn beat(&self, name: &TaskName, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Beat, StoreError> {
+        self.call(self.inner.store.beat(name, token, until, progress)).await
+    }
+
+    async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
+        self.call(self.inner.store.list(query, now)).await
+    }
+
+    async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
+        self.call(self.inner.store.waiting(tenant, at_most)).await
+    }
+
+    async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
+        self.call(self.inner.store.due(limit, now)).await
+    }
+
+    async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
+        self.call(self.inner.store.postpone(task, until)).await
+    }
+
+    async fn prune(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError> {
+        self.call(self.inner.store.prune(limit, now)).await
+    }
+
+    async fn changed(&self, name: &TaskName) {
+        self.inner.store.changed(name).await;
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.call(self.inner.store.ready()).await
+    }
+}
+
+#[async_trait]
+impl Flows for Slow {
+    async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
+        self.call(self.inner.flows.read(name)).await
+    }
+
+    async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
+        self.call(self.inner.flows.write(name, flow, over, now)).await
+    }
+}
+
+#[async_trait]
+impl Registry for Slow {
+    async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
+        self.call(self.inner.registry.find(name)).await
+    }
+
+    async fn page(&self, tenant: Option<&Tenant>, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+        self.call(self.inner.registry.page(tenant, sort, after, limit)).await
+    }
+
+    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError> {
+        self.call(self.inner.registry.write(records, entry)).await
+    }
+
+    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<Recorded, StoreError> {
+        self.call(self.inner.registry.remove(name, version, entry)).await
+    }
+
+    async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError> {
+        self.call(self.inner.registry.trail(query, now)).await
+    }
+
+    async fn take(&self, tenant: &Tenant, rate: Rate, wanted: NonZeroU32, now: Timestamp) -> Result<Taken, StoreError> {
+        self.call(self.inner.registry.take(tenant, rate, wanted, now)).await
+    }
+}

@@ -1,0 +1,67 @@
+//! An endpoint that is down for half an hour, with a crowd of tasks that wait for it: it is called by probes alone, and the one beside it is
+//! none the worse for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nobat_aws::Settings;
+use nobat_core::backend::Backend;
+use nobat_sqlite::Sqlite;
+use nobat_tests::aws::emulator::Emulator;
+use nobat_tests::aws::queues::Queues;
+use nobat_tests::aws::table::Table;
+use nobat_tests::conformance::RETENTION;
+use nobat_tests::model::ModelQueue;
+use nobat_tests::model::habits::Tame;
+use nobat_tests::neighbour::{Plan, Seen, play};
+use nobat_tests::sample;
+use nobat_tests::size::size;
+use nobat_tests::time::Time;
+use tokio::runtime::Runtime;
+
+/// Those that were under way when the breaker opened, those that began while the first nine failures came in, and a probe every thirty seconds
+/// and a little.
+const MOST_CALLS: usize = 64 + 9 + 60;
+
+fn check(seen: &Seen, crowd: usize) {
+    println!("{seen:?}");
+    let [quiet, outage] = seen.p99;
+    assert!(seen.done.iter().all(|done| *done > 100), "{seen:?}");
+    assert!(seen.calls <= MOST_CALLS, "{seen:?}");
+    assert!(outage <= quiet * 6 / 5, "those beside it waited longer: {seen:?}");
+    assert_eq!(seen.crowd_done, crowd, "all is done once it is well: {seen:?}");
+}
+
+#[test]
+fn an_endpoint_that_is_down_costs_probes_alone_and_its_neighbour_nothing_on_a_file() {
+    let time = Time::at(sample::start());
+    let sqlite = Sqlite::in_memory(RETENTION, time.clock()).unwrap();
+    let crowd = size(500, 10_000);
+    let every = Duration::from_millis(u64::try_from(size(1_000, 200)).unwrap());
+    let plan = Plan { crowd, every, latency: Duration::from_millis(1), sweep: Duration::from_secs(1), runtime: None };
+    check(&play(plan, &time, &sqlite.backend()), crowd);
+}
+
+/// The queue is a picture of SQS, for a real one knows nothing of virtual time.
+#[test]
+fn an_endpoint_that_is_down_costs_probes_alone_and_its_neighbour_nothing_on_a_table() {
+    let time = Time::at(sample::start());
+    let runtime = Runtime::new().unwrap();
+    let emulator = Emulator::shared();
+    let backend = runtime.block_on(async {
+        let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), Duration::from_secs(90)).await);
+        let settings = Settings { table: table.name().to_owned(), queue_url: queues.hints().to_owned(), retention: RETENTION };
+        nobat_aws::connect_to_emulator(&settings, &emulator.url()).await
+    });
+    let queue = Arc::new(ModelQueue::new(Arc::clone(&time), Arc::new(Tame), Duration::from_secs(90), None));
+    let backend = Backend { queue, ..backend };
+    let crowd = size(100, 500);
+    let plan = Plan {
+        crowd,
+        every: Duration::from_millis(u64::try_from(size(10_000, 2_000)).unwrap()),
+        latency: Duration::from_millis(5),
+        sweep: Duration::from_mins(1),
+        runtime: Some(runtime.handle().clone()),
+    };
+    check(&play(plan, &time, &backend), crowd);
+}
