@@ -6,3 +6,4 @@ pub mod page;
 pub mod prices;
 pub mod scenario;
 pub mod stage;
+pub mod starts;

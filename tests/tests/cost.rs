@@ -14,7 +14,7 @@ use nobat_tests::aws::table::Table;
 use nobat_tests::aws::tap::{Flow, Tap};
 use nobat_tests::cost::prices::{POLLER_REQUESTS, Prices};
 use nobat_tests::cost::stage::{BATCH, Stage, Used};
-use nobat_tests::cost::{page, scenario};
+use nobat_tests::cost::{page, scenario, starts};
 use nobat_tests::sample;
 use nobat_tests::world::program::workspace;
 
@@ -96,6 +96,7 @@ async fn a_try_without_an_answer_is_counted_as_not_known() {
 #[tokio::test]
 async fn the_page_shows_what_the_command_would_write() {
     let tables = page::tables(&scenario::all().await, &scenario::idle_sweep().await, &Prices::read());
+    let tables = tables + &page::limits(&starts::starts().await, &starts::heat());
     let page = fs::read_to_string(page::path()).unwrap();
     assert_eq!(page, page::with_tables(&page, &tables), "run `cargo run --release -p nobat-tests --bin cost`");
 }

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
+use nobat_aws::meter::Units;
+
 use crate::cost::prices::Prices;
 use crate::cost::scenario::Scenario;
 use crate::cost::stage::Used;
+use crate::cost::starts::{AT_ONCE, CALL, COUNT, Heat, IN_A_PROCESS, Starts, WORK};
 use crate::world::program::workspace;
 
 const BEGIN: &str = "<!-- From here to the end mark, `cargo run --release -p nobat-tests --bin cost` writes. -->\n";
@@ -54,6 +57,29 @@ fn dollars(scenario: &Scenario, prices: &Prices) -> String {
     let bill = prices.bill(scenario);
     let (name, total) = (scenario.name, bill.total());
     format!("| {name} | {:.2} | {:.2} | {:.2} | {:.2} | **{total:.2}** |\n", bill.dynamodb, bill.sqs, bill.lambda, bill.http_api)
+}
+
+/// What is used besides where starts are limited, and what one flow can grant.
+pub fn limits(starts: &[Starts], heat: &[Heat]) -> String {
+    let starts: String = starts.iter().map(of_starts).collect();
+    let heat: String = heat.iter().map(of_heat).collect();
+    let (call, work) = (CALL.as_millis(), WORK.as_millis());
+    format!(
+        "\nUsed besides by {COUNT} starts through an endpoint, in one process, as write units + read units:\n\n\
+         | limited by | one after the other | {AT_ONCE} at once |\n|---|--:|--:|\n{starts}\n\
+         What one flow key with a `rate` can grant, if a call to the table takes {call} ms and each process runs {IN_A_PROCESS} tasks at a time, of {work} ms each:\n\n\
+         | processes | starts a second | writes a second, refused ones included | held a second, for it is too much |\n\
+         |--:|--:|--:|--:|\n{heat}"
+    )
+}
+
+fn of_starts(Starts { limits, alone, at_once }: &Starts) -> String {
+    let units = |units: &Units| format!("{} + {}", short(units.write), short(units.read));
+    format!("| {limits} | {} | {} |\n", units(alone), units(at_once))
+}
+
+fn of_heat(Heat { processes, starts, writes, turned_away }: &Heat) -> String {
+    format!("| {processes} | {starts} | {writes} | {turned_away} |\n")
 }
 
 /// A number with up to three digits behind the point.
