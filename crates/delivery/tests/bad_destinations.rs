@@ -307,7 +307,7 @@ fn opening(networks: &[&str]) -> Guard {
 
 fn request(url: &str, guard: &Guard, timeout: Duration) -> Request {
     let destination = Destination::parse(url, guard).unwrap();
-    Request { method: Method::POST, destination, headers: HeaderMap::new(), body: Bytes::new(), timeout }
+    Request { method: Method::POST, destination, headers: HeaderMap::new(), body: Bytes::new(), authority: None, timeout }
 }
 
 /// By a client of its own, so that no connection is there already.
