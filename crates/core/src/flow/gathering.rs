@@ -36,7 +36,8 @@ pub struct Gathered {
 /// Where one stands who came to be gathered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// It is time: whoever hears this asks whether the request may be made, and takes along all who are there ([`Gathering::take`]).
+    /// It is time: whoever hears this asks whether the request may be made, and takes along all who are there
+    /// ([`crate::flow::Flow::take`]).
     Lead,
     /// Not yet, or somebody else leads. If nobody came for it by then, it is to come again.
     Wait(Timestamp),
