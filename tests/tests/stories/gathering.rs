@@ -203,3 +203,31 @@ async fn a_task_that_its_own_limits_hold_back_does_not_keep_the_others() {
     assert_eq!(world.post(&format!("/v1/tasks/{}/cancel", slow["id"].as_str().unwrap()), &json!({})).await.json()["status"], "canceled");
     world.end().await;
 }
+
+#[tokio::test]
+async fn none_of_those_who_go_together_is_lost_if_the_process_dies_before_or_on_the_way() {
+    let mut world = World::start().await;
+    name(&world, json!({"max_items": 3, "max_wait": 600}), json!({})).await;
+    let early = submit_all(&world, vec![event(0), event(1)]).await;
+    for task in &early {
+        world.until(task, |task| task["held"]["reason"] == "gathering").await;
+    }
+    world.kill().await;
+    world.go_on().await;
+    let gate = Gate::default();
+    world.receiver.script("/api/collect", [Reply::status(200).behind(&gate), Reply::status(200)]);
+    let last = world.submit(&event(2)).await;
+    world.receiver.wait_for("/api/collect", 1).await;
+    world.kill().await;
+    world.go_on().await;
+    for task in early.iter().chain([&last]) {
+        let task = world.ended(task).await;
+        assert_eq!(
+            (&task["status"], attempts(&task, "/outcome")),
+            (&json!("succeeded"), ["crashed", "succeeded"].map(String::from).to_vec())
+        );
+    }
+    assert_eq!(sizes(&world, "/api/collect"), (vec![3, 3], BTreeSet::from([0, 1, 2])), "they gathered again");
+    gate.open();
+    world.end().await;
+}
