@@ -88,6 +88,9 @@ async fn a_request_that_fails_fails_for_each_and_each_is_tried_again() {
         assert_eq!((&task["status"], attempts(&task, "/error/code")), (&json!("succeeded"), vec!["http_503".to_owned(), "-".to_owned()]));
     }
     assert_eq!(sizes(&world, "/api/collect").0, [3, 3]);
+    let keys: BTreeSet<String> =
+        world.receiver.received("/api/collect").iter().map(|request| request.header("idempotency-key").to_owned()).collect();
+    assert_eq!(keys.len(), 1, "the same tasks, the same key");
     world.end().await;
 }
 

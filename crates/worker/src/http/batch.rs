@@ -107,7 +107,10 @@ pub(super) fn prepare_all<'a>(batch: Vec<(Call, &'a TaskContext)>, fixed: &Heade
     let (Some(first), Some(context)) = (calls.into_iter().next(), contexts.first()) else { unreachable!("there is a call") };
     let mut request = prepare(Call { body: Some(body), timeout, ..first }, fixed, guard, context)?;
     request.timeout = request.timeout.min(limit.unwrap_or(request.timeout));
-    let id = Batch::id(&contexts.iter().map(|context| context.idempotency_key.as_str()).collect::<Vec<_>>());
+    let mut keys: Vec<&str> = contexts.iter().map(|context| context.idempotency_key.as_str()).collect();
+    // In whichever order they come together again.
+    keys.sort_unstable();
+    let id = Batch::id(&keys);
     introduce(&mut request.headers, &id, contexts.len())?;
     Ok(Batched { request, id, contexts, wants_results })
 }
