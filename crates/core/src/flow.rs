@@ -324,7 +324,7 @@ impl Flow {
         {
             // It keeps its place.
             let until = self.slots.turn(most, now).unwrap_or_else(|| ask.far_ahead(now));
-            return Err(Wait { reason: HeldReason::Parallelism, until, booking });
+            return Err(Wait { reason: HeldReason::Parallelism, until: until.max(now + ask.insistence()), booking });
         }
         if let Some(pace) = limits.pace {
             self.times.start(pace, now);
@@ -429,6 +429,12 @@ impl Ask {
         doubled(self.times)
     }
 
+    /// How long one waits at the least who found no slot, however short slots were held before: what holds them now may take much longer,
+    /// and each time that one asks is three writes.
+    fn insistence(&self) -> Duration {
+        Duration::from_millis(1).saturating_mul(2_u32.saturating_pow(self.times.min(20))).min(LEASE / 2)
+    }
+
     /// For one who would have to wait for longer than is promised: somewhere in the second half of that.
     fn far_ahead(&self, now: Timestamp) -> Timestamp {
         now + HORIZON / 2 + self.spread.of(HORIZON / 2)
@@ -531,6 +537,20 @@ mod tests {
         flow.leave(&limits, running, ME, &report(Verdict::Good), held.until);
         assert_eq!(go(flow.enter(&limits, &ask, held.until)).booking, held.booking);
         assert!(held.booking.is_some());
+    }
+
+    #[test]
+    fn whoever_finds_no_slot_again_and_again_asks_less_often() {
+        let (mut flow, limits) = (Flow::default(), Limits { parallelism: Some(count(1)), ..Limits::default() });
+        let quick = go(flow.enter(&limits, &ask(), at(0)));
+        flow.leave(&limits, quick, ME, &Report { took: Duration::from_millis(1), ..report(Verdict::Good) }, at(1));
+        go(flow.enter(&limits, &ask(), at(1)));
+        let waits = [0, 1, 5, 10, 15, 1_000].map(|times| {
+            let now = at(100_000_000 + u64::from(times));
+            flow.recount(ME, 1, now);
+            wait(flow.enter(&limits, &Ask { times, ..ask() }, now)).until.since(now).as_millis()
+        });
+        assert_eq!(waits, [1, 2, 32, 1_024, 30_000, 30_000], "the average says a millisecond, and what runs takes for ever");
     }
 
     #[test]
