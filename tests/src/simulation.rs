@@ -13,12 +13,14 @@ pub mod handlers;
 mod lawful;
 pub mod ledger;
 pub mod letters;
+pub mod limits;
 pub mod neglect;
 pub mod plan;
 pub mod repeats;
 mod run;
 pub mod sabotage;
 pub mod stage;
+pub mod starts;
 pub mod undertaker;
 pub mod verdict;
 pub mod witness;
@@ -98,13 +100,16 @@ pub fn simulate(seed: u64, subject: Subject) -> Result<Summary, Box<Violation>> 
 
 /// Makes one run, on a backend that may have been tampered with.
 pub fn simulate_with(seed: u64, subject: Subject, sabotage: Option<Sabotage>) -> Result<Summary, Box<Violation>> {
-    let stage = Stage::new(seed, |dice| subject.plan(dice));
+    // Drawn apart, so that a seed means what it did before there were limits, where it has none.
+    let laid = limits::drawn(&Dice::seeded(!seed));
+    let stage = Stage::new(seed, |dice| Plan { limits: laid, ..subject.plan(dice) });
     let clocks = subject.clocks(&stage);
     let (backend, dead_letters) = subject.backend(&stage, &clocks[0]);
     let backend = match sabotage {
         Some(sabotage) => sabotaged(backend, sabotage, stage.calls.clone()),
         None => backend,
     };
+    limits::lay_down(&stage, &backend);
     let witness = Witness::new(&stage, backend.clone());
     let mut run = Run::new(stage.clone(), witness.clone(), clocks, dead_letters, sabotage);
     let outcome = run.play().and_then(|()| {

@@ -24,6 +24,8 @@ pub struct TaskContext {
     pub parent: Option<TaskId>,
     /// Which of the attempts of this generation this is, from 1.
     pub attempt: u32,
+    /// Its number on record, which no other attempt of the task has, in no generation.
+    pub number: u64,
     /// How many attempts its retry policy allows.
     pub max_attempts: u32,
     /// What to pass on downstream, so that a repeated call can be told from a new one.
@@ -50,6 +52,7 @@ impl TaskContext {
             name: task.name(),
             parent: task.settings.parent,
             attempt: task.attempt,
+            number: task.token,
             max_attempts: course.max_attempts(&task.settings),
             idempotency_key: task.idempotency_key(),
             timeout: course.timeout(&task.settings),
@@ -69,6 +72,7 @@ impl TaskContext {
             name,
             parent: None,
             attempt: 1,
+            number: 1,
             max_attempts: 1,
             timeout,
             hops: 0,

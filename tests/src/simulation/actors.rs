@@ -126,7 +126,7 @@ impl Worker {
 
     fn note(&self, delivery: &Delivery) {
         if let Delivery::Claimed(task) = delivery {
-            self.stage.ledger().given(&self.actor, &task.name(), task.token);
+            self.stage.ledger().given(&self.actor, &task.name(), task.token, self.stage.time.now());
         }
     }
 }

@@ -20,6 +20,7 @@ use serde_json::json;
 use super::dice::Dice;
 use super::handlers::{Manners, Script, Wrong, handlers};
 use super::ledger::{Key, key};
+use super::limits::{KEYS, QUEUE};
 use super::stage::{Stage, short};
 use crate::model::habits::Habits;
 use crate::model::table::RECENT_LAG;
@@ -50,7 +51,7 @@ struct Client {
 /// How often a client repeats a request that was not answered.
 const TRIES: u32 = 3;
 /// How many idempotency keys there are to choose from: few, so that clients meet over them.
-const KEYS: u64 = 4;
+const IDEMPOTENCY_KEYS: u64 = 4;
 
 impl Client {
     async fn request(&self) {
@@ -70,7 +71,7 @@ impl Client {
     async fn submit(&self, count: u64) {
         let dice = &self.stage.dice;
         let tenant = if dice.per_mille(800) { Tenant::default() } else { sample::tenant("other") };
-        let idempotency_key = dice.per_mille(500).then(|| format!("key-{count}-{}", dice.below(KEYS)));
+        let idempotency_key = dice.per_mille(500).then(|| format!("key-{count}-{}", dice.below(IDEMPOTENCY_KEYS)));
         // What is submitted under a key is nearly always the same.
         let of_key = idempotency_key.as_ref().filter(|_| dice.per_mille(900)).map(|key| Dice::seeded(hash(key)));
         let bodies: Vec<String> = (0..count).map(|_| self.body(of_key.as_ref().unwrap_or(dice))).collect();
@@ -137,16 +138,20 @@ impl Client {
 
     /// A submission, as JSON.
     fn body(&self, dice: &Dice) -> String {
+        let number = dice.bits();
+        let (flow_key, queue) = self.limited_by(number);
         let script = Script {
-            number: dice.bits(),
+            number,
             failures: dice.pick(&[0, 0, 0, 1, 2, 9]).unwrap_or(0),
             failure: self.failure(dice),
             seconds: dice.pick(&[0, 0, 0, 0, 1, 5, 30, 130]).unwrap_or(0),
             manners: dice.pick(&[Manners::Heeds, Manners::Ignores]).unwrap_or_default(),
+            flow_key,
+            queue,
         };
         let mut body = json!({
             "kind": if dice.per_mille(900) { "work" } else { "rare" },
-            "payload": script,
+            "payload": &script,
             "delay": dice.pick(&[0.0, 0.0, 0.0, 1.5, 30.0, 1_500.0]),
             "timeout": dice.pick(&[7.5, 40.5, 200.5]).map(|timeout: f64| timeout.min(self.longest_timeout())),
             "retry": if dice.per_mille(700) {
@@ -155,6 +160,12 @@ impl Client {
                 json!({"max_attempts": dice.between(1, 4), "base": 5, "max": 60})
             },
         });
+        if let Some(key) = &script.flow_key {
+            body["flow_key"] = json!(key);
+        }
+        if let Some(queue) = &script.queue {
+            body["queue"] = json!(queue);
+        }
         if dice.per_mille(500) {
             let mut on = End::ALL.map(End::as_str).to_vec();
             dice.shuffle(&mut on);
@@ -162,6 +173,16 @@ impl Client {
             body["callback"] = json!({"url": "https://example.com/done", "on": on});
         }
         body.to_string()
+    }
+
+    /// The flow key that a task names, and the queue that it is in, if anything is laid down at all.
+    fn limited_by(&self, number: u64) -> (Option<String>, Option<String>) {
+        if self.stage.plan.limits.is_empty() {
+            return (None, None);
+        }
+        let dice = Dice::seeded(number);
+        let key = dice.pick(&[Some(KEYS[0]), Some(KEYS[0]), Some(KEYS[1]), None]).flatten();
+        (key.map(str::to_owned), dice.per_mille(300).then(|| QUEUE.to_owned()))
     }
 
     /// A function gives up a little before it is killed, and a task is to give up before that.

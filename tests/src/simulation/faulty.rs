@@ -147,7 +147,7 @@ impl Store for Faulty {
         match &claim {
             Ok(Claim::Granted(task)) => {
                 self.stage.trace(&self.actor, format_args!("has {} with token {}", short(name), task.token));
-                self.stage.ledger().given(&self.actor, name, task.token);
+                self.stage.ledger().given(&self.actor, name, task.token, self.stage.time.now());
             }
             Ok(Claim::Refused(refused, _)) => self.stage.trace(&self.actor, format_args!("has not {}: {refused}", short(name))),
             _ => {}
@@ -211,12 +211,24 @@ impl Store for Faulty {
 #[async_trait]
 impl Flows for Faulty {
     async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
-        self.call(Service::Store, format!("reads flow {}", name.of), || self.inner.flows.read(name)).await
+        let asked_at = self.stage.time.now();
+        let kept = self.call(Service::Store, format!("reads flow {}", name.of), || self.inner.flows.read(name)).await?;
+        self.stage.starts().reads(&self.actor, name, asked_at, self.stage.time.now(), self.stage.plan.clocks_apart());
+        Ok(kept)
     }
 
     async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
         let what = format!("writes flow {}, version {}", name.of, over + 1);
-        self.call(Service::Store, what, || self.inner.flows.write(name, flow, over, now)).await
+        let apart = self.stage.plan.clocks_apart();
+        self.stage.starts().writes(&self.actor, name);
+        let effect = || async {
+            let written = self.inner.flows.write(name, flow, over, now).await?;
+            if written == Written::Done {
+                self.stage.starts().has_written(&self.actor, name, now, self.stage.time.now(), apart);
+            }
+            Ok(written)
+        };
+        self.call(Service::Store, what, effect).await
     }
 }
 

@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
+use nobat_core::flow::{FlowName, FlowOf};
+use nobat_core::name::Name;
 use nobat_worker::context::TaskContext;
 use nobat_worker::handler::{Failure, Handler, Handlers};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::ledger::ExecutionEnd;
+use super::limits::Laid;
 use super::stage::{Stage, short};
+use super::starts::Right;
 
 /// What a task does when it is run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -25,6 +29,12 @@ pub struct Script {
     pub seconds: u64,
     /// Whether it stops when it is called off.
     pub manners: Manners,
+    /// The flow key that it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow_key: Option<String>,
+    /// The queue that it is in, if that is not the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
 }
 
 /// How an attempt goes wrong.
@@ -93,7 +103,7 @@ impl Handler for Work {
     type Output = Done;
 
     async fn run(&self, script: Script, context: &TaskContext) -> Result<Done, Failure> {
-        self.0.play(script, context).await
+        self.0.play(Self::KIND, script, context).await
     }
 }
 
@@ -103,7 +113,7 @@ impl Handler for Rare {
     type Output = Done;
 
     async fn run(&self, script: Script, context: &TaskContext) -> Result<Done, Failure> {
-        self.0.play(script, context).await
+        self.0.play(Self::KIND, script, context).await
     }
 }
 
@@ -121,13 +131,40 @@ impl Handler for Receiver {
     async fn run(&self, request: Request, context: &TaskContext) -> Result<Done, Failure> {
         let length = request.body.map_or(0, |body| body.get().len());
         let failures = u32::from(length.is_multiple_of(5));
-        self.0.play(Script { failures, ..Script::default() }, context).await
+        self.0.play(Self::KIND, Script { failures, ..Script::default() }, context).await
+    }
+}
+
+impl Script {
+    fn is_of(&self, kind: &str, of: &FlowOf) -> bool {
+        let name = of.name().map(Name::as_str);
+        match of {
+            FlowOf::Key(_) => name == self.flow_key.as_deref(),
+            FlowOf::Queue(_) => name == self.queue.as_deref(),
+            FlowOf::Kind(_) => name == Some(kind),
+            _ => false,
+        }
+    }
+}
+
+/// An attempt that is limited. It is over when this is dropped, however that comes about.
+struct UnderWay {
+    stage: Arc<Stage>,
+    flows: Vec<(FlowName, usize)>,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        for (flow, place) in &self.flows {
+            self.stage.starts().ends(flow, *place);
+        }
     }
 }
 
 impl Player {
-    async fn play(&self, script: Script, context: &TaskContext) -> Result<Done, Failure> {
-        let execution = self.stage.ledger().begins(&self.actor, &context.name);
+    async fn play(&self, kind: &str, script: Script, context: &TaskContext) -> Result<Done, Failure> {
+        let execution = self.stage.ledger().begins(&context.name, context.number);
+        let _under_way = self.starts(kind, &script, context);
         self.stage.trace(&self.actor, format_args!("runs {} for the {}. time", short(&context.name), context.attempt));
         let is_to_fail = context.attempt <= script.failures;
         if is_to_fail && script.failure == Wrong::Kill {
@@ -153,6 +190,21 @@ impl Player {
             Wrong::Panic => std::panic::resume_unwind(Box::new("as the script says")),
             Wrong::Error | Wrong::Hang | Wrong::Kill => Failure::retry("broken", "it broke"),
         })
+    }
+
+    /// Notes that a task starts, of every flow that it is of.
+    fn starts(&self, kind: &str, script: &Script, context: &TaskContext) -> UnderWay {
+        let (stage, mut flows) = (&self.stage, Vec::new());
+        let claimed_at = stage.ledger().given_at(&self.actor, &context.name, context.number).unwrap_or_else(|| stage.time.now());
+        let right = Right { actor: self.actor.clone(), claimed_at, apart: stage.plan.clocks_apart() };
+        for Laid { of, limits } in stage.plan.limits.iter().filter(|laid| script.is_of(kind, &laid.of)) {
+            let flow = FlowName { tenant: context.name.tenant.clone(), of: of.clone() };
+            match stage.starts().begins(&flow, limits, &right, stage.time.now()) {
+                Ok(place) => flows.push((flow, place)),
+                Err(what) => stage.violate(what),
+            }
+        }
+        UnderWay { stage: stage.clone(), flows }
     }
 
     async fn take(&self, duration: Duration, manners: Manners, context: &TaskContext) -> Result<(), Failure> {

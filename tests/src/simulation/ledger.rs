@@ -29,8 +29,8 @@ pub struct Ledger {
     pub meddled_with: BTreeSet<Key>,
     /// Every run of a handler, in order.
     pub executions: Vec<Execution>,
-    /// The tokens that an actor was given for a task, the last one last: an answer can be overtaken by a later one.
-    in_hand: BTreeMap<(String, Key), Vec<u64>>,
+    /// The tokens that an actor was given for a task, and when: an answer can be overtaken by a later one.
+    in_hand: BTreeMap<(String, Key), BTreeMap<u64, Timestamp>>,
     /// The attempts that are on record.
     recorded: BTreeSet<(Key, u64)>,
     /// Actors whose handler has brought their process down.
@@ -67,8 +67,13 @@ pub enum ExecutionEnd {
 
 impl Ledger {
     /// An actor was given a task.
-    pub fn given(&mut self, actor: &str, name: &TaskName, token: u64) {
-        self.in_hand.entry((actor.to_owned(), key(name))).or_default().push(token);
+    pub fn given(&mut self, actor: &str, name: &TaskName, token: u64, now: Timestamp) {
+        self.in_hand.entry((actor.to_owned(), key(name))).or_default().insert(token, now);
+    }
+
+    /// When an actor was given a task under that token, if it was.
+    pub fn given_at(&self, actor: &str, name: &TaskName, token: u64) -> Option<Timestamp> {
+        self.in_hand.get(&(actor.to_owned(), key(name)))?.get(&token).copied()
     }
 
     /// An actor has written a task. Returns whether the attempt that it put on record, if it did, was its own to bring to an end.
@@ -76,16 +81,13 @@ impl Ledger {
         let key = key(&task.name());
         let Some(attempt) = task.attempts.last() else { return true };
         let is_new = self.recorded.insert((key.clone(), attempt.number));
-        let was_given = self.in_hand.get(&(actor.to_owned(), key)).is_some_and(|tokens| tokens.contains(&attempt.number));
+        let was_given = self.in_hand.get(&(actor.to_owned(), key)).is_some_and(|tokens| tokens.contains_key(&attempt.number));
         // That a lease ran out is for anybody to say.
         !is_new || attempt.outcome == Outcome::Crashed || was_given
     }
 
-    /// A handler of that actor begins; returns the number of the execution.
-    ///
-    /// Between being given a task and running it a worker waits for nothing, so the token is the one it was given last.
-    pub fn begins(&mut self, actor: &str, name: &TaskName) -> usize {
-        let token = self.in_hand.get(&(actor.to_owned(), key(name))).and_then(|tokens| tokens.last()).copied().unwrap_or(0);
+    /// A handler begins; returns the number of the execution.
+    pub fn begins(&mut self, name: &TaskName, token: u64) -> usize {
         self.executions.push(Execution { task: key(name), token, end: None });
         self.executions.len() - 1
     }

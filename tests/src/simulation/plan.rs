@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::dice::Dice;
+use super::limits::Laid;
 
 /// How long a client pauses at most, where it is not said otherwise.
 const PAUSE: Duration = Duration::from_secs(20);
@@ -46,6 +47,8 @@ pub struct Plan {
     pub pause: Duration,
     /// How many tasks a client submits at a time, at most.
     pub largest_request: u64,
+    /// How often tasks may start, and how many at once.
+    pub limits: Vec<Laid>,
     /// What only a cloud does, if this is one.
     pub cloud: Cloud,
 }
@@ -93,6 +96,7 @@ impl Plan {
             requests: dice.pick(&[5, 10, 20]).unwrap_or(5),
             pause: PAUSE,
             largest_request: 5,
+            limits: Vec::new(),
             cloud: Cloud::default(),
         }
     }

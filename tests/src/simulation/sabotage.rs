@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use nobat_core::backend::Backend;
+use nobat_core::flow::{Flow, FlowName, Flows, Kept, Written};
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Refused};
 use nobat_core::name::Tenant;
@@ -51,11 +52,15 @@ pub enum Sabotage {
     DropsDeadLetters,
     /// The first dead letter is taken for the third.
     GivesUpTooSoon,
+    /// What is written of a flow is answered for, and forgotten.
+    ForgetsFlows,
+    /// A flow is written whatever the version is that it was made from.
+    OverwritesFlows,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::IgnoresVersions,
         Self::ForgetsCallbacks,
         Self::LosesInsertions,
@@ -71,6 +76,8 @@ impl Sabotage {
         Self::PutsOffForTooLong,
         Self::DropsDeadLetters,
         Self::GivesUpTooSoon,
+        Self::ForgetsFlows,
+        Self::OverwritesFlows,
     ];
 
     /// Whether it makes a difference: where the queue hands over claimed tasks nobody asks for a claim, and calls that are made
@@ -84,15 +91,18 @@ impl Sabotage {
             Self::BlindsTheSweep,
             Self::SplitsBatches,
             Self::LosesRecords,
+            Self::ForgetsFlows,
+            Self::OverwritesFlows,
         ];
         subject == Subject::Model || of_the_store.contains(&self)
     }
 }
 
-/// The backend, with its store sabotaged.
+/// The backend, with its store and its flows sabotaged.
 pub fn sabotaged(inner: Backend, sabotage: Sabotage, calls: Arc<Calls>) -> Backend {
     let store = Saboteur { inner: inner.store.clone(), sabotage, calls, seen: Mutex::default(), insertions: AtomicU64::new(0) };
-    Backend { store: Arc::new(store), ..inner }
+    let flows = FlowSaboteur { inner: inner.flows.clone(), sabotage };
+    Backend { store: Arc::new(store), flows: Arc::new(flows), ..inner }
 }
 
 struct Saboteur {
@@ -243,5 +253,28 @@ impl Store for Saboteur {
 
     async fn ready(&self) -> Result<(), StoreError> {
         self.inner.ready().await
+    }
+}
+
+struct FlowSaboteur {
+    inner: Arc<dyn Flows>,
+    sabotage: Sabotage,
+}
+
+#[async_trait]
+impl Flows for FlowSaboteur {
+    async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
+        self.inner.read(name).await
+    }
+
+    async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
+        match self.sabotage {
+            Sabotage::ForgetsFlows => Ok(Written::Done),
+            Sabotage::OverwritesFlows => match self.inner.write(name, flow, over, now).await? {
+                Written::Conflict(there) => self.inner.write(name, flow, there.version, now).await,
+                Written::Done => Ok(Written::Done),
+            },
+            _ => self.inner.write(name, flow, over, now).await,
+        }
     }
 }

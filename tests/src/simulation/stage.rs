@@ -12,6 +12,7 @@ use nobat_core::time::Timestamp;
 use super::dice::Dice;
 use super::ledger::Ledger;
 use super::plan::Plan;
+use super::starts::Starts;
 use crate::model::calls::Calls;
 use crate::model::habits::{Habit, Habits, Shown};
 use crate::sample;
@@ -29,6 +30,7 @@ pub struct Stage {
     pub calls: Arc<Calls>,
     shown: Mutex<Shown>,
     ledger: Mutex<Ledger>,
+    starts: Mutex<Starts>,
     trouble: Mutex<Trouble>,
     trace: Mutex<VecDeque<String>>,
     violation: Mutex<Option<String>>,
@@ -72,6 +74,7 @@ impl Stage {
             calls: Arc::default(),
             shown: Mutex::default(),
             ledger: Mutex::default(),
+            starts: Mutex::default(),
             trouble: Mutex::new(nothing),
             trace: Mutex::default(),
             violation: Mutex::default(),
@@ -81,6 +84,11 @@ impl Stage {
     /// What clients and handlers have seen.
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         lock(&self.ledger)
+    }
+
+    /// What started, of what is limited.
+    pub fn starts(&self) -> MutexGuard<'_, Starts> {
+        lock(&self.starts)
     }
 
     /// Notes a step.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use nobat_core::backend::Backend;
-use nobat_core::name::Tenant;
 use nobat_core::ports::{Inserted, ListQuery, TaskName};
 use nobat_core::retry::Schedule;
 use nobat_core::task::{End, Ended, ErrorCode, Outcome, State, Task};
@@ -13,6 +12,7 @@ use nobat_worker::prune::Pruner;
 
 use super::handlers::{PERMANENT, Script, Wrong};
 use super::ledger::{Key, Ledger, key};
+use super::limits;
 use super::stage::{Stage, short};
 use super::witness::Witness;
 use crate::conformance::{RETENTION, Removal};
@@ -46,7 +46,8 @@ pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend, removal: Remov
     drop(ledger);
     stage.time.advance(RETENTION + Duration::from_hours(1));
     match removal {
-        Removal::ByPruning => all_are_pruned(stage, backend, tasks.len()),
+        // What was laid down is on record as well, and goes at the same time: the longer count is told.
+        Removal::ByPruning => all_are_pruned(stage, backend, tasks.len().max(limits::TENANTS.len() * stage.plan.limits.len())),
         Removal::ByItself => all_are_hidden(stage, backend, tasks.into_values().next()),
     }
 }
@@ -83,7 +84,7 @@ fn all_are_hidden(stage: &Stage, backend: &Backend, some: Option<Task>) -> Resul
 fn read_all(stage: &Stage, backend: &Backend) -> Result<BTreeMap<Key, Task>, String> {
     let now = stage.time.now();
     let mut tasks = BTreeMap::new();
-    for tenant in [Tenant::default(), sample::tenant("other")] {
+    for tenant in limits::TENANTS.map(sample::tenant) {
         let mut query =
             ListQuery { tenant, status: None, queue: None, kind: None, created_after: None, created_before: None, limit: 7, after: None };
         loop {

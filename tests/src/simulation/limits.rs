@@ -1,0 +1,87 @@
+//! What is laid down in a run: how often something may start, and how many at once.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use nobat_core::audit::{Action, Actor, Entry};
+use nobat_core::backend::Backend;
+use nobat_core::flow::{FlowOf, Limits, Pace};
+use nobat_core::lane::Lane;
+use nobat_core::registry::{Recorded, Sort};
+
+use super::dice::Dice;
+use super::stage::Stage;
+use crate::sample;
+
+/// Whose tasks there are.
+pub const TENANTS: [&str; 2] = ["default", "other"];
+/// The flow keys that tasks name.
+pub const KEYS: [&str; 2] = ["key-a", "key-b"];
+/// The queue that some tasks are in.
+pub const QUEUE: &str = "narrow";
+
+/// What tasks of a flow have to keep to.
+#[derive(Clone, Debug)]
+pub struct Laid {
+    /// What they have in common.
+    pub of: FlowOf,
+    /// What holds for them.
+    pub limits: Limits,
+}
+
+/// What is laid down in a run; in every other one that is nothing.
+pub fn drawn(dice: &Dice) -> Vec<Laid> {
+    if dice.per_mille(500) {
+        return Vec::new();
+    }
+    let [first, second] = KEYS.map(|key| FlowOf::Key(sample::name(key)));
+    let queue = FlowOf::Queue(sample::name(QUEUE));
+    let kind = FlowOf::Kind(sample::name(dice.pick(&["work", "rare"]).unwrap_or("work")));
+    let mut laid = Vec::new();
+    for (of, per_mille, more) in [(first, 800, 1), (second, 400, 1), (queue, 400, 2), (kind, 300, 5)] {
+        if dice.per_mille(per_mille) {
+            laid.push(Laid { of, limits: limits(dice, more) });
+        }
+    }
+    laid
+}
+
+/// So many times as much as what is little.
+fn limits(dice: &Dice, more: u32) -> Limits {
+    let count = |of: &[u32]| NonZeroU32::MIN.saturating_add(dice.pick(of).unwrap_or(1) * more - 1);
+    let period = Duration::from_secs(dice.pick(&[1, 10, 60]).unwrap_or(1));
+    let pace = Pace { rate: count(&[1, 2, 5]), period, burst: count(&[1, 1, 3]) };
+    let parallelism = Some(count(&[1, 2, 4]));
+    match dice.below(3) {
+        0 => Limits { pace: Some(pace), ..Limits::default() },
+        1 => Limits { parallelism, ..Limits::default() },
+        _ => Limits { pace: Some(pace), parallelism, breaker: None },
+    }
+}
+
+/// Writes down what is laid down, for every tenant, as the API does.
+pub fn lay_down(stage: &Stage, backend: &Backend) {
+    for tenant in TENANTS.map(sample::tenant) {
+        for (place, Laid { of, limits }) in (0..).zip(&stage.plan.limits) {
+            let (sort, action) = match of {
+                FlowOf::Key(_) => (Sort::FlowKey, Action::FlowChanged),
+                FlowOf::Queue(_) => (Sort::Queue, Action::QueueChanged),
+                _ => (Sort::Kind, Action::KindChanged),
+            };
+            let Some(name) = of.name() else { continue };
+            let lane = Lane { limits: *limits, version: 1, ..Lane::default() };
+            let record = lane.record(Lane::record_name(&tenant, sort, name));
+            let entry = Entry {
+                tenant: tenant.clone(),
+                at: stage.time.now(),
+                actor: Actor::Anybody,
+                action,
+                object: name.to_string(),
+                mark: place,
+            };
+            let written = backend.registry.write(vec![record], entry).now_or_never();
+            assert!(matches!(written, Some(Ok(Recorded::Done))), "a registry under simulation answers at once");
+        }
+    }
+}
