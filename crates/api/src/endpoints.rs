@@ -371,7 +371,8 @@ pub(crate) async fn pause(
 
 /// Resume an endpoint
 ///
-/// One that was paused, or that said that it is gone. Tasks that were held are looked at again by and by, within 15 minutes.
+/// One that was paused, or that said that it is gone. Tasks that were held ask again at once, as many of
+/// them as can be told within five seconds; the others within 15 minutes.
 #[utoipa::path(
     post,
     path = "/v1/endpoints/{name}/resume",

@@ -255,6 +255,8 @@ pub struct Report {
 
 /// The shortest of the waits that double.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// How long one waits at most who knows nothing but that there was no slot.
+const MAX_INSISTENCE: Duration = Duration::from_secs(10);
 
 /// How long one waits who was told so that many times in a row and has nothing to go by: it doubles up to [`HORIZON`], and chance decides on
 /// half of it.
@@ -432,7 +434,7 @@ impl Ask {
     /// How long one waits at the least who found no slot, however short slots were held before: what holds them now may take much longer,
     /// and each time that one asks is three writes.
     fn insistence(&self) -> Duration {
-        Duration::from_millis(1).saturating_mul(2_u32.saturating_pow(self.times.min(20))).min(LEASE / 2)
+        Duration::from_millis(1).saturating_mul(2_u32.saturating_pow(self.times.min(20))).min(MAX_INSISTENCE)
     }
 
     /// For one who would have to wait for longer than is promised: somewhere in the second half of that.
@@ -550,7 +552,7 @@ mod tests {
             flow.recount(ME, 1, now);
             wait(flow.enter(&limits, &Ask { times, ..ask() }, now)).until.since(now).as_millis()
         });
-        assert_eq!(waits, [1, 2, 32, 1_024, 30_000, 30_000], "the average says a millisecond, and what runs takes for ever");
+        assert_eq!(waits, [1, 2, 32, 1_024, 10_000, 10_000], "the average says a millisecond, and what runs takes for ever");
     }
 
     #[test]

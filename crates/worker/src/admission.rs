@@ -162,7 +162,14 @@ impl Runner {
         if flows.is_empty() {
             return Ok(Admission::Go(course));
         }
-        Ok(match self.gate.enter(flows, &task.turn).await? {
+        let answer = match self.gate.enter(flows, &task.turn).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.gate.give_back(course.passes).await;
+                return Err(error);
+            }
+        };
+        Ok(match answer {
             Answer::Go(passes) => Admission::Go(Course { passes: course.passes.and(passes), ..course }),
             Answer::Wait { wait, promise } => {
                 self.gate.give_back(course.passes).await;
@@ -183,7 +190,7 @@ impl Runner {
     ) -> Result<Admission, StoreError> {
         let name = FlowName { tenant: task.tenant.clone(), of };
         let bytes = u64::try_from(task.payload.get().len()).unwrap_or(u64::MAX);
-        let member = Member { id: task.id, bytes, times: task.turn.times, spread: self.spread() };
+        let member = Member { id: task.id, bytes, deadline: task.settings.expires_at, times: task.turn.times, spread: self.spread() };
         if let Place::Wait(until) = self.gate.gather(&name, gathered, member).await? {
             return Ok(Admission::Hold { reason: HeldReason::Gathering, until, promise: None });
         }
@@ -199,7 +206,14 @@ impl Runner {
                 return Ok(Admission::Hold { reason, until, promise });
             }
         };
-        let mut members = self.gate.take(&name, task.id).await?;
+        let taken = self.gate.take(&name, task.id).await;
+        let mut members = match taken {
+            Ok(members) => members,
+            Err(error) => {
+                self.gate.give_back(course.passes).await;
+                return Err(error);
+            }
+        };
         if members.is_empty() {
             // Somebody was here at the same time, took it for one who waits, and finds it at work.
             self.gate.give_back(course.passes).await;
@@ -207,7 +221,9 @@ impl Runner {
             return Ok(Admission::Hold { reason: HeldReason::Gathering, until, promise: None });
         }
         members.retain(|member| *member != task.id);
-        Ok(Admission::Go(Course { companions: Some(members), ..course }))
+        // What the other side asks for is about the request, whichever keys the tasks in it have.
+        let resting = Some(endpoint.name.of.clone());
+        Ok(Admission::Go(Course { companions: Some(members), resting, ..course }))
     }
 
     /// For what ends when somebody says so, and nobody knows when that is.

@@ -40,7 +40,7 @@ pub struct Runner {
 }
 
 /// A hint can overtake the read that would show its task; it is looked for once more after this pause.
-const SECOND_LOOK: Duration = Duration::from_millis(200);
+pub(crate) const SECOND_LOOK: Duration = Duration::from_millis(200);
 /// A hint that comes by less than this too early is waited for: queues count in whole seconds.
 const EARLY: Duration = Duration::from_secs(1);
 /// How far the clocks of two processes are taken to differ at most.

@@ -8,7 +8,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use nobat_core::flow::{Report, Verdict};
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
-use nobat_core::lifecycle::Event;
+use nobat_core::lifecycle::{Event, Refused, Retry};
 use nobat_core::ports::{Beat, Claim, Settlement, TaskName};
 use nobat_core::task::{ErrorCode, HeldReason, Task};
 use nobat_core::time::Timestamp;
@@ -17,16 +17,29 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::{Admission, Course};
 use crate::context::TaskContext;
 use crate::handler::{Failure, Together};
-use crate::run::{BEAT, Runner};
+use crate::run::{BEAT, Runner, SECOND_LOOK};
 
-/// How many claims are under way at a time.
-const SIDE_BY_SIDE: usize = 32;
+/// How many companions are fetched at a time: all that there can be, since none of them has its lease renewed meanwhile.
+const SIDE_BY_SIDE: usize = 100;
+/// How long it may take to find out whether a companion may go along.
+const ADMISSION: Duration = Duration::from_secs(5);
 
 /// One of them.
 struct Part {
     task: Task,
     context: TaskContext,
     course: Course,
+    /// Whether it has the endpoint's permission, which is for all of them.
+    is_leader: bool,
+}
+
+/// What became of a companion that was to go along.
+enum Fetched {
+    Part(Box<Part>),
+    /// It was claimed, and may not go: this is to be made known of it.
+    Aside(Box<Task>, Event),
+    /// It is not to be had, and comes for itself.
+    Gone,
 }
 
 /// What became of the attempt, as far as its worker knows.
@@ -40,8 +53,8 @@ enum Run {
 type Outcome = Option<Result<Json, Failure>>;
 
 impl Part {
-    fn new(task: Task, course: Course) -> Self {
-        Self { context: TaskContext::new(&task, &course), task, course }
+    fn new(task: Task, course: Course, is_leader: bool) -> Self {
+        Self { context: TaskContext::new(&task, &course), task, course, is_leader }
     }
 }
 
@@ -50,42 +63,70 @@ impl Runner {
     /// nothing to do.
     pub(crate) async fn run_together(&self, leader: Task, mut course: Course, limit: Duration, stop: &CancellationToken) -> Settlement {
         let companions = course.companions.take().unwrap_or_default();
-        let fetched = self.fetch(&leader, &course, companions, stop).await;
-        let parts: Vec<Part> = [Part::new(leader, course)].into_iter().chain(fetched).collect();
-        let started = self.clock.now();
-        let run = self.execute_together(&parts, limit, stop).await;
+        let (mut parts, mut aside) = (Vec::new(), Vec::new());
+        for fetched in self.fetch(&leader, &course, companions).await {
+            match fetched {
+                Fetched::Part(part) => parts.push(*part),
+                Fetched::Aside(task, event) => aside.push((*task, event)),
+                Fetched::Gone => {}
+            }
+        }
+        parts.push(Part::new(leader, course, true));
+        // The same tasks make the same request, in whichever order they come together again.
+        parts.sort_by(|one, other| one.context.idempotency_key.cmp(&other.context.idempotency_key));
+        let work = async {
+            let started = self.clock.now();
+            let run = self.execute_together(&parts, limit, stop).await;
+            (run, started)
+        };
+        let set_aside = join_all(aside.into_iter().map(|(task, event)| self.settle(task.name(), Some(task), event, stop)));
+        let ((run, started), _) = join(work, set_aside).await;
         self.settle_together(parts, run, started, stop).await
     }
 
-    /// The companions that can go along. Those that may not are held; those that cannot be had come for themselves.
-    async fn fetch(&self, leader: &Task, course: &Course, companions: Vec<TaskId>, stop: &CancellationToken) -> Vec<Part> {
-        let fetched =
-            stream::iter(companions).map(|id| self.fetch_one(TaskName { tenant: leader.tenant.clone(), id }, leader, course, stop));
-        fetched.buffered(SIDE_BY_SIDE).filter_map(std::future::ready).collect().await
+    /// Claims the companions, and asks for each whether it can go along.
+    async fn fetch(&self, leader: &Task, course: &Course, companions: Vec<TaskId>) -> Vec<Fetched> {
+        let fetched = stream::iter(companions).map(|id| self.fetch_one(TaskName { tenant: leader.tenant.clone(), id }, leader, course));
+        fetched.buffer_unordered(SIDE_BY_SIDE).collect().await
     }
 
-    async fn fetch_one(&self, name: TaskName, leader: &Task, course: &Course, stop: &CancellationToken) -> Option<Part> {
-        let task = match self.claim_now(&name).await {
+    async fn fetch_one(&self, name: TaskName, leader: &Task, course: &Course) -> Fetched {
+        let mut claim = self.claim_now(&name).await;
+        if matches!(claim, Ok(Claim::Refused(Refused::Running, _))) {
+            // It may be about to be held, by whoever had it gathered a moment ago.
+            self.clock.sleep(SECOND_LOOK).await;
+            claim = self.claim_now(&name).await;
+        }
+        let task = match claim {
             Ok(Claim::Granted(task)) => task,
             // It was called off, or somebody runs it.
-            Ok(Claim::Refused(..) | Claim::Missing) => return None,
+            Ok(Claim::Refused(..) | Claim::Missing) => return Fetched::Gone,
             Err(error) => {
                 tracing::warn!(task = %name.id, %error, "a task could not be claimed to go along; it comes for itself");
-                return None;
+                return Fetched::Gone;
             }
         };
         let token = task.token;
-        let is_of_them = task.kind == leader.kind && task.settings.endpoint == leader.settings.endpoint;
-        let event = match self.admit_along(&task, course).await {
-            Admission::Go(own) if is_of_them => return Some(Part::new(task, own)),
-            Admission::Go(own) => {
-                self.gate.give_back(own.passes).await;
-                Event::Release { token }
+        if !self.is_alike(&task, leader) {
+            return Fetched::Aside(Box::new(task), Event::Release { token });
+        }
+        let admission = tokio::select! {
+            biased;
+            admission = self.admit_along(&task, course) => admission,
+            () = self.clock.sleep(ADMISSION) => {
+                Admission::Hold { reason: HeldReason::FlowUnavailable, until: self.clock.now() + ADMISSION, promise: None }
             }
-            Admission::Hold { reason, until, promise } => Event::Hold { token, reason, until, promise },
         };
-        self.settle(name, Some(task), event, stop).await;
-        None
+        match admission {
+            Admission::Go(own) => Fetched::Part(Box::new(Part::new(task, own, false))),
+            Admission::Hold { reason, until, promise } => Fetched::Aside(Box::new(task), Event::Hold { token, reason, until, promise }),
+        }
+    }
+
+    /// Whether this version, too, would have the two go together.
+    fn is_alike(&self, task: &Task, leader: &Task) -> bool {
+        let likeness = |task: &Task| self.handlers.get(&task.kind).and_then(|handler| handler.likeness(&task.payload));
+        task.kind == leader.kind && task.settings.endpoint == leader.settings.endpoint && likeness(task) == likeness(leader)
     }
 
     /// Runs the handler and keeps all leases alive around it.
@@ -96,7 +137,10 @@ impl Runner {
         let granted = parts.iter().map(|part| part.context.timeout).min().unwrap_or(limit).min(limit);
         let mut work = handler.run_together(parts.iter().map(|part| (&part.task.payload, &part.context)).collect());
         let mut timeout = pin!(self.clock.sleep(granted));
-        let (mut pulse, mut beating) = (pin!(self.clock.sleep(BEAT).fuse()), pin!(Fuse::terminated()));
+        // The leases began when the tasks were claimed.
+        let oldest = parts.iter().filter_map(|part| part.task.started_at()).min().unwrap_or(self.clock.now());
+        let first = BEAT.saturating_sub(self.clock.now().since(oldest));
+        let (mut pulse, mut beating) = (pin!(self.clock.sleep(first).fuse()), pin!(Fuse::terminated()));
         loop {
             tokio::select! {
                 biased;
@@ -132,25 +176,35 @@ impl Runner {
             Run::Interrupted => (None, vec![None; parts.len()]),
         };
         each.resize(parts.len(), Some(Err(Failure::retry(ErrorCode::HANDLER_ERROR, "the handler said nothing of this task"))));
-        let passed = Report { verdict: Verdict::Unknown, took: self.clock.now().since(started), pause_until: None };
-        let settled = parts.into_iter().zip(each).enumerate().map(|(place, (part, outcome))| {
-            let Part { task, context, course } = part;
-            let token = task.token;
+        let took = self.clock.now().since(started);
+        let mut events = Vec::with_capacity(parts.len());
+        let mut of_endpoint = None;
+        for (part, outcome) in parts.iter().zip(each) {
             let event = |outcome: Outcome| match outcome {
-                Some(outcome) => self.event(&task, outcome, &context, &course),
-                None => Event::Interrupt { token },
+                Some(outcome) => self.event(&part.task, outcome, &part.context, &part.course),
+                None => Event::Interrupt { token: part.task.token },
             };
-            // The endpoint saw one request, for which the leader has its permission: what became of that is what it is told.
-            let (event, of_whole) = (event(outcome), (place == 0).then(|| event(whole.clone())));
+            // The endpoint saw one request: what became of that is what it is told. That it is gone, each hears for the first time once.
+            let of_whole = event(whole.clone());
+            let is_gone = matches!(of_whole, Event::Fail { retry: Retry::PutOff(HeldReason::EndpointGone, _), .. });
+            if is_gone || (part.is_leader && of_endpoint.is_none()) {
+                of_endpoint = Some(of_whole);
+            }
+            events.push(event(outcome));
+        }
+        let of_endpoint = of_endpoint.as_ref();
+        let settled = parts.into_iter().zip(events).map(|(Part { task, context, course, is_leader }, event)| {
             let (name, known) = (task.name(), (!context.has_beaten()).then_some(task));
             let report = async move {
-                match of_whole {
-                    Some(event) => self.report(&context.name.tenant, course, Some(&event), started).await,
-                    None => self.gate.leave(course.passes, &passed, None).await,
+                if is_leader {
+                    self.report(&context.name.tenant, course, of_endpoint, started).await;
+                } else {
+                    self.gate.leave(course.passes, &Report { verdict: Verdict::Unknown, took, pause_until: None }, None).await;
                 }
             };
-            async move { join(self.settle(name, known, event, stop), report).await.0 }
+            async move { (is_leader, join(self.settle(name, known, event, stop), report).await.0) }
         });
-        join_all(settled).await.first().copied().unwrap_or(Settlement::Return)
+        let settlements = join_all(settled).await;
+        settlements.into_iter().find_map(|(is_leader, settlement)| is_leader.then_some(settlement)).unwrap_or(Settlement::Return)
     }
 }

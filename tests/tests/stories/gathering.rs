@@ -1,11 +1,12 @@
 //! Endpoints that get many tasks in one request.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use nobat_core::time::Timestamp;
 use nobat_core::webhook::signature;
 use nobat_tests::world::receiver::{Gate, Reply};
-use nobat_tests::world::{World, attempts};
+use nobat_tests::world::{World, attempts, from_now};
 use serde_json::{Value, json};
 
 const PATH: &str = "/v1/endpoints/events";
@@ -88,9 +89,9 @@ async fn a_request_that_fails_fails_for_each_and_each_is_tried_again() {
         assert_eq!((&task["status"], attempts(&task, "/error/code")), (&json!("succeeded"), vec!["http_503".to_owned(), "-".to_owned()]));
     }
     assert_eq!(sizes(&world, "/api/collect").0, [3, 3]);
-    let keys: BTreeSet<String> =
-        world.receiver.received("/api/collect").iter().map(|request| request.header("idempotency-key").to_owned()).collect();
-    assert_eq!(keys.len(), 1, "the same tasks, the same key");
+    let received = world.receiver.received("/api/collect");
+    assert_eq!(received[0].header("idempotency-key"), received[1].header("idempotency-key"), "the same tasks, the same key");
+    assert_eq!(received[0].body, received[1].body, "and the same request, in whichever order they come together again");
     world.end().await;
 }
 
@@ -232,5 +233,85 @@ async fn none_of_those_who_go_together_is_lost_if_the_process_dies_before_or_on_
     }
     assert_eq!(sizes(&world, "/api/collect"), (vec![3, 3], BTreeSet::from([0, 1, 2])), "they gathered again");
     gate.open();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn who_has_not_the_time_to_wait_for_others_goes_before_its_deadline() {
+    let world = World::start().await;
+    name(&world, json!({"max_items": 9, "max_wait": 600}), json!({})).await;
+    let patient = world.submit(&event(0)).await;
+    world.until(&patient, |task| task["held"]["reason"] == "gathering").await;
+    let mut hasty = event(1);
+    hasty["expires_at"] = json!(from_now(Duration::from_secs(3)));
+    for task in [world.submit(&hasty).await, patient] {
+        assert_eq!(world.ended(&task).await["status"], "succeeded");
+    }
+    assert_eq!(sizes(&world, "/api/collect"), (vec![2], BTreeSet::from([0, 1])));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_item_whose_result_cannot_be_read_leaves_the_others_what_they_are() {
+    let world = World::start().await;
+    name(&world, json!({"max_items": 3, "max_wait": 2, "results": true}), json!({})).await;
+    let gate = Gate::default();
+    let mut once = event(0);
+    once["retry"] = json!({"max_attempts": 1});
+    let tasks = submit_all(&world, vec![once.clone(), once.clone(), once]).await;
+    let results = json!({"results": [{"id": tasks[0]["id"], "status": 200}, {"id": tasks[1]["id"], "status": "200"}, 7, {"id": tasks[2]["id"], "status": 204}]});
+    world.receiver.script("/api/collect", [Reply::status(200).body(results.to_string()).behind(&gate)]);
+    gate.open();
+    let mut ends = Vec::new();
+    for task in &tasks {
+        let task = world.ended(task).await;
+        ends.push((task["status"].as_str().unwrap().to_owned(), attempts(&task, "/error/code").remove(0)));
+    }
+    let end = |status: &str, code: &str| (status.to_owned(), code.to_owned());
+    assert_eq!(ends, [end("succeeded", "-"), end("failed", "no_result"), end("succeeded", "-")]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_told_that_all_is_gone_closes_the_endpoint_whoever_leads_it() {
+    let world = World::start().await;
+    name(&world, json!({"max_items": 2, "max_wait": 1}), json!({})).await;
+    world.receiver.script("/api/collect", [Reply::status(410), Reply::status(410), Reply::status(200)]);
+    let before = world.submit(&event(0)).await;
+    world.until(&before, |task| task["held"]["reason"] == "endpoint_gone").await;
+    assert_eq!(world.post(&format!("{PATH}/resume"), &json!({})).await.status, 200);
+    // It is told so for the second time, and the other for the first.
+    let after = world.submit(&event(1)).await;
+    let before = world.ended(&before).await;
+    assert_eq!((&before["status"], attempts(&before, "/error/code")), (&json!("failed"), vec!["http_410".to_owned(); 2]));
+    world.until(&after, |task| task["held"]["reason"] == "endpoint_gone").await;
+    assert_eq!(world.get(PATH).await.json()["gone"], true);
+    assert_eq!(world.post(&format!("{PATH}/resume"), &json!({})).await.status, 200);
+    assert_eq!(world.ended(&after).await["status"], "succeeded");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_told_to_come_later_holds_all_that_goes_there_whichever_keys_it_has() {
+    let world = World::start().await;
+    name(&world, json!({"max_items": 2, "max_wait": 60}), json!({})).await;
+    world.receiver.script("/api/collect", [Reply::status(429).header("retry-after", "2"), Reply::status(200)]);
+    let of = |key: &str| {
+        let mut event = event(0);
+        event["flow_key"] = json!(key);
+        event
+    };
+    let first = submit_all(&world, vec![of("a"), of("b")]).await;
+    for task in &first {
+        world.until(task, |task| task["held"]["reason"] == "retry_after").await;
+    }
+    let later = submit_all(&world, vec![of("c"), of("d")]).await;
+    for task in first.iter().chain(&later) {
+        let task = world.ended(task).await;
+        assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)));
+    }
+    let received = world.receiver.received("/api/collect");
+    let at = |place: usize| received[place].header("webhook-timestamp").parse::<u64>().unwrap();
+    assert!(at(1) - at(0) >= 1, "nothing was sent meanwhile");
     world.end().await;
 }

@@ -18,6 +18,8 @@ pub struct Member {
     pub id: TaskId,
     /// How long its part of the request is, in bytes.
     pub bytes: u64,
+    /// When it is no longer worth starting.
+    pub deadline: Option<Timestamp>,
     /// How often in a row it was told to wait.
     pub times: u32,
     /// Chance's part in when to ask again.
@@ -48,6 +50,10 @@ pub const MAX_BATCH_BYTES: u64 = 1024 * 1024;
 
 /// How long after it should have been taken along one comes again who does not lead: the one who was to lead may be gone.
 const FALLBACK: Duration = LEASE;
+/// The same for the second, who leads if the first was called off, or is held by something else.
+const SECOND: Duration = Duration::from_secs(2);
+/// How long before its deadline one goes that has not the time to wait.
+const IN_TIME: Duration = Duration::from_secs(1);
 
 /// Those who are together now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +76,7 @@ impl Gathering {
             *self = Self::default();
         }
         let most = usize::try_from(gathered.batch.max_items.get()).unwrap_or(usize::MAX);
-        let (is_first, is_in) = (self.members.first().is_none_or(|first| *first == member.id), self.members.contains(&member.id));
+        let (is_first, is_in) = (self.members.is_empty(), self.members.contains(&member.id));
         let has_room = self.members.len() < most && self.bytes.saturating_add(member.bytes) <= MAX_BATCH_BYTES;
         if !is_in && !is_first && !has_room {
             // Too little room is as good as none: they go, and the next can gather.
@@ -87,10 +93,20 @@ impl Gathering {
         if self.members.len() >= most {
             self.flush_at = self.flush_at.min(now);
         }
+        let place = self.members.iter().position(|id| *id == member.id);
+        let pause = match place {
+            Some(0) => Duration::ZERO,
+            Some(1) => SECOND,
+            _ => FALLBACK,
+        };
+        let is_in_a_hurry = member.deadline.is_some_and(|deadline| deadline <= self.due() + pause);
+        if is_in_a_hurry {
+            self.flush_at = self.flush_at.min(member.deadline.map_or(now, |deadline| (deadline - IN_TIME).max(now)));
+        }
         match self.due() {
             due if due <= now => Place::Lead,
-            due if is_first => Place::Wait(due),
-            due => Place::Wait(due + FALLBACK),
+            due if is_in_a_hurry => Place::Wait(due),
+            due => Place::Wait(due + pause),
         }
     }
 
@@ -144,17 +160,18 @@ mod tests {
     }
 
     fn member(number: u8) -> Member {
-        Member { id: id(number), bytes: 100, times: 0, spread: Spread::from_bits(0) }
+        Member { id: id(number), bytes: 100, deadline: None, times: 0, spread: Spread::from_bits(0) }
     }
 
     #[test]
     fn the_first_waits_for_others_and_takes_them_along() {
         let (mut gathering, five) = (Gathering::default(), gathered(5, 0));
         assert_eq!(gathering.join(five, &member(1), at(0)), Place::Wait(at(5_000)));
-        assert_eq!(gathering.join(five, &member(2), at(3_000)), Place::Wait(at(65_000)));
+        assert_eq!(gathering.join(five, &member(2), at(3_000)), Place::Wait(at(7_000)), "in case the first does not come");
+        assert_eq!(gathering.join(five, &member(3), at(3_000)), Place::Wait(at(65_000)));
         assert_eq!(gathering.join(five, &member(1), at(4_000)), Place::Wait(at(5_000)), "it came early");
         assert_eq!(gathering.join(five, &member(1), at(5_000)), Place::Lead);
-        assert_eq!(gathering.take(id(1)), [id(1), id(2)]);
+        assert_eq!(gathering.take(id(1)), [id(1), id(2), id(3)]);
         assert_eq!(gathering.take(id(2)), [], "it was taken along");
         assert!(gathering.is_empty());
     }
@@ -186,11 +203,22 @@ mod tests {
         gathering.join(two, &member(1), at(0));
         assert_eq!(gathering.join(two, &member(2), at(0)), Place::Lead);
         gathering.put_off(at(700));
-        assert_eq!(gathering.join(two, &member(2), at(10)), Place::Wait(at(60_700)));
+        assert_eq!(gathering.join(two, &member(2), at(10)), Place::Wait(at(2_700)));
         assert_eq!(gathering.join(two, &member(1), at(10)), Place::Wait(at(700)));
         let turned_away = [3, 4, 5, 6, 7].map(|number| gathering.join(two, &member(number), at(10)));
         assert_eq!(turned_away, [1_700, 1_700, 2_700, 2_700, 3_700].map(|millis| Place::Wait(at(millis))));
         assert_eq!(gathering.join(two, &member(2), at(700)), Place::Lead);
+    }
+
+    #[test]
+    fn who_has_not_the_time_to_wait_goes_before_its_deadline() {
+        let (mut gathering, five) = (Gathering::default(), gathered(5, 0));
+        let until = |number, deadline| Member { deadline: Some(at(deadline)), ..member(number) };
+        assert_eq!(gathering.join(five, &until(1, 100_000), at(0)), Place::Wait(at(5_000)), "there is time");
+        assert_eq!(gathering.join(five, &until(2, 4_000), at(10)), Place::Wait(at(3_000)));
+        assert_eq!(gathering.join(five, &member(3), at(20)), Place::Wait(at(63_000)));
+        assert_eq!(gathering.join(five, &until(2, 4_000), at(3_000)), Place::Lead);
+        assert_eq!(Gathering::default().join(five, &until(4, 900), at(0)), Place::Lead, "there is none");
     }
 
     #[test]

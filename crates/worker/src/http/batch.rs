@@ -31,7 +31,7 @@ struct Item<'a> {
 /// What such an endpoint answers.
 #[derive(Deserialize)]
 struct Results {
-    results: Vec<ItemResult>,
+    results: Vec<Json>,
 }
 
 /// What became of one item, in the words in which a request of its own would have been answered.
@@ -111,7 +111,7 @@ pub(super) fn prepare_all<'a>(batch: Vec<(Call, &'a TaskContext)>, fixed: &Heade
     // In whichever order they come together again.
     keys.sort_unstable();
     let id = Batch::id(&keys);
-    introduce(&mut request.headers, &id, contexts.len())?;
+    introduce(&mut request.headers, &id, &contexts)?;
     Ok(Batched { request, id, contexts, wants_results })
 }
 
@@ -128,12 +128,15 @@ fn items(batch: &[(Call, &TaskContext)]) -> serde_json::Result<Json> {
 }
 
 /// A request of several tasks is known by all of them, and by none alone.
-fn introduce(headers: &mut HeaderMap, id: &str, count: usize) -> Result<(), http::header::InvalidHeaderValue> {
+fn introduce(headers: &mut HeaderMap, id: &str, contexts: &[&TaskContext]) -> Result<(), http::header::InvalidHeaderValue> {
     for of_one in ["nobat-task-id", "nobat-attempt"].map(HeaderName::from_static) {
         headers.remove(of_one);
     }
     headers.insert("idempotency-key", HeaderValue::from_str(id)?);
-    headers.insert("nobat-batch-items", HeaderValue::from(count));
+    headers.insert("nobat-batch-items", HeaderValue::from(contexts.len()));
+    // A loop that goes through one of them goes through all.
+    let hops = contexts.iter().map(|context| context.hops).max().unwrap_or(0);
+    headers.insert("nobat-hops", HeaderValue::from(u16::from(hops) + 1));
     Ok(())
 }
 
@@ -141,9 +144,11 @@ fn introduce(headers: &mut HeaderMap, id: &str, count: usize) -> Result<(), http
 fn by_item(answer: &Answer, answers: &Answers, contexts: &[&TaskContext]) -> Together<Answered> {
     let read = serde_json::from_slice::<Results>(&answer.body).ok().filter(|_| !answer.truncated);
     let Some(Results { results }) = read else {
-        return Err(Failure::retry(ErrorCode::INVALID_ANSWER, "the answer has no list `results` of objects with `id` and `status`"));
+        return Err(Failure::retry(ErrorCode::INVALID_ANSWER, "the answer has no list `results`, or is longer than is read of it"));
     };
-    let mut by_id: HashMap<String, ItemResult> = results.into_iter().map(|result| (result.id.clone(), result)).collect();
+    // One that cannot be read says nothing of its item, and leaves the others what they are.
+    let results = results.iter().filter_map(|result| result.parse::<ItemResult>().ok());
+    let mut by_id: HashMap<String, ItemResult> = results.map(|result| (result.id.clone(), result)).collect();
     let outcome = |context: &&TaskContext| match by_id.remove(&context.name.id.to_string()) {
         Some(result) => of_item(result, answers),
         None => Err(Failure::retry(ErrorCode::NO_RESULT, "the answer says nothing of this item")),
