@@ -72,7 +72,7 @@ async fn held(world: &World, number: u128, reason: HeldReason, promise: Option<P
     world.bring(&task, Event::Hold { token: task.token, reason, until, promise }).await
 }
 
-/// What is paused is told of as long as it is.
+/// What is paused is told of as long as it is; then it is woken.
 pub async fn tells_of_a_pause_as_long_as_there_is_one(world: World) {
     let app = app(&world);
     let task = held(&world, 1, HeldReason::Paused, None).await;
@@ -83,7 +83,8 @@ pub async fn tells_of_a_pause_as_long_as_there_is_one(world: World) {
     assert_eq!(paused["until"], json!(task.due_at));
     put(&app, "/v1/queues/default", json!({"paused": false})).await;
     let over = get(&app, &path).await;
-    assert_eq!((&over["code"], &over["held"]["reason"]), (&json!("cleared"), &json!("paused")));
+    assert_eq!((&over["code"], &over["held"]), (&json!("queued"), &json!(null)));
+    assert_eq!(world.get(&task).await.due_at, world.now(), "and not when it would have asked again by itself");
 }
 
 /// A flow is told of as it is kept.
