@@ -17,7 +17,9 @@ BEYOND_THE_SCHEMA = [
     r"/payload(/.*)?",  # its kind's own business
     r"/callback/url",  # where nobat does not go
     r"/labels/.*",  # more bytes than characters, or invisible ones
-    r"/retry/delays",  # beside the fields that it excludes
+    r"(/callback)?/retry/delays",  # beside the fields that it excludes
+    r"/ca",  # not certificates
+    r"/path",  # one that leads away from the endpoint
     r"/endpoint",  # for a kind whose tasks go to none
     r"/url",  # where nobat does not go, or what no path can be put behind
     r"/headers(/.*)?",  # what nobody may set, or more bytes than are sent

@@ -103,7 +103,7 @@ pub(crate) struct EndpointView {
 
 /// How tasks are gathered into one request, whose body is an array.
 #[derive(Serialize, ToSchema)]
-#[schema(as = Batch)]
+#[schema(as = EndpointBatch)]
 struct BatchView {
     /// So many at most.
     #[schema(value_type = u32)]
