@@ -268,7 +268,7 @@ async fn a_partner_that_asks_to_be_left_alone_is_left_alone_by_everybody_and_no_
 #[tokio::test]
 async fn a_breaker_opens_holds_what_comes_and_closes_again() {
     let world = World::start().await;
-    name(&world, json!({"breaker": {"minimum": 3, "open": 1}})).await;
+    name(&world, json!({"breaker": {"minimum": 3, "open": 4}})).await;
     world.receiver.script("/api/down", [500, 500, 500, 200].map(Reply::status));
     let task =
         world.submit(&json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/down"}, "retry": {"delays": [0, 0, 0]}})).await;
