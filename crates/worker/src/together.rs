@@ -62,7 +62,7 @@ impl Runner {
     /// Runs a task together with its companions. The settlement is about the task's own message: those of the others come later, and find
     /// nothing to do.
     pub(crate) async fn run_together(&self, leader: Task, mut course: Course, limit: Duration, stop: &CancellationToken) -> Settlement {
-        let companions = course.companions.take().unwrap_or_default();
+        let (companions, began) = (course.companions.take().unwrap_or_default(), self.clock.now());
         let (mut parts, mut aside) = (Vec::new(), Vec::new());
         for fetched in self.fetch(&leader, &course, companions).await {
             match fetched {
@@ -76,12 +76,12 @@ impl Runner {
         parts.sort_by(|one, other| one.context.idempotency_key.cmp(&other.context.idempotency_key));
         let work = async {
             let started = self.clock.now();
-            let run = self.execute_together(&parts, limit, stop).await;
-            (run, started)
+            let run = self.execute_together(&parts, limit.saturating_sub(started.since(began)), stop).await;
+            self.settle_together(parts, run, started, stop).await
         };
+        // Nobody who goes waits for what is to be made known of those who do not.
         let set_aside = join_all(aside.into_iter().map(|(task, event)| self.settle(task.name(), Some(task), event, stop)));
-        let ((run, started), _) = join(work, set_aside).await;
-        self.settle_together(parts, run, started, stop).await
+        join(work, set_aside).await.0
     }
 
     /// Claims the companions, and asks for each whether it can go along.
