@@ -103,20 +103,22 @@ impl<K, V> Default for Known<K, V> {
 
 impl<K: Eq + Hash, V: Clone> Known<K, V> {
     async fn get(&self, key: K, directory: &Directory, read: impl Future<Output = Result<V, StoreError>>) -> Result<V, StoreError> {
-        let place = self.place(key);
+        let (place, asked_at) = (self.place(key), directory.clock.now());
         let mut seen = place.lock().await;
         // What is changed while it is read is read again: that is another edition.
         let (now, edition) = (directory.clock.now(), directory.edition.0.load(Ordering::Relaxed));
-        // A clock that was set back makes nothing fresh for longer.
+        // Whoever has waited for a slow look-up takes what it brought. A clock that was set back makes nothing fresh for longer.
         let is_fresh = |seen: &&Seen<V>| {
             let age = if seen.value.is_some() { FRESH } else { FAILED };
-            seen.edition == edition && seen.at <= now && now < seen.at + age
+            seen.edition == edition && seen.at <= now && asked_at < seen.at + age
         };
         if let Some(fresh) = seen.as_ref().filter(is_fresh) {
             return fresh.value.clone().ok_or_else(|| StoreError::Unavailable("it could not be read a moment ago".to_owned()));
         }
         let value = read.await;
-        *seen = Some(Seen { value: value.as_ref().ok().cloned(), at: directory.clock.now(), edition });
+        // It may have been changed right after the question, however long the answer took.
+        let at = if value.is_ok() { now } else { directory.clock.now() };
+        *seen = Some(Seen { value: value.as_ref().ok().cloned(), at, edition });
         value
     }
 
@@ -225,6 +227,22 @@ mod tests {
         assert_eq!(look(&directory), 3, "a clock that was set back makes nothing fresh");
         assert!(at_once(directory.endpoint(&tenant, &name("e"))).unwrap().is_none());
         assert_eq!(*at_once(directory.flow_key(&tenant, &name("f"))).unwrap(), Lane::default());
+    }
+
+    #[test]
+    fn what_took_long_to_read_is_as_old_as_the_question() {
+        let (registry, hand) = (Arc::new(Paused::default()), Arc::new(Hand::default()));
+        let directory = Directory::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, Edition::default());
+        let (tenant, name) = (Tenant::default(), Name::new("x").unwrap());
+        let mut reading = Box::pin(directory.endpoint(&tenant, &name));
+        assert!(futures_util::FutureExt::now_or_never(&mut reading).is_none(), "it waits for the registry");
+        hand.0.store(9_000, Ordering::Relaxed);
+        assert!(at_once(reading).is_ok());
+        assert!(at_once(directory.endpoint(&tenant, &name)).is_ok());
+        assert_eq!(registry.0.load(Ordering::Relaxed), 1);
+        hand.0.store(10_000, Ordering::Relaxed);
+        assert!(at_once(directory.endpoint(&tenant, &name)).is_ok());
+        assert_eq!(registry.0.load(Ordering::Relaxed), 2, "what it says may have been changed right after it was asked for");
     }
 
     #[test]
