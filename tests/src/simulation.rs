@@ -6,15 +6,18 @@
 
 pub mod actors;
 pub mod client;
+pub mod closed;
 pub mod dice;
 pub mod executor;
 pub mod faulty;
 pub mod handlers;
+pub mod keeper;
 mod lawful;
 pub mod ledger;
 pub mod letters;
 pub mod limits;
 pub mod neglect;
+pub mod partner;
 pub mod plan;
 pub mod repeats;
 mod run;
@@ -102,7 +105,7 @@ pub fn simulate(seed: u64, subject: Subject) -> Result<Summary, Box<Violation>> 
 pub fn simulate_with(seed: u64, subject: Subject, sabotage: Option<Sabotage>) -> Result<Summary, Box<Violation>> {
     // Drawn apart, so that a seed means what it did before there were limits, where it has none.
     let laid = limits::drawn(&Dice::seeded(!seed));
-    let stage = Stage::new(seed, |dice| Plan { limits: laid, ..subject.plan(dice) });
+    let stage = Stage::new(seed, |dice| laid.over(subject.plan(dice)));
     let clocks = subject.clocks(&stage);
     let (backend, dead_letters) = subject.backend(&stage, &clocks[0]);
     let backend = match sabotage {

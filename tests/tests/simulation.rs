@@ -5,7 +5,7 @@ use nobat_tests::simulation::sabotage::Sabotage;
 use nobat_tests::simulation::{Subject, Summary, simulate, simulate_with};
 
 /// How many runs are made on each backend; `simulate` makes any number of them.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 500;
 
 fn run(subject: Subject, seeds: impl Iterator<Item = u64>) -> Summary {
     let mut total = Summary::default();
@@ -48,13 +48,13 @@ fn a_seed_is_the_same_run_every_time() {
     }
 }
 
-/// A harness that never fails proves nothing: each way to break a promise is found in a fraction of the runs above.
+/// A harness that never fails proves nothing: each way to break a promise is found in the runs above.
 #[test]
 fn broken_promises_are_noticed() {
     let mut unnoticed = Vec::new();
     for subject in Subject::ALL {
         for sabotage in Sabotage::ALL.into_iter().filter(|sabotage| sabotage.concerns(subject)) {
-            if (0..SEEDS / 2).all(|seed| simulate_with(seed, subject, Some(sabotage)).is_ok()) {
+            if (0..SEEDS).all(|seed| simulate_with(seed, subject, Some(sabotage)).is_ok()) {
                 unnoticed.push((subject, sabotage));
             }
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, select};
 use nobat_core::backend::{ApplyError, Backend};
+use nobat_core::endpoint::Standing;
 use nobat_core::id::TaskId;
 use nobat_core::lifecycle::{Event, Refused, ReplayKey};
 use nobat_core::name::Tenant;
@@ -19,8 +20,10 @@ use serde_json::json;
 
 use super::dice::Dice;
 use super::handlers::{Manners, Script, Wrong, handlers};
+use super::keeper::Keeper;
 use super::ledger::{Key, key};
 use super::limits::{KEYS, QUEUE};
+use super::partner::PARTNER;
 use super::stage::{Stage, short};
 use crate::model::habits::Habits;
 use crate::model::table::RECENT_LAG;
@@ -36,6 +39,9 @@ pub fn client(stage: Arc<Stage>, actor: String, clock: Arc<dyn Clock>, backend: 
             client.request().await;
             let pause = client.stage.some_time(client.stage.plan.pause);
             client.clock.sleep(pause).await;
+        }
+        if client.stage.plan.changes > 0 {
+            client.keeper().open_everything().await;
         }
     })
 }
@@ -58,6 +64,9 @@ impl Client {
         if self.stage.happens(self.stage.plan.cloud.lists) {
             return self.list().await;
         }
+        if self.stage.happens(self.stage.plan.changes) {
+            return self.keeper().change().await;
+        }
         match self.stage.dice.below(10) {
             0..=3 => self.submit(1).await,
             4 | 5 => self.submit(self.stage.dice.between(2, self.stage.plan.largest_request)).await,
@@ -65,6 +74,10 @@ impl Client {
             7 => self.replay().await,
             _ => self.wait().await,
         }
+    }
+
+    fn keeper(&self) -> Keeper<'_> {
+        Keeper { stage: &self.stage, actor: &self.actor, backend: &self.backend, clock: &*self.clock }
     }
 
     /// Submits tasks, with an idempotency key or without, and repeats the request until it is answered.
@@ -114,6 +127,7 @@ impl Client {
     }
 
     fn task(&self, body: &str, tenant: &Tenant, id: TaskId, fingerprint: Option<Fingerprint>) -> Task {
+        let endpoint = self.stage.plan.partner.as_ref().map(|partner| partner.endpoint(Standing::Open, 1));
         let submission: Submission = read::read(body.as_bytes()).unwrap_or_else(|error| panic!("{error}: {body}"));
         let max_timeout = Duration::from_hours(12);
         let intake = Intake {
@@ -124,7 +138,7 @@ impl Client {
             kinds: &self.kinds,
             submitted_by: None,
             max_payload: None,
-            endpoint: None,
+            endpoint: endpoint.as_ref(),
             queue: None,
             hops: 0,
             now: self.clock.now(),
@@ -140,7 +154,7 @@ impl Client {
     fn body(&self, dice: &Dice) -> String {
         let number = dice.bits();
         let (flow_key, queue) = self.limited_by(number);
-        let script = Script {
+        let mut script = Script {
             number,
             failures: dice.pick(&[0, 0, 0, 1, 2, 9]).unwrap_or(0),
             failure: self.failure(dice),
@@ -148,9 +162,12 @@ impl Client {
             manners: dice.pick(&[Manners::Heeds, Manners::Ignores]).unwrap_or_default(),
             flow_key,
             queue,
+            endpoint: None,
         };
+        let kind = if dice.per_mille(900) { "work" } else { "rare" };
+        script.endpoint = self.goes_to(kind, number);
         let mut body = json!({
-            "kind": if dice.per_mille(900) { "work" } else { "rare" },
+            "kind": kind,
             "payload": &script,
             "delay": dice.pick(&[0.0, 0.0, 0.0, 1.5, 30.0, 1_500.0]),
             "timeout": dice.pick(&[7.5, 40.5, 200.5]).map(|timeout: f64| timeout.min(self.longest_timeout())),
@@ -166,6 +183,9 @@ impl Client {
         if let Some(queue) = &script.queue {
             body["queue"] = json!(queue);
         }
+        if let Some(endpoint) = &script.endpoint {
+            body["endpoint"] = json!(endpoint);
+        }
         if dice.per_mille(500) {
             let mut on = End::ALL.map(End::as_str).to_vec();
             dice.shuffle(&mut on);
@@ -177,12 +197,18 @@ impl Client {
 
     /// The flow key that a task names, and the queue that it is in, if anything is laid down at all.
     fn limited_by(&self, number: u64) -> (Option<String>, Option<String>) {
-        if self.stage.plan.limits.is_empty() {
+        if !self.stage.plan.is_anything_laid_down() {
             return (None, None);
         }
         let dice = Dice::seeded(number);
         let key = dice.pick(&[Some(KEYS[0]), Some(KEYS[0]), Some(KEYS[1]), None]).flatten();
         (key.map(str::to_owned), dice.per_mille(300).then(|| QUEUE.to_owned()))
+    }
+
+    /// The endpoint that a task goes to, if there is one.
+    fn goes_to(&self, kind: &str, number: u64) -> Option<String> {
+        let goes = self.stage.plan.partner.is_some() && kind == "work" && Dice::seeded(!number).per_mille(600);
+        goes.then(|| PARTNER.to_owned())
     }
 
     /// A function gives up a little before it is killed, and a task is to give up before that.

@@ -1,18 +1,22 @@
 //! What an actor has of the backend: a way to it on which anything can be held up or lost.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nobat_core::audit::Entry;
 use nobat_core::backend::Backend;
 use nobat_core::flow::{Flow, FlowName, Flows, Kept, Written};
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Change;
-use nobat_core::name::Tenant;
+use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{
     Beat, Claim, Committed, Delivery, Hint, Inserted, ListQuery, Page, Queue, Receipt, Settlement, Store, StoreError, TaskName,
 };
+use nobat_core::rate::{Rate, Taken};
+use nobat_core::registry::{Record, RecordName, Recorded, Registry, Sort, TrailPage, TrailQuery};
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
 
@@ -33,7 +37,9 @@ impl Faulty {
     /// The backend as `actor` sees it.
     pub fn backend(stage: &Arc<Stage>, actor: &str, inner: &Backend) -> Backend {
         let way = Arc::new(Self { stage: stage.clone(), actor: actor.to_owned(), inner: inner.clone() });
-        Backend { store: way.clone(), queue: way.clone(), registry: inner.registry.clone(), flows: way }
+        // Where nothing is laid down, what the registry says is nothing; and a run is what it was before there was one.
+        let registry = if stage.plan.is_anything_laid_down() { way.clone() } else { inner.registry.clone() };
+        Backend { store: way.clone(), queue: way.clone(), registry, flows: way }
     }
 
     /// Makes a call, and makes it again if it fails, as the SDK does: still the same call, to whoever can tell.
@@ -224,11 +230,62 @@ impl Flows for Faulty {
         let effect = || async {
             let written = self.inner.flows.write(name, flow, over, now).await?;
             if written == Written::Done {
-                self.stage.starts().has_written(&self.actor, name, now, self.stage.time.now(), apart);
+                let (mut starts, real) = (self.stage.starts(), self.stage.time.now());
+                starts.has_written(&self.actor, name, now, real, apart);
+                let limits = self.stage.plan.limits.iter().find(|laid| laid.of == name.of).map(|laid| laid.limits);
+                starts.stands(name, &flow.state(&limits.unwrap_or_default(), now), real);
             }
             Ok(written)
         };
         self.call(Service::Store, what, effect).await
+    }
+}
+
+#[async_trait]
+impl Registry for Faulty {
+    async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
+        let what = format!("looks up {} {}", name.sort.as_str(), name.name);
+        self.call(Service::Store, what, || self.inner.registry.find(name)).await
+    }
+
+    async fn page(&self, tenant: Option<&Tenant>, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+        self.call(Service::Store, "lists records".to_owned(), || self.inner.registry.page(tenant, sort, after, limit)).await
+    }
+
+    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError> {
+        let effect = || async {
+            let recorded = self.inner.registry.write(records.clone(), entry.clone()).await?;
+            if recorded == Recorded::Done {
+                let (mut closed, now) = (self.stage.closed(), self.stage.time.now());
+                for record in &records {
+                    closed.written(record, now);
+                }
+                closed.changes += 1;
+            }
+            Ok(recorded)
+        };
+        self.call(Service::Store, format!("writes {} records about {}", records.len(), entry.object), effect).await
+    }
+
+    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<Recorded, StoreError> {
+        let effect = || async {
+            let recorded = self.inner.registry.remove(name, version, entry.clone()).await?;
+            if recorded == Recorded::Done {
+                let mut closed = self.stage.closed();
+                closed.removed(name, self.stage.time.now());
+                closed.changes += 1;
+            }
+            Ok(recorded)
+        };
+        self.call(Service::Store, format!("removes {} {}", name.sort.as_str(), name.name), effect).await
+    }
+
+    async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError> {
+        self.call(Service::Store, "reads the trail".to_owned(), || self.inner.registry.trail(query, now)).await
+    }
+
+    async fn take(&self, tenant: &Tenant, rate: Rate, wanted: NonZeroU32, now: Timestamp) -> Result<Taken, StoreError> {
+        self.call(Service::Store, format!("takes of {tenant}'s requests"), || self.inner.registry.take(tenant, rate, wanted, now)).await
     }
 }
 

@@ -3,18 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
-use nobat_core::flow::{FlowName, FlowOf};
-use nobat_core::name::Name;
+use futures_util::future::{Either, join_all, select};
+use nobat_core::flow::{FlowName, FlowOf, Limits};
+use nobat_core::lane::Lane;
+use nobat_core::registry::{RecordName, Sort};
+use nobat_core::submit::Invalid;
+use nobat_core::time::Timestamp;
 use nobat_worker::context::TaskContext;
-use nobat_worker::handler::{Failure, Handler, Handlers};
+use nobat_worker::handler::{Failure, Handler, Handlers, Together};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::ledger::ExecutionEnd;
-use super::limits::Laid;
+use super::ledger::{ExecutionEnd, key};
+use super::partner::{BUSY, DOWN, Mood};
 use super::stage::{Stage, short};
 use super::starts::Right;
+use crate::sample;
 
 /// What a task does when it is run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,6 +39,9 @@ pub struct Script {
     /// The queue that it is in, if that is not the usual one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
+    /// The endpoint that it goes to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
 }
 
 /// How an attempt goes wrong.
@@ -102,8 +109,20 @@ impl Handler for Work {
     type Input = Script;
     type Output = Done;
 
+    fn check_for_endpoint(&self, _: &Script) -> Option<Result<(), Vec<Invalid>>> {
+        Some(Ok(()))
+    }
+
     async fn run(&self, script: Script, context: &TaskContext) -> Result<Done, Failure> {
         self.0.play(Self::KIND, script, context).await
+    }
+
+    fn likeness(&self, script: &Script) -> Option<u64> {
+        script.likeness()
+    }
+
+    async fn run_together<'a>(&'a self, batch: Vec<(Script, &'a TaskContext)>) -> Together<Done> {
+        self.0.play_together(Self::KIND, batch).await
     }
 }
 
@@ -136,14 +155,27 @@ impl Handler for Receiver {
 }
 
 impl Script {
-    fn is_of(&self, kind: &str, of: &FlowOf) -> bool {
-        let name = of.name().map(Name::as_str);
-        match of {
-            FlowOf::Key(_) => name == self.flow_key.as_deref(),
-            FlowOf::Queue(_) => name == self.queue.as_deref(),
-            FlowOf::Kind(_) => name == Some(kind),
-            _ => false,
-        }
+    /// What it must have in common with others to be done together with them.
+    fn likeness(&self) -> Option<u64> {
+        (!self.number.is_multiple_of(5)).then_some(self.number % 2)
+    }
+
+    /// Whether it ends at once, and with an error of its own if it fails: with others it then ends as it does alone.
+    fn is_plain(&self) -> bool {
+        let is_its_own = matches!(self.failure, Wrong::Error | Wrong::Pause | Wrong::Permanent);
+        self.seconds == 0 && (self.failures == 0 || is_its_own)
+    }
+
+    /// The flows that it is of, less that of its endpoint.
+    fn flows(&self, kind: &str) -> Vec<FlowOf> {
+        let (key, queue) = (self.flow_key.as_deref(), self.queue.as_deref());
+        let named = [key.map(|key| FlowOf::Key(sample::name(key))), queue.map(|queue| FlowOf::Queue(sample::name(queue)))];
+        named.into_iter().flatten().chain([FlowOf::Kind(sample::name(kind))]).collect()
+    }
+
+    /// The flow of its endpoint.
+    fn flow_of_endpoint(&self) -> Option<FlowOf> {
+        self.endpoint.as_deref().map(|endpoint| FlowOf::Endpoint(sample::name(endpoint)))
     }
 }
 
@@ -151,6 +183,13 @@ impl Script {
 struct UnderWay {
     stage: Arc<Stage>,
     flows: Vec<(FlowName, usize)>,
+}
+
+/// A run that has begun.
+struct Begun {
+    /// Its number in the ledger.
+    execution: usize,
+    _under_way: UnderWay,
 }
 
 impl Drop for UnderWay {
@@ -162,10 +201,75 @@ impl Drop for UnderWay {
 }
 
 impl Player {
+    /// Runs a task alone.
     async fn play(&self, kind: &str, script: Script, context: &TaskContext) -> Result<Done, Failure> {
+        let of_endpoint = script.flow_of_endpoint();
+        let _at_endpoint = of_endpoint.map(|flow| self.starts(vec![flow], context, self.claimed_at(context)));
+        let (mood, begun) = (self.mood(&script), self.begins(kind, &script, context));
+        self.go_through(mood, begun, script, context).await
+    }
+
+    /// Runs tasks together, as one request: their endpoint sees one start, and is in one mood.
+    async fn play_together(&self, kind: &str, batch: Vec<(Script, &TaskContext)>) -> Together<Done> {
+        let Some((first, context)) = batch.first() else { return Ok(Vec::new()) };
+        self.look_at_batch(&batch);
+        // Whoever leads was claimed before the others.
+        let claimed_at = batch.iter().map(|(_, context)| self.claimed_at(context)).min().unwrap_or_else(|| self.stage.time.now());
+        let _at_endpoint = first.flow_of_endpoint().map(|flow| self.starts(vec![flow], context, claimed_at));
+        let mood = self.mood(first);
+        let is_plain = batch.len() == 1 || batch.iter().all(|(script, _)| script.is_plain());
+        if !is_plain {
+            let mut ledger = self.stage.ledger();
+            ledger.meddled_with.extend(batch.iter().map(|(_, context)| key(&context.name)));
+        }
+        // All of them begin, whichever of them brings the others down.
+        let parts = batch.into_iter().map(|(script, context)| (self.begins(kind, &script, context), script, context));
+        let parts: Vec<(Begun, Script, &TaskContext)> = parts.collect();
+        Ok(join_all(parts.into_iter().map(|(begun, script, context)| self.go_through(mood, begun, script, context))).await)
+    }
+
+    /// What goes together has the same endpoint, is alike, and is not too much.
+    fn look_at_batch(&self, batch: &[(Script, &TaskContext)]) {
+        let most = self.stage.plan.partner.as_ref().and_then(|partner| partner.batch).map_or(0, |batch| batch.max_items.get());
+        let is_alike = |pair: &[(Script, &TaskContext)]| {
+            let of = |(script, context): &(Script, &TaskContext)| (script.endpoint.clone(), script.likeness(), context.name.tenant.clone());
+            of(&pair[0]) == of(&pair[1])
+        };
+        if batch.len() > most as usize || !batch.windows(2).all(is_alike) {
+            let names: Vec<String> = batch.iter().map(|(_, context)| short(&context.name)).collect();
+            self.stage.violate(format!("{names:?} went together, and must not"));
+        }
+    }
+
+    fn mood(&self, script: &Script) -> Mood {
+        let partner = self.stage.plan.partner.as_ref().filter(|_| script.endpoint.is_some() && self.stage.is_troubled());
+        partner.map_or(Mood::Well, |partner| partner.mood(self.stage.passed()))
+    }
+
+    fn begins(&self, kind: &str, script: &Script, context: &TaskContext) -> Begun {
         let execution = self.stage.ledger().begins(&context.name, context.number);
-        let _under_way = self.starts(kind, &script, context);
+        let under_way = self.starts(script.flows(kind), context, self.claimed_at(context));
         self.stage.trace(&self.actor, format_args!("runs {} for the {}. time", short(&context.name), context.attempt));
+        Begun { execution, _under_way: under_way }
+    }
+
+    async fn go_through(&self, mood: Mood, begun: Begun, script: Script, context: &TaskContext) -> Result<Done, Failure> {
+        let execution = begun.execution;
+        match mood {
+            Mood::Well => {}
+            Mood::Down => {
+                let mut ledger = self.stage.ledger();
+                ledger.ends(execution, ExecutionEnd::Failed);
+                ledger.meddled_with.insert(key(&context.name));
+                return Err(Failure::retry(DOWN, "it is down"));
+            }
+            Mood::Busy(rest) => {
+                let mut ledger = self.stage.ledger();
+                ledger.ends(execution, ExecutionEnd::Failed);
+                ledger.puts_off(&context.name);
+                return Err(Failure::put_off(rest, BUSY, "it has too much to do"));
+            }
+        }
         let is_to_fail = context.attempt <= script.failures;
         if is_to_fail && script.failure == Wrong::Kill {
             self.stage.ledger().killed.insert(self.actor.clone());
@@ -192,19 +296,28 @@ impl Player {
         })
     }
 
-    /// Notes that a task starts, of every flow that it is of.
-    fn starts(&self, kind: &str, script: &Script, context: &TaskContext) -> UnderWay {
-        let (stage, mut flows) = (&self.stage, Vec::new());
-        let claimed_at = stage.ledger().given_at(&self.actor, &context.name, context.number).unwrap_or_else(|| stage.time.now());
+    fn claimed_at(&self, context: &TaskContext) -> Timestamp {
+        self.stage.ledger().given_at(&self.actor, &context.name, context.number).unwrap_or_else(|| self.stage.time.now())
+    }
+
+    /// Notes that something starts that is of these flows, and was claimed then.
+    fn starts(&self, of: Vec<FlowOf>, context: &TaskContext, claimed_at: Timestamp) -> UnderWay {
+        let (stage, tenant) = (&self.stage, &context.name.tenant);
         let right = Right { actor: self.actor.clone(), claimed_at, apart: stage.plan.clocks_apart() };
-        for Laid { of, limits } in stage.plan.limits.iter().filter(|laid| script.is_of(kind, &laid.of)) {
-            let flow = FlowName { tenant: context.name.tenant.clone(), of: of.clone() };
-            match stage.starts().begins(&flow, limits, &right, stage.time.now()) {
-                Ok(place) => flows.push((flow, place)),
-                Err(what) => stage.violate(what),
+        let records: Vec<RecordName> = of.iter().filter_map(|of| record_name(of, context)).collect();
+        if let Err(what) = stage.closed().begins(&records, claimed_at, right.apart) {
+            stage.violate(format!("{}: {what}", short(&context.name)));
+        }
+        let mut under_way = UnderWay { stage: stage.clone(), flows: Vec::new() };
+        for of in of {
+            let limits = stage.plan.limits.iter().find(|laid| laid.of == of).map_or(Limits::default(), |laid| laid.limits);
+            let flow = FlowName { tenant: tenant.clone(), of };
+            match stage.starts().begins(&flow, &limits, &right, stage.time.now()) {
+                Ok(place) => under_way.flows.push((flow, place)),
+                Err(what) => stage.violate(format!("{}: {what}", short(&context.name))),
             }
         }
-        UnderWay { stage: stage.clone(), flows }
+        under_way
     }
 
     async fn take(&self, duration: Duration, manners: Manners, context: &TaskContext) -> Result<(), Failure> {
@@ -218,4 +331,15 @@ impl Player {
             Either::Right(_) => Err(Failure::retry("stopped", "it was called off")),
         }
     }
+}
+
+/// The record that says whether tasks of a flow may start at all, if there can be one.
+fn record_name(of: &FlowOf, context: &TaskContext) -> Option<RecordName> {
+    let sort = match of {
+        FlowOf::Endpoint(_) => Sort::Endpoint,
+        FlowOf::Queue(_) => Sort::Queue,
+        FlowOf::Kind(_) => Sort::Kind,
+        _ => return None,
+    };
+    Some(Lane::record_name(&context.name.tenant, sort, of.name()?))
 }

@@ -25,8 +25,10 @@ pub struct Ledger {
     pub asked_for: BTreeMap<Key, Json>,
     /// Those that a client was told are accepted.
     pub accepted: BTreeSet<Key>,
-    /// Those that somebody has called off or wanted done again, so that their end is not known beforehand.
+    /// Those that somebody has called off or wanted done again, or whose partner failed them, so that their end is not known beforehand.
     pub meddled_with: BTreeSet<Key>,
+    /// How often each was put off by its partner, which counts as no attempt.
+    put_off: BTreeMap<Key, usize>,
     /// Every run of a handler, in order.
     pub executions: Vec<Execution>,
     /// The tokens that an actor was given for a task, and when: an answer can be overtaken by a later one.
@@ -84,6 +86,16 @@ impl Ledger {
         let was_given = self.in_hand.get(&(actor.to_owned(), key)).is_some_and(|tokens| tokens.contains_key(&attempt.number));
         // That a lease ran out is for anybody to say.
         !is_new || attempt.outcome == Outcome::Crashed || was_given
+    }
+
+    /// A partner puts a task off.
+    pub fn puts_off(&mut self, name: &TaskName) {
+        *self.put_off.entry(key(name)).or_default() += 1;
+    }
+
+    /// How often a task was put off.
+    pub fn put_off(&self, task: &Key) -> usize {
+        self.put_off.get(task).copied().unwrap_or_default()
     }
 
     /// A handler begins; returns the number of the execution.

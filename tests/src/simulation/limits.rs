@@ -1,4 +1,4 @@
-//! What is laid down in a run: how often something may start, and how many at once.
+//! What is laid down in a run: how often something may start, how many at once, and where tasks go.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -6,11 +6,14 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::backend::Backend;
+use nobat_core::endpoint::Standing;
 use nobat_core::flow::{FlowOf, Limits, Pace};
 use nobat_core::lane::Lane;
 use nobat_core::registry::{Recorded, Sort};
 
 use super::dice::Dice;
+use super::partner::{PARTNER, Partner};
+use super::plan::Plan;
 use super::stage::Stage;
 use crate::sample;
 
@@ -30,10 +33,25 @@ pub struct Laid {
     pub limits: Limits,
 }
 
+/// What is laid down in a run, and how often somebody pauses some of it.
+#[derive(Clone, Debug, Default)]
+pub struct Drawn {
+    limits: Vec<Laid>,
+    partner: Option<Partner>,
+    changes: u64,
+}
+
+impl Drawn {
+    /// The plan, with this laid down in it.
+    pub fn over(self, plan: Plan) -> Plan {
+        Plan { limits: self.limits, partner: self.partner, changes: self.changes, ..plan }
+    }
+}
+
 /// What is laid down in a run; in every other one that is nothing.
-pub fn drawn(dice: &Dice) -> Vec<Laid> {
+pub fn drawn(dice: &Dice) -> Drawn {
     if dice.per_mille(500) {
-        return Vec::new();
+        return Drawn::default();
     }
     let [first, second] = KEYS.map(|key| FlowOf::Key(sample::name(key)));
     let queue = FlowOf::Queue(sample::name(QUEUE));
@@ -44,7 +62,13 @@ pub fn drawn(dice: &Dice) -> Vec<Laid> {
             laid.push(Laid { of, limits: limits(dice, more) });
         }
     }
-    laid
+    let partner = dice.per_mille(600).then(|| {
+        let limits = if dice.per_mille(700) { limits(dice, 2) } else { Limits::default() };
+        Partner::drawn(dice, limits)
+    });
+    laid.extend(partner.as_ref().map(|partner| Laid { of: FlowOf::Endpoint(sample::name(PARTNER)), limits: partner.limits }));
+    let changes = if dice.per_mille(500) { dice.between(20, 200) } else { 0 };
+    Drawn { limits: laid, partner, changes }
 }
 
 /// So many times as much as what is little.
@@ -67,11 +91,14 @@ pub fn lay_down(stage: &Stage, backend: &Backend) {
             let (sort, action) = match of {
                 FlowOf::Key(_) => (Sort::FlowKey, Action::FlowChanged),
                 FlowOf::Queue(_) => (Sort::Queue, Action::QueueChanged),
+                FlowOf::Endpoint(_) => (Sort::Endpoint, Action::EndpointChanged),
                 _ => (Sort::Kind, Action::KindChanged),
             };
             let Some(name) = of.name() else { continue };
-            let lane = Lane { limits: *limits, version: 1, ..Lane::default() };
-            let record = lane.record(Lane::record_name(&tenant, sort, name));
+            let record = match &stage.plan.partner {
+                Some(partner) if sort == Sort::Endpoint => partner.endpoint(Standing::Open, 1).record(&tenant, name),
+                _ => Lane { limits: *limits, version: 1, ..Lane::default() }.record(Lane::record_name(&tenant, sort, name)),
+            };
             let entry = Entry {
                 tenant: tenant.clone(),
                 at: stage.time.now(),
@@ -82,6 +109,7 @@ pub fn lay_down(stage: &Stage, backend: &Backend) {
             };
             let written = backend.registry.write(vec![record], entry).now_or_never();
             assert!(matches!(written, Some(Ok(Recorded::Done))), "a registry under simulation answers at once");
+            stage.closed().changes += 1;
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::dice::Dice;
 use super::limits::Laid;
+use super::partner::Partner;
 
 /// How long a client pauses at most, where it is not said otherwise.
 const PAUSE: Duration = Duration::from_secs(20);
@@ -49,6 +50,10 @@ pub struct Plan {
     pub largest_request: u64,
     /// How often tasks may start, and how many at once.
     pub limits: Vec<Laid>,
+    /// Whose endpoint tasks go to, if there is one.
+    pub partner: Option<Partner>,
+    /// A client pauses something, or lets it go on, instead of what it was about to do.
+    pub changes: u64,
     /// What only a cloud does, if this is one.
     pub cloud: Cloud,
 }
@@ -97,6 +102,8 @@ impl Plan {
             pause: PAUSE,
             largest_request: 5,
             limits: Vec::new(),
+            partner: None,
+            changes: 0,
             cloud: Cloud::default(),
         }
     }
@@ -142,6 +149,11 @@ impl Plan {
     /// By how much two clocks can differ.
     pub fn clocks_apart(&self) -> Duration {
         Duration::from_secs(2 * self.skew)
+    }
+
+    /// Whether the registry is asked for anything but what is not there.
+    pub fn is_anything_laid_down(&self) -> bool {
+        !self.limits.is_empty() || self.changes > 0
     }
 
     /// Whether the end of each task is known beforehand.

@@ -1,20 +1,25 @@
 //! Backends that break a promise, to see that it is noticed.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
+use nobat_core::audit::Entry;
 use nobat_core::backend::Backend;
 use nobat_core::flow::{Flow, FlowName, Flows, Kept, Written};
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Refused};
-use nobat_core::name::Tenant;
+use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, Store, StoreError, TaskName};
+use nobat_core::rate::{Rate, Taken};
+use nobat_core::registry::{Record, RecordName, Recorded, Registry, Sort, TrailPage, TrailQuery};
 use nobat_core::task::{State, Task};
 use nobat_core::time::Timestamp;
+use serde_json::{Map, Value};
 
 use super::Subject;
 use crate::model::calls::{Call, Calls};
@@ -56,11 +61,17 @@ pub enum Sabotage {
     ForgetsFlows,
     /// A flow is written whatever the version is that it was made from.
     OverwritesFlows,
+    /// How a breaker stands is not kept.
+    ForgetsBreakers,
+    /// That the other side wants to be left alone is not kept.
+    ForgetsRests,
+    /// What is paused is shown as if it were not.
+    HidesPauses,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::IgnoresVersions,
         Self::ForgetsCallbacks,
         Self::LosesInsertions,
@@ -78,6 +89,9 @@ impl Sabotage {
         Self::GivesUpTooSoon,
         Self::ForgetsFlows,
         Self::OverwritesFlows,
+        Self::ForgetsBreakers,
+        Self::ForgetsRests,
+        Self::HidesPauses,
     ];
 
     /// Whether it makes a difference: where the queue hands over claimed tasks nobody asks for a claim, and calls that are made
@@ -93,16 +107,20 @@ impl Sabotage {
             Self::LosesRecords,
             Self::ForgetsFlows,
             Self::OverwritesFlows,
+            Self::ForgetsBreakers,
+            Self::ForgetsRests,
+            Self::HidesPauses,
         ];
         subject == Subject::Model || of_the_store.contains(&self)
     }
 }
 
-/// The backend, with its store and its flows sabotaged.
+/// The backend, with its store, its flows and its registry sabotaged.
 pub fn sabotaged(inner: Backend, sabotage: Sabotage, calls: Arc<Calls>) -> Backend {
     let store = Saboteur { inner: inner.store.clone(), sabotage, calls, seen: Mutex::default(), insertions: AtomicU64::new(0) };
     let flows = FlowSaboteur { inner: inner.flows.clone(), sabotage };
-    Backend { store: Arc::new(store), flows: Arc::new(flows), ..inner }
+    let registry = RegistrySaboteur { inner: inner.registry.clone(), sabotage };
+    Backend { store: Arc::new(store), flows: Arc::new(flows), registry: Arc::new(registry), ..inner }
 }
 
 struct Saboteur {
@@ -274,7 +292,55 @@ impl Flows for FlowSaboteur {
                 Written::Conflict(there) => self.inner.write(name, flow, there.version, now).await,
                 Written::Done => Ok(Written::Done),
             },
+            Sabotage::ForgetsBreakers => self.inner.write(name, &without(flow, "breaker"), over, now).await,
+            Sabotage::ForgetsRests => self.inner.write(name, &without(flow, "paused_until"), over, now).await,
             _ => self.inner.write(name, flow, over, now).await,
         }
     }
+}
+
+/// The flow, less one thing that is known of it.
+fn without(flow: &Flow, what: &str) -> Flow {
+    let mut known: Map<String, Value> = serde_json::from_str(&flow.to_text()).unwrap_or_default();
+    known.remove(what);
+    Flow::from_text(&Value::from(known).to_string()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+struct RegistrySaboteur {
+    inner: Arc<dyn Registry>,
+    sabotage: Sabotage,
+}
+
+#[async_trait]
+impl Registry for RegistrySaboteur {
+    async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
+        let found = self.inner.find(name).await?;
+        Ok(if self.sabotage == Sabotage::HidesPauses { found.map(opened) } else { found })
+    }
+
+    async fn page(&self, tenant: Option<&Tenant>, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+        self.inner.page(tenant, sort, after, limit).await
+    }
+
+    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError> {
+        self.inner.write(records, entry).await
+    }
+
+    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<Recorded, StoreError> {
+        self.inner.remove(name, version, entry).await
+    }
+
+    async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError> {
+        self.inner.trail(query, now).await
+    }
+
+    async fn take(&self, tenant: &Tenant, rate: Rate, wanted: NonZeroU32, now: Timestamp) -> Result<Taken, StoreError> {
+        self.inner.take(tenant, rate, wanted, now).await
+    }
+}
+
+/// The record, as if nothing were paused.
+fn opened(record: Record) -> Record {
+    let body = record.body.replace(r#""paused":true"#, r#""paused":false"#).replace(r#""standing":"paused""#, r#""standing":"open""#);
+    Record { body, ..record }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use nobat_core::ports::TaskName;
 use nobat_core::time::Timestamp;
 
+use super::closed::Closed;
 use super::dice::Dice;
 use super::ledger::Ledger;
 use super::plan::Plan;
@@ -31,6 +32,7 @@ pub struct Stage {
     shown: Mutex<Shown>,
     ledger: Mutex<Ledger>,
     starts: Mutex<Starts>,
+    closed: Mutex<Closed>,
     trouble: Mutex<Trouble>,
     trace: Mutex<VecDeque<String>>,
     violation: Mutex<Option<String>>,
@@ -75,6 +77,7 @@ impl Stage {
             shown: Mutex::default(),
             ledger: Mutex::default(),
             starts: Mutex::default(),
+            closed: Mutex::default(),
             trouble: Mutex::new(nothing),
             trace: Mutex::default(),
             violation: Mutex::default(),
@@ -91,14 +94,23 @@ impl Stage {
         lock(&self.starts)
     }
 
+    /// What nobody may start.
+    pub fn closed(&self) -> MutexGuard<'_, Closed> {
+        lock(&self.closed)
+    }
+
+    /// How long ago it began.
+    pub fn passed(&self) -> Duration {
+        self.time.now().since(sample::start())
+    }
+
     /// Notes a step.
     pub fn trace(&self, who: &str, what: fmt::Arguments<'_>) {
         let mut trace = lock(&self.trace);
         if trace.len() == TRACED {
             trace.pop_front();
         }
-        let passed = self.time.now().since(sample::start());
-        trace.push_back(format!("{:>12.3} s  {who:<10} {what}", passed.as_secs_f64()));
+        trace.push_back(format!("{:>12.3} s  {who:<10} {what}", self.passed().as_secs_f64()));
     }
 
     /// The last steps.

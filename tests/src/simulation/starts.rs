@@ -5,11 +5,13 @@
 //!
 //! A slot is a lease. That a process which stood still, or could not reach the flow, has lost it, nobody can know but by the time that
 //! passed: its attempt does not count from then on, however long it goes on.
+//!
+//! While a breaker is not closed, as many start as probes were granted; and while the other side wants to be left alone, nothing does.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nobat_core::flow::{FlowName, Limits, Pace};
+use nobat_core::flow::{BreakerState, FlowName, FlowState, Limits, Pace};
 use nobat_core::ports::LEASE;
 use nobat_core::time::Timestamp;
 
@@ -20,6 +22,24 @@ pub struct Starts {
     heard: BTreeMap<(String, FlowName), Heard>,
     /// What was known before a flow was read.
     read: BTreeMap<(String, FlowName), Heard>,
+    /// How flows stood when they were last written.
+    stands: BTreeMap<FlowName, Stand>,
+}
+
+/// How a flow stands.
+#[derive(Default)]
+struct Stand {
+    /// Since when nothing may start, and until when by some clock or other.
+    rest: Option<(Timestamp, Timestamp)>,
+    outage: Option<Outage>,
+}
+
+/// What a breaker lets through while it is not closed.
+struct Outage {
+    since: Timestamp,
+    probe_until: Option<Timestamp>,
+    probes: usize,
+    starts: usize,
 }
 
 /// One of them.
@@ -51,6 +71,8 @@ pub struct Right {
     pub apart: Duration,
 }
 
+/// For how long a process believes what it has seen of a flow.
+const BELIEVED: Duration = Duration::from_secs(1);
 /// For how long a holder that was heard of is not heard of again.
 const HEARD: Duration = Duration::from_secs(LEASE.as_secs() / 2);
 
@@ -78,8 +100,30 @@ impl Starts {
         *heard = Heard { at: now, until: told_at + HEARD - apart, ..*heard };
     }
 
+    /// A flow was written, and stands like that.
+    pub fn stands(&mut self, flow: &FlowName, state: &FlowState, now: Timestamp) {
+        let stand = self.stands.entry(flow.clone()).or_default();
+        stand.rest = match (stand.rest, state.held_until) {
+            (Some((since, before)), Some(until)) if before == until => Some((since, until)),
+            (_, until) => until.map(|until| (now, until)),
+        };
+        let Some(breaker) = state.breaker.as_ref().filter(|breaker| breaker.state != BreakerState::Closed) else {
+            stand.outage = None;
+            return;
+        };
+        let outage = stand.outage.get_or_insert(Outage { since: now, probe_until: None, probes: 0, starts: 0 });
+        let probe_until = breaker.next_probe.filter(|_| breaker.state == BreakerState::HalfOpen);
+        if probe_until.is_some() && probe_until != outage.probe_until {
+            outage.probes += 1;
+        }
+        outage.probe_until = probe_until;
+    }
+
     /// An attempt begins. Says which promise that breaks, if it does.
     pub fn begins(&mut self, flow: &FlowName, limits: &Limits, right: &Right, now: Timestamp) -> Result<usize, String> {
+        if let Some(stand) = self.stands.get_mut(flow) {
+            stand.begins(right, now).map_err(|what| format!("{}: {what}", flow.of))?;
+        }
         let starts = self.of.entry(flow.clone()).or_default();
         starts.push(Start { actor: right.actor.clone(), claimed_at: right.claimed_at, is_over: false, has_lapsed: false });
         if let Some(pace) = limits.pace {
@@ -108,6 +152,27 @@ impl Starts {
         if let Some(start) = self.of.get_mut(flow).and_then(|starts| starts.get_mut(place)) {
             start.is_over = true;
         }
+    }
+}
+
+impl Stand {
+    /// Something starts. What was claimed after a change has asked for its right after that as well.
+    fn begins(&mut self, right: &Right, now: Timestamp) -> Result<(), String> {
+        let is_after = |since: Timestamp| since + BELIEVED + right.apart < right.claimed_at;
+        if let Some((since, until)) = self.rest
+            && is_after(since)
+            && now + right.apart < until
+        {
+            return Err(format!("something has started, though it is to be left alone until {until}"));
+        }
+        if let Some(outage) = self.outage.as_mut().filter(|outage| is_after(outage.since)) {
+            outage.starts += 1;
+            if outage.starts > outage.probes {
+                let Outage { starts, probes, .. } = outage;
+                return Err(format!("{starts} have started since its breaker opened, with {probes} probes"));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -46,8 +46,11 @@ pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend, removal: Remov
     drop(ledger);
     stage.time.advance(RETENTION + Duration::from_hours(1));
     match removal {
-        // What was laid down is on record as well, and goes at the same time: the longer count is told.
-        Removal::ByPruning => all_are_pruned(stage, backend, tasks.len().max(limits::TENANTS.len() * stage.plan.limits.len())),
+        // What was changed is on record as well, and goes at the same time: the longer count is told.
+        Removal::ByPruning => {
+            let changes = stage.closed().changes;
+            all_are_pruned(stage, backend, tasks.len().max(changes))
+        }
         Removal::ByItself => all_are_hidden(stage, backend, tasks.into_values().next()),
     }
 }
@@ -174,11 +177,14 @@ fn ended_as_it_must(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), Strin
         () => (End::Succeeded, script.failures + 1),
     };
     let State::Ended(ended) = &task.state else { return Err("it has not ended".to_owned()) };
-    let runs = ledger.executions_of(key).count();
+    let put_off = ledger.put_off(key);
+    let runs = ledger.executions_of(key).count() - put_off;
     if (ended.end, task.attempt, runs) != (end, attempts, attempts as usize) {
         return Err(format!("it ended otherwise than as {} after {attempts} attempts; it ran {runs} times", end.as_str()));
     }
-    if let Schedule::Delays(delays) = &task.settings.retry.schedule {
+    if let Schedule::Delays(delays) = &task.settings.retry.schedule
+        && put_off == 0
+    {
         let pauses = task.attempts.windows(2).map(|pair| pair[1].started_at.since(pair[0].finished_at));
         if pauses.zip(delays).any(|(pause, delay)| pause < *delay) {
             return Err("it was tried again too soon".to_owned());

@@ -13,7 +13,7 @@ use nobat_core::name::Tenant;
 use nobat_core::ports::{
     Beat, Claim, Committed, Delivery, Hint, Inserted, ListQuery, Page, Queue, Receipt, Settlement, Store, StoreError, TaskName,
 };
-use nobat_core::task::{End, State, Task};
+use nobat_core::task::{End, Held, HeldReason, State, Task, Waiting};
 use nobat_core::time::Timestamp;
 
 use super::handlers::Done;
@@ -107,11 +107,11 @@ impl Witness {
         }
     }
 
-    /// A token is granted once, and not before the task is due.
-    fn note_grant(&self, task: &Task) {
+    /// A token is granted once, and not before the task is due, unless it waited for others who may take it along.
+    fn note_grant(&self, task: &Task, may_be_early: bool) {
         let is_new = self.seen().granted.insert((key(&task.name()), task.token));
         self.expect(is_new, &task.name(), "two workers were given the same token");
-        let is_due = task.due_at <= self.stage.time.now() || !self.stage.plan.is_calm();
+        let is_due = may_be_early || task.due_at <= self.stage.time.now() || !self.stage.plan.is_calm();
         self.expect(is_due, &task.name(), "it was handed out before it was due");
     }
 
@@ -206,7 +206,9 @@ impl Store for Witness {
         match (&claim, expected) {
             (Claim::Granted(granted), Some(Ok(expected))) => {
                 self.expect(*granted == expected && after.as_ref() == Some(granted), name, "a claim was granted and not written");
-                self.note_grant(granted);
+                let is_gathered = |held: &Held| held.reason == HeldReason::Gathering;
+                let was_gathered = matches!(before.map(|task| task.state), Some(State::Waiting(Waiting::Held(held))) if is_gathered(&held));
+                self.note_grant(granted, was_gathered);
                 self.note_made(call, Made::Claim(granted.token));
             }
             (Claim::Refused(refused, found), Some(Err(expected))) => {
@@ -325,7 +327,7 @@ impl Queue for Witness {
                 let current = self.look(&task.name());
                 let is_claimed = current.is_some_and(|current| current.token >= task.token);
                 self.expect(is_claimed, &task.name(), "a task was handed over whose claim is not stored");
-                self.note_grant(task);
+                self.note_grant(task, false);
             }
         }
         if deliveries.len() > max {

@@ -1,0 +1,124 @@
+//! Whoever pauses queues, kinds and endpoints, takes endpoints away, and lets everything go on again.
+
+use std::time::Duration;
+
+use nobat_core::audit::{Action, Actor, Entry};
+use nobat_core::backend::Backend;
+use nobat_core::endpoint::Standing;
+use nobat_core::lane::Lane;
+use nobat_core::name::Tenant;
+use nobat_core::ports::{Chance, Clock, ListQuery, StoreError};
+use nobat_core::registry::{RecordName, Recorded, Sort};
+use nobat_core::task::{Status, Task};
+
+use super::limits::{QUEUE, TENANTS};
+use super::partner::{PARTNER, Partner};
+use super::stage::Stage;
+use crate::sample;
+
+/// One of those who have the right to.
+pub struct Keeper<'a> {
+    /// What it shares with the others.
+    pub stage: &'a Stage,
+    /// Its name.
+    pub actor: &'a str,
+    /// Its way to the registry.
+    pub backend: &'a Backend,
+    /// Its clock.
+    pub clock: &'a dyn Clock,
+}
+
+/// What something is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Open,
+    Paused,
+    /// Taken away; what cannot be is paused.
+    Away,
+}
+
+/// How long it waits before it tries again what must be done.
+const PAUSE: Duration = Duration::from_secs(5);
+
+impl Keeper<'_> {
+    /// Changes something, whatever comes of it.
+    pub async fn change(&self) {
+        let dice = &self.stage.dice;
+        let Some(name) = dice.pick(&all(self.stage)) else { return };
+        let wanted = dice.pick(&[Wanted::Open, Wanted::Paused, Wanted::Paused, Wanted::Away]).unwrap_or(Wanted::Open);
+        let _ = self.set(&name, wanted).await;
+    }
+
+    /// Lets everything go on, and does not rest before that.
+    pub async fn open_everything(&self) {
+        for name in all(self.stage) {
+            while !matches!(self.set(&name, Wanted::Open).await, Ok(Recorded::Done)) {
+                self.clock.sleep(PAUSE).await;
+            }
+        }
+    }
+
+    async fn set(&self, name: &RecordName, wanted: Wanted) -> Result<Recorded, StoreError> {
+        self.stage.trace(self.actor, format_args!("wants {} {} {wanted:?}", name.sort.as_str(), name.name));
+        let recorded = match (&name.tenant, &self.stage.plan.partner) {
+            (Some(tenant), Some(partner)) if name.sort == Sort::Endpoint => self.set_endpoint(tenant, name, partner, wanted).await?,
+            _ => self.set_lane(name, wanted).await?,
+        };
+        if wanted == Wanted::Open && recorded == Recorded::Done {
+            self.wake(name).await;
+        }
+        Ok(recorded)
+    }
+
+    async fn set_lane(&self, name: &RecordName, wanted: Wanted) -> Result<Recorded, StoreError> {
+        let current = self.backend.registry.lane(name).await?;
+        let lane = Lane { paused: wanted != Wanted::Open, version: current.version + 1, ..current };
+        let action = if name.sort == Sort::Kind { Action::KindChanged } else { Action::QueueChanged };
+        self.backend.registry.write(vec![lane.record(name.clone())], self.entry(name, action)).await
+    }
+
+    async fn set_endpoint(&self, tenant: &Tenant, name: &RecordName, partner: &Partner, wanted: Wanted) -> Result<Recorded, StoreError> {
+        let registry = &self.backend.registry;
+        let version = registry.endpoint(tenant, &name.name).await?.map(|endpoint| endpoint.version);
+        let standing = match (wanted, version) {
+            (Wanted::Away, Some(version)) => return registry.remove(name, version, self.entry(name, Action::EndpointRemoved)).await,
+            (Wanted::Away, None) => return Ok(Recorded::Done),
+            (Wanted::Paused, _) => Standing::Paused,
+            (Wanted::Open, _) => Standing::Open,
+        };
+        let endpoint = partner.endpoint(standing, version.unwrap_or(0) + 1);
+        registry.write(vec![endpoint.record(tenant, &name.name)], self.entry(name, Action::EndpointChanged)).await
+    }
+
+    fn entry(&self, name: &RecordName, action: Action) -> Entry {
+        Entry {
+            tenant: name.tenant.clone().unwrap_or_default(),
+            at: self.clock.now(),
+            actor: Actor::Anybody,
+            action,
+            object: name.name.to_string(),
+            mark: self.stage.dice.bits(),
+        }
+    }
+
+    /// As the API does; that it does not come to all of them makes no difference but in time.
+    async fn wake(&self, name: &RecordName) {
+        let of = |sort| (name.sort == sort).then(|| name.name.clone());
+        let (queue, kind, endpoint) = (of(Sort::Queue), of(Sort::Kind), of(Sort::Endpoint));
+        let (tenant, status) = (name.tenant.clone().unwrap_or_default(), Some(Status::Held));
+        let query = ListQuery { tenant, status, queue, kind, created_after: None, created_before: None, limit: 10, after: None };
+        let is_meant = |task: &Task| endpoint.is_none() || task.settings.endpoint == endpoint;
+        let _ = self.backend.wake(query, is_meant, self.clock.now()).await;
+    }
+}
+
+/// Everything that can be closed.
+fn all(stage: &Stage) -> Vec<RecordName> {
+    let lanes = [(Sort::Queue, QUEUE), (Sort::Kind, "work"), (Sort::Kind, "rare")];
+    let endpoint = stage.plan.partner.as_ref().map(|_| (Sort::Endpoint, PARTNER));
+    let of = |tenant: Tenant| {
+        let named = lanes.into_iter().chain(endpoint);
+        named.map(move |(sort, name)| RecordName { tenant: Some(tenant.clone()), sort, name: sample::name(name) })
+    };
+    TENANTS.map(sample::tenant).into_iter().flat_map(of).collect()
+}
