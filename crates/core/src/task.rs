@@ -463,11 +463,13 @@ impl ErrorCode {
     pub const NO_RESULT: &'static str = "no_result";
     /// The answer was to say something of each item of a batch, and cannot be read.
     pub const INVALID_ANSWER: &'static str = "invalid_answer";
+    /// The answer was to say something of each item of a batch, and is longer than is read of it.
+    pub const RESPONSE_TOO_LARGE: &'static str = "response_too_large";
     /// It was told to fail, by its payload.
     pub const NOOP_FAILED: &'static str = "noop_failed";
 
     /// Every code that nobat gives by itself, besides `http_` and the status of an answer.
-    pub const ALL: [&'static str; 20] = [
+    pub const ALL: [&'static str; 21] = [
         Self::TIMEOUT,
         Self::CONNECTION_REFUSED,
         Self::CONNECTION_RESET,
@@ -479,6 +481,7 @@ impl ErrorCode {
         Self::INVALID_URL,
         Self::NO_RESULT,
         Self::INVALID_ANSWER,
+        Self::RESPONSE_TOO_LARGE,
         Self::CRASHED,
         Self::INTERRUPTED,
         Self::CANCELED,

@@ -23,7 +23,7 @@ pub mod headers;
 #[cfg(test)]
 mod testing;
 
-pub use client::{Answer, Client, Request};
+pub use client::{Answer, Client, MAX_BODY, Request};
 pub use connector::Resolve;
 pub use destination::{BadUrl, Destination};
 pub use error::{SendError, TlsFault};

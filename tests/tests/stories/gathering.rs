@@ -142,6 +142,18 @@ async fn an_item_of_which_nothing_is_said_is_tried_again() {
 }
 
 #[tokio::test]
+async fn an_answer_that_must_be_read_is_not_read_in_part() {
+    let world = World::start().await;
+    name(&world, json!({"max_items": 1, "max_wait": 60, "results": true}), json!({})).await;
+    let long = json!({"results": [{"id": "another", "status": 200, "body": "x".repeat(65_536)}]});
+    world.receiver.script("/api/collect", [Reply::status(200).body(long.to_string())]);
+    let task = world.submit(&event(0)).await;
+    let task = world.ended(&task).await;
+    assert_eq!((&task["status"], attempts(&task, "/error/code")), (&json!("failed"), vec!["response_too_large".to_owned(); 2]));
+    world.end().await;
+}
+
+#[tokio::test]
 async fn those_who_wait_for_others_say_so_and_can_be_called_off() {
     let world = World::start().await;
     name(&world, json!({"max_items": 3, "max_wait": 600}), json!({})).await;

@@ -9,7 +9,7 @@ use nobat_core::endpoint::{Answers, Batch, Meaning};
 use nobat_core::json::Json;
 use nobat_core::statuses::Statuses;
 use nobat_core::task::ErrorCode;
-use nobat_delivery::{Answer, Guard, Request};
+use nobat_delivery::{Answer, Guard, MAX_BODY, Request};
 use serde::{Deserialize, Serialize};
 
 use crate::context::TaskContext;
@@ -142,9 +142,12 @@ fn introduce(headers: &mut HeaderMap, id: &str, contexts: &[&TaskContext]) -> Re
 
 /// What became of each, by an answer that says so.
 fn by_item(answer: &Answer, answers: &Answers, contexts: &[&TaskContext]) -> Together<Answered> {
-    let read = serde_json::from_slice::<Results>(&answer.body).ok().filter(|_| !answer.truncated);
-    let Some(Results { results }) = read else {
-        return Err(Failure::retry(ErrorCode::INVALID_ANSWER, "the answer has no list `results`, or is longer than is read of it"));
+    if answer.truncated {
+        let message = format!("the answer is longer than {MAX_BODY} bytes, and says something of each item in the whole of it alone");
+        return Err(Failure::retry(ErrorCode::RESPONSE_TOO_LARGE, message));
+    }
+    let Ok(Results { results }) = serde_json::from_slice(&answer.body) else {
+        return Err(Failure::retry(ErrorCode::INVALID_ANSWER, "the answer has no list `results`"));
     };
     // One that cannot be read says nothing of its item, and leaves the others what they are.
     let results = results.iter().filter_map(|result| result.parse::<ItemResult>().ok());
