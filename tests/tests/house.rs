@@ -8,6 +8,7 @@ mod house {
     mod paths;
     mod picture;
     mod proofs;
+    mod schemas;
     mod settings;
     mod source;
     mod supply;
