@@ -55,7 +55,7 @@ fn an_endpoint_that_is_down_costs_probes_alone_and_its_neighbour_nothing_on_a_ta
     });
     let queue = Arc::new(ModelQueue::new(Arc::clone(&time), Arc::new(Tame), Duration::from_secs(90), None));
     let backend = Backend { queue, ..backend };
-    let crowd = size(100, 500);
+    let crowd = size(100, 10_000);
     let plan = Plan {
         crowd,
         every: Duration::from_millis(u64::try_from(size(10_000, 2_000)).unwrap()),

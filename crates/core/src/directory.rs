@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::endpoint::Endpoint;
-use crate::flow::Limits;
+use crate::flow::{FlowOf, Limits};
 use crate::lane::Lane;
 use crate::name::{Name, Tenant};
 use crate::ports::{Clock, StoreError};
 use crate::registry::{RecordName, Registry, Sort};
+use crate::task::Task;
 use crate::time::Timestamp;
 
 /// Knows endpoints, and what is laid down for queues, kinds and flow keys.
@@ -80,6 +81,19 @@ impl Directory {
     pub fn forget(&self) {
         self.edition.0.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// The flows that a task has to pass, in the order in which it is asked for them: those that most often say no come first, and the others
+/// are not asked in vain. `key` is what is laid down for its flow key.
+pub fn flows_of(task: &Task, lanes: &Lanes, endpoint: Option<&Endpoint>, key: Option<&Lane>) -> Vec<(FlowOf, Limits)> {
+    let of_endpoint = task.settings.endpoint.clone().zip(endpoint).map(|(name, endpoint)| (FlowOf::Endpoint(name), endpoint.limits));
+    let of_key = task.settings.flow_key.clone().zip(key).map(|(key, lane)| (FlowOf::Key(key), lane.limits));
+    let of_lanes = [
+        (FlowOf::Kind(task.kind.clone()), lanes.kind.limits),
+        (FlowOf::Queue(task.queue.clone()), lanes.queue.limits),
+        (FlowOf::Tenant, lanes.tenant),
+    ];
+    of_endpoint.into_iter().chain(of_key).chain(of_lanes.into_iter().filter(|(_, limits)| !limits.is_none())).collect()
 }
 
 /// What was read of one sort of things.

@@ -6,7 +6,6 @@ use crate::directory::Lanes;
 use crate::endpoint::{Endpoint, Standing};
 use crate::flow::{BreakerState, Flow, FlowOf, FlowState, Limits};
 use crate::id::TaskId;
-use crate::lane::Lane;
 use crate::name::Name;
 use crate::ports::LEASE;
 use crate::retry::RetryPolicy;
@@ -71,7 +70,7 @@ pub struct Circumstances {
     pub lanes: Lanes,
     /// The endpoint that it names, if there is one.
     pub endpoint: Option<Endpoint>,
-    /// Its flows, as [`flows_of`] names them.
+    /// Its flows, as [`flows_of`](crate::directory::flows_of) names them.
     pub flows: Vec<Known>,
     /// Whether somebody here runs tasks of its kind.
     pub has_handler: bool,
@@ -86,18 +85,6 @@ pub struct Known {
     pub limits: Limits,
     /// What is kept of it.
     pub flow: Flow,
-}
-
-/// The flows that a task has to pass, in the order in which it is asked for them. `key` is what is laid down for its flow key.
-pub fn flows_of(task: &Task, lanes: &Lanes, endpoint: Option<&Endpoint>, key: Option<&Lane>) -> Vec<(FlowOf, Limits)> {
-    let of_endpoint = task.settings.endpoint.clone().zip(endpoint).map(|(name, endpoint)| (FlowOf::Endpoint(name), endpoint.limits));
-    let of_key = task.settings.flow_key.clone().zip(key).map(|(key, lane)| (FlowOf::Key(key), lane.limits));
-    let of_lanes = [
-        (FlowOf::Kind(task.kind.clone()), lanes.kind.limits),
-        (FlowOf::Queue(task.queue.clone()), lanes.queue.limits),
-        (FlowOf::Tenant, lanes.tenant),
-    ];
-    of_endpoint.into_iter().chain(of_key).chain(of_lanes.into_iter().filter(|(_, limits)| !limits.is_none())).collect()
 }
 
 /// Why a task is not running.

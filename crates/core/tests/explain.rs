@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use nobat_core::directory::flows_of;
 use nobat_core::endpoint::{Batch, Endpoint, Standing};
-use nobat_core::explain::{Circumstances, ExplanationView, Known, Why, explain, flows_of};
+use nobat_core::explain::{Circumstances, ExplanationView, Known, Why, explain};
 use nobat_core::flow::{Answer, Ask, BreakerPolicy, Flow, FlowOf, Holder, Limits, Pace, Pass, Promise, Report, Verdict};
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nobat_core::audit::{Action, Actor, Entry};
-use nobat_core::directory::Lanes;
+use nobat_core::directory::{Lanes, flows_of};
 use nobat_core::endpoint::{Endpoint, Meaning, Standing};
 use nobat_core::flow::{FlowName, FlowOf, Gathered, Member, Place, Promise, Report, Verdict, patience};
 use nobat_core::id::TaskId;
@@ -127,7 +127,6 @@ impl Runner {
                 let apart = endpoint.limits.pace.map_or(Duration::ZERO, |pace| pace.period / pace.rate.get());
                 self.gather(task, of, Gathered { batch, apart }, &of_endpoint, &others, course).await
             }
-            // Those that most often say no come first: the others are not asked in vain.
             None => self.enter(task, &[vec![of_endpoint], others].concat(), course).await,
         }
     }
@@ -149,13 +148,12 @@ impl Runner {
 
     /// What a task has to pass besides its endpoint.
     async fn others(&self, task: &Task, lanes: &Lanes) -> Result<Vec<Limited>, StoreError> {
-        let mut others: Vec<Limited> = Vec::new();
-        if let Some(key) = &task.settings.flow_key {
-            let lane = self.directory.flow_key(&task.tenant, key).await?;
-            others.push(limited(&task.tenant, FlowOf::Key(key.clone()), lane.limits));
-        }
-        others.extend(of_lanes(task, lanes));
-        Ok(others)
+        let key = match &task.settings.flow_key {
+            Some(key) => Some(self.directory.flow_key(&task.tenant, key).await?),
+            None => None,
+        };
+        let flows = flows_of(task, lanes, None, key.as_deref());
+        Ok(flows.into_iter().map(|(of, limits)| limited(&task.tenant, of, limits)).collect())
     }
 
     async fn enter(&self, task: &Task, flows: &[Limited], course: Course) -> Result<Admission, StoreError> {
@@ -293,16 +291,6 @@ fn limited(tenant: &Tenant, of: FlowOf, limits: nobat_core::flow::Limits) -> Lim
 fn resting(task: &Task) -> Option<FlowOf> {
     let Settings { endpoint, flow_key, .. } = &*task.settings;
     flow_key.clone().map(FlowOf::Key).or_else(|| endpoint.clone().map(FlowOf::Endpoint))
-}
-
-/// What is laid down for the kind, the queue and the tenant, where there is anything.
-fn of_lanes<'a>(task: &'a Task, lanes: &'a Lanes) -> impl Iterator<Item = Limited> {
-    let all = [
-        (lanes.kind.limits, FlowOf::Kind(task.kind.clone())),
-        (lanes.queue.limits, FlowOf::Queue(task.queue.clone())),
-        (lanes.tenant, FlowOf::Tenant),
-    ];
-    all.into_iter().filter(|(limits, _)| !limits.is_none()).map(|(limits, of)| limited(&task.tenant, of, limits))
 }
 
 /// When to try again, for a task that left it to its endpoint: as the endpoint says, or else its queue.
