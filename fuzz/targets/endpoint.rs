@@ -1,0 +1,112 @@
+//! What a client lays down for an endpoint or a queue, from the body of a request to the record: what is taken reads back as it was and
+//! holds no secret in the clear, and what is refused is refused without a word of what it says.
+#![no_main]
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use libfuzzer_sys::fuzz_target;
+use nobat_core::endpoint::{Draft, Endpoint, EndpointSubmission, MAX_BASE, Receiving};
+use nobat_core::flow::{HORIZON, Limits};
+use nobat_core::lane::{Lane, LaneSubmission};
+use nobat_core::read::read_object;
+use nobat_core::submit::Invalid;
+use nobat_core::time::Timestamp;
+use nobat_core::vault::{MASTER_KEY_BYTES, MasterKey, Vault};
+use nobat_core::webhook::WebhookSecret;
+use nobat_delivery::{Client, Guard};
+use nobat_worker::handler::Handlers;
+use nobat_worker::http::Http;
+use serde_json::Value;
+
+/// 2026-12-01T08:00:00Z
+const NOW: i64 = 1_796_112_000_000;
+const MAX_TIMEOUT: Duration = Duration::from_hours(12);
+/// The most that a registry takes.
+const MAX_RECORD: usize = 64 * 1024;
+const SECRET: &str = "hunter2hunter2";
+
+static KINDS: LazyLock<Handlers> = LazyLock::new(|| Handlers::new().with(Http::new(Client::new(Guard::default()))));
+static VAULT: LazyLock<Vault> = LazyLock::new(|| Vault::new(MasterKey::new([7; MASTER_KEY_BYTES]), Vec::new()));
+
+fuzz_target!(|body: &[u8]| {
+    match take(body) {
+        Ok(draft) => check(&draft),
+        Err(reasons) => assert!(!reasons.is_empty()),
+    }
+    if let Ok(lane) = lay_down(body) {
+        assert_eq!(Lane::from_text(&lane.to_text(), lane.version).expect("what was written"), lane);
+        check_limits(&lane.limits);
+    }
+    keeps_to_itself(body);
+});
+
+/// The endpoint, or all that is said of what is wrong.
+fn take(body: &[u8]) -> Result<Draft, Vec<String>> {
+    let submission: EndpointSubmission = read_object(body).map_err(|error| vec![error.to_string()])?;
+    let receiving = Receiving {
+        current: None,
+        kinds: &*KINDS,
+        max_timeout: MAX_TIMEOUT,
+        seal: &|secret| VAULT.seal("endpoint/default/e", secret, [1; 12]),
+        random: [5; WebhookSecret::BYTES],
+        now: Timestamp::from_millis(NOW),
+    };
+    submission.into_endpoint(&receiving).map_err(told)
+}
+
+fn lay_down(body: &[u8]) -> Result<Lane, Vec<String>> {
+    let submission: LaneSubmission = read_object(body).map_err(|error| vec![error.to_string()])?;
+    submission.lane("/flow", &Lane::default()).map_err(told)
+}
+
+fn told(wrong: Vec<Invalid>) -> Vec<String> {
+    assert!(wrong.iter().all(|wrong| wrong.pointer.is_empty() || wrong.pointer.starts_with('/')), "{wrong:?}");
+    wrong.into_iter().map(|wrong| format!("{}: {}", wrong.pointer, wrong.detail)).collect()
+}
+
+fn check(Draft { endpoint, made }: &Draft) {
+    let text = endpoint.to_text();
+    assert_eq!(Endpoint::from_text(&text, endpoint.version).expect("what was written"), *endpoint);
+    assert!(text.len() <= MAX_RECORD, "{} bytes", text.len());
+    assert!(endpoint.url.len() <= MAX_BASE && !endpoint.url.ends_with('/'), "{}", endpoint.url);
+    assert!(endpoint.timeout.is_none_or(|timeout| !timeout.is_zero() && timeout <= MAX_TIMEOUT), "{:?}", endpoint.timeout);
+    assert!(endpoint.batch.is_none_or(|batch| batch.max_items.get() <= 100 && batch.max_wait <= HORIZON), "{:?}", endpoint.batch);
+    assert_eq!(endpoint.secrets.live(Timestamp::from_millis(NOW)).count(), 1);
+    assert!(made.as_ref().is_none_or(|made| !text.contains(&made.to_text())));
+    check_limits(&endpoint.limits);
+}
+
+fn check_limits(limits: &Limits) {
+    assert!(limits.pace.is_none_or(|pace| !pace.period.is_zero()), "{limits:?}");
+    assert!(limits.breaker.is_none_or(|breaker| breaker.failure_share > 0.0 && breaker.failure_share <= 1.0), "{limits:?}");
+}
+
+/// The same body with a secret in place of every text but its URL: nothing that is said or kept of it may repeat the secret.
+fn keeps_to_itself(body: &[u8]) {
+    let Ok(mut value) = serde_json::from_slice::<Value>(body) else { return };
+    if String::from_utf8_lossy(body).contains("unter2") || !hide(&mut value) {
+        return;
+    }
+    let body = serde_json::to_vec(&value).expect("JSON");
+    match take(&body) {
+        Ok(draft) => assert!(!draft.endpoint.to_text().contains(SECRET), "{:?}", draft.endpoint),
+        Err(reasons) => assert!(!reasons.iter().any(|reason| reason.contains(SECRET)), "{reasons:?}"),
+    }
+}
+
+/// Whether there was a text to hide.
+fn hide(value: &mut Value) -> bool {
+    match value {
+        Value::String(text) => {
+            SECRET.clone_into(text);
+            true
+        }
+        Value::Array(values) => values.iter_mut().fold(false, |hidden, value| hide(value) | hidden),
+        Value::Object(fields) => {
+            let others = fields.iter_mut().filter(|(name, _)| *name != "url");
+            others.fold(false, |hidden, (_, value)| hide(value) | hidden)
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
