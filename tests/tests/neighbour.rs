@@ -11,8 +11,8 @@ use nobat_tests::aws::emulator::Emulator;
 use nobat_tests::aws::queues::Queues;
 use nobat_tests::aws::table::Table;
 use nobat_tests::conformance::RETENTION;
-use nobat_tests::model::ModelQueue;
 use nobat_tests::model::habits::Tame;
+use nobat_tests::model::{self, ModelQueue};
 use nobat_tests::neighbour::{Plan, Seen, play};
 use nobat_tests::sample;
 use nobat_tests::size::size;
@@ -42,6 +42,16 @@ fn an_endpoint_that_is_down_costs_probes_alone_and_its_neighbour_nothing_on_a_fi
     check(&play(plan, &time, &sqlite.backend()), crowd);
 }
 
+/// A table and a queue in memory, where there is room for a crowd: each call to the emulator takes its real time as well.
+#[test]
+fn an_endpoint_that_is_down_costs_probes_alone_and_its_neighbour_nothing_on_a_model_of_a_table() {
+    let time = Time::at(sample::start());
+    let crowd = size(500, 10_000);
+    let every = Duration::from_millis(u64::try_from(size(2_000, 200)).unwrap());
+    let plan = Plan { crowd, every, latency: Duration::from_millis(5), sweep: Duration::from_mins(1), runtime: None };
+    check(&play(plan, &time, &model::backend(&time, RETENTION)), crowd);
+}
+
 /// The queue is a picture of SQS, for a real one knows nothing of virtual time.
 #[test]
 fn an_endpoint_that_is_down_costs_probes_alone_and_its_neighbour_nothing_on_a_table() {
@@ -55,7 +65,7 @@ fn an_endpoint_that_is_down_costs_probes_alone_and_its_neighbour_nothing_on_a_ta
     });
     let queue = Arc::new(ModelQueue::new(Arc::clone(&time), Arc::new(Tame), Duration::from_secs(90), None));
     let backend = Backend { queue, ..backend };
-    let crowd = size(100, 10_000);
+    let crowd = size(100, 500);
     let plan = Plan {
         crowd,
         every: Duration::from_millis(u64::try_from(size(10_000, 2_000)).unwrap()),

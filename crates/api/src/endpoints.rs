@@ -150,8 +150,9 @@ impl FromRequestParts<App> for Named {
 
 /// Name an endpoint, or change one
 ///
-/// What is left out is as usual, whatever it was before; but for the secret, and for whether it is paused. Tasks that wait for it use what
-/// is said now, within 10 seconds.
+/// What is left out is as usual, whatever it was before; but for the secret, and for whether it is paused. It holds within 10 seconds, for
+/// tasks that wait for it as well: if its limits or its URL change, those that were held ask again at once, as many of them as can be told
+/// within five seconds, and the others within 15 minutes.
 #[utoipa::path(
     put,
     path = "/v1/endpoints/{name}",
@@ -203,8 +204,16 @@ pub(crate) async fn put(
         }
         if write(&app, &caller, record, Action::EndpointChanged, &name).await? {
             let status = if current.is_some() { StatusCode::OK } else { StatusCode::CREATED };
-            if endpoint.is_open() && !current.as_ref().is_some_and(Endpoint::is_open) {
-                wake(&app, &caller, Of::Endpoint(&name)).await;
+            if endpoint.is_open() {
+                match &current {
+                    Some(before) if before.is_open() && before.is_where(&endpoint) => {
+                        if (before.limits, before.batch) != (endpoint.limits, endpoint.batch) {
+                            wake(&app, &caller, Of::Endpoint(&name)).await;
+                        }
+                    }
+                    // What was said to, or of, what stood there before is over.
+                    _ => wake(&app, &caller, Of::EndpointAnew(&name)).await,
+                }
             }
             let secret = made.map(|secret| secret.to_text());
             return reply::value(status, ENDPOINT_BYTES, &EndpointView { secret, ..EndpointView::new(name, &endpoint, now) });
@@ -371,8 +380,9 @@ pub(crate) async fn pause(
 
 /// Resume an endpoint
 ///
-/// One that was paused, or that said that it is gone. Tasks that were held ask again at once, as many of
-/// them as can be told within five seconds; the others within 15 minutes.
+/// One that was paused, or that said that it is gone (410) or that it is to be left alone (`Retry-After`); and if its breaker is open, one
+/// attempt finds out at once how things are. Tasks that were held ask again at once, as many of them as can be told within five seconds; the
+/// others within 15 minutes.
 #[utoipa::path(
     post,
     path = "/v1/endpoints/{name}/resume",
@@ -391,7 +401,7 @@ pub(crate) async fn resume(
     let Nothing {} = options(&app, request).await?;
     let change = |endpoint, _| Ok(Endpoint { standing: Standing::Open, ..endpoint });
     let view = change_one(&app, &caller, name.clone(), Action::EndpointResumed, change).await?;
-    wake(&app, &caller, Of::Endpoint(&name)).await;
+    wake(&app, &caller, Of::EndpointAnew(&name)).await;
     reply::value(StatusCode::OK, ENDPOINT_BYTES, &view)
 }
 

@@ -7,7 +7,7 @@ use nobat_core::audit::Action;
 use nobat_core::flow::{FlowName, FlowOf, FlowState, FlowSubmission, FlowView, Limits};
 use nobat_core::lane::{Lane, LaneSubmission};
 use nobat_core::name::Name;
-use nobat_core::read::read_object;
+use nobat_core::read::{Said, read_object};
 use nobat_core::registry::Sort;
 use nobat_core::view::RetryView;
 use serde::{Deserialize, Serialize};
@@ -26,17 +26,17 @@ const LANE_BYTES: usize = 400;
 /// How often a change is tried that others are in the way of.
 const MAX_CONFLICTS: usize = 5;
 
-/// What holds for the tasks of a kind.
+/// What is to hold for the tasks of a kind. What is left out stays as it is.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = PutKind)]
 pub(crate) struct PutKind {
-    /// Whether none of them start; if it is left out, that stays as it is.
+    /// Whether none of them start.
     paused: Option<bool>,
-    /// How often they start, and how many at once.
-    #[serde(default, deserialize_with = "nobat_core::read::maybe_object")]
+    /// How often they start, and how many at once; `null` takes all limits away.
+    #[serde(default, deserialize_with = "nobat_core::read::said_object")]
     #[schema(value_type = Option<FlowSubmission>, required = false)]
-    flow: Option<FlowSubmission>,
+    flow: Said<FlowSubmission>,
 }
 
 /// What holds for a queue.
@@ -94,7 +94,8 @@ pub(crate) struct FlowKeyView {
 
 /// Lay down what holds for a queue
 ///
-/// All of it at once: what is left out is as usual; but for `paused`, which stays as it is. It holds within 10 seconds.
+/// What is left out stays as it is, and what is `null` is as usual. It holds within 10 seconds, and those that were held ask again at once,
+/// as many of them as can be told within five seconds.
 #[utoipa::path(
     put,
     path = "/v1/queues/{name}",
@@ -139,7 +140,8 @@ pub(crate) async fn get_queue(
 
 /// Lay down what holds for a kind
 ///
-/// For the tasks of the caller's tenant. What is left out is as usual; but for `paused`, which stays as it is. It holds within 10 seconds.
+/// For the tasks of the caller's tenant. What is left out stays as it is, and what is `null` is as usual. It holds within 10 seconds, and
+/// those that were held ask again at once, as many of them as can be told within five seconds.
 #[utoipa::path(
     put,
     path = "/v1/kinds/{name}",
@@ -156,7 +158,7 @@ pub(crate) async fn put_kind(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let said = |PutKind { paused, flow }| LaneSubmission { paused, flow, retry: None };
+    let said = |PutKind { paused, flow }| LaneSubmission { paused, flow, ..LaneSubmission::default() };
     let lane = put(&app, &caller, Sort::Kind, Action::KindChanged, &name, request, said).await?;
     reply::value(StatusCode::OK, LANE_BYTES, &KindView::new(name, &lane))
 }
@@ -185,7 +187,9 @@ pub(crate) async fn get_kind(
 
 /// Lay down how often the tasks of a flow key start
 ///
-/// Tasks name it as `flow_key`, whatever their kind, queue and endpoint. What is left out is not limited. It holds within 10 seconds.
+/// Tasks name it as `flow_key`, whatever their kind, queue and endpoint. What is left out is not limited. It holds within 10 seconds, and
+/// those that were held ask again at once, as many of them as can be told within five seconds. If the other side asked to be left alone
+/// (`Retry-After`), that ends, whether the limits change or not.
 #[utoipa::path(
     put,
     path = "/v1/flows/{name}",
@@ -202,7 +206,7 @@ pub(crate) async fn put_flow(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let said = |flow| LaneSubmission { paused: None, flow: Some(flow), retry: None };
+    let said = |flow| LaneSubmission { flow: Said::This(flow), ..LaneSubmission::default() };
     let lane = put(&app, &caller, Sort::FlowKey, Action::FlowChanged, &name, request, said).await?;
     reply::value(StatusCode::OK, LANE_BYTES, &FlowKeyView { key: name, flow: lane.limits.into(), state: None })
 }
@@ -258,8 +262,12 @@ async fn put<T: for<'de> Deserialize<'de>>(
         let current = get(app, caller, sort, name).await?;
         let lane = submission.lane(root, &current)?;
         if write(app, caller, lane.record(Lane::record_name(&caller.tenant, sort, name)), action, name).await? {
-            if current.paused && !lane.paused {
-                wake(app, caller, if sort == Sort::Queue { Of::Queue(name) } else { Of::Kind(name) }).await;
+            let is_other = (lane.paused, lane.limits) != (current.paused, current.limits);
+            match sort {
+                Sort::FlowKey => wake(app, caller, Of::FlowKey(name)).await,
+                Sort::Queue if is_other && !lane.paused => wake(app, caller, Of::Queue(name)).await,
+                _ if is_other && !lane.paused => wake(app, caller, Of::Kind(name)).await,
+                _ => {}
             }
             return Ok(lane);
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nobat_core::flow::{FlowName, FlowOf};
 use nobat_core::name::Name;
 use nobat_core::ports::ListQuery;
 use nobat_core::task::{Status, Task};
@@ -16,23 +17,49 @@ const PAGE: usize = 100;
 
 /// Whose tasks are meant.
 pub(crate) enum Of<'a> {
+    /// Of an endpoint that is where it was.
     Endpoint(&'a Name),
+    /// Of an endpoint of which nothing that was said before holds any more: neither that it is to be left alone, nor that it is down.
+    EndpointAnew(&'a Name),
     Queue(&'a Name),
     Kind(&'a Name),
+    /// Of a flow key, which is not to be left alone any more.
+    FlowKey(&'a Name),
+}
+
+impl Of<'_> {
+    /// The flow that is not to be left alone any more.
+    fn lifted(&self) -> Option<FlowOf> {
+        match self {
+            Self::EndpointAnew(name) => Some(FlowOf::Endpoint((*name).clone())),
+            Self::FlowKey(name) => Some(FlowOf::Key((*name).clone())),
+            Self::Endpoint(_) | Self::Queue(_) | Self::Kind(_) => None,
+        }
+    }
 }
 
 /// Has those tasks of the caller's tenant ask again that are held by what somebody can end. Whatever becomes of that, the change holds.
 pub(crate) async fn wake(app: &App, caller: &Caller, of: Of<'_>) {
-    let (queue, kind, endpoint) = match of {
-        Of::Endpoint(name) => (None, None, Some(name)),
-        Of::Queue(name) => (Some(name.clone()), None, None),
-        Of::Kind(name) => (None, Some(name.clone()), None),
+    let (tenant, status, now) = (caller.tenant.clone(), Some(Status::Held), app.clock.now());
+    let (queue, kind) = match of {
+        Of::Queue(name) => (Some(name.clone()), None),
+        Of::Kind(name) => (None, Some(name.clone())),
+        Of::Endpoint(_) | Of::EndpointAnew(_) | Of::FlowKey(_) => (None, None),
     };
-    let (tenant, status) = (caller.tenant.clone(), Some(Status::Held));
     let query = ListQuery { tenant, status, queue, kind, created_after: None, created_before: None, limit: PAGE, after: None };
-    let is_meant = |task: &Task| endpoint.is_none_or(|name| task.settings.endpoint.as_ref() == Some(name));
+    let is_meant = |task: &Task| match of {
+        Of::Queue(_) | Of::Kind(_) => true,
+        Of::Endpoint(name) | Of::EndpointAnew(name) => task.settings.endpoint.as_ref() == Some(name),
+        Of::FlowKey(name) => task.settings.flow_key.as_ref() == Some(name),
+    };
+    let work = async {
+        if let Some(flow) = of.lifted() {
+            app.backend.lift(&FlowName { tenant: caller.tenant.clone(), of: flow }, now).await?;
+        }
+        app.backend.wake(query, is_meant, now).await
+    };
     tokio::select! {
-        woken = app.backend.wake(query, is_meant, app.clock.now()) => {
+        woken = work => {
             if let Err(error) = woken {
                 tracing::warn!(%error, "those who were held could not all be woken; they ask again by themselves");
             }

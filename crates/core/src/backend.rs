@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 
 use crate::audit::Entry;
-use crate::flow::Flows;
+use crate::flow::{FlowName, Flows, Written};
 use crate::lifecycle::{Change, Event, Refused, transition};
 use crate::ports::{Committed, Hint, Inserted, ListQuery, Queue, Store, StoreError, TaskName};
 use crate::registry::Registry;
@@ -102,6 +102,23 @@ impl Backend {
             }
         }
         Err(StoreError::Unavailable("the task is being changed all the time".to_owned()).into())
+    }
+
+    /// Forgets that a flow is to be left alone ([`Flow::lift`](crate::flow::Flow::lift)).
+    pub async fn lift(&self, name: &FlowName, now: Timestamp) -> Result<(), StoreError> {
+        let mut kept = self.flows.read(name).await?;
+        for _ in 0..MAX_CONFLICTS {
+            let mut flow = kept.flow.clone();
+            flow.lift(now);
+            if flow == kept.flow {
+                return Ok(());
+            }
+            match self.flows.write(name, &flow, kept.version, now).await? {
+                Written::Done => return Ok(()),
+                Written::Conflict(there) => kept = there,
+            }
+        }
+        Err(StoreError::Unavailable("the flow is being written all the time".to_owned()))
     }
 
     /// Has those ask again now who are held by what somebody has ended, as far as they are found by that query and meant: up to

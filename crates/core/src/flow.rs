@@ -196,6 +196,8 @@ pub struct Ask {
     pub holder: Holder,
     /// What was promised the last time.
     pub booking: Option<Booking>,
+    /// Whether another flow has called it, whose turn it is there: then it does not stand in line here.
+    pub is_called: bool,
     /// How often in a row it was told to wait.
     pub times: u32,
     /// Chance's part in when to ask again.
@@ -338,6 +340,12 @@ impl Flow {
     fn booking(&mut self, pace: Pace, ask: &Ask, now: Timestamp) -> Result<Booking, Wait> {
         let promised = ask.booking.filter(|booking| pace.knows(*booking));
         let promised = promised.and_then(|booking| Some((booking, self.times.kept(pace, booking, now)?)));
+        let called = || ask.is_called.then(|| self.times.soon(pace, now)).flatten();
+        if let Some((booking, free)) = promised.is_none().then(called).flatten() {
+            // What it waits for elsewhere is worth more than a place at the end of this line.
+            let wait = Wait { reason: HeldReason::Rate, until: free, booking: None };
+            return if free <= now { Ok(booking) } else { Err(wait) };
+        }
         let found = promised.or_else(|| {
             let booking = self.times.book(pace, now)?;
             Some((booking, self.times.free_at(pace, booking)))
@@ -380,7 +388,10 @@ impl Flow {
             self.slots.release(holder, report.took);
         }
         if let Some(policy) = limits.breaker {
-            self.noting(now, |flow| flow.breaker.note(policy, pass.is_probe, report.verdict, now));
+            // What began before it closed is of the outage that is over.
+            let is_old = self.changes.closed_at().is_some_and(|closed_at| now - report.took < closed_at);
+            let verdict = if is_old { Verdict::Unknown } else { report.verdict };
+            self.noting(now, |flow| flow.breaker.note(policy, pass.is_probe, verdict, now));
         }
         if let Some(until) = report.pause_until.filter(|until| now < *until) {
             self.paused_until = self.paused_until.max(Some(until));
@@ -388,9 +399,23 @@ impl Flow {
         }
     }
 
+    /// Forgets that the other side asked to be left alone, since somebody says that it may be called. If its breaker is open, one attempt
+    /// may find out at once.
+    pub fn lift(&mut self, now: Timestamp) {
+        if self.paused_until.take().is_some_and(|until| now < until) {
+            self.times.lift(now);
+        }
+        self.breaker.hurry(now);
+    }
+
     /// Gathers one who waits for others, and says where it stands.
     pub fn gather(&mut self, gathered: Gathered, member: &Member, now: Timestamp) -> Place {
         self.gathering.join(gathered, member, now)
+    }
+
+    /// Forgets one of those who are gathered, who has to wait for something of its own.
+    pub fn withdraw(&mut self, member: &Member) {
+        self.gathering.withdraw(member);
     }
 
     /// Notes that those who are gathered cannot go before then.
@@ -462,7 +487,7 @@ mod tests {
     }
 
     fn ask() -> Ask {
-        Ask { holder: ME, booking: None, times: 0, spread: Spread::from_bits(0) }
+        Ask { holder: ME, booking: None, is_called: false, times: 0, spread: Spread::from_bits(0) }
     }
 
     fn report(verdict: Verdict) -> Report {
@@ -611,6 +636,56 @@ mod tests {
             let first = Ask { booking: waits[0].booking, ..ask() };
             go(flow.enter(&limits, &first, at(60_000)));
         }
+    }
+
+    #[test]
+    fn what_hung_through_an_outage_says_nothing_of_the_time_after_it() {
+        let breaker = Some(BreakerPolicy { minimum: count(2), ..BreakerPolicy::default() });
+        let limits = Limits { breaker, ..Limits::default() };
+        let mut flow = Flow::default();
+        let passes: Vec<Pass> = (0..6).map(|_| go(flow.enter(&limits, &ask(), at(0)))).collect();
+        let (bad, state) = (report(Verdict::Bad), |flow: &Flow| flow.breaker.state());
+        passes[..2].iter().for_each(|pass| flow.leave(&limits, *pass, ME, &bad, at(100)));
+        let probe = go(flow.enter(&limits, &ask(), at(40_000)));
+        flow.leave(&limits, probe, ME, &report(Verdict::Good), at(40_050));
+        assert_eq!(state(&flow), BreakerState::Closed);
+        let hung = Report { took: Duration::from_mins(1), ..bad };
+        passes[2..4].iter().for_each(|pass| flow.leave(&limits, *pass, ME, &hung, at(60_000)));
+        assert_eq!(state(&flow), BreakerState::Closed);
+        passes[4..].iter().for_each(|pass| flow.leave(&limits, *pass, ME, &bad, at(60_000)));
+        assert_eq!(state(&flow), BreakerState::Open);
+    }
+
+    #[test]
+    fn a_rest_can_be_lifted_and_the_pace_is_kept_all_the_same() {
+        let limits = Limits { pace: Some(pace(10)), ..Limits::default() };
+        let mut flow = Flow::default();
+        let pass = go(flow.enter(&limits, &ask(), at(0)));
+        let asked = Report { pause_until: Some(at(60_000)), ..report(Verdict::Bad) };
+        flow.leave(&limits, pass, ME, &asked, at(0));
+        assert_eq!(wait(flow.enter(&limits, &ask(), at(1_000))).until, at(60_000));
+        flow.lift(at(2_000));
+        go(flow.enter(&limits, &ask(), at(2_000)));
+        assert_eq!(wait(flow.enter(&limits, &ask(), at(2_000))).reason, HeldReason::Rate);
+        let before = flow.clone();
+        flow.lift(at(3_000));
+        assert_eq!(flow, before, "there is nothing to lift");
+    }
+
+    #[test]
+    fn whoever_is_called_elsewhere_does_not_stand_in_line() {
+        let limits = Limits { pace: Some(pace(10)), ..Limits::default() };
+        let mut flow = Flow::default();
+        go(flow.enter(&limits, &ask(), at(0)));
+        let line: Vec<Wait> = (0..50).map(|_| wait(flow.enter(&limits, &ask(), at(0)))).collect();
+        assert!(line.last().unwrap().until > at(4_000));
+        let called = Ask { is_called: true, ..ask() };
+        let told = wait(flow.enter(&limits, &called, at(10)));
+        assert_eq!((told.booking, told.reason), (None, HeldReason::Rate));
+        assert!(at(10) < told.until && told.until < at(102), "{told:?}");
+        go(flow.enter(&limits, &called, told.until));
+        let next = wait(flow.enter(&limits, &Ask { booking: line[0].booking, ..ask() }, at(102)));
+        assert!(next.booking == line[0].booking && next.until < at(250), "{next:?}");
     }
 
     #[test]

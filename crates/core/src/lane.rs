@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::flow::stored::StoredLimits;
 use crate::flow::{FlowSubmission, Limits};
 use crate::name::{Name, Tenant};
+use crate::read::Said;
 use crate::registry::{Record, RecordName, Sort};
 use crate::retry::RetryPolicy;
 use crate::stored::{StoredRetry, Unreadable};
@@ -23,21 +24,21 @@ pub struct Lane {
     pub version: u64,
 }
 
-/// What a client wants to hold for a queue. What is left out is as usual, not as it was; but for `paused`.
+/// What a client wants to hold for a queue. What is left out stays as it is, and what is `null` is as usual.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PutQueue))]
 pub struct LaneSubmission {
-    /// Whether none of its tasks start; if it is left out, that stays as it is.
+    /// Whether none of its tasks start.
     pub paused: Option<bool>,
-    /// How often they start, and how many at once.
-    #[serde(default, deserialize_with = "crate::read::maybe_object")]
+    /// How often they start, and how many at once; `null` takes all limits away.
+    #[serde(default, deserialize_with = "crate::read::said_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<FlowSubmission>, required = false))]
-    pub flow: Option<FlowSubmission>,
-    /// When to try again, for tasks that come from now on, do not say, and whose endpoint does not.
-    #[serde(default, deserialize_with = "crate::read::maybe_object")]
+    pub flow: Said<FlowSubmission>,
+    /// When to try again, for tasks that come from now on, do not say, and whose endpoint does not; `null` is as usual.
+    #[serde(default, deserialize_with = "crate::read::said_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<RetrySubmission>, required = false))]
-    pub retry: Option<RetrySubmission>,
+    pub retry: Said<RetrySubmission>,
 }
 
 impl LaneSubmission {
@@ -46,8 +47,16 @@ impl LaneSubmission {
         let mut wrong = Wrong::default();
         let lane = Lane {
             paused: self.paused.unwrap_or(current.paused),
-            limits: self.flow.as_ref().map(|limits| limits.limits(flow, &mut wrong)).unwrap_or_default(),
-            retry: self.retry.as_ref().map(|retry| wrong.retry("/retry", retry)),
+            limits: match &self.flow {
+                Said::This(limits) => limits.limits(flow, &mut wrong),
+                Said::Usual => Limits::default(),
+                Said::Nothing => current.limits,
+            },
+            retry: match &self.retry {
+                Said::This(retry) => Some(wrong.retry("/retry", retry)),
+                Said::Usual => None,
+                Said::Nothing => current.retry.clone(),
+            },
             version: current.version + 1,
         };
         if wrong.0.is_empty() { Ok(lane) } else { Err(wrong.0) }
@@ -98,13 +107,15 @@ mod tests {
     use crate::flow::Pace;
 
     #[test]
-    fn what_is_left_out_is_as_usual_but_for_the_pause() {
-        let current = Lane { paused: true, retry: Some(RetryPolicy::default()), version: 3, ..Lane::default() };
-        let lane = LaneSubmission::default().lane("/flow", &current).unwrap();
-        assert_eq!(lane, Lane { paused: true, version: 4, ..Lane::default() });
-        let resumed = LaneSubmission { paused: Some(false), ..LaneSubmission::default() };
-        assert!(!resumed.lane("/flow", &current).unwrap().paused);
-        let flow = Some(FlowSubmission { burst: NonZeroU32::new(2), ..FlowSubmission::default() });
+    fn what_is_left_out_stays_as_it_is_and_null_is_as_usual() {
+        let limits = Limits { parallelism: NonZeroU32::new(4), ..Limits::default() };
+        let current = Lane { paused: true, limits, retry: Some(RetryPolicy::default()), version: 3 };
+        let said = |body: &str| crate::read::read_object::<LaneSubmission>(body.as_bytes()).unwrap().lane("/flow", &current).unwrap();
+        assert_eq!(said("{}"), Lane { version: 4, ..current.clone() });
+        assert_eq!(said(r#"{"paused": false}"#), Lane { paused: false, version: 4, ..current.clone() });
+        assert_eq!(said(r#"{"paused": null, "flow": null}"#), Lane { limits: Limits::default(), version: 4, ..current.clone() });
+        assert_eq!(said(r#"{"retry": null}"#), Lane { retry: None, version: 4, ..current.clone() });
+        let flow = Said::This(FlowSubmission { burst: NonZeroU32::new(2), ..FlowSubmission::default() });
         let wrong = LaneSubmission { flow, ..LaneSubmission::default() }.lane("", &current).unwrap_err();
         assert_eq!(wrong.into_iter().map(|invalid| invalid.pointer).collect::<Vec<_>>(), ["/rate"]);
     }

@@ -77,7 +77,7 @@ pub enum Event {
         /// Chance's part in the delay before the next attempt.
         spread: Spread,
     },
-    /// Somebody ended what it is held for ([`HeldReason::is_ended_by_hand`]): it asks again now.
+    /// Somebody ended what it is held for ([`HeldReason::is_ended_by_hand`]): it asks again now, or soon ([`HeldReason::woken_at`]).
     Wake,
     /// Somebody calls it off.
     Cancel,
@@ -244,10 +244,10 @@ impl Task {
                 State::Ended(_) => return Err(Refused::Ended),
             },
             Event::Wake => match &self.state {
-                State::Waiting(Waiting::Held(held)) if held.reason.is_ended_by_hand() && self.due_at > now => {
-                    // Others may not have heard of it yet, and hold it again: then for a short while first.
-                    self.turn.times = 0;
-                    self.due_at = now;
+                State::Waiting(Waiting::Held(held)) if held.reason.is_ended_by_hand() && self.due_at > held.reason.woken_at(now) => {
+                    // What it was promised was promised as things were.
+                    self.turn = Turn { put_off: self.turn.put_off, ..Turn::default() };
+                    self.due_at = held.reason.woken_at(now);
                 }
                 State::Waiting(_) => return Err(Refused::NotHeld),
                 State::Running(_) => return Err(Refused::Running),

@@ -57,6 +57,25 @@ pub fn maybe_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer
     Option::<Object<T>>::deserialize(deserializer).map(|object| object.map(|object| object.0))
 }
 
+/// What was said of something that is there already.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Said<T> {
+    /// Nothing: it stays as it is.
+    #[default]
+    Nothing,
+    /// `null`: it is to be as usual.
+    Usual,
+    /// What it is to be.
+    This(T),
+}
+
+/// What is said by an object, or by `null`.
+///
+/// For `#[serde(default, deserialize_with = "…")]`.
+pub fn said_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Said<T>, D::Error> {
+    maybe_object(deserializer).map(|object| object.map_or(Said::Usual, Said::This))
+}
+
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::callback::Callback;
+use crate::directory::FRESH;
 use crate::flow::Promise;
 use crate::id::TaskId;
 use crate::json::Json;
@@ -216,9 +217,18 @@ impl HeldReason {
         }
     }
 
-    /// Whether it holds until somebody ends it, so that nobody can say when that is.
+    /// Whether it can be ended by somebody who lays down something else, or says that something is to go on.
     pub fn is_ended_by_hand(self) -> bool {
-        matches!(self, Self::Paused | Self::EndpointGone | Self::NoEndpoint)
+        !matches!(self, Self::NoHandler | Self::NoSecret | Self::FlowUnavailable | Self::Other)
+    }
+
+    /// When a task asks again that somebody has woken: at once; but where whoever has not heard of the change yet would hold it for long, when
+    /// everybody has. Of a pause nobody holds it for more than a moment, the first time.
+    pub fn woken_at(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Paused | Self::EndpointGone | Self::NoEndpoint => now,
+            _ => now + FRESH,
+        }
     }
 
     /// Every reason that there is a word for.

@@ -120,7 +120,7 @@ fn broken() -> Limits {
 }
 
 fn enter(flow: &mut Flow, limits: &Limits, now: Timestamp) -> Answer {
-    flow.enter(limits, &Ask { holder: ME, booking: None, times: 0, spread: Spread::from_bits(0) }, now)
+    flow.enter(limits, &Ask { holder: ME, booking: None, is_called: false, times: 0, spread: Spread::from_bits(0) }, now)
 }
 
 fn go(flow: &mut Flow, limits: &Limits, now: Timestamp) -> Pass {

@@ -102,7 +102,7 @@ impl World {
         let (spread, now) = (self.spread(), self.time());
         let task = &mut self.tasks[number];
         task.looks += 1;
-        let ask = Ask { holder: Holder(1), booking: task.booking, times: task.times, spread };
+        let ask = Ask { holder: Holder(1), booking: task.booking, is_called: false, times: task.times, spread };
         match self.flow.enter(&self.limits, &ask, now) {
             Answer::Go(pass) => {
                 *task = Task { booking: None, times: 0, attempts: task.attempts + 1, ..*task };

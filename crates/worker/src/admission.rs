@@ -8,6 +8,7 @@ use nobat_core::directory::{Lanes, flows_of};
 use nobat_core::endpoint::{Endpoint, Meaning, Standing};
 use nobat_core::flow::{FlowName, FlowOf, Gathered, Member, Place, Promise, Report, Verdict, patience};
 use nobat_core::id::TaskId;
+use nobat_core::json::Json;
 use nobat_core::lifecycle::{Event, Retry};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::StoreError;
@@ -15,6 +16,7 @@ use nobat_core::registry::Recorded;
 use nobat_core::retry::RetryPolicy;
 use nobat_core::task::{HeldReason, Settings, Task, TaskError};
 use nobat_core::time::Timestamp;
+use serde::Deserialize;
 
 use crate::gate::{Entry as Answer, Limited, Passes};
 use crate::run::Runner;
@@ -64,6 +66,20 @@ impl Course {
             Some(429) => Verdict::Unknown,
             Some(status) if answers.meaning(status) != Meaning::Retry => Verdict::Good,
             _ => Verdict::Bad,
+        }
+    }
+
+    /// What an attempt that went well by its task's own lights says of the other side.
+    fn verdict_of(&self, result: &Json) -> Verdict {
+        #[derive(Deserialize)]
+        struct Answered {
+            status: u16,
+        }
+        match (&self.endpoint, result.parse::<Answered>()) {
+            (Some((_, endpoint)), Ok(Answered { status })) if endpoint.answers.meaning(status) == Meaning::Retry && status != 429 => {
+                Verdict::Bad
+            }
+            _ => Verdict::Good,
         }
     }
 
@@ -189,13 +205,22 @@ impl Runner {
         let name = FlowName { tenant: task.tenant.clone(), of };
         let bytes = u64::try_from(task.payload.get().len()).unwrap_or(u64::MAX);
         let member = Member { id: task.id, bytes, deadline: task.settings.expires_at, times: task.turn.times, spread: self.spread() };
-        if let Place::Wait(until) = self.gate.gather(&name, gathered, member).await? {
-            return Ok(Admission::Hold { reason: HeldReason::Gathering, until, promise: None });
+        // Whoever has waited for a limit of its own goes when it is called, with whoever is there: who waits again loses that place.
+        let is_called =
+            |promise: &Promise| promise.booking.at() <= self.clock.now() && others.iter().any(|flow| flow.name.of == promise.of);
+        match self.gate.gather(&name, gathered, member).await? {
+            Place::Wait(until) if !task.turn.promise.as_ref().is_some_and(is_called) => {
+                return Ok(Admission::Hold { reason: HeldReason::Gathering, until, promise: None });
+            }
+            Place::Wait(_) | Place::Lead => {}
         }
         let course = match self.enter(task, others, course).await? {
             Admission::Go(course) => course,
-            // What it waits for is its own affair: the others come for themselves.
-            held @ Admission::Hold { .. } => return Ok(held),
+            // What it waits for is its own affair, and no reason for others to wait for it.
+            held @ Admission::Hold { .. } => {
+                self.gate.withdraw(&name, member).await;
+                return Ok(held);
+            }
         };
         let course = match self.enter(task, std::slice::from_ref(endpoint), course).await? {
             Admission::Go(course) => course,
@@ -240,7 +265,7 @@ impl Runner {
         let (verdict, pause_until) = match event {
             // Nothing was tried.
             Some(Event::Hold { .. }) => return self.gate.give_back(course.passes).await,
-            Some(Event::Succeed { .. }) => (Verdict::Good, None),
+            Some(Event::Succeed { result, .. }) => (course.verdict_of(result), None),
             Some(Event::Fail { retry: Retry::PutOff(HeldReason::RetryAfter, until), error, .. }) => (course.verdict(error), Some(*until)),
             Some(Event::Fail { retry, error, .. }) if *retry != Retry::Never || error.code.status().is_some() => {
                 (course.verdict(error), None)

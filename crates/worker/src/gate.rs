@@ -96,6 +96,7 @@ struct Request {
 enum What {
     Gather(Gathered, Member),
     PutOff(Timestamp),
+    Withdraw(Member),
     Take(TaskId),
     Enter(Ask),
     GiveBack(Pass),
@@ -167,15 +168,23 @@ impl Gate {
     /// Asks every flow, one after the other. If one says no, the others have what they granted back.
     pub async fn enter(&self, flows: &[Limited], turn: &Turn) -> Result<Entry, StoreError> {
         let mut passes = Passes::default();
+        let called = turn.promise.as_ref().filter(|promise| promise.booking.at() <= self.clock.now());
         for limited in flows {
-            let promise = turn.promise.as_ref().filter(|promise| promise.of == limited.name.of);
-            let spread = Spread::from_bits(self.chance.bits());
-            let ask = Ask { holder: self.holder, booking: promise.map(|promise| promise.booking), times: turn.times, spread };
+            let is_own = |promise: &&Promise| promise.of == limited.name.of;
+            let ask = Ask {
+                holder: self.holder,
+                booking: turn.promise.as_ref().filter(is_own).map(|promise| promise.booking),
+                is_called: called.is_some_and(|promise| !is_own(&promise)),
+                times: turn.times,
+                spread: Spread::from_bits(self.chance.bits()),
+            };
             match self.ask_to_enter(limited, ask).await {
                 Ok((Answer::Go(pass), slot)) => passes.0.push(Held { limited: limited.clone(), pass, slot }),
                 Ok((Answer::Wait(wait), _)) => {
                     self.give_back(passes).await;
+                    // Where this flow promises nothing, what the other one did is still worth something.
                     let promise = wait.booking.map(|booking| Promise { of: limited.name.of.clone(), booking });
+                    let promise = promise.or_else(|| called.cloned());
                     return Ok(Entry::Wait { wait, promise });
                 }
                 Err(error) => {
@@ -225,6 +234,11 @@ impl Gate {
         self.tell(&Limited::not_at_all(name), What::PutOff(until), None).await;
     }
 
+    /// Forgets one who was gathered there, and has to wait for something of its own.
+    pub async fn withdraw(&self, name: &FlowName, member: Member) {
+        self.tell(&Limited::not_at_all(name), What::Withdraw(member), None).await;
+    }
+
     /// Takes all who are gathered there along with that one; nobody, if it was taken along by somebody else.
     pub async fn take(&self, name: &FlowName, id: TaskId) -> Result<Vec<TaskId>, StoreError> {
         let taken = |reply| if let Reply::Taken(members) = reply { Some(members) } else { None };
@@ -246,10 +260,17 @@ impl Gate {
         }
     }
 
-    async fn tell(&self, limited: &Limited, what: What, returned: Option<Slot>) {
+    async fn tell(&self, limited: &Limited, what: What, mut returned: Option<Slot>) {
         let lane = self.lane(&limited.name);
-        if let Some(Err(error)) = self.exchange(&lane, limited, what, returned).await {
-            tracing::warn!(flow = %limited.name.of, %error, "what came of a start could not be noted in its flow");
+        loop {
+            match self.exchange(&lane, limited, what, returned.take()).await {
+                // Whoever wrote was dropped before it was done.
+                None => {}
+                Some(Ok(_)) => return,
+                Some(Err(error)) => {
+                    return tracing::warn!(flow = %limited.name.of, %error, "what came of a start could not be noted in its flow");
+                }
+            }
         }
     }
 
@@ -319,6 +340,7 @@ impl Gate {
             What::Gather(gathered, member) => return Said::Place(flow.gather(gathered, &member, now)),
             What::Take(id) => return Said::Taken(flow.take(id)),
             What::PutOff(until) => flow.put_off(until),
+            What::Withdraw(member) => flow.withdraw(&member),
             What::Enter(ask) => return Said::Answer(flow.enter(&request.limits, &ask, now)),
             What::GiveBack(pass) => flow.give_back(pass, self.holder, now),
             What::Leave(pass, report) => flow.leave(&request.limits, pass, self.holder, &report, now),
@@ -383,6 +405,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::num::NonZeroU32;
 
     use async_trait::async_trait;
@@ -396,7 +419,7 @@ mod tests {
     /// Flows in memory, that others can get in between, and answers from which can be lost.
     #[derive(Default)]
     struct Memory {
-        kept: Mutex<Kept>,
+        kept: Mutex<HashMap<FlowName, Kept>>,
         reads: AtomicU32,
         writes: AtomicU32,
         lost: AtomicU32,
@@ -404,16 +427,17 @@ mod tests {
 
     #[async_trait]
     impl Flows for Memory {
-        async fn read(&self, _name: &FlowName) -> Result<Kept, StoreError> {
+        async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
             self.reads.fetch_add(1, Ordering::Relaxed);
             yield_now().await;
-            Ok(lock(&self.kept).clone())
+            Ok(lock(&self.kept).get(name).cloned().unwrap_or_default())
         }
 
-        async fn write(&self, _name: &FlowName, flow: &Flow, over: u64, _now: Timestamp) -> Result<Written, StoreError> {
+        async fn write(&self, name: &FlowName, flow: &Flow, over: u64, _now: Timestamp) -> Result<Written, StoreError> {
             self.writes.fetch_add(1, Ordering::Relaxed);
             yield_now().await;
-            let mut kept = lock(&self.kept);
+            let mut all = lock(&self.kept);
+            let kept = all.entry(name.clone()).or_default();
             if kept.version != over {
                 return Ok(Written::Conflict(kept.clone()));
             }
@@ -461,7 +485,7 @@ mod tests {
         }
 
         fn in_use(&self) -> u32 {
-            lock(&self.flows.kept).flow.in_use(self.clock.now())
+            lock(&self.flows.kept).values().map(|kept| kept.flow.in_use(self.clock.now())).sum()
         }
     }
 
@@ -589,6 +613,42 @@ mod tests {
         let [narrow] = limited(Limits { parallelism: Some(count(1)), ..Limits::default() });
         let wait = enter(&gate, &[wide, narrow]).await.err().unwrap();
         assert_eq!((wait.reason, world.in_use()), (HeldReason::Parallelism, 0));
+    }
+
+    /// Whoever waits for one limit and then for another must not lose what it has waited for: of two limits, the lower one is what holds.
+    #[tokio::test]
+    async fn two_limits_of_one_task_let_through_what_the_lower_one_does() {
+        for (wide, narrow) in [(10, 5), (5, 10), (5, 5), (6, 5)] {
+            let world = World::new();
+            let gate = world.gate(1);
+            let pace = |rate| Pace { rate: count(rate), period: Duration::from_secs(1), burst: count(1) };
+            let flow = |of, rate| Limited {
+                name: FlowName { tenant: Tenant::default(), of },
+                limits: Limits { pace: Some(pace(rate)), ..Limits::default() },
+            };
+            let name = |text| nobat_core::name::Name::new(text).unwrap();
+            let flows = [flow(FlowOf::Endpoint(name("e")), wide), flow(FlowOf::Key(name("k")), narrow)];
+            let begun = world.clock.now();
+            // Twelve come in a second, and each asks again when it is told to.
+            let mut waiting: BTreeMap<(Timestamp, u64), Turn> =
+                (0..12 * 60).map(|number| ((begun + Duration::from_millis(number * 1_000 / 12), number), Turn::default())).collect();
+            let mut starts = 0;
+            while let Some(((at, number), turn)) = waiting.pop_first().filter(|((at, _), _)| *at < begun + Duration::from_mins(1)) {
+                *lock(&world.clock.0) = at.since(begun);
+                match gate.enter(&flows, &turn).await.unwrap() {
+                    Entry::Go(passes) => {
+                        starts += 1;
+                        gate.leave(passes, &report(Verdict::Good), None).await;
+                    }
+                    Entry::Wait { wait, promise } => {
+                        let turn = Turn { times: turn.times + 1, promise, ..turn };
+                        waiting.insert((wait.until.max(at + Duration::from_millis(1)), number), turn);
+                    }
+                }
+            }
+            let allowed = 60 * wide.min(narrow);
+            assert!((allowed * 95 / 100..=allowed + 1).contains(&starts), "{starts} of {allowed} by {wide} and {narrow} a second");
+        }
     }
 
     #[tokio::test]

@@ -48,7 +48,7 @@ const CLOCK_SKEW: Duration = Duration::from_secs(15);
 /// A lease is renewed every third of its time, so that two renewals may fail.
 pub(crate) const BEAT: Duration = Duration::from_secs(LEASE.as_secs() / 3);
 /// How soon a renewal that failed is tried again.
-const BEAT_AGAIN: Duration = Duration::from_secs(2);
+pub(crate) const BEAT_AGAIN: Duration = Duration::from_secs(2);
 /// Progress is stored no more often than this.
 const PROGRESS: Duration = Duration::from_secs(1);
 /// How long a handler has to stop by itself once its task was called off.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::{Admission, Course};
 use crate::context::TaskContext;
 use crate::handler::{Failure, Together};
-use crate::run::{BEAT, Runner, SECOND_LOOK};
+use crate::run::{BEAT, BEAT_AGAIN, Runner, SECOND_LOOK};
 
 /// How many companions are fetched at a time: all that there can be, since none of them has its lease renewed meanwhile.
 const SIDE_BY_SIDE: usize = 100;
@@ -151,22 +151,25 @@ impl Runner {
                 }
                 () = stop.cancelled() => return Run::Interrupted,
                 () = &mut pulse => beating.set(self.beat_all(parts).fuse()),
-                () = &mut beating, if !beating.is_terminated() => pulse.set(self.clock.sleep(BEAT).fuse()),
+                all_renewed = &mut beating, if !beating.is_terminated() => {
+                    pulse.set(self.clock.sleep(if all_renewed { BEAT } else { BEAT_AGAIN }).fuse());
+                }
             }
         }
     }
 
-    /// Renews all leases. Whose is lost, or cannot be renewed, is found out when its outcome is stored; so is who was called off.
-    async fn beat_all(&self, parts: &[Part]) {
+    /// Renews all leases, and says whether that went well. Whose is lost is found out when its outcome is stored; so is who was called off.
+    async fn beat_all(&self, parts: &[Part]) -> bool {
         let beats = parts.iter().map(async |part| {
-            self.gate.renew(&part.course.passes).await;
-            match self.beat(&part.context, part.task.token, None).await {
+            let ((), beat) = join(self.gate.renew(&part.course.passes), self.beat(&part.context, part.task.token, None)).await;
+            match &beat {
                 Ok(Beat::Renewed { .. }) => {}
                 Ok(Beat::Lost) => tracing::warn!(task = %part.task.id, "the lease was lost; what came of it is not stored"),
                 Err(error) => tracing::warn!(task = %part.task.id, %error, "a lease could not be renewed yet"),
             }
+            beat.is_ok()
         });
-        join_all(beats).await;
+        join_all(beats).await.into_iter().all(|is_renewed| is_renewed)
     }
 
     async fn settle_together(&self, parts: Vec<Part>, run: Run, started: Timestamp, stop: &CancellationToken) -> Settlement {

@@ -94,7 +94,7 @@ pub async fn tells_of_a_rate_and_of_what_is_promised(world: World) {
     let count = const { NonZeroU32::new(1).unwrap() };
     let limits = Limits { pace: Some(Pace { rate: count, period: Duration::from_secs(10), burst: count }), ..Limits::default() };
     let (mut flow, of) = (Flow::default(), FlowOf::Key(sample::name("customer-42")));
-    let ask = Ask { holder: Holder(1), booking: None, times: 0, spread: Spread::from_bits(0) };
+    let ask = Ask { holder: Holder(1), booking: None, is_called: false, times: 0, spread: Spread::from_bits(0) };
     let Answer::Go(_) = flow.enter(&limits, &ask, now) else { panic!("the first does not wait") };
     let Answer::Wait(wait) = flow.enter(&limits, &ask, now) else { panic!("the second waits") };
     let name = FlowName { tenant: sample::task(1, now).tenant, of: of.clone() };

@@ -18,7 +18,7 @@ fn busy(now: Timestamp) -> Flow {
     let limits = Limits { pace: Some(pace), parallelism: NonZeroU32::new(2), breaker: Some(breaker) };
     let mut flow = Flow::default();
     for pause in [None, Some(now + Duration::from_mins(1))] {
-        let ask = Ask { holder: Holder(u64::MAX), booking: None, times: 0, spread: Spread::from_bits(0) };
+        let ask = Ask { holder: Holder(u64::MAX), booking: None, is_called: false, times: 0, spread: Spread::from_bits(0) };
         if let Answer::Go(pass) = flow.enter(&limits, &ask, now)
             && let Some(until) = pause
         {

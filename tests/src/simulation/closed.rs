@@ -13,8 +13,6 @@ use nobat_core::time::Timestamp;
 #[derive(Default)]
 pub struct Closed {
     since: BTreeMap<RecordName, Timestamp>,
-    /// How many changes are on record.
-    pub changes: usize,
 }
 
 impl Closed {

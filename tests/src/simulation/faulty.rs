@@ -260,7 +260,6 @@ impl Registry for Faulty {
                 for record in &records {
                     closed.written(record, now);
                 }
-                closed.changes += 1;
             }
             Ok(recorded)
         };
@@ -271,9 +270,7 @@ impl Registry for Faulty {
         let effect = || async {
             let recorded = self.inner.registry.remove(name, version, entry.clone()).await?;
             if recorded == Recorded::Done {
-                let mut closed = self.stage.closed();
-                closed.removed(name, self.stage.time.now());
-                closed.changes += 1;
+                self.stage.closed().removed(name, self.stage.time.now());
             }
             Ok(recorded)
         };

@@ -265,6 +265,72 @@ async fn a_partner_that_asks_to_be_left_alone_is_left_alone_by_everybody_and_no_
     world.end().await;
 }
 
+/// An endpoint that somebody says is well, one that is elsewhere now, a flow key and a queue that may do more: each lets go what it held.
+#[tokio::test]
+async fn what_holds_a_task_back_ends_when_somebody_says_so_or_lays_down_something_else() {
+    let world = World::start().await;
+    world.receiver.script("/api/busy", [Reply::status(503).header("retry-after", "600"), Reply::status(200)]);
+    world.receiver.script("/api/moved", [Reply::status(503).header("retry-after", "600")]);
+    world.receiver.script("/api/down", [500, 200].map(Reply::status));
+    let (mut here, mut there) = (json!({"url": world.receiver.url("/api")}), json!({"url": world.receiver.url("/v2")}));
+    for endpoint in [&mut here, &mut there] {
+        endpoint["breaker"] = json!({"minimum": 1, "failure_share": 0.1, "open": 600});
+    }
+    let put = async |path: String, body: &Value| {
+        let answer = world.ask("PUT", &path, body).await;
+        assert!(matches!(answer.status, 200 | 201), "{path}: {}", answer.text());
+    };
+    let mut tasks = Vec::new();
+    for (path, reason) in [("busy", "retry_after"), ("down", "breaker"), ("moved", "retry_after")] {
+        put(format!("/v1/endpoints/{path}"), &here).await;
+        let task = json!({"kind": "http", "endpoint": path, "payload": {"path": format!("/{path}")}});
+        tasks.push(world.submit(&task).await);
+        held(&world, &tasks[tasks.len() - 1], reason).await;
+    }
+    let slow = json!({"rate": 1, "period": 3600});
+    for (path, laid, task) in [
+        ("flows/slow", slow.clone(), json!({"kind": "noop", "flow_key": "slow"})),
+        ("queues/slow", json!({"flow": slow}), json!({"kind": "noop", "queue": "slow"})),
+    ] {
+        put(format!("/v1/{path}"), &laid).await;
+        world.ended(&world.submit(&task).await).await;
+        tasks.push(world.submit(&task).await);
+        held(&world, &tasks[tasks.len() - 1], "rate").await;
+    }
+
+    for name in ["busy", "down"] {
+        assert_eq!(world.ask("POST", &format!("/v1/endpoints/{name}/resume"), &Value::Null).await.status, 200);
+    }
+    put("/v1/endpoints/moved".to_owned(), &there).await;
+    put("/v1/flows/slow".to_owned(), &json!({"rate": 1000})).await;
+    put("/v1/queues/slow".to_owned(), &json!({"flow": null})).await;
+    for task in &tasks {
+        let task = world.ended(task).await;
+        assert_eq!(task["status"], "succeeded", "{task:#}");
+    }
+    assert_eq!(world.receiver.received("/v2/moved").len(), 1, "who is elsewhere did not ask to be left alone");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn to_pause_a_queue_or_a_kind_leaves_its_limits_what_they_are() {
+    let world = World::start().await;
+    let laid = json!({"flow": {"rate": 5, "parallelism": 2}});
+    for path in ["/v1/queues/slow", "/v1/kinds/noop"] {
+        assert_eq!(world.ask("PUT", path, &laid).await.status, 200);
+        for paused in [true, false] {
+            let answer = world.ask("PUT", path, &json!({"paused": paused})).await.json();
+            assert_eq!(
+                (&answer["paused"], &answer["flow"]["rate"], &answer["flow"]["parallelism"]),
+                (&json!(paused), &json!(5), &json!(2))
+            );
+        }
+        let answer = world.ask("PUT", path, &json!({"flow": null})).await.json();
+        assert_eq!((&answer["paused"], &answer["flow"]["rate"]), (&json!(false), &Value::Null));
+    }
+    world.end().await;
+}
+
 #[tokio::test]
 async fn a_breaker_opens_holds_what_comes_and_closes_again() {
     let world = World::start().await;

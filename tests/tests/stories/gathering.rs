@@ -220,6 +220,26 @@ async fn a_task_that_its_own_limits_hold_back_does_not_keep_the_others() {
     world.end().await;
 }
 
+/// Whoever has waited for a limit of its own and then waits for others must not lose its place by that: at one task for each wait of the
+/// batch, these two hundred would take an hour.
+#[tokio::test]
+async fn a_limit_of_the_tasks_own_lets_through_what_it_says_also_where_they_go_together() {
+    let world = World::start().await;
+    name(&world, json!({"max_items": 10, "max_wait": 20}), json!({})).await;
+    assert_eq!(world.ask("PUT", "/v1/flows/customer", &json!({"rate": 50, "period": 1})).await.status, 200);
+    let of_customer = |number| {
+        let mut task = event(number);
+        task["flow_key"] = json!("customer");
+        task
+    };
+    for task in submit_all(&world, (0..200).map(of_customer).collect()).await {
+        assert_eq!(world.ended(&task).await["status"], "succeeded");
+    }
+    let (sizes, numbers) = sizes(&world, "/api/collect");
+    assert_eq!(numbers.len(), 200, "{sizes:?}");
+    world.end().await;
+}
+
 #[tokio::test]
 async fn none_of_those_who_go_together_is_lost_if_the_process_dies_before_or_on_the_way() {
     let mut world = World::start().await;

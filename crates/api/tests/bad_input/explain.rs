@@ -38,8 +38,9 @@ async fn write_flow(world: &World, tenant: &str, of: FlowOf) {
     let pace = Pace { rate: count(1), period: Duration::from_secs(10), burst: count(2) };
     let limits = Limits { pace: Some(pace), parallelism: Some(count(5)), breaker: Some(breaker) };
     let mut flow = Flow::default();
-    let enter =
-        |flow: &mut Flow| flow.enter(&limits, &Ask { holder: Holder(1), booking: None, times: 0, spread: Spread::from_bits(0) }, now);
+    let enter = |flow: &mut Flow| {
+        flow.enter(&limits, &Ask { holder: Holder(1), booking: None, is_called: false, times: 0, spread: Spread::from_bits(0) }, now)
+    };
     let (first, _, _) = (enter(&mut flow), enter(&mut flow), enter(&mut flow));
     let Said::Go(first) = first else { panic!("{first:?}") };
     flow.leave(&limits, first, Holder(1), &Report { verdict: Verdict::Bad, took: Duration::ZERO, pause_until: None }, now);

@@ -26,7 +26,7 @@ pub struct EndpointSubmission {
     #[cfg_attr(feature = "openapi", schema(format = "uri", max_length = 1024))]
     pub url: String,
     /// Headers that every request gets, in place of those that tasks bring. They are kept encrypted and never shown; `null` keeps the value
-    /// that is there.
+    /// that is there, as long as scheme, host and port stay the same.
     #[serde(default, deserialize_with = "crate::read::maybe_headers")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<BTreeMap<String, Option<String>>>, required = false))]
     pub headers: Option<BTreeMap<String, Option<String>>>,
@@ -146,7 +146,7 @@ impl EndpointSubmission {
             wrong.add("/url", format!("expected up to {MAX_BASE} printable ASCII characters without spaces"));
         }
         let url = self.url.trim_end_matches('/').to_owned();
-        let headers = headers(self.headers.unwrap_or_default(), current, &mut wrong);
+        let headers = headers(self.headers.unwrap_or_default(), &url, current, &mut wrong);
         wrong.call(&self.url, &headers, receiving.kinds);
         let given = self.secret.map(|text| text.parse::<WebhookSecret>()).transpose();
         let given = given.unwrap_or_else(|error| {
@@ -208,12 +208,18 @@ impl BatchSubmission {
     }
 }
 
-fn headers(given: BTreeMap<String, Option<String>>, current: Option<&Endpoint>, wrong: &mut Wrong) -> BTreeMap<String, Value> {
+/// A value that is kept goes where it went before: whoever may change an endpoint is not shown its secrets by having them sent elsewhere.
+fn headers(given: BTreeMap<String, Option<String>>, url: &str, current: Option<&Endpoint>, wrong: &mut Wrong) -> BTreeMap<String, Value> {
     let mut headers = BTreeMap::new();
+    let is_elsewhere = current.is_some_and(|current| !origin(url).eq_ignore_ascii_case(origin(&current.url)));
     for (name, value) in given {
         let pointer = format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"));
         // However it is written, it is one header.
         let name = name.to_ascii_lowercase();
+        if value.is_none() && is_elsewhere {
+            wrong.add(&pointer, "`null` keeps a value for the same scheme, host and port alone; say it again");
+            continue;
+        }
         let value = value.map(Value::New).or_else(|| current?.headers.get(&name).cloned().map(Value::Kept));
         match value {
             Some(value) if !headers.contains_key(&name) => drop(headers.insert(name, value)),
@@ -222,6 +228,12 @@ fn headers(given: BTreeMap<String, Option<String>>, current: Option<&Endpoint>, 
         }
     }
     headers
+}
+
+/// Scheme, host and port of a URL, as it is written.
+fn origin(url: &str) -> &str {
+    let end = url.match_indices('/').nth(2).map_or(url.len(), |(place, _)| place);
+    &url[..end]
 }
 
 fn statuses(pointer: &str, texts: Vec<String>, wrong: &mut Wrong) -> Statuses {

@@ -141,15 +141,23 @@ impl Changes {
         &self.0
     }
 
-    /// Notes one, if it is one.
+    /// Notes one, if it is one. Attempts that find out that nothing has changed leave no trace, so that it can be seen when an outage began.
     pub(crate) fn note(&mut self, from: BreakerState, to: BreakerState, at: Timestamp) {
         if from == to {
             return;
+        }
+        if (from, to) == (BreakerState::HalfOpen, BreakerState::Open) {
+            return self.take_back_probe();
         }
         if self.0.len() == KEPT_CHANGES {
             self.0.remove(0);
         }
         self.0.push(BreakerChange { to, at });
+    }
+
+    /// When it closed after an outage, if it is closed now and there was one.
+    pub(crate) fn closed_at(&self) -> Option<Timestamp> {
+        self.0.last().filter(|last| last.to == BreakerState::Closed).map(|last| last.at)
     }
 
     /// Forgets that somebody was to find out how things are, and did not.
@@ -185,6 +193,13 @@ impl Breaker {
                 *self = Self::HalfOpen { since, until: now + patience };
                 Passage::Probe
             }
+        }
+    }
+
+    /// Lets one attempt find out at once how things are, if that is not being found out.
+    pub(crate) fn hurry(&mut self, now: Timestamp) {
+        if let Self::Open { until, .. } = self {
+            *until = now.min(*until);
         }
     }
 
@@ -297,5 +312,17 @@ mod tests {
         assert_eq!(breaker.pass(PATIENCE, at(91)), Passage::Probe);
         breaker.withdraw(at(92));
         assert_eq!(breaker.pass(PATIENCE, at(92)), Passage::Probe);
+    }
+
+    #[test]
+    fn can_be_told_to_find_out_at_once() {
+        let mut breaker = opened();
+        breaker.hurry(at(5));
+        assert_eq!((breaker.pass(PATIENCE, at(5)), breaker.state()), (Passage::Probe, BreakerState::HalfOpen));
+        breaker.hurry(at(6));
+        assert_eq!(breaker.pass(PATIENCE, at(6)), Passage::Closed(at(65)), "that is being found out");
+        let mut closed = Breaker::default();
+        closed.hurry(at(6));
+        assert_eq!(closed, Breaker::default());
     }
 }

@@ -52,6 +52,8 @@ pub const MAX_BATCH_BYTES: u64 = 1024 * 1024;
 const FALLBACK: Duration = LEASE;
 /// The same for the second, who leads if the first was called off, or is held by something else.
 const SECOND: Duration = Duration::from_secs(2);
+/// How long after their time a gathering that is full is believed in whose members do not come.
+const LATE: Duration = Duration::from_secs(10);
 /// How long before its deadline one goes that has not the time to wait.
 const IN_TIME: Duration = Duration::from_secs(1);
 
@@ -76,8 +78,13 @@ impl Gathering {
             *self = Self::default();
         }
         let most = usize::try_from(gathered.batch.max_items.get()).unwrap_or(usize::MAX);
-        let (is_first, is_in) = (self.members.is_empty(), self.members.contains(&member.id));
-        let has_room = self.members.len() < most && self.bytes.saturating_add(member.bytes) <= MAX_BATCH_BYTES;
+        let is_in = self.members.contains(&member.id);
+        let has_room = |this: &Self| this.members.len() < most && this.bytes.saturating_add(member.bytes) <= MAX_BATCH_BYTES;
+        if !is_in && !has_room(self) && self.due() + LATE < now {
+            // It is full, and those who were to lead did not come: they may have ended. Whoever has not joins again.
+            *self = Self::default();
+        }
+        let (is_first, has_room) = (self.members.is_empty(), has_room(self));
         if !is_in && !is_first && !has_room {
             // Too little room is as good as none: they go, and the next can gather.
             self.flush_at = self.flush_at.min(now);
@@ -133,6 +140,14 @@ impl Gathering {
     /// Takes all who are there, if that one is among them; otherwise somebody else has taken it along.
     pub(crate) fn take(&mut self, id: TaskId) -> Vec<TaskId> {
         if self.members.contains(&id) { std::mem::take(self).members } else { Vec::new() }
+    }
+
+    /// Forgets one who cannot go now, for a reason of its own: whoever comes next finds room, and need not wait for it.
+    pub(crate) fn withdraw(&mut self, member: &Member) {
+        if let Some(place) = self.members.iter().position(|id| *id == member.id) {
+            self.members.remove(place);
+            self.bytes = self.bytes.saturating_sub(member.bytes);
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -208,6 +223,30 @@ mod tests {
         let turned_away = [3, 4, 5, 6, 7].map(|number| gathering.join(two, &member(number), at(10)));
         assert_eq!(turned_away, [1_700, 1_700, 2_700, 2_700, 3_700].map(|millis| Place::Wait(at(millis))));
         assert_eq!(gathering.join(two, &member(2), at(700)), Place::Lead);
+    }
+
+    #[test]
+    fn those_who_ended_keep_nobody_from_going() {
+        let (mut gathering, two) = (Gathering::default(), gathered(2, 0));
+        gathering.join(two, &member(1), at(0));
+        assert_eq!(gathering.join(two, &member(2), at(0)), Place::Lead);
+        gathering.put_off(at(30_000));
+        assert_eq!(gathering.join(two, &member(3), at(39_000)), Place::Wait(at(39_500)), "they may come yet");
+        assert_eq!(gathering.join(two, &member(3), at(40_001)), Place::Wait(at(45_001)));
+        assert_eq!(gathering.join(two, &member(2), at(40_002)), Place::Lead, "it had not ended after all, and fills the next");
+        assert_eq!(gathering.take(id(2)), [id(3), id(2)]);
+    }
+
+    #[test]
+    fn whoever_has_to_wait_for_something_else_makes_room() {
+        let (mut gathering, two) = (Gathering::default(), gathered(2, 0));
+        gathering.join(two, &member(1), at(0));
+        assert_eq!(gathering.join(two, &member(2), at(0)), Place::Lead);
+        gathering.withdraw(&member(2));
+        gathering.withdraw(&member(9));
+        assert_eq!(gathering.bytes, 100);
+        assert_eq!(gathering.join(two, &member(3), at(10)), Place::Lead, "it was time already");
+        assert_eq!(gathering.take(id(3)), [id(1), id(3)]);
     }
 
     #[test]

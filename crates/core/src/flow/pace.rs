@@ -134,6 +134,13 @@ impl Timetable {
         Booking { slot: self.due.saturating_sub(pace.grace()).max(booking.slot), ..booking }.at()
     }
 
+    /// When one may start whom nobody here has promised anything, but for those who start in between; `None`, if that is not soon.
+    pub(crate) fn soon(&mut self, pace: Pace, now: Timestamp) -> Option<(Booking, Timestamp)> {
+        self.adopt(pace, micros(now));
+        let booking = Booking { slot: micros(now), interval: pace.interval() };
+        Some((booking, self.kept(pace, booking, now)?))
+    }
+
     /// The same for one who comes when its time has come. `None`, if so many started instead that another place is better.
     pub(crate) fn kept(&self, pace: Pace, booking: Booking, now: Timestamp) -> Option<Timestamp> {
         let free = self.free_at(pace, booking);
@@ -161,6 +168,11 @@ impl Timetable {
     /// Gives out no slot before that moment.
     pub(crate) fn pause(&mut self, until: Timestamp) {
         self.next = self.next.max(micros(until));
+    }
+
+    /// Gives out slots from that moment on again. What really started keeps its distance all the same.
+    pub(crate) fn lift(&mut self, now: Timestamp) {
+        self.next = self.next.min(micros(now));
     }
 }
 

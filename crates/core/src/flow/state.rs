@@ -82,7 +82,7 @@ mod tests {
     const ME: Holder = Holder(1);
 
     fn ask() -> Ask {
-        Ask { holder: ME, booking: None, times: 0, spread: Spread::from_bits(0) }
+        Ask { holder: ME, booking: None, is_called: false, times: 0, spread: Spread::from_bits(0) }
     }
 
     fn at(seconds: u64) -> Timestamp {
@@ -178,9 +178,18 @@ mod tests {
             let probe = go(&mut flow, at(round * 100));
             leave(&mut flow, probe, Verdict::Bad, at(round * 100 + 1));
         }
-        let standing = breaker(&flow, at(500));
-        assert_eq!((standing.since, standing.changes.len()), (Some(at(0)), 5), "since when it has not been closed is known all the same");
-        assert_eq!(standing.changes.last().unwrap(), &BreakerChange { to: BreakerState::Open, at: at(401) });
+        let standing = breaker(&flow, at(450));
+        let opened = BreakerChange { to: BreakerState::Open, at: at(0) };
+        assert_eq!((standing.since, standing.changes), (Some(at(0)), vec![opened]), "probes that find nothing new leave no trace");
+        for round in 5..9 {
+            let probe = go(&mut flow, at(round * 100));
+            leave(&mut flow, probe, Verdict::Good, at(round * 100 + 1));
+            let pass = go(&mut flow, at(round * 100 + 2));
+            leave(&mut flow, pass, Verdict::Bad, at(round * 100 + 3));
+        }
+        let standing = breaker(&flow, at(850));
+        assert_eq!((standing.since, standing.changes.len()), (Some(at(803)), 5));
+        assert_eq!(standing.changes.last().unwrap(), &BreakerChange { to: BreakerState::Open, at: at(803) });
     }
 
     #[test]
