@@ -3,8 +3,6 @@
 //! Half an hour goes by in which one endpoint alone is called, at random moments. Then a crowd of tasks comes for another, which is down for
 //! half an hour, and well again after that. Each call of the store takes its time, so that whoever asks in vain is in the way of others.
 
-mod slow;
-
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::pin::pin;
@@ -12,9 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::future::{Either, select};
-use futures_util::stream::FuturesUnordered;
 use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::backend::Backend;
 use nobat_core::directory::Edition;
@@ -22,7 +17,7 @@ use nobat_core::endpoint::{Answers, Endpoint, Standing};
 use nobat_core::flow::{BreakerPolicy, Limits, Pace};
 use nobat_core::id::TaskId;
 use nobat_core::name::Tenant;
-use nobat_core::ports::{Clock, Delivery, Inserted};
+use nobat_core::ports::{Clock, Inserted};
 use nobat_core::registry::Recorded;
 use nobat_core::retry::{Exponential, Jitter, RetryPolicy, Schedule};
 use nobat_core::secrets::Secrets;
@@ -34,12 +29,12 @@ use nobat_worker::run::Runner;
 use nobat_worker::sweep::Sweeper;
 use serde_json::Value;
 use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
 
-use self::slow::Slow;
 use crate::sample;
+use crate::serve::serve;
 use crate::simulation::dice::Dice;
 use crate::simulation::executor::{Executor, Step};
+use crate::slow::Slow;
 use crate::time::{MachineClock, Time};
 
 /// How large a run is, and on what.
@@ -182,40 +177,11 @@ impl Stage {
     }
 }
 
-/// As a server does: takes what there is as soon as there is room.
+/// Works off what there is.
 async fn work(stage: Arc<Stage>, backend: Backend) {
     let handlers = Handlers::new().with(Ill(Arc::clone(&stage))).with(Well(Arc::clone(&stage)));
     let runner = Runner::new(backend, handlers, Arc::clone(&stage.clock) as Arc<dyn Clock>, stage.dice.clone(), Edition::default());
-    let mut running = FuturesUnordered::new();
-    loop {
-        let room = CONCURRENCY - running.len();
-        if room == 0 {
-            running.next().await;
-            continue;
-        }
-        let mut receiving = runner.backend.queue.receive(room);
-        let deliveries = loop {
-            if running.is_empty() {
-                break receiving.await;
-            }
-            match select(receiving, running.next()).await {
-                Either::Left((deliveries, _)) => break deliveries,
-                Either::Right((_, still)) => receiving = still,
-            }
-        };
-        running.extend(deliveries.expect("a queue that answers").into_iter().map(|delivery| run(&runner, delivery)));
-    }
-}
-
-async fn run(runner: &Runner, delivery: Delivery) {
-    let receipt = match &delivery {
-        Delivery::Hint { receipt, .. } => Some(receipt.clone()),
-        Delivery::Claimed(_) => None,
-    };
-    let settlement = runner.run(delivery, &CancellationToken::new()).await;
-    if let Some(receipt) = receipt {
-        runner.backend.queue.settle(vec![(receipt, settlement)]).await.expect("a queue that answers");
-    }
+    serve(&runner, CONCURRENCY).await;
 }
 
 async fn sweep(stage: Arc<Stage>, backend: Backend, every: Duration) {

@@ -342,6 +342,16 @@ mod tests {
         let kept = put(r#"{"url": "https://billing.example", "headers": {"authorization": null, "x-a": "b"}}"#, Some(&first)).unwrap();
         assert_eq!(kept.endpoint.headers["authorization"], first.headers["authorization"]);
         assert_eq!(opened(&kept.endpoint.headers["x-a"]), b"b");
+        for (url, is_there) in [
+            ("https://BILLING.example/api/v2", true),
+            ("http://billing.example", false),
+            ("https://billing.example:8443/", false),
+            ("https://billing.example.attacker.example/", false),
+        ] {
+            let moved = put(&format!(r#"{{"url": "{url}", "headers": {{"authorization": null}}}}"#), Some(&first));
+            let expected = if is_there { None } else { Some(vec!["/headers/authorization".to_owned()]) };
+            assert_eq!(moved.err(), expected, "what is kept goes nowhere else: {url}");
+        }
         let without = put(r#"{"url": "https://billing.example"}"#, Some(&first)).unwrap();
         assert!(without.endpoint.headers.is_empty(), "what is not said any more does not hold any more");
         for (json, pointer) in [(r#"{"x-a": null}"#, "/headers/x-a"), (r#"{"X-A": "b", "x-a": "c"}"#, "/headers/x-a")] {

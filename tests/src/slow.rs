@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use crate::time::Time;
 
 /// A store, a registry and flows that take so much of virtual time for each call.
-pub(super) struct Slow {
+pub struct Slow {
     inner: Backend,
     time: Arc<Time>,
     latency: Duration,
@@ -31,7 +31,7 @@ pub(super) struct Slow {
 
 impl Slow {
     /// The same backend, but for what its calls take. Its queue is as it was.
-    pub(super) fn backend(inner: &Backend, time: &Arc<Time>, latency: Duration, runtime: Option<Handle>) -> Backend {
+    pub fn backend(inner: &Backend, time: &Arc<Time>, latency: Duration, runtime: Option<Handle>) -> Backend {
         let slow = Arc::new(Self { inner: inner.clone(), time: Arc::clone(time), latency, runtime });
         Backend { store: slow.clone(), queue: inner.queue.clone(), registry: slow.clone(), flows: slow }
     }

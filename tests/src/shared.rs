@@ -1,0 +1,169 @@
+//! A limit that many processes share: the real engines on a real store, in virtual time, with far more to do than may be done.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use nobat_core::audit::{Action, Actor, Entry};
+use nobat_core::backend::Backend;
+use nobat_core::directory::Edition;
+use nobat_core::flow::{Limits, Pace};
+use nobat_core::lane::Lane;
+use nobat_core::name::Tenant;
+use nobat_core::ports::{Clock, Inserted};
+use nobat_core::registry::{Recorded, Sort};
+use nobat_core::task::{Settings, Task};
+use nobat_core::time::Timestamp;
+use nobat_worker::context::TaskContext;
+use nobat_worker::handler::{Failure, Handler, Handlers};
+use nobat_worker::run::Runner;
+use nobat_worker::sweep::Sweeper;
+use serde_json::Value;
+
+use crate::sample;
+use crate::serve::serve;
+use crate::simulation::dice::Dice;
+use crate::simulation::executor::{Executor, Step};
+use crate::slow::Slow;
+use crate::time::{MachineClock, Time};
+
+/// How many workers there are in all, each of which runs one task at a time.
+pub const WORKERS: usize = 64;
+/// How many may start in a second.
+pub const RATE: u32 = 50;
+/// How many may run at once.
+pub const PARALLELISM: u32 = 4;
+/// The key that all tasks name.
+const KEY: &str = "partner";
+/// How many tasks are stored at once.
+const BATCH: usize = 50;
+
+/// What was seen.
+#[derive(Debug)]
+pub struct Seen {
+    /// How many started.
+    pub starts: usize,
+    /// How many started in any second, at most.
+    pub most_in_a_second: usize,
+    /// How many ran at once, at most.
+    pub most_at_once: usize,
+}
+
+struct Stage {
+    time: Arc<Time>,
+    clock: Arc<MachineClock>,
+    dice: Arc<Dice>,
+    starts: Mutex<Vec<Timestamp>>,
+    running: AtomicUsize,
+    most_at_once: AtomicUsize,
+}
+
+struct Work(Arc<Stage>);
+
+impl Handler for Work {
+    const KIND: &'static str = "work";
+    type Input = Value;
+    type Output = ();
+
+    async fn run(&self, _: Value, _: &TaskContext) -> Result<(), Failure> {
+        let stage = &self.0;
+        stage.starts.lock().expect("a lock").push(stage.time.now());
+        let running = stage.running.fetch_add(1, Ordering::Relaxed) + 1;
+        stage.most_at_once.fetch_max(running, Ordering::Relaxed);
+        stage.clock.sleep(Duration::from_millis(stage.dice.between(20, 49))).await;
+        stage.running.fetch_sub(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Who shares the limit, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// How many processes the workers are of.
+    pub processes: usize,
+    /// How long a call of the store takes.
+    pub latency: Duration,
+    /// How many tasks wait from the beginning.
+    pub tasks: usize,
+    /// For how long it is looked at.
+    pub lasts: Duration,
+}
+
+/// Has tasks wait for the limit, on an empty backend, and looks what becomes of them.
+pub fn play(time: &Arc<Time>, backend: &Backend, plan: Plan) -> Seen {
+    let Plan { processes, latency, tasks, lasts } = plan;
+    let stage = Arc::new(Stage {
+        time: Arc::clone(time),
+        clock: time.clock(),
+        dice: Arc::new(Dice::seeded(1)),
+        starts: Mutex::default(),
+        running: AtomicUsize::new(0),
+        most_at_once: AtomicUsize::new(0),
+    });
+    let begun = time.now();
+    lay_down(backend, begun);
+    for first in (0..tasks).step_by(BATCH) {
+        let tasks = (first..tasks.min(first + BATCH)).map(|number| task(number, begun)).collect();
+        let inserted = backend.accept(tasks, begun).now_or_never().expect("a store that answers at once");
+        assert!(matches!(inserted, Ok(Inserted::Created(_))), "{inserted:?}");
+    }
+    let slow = Slow::backend(backend, time, latency, None);
+    let mut executor = Executor::new(Arc::clone(time));
+    for process in 0..processes {
+        let (stage, backend) = (Arc::clone(&stage), slow.clone());
+        executor.add(format!("process {process}"), move || {
+            let (clock, dice): (Arc<dyn Clock>, _) = (stage.clock.clone(), stage.dice.clone());
+            let handlers = Handlers::new().with(Work(Arc::clone(&stage)));
+            let runner = Runner::new(backend.clone(), handlers, clock, dice, Edition::default());
+            Box::pin(async move { serve(&runner, WORKERS / processes).await })
+        });
+    }
+    let (staged, shared) = (Arc::clone(&stage), slow);
+    executor.add("sweeper".to_owned(), move || {
+        let (stage, sweeper) = (Arc::clone(&staged), Sweeper { backend: shared.clone(), chance: staged.dice.clone() });
+        Box::pin(async move {
+            loop {
+                stage.clock.sleep(Duration::from_mins(1)).await;
+                sweeper.run_once(stage.time.now()).await.expect("a store that answers");
+            }
+        })
+    });
+    while time.now() < begun + lasts {
+        match executor.step(&stage.dice) {
+            Step::Acted(_) | Step::TimePassed => {}
+            step => panic!("{step:?} at {}", time.now()),
+        }
+    }
+    let starts = stage.starts.lock().expect("a lock");
+    Seen {
+        starts: starts.len(),
+        // A start follows its right by some calls of the store, of which it may have to wait for one more or less.
+        most_in_a_second: most_within(&starts, Duration::from_secs(1) - latency * 4),
+        most_at_once: stage.most_at_once.load(Ordering::Relaxed),
+    }
+}
+
+/// How many there are in any stretch of that length, at most.
+fn most_within(starts: &[Timestamp], length: Duration) -> usize {
+    let within = |(place, start): (usize, &Timestamp)| starts[place..].iter().take_while(|later| later.since(*start) < length).count();
+    starts.iter().enumerate().map(within).max().unwrap_or(0)
+}
+
+fn task(number: usize, now: Timestamp) -> Task {
+    let settings = Settings { flow_key: Some(sample::name(KEY)), ..Settings::default() };
+    Task { kind: sample::name(Work::KIND), settings: Box::new(settings), ..sample::task(u128::try_from(number).expect("a number"), now) }
+}
+
+fn lay_down(backend: &Backend, now: Timestamp) {
+    let count = |count| NonZeroU32::new(count).expect("some");
+    let pace = Pace { rate: count(RATE), period: Duration::from_secs(1), burst: count(1) };
+    let limits = Limits { pace: Some(pace), parallelism: Some(count(PARALLELISM)), breaker: None };
+    let tenant = Tenant::default();
+    let record = Lane { limits, version: 1, ..Lane::default() }.record(Lane::record_name(&tenant, Sort::FlowKey, &sample::name(KEY)));
+    let (actor, action) = (Actor::Operator, Action::FlowChanged);
+    let entry = Entry { tenant, at: now, actor, action, object: KEY.to_owned(), mark: 0 };
+    let written = backend.registry.write(vec![record], entry).now_or_never();
+    assert!(matches!(written, Some(Ok(Recorded::Done))), "{written:?}");
+}
