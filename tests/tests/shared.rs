@@ -12,9 +12,9 @@ use nobat_tests::shared::{PARALLELISM, Plan, RATE, play};
 use nobat_tests::size::size;
 use nobat_tests::time::Time;
 
-/// Half a minute, or ten, with a third more to do than may be done. At least so many per cent of the limit must be used.
+/// Half a minute, or two, with a third more to do than may be done. At least so many per cent of the limit must be used.
 fn check(time: &Arc<Time>, backend: &Backend, processes: usize, latency: Duration, least: usize) {
-    let seconds = size(30, 600);
+    let seconds = size(30, 120);
     let (tasks, lasts) = (seconds * RATE as usize * 4 / 3, Duration::from_secs(u64::try_from(seconds).unwrap()));
     let plan = Plan { processes, latency, tasks, lasts };
     let seen = play(time, backend, plan);

@@ -39,7 +39,9 @@ pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend, removal: Remov
         }
         is_on_record(key, task, &ledger).map_err(told)?;
         failed_for_a_reason(task).map_err(told)?;
-        if stage.plan.is_calm() && task.settings.parent.is_none() && !ledger.meddled_with.contains(key) {
+        // Whoever was put off too often has attempts spent by it.
+        let is_known = !ledger.meddled_with.contains(key) && ledger.put_off(key) < usize::try_from(Task::MAX_PUT_OFF).unwrap_or(0);
+        if stage.plan.is_calm() && task.settings.parent.is_none() && is_known {
             ended_as_it_must(key, task, &ledger).map_err(told)?;
         }
     }
