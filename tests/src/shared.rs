@@ -140,7 +140,7 @@ pub fn play(time: &Arc<Time>, backend: &Backend, plan: Plan) -> Seen {
     Seen {
         starts: starts.len(),
         // A start follows its right by some calls of the store, of which it may have to wait for one more or less.
-        most_in_a_second: most_within(&starts, Duration::from_secs(1) - latency * 4),
+        most_in_a_second: most_within(&starts, Duration::from_secs(1).saturating_sub(latency * 4)),
         most_at_once: stage.most_at_once.load(Ordering::Relaxed),
     }
 }
