@@ -245,9 +245,13 @@ impl Task {
             },
             Event::Wake => match &self.state {
                 State::Waiting(Waiting::Held(held)) if held.reason.is_ended_by_hand() && self.due_at > held.reason.woken_at(now) => {
-                    // What it was promised was promised as things were.
-                    self.turn = Turn { put_off: self.turn.put_off, ..Turn::default() };
-                    self.due_at = held.reason.woken_at(now);
+                    let reason = held.reason;
+                    self.turn.times = 0;
+                    if reason == HeldReason::RetryAfter {
+                        // It is a place behind the rest that has ended.
+                        self.turn.promise = None;
+                    }
+                    self.due_at = reason.woken_at(now);
                 }
                 State::Waiting(_) => return Err(Refused::NotHeld),
                 State::Running(_) => return Err(Refused::Running),

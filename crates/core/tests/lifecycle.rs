@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nobat_core::callback::Callback;
+use nobat_core::flow::{Booking, FlowOf, Promise};
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Event, Refused, ReplayKey, Retry, overdue, transition};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::retry::{RetryPolicy, Schedule, Spread};
-use nobat_core::task::{CancelRequest, End, HeldReason, Outcome, Settings, State, Status, Task, TaskError, Turn, Waiting};
+use nobat_core::task::{CancelRequest, End, Held, HeldReason, Outcome, Settings, State, Status, Task, TaskError, Turn, Waiting};
 use nobat_core::time::Timestamp;
 use proptest::prelude::*;
 
@@ -493,6 +494,35 @@ fn to_be_put_off_is_free_so_often_and_costs_an_attempt_from_then_on() {
 }
 
 /// What is claimed while it is being stored is claimed as anything else is.
+/// Who is woken asks at once where nobody holds it for long by mistake, and where somebody may, when everybody has heard of the change. A place
+/// in a line is kept, unless it is one behind a rest that has ended.
+#[test]
+fn who_is_woken_asks_soon_and_keeps_its_place() {
+    let (now, soon) = (START, Duration::from_secs(10));
+    let booking = Booking { slot: 1, interval: 1 };
+    let promise = Some(Promise { of: FlowOf::Tenant, booking });
+    for reason in HeldReason::ALL {
+        let turn = Turn { times: 7, promise: promise.clone(), put_off: 3 };
+        let task = Task {
+            state: State::Waiting(Waiting::Held(Held { reason })),
+            due_at: now + Duration::from_mins(5),
+            turn,
+            ..task(&[], None, 0, None, None)
+        };
+        let woken = transition(task, Event::Wake, now).map(|change| (change.task.due_at, change.task.turn));
+        let kept = |promise| Turn { times: 0, promise, put_off: 3 };
+        let expected = match reason {
+            HeldReason::Paused | HeldReason::EndpointGone | HeldReason::NoEndpoint => Ok((now, kept(promise.clone()))),
+            HeldReason::RetryAfter => Ok((now + soon, kept(None))),
+            HeldReason::Rate | HeldReason::Parallelism | HeldReason::Breaker | HeldReason::Gathering => {
+                Ok((now + soon, kept(promise.clone())))
+            }
+            _ => Err(Refused::NotHeld),
+        };
+        assert_eq!(woken, expected, "{reason:?}");
+    }
+}
+
 #[test]
 fn a_claim_of_what_no_store_has_seen_is_a_claim() {
     let (until, late) = (START + Duration::from_mins(1), START + Duration::from_mins(2));
