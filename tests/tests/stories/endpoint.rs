@@ -332,6 +332,22 @@ async fn to_pause_a_queue_or_a_kind_leaves_its_limits_what_they_are() {
 }
 
 #[tokio::test]
+async fn what_a_task_takes_for_success_hides_no_outage_from_the_breaker() {
+    let world = World::start().await;
+    name(&world, json!({"breaker": {"minimum": 1, "failure_share": 0.1, "open": 600}})).await;
+    world.receiver.script("/api/hook", [Reply::status(503)]);
+    let mut task = call("/hook");
+    task["payload"]["success"] = json!([">=100"]);
+    let first = world.ended(&world.submit(&task).await).await;
+    assert_eq!((&first["status"], &first["result"]["status"]), (&json!("succeeded"), &json!(503)));
+    let second = world.submit(&call("/hook")).await;
+    held(&world, &second, "breaker").await;
+    world.post(&format!("/v1/tasks/{}/cancel", second["id"].as_str().unwrap()), &json!({})).await;
+    assert_eq!(world.receiver.received("/api/hook").len(), 1);
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_breaker_opens_holds_what_comes_and_closes_again() {
     let world = World::start().await;
     name(&world, json!({"breaker": {"minimum": 3, "open": 4}})).await;
