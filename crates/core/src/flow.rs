@@ -283,6 +283,13 @@ impl Pass {
     pub fn has_slot(&self) -> bool {
         self.has_slot
     }
+
+    /// The same, to be given back or reported on once more where it is not known whether the first time was heard: less its place and its
+    /// slot, of which the first may be another's by now.
+    #[must_use]
+    pub fn once_more(self) -> Self {
+        Self { is_probe: self.is_probe, ..Self::default() }
+    }
 }
 
 impl Flow {

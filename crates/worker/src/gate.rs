@@ -105,6 +105,17 @@ enum What {
     Renew,
 }
 
+impl What {
+    /// What is left to say if it was said, and may have been heard.
+    fn once_more(self) -> Self {
+        match self {
+            Self::GiveBack(pass) => Self::GiveBack(pass.once_more()),
+            Self::Leave(pass, report) => Self::Leave(pass.once_more(), report),
+            other => other,
+        }
+    }
+}
+
 enum Reply {
     /// To one who enters, with the slot that it has now, if any.
     Entered(Answer, Option<Slot>),
@@ -260,12 +271,12 @@ impl Gate {
         }
     }
 
-    async fn tell(&self, limited: &Limited, what: What, mut returned: Option<Slot>) {
+    async fn tell(&self, limited: &Limited, mut what: What, mut returned: Option<Slot>) {
         let lane = self.lane(&limited.name);
         loop {
             match self.exchange(&lane, limited, what, returned.take()).await {
-                // Whoever wrote was dropped before it was done.
-                None => {}
+                // Whoever wrote was dropped, before it was done or after it. That the slot is free the next write says anyway.
+                None => what = what.once_more(),
                 Some(Ok(_)) => return,
                 Some(Err(error)) => {
                     return tracing::warn!(flow = %limited.name.of, %error, "what came of a start could not be noted in its flow");
@@ -425,6 +436,18 @@ mod tests {
         lost: AtomicU32,
     }
 
+    impl Memory {
+        fn put(&self, name: &FlowName, flow: &Flow, over: u64) -> Written {
+            let mut all = lock(&self.kept);
+            let kept = all.entry(name.clone()).or_default();
+            if kept.version != over {
+                return Written::Conflict(kept.clone());
+            }
+            *kept = Kept { version: over + 1, flow: flow.clone() };
+            Written::Done
+        }
+    }
+
     #[async_trait]
     impl Flows for Memory {
         async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
@@ -436,12 +459,12 @@ mod tests {
         async fn write(&self, name: &FlowName, flow: &Flow, over: u64, _now: Timestamp) -> Result<Written, StoreError> {
             self.writes.fetch_add(1, Ordering::Relaxed);
             yield_now().await;
-            let mut all = lock(&self.kept);
-            let kept = all.entry(name.clone()).or_default();
-            if kept.version != over {
-                return Ok(Written::Conflict(kept.clone()));
+            let written = self.put(name, flow, over);
+            // Whoever wrote is not told yet.
+            yield_now().await;
+            if written != Written::Done {
+                return Ok(written);
             }
-            *kept = Kept { version: over + 1, flow: flow.clone() };
             let is_lost = self.lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
             if is_lost { Err(StoreError::Unavailable("lost".to_owned())) } else { Ok(Written::Done) }
         }
@@ -588,6 +611,31 @@ mod tests {
         drop(dropped);
         assert!(other.await.is_ok());
         assert_eq!(world.in_use(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_said_again_because_a_writer_was_dropped_is_not_counted_twice() {
+        let world = World::new();
+        let pace = Pace { rate: count(1), period: Duration::from_mins(1), burst: count(3) };
+        let (gate, flows) = (world.gate(1), limited(Limits { pace: Some(pace), parallelism: Some(count(3)), breaker: None }));
+        let first = enter(&gate, &flows).await.unwrap();
+        let second = enter(&gate, &flows).await.unwrap();
+        let third = enter(&gate, &flows).await.unwrap();
+        let good = report(Verdict::Good);
+        let mut dropped = Box::pin(gate.leave(first, &good, None));
+        let mut other = Box::pin(gate.give_back(third));
+        assert!(poll_immediate(&mut dropped).await.is_none() && poll_immediate(&mut other).await.is_none());
+        while world.in_use() == 3 {
+            assert!(poll_immediate(&mut dropped).await.is_none(), "it writes for both, and is not told yet");
+        }
+        drop(dropped);
+        other.await;
+        assert_eq!(world.in_use(), 1, "one of the three is at work");
+        *lock(&world.clock.0) += FRESH;
+        let others = world.gate(2);
+        assert!(enter(&others, &flows).await.is_ok(), "what was given back can be used");
+        assert!(enter(&others, &flows).await.is_err(), "and once");
+        gate.leave(second, &good, None).await;
     }
 
     #[tokio::test]
