@@ -72,7 +72,7 @@ macro_rules! conformance_cases {
                 hands_over_nothing_that_expired, hands_over_some_of_everybodys
             ]
             flows: [
-                reads_back_what_was_written, writes_over_the_version_that_was_read_alone, keeps_flows_apart, forgets_what_nobody_uses
+                reads_back_what_was_written, writes_over_the_version_that_was_read_alone, keeps_flows_apart, ends_a_rest_when_somebody_says_so, forgets_what_nobody_uses
             ]
             explain: [tells_of_a_pause_as_long_as_there_is_one, tells_of_a_rate_and_of_what_is_promised]
             registry: [

@@ -1,5 +1,7 @@
 //! A process that runs tasks like a server: it takes what there is as soon as there is room.
 
+use std::pin::pin;
+
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use futures_util::stream::FuturesUnordered;
@@ -9,6 +11,16 @@ use tokio_util::sync::CancellationToken;
 
 /// Works for as long as it is let, on so many tasks at a time. Its queue must answer.
 pub async fn serve(runner: &Runner, concurrency: usize) {
+    let receive = |room| async move { runner.backend.queue.receive(room).await.expect("a queue that answers") };
+    work_off(concurrency, receive, |delivery| run(runner, delivery)).await;
+}
+
+/// Takes as many deliveries as there is room for, and runs them beside one another, for as long as it is let.
+pub async fn work_off<Received, Run>(concurrency: usize, receive: impl Fn(usize) -> Received, run: impl Fn(Delivery) -> Run)
+where
+    Received: Future<Output = Vec<Delivery>>,
+    Run: Future<Output = ()>,
+{
     let mut running = FuturesUnordered::new();
     loop {
         let room = concurrency - running.len();
@@ -16,17 +28,17 @@ pub async fn serve(runner: &Runner, concurrency: usize) {
             running.next().await;
             continue;
         }
-        let mut receiving = runner.backend.queue.receive(room);
+        let mut receiving = pin!(receive(room));
         let deliveries = loop {
             if running.is_empty() {
                 break receiving.await;
             }
-            match select(receiving, running.next()).await {
+            match select(receiving.as_mut(), running.next()).await {
                 Either::Left((deliveries, _)) => break deliveries,
-                Either::Right((_, still)) => receiving = still,
+                Either::Right(_) => {}
             }
         };
-        running.extend(deliveries.expect("a queue that answers").into_iter().map(|delivery| run(runner, delivery)));
+        running.extend(deliveries.into_iter().map(&run));
     }
 }
 

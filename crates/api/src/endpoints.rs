@@ -151,8 +151,8 @@ impl FromRequestParts<App> for Named {
 /// Name an endpoint, or change one
 ///
 /// What is left out is as usual, whatever it was before; but for the secret, and for whether it is paused. It holds within 10 seconds, for
-/// tasks that wait for it as well: if its limits or its URL change, those that were held ask again at once, as many of them as can be told
-/// within five seconds, and the others within 15 minutes.
+/// tasks that wait for it as well: if its limits or its URL change, those that were held ask again by then, as many of them as can be told
+/// while this is answered, for up to five seconds, and the others within 15 minutes.
 #[utoipa::path(
     put,
     path = "/v1/endpoints/{name}",
@@ -381,8 +381,8 @@ pub(crate) async fn pause(
 /// Resume an endpoint
 ///
 /// One that was paused, or that said that it is gone (410) or that it is to be left alone (`Retry-After`); and if its breaker is open, one
-/// attempt finds out at once how things are. Tasks that were held ask again at once, as many of them as can be told within five seconds; the
-/// others within 15 minutes.
+/// attempt finds out at once how things are. Tasks that were held ask again within 10 seconds, as many of them as can be told while this is
+/// answered, for up to five seconds; the others within 15 minutes.
 #[utoipa::path(
     post,
     path = "/v1/endpoints/{name}/resume",

@@ -94,8 +94,8 @@ pub(crate) struct FlowKeyView {
 
 /// Lay down what holds for a queue
 ///
-/// What is left out stays as it is, and what is `null` is as usual. It holds within 10 seconds, and those that were held ask again at once,
-/// as many of them as can be told within five seconds.
+/// What is left out stays as it is, and what is `null` is as usual. It holds within 10 seconds, and those that were held ask again by then,
+/// as many of them as can be told while this is answered, for up to five seconds.
 #[utoipa::path(
     put,
     path = "/v1/queues/{name}",
@@ -141,7 +141,7 @@ pub(crate) async fn get_queue(
 /// Lay down what holds for a kind
 ///
 /// For the tasks of the caller's tenant. What is left out stays as it is, and what is `null` is as usual. It holds within 10 seconds, and
-/// those that were held ask again at once, as many of them as can be told within five seconds.
+/// those that were held ask again by then, as many of them as can be told while this is answered, for up to five seconds.
 #[utoipa::path(
     put,
     path = "/v1/kinds/{name}",
@@ -188,8 +188,8 @@ pub(crate) async fn get_kind(
 /// Lay down how often the tasks of a flow key start
 ///
 /// Tasks name it as `flow_key`, whatever their kind, queue and endpoint. What is left out is not limited. It holds within 10 seconds, and
-/// those that were held ask again at once, as many of them as can be told within five seconds. If the other side asked to be left alone
-/// (`Retry-After`), that ends, whether the limits change or not.
+/// those that were held ask again by then, as many of them as can be told while this is answered, for up to five seconds. If the other side
+/// asked to be left alone (`Retry-After`), that ends, whether the limits change or not.
 #[utoipa::path(
     put,
     path = "/v1/flows/{name}",
@@ -262,12 +262,15 @@ async fn put<T: for<'de> Deserialize<'de>>(
         let current = get(app, caller, sort, name).await?;
         let lane = submission.lane(root, &current)?;
         if write(app, caller, lane.record(Lane::record_name(&caller.tenant, sort, name)), action, name).await? {
+            let of = match sort {
+                Sort::FlowKey => Of::FlowKey(name),
+                Sort::Queue => Of::Queue(name),
+                _ => Of::Kind(name),
+            };
             let is_other = (lane.paused, lane.limits) != (current.paused, current.limits);
-            match sort {
-                Sort::FlowKey => wake(app, caller, Of::FlowKey(name)).await,
-                Sort::Queue if is_other && !lane.paused => wake(app, caller, Of::Queue(name)).await,
-                _ if is_other && !lane.paused => wake(app, caller, Of::Kind(name)).await,
-                _ => {}
+            // Of a flow key, to say the same again ends a rest.
+            if sort == Sort::FlowKey || is_other && !lane.paused {
+                wake(app, caller, of).await;
             }
             return Ok(lane);
         }

@@ -121,7 +121,7 @@ impl Backend {
         Err(StoreError::Unavailable("the flow is being written all the time".to_owned()))
     }
 
-    /// Has those ask again now who are held by what somebody has ended, as far as they are found by that query and meant: up to
+    /// Has those ask again now, or soon, who are held by what somebody has ended, as far as they are found by that query and meant: up to
     /// [`MAX_WOKEN`] of them, the newest first. The others ask by themselves, later. Says how many there were.
     pub async fn wake(&self, mut query: ListQuery, is_meant: impl Fn(&Task) -> bool, now: Timestamp) -> Result<usize, StoreError> {
         let mut woken = 0;

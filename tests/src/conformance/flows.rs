@@ -74,6 +74,21 @@ pub async fn keeps_flows_apart(world: World) {
     assert_eq!(flows.read(&billing()).await.unwrap().flow, busy(now));
 }
 
+/// A rest is ended in the flow that is named, whatever else is known of it; where there is none, nothing is written.
+pub async fn ends_a_rest_when_somebody_says_so(world: World) {
+    let (backend, now) = (&world.backend, world.now());
+    let resting = |kept: &Kept| kept.flow.state(&Limits::default(), now).held_until.is_some();
+    for name in [billing(), name(FlowOf::Key(sample::name("billing")))] {
+        assert_eq!(backend.flows.write(&name, &busy(now), 0, now).await.unwrap(), Written::Done);
+    }
+    backend.lift(&billing(), now).await.unwrap();
+    let lifted = backend.flows.read(&billing()).await.unwrap();
+    assert!(!resting(&lifted) && lifted.flow.in_use(now) == 1, "{lifted:?}");
+    backend.lift(&billing(), now).await.unwrap();
+    assert_eq!(backend.flows.read(&billing()).await.unwrap(), lifted, "there was nothing left to end");
+    assert!(resting(&backend.flows.read(&name(FlowOf::Key(sample::name("billing")))).await.unwrap()), "it is another flow");
+}
+
 /// A flow that nobody writes to is forgotten, and begins anew.
 pub async fn forgets_what_nobody_uses(world: World) {
     let flows = &world.backend.flows;

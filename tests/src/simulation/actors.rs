@@ -4,9 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, Either, join, select};
-use futures_util::stream::FuturesUnordered;
 use nobat_core::backend::Backend;
 use nobat_core::directory::Edition;
 use nobat_core::ports::{Clock, Delivery, Receipt, Settlement};
@@ -19,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::handlers::handlers;
 use super::stage::Stage;
 use crate::model::habits::{Habit, Habits};
+use crate::serve::work_off;
 
 /// How many tasks a worker runs at a time.
 const CONCURRENCY: usize = 4;
@@ -46,25 +45,7 @@ struct Worker {
 
 impl Worker {
     async fn serve(self) {
-        let mut running = FuturesUnordered::new();
-        loop {
-            let room = CONCURRENCY - running.len();
-            if room == 0 {
-                running.next().await;
-                continue;
-            }
-            let mut receiving = pin!(self.receive(room));
-            let deliveries = loop {
-                if running.is_empty() {
-                    break receiving.await;
-                }
-                match select(receiving.as_mut(), running.next()).await {
-                    Either::Left((deliveries, _)) => break deliveries,
-                    Either::Right(_) => {}
-                }
-            };
-            running.extend(deliveries.into_iter().map(|delivery| self.run(delivery)));
-        }
+        work_off(CONCURRENCY, |room| self.receive(room), |delivery| self.run(delivery)).await;
     }
 
     async fn take_batches(self) {

@@ -230,6 +230,8 @@ async fn a_limit_of_the_tasks_own_lets_through_what_it_says_also_where_they_go_t
     let of_customer = |number| {
         let mut task = event(number);
         task["flow_key"] = json!("customer");
+        // Far more than it takes, and far less than it would.
+        task["expires_at"] = json!(from_now(Duration::from_mins(3)));
         task
     };
     for task in submit_all(&world, (0..200).map(of_customer).collect()).await {

@@ -24,7 +24,8 @@ async fn a_partner_that_resets_connections_is_tried_again_by_the_policy_and_left
     const RESETS: usize = 5;
     let world = World::start().await;
     let mut partner = Partner::start("reset.py", &[&RESETS.to_string()]).await;
-    let breaker = json!({"minimum": 3, "open": 1});
+    // Open for long enough to be seen so on a busy machine.
+    let breaker = json!({"minimum": 3, "open": 3});
     endpoint(
         &world,
         "resetting",
