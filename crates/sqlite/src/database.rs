@@ -1,5 +1,6 @@
 //! Every operation on the file, one by one and without threads. What calls these decides what goes into one transaction.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::Error;
 use crate::dispatch::Dispatch;
 use crate::lanes::Lanes;
 use crate::row::{self, COLUMNS, status};
+use crate::shares::WorkerShares;
 
 /// A payload longer than this many bytes stands in a table of its own.
 const INLINE_PAYLOAD: usize = 1_024;
@@ -57,7 +59,11 @@ pub(crate) struct Database {
     pruned_to: i64,
     /// Whose tasks wait, and until when.
     lanes: Lanes,
-    /// Whether that is no longer what stands in the file.
+    /// Worker slots that tenants hold, so that one tenant leaves some of them to the others.
+    shares: WorkerShares,
+    /// Tenants whose due tasks wait for others of their own to end, as of the last dispatch.
+    withheld: BTreeSet<Tenant>,
+    /// Whether `lanes` may differ from the file.
     is_unsure: bool,
     /// Claimed in this transaction, to be handed over when it is on disk.
     handed: Vec<Task>,
@@ -76,11 +82,14 @@ impl Database {
             last_seq,
             pruned_to: 0,
             lanes: Lanes::default(),
+            shares: WorkerShares::default(),
+            withheld: BTreeSet::new(),
             is_unsure: true,
             handed: Vec::new(),
             touched: Vec::new(),
         };
         database.make_sure()?;
+        database.note_tenants()?;
         database.dispatch.set_next_due(database.lanes.earliest());
         Ok(database)
     }
@@ -113,7 +122,9 @@ impl Database {
         let (handed, touched) = (self.handed.len(), self.touched.len());
         let done = operation(self);
         if !matches!(done, Ok(Keep::All(_))) {
-            self.handed.truncate(handed);
+            for task in self.handed.drain(handed..) {
+                self.shares.end(&task.tenant, &task.id);
+            }
             self.touched.truncate(touched);
             self.prepare("ROLLBACK TO several")?.raw_execute()?;
         }
@@ -128,7 +139,10 @@ impl Database {
     /// A task that is due while a worker is free, and nobody waits in front of it, is claimed along the way.
     fn insert_one(&mut self, task: &mut Task, now: Timestamp) -> Result<Option<Task>, Error> {
         let is_first = self.lanes.earliest().is_none_or(|due| due > now);
-        if is_first && self.handed.len() < self.dispatch.wanted() && task.due_at <= now {
+        self.shares.note_tenant(&task.tenant);
+        let wanted = self.dispatch.wanted();
+        self.shares.note_offer(wanted.saturating_sub(self.handed.len()));
+        if is_first && self.handed.len() < wanted && task.due_at <= now && self.shares.allowance(&task.tenant) > 0 {
             // Refused only if it cannot start now, in which case it waits like any other.
             let _ = task.claim_unstored(now + LEASE, now);
         }
@@ -141,7 +155,7 @@ impl Database {
             self.write_new(task)?;
         }
         match &task.state {
-            State::Running(_) => self.handed.push(task.clone()),
+            State::Running(_) => self.hand(task.clone()),
             _ => self.will_be_due(task),
         }
         Ok(None)
@@ -212,6 +226,9 @@ impl Database {
         if !is_written {
             return Ok(Committed::Conflict);
         }
+        if !matches!(task.state, State::Running(_)) {
+            self.shares.end(&task.tenant, &task.id);
+        }
         self.will_be_due(&task);
         self.touched.push(task.name());
         Ok(Committed::Done(Box::new(task)))
@@ -267,14 +284,18 @@ impl Database {
         Ok(seqs.len().max(forgotten).max(flows))
     }
 
-    /// Claims what is due for those who wait for work: each tenant that has something due gets an equal share of them.
+    /// Claims due tasks for the workers that wait: each tenant with due tasks gets an equal share of the free slots, within its allowance.
     pub(crate) fn dispatch(&mut self, now: Timestamp) -> Result<(), Error> {
         self.make_sure()?;
         let wanted = self.dispatch.wanted();
+        self.shares.note_offer(wanted.saturating_sub(self.handed.len()));
+        self.withheld.clear();
         // What is left when some had less than their share goes to the others. What is left after that waits for the next transaction.
         for _ in 0..MAX_ROUNDS {
             let free = wanted.saturating_sub(self.handed.len());
             let due = if free == 0 { Vec::new() } else { self.lanes.due(now) };
+            let (due, withheld) = due.into_iter().partition::<Vec<_>, _>(|tenant| self.shares.allowance(tenant) > 0);
+            self.withheld.extend(withheld);
             let share = (free / due.len().max(1)).max(1);
             for tenant in due {
                 // A report of a task that expired may have been claimed along the way.
@@ -282,8 +303,25 @@ impl Database {
                 if free == 0 {
                     break;
                 }
-                self.dispatch_of(&tenant, share.min(free), now)?;
+                self.dispatch_of(&tenant, share.min(free).min(self.shares.allowance(&tenant)), now)?;
                 self.lanes.serve(tenant);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets a claimed task aside for a worker, to be handed over after the COMMIT.
+    fn hand(&mut self, task: Task) {
+        self.shares.start(&task);
+        self.handed.push(task);
+    }
+
+    /// Notes the tenants that have tasks in the file: the first and the last are enough to know whether there are several.
+    fn note_tenants(&mut self) -> Result<(), Error> {
+        for sql in ["SELECT min(tenant) FROM tasks", "SELECT max(tenant) FROM tasks"] {
+            let tenant: Option<String> = self.connection.query_row(sql, [], |row| row.get(0))?;
+            if let Some(Ok(tenant)) = tenant.as_deref().map(Tenant::new) {
+                self.shares.note_tenant(&tenant);
             }
         }
         Ok(())
@@ -310,7 +348,7 @@ impl Database {
                 && let Committed::Done(task) = self.commit(change)?
                 && let State::Running(_) = task.state
             {
-                self.handed.push(*task);
+                self.hand(*task);
             }
         }
         Ok(())
@@ -378,7 +416,8 @@ impl Database {
     /// Returns the tasks that nobody was there any more to take.
     pub(crate) fn commit_all(&mut self) -> Result<Vec<Task>, Error> {
         self.prepare("COMMIT")?.raw_execute()?;
-        self.dispatch.set_next_due(self.lanes.earliest());
+        // A withheld tenant's next task starts in the transaction that ends one of its own: nobody has to wake up for it before.
+        self.dispatch.set_next_due(self.lanes.earliest_of_others(&self.withheld));
         self.dispatch.tell(&self.touched);
         self.touched.clear();
         Ok(self.dispatch.hand_over(std::mem::take(&mut self.handed)))
@@ -386,7 +425,9 @@ impl Database {
 
     /// Forgets everything since [`Database::begin`].
     pub(crate) fn rollback(&mut self) {
-        self.handed.clear();
+        for task in self.handed.drain(..) {
+            self.shares.end(&task.tenant, &task.id);
+        }
         self.touched.clear();
         // What was claimed a moment ago is due again.
         self.is_unsure = true;

@@ -39,6 +39,11 @@ impl Lanes {
         self.by_moment.first().map(|(at, _)| *at)
     }
 
+    /// Earliest moment at which a task of a tenant other than these is due.
+    pub(crate) fn earliest_of_others(&self, tenants: &BTreeSet<Tenant>) -> Option<Timestamp> {
+        self.by_moment.iter().find(|(_, tenant)| !tenants.contains(tenant)).map(|(at, _)| *at)
+    }
+
     /// Those for whom something is due, in the order of their turns.
     pub(crate) fn due(&self, now: Timestamp) -> Vec<Tenant> {
         let mut due: Vec<Tenant> = self.by_moment.iter().take_while(|(at, _)| *at <= now).map(|(_, tenant)| tenant.clone()).collect();
@@ -93,5 +98,8 @@ mod tests {
         assert_eq!(lanes.earliest(), Some(at(5)));
         lanes.set(&tenant("a"), None);
         assert_eq!((lanes.earliest(), due(&lanes, 7)), (Some(at(8)), String::new()));
+        lanes.waits(&tenant("a"), at(1));
+        assert_eq!(lanes.earliest_of_others(&[tenant("a")].into()), Some(at(8)));
+        assert_eq!(lanes.earliest_of_others(&[tenant("a"), tenant("b")].into()), None);
     }
 }

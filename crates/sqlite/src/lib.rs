@@ -14,6 +14,7 @@ mod reader;
 mod registry;
 mod row;
 mod schema;
+mod shares;
 mod store;
 mod writer;
 

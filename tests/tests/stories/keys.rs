@@ -1,7 +1,7 @@
 use nobat_tests::size::size;
 use nobat_tests::world::process::run;
 use nobat_tests::world::program::Program;
-use nobat_tests::world::{OPEN, World, path};
+use nobat_tests::world::{OPEN, PATIENCE, World, path};
 use serde_json::{Value, json};
 
 /// Makes a key in the world's file, while nobody runs on it.
@@ -105,4 +105,44 @@ async fn one_tenants_flood_does_not_make_another_wait() {
     }
     let left = world.get_with("/v1/tasks?status=queued&limit=100", &as_flood).await.json();
     assert_eq!(left["data"].as_array().map(Vec::len), Some(100), "while most of the flood still waits");
+}
+
+#[tokio::test]
+async fn long_tasks_of_one_tenant_leave_workers_to_others() {
+    let world = World::with(&["--concurrency", "16"]).await;
+    let key = async |tenant: &str, by: &[(&str, &str)]| {
+        let wanted = json!({"tenant": tenant, "scopes": ["tasks:write", "tasks:read", "admin"]});
+        let made = world.post_with("/v1/keys", by, &wanted.to_string()).await.json();
+        format!("Bearer {}", made["key"].as_str().unwrap())
+    };
+    let long = key("long", &[]).await;
+    let as_long = [("authorization", long.as_str())];
+    let short = key("short", &as_long).await;
+    let as_short = [("authorization", short.as_str())];
+    let submit = async |by: &[(&str, &str)], sleep: f64| {
+        let task = json!({"kind": "noop", "payload": {"sleep": sleep}, "timeout": 120});
+        world.post_with("/v1/tasks", by, &task.to_string()).await.json()
+    };
+    let ended = async |task: &Value| world.get_with(&format!("{}?wait=20", path(task)), &as_short).await.json();
+    assert_eq!(ended(&submit(&as_short, 0.0).await).await["status"], "succeeded");
+    let mut tasks = Vec::new();
+    for _ in 0..40 {
+        tasks.push(submit(&as_long, 60.0).await);
+    }
+    let running = async || {
+        let page = world.get_with("/v1/tasks?status=running&limit=100", &as_long).await.json();
+        page["data"].as_array().map_or(0, Vec::len)
+    };
+    let begun = std::time::Instant::now();
+    while running().await < 14 {
+        assert!(begun.elapsed() < PATIENCE, "fewer than 14 run");
+    }
+    for _ in 0..5 {
+        assert_eq!(ended(&submit(&as_short, 0.0).await).await["status"], "succeeded");
+    }
+    assert_eq!(running().await, 14, "seven eighths of 16 workers, all along");
+    for task in &tasks {
+        let path = format!("{}/cancel", path(task));
+        assert!(world.post_with(&path, &as_long, "").await.status < 300);
+    }
 }

@@ -1,0 +1,145 @@
+//! Worker shares: the running tasks of one tenant leave worker slots free for the other tenants.
+//!
+//! The rule is the dynamic threshold of shared-buffer switches (Choudhury and Hahne, IEEE/ACM ToN 1998): a tenant gets another slot only
+//! while it holds fewer than [`SLOTS_PER_FREE_SLOT`] times the slots that are free. One tenant alone can hold seven eighths of all slots,
+//! two can hold seven fifteenths each, and some slots stay free for a tenant that has nothing running yet.
+
+use std::collections::{HashMap, HashSet};
+
+use nobat_core::id::TaskId;
+use nobat_core::name::Tenant;
+use nobat_core::task::Task;
+
+/// Slots that a tenant can hold for each slot that is free. With fewer than eight slots in all, nothing is kept free.
+const SLOTS_PER_FREE_SLOT: usize = 7;
+
+/// The worker slots of this process and the tenants that hold them.
+///
+/// An installation with one tenant has nobody to keep slots free for: the rule holds once a second tenant has submitted a task.
+#[derive(Default)]
+pub(crate) struct WorkerShares {
+    running: HashMap<Tenant, HashSet<TaskId>>,
+    held: usize,
+    /// The most slots that were held and offered at the same time.
+    capacity: usize,
+    first_tenant: Option<Tenant>,
+    has_several_tenants: bool,
+}
+
+impl WorkerShares {
+    /// Notes that the tenant has a task.
+    pub(crate) fn note_tenant(&mut self, tenant: &Tenant) {
+        match &self.first_tenant {
+            _ if self.has_several_tenants => {}
+            None => self.first_tenant = Some(tenant.clone()),
+            Some(first) => self.has_several_tenants = first != tenant,
+        }
+    }
+
+    /// Notes how many more slots workers offer.
+    pub(crate) fn note_offer(&mut self, free: usize) {
+        self.capacity = self.capacity.max(self.held + free);
+    }
+
+    /// Notes that a worker was given the task.
+    pub(crate) fn start(&mut self, task: &Task) {
+        if self.running.entry(task.tenant.clone()).or_default().insert(task.id) {
+            self.held += 1;
+        }
+    }
+
+    /// Notes that the task does not run any more. Has no effect on a task that was not started here.
+    pub(crate) fn end(&mut self, tenant: &Tenant, id: &TaskId) {
+        if let Some(tasks) = self.running.get_mut(tenant)
+            && tasks.remove(id)
+        {
+            self.held -= 1;
+            if tasks.is_empty() {
+                self.running.remove(tenant);
+            }
+        }
+    }
+
+    /// Number of slots that the tenant may take now.
+    pub(crate) fn allowance(&self, tenant: &Tenant) -> usize {
+        if !self.has_several_tenants {
+            return usize::MAX;
+        }
+        let free = self.capacity.saturating_sub(self.held);
+        let held = self.running.get(tenant).map_or(0, HashSet::len);
+        // Each slot taken adds one to what it holds and takes one from what is free.
+        match (SLOTS_PER_FREE_SLOT * free).checked_sub(held) {
+            None | Some(0) => 0,
+            Some(room) => (room - 1) / (SLOTS_PER_FREE_SLOT + 1) + 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nobat_core::time::Timestamp;
+
+    use super::*;
+
+    fn tenant(name: &str) -> Tenant {
+        Tenant::new(name).unwrap()
+    }
+
+    fn id(number: usize) -> TaskId {
+        TaskId::new(Timestamp::EPOCH, u128::try_from(number).unwrap())
+    }
+
+    /// Slots of so many workers, with these tenants known.
+    fn shares(capacity: usize, tenants: &[&str]) -> WorkerShares {
+        let mut shares = WorkerShares::default();
+        shares.note_offer(capacity);
+        tenants.iter().for_each(|name| shares.note_tenant(&tenant(name)));
+        shares
+    }
+
+    impl WorkerShares {
+        /// Takes as many slots as the tenant may, one by one.
+        fn fill(&mut self, name: &str) -> usize {
+            let tenant = tenant(name);
+            let before = self.held;
+            while self.allowance(&tenant) > 0 {
+                let number = self.held;
+                self.running.entry(tenant.clone()).or_default().insert(id(number));
+                self.held += 1;
+            }
+            self.held - before
+        }
+    }
+
+    #[test]
+    fn one_tenant_alone_may_take_all_slots() {
+        assert_eq!(shares(128, &["a", "a"]).allowance(&tenant("a")), usize::MAX);
+    }
+
+    #[test]
+    fn one_of_several_tenants_leaves_an_eighth_free() {
+        let mut shares = shares(128, &["a", "b"]);
+        assert_eq!(shares.allowance(&tenant("a")), 112);
+        assert_eq!(shares.fill("a"), 112);
+        assert_eq!(shares.fill("b"), 14, "seven eighths of the rest");
+        assert_eq!(shares.fill("c"), 2);
+    }
+
+    #[test]
+    fn few_slots_are_all_used() {
+        for capacity in 1..8 {
+            assert_eq!(shares(capacity, &["a", "b"]).fill("a"), capacity, "{capacity}");
+        }
+        assert_eq!(shares(8, &["a", "b"]).fill("a"), 7);
+    }
+
+    #[test]
+    fn an_ended_task_frees_its_slot_once() {
+        let mut shares = shares(16, &["a", "b"]);
+        assert_eq!(shares.fill("a"), 14);
+        shares.end(&tenant("a"), &id(0));
+        shares.end(&tenant("a"), &id(0));
+        shares.end(&tenant("b"), &id(1));
+        assert_eq!((shares.held, shares.allowance(&tenant("a"))), (13, 1));
+    }
+}
