@@ -9,6 +9,7 @@ pub mod keys;
 pub mod kill;
 pub mod model;
 pub mod neighbour;
+pub mod noisy;
 pub mod outage;
 pub mod poison;
 pub mod sample;

@@ -94,7 +94,7 @@ async fn no_name_leads_the_program_to_an_internal_server() {
     let names = Names::start(Ipv4Addr::LOCALHOST.into(), move |name, sort| {
         let count = before.entry((name.to_owned(), sort == Sort::A)).or_default();
         *count += 1;
-        lead(name, sort, *count - 1)
+        Some(lead(name, sort, *count - 1))
     });
     let names = names.await.unwrap();
     let public = Receiver::start_at(&SocketAddr::new(PUBLIC, 0).to_string()).await.unwrap();

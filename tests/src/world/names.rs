@@ -28,8 +28,11 @@ const A: u16 = 1;
 const AAAA: u16 = 28;
 
 impl Names {
-    /// Starts one at an address. `answer` is told the name, and what is asked for.
-    pub async fn start(address: IpAddr, mut answer: impl FnMut(&str, Sort) -> Vec<IpAddr> + Send + 'static) -> std::io::Result<Self> {
+    /// Starts one at an address. `answer` is told the name, and what is asked for; with `None` the server stays silent.
+    pub async fn start(
+        address: IpAddr,
+        mut answer: impl FnMut(&str, Sort) -> Option<Vec<IpAddr>> + Send + 'static,
+    ) -> std::io::Result<Self> {
         let socket = UdpSocket::bind((address, 53)).await?;
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
@@ -58,7 +61,7 @@ impl Drop for Names {
     }
 }
 
-fn reply(query: &[u8], answer: &mut impl FnMut(&str, Sort) -> Vec<IpAddr>) -> Option<Vec<u8>> {
+fn reply(query: &[u8], answer: &mut impl FnMut(&str, Sort) -> Option<Vec<IpAddr>>) -> Option<Vec<u8>> {
     let (name, end) = name(query)?;
     let question = query.get(HEAD..end + 4)?;
     let asked = u16::from_be_bytes([query[end], query[end + 1]]);
@@ -67,7 +70,10 @@ fn reply(query: &[u8], answer: &mut impl FnMut(&str, Sort) -> Vec<IpAddr>) -> Op
         AAAA => Some(Sort::Aaaa),
         _ => None,
     };
-    let addresses = sort.map(|sort| answer(&name, sort)).unwrap_or_default();
+    let addresses = match sort {
+        Some(sort) => answer(&name, sort)?,
+        None => Vec::new(),
+    };
     let count = u8::try_from(addresses.len()).ok()?;
     // The query's id; an answer to a question that wished recursion, which is available; one question, and so many answers.
     let mut reply = vec![query[0], query[1], 0x81, 0x80, 0, 1, 0, count, 0, 0, 0, 0];

@@ -48,10 +48,23 @@ impl Process {
 
     /// Starts `program serve` on a file, with so many KiB of address space, and no room for dumps of its memory.
     pub async fn start_limited(program: &Path, data: &Path, kibibytes: u32) -> anyhow::Result<Self> {
-        let script = format!("ulimit -c 0 && ulimit -v {kibibytes} && exec \"$0\" \"$@\"");
+        let setup = format!("ulimit -c 0 && ulimit -v {kibibytes}");
+        Self::start_after(&setup, program, &["--data".to_owned(), data.display().to_string()]).await
+    }
+
+    /// Starts `program serve` in a shell that runs `setup` first.
+    pub async fn start_after(setup: &str, program: &Path, flags: &[String]) -> anyhow::Result<Self> {
         let mut shell = command(Path::new("sh"));
-        shell.args(["-c", &script]).arg(program);
-        Starting::launch(shell, &["--data".to_owned(), data.display().to_string()])?.listening().await
+        shell.args(["-c", &format!("{setup} && exec \"$0\" \"$@\"")]).arg(program);
+        Starting::launch(shell, flags)?.listening().await
+    }
+
+    /// The largest resident set size so far (`VmHWM`), in KiB. Linux only.
+    pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        let id = self.child.id().context("it has ended before")?;
+        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        line.trim().trim_end_matches(" kB").parse().context("VmHWM is not a number")
     }
 
     /// Resolves when it has ended by itself.

@@ -1,0 +1,151 @@
+//! A noisy neighbour: the latencies of a quiet tenant while a stranger or another tenant does its worst.
+//!
+//! Three processes: the server, which is the real program; the attacker; and this one, the quiet tenant and its receiver. The quiet tenant
+//! submits, reads and receives at a steady rate, first alone and then under one attack, on the same server. The attacker runs at the lowest
+//! scheduling priority, so that the processor time which the attack costs its sender is not charged to the server.
+
+pub mod attack;
+pub mod attacks;
+pub mod quiet;
+pub mod wire;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use nobat_core::key::KeyText;
+use nobat_core::name::Tenant;
+use nobat_core::ports::Clock;
+use nobat_core::scope::Scopes;
+use nobat_sqlite::Sqlite;
+use nobat_worker::system::SystemClock;
+
+use crate::conformance::RETENTION;
+use crate::keys;
+use crate::noisy::attack::{Attack, Attacker, Order, Report};
+use crate::noisy::quiet::{Figures, Quiet};
+use crate::scratch::Scratch;
+use crate::world::complaints;
+use crate::world::names::Names;
+use crate::world::process::Process;
+use crate::world::program::Program;
+
+/// One attack, and how long it is watched.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// The attack.
+    pub attack: Attack,
+    /// Whether the attack has its full size or a small one.
+    pub is_full: bool,
+    /// How long latencies are measured, before the attack and again during it.
+    pub measured: Duration,
+    /// How long the attack goes on before it is measured.
+    pub lead: Duration,
+}
+
+/// The result of one attack.
+pub struct Outcome {
+    /// Latencies before the attack.
+    pub quiet: Figures,
+    /// Latencies during the attack.
+    pub noisy: Figures,
+    /// Quiet tasks that did not succeed at their first attempt.
+    pub harmed: Vec<String>,
+    /// The server's peak memory, in MiB.
+    pub memory: u64,
+    /// What the attacker did, and how it was answered.
+    pub report: Report,
+}
+
+/// Where names are looked up during [`Attack::SilentNames`].
+const NAME_SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 53, 53));
+/// The name of the quiet tenant's receiver there.
+const QUIET_NAME: &str = "quiet.test";
+
+/// Runs one attack on a server of its own. The attacker is this program again, started with `arguments`.
+pub async fn run(plan: Plan, arguments: &[&str]) -> anyhow::Result<Outcome> {
+    let scratch = Scratch::new()?;
+    let data = scratch.path().join("nobat.db");
+    let [quiet_key, loud_key] = make_keys(&data).await?;
+    let names = if plan.attack == Attack::SilentNames { Some(name_server().await?) } else { None };
+    let flags = ["--data", &data.display().to_string(), "--allow-private-networks", "127.0.0.0/8"].map(str::to_owned);
+    let server = Process::start_after(&setup(plan.attack, scratch.path())?, &Program::Nobat.path(), &flags).await?;
+    let host = if names.is_some() { QUIET_NAME } else { "127.0.0.1" };
+    let quiet = Quiet::start(server.address(), quiet_key.as_str(), host).await?;
+    let order = Order { attack: plan.attack, is_full: plan.is_full, server: server.address(), key: loud_key.as_str().to_owned() };
+    attacks::prepare(&order).await?;
+    // The first requests open the file's pages and the connections.
+    quiet.measure(Duration::from_secs(1)).await;
+    let calm = quiet.measure(plan.measured).await;
+    let attacker = Attacker::start(&order, arguments)?;
+    tokio::time::sleep(plan.lead).await;
+    let noisy = quiet.measure(plan.measured).await;
+    let report = attacker.stop().await?;
+    let harmed = quiet.harmed().await;
+    let memory = server.peak_memory()? / 1024;
+    let log = server.kill().await?;
+    let complaints = complaints(&log);
+    ensure!(complaints.is_empty(), "the log complains:\n{}", complaints.join("\n"));
+    Ok(Outcome { quiet: calm, noisy, harmed, memory, report })
+}
+
+/// Keys of a quiet and of a loud tenant, made in the file before the server starts: the server has seen neither.
+async fn make_keys(data: &Path) -> anyhow::Result<[KeyText; 2]> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let backend = Sqlite::open(data, RETENTION, Arc::clone(&clock))?.backend();
+    let mut made = Vec::new();
+    for tenant in ["quiet", "loud"] {
+        made.push(keys::make(&backend, &Tenant::new(tenant)?, Scopes::all(), clock.now()).await);
+    }
+    made.try_into().ok().context("two keys")
+}
+
+/// Answers for the quiet tenant's receiver, and is silent about every other name.
+async fn name_server() -> anyhow::Result<Names> {
+    let answer = |name: &str, sort| match (name, sort) {
+        (QUIET_NAME, crate::world::names::Sort::A) => Some(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]),
+        (QUIET_NAME, _) => Some(Vec::new()),
+        _ => None,
+    };
+    Names::start(NAME_SERVER, answer).await.context("the name server needs port 53 of a loopback address")
+}
+
+/// Commands that the server's shell runs before the server.
+fn setup(attack: Attack, folder: &Path) -> anyhow::Result<String> {
+    Ok(match attack {
+        Attack::IdleConnections => "ulimit -n 1024".to_owned(),
+        Attack::SilentNames => {
+            let file = folder.join("resolv.conf");
+            std::fs::write(&file, format!("nameserver {NAME_SERVER}\n"))?;
+            // In a mount namespace of its own. `exec` keeps the process, whose memory is looked at.
+            let mount = format!("mount --bind \"{}\" /etc/resolv.conf && exec \"$0\" \"$@\"", file.display());
+            format!("exec unshare --mount sh -c '{mount}' \"$0\" \"$@\"")
+        }
+        _ => "true".to_owned(),
+    })
+}
+
+impl Outcome {
+    /// Requests and deliveries of the quiet tenant that failed or were late beyond patience.
+    pub fn failures(&self) -> Vec<&str> {
+        [&self.quiet.failures, &self.noisy.failures, &self.harmed].into_iter().flatten().map(String::as_str).collect()
+    }
+}
+
+/// The head of a table with a row for each [`Outcome`].
+pub const HEAD: &str =
+    "| attack | submit, p99 quiet → attacked | read | delivery | failures | peak memory | attacker |\n|---|---|---|---|---|---|---|";
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cell = |part: fn(&Figures) -> Duration| {
+            let [quiet, noisy] = [part(&self.quiet), part(&self.noisy)].map(|time| time.as_secs_f64() * 1e3);
+            format!("{quiet:.1} → {noisy:.1} ms ({:.1} ×)", noisy / quiet)
+        };
+        let cells = [cell(|figures| figures.submit), cell(|figures| figures.read), cell(|figures| figures.delivery)].join(" | ");
+        write!(f, "| {cells} | {} of {} | {} MiB | {} |", self.failures().len(), self.noisy.rounds, self.memory, self.report)
+    }
+}

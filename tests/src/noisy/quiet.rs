@@ -1,0 +1,171 @@
+//! The quiet tenant: a steady, modest rate of submissions, reads and deliveries, each measured.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::world::exchange::{Answer, exchange};
+use crate::world::{attempts, path};
+
+/// Rounds a second. Each is a submission, a read of its task, and a delivery.
+const RATE: u32 = 40;
+/// How long a delivery may take before it counts as failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A tenant with a receiver of its own.
+pub struct Quiet {
+    server: SocketAddr,
+    authorization: String,
+    url: String,
+    arrivals: Arc<Arrivals>,
+    next: AtomicU64,
+    /// Paths of the tasks that were accepted.
+    accepted: Mutex<Vec<String>>,
+}
+
+/// Deliveries that are waited for, by number.
+type Arrivals = Mutex<HashMap<u64, oneshot::Sender<Instant>>>;
+
+/// Latencies of one measurement: of a hundred, 99 took no longer than this.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// From the first byte of a `POST` to its 202, on a new connection each time.
+    pub submit: Duration,
+    /// The same for `GET` of the task.
+    pub read: Duration,
+    /// From the 202 to the receiver.
+    pub delivery: Duration,
+    /// Rounds that were measured.
+    pub rounds: usize,
+    /// Requests that were not answered as they should be, and deliveries that did not come.
+    pub failures: Vec<String>,
+}
+
+/// One round.
+#[derive(Clone, Copy)]
+struct Round {
+    submit: Duration,
+    read: Duration,
+    delivery: Duration,
+}
+
+impl Quiet {
+    /// Starts the receiver, which the server is to call by the name `host`.
+    pub async fn start(server: SocketAddr, key: &str, host: &str) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{host}:{}", listener.local_addr()?.port());
+        let arrivals = Arc::<Arrivals>::default();
+        tokio::spawn(receive(listener, Arc::clone(&arrivals)));
+        let authorization = format!("Bearer {key}");
+        Ok(Self { server, authorization, url, arrivals, next: AtomicU64::new(0), accepted: Mutex::default() })
+    }
+
+    /// Goes on for so long, and returns what was measured once all deliveries have come.
+    pub async fn measure(&self, time: Duration) -> Figures {
+        let mut ticks = interval(Duration::from_secs(1) / RATE);
+        // A server that is slow gets no fewer requests for it.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let (begun, mut rounds, mut running) = (Instant::now(), Vec::new(), FuturesUnordered::new());
+        while begun.elapsed() < time {
+            tokio::select! {
+                _ = ticks.tick() => running.push(self.round()),
+                Some(round) = running.next() => rounds.push(round),
+            }
+        }
+        rounds.extend(running.collect::<Vec<_>>().await);
+        figures(rounds)
+    }
+
+    async fn round(&self) -> Result<Round, String> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, arrival) = oneshot::channel();
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).insert(number, sender);
+        let payload = json!({"url": format!("{}/{number}", self.url), "body": {"number": number}});
+        let task = json!({"kind": "http", "payload": payload, "timeout": 10}).to_string();
+        let (submit, task) = self.ask("POST", "/v1/tasks", &task, 202).await?;
+        let accepted = Instant::now();
+        let path = path(&task.json());
+        let (read, _) = self.ask("GET", &path, "", 200).await?;
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner).push(path);
+        let delivery = timeout(PATIENCE, arrival).await.map_err(|_| format!("delivery {number} did not come"))?;
+        let arrived = delivery.map_err(|error| error.to_string())?;
+        Ok(Round { submit, read, delivery: arrived.saturating_duration_since(accepted) })
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: &str, expected: u16) -> Result<(Duration, Answer), String> {
+        let sent = Instant::now();
+        let answer = exchange(self.server, method, path, &[("authorization", &self.authorization)], body).await;
+        let answer = answer.map_err(|error| format!("{method}: {error}"))?;
+        if answer.status == expected { Ok((sent.elapsed(), answer)) } else { Err(format!("{method}: {} {}", answer.status, answer.text())) }
+    }
+
+    /// Accepted tasks that did not succeed at their first attempt.
+    pub async fn harmed(&self) -> Vec<String> {
+        let paths = std::mem::take(&mut *self.accepted.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut harmed = Vec::new();
+        for path in paths {
+            match self.ask("GET", &format!("{path}?wait=20"), "", 200).await {
+                Ok((_, task)) => {
+                    let task = task.json();
+                    if task["status"] != "succeeded" || attempts(&task, "/outcome").len() != 1 {
+                        harmed.push(format!("{path}: {} with {:?}", task["status"], attempts(&task, "/error/code")));
+                    }
+                }
+                Err(error) => harmed.push(error),
+            }
+        }
+        harmed
+    }
+}
+
+fn figures(rounds: Vec<Result<Round, String>>) -> Figures {
+    let total = rounds.len();
+    let (mut measured, mut failures) = (Vec::new(), Vec::new());
+    for round in rounds {
+        match round {
+            Ok(round) => measured.push(round),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    let p99 = |part: fn(&Round) -> Duration| {
+        let mut times: Vec<Duration> = measured.iter().map(part).collect();
+        times.sort_unstable();
+        times.get((times.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
+    };
+    let (submit, read, delivery) = (p99(|round| round.submit), p99(|round| round.read), p99(|round| round.delivery));
+    Figures { submit, read, delivery, rounds: total, failures }
+}
+
+/// Notes when each delivery comes. Connections are closed after each, so that every delivery needs a new one.
+async fn receive(listener: TcpListener, arrivals: Arc<Arrivals>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let arrivals = Arc::clone(&arrivals);
+        let answer = service_fn(move |request: Request<Incoming>| {
+            let number = request.uri().path().trim_start_matches('/').parse::<u64>();
+            let waiting = number.ok().and_then(|number| arrivals.lock().unwrap_or_else(PoisonError::into_inner).remove(&number));
+            if let Some(waiting) = waiting {
+                let _ = waiting.send(Instant::now());
+            }
+            let answer = Response::builder().header("connection", "close").body(Full::new(Bytes::from_static(b"ok")));
+            async { Ok::<_, Infallible>(answer.expect("an answer")) }
+        });
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
+    }
+}

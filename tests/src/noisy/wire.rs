@@ -1,0 +1,81 @@
+//! Plain HTTP/1.1 over a socket, for requests that no well-behaved client would send.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::{Context, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// The attacker's own address, so that limits by address tell it from the quiet tenant.
+pub const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
+
+/// Connects from an address of this machine, with a receive buffer of so many bytes if that is given.
+pub async fn connect(from: Ipv4Addr, to: SocketAddr, receive_buffer: Option<u32>) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    if let Some(bytes) = receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    socket.bind((from, 0).into())?;
+    socket.connect(to).await
+}
+
+/// A request's bytes.
+pub fn request(method: &str, path: &str, key: Option<&str>, body: &str) -> String {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n");
+    if let Some(key) = key {
+        request += &format!("authorization: Bearer {key}\r\n");
+    }
+    if !body.is_empty() {
+        request += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+    }
+    request + "\r\n" + body
+}
+
+/// A connection that sends one request after the other.
+pub struct Wire {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Wire {
+    /// Connects.
+    pub async fn open(from: Ipv4Addr, to: SocketAddr) -> anyhow::Result<Self> {
+        Ok(Self { stream: connect(from, to, None).await?, buffer: Vec::new() })
+    }
+
+    /// Sends bytes as they are.
+    pub async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes).await
+    }
+
+    /// Sends a request and reads its answer to the end. Returns the status.
+    pub async fn exchange(&mut self, request: &str) -> anyhow::Result<u16> {
+        self.send(request.as_bytes()).await?;
+        self.answer().await
+    }
+
+    /// Reads one answer to its end. Returns the status.
+    pub async fn answer(&mut self) -> anyhow::Result<u16> {
+        self.buffer.clear();
+        loop {
+            if let Some((status, end)) = head(&self.buffer)?
+                && self.buffer.len() >= end
+            {
+                return Ok(status);
+            }
+            ensure!(self.stream.read_buf(&mut self.buffer).await? > 0, "the server closed the connection");
+        }
+    }
+}
+
+/// The status of an answer and where its body ends, once its head is there.
+fn head(answer: &[u8]) -> anyhow::Result<Option<(u16, usize)>> {
+    let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
+    let head = std::str::from_utf8(&answer[..end])?;
+    let status = head.get(9..12).context("no status")?.parse()?;
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+    });
+    Ok(Some((status, end + 4 + length.unwrap_or(0))))
+}
