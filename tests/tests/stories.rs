@@ -21,6 +21,7 @@ mod stories {
     mod keys;
     mod list;
     mod log;
+    mod noisy_tenant;
     mod partner;
     mod replay;
     mod restart;

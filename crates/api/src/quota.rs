@@ -1,17 +1,26 @@
-//! How many tasks of a tenant may wait: counted now and then, and what is accepted in between added to the count.
+//! Limit on the waiting tasks of a tenant: counted from time to time, and what is accepted in between added to the count.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nobat_core::name::Tenant;
 use nobat_core::ports::StoreError;
 use nobat_core::time::Timestamp;
 
-/// What was counted last.
+/// Last count of each tenant's waiting tasks.
 #[derive(Default)]
-pub(crate) struct Quota(Mutex<HashMap<Tenant, Count>>);
+pub(crate) struct Quota(Mutex<HashMap<Tenant, Arc<Place>>>);
+
+/// Count of one tenant. Its lock is held while the store counts, so that requests that come together have it counted once.
+#[derive(Default)]
+struct Place {
+    count: tokio::sync::Mutex<Option<Count>>,
+    /// Counts that failed. Requests that waited for one fail with it, instead of counting again one after the other.
+    failures: AtomicU64,
+}
 
 #[derive(Clone, Copy)]
 struct Count {
@@ -43,29 +52,33 @@ impl Quota {
         waiting: impl AsyncFnOnce(usize) -> Result<usize, StoreError>,
     ) -> Result<bool, StoreError> {
         let limit = more.limit.get() as usize;
-        if !self.is_fresh(more) {
-            let waiting = waiting(limit).await?;
-            // Others may have counted meanwhile, and added what they accepted.
-            if !self.is_fresh(more) {
-                self.counts().insert(more.tenant.clone(), Count { waiting, counted_at: more.now });
-            }
+        let place = self.place(more.tenant);
+        let failures = place.failures.load(Ordering::Relaxed);
+        let mut counted = place.count.lock().await;
+        let fresh = counted.filter(|count| count.counted_at <= more.now && more.now < count.counted_at + more.recount);
+        if fresh.is_none() && place.failures.load(Ordering::Relaxed) != failures {
+            return Err(StoreError::Overloaded);
         }
-        let mut counts = self.counts();
-        let Some(count) = counts.get_mut(more.tenant) else { return Ok(true) };
+        let mut count = match fresh {
+            Some(count) => count,
+            None => {
+                let waiting = waiting(limit).await.inspect_err(|_| {
+                    place.failures.fetch_add(1, Ordering::Relaxed);
+                })?;
+                Count { waiting, counted_at: more.now }
+            }
+        };
         let is_admitted = count.waiting + more.count <= limit;
         if is_admitted {
             count.waiting += more.count;
         }
+        *counted = Some(count);
         Ok(is_admitted)
     }
 
-    fn is_fresh(&self, more: &More<'_>) -> bool {
-        let counts = self.counts();
-        counts.get(more.tenant).is_some_and(|count| count.counted_at <= more.now && more.now < count.counted_at + more.recount)
-    }
-
-    fn counts(&self) -> std::sync::MutexGuard<'_, HashMap<Tenant, Count>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn place(&self, tenant: &Tenant) -> Arc<Place> {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(places.entry(tenant.clone()).or_default())
     }
 }
 
@@ -103,12 +116,14 @@ mod tests {
     #[tokio::test]
     async fn of_many_who_count_at_once_no_more_are_admitted_than_may_wait() {
         let (quota, acme) = (Quota::default(), Tenant::new("acme").unwrap());
+        let counts = AtomicU64::new(0);
         let ask = |place: usize| {
-            let (quota, acme) = (&quota, &acme);
+            let (quota, acme, counts) = (&quota, &acme, &counts);
             async move {
                 let slowly = async |limit| {
                     assert_eq!(limit, 3, "more than that need not be counted");
-                    for _ in 0..place {
+                    counts.fetch_add(1, Ordering::Relaxed);
+                    for _ in 0..=place {
                         tokio::task::yield_now().await;
                     }
                     Ok(0)
@@ -118,6 +133,22 @@ mod tests {
         };
         let admitted = join_all((0..10).map(ask)).await;
         assert_eq!(admitted.into_iter().filter(|admitted| *admitted).count(), 3);
+        assert_eq!(counts.into_inner(), 1, "those who come together have it counted once");
+    }
+
+    #[tokio::test]
+    async fn requests_that_wait_for_a_count_fail_with_it() {
+        let (quota, acme, counts) = (Quota::default(), Tenant::new("acme").unwrap(), AtomicU64::new(0));
+        let ask = || async {
+            let failing = async |_| {
+                counts.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+                Err(StoreError::Overloaded)
+            };
+            quota.admits(&more(&acme, 1, 0), failing).await
+        };
+        assert!(join_all((0..10).map(|_| ask())).await.iter().all(Result::is_err));
+        assert_eq!(counts.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]

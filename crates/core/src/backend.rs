@@ -45,8 +45,10 @@ const MAX_CONFLICTS: usize = 10;
 
 /// How many are woken at a time, about.
 pub const MAX_WOKEN: usize = 1_000;
-/// How many pages of tasks are looked through for them.
+/// Most pages of held tasks that are looked through for them.
 const MAX_PAGES: usize = 50;
+/// Most pages without a held task. A store without an index of held tasks looks at [`ListQuery::MAX_SCANNED`] tasks for each.
+const MAX_EMPTY_PAGES: usize = 10;
 /// How many of them are written at the same time.
 const SIDE_BY_SIDE: usize = 32;
 
@@ -124,9 +126,10 @@ impl Backend {
     /// Has those ask again now, or soon, who are held by what somebody has ended, as far as they are found by that query and meant: up to
     /// [`MAX_WOKEN`] of them, the newest first. The others ask by themselves, later. Says how many there were.
     pub async fn wake(&self, mut query: ListQuery, is_meant: impl Fn(&Task) -> bool, now: Timestamp) -> Result<usize, StoreError> {
-        let mut woken = 0;
+        let (mut woken, mut empty_pages) = (0, 0);
         for _ in 0..MAX_PAGES {
             let page = self.store.list(&query, now).await?;
+            empty_pages += usize::from(page.tasks.is_empty());
             let is_held = |task: &&Task| {
                 matches!(&task.state, State::Waiting(Waiting::Held(held)) if held.reason.is_ended_by_hand()) && is_meant(task)
             };
@@ -142,7 +145,7 @@ impl Backend {
                 }
             }
             query.after = page.next;
-            if query.after.is_none() || woken >= MAX_WOKEN {
+            if query.after.is_none() || woken >= MAX_WOKEN || empty_pages >= MAX_EMPTY_PAGES {
                 break;
             }
         }

@@ -61,6 +61,26 @@ pub trait Store: Send + Sync {
 
     /// Whether it answers.
     async fn ready(&self) -> Result<(), StoreError>;
+
+    /// Load of the queues inside this process that operations wait in. A store without such queues returns none.
+    fn load(&self) -> Vec<QueueLoad> {
+        Vec::new()
+    }
+}
+
+/// Load of a queue inside this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLoad {
+    /// Stable name of the queue, such as `write`.
+    pub name: &'static str,
+    /// Operations that wait now.
+    pub length: usize,
+    /// Most operations that may wait. More are refused with [`StoreError::Overloaded`].
+    pub limit: usize,
+    /// Most operations of one tenant that may wait.
+    pub tenant_limit: usize,
+    /// Operations refused or given up after too long a wait, since the process started.
+    pub refused: u64,
 }
 
 /// Carries hints from those who know that a task is due to those who can run it.

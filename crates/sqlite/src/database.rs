@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Event, overdue, transition};
-use nobat_core::name::Tenant;
+use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{Beat, Claim, Committed, Inserted, LEASE, ListQuery, Page, Position, TaskName};
 use nobat_core::retry::Spread;
 use nobat_core::task::{CancelRequest, End, State, Status, Task};
@@ -479,7 +479,10 @@ pub(crate) fn waiting(connection: &Connection, tenant: &Tenant, at_most: usize) 
     Ok(usize::try_from(count).unwrap_or(at_most))
 }
 
-/// One page of a list, found by going back in the order of acceptance from where the last page ended.
+/// One page of a list, newest first, from where the page before ended.
+///
+/// Looks at up to [`ListQuery::MAX_SCANNED`] rows, at the first columns of each, and reads the whole row of those that pass. `failed`
+/// and `held` have an index, so that other tasks cost nothing there.
 pub(crate) fn list(connection: &Connection, query: &ListQuery, retention: Duration, now: Timestamp) -> Result<Page, Error> {
     let before = match (&query.after, query.created_before) {
         (Some(position), _) => position.0.parse().map_err(|_| Error::Unreadable("position"))?,
@@ -488,30 +491,49 @@ pub(crate) fn list(connection: &Connection, query: &ListQuery, retention: Durati
         (None, None) => i64::MAX,
     };
     let from = query.created_after.map_or(0, seq_of);
-    let filter = if query.status == Some(Status::Ended(End::Failed)) {
-        "INDEXED BY tasks_failed WHERE status = 5 AND"
-    } else {
-        "INDEXED BY tasks_of_tenant WHERE"
+    let filter = match query.status {
+        Some(Status::Ended(End::Failed)) => "INDEXED BY tasks_failed WHERE status = 5 AND",
+        Some(Status::Held) => "INDEXED BY tasks_held WHERE status = 2 AND",
+        _ => "INDEXED BY tasks_of_tenant WHERE",
     };
-    // Payloads and results are not shown in lists, and can be long.
-    let columns = COLUMNS.replace("result, payload", "NULL, 'null'");
-    let sql = format!("SELECT {columns} FROM tasks {filter} tenant = ?1 AND seq < ?2 AND seq >= ?3 ORDER BY seq DESC LIMIT ?4");
+    let sql = format!(
+        "SELECT seq, kind, queue, status FROM tasks {filter} tenant = ?1 AND seq < ?2 AND seq >= ?3 ORDER BY seq DESC LIMIT ?4"
+    );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params![query.tenant.as_str(), before, from, to_sql(ListQuery::MAX_SCANNED)])?;
     let (mut tasks, mut scanned, mut last) = (Vec::new(), 0, None);
     while let Some(found) = rows.next()? {
-        let task = row::read(found, |_| Err(Error::Unreadable("a payload")))?;
         scanned += 1;
-        last = Some(Position(found.get::<_, i64>(0)?.to_string()));
-        if query.matches(&task, now) && is_kept(&task, retention, now) {
-            tasks.push(task);
+        let seq: i64 = found.get(0)?;
+        last = Some(seq);
+        if may_match(found, query)? {
+            let task = read_listed(connection, seq)?;
+            tasks.extend(task.filter(|task| query.matches(task, now) && is_kept(task, retention, now)));
         }
         if tasks.len() == query.limit {
             break;
         }
     }
     let is_cut_short = tasks.len() == query.limit || scanned == ListQuery::MAX_SCANNED;
-    Ok(Page { tasks, next: last.filter(|_| is_cut_short) })
+    Ok(Page { tasks, next: last.filter(|_| is_cut_short).map(|seq| Position(seq.to_string())) })
+}
+
+/// Tells by `seq, kind, queue, status` of a row whether its task can pass the filters.
+fn may_match(found: &Row<'_>, query: &ListQuery) -> Result<bool, Error> {
+    let is_of = |index, name: &Option<Name>| {
+        name.as_ref().map_or(Ok(true), |name| Ok::<_, Error>(found.get_ref(index)?.as_str()? == name.as_str()))
+    };
+    let status: i64 = found.get(3)?;
+    let may_stand = query.status.is_none_or(|wanted| row::may_be(status, wanted));
+    Ok(may_stand && is_of(1, &query.kind)? && is_of(2, &query.queue)?)
+}
+
+/// The task of a row, without its payload and result: lists do not show them, and they can be long.
+fn read_listed(connection: &Connection, seq: i64) -> Result<Option<Task>, Error> {
+    let sql = format!("SELECT {} FROM tasks WHERE seq = ?1", COLUMNS.replace("result, payload", "NULL, 'null'"));
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([seq])?;
+    rows.next()?.map(|found| row::read(found, |_| Err(Error::Unreadable("a payload")))).transpose()
 }
 
 fn get_sql() -> &'static str {

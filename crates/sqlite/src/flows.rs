@@ -7,18 +7,20 @@ use nobat_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::database::{Database, to_sql};
+use crate::reader::Cost;
+use crate::writer::Load;
 use crate::{Error, Sqlite};
 
 #[async_trait]
 impl Flows for Sqlite {
     async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
         let name = name.clone();
-        Sqlite::read(self, move |connection| find(connection, &name)).await
+        Sqlite::read(self, Cost::Record, Some(name.tenant.clone()), move |connection| find(connection, &name)).await
     }
 
     async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
         let (name, body) = (name.clone(), flow.to_text());
-        self.0.writer.call(move |database| database.write_flow(&name, &body, over, now)).await
+        self.0.writer.call(Load::of(Some(name.tenant.clone())), move |database| database.write_flow(&name, &body, over, now)).await
     }
 }
 

@@ -16,6 +16,7 @@ mod row;
 mod schema;
 mod shares;
 mod store;
+mod turns;
 mod writer;
 
 use std::path::Path;
@@ -54,9 +55,6 @@ struct Inner {
     _lock: Option<Lock>,
 }
 
-/// How many connections read beside the writer.
-const READERS: usize = 2;
-
 impl Sqlite {
     /// Opens the file, or creates it. Ended tasks are kept for `retention`.
     ///
@@ -67,7 +65,6 @@ impl Sqlite {
         schema::refuse_foreign(&file::connect_plainly(path)?)?;
         let mut connection = file::connect(path)?;
         schema::migrate(&mut connection)?;
-        let readers = (0..READERS).map(|_| file::connect_to_read(path)).collect::<Result<_, _>>()?;
         let secret = read_secret(&connection)?;
         let dispatch = Arc::new(Dispatch::default());
         let database = Database::new(connection, Arc::clone(&dispatch), retention)?;
@@ -77,7 +74,7 @@ impl Sqlite {
         }
         let again = path.to_owned();
         let writer = Writer::thread(database, Arc::clone(&clock), Box::new(move || Ok(file::connect(&again)?)))?;
-        let readers = Some(Readers::new(readers)?);
+        let readers = Some(Readers::new(|| file::connect_to_read(path))?);
         Ok(Self(Arc::new(Inner { writer, readers, dispatch, clock, retention, buckets: Buckets::default(), secret, _lock: Some(lock) })))
     }
 

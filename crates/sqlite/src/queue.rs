@@ -8,6 +8,7 @@ use nobat_core::task::Task;
 use tokio::sync::oneshot;
 
 use crate::Sqlite;
+use crate::writer::Load;
 
 /// How long a worker stays in line for nothing, as long as SQS would let it.
 const MAX_LINE: Duration = Duration::from_secs(20);
@@ -28,7 +29,7 @@ impl Queue for Sqlite {
         let give_up = self.0.clock.now() + MAX_LINE;
         loop {
             // Every transaction of the writer ends by giving what is due to those in line; one that does nothing else will do.
-            self.0.writer.call(|_| Ok(())).await?;
+            self.0.writer.call(Load::of(None), |_| Ok(())).await?;
             let now = self.0.clock.now();
             let due = next_due.borrow_and_update().unwrap_or(give_up);
             tokio::select! {

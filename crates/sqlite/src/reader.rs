@@ -1,52 +1,130 @@
-//! Reading beside the writer: each read sees the last COMMIT.
+//! Reads beside the writer. Each read sees the last COMMIT.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
-use nobat_core::ports::StoreError;
+use nobat_core::ports::{QueueLoad, StoreError};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::Error;
+use crate::turns::{Bounds, Owner, TurnQueue};
 
 type Operation = Box<dyn FnOnce(&Connection) + Send>;
 
-/// Threads with a connection each, since a read can wait for the disk. They end when this is dropped.
-pub(crate) struct Readers(Sender<Operation>);
+/// Cost class of a read. Each class has a thread, a connection and a queue of its own, so that no class delays another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cost {
+    /// One record or limiter by its key. Submissions, authentication and admission wait for these.
+    Record,
+    /// One task by its id.
+    Task,
+    /// Many rows: a page of a list, a count, what the sweep looks for.
+    Scan,
+}
+
+/// Longest time from the call to the result, the wait for a turn included. Longer waits end with [`StoreError::Overloaded`]: few
+/// clients wait for more, and a refusal that comes at once would only have them ask again at once.
+const MAX_WAIT: Duration = Duration::from_secs(2);
+
+const fn bounds(name: &'static str) -> Bounds {
+    Bounds { name, total: 16_384, tenant: 4_096 }
+}
+
+/// Threads that read. They end when this is dropped.
+pub(crate) struct Readers {
+    records: Reader,
+    tasks: Reader,
+    scans: Reader,
+}
+
+struct Reader(Arc<TurnQueue<Operation>>);
 
 impl Readers {
-    pub(crate) fn new(connections: Vec<Connection>) -> std::io::Result<Self> {
-        let (operations, waiting) = channel();
-        let waiting = Arc::new(Mutex::new(waiting));
-        for connection in connections {
-            let waiting = Arc::clone(&waiting);
-            thread::Builder::new().name("nobat-reader".to_owned()).spawn(move || run(&connection, &waiting))?;
-        }
-        Ok(Self(operations))
+    /// Starts a thread for each class, with a connection each.
+    pub(crate) fn new(mut connect: impl FnMut() -> Result<Connection, rusqlite::Error>) -> Result<Self, crate::OpenError> {
+        let mut reader = |name| Ok::<_, crate::OpenError>(Reader::new(connect()?, bounds(name))?);
+        Ok(Self { records: reader("read_record")?, tasks: reader("read_task")?, scans: reader("read_scan")? })
     }
 
+    /// Does a read for that owner when it has its turn. Dropping the future takes the read out of the queue.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
+        cost: Cost,
+        owner: Owner,
         operation: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let queue = &*self.reader(cost).0;
         let (sender, result) = oneshot::channel();
         let run = move |connection: &Connection| {
-            // Nobody may be waiting for it any more.
+            // The caller may have left meanwhile.
             let _ = sender.send(operation(connection));
         };
-        let stopped = || StoreError::Unavailable("the readers stopped".to_owned());
-        self.0.send(Box::new(run)).map_err(|_| stopped())?;
-        result.await.map_err(|_| stopped())?.map_err(StoreError::from)
+        let number = queue.push(&owner, Box::new(run))?;
+        let _place = Place { queue, owner, number };
+        match tokio::time::timeout(MAX_WAIT, result).await {
+            Ok(done) => done.map_err(|_| StoreError::Unavailable("the read was not done".to_owned()))?.map_err(StoreError::from),
+            Err(_) => {
+                queue.count_refusal();
+                Err(StoreError::Overloaded)
+            }
+        }
+    }
+
+    pub(crate) fn load(&self) -> Vec<QueueLoad> {
+        [Cost::Record, Cost::Task, Cost::Scan].map(|cost| self.reader(cost).0.load()).into()
+    }
+
+    fn reader(&self, cost: Cost) -> &Reader {
+        match cost {
+            Cost::Record => &self.records,
+            Cost::Task => &self.tasks,
+            Cost::Scan => &self.scans,
+        }
     }
 }
 
-fn run(connection: &Connection, waiting: &Mutex<Receiver<Operation>>) {
+impl Reader {
+    fn new(connection: Connection, bounds: Bounds) -> std::io::Result<Self> {
+        let queue = Arc::new(TurnQueue::new(bounds));
+        let waiting = Arc::clone(&queue);
+        thread::Builder::new().name(format!("nobat-{}", bounds.name)).spawn(move || run(&connection, &waiting))?;
+        Ok(Self(queue))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Place of a read in the queue. Dropping it removes the read if it has not begun.
+struct Place<'a> {
+    queue: &'a TurnQueue<Operation>,
+    owner: Owner,
+    number: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.queue.remove(&self.owner, self.number);
+    }
+}
+
+fn run(connection: &Connection, waiting: &TurnQueue<Operation>) {
     loop {
-        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        match next {
-            Ok(operation) => operation(connection),
-            Err(_) => return,
+        let next = waiting.take(|_| false);
+        if next.is_empty() {
+            return;
+        }
+        for operation in next {
+            // A panic in one read must not end the thread that all others of its class wait for.
+            if catch_unwind(AssertUnwindSafe(|| operation(connection))).is_err() {
+                tracing::error!("a read panicked");
+            }
         }
     }
 }

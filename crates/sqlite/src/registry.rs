@@ -14,6 +14,8 @@ use nobat_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::database::{Database, Keep, to_sql};
+use crate::reader::Cost;
+use crate::writer::Load;
 use crate::{Error, Sqlite};
 
 /// The buckets of tenants whose requests are limited. They are full again after a restart.
@@ -24,26 +26,28 @@ pub(crate) struct Buckets(Mutex<HashMap<Tenant, Bucket>>);
 impl Registry for Sqlite {
     async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
         let name = name.clone();
-        self.read(move |connection| find(connection, &name)).await
+        self.read(Cost::Record, name.tenant.clone(), move |connection| find(connection, &name)).await
     }
 
     async fn page(&self, tenant: Option<&Tenant>, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
         let (tenant, after) = (tenant.cloned(), after.map(ToString::to_string).unwrap_or_default());
-        self.read(move |connection| page(connection, tenant.as_ref(), sort, &after, limit)).await
+        // A page of one asks whether there is any: a request without a key waits for that.
+        let cost = if limit == 1 { Cost::Record } else { Cost::Scan };
+        self.read(cost, tenant.clone(), move |connection| page(connection, tenant.as_ref(), sort, &after, limit)).await
     }
 
     async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError> {
-        self.0.writer.call(move |database| database.write_records(&records, &entry)).await
+        self.0.writer.call(Load::of(Some(entry.tenant.clone())), move |database| database.write_records(&records, &entry)).await
     }
 
     async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<Recorded, StoreError> {
         let name = name.clone();
-        self.0.writer.call(move |database| database.remove_record(&name, version, &entry)).await
+        self.0.writer.call(Load::of(Some(entry.tenant.clone())), move |database| database.remove_record(&name, version, &entry)).await
     }
 
     async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError> {
         let (query, oldest) = (query.clone(), now - self.0.retention);
-        self.read(move |connection| trail(connection, &query, oldest)).await
+        self.read(Cost::Scan, Some(query.tenant.clone()), move |connection| trail(connection, &query, oldest)).await
     }
 
     async fn take(&self, tenant: &Tenant, rate: Rate, _wanted: NonZeroU32, now: Timestamp) -> Result<Taken, StoreError> {

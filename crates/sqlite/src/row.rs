@@ -4,7 +4,7 @@ use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::name::{Name, Tenant};
 use nobat_core::stored;
-use nobat_core::task::{CancelRequest, End, Ended, Fingerprint, Held, HeldReason, Lease, State, Task, Waiting};
+use nobat_core::task::{CancelRequest, End, Ended, Fingerprint, Held, HeldReason, Lease, State, Status, Task, Waiting};
 use nobat_core::time::Timestamp;
 use rusqlite::{Row, Statement};
 
@@ -128,12 +128,28 @@ fn status_number(state: &State) -> i64 {
         State::Waiting(Waiting::Retrying) => status::RETRYING,
         State::Waiting(Waiting::Held(_)) => status::HELD,
         State::Running(_) => status::RUNNING,
-        State::Ended(ended) => match ended.end {
-            End::Succeeded => status::SUCCEEDED,
-            End::Failed => status::FAILED,
-            End::Canceled => status::CANCELED,
-            End::Expired => status::EXPIRED,
-        },
+        State::Ended(ended) => end_number(ended.end),
+    }
+}
+
+fn end_number(end: End) -> i64 {
+    match end {
+        End::Succeeded => status::SUCCEEDED,
+        End::Failed => status::FAILED,
+        End::Canceled => status::CANCELED,
+        End::Expired => status::EXPIRED,
+    }
+}
+
+/// Tells whether a row with this number can be shown as `wanted`. A waiting task of any kind is shown as `queued` once it is due.
+pub(crate) fn may_be(number: i64, wanted: Status) -> bool {
+    match wanted {
+        Status::Queued => number < status::RUNNING,
+        Status::Scheduled => number == status::SCHEDULED,
+        Status::Retrying => number == status::RETRYING,
+        Status::Held => number == status::HELD,
+        Status::Running => number == status::RUNNING,
+        Status::Ended(end) => number == end_number(end),
     }
 }
 

@@ -4,50 +4,54 @@ use async_trait::async_trait;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Change;
 use nobat_core::name::Tenant;
-use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, Store, StoreError, TaskName};
+use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, QueueLoad, Store, StoreError, TaskName};
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
 use rusqlite::Connection;
 
+use crate::reader::{Cost, Readers};
+use crate::turns::Owner;
+use crate::writer::Load;
 use crate::{Error, Sqlite, database};
 
 #[async_trait]
 impl Store for Sqlite {
     async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
-        self.0.writer.call(move |database| database.insert(tasks, now)).await
+        self.0.writer.call(Load::tasks(&tasks), move |database| database.insert(tasks, now)).await
     }
 
     async fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, StoreError> {
         let (name, retention) = (name.clone(), self.0.retention);
-        self.read(move |connection| database::get(connection, &name, retention, now)).await
+        self.read(Cost::Task, Some(name.tenant.clone()), move |connection| database::get(connection, &name, retention, now)).await
     }
 
     async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
         let name = name.clone();
-        self.0.writer.call(move |database| database.claim(&name, until, now)).await
+        self.0.writer.call(Load::of(Some(name.tenant.clone())), move |database| database.claim(&name, until, now)).await
     }
 
     async fn commit(&self, change: Change, _now: Timestamp) -> Result<Committed, StoreError> {
-        self.0.writer.call(move |database| database.commit(change)).await
+        let load = Load::tasks([&change.task].into_iter().chain(&change.follow_up));
+        self.0.writer.call(load, move |database| database.commit(change)).await
     }
 
     async fn beat(&self, name: &TaskName, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Beat, StoreError> {
         let name = name.clone();
-        self.0.writer.call(move |database| database.beat(&name, token, until, progress.as_ref())).await
+        self.0.writer.call(Load::of(Some(name.tenant.clone())), move |database| database.beat(&name, token, until, progress.as_ref())).await
     }
 
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
         let (query, retention) = (query.clone(), self.0.retention);
-        self.read(move |connection| database::list(connection, &query, retention, now)).await
+        self.read(Cost::Scan, Some(query.tenant.clone()), move |connection| database::list(connection, &query, retention, now)).await
     }
 
     async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
         let tenant = tenant.clone();
-        self.read(move |connection| database::waiting(connection, &tenant, at_most)).await
+        self.read(Cost::Scan, Some(tenant.clone()), move |connection| database::waiting(connection, &tenant, at_most)).await
     }
 
     async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
-        self.read(move |connection| database::due(connection, limit, now)).await
+        self.read(Cost::Scan, None, move |connection| database::due(connection, limit, now)).await
     }
 
     /// Nothing to note: what was seen to is not due any more.
@@ -56,7 +60,7 @@ impl Store for Sqlite {
     }
 
     async fn prune(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError> {
-        self.0.writer.call(move |database| database.prune(limit, now)).await
+        self.0.writer.call(Load::of(None), move |database| database.prune(limit, now)).await
     }
 
     async fn changed(&self, name: &TaskName) {
@@ -64,19 +68,27 @@ impl Store for Sqlite {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        self.0.writer.call(|_| Ok(())).await?;
-        self.read(|connection| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?)).await
+        self.0.writer.call(Load::of(None), |_| Ok(())).await?;
+        self.read(Cost::Record, None, |connection| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?)).await
+    }
+
+    fn load(&self) -> Vec<QueueLoad> {
+        let readers = self.0.readers.as_ref().map(Readers::load).unwrap_or_default();
+        self.0.writer.load().into_iter().chain(readers).collect()
     }
 }
 
 impl Sqlite {
+    /// Does a read of that cost for that owner.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
+        cost: Cost,
+        owner: Owner,
         operation: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, StoreError> {
         match &self.0.readers {
-            Some(readers) => readers.call(operation).await,
-            None => self.0.writer.call(move |database| operation(database.connection())).await,
+            Some(readers) => readers.call(cost, owner, operation).await,
+            None => self.0.writer.call(Load::of(owner), move |database| operation(database.connection())).await,
         }
     }
 }

@@ -1,10 +1,9 @@
 //! The one writer: many callers' operations in one transaction, and every reply after its COMMIT.
 
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use nobat_core::ports::{Clock, StoreError};
+use nobat_core::ports::{Clock, QueueLoad, StoreError};
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
 use rusqlite::Connection;
@@ -12,15 +11,52 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::database::Database;
+use crate::turns::{Bounds, Owner, TurnQueue};
 
-/// How many operations may wait for the writer. More are refused: what waits longer than a client does is of no use.
-const MAX_WAITING: usize = 16_384;
+/// Bounds of the writer's queue. One tenant leaves room for the others.
+const BOUNDS: Bounds = Bounds { name: "write", total: 16_384, tenant: 12_288 };
 
-/// How many operations go into one transaction, so that the first of them need not wait for ever more.
+/// Most operations in one transaction. An operation waits for the transaction before its own, and for its own.
 const MAX_GROUP: usize = 1_024;
 
-/// An operation; it returns what is to be done once it is known whether the transaction is on disk.
-pub(crate) type Operation = Box<dyn FnOnce(&mut Database) -> Outcome + Send>;
+/// Largest weight of one transaction ([`Operation::weight`]): about 4,096 small tasks, or 16 MiB of payloads.
+const MAX_WEIGHT: usize = 4_096;
+
+/// Bytes that weigh as much as one task.
+const WEIGHED_BYTES: usize = 4_096;
+
+/// Operation of one caller. Its outcome holds what is to be done once it is known whether the transaction is on disk.
+pub(crate) struct Operation {
+    run: Run,
+    /// Share of a transaction that it takes up: 1 for each task, and 1 for every 4 KiB of payloads and results.
+    weight: usize,
+}
+
+/// Owner and weight of an operation.
+pub(crate) struct Load {
+    owner: Owner,
+    weight: usize,
+}
+
+impl Load {
+    /// One small write for that owner.
+    pub(crate) fn of(owner: Owner) -> Self {
+        Self { owner, weight: 1 }
+    }
+
+    /// Writes of these tasks, which belong to one tenant.
+    pub(crate) fn tasks<'a>(tasks: impl IntoIterator<Item = &'a Task>) -> Self {
+        let (mut owner, mut weight) = (None, 0);
+        for task in tasks {
+            let bytes = task.payload.get().len() + task.result.as_ref().map_or(0, |result| result.get().len());
+            weight += 1 + bytes / WEIGHED_BYTES;
+            owner = owner.or_else(|| Some(task.tenant.clone()));
+        }
+        Self { owner, weight }
+    }
+}
+
+type Run = Box<dyn FnOnce(&mut Database) -> Outcome + Send>;
 
 pub(crate) type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
@@ -40,13 +76,13 @@ pub(crate) enum Writer {
 
 /// The thread; dropping this waits for what it has still to do.
 pub(crate) struct Thread {
-    operations: Option<SyncSender<Operation>>,
+    queue: Arc<TurnQueue<Operation>>,
     handle: Option<thread::JoinHandle<()>>,
 }
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        drop(self.operations.take());
+        self.queue.close();
         if let Some(handle) = self.handle.take()
             && handle.join().is_err()
         {
@@ -71,19 +107,20 @@ impl Writer {
     }
 
     pub(crate) fn thread(database: Database, clock: Arc<dyn Clock>, reopen: Reopen) -> std::io::Result<Self> {
-        let (operations, waiting) = sync_channel(MAX_WAITING);
-        let group = Group { database, clock, reopen: Some(reopen) };
+        let queue = Arc::new(TurnQueue::new(BOUNDS));
+        let (group, waiting) = (Group { database, clock, reopen: Some(reopen) }, Arc::clone(&queue));
         let handle = thread::Builder::new().name("nobat-writer".to_owned()).spawn(move || group.run(&waiting))?;
-        Ok(Self::Thread(Thread { operations: Some(operations), handle: Some(handle) }))
+        Ok(Self::Thread(Thread { queue, handle: Some(handle) }))
     }
 
-    /// Has an operation done, and resolves when it is on disk.
+    /// Does an operation when its owner has its turn, and resolves when it is on disk.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
+        load: Load,
         operation: impl FnOnce(&mut Database) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (sender, result) = oneshot::channel();
-        self.submit(Box::new(move |database| {
+        self.submit(load, move |database| {
             let done = operation(database);
             let spoiled = spoiled(&done);
             let reply = move |committed: Result<(), StoreError>| {
@@ -91,37 +128,43 @@ impl Writer {
                 let _ = sender.send(committed.and_then(|()| done.map_err(StoreError::from)));
             };
             Outcome { reply: Box::new(reply), spoiled }
-        }))?;
+        })?;
         result.await.unwrap_or_else(|_| Err(StoreError::Unavailable("it was not written".to_owned())))
     }
 
     /// Has claims taken back that nobody will act on. If that fails, their leases run out.
     pub(crate) fn give_back(&self, tasks: Vec<Task>, now: Timestamp) {
-        if self.submit(release(tasks, now)).is_err() {
+        // The installation's turn, as that of the last write before the process ends: these come before it.
+        if self.submit(Load::of(None), release(tasks, now)).is_err() {
             tracing::warn!("claims could not be given back; their leases will run out");
         }
     }
 
-    fn submit(&self, operation: Operation) -> Result<(), StoreError> {
+    /// Load of the queue. Nothing waits for a store in memory.
+    pub(crate) fn load(&self) -> Option<QueueLoad> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Thread(thread) => Some(thread.queue.load()),
+        }
+    }
+
+    fn submit(&self, load: Load, run: impl FnOnce(&mut Database) -> Outcome + Send + 'static) -> Result<(), StoreError> {
+        let operation = Operation { run: Box::new(run), weight: load.weight };
         match self {
             Self::Inline(group) => {
                 group.lock().unwrap_or_else(PoisonError::into_inner).transact(vec![operation]);
                 Ok(())
             }
-            Self::Thread(Thread { operations: Some(operations), .. }) => operations.try_send(operation).map_err(|error| match error {
-                TrySendError::Full(_) => StoreError::Overloaded,
-                TrySendError::Disconnected(_) => StoreError::Unavailable("the writer stopped".to_owned()),
-            }),
-            Self::Thread(_) => Err(StoreError::Unavailable("the writer stopped".to_owned())),
+            Self::Thread(thread) => thread.queue.push(&load.owner, operation).map(drop),
         }
     }
 }
 
-fn release(tasks: Vec<Task>, now: Timestamp) -> Operation {
-    Box::new(move |database| {
+fn release(tasks: Vec<Task>, now: Timestamp) -> impl FnOnce(&mut Database) -> Outcome + Send + 'static {
+    move |database| {
         let spoiled = spoiled(&database.release(tasks, now));
         Outcome { reply: Box::new(|_| ()), spoiled }
-    })
+    }
 }
 
 /// What SQLite fails at it may have half done, or undone together with all that was done before.
@@ -133,12 +176,18 @@ fn spoiled<T>(done: &Result<T, Error>) -> Option<String> {
 }
 
 impl Group {
-    fn run(mut self, waiting: &Receiver<Operation>) {
-        while let Ok(first) = waiting.recv() {
-            let group = [first].into_iter().chain(waiting.try_iter().take(MAX_GROUP - 1)).collect();
+    fn run(mut self, waiting: &TurnQueue<Operation>) {
+        loop {
+            let (mut count, mut weight) = (0, 0);
+            let group = waiting.take(|operation| {
+                (count, weight) = (count + 1, weight + operation.weight);
+                count <= MAX_GROUP && weight <= MAX_WEIGHT
+            });
+            if group.is_empty() {
+                return self.database.finish();
+            }
             self.transact(group);
         }
-        self.database.finish();
     }
 
     /// Does the operations in one transaction, then replies to all of them.
@@ -154,15 +203,15 @@ impl Group {
             reply(done.as_ref().map(|_| ()).map_err(failed));
         }
         if let Ok(Some(give_back)) = done {
-            self.transact(vec![give_back]);
+            self.transact(vec![Operation { run: give_back, weight: 1 }]);
         }
     }
 
     /// Returns an operation that is to follow, if claims were left that nobody took.
-    fn attempt(&mut self, operations: Vec<Operation>, replies: &mut Vec<Reply>) -> Result<Option<Operation>, Error> {
+    fn attempt(&mut self, operations: Vec<Operation>, replies: &mut Vec<Reply>) -> Result<Option<Run>, Error> {
         self.database.begin()?;
         for operation in operations {
-            let Outcome { reply, spoiled } = operation(&mut self.database);
+            let Outcome { reply, spoiled } = (operation.run)(&mut self.database);
             replies.push(reply);
             if let Some(cause) = spoiled {
                 // SQLite may have rolled back by itself, and what came now would stand alone. The rest is not done,
@@ -173,7 +222,7 @@ impl Group {
         let now = self.clock.now();
         self.database.dispatch(now)?;
         let left = self.database.commit_all()?;
-        Ok((!left.is_empty()).then(|| release(left, now)))
+        Ok((!left.is_empty()).then(|| Box::new(release(left, now)) as Run))
     }
 
     fn recover(&mut self) {
@@ -206,10 +255,11 @@ mod tests {
     }
 
     fn execute(sql: &'static str) -> Operation {
-        Box::new(move |database| {
+        let run = move |database: &mut Database| {
             let done = database.connection().execute_batch(sql).map_err(Error::from);
             Outcome { reply: Box::new(|_| ()), spoiled: spoiled(&done) }
-        })
+        };
+        Operation { run: Box::new(run), weight: 1 }
     }
 
     #[test]

@@ -1,0 +1,216 @@
+//! Bounded queue in front of a thread, with turns for tenants.
+
+use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use nobat_core::name::Tenant;
+use nobat_core::ports::{QueueLoad, StoreError};
+
+/// Tenant that an operation is done for. `None` is the installation itself: keys, tenants, the sweep, the workers' polls.
+pub(crate) type Owner = Option<Tenant>;
+
+/// Name and bounds of a queue.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Name of the queue, as `/readyz` shows it.
+    pub(crate) name: &'static str,
+    /// Most operations that wait at the same time.
+    pub(crate) total: usize,
+    /// Most of them that belong to one tenant. The installation is bounded by `total` alone.
+    pub(crate) tenant: usize,
+}
+
+/// Operations that wait for a thread.
+///
+/// Tenants with waiting operations take turns, one operation each; the operations of one tenant are done in order of arrival. So a
+/// tenant waits for at most one operation of every other tenant.
+pub(crate) struct TurnQueue<T> {
+    bounds: Bounds,
+    state: Mutex<State<T>>,
+    arrived: Condvar,
+}
+
+struct State<T> {
+    waiting: BTreeMap<Owner, BTreeMap<u64, T>>,
+    length: usize,
+    /// Owner of the operation that was taken last. The next owner in order has the next turn.
+    served: Option<Owner>,
+    next_number: u64,
+    refused: u64,
+    is_closed: bool,
+}
+
+impl<T> TurnQueue<T> {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        let state = State { waiting: BTreeMap::new(), length: 0, served: None, next_number: 0, refused: 0, is_closed: false };
+        Self { bounds, state: Mutex::new(state), arrived: Condvar::new() }
+    }
+
+    /// Adds an operation. Returns its number, or [`StoreError::Overloaded`] if a bound is reached.
+    pub(crate) fn push(&self, owner: &Owner, operation: T) -> Result<u64, StoreError> {
+        let mut state = self.state();
+        let own = state.waiting.get(owner).map_or(0, BTreeMap::len);
+        if state.length >= self.bounds.total || owner.is_some() && own >= self.bounds.tenant {
+            state.refused += 1;
+            return Err(StoreError::Overloaded);
+        }
+        let number = state.next_number;
+        state.next_number += 1;
+        state.length += 1;
+        state.waiting.entry(owner.clone()).or_default().insert(number, operation);
+        drop(state);
+        self.arrived.notify_one();
+        Ok(number)
+    }
+
+    /// Removes an operation that has not been taken yet.
+    pub(crate) fn remove(&self, owner: &Owner, number: u64) {
+        let mut state = self.state();
+        if let Some(own) = state.waiting.get_mut(owner)
+            && own.remove(&number).is_some()
+        {
+            let is_last = own.is_empty();
+            state.length -= 1;
+            if is_last {
+                state.waiting.remove(owner);
+            }
+        }
+    }
+
+    /// Waits for an operation, and takes it together with those that follow in turn as long as `has_room` accepts them.
+    ///
+    /// Returns nothing once the queue is closed and empty.
+    pub(crate) fn take(&self, mut has_room: impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut state = self.state();
+        while state.length == 0 && !state.is_closed {
+            state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let mut taken = Vec::new();
+        while let Some(operation) = state.take_if(|operation| has_room(operation) || taken.is_empty()) {
+            taken.push(operation);
+        }
+        taken
+    }
+
+    /// Counts an operation that its caller gave up because it waited too long.
+    pub(crate) fn count_refusal(&self) {
+        self.state().refused += 1;
+    }
+
+    /// Ends the thread once everything that waits is done.
+    pub(crate) fn close(&self) {
+        self.state().is_closed = true;
+        self.arrived.notify_all();
+    }
+
+    pub(crate) fn load(&self) -> QueueLoad {
+        let Bounds { name, total, tenant } = self.bounds;
+        let state = self.state();
+        QueueLoad { name, length: state.length, limit: total, tenant_limit: tenant, refused: state.refused }
+    }
+
+    /// No operation runs under this lock, so a panic elsewhere leaves the state whole.
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> State<T> {
+    /// Takes the operation whose turn it is, if `is_wanted`.
+    fn take_if(&mut self, is_wanted: impl FnOnce(&T) -> bool) -> Option<T> {
+        let after = self.served.as_ref().and_then(|served| self.waiting.range((Excluded(served), Unbounded)).next());
+        let (owner, _) = after.or_else(|| self.waiting.first_key_value())?;
+        let owner = owner.clone();
+        let own = self.waiting.get_mut(&owner)?;
+        let first = own.first_entry()?;
+        if !is_wanted(first.get()) {
+            return None;
+        }
+        let operation = first.remove();
+        if own.is_empty() {
+            self.waiting.remove(&owner);
+        }
+        self.length -= 1;
+        self.served = Some(owner);
+        Some(operation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { name: "test", total: 6, tenant: 4 };
+
+    fn owner(name: &str) -> Owner {
+        Some(Tenant::new(name).unwrap())
+    }
+
+    fn queue(operations: &[(&str, u32)]) -> TurnQueue<u32> {
+        let queue = TurnQueue::new(BOUNDS);
+        for (name, operation) in operations {
+            queue.push(&owner(name), *operation).unwrap();
+        }
+        queue
+    }
+
+    #[test]
+    fn tenants_take_turns_in_order_of_arrival() {
+        let queue = queue(&[("a", 1), ("a", 2), ("a", 3), ("b", 4), ("c", 5)]);
+        queue.push(&None, 6).unwrap();
+        assert_eq!(queue.take(|_| true), [6, 1, 4, 5, 2, 3]);
+    }
+
+    #[test]
+    fn a_tenant_that_arrives_later_waits_for_one_operation() {
+        let queue = queue(&[("a", 1), ("a", 2), ("a", 3)]);
+        assert_eq!(queue.take(|_| false), [1], "the first is always taken");
+        queue.push(&owner("b"), 4).unwrap();
+        assert_eq!(queue.take(|_| false), [4]);
+        assert_eq!(queue.take(|_| false), [2]);
+    }
+
+    #[test]
+    fn a_group_ends_where_there_is_no_more_room() {
+        let queue = queue(&[("a", 1), ("a", 2), ("b", 1), ("b", 2)]);
+        let mut room = 3;
+        let group = queue.take(|weight| {
+            let has_room = *weight <= room;
+            room = room.saturating_sub(*weight);
+            has_room
+        });
+        assert_eq!(group, [1, 1]);
+        assert_eq!(queue.load().length, 2);
+    }
+
+    #[test]
+    fn both_bounds_refuse_and_count() {
+        let queue = queue(&[("a", 1), ("a", 2), ("a", 3), ("a", 4)]);
+        assert!(matches!(queue.push(&owner("a"), 5), Err(StoreError::Overloaded)));
+        queue.push(&owner("b"), 6).unwrap();
+        queue.push(&None, 7).unwrap();
+        assert!(matches!(queue.push(&owner("c"), 8), Err(StoreError::Overloaded)));
+        let load = queue.load();
+        assert_eq!((load.length, load.limit, load.tenant_limit, load.refused), (6, 6, 4, 2));
+    }
+
+    #[test]
+    fn a_removed_operation_makes_room_and_is_not_taken() {
+        let queue = queue(&[("a", 1), ("a", 2), ("a", 3), ("a", 4)]);
+        queue.remove(&owner("a"), 1);
+        queue.remove(&owner("a"), 1);
+        queue.push(&owner("a"), 5).unwrap();
+        assert_eq!(queue.take(|_| true), [1, 3, 4, 5]);
+        queue.remove(&owner("a"), 0);
+        assert_eq!(queue.load().length, 0);
+    }
+
+    #[test]
+    fn a_closed_queue_gives_out_what_is_left() {
+        let queue = queue(&[("a", 1)]);
+        queue.close();
+        assert_eq!(queue.take(|_| true), [1]);
+        assert!(queue.take(|_| true).is_empty());
+    }
+}
