@@ -91,8 +91,8 @@ impl Store for Slow {
         self.inner.store.changed(name).await;
     }
 
-    async fn ready(&self) -> Result<(), StoreError> {
-        self.call(self.inner.store.ready()).await
+    async fn ready(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.call(self.inner.store.ready(now)).await
     }
 }
 

@@ -1,14 +1,17 @@
 //! For those who watch over the process.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use nobat_core::backend::Backend;
-use nobat_core::ports::StoreError;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use nobat_core::backend::{Backend, NotReady};
+use nobat_core::ports::{Clock, QueueLoad};
 use nobat_core::time::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -37,32 +40,150 @@ pub(crate) async fn live() -> Result<Response, Problem> {
 
 /// Readiness
 ///
-/// The store and the queue answer, or did a second ago.
-#[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "health", responses((status = 200, description = "Both answer.", body = Health)))]
+/// The store took a write and answered a read within the last second, and the queue answers. Otherwise 503, with the cause. Shows the
+/// queues in front of the store, too.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "readyz",
+    tag = "health",
+    responses(
+        (status = 200, description = "Work is taken.", body = ReadinessView),
+        (status = 503, description = "No work is taken, or it is not run. `cause` says why.", body = ReadinessView),
+    ),
+)]
 pub(crate) async fn ready(State(app): State<App>) -> Result<Response, Problem> {
-    app.readiness().check(&app.backend, app.clock.now()).await?;
-    reply::value(StatusCode::OK, 16, &OK)
+    let cause = app.readiness().check(&app, app.clock.now()).await.err();
+    let status = if cause.is_none() { "ok" } else { "unavailable" };
+    let queues = app.backend.store.load().into_iter().map(QueueView::from).collect();
+    let view = ReadinessView { status, cause: cause.map(Cause::as_str), queues };
+    let mut response = reply::value(if cause.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, 512, &view)?;
+    if cause.is_some() {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(BELIEVED.as_secs()));
+    }
+    Ok(response)
 }
 
-/// That store and queue answered a moment ago, so that whoever asks often, and has no key, keeps neither of them busy.
+/// Readiness, and the queues in front of the store.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Readiness)]
+pub(crate) struct ReadinessView {
+    /// `ok` with 200, `unavailable` with 503.
+    #[schema(pattern = "^(ok|unavailable)$", example = "ok")]
+    status: &'static str,
+    /// Reason for a 503; `null` with 200. `store_write_failed`: a write failed, as on a full disk. `store_read_failed`: a read failed.
+    /// `store_overloaded`: a queue in front of the store is full. `queue_unavailable`: the queue does not answer; tasks are accepted
+    /// and run late. `timeout`: no answer within 5 seconds.
+    #[schema(required, pattern = "^(store_write_failed|store_read_failed|store_overloaded|queue_unavailable|timeout)$")]
+    cause: Option<&'static str>,
+    /// Queues of this process in which operations wait for the store. Empty for a store without such queues (`DynamoDB`).
+    queues: Vec<QueueView>,
+}
+
+/// Load of a queue of this process.
+#[derive(Serialize, ToSchema)]
+#[schema(as = QueueLoad)]
+pub(crate) struct QueueView {
+    /// `write`, `read_record` (keys, tenants, configuration, limiters), `read_task` (one task), or `read_scan` (lists, counts).
+    #[schema(example = "write")]
+    name: &'static str,
+    /// Operations that wait now.
+    length: usize,
+    /// Most operations that may wait. More are answered with 503 `overloaded`.
+    limit: usize,
+    /// Most operations of one tenant that may wait. Tenants take turns.
+    tenant_limit: usize,
+    /// Operations refused, or given up after 2 seconds, since the process started.
+    refused: u64,
+}
+
+impl From<QueueLoad> for QueueView {
+    fn from(QueueLoad { name, length, limit, tenant_limit, refused }: QueueLoad) -> Self {
+        Self { name, length, limit, tenant_limit, refused }
+    }
+}
+
+/// Reason why the server is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    StoreWriteFailed,
+    StoreReadFailed,
+    StoreOverloaded,
+    QueueUnavailable,
+    Timeout,
+}
+
+impl Cause {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::StoreWriteFailed => "store_write_failed",
+            Self::StoreReadFailed => "store_read_failed",
+            Self::StoreOverloaded => "store_overloaded",
+            Self::QueueUnavailable => "queue_unavailable",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl From<NotReady> for Cause {
+    fn from(error: NotReady) -> Self {
+        match error {
+            NotReady::StoreWriteFailed(_) => Self::StoreWriteFailed,
+            NotReady::StoreReadFailed(_) => Self::StoreReadFailed,
+            NotReady::StoreOverloaded => Self::StoreOverloaded,
+            NotReady::QueueUnavailable(_) => Self::QueueUnavailable,
+        }
+    }
+}
+
+/// Result of the last check, good or bad. Anybody may ask, without a key; store and queue are asked at most once a second.
 #[derive(Default)]
-pub(crate) struct Readiness {
-    /// When, in milliseconds since the epoch.
-    answered_at: AtomicI64,
+pub(crate) struct Readiness(Mutex<Option<Check>>);
+
+#[derive(Clone)]
+struct Check {
+    began_at: Timestamp,
+    result: Shared<BoxFuture<'static, Result<(), Cause>>>,
 }
 
-/// For how long it is believed.
+/// Time for which a result is taken for the present state.
 const BELIEVED: Duration = Duration::from_secs(1);
+/// Longest time that a check takes.
+const LIMIT: Duration = Duration::from_secs(5);
 
 impl Readiness {
-    async fn check(&self, backend: &Backend, now: Timestamp) -> Result<(), StoreError> {
-        let answered_at = Timestamp::from_millis(self.answered_at.load(Ordering::Relaxed));
-        if answered_at <= now && now < answered_at + BELIEVED {
-            return Ok(());
+    /// Joins the check that runs or ran a moment ago, or starts one.
+    async fn check(&self, app: &App, now: Timestamp) -> Result<(), Cause> {
+        let check = {
+            let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*last {
+                Some(check) if check.is_good(now) => check.clone(),
+                _ => last.insert(Check { began_at: now, result: check(app.backend.clone(), Arc::clone(&app.clock), now).boxed().shared() }).clone(),
+            }
+        };
+        check.result.await
+    }
+}
+
+impl Check {
+    /// A clock that was set back makes no result good for longer.
+    fn is_good(&self, now: Timestamp) -> bool {
+        let good_for = if self.result.peek().is_some() { BELIEVED } else { LIMIT };
+        self.began_at <= now && now < self.began_at + good_for
+    }
+}
+
+async fn check(backend: Backend, clock: Arc<dyn Clock>, now: Timestamp) -> Result<(), Cause> {
+    tokio::select! {
+        biased;
+        ready = backend.ready(now) => ready.map_err(|error| {
+            tracing::warn!(%error, "not ready");
+            Cause::from(error)
+        }),
+        () = clock.sleep(LIMIT) => {
+            tracing::warn!("not ready: store and queue did not answer in time");
+            Err(Cause::Timeout)
         }
-        backend.ready().await?;
-        self.answered_at.store(now.millis(), Ordering::Relaxed);
-        Ok(())
     }
 }
 

@@ -202,7 +202,7 @@ fn codes(operation: &str) -> Vec<Code> {
         "get_tenant" | "get_queue" | "get_kind" | "get_flow" => &[&[Code::NotFound], &STORE],
         "set_callback_secret" => &[&BODY, &[Code::ValidationFailed, Code::NoMasterKey], &STORE],
         "rotate_callback_secret" => &[&BODY, &[Code::ValidationFailed, Code::TooManySecrets, Code::NoMasterKey], &STORE],
-        "readyz" | "get_callback_secret" => &[&STORE],
+        "get_callback_secret" => &[&STORE],
         _ => &[],
     };
     own.concat()

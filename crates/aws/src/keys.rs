@@ -50,6 +50,9 @@ pub(crate) fn records(tenant: Option<&Tenant>) -> String {
 /// The sort key of the wrapped master key, among the records.
 pub(crate) const DATA_KEY: &str = "data_key";
 
+/// Both keys of the item that readiness writes to.
+pub(crate) const READY: &str = "ready";
+
 /// The sort key of a record.
 pub(crate) fn record(name: &RecordName) -> String {
     format!("{}#{}", name.sort.as_str(), name.name)

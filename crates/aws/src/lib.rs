@@ -23,6 +23,7 @@ mod store;
 mod table;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -91,13 +92,18 @@ pub async fn vault_of_emulator(table: &str, kms_key: &str, url: &str) -> Arc<dyn
 fn data_key(table: &str, kms_key: &str, config: &SdkConfig) -> Arc<dyn VaultSource> {
     let (dynamodb, _) = client::clients(config, None);
     // Nothing of what it reads there ever expires.
-    let table = Table { client: dynamodb, name: table.to_owned(), retention: Duration::MAX, buckets: Buckets::default() };
+    let table = Table { client: dynamodb, name: table.to_owned(), retention: Duration::MAX, buckets: Buckets::default(), write_proved_at: AtomicI64::new(0) };
     Arc::new(DataKey::new(table, aws_sdk_kms::Client::new(config), kms_key.to_owned()))
 }
 
 fn backend(settings: &Settings, (dynamodb, sqs): (aws_sdk_dynamodb::Client, aws_sdk_sqs::Client)) -> Backend {
-    let table =
-        Arc::new(Table { client: dynamodb, name: settings.table.clone(), retention: settings.retention, buckets: Buckets::default() });
+    let table = Arc::new(Table {
+        client: dynamodb,
+        name: settings.table.clone(),
+        retention: settings.retention,
+        buckets: Buckets::default(),
+        write_proved_at: AtomicI64::new(0),
+    });
     let queue = Sqs { client: sqs, url: settings.queue_url.clone() };
     Backend { store: table.clone(), queue: Arc::new(queue), registry: table.clone(), flows: table }
 }

@@ -125,8 +125,8 @@ impl Store for Table {
         std::future::pending::<()>().await;
     }
 
-    async fn ready(&self) -> Result<(), StoreError> {
-        Table::ready(self).await
+    async fn ready(&self, now: Timestamp) -> Result<(), StoreError> {
+        Table::ready(self, now).await
     }
 }
 

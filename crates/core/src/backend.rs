@@ -9,7 +9,8 @@ use crate::audit::Entry;
 use crate::flow::{FlowName, Flows, Written};
 use crate::lifecycle::{Change, Event, Refused, transition};
 use crate::ports::{Committed, Hint, Inserted, ListQuery, Queue, Store, StoreError, TaskName};
-use crate::registry::Registry;
+use crate::name::Tenant;
+use crate::registry::{RecordName, Registry};
 use crate::task::{State, Task, Waiting};
 use crate::time::Timestamp;
 
@@ -38,6 +39,23 @@ pub enum ApplyError {
     /// The store did not do it, or its answer was lost.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Reason why a backend cannot take work.
+#[derive(Debug, thiserror::Error)]
+pub enum NotReady {
+    /// A write failed: the disk is full or read-only, the table is away.
+    #[error("a write failed: {0}")]
+    StoreWriteFailed(StoreError),
+    /// A read failed, though a write was made.
+    #[error("a read failed: {0}")]
+    StoreReadFailed(StoreError),
+    /// A queue in front of the store is full.
+    #[error("the store has more to do than it can take on")]
+    StoreOverloaded,
+    /// The queue does not answer. Tasks are accepted, and run late.
+    #[error("the queue does not answer: {0}")]
+    QueueUnavailable(StoreError),
 }
 
 /// The task was changed by somebody else so often that giving up is better than going on.
@@ -152,10 +170,18 @@ impl Backend {
         Ok(woken)
     }
 
-    /// Whether both answer.
-    pub async fn ready(&self) -> Result<(), StoreError> {
-        self.store.ready().await?;
-        self.queue.ready().await
+    /// Proves that a write and a read can be made, and that the queue answers.
+    pub async fn ready(&self, now: Timestamp) -> Result<(), NotReady> {
+        self.store.ready(now).await.map_err(|error| match error {
+            StoreError::Overloaded => NotReady::StoreOverloaded,
+            error => NotReady::StoreWriteFailed(error),
+        })?;
+        let read = self.registry.find(&RecordName::from(&Tenant::default())).await;
+        read.map_err(|error| match error {
+            StoreError::Overloaded => NotReady::StoreOverloaded,
+            error => NotReady::StoreReadFailed(error),
+        })?;
+        self.queue.ready().await.map_err(NotReady::QueueUnavailable)
     }
 
     async fn send(&self, hints: Vec<Hint>) {

@@ -59,8 +59,8 @@ pub trait Store: Send + Sync {
     /// Resolves when something may have been written about the task since the first poll; never, where the store cannot tell.
     async fn changed(&self, name: &TaskName);
 
-    /// Whether it answers.
-    async fn ready(&self) -> Result<(), StoreError>;
+    /// Proves that a write can be made: writes one small row or item that means nothing.
+    async fn ready(&self, now: Timestamp) -> Result<(), StoreError>;
 
     /// Load of the queues inside this process that operations wait in. A store without such queues returns none.
     fn load(&self) -> Vec<QueueLoad> {

@@ -177,7 +177,7 @@ async fn serve_from(
         every(PRUNE_INTERVAL, Arc::clone(&clock), stop.clone(), "prune", |now| pruner.run_once(now)),
     );
     // What was given back on the way out to a file is in front of this in its writer's line.
-    if settings.place.backend == Place::Sqlite && tokio::time::timeout(LAST_WRITES, last.ready()).await.is_err() {
+    if settings.place.backend == Place::Sqlite && tokio::time::timeout(LAST_WRITES, last.ready(SystemClock.now())).await.is_err() {
         tracing::error!("the last writes did not get through; what they gave back is found at the next start");
     }
     if outcome.is_ok() {

@@ -115,9 +115,13 @@ CREATE TABLE flows (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Index of held tasks, so that waking them costs nothing for tasks that are not held.
+/// Index of held tasks, so that waking them costs nothing for tasks that are not held. One row that readiness writes to.
 const V4: &str = "
 CREATE INDEX tasks_held ON tasks (tenant, seq) WHERE status = 2;
+CREATE TABLE probe (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    written_at INTEGER NOT NULL
+) STRICT;
 ";
 
 /// Leaves another program's database alone.

@@ -67,9 +67,8 @@ impl Store for Sqlite {
         self.0.dispatch.watch(name).await;
     }
 
-    async fn ready(&self) -> Result<(), StoreError> {
-        self.0.writer.call(Load::of(None), |_| Ok(())).await?;
-        self.read(Cost::Record, None, |connection| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?)).await
+    async fn ready(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.0.writer.call(Load::of(None), move |database| database.probe(now)).await
     }
 
     fn load(&self) -> Vec<QueueLoad> {

@@ -148,10 +148,10 @@ async fn that_cannot_be_written_refuses_and_recovers_by_itself() {
     let mut other = Connection::open(&path).unwrap();
     let held = other.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
     assert!(matches!(store.insert(vec![task(1)], now()).await, Err(StoreError::Unavailable(_))));
-    assert!(store.ready().await.is_err());
+    assert!(store.ready(now()).await.is_err());
     drop(held);
     assert!(matches!(store.insert(vec![task(1)], now()).await, Ok(Inserted::Created(_))));
-    store.ready().await.unwrap();
+    store.ready(now()).await.unwrap();
     assert!(store.get(&task(0).name(), now()).await.unwrap().is_some());
 }
 

@@ -216,7 +216,7 @@ impl Store for ModelStore {
         std::future::pending::<()>().await;
     }
 
-    async fn ready(&self) -> Result<(), StoreError> {
+    async fn ready(&self, _now: Timestamp) -> Result<(), StoreError> {
         Ok(())
     }
 }

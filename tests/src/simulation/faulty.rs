@@ -209,8 +209,8 @@ impl Store for Faulty {
         self.inner.store.changed(name).await;
     }
 
-    async fn ready(&self) -> Result<(), StoreError> {
-        self.call(Service::Store, "asks whether the store is there".to_owned(), || self.inner.store.ready()).await
+    async fn ready(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.call(Service::Store, "proves a write".to_owned(), || self.inner.store.ready(now)).await
     }
 }
 

@@ -269,8 +269,8 @@ impl Store for Saboteur {
         self.inner.changed(name).await;
     }
 
-    async fn ready(&self) -> Result<(), StoreError> {
-        self.inner.ready().await
+    async fn ready(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.inner.ready(now).await
     }
 }
 

@@ -309,8 +309,8 @@ impl Store for Witness {
         self.inner.store.changed(name).await;
     }
 
-    async fn ready(&self) -> Result<(), StoreError> {
-        self.inner.store.ready().await
+    async fn ready(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.inner.store.ready(now).await
     }
 }
 

@@ -1,8 +1,10 @@
+use std::time::Instant;
+
 use futures_util::future::join_all;
 use nobat_tests::disk::Fault;
 use nobat_tests::world::exchange::{Answer, exchange};
 use nobat_tests::world::receiver::{Gate, Reply};
-use nobat_tests::world::{World, attempts};
+use nobat_tests::world::{PATIENCE, World, attempts};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
@@ -19,6 +21,18 @@ async fn submit(world: &World) -> (Vec<Value>, usize) {
         assert!(matches!(answer.header("retry-after").parse(), Ok(1..=3)), "{:?}", answer.headers);
     }
     (accepted.iter().map(Answer::json).collect(), refused.len())
+}
+
+/// Asks for readiness until the status is this one: an answer may be a second old.
+async fn comes_to_say(world: &World, status: u16) -> Value {
+    let begun = Instant::now();
+    loop {
+        let answer = world.get("/readyz").await;
+        if answer.status == status {
+            return answer.json();
+        }
+        assert!(begun.elapsed() < PATIENCE, "{}", answer.text());
+    }
 }
 
 /// Kills the program, has SQLite check the file, and starts it again: all these tasks must be there, and be done.
@@ -52,11 +66,14 @@ async fn outlasts(fault: Fault) {
     }
     assert!(refused > 0, "nothing was wrong with the disk");
     assert_eq!(world.get("/healthz").await.status, 200);
+    let unready = comes_to_say(&world, 503).await;
+    assert_eq!((&unready["status"], &unready["cause"]), (&json!("unavailable"), &json!("store_write_failed")));
     assert_eq!(world.task(&before).await, before, "what is there can be read");
 
     world.disk().heal();
     let (more, refused) = submit(&world).await;
     assert_eq!(refused, 0, "it recovers at once");
+    assert_eq!(comes_to_say(&world, 200).await["cause"], Value::Null);
     accepted.extend(more);
     let running = world.ended(&running).await;
     assert_eq!(attempts(&running, "/outcome"), ["succeeded"], "what was done meanwhile is not done again");

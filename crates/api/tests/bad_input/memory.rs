@@ -108,7 +108,7 @@ impl Store for Memory {
         let _ = self.writes.subscribe().changed().await;
     }
 
-    async fn ready(&self) -> Result<(), StoreError> {
+    async fn ready(&self, _: Timestamp) -> Result<(), StoreError> {
         Ok(())
     }
 
