@@ -136,7 +136,7 @@ async fn each_task_of_one_key_has_a_payload_of_its_own_that_goes_with_it() {
     let ended = cloud.bring(&running, succeed(&running)).await;
     let end = (cloud.now + RETENTION).millis() / 1_000;
     assert!(cloud.bodies().await[0].1.unwrap() > end, "it is there for as long as its task");
-    let replayed = cloud.bring(&ended, Event::Replay { key: ReplayKey::Same }).await;
+    let replayed = cloud.bring(&ended, Event::Replay { key: ReplayKey::Same, generation: None }).await;
     assert_eq!(cloud.bodies().await[0].1, None, "it is needed again");
     cloud.bring(&replayed, Event::Cancel).await;
     cloud.now = cloud.now + RETENTION + Duration::from_millis(1);

@@ -1,5 +1,6 @@
 //! What can be asked of a task once it is there: to be called off, or to be done again.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -36,6 +37,10 @@ pub(crate) struct Replay {
     /// Give downstream a new idempotency key, so that what was done already is done again; `false` unless said.
     #[schema(default = false)]
     new_key: bool,
+    /// Generation to replay, as the task shows it in `generation`. If the task is at another one by now, nothing is replayed and the
+    /// answer is 409 `generation_mismatch`. Any generation by default.
+    #[schema(minimum = 1)]
+    generation: Option<NonZeroU32>,
 }
 
 /// Cancel a task
@@ -80,7 +85,8 @@ fn is_canceling(task: &Task) -> bool {
 
 /// Replay a task
 ///
-/// Starts a new generation of attempts of a task that has ended. Its history stays.
+/// Starts a new generation of attempts of a task that has ended. Its history stays. Of many replays that name the same `generation`, one
+/// starts a generation, even if that ends before the others arrive.
 #[utoipa::path(
     post,
     path = "/v1/tasks/{id}/replay",
@@ -88,7 +94,7 @@ fn is_canceling(task: &Task) -> bool {
     tag = "tasks",
     security(("key" = ["tasks:replay"])),
     params(("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
-    request_body(content = Replay, description = "May be left out.", example = json!({"new_key": true})),
+    request_body(content = Replay, description = "May be left out.", example = json!({"new_key": true, "generation": 1})),
     responses((status = 202, description = "It will be done again.", body = TaskView<'static>)),
 )]
 pub(crate) async fn replay(
@@ -102,7 +108,8 @@ pub(crate) async fn replay(
     let now = app.clock.now();
     let name = TaskName { tenant: caller.tenant.clone(), id };
     let entry = caller.entry(&caller.tenant, Action::TaskReplayed, &id, now);
-    let task = app.backend.apply_on_record(&name, None, Event::Replay { key }, entry, now).await?;
+    let event = Event::Replay { key, generation: options.generation.map(NonZeroU32::get) };
+    let task = app.backend.apply_on_record(&name, None, event, entry, now).await?;
     reply::task(StatusCode::ACCEPTED, &task, &caller, now)
 }
 

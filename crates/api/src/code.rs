@@ -37,6 +37,8 @@ pub enum Code {
     TaskEnded,
     /// The task has not ended, so it cannot be replayed.
     TaskNotEnded,
+    /// The task is at another generation than the one to be replayed.
+    GenerationMismatch,
     /// As many secrets sign as may.
     TooManySecrets,
     /// Some tasks of the batch that the key stands for are kept no longer.
@@ -79,7 +81,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::MalformedJson,
         Self::MalformedBody,
         Self::InvalidIdempotencyKey,
@@ -96,6 +98,7 @@ impl Code {
         Self::KeyOver,
         Self::TaskEnded,
         Self::TaskNotEnded,
+        Self::GenerationMismatch,
         Self::TooManySecrets,
         Self::IdempotencyKeyPartlyExpired,
         Self::BodyTooLarge,
@@ -150,6 +153,7 @@ impl Code {
             Self::KeyOver => ("key_over", StatusCode::CONFLICT, "The key opens nothing any more"),
             Self::TaskEnded => ("task_ended", StatusCode::CONFLICT, "The task has ended"),
             Self::TaskNotEnded => ("task_not_ended", StatusCode::CONFLICT, "The task has not ended"),
+            Self::GenerationMismatch => ("generation_mismatch", StatusCode::CONFLICT, "The task is at another generation"),
             Self::TooManySecrets => ("too_many_secrets", StatusCode::CONFLICT, "Too many secrets are in use"),
             Self::IdempotencyKeyPartlyExpired => {
                 ("idempotency_key_partly_expired", StatusCode::CONFLICT, "Part of the batch of this key is kept no longer")

@@ -182,7 +182,9 @@ fn codes(operation: &str) -> Vec<Code> {
         "submit_batch" => &[&BODY, &TASKS, &[Code::IdempotencyKeyPartlyExpired, Code::QuotaExceeded], &STORE],
         "get_task" => &[&[Code::TaskNotFound, Code::ValidationFailed], &STORE],
         "cancel_task" => &[&BODY, &[Code::ValidationFailed, Code::TaskNotFound, Code::TaskEnded], &STORE],
-        "replay_task" => &[&BODY, &[Code::ValidationFailed, Code::TaskNotFound, Code::TaskNotEnded], &STORE],
+        "replay_task" => {
+            &[&BODY, &[Code::ValidationFailed, Code::TaskNotFound, Code::TaskNotEnded, Code::GenerationMismatch], &STORE]
+        }
         "create_key" | "remove_callback_secret" => &[&BODY, &[Code::ValidationFailed], &STORE],
         "list_tasks" | "list_keys" | "list_tenants" | "list_endpoints" | "read_audit" => {
             &[&[Code::InvalidCursor, Code::ValidationFailed], &STORE]

@@ -157,6 +157,10 @@ impl From<ApplyError> for Problem {
             ApplyError::Missing => Self::task_not_found(),
             ApplyError::Refused(Refused::Ended) => Self::new(Code::TaskEnded, "a task that has ended can only be replayed"),
             ApplyError::Refused(Refused::NotEnded) => Self::new(Code::TaskNotEnded, "only a task that has ended can be replayed"),
+            ApplyError::Refused(Refused::OtherGeneration(current)) => {
+                let detail = format!("the task is at generation {current}: read it, and replay that generation if it is still wanted");
+                Self::new(Code::GenerationMismatch, detail)
+            }
             ApplyError::Refused(refused) => Self::internal(refused.to_string()),
             ApplyError::Store(error) => error.into(),
         }

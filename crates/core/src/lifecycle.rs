@@ -89,6 +89,8 @@ pub enum Event {
     Replay {
         /// Which key downstream gets for deduplication.
         key: ReplayKey,
+        /// Generation that the client saw end. The replay is refused if the task is at another one. `None` replays any.
+        generation: Option<u32>,
     },
 }
 
@@ -137,6 +139,9 @@ pub enum Refused {
     /// Only an ended task can be replayed.
     #[error("the task has not ended")]
     NotEnded,
+    /// The task is at this generation, and a replay of another one was asked for.
+    #[error("the task is at generation {0}")]
+    OtherGeneration(u32),
     /// Another worker has it.
     #[error("the task is running")]
     Running,
@@ -284,7 +289,10 @@ impl Task {
                 State::Running(_) => return Err(Refused::Running),
                 State::Ended(_) => return Err(Refused::Ended),
             },
-            Event::Replay { key } => match &self.state {
+            Event::Replay { generation: Some(generation), .. } if generation != self.generation => {
+                return Err(Refused::OtherGeneration(self.generation));
+            }
+            Event::Replay { key, .. } => match &self.state {
                 State::Ended(_) => self.start_generation(key, now),
                 State::Waiting(_) | State::Running(_) => return Err(Refused::NotEnded),
             },

@@ -1,6 +1,7 @@
 //! The commands of a client.
 
 use std::io::{Read, Write};
+use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -132,6 +133,9 @@ pub(crate) struct Replay {
     /// Give downstream a new key, so that what was done already is done again
     #[arg(long)]
     new_key: bool,
+    /// Replay only if the task is at this generation
+    #[arg(long, value_name = "N")]
+    generation: Option<NonZeroU32>,
     #[command(flatten)]
     target: Target,
 }
@@ -264,9 +268,11 @@ impl Cancel {
 
 impl Replay {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
-        let body = if self.new_key { r#"{"new_key": true}"# } else { "{}" };
+        let mut body = serde_json::Map::new();
+        body.extend(self.new_key.then(|| ("new_key".to_owned(), true.into())));
+        body.extend(self.generation.map(|generation| ("generation".to_owned(), generation.get().into())));
         let path = format!("/v1/tasks/{}/replay", encode(&self.id));
-        let task = Client::new(&self.target)?.post(&path, body.to_owned(), None).await?;
+        let task = Client::new(&self.target)?.post(&path, Value::Object(body).to_string(), None).await?;
         print_task(&task, &self.target)?;
         Ok(ExitCode::SUCCESS)
     }

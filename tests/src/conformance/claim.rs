@@ -83,7 +83,7 @@ async fn in_every_state(world: &World) -> Vec<Task> {
         world.bring(released, Event::Release { token: released.token }).await,
     ]);
     let ended = world.bring(replayed, succeed(replayed)).await;
-    tasks.push(world.bring(&ended, Event::Replay { key: nobat_core::lifecycle::ReplayKey::New }).await);
+    tasks.push(world.bring(&ended, Event::Replay { key: nobat_core::lifecycle::ReplayKey::New, generation: None }).await);
     tasks
 }
 

@@ -43,7 +43,7 @@ pub async fn reads_back_every_transition(world: World) {
         task = end_by_turns(&world, task, round).await;
         assert_eq!(task.finished_at(), Some(world.now()));
         let key = if round == 1 { ReplayKey::New } else { ReplayKey::Same };
-        task = step(&world, &task, Event::Replay { key }).await;
+        task = step(&world, &task, Event::Replay { key, generation: None }).await;
     }
     assert_eq!(task.attempts.len(), Task::KEPT_ATTEMPTS);
     assert_eq!(task.generation, 4);

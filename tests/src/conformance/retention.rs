@@ -56,7 +56,7 @@ pub async fn hides_what_was_kept_for_long_enough(world: World) {
     assert_eq!(world.find(&task.name()).await, None);
     let claim = world.backend.store.claim(&task.name(), world.now() + LEASE, world.now()).await.unwrap();
     assert!(matches!(claim, Claim::Missing), "{claim:?}");
-    let replayed = world.backend.apply(&task.name(), None, Event::Replay { key: ReplayKey::Same }, world.now()).await;
+    let replayed = world.backend.apply(&task.name(), None, Event::Replay { key: ReplayKey::Same, generation: None }, world.now()).await;
     assert!(matches!(replayed, Err(nobat_core::backend::ApplyError::Missing)), "{replayed:?}");
     let query = ListQuery {
         tenant: task.tenant.clone(),
@@ -115,7 +115,7 @@ pub async fn reports_the_end_of_either_task_of_one_name(world: World) {
 pub async fn lasts_again_after_a_replay(world: World) {
     let task = ended(&world, sample::task(1, world.now())).await;
     world.time.advance_to(world.now() + RETENTION - DAY);
-    let replayed = world.bring(&task, Event::Replay { key: ReplayKey::Same }).await;
+    let replayed = world.bring(&task, Event::Replay { key: ReplayKey::Same, generation: None }).await;
     world.time.advance(DAY * 10);
     world.prune(100, 0).await;
     assert_eq!(world.get(&replayed).await, replayed);

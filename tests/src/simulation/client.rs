@@ -246,7 +246,7 @@ impl Client {
         let Some(name) = self.some_task() else { return };
         let key = if self.stage.dice.per_mille(500) { ReplayKey::Same } else { ReplayKey::New };
         let is_anew = |task: &Task| matches!(task.state, State::Waiting(_)) && task.attempt == 0 && task.generation > 1;
-        self.meddle(&name, Event::Replay { key }, Refused::NotEnded, is_anew).await;
+        self.meddle(&name, Event::Replay { key, generation: None }, Refused::NotEnded, is_anew).await;
     }
 
     /// Has an event happen to a task; it must come to what is expected, or be refused for the one reason there can be.

@@ -132,7 +132,7 @@ fn follow(from: &str, by: &str) -> &'static str {
             task.settings.expires_at = Some(now());
             return after(task, Event::Expire, now()).status(now()).as_str();
         }
-        "replay" => Event::Replay { key: ReplayKey::Same },
+        "replay" => Event::Replay { key: ReplayKey::Same, generation: None },
         other => panic!("the picture says {other}, which nobody here has heard of"),
     };
     after(task, event, now()).status(now()).as_str()

@@ -38,6 +38,37 @@ async fn a_replay_can_ask_for_a_new_key() {
 }
 
 #[tokio::test]
+async fn of_many_replays_of_one_generation_one_is_carried_out() {
+    let world = World::start().await;
+    for round in 0..size(10, 500) {
+        let task = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
+        // Each generation ends in a moment: without `generation`, replays that come a little later start another one.
+        let (replay, body) = (format!("{}/replay", path(&task)), json!({"generation": 1}));
+        let answers = join_all((0..8).map(|_| world.post(&replay, &body))).await;
+        let (replayed, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 202);
+        assert_eq!((replayed.len(), refused.len()), (1, 7), "round {round}");
+        for answer in refused {
+            assert_eq!(answer.problem(), (409, "generation_mismatch".to_owned()));
+            assert!(answer.json()["detail"].as_str().unwrap().contains("generation 2"), "{}", answer.text());
+        }
+        assert_eq!(world.ended(&task).await["generation"], 2, "round {round}");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_command_replays_the_generation_that_it_names() {
+    let world = World::start().await;
+    let task = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
+    let replay = async |generation: &str| world.run(&["replay", task["id"].as_str().unwrap(), "--generation", generation]).await;
+    let refused = replay("2").await;
+    assert!(refused.code != 0 && refused.stderr.contains("generation 1"), "{refused:?}");
+    assert_eq!(replay("1").await.code, 0);
+    assert_eq!(world.ended(&task).await["generation"], 2);
+    world.end().await;
+}
+
+#[tokio::test]
 async fn of_many_replays_at_once_one_begins_a_generation() {
     let world = World::start().await;
     for round in 0..size(10, 500) {
