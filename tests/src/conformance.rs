@@ -12,6 +12,7 @@ pub mod insert;
 pub mod list;
 pub mod queue;
 pub mod registry;
+pub mod replay;
 pub mod retention;
 pub mod sweep;
 
@@ -56,6 +57,9 @@ macro_rules! conformance_cases {
             ]
             list: [
                 shows_the_newest_first, filters, walks_over_everything_once, looks_at_a_bounded_number, shows_what_a_list_shows, counts_what_waits
+            ]
+            replay: [
+                starts_one_generation_of_those_that_name_the_same, carries_out_a_request_once, remembers_a_bounded_number_of_requests
             ]
             sweep: [
                 shows_a_lease_that_ran_out, shows_a_deadline_that_passed, shows_a_due_task_whose_hint_was_lost, shows_a_bounded_number,
@@ -250,6 +254,7 @@ mod tests {
             ("commit", include_str!("conformance/commit.rs")),
             ("beat", include_str!("conformance/beat.rs")),
             ("list", include_str!("conformance/list.rs")),
+            ("replay", include_str!("conformance/replay.rs")),
             ("sweep", include_str!("conformance/sweep.rs")),
             ("retention", include_str!("conformance/retention.rs")),
             ("queue", include_str!("conformance/queue.rs")),

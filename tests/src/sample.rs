@@ -10,7 +10,7 @@ use nobat_core::json::Json;
 use nobat_core::key::KeyText;
 use nobat_core::name::{Name, Tenant};
 use nobat_core::retry::{Exponential, Jitter, RetryPolicy, Schedule};
-use nobat_core::task::{End, Fingerprint, Left, Settings, State, Task, Turn, Waiting};
+use nobat_core::task::{End, Fingerprint, KeyedRequest, Left, Settings, State, Task, Turn, Waiting};
 use nobat_core::time::Timestamp;
 
 /// When the tests begin.
@@ -26,6 +26,11 @@ pub fn name(text: &str) -> Name {
 /// JSON that is some.
 pub fn json(text: &str) -> Json {
     Json::from_text(text.to_owned()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Request with an idempotency key, told from others by that number.
+pub fn request(number: u8) -> KeyedRequest {
+    KeyedRequest { key: [number; 16], body: [number; 8] }
 }
 
 /// The plainest task there is, accepted and due at `now`.
@@ -50,6 +55,7 @@ pub fn task(number: u128, now: Timestamp) -> Task {
         error: None,
         progress: None,
         turn: Turn::default(),
+        requests: Vec::new(),
     }
 }
 
@@ -95,6 +101,7 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
             promise: Some(Promise { of: FlowOf::Key(name("a.b-c_1")), booking: Booking { slot: 1_800_000_000_123_456, interval: 33_334 } }),
             put_off: 2,
         },
+        requests: vec![request(0), request(255)],
         ..task(number, now)
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::change::{options, overlap as overlap_of};
+use crate::change::{ROTATE_INSTEAD, options, options_without_key, overlap as overlap_of};
 use crate::code::Code;
 use crate::door::{Allowed, Caller, ConfigWrite};
 use crate::problem::Problem;
@@ -124,7 +124,7 @@ pub(crate) async fn rotate(
     Allowed(caller, _): Allowed<ConfigWrite>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Rotate { secret, overlap } = options(&app, request).await?;
+    let Rotate { secret, overlap } = options_without_key(&app, request, ROTATE_INSTEAD).await?;
     let overlap = overlap_of(overlap)?;
     let change = Change { secret, overlap, action: Action::CallbackSecretRotated };
     reply::value(StatusCode::CREATED, SECRETS_BYTES, &change.make(&app, &caller).await?)

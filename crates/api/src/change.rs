@@ -13,17 +13,23 @@ use nobat_core::lifecycle::{Event, ReplayKey};
 use nobat_core::ports::TaskName;
 use nobat_core::read::read_object;
 use nobat_core::submit::Invalid;
-use nobat_core::task::{CancelRequest, State as Standing, Task};
+use nobat_core::task::{CancelRequest, KeyedRequest, State as Standing, Task};
+use nobat_core::time::Timestamp;
 use nobat_core::view::TaskView;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::body;
-use crate::door::{Allowed, TasksReplay, TasksWrite};
+use crate::door::{Allowed, Caller, TasksReplay, TasksWrite};
+use crate::identity::{keyed_request, refuse_key};
 use crate::problem::Problem;
 use crate::read::Named;
 use crate::reply;
+
+/// Routes whose idempotency keys are told apart.
+const CANCEL: &str = "/v1/tasks/{id}/cancel";
+const REPLAY: &str = "/v1/tasks/{id}/replay";
 
 /// How to cancel; there is nothing to choose yet.
 #[derive(Default, Deserialize)]
@@ -52,9 +58,17 @@ pub(crate) struct Replay {
     operation_id = "cancel_task",
     tag = "tasks",
     security(("key" = ["tasks:write"])),
-    params(("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
+    params(
+        ("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc"),
+        ("Idempotency-Key" = String, Header, description = crate::openapi::CHANGE_KEY, example = "\"cancel-7\""),
+    ),
     responses(
-        (status = 200, description = "It is canceled.", body = TaskView<'static>),
+        (
+            status = 200,
+            description = "It is canceled.",
+            body = TaskView<'static>,
+            headers(("Idempotency-Replayed" = String, description = "`true` if the same request was carried out before.")),
+        ),
         (status = 202, description = "It is running, and was asked to stop.", body = TaskView<'static>),
     ),
 )]
@@ -64,18 +78,41 @@ pub(crate) async fn cancel(
     Named(id): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let _: Cancel = options(&app, request).await?;
+    let (Cancel {}, keyed) = keyed_options(&app, request, CANCEL).await?;
     let now = app.clock.now();
     let name = TaskName { tenant: caller.tenant.clone(), id };
     let entry = caller.entry(&caller.tenant, Action::TaskCanceled, &id, now);
     let known = app.backend.store.get(&name, now).await?.ok_or(ApplyError::Missing)?;
-    let task =
-        if is_canceling(&known) { known } else { app.backend.apply_on_record(&name, Some(known), Event::Cancel, entry, now).await? };
-    let status = match task.state {
+    let canceled = if is_canceling(&known) && keyed.is_none() {
+        Ok(known)
+    } else {
+        app.backend.apply_on_record(&name, Some(known), Event::Cancel, entry, keyed, now).await
+    };
+    let status = |task: &Task| match task.state {
         Standing::Ended(_) => StatusCode::OK,
         Standing::Running(_) | Standing::Waiting(_) => StatusCode::ACCEPTED,
     };
-    reply::task(status, &task, &caller, now)
+    changed(canceled, status, &caller, now)
+}
+
+/// Response to a change of a task, or to its repetition.
+fn changed(
+    outcome: Result<Task, ApplyError>,
+    status: impl Fn(&Task) -> StatusCode,
+    caller: &Caller,
+    now: Timestamp,
+) -> Result<Response, Problem> {
+    match outcome {
+        Err(ApplyError::Repeated(task)) => {
+            let mut response = reply::task(status(&task), &task, caller, now)?;
+            reply::mark_replayed(&mut response);
+            Ok(response)
+        }
+        outcome => {
+            let task = outcome?;
+            reply::task(status(&task), &task, caller, now)
+        }
+    }
 }
 
 /// Whether it was asked to stop already: to ask again changes nothing, and is not put on record.
@@ -93,9 +130,17 @@ fn is_canceling(task: &Task) -> bool {
     operation_id = "replay_task",
     tag = "tasks",
     security(("key" = ["tasks:replay"])),
-    params(("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
+    params(
+        ("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc"),
+        ("Idempotency-Key" = String, Header, description = crate::openapi::CHANGE_KEY, example = "\"replay-7\""),
+    ),
     request_body(content = Replay, description = "May be left out.", example = json!({"new_key": true, "generation": 1})),
-    responses((status = 202, description = "It will be done again.", body = TaskView<'static>)),
+    responses((
+        status = 202,
+        description = "It will be done again.",
+        body = TaskView<'static>,
+        headers(("Idempotency-Replayed" = String, description = "`true` if the same request was carried out before.")),
+    )),
 )]
 pub(crate) async fn replay(
     State(app): State<App>,
@@ -103,14 +148,14 @@ pub(crate) async fn replay(
     Named(id): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let options: Replay = options(&app, request).await?;
+    let (options, keyed): (Replay, _) = keyed_options(&app, request, REPLAY).await?;
     let key = if options.new_key { ReplayKey::New } else { ReplayKey::Same };
     let now = app.clock.now();
     let name = TaskName { tenant: caller.tenant.clone(), id };
     let entry = caller.entry(&caller.tenant, Action::TaskReplayed, &id, now);
     let event = Event::Replay { key, generation: options.generation.map(NonZeroU32::get) };
-    let task = app.backend.apply_on_record(&name, None, event, entry, now).await?;
-    reply::task(StatusCode::ACCEPTED, &task, &caller, now)
+    let replayed = app.backend.apply_on_record(&name, None, event, entry, keyed, now).await;
+    changed(replayed, |_| StatusCode::ACCEPTED, &caller, now)
 }
 
 /// For how long what was replaced stays good beside what replaced it.
@@ -118,6 +163,33 @@ pub(crate) fn overlap(seconds: f64) -> Result<Duration, Problem> {
     let overlap = Duration::try_from_secs_f64(seconds).ok().filter(|overlap| *overlap <= MAX_OVERLAP);
     overlap.ok_or_else(|| vec![Invalid::new("/overlap", format!("expected seconds from 0 to {}", MAX_OVERLAP.as_secs()))].into())
 }
+
+/// Options from the body, and the request's idempotency key, if it has one.
+async fn keyed_options<T: Default + for<'de> Deserialize<'de>>(
+    app: &App,
+    request: Request,
+    route: &'static str,
+) -> Result<(T, Option<KeyedRequest>), Problem> {
+    let (head, body) = request.into_parts();
+    let body = body::optional_json(app, &head.headers, body).await?;
+    let keyed = keyed_request(&head.headers, route, body.as_deref().unwrap_or_default())?;
+    let options = body.map(|body| read_object(&body)).transpose()?;
+    Ok((options.unwrap_or_default(), keyed))
+}
+
+/// Options of a `POST` that takes no idempotency key. `instead` says how to repeat such a request.
+pub(crate) async fn options_without_key<T: Default + for<'de> Deserialize<'de>>(
+    app: &App,
+    request: Request,
+    instead: &'static str,
+) -> Result<T, Problem> {
+    refuse_key(request.headers(), instead)?;
+    options(app, request).await
+}
+
+/// Way to repeat a rotation whose answer was lost.
+pub(crate) const ROTATE_INSTEAD: &str = "a secret is shown once, and cannot be shown again: send this without the header; if the answer is \
+    lost, rotate again, or send a `secret` of your own";
 
 /// What the body says, or what an absent one means.
 pub(crate) async fn options<T: Default + for<'de> Deserialize<'de>>(app: &App, request: Request) -> Result<T, Problem> {

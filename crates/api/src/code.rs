@@ -11,6 +11,8 @@ pub enum Code {
     MalformedBody,
     /// The `Idempotency-Key` header is not one key.
     InvalidIdempotencyKey,
+    /// The route takes no `Idempotency-Key`.
+    IdempotencyKeyNotSupported,
     /// The cursor was not given out for this list.
     InvalidCursor,
     /// There is no key, or none that is good.
@@ -81,10 +83,11 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::MalformedJson,
         Self::MalformedBody,
         Self::InvalidIdempotencyKey,
+        Self::IdempotencyKeyNotSupported,
         Self::InvalidCursor,
         Self::Unauthorized,
         Self::MissingScope,
@@ -140,6 +143,9 @@ impl Code {
             Self::MalformedJson => ("malformed_json", StatusCode::BAD_REQUEST, "The body is not well-formed JSON"),
             Self::MalformedBody => ("malformed_body", StatusCode::BAD_REQUEST, "The body could not be read"),
             Self::InvalidIdempotencyKey => ("invalid_idempotency_key", StatusCode::BAD_REQUEST, "The idempotency key is not valid"),
+            Self::IdempotencyKeyNotSupported => {
+                ("idempotency_key_not_supported", StatusCode::BAD_REQUEST, "This request takes no idempotency key")
+            }
             Self::InvalidCursor => ("invalid_cursor", StatusCode::BAD_REQUEST, "The cursor is not valid here"),
             Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "A valid key is needed"),
             Self::MissingScope => ("missing_scope", StatusCode::FORBIDDEN, "The key may not do this"),

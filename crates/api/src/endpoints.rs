@@ -31,10 +31,11 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::body;
 use crate::callback_secret::{Rotate, SecretView};
-use crate::change::{options, overlap as overlap_of};
+use crate::change::{ROTATE_INSTEAD, options, options_without_key, overlap as overlap_of};
 use crate::code::Code;
 use crate::cursor;
 use crate::door::{Allowed, Caller, ConfigWrite};
+use crate::identity::refuse_key;
 use crate::lanes;
 use crate::list::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
 use crate::problem::Problem;
@@ -333,7 +334,7 @@ pub(crate) async fn rotate(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Rotate { secret, overlap } = options(&app, request).await?;
+    let Rotate { secret, overlap } = options_without_key(&app, request, ROTATE_INSTEAD).await?;
     let overlap = overlap_of(overlap)?;
     let given = secret.map(|text| text.parse::<WebhookSecret>()).transpose();
     let given = given.map_err(|error| Problem::from(vec![Invalid::new("/secret", error.to_string())]))?;
@@ -354,6 +355,9 @@ pub(crate) async fn rotate(
     reply::value(StatusCode::OK, ENDPOINT_BYTES, &view)
 }
 
+/// Way to repeat a pause or a resumption.
+const STATE_INSTEAD: &str = "this sets a state, and to set it again changes nothing: send it without the header";
+
 /// Pause an endpoint
 ///
 /// Tasks that are meant for it are held, with the reason `paused`, and spend no attempt. Those that run go on.
@@ -372,7 +376,7 @@ pub(crate) async fn pause(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Nothing {} = options(&app, request).await?;
+    let Nothing {} = options_without_key(&app, request, STATE_INSTEAD).await?;
     let change = |endpoint, _| Ok(Endpoint { standing: Standing::Paused, ..endpoint });
     let view = change_one(&app, &caller, name, Action::EndpointPaused, change).await?;
     reply::value(StatusCode::OK, ENDPOINT_BYTES, &view)
@@ -398,7 +402,7 @@ pub(crate) async fn resume(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Nothing {} = options(&app, request).await?;
+    let Nothing {} = options_without_key(&app, request, STATE_INSTEAD).await?;
     let change = |endpoint, _| Ok(Endpoint { standing: Standing::Open, ..endpoint });
     let view = change_one(&app, &caller, name.clone(), Action::EndpointResumed, change).await?;
     wake(&app, &caller, Of::EndpointAnew(&name)).await;
@@ -430,6 +434,7 @@ pub(crate) async fn test(
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
+    refuse_key(&head.headers, "a test changes nothing, and calls the endpoint each time: send it without the header")?;
     let body = body::optional_json(&app, &head.headers, body).await?;
     let endpoint = app.backend.registry.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
     let call: Box<RawValue> = read_object(body.as_deref().unwrap_or(b"{}"))?;

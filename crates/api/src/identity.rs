@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use axum::http::{HeaderMap, HeaderName};
 use nobat_core::id::TaskId;
 use nobat_core::name::Tenant;
-use nobat_core::task::Fingerprint;
+use nobat_core::task::{Fingerprint, KeyedRequest};
 use nobat_core::time::Timestamp;
 use sha2::{Digest, Sha256};
 
@@ -60,6 +60,22 @@ impl<'a> Identity<'a> {
             Self::Keyed { fingerprint, .. } => Some(*fingerprint),
         }
     }
+}
+
+/// The request as its task remembers it, if it has a key.
+pub(crate) fn keyed_request(headers: &HeaderMap, route: &'static str, body: &[u8]) -> Result<Option<KeyedRequest>, Problem> {
+    let Identity::Keyed { key, fingerprint, .. } = Identity::of(headers, route, body)? else { return Ok(None) };
+    let digest: [u8; 32] = Sha256::new().chain_update(route).chain_update(b"\n").chain_update(key.as_bytes()).finalize().into();
+    Ok(Some(KeyedRequest { key: first(&digest), body: first(&fingerprint.0) }))
+}
+
+fn first<const N: usize>(digest: &[u8; 32]) -> [u8; N] {
+    std::array::from_fn(|place| digest[place])
+}
+
+/// Refuses a key on a route that cannot honour it. `instead` says how to repeat such a request.
+pub(crate) fn refuse_key(headers: &HeaderMap, instead: &'static str) -> Result<(), Problem> {
+    if headers.contains_key(&HEADER) { Err(Problem::new(Code::IdempotencyKeyNotSupported, instead)) } else { Ok(()) }
 }
 
 const EXPECTED: &str =

@@ -19,10 +19,11 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::body;
-use crate::change::{options, overlap as overlap_of};
+use crate::change::{options, options_without_key, overlap as overlap_of};
 use crate::code::Code;
 use crate::cursor;
 use crate::door::{Admin, Allowed, Caller};
+use crate::identity::refuse_key;
 use crate::list::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
 use crate::problem::Problem;
 use crate::query::Query;
@@ -164,6 +165,8 @@ impl FromRequestParts<App> for Named {
 )]
 pub(crate) async fn create(State(app): State<App>, Allowed(caller, _): Allowed<Admin>, request: Request) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
+    let instead = "a key is shown once, and cannot be shown again: send this without the header, and if the answer is lost, list the keys and revoke the new one";
+    refuse_key(&head.headers, instead)?;
     let body = body::json(&app, &head.headers, body).await?;
     let create: Create = read_object(&body)?;
     let now = app.clock.now();
@@ -288,7 +291,8 @@ pub(crate) async fn rotate(
     Named(id): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Rotate { overlap } = options(&app, request).await?;
+    let instead = "a key is shown once, and cannot be shown again: send this without the header, and if the answer is lost, list the keys, revoke the new one and create another";
+    let Rotate { overlap } = options_without_key(&app, request, instead).await?;
     let overlap = overlap_of(overlap)?;
     let text = KeyText::new(rand::random());
     let now = app.clock.now();

@@ -174,6 +174,8 @@ const TASKS: [Code; 7] = [
     Code::InvalidIdempotencyKey,
     Code::IdempotencyKeyReused,
 ];
+const CHANGE: [Code; 4] = [Code::ValidationFailed, Code::TaskNotFound, Code::InvalidIdempotencyKey, Code::IdempotencyKeyReused];
+const ROTATE: [Code; 4] = [Code::ValidationFailed, Code::TooManySecrets, Code::NoMasterKey, Code::IdempotencyKeyNotSupported];
 const STORE: [Code; 3] = [Code::Internal, Code::StoreUnavailable, Code::Overloaded];
 
 fn codes(operation: &str) -> Vec<Code> {
@@ -181,29 +183,34 @@ fn codes(operation: &str) -> Vec<Code> {
         "submit_task" => &[&BODY, &TASKS, &[Code::QuotaExceeded], &STORE],
         "submit_batch" => &[&BODY, &TASKS, &[Code::IdempotencyKeyPartlyExpired, Code::QuotaExceeded], &STORE],
         "get_task" => &[&[Code::TaskNotFound, Code::ValidationFailed], &STORE],
-        "cancel_task" => &[&BODY, &[Code::ValidationFailed, Code::TaskNotFound, Code::TaskEnded], &STORE],
+        "cancel_task" => &[&BODY, &CHANGE, &[Code::TaskEnded], &STORE],
         "replay_task" => {
-            &[&BODY, &[Code::ValidationFailed, Code::TaskNotFound, Code::TaskNotEnded, Code::GenerationMismatch], &STORE]
+            &[&BODY, &CHANGE, &[Code::TaskNotEnded, Code::GenerationMismatch], &STORE]
         }
-        "create_key" | "remove_callback_secret" => &[&BODY, &[Code::ValidationFailed], &STORE],
+        "create_key" => &[&BODY, &[Code::ValidationFailed, Code::IdempotencyKeyNotSupported], &STORE],
+        "remove_callback_secret" => &[&BODY, &[Code::ValidationFailed], &STORE],
         "list_tasks" | "list_keys" | "list_tenants" | "list_endpoints" | "read_audit" => {
             &[&[Code::InvalidCursor, Code::ValidationFailed], &STORE]
         }
         "explain_task" => &[&[Code::TaskNotFound], &STORE],
         "get_key" => &[&[Code::KeyNotFound], &STORE],
-        "rotate_key" | "revoke_key" => &[&BODY, &[Code::ValidationFailed, Code::KeyNotFound, Code::KeyOver], &STORE],
+        "rotate_key" => {
+            &[&BODY, &[Code::ValidationFailed, Code::KeyNotFound, Code::KeyOver, Code::IdempotencyKeyNotSupported], &STORE]
+        }
+        "revoke_key" => &[&BODY, &[Code::ValidationFailed, Code::KeyNotFound, Code::KeyOver], &STORE],
         "put_tenant" | "put_queue" | "put_kind" | "put_flow" => &[&BODY, &[Code::ValidationFailed, Code::NotFound], &STORE],
         "put_endpoint" => &[&BODY, &[Code::ValidationFailed, Code::BlockedAddress, Code::NotFound, Code::NoMasterKey], &STORE],
         "get_endpoint" => &[&[Code::EndpointNotFound], &STORE],
-        "remove_endpoint" | "pause_endpoint" | "resume_endpoint" | "test_endpoint" => {
-            &[&BODY, &[Code::ValidationFailed, Code::EndpointNotFound], &STORE]
+        "remove_endpoint" => &[&BODY, &[Code::ValidationFailed, Code::EndpointNotFound], &STORE],
+        "pause_endpoint" | "resume_endpoint" | "test_endpoint" => {
+            &[&BODY, &[Code::ValidationFailed, Code::EndpointNotFound, Code::IdempotencyKeyNotSupported], &STORE]
         }
         "rotate_endpoint_secret" => {
-            &[&BODY, &[Code::ValidationFailed, Code::EndpointNotFound, Code::TooManySecrets, Code::NoMasterKey], &STORE]
+            &[&BODY, &ROTATE, &[Code::EndpointNotFound], &STORE]
         }
         "get_tenant" | "get_queue" | "get_kind" | "get_flow" => &[&[Code::NotFound], &STORE],
         "set_callback_secret" => &[&BODY, &[Code::ValidationFailed, Code::NoMasterKey], &STORE],
-        "rotate_callback_secret" => &[&BODY, &[Code::ValidationFailed, Code::TooManySecrets, Code::NoMasterKey], &STORE],
+        "rotate_callback_secret" => &[&BODY, &ROTATE, &STORE],
         "get_callback_secret" => &[&STORE],
         _ => &[],
     };
@@ -225,6 +232,10 @@ fn describe(operation: &mut Operation, codes: &[Code]) {
 /// What is said of the header wherever it is taken.
 pub(crate) const IDEMPOTENCY_KEY: &str = "The same key with the same body stands for the same request, however often it is sent, \
     for as long as its tasks are kept. 1 to 255 ASCII characters, in quotes or bare.";
+
+/// Description of the header where a request changes a task.
+pub(crate) const CHANGE_KEY: &str = "The same key with the same body is carried out once for a task, which remembers the last 16 such \
+    requests for as long as it is kept. Sent again, it is answered with the task as it stands. 1 to 255 ASCII characters, in quotes or bare.";
 
 /// What it looks like: 1 to 255 printable characters in quotes, or, without a space or a comma among them, bare. Blanks around it are
 /// not part of a header's value.

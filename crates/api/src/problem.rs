@@ -59,6 +59,11 @@ impl Problem {
         Self::new(Code::TaskNotFound, "no task has this id, or it ended so long ago that it is kept no longer")
     }
 
+    /// The idempotency key came with another body before.
+    pub(crate) fn key_reused() -> Self {
+        Self::new(Code::IdempotencyKeyReused, "the key came with another body before; a new request needs a new key")
+    }
+
     /// A bug, or a damaged store; `cause` goes to the log alone.
     pub(crate) fn internal(cause: impl Into<String>) -> Self {
         Self { cause: Some(cause.into()), ..Self::new(Code::Internal, "the log names the cause under this problem's `instance`") }
@@ -155,6 +160,8 @@ impl From<ApplyError> for Problem {
     fn from(error: ApplyError) -> Self {
         match error {
             ApplyError::Missing => Self::task_not_found(),
+            ApplyError::Repeated(_) => Self::internal("a repeated request was not answered as one"),
+            ApplyError::KeyReused => Self::key_reused(),
             ApplyError::Refused(Refused::Ended) => Self::new(Code::TaskEnded, "a task that has ended can only be replayed"),
             ApplyError::Refused(Refused::NotEnded) => Self::new(Code::TaskNotEnded, "only a task that has ended can be replayed"),
             ApplyError::Refused(Refused::OtherGeneration(current)) => {

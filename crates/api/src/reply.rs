@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use nobat_core::task::Task;
@@ -41,6 +41,11 @@ pub(crate) fn json(status: StatusCode, text: Bytes) -> Response {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// Says that the same request, by its idempotency key, was carried out before.
+pub(crate) fn mark_replayed(response: &mut Response) {
+    response.headers_mut().insert(HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
 }
 
 /// How long a task is when it is shown, about.

@@ -28,7 +28,6 @@ const BATCH: &str = "/v1/tasks/batch";
 const MAX_BATCH: usize = 100;
 /// What the requests of tasks carry: how many tasks they came through.
 static HOPS: HeaderName = HeaderName::from_static("nobat-hops");
-static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// Several tasks, of which all are taken or none.
 #[derive(Deserialize, ToSchema)]
@@ -218,7 +217,7 @@ impl<'a> Taking<'a> {
     fn recognise(&self, count: usize, mut found: Vec<Task>) -> Result<Accepted, Problem> {
         let fingerprint = self.identity.fingerprint();
         if found.iter().any(|task| task.settings.fingerprint != fingerprint) {
-            return Err(Problem::new(Code::IdempotencyKeyReused, "the key came with another body before; a new request needs a new key"));
+            return Err(Problem::key_reused());
         }
         // Without a key, what is there already can only be the store's own second try at writing it.
         let history = if fingerprint.is_some() { History::Replayed } else { History::New };
@@ -262,7 +261,7 @@ fn hops(headers: &HeaderMap) -> Result<u8, Problem> {
 impl Accepted {
     fn marked(&self, mut response: Response) -> Response {
         if self.history == History::Replayed {
-            response.headers_mut().insert(&REPLAYED, HeaderValue::from_static("true"));
+            reply::mark_replayed(&mut response);
         }
         response
     }

@@ -168,6 +168,7 @@ pub(crate) fn changing(task: &Task, op: &str) -> Attributes {
         ("error", task.error.as_ref().map(|error| text(stored::error_to_text(error)))),
         ("progress", task.progress.as_ref().map(|progress| text(progress.get()))),
         ("turn", stored::turn_to_text(&task.turn).map(text)),
+        ("requests", stored::requests_to_text(&task.requests).map(text)),
         ("op", Some(text(op))),
     ])
 }
@@ -212,6 +213,7 @@ pub(crate) fn read(item: &Item) -> Result<Read, Unreadable> {
         error: reader.optional_text("error")?.map(stored::error_from_text).transpose()?,
         progress: reader.json("progress")?,
         turn: stored::turn_from_text(reader.optional_text("turn")?)?,
+        requests: stored::requests_from_text(reader.optional_text("requests")?)?,
     };
     let apart = |attribute| Ok::<_, Unreadable>(reader.optional_text(attribute)?.map(|key| Apart { key: key.to_owned() }));
     Ok(Read { task, payload: apart("payload_key")?, result: apart("result_key")? })

@@ -11,7 +11,7 @@ use crate::lifecycle::{Change, Event, Refused, transition};
 use crate::ports::{Committed, Hint, Inserted, ListQuery, Queue, Store, StoreError, TaskName};
 use crate::name::Tenant;
 use crate::registry::{RecordName, Registry};
-use crate::task::{State, Task, Waiting};
+use crate::task::{KeyedRequest, State, Task, Waiting};
 use crate::time::Timestamp;
 
 /// A store, and what goes with it.
@@ -33,6 +33,12 @@ pub enum ApplyError {
     /// There is no such task.
     #[error("there is no such task")]
     Missing,
+    /// The same request, by its idempotency key, was carried out before. The task as it stands now.
+    #[error("the request was carried out before")]
+    Repeated(Box<Task>),
+    /// The idempotency key came with another body before.
+    #[error("the idempotency key came with another body before")]
+    KeyReused,
     /// The lifecycle does not allow it.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -86,19 +92,22 @@ impl Backend {
     ///
     /// Starts from `known` if the caller has a copy of the task already. Returns the task as it was written.
     pub async fn apply(&self, name: &TaskName, known: Option<Task>, event: Event, now: Timestamp) -> Result<Task, ApplyError> {
-        self.bring_about(name, known, event, None, now).await
+        self.bring_about(name, known, event, None, None, now).await
     }
 
-    /// The same for what somebody asked for, which is put on record in the same write.
+    /// The same for a client's request, which is put on record in the same write.
+    ///
+    /// A request with an idempotency key is remembered with the task, and not carried out a second time.
     pub async fn apply_on_record(
         &self,
         name: &TaskName,
         known: Option<Task>,
         event: Event,
         entry: Entry,
+        keyed: Option<KeyedRequest>,
         now: Timestamp,
     ) -> Result<Task, ApplyError> {
-        self.bring_about(name, known, event, Some(entry), now).await
+        self.bring_about(name, known, event, Some(entry), keyed, now).await
     }
 
     async fn bring_about(
@@ -107,6 +116,7 @@ impl Backend {
         mut known: Option<Task>,
         event: Event,
         entry: Option<Entry>,
+        keyed: Option<KeyedRequest>,
         now: Timestamp,
     ) -> Result<Task, ApplyError> {
         for _ in 0..MAX_CONFLICTS {
@@ -114,7 +124,15 @@ impl Backend {
                 Some(task) => task,
                 None => self.store.get(name, now).await?.ok_or(ApplyError::Missing)?,
             };
-            let change = Change { entry: entry.clone(), ..transition(task, event.clone(), now)? };
+            match keyed.map(|request| (request, task.earlier(request))) {
+                Some((request, Some(earlier))) if request == earlier => return Err(ApplyError::Repeated(Box::new(task))),
+                Some((_, Some(_))) => return Err(ApplyError::KeyReused),
+                _ => {}
+            }
+            let mut change = Change { entry: entry.clone(), ..transition(task, event.clone(), now)? };
+            if let Some(request) = keyed {
+                change.task.remember(request);
+            }
             let hints = hints([&change.task].into_iter().chain(&change.follow_up), now);
             if let Committed::Done(written) = self.store.commit(change, now).await? {
                 self.send(hints).await;

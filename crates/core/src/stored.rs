@@ -14,7 +14,7 @@ use crate::id::TaskId;
 use crate::key::KeyId;
 use crate::name::Name;
 use crate::retry::{Exponential, Jitter, RetryPolicy, Schedule};
-use crate::task::{Attempt, End, Left, Outcome, Settings, TaskError, Turn};
+use crate::task::{Attempt, End, KeyedRequest, Left, Outcome, Settings, TaskError, Turn};
 use crate::time::Timestamp;
 
 /// The text was not written by this version, or is damaged.
@@ -63,6 +63,25 @@ pub fn turn_to_text(turn: &Turn) -> Option<String> {
 /// The opposite of [`turn_to_text`].
 pub fn turn_from_text(text: Option<&str>) -> Result<Turn, Unreadable> {
     text.map_or_else(|| Ok(Turn::default()), |text| parse::<StoredTurn>(text, "turn")?.try_into())
+}
+
+/// Requests with an idempotency key, as 48 hexadecimal digits each. `None` if there are none.
+pub fn requests_to_text(requests: &[KeyedRequest]) -> Option<String> {
+    let bytes = requests.iter().flat_map(|request| request.key.into_iter().chain(request.body));
+    (!requests.is_empty()).then(|| bytes.fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
+}
+
+/// The opposite of [`requests_to_text`].
+pub fn requests_from_text(text: Option<&str>) -> Result<Vec<KeyedRequest>, Unreadable> {
+    let unreadable = || Unreadable("requests");
+    let digits = |place: &[u8]| u8::from_str_radix(std::str::from_utf8(place).ok()?, 16).ok();
+    let bytes: Option<Vec<u8>> = text.unwrap_or_default().as_bytes().chunks(2).map(digits).collect();
+    let bytes = bytes.ok_or_else(unreadable)?;
+    let request = |bytes: &[u8]| {
+        let (key, body) = bytes.split_first_chunk()?;
+        Some(KeyedRequest { key: *key, body: body.try_into().ok()? })
+    };
+    bytes.chunks(24).map(request).collect::<Option<_>>().ok_or_else(unreadable)
 }
 
 fn text<T: Serialize>(value: &T) -> String {

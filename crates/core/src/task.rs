@@ -55,6 +55,17 @@ pub struct Task {
     pub progress: Option<Json>,
     /// What it was told when it wanted to start and could not.
     pub turn: Turn,
+    /// Requests with an idempotency key that changed it, oldest first. At most [`Task::KEPT_REQUESTS`] of them.
+    pub requests: Vec<KeyedRequest>,
+}
+
+/// Request with an idempotency key that changed a task, kept with the task so that the same request is not carried out again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyedRequest {
+    /// First 16 bytes of the SHA-256 of its route and its key.
+    pub key: [u8; 16],
+    /// First 8 bytes of the SHA-256 of its route and its body.
+    pub body: [u8; 8],
 }
 
 /// What a task was told when it wanted to start and could not. It outlasts a claim, which finds out whether it can now.
@@ -556,7 +567,24 @@ impl Task {
             error: None,
             progress: None,
             turn: Turn::default(),
+            requests: Vec::new(),
         }
+    }
+
+    /// Most requests with an idempotency key that are remembered. The oldest is forgotten first.
+    pub const KEPT_REQUESTS: usize = 16;
+
+    /// Remembers a request that changes the task in the same write.
+    pub fn remember(&mut self, request: KeyedRequest) {
+        if self.requests.len() == Self::KEPT_REQUESTS {
+            self.requests.remove(0);
+        }
+        self.requests.push(request);
+    }
+
+    /// Earlier request with the same route and key.
+    pub fn earlier(&self, request: KeyedRequest) -> Option<KeyedRequest> {
+        self.requests.iter().copied().find(|known| known.key == request.key)
     }
 
     /// How many attempts of a generation are not counted because the other side asked to be left alone. One that always does would

@@ -62,6 +62,7 @@ fn task(state: State, due_at: Timestamp) -> Task {
         error: None,
         progress: None,
         turn: Turn::default(),
+        requests: Vec::new(),
     }
 }
 

@@ -354,6 +354,7 @@ fn task(delays: &[Duration], max_age: Option<Duration>, delay: u64, deadline: Op
         error: None,
         progress: None,
         turn: Turn::default(),
+        requests: Vec::new(),
     }
 }
 

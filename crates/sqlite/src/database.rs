@@ -238,9 +238,9 @@ impl Database {
     fn update(&self, task: &Task, read_version: u64) -> Result<bool, Error> {
         let mut statement = self.prepare(row::UPDATE)?;
         row::bind(&mut statement, task)?;
-        statement.raw_bind_parameter(21, task.tenant.as_str())?;
-        statement.raw_bind_parameter(22, task.id.to_bytes())?;
-        statement.raw_bind_parameter(23, read_version.cast_signed())?;
+        statement.raw_bind_parameter(22, task.tenant.as_str())?;
+        statement.raw_bind_parameter(23, task.id.to_bytes())?;
+        statement.raw_bind_parameter(24, read_version.cast_signed())?;
         Ok(statement.raw_execute()? == 1)
     }
 

@@ -13,20 +13,20 @@ use crate::Error;
 /// The columns of a task, in the order in which [`read`] expects them; the payload is null when it stands apart.
 pub(crate) const COLUMNS: &str = "seq, tenant, id, kind, queue, status, version, token, attempt, generation, created_at, generation_at, \
      due_at, expires_at, lease_until, lease_started_at, lease_cancel, ended_at, held, settings, attempts, error, progress, result, payload, \
-     key_generation, fingerprint, turn";
+     key_generation, fingerprint, turn, requests";
 
-/// Parameters 1 to 20 are filled by [`bind`], the others by [`bind_fixed`].
+/// Parameters 1 to 21 are filled by [`bind`], the others by [`bind_fixed`].
 pub(crate) const INSERT: &str = "INSERT INTO tasks (status, wake_at, version, token, attempt, generation, generation_at, due_at, \
-     expires_at, lease_until, lease_started_at, lease_cancel, ended_at, held, key_generation, attempts, error, progress, result, turn, \
+     expires_at, lease_until, lease_started_at, lease_cancel, ended_at, held, key_generation, attempts, error, progress, result, turn, requests, \
      tenant, id, kind, queue, created_at, settings, fingerprint, seq, payload) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30) \
      ON CONFLICT (tenant, id) DO NOTHING";
 
-/// Parameters 1 to 20 are filled by [`bind`]; then come tenant, id, and the version that was read.
+/// Parameters 1 to 21 are filled by [`bind`]; then come tenant, id, and the version that was read.
 pub(crate) const UPDATE: &str = "UPDATE tasks SET status = ?1, wake_at = ?2, version = ?3, token = ?4, attempt = ?5, generation = ?6, \
      generation_at = ?7, due_at = ?8, expires_at = ?9, lease_until = ?10, lease_started_at = ?11, lease_cancel = ?12, ended_at = ?13, \
-     held = ?14, key_generation = ?15, attempts = ?16, error = ?17, progress = ?18, result = ?19, turn = ?20 \
-     WHERE tenant = ?21 AND id = ?22 AND version = ?23";
+     held = ?14, key_generation = ?15, attempts = ?16, error = ?17, progress = ?18, result = ?19, turn = ?20, requests = ?21 \
+     WHERE tenant = ?22 AND id = ?23 AND version = ?24";
 
 /// What stands in column `status`. Below 3 a task waits: the indexes know these numbers.
 pub(crate) mod status {
@@ -70,20 +70,21 @@ pub(crate) fn bind(statement: &mut Statement<'_>, task: &Task) -> Result<(), Err
     statement.raw_bind_parameter(18, task.progress.as_ref().map(Json::get))?;
     statement.raw_bind_parameter(19, task.result.as_ref().map(Json::get))?;
     statement.raw_bind_parameter(20, stored::turn_to_text(&task.turn))?;
+    statement.raw_bind_parameter(21, stored::requests_to_text(&task.requests))?;
     Ok(())
 }
 
 /// Fills in what never changes in a task's life.
 pub(crate) fn bind_fixed(statement: &mut Statement<'_>, task: &Task, seq: i64, payload: Option<&str>) -> Result<(), Error> {
-    statement.raw_bind_parameter(21, task.tenant.as_str())?;
-    statement.raw_bind_parameter(22, task.id.to_bytes())?;
-    statement.raw_bind_parameter(23, task.kind.as_str())?;
-    statement.raw_bind_parameter(24, task.queue.as_str())?;
-    statement.raw_bind_parameter(25, task.created_at.millis())?;
-    statement.raw_bind_parameter(26, stored::settings_to_text(&task.settings))?;
-    statement.raw_bind_parameter(27, task.settings.fingerprint.map(|fingerprint| fingerprint.0))?;
-    statement.raw_bind_parameter(28, seq)?;
-    statement.raw_bind_parameter(29, payload)?;
+    statement.raw_bind_parameter(22, task.tenant.as_str())?;
+    statement.raw_bind_parameter(23, task.id.to_bytes())?;
+    statement.raw_bind_parameter(24, task.kind.as_str())?;
+    statement.raw_bind_parameter(25, task.queue.as_str())?;
+    statement.raw_bind_parameter(26, task.created_at.millis())?;
+    statement.raw_bind_parameter(27, stored::settings_to_text(&task.settings))?;
+    statement.raw_bind_parameter(28, task.settings.fingerprint.map(|fingerprint| fingerprint.0))?;
+    statement.raw_bind_parameter(29, seq)?;
+    statement.raw_bind_parameter(30, payload)?;
     Ok(())
 }
 
@@ -119,6 +120,7 @@ pub(crate) fn read(row: &Row<'_>, payload_apart: impl FnOnce(i64) -> Result<Stri
         error: row.get_ref(21)?.as_str_or_null()?.map(stored::error_from_text).transpose()?,
         progress: row.get::<_, Option<String>>(22)?.map(Json::from_text).transpose()?,
         turn: stored::turn_from_text(row.get_ref(27)?.as_str_or_null()?)?,
+        requests: stored::requests_from_text(row.get_ref(28)?.as_str_or_null()?)?,
     })
 }
 

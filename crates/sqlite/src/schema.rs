@@ -115,8 +115,10 @@ CREATE TABLE flows (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Index of held tasks, so that waking them costs nothing for tasks that are not held. One row that readiness writes to.
+/// Index of held tasks, so that waking them costs nothing for tasks that are not held. One row that readiness writes to. Requests with an
+/// idempotency key that changed a task.
 const V4: &str = "
+ALTER TABLE tasks ADD COLUMN requests TEXT;
 CREATE INDEX tasks_held ON tasks (tenant, seq) WHERE status = 2;
 CREATE TABLE probe (
     id INTEGER PRIMARY KEY CHECK (id = 1),

@@ -57,6 +57,21 @@ async fn of_many_replays_of_one_generation_one_is_carried_out() {
 }
 
 #[tokio::test]
+async fn a_replay_with_an_idempotency_key_is_carried_out_once() {
+    let world = World::start().await;
+    let task = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
+    let (replay, key) = (format!("{}/replay", path(&task)), [("idempotency-key", "replay-7")]);
+    let first = world.post_with(&replay, &key, "{}").await;
+    assert_eq!((first.status, first.header("idempotency-replayed")), (202, ""));
+    world.ended(&task).await;
+    let again = world.post_with(&replay, &key, "{}").await;
+    assert_eq!((again.status, again.header("idempotency-replayed"), &again.json()["generation"]), (202, "true", &json!(2)));
+    assert_eq!(world.post_with(&replay, &key, r#"{"new_key": true}"#).await.problem(), (422, "idempotency_key_reused".to_owned()));
+    assert_eq!(world.ended(&task).await["generation"], 2);
+    world.end().await;
+}
+
+#[tokio::test]
 async fn the_command_replays_the_generation_that_it_names() {
     let world = World::start().await;
     let task = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;

@@ -18,6 +18,8 @@ const OF_THE_INSTALLATION: [&str; 9] =
 /// One operation of the document.
 struct Row {
     id: String,
+    /// Whether it takes the header `Idempotency-Key`.
+    takes_key: bool,
     method: String,
     path: String,
     scope: Option<Scope>,
@@ -34,7 +36,9 @@ fn rows() -> Vec<Row> {
                 assert_eq!(scopes.len(), 1, "{path}: one scope opens a route");
                 scopes[0].as_str().unwrap().parse().unwrap()
             });
-            Row { id: row["operationId"].as_str().unwrap().to_owned(), method: method.to_uppercase(), path: path.clone(), scope }
+            let mut parameters = row["parameters"].as_array().into_iter().flatten();
+            let takes_key = parameters.any(|parameter| parameter["name"] == "Idempotency-Key");
+            Row { id: row["operationId"].as_str().unwrap().to_owned(), takes_key, method: method.to_uppercase(), path: path.clone(), scope }
         })
         .collect()
 }
@@ -210,4 +214,37 @@ fn every_route_is_in_the_document() {
 
 fn id_of(key: &str) -> String {
     key.parse::<nobat_core::key::KeyText>().unwrap().digest().id().to_string()
+}
+
+#[tokio::test]
+async fn every_post_honours_an_idempotency_key_or_refuses_it_by_name() {
+    const HEADER: &str = "Idempotency-Key: order-7\r\n";
+    let world = World::guarded().await;
+    for row in rows().iter().filter(|row| row.method == "POST") {
+        let key = world.key("acme", row.scope.unwrap().as_str()).await;
+        named(&world, "acme").await;
+        let id = if row.path.starts_with("/v1/keys") { id_of(&world.key("acme", "work").await) } else { submitted(&world, "acme").await };
+        if row.id == "replay_task" {
+            world.run(&id).await;
+            world.succeed(&id).await;
+        }
+        let path = row.path.replace("{id}", &id).replace("{name}", "acme");
+        let post = async |body: &str| world.ask_from(HEADER, &key, "POST", &path, body).await;
+        let before = world.store.all();
+        let first = post(row.body()).await;
+        if !row.takes_key {
+            let problem = first.problem(400, "idempotency_key_not_supported");
+            assert!(problem["detail"].as_str().unwrap().contains("without the header"), "{}: {problem}", row.id);
+            assert_eq!(world.store.all(), before, "{}", row.id);
+            continue;
+        }
+        assert!([200, 202].contains(&first.status) && first.header("idempotency-replayed").is_none(), "{}: {}", row.id, first.text());
+        let (done, again) = (world.store.all(), post(row.body()).await);
+        assert_eq!((again.status, again.header("idempotency-replayed")), (first.status, Some("true")), "{}", row.id);
+        assert_eq!(again.json(), first.json(), "{}", row.id);
+        assert_eq!(world.store.all(), done, "{}: it is carried out once", row.id);
+        // Of another valid body the same key is another request.
+        let other = if row.body().is_empty() { "{}".to_owned() } else { format!(" {}", row.body()) };
+        post(&other).await.problem(422, "idempotency_key_reused");
+    }
 }
