@@ -1,6 +1,6 @@
 //! The function that accepts requests: the router of `nobat serve`, behind an HTTP API.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::Request;
@@ -44,12 +44,15 @@ pub async fn run(handlers: Handlers) -> Result<(), Error> {
     lambda_http::run(router(app).layer(map_request(name_the_peer))).await
 }
 
-/// Takes the address from API Gateway's own words, never from a header, which is anybody's. One that it does not name is nobody's.
+/// Sets the client's address from what API Gateway says of it, never from a header, which anybody can set. A client whose address API
+/// Gateway does not say has none, and is refused where an allow-list or a key's networks apply.
 async fn name_the_peer(mut request: Request) -> Request {
     let address = match request.request_context_ref() {
         Some(RequestContext::ApiGatewayV2(context)) => context.http.source_ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok()),
         _ => None,
     };
-    request.extensions_mut().insert(Peer(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))));
+    if let Some(address) = address {
+        request.extensions_mut().insert(Peer(address));
+    }
     request
 }

@@ -1,10 +1,10 @@
 //! Networks, and whom a request comes from: a list, a `|`, and what `X-Forwarded-For` says.
 #![no_main]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use libfuzzer_sys::fuzz_target;
-use nobat_core::network::{Network, admits, origin};
+use nobat_core::network::{Network, admits, forwarded_address, origin};
 
 fuzz_target!(|text: &str| {
     let (list, forwarded) = text.split_once('|').unwrap_or((text, ""));
@@ -15,17 +15,27 @@ fuzz_target!(|text: &str| {
         let all_of_six = network.contains(Ipv6Addr::UNSPECIFIED.into()) && network.contains(Ipv6Addr::from_bits(u128::MAX).into());
         assert!(!all_of_four && !all_of_six, "{network} is everybody");
     }
-    let is_trusted = |address| !networks.is_empty() && admits(&networks, address);
+    let is_trusted = |address| networks.iter().any(|network| network.contains(address));
     for peer in [IpAddr::from([127, 0, 0, 1]), IpAddr::from([203, 0, 113, 7]), "::ffff:10.0.0.1".parse().expect("an address")] {
-        let from = origin(peer, &networks, forwarded.split(','));
-        let hops = || forwarded.split(',').filter_map(|hop| hop.trim().parse::<IpAddr>().ok()).map(|hop| hop.to_canonical());
-        assert!(from == peer.to_canonical() || hops().any(|hop| hop == from), "{from} stands nowhere");
-        assert!(is_trusted(peer) || from == peer.to_canonical(), "whoever is not trusted has no say");
-        if !is_trusted(from) {
-            let farther = format!("198.51.100.1,{forwarded}");
-            // Nothing that stands farther away is read, unless there is nothing else.
-            let again = origin(peer, &networks, farther.split(','));
-            assert!(again == from || forwarded.trim().is_empty(), "{farther}: {again} and {from}");
+        let from = origin(Some(peer), &networks, forwarded.split(','));
+        let Some(from) = from else {
+            assert!(is_trusted(peer), "a peer that is no proxy is known");
+            continue;
+        };
+        let mut elements = forwarded.split(',').filter_map(forwarded_address);
+        assert!(from == peer.to_canonical() || elements.any(|element| element == from), "{from} stands nowhere");
+        assert!(!is_trusted(from), "{from}: a proxy is no client");
+        assert!(is_trusted(peer) || from == peer.to_canonical(), "a peer that is not trusted has no say");
+        assert!(admits(&networks, None) == networks.is_empty());
+        // Nothing that stands farther away is read.
+        let farther = format!("198.51.100.1,{forwarded}");
+        assert_eq!(origin(Some(peer), &networks, farther.split(',')), Some(from), "{farther}");
+    }
+    for element in forwarded.split(',') {
+        let Some(address) = forwarded_address(element) else { continue };
+        assert_eq!(address, address.to_canonical());
+        for form in [format!("{address}"), format!("\"{address}\""), SocketAddr::new(address, 80).to_string()] {
+            assert_eq!(forwarded_address(&form), Some(address), "{form}");
         }
     }
 });

@@ -4,7 +4,7 @@
 //! let in or turned away, before anything of its body is read.
 
 use std::marker::PhantomData;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,9 @@ pub enum Keys {
     Never,
 }
 
-/// The other side of the connection that a request came by. Whoever takes connections puts it among the request's extensions.
+/// The address at the other end of the connection that a request came by, as an extension of the request.
+///
+/// Without it the client is unknown: requests are refused where an allow-list or a key's networks apply.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
@@ -145,16 +147,16 @@ async fn caller(parts: &Parts, app: &App) -> Result<Caller, Problem> {
     Ok(caller)
 }
 
-/// Whom the request comes from. Whoever takes connections without saying whose they are is taken for this machine's own.
-fn origin(parts: &Parts, door: &Door) -> IpAddr {
-    let peer = parts.extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.0);
-    // What is not text is nobody's address, and must not be passed over.
+/// The address of the client, or `None` if it is unknown: no [`Peer`] was set, or a trusted proxy names nobody.
+fn origin(parts: &Parts, door: &Door) -> Option<IpAddr> {
+    let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
+    // A value that is not text is unreadable, and must not be skipped.
     let forwarded = parts.headers.get_all("x-forwarded-for").iter().map(|value| value.to_str().unwrap_or("?"));
-    let hops: Vec<&str> = forwarded.flat_map(|value| value.split(',')).collect();
-    network::origin(peer, &door.proxies, hops.into_iter())
+    let elements: Vec<&str> = forwarded.flat_map(|value| value.split(',')).collect();
+    network::origin(peer, &door.proxies, elements.into_iter())
 }
 
-async fn authenticate(parts: &Parts, app: &App, origin: IpAddr, now: Timestamp) -> Result<Arc<Key>, Problem> {
+async fn authenticate(parts: &Parts, app: &App, origin: Option<IpAddr>, now: Timestamp) -> Result<Arc<Key>, Problem> {
     let Some(text) = presented(parts)? else { return Err(unauthorized()) };
     let keyring = app.keyring();
     let key = match KeyText::from_str(text) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +11,7 @@ use std::time::Duration;
 use nobat_core::backend::Backend;
 use nobat_core::key::{Key, KeyId, KeyText};
 use nobat_core::name::Tenant;
+use nobat_core::network::client_network;
 use nobat_core::ports::StoreError;
 use nobat_core::rate::{Bucket, Rate, Taken};
 use nobat_core::tenant::TenantSettings;
@@ -34,7 +35,7 @@ pub(crate) struct Keyring {
     looked_at: AtomicI64,
     keys: Known<KeyId, Arc<Key>>,
     tenants: Known<Tenant, TenantSettings>,
-    failures: Mutex<HashMap<IpAddr, Bucket>>,
+    failures: Mutex<HashMap<Option<IpAddr>, Bucket>>,
 }
 
 impl Keyring {
@@ -71,7 +72,7 @@ impl Keyring {
     }
 
     /// The key that this text is. A stranger who has failed too often is not looked up.
-    pub(crate) async fn key(&self, backend: &Backend, text: &KeyText, origin: IpAddr, now: Timestamp) -> Result<Option<Arc<Key>>, Problem> {
+    pub(crate) async fn key(&self, backend: &Backend, text: &KeyText, origin: Option<IpAddr>, now: Timestamp) -> Result<Option<Arc<Key>>, Problem> {
         let digest = text.digest();
         let known = if let Some(key) = self.keys.get(&digest.id(), now) {
             Some(key)
@@ -109,7 +110,7 @@ impl Keyring {
     }
 
     /// Notes that somebody there had no good key. Fails if that happens too often.
-    pub(crate) fn count_failure(&self, origin: IpAddr, now: Timestamp) -> Result<(), Problem> {
+    pub(crate) fn count_failure(&self, origin: Option<IpAddr>, now: Timestamp) -> Result<(), Problem> {
         let mut failures = lock(&self.failures);
         if failures.len() >= MAX_KNOWN {
             // First those go that may fail as often again as anybody.
@@ -118,14 +119,14 @@ impl Keyring {
         if failures.len() >= MAX_KNOWN {
             failures.clear();
         }
-        let bucket = failures.entry(household(origin)).or_default();
+        let bucket = failures.entry(origin.map(client_network)).or_default();
         let (taken, left) = FAILURES.take(*bucket, NonZeroU32::MIN, now);
         *bucket = left;
         too_many(taken)
     }
 
-    fn check_failures(&self, origin: IpAddr, now: Timestamp) -> Result<(), Problem> {
-        let bucket = lock(&self.failures).get(&household(origin)).copied().unwrap_or_default();
+    fn check_failures(&self, origin: Option<IpAddr>, now: Timestamp) -> Result<(), Problem> {
+        let bucket = lock(&self.failures).get(&origin.map(client_network)).copied().unwrap_or_default();
         too_many(FAILURES.take(bucket, NonZeroU32::MIN, now).0)
     }
 }
@@ -137,14 +138,6 @@ fn too_many(taken: Taken) -> Result<(), Problem> {
             let detail = "too many requests from this address had no valid key";
             Err(Problem::new(Code::TooManyFailures, detail).retry_after(whole_seconds(pause)))
         }
-    }
-}
-
-/// Whoever has one address of IPv6 has the other 2^64 of its network as well.
-fn household(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(six) => Ipv6Addr::from_bits(six.to_bits() >> 64 << 64).into(),
     }
 }
 
@@ -256,8 +249,8 @@ mod tests {
         assert!(ring.asks_for_keys(&backend, at(0)).await.unwrap(), "and for good");
     }
 
-    fn address(number: usize) -> IpAddr {
-        Ipv4Addr::from_bits(u32::try_from(number).unwrap()).into()
+    fn address(number: usize) -> Option<IpAddr> {
+        Some(Ipv4Addr::from_bits(u32::try_from(number).unwrap()).into())
     }
 
     #[test]

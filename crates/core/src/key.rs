@@ -201,8 +201,8 @@ impl Key {
         self.digest.id()
     }
 
-    /// Whether it opens anything at that moment, for somebody there.
-    pub fn admit(&self, from: IpAddr, now: Timestamp) -> Result<(), Barred> {
+    /// Checks that the key is valid at `now` for a client at `from`. `None` is an unknown address: a key that is bound to networks refuses it.
+    pub fn admit(&self, from: Option<IpAddr>, now: Timestamp) -> Result<(), Barred> {
         if self.is_over(now) {
             return Err(Barred::Over);
         }
@@ -348,15 +348,16 @@ mod tests {
 
     #[test]
     fn opens_in_its_time_from_its_place() {
-        let (inside, outside) = ("10.1.2.3".parse().unwrap(), "192.0.2.1".parse().unwrap());
+        let (inside, outside) = ("10.1.2.3".parse().ok(), "192.0.2.1".parse().ok());
         let (during, after) = (Timestamp::from_millis(99), Timestamp::from_millis(100));
         assert_eq!(key().admit(inside, during), Ok(()));
         assert_eq!(key().admit(inside, after), Err(Barred::Over));
         assert_eq!(key().admit(outside, during), Err(Barred::Elsewhere));
+        assert_eq!(key().admit(None, during), Err(Barred::Elsewhere), "an unknown address");
         let revoked = Key { revoked_at: Some(Timestamp::from_millis(50)), ..key() };
         assert_eq!(revoked.admit(inside, during), Err(Barred::Over));
         let anywhere = Key { networks: Vec::new(), expires_at: None, ..key() };
-        assert_eq!(anywhere.admit(outside, after), Ok(()));
+        assert_eq!((anywhere.admit(outside, after), anywhere.admit(None, after)), (Ok(()), Ok(())));
     }
 
     #[test]

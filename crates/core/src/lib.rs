@@ -3,6 +3,7 @@
 //! Pure: no runtime, no disk, no network. `now` and chance are arguments.
 
 pub mod audit;
+pub mod authority;
 pub mod backend;
 mod base32;
 pub mod callback;

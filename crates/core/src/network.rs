@@ -7,6 +7,8 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::authority::{Authority, Host};
+
 /// A network in CIDR notation; an address alone is a network of one.
 ///
 /// An IPv4 network written inside IPv6 (`::ffff:10.0.0.0/104`) is taken for what it is.
@@ -86,27 +88,50 @@ impl<'de> Deserialize<'de> for Network {
     }
 }
 
-/// Whether a list lets this address in: an empty one lets in everybody.
-pub fn admits(list: &[Network], address: IpAddr) -> bool {
-    list.is_empty() || list.iter().any(|network| network.contains(address))
+/// Returns whether a list admits a client. An empty list admits every client; any other list refuses a client whose address is unknown.
+pub fn admits(list: &[Network], address: Option<IpAddr>) -> bool {
+    list.is_empty() || address.is_some_and(|address| list.iter().any(|network| network.contains(address)))
 }
 
-/// Whom a request comes from: the other side of the connection, or, if that is a proxy one trusts, whom the proxy says it had it
-/// from. `forwarded` is what `X-Forwarded-For` says, the nearest last.
+/// Returns the address of the client that sent a request, or `None` if it is unknown.
 ///
-/// Whoever is farther away than the last proxy that is trusted can have written anything there, so the search ends with it.
-/// What cannot be read is not passed over: then nobody is known behind the proxy that passed it on.
-pub fn origin<'a>(peer: IpAddr, proxies: &[Network], forwarded: impl DoubleEndedIterator<Item = &'a str>) -> IpAddr {
-    let is_trusted = |address: IpAddr| proxies.iter().any(|proxy| proxy.contains(address));
-    let mut nearest = peer.to_canonical();
-    for hop in forwarded.rev() {
-        if !is_trusted(nearest) {
-            break;
-        }
-        let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
-        nearest = address.to_canonical();
+/// `peer` is the address at the other end of the connection. If it belongs to `proxies`, the nearest element of `X-Forwarded-For` takes
+/// its place, and so on; `forwarded` holds the elements, the nearest last. Elements beyond the last trusted proxy are ignored, because
+/// the client can write anything there.
+///
+/// If a trusted proxy's element is missing or unreadable, the client is unknown. The proxy's own address is never used instead: an
+/// allow-list that admits the proxy would then admit everybody behind it.
+pub fn origin<'a>(peer: Option<IpAddr>, proxies: &[Network], forwarded: impl DoubleEndedIterator<Item = &'a str>) -> Option<IpAddr> {
+    let mut nearest = peer?.to_canonical();
+    let mut elements = forwarded.rev();
+    while proxies.iter().any(|proxy| proxy.contains(nearest)) {
+        nearest = forwarded_address(elements.next()?)?;
     }
-    nearest
+    Some(nearest)
+}
+
+/// Reads one element of `X-Forwarded-For`: an IP address, alone or with a port (`203.0.113.9:1234`, `[2001:db8::1]:1234`), in brackets
+/// or in double quotes. Returns `None` for anything else.
+pub fn forwarded_address(element: &str) -> Option<IpAddr> {
+    let text = element.trim_matches([' ', '\t']);
+    let text = match text.strip_prefix('"') {
+        Some(quoted) => quoted.strip_suffix('"')?,
+        None => text,
+    };
+    let address = text.parse::<IpAddr>().ok().or_else(|| match Authority::parse(text)?.host {
+        Host::Address(address) => Some(address),
+        Host::Name(_) => None,
+    });
+    Some(address?.to_canonical())
+}
+
+/// Returns what limits by address count as one client: an IPv4 address (also if it is written as IPv6), or the /64 network of an IPv6
+/// address, because one client usually has all 2^64 addresses of it.
+pub fn client_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(six) => Ipv6Addr::from_bits(six.to_bits() >> 64 << 64).into(),
+        four @ IpAddr::V4(_) => four,
+    }
 }
 
 #[cfg(test)]
@@ -148,13 +173,54 @@ mod tests {
     }
 
     #[test]
-    fn the_origin_is_the_nearest_that_no_trusted_proxy_vouches_for() {
+    fn origin_is_the_nearest_address_that_is_no_trusted_proxy() {
         let proxies = [network("127.0.0.1"), network("10.0.0.0/8")];
-        let of = |peer: &str, forwarded: &[&str]| origin(address(peer), &proxies, forwarded.iter().copied()).to_string();
-        assert_eq!(of("198.51.100.7", &["203.0.113.9"]), "198.51.100.7", "not a proxy: what it says is not looked at");
-        assert_eq!(of("127.0.0.1", &["203.0.113.9"]), "203.0.113.9");
-        assert_eq!(of("::ffff:127.0.0.1", &["1.1.1.1", "203.0.113.9", " 10.1.2.3"]), "203.0.113.9", "the first is anybody's word");
-        assert_eq!(of("127.0.0.1", &["203.0.113.9", "unknown"]), "127.0.0.1", "nobody is known behind it");
-        assert_eq!(of("127.0.0.1", &[]), "127.0.0.1");
+        let of = |peer: &str, forwarded: &[&str]| origin(Some(address(peer)), &proxies, forwarded.iter().copied());
+        assert_eq!(of("198.51.100.7", &["203.0.113.9"]), Some(address("198.51.100.7")), "not a proxy: its header is ignored");
+        assert_eq!(of("127.0.0.1", &["203.0.113.9"]), Some(address("203.0.113.9")));
+        let far = ["1.1.1.1", "203.0.113.9", " 10.1.2.3"];
+        assert_eq!(of("::ffff:127.0.0.1", &far), Some(address("203.0.113.9")), "the first element can be forged");
+    }
+
+    #[test]
+    fn origin_is_unknown_if_a_trusted_proxy_names_no_client() {
+        let proxies = [network("127.0.0.1"), network("10.0.0.0/8")];
+        let of = |peer: Option<IpAddr>, forwarded: &[&str]| origin(peer, &proxies, forwarded.iter().copied());
+        let proxy = Some(address("127.0.0.1"));
+        for forwarded in [&[][..], &["203.0.113.9", "unknown"], &["203.0.113.9", ""], &["10.1.2.3"], &["x", "10.1.2.3"]] {
+            assert_eq!(of(proxy, forwarded), None, "{forwarded:?}");
+        }
+        assert_eq!(of(None, &["203.0.113.9"]), None, "a connection of which nothing is known");
+    }
+
+    #[test]
+    fn forwarded_address_is_read_in_all_common_forms() {
+        for text in ["203.0.113.9", " 203.0.113.9\t", "203.0.113.9:1234", "\"203.0.113.9\"", "\"203.0.113.9:1\"", "[::ffff:203.0.113.9]:1"]
+        {
+            assert_eq!(forwarded_address(text), Some(address("203.0.113.9")), "{text}");
+        }
+        for text in ["2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:1234", "\"[2001:db8::1]:1234\""] {
+            assert_eq!(forwarded_address(text), Some(address("2001:db8::1")), "{text}");
+        }
+        for text in ["", "unknown", "_hidden", "203.0.113.9:x", "203.0.113.9:65536", "203.0.113.256", "\"203.0.113.9", "for=203.0.113.9"] {
+            assert_eq!(forwarded_address(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn unknown_client_is_admitted_by_the_empty_list_alone() {
+        assert!(admits(&[], None));
+        assert!(!admits(&[network("0.0.0.0/1"), network("128.0.0.0/1"), network("::/1"), network("8000::/1")], None));
+        assert!(admits(&[network("203.0.113.0/24")], Some(address("203.0.113.9"))));
+    }
+
+    #[test]
+    fn client_network_is_an_address_or_a_64() {
+        for (one, same) in [("203.0.113.9", "::ffff:203.0.113.9"), ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2")] {
+            assert_eq!(client_network(address(one)), client_network(address(same)));
+        }
+        for (one, other) in [("203.0.113.9", "203.0.113.10"), ("2001:db8:0:1::1", "2001:db8:0:2::1")] {
+            assert_ne!(client_network(address(one)), client_network(address(other)));
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 mod access;
 mod anything;
+mod callers;
 mod endpoints;
 mod explain;
 mod fields;

@@ -1,0 +1,82 @@
+//! Callers whose address is unknown, and callers that share an address with a guesser.
+
+use nobat_api::{Door, Keys};
+use nobat_core::key::Key;
+use nobat_core::network::Network;
+
+use crate::world::World;
+
+const READ: &str = "tasks:read";
+
+fn networks(texts: &[&str]) -> Vec<Network> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+/// A server behind a proxy on this machine. The allow-list and the key admit the proxy's own address.
+async fn behind_a_proxy(admitted: &[&str], key_networks: &[&str]) -> (World, String) {
+    let door = Door { keys: Keys::Required, admitted: networks(admitted), proxies: networks(&["127.0.0.1"]) };
+    let world = World::behind(door).await;
+    let key = world.key_that("acme", READ, |key| Key { networks: networks(key_networks), ..key }).await;
+    (world, key)
+}
+
+/// Values of `X-Forwarded-For` that name no client.
+const UNREADABLE: [&str; 11] = [
+    "unknown",
+    "",
+    " ",
+    "_hidden",
+    "203.0.113.9:65536",
+    "203.0.113.9:+80",
+    "[2001:db8::1",
+    "[203.0.113.9]",
+    "\"203.0.113.9",
+    "for=203.0.113.9",
+    "203.0.113.9,",
+];
+
+#[tokio::test]
+async fn unreadable_forwarded_address_is_refused_where_a_list_applies() {
+    let inside = ["127.0.0.0/8"];
+    for (admitted, key_networks) in [(&inside[..], &[][..]), (&[][..], &inside[..])] {
+        let (world, key) = behind_a_proxy(admitted, key_networks).await;
+        for hop in UNREADABLE {
+            let header = format!("X-Forwarded-For: {hop}\r\n");
+            world.ask_from(&header, &key, "GET", "/v1/tasks", "").await.problem(403, "address_not_allowed");
+        }
+        world.ask_with(&key, "GET", "/v1/tasks", "").await.problem(403, "address_not_allowed");
+        world.ask_from("X-Forwarded-For: 127.0.0.1\r\n", &key, "GET", "/v1/tasks", "").await.problem(403, "address_not_allowed");
+    }
+}
+
+#[tokio::test]
+async fn unreadable_forwarded_address_is_accepted_where_no_list_applies() {
+    let (world, key) = behind_a_proxy(&[], &[]).await;
+    for hop in UNREADABLE {
+        assert_eq!(world.ask_from(&format!("X-Forwarded-For: {hop}\r\n"), &key, "GET", "/v1/tasks", "").await.status, 200, "{hop}");
+    }
+    assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn forwarded_address_is_read_with_port_brackets_and_quotes() {
+    let own = ["203.0.113.9", "2001:db8::/32"];
+    for (admitted, key_networks) in [(&own[..], &[][..]), (&[][..], &own[..])] {
+        let (world, key) = behind_a_proxy(admitted, key_networks).await;
+        for (hop, status) in [
+            ("203.0.113.9:1234", 200),
+            ("\"203.0.113.9\"", 200),
+            ("\"203.0.113.9:1234\"", 200),
+            ("[2001:db8::1]", 200),
+            ("[2001:db8::1]:1234", 200),
+            ("\"[2001:db8::1]:1234\"", 200),
+            ("[::ffff:203.0.113.9]:1234", 200),
+            ("203.0.113.9:1234, 127.0.0.1:80", 200),
+            ("203.0.113.10:1234", 403),
+            ("[2001:db9::1]:1234", 403),
+        ] {
+            let answer = world.ask_from(&format!("X-Forwarded-For: {hop}\r\n"), &key, "GET", "/v1/tasks", "").await;
+            assert_eq!(answer.status, status, "{hop}");
+        }
+    }
+}
