@@ -19,13 +19,16 @@ use nobat_core::time::Timestamp;
 
 use crate::code::Code;
 use crate::door::{Keys, whole_seconds};
+use crate::lookups::{Lookups, Turn};
 use crate::problem::Problem;
+use crate::recent::Recent;
 
 /// For how long a process believes what it has read of a key or a tenant: a key that another process has revoked works that long.
 /// What this process changes it knows at once.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// How many failures an address may have, so that guessing is no way to keep the store busy.
+/// Rate of requests without a valid key that an address can make before it is told to stop: 20, then one a second. Beyond it, keys
+/// that this process has not seen yet are looked up one at a time ([`Lookups`]).
 const FAILURES: Rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN.saturating_add(19) };
 
 /// What was read lately.
@@ -35,7 +38,9 @@ pub(crate) struct Keyring {
     looked_at: AtomicI64,
     keys: Known<KeyId, Arc<Key>>,
     tenants: Known<Tenant, TenantSettings>,
+    /// The failures of each client network; those of unknown addresses count together.
     failures: Mutex<HashMap<Option<IpAddr>, Bucket>>,
+    lookups: Lookups,
 }
 
 impl Keyring {
@@ -46,6 +51,7 @@ impl Keyring {
             keys: Known::default(),
             tenants: Known::default(),
             failures: Mutex::default(),
+            lookups: Lookups::default(),
         }
     }
 
@@ -71,21 +77,35 @@ impl Keyring {
         self.asks_for_keys.store(true, Ordering::Relaxed);
     }
 
-    /// The key that this text is. A stranger who has failed too often is not looked up.
-    pub(crate) async fn key(&self, backend: &Backend, text: &KeyText, origin: Option<IpAddr>, now: Timestamp) -> Result<Option<Arc<Key>>, Problem> {
+    /// Returns the key of this text, or `None` if there is none. `origin` is the client's address, `None` if it is unknown.
+    ///
+    /// A key that this process has seen lately is known, or read again at once. Any other waits for its look-up, and for that the longer
+    /// the more its address has failed; it is refused only if that takes several seconds.
+    pub(crate) async fn key(
+        &self,
+        backend: &Backend,
+        text: &KeyText,
+        origin: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<Option<Arc<Key>>, Problem> {
         let digest = text.digest();
-        let known = if let Some(key) = self.keys.get(&digest.id(), now) {
-            Some(key)
-        } else {
-            // Whoever has a key that there is is no guesser, whatever others at that address do.
-            if !self.keys.has_seen(&digest.id()) {
-                self.check_failures(origin, now)?;
-            }
-            let since = self.keys.changes();
-            let found = backend.registry.key(digest.id()).await?.map(Arc::new);
-            found.inspect(|key| self.keys.note(key.id(), Arc::clone(key), since, now))
-        };
-        Ok(known.filter(|key| key.digest == digest))
+        let id = digest.id();
+        if let Some(known) = self.keys.get(&id, now) {
+            return Ok(Some(known).filter(|key| key.digest == digest));
+        }
+        let mut turn = None;
+        if !self.keys.has_seen(&id) {
+            let network = origin.map(client_network);
+            let slowed = self.has_failed_too_often(network, now).then_some(network);
+            turn = Some(self.lookups.turn(slowed).await.ok_or_else(|| too_many_failures(Duration::from_secs(1)))?);
+        }
+        let since = self.keys.changes();
+        let found = backend.registry.key(id).await?.map(Arc::new);
+        if let Some(key) = &found {
+            self.keys.note(id, Arc::clone(key), since, now);
+            turn.into_iter().for_each(Turn::found);
+        }
+        Ok(found.filter(|key| key.digest == digest))
     }
 
     /// What is laid down for a tenant.
@@ -109,7 +129,7 @@ impl Keyring {
         self.tenants.forget(tenant);
     }
 
-    /// Notes that somebody there had no good key. Fails if that happens too often.
+    /// Counts a request without a valid key. Fails if its address has made too many.
     pub(crate) fn count_failure(&self, origin: Option<IpAddr>, now: Timestamp) -> Result<(), Problem> {
         let mut failures = lock(&self.failures);
         if failures.len() >= MAX_KNOWN {
@@ -122,54 +142,52 @@ impl Keyring {
         let bucket = failures.entry(origin.map(client_network)).or_default();
         let (taken, left) = FAILURES.take(*bucket, NonZeroU32::MIN, now);
         *bucket = left;
-        too_many(taken)
-    }
-
-    fn check_failures(&self, origin: Option<IpAddr>, now: Timestamp) -> Result<(), Problem> {
-        let bucket = lock(&self.failures).get(&origin.map(client_network)).copied().unwrap_or_default();
-        too_many(FAILURES.take(bucket, NonZeroU32::MIN, now).0)
-    }
-}
-
-fn too_many(taken: Taken) -> Result<(), Problem> {
-    match taken {
-        Taken::Granted(_) => Ok(()),
-        Taken::Wait(pause) => {
-            let detail = "too many requests from this address had no valid key";
-            Err(Problem::new(Code::TooManyFailures, detail).retry_after(whole_seconds(pause)))
+        match taken {
+            Taken::Granted(_) => Ok(()),
+            Taken::Wait(pause) => Err(too_many_failures(pause)),
         }
     }
+
+    fn has_failed_too_often(&self, network: Option<IpAddr>, now: Timestamp) -> bool {
+        let bucket = lock(&self.failures).get(&network).copied().unwrap_or_default();
+        matches!(FAILURES.take(bucket, NonZeroU32::MIN, now).0, Taken::Wait(_))
+    }
 }
 
-/// More than that are seldom in use at the same time; what is forgotten is read again.
+fn too_many_failures(pause: Duration) -> Problem {
+    let detail = "too many requests from this address had no valid key";
+    Problem::new(Code::TooManyFailures, detail).retry_after(whole_seconds(pause))
+}
+
+/// Maximum number of entries in each of the maps. An entry that is forgotten is read again.
 const MAX_KNOWN: usize = 10_000;
 
 /// Things that were read, each for as long as it is fresh.
 struct Known<K, V>(Mutex<Seen<K, V>>);
 
 struct Seen<K, V> {
-    things: HashMap<K, (V, Timestamp)>,
+    things: Recent<K, (V, Timestamp)>,
     /// Counts what was changed here: what was read before a change, and comes after it, is not noted.
     changes: u64,
 }
 
-impl<K, V> Default for Known<K, V> {
+impl<K: Hash + Eq, V> Default for Known<K, V> {
     fn default() -> Self {
-        Self(Mutex::new(Seen { things: HashMap::new(), changes: 0 }))
+        Self(Mutex::new(Seen { things: Recent::new(MAX_KNOWN), changes: 0 }))
     }
 }
 
 impl<K: Hash + Eq, V: Clone> Known<K, V> {
     fn get(&self, name: &K, now: Timestamp) -> Option<V> {
-        let known = lock(&self.0);
+        let mut known = lock(&self.0);
         let (value, read_at) = known.things.get(name)?;
         // A clock that was set back makes nothing fresh for longer.
         (*read_at <= now && now < *read_at + FRESH).then(|| value.clone())
     }
 
-    /// Whether it was read at any time.
+    /// Returns whether it was read lately, fresh or not.
     fn has_seen(&self, name: &K) -> bool {
-        lock(&self.0).things.contains_key(name)
+        lock(&self.0).things.get(name).is_some()
     }
 
     fn changes(&self) -> u64 {
@@ -180,9 +198,6 @@ impl<K: Hash + Eq, V: Clone> Known<K, V> {
         let mut known = lock(&self.0);
         if known.changes != since {
             return;
-        }
-        if known.things.len() >= MAX_KNOWN {
-            known.things.clear();
         }
         known.things.insert(name, (value, now));
     }
@@ -267,19 +282,21 @@ mod tests {
         ring.count_failure(address(MAX_KNOWN + 1), later).unwrap();
         assert_eq!(lock(&ring.failures).len(), 2);
         assert!(ring.count_failure(guesser, later).is_ok(), "once in a second");
-        assert!(ring.check_failures(guesser, later).is_err());
+        assert!(ring.has_failed_too_often(guesser, later));
     }
 
-    #[tokio::test]
-    async fn no_key_is_looked_up_for_whoever_failed_too_often() {
+    #[tokio::test(start_paused = true)]
+    async fn unknown_key_is_looked_up_whatever_its_neighbours_do() {
         let backend = Sqlite::in_memory(Duration::from_hours(1), Arc::new(Still)).unwrap().backend();
         let (ring, guess) = (Keyring::new(Keys::Required), KeyText::new([7; 20]));
-        assert!(ring.key(&backend, &guess, address(1), at(0)).await.unwrap().is_none());
-        for _ in 0..FAILURES.burst.get() {
-            ring.count_failure(address(1), at(0)).unwrap();
+        for origin in [address(1), None] {
+            for _ in 0..FAILURES.burst.get() {
+                ring.count_failure(origin, at(0)).unwrap();
+            }
+            assert!(ring.has_failed_too_often(origin, at(0)) && ring.count_failure(origin, at(0)).is_err());
+            assert!(ring.key(&backend, &guess, origin, at(0)).await.unwrap().is_none());
         }
-        assert!(ring.key(&backend, &guess, address(1), at(0)).await.is_err());
-        assert!(ring.key(&backend, &guess, address(2), at(0)).await.is_ok());
+        assert!(!ring.has_failed_too_often(address(2), at(0)));
     }
 
     #[test]
@@ -294,14 +311,14 @@ mod tests {
     }
 
     #[test]
-    fn so_many_things_are_known_and_no_more() {
+    fn key_in_use_is_known_after_any_number_of_others() {
         let known = Known::<usize, ()>::default();
-        for number in 0..MAX_KNOWN {
+        known.note(0, (), 0, at(0));
+        for number in 1..3 * MAX_KNOWN {
             known.note(number, (), 0, at(0));
+            assert!(known.has_seen(&0), "{number}");
         }
-        assert!(known.has_seen(&0));
-        known.note(MAX_KNOWN, (), 0, at(0));
-        assert!(!known.has_seen(&0) && known.has_seen(&MAX_KNOWN));
+        assert!(!known.has_seen(&1));
     }
 
     #[test]

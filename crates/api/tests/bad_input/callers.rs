@@ -1,7 +1,7 @@
 //! Callers whose address is unknown, and callers that share an address with a guesser.
 
 use nobat_api::{Door, Keys};
-use nobat_core::key::Key;
+use nobat_core::key::{Key, KeyText};
 use nobat_core::network::Network;
 
 use crate::world::World;
@@ -79,4 +79,24 @@ async fn forwarded_address_is_read_with_port_brackets_and_quotes() {
             assert_eq!(answer.status, status, "{hop}");
         }
     }
+}
+
+#[tokio::test]
+async fn good_key_is_answered_while_a_neighbour_guesses() {
+    let world = World::guarded().await;
+    let mut guesses = 0;
+    for round in 0..3_u8 {
+        // Each good key is new to this process, as every key is after a restart.
+        let key = world.key("acme", READ).await;
+        for number in 0..40_u8 {
+            let mut random = [round; 20];
+            random[0] = number;
+            let guess = KeyText::new(random);
+            let answer = world.ask_with(guess.as_str(), "GET", "/v1/tasks", "").await;
+            assert!([401, 429].contains(&answer.status), "{}", answer.text());
+            guesses += usize::from(answer.status == 401);
+        }
+        assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200);
+    }
+    assert_eq!(guesses, 20, "the rest is told to stop");
 }

@@ -1,0 +1,139 @@
+//! Bounds on the look-ups of API keys that this process has not seen yet.
+//!
+//! A guesser can send any number of well-formed keys, and each costs a read of the store. A good key that is new to the process costs the
+//! same read, and must not be refused because of its neighbours. So every well-formed key is looked up, but few at a time.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// Maximum number of look-ups of unknown keys at a time, over all addresses. Further ones wait in the order they came in.
+const MAX_IN_FLIGHT: usize = 16;
+/// Minimum time between two look-ups that find nothing, for an address that has failed too often: at most 100 a second.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Maximum time that a request waits for its look-up. Then it is refused.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+/// Number of addresses that are remembered without a request that waits.
+const MAX_IDLE_LANES: usize = 1_000;
+
+/// The look-ups that are under way.
+pub(crate) struct Lookups {
+    in_flight: Semaphore,
+    lanes: Mutex<HashMap<Option<IpAddr>, Lane>>,
+    refused: AtomicU64,
+}
+
+/// The look-ups of an address that has failed too often: one at a time, in the order they came in, and not before a moment.
+type Lane = Arc<tokio::sync::Mutex<Instant>>;
+
+/// The right to look up one key.
+pub(crate) struct Turn<'a> {
+    _permit: SemaphorePermit<'a>,
+    not_before: Option<OwnedMutexGuard<Instant>>,
+}
+
+impl Turn<'_> {
+    /// The key was found: the next look-up of this address need not wait.
+    pub(crate) fn found(mut self) {
+        if let Some(not_before) = &mut self.not_before {
+            **not_before = Instant::now();
+        }
+    }
+}
+
+impl Default for Lookups {
+    fn default() -> Self {
+        Self { in_flight: Semaphore::new(MAX_IN_FLIGHT), lanes: Mutex::default(), refused: AtomicU64::new(0) }
+    }
+}
+
+impl Lookups {
+    /// Waits for the right to look up a key. `slowed` is the client network, if it has failed too often.
+    ///
+    /// Returns `None` after [`MAX_WAIT`].
+    pub(crate) async fn turn(&self, slowed: Option<Option<IpAddr>>) -> Option<Turn<'_>> {
+        let turn = timeout(MAX_WAIT, self.wait(slowed)).await.ok().flatten();
+        if turn.is_none() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        turn
+    }
+
+    async fn wait(&self, slowed: Option<Option<IpAddr>>) -> Option<Turn<'_>> {
+        let mut not_before = None;
+        if let Some(network) = slowed {
+            let mut guard = self.lane(network).lock_owned().await;
+            sleep_until(*guard).await;
+            // Before the look-up, so that a client that hangs up meanwhile saves no time.
+            *guard = Instant::now() + PAUSE;
+            not_before = Some(guard);
+        }
+        Some(Turn { _permit: self.in_flight.acquire().await.ok()?, not_before })
+    }
+
+    fn lane(&self, network: Option<IpAddr>) -> Lane {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if lanes.len() >= MAX_IDLE_LANES {
+            lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
+        }
+        Arc::clone(lanes.entry(network).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Instant::now()))))
+    }
+
+    /// Number of requests that were refused because they had waited too long.
+    #[cfg(test)]
+    fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    const GUESSER: Option<Option<IpAddr>> = Some(Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)));
+
+    #[tokio::test(start_paused = true)]
+    async fn slowed_address_looks_up_a_hundred_keys_a_second() {
+        let (lookups, begun) = (Lookups::default(), Instant::now());
+        let turns = join_all((0..301).map(async |_| lookups.turn(GUESSER).await.is_some())).await;
+        assert!(turns.into_iter().all(|turn| turn));
+        assert_eq!(begun.elapsed(), 300 * PAUSE);
+        assert!(lookups.turn(None).await.is_some());
+        assert_eq!(begun.elapsed(), 300 * PAUSE, "other addresses do not wait");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn good_keys_of_a_slowed_address_do_not_wait_for_one_another() {
+        let (lookups, begun) = (Lookups::default(), Instant::now());
+        for _ in 0..100 {
+            lookups.turn(GUESSER).await.unwrap().found();
+        }
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn request_that_waited_too_long_is_refused_and_counted() {
+        let (lookups, begun) = (Lookups::default(), Instant::now());
+        let turns: Vec<_> = join_all((0..MAX_IN_FLIGHT).map(|_| lookups.turn(None))).await;
+        assert!(lookups.turn(None).await.is_none());
+        assert_eq!((begun.elapsed(), lookups.refused()), (MAX_WAIT, 1));
+        drop(turns);
+        assert!(lookups.turn(None).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_that_wait_for_nothing_are_forgotten() {
+        let lookups = Lookups::default();
+        for number in 0..2 * u32::try_from(MAX_IDLE_LANES).unwrap() {
+            lookups.turn(Some(Some(IpAddr::V4(number.into())))).await.unwrap();
+        }
+        assert!(lookups.lanes.lock().unwrap().len() <= MAX_IDLE_LANES);
+    }
+}
