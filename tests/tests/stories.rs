@@ -7,6 +7,8 @@ mod stories {
     mod callback_secret;
     mod cancel;
     mod command;
+    #[cfg(target_os = "linux")]
+    mod connections;
     mod delivery;
     #[cfg(target_os = "linux")]
     mod disk;

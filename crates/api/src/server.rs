@@ -1,12 +1,13 @@
-//! Serving a router on a socket of our own, with the limits that strangers make necessary.
+//! The HTTP server: takes connections and answers their requests, within limits that no client can exceed.
 //!
-//! HTTP/1.1 only, so that what can be done to a server with HTTP/2 streams and frames cannot be done to this one; whoever
-//! wants HTTP/2 puts a proxy in front. What is wrong with a request's head is answered by hyper itself, with a bare 400,
-//! 414 or 431, and the connection is closed: there is no telling where the next request would begin. One that gives a length
-//! and is chunked besides is read as chunked, and is the last of its connection (RFC 9112, section 6.3).
+//! HTTP/1.1 only, so that attacks with HTTP/2 streams and frames do not apply; a proxy in front can speak HTTP/2. A request head that is
+//! not valid is answered by hyper with a bare 400, 414 or 431, and the connection is closed: there is no telling
+//! where the next request would begin. A request with both `Content-Length` and `Transfer-Encoding: chunked` is read as chunked, and is
+//! the last of its connection (RFC 9112, section 6.3).
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,36 +18,54 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nobat_core::network::Network;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use crate::connections::{ConnectionMetrics, Connections};
 use crate::door::Peer;
-use crate::socket::Socket;
+use crate::socket::{Socket, Transport};
 
-/// How much is granted to clients as such.
-#[derive(Clone, Copy, Debug)]
+/// Limits for clients, whoever they are.
+#[derive(Clone, Debug)]
 pub struct Limits {
-    /// How many may be connected at a time; whoever comes beyond that is hung up on.
+    /// Maximum number of open connections. Default 10,000. A connection beyond it is closed at once.
     pub connections: usize,
-    /// How long the head of a request may take to arrive, and a connection be idle before it.
+    /// Maximum number of open connections of one client address, or of one /64 network of IPv6. Default: half of `connections`, at least
+    /// 1. A connection beyond it is closed at once.
+    pub connections_per_address: Option<NonZeroUsize>,
+    /// Networks to which `connections_per_address` does not apply: the proxies that bring other clients. Default: none.
+    pub trusted_proxies: Vec<Network>,
+    /// Maximum time for the head of a request to arrive, from the first moment of the connection or from the answer before. Default 10 s.
     pub head: Duration,
-    /// How long requests may take to be finished once the server is told to stop.
+    /// Maximum time in which a client that is being written to takes nothing. Default 15 s. Then the connection is reset.
+    pub write: Duration,
+    /// Maximum time for requests to be finished once the server is told to stop. Default 10 s.
     pub grace: Duration,
+    /// Counters of the connections.
+    pub metrics: Arc<ConnectionMetrics>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 10_000, head: Duration::from_secs(10), grace: Duration::from_secs(10) }
+        Self {
+            connections: 10_000,
+            connections_per_address: None,
+            trusted_proxies: Vec::new(),
+            head: Duration::from_secs(10),
+            write: Duration::from_secs(15),
+            grace: Duration::from_secs(10),
+            metrics: Arc::default(),
+        }
     }
 }
 
-/// The longest head of a request. That it has at most 100 header fields is what hyper sees to unless told otherwise.
+/// Maximum size of a request's head. Hyper limits the number of header fields to 100 by default.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// What a connection buffers at most, each way.
+/// Maximum number of bytes that hyper reads ahead from a connection, and that it buffers for a connection before it stops asking for more.
 const MAX_BUFFER_BYTES: usize = 32 * 1024;
-/// What is waited when the process is out of file descriptors, say, before the next connection is taken.
+/// Pause before the next connection is accepted after an error such as a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `shutdown` fires, then finishes the requests that are under way, but not for longer than `grace`.
@@ -54,24 +73,27 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
     serve_within(listener, router, shutdown, Limits { grace, ..Limits::default() }).await;
 }
 
-/// The same, within limits other than the usual.
+/// Serves as [`serve`] does, within other limits.
 pub async fn serve_within(listener: TcpListener, router: Router, shutdown: CancellationToken, limits: Limits) {
-    let slots = Arc::new(Semaphore::new(limits.connections));
-    let http = http(&limits);
+    let connections = Connections::new(&limits);
+    let (http, limits) = (http(&limits), Arc::new(limits));
     while let Some((stream, peer)) = accept(&listener, &shutdown).await {
-        // Without a slot the stream is dropped, which closes it.
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
+        let Some(slot) = connections.open(peer.ip()) else {
+            // A reset leaves nothing behind in the kernel.
+            stream.reset_on_close();
+            continue;
+        };
+        prepare(&stream, &limits);
         // A token of its own for each, so that they do not all contend for the lock of one.
-        let (http, router, shutdown) = (http.clone(), router.clone(), shutdown.child_token());
+        let (http, router, shutdown, limits) = (http.clone(), router.clone(), shutdown.child_token(), Arc::clone(&limits));
         tokio::spawn(async move {
-            converse(stream, Peer(peer.ip()), &http, router, shutdown, limits.grace).await;
+            converse(stream, Peer(peer.ip()), &http, router, shutdown, &limits).await;
             drop(slot);
         });
     }
     drop(listener);
-    // Once all slots are free, all connections are closed. Each of them minds the grace by itself.
-    let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
-    let _ = slots.acquire_many(all).await;
+    // Each connection minds the grace by itself.
+    connections.closed().await;
 }
 
 fn http(limits: &Limits) -> http1::Builder {
@@ -106,25 +128,44 @@ fn is_about_one_client(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Answers the requests of one connection, one after the other.
-async fn converse(stream: TcpStream, peer: Peer, http: &http1::Builder, router: Router, shutdown: CancellationToken, grace: Duration) {
+/// Sets the options of a new connection.
+fn prepare(stream: &TcpStream, limits: &Limits) {
     // An answer is one write: to wait for more to send along with it would only delay it.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was not set");
     }
+    // An answer that fits the kernel's buffer is written for the program, also after the connection was closed; whether the client takes
+    // it, the kernel alone knows.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(limits.write)) {
+        tracing::debug!(%error, "TCP_USER_TIMEOUT was not set");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = limits;
+}
+
+/// Answers the requests of one connection, one after the other.
+async fn converse<S: Transport + Send + 'static>(
+    stream: S,
+    peer: Peer,
+    http: &http1::Builder,
+    router: Router,
+    shutdown: CancellationToken,
+    limits: &Limits,
+) {
     let answer = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request: Request = request.map(Body::new);
         request.extensions_mut().insert(peer);
         router.clone().call(request)
     });
-    let connection = http.serve_connection(TokioIo::new(Socket::new(stream, shutdown.clone())), answer);
+    let connection = http.serve_connection(TokioIo::new(Socket::new(stream, shutdown.clone(), limits)), answer);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(grace, connection).await {
+            match tokio::time::timeout(limits.grace, connection).await {
                 Ok(ended) => ended,
                 Err(_) => return tracing::warn!("a request was cut off, since it outlasted the grace"),
             }
@@ -132,5 +173,114 @@ async fn converse(stream: TcpStream, peer: Peer, http: &http1::Builder, router: 
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    impl Transport for DuplexStream {
+        fn reset_on_close(&self) {}
+    }
+
+    /// The buffer between client and server, each way.
+    const PIPE_BYTES: usize = 1024;
+    const ANSWER_BYTES: usize = 256 * 1024;
+
+    /// A connection to a server that counts its requests, and the server.
+    fn connect(limits: &Limits, requests: &Arc<AtomicUsize>) -> (DuplexStream, JoinHandle<()>) {
+        let (client, server) = duplex(PIPE_BYTES);
+        let counter = Arc::clone(requests);
+        let router = Router::new().route(
+            "/",
+            get(move || {
+                counter.fetch_add(1, Ordering::Relaxed);
+                std::future::ready("x".repeat(ANSWER_BYTES))
+            }),
+        );
+        let (http, limits) = (http(limits), limits.clone());
+        let peer = Peer(std::net::Ipv4Addr::LOCALHOST.into());
+        let serving = async move { converse(server, peer, &http, router, CancellationToken::new(), &limits).await };
+        (client, tokio::spawn(serving))
+    }
+
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn client_that_reads_nothing_is_ended_at_the_write_deadline() {
+        let (limits, begun) = (Limits::default(), Instant::now());
+        let (mut client, server) = connect(&limits, &Arc::default());
+        client.write_all(GET).await.unwrap();
+        server.await.unwrap();
+        assert_eq!(begun.elapsed().as_secs(), limits.write.as_secs());
+        assert_eq!(limits.metrics.write_timeouts(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn client_that_drips_is_ended_and_one_that_reads_slowly_is_not() {
+        for (bytes, is_ended) in [(256, true), (1_024, false)] {
+            let limits = Limits::default();
+            let (mut client, server) = connect(&limits, &Arc::default());
+            client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+            let (mut read, mut buffer) = (0, vec![0; bytes]);
+            loop {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                match client.read(&mut buffer).await.unwrap() {
+                    0 => break,
+                    count => read += count,
+                }
+            }
+            server.await.unwrap();
+            assert_eq!((read < ANSWER_BYTES, limits.metrics.write_timeouts() == 1), (is_ended, is_ended), "{bytes} at a time");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pause_between_two_slow_answers_is_no_stalled_write() {
+        let limits = Limits { head: Duration::from_hours(2), ..Limits::default() };
+        let (mut client, _server) = connect(&limits, &Arc::default());
+        let mut buffer = vec![0; 4096];
+        for _ in 0..2 {
+            client.write_all(GET).await.unwrap();
+            // The server has to wait for this client, and is then free.
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            let mut read = 0;
+            while read < ANSWER_BYTES {
+                read += client.read(&mut buffer).await.unwrap();
+            }
+            while let Ok(more) = timeout(Duration::from_millis(1), client.read(&mut buffer)).await {
+                assert_ne!(more.unwrap(), 0, "closed");
+            }
+            tokio::time::sleep(Duration::from_hours(1)).await;
+        }
+        assert_eq!(limits.metrics.write_timeouts(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn client_that_sends_and_never_reads_fills_no_memory() {
+        const REQUEST: &[u8] = b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";
+        let (limits, requests) = (Limits { write: Duration::from_hours(1), ..Limits::default() }, Arc::default());
+        let (mut client, _server) = connect(&limits, &requests);
+        let sending = async {
+            for _ in 0..10_000 {
+                // In two parts, so that the server is woken in between.
+                for part in [&REQUEST[..40], &REQUEST[40..]] {
+                    client.write_all(part).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        assert!(timeout(Duration::from_mins(1), sending).await.is_err(), "the server reads on");
+        let answered = requests.load(Ordering::Relaxed);
+        // An answer is at least 60 bytes long.
+        assert!(answered <= (PIPE_BYTES + MAX_BUFFER_BYTES) / 60, "{answered} answers");
     }
 }

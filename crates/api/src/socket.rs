@@ -1,7 +1,8 @@
-//! A client's connection, closed so that the last answer arrives.
+//! A client's connection: writes have a deadline, and closing lets the last answer arrive.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,39 +11,124 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
-/// A connection that lingers: once all is said, it stays with the client for a moment before it closes.
+use crate::connections::ConnectionMetrics;
+use crate::server::Limits;
+
+/// A connection that writes with a deadline and lingers when it is closed.
 ///
-/// To close while the client still sends makes the kernel reset the connection, and a reset can overtake the answer: the
-/// one that says why the client is not being listened to (413, 408). See RFC 9112, section 9.6.
-pub(crate) struct Socket {
-    stream: TcpStream,
+/// *Deadline*: while a write is pending, the client must take [`MIN_PROGRESS`] bytes within [`Limits::write`], or everything that is
+/// pending; otherwise the connection is reset. Hyper reads no further request meanwhile, so a client that sends requests and reads no
+/// answers does not fill the server's memory either.
+///
+/// *Lingering*: after the last answer, the connection stays open for a moment and reads what the client still sends. Closing at once
+/// would make the kernel reset the connection, and a reset can overtake the answer that says why the client is not being listened to
+/// (413, 408). See RFC 9112, section 9.6.
+pub(crate) struct Socket<S> {
+    stream: S,
     hurry: CancellationToken,
+    write: WriteDeadline,
+    metrics: Arc<ConnectionMetrics>,
     farewell: Option<Farewell>,
 }
 
-/// What is left of a connection that was closed on this side.
+/// A stream that can be closed with a reset.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
+    /// Makes the next close a reset (RST), which also drops what the kernel still holds for the client.
+    fn reset_on_close(&self);
+}
+
+impl Transport for TcpStream {
+    fn reset_on_close(&self) {
+        if let Err(error) = self.set_zero_linger() {
+            tracing::debug!(%error, "SO_LINGER was not set");
+        }
+    }
+}
+
+/// Minimum number of bytes that a client must take within the deadline of a pending write: about 1 KiB/s with the default of 15 s. A
+/// byte now and then is no progress: it would keep a connection for hours.
+const MIN_PROGRESS: usize = 16 * 1024;
+
+/// The deadline of pending writes.
+struct WriteDeadline {
+    limit: Duration,
+    /// Runs from when a write was first pending until [`MIN_PROGRESS`] bytes or everything that is pending was written.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Number of bytes written since the timer was started.
+    progress: usize,
+}
+
+impl WriteDeadline {
+    fn new(limit: Duration) -> Self {
+        Self { limit, timer: None, progress: 0 }
+    }
+
+    /// Passes on the outcome of a write. A pending one becomes an error once its deadline has passed.
+    fn check(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = written {
+            self.progress += count;
+            if self.progress >= MIN_PROGRESS {
+                self.disarm();
+            }
+        }
+        if written.is_pending() {
+            let timer = self.timer.get_or_insert_with(|| {
+                self.progress = 0;
+                Box::pin(sleep(self.limit))
+            });
+            ready!(timer.as_mut().poll(context));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        written
+    }
+
+    fn disarm(&mut self) {
+        self.timer = None;
+        self.progress = 0;
+    }
+}
+
+/// The rest of a connection that was closed on this side.
 struct Farewell {
     end: Pin<Box<Sleep>>,
     unread: usize,
 }
 
-/// The moment.
+/// Maximum time that a closed connection stays with its client.
 const LINGER: Duration = Duration::from_secs(1);
-/// With hyper's read-ahead this keeps what is read of a body that is too long below the limit and 64 KiB.
+/// Maximum number of bytes that are read meanwhile. With hyper's read-ahead this keeps what is read of a body that is too long below the
+/// limit and 64 KiB.
 const MAX_UNREAD: usize = 32 * 1024;
 
-impl Socket {
-    /// Takes a connection; once `hurry` fires it closes without lingering.
-    pub(crate) fn new(stream: TcpStream, hurry: CancellationToken) -> Self {
-        Self { stream, hurry, farewell: None }
+impl<S: Transport> Socket<S> {
+    /// Takes a connection. Once `hurry` fires it closes without lingering.
+    pub(crate) fn new(stream: S, hurry: CancellationToken, limits: &Limits) -> Self {
+        let (write, metrics) = (WriteDeadline::new(limits.write), Arc::clone(&limits.metrics));
+        Self { stream, hurry, write, metrics, farewell: None }
+    }
+
+    fn check(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let checked = self.write.check(written, context);
+        self.note_timeout(&checked);
+        checked
+    }
+
+    /// Counts an end at the write deadline, which is the kernel's if an answer fitted its buffer.
+    fn note_timeout<T>(&self, outcome: &Poll<io::Result<T>>) {
+        if let Poll::Ready(Err(error)) = outcome
+            && error.kind() == io::ErrorKind::TimedOut
+        {
+            self.stream.reset_on_close();
+            self.metrics.count_write_timeout();
+        }
     }
 }
 
 impl Farewell {
-    fn poll(&mut self, stream: &mut TcpStream, context: &mut Context<'_>) -> Poll<()> {
+    fn poll<S: AsyncRead + Unpin>(&mut self, stream: &mut S, context: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 4096];
         while self.end.as_mut().poll(context).is_pending() {
-            // Enough was read; what is left of the time is for the client to read in.
+            // Enough was read; the rest of the time is for the client to read in.
             if self.unread == 0 {
                 return Poll::Pending;
             }
@@ -56,26 +142,32 @@ impl Farewell {
     }
 }
 
-impl AsyncRead for Socket {
+impl<S: Transport> AsyncRead for Socket<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.note_timeout(&read);
+        read
     }
 }
 
-impl AsyncWrite for Socket {
+impl<S: Transport> AsyncWrite for Socket<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.check(written, context)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        self.check(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
 
+    /// Hyper calls this when all that it had to write was written.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.write.disarm();
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

@@ -1,13 +1,14 @@
 //! `nobat serve`: everything in one process.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
 use ipnet::IpNet;
-use nobat_api::{App, Door, Keys, Parts, router};
+use nobat_api::{App, Door, Keys, Limits, Parts, router};
 use nobat_core::backend::Backend;
 use nobat_core::directory::Edition;
 use nobat_core::network::Network;
@@ -60,6 +61,10 @@ pub struct Serve {
     /// The proxies in front (CIDRs, separated by commas), whose X-Forwarded-For is believed
     #[arg(long, env = "NOBAT_TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Vec<Network>,
+    /// Maximum number of open connections of one client address (of one /64 network for IPv6), trusted proxies excepted; half of all
+    /// connections unless set
+    #[arg(long, env = "NOBAT_MAX_CONNECTIONS_PER_ADDRESS")]
+    pub max_connections_per_address: Option<NonZeroUsize>,
     /// How many seconds a request can wait for a task's end
     #[arg(long, env = "NOBAT_MAX_WAIT", default_value_t = 25)]
     pub max_wait: u32,
@@ -138,6 +143,12 @@ async fn serve_from(
     let chance: Arc<dyn Chance> = Arc::new(SystemChance);
     let Opened { backend, for_handlers, cursor_key, sweep_interval, recount, name } = opened;
     let door = Door { keys, admitted: settings.allow_from.clone(), proxies: settings.trusted_proxies.clone() };
+    let limits = Limits {
+        connections_per_address: settings.max_connections_per_address,
+        trusted_proxies: settings.trusted_proxies.clone(),
+        grace: REQUEST_GRACE,
+        ..Limits::default()
+    };
     let guard = Guard::new(settings.allow_private_networks.clone()).refusing(own_addresses(listener.local_addr()?));
     // Those who call endpoints for the API have connections of their own, as they have a runtime of their own.
     let calls = |registry, vault| Http::new(Client::new(guard.clone())).signing(Signer::new(registry, vault, Arc::clone(&clock)));
@@ -171,7 +182,7 @@ async fn serve_from(
         outcome
     };
     let ((), outcome, (), ()) = tokio::join!(
-        nobat_api::serve(listener, router(app), stop.clone(), REQUEST_GRACE),
+        nobat_api::serve_within(listener, router(app), stop.clone(), limits),
         working,
         every(sweep_interval, Arc::clone(&clock), stop.clone(), "sweep", |now| sweeper.run_until(&SystemClock, now + sweep_interval)),
         every(PRUNE_INTERVAL, Arc::clone(&clock), stop.clone(), "prune", |now| pruner.run_once(now)),

@@ -1,5 +1,6 @@
 //! Rows 1 to 9, 17, 18 and 20: what arrives before there is any JSON to read, and how it arrives.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use nobat_api::Limits;
@@ -159,6 +160,48 @@ async fn row_6_a_body_that_trickles_is_given_up_on() {
     assert!(world.store.all().is_empty());
 }
 
+/// Asks again until there is something.
+async fn until<T>(ask: impl AsyncFn() -> Option<T>) -> T {
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn client_that_reads_nothing_is_reset_and_others_are_let_in() {
+    let write = Duration::from_millis(300);
+    let limits = Limits { connections: 8, write, ..Limits::default() };
+    let metrics = std::sync::Arc::clone(&limits.metrics);
+    let world = World::start_within(limits).await;
+    let request = "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
+    let mut stalled = Vec::new();
+    for _ in 0..4 {
+        let mut client = world.connect().await;
+        client.send(&request).await;
+        stalled.push(client);
+    }
+    until(async || (metrics.open() == 4).then_some(())).await;
+    world.connect().await.closed().await;
+    assert_eq!(metrics.refused_address(), 1, "one address has half of all connections");
+    until(async || (metrics.open() == 0).then_some(())).await;
+    assert_eq!(metrics.write_timeouts(), 4);
+    assert_eq!(world.get("/healthz").await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connection_without_a_further_request_is_closed() {
+    let world = World::start().await;
+    let mut client = world.connect().await;
+    client.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!(client.answer().await.unwrap().status, 200);
+    let answered = tokio::time::Instant::now();
+    client.closed().await;
+    assert!(answered.elapsed() < Duration::from_secs(12), "{:?}", answered.elapsed());
+}
+
 #[tokio::test]
 async fn a_body_that_comes_with_its_head_costs_no_timer() {
     let world = World::start().await;
@@ -176,7 +219,7 @@ async fn a_body_that_comes_with_its_head_costs_no_timer() {
 
 #[tokio::test]
 async fn row_7_one_too_many_is_hung_up_on_and_disturbs_nobody() {
-    let world = World::start_within(Limits { connections: 2, ..Limits::default() }).await;
+    let world = World::start_within(Limits { connections: 2, connections_per_address: NonZeroUsize::new(2), ..Limits::default() }).await;
     let health = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let (mut first, mut second) = (world.connect().await, world.connect().await);
     for client in [&mut first, &mut second] {

@@ -1,0 +1,52 @@
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use nobat_tests::world::{PATIENCE, World};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// Connections that one address may have.
+const SHARE: usize = 60;
+const DOCUMENT: &str = "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// A connection from an address of this machine, with a receive buffer of that many bytes.
+async fn connect(from: &str, to: SocketAddr, buffer: u32) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(buffer)?;
+    socket.bind(SocketAddr::new(from.parse::<IpAddr>().expect("an address"), 0))?;
+    socket.connect(to).await
+}
+
+/// Whether a new connection from there is answered.
+async fn is_answered(from: &str, to: SocketAddr) -> bool {
+    let answer = async {
+        let mut stream = connect(from, to, 64 * 1024).await?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.map(|_| answer)
+    };
+    answer.await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// One machine opens more connections than it may have, asks for a long answer on each, and reads nothing.
+#[tokio::test]
+async fn clients_that_do_not_read_shut_nobody_out_and_are_ended() {
+    let world = World::with(&["--max-connections-per-address", &SHARE.to_string()]).await;
+    let address = world.address();
+    let mut stalled = Vec::new();
+    for _ in 0..2 * SHARE {
+        let mut stream = connect("127.0.0.2", address, 2 * 1024).await.expect("a connection");
+        // Those beyond the share may be closed already.
+        let _ = stream.write_all(DOCUMENT.repeat(100).as_bytes()).await;
+        stalled.push(stream);
+    }
+    assert!(!is_answered("127.0.0.2", address).await, "its share is used up");
+    assert!(is_answered("127.0.0.3", address).await, "others get in");
+    let begun = Instant::now();
+    while !is_answered("127.0.0.2", address).await {
+        assert!(begun.elapsed() < PATIENCE, "its connections are kept for ever");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(stalled);
+    world.end().await;
+}
