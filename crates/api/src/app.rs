@@ -12,6 +12,7 @@ use nobat_core::submit::Kinds;
 use nobat_core::vault::VaultSource;
 use tokio_util::sync::CancellationToken;
 
+use crate::body_budget::BodyBudget;
 use crate::door::Door;
 use crate::health::Readiness;
 use crate::keyring::Keyring;
@@ -25,6 +26,7 @@ pub struct App(Arc<Inner>);
 struct Inner {
     parts: Parts,
     keyring: Keyring,
+    bodies: Arc<BodyBudget>,
     permits: Permits,
     quota: Quota,
     readiness: Readiness,
@@ -65,12 +67,17 @@ impl App {
         let keyring = Keyring::new(parts.door.keys);
         let directory = Directory::new(Arc::clone(&parts.backend.registry), Arc::clone(&parts.clock), parts.edition.clone());
         let (permits, quota, readiness) = (Permits::default(), Quota::default(), Readiness::default());
-        Self(Arc::new(Inner { parts, keyring, permits, quota, readiness, directory }))
+        Self(Arc::new(Inner { parts, keyring, bodies: Arc::default(), permits, quota, readiness, directory }))
     }
 
     /// The keys that came by lately.
     pub(crate) fn keyring(&self) -> &Keyring {
         &self.0.keyring
+    }
+
+    /// The request bodies in memory.
+    pub(crate) fn bodies(&self) -> &Arc<BodyBudget> {
+        &self.0.bodies
     }
 
     /// The requests that tenants have been granted.

@@ -1,5 +1,6 @@
 //! Reading a request's body: so much, for so long, and only if it is JSON.
 
+use std::ops::Deref;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -10,9 +11,10 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use bytes::{Bytes, BytesMut};
 use futures_util::poll;
 use http_body_util::BodyExt;
-use nobat_core::ports::Clock;
+use nobat_core::name::Tenant;
 
 use crate::app::App;
+use crate::body_budget::{OverBudget, Reservation};
 use crate::code::Code;
 use crate::problem::Problem;
 
@@ -21,15 +23,29 @@ const MAX_BYTES: usize = 256 * 1024;
 /// How long a body may take from its first byte to its last.
 const DEADLINE: Duration = Duration::from_secs(15);
 
+/// A whole body. It counts towards the total of its tenant until it is dropped.
+pub(crate) struct Received {
+    bytes: Bytes,
+    _reservation: Option<Reservation>,
+}
+
+impl Deref for Received {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// The whole body of a request that must bring JSON.
-pub(crate) async fn json(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+pub(crate) async fn json(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<Received, Problem> {
     check_media_type(headers)?;
-    whole(&*app.clock, headers, body).await
+    whole(app, tenant, headers, body).await
 }
 
 /// The whole body of a request that may bring JSON, or nothing.
-pub(crate) async fn optional_json(app: &App, headers: &HeaderMap, body: Body) -> Result<Option<Bytes>, Problem> {
-    let body = whole(&*app.clock, headers, body).await?;
+pub(crate) async fn optional_json(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<Option<Received>, Problem> {
+    let body = whole(app, tenant, headers, body).await?;
     if body.is_empty() {
         return Ok(None);
     }
@@ -37,36 +53,40 @@ pub(crate) async fn optional_json(app: &App, headers: &HeaderMap, body: Body) ->
     Ok(Some(body))
 }
 
-async fn whole(clock: &dyn Clock, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+async fn whole(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<Received, Problem> {
     check_encoding(headers)?;
     // Known from Content-Length before a byte of the body was read.
     if body.size_hint().lower() > MAX_BYTES as u64 {
         return Err(too_large());
     }
-    let mut collecting = pin!(collect(body));
+    let mut collecting = pin!(collect(app, tenant, body));
     // A body that came along with its head is there already, and shall not pay for a timer.
     if let Poll::Ready(body) = poll!(collecting.as_mut()) {
         return body;
     }
     tokio::select! {
         body = collecting => body,
-        () = clock.sleep(DEADLINE) => Err(Problem::new(Code::BodyTimeout, "expected the whole body within 15 seconds")),
+        () = app.clock.sleep(DEADLINE) => Err(Problem::new(Code::BodyTimeout, "expected the whole body within 15 seconds")),
     }
 }
 
-async fn collect(mut body: Body) -> Result<Bytes, Problem> {
-    let Some(first) = chunk(&mut body).await? else { return Ok(Bytes::new()) };
+async fn collect(app: &App, tenant: &Tenant, mut body: Body) -> Result<Received, Problem> {
+    let first = chunk(&mut body).await?.unwrap_or_default();
+    // A body in one piece is part of what was read from the connection, which has a bound of its own.
     if body.is_end_stream() {
-        return checked(first);
+        return received(first, None);
     }
+    let mut reservation = app.bodies().reserve(tenant);
+    reservation.grow(first.len()).map_err(over_budget)?;
     let mut whole = BytesMut::from(first);
     while let Some(chunk) = chunk(&mut body).await? {
         if whole.len() + chunk.len() > MAX_BYTES {
             return Err(too_large());
         }
+        reservation.grow(chunk.len()).map_err(over_budget)?;
         whole.extend_from_slice(&chunk);
     }
-    checked(whole.freeze())
+    received(whole.freeze(), Some(reservation))
 }
 
 /// The next piece of the body; trailers are passed over.
@@ -80,8 +100,13 @@ async fn chunk(body: &mut Body) -> Result<Option<Bytes>, Problem> {
     Ok(None)
 }
 
-fn checked(body: Bytes) -> Result<Bytes, Problem> {
-    if body.len() > MAX_BYTES { Err(too_large()) } else { Ok(body) }
+fn received(bytes: Bytes, reservation: Option<Reservation>) -> Result<Received, Problem> {
+    if bytes.len() > MAX_BYTES { Err(too_large()) } else { Ok(Received { bytes, _reservation: reservation }) }
+}
+
+fn over_budget(_: OverBudget) -> Problem {
+    let detail = "too many request bodies are under way; try again after the time in Retry-After";
+    Problem::new(Code::Overloaded, detail).with_header("connection", "close".to_owned())
 }
 
 fn too_large() -> Problem {

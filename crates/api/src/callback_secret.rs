@@ -102,7 +102,7 @@ pub(crate) struct SecretView {
     responses((status = 200, description = "It signs.", body = SecretsView)),
 )]
 pub(crate) async fn set(State(app): State<App>, Allowed(caller, _): Allowed<ConfigWrite>, request: Request) -> Result<Response, Problem> {
-    let Set { secret } = options(&app, request).await?;
+    let Set { secret } = options(&app, &caller.tenant, request).await?;
     let change = Change { secret, overlap: Duration::ZERO, action: Action::CallbackSecretSet };
     reply::value(StatusCode::OK, SECRETS_BYTES, &change.make(&app, &caller).await?)
 }
@@ -124,7 +124,7 @@ pub(crate) async fn rotate(
     Allowed(caller, _): Allowed<ConfigWrite>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Rotate { secret, overlap } = options_without_key(&app, request, ROTATE_INSTEAD).await?;
+    let Rotate { secret, overlap } = options_without_key(&app, &caller.tenant, request, ROTATE_INSTEAD).await?;
     let overlap = overlap_of(overlap)?;
     let change = Change { secret, overlap, action: Action::CallbackSecretRotated };
     reply::value(StatusCode::CREATED, SECRETS_BYTES, &change.make(&app, &caller).await?)
@@ -162,7 +162,7 @@ pub(crate) async fn remove(
     Allowed(caller, _): Allowed<ConfigWrite>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let _: Remove = options(&app, request).await?;
+    let _: Remove = options(&app, &caller.tenant, request).await?;
     let secrets = write(&app, &caller, Action::CallbackSecretRemoved, |secrets, _| Ok(secrets.none())).await?;
     reply::value(StatusCode::OK, SECRETS_BYTES, &secrets)
 }

@@ -10,6 +10,7 @@ use nobat_core::audit::Action;
 use nobat_core::backend::ApplyError;
 use nobat_core::key::MAX_OVERLAP;
 use nobat_core::lifecycle::{Event, ReplayKey};
+use nobat_core::name::Tenant;
 use nobat_core::ports::TaskName;
 use nobat_core::read::read_object;
 use nobat_core::submit::Invalid;
@@ -78,7 +79,7 @@ pub(crate) async fn cancel(
     Named(id): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (Cancel {}, keyed) = keyed_options(&app, request, CANCEL).await?;
+    let (Cancel {}, keyed) = keyed_options(&app, &caller.tenant, request, CANCEL).await?;
     let now = app.clock.now();
     let name = TaskName { tenant: caller.tenant.clone(), id };
     let entry = caller.entry(&caller.tenant, Action::TaskCanceled, &id, now);
@@ -148,7 +149,7 @@ pub(crate) async fn replay(
     Named(id): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (options, keyed): (Replay, _) = keyed_options(&app, request, REPLAY).await?;
+    let (options, keyed): (Replay, _) = keyed_options(&app, &caller.tenant, request, REPLAY).await?;
     let key = if options.new_key { ReplayKey::New } else { ReplayKey::Same };
     let now = app.clock.now();
     let name = TaskName { tenant: caller.tenant.clone(), id };
@@ -167,11 +168,12 @@ pub(crate) fn overlap(seconds: f64) -> Result<Duration, Problem> {
 /// Options from the body, and the request's idempotency key, if it has one.
 async fn keyed_options<T: Default + for<'de> Deserialize<'de>>(
     app: &App,
+    tenant: &Tenant,
     request: Request,
     route: &'static str,
 ) -> Result<(T, Option<KeyedRequest>), Problem> {
     let (head, body) = request.into_parts();
-    let body = body::optional_json(app, &head.headers, body).await?;
+    let body = body::optional_json(app, tenant, &head.headers, body).await?;
     let keyed = keyed_request(&head.headers, route, body.as_deref().unwrap_or_default())?;
     let options = body.map(|body| read_object(&body)).transpose()?;
     Ok((options.unwrap_or_default(), keyed))
@@ -180,11 +182,12 @@ async fn keyed_options<T: Default + for<'de> Deserialize<'de>>(
 /// Options of a `POST` that takes no idempotency key. `instead` says how to repeat such a request.
 pub(crate) async fn options_without_key<T: Default + for<'de> Deserialize<'de>>(
     app: &App,
+    tenant: &Tenant,
     request: Request,
     instead: &'static str,
 ) -> Result<T, Problem> {
     refuse_key(request.headers(), instead)?;
-    options(app, request).await
+    options(app, tenant, request).await
 }
 
 /// Way to repeat a rotation whose answer was lost.
@@ -192,9 +195,9 @@ pub(crate) const ROTATE_INSTEAD: &str = "a secret is shown once, and cannot be s
     lost, rotate again, or send a `secret` of your own";
 
 /// What the body says, or what an absent one means.
-pub(crate) async fn options<T: Default + for<'de> Deserialize<'de>>(app: &App, request: Request) -> Result<T, Problem> {
+pub(crate) async fn options<T: Default + for<'de> Deserialize<'de>>(app: &App, tenant: &Tenant, request: Request) -> Result<T, Problem> {
     let (head, body) = request.into_parts();
-    match body::optional_json(app, &head.headers, body).await? {
+    match body::optional_json(app, tenant, &head.headers, body).await? {
         Some(body) => Ok(read_object(&body)?),
         None => Ok(T::default()),
     }

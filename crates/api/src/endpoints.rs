@@ -182,7 +182,7 @@ pub(crate) async fn put(
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    let body = body::json(&app, &head.headers, body).await?;
+    let body = body::json(&app, &caller.tenant, &head.headers, body).await?;
     let (now, place) = (app.clock.now(), Endpoint::place(&caller.tenant, &name));
     let vault = app.vault.vault().await?;
     let seal = |secret: &[u8]| vault.seal(&place, secret, rand::random());
@@ -301,7 +301,7 @@ pub(crate) async fn remove(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Nothing {} = options(&app, request).await?;
+    let Nothing {} = options(&app, &caller.tenant, request).await?;
     let now = app.clock.now();
     for _ in 0..MAX_CONFLICTS {
         let endpoint = app.backend.registry.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
@@ -334,7 +334,7 @@ pub(crate) async fn rotate(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Rotate { secret, overlap } = options_without_key(&app, request, ROTATE_INSTEAD).await?;
+    let Rotate { secret, overlap } = options_without_key(&app, &caller.tenant, request, ROTATE_INSTEAD).await?;
     let overlap = overlap_of(overlap)?;
     let given = secret.map(|text| text.parse::<WebhookSecret>()).transpose();
     let given = given.map_err(|error| Problem::from(vec![Invalid::new("/secret", error.to_string())]))?;
@@ -376,7 +376,7 @@ pub(crate) async fn pause(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Nothing {} = options_without_key(&app, request, STATE_INSTEAD).await?;
+    let Nothing {} = options_without_key(&app, &caller.tenant, request, STATE_INSTEAD).await?;
     let change = |endpoint, _| Ok(Endpoint { standing: Standing::Paused, ..endpoint });
     let view = change_one(&app, &caller, name, Action::EndpointPaused, change).await?;
     reply::value(StatusCode::OK, ENDPOINT_BYTES, &view)
@@ -402,7 +402,7 @@ pub(crate) async fn resume(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Nothing {} = options_without_key(&app, request, STATE_INSTEAD).await?;
+    let Nothing {} = options_without_key(&app, &caller.tenant, request, STATE_INSTEAD).await?;
     let change = |endpoint, _| Ok(Endpoint { standing: Standing::Open, ..endpoint });
     let view = change_one(&app, &caller, name.clone(), Action::EndpointResumed, change).await?;
     wake(&app, &caller, Of::EndpointAnew(&name)).await;
@@ -435,7 +435,7 @@ pub(crate) async fn test(
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     refuse_key(&head.headers, "a test changes nothing, and calls the endpoint each time: send it without the header")?;
-    let body = body::optional_json(&app, &head.headers, body).await?;
+    let body = body::optional_json(&app, &caller.tenant, &head.headers, body).await?;
     let endpoint = app.backend.registry.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
     let call: Box<RawValue> = read_object(body.as_deref().unwrap_or(b"{}"))?;
     let call = Json::from_outside(&call).map_err(|error| Problem::from(vec![Invalid::new("", error.to_string())]))?;

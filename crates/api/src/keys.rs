@@ -167,7 +167,7 @@ pub(crate) async fn create(State(app): State<App>, Allowed(caller, _): Allowed<A
     let (head, body) = request.into_parts();
     let instead = "a key is shown once, and cannot be shown again: send this without the header, and if the answer is lost, list the keys and revoke the new one";
     refuse_key(&head.headers, instead)?;
-    let body = body::json(&app, &head.headers, body).await?;
+    let body = body::json(&app, &caller.tenant, &head.headers, body).await?;
     let create: Create = read_object(&body)?;
     let now = app.clock.now();
     create.check(now)?;
@@ -292,7 +292,7 @@ pub(crate) async fn rotate(
     request: Request,
 ) -> Result<Response, Problem> {
     let instead = "a key is shown once, and cannot be shown again: send this without the header, and if the answer is lost, list the keys, revoke the new one and create another";
-    let Rotate { overlap } = options_without_key(&app, request, instead).await?;
+    let Rotate { overlap } = options_without_key(&app, &caller.tenant, request, instead).await?;
     let overlap = overlap_of(overlap)?;
     let text = KeyText::new(rand::random());
     let now = app.clock.now();
@@ -322,7 +322,7 @@ pub(crate) async fn revoke(
     Named(id): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let _: Revoke = options(&app, request).await?;
+    let _: Revoke = options(&app, &caller.tenant, request).await?;
     let now = app.clock.now();
     let key = change(&app, &caller, id, Action::KeyRevoked, now, |key| (Key { revoked_at: Some(now), ..key }, None)).await?;
     reply::value(StatusCode::OK, KEY_BYTES, &KeyView::new(&key))

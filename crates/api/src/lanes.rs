@@ -254,7 +254,7 @@ async fn put<T: for<'de> Deserialize<'de>>(
     said: impl Fn(T) -> LaneSubmission,
 ) -> Result<Lane, Problem> {
     let (head, body) = request.into_parts();
-    let body = body::json(app, &head.headers, body).await?;
+    let body = body::json(app, &caller.tenant, &head.headers, body).await?;
     let submission = said(read_object(&body)?);
     // Whatever it becomes, it is named and judged as what it was sent as.
     let root = if sort == Sort::FlowKey { "" } else { "/flow" };

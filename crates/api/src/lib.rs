@@ -6,6 +6,7 @@
 mod app;
 mod ask;
 mod body;
+mod body_budget;
 mod callback_secret;
 mod change;
 mod code;

@@ -74,7 +74,7 @@ pub(crate) struct BatchView<'a> {
 )]
 pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<TasksWrite>, request: Request) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    let body = body::json(&app, &head.headers, body).await?;
+    let body = body::json(&app, &caller.tenant, &head.headers, body).await?;
     let identity = Identity::of(&head.headers, ONE, &body)?;
     let submission: Submission = read_object(&body)?;
     let intake = Taking::new(&app, &identity, &caller, &head.headers)?;
@@ -109,7 +109,7 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Task
 )]
 pub(crate) async fn batch(State(app): State<App>, Allowed(caller, _): Allowed<TasksWrite>, request: Request) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    let body = body::json(&app, &head.headers, body).await?;
+    let body = body::json(&app, &caller.tenant, &head.headers, body).await?;
     let identity = Identity::of(&head.headers, BATCH, &body)?;
     let Batch { tasks: submissions } = read_object(&body)?;
     if !(1..=MAX_BATCH).contains(&submissions.len()) {

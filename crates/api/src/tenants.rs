@@ -137,7 +137,7 @@ pub(crate) async fn put(
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    let body = body::json(&app, &head.headers, body).await?;
+    let body = body::json(&app, &caller.tenant, &head.headers, body).await?;
     let put: Put = read_object(&body)?;
     let requests = put.requests.map(RateView::rate).transpose()?;
     let flow = put.flow.unwrap_or_default().checked("/flow")?;

@@ -160,6 +160,31 @@ async fn row_6_a_body_that_trickles_is_given_up_on() {
     assert!(world.store.all().is_empty());
 }
 
+#[tokio::test]
+async fn stalled_bodies_of_a_tenant_are_bounded_and_leave_room_for_others() {
+    let world = World::guarded().await;
+    let (theirs, ours) = (world.key("theirs", "tasks:write").await, world.key("ours", "tasks:write").await);
+    let submit = async |key: &str| world.ask_with(key, "POST", "/v1/tasks", &submission(LIMIT)).await;
+    let head = format!(
+        "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {theirs}\r\nContent-Type: application/json\r\n\
+        Content-Length: {LIMIT}\r\n\r\n"
+    );
+    let mut stalled = Vec::new();
+    // 128 of them are 32 MiB, half of the total.
+    for _ in 0..130 {
+        let mut client = world.connect().await;
+        client.send(format!("{head}{}", " ".repeat(LIMIT - 1))).await;
+        stalled.push(client);
+    }
+    let refused = until(async || Some(submit(&theirs).await).filter(|answer| answer.status != 202)).await;
+    refused.problem(503, "overloaded");
+    assert!(refused.header("retry-after").is_some() && refused.header("connection") == Some("close"));
+    assert_eq!(submit(&ours).await.status, 202);
+    assert_eq!(world.ask_with(&theirs, "POST", "/v1/tasks", r#"{"kind":"noop"}"#).await.status, 202, "a short one takes no room");
+    drop(stalled);
+    until(async || Some(submit(&theirs).await).filter(|answer| answer.status == 202)).await;
+}
+
 /// Asks again until there is something.
 async fn until<T>(ask: impl AsyncFn() -> Option<T>) -> T {
     loop {

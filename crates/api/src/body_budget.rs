@@ -1,0 +1,108 @@
+//! The total size of the request bodies that are in memory.
+//!
+//! A body takes up to 256 KiB for as long as its client needs to send it, and then until it is answered. Without a bound, a client with
+//! many connections that stalls in the middle of each body fills the memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nobat_core::name::Tenant;
+
+/// Maximum number of bytes of bodies in memory, over all tenants: 64 MiB.
+const MAX_TOTAL: usize = 64 * 1024 * 1024;
+/// Maximum number of bytes of one tenant's bodies: half of all, so that one tenant cannot take everything.
+const MAX_PER_TENANT: usize = MAX_TOTAL / 2;
+
+/// The bytes of bodies in memory.
+#[derive(Default)]
+pub(crate) struct BodyBudget(Mutex<Held>);
+
+#[derive(Default)]
+struct Held {
+    total: usize,
+    by_tenant: HashMap<Tenant, usize>,
+    refused: u64,
+}
+
+/// The part of the budget that one body has reserved. Dropping it releases it.
+pub(crate) struct Reservation {
+    budget: Arc<BodyBudget>,
+    tenant: Tenant,
+    bytes: usize,
+}
+
+/// There is no room for the bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct OverBudget;
+
+impl BodyBudget {
+    /// Starts a reservation of nothing.
+    pub(crate) fn reserve(self: &Arc<Self>, tenant: &Tenant) -> Reservation {
+        Reservation { budget: Arc::clone(self), tenant: tenant.clone(), bytes: 0 }
+    }
+
+    /// Number of bodies that were refused.
+    #[cfg(test)]
+    fn refused(&self) -> u64 {
+        self.lock().refused
+    }
+
+    /// No update under the lock can be left half done, so a panic elsewhere does not spoil what it guards.
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reservation {
+    /// Reserves more bytes.
+    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), OverBudget> {
+        let mut held = self.budget.lock();
+        let of_tenant = held.by_tenant.get(&self.tenant).copied().unwrap_or_default();
+        if held.total + bytes > MAX_TOTAL || of_tenant + bytes > MAX_PER_TENANT {
+            held.refused += 1;
+            return Err(OverBudget);
+        }
+        held.total += bytes;
+        held.by_tenant.insert(self.tenant.clone(), of_tenant + bytes);
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if self.bytes == 0 {
+            return;
+        }
+        let mut held = self.budget.lock();
+        held.total -= self.bytes;
+        if let Some(of_tenant) = held.by_tenant.get_mut(&self.tenant) {
+            *of_tenant -= self.bytes;
+            if *of_tenant == 0 {
+                held.by_tenant.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenant_takes_half_and_all_take_the_whole() {
+        let budget = Arc::new(BodyBudget::default());
+        let [one, two, three] = ["one", "two", "three"].map(|name| Tenant::new(name).unwrap());
+        let mut first = budget.reserve(&one);
+        assert_eq!(first.grow(MAX_PER_TENANT), Ok(()));
+        assert_eq!((budget.reserve(&one).grow(1), first.grow(1)), (Err(OverBudget), Err(OverBudget)));
+        let mut second = budget.reserve(&two);
+        assert_eq!(second.grow(MAX_TOTAL - MAX_PER_TENANT), Ok(()));
+        assert_eq!(budget.reserve(&three).grow(1), Err(OverBudget));
+        drop(first);
+        assert_eq!((budget.reserve(&three).grow(1), budget.refused()), (Ok(()), 3));
+        drop(second);
+        let held = budget.lock();
+        assert_eq!((held.total, held.by_tenant.len()), (0, 0));
+    }
+}
