@@ -15,6 +15,7 @@ mod cursor;
 mod door;
 mod endpoints;
 mod explain;
+mod head;
 mod health;
 mod identity;
 mod keyring;

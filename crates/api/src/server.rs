@@ -1,7 +1,7 @@
 //! The HTTP server: takes connections and answers their requests, within limits that no client can exceed.
 //!
 //! HTTP/1.1 only, so that attacks with HTTP/2 streams and frames do not apply; a proxy in front can speak HTTP/2. A request head that is
-//! not valid is answered by hyper with a bare 400, 414 or 431, and the connection is closed: there is no telling
+//! not valid is answered with a bare 400, 414, 431 or 501, by hyper or by [`head`], and the connection is closed: there is no telling
 //! where the next request would begin. A request with both `Content-Length` and `Transfer-Encoding: chunked` is read as chunked, and is
 //! the last of its connection (RFC 9112, section 6.3).
 
@@ -14,6 +14,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Response, StatusCode};
+use futures_util::future::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -25,6 +28,7 @@ use tower::Service;
 
 use crate::connections::{ConnectionMetrics, Connections};
 use crate::door::Peer;
+use crate::head;
 use crate::socket::{Socket, Transport};
 
 /// Limits for clients, whoever they are.
@@ -154,9 +158,12 @@ async fn converse<S: Transport + Send + 'static>(
     limits: &Limits,
 ) {
     let answer = service_fn(move |request: hyper::Request<Incoming>| {
+        if let Some(status) = head::refusal(request.version(), request.uri(), request.headers()) {
+            return Either::Left(std::future::ready(Ok(refused(status))));
+        }
         let mut request: Request = request.map(Body::new);
         request.extensions_mut().insert(peer);
-        router.clone().call(request)
+        Either::Right(router.clone().call(request))
     });
     let connection = http.serve_connection(TokioIo::new(Socket::new(stream, shutdown.clone(), limits)), answer);
     let mut connection = std::pin::pin!(connection);
@@ -174,6 +181,14 @@ async fn converse<S: Transport + Send + 'static>(
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke");
     }
+}
+
+/// The answer to a head that is not valid, in the form that hyper gives it.
+fn refused(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 #[cfg(test)]

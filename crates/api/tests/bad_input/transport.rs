@@ -113,6 +113,41 @@ async fn row_4_no_request_is_smuggled_in_another() {
     assert!(world.store.all().is_empty());
 }
 
+/// RFC 9112, section 3.2.
+#[tokio::test]
+async fn host_is_named_once() {
+    let world = World::guarded().await;
+    for headers in ["", "Host: localhost\r\nHost: localhost\r\n", "Host: localhost\r\nHost: other\r\n", "Host: a b\r\n", "Host: a/b\r\n"] {
+        let mut client = world.connect().await;
+        client.send(format!("GET /healthz HTTP/1.1\r\n{headers}\r\n")).await;
+        assert_eq!(client.answer().await.unwrap().status, 400, "{headers}");
+        client.closed().await;
+    }
+    for head in ["HTTP/1.0\r\n", "HTTP/1.0\r\nHost: a\r\n", "HTTP/1.1\r\nHost: any.example:80\r\n", "HTTP/1.1\r\nHost: [2001:db8::1]\r\n"] {
+        assert_eq!(world.ask(format!("GET /healthz {head}\r\n")).await.status, 200, "{head}");
+    }
+    assert_eq!(world.ask("GET /healthz HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n").await.status, 400);
+    assert_eq!(world.ask("GET http://a@b/healthz HTTP/1.1\r\nHost: b\r\n\r\n").await.status, 400);
+}
+
+/// RFC 9112, section 6.1.
+#[tokio::test]
+async fn transfer_coding_other_than_chunked_is_not_implemented() {
+    let world = World::start().await;
+    for coding in ["gzip, chunked", "gzip\r\nTransfer-Encoding: chunked", "chunked, chunked", "identity, chunked", ", chunked"] {
+        let mut client = world.connect().await;
+        let head = "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+        client.send(format!("{head}Transfer-Encoding: {coding}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n")).await;
+        assert_eq!(client.answer().await.unwrap().status, 501, "{coding}");
+        client.closed().await;
+    }
+    for coding in ["chunked", "Chunked", " chunked "] {
+        let head = "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+        let answer = world.ask(format!("{head}Transfer-Encoding: {coding}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n")).await;
+        answer.problem(422, "validation_failed");
+    }
+}
+
 #[tokio::test]
 async fn row_4_chunks_without_sense_are_refused() {
     let world = World::start().await;
