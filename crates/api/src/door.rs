@@ -12,8 +12,9 @@ use std::time::Duration;
 use axum::extract::FromRequestParts;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderName, HeaderValue};
 use nobat_core::audit::{Action, Actor, Entry};
+use nobat_core::authority::Authority;
 use nobat_core::key::{Barred, Key, KeyId, KeyText};
 use nobat_core::name::Tenant;
 use nobat_core::network::{self, Network};
@@ -49,7 +50,7 @@ pub enum Keys {
 
 /// The address at the other end of the connection that a request came by, as an extension of the request.
 ///
-/// Without it the client is unknown: requests are refused where an allow-list or a key's networks apply.
+/// Without it the client is unknown: requests are refused where an allow-list or a key's networks apply, and by a server without keys.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
@@ -136,7 +137,7 @@ async fn caller(parts: &Parts, app: &App) -> Result<Caller, Problem> {
         let settings = app.keyring().settings(&app.backend, &key.tenant, now).await?;
         Caller { tenant: key.tenant.clone(), scopes: key.scopes, actor: Actor::Key(key.id()), settings }
     } else {
-        meant_for_this_machine(&parts.headers)?;
+        meant_for_this_machine(parts, origin)?;
         let tenant = Tenant::default();
         let settings = app.keyring().settings(&app.backend, &tenant, now).await?;
         Caller { tenant, scopes: Scopes::all(), actor: Actor::Anybody, settings }
@@ -195,17 +196,21 @@ pub(crate) fn unauthorized() -> Problem {
     Problem::new(Code::Unauthorized, "this takes a key, in a header: `Authorization: Bearer nb_live_…`")
 }
 
-/// A web page that a browser on this machine shows can have its own name lead here, and ask as it likes; but it cannot have the browser
-/// call it `localhost`.
+/// Refuses, on a server without keys, a request that does not come from a program on this machine.
 ///
-/// It can have it post something without looking at the answer, and says where it comes from as it does; and a proxy that brings others
-/// here mostly says so too.
-fn meant_for_this_machine(headers: &HeaderMap) -> Result<(), Problem> {
-    let is_ours =
-        |value: &HeaderValue| value.to_str().is_ok_and(|origin| origin.split_once("://").is_some_and(|(_, host)| is_this_machine(host)));
-    let is_forwarded = FORWARDED.iter().any(|name| headers.contains_key(*name));
-    let is_from_elsewhere = headers.get(ORIGIN).is_some_and(|origin| !is_ours(origin));
-    if !is_forwarded && !is_from_elsewhere && headers.get(HOST).is_some_and(|host| host.to_str().is_ok_and(is_this_machine)) {
+/// A web page in a browser on this machine can resolve its own name to this address and send requests (DNS rebinding), but it cannot make
+/// the browser name `localhost` in `Host`. It can also send a request without reading the answer; the browser then says where the
+/// request comes from, by `Origin` and `Sec-Fetch-Site`. A proxy that brings others mostly says so too.
+fn meant_for_this_machine(parts: &Parts, origin: Option<IpAddr>) -> Result<(), Problem> {
+    let headers = &parts.headers;
+    let all = |name: HeaderName, is_allowed: fn(&HeaderValue) -> bool| headers.get_all(name).iter().all(is_allowed);
+    let is_own_target = parts.uri.authority().is_none_or(|authority| is_loopback(authority.as_str()));
+    let is_for_us = headers.contains_key(HOST) && all(HOST, |host| host.to_str().is_ok_and(is_loopback)) && is_own_target;
+    let is_from_us = origin.is_some_and(|address| address.is_loopback())
+        && !FORWARDED.iter().any(|name| headers.contains_key(*name))
+        && all(ORIGIN, is_own_origin)
+        && all(SEC_FETCH_SITE, |site| site == "same-origin" || site == "none");
+    if is_for_us && is_from_us {
         return Ok(());
     }
     let detail =
@@ -213,13 +218,17 @@ fn meant_for_this_machine(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(Code::MisdirectedRequest, detail))
 }
 
-fn is_this_machine(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    let is_name = name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost");
-    is_name || name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+/// Relation of the page that sent a request to the server (W3C Fetch Metadata).
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Returns whether an `Origin` is a page of this machine. `null` is none.
+fn is_own_origin(origin: &HeaderValue) -> bool {
+    let authority = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")));
+    authority.is_some_and(is_loopback)
+}
+
+fn is_loopback(authority: &str) -> bool {
+    Authority::parse(authority).is_some_and(|authority| authority.is_loopback())
 }
 
 /// In whole seconds, at least one: what `Retry-After` can say.
@@ -230,17 +239,6 @@ pub(crate) fn whole_seconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn knows_the_names_of_this_machine() {
-        for host in ["localhost", "LocalHost:8080", "127.0.0.1:80", "[::1]:8080", "[::1]", "a.localhost", "127.9.9.9"] {
-            assert!(is_this_machine(host), "{host}");
-        }
-        for host in ["", "example.com", "localhost.example.com", "10.0.0.1", "[2001:db8::1]:8080", "notlocalhost", "127.0.0.1.example.com"]
-        {
-            assert!(!is_this_machine(host), "{host}");
-        }
-    }
 
     #[test]
     fn seconds_are_rounded_up() {

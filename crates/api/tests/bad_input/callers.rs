@@ -100,3 +100,36 @@ async fn good_key_is_answered_while_a_neighbour_guesses() {
     }
     assert_eq!(guesses, 20, "the rest is told to stop");
 }
+
+#[tokio::test]
+async fn keyless_server_answers_no_authority_but_its_own_machines() {
+    let world = World::start().await;
+    let ask = async |target: &str, headers: &str| world.ask(format!("GET {target} HTTP/1.1\r\n{headers}\r\n\r\n")).await;
+    for (target, headers) in [
+        ("/v1/tasks", "Host: 127.0.0.1.evil.com"),
+        ("http://evil.com/v1/tasks", "Host: localhost"),
+        ("http://localhost/v1/tasks", "Host: evil.com"),
+        ("/v1/tasks", "Host: localhost\r\nSec-Fetch-Site: cross-site"),
+        ("/v1/tasks", "Host: localhost\r\nSec-Fetch-Site: same-site"),
+        ("/v1/tasks", "Host: localhost\r\nSec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site"),
+        ("/v1/tasks", "Host: localhost\r\nOrigin: http://localhost\r\nOrigin: http://evil.com"),
+        ("/v1/tasks", "Host: localhost\r\nOrigin: http://localhost:80@evil.com"),
+        ("/v1/tasks", "Host: localhost\r\nOrigin: http://[::1].evil.com"),
+        ("/v1/tasks", "Host: localhost\r\nOrigin: http://localhost:evil.com"),
+        ("/v1/tasks", "Host: localhost\r\nOrigin: http://localhost/path"),
+        ("/v1/tasks", "Host: localhost\r\nOrigin: evil://localhost"),
+    ] {
+        ask(target, headers).await.problem(421, "misdirected_request");
+    }
+    // Not an authority at all, so HTTP itself forbids it.
+    for host in ["[::1].evil.com", "localhost:evil.com", "localhost:80@evil.com", "localhost:65536", "localhost:-1", "local host"] {
+        assert_eq!(ask("/v1/tasks", &format!("Host: {host}")).await.status, 400, "{host}");
+    }
+    for (target, headers) in [
+        ("/v1/tasks", "Host: localhost:8080\r\nSec-Fetch-Site: same-origin\r\nOrigin: http://localhost:8080"),
+        ("/v1/tasks", "Host: [::1]:8080\r\nSec-Fetch-Site: none"),
+        ("http://127.0.0.1:8080/v1/tasks", "Host: 127.0.0.1:8080"),
+    ] {
+        assert_eq!(ask(target, headers).await.status, 200, "{target} {headers}");
+    }
+}
