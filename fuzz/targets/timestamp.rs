@@ -18,6 +18,7 @@ fuzz_target!(|text: &str| {
     let other = DateTime::parse_from_rfc3339(text).unwrap_or_else(|error| panic!("{text:?} is taken for {shown}: {error}"));
     // A leap second is the one before here, and the one after there.
     if !text.contains(":60") {
+        // Clamps as the reader does.
         assert_eq!(Timestamp::from_millis(other.timestamp_millis()), moment, "{text:?}");
     }
     assert_eq!(shown.parse::<Timestamp>().ok(), Some(moment), "{shown}");

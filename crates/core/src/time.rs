@@ -1,5 +1,6 @@
 //! Moments, to the millisecond, in UTC.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -68,20 +69,42 @@ pub struct InvalidTimestamp;
 impl FromStr for Timestamp {
     type Err = InvalidTimestamp;
 
-    /// Reads RFC 3339, with any offset.
+    /// Reads RFC 3339, with any offset and any number of fractional digits. Digits beyond the millisecond are cut off. Moments before 1970
+    /// and after 9999-12-30T22:00:00Z are clamped.
     fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
         if !is_rfc3339(text.as_bytes()) {
             return Err(InvalidTimestamp);
         }
-        let moment: jiff::Timestamp = text.parse().map_err(|_| InvalidTimestamp)?;
-        Ok(Self::from_millis(moment.as_millisecond()))
+        let text = without_digits_beyond_nanoseconds(text);
+        match text.parse::<jiff::Timestamp>() {
+            Ok(moment) => Ok(Self::from_millis(moment.as_millisecond())),
+            // Jiff's range ends a day before the year 9999 does, so that every moment can be shown with every offset.
+            Err(_) if &text[..DATE_LENGTH] >= "9999-12-30" && text[..DATE_TIME_LENGTH].parse::<jiff::civil::DateTime>().is_ok() => {
+                Ok(Self(LATEST))
+            }
+            Err(_) => Err(InvalidTimestamp),
+        }
     }
+}
+
+const DATE_LENGTH: usize = "2026-12-01".len();
+const DATE_TIME_LENGTH: usize = "2026-12-01T08:00:00".len();
+
+/// Cuts off fractional digits that jiff does not read. Expects a text that [`is_rfc3339`].
+fn without_digits_beyond_nanoseconds(text: &str) -> Cow<'_, str> {
+    const MAX_DIGITS: usize = 9;
+    let start = DATE_TIME_LENGTH + ".".len();
+    let digits = text.bytes().skip(start).take_while(u8::is_ascii_digit).count();
+    if text.as_bytes()[DATE_TIME_LENGTH] != b'.' || digits <= MAX_DIGITS {
+        return text.into();
+    }
+    format!("{}{}", &text[..start + MAX_DIGITS], &text[start + digits..]).into()
 }
 
 /// Whether it is spelt as a `date-time` (RFC 3339, section 5.6). Jiff reads more: the short forms of ISO 8601, offsets of more
 /// than a day or with seconds, zones in brackets. Other readers do not.
 fn is_rfc3339(text: &[u8]) -> bool {
-    let Some((moment, rest)) = text.split_at_checked("2026-12-01T08:00:00".len()) else { return false };
+    let Some((moment, rest)) = text.split_at_checked(DATE_TIME_LENGTH) else { return false };
     let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let offset = match rest {
         [b'.', fraction @ ..] if digits(fraction) > 0 => &fraction[digits(fraction)..],
@@ -110,7 +133,7 @@ impl Serialize for Timestamp {
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        let text = Cow::<str>::deserialize(deserializer)?;
         text.parse().map_err(de::Error::custom)
     }
 }
@@ -148,6 +171,29 @@ mod tests {
             "2026-13-01T08:00:00Z",
             "2026-12-01T08:00:00Zx",
         ] {
+            assert_eq!(text.parse::<Timestamp>(), Err(InvalidTimestamp), "{text}");
+        }
+    }
+
+    #[test]
+    fn fractional_digits_beyond_the_ninth_are_cut_off() {
+        for (text, shown) in [
+            ("2026-12-01T08:00:00.1234567890Z", "2026-12-01T08:00:00.123Z"),
+            ("2026-12-01T10:00:00.9999999999999999999999999999+02:00", "2026-12-01T08:00:00.999Z"),
+        ] {
+            assert_eq!(text.parse::<Timestamp>().unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn moments_out_of_range_are_clamped() {
+        for text in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:60.9999999999-23:59", "9999-12-30T22:00:01Z", "9999-12-30t23:00:00z"] {
+            assert_eq!(text.parse(), Ok(Timestamp(LATEST)), "{text}");
+        }
+        for text in ["0000-01-01T00:00:00+23:59", "1969-12-31T23:59:59Z"] {
+            assert_eq!(text.parse(), Ok(Timestamp::EPOCH), "{text}");
+        }
+        for text in ["9999-12-32T00:00:00Z", "9999-13-30T00:00:00Z", "9999-12-31T24:00:00Z", "9999-12-31T23:60:00Z"] {
             assert_eq!(text.parse::<Timestamp>(), Err(InvalidTimestamp), "{text}");
         }
     }

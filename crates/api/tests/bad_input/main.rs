@@ -12,6 +12,7 @@ mod keys;
 mod limits;
 mod matrix;
 mod memory;
+mod moments;
 mod secrets;
 mod tasks;
 mod transport;
