@@ -158,7 +158,9 @@ impl Readiness {
             let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             match &*last {
                 Some(check) if check.is_good(now) => check.clone(),
-                _ => last.insert(Check { began_at: now, result: check(app.backend.clone(), Arc::clone(&app.clock), now).boxed().shared() }).clone(),
+                _ => last
+                    .insert(Check { began_at: now, result: check(app.backend.clone(), Arc::clone(&app.clock), now).boxed().shared() })
+                    .clone(),
             }
         };
         check.result.await

@@ -184,9 +184,7 @@ fn codes(operation: &str) -> Vec<Code> {
         "submit_batch" => &[&BODY, &TASKS, &[Code::IdempotencyKeyPartlyExpired, Code::QuotaExceeded], &STORE],
         "get_task" => &[&[Code::TaskNotFound, Code::ValidationFailed], &STORE],
         "cancel_task" => &[&BODY, &CHANGE, &[Code::TaskEnded], &STORE],
-        "replay_task" => {
-            &[&BODY, &CHANGE, &[Code::TaskNotEnded, Code::GenerationMismatch], &STORE]
-        }
+        "replay_task" => &[&BODY, &CHANGE, &[Code::TaskNotEnded, Code::GenerationMismatch], &STORE],
         "create_key" => &[&BODY, &[Code::ValidationFailed, Code::IdempotencyKeyNotSupported], &STORE],
         "remove_callback_secret" => &[&BODY, &[Code::ValidationFailed], &STORE],
         "list_tasks" | "list_keys" | "list_tenants" | "list_endpoints" | "read_audit" => {
@@ -194,9 +192,7 @@ fn codes(operation: &str) -> Vec<Code> {
         }
         "explain_task" => &[&[Code::TaskNotFound], &STORE],
         "get_key" => &[&[Code::KeyNotFound], &STORE],
-        "rotate_key" => {
-            &[&BODY, &[Code::ValidationFailed, Code::KeyNotFound, Code::KeyOver, Code::IdempotencyKeyNotSupported], &STORE]
-        }
+        "rotate_key" => &[&BODY, &[Code::ValidationFailed, Code::KeyNotFound, Code::KeyOver, Code::IdempotencyKeyNotSupported], &STORE],
         "revoke_key" => &[&BODY, &[Code::ValidationFailed, Code::KeyNotFound, Code::KeyOver], &STORE],
         "put_tenant" | "put_queue" | "put_kind" | "put_flow" => &[&BODY, &[Code::ValidationFailed, Code::NotFound], &STORE],
         "put_endpoint" => &[&BODY, &[Code::ValidationFailed, Code::BlockedAddress, Code::NotFound, Code::NoMasterKey], &STORE],
@@ -205,9 +201,7 @@ fn codes(operation: &str) -> Vec<Code> {
         "pause_endpoint" | "resume_endpoint" | "test_endpoint" => {
             &[&BODY, &[Code::ValidationFailed, Code::EndpointNotFound, Code::IdempotencyKeyNotSupported], &STORE]
         }
-        "rotate_endpoint_secret" => {
-            &[&BODY, &ROTATE, &[Code::EndpointNotFound], &STORE]
-        }
+        "rotate_endpoint_secret" => &[&BODY, &ROTATE, &[Code::EndpointNotFound], &STORE],
         "get_tenant" | "get_queue" | "get_kind" | "get_flow" => &[&[Code::NotFound], &STORE],
         "set_callback_secret" => &[&BODY, &[Code::ValidationFailed, Code::NoMasterKey], &STORE],
         "rotate_callback_secret" => &[&BODY, &ROTATE, &STORE],

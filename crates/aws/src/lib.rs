@@ -92,7 +92,13 @@ pub async fn vault_of_emulator(table: &str, kms_key: &str, url: &str) -> Arc<dyn
 fn data_key(table: &str, kms_key: &str, config: &SdkConfig) -> Arc<dyn VaultSource> {
     let (dynamodb, _) = client::clients(config, None);
     // Nothing of what it reads there ever expires.
-    let table = Table { client: dynamodb, name: table.to_owned(), retention: Duration::MAX, buckets: Buckets::default(), write_proved_at: AtomicI64::new(0) };
+    let table = Table {
+        client: dynamodb,
+        name: table.to_owned(),
+        retention: Duration::MAX,
+        buckets: Buckets::default(),
+        write_proved_at: AtomicI64::new(0),
+    };
     Arc::new(DataKey::new(table, aws_sdk_kms::Client::new(config), kms_key.to_owned()))
 }
 

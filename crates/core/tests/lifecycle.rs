@@ -472,7 +472,9 @@ proptest! {
 #[test]
 fn a_replay_keeps_a_deadline_that_is_ahead_and_the_key_unless_it_is_to_be_new() {
     let ended = transition(task(&[], None, 0, Some(1_000), None), Event::Cancel, START).unwrap().task;
-    let replay = |key, after| transition(ended.clone(), Event::Replay { key, generation: None }, START + Duration::from_millis(after)).unwrap().task.settings;
+    let replay = |key, after| {
+        transition(ended.clone(), Event::Replay { key, generation: None }, START + Duration::from_millis(after)).unwrap().task.settings
+    };
     let deadline = Some(START + Duration::from_secs(1));
     assert_eq!([999, 1_000, 1_001].map(|after| replay(ReplayKey::Same, after).expires_at), [deadline, None, None]);
     assert_eq!((replay(ReplayKey::Same, 0).key_generation, replay(ReplayKey::New, 0).key_generation), (None, Some(2)));

@@ -503,9 +503,8 @@ pub(crate) fn list(connection: &Connection, query: &ListQuery, retention: Durati
         Some(Status::Held) => "INDEXED BY tasks_held WHERE status = 2 AND",
         _ => "INDEXED BY tasks_of_tenant WHERE",
     };
-    let sql = format!(
-        "SELECT seq, kind, queue, status FROM tasks {filter} tenant = ?1 AND seq < ?2 AND seq >= ?3 ORDER BY seq DESC LIMIT ?4"
-    );
+    let sql =
+        format!("SELECT seq, kind, queue, status FROM tasks {filter} tenant = ?1 AND seq < ?2 AND seq >= ?3 ORDER BY seq DESC LIMIT ?4");
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params![query.tenant.as_str(), before, from, to_sql(ListQuery::MAX_SCANNED)])?;
     let (mut tasks, mut scanned, mut last) = (Vec::new(), 0, None);

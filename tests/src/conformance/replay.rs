@@ -63,13 +63,7 @@ async fn ended(world: &World, number: u128) -> Task {
     world.bring(&task, Event::Cancel).await
 }
 
-async fn replay(
-    world: &World,
-    task: &Task,
-    generation: Option<u32>,
-    request: Option<KeyedRequest>,
-    mark: u64,
-) -> Result<Task, ApplyError> {
+async fn replay(world: &World, task: &Task, generation: Option<u32>, request: Option<KeyedRequest>, mark: u64) -> Result<Task, ApplyError> {
     let entry = Entry {
         tenant: task.tenant.clone(),
         at: world.now(),
