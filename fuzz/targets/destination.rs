@@ -1,9 +1,11 @@
-//! URLs to call: whatever is taken leads to no blocked address, however the host is spelt, and means the same when read again.
+//! URLs to call: a URL that is accepted leads to no blocked address, however its host is spelt, is dialled as it was parsed, and parsing
+//! its canonical form returns the same URL.
 #![no_main]
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use libfuzzer_sys::fuzz_target;
+use nobat_core::http_url::{HttpUrl, UrlHost};
 
 use crate::destination::Destination;
 use crate::guard::Guard;
@@ -23,13 +25,24 @@ fuzz_target!(|text: &str| {
 fn check(text: &str, opened: &[&str]) {
     let guard = &Guard::new(opened.iter().map(|network| network.parse().expect("a network")).collect());
     let Ok(destination) = Destination::parse(text, guard) else { return };
-    assert!(text.len() <= Destination::MAX_LENGTH);
+    let url = destination.url().clone();
+    assert!(text.len() <= HttpUrl::MAX_LENGTH && url.as_str().len() <= HttpUrl::MAX_LENGTH);
+    let read_again = HttpUrl::parse(url.as_str()).expect("the canonical form");
+    assert!(read_again == url && read_again.same_destination(&url) && read_again.as_str() == url.as_str(), "{url}");
     let shown = format!("{destination:?}");
     let uri = destination.clone().into_uri();
     assert!(matches!(uri.scheme_str(), Some("http" | "https")), "{uri}");
     let authority = uri.authority().expect("an authority").as_str();
     assert!(!authority.contains(['@', '%']), "{uri}");
     let host = uri.host().expect("a host");
+    // The dialled host and port are those that were compared.
+    match url.host() {
+        UrlHost::Name(name) => assert_eq!(name, host),
+        UrlHost::Address(parsed) => assert_eq!(Some(parsed), address(host)),
+    }
+    let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    assert_eq!((url.scheme(), url.port()), (uri.scheme_str().unwrap_or_default(), uri.port_u16().unwrap_or(default)));
+    assert_eq!(uri.to_string(), url.as_str());
     assert_eq!(shown, format!("Destination({host})"));
     if let Some(address) = address(host) {
         assert!(guard.permits(address), "{uri} leads to {address}");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use nobat_core::endpoint::{Draft, Endpoint, EndpointSubmission, MAX_BASE, Receiving};
 use nobat_core::flow::{HORIZON, Limits};
+use nobat_core::http_url::HttpUrl;
 use nobat_core::lane::{Lane, LaneSubmission};
 use nobat_core::read::read_object;
 use nobat_core::submit::Invalid;
@@ -71,7 +72,11 @@ fn check(Draft { endpoint, made }: &Draft) {
     let text = endpoint.to_text();
     assert_eq!(Endpoint::from_text(&text, endpoint.version).expect("what was written"), *endpoint);
     assert!(text.len() <= MAX_RECORD, "{} bytes", text.len());
-    assert!(endpoint.url.len() <= MAX_BASE && !endpoint.url.ends_with('/'), "{}", endpoint.url);
+    assert!(endpoint.url.as_str().len() <= MAX_BASE, "{}", endpoint.url);
+    assert_eq!(HttpUrl::parse(endpoint.url.as_str()).expect("what was written"), endpoint.url);
+    for path in [None, Some(""), Some("?a=b"), Some("/"), Some("/a?b")] {
+        assert!(endpoint.at(path).expect("a URL below it").same_destination(&endpoint.url), "{}", endpoint.url);
+    }
     assert!(endpoint.timeout.is_none_or(|timeout| !timeout.is_zero() && timeout <= MAX_TIMEOUT), "{:?}", endpoint.timeout);
     assert!(endpoint.batch.is_none_or(|batch| batch.max_items.get() <= 100 && batch.max_wait <= HORIZON), "{:?}", endpoint.batch);
     assert_eq!(endpoint.secrets.live(Timestamp::from_millis(NOW)).count(), 1);

@@ -249,7 +249,7 @@ async fn name(stage: &Stage, backend: &Backend, name: &str) {
     let hundred = const { NonZeroU32::new(100).unwrap() };
     let pace = Pace { rate: hundred, period: Duration::from_secs(1), burst: hundred };
     let endpoint = Endpoint {
-        url: "https://example.com".to_owned(),
+        url: "https://example.com".parse().expect("a URL"),
         headers: std::collections::BTreeMap::new(),
         secrets: Secrets::default(),
         timeout: None,

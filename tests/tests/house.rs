@@ -12,4 +12,5 @@ mod house {
     mod settings;
     mod source;
     mod supply;
+    mod urls;
 }

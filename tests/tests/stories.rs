@@ -30,5 +30,6 @@ mod stories {
     mod schedule;
     mod signature;
     mod submit;
+    mod url;
     mod wait;
 }

@@ -59,7 +59,7 @@ pub(crate) struct EndpointView {
     /// Its name.
     #[schema(value_type = String)]
     name: Name,
-    /// What the paths of tasks are put behind.
+    /// The URL that tasks without a path call, and that the paths of other tasks follow.
     url: String,
     /// The headers that every request gets; in place of their values stands `null`.
     headers: BTreeMap<String, Option<String>>,
@@ -492,7 +492,7 @@ impl EndpointView {
         let texts = |statuses: &nobat_core::statuses::Statuses| statuses.texts().map(str::to_owned).collect();
         Self {
             name,
-            url: endpoint.url.clone(),
+            url: endpoint.url.to_string(),
             headers: endpoint.headers.keys().map(|name| (name.clone(), None)).collect(),
             secrets: endpoint.secrets.live(now).map(secret).collect(),
             secret: None,

@@ -14,6 +14,7 @@ pub use trial::{Exchange, Fault, Heard, NoTester, Sent, Tester, Trial};
 
 use crate::flow::Limits;
 use crate::flow::stored::StoredLimits;
+use crate::http_url::{HttpUrl, InvalidUrl};
 use crate::id::digest;
 use crate::name::{Name, Tenant};
 use crate::registry::{Record, RecordName, Sort};
@@ -27,8 +28,8 @@ use crate::vault::Sealed;
 /// An endpoint of a tenant's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
-    /// What paths are put behind, without a `/` at its end.
-    pub url: String,
+    /// The URL that tasks without a path call, and that other paths follow. It has no query.
+    pub url: HttpUrl,
     /// Headers that every request gets. Their values are secrets.
     pub headers: BTreeMap<String, Sealed>,
     /// What requests are signed with.
@@ -115,9 +116,9 @@ impl Endpoint {
         format!("endpoint/{tenant}/{name}")
     }
 
-    /// The URL that a path of it stands for.
-    pub fn at(&self, path: &str) -> String {
-        format!("{}{path}", self.url)
+    /// Returns the URL that a task calls. Without a path, and with an empty one, that is the URL as it was registered.
+    pub fn at(&self, path: Option<&str>) -> Result<HttpUrl, InvalidUrl> {
+        self.url.join(path.unwrap_or_default())
     }
 
     /// Whether it is at the same address as the other, and was not removed and named anew in between.
@@ -152,21 +153,29 @@ impl Endpoint {
     }
 }
 
-/// Whether that is a path, with a query or without, that leads to nothing but what lies below its endpoint's URL: it begins with `/`, is
-/// in printable ASCII, and no segment of it means "up" or "here", written plainly or in per cents. The URL Standard reads both as the same;
-/// and there are servers to which `%2f` and `%5c` part segments as well, or which leave out what follows a `;`.
+/// Returns whether a text is a path, with or without a query, that cannot lead above its endpoint's URL.
+///
+/// It is empty or begins with `/` or `?`, is printable ASCII, and takes at most [`MAX_PATH`] bytes once it is encoded. No segment of it means
+/// "up" or "here", written plainly or percent-encoded: the URL Standard reads both as the same. Some servers also split segments at `%2f` and
+/// `%5c`, or ignore what follows a `;`, so those spellings are refused too.
 pub fn is_path(text: &str) -> bool {
     let (path, _) = text.split_once('?').unwrap_or((text, ""));
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#');
     let decoded = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace("%3b", ";");
     let is_relative = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
-    text.len() <= MAX_PATH && path.starts_with('/') && text.bytes().all(is_plain) && !decoded.split('/').any(is_relative)
+    let is_short = text.bytes().map(encoded_length).sum::<usize>() <= MAX_PATH;
+    is_short && (path.is_empty() || path.starts_with('/')) && text.bytes().all(is_plain) && !decoded.split('/').any(is_relative)
 }
 
-/// The longest path, in bytes.
+/// Bytes that a byte of a path can take in a URL: some are percent-encoded.
+fn encoded_length(byte: u8) -> usize {
+    if matches!(byte, b'"' | b'\'' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}') { 3 } else { 1 }
+}
+
+/// Maximum length of a path in bytes, once it is encoded.
 pub const MAX_PATH: usize = 1_024;
 
-/// The longest URL of an endpoint, in bytes: with a path behind it, it must still be a URL that can be called.
+/// Maximum length of an endpoint's URL in bytes. With a path of [`MAX_PATH`] bytes it is still a valid URL.
 pub const MAX_BASE: usize = 1_024;
 
 impl Answers {
@@ -196,7 +205,7 @@ impl Default for Answers {
 /// An endpoint, less its version, which stands beside it.
 #[derive(Serialize, Deserialize)]
 struct Stored {
-    url: String,
+    url: HttpUrl,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     headers: BTreeMap<String, Sealed>,
     #[serde(default)]
@@ -279,7 +288,7 @@ mod tests {
 
     fn plain() -> Endpoint {
         Endpoint {
-            url: "https://billing.example/api".to_owned(),
+            url: "https://billing.example/api".parse().unwrap(),
             headers: BTreeMap::new(),
             secrets: Secrets::default(),
             timeout: None,
@@ -341,14 +350,12 @@ mod tests {
 
     #[test]
     fn no_path_leads_away() {
-        for path in ["/", "/charge", "/a/b?c=../d&e=%2e%2e", "/a..b/.c", "/%2e%2e%2e", "/a%2fb", "//a"] {
+        for path in ["", "?a=b", "?a=/../b", "/", "/charge", "/a/b?c=../d&e=%2e%2e", "/a..b/.c", "/%2e%2e%2e", "/a%2fb", "//a"] {
             assert!(is_path(path), "{path}");
         }
-        let long = format!("/{}", "a".repeat(MAX_PATH));
+        let (long, growing) = (format!("/{}", "a".repeat(MAX_PATH)), format!("/{}", "{".repeat(MAX_PATH / 2)));
         for path in [
-            "",
             "charge",
-            "?a=b",
             "@example.com/",
             ":8080/",
             "/..",
@@ -368,10 +375,14 @@ mod tests {
             "/\u{e9}",
             "http://example.com/",
             &long,
+            &growing,
         ] {
             assert!(!is_path(path), "{path}");
         }
-        assert_eq!(plain().at("/charge?now=1"), "https://billing.example/api/charge?now=1");
+        assert_eq!(plain().at(Some("/charge?now=1")).unwrap().as_str(), "https://billing.example/api/charge?now=1");
+        for path in [None, Some("")] {
+            assert_eq!(plain().at(path).unwrap(), plain().url, "without a path, the URL is called as it was registered");
+        }
     }
 
     #[test]

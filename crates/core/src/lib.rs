@@ -12,6 +12,7 @@ pub mod directory;
 pub mod endpoint;
 pub mod explain;
 pub mod flow;
+pub mod http_url;
 pub mod id;
 pub mod json;
 pub mod key;

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::callback::Callback;
 use crate::endpoint::Endpoint;
+use crate::http_url::HttpUrl;
 use crate::id::TaskId;
 use crate::json::Json;
 use crate::key::KeyId;
@@ -419,7 +420,9 @@ impl Wrong {
             self.add("/callback/on", "expected at least one end");
         }
         let retry = callback.retry.map(|retry| self.retry("/callback/retry", &retry)).unwrap_or_default();
-        Some(Callback { url: callback.url, on, retry })
+        // The check above has refused what cannot be parsed.
+        let url = HttpUrl::parse(&callback.url).map_or(callback.url, String::from);
+        Some(Callback { url, on, retry })
     }
 
     fn labels(&mut self, labels: BTreeMap<String, String>) -> BTreeMap<String, String> {

@@ -1,130 +1,86 @@
-//! Which URLs may be called.
+//! The URLs that may be called.
 
 use std::fmt;
 
 use http::Uri;
+use nobat_core::http_url::{HttpUrl, InvalidUrl, UrlHost};
 use nobat_core::task::ErrorCode;
-use url::{Host, Url};
 
 use crate::guard::Guard;
 
 /// A URL that has passed the checks that need no network.
 ///
-/// They are made for the sake of an early and friendly answer. A name says nothing of where it leads, and may lead elsewhere
-/// tomorrow, so the decision is made again for every address that is dialled.
+/// They exist to refuse a URL early, with a reason. A name does not tell which addresses it has, and they may change, so the guard checks
+/// every address again when it is dialled.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Destination(Uri);
+pub struct Destination {
+    url: HttpUrl,
+    /// The same URL as the HTTP client takes it.
+    uri: Uri,
+}
 
-/// Why a URL is not called. None of the sentences repeats the URL.
+/// The reason why a URL is not called. No message repeats the URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadUrl {
-    /// It is longer than [`Destination::MAX_LENGTH`].
-    #[error("expected a URL of at most {} bytes", Destination::MAX_LENGTH)]
-    TooLong,
-    /// It does not read as a URL with a host.
-    #[error("expected an absolute URL such as https://example.com/path, without control characters")]
-    Malformed,
-    /// It is another scheme's.
-    #[error("expected a URL that begins with https:// or http://")]
-    Scheme,
-    /// It names a user, which would end in logs.
-    #[error("a URL does not carry a user name or a password; send an authorization header instead")]
-    Credentials,
-    /// Its host is not a name that is looked up as it stands.
-    #[error("expected a host of ASCII letters, digits, hyphens and dots (other scripts as xn--), with no dot at its end")]
-    Host,
-    /// Other protocols live on its port.
+    /// The text is not an HTTP URL.
+    #[error(transparent)]
+    Invalid(#[from] InvalidUrl),
+    /// The port belongs to another protocol.
     #[error("this port belongs to a protocol other than HTTP")]
     Port,
-    /// It leads to where strangers may not be sent.
+    /// The host is an address that tasks may not call, or a name that stands for one.
     #[error("the host is not a public one")]
     Blocked,
 }
 
 impl BadUrl {
-    /// A stable code, for programs.
+    /// Returns a stable code, for programs.
     pub fn code(self) -> &'static str {
         match self {
             Self::Blocked => ErrorCode::BLOCKED_ADDRESS,
-            Self::TooLong | Self::Malformed | Self::Scheme | Self::Credentials | Self::Host | Self::Port => ErrorCode::INVALID_URL,
+            Self::Invalid(_) | Self::Port => ErrorCode::INVALID_URL,
         }
     }
 }
 
 impl Destination {
-    /// The longest URL that is taken, in bytes.
-    pub const MAX_LENGTH: usize = 2_048;
-
-    /// Reads and checks a URL. Its fragment, which no server ever sees, is dropped.
+    /// Parses and checks a URL.
     pub fn parse(text: &str, guard: &Guard) -> Result<Self, BadUrl> {
-        let mut url = read(text)?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(BadUrl::Credentials);
+        Self::new(HttpUrl::parse(text)?, guard)
+    }
+
+    /// Checks a URL.
+    pub fn new(url: HttpUrl, guard: &Guard) -> Result<Self, BadUrl> {
+        let is_permitted = match url.host() {
+            UrlHost::Address(address) => guard.permits_port(address, url.port()),
+            UrlHost::Name(name) => permits_name(name, guard),
+        };
+        if !is_permitted {
+            return Err(BadUrl::Blocked);
         }
-        check_host(&url, guard)?;
-        if url.port().is_some_and(|port| PORTS_OF_OTHERS.contains(&port)) {
+        if PORTS_OF_OTHERS.contains(&url.port()) {
             return Err(BadUrl::Port);
         }
-        url.set_fragment(None);
-        url.as_str().parse().map(Self).map_err(|_| BadUrl::Malformed)
+        let uri = Uri::builder().scheme(url.scheme()).authority(url.authority()).path_and_query(url.path_and_query()).build();
+        let uri = uri.map_err(|_| InvalidUrl::Malformed)?;
+        Ok(Self { url, uri })
+    }
+
+    /// Returns the URL that is called.
+    pub fn url(&self) -> &HttpUrl {
+        &self.url
     }
 
     pub(crate) fn into_uri(self) -> Uri {
-        self.0
+        self.uri
     }
 }
 
 impl fmt::Debug for Destination {
     /// The host alone: paths and queries of webhooks hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Destination({})", self.0.host().unwrap_or_default())
+        write!(f, "Destination({})", self.uri.host().unwrap_or_default())
     }
-}
-
-/// A URL parser drops tabs and line ends wherever they stand. What reads otherwise than it is written is refused instead.
-fn read(text: &str) -> Result<Url, BadUrl> {
-    if text.len() > Destination::MAX_LENGTH {
-        return Err(BadUrl::TooLong);
-    }
-    if text.chars().any(char::is_control) {
-        return Err(BadUrl::Malformed);
-    }
-    let (scheme, rest) = text.trim_start_matches(' ').split_once(':').ok_or(BadUrl::Malformed)?;
-    if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
-        return Err(BadUrl::Scheme);
-    }
-    if !has_ascii_host(rest) {
-        return Err(BadUrl::Host);
-    }
-    Url::parse(text).map_err(|_| BadUrl::Malformed)
-}
-
-/// Whether what stands between the scheme and the path is ASCII, with its escapes undone: a parser without Unicode's tables refuses
-/// all else, but takes it for a bug of its own, and panics in debug builds, if capitals follow.
-fn has_ascii_host(after_the_scheme: &str) -> bool {
-    let authority = after_the_scheme.trim_start_matches(['/', '\\']).split(['/', '\\', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    let escapes_more = host.as_bytes().windows(2).any(|pair| matches!(pair, [b'%', b'8'..=b'9' | b'a'..=b'f' | b'A'..=b'F']));
-    host.is_ascii() && !escapes_more
-}
-
-/// Goes by what the parser made of the host, never by how it was spelt: `127.1`, `0x7f.1` and `2130706433` are all one address.
-fn check_host(url: &Url, guard: &Guard) -> Result<(), BadUrl> {
-    let port = url.port_or_known_default().ok_or(BadUrl::Malformed)?;
-    let permitted = match url.host().ok_or(BadUrl::Malformed)? {
-        Host::Ipv4(address) => guard.permits_port(address.into(), port),
-        Host::Ipv6(address) => guard.permits_port(address.into(), port),
-        Host::Domain(name) if !is_host_name(name) => return Err(BadUrl::Host),
-        Host::Domain(name) => permits_name(name, guard),
-    };
-    if permitted { Ok(()) } else { Err(BadUrl::Blocked) }
-}
-
-/// One spelling for one host. A name that ends in a dot is the same host under another `Host` header and pool key.
-fn is_host_name(name: &str) -> bool {
-    let fits =
-        |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
-    name.len() <= 253 && name.split('.').all(fits)
 }
 
 /// Names that are local by what they mean: RFC 6761 and 6762, and `.internal`, which ICANN set apart for private use.
@@ -197,8 +153,6 @@ mod tests {
                 "http://0177.0.0.1",
                 "http://127.0.0.1:8080/",
                 "http://%31%32%37.0.0.1/",
-                "http:\\\\127.0.0.1\\",
-                "http:127.0.0.1",
                 "http://10.0.0.1",
                 "http://192.168.0.1",
                 "http://169.254.169.254/latest/meta-data/",
@@ -230,24 +184,27 @@ mod tests {
             "http://999.1.1.1/",
             "http://bücher.example/",
             "http://büCHER.example/",
-            "http:\\\\%D0%96A.example/",
+            "http://%D0%96A.example/",
+            "http:\\\\127.0.0.1\\",
+            "http:127.0.0.1",
+            "http:///127.0.0.1",
         ] {
             assert_eq!(parse(url).map_err(BadUrl::code), Err("invalid_url"), "{url:?}");
         }
         let long = format!("https://{}.com", "x".repeat(64));
         // Told what is wrong with it, and not handed to a parser without tables for it.
+        all_are(BadUrl::Invalid(InvalidUrl::Host), &["http://bücher.example/", "http://büCHER.example/", "http://%D0%96A.example/"]);
         all_are(
-            BadUrl::Host,
-            &["http://bücher.example/", "http://büCHER.example/", "http://%D0%96A.example/", "http:\\\\%D0%96A.example/"],
+            BadUrl::Invalid(InvalidUrl::Host),
+            &["http://example.com.", "http://localhost./", "http://a..b/", "http://a!b.com/", &long],
         );
-        all_are(BadUrl::Host, &["http://example.com.", "http://localhost./", "http://a..b/", "http://a!b.com/", &long]);
     }
 
     #[test]
     fn takes_a_url_of_its_longest_and_no_longer() {
         let long = |length: usize| format!("https://example.com/{}", "x".repeat(length - "https://example.com/".len()));
-        assert!(parse(&long(Destination::MAX_LENGTH)).is_ok());
-        assert_eq!(parse(&long(Destination::MAX_LENGTH + 1)), Err(BadUrl::TooLong));
+        assert!(parse(&long(HttpUrl::MAX_LENGTH)).is_ok());
+        assert_eq!(parse(&long(HttpUrl::MAX_LENGTH + 1)), Err(BadUrl::Invalid(InvalidUrl::TooLong)));
     }
 
     #[test]
@@ -280,16 +237,19 @@ mod tests {
     #[test]
     fn refuses_what_is_not_plain_http_to_a_host() {
         all_are(
-            BadUrl::Scheme,
+            BadUrl::Invalid(InvalidUrl::Scheme),
             &["file:///etc/passwd", "ftp://example.com", "gopher://example.com", "javascript:alert(1)", "ws://example.com", "unix:/x"],
         );
         all_are(
-            BadUrl::Malformed,
-            &["", "example.com", "/hook", "https://", "http://exa mple.com", "http://example.com:99999", "http://[::1"],
+            BadUrl::Invalid(InvalidUrl::Malformed),
+            &["", "example.com", "/hook", "http://exa mple.com", "http://example.com:99999", "http://[::1"],
         );
-        all_are(BadUrl::Credentials, &["https://user:pass@example.com/", "https://user@example.com", "https://:pass@example.com"]);
+        all_are(
+            BadUrl::Invalid(InvalidUrl::Credentials),
+            &["https://user:pass@example.com/", "https://user@example.com", "https://:pass@example.com"],
+        );
         all_are(BadUrl::Port, &["http://example.com:22", "https://example.com:25/", "http://example.com:6379", "http://example.com:0"]);
-        all_are(BadUrl::TooLong, &[&format!("https://example.com/{}", "x".repeat(2_048))]);
+        all_are(BadUrl::Invalid(InvalidUrl::TooLong), &[&format!("https://example.com/{}", "x".repeat(2_048))]);
     }
 
     #[test]

@@ -1,17 +1,19 @@
 //! A client of any nobat, by URL.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Full};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
-use hyper::{Method, Request, StatusCode, Uri};
+use hyper::{Method, Request, StatusCode};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use nobat_api::App;
+use nobat_core::http_url::{HttpUrl, UrlHost};
 use nobat_core::key::KeyText;
 use serde_json::Value;
 
@@ -39,7 +41,7 @@ pub(crate) enum Client {
 
 /// A connection to a server.
 pub(crate) struct Remote {
-    base: String,
+    base: HttpUrl,
     /// The name that the other side is to be asked for by, if it is not the one that is connected to.
     host: Option<HeaderValue>,
     authorization: Option<HeaderValue>,
@@ -58,10 +60,8 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 
 impl Client {
     pub(crate) fn new(target: &Target) -> anyhow::Result<Self> {
-        let base = target.url.trim_end_matches('/').to_owned();
-        let uri: Uri = base.parse().with_context(|| format!("{base} is not a URL"))?;
-        ensure!(matches!(uri.scheme_str(), Some("http" | "https")), "{base} is not an http or https URL");
-        let (base, host) = to_this_machine(&base, &uri)?;
+        let base = HttpUrl::parse(&target.url).context("NOBAT_URL, or --url")?;
+        let (base, host) = to_this_machine(base)?;
         let connector = HttpsConnectorBuilder::new().with_native_roots().context("no certificates")?.https_or_http().enable_http1().build();
         let authorization = target.key.as_deref().map(authorization).transpose()?;
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
@@ -105,7 +105,7 @@ fn authorization(key: &str) -> anyhow::Result<HeaderValue> {
 
 impl Remote {
     async fn send(&self, method: Method, path: &str, body: Option<String>, key: Option<&str>) -> anyhow::Result<(StatusCode, Bytes)> {
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        let mut request = Request::builder().method(method).uri(self.base.join(path)?.as_str());
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
@@ -145,12 +145,14 @@ impl std::fmt::Display for Refusal {
 
 /// Names below `localhost` are this machine (RFC 6761, section 6.3), which not every resolver knows: emulators of AWS tell their APIs
 /// apart by such names.
-fn to_this_machine(base: &str, uri: &Uri) -> anyhow::Result<(String, Option<HeaderValue>)> {
-    let Some(authority) = uri.authority().filter(|authority| authority.host().ends_with(".localhost")) else {
-        return Ok((base.to_owned(), None));
-    };
-    let here = authority.as_str().replace(authority.host(), "127.0.0.1");
-    Ok((base.replacen(authority.as_str(), &here, 1), Some(HeaderValue::from_str(authority.as_str())?)))
+fn to_this_machine(base: HttpUrl) -> anyhow::Result<(HttpUrl, Option<HeaderValue>)> {
+    match base.host() {
+        UrlHost::Name(name) if name.ends_with(".localhost") => {
+            let host = HeaderValue::from_str(base.authority())?;
+            Ok((base.with_address(Ipv4Addr::LOCALHOST.into()), Some(host)))
+        }
+        UrlHost::Name(_) | UrlHost::Address(_) => Ok((base, None)),
+    }
 }
 
 #[cfg(test)]
@@ -160,11 +162,11 @@ mod tests {
     #[test]
     fn names_below_localhost_are_this_machine() {
         for (url, connected, host) in [
-            ("http://a.execute-api.localhost:4566", "http://127.0.0.1:4566", Some("a.execute-api.localhost:4566")),
+            ("http://a.execute-api.localhost:4566", "http://127.0.0.1:4566/", Some("a.execute-api.localhost:4566")),
             ("https://example.com/x", "https://example.com/x", None),
-            ("http://localhost:8080", "http://localhost:8080", None),
+            ("http://localhost:8080", "http://localhost:8080/", None),
         ] {
-            let (base, named) = to_this_machine(url, &url.parse().unwrap()).unwrap();
+            let (base, named) = to_this_machine(url.parse().unwrap()).unwrap();
             assert_eq!((base.as_str(), named.as_ref().map(|name| name.to_str().unwrap())), (connected, host));
         }
     }

@@ -14,6 +14,7 @@ use futures_util::future::{Either, select};
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
 use nobat_core::endpoint::{Answers, MAX_PATH, is_path};
+use nobat_core::http_url::HttpUrl;
 use nobat_core::json::Json;
 use nobat_core::statuses::{Range, Statuses};
 use nobat_core::submit::Invalid;
@@ -50,7 +51,8 @@ pub struct Call {
     pub method: Method,
     /// An `http` or `https` URL on the public internet, or in a network that the operator allows; of a task that names no endpoint.
     pub url: Option<String>,
-    /// What is put behind the URL of the endpoint that the task names; `/` unless said.
+    /// The path, the query, or both, that follow the URL of the endpoint that the task names. Without a path, and with an empty one, exactly
+    /// that URL is called.
     pub path: Option<String>,
     /// Up to 50 headers, 8 KiB in all.
     #[serde(default, deserialize_with = "nobat_core::read::texts")]
@@ -157,7 +159,7 @@ impl Handler for Http {
         }
         if call.path.as_ref().is_some_and(|path| !is_path(path)) {
             let detail =
-                format!("expected a path that begins with `/`, up to {MAX_PATH} printable ASCII characters without `#`, `\\` and steps up");
+                format!("expected nothing, or `/` or `?` and up to {MAX_PATH} printable ASCII characters without `#`, `\\` and steps up");
             wrong.push(Invalid::new("/path", detail));
         }
         Some(if wrong.is_empty() { Ok(()) } else { Err(wrong) })
@@ -225,10 +227,11 @@ fn duration(seconds: f64) -> Option<Duration> {
 /// The request as it is sent. Its URL is checked anew: the networks that are allowed may have changed since it was accepted.
 fn prepare(call: Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext) -> Result<Request, Failure> {
     let url = match &context.endpoint {
-        Some((_, endpoint)) => endpoint.at(call.path.as_deref().unwrap_or("/")),
-        None => call.url.unwrap_or_default(),
+        Some((_, endpoint)) => endpoint.at(call.path.as_deref()),
+        None => HttpUrl::parse(call.url.as_deref().unwrap_or_default()),
     };
-    let destination = Destination::parse(&url, guard).map_err(|bad| Failure::permanent(bad.code(), bad.to_string()))?;
+    let destination = url.map_err(BadUrl::from).and_then(|url| Destination::new(url, guard));
+    let destination = destination.map_err(|bad| Failure::permanent(bad.code(), bad.to_string()))?;
     let mut headers =
         headers::read(&call.headers).map_err(|_| Failure::permanent(ErrorCode::INVALID_PAYLOAD, "its headers cannot be sent"))?;
     // The endpoint's own take the place of the task's: whoever may send tasks there does not say in whose name.

@@ -71,7 +71,7 @@ impl Partner {
     /// Its record as an endpoint.
     pub fn endpoint(&self, standing: Standing, version: u64) -> Endpoint {
         Endpoint {
-            url: "https://partner.example".to_owned(),
+            url: "https://partner.example".parse().expect("a URL"),
             headers: BTreeMap::new(),
             secrets: Secrets::default(),
             timeout: None,

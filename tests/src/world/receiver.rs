@@ -43,6 +43,8 @@ pub struct Received {
     pub method: String,
     /// Its path.
     pub path: String,
+    /// Its query, without the question mark; empty if there is none.
+    pub query: String,
     /// Its headers.
     pub headers: HeaderMap,
     /// Its body.
@@ -94,6 +96,14 @@ impl Receiver {
     /// What was sent to a path so far, in the order of arrival.
     pub fn received(&self, path: &str) -> Vec<Received> {
         lock(&self.inner.received).iter().filter(|request| request.path == path).cloned().collect()
+    }
+
+    /// All requests, once there are at least `count`.
+    pub async fn wait_for_all(&self, count: usize) -> Vec<Received> {
+        let mut all = self.inner.count.subscribe();
+        let arrived = timeout(PATIENCE, all.wait_for(|received| *received >= count)).await.is_ok();
+        assert!(arrived, "expected {count} requests");
+        lock(&self.inner.received).clone()
     }
 
     /// What was sent to a path, once there were so many requests.
@@ -180,7 +190,13 @@ impl Inner {
         // Whoever hangs up in the middle is not heard.
         let Ok(body) = body.collect().await else { return Response::default() };
         let path = head.uri.path().to_owned();
-        let received = Received { method: head.method.to_string(), path: path.clone(), headers: head.headers, body: body.to_bytes() };
+        let received = Received {
+            method: head.method.to_string(),
+            path: path.clone(),
+            query: head.uri.query().unwrap_or_default().to_owned(),
+            headers: head.headers,
+            body: body.to_bytes(),
+        };
         let reply = self.next_reply(&path);
         lock(&self.received).push(received);
         self.count.send_modify(|count| *count += 1);

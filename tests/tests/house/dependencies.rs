@@ -51,6 +51,12 @@ fn name(value: &Value) -> String {
     value["name"].as_str().expect("a name").to_owned()
 }
 
+/// The crates that depend on `name`, tests aside.
+pub(super) fn users_of(name: &str) -> Vec<String> {
+    let uses = |dependencies: &[Dependency]| dependencies.iter().any(|import| import.name == name && !import.is_for_tests);
+    crates().into_iter().filter(|(_, dependencies)| uses(dependencies)).map(|(name, _)| name).collect()
+}
+
 #[test]
 fn crates_import_only_whom_they_may() {
     let allowed: BTreeMap<&str, BTreeSet<&str>> = IMPORTS.into_iter().map(|(name, may)| (name, may.iter().copied().collect())).collect();

@@ -9,10 +9,12 @@ use serde::Deserialize;
 use crate::callback::HTTP;
 use crate::endpoint::{Answers, Batch, Endpoint, MAX_BASE, Standing};
 use crate::flow::{BreakerSubmission, FlowSubmission, HORIZON, Limits};
+use crate::http_url::HttpUrl;
 use crate::json::Json;
 use crate::secrets::Secrets;
 use crate::statuses::Statuses;
 use crate::submit::{Aim, Invalid, Kinds, RetrySubmission, Unfit, Wrong};
+use crate::task::ErrorCode;
 use crate::time::Timestamp;
 use crate::vault::Sealed;
 use crate::webhook::WebhookSecret;
@@ -22,7 +24,8 @@ use crate::webhook::WebhookSecret;
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EndpointSubmission {
-    /// What the paths of tasks are put behind: an `http` or `https` URL without a query and a fragment.
+    /// The `http` or `https` URL that tasks without a path call, with or without a slash at its end. The paths of other tasks follow it. It
+    /// has no query, no fragment, and no segments `.` and `..`.
     #[cfg_attr(feature = "openapi", schema(format = "uri", max_length = 1024))]
     pub url: String,
     /// Headers that every request gets, in place of those that tasks bring. They are kept encrypted and never shown; `null` keeps the value
@@ -142,12 +145,9 @@ impl EndpointSubmission {
         if self.url.contains(['?', '#']) {
             wrong.add("/url", "expected a URL without a query and a fragment, since paths are put behind it");
         }
-        if self.url.len() > MAX_BASE || !self.url.bytes().all(|byte| byte.is_ascii_graphic()) {
-            wrong.add("/url", format!("expected up to {MAX_BASE} printable ASCII characters without spaces"));
-        }
-        let url = self.url.trim_end_matches('/').to_owned();
-        let headers = headers(self.headers.unwrap_or_default(), &url, current, &mut wrong);
-        wrong.call(&self.url, &headers, receiving.kinds);
+        let url = wrong.url(&self.url);
+        let headers = headers(self.headers.unwrap_or_default(), url.as_ref(), current, &mut wrong);
+        wrong.call(url.as_ref(), &headers, receiving.kinds);
         let given = self.secret.map(|text| text.parse::<WebhookSecret>()).transpose();
         let given = given.unwrap_or_else(|error| {
             wrong.add("/secret", error.to_string());
@@ -168,9 +168,7 @@ impl EndpointSubmission {
         if let Some(Err(detail)) = self.ca.as_deref().map(|pem| receiving.kinds.check_authority(pem)) {
             wrong.add("/ca", detail);
         }
-        if !wrong.0.is_empty() {
-            return Err(wrong.0);
-        }
+        let Some(url) = url.filter(|_| wrong.0.is_empty()) else { return Err(wrong.0) };
         let secrets = match given.as_ref().or(made.as_ref()).map(|secret| (receiving.seal)(secret.as_bytes())) {
             Some(sealed) => Secrets::default().with(sealed, Duration::ZERO, receiving.now).unwrap_or_default(),
             None => current.map(|current| current.secrets.clone()).unwrap_or_default(),
@@ -209,9 +207,15 @@ impl BatchSubmission {
 }
 
 /// A value that is kept goes where it went before: whoever may change an endpoint is not shown its secrets by having them sent elsewhere.
-fn headers(given: BTreeMap<String, Option<String>>, url: &str, current: Option<&Endpoint>, wrong: &mut Wrong) -> BTreeMap<String, Value> {
+fn headers(
+    given: BTreeMap<String, Option<String>>,
+    url: Option<&HttpUrl>,
+    current: Option<&Endpoint>,
+    wrong: &mut Wrong,
+) -> BTreeMap<String, Value> {
     let mut headers = BTreeMap::new();
-    let is_elsewhere = current.is_some_and(|current| !origin(url).eq_ignore_ascii_case(origin(&current.url)));
+    // A URL that cannot be parsed is refused anyway, with a reason of its own.
+    let is_elsewhere = current.zip(url).is_some_and(|(current, url)| !url.same_destination(&current.url));
     for (name, value) in given {
         let pointer = format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"));
         // However it is written, it is one header.
@@ -230,12 +234,6 @@ fn headers(given: BTreeMap<String, Option<String>>, url: &str, current: Option<&
     headers
 }
 
-/// Scheme, host and port of a URL, as it is written.
-fn origin(url: &str) -> &str {
-    let end = url.match_indices('/').nth(2).map_or(url.len(), |(place, _)| place);
-    &url[..end]
-}
-
 fn statuses(pointer: &str, texts: Vec<String>, wrong: &mut Wrong) -> Statuses {
     if texts.len() > Statuses::MAX {
         wrong.add(pointer, format!("expected at most {} ranges", Statuses::MAX));
@@ -251,27 +249,40 @@ fn statuses(pointer: &str, texts: Vec<String>, wrong: &mut Wrong) -> Statuses {
 }
 
 /// One that is gone comes back at another address, or when somebody says so.
-fn standing(paused: Option<bool>, url: &str, current: Option<&Endpoint>) -> Standing {
+fn standing(paused: Option<bool>, url: &HttpUrl, current: Option<&Endpoint>) -> Standing {
     match (paused, current.map(|current| current.standing).unwrap_or_default()) {
         (Some(true), _) => Standing::Paused,
         (Some(false), _) => Standing::Open,
-        (None, Standing::Gone) if current.is_some_and(|current| current.url != url) => Standing::Open,
+        (None, Standing::Gone) if current.is_some_and(|current| current.url != *url) => Standing::Open,
         (None, standing) => standing,
     }
 }
 
 impl Wrong {
-    /// Whatever is called with that URL and these headers is an `http` task, and held to the same rules.
-    fn call(&mut self, url: &str, headers: &BTreeMap<String, Value>, kinds: &dyn Kinds) {
+    /// Parses the URL of an endpoint; `None` with the reason noted.
+    fn url(&mut self, text: &str) -> Option<HttpUrl> {
+        let parsed = HttpUrl::parse(text).map_err(|invalid| {
+            self.0.push(Invalid { code: Some(ErrorCode::INVALID_URL), ..Invalid::new("/url", invalid.to_string()) });
+        });
+        let url = parsed.ok()?;
+        if url.as_str().len() > MAX_BASE || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            self.add("/url", format!("expected up to {MAX_BASE} printable ASCII characters without spaces"));
+        }
+        Some(url)
+    }
+
+    /// Checks the URL and the headers as those of an `http` task, which is what calls them.
+    fn call(&mut self, url: Option<&HttpUrl>, headers: &BTreeMap<String, Value>, kinds: &dyn Kinds) {
         #[derive(serde::Serialize)]
         struct Call<'a> {
-            url: &'a str,
+            url: Option<&'a HttpUrl>,
             headers: BTreeMap<&'a str, &'a str>,
         }
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.text())).collect();
         let Ok(probe) = Json::from_value(&Call { url, headers }) else { return };
         if let Err(Unfit::Payload(invalid)) = kinds.check(&HTTP, &probe, Aim::Payload) {
-            self.0.extend(invalid);
+            // The reason why there is no URL has been noted.
+            self.0.extend(invalid.into_iter().filter(|invalid| url.is_some() || invalid.pointer != "/url"));
         }
     }
 }
@@ -320,7 +331,7 @@ mod tests {
     #[test]
     fn a_new_one_gets_a_secret_and_an_old_one_keeps_it() {
         let Draft { endpoint, made } = put(r#"{"url": "https://billing.example/api/"}"#, None).unwrap();
-        assert_eq!((endpoint.url.as_str(), endpoint.version, endpoint.standing), ("https://billing.example/api", 1, Standing::Open));
+        assert_eq!((endpoint.url.as_str(), endpoint.version, endpoint.standing), ("https://billing.example/api/", 1, Standing::Open));
         assert!(endpoint.limits.breaker.is_some(), "there is a breaker unless somebody wants none");
         let secret = |endpoint: &Endpoint| endpoint.secrets.live(Timestamp::EPOCH).map(|kept| opened(&kept.sealed)).collect::<Vec<_>>();
         assert_eq!(secret(&endpoint), [made.unwrap().as_bytes().to_vec()]);
@@ -344,6 +355,7 @@ mod tests {
         assert_eq!(opened(&kept.endpoint.headers["x-a"]), b"b");
         for (url, is_there) in [
             ("https://BILLING.example/api/v2", true),
+            ("HTTPS://billing.example:443", true),
             ("http://billing.example", false),
             ("https://billing.example:8443/", false),
             ("https://billing.example.attacker.example/", false),
@@ -408,7 +420,19 @@ mod tests {
             "/url",
         ];
         assert_eq!(wrong, all);
-        for url in ["https://billing.example/ ", "https://b\u{fc}cher.example", &format!("https://billing.example/{}", "a".repeat(1_024))] {
+        let (long, growing) =
+            (format!("https://billing.example/{}", "a".repeat(1_024)), format!("https://billing.example/{}", "{".repeat(400)));
+        for url in [
+            "https://billing.example/ ",
+            "https://billing.example/a b",
+            "https://b\u{fc}cher.example",
+            " https://billing.example",
+            "http:///x",
+            "http:billing.example",
+            "https://billing.example/a/../b",
+            &long,
+            &growing,
+        ] {
             assert_eq!(put(&format!(r#"{{"url": "{url}"}}"#), None).unwrap_err(), ["/url"], "{url}");
         }
         let many = ["\"200\""; 21].join(",");

@@ -49,7 +49,7 @@ impl Http {
             let sample = Sample { r#type: "nobat.test", endpoint: name.as_str(), sent_at: now.to_string() };
             call.body = Some(Json::from_value(&sample)?);
         }
-        let (url, timeout) = (endpoint.at(call.path.as_deref().unwrap_or("/")), endpoint.timeout.unwrap_or(limit).min(limit));
+        let timeout = endpoint.timeout.unwrap_or(limit).min(limit);
         let is_batched = endpoint.batch.is_some() && batch::likeness(&call).is_some();
         let context = TaskContext::of_trial(TaskName { tenant, id }, (name, Arc::new(endpoint)), timeout);
         let (answers, fixed) = (answers(&call, &context), self.headers_of_endpoint(&context).await?);
@@ -60,7 +60,7 @@ impl Http {
             prepare(call, &fixed, self.client.guard(), &context)?
         };
         self.sign(&mut request, &context.idempotency_key, &context).await?;
-        exchange.request = Some(sent(&request, url, &fixed));
+        exchange.request = Some(sent(&request, &fixed));
         let sent = self.client.send(request).await;
         exchange.answer = sent.as_ref().ok().map(heard);
         settle(sent, &answers, true, SystemTime::now()).map(drop)
@@ -68,11 +68,12 @@ impl Http {
 }
 
 /// As it goes out. What the endpoint brings is secret.
-fn sent(request: &Request, url: String, fixed: &HeaderMap) -> Sent {
+fn sent(request: &Request, fixed: &HeaderMap) -> Sent {
     let shown =
         |name, value: &http::HeaderValue| (!fixed.contains_key(name)).then(|| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let headers: BTreeMap<_, _> = request.headers.iter().map(|(name, value)| (name.to_string(), shown(name, value))).collect();
-    Sent { method: request.method.to_string(), url, headers, body: String::from_utf8_lossy(&request.body).into_owned() }
+    let (method, url) = (request.method.to_string(), request.destination.url().to_string());
+    Sent { method, url, headers, body: String::from_utf8_lossy(&request.body).into_owned() }
 }
 
 fn heard(answer: &Answer) -> Heard {
