@@ -4,6 +4,18 @@ use serde_json::{Value, json};
 
 const PATH: &str = "/v1/endpoints/e";
 
+fn payload(path: Option<&str>) -> Value {
+    path.map_or_else(|| json!({"body": 1}), |path| json!({"path": path, "body": 1}))
+}
+
+/// Path and query of the only request that the receiver got since `count` requests.
+async fn called(receiver: &Receiver, count: usize) -> String {
+    let all = receiver.wait_for_all(count + 1).await;
+    assert_eq!(all.len(), count + 1, "{all:?}");
+    let last = &all[count];
+    format!("{}{}{}", last.path, if last.query.is_empty() { "" } else { "?" }, last.query)
+}
+
 #[tokio::test]
 async fn stored_header_goes_to_no_other_destination() {
     let world = World::start().await;
@@ -34,6 +46,34 @@ async fn stored_header_goes_to_no_other_destination() {
     assert_eq!(put(&format!("HTTP://0x7f.1:{}/y", own.port()), Value::Null).await.status, 200);
     assert_eq!(world.post(&format!("{PATH}/test"), &json!({})).await.json()["error"], Value::Null);
     assert_eq!(world.receiver.received("/y")[0].header("authorization"), "Bearer S");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn task_without_path_calls_the_registered_url() {
+    let world = World::start().await;
+    let mut count = 0;
+    for (base, path, expected) in [
+        ("/services/T0/B0", None, "/services/T0/B0"),
+        ("/services/T0/B0/", None, "/services/T0/B0/"),
+        ("/services/T0/B0", Some(""), "/services/T0/B0"),
+        ("/services/T0/B0/", Some("?x=1"), "/services/T0/B0/?x=1"),
+        ("/services/T0/B0", Some("?x=1"), "/services/T0/B0?x=1"),
+        ("/services/T0/B0", Some("/c"), "/services/T0/B0/c"),
+        ("/services/T0/B0/", Some("/c"), "/services/T0/B0/c"),
+    ] {
+        for batch in [Value::Null, json!({"max_wait": 0}), json!({"max_wait": 0, "results": true})] {
+            let put = world.ask("PUT", PATH, &json!({"url": world.receiver.url(base), "batch": batch})).await;
+            assert!(put.status < 300 && put.json()["url"] == world.receiver.url(base), "{}", put.text());
+            let exchange = world.post(&format!("{PATH}/test"), &payload(path)).await.json();
+            assert_eq!(exchange["request"]["url"], world.receiver.url(expected), "{exchange:#}");
+            assert_eq!(called(&world.receiver, count).await, expected, "/test with {path:?} at {base}");
+            let task = json!({"kind": "http", "endpoint": "e", "payload": payload(path), "retry": {"max_attempts": 1}});
+            world.ended(&world.submit(&task).await).await;
+            assert_eq!(called(&world.receiver, count + 1).await, expected, "a task with {path:?} at {base}, batch {batch}");
+            count += 2;
+        }
+    }
     world.end().await;
 }
 
