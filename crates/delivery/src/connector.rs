@@ -71,7 +71,9 @@ impl Connector {
     async fn connect(&self, uri: &Uri) -> Result<TcpStream, ConnectError> {
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
         let addresses = self.resolve(uri.host().unwrap_or_default()).await?;
-        dial(self.check(&addresses, port)?, port).await
+        let stream = dial(self.check(&addresses, port)?, port).await?;
+        // Nothing has been written yet.
+        if self.guard.is_own(&stream) { Err(ConnectError::Blocked) } else { Ok(stream) }
     }
 
     /// An address stands for itself. `Uri` leaves an IPv6 address in its brackets, in which it would not read as one.
@@ -169,6 +171,23 @@ mod tests {
             assert!(is_blocked(&connect(guard.clone(), names, &server.url_as(host)).await), "{host}");
         }
         assert_eq!(server.hits(), 0);
+    }
+
+    /// The guard is told that the process listens on all addresses: every address of this machine leads to it.
+    #[tokio::test]
+    async fn own_listener_on_all_addresses_is_not_reached() {
+        let server = Server::saying(OK).await;
+        let guard = open_guard().refusing(vec![SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), server.address.port())]);
+        let stream = TcpStream::connect(server.address).await.unwrap();
+        assert!(guard.is_own(&stream) && !open_guard().refusing(vec![server.address]).is_own(&stream));
+        while server.hits() == 0 {
+            tokio::task::yield_now().await;
+        }
+        for host in ["127.0.0.1", "127.0.0.2", "127.255.255.254", "[::ffff:127.9.9.9]", "[::1]"] {
+            assert!(is_blocked(&connect(guard.clone(), &[], &server.url_as(host)).await), "{host}");
+        }
+        assert!(is_blocked(&connect(guard, &[&["127.3.3.3"]], &server.url_as("shop.test")).await));
+        assert_eq!(server.hits(), 1, "the connection that this test made itself");
     }
 
     #[tokio::test]

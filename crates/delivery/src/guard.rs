@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use tokio::net::TcpStream;
 
 /// Tells addresses of the public internet from everything that is nobody else's business: this machine, its neighbours, and
 /// the services that a cloud answers from special addresses.
@@ -24,7 +25,9 @@ impl Guard {
         Self { allowed: allowed.into(), refused: Arc::default() }
     }
 
-    /// The same, but for these, whatever is allowed: what answers there obeys whoever can reach it.
+    /// Returns the same guard, which also refuses the sockets that this process listens on.
+    ///
+    /// An unspecified address stands for all addresses of this machine.
     #[must_use]
     pub fn refusing(self, refused: Vec<SocketAddr>) -> Self {
         Self { refused: refused.into(), ..self }
@@ -32,8 +35,21 @@ impl Guard {
 
     /// Whether that port of that address may be dialled.
     pub fn permits_port(&self, address: IpAddr, port: u16) -> bool {
-        let there = SocketAddr::new(address.to_canonical(), port);
-        self.permits(address) && !self.refused.contains(&there)
+        let address = address.to_canonical();
+        let leads_to = |own: &SocketAddr| {
+            let is_everywhere = own.ip().is_unspecified() && (address.is_loopback() || address.is_unspecified());
+            own.port() == port && (is_everywhere || own.ip().to_canonical() == address)
+        };
+        self.permits(address) && !self.refused.iter().any(leads_to)
+    }
+
+    /// Returns whether a connection leads to a socket of this process that listens on all addresses.
+    ///
+    /// A connection to an address of this machine's own has the same address at both ends.
+    pub(crate) fn is_own(&self, stream: &TcpStream) -> bool {
+        let Ok((here, there)) = stream.local_addr().and_then(|here| Ok((here, stream.peer_addr()?))) else { return false };
+        let is_here = here.ip().to_canonical() == there.ip().to_canonical();
+        is_here && self.refused.iter().any(|own| own.ip().is_unspecified() && own.port() == there.port())
     }
 
     /// Whether that address may be dialled.
@@ -238,6 +254,18 @@ mod tests {
             [false, false, false, true]
         );
         assert!(permits("127.0.0.1", 9002) && !permits("169.254.169.254", 80));
+    }
+
+    #[test]
+    fn own_listener_on_all_addresses_is_refused_at_each() {
+        for listens in ["0.0.0.0:9001", "[::]:9001"] {
+            let guard = guard(&["0.0.0.0/0", "::/0"]).refusing(vec![listens.parse().unwrap()]);
+            let permits = |address: &str, port| guard.permits_port(address.parse().unwrap(), port);
+            for address in ["127.0.0.1", "127.0.0.2", "127.255.255.254", "::1", "::ffff:127.9.9.9"] {
+                assert!(!permits(address, 9001) && permits(address, 9002), "{address}");
+            }
+            assert!(permits("10.0.0.1", 9001), "whether it is an address of this machine is known once it is dialled");
+        }
     }
 
     #[test]

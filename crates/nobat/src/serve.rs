@@ -208,7 +208,8 @@ async fn keys(backend: &Backend, address: SocketAddr, settings: &Serve) -> anyho
     Ok(Keys::NotYet)
 }
 
-/// Where this server itself answers, on this machine: a task that calls it could make another like itself, and so on.
+/// The sockets at which this server answers on this machine: a task that calls it could submit another like itself, without end. The guard
+/// takes an unspecified address for all addresses of the machine.
 fn own_addresses(listens: SocketAddr) -> Vec<SocketAddr> {
     let port = listens.port();
     let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
