@@ -10,6 +10,7 @@ pub mod program;
 pub mod receiver;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,18 @@ impl World {
         world
     }
 
+    /// `nobat` with these flags, and with a soft and a hard limit of open files.
+    pub async fn with_handles(soft: u32, hard: u32, flags: &[&str]) -> Self {
+        let mut world = Self::new(Program::Nobat, flags).await;
+        let script = world.scratch.path().join("limited");
+        let text = format!("#!/bin/sh\nulimit -Sn {soft} && ulimit -Hn {hard} && exec '{}' \"$@\"\n", world.program.display());
+        std::fs::write(&script, text).expect("a script");
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("a script that can be run");
+        world.program = script;
+        world.go_on().await;
+        world
+    }
+
     async fn new(program: Program, flags: &[&str]) -> Self {
         Self {
             receiver: Receiver::start().await.expect("a receiver"),
@@ -143,6 +156,16 @@ impl World {
         let mut complaints = complaints(&self.log);
         complaints.retain(|line| !self.expected.iter().any(|expected| line.contains(expected)));
         assert!(complaints.is_empty(), "the log complains:\n{}", complaints.join("\n"));
+    }
+
+    /// The id of the program's process.
+    pub fn process_id(&self) -> u32 {
+        self.process.as_ref().and_then(Process::id).expect("a process")
+    }
+
+    /// Whether the program answers.
+    pub async fn is_reachable(&self) -> bool {
+        exchange(self.address(), "GET", "/healthz", &[], "").await.is_ok()
     }
 
     /// Where the program listens.

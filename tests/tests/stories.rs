@@ -19,6 +19,7 @@ mod stories {
     mod file;
     mod gathering;
     mod greet;
+    mod handles;
     mod idempotency;
     mod keys;
     mod list;

@@ -357,6 +357,10 @@ impl Case<'_> {
                 let says = "what is laid down for it could not be read, or a flow of it not be asked".to_owned();
                 Some(Obstacle::new(HeldReason::FlowUnavailable, None, says))
             }
+            HeldReason::ResourceExhausted => {
+                let says = "the process that took it lacked handles, ports, memory or look-ups for its call".to_owned();
+                Some(Obstacle::new(HeldReason::ResourceExhausted, None, says))
+            }
             HeldReason::Other => {
                 Some(Obstacle::new(HeldReason::Other, None, "a later version holds it, for a reason of its own".to_owned()))
             }
@@ -437,7 +441,9 @@ impl Case<'_> {
             HeldReason::RetryAfter => "the other side had asked to be left alone, and that time is over".to_owned(),
             HeldReason::Gathering => format!("it waited for others that go to {endpoint}, and each goes alone now"),
             HeldReason::NoHandler => format!("whoever took it did not run tasks of {kind}, and somebody does now"),
-            HeldReason::NoSecret | HeldReason::FlowUnavailable | HeldReason::Other => "it was held".to_owned(),
+            HeldReason::NoSecret | HeldReason::FlowUnavailable | HeldReason::ResourceExhausted | HeldReason::Other => {
+                "it was held".to_owned()
+            }
         }
     }
 

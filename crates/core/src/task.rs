@@ -205,6 +205,8 @@ pub enum HeldReason {
     NoEndpoint,
     /// It waits for others, to go to its endpoint together with them.
     Gathering,
+    /// The process that would run it lacks handles, ports, memory or look-ups for its call.
+    ResourceExhausted,
     /// Something that a later version holds tasks for, and has a word for.
     Other,
 }
@@ -224,13 +226,14 @@ impl HeldReason {
             Self::EndpointGone => "endpoint_gone",
             Self::NoEndpoint => "no_endpoint",
             Self::Gathering => "gathering",
+            Self::ResourceExhausted => "resource_exhausted",
             Self::Other => "other",
         }
     }
 
     /// Whether it can be ended by somebody who lays down something else, or says that something is to go on.
     pub fn is_ended_by_hand(self) -> bool {
-        !matches!(self, Self::NoHandler | Self::NoSecret | Self::FlowUnavailable | Self::Other)
+        !matches!(self, Self::NoHandler | Self::NoSecret | Self::FlowUnavailable | Self::ResourceExhausted | Self::Other)
     }
 
     /// When a task asks again that somebody has woken: at once; but where whoever has not heard of the change yet would hold it for long, when
@@ -243,7 +246,7 @@ impl HeldReason {
     }
 
     /// Every reason that there is a word for.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NoHandler,
         Self::NoSecret,
         Self::Rate,
@@ -255,6 +258,7 @@ impl HeldReason {
         Self::EndpointGone,
         Self::NoEndpoint,
         Self::Gathering,
+        Self::ResourceExhausted,
     ];
 
     /// The reason that `word` stands for.

@@ -301,6 +301,13 @@ fn kept_by_somebody() -> Vec<HeldRow> {
             "what is laid down for it could not be read, or a flow of it not be asked",
             None,
         ),
+        (
+            HeldReason::ResourceExhausted,
+            fair(),
+            "resource_exhausted",
+            "the process that took it lacked handles, ports, memory or look-ups for its call",
+            None,
+        ),
         (HeldReason::Other, fair(), "other", "a later version holds it, for a reason of its own", None),
     ]
 }

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower::Service;
 
+use crate::error::is_local;
 use crate::guard::Guard;
 
 /// Looks up the addresses of a name.
@@ -82,7 +83,7 @@ impl Connector {
         if let Ok(address) = bare.parse() {
             return Ok(vec![address]);
         }
-        self.resolver.resolve(host).await.map_err(|_| ConnectError::Dns)
+        self.resolver.resolve(host).await.map_err(|error| if is_local(&error) { ConnectError::Io(error) } else { ConnectError::Dns })
     }
 
     /// One address that is not permitted blocks them all: a name that mixes public and private ones is up to no good.
@@ -122,6 +123,8 @@ async fn dial(addresses: &[IpAddr], port: u16) -> Result<TcpStream, ConnectError
     for address in addresses {
         match timeout(share, open(SocketAddr::new(*address, port))).await {
             Ok(Ok(stream)) => return Ok(stream),
+            // The next address would need the same.
+            Ok(Err(error)) if is_local(&error) => return Err(ConnectError::Io(error)),
             Ok(Err(error)) => failure = ConnectError::Io(error),
             Err(_) => failure = ConnectError::Timeout,
         }
@@ -131,9 +134,15 @@ async fn dial(addresses: &[IpAddr], port: u16) -> Result<TcpStream, ConnectError
 
 /// A request is written in one go and then waited on: holding back its last part for more (Nagle) only costs time.
 async fn open(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
+    let stream = TcpStream::connect(address).await.map_err(|error| unreachable_by_ipv6(error, address))?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// A machine without IPv6 answers `EADDRNOTAVAIL`, which otherwise means that its ports are used up. It will have no IPv6 later either.
+fn unreachable_by_ipv6(error: io::Error, address: SocketAddr) -> io::Error {
+    let is_lacking = address.is_ipv6() && error.kind() == io::ErrorKind::AddrNotAvailable;
+    if is_lacking { io::ErrorKind::NetworkUnreachable.into() } else { error }
 }
 
 #[cfg(test)]

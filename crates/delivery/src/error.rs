@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::io;
 
-use nobat_core::task::ErrorCode;
+use nobat_core::task::{ErrorCode, HeldReason};
+use rustix::io::Errno;
 use rustls::CertificateError;
 
 use crate::connector::ConnectError;
@@ -35,6 +36,9 @@ pub enum SendError {
     /// It could not be reached for another reason.
     #[error("the destination could not be reached")]
     ConnectionFailed,
+    /// This process lacks handles, ports or memory. It says nothing of the destination.
+    #[error("this process lacks the resources for the call")]
+    LocalResources,
     /// What it said is not HTTP, or more of it than is listened to.
     #[error("the destination did not answer in HTTP, or with headers beyond all measure")]
     Protocol,
@@ -74,6 +78,7 @@ impl SendError {
             Self::Tls(_) => ErrorCode::TLS,
             Self::BlockedAddress => ErrorCode::BLOCKED_ADDRESS,
             Self::ConnectionFailed => ErrorCode::CONNECTION_FAILED,
+            Self::LocalResources => HeldReason::ResourceExhausted.as_str(),
             Self::Protocol => ErrorCode::PROTOCOL,
         }
     }
@@ -83,7 +88,12 @@ impl SendError {
         let causes = || std::iter::successors(Some(error), |error| cause(*error));
         let exchange = || causes().find_map(of_exchange);
         let is_cut = || causes().any(<dyn Error>::is::<hyper::Error>).then_some(Self::ConnectionReset);
-        causes().find_map(of_connection).or_else(exchange).or_else(is_cut).unwrap_or(Self::ConnectionFailed)
+        causes()
+            .find_map(of_this_process)
+            .or_else(|| causes().find_map(of_connection))
+            .or_else(exchange)
+            .or_else(is_cut)
+            .unwrap_or(Self::ConnectionFailed)
     }
 }
 
@@ -95,6 +105,16 @@ fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
     }
 }
 
+/// Returns whether an error says that this process lacks handles, ports or memory.
+pub(crate) fn is_local(error: &io::Error) -> bool {
+    const LOCAL: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|code| LOCAL.contains(&Errno::from_raw_os_error(code)))
+}
+
+fn of_this_process(error: &(dyn Error + 'static)) -> Option<SendError> {
+    error.downcast_ref().is_some_and(is_local).then_some(SendError::LocalResources)
+}
+
 fn of_connection(error: &(dyn Error + 'static)) -> Option<SendError> {
     if let Some(error) = error.downcast_ref::<rustls::Error>() {
         return Some(SendError::Tls(of_tls(error)));
@@ -103,7 +123,7 @@ fn of_connection(error: &(dyn Error + 'static)) -> Option<SendError> {
         ConnectError::Blocked => Some(SendError::BlockedAddress),
         ConnectError::Dns => Some(SendError::Dns),
         ConnectError::Timeout => Some(SendError::Timeout),
-        // Refused and reset are told apart by the error inside.
+        // Refused and reset are told apart by the error inside; what this process lacks has been looked for.
         ConnectError::Io(_) => None,
     }
 }
@@ -138,5 +158,20 @@ fn of_socket(kind: io::ErrorKind) -> Option<SendError> {
         // How hyper names chunks that are none.
         Kind::InvalidInput | Kind::InvalidData => Some(SendError::Protocol),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lack_of_own_resources_is_told_from_faults_of_the_destination() {
+        let explained = |errno: Errno| SendError::explain(&ConnectError::Io(io::Error::from_raw_os_error(errno.raw_os_error())));
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL] {
+            assert_eq!(explained(errno), SendError::LocalResources, "{errno}");
+        }
+        assert_eq!(explained(Errno::CONNREFUSED), SendError::ConnectionRefused);
+        assert_eq!(explained(Errno::NETUNREACH), SendError::ConnectionFailed);
     }
 }

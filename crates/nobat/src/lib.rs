@@ -8,6 +8,7 @@ mod backup;
 mod client;
 mod command;
 mod exit;
+mod handles;
 mod keys;
 mod serve;
 mod show;

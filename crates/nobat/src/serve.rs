@@ -34,6 +34,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::backend::{self, Opened, Place, Settings};
 use crate::exit;
+use crate::handles;
 use crate::vault::{Sealing, Vaults};
 use crate::workshop::Workshop;
 
@@ -139,6 +140,8 @@ async fn serve_from(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    let handles = handles::raise_limit();
+    let connections = handles::connections(handles, settings.concurrency);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let chance: Arc<dyn Chance> = Arc::new(SystemChance);
     let Opened { backend, for_handlers, cursor_key, sweep_interval, recount, name } = opened;
@@ -174,6 +177,8 @@ async fn serve_from(
     let sweeper = Sweeper { backend: backend.clone(), chance };
     let (pruner, last) = (Pruner { backend: backend.clone() }, backend);
     tracing::info!(address = %listener.local_addr()?, data = name, concurrency = settings.concurrency, "nobat serves");
+    tracing::info!(handles, connections, "limits of open files and of client connections");
+    let limits = Limits { connections, grace: REQUEST_GRACE, ..Limits::default() };
     let workshop = Workshop::open()?;
     let working = async {
         let outcome = workshop.run(worker, stop.clone()).await;

@@ -455,6 +455,8 @@ mod tests {
         let settled = |error| settle(Err(error), &Answers::default(), false, UNIX_EPOCH).unwrap_err();
         assert_eq!((settled(SendError::BlockedAddress).retry, settled(SendError::Dns).retry), (Retry::Never, Retry::Backoff));
         assert_eq!(settled(SendError::Timeout).error.code.as_str(), "timeout");
+        assert_eq!(settled(SendError::Timeout).held, None);
+        assert_eq!(settled(SendError::LocalResources).held, Some(HeldReason::ResourceExhausted), "it is not the destination's fault");
     }
 
     #[test]

@@ -297,8 +297,10 @@ impl Runner {
 
     pub(crate) fn failure(&self, task: &Task, failure: Failure, course: &Course) -> Event {
         let (token, Failure { error, retry, held, wish }) = (task.token, failure);
-        if let Some(reason) = held {
-            return self.hold(token, reason);
+        match held {
+            Some(reason @ HeldReason::ResourceExhausted) => return self.hold_briefly(task, reason),
+            Some(reason) => return self.hold(token, reason),
+            None => {}
         }
         let retry = match (wish, &course.resting) {
             // Whoever asks for no pause, or for a short one again and again, is not well, and is left alone for longer each time.
@@ -317,6 +319,14 @@ impl Runner {
 
     fn hold(&self, token: u64, reason: HeldReason) -> Event {
         Event::Hold { token, reason, until: self.clock.now() + REST, promise: None }
+    }
+
+    /// Holds a task whose call this process lacks the resources for: up to 1 s the first time, then up to twice as long each time, at most
+    /// for a minute.
+    fn hold_briefly(&self, task: &Task, reason: HeldReason) -> Event {
+        tracing::warn!(task = %task.id, "a call cannot be made: this process lacks handles, ports, memory or look-ups; the task is held");
+        let until = self.clock.now() + patience(task.turn.times, self.spread()).min(REST);
+        Event::Hold { token: task.token, reason, until, promise: None }
     }
 
     pub(crate) fn spread(&self) -> Spread {

@@ -72,6 +72,11 @@ impl Process {
         self.child.wait().await
     }
 
+    /// Its id, unless it has ended.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address

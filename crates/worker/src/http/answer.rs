@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use nobat_core::endpoint::{Answers, Meaning};
 use nobat_core::json::Json;
 use nobat_core::retry::MAX_RETRY_AFTER;
+use nobat_core::task::HeldReason;
 use nobat_delivery::headers::{MAX_HEADER_BYTES, MAX_HEADERS};
 use nobat_delivery::{Answer, SendError};
 use serde::Serialize;
@@ -45,6 +46,7 @@ pub(super) fn settle(sent: Result<Answer, SendError>, answers: &Answers, at_endp
             Meaning::Success => Ok(answered(&answer)),
             meaning => Err(refused(answer.status, &answer.headers, meaning, at_endpoint, now)),
         },
+        Err(error @ SendError::LocalResources) => Err(Failure::held(HeldReason::ResourceExhausted, &error.to_string())),
         // What is blocked today is blocked tomorrow; everything else may pass.
         Err(error @ SendError::BlockedAddress) => Err(Failure::permanent(error.code(), error.to_string())),
         Err(error) => Err(Failure::retry(error.code(), error.to_string())),

@@ -1,0 +1,68 @@
+use std::time::Instant;
+
+use nobat_tests::world::receiver::{Gate, Reply};
+use nobat_tests::world::{OPEN, PATIENCE, World, attempts};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+const PATH: &str = "/v1/endpoints/e";
+
+/// Submits tasks for the endpoint `e`, which start after `delay` seconds.
+async fn submit(world: &World, count: usize, delay: f64) -> Vec<Value> {
+    let put = world.ask("PUT", PATH, &json!({"url": world.receiver.url("/hook")})).await;
+    assert_eq!(put.status, 201, "{}", put.text());
+    let task = json!({"kind": "http", "endpoint": "e", "payload": {"body": 1}, "delay": delay});
+    let answer = world.post("/v1/tasks/batch", &json!({"tasks": vec![task; count]})).await;
+    answer.json()["data"].as_array().unwrap().clone()
+}
+
+/// All tasks succeed by one attempt each, and the endpoint's breaker stays closed.
+async fn assert_all_went_well(world: &World, tasks: &[Value]) {
+    for task in tasks {
+        let task = world.ended(task).await;
+        assert_eq!((&task["status"], attempts(&task, "/outcome").len()), (&json!("succeeded"), 1), "{task:#}");
+    }
+    assert_eq!(world.get(PATH).await.json()["state"]["breaker"]["state"], "closed");
+}
+
+#[tokio::test]
+async fn idle_strangers_leave_handles_for_calls() {
+    let world = World::with_handles(256, 600, &OPEN).await;
+    let tasks = submit(&world, 20, 2.0).await;
+    let mut strangers = Vec::new();
+    for _ in 0..590 {
+        strangers.push(TcpStream::connect(world.address()).await.unwrap());
+    }
+    world.receiver.wait_for("/hook", 20).await;
+    drop(strangers);
+    let begun = Instant::now();
+    while !world.is_reachable().await {
+        assert!(begun.elapsed() < PATIENCE, "the strangers are gone");
+    }
+    assert_all_went_well(&world, &tasks).await;
+    world.end().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn call_without_a_handle_is_held_and_spends_no_attempt() {
+    const HANDLES: u32 = 100;
+    let mut world = World::with_handles(HANDLES, HANDLES, &[&OPEN[..], &["--concurrency", "128"]].concat()).await;
+    let gate = Gate::default();
+    world.receiver.script("/hook", [Reply::status(200).behind(&gate)]);
+    let tasks = submit(&world, 110, 0.0).await;
+    let handles = format!("/proc/{}/fd", world.process_id());
+    let begun = Instant::now();
+    // Each call that is answered by nobody keeps its connection.
+    while std::fs::read_dir(&handles).unwrap().count() < HANDLES as usize {
+        assert!(begun.elapsed() < PATIENCE, "there are handles left");
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    world.receiver.wait_for("/hook", tasks.len()).await;
+    assert_all_went_well(&world, &tasks).await;
+    world.stop().await;
+    assert!(world.log().contains("a call cannot be made"), "{}", world.log());
+    world.go_on().await;
+    world.end().await;
+}
