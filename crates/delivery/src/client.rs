@@ -12,14 +12,17 @@ use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use nobat_core::name::Tenant;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use tokio::time::timeout;
 
 use crate::authority;
-use crate::connector::{Connector, Resolve, SystemResolver};
+use crate::connector::{Connector, Resolve};
 use crate::destination::Destination;
 use crate::error::{SendError, TlsFault};
 use crate::guard::Guard;
+use crate::lookup::{ORIGIN, Origin};
+use crate::resolver::SystemResolver;
 
 /// How much of an answer's body is read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -43,6 +46,8 @@ pub struct Request {
     pub body: Bytes,
     /// The certificate authorities, as PEM, that must vouch for the destination in place of those that the operating system trusts.
     pub authority: Option<Arc<str>>,
+    /// The tenant whose share of look-ups it uses.
+    pub tenant: Tenant,
     /// How long all of it may take, from looking up the name to the last byte that is read of the answer.
     pub timeout: Duration,
 }
@@ -88,7 +93,8 @@ type Connections = legacy::Client<HttpsConnector<Connector>, Full<Bytes>>;
 impl Client {
     /// A client that goes where the guard lets it, and trusts whom the operating system trusts.
     pub fn new(guard: Guard) -> Self {
-        Self::with_resolver(guard, Arc::new(SystemResolver))
+        let resolver = SystemResolver::new().unwrap_or_else(|error| unreachable!("the defaults are usable: {error}"));
+        Self::with_resolver(guard, Arc::new(resolver))
     }
 
     /// The same, with names looked up elsewhere.
@@ -124,8 +130,11 @@ impl Client {
 
     /// Sends a request and reads the answer. Dropping the future hangs up.
     pub async fn send(&self, request: Request) -> Result<Answer, SendError> {
-        let limit = request.timeout;
-        timeout(limit, self.exchange(request)).await.unwrap_or(Err(SendError::Timeout))
+        let (limit, origin) = (request.timeout, Origin::new(request.tenant.clone()));
+        let sent = timeout(limit, ORIGIN.scope(origin.clone(), self.exchange(request))).await;
+        // A request that waited for other look-ups to end says nothing of its destination.
+        let late = || if origin.is_waiting() { SendError::LocalResources } else { SendError::Timeout };
+        sent.unwrap_or_else(|_| Err(late()))
     }
 
     async fn exchange(&self, request: Request) -> Result<Answer, SendError> {
@@ -218,7 +227,15 @@ mod tests {
 
     fn request(url: &str, guard: &Guard, timeout: Duration) -> Request {
         let destination = Destination::parse(url, guard).unwrap();
-        Request { method: Method::POST, destination, headers: HeaderMap::new(), body: Bytes::from_static(b"{}"), authority: None, timeout }
+        Request {
+            method: Method::POST,
+            destination,
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(b"{}"),
+            authority: None,
+            tenant: Tenant::default(),
+            timeout,
+        }
     }
 
     async fn send_within(url: &str, timeout: Duration) -> Result<Answer, SendError> {

@@ -16,6 +16,7 @@ use tower::Service;
 
 use crate::error::is_local;
 use crate::guard::Guard;
+use crate::lookup::{Lookups, Origin};
 
 /// Looks up the addresses of a name.
 #[async_trait]
@@ -24,17 +25,8 @@ pub trait Resolve: Send + Sync + 'static {
     async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-/// The resolver of the operating system. It puts addresses that cannot be reached from here last (RFC 6724).
-pub struct SystemResolver;
-
-#[async_trait]
-impl Resolve for SystemResolver {
-    async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        Ok(tokio::net::lookup_host((name, 0)).await?.map(|address| address.ip()).collect())
-    }
-}
-
-/// How long resolving and dialling may take, all addresses of a host together. What is left of the request's own time still bounds it.
+/// Maximum time for dialling, all addresses of a host together. A look-up before it has limits of its own, and the request's own timeout
+/// bounds both.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opens connections to addresses that the guard permits, and to no others.
@@ -44,7 +36,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct Connector {
     guard: Guard,
-    resolver: Arc<dyn Resolve>,
+    lookups: Arc<Lookups>,
 }
 
 /// Why there is no connection.
@@ -56,34 +48,36 @@ pub(crate) enum ConnectError {
     Dns,
     #[error("connecting took too long")]
     Timeout,
+    #[error("too many look-ups are under way")]
+    Busy,
     #[error("connecting failed")]
     Io(#[source] io::Error),
 }
 
 impl Connector {
     pub(crate) fn new(guard: Guard, resolver: Arc<dyn Resolve>) -> Self {
-        Self { guard, resolver }
+        Self { guard, lookups: Arc::new(Lookups::new(resolver)) }
     }
 
     pub(crate) fn guard(&self) -> &Guard {
         &self.guard
     }
 
-    async fn connect(&self, uri: &Uri) -> Result<TcpStream, ConnectError> {
+    async fn connect(&self, uri: &Uri, origin: &Origin) -> Result<TcpStream, ConnectError> {
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
-        let addresses = self.resolve(uri.host().unwrap_or_default()).await?;
+        let addresses = self.resolve(uri.host().unwrap_or_default(), origin).await?;
         let stream = dial(self.check(&addresses, port)?, port).await?;
         // Nothing has been written yet.
         if self.guard.is_own(&stream) { Err(ConnectError::Blocked) } else { Ok(stream) }
     }
 
     /// An address stands for itself. `Uri` leaves an IPv6 address in its brackets, in which it would not read as one.
-    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ConnectError> {
+    async fn resolve(&self, host: &str, origin: &Origin) -> Result<Vec<IpAddr>, ConnectError> {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = bare.parse() {
             return Ok(vec![address]);
         }
-        self.resolver.resolve(host).await.map_err(|error| if is_local(&error) { ConnectError::Io(error) } else { ConnectError::Dns })
+        self.lookups.resolve(host, origin).await
     }
 
     /// One address that is not permitted blocks them all: a name that mixes public and private ones is up to no good.
@@ -104,10 +98,9 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connector = self.clone();
-        Box::pin(async move {
-            let connected = timeout(CONNECT_TIMEOUT, connector.connect(&uri)).await.map_err(|_| ConnectError::Timeout)?;
-            connected.map(TokioIo::new)
-        })
+        // Read here: the future may go on in a task of the client's.
+        let origin = Origin::current();
+        Box::pin(async move { connector.connect(&uri, &origin).await.map(TokioIo::new) })
     }
 }
 
@@ -156,7 +149,7 @@ mod tests {
     use crate::testing::{Names, OK, Server, open_guard};
 
     async fn connect(guard: Guard, names: &[&[&str]], url: &str) -> Result<TcpStream, ConnectError> {
-        Connector::new(guard, Names::leading_to(names)).connect(&url.parse().unwrap()).await
+        Connector::new(guard, Names::leading_to(names)).connect(&url.parse().unwrap(), &Origin::current()).await
     }
 
     fn is_blocked(connected: &Result<TcpStream, ConnectError>) -> bool {
@@ -208,12 +201,6 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn the_system_knows_this_machine() {
-        let addresses = SystemResolver.resolve("localhost").await.unwrap();
-        assert!(!addresses.is_empty() && addresses.iter().all(IpAddr::is_loopback), "{addresses:?}");
-    }
-
     #[test]
     fn many_addresses_have_no_more_time_than_one() {
         assert_eq!([0, 1, 4].map(share), [CONNECT_TIMEOUT, CONNECT_TIMEOUT, CONNECT_TIMEOUT / 4]);
@@ -238,8 +225,8 @@ mod tests {
         let names = Names::leading_to(&[&["127.0.0.1"], &["10.0.0.1"]]);
         let connector = Connector::new(open_guard(), names);
         let url: Uri = server.url_as("shop.test").parse().unwrap();
-        assert_eq!(connector.connect(&url).await.unwrap().peer_addr().unwrap(), server.address);
-        assert!(is_blocked(&connector.connect(&url).await), "the name has changed its mind");
+        assert_eq!(connector.connect(&url, &Origin::current()).await.unwrap().peer_addr().unwrap(), server.address);
+        assert!(is_blocked(&connector.connect(&url, &Origin::current()).await), "the name has changed its mind");
     }
 
     /// Names that lead somewhere else each time they are asked for, by many who ask at once.
@@ -259,7 +246,7 @@ mod tests {
         let url: Uri = server.url_as("shop.test").parse().unwrap();
         let (mut reached, mut blocked) = (0, 0);
         for _ in 0..100 {
-            for connected in join_all((0..100).map(|_| connector.connect(&url))).await {
+            for connected in join_all((0..100).map(async |_| connector.connect(&url, &Origin::current()).await)).await {
                 match connected {
                     Ok(stream) if stream.peer_addr().unwrap() == server.address => reached += 1,
                     Err(ConnectError::Blocked) => blocked += 1,

@@ -36,7 +36,7 @@ pub enum SendError {
     /// It could not be reached for another reason.
     #[error("the destination could not be reached")]
     ConnectionFailed,
-    /// This process lacks handles, ports or memory. It says nothing of the destination.
+    /// This process lacks handles, ports, memory or look-ups. It says nothing of the destination.
     #[error("this process lacks the resources for the call")]
     LocalResources,
     /// What it said is not HTTP, or more of it than is listened to.
@@ -112,7 +112,8 @@ pub(crate) fn is_local(error: &io::Error) -> bool {
 }
 
 fn of_this_process(error: &(dyn Error + 'static)) -> Option<SendError> {
-    error.downcast_ref().is_some_and(is_local).then_some(SendError::LocalResources)
+    let is_local = error.downcast_ref().is_some_and(is_local) || matches!(error.downcast_ref(), Some(ConnectError::Busy));
+    is_local.then_some(SendError::LocalResources)
 }
 
 fn of_connection(error: &(dyn Error + 'static)) -> Option<SendError> {
@@ -124,7 +125,7 @@ fn of_connection(error: &(dyn Error + 'static)) -> Option<SendError> {
         ConnectError::Dns => Some(SendError::Dns),
         ConnectError::Timeout => Some(SendError::Timeout),
         // Refused and reset are told apart by the error inside; what this process lacks has been looked for.
-        ConnectError::Io(_) => None,
+        ConnectError::Io(_) | ConnectError::Busy => None,
     }
 }
 
@@ -173,5 +174,6 @@ mod tests {
         }
         assert_eq!(explained(Errno::CONNREFUSED), SendError::ConnectionRefused);
         assert_eq!(explained(Errno::NETUNREACH), SendError::ConnectionFailed);
+        assert_eq!(SendError::explain(&ConnectError::Busy), SendError::LocalResources);
     }
 }

@@ -6,6 +6,7 @@
 //! | question | where it is decided |
 //! |---|---|
 //! | May this URL be submitted? | [`destination`], from the text alone |
+//! | Which addresses does a name have, and how many look-ups are under way at a time? | [`resolver`], within the limits of `lookup` |
 //! | May these headers be sent? | [`headers`] |
 //! | May this address be dialled? | [`guard`], asked by [`connector`] for every connection; this is the one that counts |
 //! | Who must vouch for a destination that speaks TLS? | the operating system's authorities, or those of the request: [`authority`] |
@@ -20,6 +21,8 @@ pub mod destination;
 pub mod error;
 pub mod guard;
 pub mod headers;
+mod lookup;
+pub mod resolver;
 #[cfg(test)]
 mod testing;
 
@@ -28,3 +31,4 @@ pub use connector::Resolve;
 pub use destination::{BadUrl, Destination};
 pub use error::{SendError, TlsFault};
 pub use guard::Guard;
+pub use resolver::SystemResolver;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use nobat_core::name::Tenant;
 use nobat_delivery::client::MAX_BODY;
 use nobat_delivery::headers::{self, HeaderFault};
 use nobat_delivery::{Answer, BadUrl, Client, Destination, Guard, Request, Resolve, SendError};
@@ -307,7 +308,15 @@ fn opening(networks: &[&str]) -> Guard {
 
 fn request(url: &str, guard: &Guard, timeout: Duration) -> Request {
     let destination = Destination::parse(url, guard).unwrap();
-    Request { method: Method::POST, destination, headers: HeaderMap::new(), body: Bytes::new(), authority: None, timeout }
+    Request {
+        method: Method::POST,
+        destination,
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+        authority: None,
+        tenant: Tenant::default(),
+        timeout,
+    }
 }
 
 /// By a client of its own, so that no connection is there already.

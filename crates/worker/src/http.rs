@@ -22,6 +22,7 @@ use nobat_core::task::{ErrorCode, HeldReason};
 use nobat_delivery::headers::{self, BadHeader};
 use nobat_delivery::{BadUrl, Client, Destination, Guard, Request};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 pub use crate::http::answer::{Answered, Body};
 
@@ -166,9 +167,11 @@ impl Handler for Http {
     }
 
     async fn run(&self, call: Call, context: &TaskContext) -> Result<Answered, Failure> {
-        let answers = answers(&call, context);
+        let (answers, began) = (answers(&call, context), Instant::now());
         let mut request = prepare(call, &self.headers_of_endpoint(context).await?, self.client.guard(), context)?;
         self.sign(&mut request, &context.idempotency_key, context).await?;
+        // The client knows why a call is late, and its worker does not: so it must be the first to give up.
+        request.timeout = request.timeout.saturating_sub(began.elapsed());
         match select(pin!(self.client.send(request)), pin!(context.canceled())).await {
             Either::Left((sent, _)) => settle(sent, &answers, context.endpoint.is_some(), SystemTime::now()),
             Either::Right(_) => Err(Failure::permanent(ErrorCode::CANCELED, "the task was called off during the call")),
@@ -242,7 +245,8 @@ fn prepare(call: Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext) 
     let body = call.body.map_or_else(Bytes::new, |body| write(&body, &mut headers));
     introduce(&mut headers, context)?;
     let timeout = call.timeout.and_then(duration).map_or(context.timeout, |timeout| timeout.min(context.timeout));
-    Ok(Request { method: call.method.into(), destination, headers, body, authority, timeout })
+    let tenant = context.name.tenant.clone();
+    Ok(Request { method: call.method.into(), destination, headers, body, authority, tenant, timeout })
 }
 
 /// The body's bytes. JSON goes out byte for byte as it came in.

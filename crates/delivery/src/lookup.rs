@@ -1,0 +1,262 @@
+//! Look-ups of names: bounded in number, for all tenants together and for each, and in time.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nobat_core::name::Tenant;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout};
+
+use crate::connector::{ConnectError, Resolve};
+use crate::error::is_local;
+
+/// Maximum number of look-ups at a time.
+const MAX_LOOKUPS: usize = 256;
+/// Maximum number of look-ups of one tenant at a time.
+const MAX_LOOKUPS_OF_TENANT: usize = 64;
+/// Maximum time that a look-up waits for others to end.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+/// Maximum duration of a look-up.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for which a name that could not be looked up is not looked up again.
+const FAILURE_TTL: Duration = Duration::from_secs(3);
+/// Maximum number of names that are known to fail.
+const MAX_FAILURES: usize = 1_024;
+/// Number of tenants from which on those without look-ups are forgotten.
+const MAX_TENANTS: usize = 256;
+
+tokio::task_local! {
+    /// The request for which a connection is opened. The client polls the connector within the request's own future first.
+    pub(crate) static ORIGIN: Origin;
+}
+
+/// The request for which a connection is opened.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    tenant: Tenant,
+    is_waiting: Arc<AtomicBool>,
+}
+
+/// Starts look-ups within the limits. They wait in the order in which they came, each tenant's behind its own limit first.
+pub(crate) struct Lookups {
+    resolver: Arc<dyn Resolve>,
+    slots: Semaphore,
+    tenants: Mutex<HashMap<Tenant, Arc<Semaphore>>>,
+    failures: Mutex<HashMap<String, Instant>>,
+}
+
+impl Origin {
+    pub(crate) fn new(tenant: Tenant) -> Self {
+        Self { tenant, is_waiting: Arc::default() }
+    }
+
+    /// Returns the origin of the current request; of a connection without one, the default tenant.
+    pub(crate) fn current() -> Self {
+        ORIGIN.try_with(Self::clone).unwrap_or_else(|_| Self::new(Tenant::default()))
+    }
+
+    /// Returns whether the request waits for a look-up to be started.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.is_waiting.load(Ordering::Relaxed)
+    }
+}
+
+impl Lookups {
+    pub(crate) fn new(resolver: Arc<dyn Resolve>) -> Self {
+        Self { resolver, slots: Semaphore::new(MAX_LOOKUPS), tenants: Mutex::default(), failures: Mutex::default() }
+    }
+
+    /// Returns the addresses of a name. Dropping the future ends the look-up and frees its slots.
+    pub(crate) async fn resolve(&self, name: &str, origin: &Origin) -> Result<Vec<IpAddr>, ConnectError> {
+        if self.has_failed(name) {
+            return Err(ConnectError::Dns);
+        }
+        let own = self.of_tenant(&origin.tenant);
+        let _slots = self.acquire(&own, origin).await?;
+        // Others may have found out in the meantime.
+        if self.has_failed(name) {
+            return Err(ConnectError::Dns);
+        }
+        let found = timeout(LOOKUP_TIMEOUT, self.resolver.resolve(name)).await;
+        match found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(addresses) => Ok(addresses),
+            Err(error) if is_local(&error) => Err(ConnectError::Io(error)),
+            Err(error) => {
+                tracing::debug!(%error, "a name could not be looked up");
+                self.note_failure(name);
+                Err(ConnectError::Dns)
+            }
+        }
+    }
+
+    /// Waits for a slot of the tenant, and then for one of all.
+    async fn acquire<'a>(&'a self, own: &'a Semaphore, origin: &Origin) -> Result<[SemaphorePermit<'a>; 2], ConnectError> {
+        let never_closed = |_| unreachable!("the semaphores are never closed");
+        origin.is_waiting.store(true, Ordering::Relaxed);
+        let slots = timeout(MAX_WAIT, async {
+            let own = own.acquire().await.unwrap_or_else(never_closed);
+            [own, self.slots.acquire().await.unwrap_or_else(never_closed)]
+        });
+        let slots = slots.await.map_err(|_| ConnectError::Busy)?;
+        origin.is_waiting.store(false, Ordering::Relaxed);
+        Ok(slots)
+    }
+
+    fn of_tenant(&self, tenant: &Tenant) -> Arc<Semaphore> {
+        let mut tenants = lock(&self.tenants);
+        if tenants.len() >= MAX_TENANTS && !tenants.contains_key(tenant) {
+            tenants.retain(|_, slots| Arc::strong_count(slots) > 1);
+        }
+        let slots = tenants.entry(tenant.clone()).or_insert_with(|| Arc::new(Semaphore::new(MAX_LOOKUPS_OF_TENANT)));
+        Arc::clone(slots)
+    }
+
+    fn has_failed(&self, name: &str) -> bool {
+        lock(&self.failures).get(name).is_some_and(|until| Instant::now() < *until)
+    }
+
+    fn note_failure(&self, name: &str) {
+        let (mut failures, now) = (lock(&self.failures), Instant::now());
+        if failures.len() >= MAX_FAILURES {
+            failures.retain(|_, until| now < *until);
+        }
+        if failures.len() >= MAX_FAILURES {
+            failures.clear();
+        }
+        failures.insert(name.to_owned(), now + FAILURE_TTL);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use async_trait::async_trait;
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    /// Answers names that begin with `quick` at once, refuses those that begin with `none`, and no others; counts those under way.
+    #[derive(Default)]
+    struct Silent {
+        asked: AtomicUsize,
+        under_way: AtomicUsize,
+    }
+
+    struct UnderWay<'a>(&'a AtomicUsize);
+
+    impl Drop for UnderWay<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    #[async_trait]
+    impl Resolve for Silent {
+        async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            self.under_way.fetch_add(1, Ordering::SeqCst);
+            let _under_way = UnderWay(&self.under_way);
+            match name {
+                name if name.starts_with("quick") => Ok(vec![[127, 0, 0, 1].into()]),
+                name if name.starts_with("none") => Err(io::ErrorKind::NotFound.into()),
+                _ => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Lets every spawned task run until it waits. The runtime polls some sixty of them between two yields.
+    async fn until_all_wait() {
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn origin(name: &str) -> Origin {
+        Origin::new(Tenant::new(name).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn flood_of_one_tenant_delays_no_other() {
+        let silent = Arc::new(Silent::default());
+        let lookups = Arc::new(Lookups::new(silent.clone()));
+        let flood: Vec<_> = (0..1_000)
+            .map(|number| {
+                let lookups = Arc::clone(&lookups);
+                tokio::spawn(async move { lookups.resolve(&format!("slow{number}.test"), &origin("flood")).await })
+            })
+            .collect();
+        until_all_wait().await;
+        assert_eq!(silent.under_way.load(Ordering::SeqCst), MAX_LOOKUPS_OF_TENANT);
+        let began = Instant::now();
+        for number in 0..100 {
+            assert!(lookups.resolve(&format!("quick{number}.test"), &origin("other")).await.is_ok());
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        let outcomes = join_all(flood).await;
+        let (mut dns, mut busy) = (0, 0);
+        for outcome in outcomes {
+            match outcome.unwrap() {
+                Err(ConnectError::Dns) => dns += 1,
+                Err(ConnectError::Busy) => busy += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(dns >= MAX_LOOKUPS_OF_TENANT && busy > 0, "{dns} failed, and {busy} found no slot");
+        assert!(began.elapsed() <= MAX_WAIT + LOOKUP_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_tenants_together_are_bounded() {
+        let silent = Arc::new(Silent::default());
+        let lookups = Arc::new(Lookups::new(silent.clone()));
+        for number in 0..1_000 {
+            let lookups = Arc::clone(&lookups);
+            tokio::spawn(async move { lookups.resolve("slow.test", &origin(&format!("t{}", number % 10))).await });
+        }
+        until_all_wait().await;
+        assert_eq!(silent.under_way.load(Ordering::SeqCst), MAX_LOOKUPS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dropped_look_up_frees_its_slots() {
+        let silent = Arc::new(Silent::default());
+        let lookups = Lookups::new(silent.clone());
+        for round in 0..10 {
+            let round = (0..MAX_LOOKUPS_OF_TENANT).map(async |number| {
+                let (name, origin) = (format!("slow{round}-{number}.test"), origin("flood"));
+                timeout(Duration::from_millis(20), lookups.resolve(&name, &origin)).await
+            });
+            assert!(join_all(round).await.iter().all(Result::is_err));
+            assert_eq!(silent.under_way.load(Ordering::SeqCst), 0);
+        }
+        assert_eq!(silent.asked.load(Ordering::SeqCst), 10 * MAX_LOOKUPS_OF_TENANT, "none had to wait for the one before");
+        assert!(lookups.resolve("quick.test", &origin("flood")).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_name_is_not_looked_up_again_for_a_moment() {
+        let silent = Arc::new(Silent::default());
+        let lookups = Lookups::new(silent.clone());
+        let ask = async || lookups.resolve("none.test", &origin("a")).await.unwrap_err();
+        for _ in 0..3 {
+            assert!(matches!(ask().await, ConnectError::Dns));
+        }
+        assert_eq!(silent.asked.load(Ordering::SeqCst), 1);
+        tokio::time::advance(FAILURE_TTL).await;
+        ask().await;
+        assert_eq!(silent.asked.load(Ordering::SeqCst), 2);
+        for number in 0..2 * MAX_FAILURES {
+            assert!(lookups.resolve(&format!("none{number}.test"), &origin("a")).await.is_err());
+        }
+        assert!(lock(&lookups.failures).len() <= MAX_FAILURES);
+    }
+}

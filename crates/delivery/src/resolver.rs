@@ -1,0 +1,142 @@
+//! The resolver of the operating system's configuration, without threads.
+//!
+//! `getaddrinfo` occupies a thread until the name server answers, whatever becomes of its caller. This resolver is a future: dropping it
+//! closes its sockets.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use tokio::time::Instant;
+
+use crate::connector::Resolve;
+
+/// Maximum time for one query to one name server. A lower `timeout` in `resolv.conf` is respected.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum number of repetitions of a query that failed. Lower `attempts` in `resolv.conf` are respected.
+const QUERY_RETRIES: usize = 1;
+/// Maximum number of answers that are kept.
+const CACHE_SIZE: u64 = 1_024;
+/// Maximum time for which an answer is kept. A lower TTL is respected; with a TTL of 0 the answer is not kept.
+const MAX_TTL: Duration = Duration::from_secs(30);
+/// Time for which it is kept that a name has no addresses, at least and at most.
+const NEGATIVE_TTL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+/// Interval at which the configuration files are checked for changes.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// The files that configure the resolver.
+const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+
+/// Looks names up as `/etc/hosts` and `/etc/resolv.conf` say. Changes of these files apply within 10 seconds.
+///
+/// Returns IPv4 addresses before IPv6 addresses.
+pub struct SystemResolver(Mutex<Loaded>);
+
+struct Loaded {
+    resolver: TokioResolver,
+    /// When the files were changed last; `None` if the configuration does not come from them.
+    modified: Option<[Option<SystemTime>; 2]>,
+    checked_at: Instant,
+}
+
+impl SystemResolver {
+    /// Returns a resolver with the configuration of the operating system.
+    pub fn new() -> io::Result<Self> {
+        let resolver = from_system()?;
+        Ok(Self(Mutex::new(Loaded { resolver, modified: Some(modified()), checked_at: Instant::now() })))
+    }
+
+    /// Returns a resolver that asks these name servers alone, over UDP, and reads no files.
+    pub fn with_name_servers(servers: &[SocketAddr]) -> io::Result<Self> {
+        let server = |server: &SocketAddr| {
+            let mut config = NameServerConfig::udp(server.ip());
+            config.connections.iter_mut().for_each(|connection| connection.port = server.port());
+            config
+        };
+        let config = ResolverConfig::from_name_servers(servers.iter().map(server).collect());
+        let mut options = ResolverOpts::default();
+        options.use_hosts_file = hickory_resolver::config::ResolveHosts::Never;
+        let resolver = build(config, options)?;
+        Ok(Self(Mutex::new(Loaded { resolver, modified: None, checked_at: Instant::now() })))
+    }
+
+    /// Returns the resolver for the configuration as it is now.
+    fn current(&self) -> TokioResolver {
+        let mut loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = loaded.modified
+            && loaded.checked_at.elapsed() >= CHECK_INTERVAL
+        {
+            loaded.checked_at = Instant::now();
+            let modified = modified();
+            if modified != known {
+                match from_system() {
+                    Ok(resolver) => loaded.resolver = resolver,
+                    Err(error) => tracing::warn!(%error, "the resolver configuration changed and is not usable; keeping the one before"),
+                }
+                loaded.modified = Some(modified);
+            }
+        }
+        loaded.resolver.clone()
+    }
+}
+
+fn modified() -> [Option<SystemTime>; 2] {
+    FILES.map(|file| Path::new(file).metadata().and_then(|metadata| metadata.modified()).ok())
+}
+
+/// Without a usable `resolv.conf`, a name server on this machine is asked, as the C library does.
+fn from_system() -> io::Result<TokioResolver> {
+    match hickory_resolver::system_conf::read_system_conf() {
+        Ok((config, options)) => build(config, options),
+        Err(error) => {
+            tracing::warn!(%error, "/etc/resolv.conf is not usable; asking a name server on 127.0.0.1");
+            let server = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
+            build(ResolverConfig::from_name_servers(vec![server]), ResolverOpts::default())
+        }
+    }
+}
+
+fn build(config: ResolverConfig, mut options: ResolverOpts) -> io::Result<TokioResolver> {
+    options.timeout = options.timeout.min(QUERY_TIMEOUT);
+    options.attempts = options.attempts.min(QUERY_RETRIES);
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    options.cache_size = CACHE_SIZE;
+    options.positive_max_ttl = Some(MAX_TTL);
+    options.negative_min_ttl = Some(NEGATIVE_TTL.0);
+    options.negative_max_ttl = Some(NEGATIVE_TTL.1);
+    let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options);
+    builder.build().map_err(io::Error::other)
+}
+
+#[async_trait]
+impl Resolve for SystemResolver {
+    async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        let found = self.current().lookup_ip(name).await.map_err(failed)?;
+        Ok(found.iter().collect())
+    }
+}
+
+/// Keeps the operating system's error, by which a lack of this machine's own resources is recognised.
+fn failed(error: NetError) -> io::Error {
+    match &error {
+        NetError::Io(inner) => inner.raw_os_error().map_or_else(|| io::Error::other(error.clone()), io::Error::from_raw_os_error),
+        _ => io::Error::new(io::ErrorKind::NotFound, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn hosts_file_is_read() {
+        let addresses = SystemResolver::new().unwrap().resolve("localhost").await.unwrap();
+        assert!(!addresses.is_empty() && addresses.iter().all(IpAddr::is_loopback), "{addresses:?}");
+    }
+}
