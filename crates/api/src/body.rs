@@ -66,7 +66,7 @@ async fn whole(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> R
     }
     tokio::select! {
         body = collecting => body,
-        () = app.clock.sleep(DEADLINE) => Err(Problem::new(Code::BodyTimeout, "expected the whole body within 15 seconds")),
+        () = app.clock.sleep(DEADLINE) => Err(Problem::new(Code::BodyTimeout, format!("expected the whole body within {} seconds", DEADLINE.as_secs()))),
     }
 }
 
@@ -110,7 +110,7 @@ fn over_budget(_: OverBudget) -> Problem {
 }
 
 fn too_large() -> Problem {
-    Problem::new(Code::BodyTooLarge, "expected at most 256 KiB")
+    Problem::new(Code::BodyTooLarge, format!("expected at most {} KiB", MAX_BYTES / 1024))
 }
 
 /// What is packed can be a bomb, so nothing is unpacked.

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use nobat_core::audit::Action;
 use nobat_core::backend::ApplyError;
+use nobat_core::bounds::Bounds;
 use nobat_core::key::MAX_OVERLAP;
 use nobat_core::lifecycle::{Event, ReplayKey};
 use nobat_core::name::Tenant;
@@ -161,8 +162,7 @@ pub(crate) async fn replay(
 
 /// For how long what was replaced stays good beside what replaced it.
 pub(crate) fn overlap(seconds: f64) -> Result<Duration, Problem> {
-    let overlap = Duration::try_from_secs_f64(seconds).ok().filter(|overlap| *overlap <= MAX_OVERLAP);
-    overlap.ok_or_else(|| vec![Invalid::new("/overlap", format!("expected seconds from 0 to {}", MAX_OVERLAP.as_secs()))].into())
+    Bounds::delay(MAX_OVERLAP).seconds(seconds).map_err(|detail| vec![Invalid::new("/overlap", detail)].into())
 }
 
 /// Options from the body, and the request's idempotency key, if it has one.

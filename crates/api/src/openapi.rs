@@ -30,8 +30,9 @@ pub(crate) fn text() -> &'static [u8] {
     info(
         title = "nobat",
         description = "An asynchronous task API: post work, get an id in milliseconds, and have it done behind your back, retried until it succeeds or is given up on.",
-        license(name = "MIT"),
+        license(name = "MIT", identifier = "MIT"),
     ),
+    servers((url = "/", description = "The server that serves this document.")),
     paths(
         submit::one,
         submit::batch,
@@ -107,7 +108,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut item.get, &mut item.post, &mut item.put, &mut item.delete].into_iter().flatten()
 }
 
-/// Says how a key is sent.
+/// Describes how a key is sent, and marks the operations that need none.
 struct Security;
 
 impl Modify for Security {
@@ -117,6 +118,10 @@ impl Modify for Security {
             "A key, such as `nb_live_…`. A server that nobody but its own machine can reach asks for none until one is made.".to_owned(),
         );
         document.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(scheme));
+        for operation in document.paths.paths.values_mut().flat_map(operations) {
+            // An empty list says that no key is needed. Without the list, the document leaves it open.
+            operation.security.get_or_insert_default();
+        }
     }
 }
 
@@ -330,6 +335,22 @@ mod tests {
         }
         let checked_in = std::fs::read_to_string(SNAPSHOT).unwrap_or_default();
         assert!(checked_in == document, "openapi.json is not what the code says; UPDATE_SNAPSHOTS=1 writes it anew");
+    }
+
+    /// Operations that anybody may call.
+    const PUBLIC: [&str; 3] = ["/healthz", "/readyz", "/openapi.json"];
+
+    /// Rules of `redocly lint` that the document once broke.
+    #[test]
+    fn servers_and_the_security_of_each_operation_are_declared() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        assert!(document["servers"].as_array().is_some_and(|servers| !servers.is_empty()));
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let security = operation["security"].as_array().unwrap_or_else(|| panic!("{method} {path} declares no security"));
+                assert_eq!(security.is_empty(), PUBLIC.contains(&path.as_str()), "{method} {path}");
+            }
+        }
     }
 
     #[test]

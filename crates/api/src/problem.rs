@@ -209,7 +209,7 @@ pub(crate) struct FieldError<'a> {
     #[schema(example = "/retry/max_attempts")]
     pointer: &'a str,
     /// What is wrong, and what would be right. It never repeats the value.
-    #[schema(example = "expected a number from 1 to 50")]
+    #[schema(example = "expected a whole number from 1 to 50")]
     detail: &'a str,
 }
 

@@ -7,11 +7,12 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 use nobat_core::audit::Action;
-use nobat_core::flow::{FlowSubmission, FlowView};
+use nobat_core::bounds::Bounds;
+use nobat_core::flow::{FlowSubmission, FlowView, Limits};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{Position, StoreError};
 use nobat_core::rate::Rate;
-use nobat_core::read::{maybe_whole, read_object, whole};
+use nobat_core::read::read_object;
 use nobat_core::registry::{Record, RecordName, Recorded, Sort};
 use nobat_core::submit::Invalid;
 use nobat_core::tenant::TenantSettings;
@@ -32,8 +33,10 @@ use crate::reply;
 const TENANT_BYTES: usize = 200;
 /// How often a change is tried that others are in the way of.
 const MAX_CONFLICTS: usize = 5;
-/// The most requests a second that can be laid down, and the largest burst.
-const MAX_RATE: u32 = 100_000;
+/// Bounds of `rate` and `burst`.
+const RATES: Bounds = Bounds::count(100_000);
+/// Bounds of `waiting` and `payload_bytes`.
+const COUNTS: Bounds = Bounds::count(u32::MAX);
 
 /// What a tenant may use. What is left out is not limited.
 #[derive(Deserialize, ToSchema)]
@@ -42,35 +45,43 @@ const MAX_RATE: u32 = 100_000;
 pub(crate) struct Put {
     /// How often it may ask anything.
     #[serde(default, deserialize_with = "nobat_core::read::maybe_object")]
-    #[schema(value_type = Option<RateView>, required = false)]
-    requests: Option<RateView>,
+    #[schema(value_type = Option<PutRate>, required = false)]
+    requests: Option<PutRate>,
     /// How many of its tasks may wait at a time.
-    #[serde(default, deserialize_with = "maybe_whole")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
-    waiting: Option<NonZeroU32>,
+    waiting: Option<f64>,
     /// How long a payload of its tasks may be, in bytes.
-    #[serde(default, deserialize_with = "maybe_whole")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
-    payload_bytes: Option<NonZeroU32>,
+    payload_bytes: Option<f64>,
     /// How often its tasks start, and how many at once.
     #[serde(default, deserialize_with = "nobat_core::read::maybe_object")]
     #[schema(value_type = Option<FlowSubmission>, required = false)]
     flow: Option<FlowSubmission>,
 }
 
-/// How often something may be done.
-#[derive(Clone, Copy, Serialize, Deserialize, ToSchema)]
+/// Rate limit, as it is set.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = PutRate)]
+pub(crate) struct PutRate {
+    /// Requests per second. From 1 to 100,000.
+    #[schema(value_type = u32, minimum = 1, maximum = 100_000)]
+    rate: f64,
+    /// Requests at once after a pause. Default: `rate`. From 1 to 100,000.
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 100_000)]
+    burst: Option<f64>,
+}
+
+/// Rate limit, as it is shown.
+#[derive(Serialize, ToSchema)]
 #[schema(as = Rate)]
 pub(crate) struct RateView {
-    /// So many times a second.
-    #[serde(deserialize_with = "whole")]
-    #[schema(value_type = u32, minimum = 1, maximum = 100_000)]
+    /// Requests per second.
+    #[schema(value_type = u32)]
     rate: NonZeroU32,
-    /// So many times at once, after a pause; as often as in a second unless said.
-    #[serde(default, deserialize_with = "maybe_whole")]
-    #[schema(value_type = Option<u32>, minimum = 1, maximum = 100_000)]
-    burst: Option<NonZeroU32>,
+    /// Requests at once after a pause.
+    #[schema(value_type = u32)]
+    burst: NonZeroU32,
 }
 
 /// A tenant, and what is laid down for it.
@@ -139,12 +150,11 @@ pub(crate) async fn put(
     let (head, body) = request.into_parts();
     let body = body::json(&app, &caller.tenant, &head.headers, body).await?;
     let put: Put = read_object(&body)?;
-    let requests = put.requests.map(RateView::rate).transpose()?;
-    let flow = put.flow.unwrap_or_default().checked("/flow")?;
+    let settings = put.settings()?;
     let now = app.clock.now();
     for _ in 0..MAX_CONFLICTS {
         let version = app.backend.registry.tenant(&tenant).await?.version + 1;
-        let settings = TenantSettings { requests, waiting: put.waiting, payload_bytes: put.payload_bytes, flow, version };
+        let settings = TenantSettings { version, ..settings };
         let record = Record { name: RecordName::from(&tenant), version, body: settings.to_text() };
         let entry = caller.entry(&tenant, Action::TenantChanged, &tenant, now);
         if app.backend.registry.write(vec![record], entry).await? == Recorded::Done {
@@ -211,22 +221,29 @@ fn read(record: Record) -> Result<TenantView, StoreError> {
     Ok(TenantView::new(record.name.name.into(), settings))
 }
 
-impl RateView {
-    fn rate(self) -> Result<Rate, Problem> {
-        let burst = self.burst.unwrap_or(self.rate);
-        let fields = [("/requests/rate", self.rate), ("/requests/burst", burst)];
-        let wrong: Vec<Invalid> = fields
-            .into_iter()
-            .filter(|(_, count)| count.get() > MAX_RATE)
-            .map(|(pointer, _)| Invalid::new(pointer, format!("expected a number from 1 to {MAX_RATE}")))
-            .collect();
-        if wrong.is_empty() { Ok(Rate { per_second: self.rate, burst }) } else { Err(wrong.into()) }
+impl Put {
+    /// Returns the settings, or everything that is wrong with them.
+    fn settings(self) -> Result<TenantSettings, Vec<Invalid>> {
+        let (flow, mut wrong) = match self.flow.unwrap_or_default().checked("/flow") {
+            Ok(flow) => (flow, Vec::new()),
+            Err(wrong) => (Limits::default(), wrong),
+        };
+        let mut whole = |pointer: &str, bounds: Bounds, number: Option<f64>| {
+            bounds.whole(number?).map_err(|detail| wrong.push(Invalid::new(pointer, detail))).ok()
+        };
+        let requests = self.requests.and_then(|PutRate { rate, burst }| {
+            let (rate, burst) = (whole("/requests/rate", RATES, Some(rate)), whole("/requests/burst", RATES, burst));
+            Some(Rate { per_second: rate?, burst: burst.or(rate)? })
+        });
+        let (waiting, payload_bytes) = (whole("/waiting", COUNTS, self.waiting), whole("/payload_bytes", COUNTS, self.payload_bytes));
+        let settings = TenantSettings { requests, waiting, payload_bytes, flow, version: 0 };
+        if wrong.is_empty() { Ok(settings) } else { Err(wrong) }
     }
 }
 
 impl TenantView {
     fn new(name: Tenant, settings: TenantSettings) -> Self {
-        let requests = settings.requests.map(|rate| RateView { rate: rate.per_second, burst: Some(rate.burst) });
+        let requests = settings.requests.map(|rate| RateView { rate: rate.per_second, burst: rate.burst });
         Self { name, requests, waiting: settings.waiting, payload_bytes: settings.payload_bytes, flow: settings.flow.into() }
     }
 }

@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(said(r#"{"paused": false}"#), Lane { paused: false, version: 4, ..current.clone() });
         assert_eq!(said(r#"{"paused": null, "flow": null}"#), Lane { limits: Limits::default(), version: 4, ..current.clone() });
         assert_eq!(said(r#"{"retry": null}"#), Lane { retry: None, version: 4, ..current.clone() });
-        let flow = Said::This(FlowSubmission { burst: NonZeroU32::new(2), ..FlowSubmission::default() });
+        let flow = Said::This(FlowSubmission { burst: Some(2.0), ..FlowSubmission::default() });
         let wrong = LaneSubmission { flow, ..LaneSubmission::default() }.lane("", &current).unwrap_err();
         assert_eq!(wrong.into_iter().map(|invalid| invalid.pointer).collect::<Vec<_>>(), ["/rate"]);
     }

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod authority;
 pub mod backend;
 mod base32;
+pub mod bounds;
 pub mod callback;
 pub mod callback_secret;
 pub mod directory;

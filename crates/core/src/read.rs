@@ -1,11 +1,12 @@
 //! Reading JSON from strangers, and saying what is wrong with it without repeating what it says.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, DeserializeOwned, IgnoredAny, MapAccess, Visitor};
+use serde::de::{self, DeserializeOwned, IgnoredAny, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_path_to_error::{Path, Segment};
 
@@ -96,25 +97,34 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// A whole number, also if it is written with a fraction that is none: to JSON, `25.0` is `25`.
+/// An enum that is written as a string. serde alone also reads `{"word": null}`, and names no expectation for other values.
 ///
-/// For `#[serde(deserialize_with = "…")]`. `T` is what holds it: `u32`, or `NonZeroU32` for what counts from 1.
-pub fn whole<'de, D: Deserializer<'de>, T: TryFrom<u32>>(deserializer: D) -> Result<T, D::Error> {
-    maybe_whole(deserializer)?.ok_or_else(|| de::Error::custom(EXPECTED_WHOLE))
+/// For `#[serde(deserialize_with = "…")]`.
+pub fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Word::deserialize(deserializer).map(|word| word.0)
 }
 
 /// The same, or nothing.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
-pub fn maybe_whole<'de, D: Deserializer<'de>, T: TryFrom<u32>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    let expected = || de::Error::custom(EXPECTED_WHOLE);
-    let Some(number) = Option::<f64>::deserialize(deserializer).map_err(|_| expected())? else { return Ok(None) };
-    if number.fract() != 0.0 || !(0.0..=f64::from(u32::MAX)).contains(&number) {
-        return Err(expected());
+pub fn maybe_word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Option::<Word<T>>::deserialize(deserializer).map(|word| word.map(|word| word.0))
+}
+
+/// An array of such enums, or nothing.
+///
+/// For `#[serde(default, deserialize_with = "…")]`.
+pub fn maybe_words<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
+    Option::<Vec<Word<T>>>::deserialize(deserializer).map(|words| words.map(|words| words.into_iter().map(|word| word.0).collect()))
+}
+
+struct Word<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Word<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = Cow::<str>::deserialize(deserializer)?;
+        T::deserialize(word.into_deserializer()).map(Self)
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was just compared with what fits")]
-    let whole = number as u32;
-    T::try_from(whole).map(Some).map_err(|_| de::Error::custom("expected a whole number from 1"))
 }
 
 /// Texts by name, each name once: serde would keep the last of several.
@@ -147,7 +157,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Texts<T> {
             type Value = Texts<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map")
+                f.write_str("an object")
             }
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Texts<T>, M::Error> {
@@ -166,15 +176,18 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Texts<T> {
 
 /// As serde says it of the fields of a struct.
 const TWICE: &str = "duplicate field";
-const EXPECTED_WHOLE: &str = "expected a whole number";
+/// As `serde_json` says it of a number that no type holds, such as `1e400`.
+const OUT_OF_RANGE: &str = "number out of range";
+/// As `serde_json` says it of a value that cannot be an enum, such as `7`.
+const NO_ENUM: &str = "expected value";
 
 fn explain<T: DeserializeOwned>(json: &[u8], error: &serde_json::Error) -> ReadError {
     if let Err(error) = serde_json::from_slice::<IgnoredAny>(json) {
         return malformed(&error);
     }
     let text = error.to_string();
-    // A number that fits no type is well-formed all the same, and a field given twice is not: serde_json files each under the other.
-    let is_mismatch = (error.is_data() && !text.starts_with(TWICE)) || text.starts_with("number out of range");
+    // serde_json calls the last two syntax errors, and a duplicate field none.
+    let is_mismatch = (error.is_data() && !text.starts_with(TWICE)) || text.starts_with(OUT_OF_RANGE) || text.starts_with(NO_ENUM);
     if !is_mismatch {
         return malformed(error);
     }
@@ -191,17 +204,38 @@ fn malformed(error: &serde_json::Error) -> ReadError {
     ReadError::Malformed { detail, line: error.line(), column: error.column() }
 }
 
-/// What serde says, less the value that it quotes; a field that is named is pointed to.
+/// The error in plain words, without the value that serde quotes. A field that is missing is pointed to.
 fn mismatch(pointer: String, text: &str) -> ReadError {
     let text = text.split(" at line ").next().unwrap_or_default();
     let quoted = |prefix| text.strip_prefix(prefix).and_then(|rest: &str| rest.split('`').next());
     let detail = match text.rsplit_once(", expected ") {
-        Some((found, expected)) if !found.starts_with("unknown field") => format!("expected {expected}"),
+        Some((found, expected)) if !found.starts_with("unknown field") => format!("expected {}", plain(expected)),
+        _ if text == OUT_OF_RANGE => "the number is too large".to_owned(),
+        _ if text == NO_ENUM => "expected a string".to_owned(),
         _ => text.to_owned(),
     };
     match quoted("missing field `") {
         Some(field) => ReadError::Mismatch { pointer: format!("{pointer}/{}", escape(field)), detail },
         None => ReadError::Mismatch { pointer, detail },
+    }
+}
+
+/// The JSON type that serde means by the name of a Rust type. Other texts, such as "a boolean", are plain already.
+fn plain(expected: &str) -> Cow<'_, str> {
+    let (least, name) = expected.strip_prefix("a nonzero ").map_or((0, expected), |name| (1, name));
+    let whole = |most: u64| format!("a whole number from {least} to {most}").into();
+    match name.strip_prefix("a ").unwrap_or(name).split(' ').next().unwrap_or_default() {
+        "u8" => whole(u8::MAX.into()),
+        "u16" => whole(u16::MAX.into()),
+        "u32" => whole(u32::MAX.into()),
+        "u64" | "usize" => whole(u64::MAX),
+        "i8" | "i16" | "i32" | "i64" | "i128" | "isize" | "u128" => "a whole number".into(),
+        "f32" | "f64" => "a number".into(),
+        "struct" | "map" => "an object".into(),
+        "sequence" | "tuple" => "an array".into(),
+        "string" | "borrowed" | "enum" | "variant" | "identifier" => "a string".into(),
+        "unit" => "`null`".into(),
+        _ => expected.into(),
     }
 }
 
@@ -250,7 +284,7 @@ mod tests {
     fn points_to_the_place_and_keeps_the_value_to_itself() {
         let (pointer, detail) = mismatch_of(r#"{"inner": [{"count": 1}, {"count": "hunter2, expected or not"}]}"#);
         assert_eq!(pointer, "/inner/1/count");
-        assert_eq!(detail, "expected u32");
+        assert_eq!(detail, "expected a whole number from 0 to 4294967295");
         assert_eq!(mismatch_of(r#"{"inner": [{}]}"#), ("/inner/0/count".into(), "missing field `count`".into()));
         assert_eq!(mismatch_of(r#"{"inner": [{"cuont": 1}]}"#).0, "/inner/0/cuont");
     }
@@ -263,26 +297,58 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     struct Counted {
-        #[serde(default, deserialize_with = "maybe_whole")]
-        count: Option<u32>,
+        count: Option<f64>,
     }
 
     #[derive(Debug, Deserialize)]
-    struct CountedFromOne {
-        #[serde(deserialize_with = "whole")]
-        count: NonZeroU32,
+    #[serde(rename_all = "lowercase")]
+    #[expect(dead_code, reason = "only read")]
+    enum Color {
+        Red,
+        Blue,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only read")]
+    struct Colored {
+        #[serde(default, deserialize_with = "maybe_word")]
+        one: Option<Color>,
+        #[serde(default, deserialize_with = "maybe_words")]
+        many: Option<Vec<Color>>,
+        bare: Option<Color>,
+        small: Option<u8>,
+        nonzero: Option<NonZeroU32>,
+        pair: Option<(u8, u8)>,
+        whole: Option<i64>,
+        flag: Option<bool>,
+        nothing: Option<()>,
     }
 
     #[test]
-    fn a_whole_number_is_one_however_it_is_written() {
-        let count = |json: &str| read::<Counted>(json.as_bytes()).map(|counted| counted.count).map_err(|error| error.to_string());
-        for (json, number) in [("25", 25), ("25.0", 25), ("2.5e1", 25), ("-0", 0), ("4294967295", u32::MAX)] {
-            assert_eq!(count(&format!(r#"{{"count": {json}}}"#)), Ok(Some(number)), "{json}");
+    fn the_expected_type_is_named_in_the_words_of_json() {
+        for (json, pointer, detail) in [
+            (r#"{"one": 7}"#, "/one", "expected a string"),
+            (r#"{"one": {"red": null}}"#, "/one", "expected a string"),
+            (r#"{"one": "hunter2"}"#, "/one", "expected `red` or `blue`"),
+            (r#"{"many": ["red", 7]}"#, "/many/1", "expected a string"),
+            (r#"{"many": "red"}"#, "/many", "expected an array"),
+            (r#"{"bare": 7}"#, "/bare", "expected a string"),
+            (r#"{"small": 256}"#, "/small", "expected a whole number from 0 to 255"),
+            (r#"{"small": "x"}"#, "/small", "expected a whole number from 0 to 255"),
+            (r#"{"nonzero": 0}"#, "/nonzero", "expected a whole number from 1 to 4294967295"),
+            (r#"{"pair": 1}"#, "/pair", "expected an array"),
+            (r#"{"whole": "x"}"#, "/whole", "expected a whole number"),
+            (r#"{"flag": 1}"#, "/flag", "expected a boolean"),
+            (r#"{"nothing": 1}"#, "/nothing", "expected `null`"),
+        ] {
+            let expected = ReadError::Mismatch { pointer: pointer.to_owned(), detail: detail.to_owned() };
+            assert_eq!(read::<Colored>(json.as_bytes()).unwrap_err(), expected, "{json}");
         }
-        assert_eq!((count("{}"), count(r#"{"count": null}"#)), (Ok(None), Ok(None)));
-        for json in ["2.5", "-1", "4294967296", "1e300", "1e400", r#""hunter2""#] {
-            assert_eq!(count(&format!(r#"{{"count": {json}}}"#)), Err("expected a whole number at `/count`".to_owned()), "{json}");
-        }
+        let count = |json: &str| read::<Counted>(json.as_bytes()).map(|counted| counted.count).unwrap_err().to_string();
+        assert_eq!(count(r#"{"count": "x"}"#), "expected a number at `/count`");
+        assert_eq!(count(r#"{"count": 1e400}"#), "the number is too large at `/count`");
+        assert_eq!(count("7"), "expected an object at ``");
     }
 
     #[derive(Debug, Deserialize)]
@@ -297,19 +363,9 @@ mod tests {
         let count = |json: &str| read::<Holding>(json.as_bytes()).map(|holding| holding.counted.map(|counted| counted.count));
         assert!(read::<Counted>(b"[7]").is_ok(), "serde does");
         assert_eq!(count(r#"{"counted": [7]}"#).unwrap_err().to_string(), "expected an object at `/counted`");
-        assert_eq!(count(r#"{"counted": {"count": "x"}}"#).unwrap_err().to_string(), "expected a whole number at `/counted/count`");
+        assert_eq!(count(r#"{"counted": {"count": "x"}}"#).unwrap_err().to_string(), "expected a number at `/counted/count`");
         let good = [r#"{"counted": {"count": 7}}"#, r#"{"counted": null}"#, "{}"].map(|json| count(json).unwrap());
-        assert_eq!(good, [Some(Some(7)), None, None]);
-    }
-
-    #[test]
-    fn what_counts_from_one_has_no_zero() {
-        let count =
-            |json: &str| read::<CountedFromOne>(json.as_bytes()).map(|counted| counted.count.get()).map_err(|error| error.to_string());
-        assert_eq!(count(r#"{"count": 25.0}"#), Ok(25));
-        assert_eq!(count(r#"{"count": 0}"#), Err("expected a whole number from 1 at `/count`".to_owned()));
-        assert_eq!(count(r#"{"count": null}"#), Err("expected a whole number at `/count`".to_owned()));
-        assert_eq!(count("{}"), Err("missing field `count` at `/count`".to_owned()));
+        assert_eq!(good, [Some(Some(7.0)), None, None]);
     }
 
     #[derive(Debug, Deserialize)]
@@ -328,7 +384,7 @@ mod tests {
         assert!(matches!(labels(r#"{"labels": {"a": "1", "b": "1", "a": "1"}}"#), Err(ReadError::Malformed { .. })));
         let mismatch = labels(r#"{"labels": {"a": 1}}"#).unwrap_err().to_string();
         assert_eq!(mismatch, "expected a string at `/labels/a`");
-        assert_eq!(labels(r#"{"labels": []}"#).unwrap_err().to_string(), "expected a map at `/labels`");
+        assert_eq!(labels(r#"{"labels": []}"#).unwrap_err().to_string(), "expected an object at `/labels`");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::bounds::Bounds;
 use crate::callback::Callback;
 use crate::endpoint::Endpoint;
 use crate::http_url::HttpUrl;
@@ -72,9 +73,8 @@ pub struct Submission {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RetrySubmission {
     /// All attempts, the first included; 5 unless said.
-    #[serde(default, deserialize_with = "crate::read::maybe_whole")]
-    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 50))]
-    pub max_attempts: Option<u32>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 50))]
+    pub max_attempts: Option<f64>,
     /// The longest wait in seconds before the first retry; 10 unless said.
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_622_400))]
     pub base: Option<f64>,
@@ -85,6 +85,8 @@ pub struct RetrySubmission {
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_622_400))]
     pub max: Option<f64>,
     /// `full` spreads a wait from nothing to its length, `none` does not; `full` unless said.
+    #[serde(default, deserialize_with = "crate::read::maybe_word")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<JitterWord>, required = false))]
     pub jitter: Option<JitterWord>,
     /// No retry is scheduled for more than so many seconds after acceptance, or after a replay.
     #[cfg_attr(feature = "openapi", schema(minimum = 0.001, maximum = 31_622_400))]
@@ -114,7 +116,8 @@ pub struct CallbackSubmission {
     #[cfg_attr(feature = "openapi", schema(format = "uri", max_length = 2048))]
     pub url: String,
     /// The ends to tell of; all four unless said.
-    #[cfg_attr(feature = "openapi", schema(min_items = 1))]
+    #[serde(default, deserialize_with = "crate::read::maybe_words")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<EndWord>>, required = false, min_items = 1))]
     pub on: Option<Vec<EndWord>>,
     /// When it is tried again.
     #[serde(default, deserialize_with = "crate::read::maybe_object")]
@@ -222,6 +225,12 @@ static DEFAULT_QUEUE: LazyLock<Name> = LazyLock::new(|| Name::constant("default"
 /// How far ahead a task can be scheduled, and the longest of all durations: 366 days.
 pub const MAX_AHEAD: Duration = Duration::from_hours(366 * 24);
 pub(crate) const MAX_ATTEMPTS: u32 = 50;
+/// Bounds of every delay, in seconds.
+const DELAYS: Bounds = Bounds::delay(MAX_AHEAD);
+/// Bounds of the time after which no retry is scheduled, in seconds.
+const AGES: Bounds = Bounds::timeout(MAX_AHEAD);
+/// Bounds of the factor by which delays grow.
+const FACTORS: Bounds = Bounds::new(1.0, 100.0);
 pub(crate) const MAX_LABELS: usize = 20;
 pub(crate) const MAX_LABEL_BYTES: usize = 256;
 
@@ -307,24 +316,9 @@ impl Wrong {
         })
     }
 
-    /// A duration within bounds, or `None` with the reason noted.
-    pub(crate) fn seconds(&mut self, pointer: &str, seconds: f64, max: Duration) -> Option<Duration> {
-        if (0.0..=max.as_secs_f64()).contains(&seconds) {
-            // To the millisecond, as all of time is: what a store keeps is then what was taken.
-            let millis = Duration::from_secs_f64(seconds).as_millis();
-            return Some(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)));
-        }
-        self.add(pointer, format!("expected seconds from 0 to {}", max.as_secs_f64()));
-        None
-    }
-
-    /// A duration within bounds that is at least a millisecond.
-    pub(crate) fn some_seconds(&mut self, pointer: &str, seconds: f64, max: Duration) -> Option<Duration> {
-        if seconds >= 0.001 {
-            return self.seconds(pointer, seconds, max);
-        }
-        self.add(pointer, format!("expected seconds from 0.001 to {}", max.as_secs_f64()));
-        None
+    /// Returns the value, or `None` after noting under `pointer` why there is none.
+    pub(crate) fn take<T>(&mut self, pointer: &str, read: Result<T, String>) -> Option<T> {
+        read.map_err(|detail| self.add(pointer, detail)).ok()
     }
 
     fn due(&mut self, delay: Option<f64>, run_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
@@ -334,7 +328,7 @@ impl Wrong {
                 self.add("/run_at", "`delay` and `run_at` exclude each other");
                 now
             }
-            (Some(delay), None) => now + self.seconds("/delay", delay, MAX_AHEAD).unwrap_or_default(),
+            (Some(delay), None) => now + self.take("/delay", DELAYS.seconds(delay)).unwrap_or_default(),
             (None, Some(run_at)) if run_at > now + MAX_AHEAD => {
                 self.add("/run_at", "expected a time within the next 366 days");
                 now
@@ -345,7 +339,7 @@ impl Wrong {
 
     fn timeout(&mut self, timeout: Option<f64>, usual: Option<Duration>, max: Duration) -> Duration {
         let default = usual.unwrap_or(Settings::DEFAULT_TIMEOUT).min(max);
-        timeout.and_then(|timeout| self.some_seconds("/timeout", timeout, max)).unwrap_or(default)
+        timeout.and_then(|timeout| self.take("/timeout", Bounds::timeout(max).seconds(timeout))).unwrap_or(default)
     }
 
     fn deadline(&mut self, deadline: Option<Timestamp>, due_at: Timestamp, now: Timestamp) -> Option<Timestamp> {
@@ -358,7 +352,7 @@ impl Wrong {
     }
 
     pub(crate) fn retry(&mut self, pointer: &str, retry: &RetrySubmission) -> RetryPolicy {
-        let max_age = retry.max_age.and_then(|age| self.some_seconds(&format!("{pointer}/max_age"), age, MAX_AHEAD));
+        let max_age = retry.max_age.and_then(|age| self.take(&format!("{pointer}/max_age"), AGES.seconds(age)));
         let grows =
             retry.max_attempts.is_some() || retry.base.is_some() || retry.factor.is_some() || retry.max.is_some() || retry.jitter.is_some();
         let schedule = match &retry.delays {
@@ -376,27 +370,21 @@ impl Wrong {
         if delays.len() >= MAX_ATTEMPTS as usize {
             self.add(&format!("{pointer}/delays"), format!("expected at most {} delays", MAX_ATTEMPTS - 1));
         }
-        let read = |(place, delay): (usize, &f64)| self.seconds(&format!("{pointer}/delays/{place}"), *delay, MAX_AHEAD);
+        let read = |(place, delay): (usize, &f64)| self.take(&format!("{pointer}/delays/{place}"), DELAYS.seconds(*delay));
         delays.iter().enumerate().filter_map(read).collect()
     }
 
     fn exponential(&mut self, pointer: &str, retry: &RetrySubmission) -> Exponential {
         let default = Exponential::default();
-        let max_attempts = retry
-            .max_attempts
-            .map_or(Some(default.max_attempts), |count| NonZeroU32::new(count).filter(|count| count.get() <= MAX_ATTEMPTS));
-        if max_attempts.is_none() {
-            self.add(&format!("{pointer}/max_attempts"), format!("expected a number from 1 to {MAX_ATTEMPTS}"));
-        }
-        let factor = retry.factor.unwrap_or(default.factor);
-        if !(1.0..=100.0).contains(&factor) {
-            self.add(&format!("{pointer}/factor"), "expected a number from 1 to 100");
-        }
+        let at = |field: &str| format!("{pointer}/{field}");
+        let max_attempts = retry.max_attempts.and_then(|count| self.take(&at("max_attempts"), Bounds::count(MAX_ATTEMPTS).whole(count)));
+        let factor = retry.factor.and_then(|factor| self.take(&at("factor"), FACTORS.number(factor)));
+        let mut delay = |field: &str, seconds: Option<f64>| self.take(&at(field), DELAYS.seconds(seconds?));
         Exponential {
             max_attempts: max_attempts.unwrap_or(default.max_attempts),
-            base: retry.base.and_then(|base| self.seconds(&format!("{pointer}/base"), base, MAX_AHEAD)).unwrap_or(default.base),
-            factor,
-            max: retry.max.and_then(|max| self.seconds(&format!("{pointer}/max"), max, MAX_AHEAD)).unwrap_or(default.max),
+            base: delay("base", retry.base).unwrap_or(default.base),
+            factor: factor.unwrap_or(default.factor),
+            max: delay("max", retry.max).unwrap_or(default.max),
             jitter: match retry.jitter {
                 Some(JitterWord::None) => Jitter::None,
                 Some(JitterWord::Full) | None => Jitter::Full,

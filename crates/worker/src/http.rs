@@ -7,17 +7,18 @@ mod trial;
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
+use nobat_core::bounds::Bounds;
 use nobat_core::endpoint::{Answers, MAX_PATH, is_path};
 use nobat_core::http_url::HttpUrl;
 use nobat_core::json::Json;
 use nobat_core::statuses::{Range, Statuses};
-use nobat_core::submit::Invalid;
+use nobat_core::submit::{Invalid, MAX_AHEAD};
 use nobat_core::task::{ErrorCode, HeldReason};
 use nobat_delivery::headers::{self, BadHeader};
 use nobat_delivery::{BadUrl, Client, Destination, Guard, Request};
@@ -47,8 +48,8 @@ pub struct Http {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Call {
-    /// `POST` unless said.
-    #[serde(default)]
+    /// Default `POST`.
+    #[serde(default, deserialize_with = "nobat_core::read::word")]
     pub method: Method,
     /// An `http` or `https` URL on the public internet, or in a network that the operator allows; of a task that names no endpoint.
     pub url: Option<String>,
@@ -68,6 +69,9 @@ pub struct Call {
     /// The statuses after which it is tried again, as in `>=500` or `!501`.
     pub retry_on: Option<Vec<Range>>,
 }
+
+/// Bounds of a call's own timeout, in seconds. A call ends with its task's timeout in any case.
+const TIMEOUTS: Bounds = Bounds::timeout(MAX_AHEAD);
 
 /// The methods that can be sent.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -190,8 +194,8 @@ impl Handler for Http {
 /// What is wrong with a call, wherever it goes.
 fn wrong_anywhere(call: &Call) -> Vec<Invalid> {
     let mut wrong: Vec<Invalid> = headers::read(&call.headers).err().into_iter().flatten().map(bad_header).collect();
-    if call.timeout.is_some_and(|seconds| duration(seconds).is_none()) {
-        wrong.push(Invalid::new("/timeout", "expected seconds, at least 0.001"));
+    if let Some(Err(detail)) = call.timeout.map(|seconds| TIMEOUTS.seconds(seconds)) {
+        wrong.push(Invalid::new("/timeout", detail));
     }
     for (pointer, ranges) in [("/success", &call.success), ("/retry_on", &call.retry_on)] {
         if ranges.as_ref().is_some_and(|ranges| ranges.len() > Statuses::MAX) {
@@ -222,11 +226,6 @@ fn bad_header(bad: BadHeader) -> Invalid {
     Invalid::new(format!("/headers{}", name.unwrap_or_default()), bad.fault.to_string())
 }
 
-/// That many seconds, if it is a time in which anything can happen.
-fn duration(seconds: f64) -> Option<Duration> {
-    Duration::try_from_secs_f64(seconds).ok().filter(|duration| *duration >= Duration::from_millis(1))
-}
-
 /// The request as it is sent. Its URL is checked anew: the networks that are allowed may have changed since it was accepted.
 fn prepare(call: Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext) -> Result<Request, Failure> {
     let url = match &context.endpoint {
@@ -244,7 +243,8 @@ fn prepare(call: Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext) 
     let authority = context.endpoint.as_ref().and_then(|(_, endpoint)| endpoint.authority.as_deref()).map(Arc::from);
     let body = call.body.map_or_else(Bytes::new, |body| write(&body, &mut headers));
     introduce(&mut headers, context)?;
-    let timeout = call.timeout.and_then(duration).map_or(context.timeout, |timeout| timeout.min(context.timeout));
+    let timeout =
+        call.timeout.and_then(|seconds| TIMEOUTS.seconds(seconds).ok()).map_or(context.timeout, |timeout| timeout.min(context.timeout));
     let tenant = context.name.tenant.clone();
     Ok(Request { method: call.method.into(), destination, headers, body, authority, tenant, timeout })
 }
@@ -283,7 +283,7 @@ impl From<Method> for http::Method {
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use http::header::RETRY_AFTER;
     use nobat_core::id::TaskId;

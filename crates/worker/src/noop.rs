@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
+use nobat_core::bounds::Bounds;
 use nobat_core::submit::{Invalid, MAX_AHEAD};
 use nobat_core::task::ErrorCode;
 use serde::Deserialize;
@@ -33,10 +34,8 @@ impl Handler for Noop {
     type Output = ();
 
     fn check(&self, script: &Option<Script>) -> Result<(), Vec<Invalid>> {
-        match script {
-            Some(script) if script.pause().is_none() => {
-                Err(vec![Invalid::new("/sleep", format!("expected seconds from 0 to {}", MAX_AHEAD.as_secs()))])
-            }
+        match script.map(Script::pause) {
+            Some(Err(detail)) => Err(vec![Invalid::new("/sleep", detail)]),
             _ => Ok(()),
         }
     }
@@ -57,8 +56,8 @@ impl Handler for Noop {
 }
 
 impl Script {
-    fn pause(self) -> Option<Duration> {
-        Duration::try_from_secs_f64(self.sleep).ok().filter(|pause| *pause <= MAX_AHEAD)
+    fn pause(self) -> Result<Duration, String> {
+        Bounds::delay(MAX_AHEAD).seconds(self.sleep)
     }
 }
 

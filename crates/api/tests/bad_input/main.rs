@@ -15,5 +15,6 @@ mod memory;
 mod moments;
 mod secrets;
 mod tasks;
+mod texts;
 mod transport;
 mod world;

@@ -31,7 +31,8 @@ fn rows() -> Vec<Row> {
     let operations = paths.iter().flat_map(|(path, item)| item.as_object().unwrap().iter().map(move |(method, row)| (path, method, row)));
     operations
         .map(|(path, method, row)| {
-            let scopes = row["security"].as_array().map(|security| security[0]["key"].as_array().unwrap().clone());
+            let security = row["security"].as_array().unwrap().first();
+            let scopes = security.map(|security| security["key"].as_array().unwrap().clone());
             let scope = scopes.map(|scopes| {
                 assert_eq!(scopes.len(), 1, "{path}: one scope opens a route");
                 scopes[0].as_str().unwrap().parse().unwrap()

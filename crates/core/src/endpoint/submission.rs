@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::bounds::Bounds;
 use crate::callback::HTTP;
 use crate::endpoint::{Answers, Batch, Endpoint, MAX_BASE, Standing};
 use crate::flow::{BreakerSubmission, FlowSubmission, HORIZON, Limits};
@@ -81,9 +82,8 @@ pub struct EndpointSubmission {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BatchSubmission {
     /// So many at most; 100 unless said. Fewer go if their bodies are more than 1 MiB together.
-    #[serde(default, deserialize_with = "crate::read::maybe_whole")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100))]
-    pub max_items: Option<NonZeroU32>,
+    pub max_items: Option<f64>,
     /// For so many seconds the first of them waits for others; 5 unless said.
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 900))]
     pub max_wait: Option<f64>,
@@ -154,7 +154,7 @@ impl EndpointSubmission {
             None
         });
         let made = (given.is_none() && current.is_none()).then(|| WebhookSecret::new(receiving.random));
-        let timeout = self.timeout.and_then(|timeout| wrong.some_seconds("/timeout", timeout, receiving.max_timeout));
+        let timeout = self.timeout.and_then(|timeout| wrong.take("/timeout", Bounds::timeout(receiving.max_timeout).seconds(timeout)));
         let retry = self.retry.map(|retry| wrong.retry("/retry", &retry));
         let usual = Answers::default();
         if self.success.as_ref().is_some_and(Vec::is_empty) {
@@ -197,12 +197,9 @@ impl EndpointSubmission {
 
 impl BatchSubmission {
     fn checked(&self, wrong: &mut Wrong) -> Batch {
-        let max_items = self.max_items.unwrap_or(MAX_ITEMS);
-        if max_items > MAX_ITEMS {
-            wrong.add("/batch/max_items", format!("expected a number from 1 to {MAX_ITEMS}"));
-        }
-        let max_wait = self.max_wait.map_or(Some(MAX_WAIT), |seconds| wrong.seconds("/batch/max_wait", seconds, HORIZON));
-        Batch { max_items, max_wait: max_wait.unwrap_or(MAX_WAIT), results: self.results.unwrap_or(false) }
+        let max_items = self.max_items.and_then(|count| wrong.take("/batch/max_items", Bounds::count(MAX_ITEMS.get()).whole(count)));
+        let max_wait = self.max_wait.and_then(|seconds| wrong.take("/batch/max_wait", Bounds::delay(HORIZON).seconds(seconds)));
+        Batch { max_items: max_items.unwrap_or(MAX_ITEMS), max_wait: max_wait.unwrap_or(MAX_WAIT), results: self.results.unwrap_or(false) }
     }
 }
 

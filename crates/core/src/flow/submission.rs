@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::Bounds;
 use crate::flow::{BreakerPolicy, Limits, Pace};
 use crate::submit::{Invalid, Wrong};
 
@@ -14,20 +15,17 @@ use crate::submit::{Invalid, Wrong};
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FlowSubmission {
     /// So many in any `period`.
-    #[serde(default, deserialize_with = "crate::read::maybe_whole")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100_000))]
-    pub rate: Option<NonZeroU32>,
+    pub rate: Option<f64>,
     /// In seconds; 1 unless said.
     #[cfg_attr(feature = "openapi", schema(minimum = 0.1, maximum = 86_400))]
     pub period: Option<f64>,
     /// So many may come at once after a pause; 1 unless said. With more there are up to `burst - 1` more in the period that begins with it.
-    #[serde(default, deserialize_with = "crate::read::maybe_whole")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100_000))]
-    pub burst: Option<NonZeroU32>,
+    pub burst: Option<f64>,
     /// So many at a time.
-    #[serde(default, deserialize_with = "crate::read::maybe_whole")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100_000))]
-    pub parallelism: Option<NonZeroU32>,
+    pub parallelism: Option<f64>,
 }
 
 /// When an endpoint is left alone because too much fails. What is left out is as usual.
@@ -44,9 +42,8 @@ pub struct BreakerSubmission {
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 3_600))]
     pub window: Option<f64>,
     /// If they were so many at least; 10 unless said.
-    #[serde(default, deserialize_with = "crate::read::maybe_whole")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100_000))]
-    pub minimum: Option<NonZeroU32>,
+    pub minimum: Option<f64>,
     /// For so many seconds, until one attempt finds out how things are; 30 unless said.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 900))]
     pub open: Option<f64>,
@@ -87,12 +84,14 @@ pub struct BreakerView {
     pub open: f64,
 }
 
-/// The most that any of the counts can be.
-const MAX_COUNT: u32 = 100_000;
-const PERIODS: [Duration; 2] = [Duration::from_millis(100), Duration::from_hours(24)];
-const WINDOWS: [Duration; 2] = [Duration::from_secs(1), Duration::from_hours(1)];
-/// It is not looked at again before that, and what waits is never told to wait for longer than [`crate::flow::HORIZON`].
-const OPEN: [Duration; 2] = [Duration::from_secs(1), crate::flow::HORIZON];
+/// Bounds of `rate`, `burst`, `parallelism` and `minimum`.
+const COUNTS: Bounds = Bounds::count(100_000);
+/// Bounds of `period`, in seconds.
+const PERIODS: Bounds = Bounds::times(Duration::from_millis(100), Duration::from_hours(24));
+/// Bounds of `window`, in seconds.
+const WINDOWS: Bounds = Bounds::times(Duration::from_secs(1), Duration::from_hours(1));
+/// Bounds of `open`, in seconds. No task is told to wait for longer than the horizon.
+const OPEN: Bounds = Bounds::times(Duration::from_secs(1), crate::flow::HORIZON);
 
 impl FlowSubmission {
     /// The limits that are asked for, or all that is wrong with them, noted under `pointer`.
@@ -104,16 +103,16 @@ impl FlowSubmission {
 
     /// The limits that are asked for. What is wrong with them is noted under `pointer`.
     pub(crate) fn limits(&self, pointer: &str, wrong: &mut Wrong) -> Limits {
-        let Self { rate, period, burst, parallelism } = self;
-        for (field, count) in [("rate", rate), ("burst", burst), ("parallelism", parallelism)] {
-            check_count(&format!("{pointer}/{field}"), *count, wrong);
-        }
-        if rate.is_none() && (period.is_some() || burst.is_some()) {
+        if self.rate.is_none() && (self.period.is_some() || self.burst.is_some()) {
             wrong.add(&format!("{pointer}/rate"), "`period` and `burst` say nothing without a `rate`");
         }
-        let period = period.map_or(Some(Duration::from_secs(1)), |period| between(&format!("{pointer}/period"), period, PERIODS, wrong));
+        let period =
+            self.period.map_or(Some(Duration::from_secs(1)), |period| wrong.take(&format!("{pointer}/period"), PERIODS.seconds(period)));
+        let mut count = |field: &str, count: Option<f64>| wrong.take(&format!("{pointer}/{field}"), COUNTS.whole(count?));
+        let (rate, burst) = (count("rate", self.rate), count("burst", self.burst));
+        let parallelism = count("parallelism", self.parallelism);
         let pace = |rate| Some(Pace { rate, period: period?, burst: burst.unwrap_or(NonZeroU32::MIN) });
-        Limits { pace: rate.and_then(pace), parallelism: *parallelism, breaker: None }
+        Limits { pace: rate.and_then(pace), parallelism, breaker: None }
     }
 }
 
@@ -125,33 +124,18 @@ impl BreakerSubmission {
         if !(share > 0.0 && share <= 1.0) {
             wrong.add(&format!("{pointer}/failure_share"), "expected a number above 0 and up to 1");
         }
-        check_count(&format!("{pointer}/minimum"), self.minimum, wrong);
-        let mut time = |field: &str, seconds: Option<f64>, bounds, usual| {
-            seconds.and_then(|seconds| between(&format!("{pointer}/{field}"), seconds, bounds, wrong)).unwrap_or(usual)
+        let minimum = self.minimum.and_then(|count| wrong.take(&format!("{pointer}/minimum"), COUNTS.whole(count)));
+        let mut time = |field: &str, seconds: Option<f64>, bounds: Bounds, usual| {
+            seconds.and_then(|seconds| wrong.take(&format!("{pointer}/{field}"), bounds.seconds(seconds))).unwrap_or(usual)
         };
         let policy = BreakerPolicy {
             failure_share: share,
             window: time("window", self.window, WINDOWS, usual.window),
-            minimum: self.minimum.unwrap_or(usual.minimum),
+            minimum: minimum.unwrap_or(usual.minimum),
             open: time("open", self.open, OPEN, usual.open),
         };
         self.enabled.unwrap_or(true).then_some(policy)
     }
-}
-
-fn check_count(pointer: &str, count: Option<NonZeroU32>, wrong: &mut Wrong) {
-    if count.is_some_and(|count| count.get() > MAX_COUNT) {
-        wrong.add(pointer, format!("expected a number from 1 to {MAX_COUNT}"));
-    }
-}
-
-fn between(pointer: &str, seconds: f64, [least, most]: [Duration; 2], wrong: &mut Wrong) -> Option<Duration> {
-    let (from, to) = (least.as_secs_f64(), most.as_secs_f64());
-    if (from..=to).contains(&seconds) {
-        return wrong.seconds(pointer, seconds, most);
-    }
-    wrong.add(pointer, format!("expected seconds from {from} to {to}"));
-    None
 }
 
 impl From<Limits> for FlowView {

@@ -1,0 +1,60 @@
+//! Error texts of the payloads of the kinds that every nobat runs.
+
+use nobat_core::json::Json;
+use nobat_core::name::Name;
+use nobat_core::submit::{Aim, Kinds, Unfit};
+use nobat_delivery::{Client, Guard};
+use nobat_worker::handler::Handlers;
+use nobat_worker::http::Http;
+use nobat_worker::noop::Noop;
+
+/// The errors of a payload, each as `pointer: text`.
+fn errors(kind: &str, payload: &str) -> Vec<String> {
+    let handlers = Handlers::new().with(Noop).with(Http::new(Client::new(Guard::new(Vec::new()))));
+    match handlers.check(&Name::new(kind).unwrap(), &Json::from_text(payload.to_owned()).unwrap(), Aim::Payload) {
+        Ok(()) => Vec::new(),
+        Err(Unfit::Payload(invalid)) => invalid.iter().map(|invalid| format!("{}: {}", invalid.pointer, invalid.detail)).collect(),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_payload_of_noop_is_refused_in_plain_words() {
+    for (payload, error) in [
+        ("7", ": expected an object"),
+        (r#"{"sleep": "x"}"#, "/sleep: expected a number"),
+        (r#"{"sleep": -1}"#, "/sleep: expected seconds from 0 to 31622400"),
+        (r#"{"sleep": 31622400.1}"#, "/sleep: expected seconds from 0 to 31622400"),
+        (r#"{"sleep": 1e400}"#, "/sleep: the number is too large"),
+        (r#"{"fail": -1}"#, "/fail: expected a whole number from 0 to 4294967295"),
+        (r#"{"fail": 4294967296}"#, "/fail: expected a whole number from 0 to 4294967295"),
+        (r#"{"panic": true}"#, "/panic: expected a whole number from 0 to 4294967295"),
+    ] {
+        assert_eq!(errors("noop", payload), [error], "{payload}");
+    }
+    for payload in [r#"{"sleep": 0}"#, r#"{"sleep": 31622400}"#, r#"{"fail": 4294967295}"#, "null"] {
+        assert_eq!(errors("noop", payload), Vec::<String>::new(), "{payload}");
+    }
+}
+
+#[test]
+fn a_payload_of_http_is_refused_in_plain_words() {
+    let with = |field: &str| format!(r#"{{"url": "https://example.com", {field}}}"#);
+    for (field, error) in [
+        (r#""method": 7"#, "/method: expected a string"),
+        (r#""method": {"GET": null}"#, "/method: expected a string"),
+        (r#""headers": []"#, "/headers: expected an object"),
+        (r#""headers": {"x-a": 1}"#, "/headers/x-a: expected a string"),
+        (r#""timeout": true"#, "/timeout: expected a number"),
+        (r#""timeout": 0"#, "/timeout: expected seconds from 0.001 to 31622400"),
+        (r#""timeout": 1e308"#, "/timeout: expected seconds from 0.001 to 31622400"),
+        (r#""success": "200""#, "/success: expected an array"),
+        (r#""success": [200]"#, "/success/0: expected a string"),
+        (r#""path": 7"#, "/path: expected a string"),
+    ] {
+        assert_eq!(errors("http", &with(field)), [error], "{field}");
+    }
+    for field in [r#""timeout": 0.001"#, r#""timeout": 31622400"#, r#""method": "GET""#] {
+        assert_eq!(errors("http", &with(field)), Vec::<String>::new(), "{field}");
+    }
+}
