@@ -15,6 +15,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, para
 
 use crate::Error;
 use crate::dispatch::Dispatch;
+use crate::file::BUSY_TIMEOUT;
 use crate::lanes::Lanes;
 use crate::row::{self, COLUMNS, status};
 use crate::shares::WorkerShares;
@@ -451,6 +452,26 @@ impl Database {
         if !matches!(is_busy, Ok(false)) {
             tracing::warn!("the log was not moved into the file; the next start reads both");
         }
+    }
+
+    /// Number of rows changed by this connection since it was opened.
+    pub(crate) fn changes(&self) -> u64 {
+        self.connection.total_changes()
+    }
+
+    /// Moves the write-ahead log into the file and empties it, without waiting for readers. Returns whether the log is empty.
+    ///
+    /// A reader that uses the log keeps it from being emptied. What can be moved is moved all the same.
+    pub(crate) fn checkpoint(&self) -> bool {
+        let emptied = self.connection.busy_timeout(Duration::ZERO).and_then(|()| {
+            let is_busy: bool = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+            Ok(!is_busy)
+        });
+        let restored = self.connection.busy_timeout(BUSY_TIMEOUT);
+        emptied.and_then(|is_empty| restored.map(|()| is_empty)).unwrap_or_else(|error| {
+            tracing::debug!(%error, "the write-ahead log was not moved into the file");
+            false
+        })
     }
 
     /// Every statement is prepared once and kept.

@@ -1,6 +1,9 @@
 //! Opening the file, and being the only one who does.
 
+use std::fmt;
 use std::fs::{File, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,8 +13,13 @@ use rusqlite::{Connection, MAIN_DB, OpenFlags, ffi};
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it open.
-    #[error("{} is in use by another nobat; stop that one, or give this one a file of its own with NOBAT_DATA", .0.display())]
-    InUse(PathBuf),
+    #[error("{} is in use by {holder}", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// The process, as far as the lock file names it.
+        holder: Holder,
+    },
     /// A newer nobat has written it.
     #[error("the file has schema {found}, and this nobat knows schemas up to {known}; run the nobat that wrote it, or a newer one")]
     NewerSchema {
@@ -43,20 +51,78 @@ impl From<crate::Error> for OpenError {
     }
 }
 
-/// The right to the file, held by an advisory lock on `<file>-lock` and given up by the operating system when the process ends.
+/// Process that has a file open, as its lock file names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holder {
+    /// Its id. `None` if the lock file does not name it (yet).
+    pub process: Option<u32>,
+    /// Address that it listens on, if it is a server.
+    pub address: Option<SocketAddr>,
+}
+
+impl Holder {
+    /// URL at which the server answers on this machine.
+    pub fn url(self) -> Option<String> {
+        let address = self.address?;
+        let host = match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        Some(format!("http://{}", SocketAddr::new(host, address.port())))
+    }
+
+    fn read(file: &mut File) -> Self {
+        let mut text = String::new();
+        let read = file.read_to_string(&mut text).is_ok();
+        let mut words = text.split_whitespace().take_while(|_| read);
+        Self { process: words.next().and_then(|word| word.parse().ok()), address: words.next().and_then(|word| word.parse().ok()) }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.url(), self.process) {
+            (Some(url), Some(process)) => write!(f, "the nobat server at {url} (process {process})"),
+            (None, Some(process)) => write!(f, "the nobat process {process}"),
+            _ => f.write_str("another nobat process"),
+        }
+    }
+}
+
+/// Advisory lock on `<file>-lock`. The operating system releases it when the process ends. The lock file names its [`Holder`].
 ///
 /// SQLite's own locks would let a second process in between two transactions, and each would hand out the other's tasks.
-pub(crate) struct Lock(#[expect(dead_code, reason = "held, not used")] File);
+pub(crate) struct Lock(File);
 
 impl Lock {
     pub(crate) fn take(path: &Path) -> Result<Self, OpenError> {
         let mut name = path.as_os_str().to_owned();
         name.push("-lock");
-        let file = File::options().create(true).truncate(false).write(true).open(PathBuf::from(name))?;
+        let mut file = File::options().create(true).truncate(false).read(true).write(true).open(PathBuf::from(name))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self(file)),
-            Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+            Ok(()) => {
+                let lock = Self(file);
+                lock.name_holder("");
+                Ok(lock)
+            }
+            Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned(), holder: Holder::read(&mut file) }),
             Err(TryLockError::Error(error)) => Err(error.into()),
+        }
+    }
+
+    /// Names the address that this process listens on.
+    pub(crate) fn announce(&self, address: SocketAddr) {
+        self.name_holder(&format!(" {address}"));
+    }
+
+    /// Writes who holds the lock. Without it (the disk is full) the lock still holds, and errors name no process.
+    fn name_holder(&self, rest: &str) {
+        let mut file = &self.0;
+        let text = format!("{}{rest}\n", std::process::id());
+        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
+        if let Err(error) = written {
+            tracing::debug!(%error, "the lock file does not name this process");
         }
     }
 }
@@ -72,6 +138,9 @@ pub(crate) fn connect_plainly(path: &Path) -> Result<Connection, rusqlite::Error
     Connection::open_with_flags(path, flags)
 }
 
+/// Longest wait of the writer for a lock of SQLite's.
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A connection that writes.
 pub(crate) fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
     let connection = connect_plainly(path)?;
@@ -80,7 +149,7 @@ pub(crate) fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
     if connection.is_readonly(MAIN_DB)? {
         return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_READONLY), None));
     }
-    connection.busy_timeout(Duration::from_secs(1))?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // A 202 means that it is on disk: every COMMIT waits for the disk, not only every checkpoint.

@@ -19,6 +19,7 @@ mod store;
 mod turns;
 mod writer;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ use nobat_core::ports::{Clock, StoreError};
 use nobat_core::stored::Unreadable;
 
 pub use backup::{BackupError, backup, restore};
-pub use file::OpenError;
+pub use file::{Holder, OpenError};
 
 use crate::database::Database;
 use crate::dispatch::Dispatch;
@@ -51,8 +52,8 @@ struct Inner {
     retention: Duration,
     buckets: Buckets,
     secret: [u8; 32],
-    /// Keeps other processes out for as long as this one has the file open.
-    _lock: Option<Lock>,
+    /// Keeps other processes out for as long as this one has the file open. Absent in memory.
+    lock: Option<Lock>,
 }
 
 impl Sqlite {
@@ -75,7 +76,7 @@ impl Sqlite {
         let again = path.to_owned();
         let writer = Writer::thread(database, Arc::clone(&clock), Box::new(move || Ok(file::connect(&again)?)))?;
         let readers = Some(Readers::new(|| file::connect_to_read(path))?);
-        Ok(Self(Arc::new(Inner { writer, readers, dispatch, clock, retention, buckets: Buckets::default(), secret, _lock: Some(lock) })))
+        Ok(Self(Arc::new(Inner { writer, readers, dispatch, clock, retention, buckets: Buckets::default(), secret, lock: Some(lock) })))
     }
 
     /// A database in memory, gone when the last clone is dropped.
@@ -88,13 +89,20 @@ impl Sqlite {
         let dispatch = Arc::new(Dispatch::default());
         let database = Database::new(connection, Arc::clone(&dispatch), retention)?;
         let writer = Writer::inline(database, Arc::clone(&clock));
-        Ok(Self(Arc::new(Inner { writer, readers: None, dispatch, clock, retention, buckets: Buckets::default(), secret, _lock: None })))
+        Ok(Self(Arc::new(Inner { writer, readers: None, dispatch, clock, retention, buckets: Buckets::default(), secret, lock: None })))
     }
 
     /// The store, the queue and the registry, as the engines know them.
     pub fn backend(&self) -> Backend {
         let sqlite = Arc::new(self.clone());
         Backend { store: sqlite.clone(), queue: sqlite.clone(), registry: sqlite.clone(), flows: sqlite }
+    }
+
+    /// Writes the address of the server that has the file open into the lock file, for the errors of other processes.
+    pub fn announce(&self, address: SocketAddr) {
+        if let Some(lock) = &self.0.lock {
+            lock.announce(address);
+        }
     }
 
     /// 32 random bytes, made with the file and kept in it, to seal what leaves it and comes back.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nobat_core::name::Tenant;
 use nobat_core::ports::{QueueLoad, StoreError};
@@ -76,6 +77,13 @@ impl<T> TurnQueue<T> {
                 state.waiting.remove(owner);
             }
         }
+    }
+
+    /// Waits for an operation without taking it. Returns false if none came in that time.
+    pub(crate) fn wait(&self, time: Duration) -> bool {
+        let is_idle = |state: &mut State<T>| state.length == 0 && !state.is_closed;
+        let waited = self.arrived.wait_timeout_while(self.state(), time, is_idle);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// Waits for an operation, and takes it together with those that follow in turn as long as `has_room` accepts them.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nobat_core::ports::{Clock, QueueLoad, StoreError};
 use nobat_core::task::Task;
@@ -18,6 +19,9 @@ const BOUNDS: Bounds = Bounds { name: "write", total: 16_384, tenant: 12_288 };
 
 /// Most operations in one transaction. An operation waits for the transaction before its own, and for its own.
 const MAX_GROUP: usize = 1_024;
+
+/// Time without a write after which the write-ahead log is moved into the file. The log is small then, and a copy of the file is whole.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// Largest weight of one transaction ([`Operation::weight`]): about 4,096 small tasks, or 16 MiB of payloads.
 const MAX_WEIGHT: usize = 4_096;
@@ -177,7 +181,15 @@ fn spoiled<T>(done: &Result<T, Error>) -> Option<String> {
 
 impl Group {
     fn run(mut self, waiting: &TurnQueue<Operation>) {
+        // The last write that is still in the log.
+        let mut written: Option<Instant> = Some(Instant::now());
         loop {
+            if let Some(at) = written
+                && !waiting.wait(IDLE.saturating_sub(at.elapsed()))
+            {
+                written = (!self.database.checkpoint()).then(Instant::now);
+                continue;
+            }
             let (mut count, mut weight) = (0, 0);
             let group = waiting.take(|operation| {
                 (count, weight) = (count + 1, weight + operation.weight);
@@ -186,7 +198,11 @@ impl Group {
             if group.is_empty() {
                 return self.database.finish();
             }
+            let before = self.database.changes();
             self.transact(group);
+            if self.database.changes() != before {
+                written = Some(Instant::now());
+            }
         }
     }
 
@@ -241,7 +257,6 @@ mod tests {
     use crate::dispatch::Dispatch;
     use crate::schema;
     use async_trait::async_trait;
-    use std::time::Duration;
 
     struct Still;
 

@@ -14,7 +14,7 @@ use nobat_core::retry::Spread;
 use nobat_core::submit::{Aim, Intake, Kinds, Submission, Unfit};
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
-use nobat_sqlite::{OpenError, Sqlite};
+use nobat_sqlite::{Holder, OpenError, Sqlite};
 use rusqlite::Connection;
 
 const RETENTION: Duration = Duration::from_hours(24);
@@ -80,9 +80,57 @@ async fn is_opened_by_one_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nobat.db");
     let first = open(&path).unwrap();
-    assert!(matches!(open(&path), Err(OpenError::InUse(_))));
+    let holder = |path: &Path| match open(path).err() {
+        Some(OpenError::InUse { holder, .. }) => holder,
+        other => panic!("{other:?}"),
+    };
+    let process = Some(std::process::id());
+    assert_eq!(holder(&path), Holder { process, address: None });
+    assert_eq!(holder(&path).to_string(), format!("the nobat process {}", std::process::id()));
+    for (address, url) in [
+        ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("0.0.0.0:80", "http://127.0.0.1:80"),
+        ("[::]:8080", "http://[::1]:8080"),
+        ("192.0.2.7:8080", "http://192.0.2.7:8080"),
+    ] {
+        let address = address.parse().unwrap();
+        first.announce(address);
+        assert_eq!(holder(&path), Holder { process, address: Some(address) });
+        assert_eq!(holder(&path).url().as_deref(), Some(url));
+        assert_eq!(holder(&path).to_string(), format!("the nobat server at {url} (process {})", std::process::id()));
+    }
     drop(first);
-    open(&path).unwrap();
+    drop(open(&path).unwrap());
+    let _next = open(&path).unwrap();
+    assert_eq!(holder(&path).address, None, "the address of a server that has stopped is not named");
+}
+
+#[tokio::test]
+async fn an_idle_writer_moves_the_log_into_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("nobat.db"), folder.path().join("copy.db"));
+    let sqlite = open(&path).unwrap();
+    for number in 0..20 {
+        sqlite.backend().store.insert(vec![task(number)], now()).await.unwrap();
+    }
+    let log = folder.path().join("nobat.db-wal");
+    let begun = std::time::Instant::now();
+    while std::fs::metadata(&log).unwrap().len() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the log stays");
+        // Something that writes nothing does not put it off.
+        sqlite.backend().store.ready().await.unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::fs::copy(&path, &copy).unwrap();
+    let count =
+        |path: &Path| Connection::open(path).unwrap().query_row("SELECT count(*) FROM tasks", [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(count(&copy), 20);
+    // A reader in the middle of a transaction neither stops the writer nor loses what it sees.
+    let reader = Connection::open(&path).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM tasks").unwrap();
+    sqlite.backend().store.insert(vec![task(20)], now()).await.unwrap();
+    reader.execute_batch("COMMIT").unwrap();
+    assert_eq!(count(&path), 21);
 }
 
 #[tokio::test]
