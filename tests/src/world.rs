@@ -173,6 +173,11 @@ impl World {
         self.process.as_ref().expect("a process").address()
     }
 
+    /// Id of the program's process.
+    pub fn process(&self) -> u32 {
+        self.process.as_ref().and_then(Process::id).expect("a process")
+    }
+
     /// The file that holds everything.
     pub fn data(&self) -> PathBuf {
         self.disk.as_ref().map_or_else(|| self.scratch.path().join("nobat.db"), Disk::data)

@@ -6,6 +6,7 @@ mod stories {
     mod callback;
     mod callback_secret;
     mod cancel;
+    mod client;
     mod command;
     #[cfg(target_os = "linux")]
     mod connections;

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 use nobat_core::backend::Backend;
 use nobat_core::ports::Clock;
-use nobat_sqlite::Sqlite;
+use nobat_sqlite::{OpenError, Sqlite};
 
 /// Where tasks and hints are kept.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,19 +21,19 @@ pub enum Place {
 /// What says where everything is kept. Each is a flag and a variable.
 #[derive(Args, Clone, Debug)]
 pub struct Settings {
-    /// Where everything is kept: in an SQLite file (sqlite), or in DynamoDB and SQS (aws)
+    /// Storage: sqlite (one SQLite file) or aws (DynamoDB and SQS)
     #[arg(long, global = true, env = "NOBAT_BACKEND", value_enum, default_value_t = Place::Sqlite, hide_possible_values = true)]
     pub backend: Place,
-    /// The SQLite file that holds everything
+    /// SQLite file
     #[arg(long, global = true, env = "NOBAT_DATA", default_value = "nobat.db")]
     pub data: PathBuf,
-    /// The DynamoDB table, for `--backend aws`
+    /// DynamoDB table, for `--backend aws`
     #[arg(long, global = true, env = "NOBAT_TABLE")]
     pub table: Option<String>,
-    /// The URL of the Amazon SQS queue, for `--backend aws`
+    /// URL of the Amazon SQS queue, for `--backend aws`
     #[arg(long, global = true, env = "NOBAT_QUEUE_URL")]
     pub queue_url: Option<String>,
-    /// How many days ended tasks are kept
+    /// Days for which ended tasks are kept, from 1 to 3660
     #[arg(long, global = true, env = "NOBAT_RETENTION", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3660))]
     pub retention: u32,
 }
@@ -53,6 +52,8 @@ pub(crate) struct Opened {
     pub(crate) recount: Duration,
     /// What to call it in the log.
     pub(crate) name: String,
+    /// The file, if it is one, to name this server in its lock file.
+    pub(crate) file: Option<Sqlite>,
 }
 
 /// Leases and deadlines in a file are looked after this often: no other process would do it sooner.
@@ -74,7 +75,11 @@ pub(crate) async fn open(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow:
 
 fn sqlite(settings: &Settings, retention: Duration, clock: &Arc<dyn Clock>) -> anyhow::Result<Opened> {
     let name = settings.data.display().to_string();
-    let sqlite = Sqlite::open(&settings.data, retention, Arc::clone(clock)).with_context(|| format!("cannot use {name}"))?;
+    let sqlite = Sqlite::open(&settings.data, retention, Arc::clone(clock)).map_err(|error| match error {
+        // This error names the file itself.
+        OpenError::InUse { .. } => anyhow::Error::from(error),
+        error => anyhow::Error::from(error).context(format!("cannot use {name}")),
+    })?;
     Ok(Opened {
         backend: sqlite.backend(),
         for_handlers: sqlite.backend(),
@@ -82,18 +87,21 @@ fn sqlite(settings: &Settings, retention: Duration, clock: &Arc<dyn Clock>) -> a
         sweep_interval: SWEEP_OF_A_FILE,
         recount: COUNT_IN_A_FILE,
         name,
+        file: Some(sqlite),
     })
 }
 
 #[cfg(feature = "aws")]
 async fn aws(settings: &Settings, retention: Duration) -> anyhow::Result<Opened> {
+    use anyhow::Context;
+
     let table = settings.table.clone().context("NOBAT_BACKEND=aws needs NOBAT_TABLE, the name of the table")?;
     let queue_url = settings.queue_url.clone().context("NOBAT_BACKEND=aws needs NOBAT_QUEUE_URL, the URL of the queue")?;
     let cursor_key = nobat_aws::cursor_key(&table);
     let name = table.clone();
     let settings = nobat_aws::Settings { table, queue_url, retention };
     let (backend, for_handlers) = (nobat_aws::connect(&settings).await?, nobat_aws::connect(&settings).await?);
-    Ok(Opened { backend, for_handlers, cursor_key, sweep_interval: SWEEP_OF_A_TABLE, recount: nobat_aws::RECOUNT, name })
+    Ok(Opened { backend, for_handlers, cursor_key, sweep_interval: SWEEP_OF_A_TABLE, recount: nobat_aws::RECOUNT, name, file: None })
 }
 
 #[cfg(not(feature = "aws"))]

@@ -1,18 +1,18 @@
-//! `nobat backup` and `nobat restore`: the file as it was at one moment.
+//! `nobat backup` and `nobat restore`: a copy of the file as it is at one moment.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::vault;
+use crate::{in_use, vault};
 
 /// `nobat backup`
 #[derive(Args)]
 pub(crate) struct Backup {
-    /// Where the copy is to be; nothing may be there
+    /// Path of the copy. It must not exist
     to: PathBuf,
-    /// The SQLite file to copy; a nobat may be running on it
+    /// SQLite file to copy. A server may be running on it
     #[arg(long, env = "NOBAT_DATA", default_value = "nobat.db")]
     data: PathBuf,
 }
@@ -20,9 +20,9 @@ pub(crate) struct Backup {
 /// `nobat restore`
 #[derive(Args)]
 pub(crate) struct Restore {
-    /// The copy
+    /// Path of the copy
     from: PathBuf,
-    /// The SQLite file that it becomes; nothing may be there
+    /// SQLite file to create from the copy. It must not exist
     #[arg(long, env = "NOBAT_DATA", default_value = "nobat.db")]
     data: PathBuf,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Restore {
 impl Backup {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         nobat_sqlite::backup(&self.data, &self.to)?;
-        eprintln!("{} is {} as it was a moment ago", self.to.display(), self.data.display());
+        eprintln!("{} is a copy of {}", self.to.display(), self.data.display());
         let key = vault::key_file(&self.data);
         if key.exists() {
             eprintln!("the master key is not in it: keep a copy of {} in another place", key.display());
@@ -41,11 +41,11 @@ impl Backup {
 
 impl Restore {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
-        nobat_sqlite::restore(&self.from, &self.data)?;
-        eprintln!("{} is {} again; what was accepted after that is not in it", self.data.display(), self.from.display());
+        nobat_sqlite::restore(&self.from, &self.data).map_err(|error| in_use::advise(error.into(), in_use::stop_first))?;
+        eprintln!("{} was created from {}; tasks accepted after the backup are not in it", self.data.display(), self.from.display());
         let key = vault::key_file(&self.data);
         if !key.exists() {
-            eprintln!("put the master key back as {}, if secrets were kept under one", key.display());
+            eprintln!("secrets need the master key of that time: put its file back as {}", key.display());
         }
         Ok(ExitCode::SUCCESS)
     }

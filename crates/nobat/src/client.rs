@@ -1,4 +1,4 @@
-//! A client of any nobat, by URL.
+//! Client of a nobat server, or of the store that this process has opened.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Full};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, LOCATION};
 use hyper::{Method, Request, StatusCode};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -15,23 +15,26 @@ use hyper_util::rt::TokioExecutor;
 use nobat_api::App;
 use nobat_core::http_url::{HttpUrl, UrlHost};
 use nobat_core::key::KeyText;
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
-/// Which nobat to talk to.
-#[derive(Args, Clone)]
+use crate::answer::Answer;
+
+/// Server that a command talks to, and the form of its output.
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Target {
-    /// The nobat to talk to
+    /// URL of the server
     #[arg(long, env = "NOBAT_URL", default_value = "http://127.0.0.1:8080", global = true)]
     pub(crate) url: String,
-    /// The key to it
+    /// API key. Prefer the variable: other users of this machine can read flags
     #[arg(long, env = "NOBAT_KEY", hide_env_values = true, global = true)]
     pub(crate) key: Option<String>,
-    /// Print JSON, for programs, instead of tables
+    /// Print the server's JSON, unchanged, instead of a table
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
-/// A way to ask it.
+/// Sends requests to the API.
 pub(crate) enum Client {
     /// Over HTTP.
     There(Box<Remote>),
@@ -42,21 +45,34 @@ pub(crate) enum Client {
 /// A connection to a server.
 pub(crate) struct Remote {
     base: HttpUrl,
-    /// The name that the other side is to be asked for by, if it is not the one that is connected to.
+    /// Value of the `Host` header, if it differs from the address that is connected to.
     host: Option<HeaderValue>,
     authorization: Option<HeaderValue>,
     http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
-/// nobat understood, and said no.
-#[derive(Debug)]
+/// Answer with a status of 4xx or 5xx: problem details (RFC 9457), as far as they can be read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(crate) struct Refusal {
     status: u16,
-    problem: Value,
+    code: String,
+    detail: String,
+    errors: Vec<FieldError>,
 }
 
-/// Longer than the longest wait that a server grants.
+/// Error of one field.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct FieldError {
+    pointer: String,
+    detail: String,
+}
+
+/// Longest time for the head of an answer, and again for its body. It is longer than the longest wait that a server grants.
 const TIMEOUT: Duration = Duration::from_mins(1);
+/// Elements of a list that are asked for at a time.
+const PAGE: usize = 100;
 
 impl Client {
     pub(crate) fn new(target: &Target) -> anyhow::Result<Self> {
@@ -68,35 +84,52 @@ impl Client {
         Ok(Self::There(Box::new(Remote { base, host, authorization, http })))
     }
 
-    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Answer> {
         self.send(Method::GET, path, None, None).await
     }
 
-    pub(crate) async fn post(&self, path: &str, body: String, key: Option<&str>) -> anyhow::Result<Value> {
-        self.send(Method::POST, path, Some(body), key).await
+    pub(crate) async fn post(&self, path: &str, body: String) -> anyhow::Result<Answer> {
+        self.send(Method::POST, path, Some(body), None).await
     }
 
-    pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<Value> {
+    pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<Answer> {
         self.send(Method::DELETE, path, None, None).await
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<String>, key: Option<&str>) -> anyhow::Result<Value> {
+    /// All elements of a list, or its first `limit`, from all of its pages.
+    pub(crate) async fn list(&self, path: &str, filters: &[(&str, &str)], limit: usize) -> anyhow::Result<Vec<Box<RawValue>>> {
+        let filters: String = filters.iter().map(|(name, text)| format!("&{name}={}", encode(text))).collect();
+        let (mut found, mut cursor) = (Vec::new(), String::new());
+        // A page can be short although more follow: the server looks at a bounded number of records for each.
+        while found.len() < limit {
+            let size = (limit - found.len()).min(PAGE);
+            let page = self.get(&format!("{path}?limit={size}{filters}{cursor}")).await?.page()?;
+            found.extend(page.data);
+            match page.next_cursor {
+                Some(next) => cursor = format!("&cursor={}", encode(&next)),
+                None => break,
+            }
+        }
+        Ok(found)
+    }
+
+    pub(crate) async fn send(&self, method: Method, path: &str, body: Option<String>, key: Option<&str>) -> anyhow::Result<Answer> {
         let (status, body) = match self {
             Self::There(remote) => remote.send(method, path, body, key).await?,
             Self::Here(app) => nobat_api::ask(app.clone(), method, path, body).await,
         };
-        let body: Value = serde_json::from_slice(&body).with_context(|| format!("the answer is {status}, and not in JSON"))?;
         if status.is_success() {
-            return Ok(body);
+            return Answer::new(body.into()).with_context(|| format!("the answer has status {status} and is not JSON"));
         }
-        let refusal = Refusal { status: status.as_u16(), problem: body };
+        let problem: Refusal = serde_json::from_slice(&body).unwrap_or_default();
+        let refusal = Refusal { status: status.as_u16(), ..problem };
         if status.is_client_error() { Err(refusal.into()) } else { Err(anyhow::anyhow!("{refusal}")) }
     }
 }
 
-/// The header that brings a key.
+/// The `Authorization` header for a key.
 fn authorization(key: &str) -> anyhow::Result<HeaderValue> {
-    // Said here, and not repeated: it may be half of a key.
+    // The error does not repeat the value: it may be most of a key.
     let key: KeyText = key.trim().parse().context("NOBAT_KEY, or --key")?;
     let mut header = HeaderValue::from_str(&format!("Bearer {}", key.as_str()))?;
     header.set_sensitive(true);
@@ -120,13 +153,29 @@ impl Remote {
             request = request.header(HeaderName::from_static("idempotency-key"), key);
         }
         let request = request.body(Full::from(body.unwrap_or_default()))?;
-        let exchange = async {
-            let answer = self.http.request(request).await?;
-            let status = answer.status();
-            Ok::<_, anyhow::Error>((status, answer.into_body().collect().await?.to_bytes()))
-        };
-        let answered = tokio::time::timeout(TIMEOUT, exchange).await.context("no answer in time").and_then(|answered| answered);
-        answered.with_context(|| format!("cannot talk to {} (is `nobat serve` running there?)", self.base))
+        let cannot_talk = || format!("cannot talk to {} (is `nobat serve` running there?)", self.base);
+        let sent = within_timeout(self.http.request(request)).await.with_context(cannot_talk)?;
+        let (status, task) = (sent.status(), sent.headers().get(LOCATION).and_then(|path| path.to_str().ok()).map(str::to_owned));
+        let body = within_timeout(sent.into_body().collect()).await.with_context(|| match &task {
+            // The task is stored, whatever became of the answer's body.
+            Some(path) => format!("accepted: {}\nthe rest of the answer did not come", path.rsplit('/').next().unwrap_or_default()),
+            None => cannot_talk(),
+        });
+        Ok((status, body?.to_bytes()))
+    }
+}
+
+async fn within_timeout<T, E: Into<anyhow::Error>>(answer: impl Future<Output = Result<T, E>>) -> anyhow::Result<T> {
+    tokio::time::timeout(TIMEOUT, answer).await.context("no answer in time")?.map_err(Into::into)
+}
+
+impl Refusal {
+    /// The same error, with the fields named otherwise than by their pointers.
+    pub(crate) fn renamed(mut self, name: impl Fn(&str) -> Option<String>) -> Self {
+        for error in &mut self.errors {
+            error.pointer = name(&error.pointer).unwrap_or_else(|| std::mem::take(&mut error.pointer));
+        }
+        self
     }
 }
 
@@ -134,13 +183,23 @@ impl std::error::Error for Refusal {}
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = |name: &str| self.problem[name].as_str().unwrap_or_default();
-        write!(f, "{} ({} {})", text("detail"), self.status, text("code"))?;
-        for error in self.problem["errors"].as_array().into_iter().flatten() {
-            write!(f, "\n  {}: {}", error["pointer"].as_str().unwrap_or_default(), error["detail"].as_str().unwrap_or_default())?;
+        match self.detail.as_str() {
+            "" => write!(f, "the answer has status {}", self.status)?,
+            // The lines below say it in detail.
+            _ if !self.errors.is_empty() => write!(f, "the request is not valid ({} {})", self.status, self.code)?,
+            detail => write!(f, "{detail} ({} {})", self.status, self.code)?,
+        }
+        for FieldError { pointer, detail } in &self.errors {
+            write!(f, "\n  {pointer}: {detail}")?;
         }
         Ok(())
     }
+}
+
+/// Percent-encodes all but the unreserved characters of RFC 3986.
+pub(crate) fn encode(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// Names below `localhost` are this machine (RFC 6761, section 6.3), which not every resolver knows: emulators of AWS tell their APIs

@@ -1,4 +1,4 @@
-//! `nobat keys`: of a server, by its API; or of the file or the table, where the first key comes from.
+//! `nobat keys`: keys of a server, through its API, or of the file or the table itself, where the first key is made.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,26 +17,28 @@ use nobat_core::scope::Scopes;
 use nobat_core::submit::{Aim, Kinds, Unfit};
 use nobat_core::vault::Without;
 use nobat_worker::system::SystemClock;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::answer::{Answer, array};
 use crate::backend::{self, Settings};
-use crate::client::{Client, Target};
-use crate::command::{encode, print};
-use crate::show;
+use crate::client::{Client, Target, encode};
+use crate::command::print;
+use crate::fields::number;
+use crate::{in_use, show};
 
 /// `nobat keys`
 #[derive(Args)]
 pub(crate) struct Keys {
     #[command(subcommand)]
     command: Command,
-    /// The nobat whose keys are meant; without it, those in the file or the table
+    /// URL of a running server. Without it, the command opens the file or the table itself
     #[arg(long, env = "NOBAT_URL", global = true)]
     url: Option<String>,
-    /// A key to that nobat with the scope admin
+    /// API key with the scope admin, for --url. Prefer the variable: other users of this machine can read flags
     #[arg(long, env = "NOBAT_KEY", hide_env_values = true, global = true)]
     key: Option<String>,
-    /// Print JSON, for programs
+    /// Print the API's JSON, unchanged, instead of a table
     #[arg(long, global = true)]
     json: bool,
     #[command(flatten)]
@@ -45,31 +47,31 @@ pub(crate) struct Keys {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make a key, and print it, once
+    /// Create a key and print it. It is not shown again
     Create(Create),
     /// List keys
     List(List),
-    /// Make another key in place of one
+    /// Create a key that replaces another
     Rotate(Rotate),
-    /// Make a key useless
+    /// Revoke a key at once
     Revoke(Revoke),
 }
 
 #[derive(Args)]
 struct Create {
-    /// Inside which tenant it opens anything
+    /// Tenant whose tasks the key gives access to
     #[arg(long, default_value = "default")]
     tenant: String,
-    /// What it may do: of tasks:write, tasks:read, payload:view, tasks:replay, config:write, work and admin, with commas between them
+    /// Scopes, separated by commas: tasks:write, tasks:read, payload:view, tasks:replay, config:write, work, admin
     #[arg(long, default_value = "tasks:write,tasks:read,payload:view,tasks:replay")]
     scopes: Scopes,
-    /// What it is for
+    /// Note on what the key is for, up to 200 bytes
     #[arg(long, default_value = "")]
     label: String,
-    /// From when it opens nothing any more (RFC 3339)
+    /// Time from which the key is no longer valid (RFC 3339). Default: none
     #[arg(long)]
     expires_at: Option<String>,
-    /// From where it may be used (CIDRs, separated by commas); from anywhere unless said
+    /// Networks from which the key can be used (CIDRs, separated by commas). Default: any
     #[arg(long, value_delimiter = ',')]
     networks: Vec<Network>,
 }
@@ -83,18 +85,21 @@ struct List {
 
 #[derive(Args)]
 struct Rotate {
-    /// The key's id
+    /// Id of the key that is replaced
     id: String,
-    /// For how many seconds the old one stays good
-    #[arg(long, default_value_t = 0)]
-    overlap: u32,
+    /// Seconds for which the replaced key stays valid
+    #[arg(long, default_value = "0", value_parser = number)]
+    overlap: String,
 }
 
 #[derive(Args)]
 struct Revoke {
-    /// The key's id
+    /// Id of the key
     id: String,
 }
+
+/// Columns of a list of keys.
+const COLUMNS: [&str; 7] = ["id", "tenant", "scopes", "created_at", "expires_at", "revoked_at", "label"];
 
 impl Keys {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
@@ -105,17 +110,21 @@ impl Keys {
                     "tenant": create.tenant, "label": create.label, "scopes": create.scopes,
                     "expires_at": create.expires_at, "networks": create.networks,
                 });
-                self.show_new(&client.post("/v1/keys", body.to_string(), None).await?)?;
+                self.show_new(&client.post("/v1/keys", body.to_string()).await?)?;
             }
             Command::Rotate(Rotate { id, overlap }) => {
                 let path = format!("/v1/keys/{}/rotate", encode(id));
-                self.show_new(&client.post(&path, json!({ "overlap": overlap }).to_string(), None).await?)?;
+                self.show_new(&client.post(&path, format!(r#"{{"overlap":{overlap}}}"#)).await?)?;
             }
             Command::Revoke(Revoke { id }) => {
                 let key = client.delete(&format!("/v1/keys/{}", encode(id))).await?;
-                self.show(&[key])?;
+                print(&if self.json { format!("{}\n", key.text()) } else { show::object(&key.object()) })?;
             }
-            Command::List(List { tenant }) => self.show(&all(&client, tenant.as_deref()).await?)?,
+            Command::List(List { tenant }) => {
+                let filters: Vec<_> = tenant.iter().map(|tenant| ("tenant", tenant.as_str())).collect();
+                let keys = client.list("/v1/keys", &filters, usize::MAX).await?;
+                print(&if self.json { array(&keys) } else { show::records(&keys, &COLUMNS) })?;
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -125,8 +134,7 @@ impl Keys {
             return Client::new(&Target { url: url.clone(), key: self.key.clone(), json: self.json });
         }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let opened = backend::open(&self.place, &clock).await;
-        let opened = opened.context("to go through the server that has it open, say --url, and NOBAT_KEY if it asks for keys")?;
+        let opened = backend::open(&self.place, &clock).await.map_err(|error| in_use::advise(error, in_use::run_through))?;
         Ok(Client::Here(App::new(Parts {
             edition: Edition::default(),
             backend: opened.backend,
@@ -143,39 +151,19 @@ impl Keys {
         })))
     }
 
-    /// The key alone on standard output, for scripts; what is to be said of it beside it.
-    fn show_new(&self, key: &Value) -> anyhow::Result<()> {
+    /// Prints the key alone to standard output, for scripts, and what belongs to it to standard error.
+    fn show_new(&self, answer: &Answer) -> anyhow::Result<()> {
         if self.json {
-            return print(&format!("{key}\n"));
+            return print(&format!("{}\n", answer.text()));
         }
-        let text = key["key"].as_str().context("the answer is not a key")?;
-        eprintln!("{} of tenant {}; this is the only time that the key itself is shown:", text_of(key, "id"), text_of(key, "tenant"));
-        print(&format!("{text}\n"))
-    }
-
-    fn show(&self, keys: &[Value]) -> anyhow::Result<()> {
-        print(&if self.json { format!("{}\n", Value::from(keys)) } else { show::keys(keys) })
+        let key = answer.object();
+        let [text, id, tenant] = ["key", "id", "tenant"].map(|field| key.text(field).context("the answer is not a key"));
+        eprintln!("created {} of tenant {}. The key is not shown again:", id?, tenant?);
+        print(&format!("{}\n", text?))
     }
 }
 
-fn text_of<'a>(key: &'a Value, field: &str) -> &'a str {
-    key[field].as_str().unwrap_or_default()
-}
-
-async fn all(client: &Client, tenant: Option<&str>) -> anyhow::Result<Vec<Value>> {
-    let tenant = tenant.map(|tenant| format!("&tenant={}", encode(tenant))).unwrap_or_default();
-    let (mut keys, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let page = client.get(&format!("/v1/keys?limit=100{tenant}{cursor}")).await?;
-        keys.extend(page["data"].as_array().into_iter().flatten().cloned());
-        match page["next_cursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={}", encode(next)),
-            None => return Ok(keys),
-        }
-    }
-}
-
-/// Nothing is run here.
+/// Kinds of a program that runs no tasks.
 struct NoKinds;
 
 impl Kinds for NoKinds {

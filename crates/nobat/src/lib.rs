@@ -1,23 +1,28 @@
-//! nobat: post work over HTTP, get an id in milliseconds, have it done behind your back.
+//! nobat: an asynchronous task API. Clients post tasks over HTTP and get an id in milliseconds; nobat runs them.
 //!
 //! This crate is the program, and the library for programs with kinds of their own: implement [`Handler`], and
 //! give it to [`main`]. What comes out is `nobat` with one kind more.
 
+mod answer;
 mod backend;
 mod backup;
 mod client;
 mod command;
 mod exit;
+mod fields;
 mod handles;
+mod in_use;
 mod keys;
+mod resource;
 mod serve;
 mod show;
+mod submit;
 mod vault;
 mod workshop;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use backend::{Place, Settings};
 pub use nobat_worker::context::TaskContext;
@@ -25,7 +30,7 @@ pub use nobat_worker::handler::{Failure, Handler, Handlers};
 pub use serve::{Serve, serve};
 pub use vault::Sealing;
 
-/// An asynchronous task API: post work, get an id in milliseconds, have it done behind your back.
+/// Asynchronous task API: accepts tasks over HTTP and runs them, with retries, limits and reports
 #[derive(Parser)]
 #[command(name = "nobat", version, after_help = exit::HELP)]
 struct Cli {
@@ -35,35 +40,52 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Accept tasks and run them (this is also what happens without a command)
+    /// Run the server, which accepts tasks and runs them. This is the default command
     Serve(Serve),
     /// Submit a task
-    Submit(command::Submit),
+    Submit(Box<submit::Submit>),
     /// Show a task
     Get(command::Get),
-    /// Say why a task is not running
+    /// Show why a task is not running
     Explain(command::Explain),
-    /// List tasks, the newest first
+    /// List tasks, newest first
     List(command::List),
     /// Wait until a task has ended
     Wait(command::Wait),
-    /// Call a task off
+    /// Cancel a task
     Cancel(command::Cancel),
-    /// Run an ended task again
+    /// Run a task again that has ended
     Replay(command::Replay),
-    /// Make, list, replace and revoke keys: of a server (--url), or of the file or the table itself
+    /// Create, list, rotate and revoke API keys of a server (--url), or of the file or the table itself
     Keys(keys::Keys),
-    /// Copy the SQLite file, also while a nobat is running on it
+    #[command(flatten)]
+    Resource(resource::Call),
+    /// Copy the SQLite file, also while a server runs on it
+    ///
+    /// The file alone, copied with cp while a server runs, misses recent tasks: they are in the write-ahead log (FILE-wal). The copy that
+    /// this command makes is complete and checked. The master key (FILE.key) is not in it.
     Backup(backup::Backup),
-    /// Make a copy the SQLite file again
+    /// Create the SQLite file from a copy that `nobat backup` made
     Restore(backup::Restore),
 }
 
-/// The whole program: reads the command line and the `NOBAT_*` variables, and does what they say.
+/// The command line. Values of flags can be negative numbers: `--delay -1` is a wrong value, and `-1` no flag of its own.
+fn command_line() -> clap::Command {
+    fn allow(command: clap::Command) -> clap::Command {
+        let command = command.mut_args(|argument| match argument.get_action().takes_values() {
+            true => argument.allow_negative_numbers(true),
+            false => argument,
+        });
+        command.mut_subcommands(allow)
+    }
+    allow(Cli::command())
+}
+
+/// Runs the program: reads the command line and the `NOBAT_*` variables, and runs the command.
 ///
-/// `handlers` are run besides `http` and `noop`.
+/// `handlers` run besides `http` and `noop`.
 pub fn main(handlers: Handlers) -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&command_line().get_matches()).unwrap_or_else(|error| error.exit());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return exit::report(&error.into()),
@@ -80,11 +102,34 @@ pub fn main(handlers: Handlers) -> ExitCode {
             Command::Cancel(cancel) => cancel.run().await,
             Command::Replay(replay) => replay.run().await,
             Command::Keys(keys) => keys.run().await,
+            Command::Resource(call) => call.run().await,
             Command::Backup(backup) => backup.run(),
             Command::Restore(restore) => restore.run(),
         }
     });
-    // What still blocks a thread by now, such as a look-up of a name, is not worth waiting for.
+    // A thread can still be blocked, by a look-up of a name for example. The program does not wait for it.
     runtime.shutdown_background();
     done.unwrap_or_else(|error| exit::report(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_takes_negative_numbers_as_values() {
+        command_line().debug_assert();
+        for (arguments, flag) in [
+            (vec!["list", "--limit", "-1"], "--limit"),
+            (vec!["wait", "task_x", "--timeout", "-1"], "--timeout"),
+            (vec!["serve", "--concurrency", "-1"], "--concurrency"),
+            (vec!["serve", "--drain", "-1"], "--drain"),
+            (vec!["serve", "--retention", "-1"], "--retention"),
+        ] {
+            let error = command_line().try_get_matches_from([&["nobat"], arguments.as_slice()].concat()).unwrap_err();
+            assert_eq!(error.kind(), clap::error::ErrorKind::ValueValidation, "{error}");
+            assert!(error.to_string().contains(flag), "{error}");
+        }
+        assert!(command_line().try_get_matches_from(["nobat", "submit", "noop", "--delay", "-1"]).is_ok(), "the server names the bounds");
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
+use clap::builder::RangedI64ValueParser;
 use ipnet::IpNet;
 use nobat_api::{App, Door, Keys, Limits, Parts, router};
 use nobat_core::backend::Backend;
@@ -33,15 +34,14 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::backend::{self, Opened, Place, Settings};
-use crate::exit;
-use crate::handles;
 use crate::vault::{Sealing, Vaults};
 use crate::workshop::Workshop;
+use crate::{exit, handles, in_use};
 
-/// The settings of a server. Each is a flag and a variable.
+/// Settings of a server. Each is a flag and a variable.
 #[derive(Parser, Clone, Debug)]
 pub struct Serve {
-    /// The address to listen on
+    /// Address to listen on
     #[arg(long, env = "NOBAT_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
     /// Where everything is kept.
@@ -50,32 +50,32 @@ pub struct Serve {
     /// Under which key secrets are kept.
     #[command(flatten)]
     pub sealing: Sealing,
-    /// How many tasks run at a time; with 0, tasks are accepted and none is run
-    #[arg(long, env = "NOBAT_CONCURRENCY", default_value_t = 128)]
+    /// Maximum number of tasks that run at once. With 0, tasks are accepted and not run
+    #[arg(long, env = "NOBAT_CONCURRENCY", default_value_t = 128, value_parser = RangedI64ValueParser::<usize>::new().range(0..=1_000_000))]
     pub concurrency: usize,
-    /// Networks that are not public, and that tasks may call all the same (CIDRs, separated by commas)
+    /// Networks that are not public and that tasks may call nevertheless (CIDRs, separated by commas)
     #[arg(long, env = "NOBAT_ALLOW_PRIVATE_NETWORKS", value_delimiter = ',')]
     pub allow_private_networks: Vec<IpNet>,
-    /// From where requests are taken (CIDRs, separated by commas); from anywhere unless said
+    /// Networks from which requests are accepted (CIDRs, separated by commas). Default: any
     #[arg(long, env = "NOBAT_ALLOW_FROM", value_delimiter = ',')]
     pub allow_from: Vec<Network>,
-    /// The proxies in front (CIDRs, separated by commas), whose X-Forwarded-For is believed
+    /// Proxies in front of the server whose X-Forwarded-For is trusted (CIDRs, separated by commas)
     #[arg(long, env = "NOBAT_TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Vec<Network>,
-    /// Maximum number of open connections of one client address (of one /64 network for IPv6), trusted proxies excepted; half of all
-    /// connections unless set
+    /// Maximum number of open connections of one client address (of one /64 network for IPv6), trusted proxies excepted. Default: half of
+    /// all connections
     #[arg(long, env = "NOBAT_MAX_CONNECTIONS_PER_ADDRESS")]
     pub max_connections_per_address: Option<NonZeroUsize>,
-    /// How many seconds a request can wait for a task's end
+    /// Maximum time in seconds for which a request waits for the end of a task (`?wait=`)
     #[arg(long, env = "NOBAT_MAX_WAIT", default_value_t = 25)]
     pub max_wait: u32,
-    /// The longest timeout of a task, in seconds
+    /// Maximum timeout of a task in seconds
     #[arg(long, env = "NOBAT_MAX_TIMEOUT", default_value_t = 12 * 60 * 60)]
     pub max_timeout: u32,
-    /// How many seconds running tasks have to finish on SIGTERM; then they are given back, within 8 seconds more
+    /// Seconds that running tasks have to finish on SIGTERM. The others are given back within 8 seconds more
     #[arg(long, env = "NOBAT_DRAIN", default_value_t = 20)]
     pub drain: u32,
-    /// What is logged: error, warn, info, debug, or `target=level` pairs
+    /// Log filter: error, warn, info, debug, or `target=level` pairs
     #[arg(long, env = "NOBAT_LOG", default_value = "info")]
     pub log: String,
 }
@@ -93,14 +93,10 @@ impl Serve {
         log_to_stderr(&self.log)?;
         let stop = CancellationToken::new();
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let opened = backend::open(&self.place, &clock).await?;
-        // Before anybody can connect.
-        let keys = keys(&opened.backend, self.listen, &self).await?;
-        let vaults = self.sealing.open(&self.place, &opened.backend).await?;
+        // The port comes first: a start that fails for it leaves no file behind.
         let listener = TcpListener::bind(self.listen).await.with_context(|| format!("cannot listen on {}", self.listen))?;
         tokio::spawn(stop_on_signal(terminate, interrupt, stop.clone()));
-        serve_from(opened, keys, vaults, self, listener, handlers, stop).await
+        serve(self, listener, handlers, stop).await
     }
 }
 
@@ -123,9 +119,14 @@ async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: Canc
 ///
 /// `handlers` are run besides `http` and `noop`.
 pub async fn serve(settings: Serve, listener: TcpListener, handlers: Handlers, stop: CancellationToken) -> anyhow::Result<()> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let opened = backend::open(&settings.place, &clock).await?;
-    let keys = keys(&opened.backend, listener.local_addr()?, &settings).await?;
+    settings.sealing.check(&settings.place)?;
+    let (clock, address): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), listener.local_addr()?);
+    let opened = backend::open(&settings.place, &clock).await.map_err(|error| in_use::advise(error, in_use::choose_another))?;
+    if let Some(file) = &opened.file {
+        file.announce(address);
+    }
+    // No connection is accepted, and so no request answered, before this has passed.
+    let keys = keys(&opened.backend, address, &settings).await?;
     let vaults = settings.sealing.open(&settings.place, &opened.backend).await?;
     serve_from(opened, keys, vaults, settings, listener, handlers, stop).await
 }
@@ -144,9 +145,10 @@ async fn serve_from(
     let connections = handles::connections(handles, settings.concurrency);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let chance: Arc<dyn Chance> = Arc::new(SystemChance);
-    let Opened { backend, for_handlers, cursor_key, sweep_interval, recount, name } = opened;
+    let Opened { backend, for_handlers, cursor_key, sweep_interval, recount, name, file: _file } = opened;
     let door = Door { keys, admitted: settings.allow_from.clone(), proxies: settings.trusted_proxies.clone() };
     let limits = Limits {
+        connections,
         connections_per_address: settings.max_connections_per_address,
         trusted_proxies: settings.trusted_proxies.clone(),
         grace: REQUEST_GRACE,
@@ -178,7 +180,6 @@ async fn serve_from(
     let (pruner, last) = (Pruner { backend: backend.clone() }, backend);
     tracing::info!(address = %listener.local_addr()?, data = name, concurrency = settings.concurrency, "nobat serves");
     tracing::info!(handles, connections, "limits of open files and of client connections");
-    let limits = Limits { connections, grace: REQUEST_GRACE, ..Limits::default() };
     let workshop = Workshop::open()?;
     let working = async {
         let outcome = workshop.run(worker, stop.clone()).await;

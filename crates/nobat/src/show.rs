@@ -1,15 +1,21 @@
-//! Tasks for people to read.
+//! Answers of the API as tables for people. Values are shown as the API wrote them; only what a terminal would obey is escaped.
 
+use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 
-use serde_json::Value;
+use nobat_core::submit::is_invisible;
+use serde_json::value::RawValue;
+
+use crate::answer::Object;
 
 /// A task, line by line, with its attempts below.
-pub(crate) fn task(task: &Value) -> String {
+pub(crate) fn task(task: &Object) -> String {
     let fields = [
         "id",
         "kind",
         "queue",
+        "endpoint",
+        "flow_key",
         "status",
         "attempt",
         "max_attempts",
@@ -29,71 +35,79 @@ pub(crate) fn task(task: &Value) -> String {
         "submitted_by",
     ];
     let mut lines = known(task, &fields);
-    for attempt in task["attempts"].as_array().into_iter().flatten() {
-        let outcome = attempt["outcome"].as_str().unwrap_or("running");
-        let error = match (attempt["error"]["code"].as_str(), attempt["error"]["message"].as_str()) {
-            (Some(code), Some(message)) if code == outcome => format!(": {message}"),
-            (Some(code), Some(message)) => format!(": {code}: {message}"),
+    for attempt in task.elements("attempts") {
+        let attempt = Object::read(attempt.get());
+        let (outcome, error) = (attempt.text("outcome").unwrap_or_else(|| "running".to_owned()), attempt.object("error"));
+        let error = match (error.text("code"), error.text("message")) {
+            (Some(code), Some(message)) if code == outcome => format!(": {}", message.escape_debug()),
+            (Some(code), Some(message)) => format!(": {code}: {}", message.escape_debug()),
             _ => String::new(),
         };
-        lines.push(vec![format!("attempt {}", attempt["number"]), format!("{} {outcome}{error}", text(&attempt["started_at"]))]);
+        lines.push(vec![format!("attempt {}", attempt.raw("number")), format!("{} {outcome}{error}", value(attempt.raw("started_at")))]);
     }
     align(&lines)
 }
 
-/// Why a task is not running, line by line.
-pub(crate) fn explanation(explanation: &Value) -> String {
+/// Reason why a task is not running, line by line.
+pub(crate) fn explanation(explanation: &Object) -> String {
     let mut lines = known(explanation, &["id", "status", "code", "reason", "until"]);
-    if let (Some(sort), Some(name)) = (explanation["by"]["sort"].as_str(), explanation["by"]["name"].as_str()) {
+    let by = explanation.object("by");
+    if let (Some(sort), Some(name)) = (by.text("sort"), by.text("name")) {
         lines.push(vec!["by".to_owned(), format!("{sort} {name}")]);
     }
     lines.extend(known(explanation, &["attempt", "max_attempts", "held", "error"]));
     align(&lines)
 }
 
-/// A line for each of these fields that says anything.
-fn known(of: &Value, fields: &[&str]) -> Vec<Vec<String>> {
-    let known = fields.iter().filter(|field| !is_empty(&of[**field]));
-    known.map(|field| vec![(*field).to_owned(), text(&of[*field])]).collect()
+/// Every field of an object that has a value, one a line.
+pub(crate) fn object(object: &Object) -> String {
+    let lines = object.fields().filter(|(_, json)| !is_empty(json)).map(|(field, json)| vec![field.to_owned(), value(json)]);
+    align(&lines.collect::<Vec<_>>())
+}
+
+/// A line for each of these fields that has a value.
+fn known(of: &Object, fields: &[&str]) -> Vec<Vec<String>> {
+    let known = fields.iter().map(|field| (*field, of.raw(field))).filter(|(_, json)| !is_empty(json));
+    known.map(|(field, json)| vec![field.to_owned(), value(json)]).collect()
 }
 
 /// Tasks, one a line.
-pub(crate) fn tasks(tasks: &[Value]) -> String {
-    let columns = ["id", "kind", "queue", "status", "attempt", "created_at", "error"];
-    let mut lines = vec![columns.map(str::to_uppercase).to_vec()];
-    lines.extend(tasks.iter().map(|task| {
-        columns
-            .iter()
-            .map(|column| match *column {
-                "attempt" => format!("{}/{}", task["attempt"], task["max_attempts"]),
-                "error" => task["error"]["code"].as_str().unwrap_or_default().to_owned(),
-                column => text(&task[column]),
-            })
-            .collect()
+pub(crate) fn tasks(tasks: &[Box<RawValue>]) -> String {
+    table(tasks, &["id", "kind", "queue", "status", "attempt", "created_at", "error"], |task, column| match column {
+        "attempt" => format!("{}/{}", task.raw("attempt"), task.raw("max_attempts")),
+        "error" => task.object("error").text("code").unwrap_or_default(),
+        column => value(task.raw(column)),
+    })
+}
+
+/// Records such as keys, one a line, in these columns.
+pub(crate) fn records(records: &[Box<RawValue>], columns: &[&str]) -> String {
+    table(records, columns, |record, column| match record.raw(column) {
+        "null" => "-".to_owned(),
+        json => match serde_json::from_str::<Vec<String>>(json) {
+            Ok(words) => words.join(",").escape_debug().to_string(),
+            Err(_) => value(json),
+        },
+    })
+}
+
+fn table(rows: &[Box<RawValue>], columns: &[&str], cell: impl Fn(&Object, &str) -> String) -> String {
+    let mut lines = vec![columns.iter().map(|column| column.to_uppercase()).collect::<Vec<_>>()];
+    lines.extend(rows.iter().map(|row| {
+        let row = Object::read(row.get());
+        columns.iter().map(|column| cell(&row, column)).collect()
     }));
     align(&lines)
 }
 
-/// Keys, one a line.
-pub(crate) fn keys(keys: &[Value]) -> String {
-    let columns = ["id", "tenant", "scopes", "created_at", "expires_at", "revoked_at", "label"];
-    let mut lines = vec![columns.map(str::to_uppercase).to_vec()];
-    let cell = |value: &Value| match value {
-        Value::Null => "-".to_owned(),
-        Value::Array(words) => words.iter().map(text).collect::<Vec<_>>().join(","),
-        other => text(other),
-    };
-    lines.extend(keys.iter().map(|key| columns.iter().map(|column| cell(&key[*column])).collect()));
-    align(&lines)
-}
-
-/// Says on a terminal how far a task is, in place of what was said before.
-pub(crate) fn progress(task: &Value) {
+/// Shows on a terminal how far a task is, over the line before.
+pub(crate) fn progress(task: &Object) {
     let mut terminal = std::io::stderr();
     if terminal.is_terminal() {
-        let progress = if task["progress"].is_null() { String::new() } else { format!(" {}", text(&task["progress"])) };
-        let line = format!("{} {} (attempt {}){progress}", text(&task["id"]), text(&task["status"]), task["attempt"]);
-        // What cannot be shown is not worth failing for.
+        let progress = Some(task.raw("progress")).filter(|json| *json != "null").map(|json| format!(" {}", value(json)));
+        let (id, status, progress) = (value(task.raw("id")), value(task.raw("status")), progress.unwrap_or_default());
+        let line = format!("{id} {status} (attempt {}){progress}", task.raw("attempt"));
+        // A terminal that is gone is no reason to fail.
         let _ = write!(terminal, "\r\x1b[K{line}").and_then(|()| terminal.flush());
     }
 }
@@ -106,16 +120,30 @@ pub(crate) fn progress_done() {
     }
 }
 
-fn is_empty(value: &Value) -> bool {
-    value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty)
+fn is_empty(json: &str) -> bool {
+    json == "null" || json == "{}"
 }
 
-fn text(value: &Value) -> String {
-    if let (Some(code), Some(message)) = (value["code"].as_str(), value["message"].as_str()) {
-        return format!("{code}: {message}");
+/// Value as a person reads it: a string without quotes, an error as one sentence, any other JSON as it stands, on one line.
+fn value(json: &str) -> String {
+    if let Ok(text) = serde_json::from_str::<String>(json) {
+        // A stranger's text can hold escape codes. They are shown and not obeyed.
+        return text.escape_debug().to_string();
     }
-    // What a stranger sent can hold escape codes; they are shown, not obeyed.
-    value.as_str().map_or_else(|| value.to_string(), |text| text.escape_debug().to_string())
+    let object = Object::read(json);
+    if let (Some(code), Some(message)) = (object.text("code"), object.text("message")) {
+        return format!("{code}: {message}").escape_debug().to_string();
+    }
+    let mut line = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            // In JSON, these stand between values alone.
+            '\n' | '\r' | '\t' => line.push(' '),
+            character if is_invisible(character) => _ = write!(line, "\\u{:04x}", u32::from(character)),
+            character => line.push(character),
+        }
+    }
+    line
 }
 
 fn align(lines: &[Vec<String>]) -> String {
@@ -141,16 +169,36 @@ fn align(lines: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+
+    fn rows(json: &str) -> Vec<Box<RawValue>> {
+        serde_json::from_str(json).unwrap()
+    }
 
     #[test]
     fn columns_line_up_and_escape_codes_are_not_obeyed() {
-        let shown = tasks(&[json!({"id": "task_1", "kind": "\u{1b}[31mred", "queue": "q", "status": "failed", "attempt": 1,
-            "max_attempts": 5, "created_at": "now", "error": {"code": "timeout", "message": "…"}})]);
+        let json = r#"[{"id": "task_1", "kind": "\u001b[31mred", "queue": "q", "status": "failed", "attempt": 1,
+            "max_attempts": 5, "created_at": "now", "error": {"code": "timeout", "message": "…"}}]"#;
         assert_eq!(
-            shown,
+            tasks(&rows(json)),
             "ID      KIND           QUEUE  STATUS  ATTEMPT  CREATED_AT  ERROR\n\
              task_1  \\u{1b}[31mred  q      failed  1/5      now         timeout\n"
         );
+    }
+
+    #[test]
+    fn values_are_shown_as_they_were_written_on_one_line() {
+        let thirty = "123456789012345678901234567890";
+        for json in ["1e999", "1.10", "-0", thirty, r#"{"a":1,"a":2}"#, r#"{"b":1,"a":[1.0]}"#, r#"{"s":"\u00e9"}"#] {
+            assert_eq!(value(json), json);
+        }
+        assert_eq!(value("{\n\t\"a\": 1\n}"), r#"{  "a": 1 }"#);
+        assert_eq!(value("[\"\u{9b}31m\u{202e}\"]"), r#"["\u009b31m\u202e"]"#);
+        assert_eq!(value(r#"{"code": "http_503", "message": "no\u001b"}"#), r"http_503: no\u{1b}");
+    }
+
+    #[test]
+    fn records_have_a_dash_where_there_is_no_value() {
+        let keys = rows(r#"[{"id": "key_1", "scopes": ["work", "admin"], "expires_at": null}]"#);
+        assert_eq!(records(&keys, &["id", "scopes", "expires_at"]), "ID     SCOPES      EXPIRES_AT\nkey_1  work,admin  -\n");
     }
 }

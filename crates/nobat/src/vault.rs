@@ -21,11 +21,11 @@ use crate::backend::{Place, Settings};
 /// What says under which key secrets are sealed. Each is a flag and a variable.
 #[derive(Args, Clone, Debug)]
 pub struct Sealing {
-    /// The master key that secrets are kept under: 32 bytes in base64; older ones, that only open, behind it with commas. Better given
-    /// by its variable, since others can see flags. Without it, one is kept in a file beside the data
+    /// Master key that encrypts secrets: 32 bytes in base64, then older keys that only decrypt, separated by commas. Prefer the
+    /// variable: other users of this machine can read flags. Default: a key in a file beside the data, created at the first start
     #[arg(long, env = "NOBAT_MASTER_KEY", value_delimiter = ',', hide_env_values = true)]
     pub master_key: Vec<MasterKeyText>,
-    /// For `--backend aws`, in place of a master key: the id or ARN of the KMS key that wraps the one in the table
+    /// For `--backend aws`, instead of a master key: id or ARN of the KMS key that wraps the master key in the table
     #[arg(long, env = "NOBAT_KMS_KEY")]
     pub kms_key: Option<String>,
 }
@@ -53,22 +53,31 @@ pub(crate) struct Vaults {
 }
 
 impl Sealing {
-    /// The vault that these settings name, for what is in that backend.
-    pub(crate) async fn open(&self, place: &Settings, backend: &Backend) -> anyhow::Result<Vaults> {
+    /// Returns the master keys that were given. Fails if the settings cannot be used, before any file is created.
+    pub(crate) fn check(&self, place: &Settings) -> anyhow::Result<Vec<MasterKey>> {
         let given = self.master_key.iter().map(|text| text.0.trim()).filter(|text| !text.is_empty());
         let given: Vec<MasterKey> = given.map(str::parse).collect::<Result<_, _>>().context("NOBAT_MASTER_KEY")?;
+        ensure!(
+            !given.is_empty() || place.backend == Place::Aws || self.kms_key().is_none(),
+            "NOBAT_KMS_KEY is for NOBAT_BACKEND=aws; a file's secrets are kept under NOBAT_MASTER_KEY, or a key beside it"
+        );
+        Ok(given)
+    }
+
+    fn kms_key(&self) -> Option<&str> {
+        self.kms_key.as_deref().filter(|key| !key.is_empty())
+    }
+
+    /// The vault that these settings name, for what is in that backend.
+    pub(crate) async fn open(&self, place: &Settings, backend: &Backend) -> anyhow::Result<Vaults> {
+        let given = self.check(place)?;
         if let [newest, older @ ..] = &given[..] {
             let vault = Vault::new(newest.clone(), older.to_vec());
             warn_of_closed(&vault, backend).await?;
             return Ok(Vaults::same(vault));
         }
-        let kms_key = self.kms_key.as_deref().filter(|key| !key.is_empty());
         match place.backend {
             Place::Sqlite => {
-                ensure!(
-                    kms_key.is_none(),
-                    "NOBAT_KMS_KEY is for NOBAT_BACKEND=aws; a file's secrets are kept under NOBAT_MASTER_KEY, or a key beside it"
-                );
                 let file = key_file(&place.data);
                 let key = match read(&file)? {
                     Some(key) => key,
@@ -83,7 +92,7 @@ impl Sealing {
                 warn_of_closed(&vault, backend).await?;
                 Ok(Vaults::same(vault))
             }
-            Place::Aws => match kms_key {
+            Place::Aws => match self.kms_key() {
                 Some(key) => wrapped(place, key).await,
                 None => Ok(Vaults { of_api: Arc::new(Without), of_handlers: Arc::new(Without) }),
             },

@@ -72,7 +72,7 @@ impl Process {
         self.child.wait().await
     }
 
-    /// Its id, unless it has ended.
+    /// Its id, until it has ended.
     pub fn id(&self) -> Option<u32> {
         self.child.id()
     }

@@ -74,7 +74,7 @@ async fn neither_a_backup_nor_a_file_is_written_over() {
     let again = world.run(&["backup", copy, "--data", data]).await;
     assert!(again.code != 0 && again.stderr.contains("there already"), "{again:?}");
     let running = world.run(&["restore", copy, "--data", data]).await;
-    assert!(running.code != 0 && running.stderr.contains("in use"), "{running:?}");
+    assert!(running.code != 0 && running.stderr.contains("is in use by the nobat server at"), "{running:?}");
     world.stop().await;
     let there = world.run(&["restore", copy, "--data", data]).await;
     assert!(there.code != 0 && there.stderr.contains("there already"), "{there:?}");

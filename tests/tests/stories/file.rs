@@ -1,4 +1,4 @@
-use nobat_tests::world::{World, path};
+use nobat_tests::world::{PATIENCE, World, path};
 use serde_json::json;
 
 #[tokio::test]
@@ -7,7 +7,8 @@ async fn a_second_server_on_the_same_file_is_refused_and_the_first_goes_on() {
     let data = world.data();
     let second = world.run(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()]).await;
     assert_eq!(second.code, 1, "{second:?}");
-    assert!(second.stderr.contains("is in use by another nobat"), "{}", second.stderr);
+    let holder = format!("is in use by the nobat server at http://{} (process {})", world.address(), world.process());
+    assert!(second.stderr.contains(&holder) && second.stderr.contains("--data"), "{}", second.stderr);
     world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
     world.end().await;
 }
@@ -85,12 +86,40 @@ async fn a_setting_that_makes_no_sense_is_refused_by_its_name() {
     world.end().await;
 }
 
+/// Names of the files in the world's folder, less those of the world's own server.
+fn others(world: &World) -> Vec<String> {
+    let names = std::fs::read_dir(world.folder()).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    names.filter(|name| !name.starts_with("nobat.db")).collect()
+}
+
 #[tokio::test]
-async fn an_address_that_is_taken_is_said_to_be() {
+async fn a_start_that_fails_for_its_address_or_key_leaves_no_file() {
     let world = World::start().await;
     let (listen, data) = (world.address().to_string(), world.folder().join("second.db"));
-    let second = world.run(&["serve", "--listen", &listen, "--data", data.to_str().unwrap()]).await;
-    assert_eq!(second.code, 1, "{second:?}");
-    assert!(second.stderr.contains(&format!("cannot listen on {listen}")), "{}", second.stderr);
+    let data = data.to_str().unwrap();
+    let second = world.run(&["serve", "--listen", &listen, "--data", data]).await;
+    assert!(second.code == 1 && second.stderr.contains(&format!("cannot listen on {listen}")), "{second:?}");
+    assert_eq!(others(&world), Vec::<String>::new());
+    let mistyped = world.run(&["serve", "--listen", "127.0.0.1:0", "--data", data, "--master-key", "hunter2"]).await;
+    assert!(mistyped.code == 1 && mistyped.stderr.contains("NOBAT_MASTER_KEY"), "{mistyped:?}");
+    assert_eq!(others(&world), Vec::<String>::new());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_idle_servers_file_holds_every_task_without_its_log() {
+    let world = World::start().await;
+    let task = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
+    let (log, copy) = (format!("{}-wal", world.data().display()), world.folder().join("copy.db"));
+    let begun = std::time::Instant::now();
+    while std::fs::metadata(&log).unwrap().len() > 0 {
+        assert!(begun.elapsed() < PATIENCE, "the log stays");
+        // Reads and health checks do not put it off.
+        assert_eq!(world.get("/readyz").await.status, 200);
+        assert_eq!(world.task(&task).await["status"], "succeeded");
+    }
+    std::fs::copy(world.data(), &copy).unwrap();
+    let copied = rusqlite::Connection::open(&copy).unwrap().query_row("SELECT count(*) FROM tasks", [], |row| row.get::<_, i64>(0));
+    assert_eq!(copied.unwrap(), 1);
     world.end().await;
 }

@@ -69,14 +69,24 @@ async fn a_key_of_the_file_opens_the_server_and_makes_others_there() {
 }
 
 #[tokio::test]
-async fn keys_of_a_file_that_is_in_use_are_left_to_the_server() {
+async fn keys_of_a_file_in_use_name_the_server_and_the_command_to_run() {
     let world = World::start().await;
-    let data = world.data();
+    let (data, program, url) = (world.data(), Program::Nobat.path(), format!("http://{}", world.address()));
     // Without the variable that names the server.
-    let list = ["keys", "list", "--data", data.to_str().unwrap()];
-    let refused = run(&Program::Nobat.path(), &list, None).await.unwrap();
-    assert!(refused.code != 0 && refused.stderr.contains("in use") && refused.stderr.contains("--url"), "{refused:?}");
-    world.end().await;
+    let create = ["keys", "create", "--data", data.to_str().unwrap(), "--tenant", "acme", "--label", "the shop"];
+    let refused = run(&program, &create, None).await.unwrap();
+    let command = format!("{} keys create --url {url} --tenant acme --label 'the shop'", program.display());
+    let expected = format!("is in use by the nobat server at {url} (process {}); run `{command}` instead", world.process());
+    assert!(refused.code == 1 && refused.stderr.contains(&expected), "{refused:?}");
+    assert_eq!(refused.stderr.lines().count(), 1, "{refused:?}");
+    let ran = tokio::process::Command::new("sh").args(["-c", &command]).output().await.unwrap();
+    assert!(ran.status.success() && ran.stdout.starts_with(b"nb_live_"), "{ran:?}");
+    // A key on the command line is not repeated.
+    let list = ["keys", "list", "--data", data.to_str().unwrap(), "--key", "nb_live_hunter2"];
+    let refused = run(&program, &list, None).await.unwrap();
+    assert!(refused.code == 1 && !refused.stderr.contains("hunter2"), "{refused:?}");
+    let mut world = world;
+    world.stop().await;
 }
 
 #[tokio::test]

@@ -1,0 +1,260 @@
+//! Commands for configuration: endpoints, queues, kinds, flow keys, tenants and the callback secret.
+//!
+//! A table lists the resources and what can be done to each; one function does it.
+
+use std::process::ExitCode;
+
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand};
+use hyper::Method;
+
+use crate::answer::array;
+use crate::client::{Client, Target, encode};
+use crate::command::print;
+use crate::submit::argument;
+use crate::{exit, show};
+
+/// A kind of thing that the API configures.
+struct Resource {
+    /// Name of the command.
+    name: &'static str,
+    about: &'static str,
+    path: &'static str,
+    /// Whether there are several, each with a name.
+    has_names: bool,
+    /// Columns of its list.
+    columns: &'static [&'static str],
+    actions: &'static [Action],
+}
+
+/// Something that can be done to it: one request.
+struct Action {
+    /// Name of the command below the resource's.
+    name: &'static str,
+    about: &'static str,
+    method: Method,
+    /// End of the path, behind the name.
+    end: &'static str,
+    body: Body,
+}
+
+/// Body of the request.
+#[derive(PartialEq)]
+enum Body {
+    /// None. Without a name, too: the action is for all of them.
+    List,
+    None,
+    Fixed(&'static str),
+    Optional,
+    Required,
+}
+
+const fn action(name: &'static str, about: &'static str, method: Method, end: &'static str, body: Body) -> Action {
+    Action { name, about, method, end, body }
+}
+
+/// Actions of queues and of kinds.
+const LANE: [Action; 4] = [
+    action("get", "Show its limits, and how many tasks start now", Method::GET, "", Body::None),
+    action("put", "Change it. Omitted fields keep their values", Method::PUT, "", Body::Required),
+    action("pause", "Start no more of its tasks. Running tasks go on", Method::PUT, "", Body::Fixed(r#"{"paused":true}"#)),
+    action("resume", "Start its tasks again", Method::PUT, "", Body::Fixed(r#"{"paused":false}"#)),
+];
+
+const RESOURCES: [Resource; 6] = [
+    Resource {
+        name: "endpoints",
+        about: "Configure endpoints: receivers of tasks of kind http",
+        path: "/v1/endpoints",
+        has_names: true,
+        columns: &["name", "url", "paused", "gone", "created_at"],
+        actions: &[
+            action("list", "List endpoints, by name", Method::GET, "", Body::List),
+            action("get", "Show an endpoint, its limits and its circuit breaker", Method::GET, "", Body::None),
+            action("put", "Create or replace an endpoint. A new secret is shown once", Method::PUT, "", Body::Required),
+            action("delete", "Remove an endpoint. Its tasks are held until it is created again", Method::DELETE, "", Body::None),
+            action("pause", "Hold its tasks. Running tasks go on", Method::POST, "/pause", Body::None),
+            action("resume", "Call it again, after a pause, a 410 or an open circuit breaker", Method::POST, "/resume", Body::None),
+            action("rotate", "Replace its signing secret. The new one is shown once", Method::POST, "/rotate", Body::Optional),
+            action(
+                "test",
+                "Call it once and show what it answers (exit code 4 if a task would not succeed)",
+                Method::POST,
+                "/test",
+                Body::Optional,
+            ),
+        ],
+    },
+    Resource {
+        name: "queues",
+        about: "Configure queues: limits, retries, pause",
+        path: "/v1/queues",
+        has_names: true,
+        columns: &[],
+        actions: &LANE,
+    },
+    Resource { name: "kinds", about: "Configure kinds: limits, pause", path: "/v1/kinds", has_names: true, columns: &[], actions: &LANE },
+    Resource {
+        name: "flows",
+        about: "Configure flow keys: limits that tasks with the same key share",
+        path: "/v1/flows",
+        has_names: true,
+        columns: &[],
+        actions: &[
+            action("get", "Show its limits, and how many tasks start now", Method::GET, "", Body::None),
+            action("put", "Replace its limits. Omitted fields are not limited", Method::PUT, "", Body::Required),
+        ],
+    },
+    Resource {
+        name: "tenants",
+        about: "Configure tenants: what each of them may use",
+        path: "/v1/tenants",
+        has_names: true,
+        columns: &["name", "requests", "waiting", "payload_bytes", "flow"],
+        actions: &[
+            action("list", "List tenants that have limits, by name", Method::GET, "", Body::List),
+            action("get", "Show the limits of a tenant", Method::GET, "", Body::None),
+            action("put", "Replace the limits of a tenant. Omitted fields are not limited", Method::PUT, "", Body::Required),
+        ],
+    },
+    Resource {
+        name: "callback-secret",
+        about: "Configure the secret that callbacks are signed with",
+        path: "/v1/callback-secret",
+        has_names: false,
+        columns: &[],
+        actions: &[
+            action("get", "Show which secrets sign, but not the secrets", Method::GET, "", Body::None),
+            action("put", "Set the secret. One that is generated is shown once", Method::PUT, "", Body::Optional),
+            action(
+                "rotate",
+                "Replace the secret. The one before signs too for a day, or `overlap` seconds",
+                Method::POST,
+                "/rotate",
+                Body::Optional,
+            ),
+            action("delete", "Remove the secrets. Callbacks are no longer signed", Method::DELETE, "", Body::None),
+        ],
+    },
+];
+
+/// A command of this table, with its arguments.
+pub(crate) struct Call {
+    resource: &'static Resource,
+    action: &'static Action,
+    name: Option<String>,
+    body: Option<String>,
+    target: Target,
+}
+
+impl Call {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        let client = Client::new(&self.target)?;
+        if self.action.body == Body::List {
+            let found = client.list(self.resource.path, &[], usize::MAX).await?;
+            print(&if self.target.json { array(&found) } else { show::records(&found, self.resource.columns) })?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let name = self.name.as_deref().map(|name| format!("/{}", encode(name))).unwrap_or_default();
+        let path = format!("{}{name}{}", self.resource.path, self.action.end);
+        let body = match (&self.action.body, &self.body) {
+            (Body::Fixed(body), _) => Some((*body).to_owned()),
+            (_, Some(body)) => Some(argument(body)?.get().to_owned()),
+            _ => None,
+        };
+        let answer = client.send(self.action.method.clone(), &path, body, None).await?;
+        let object = answer.object();
+        print(&if self.target.json { format!("{}\n", answer.text()) } else { show::object(&object) })?;
+        let has_failed = self.action.name == "test" && object.raw("error") != "null";
+        Ok(if has_failed { exit::NOT_SUCCEEDED.into() } else { ExitCode::SUCCESS })
+    }
+}
+
+impl Resource {
+    fn command(&self) -> Command {
+        let command = Command::new(self.name).about(self.about).subcommand_required(true).arg_required_else_help(true);
+        self.actions.iter().fold(command, |command, action| command.subcommand(action.command(self)))
+    }
+}
+
+impl Action {
+    fn command(&self, resource: &Resource) -> Command {
+        let mut command = Command::new(self.name);
+        if resource.has_names && self.body != Body::List {
+            command = command.arg(Arg::new("name").value_name("NAME").required(true).help("Its name"));
+        }
+        if matches!(self.body, Body::Optional | Body::Required) {
+            let help = "Fields, as in the API: JSON, @FILE, or - for standard input";
+            command = command.arg(Arg::new("body").long("body").value_name("JSON").required(self.body == Body::Required).help(help));
+        }
+        // Last, since the flags of `Target` bring a description of their own.
+        Target::augment_args(command).about(self.about)
+    }
+}
+
+impl Subcommand for Call {
+    fn augment_subcommands(command: Command) -> Command {
+        RESOURCES.iter().fold(command, |command, resource| command.subcommand(resource.command()))
+    }
+
+    fn augment_subcommands_for_update(command: Command) -> Command {
+        Self::augment_subcommands(command)
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        RESOURCES.iter().any(|resource| resource.name == name)
+    }
+}
+
+impl FromArgMatches for Call {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let missing = || clap::Error::new(clap::error::ErrorKind::MissingSubcommand);
+        let (name, matches) = matches.subcommand().ok_or_else(missing)?;
+        let resource = RESOURCES.iter().find(|resource| resource.name == name).ok_or_else(missing)?;
+        let (name, matches) = matches.subcommand().ok_or_else(missing)?;
+        let action = resource.actions.iter().find(|action| action.name == name).ok_or_else(missing)?;
+        // An argument that the action does not have is an error of `try_get_one`.
+        let text = |id| matches.try_get_one::<String>(id).ok().flatten().cloned();
+        Ok(Self { resource, action, name: text("name"), body: text("body"), target: Target::from_arg_matches(matches)? })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_command_is_described_by_its_own_text() {
+        for resource in &RESOURCES {
+            let command = resource.command();
+            let told = command.get_subcommands().map(|action| action.get_about().map(ToString::to_string));
+            assert_eq!(told.collect::<Vec<_>>(), resource.actions.iter().map(|action| Some(action.about.to_owned())).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn every_operation_on_configuration_has_a_command() {
+        let document = serde_json::to_value(nobat_api::openapi()).unwrap();
+        let mut expected = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            let is_ours = |resource: &Resource| path == resource.path || path.starts_with(&format!("{}/", resource.path));
+            if RESOURCES.iter().any(is_ours) {
+                expected.extend(item.as_object().unwrap().keys().map(|method| format!("{} {path}", method.to_uppercase())));
+            }
+        }
+        let mut known = BTreeSet::new();
+        for resource in &RESOURCES {
+            for action in resource.actions {
+                let name = if resource.has_names && action.body != Body::List { "/{name}" } else { "" };
+                known.insert(format!("{} {}{name}{}", action.method, resource.path, action.end));
+            }
+        }
+        assert_eq!(known, expected);
+    }
+}
