@@ -19,7 +19,7 @@ use nobat_core::time::Timestamp;
 
 use crate::code::Code;
 use crate::door::{Keys, whole_seconds};
-use crate::lookups::{Lookups, Turn};
+use crate::lookups::{Lookups, Pace, Turn};
 use crate::problem::Problem;
 use crate::recent::Recent;
 
@@ -79,8 +79,8 @@ impl Keyring {
 
     /// Returns the key of this text, or `None` if there is none. `origin` is the client's address, `None` if it is unknown.
     ///
-    /// A key that this process has seen lately is known, or read again at once. Any other waits for its look-up, and for that the longer
-    /// the more its address has failed; it is refused only if that takes several seconds.
+    /// A key that this process has seen lately is known, or read again at once. Any other key waits for a turn to be looked up
+    /// ([`Lookups`]), and is refused only if it gets none within 5 s.
     pub(crate) async fn key(
         &self,
         backend: &Backend,
@@ -96,8 +96,11 @@ impl Keyring {
         let mut turn = None;
         if !self.keys.has_seen(&id) {
             let network = origin.map(client_network);
-            let slowed = self.has_failed_too_often(network, now).then_some(network);
-            turn = Some(self.lookups.turn(slowed).await.ok_or_else(|| too_many_failures(Duration::from_secs(1)))?);
+            let pace = if self.has_failed_too_often(network, now) { Pace::Slowed(network) } else { Pace::Full };
+            turn = Some(self.lookups.turn(pace).await.ok_or_else(|| match pace {
+                Pace::Slowed(_) => too_many_failures(Duration::from_secs(1)),
+                Pace::Full => StoreError::Overloaded.into(),
+            })?);
         }
         let since = self.keys.changes();
         let found = backend.registry.key(id).await?.map(Arc::new);
@@ -264,22 +267,22 @@ mod tests {
         assert!(ring.asks_for_keys(&backend, at(0)).await.unwrap(), "and for good");
     }
 
-    fn address(number: usize) -> Option<IpAddr> {
-        Some(Ipv4Addr::from_bits(u32::try_from(number).unwrap()).into())
+    fn address(number: usize) -> IpAddr {
+        Ipv4Addr::from_bits(u32::try_from(number).unwrap()).into()
     }
 
     #[test]
     fn whoever_failed_too_often_is_not_forgotten_for_those_who_failed_long_ago() {
-        let (ring, guesser) = (Keyring::new(Keys::Required), address(MAX_KNOWN));
+        let (ring, guesser) = (Keyring::new(Keys::Required), Some(address(MAX_KNOWN)));
         for _ in 0..FAILURES.burst.get() {
             ring.count_failure(guesser, at(0)).unwrap();
         }
         for number in 1..MAX_KNOWN {
-            ring.count_failure(address(number), at(0)).unwrap();
+            ring.count_failure(Some(address(number)), at(0)).unwrap();
         }
         // A second on, everybody else may fail as often as ever, and there is no room for one more.
         let later = at(1_000);
-        ring.count_failure(address(MAX_KNOWN + 1), later).unwrap();
+        ring.count_failure(Some(address(MAX_KNOWN + 1)), later).unwrap();
         assert_eq!(lock(&ring.failures).len(), 2);
         assert!(ring.count_failure(guesser, later).is_ok(), "once in a second");
         assert!(ring.has_failed_too_often(guesser, later));
@@ -289,14 +292,14 @@ mod tests {
     async fn unknown_key_is_looked_up_whatever_its_neighbours_do() {
         let backend = Sqlite::in_memory(Duration::from_hours(1), Arc::new(Still)).unwrap().backend();
         let (ring, guess) = (Keyring::new(Keys::Required), KeyText::new([7; 20]));
-        for origin in [address(1), None] {
+        for origin in [Some(address(1)), None] {
             for _ in 0..FAILURES.burst.get() {
                 ring.count_failure(origin, at(0)).unwrap();
             }
             assert!(ring.has_failed_too_often(origin, at(0)) && ring.count_failure(origin, at(0)).is_err());
             assert!(ring.key(&backend, &guess, origin, at(0)).await.unwrap().is_none());
         }
-        assert!(!ring.has_failed_too_often(address(2), at(0)));
+        assert!(!ring.has_failed_too_often(Some(address(2)), at(0)));
     }
 
     #[test]
@@ -325,7 +328,7 @@ mod tests {
     fn so_many_addresses_are_remembered_and_no_more() {
         let ring = Keyring::new(Keys::Required);
         for number in 0..=MAX_KNOWN {
-            ring.count_failure(address(number), at(0)).unwrap();
+            ring.count_failure(Some(address(number)), at(0)).unwrap();
         }
         assert_eq!(lock(&ring.failures).len(), 1);
     }

@@ -17,7 +17,7 @@ const MAX_IN_FLIGHT: usize = 16;
 /// Minimum time between two look-ups that find nothing, for an address that has failed too often: at most 1,000 a second. That is a few
 /// per cent of a processor for a file, and more than a guesser asks for without a great many connections.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Maximum time that a request waits for its look-up. Then it is refused.
+/// Maximum time that a request waits for its look-up. Then it is refused: with 429 if its address has failed too often, otherwise with 503.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// Number of addresses that are remembered without a request that waits.
 const MAX_IDLE_LANES: usize = 1_000;
@@ -31,6 +31,15 @@ pub(crate) struct Lookups {
 
 /// The look-ups of an address that has failed too often: one at a time, in the order they came in, and not before a moment.
 type Lane = Arc<tokio::sync::Mutex<Instant>>;
+
+/// How fast a client can have unknown keys looked up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pace {
+    /// As fast as there are places.
+    Full,
+    /// One at a time, together with all requests of this client network, which has failed too often. `None` is an unknown address.
+    Slowed(Option<IpAddr>),
+}
 
 /// The right to look up one key.
 pub(crate) struct Turn<'a> {
@@ -54,20 +63,18 @@ impl Default for Lookups {
 }
 
 impl Lookups {
-    /// Waits for the right to look up a key. `slowed` is the client network, if it has failed too often.
-    ///
-    /// Returns `None` after [`MAX_WAIT`].
-    pub(crate) async fn turn(&self, slowed: Option<Option<IpAddr>>) -> Option<Turn<'_>> {
-        let turn = timeout(MAX_WAIT, self.wait(slowed)).await.ok().flatten();
+    /// Waits for the right to look up a key. Returns `None` after [`MAX_WAIT`].
+    pub(crate) async fn turn(&self, pace: Pace) -> Option<Turn<'_>> {
+        let turn = timeout(MAX_WAIT, self.wait(pace)).await.ok().flatten();
         if turn.is_none() {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         turn
     }
 
-    async fn wait(&self, slowed: Option<Option<IpAddr>>) -> Option<Turn<'_>> {
+    async fn wait(&self, pace: Pace) -> Option<Turn<'_>> {
         let mut not_before = None;
-        if let Some(network) = slowed {
+        if let Pace::Slowed(network) = pace {
             let mut guard = self.lane(network).lock_owned().await;
             sleep_until(*guard).await;
             // Before the look-up, so that a client that hangs up meanwhile saves no time.
@@ -98,7 +105,7 @@ mod tests {
 
     use super::*;
 
-    const GUESSER: Option<Option<IpAddr>> = Some(Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)));
+    const GUESSER: Pace = Pace::Slowed(Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)));
 
     #[tokio::test(start_paused = true)]
     async fn slowed_address_looks_up_a_thousand_keys_a_second() {
@@ -106,7 +113,7 @@ mod tests {
         let turns = join_all((0..301).map(async |_| lookups.turn(GUESSER).await.is_some())).await;
         assert!(turns.into_iter().all(|turn| turn));
         assert_eq!(begun.elapsed(), 300 * PAUSE);
-        assert!(lookups.turn(None).await.is_some());
+        assert!(lookups.turn(Pace::Full).await.is_some());
         assert_eq!(begun.elapsed(), 300 * PAUSE, "other addresses do not wait");
     }
 
@@ -122,18 +129,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn request_that_waited_too_long_is_refused_and_counted() {
         let (lookups, begun) = (Lookups::default(), Instant::now());
-        let turns: Vec<_> = join_all((0..MAX_IN_FLIGHT).map(|_| lookups.turn(None))).await;
-        assert!(lookups.turn(None).await.is_none());
+        let turns: Vec<_> = join_all((0..MAX_IN_FLIGHT).map(|_| lookups.turn(Pace::Full))).await;
+        assert!(lookups.turn(Pace::Full).await.is_none());
         assert_eq!((begun.elapsed(), lookups.refused()), (MAX_WAIT, 1));
         drop(turns);
-        assert!(lookups.turn(None).await.is_some());
+        assert!(lookups.turn(Pace::Full).await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn addresses_that_wait_for_nothing_are_forgotten() {
         let lookups = Lookups::default();
         for number in 0..2 * u32::try_from(MAX_IDLE_LANES).unwrap() {
-            lookups.turn(Some(Some(IpAddr::V4(number.into())))).await.unwrap();
+            lookups.turn(Pace::Slowed(Some(IpAddr::V4(number.into())))).await.unwrap();
         }
         assert!(lookups.lanes.lock().unwrap().len() <= MAX_IDLE_LANES);
     }

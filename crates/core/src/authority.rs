@@ -24,17 +24,18 @@ impl<'a> Authority<'a> {
     /// Parses an authority. Returns `None` if the text is none, has user information (`user@host`), or has a port that is not a number
     /// from 0 to 65535.
     pub fn parse(text: &'a str) -> Option<Self> {
-        let (host, rest) = match text.strip_prefix('[') {
-            Some(bracketed) => {
-                let (address, rest) = bracketed.split_once(']')?;
-                (Host::Address(address.parse::<Ipv6Addr>().ok()?.into()), rest)
-            }
-            None => {
-                let (name, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
-                (Host::parse_name(name)?, rest)
-            }
+        let (host, rest) = if let Some(bracketed) = text.strip_prefix('[') {
+            let (address, rest) = bracketed.split_once(']')?;
+            (Host::Address(address.parse::<Ipv6Addr>().ok()?.into()), rest)
+        } else {
+            let (name, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
+            (Host::parse_name(name)?, rest)
         };
-        Some(Self { host, port: parse_port(rest)? })
+        let port = match rest {
+            "" | ":" => None,
+            _ => Some(parse_port(rest.strip_prefix(':')?)?),
+        };
+        Some(Self { host, port })
     }
 
     /// Returns whether the host is a loopback address, `localhost` or a name below `localhost` (RFC 6761, section 6.3).
@@ -59,14 +60,9 @@ impl<'a> Host<'a> {
     }
 }
 
-/// Parses what follows a host: nothing, or a colon and digits.
-fn parse_port(text: &str) -> Option<Option<u16>> {
-    if text.is_empty() || text == ":" {
-        return Some(None);
-    }
-    let digits = text.strip_prefix(':')?;
-    // `parse` alone accepts a leading `+`.
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?.map(Some)
+/// Parses a port. `parse` alone accepts a leading `+`.
+fn parse_port(digits: &str) -> Option<u16> {
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
 #[cfg(test)]
