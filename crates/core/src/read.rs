@@ -302,7 +302,6 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "lowercase")]
-    #[expect(dead_code, reason = "only read")]
     enum Color {
         Red,
         Blue,

@@ -98,7 +98,8 @@ impl Client {
 
     /// All elements of a list, or its first `limit`, from all of its pages.
     pub(crate) async fn list(&self, path: &str, filters: &[(&str, &str)], limit: usize) -> anyhow::Result<Vec<Box<RawValue>>> {
-        let filters: String = filters.iter().map(|(name, text)| format!("&{name}={}", encode(text))).collect();
+        let filters: Vec<String> = filters.iter().map(|(name, text)| format!("&{name}={}", encode(text))).collect();
+        let filters = filters.concat();
         let (mut found, mut cursor) = (Vec::new(), String::new());
         // A page can be short although more follow: the server looks at a bounded number of records for each.
         while found.len() < limit {

@@ -7,10 +7,7 @@ const DROPPED: [&str; 6] = ["--data", "--backend", "--table", "--queue-url", "--
 
 /// Adds to the error what to do, if it is that another process has the file open.
 pub(crate) fn advise(error: anyhow::Error, advice: impl FnOnce(&Holder) -> String) -> anyhow::Error {
-    let in_use = match (error.downcast_ref(), error.downcast_ref()) {
-        (Some(open), _) | (_, Some(BackupError::Open(open))) => open,
-        _ => return error,
-    };
+    let ((Some(in_use), _) | (_, Some(BackupError::Open(in_use)))) = (error.downcast_ref(), error.downcast_ref()) else { return error };
     match in_use {
         OpenError::InUse { holder, .. } => anyhow::anyhow!("{in_use}; {}", advice(holder)),
         _ => error,
@@ -44,10 +41,10 @@ fn through(arguments: impl Iterator<Item = String>, url: &str) -> String {
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
         let (flag, has_value) = argument.split_once('=').map_or((argument.as_str(), false), |(flag, _)| (flag, true));
-        match DROPPED.contains(&flag) {
-            true if has_value => {}
-            true => drop(arguments.next()),
-            false => words.push(quoted(&argument)),
+        if !DROPPED.contains(&flag) {
+            words.push(quoted(&argument));
+        } else if !has_value {
+            arguments.next();
         }
     }
     // Behind the program, `keys` and, as a rule, the command below it.

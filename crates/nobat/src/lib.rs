@@ -72,9 +72,9 @@ enum Command {
 /// The command line. Values of flags can be negative numbers: `--delay -1` is a wrong value, and `-1` no flag of its own.
 fn command_line() -> clap::Command {
     fn allow(command: clap::Command) -> clap::Command {
-        let command = command.mut_args(|argument| match argument.get_action().takes_values() {
-            true => argument.allow_negative_numbers(true),
-            false => argument,
+        let command = command.mut_args(|argument| {
+            let takes_values = argument.get_action().takes_values();
+            argument.allow_negative_numbers(takes_values)
         });
         command.mut_subcommands(allow)
     }
