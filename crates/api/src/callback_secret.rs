@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::change::{ROTATE_INSTEAD, options, options_without_key, overlap as overlap_of};
+use crate::change::{ROTATE_INSTEAD, grace_period, options, options_without_key};
 use crate::code::Code;
 use crate::door::{Allowed, Caller, ConfigWrite};
 use crate::problem::Problem;
@@ -48,7 +48,8 @@ pub(crate) struct Rotate {
     /// `whsec_` and 24 to 64 random bytes in base64. One is made, and shown in the answer, unless it is given.
     #[schema(value_type = Option<String>, pattern = "^whsec_([A-Za-z0-9+/]{4}){8,20}([A-Za-z0-9+/]{4}|([A-Za-z0-9+/]{4})?[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$")]
     pub(crate) secret: Option<String>,
-    /// For how many seconds those before it sign as well; a day unless said.
+    /// Seconds for which the secrets before it sign as well. Default 86,400 (a day). 0, or at least 10: other processes sign with the new secret
+    /// within 10 seconds. 0 ends the secrets before it at once, as `PUT` does.
     #[schema(minimum = 0, maximum = 2_592_000)]
     pub(crate) overlap: f64,
 }
@@ -90,8 +91,9 @@ pub(crate) struct SecretView {
 
 /// Set the callback secret
 ///
-/// From now on, callbacks of the caller's tenant are signed with it, and with no other, as Standard Webhooks 1.0.0 says. It is kept
-/// encrypted, and cannot be read again. Workers have it within 10 seconds.
+/// Callbacks of the caller's tenant are signed with this secret and with no other, as Standard Webhooks 1.0.0 says. It is kept encrypted, and
+/// cannot be read again. It holds at once in the process that answers, and within 10 seconds in other processes, which sign with the secrets
+/// before it until then. To replace a secret without that gap, rotate it.
 #[utoipa::path(
     put,
     path = "/v1/callback-secret",
@@ -109,7 +111,8 @@ pub(crate) async fn set(State(app): State<App>, Allowed(caller, _): Allowed<Conf
 
 /// Replace the callback secret
 ///
-/// The new one signs at once; those before it sign as well for `overlap` seconds, so that receivers can change over in the meantime.
+/// The new secret signs at once in the process that answers, and within 10 seconds in other processes. The secrets before it sign as well for
+/// `overlap` seconds, so that receivers can change over in the meantime; no process signs with them after that.
 #[utoipa::path(
     post,
     path = "/v1/callback-secret/rotate",
@@ -125,7 +128,7 @@ pub(crate) async fn rotate(
     request: Request,
 ) -> Result<Response, Problem> {
     let Rotate { secret, overlap } = options_without_key(&app, &caller.tenant, request, ROTATE_INSTEAD).await?;
-    let overlap = overlap_of(overlap)?;
+    let overlap = grace_period(overlap)?;
     let change = Change { secret, overlap, action: Action::CallbackSecretRotated };
     reply::value(StatusCode::CREATED, SECRETS_BYTES, &change.make(&app, &caller).await?)
 }
@@ -148,7 +151,7 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Conf
 
 /// Remove the callback secret
 ///
-/// Callbacks are not signed any more.
+/// Callbacks are not signed any more: at once in the process that answers, and within 10 seconds in other processes.
 #[utoipa::path(
     delete,
     path = "/v1/callback-secret",
@@ -208,6 +211,7 @@ async fn write(
         let record = Record { name: RecordName::of_callback_secret(&caller.tenant), version: changed.version, body: changed.to_text() };
         let entry = caller.entry(&caller.tenant, action, &caller.tenant, now);
         if app.backend.registry.write(vec![record], entry).await? == Recorded::Done {
+            app.directory().forget();
             return Ok(SecretsView::new(&changed, now));
         }
     }

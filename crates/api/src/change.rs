@@ -9,6 +9,7 @@ use axum::response::Response;
 use nobat_core::audit::Action;
 use nobat_core::backend::ApplyError;
 use nobat_core::bounds::Bounds;
+use nobat_core::directory::FRESH;
 use nobat_core::key::MAX_OVERLAP;
 use nobat_core::lifecycle::{Event, ReplayKey};
 use nobat_core::name::Tenant;
@@ -163,6 +164,16 @@ pub(crate) async fn replay(
 /// For how long what was replaced stays good beside what replaced it.
 pub(crate) fn overlap(seconds: f64) -> Result<Duration, Problem> {
     Bounds::delay(MAX_OVERLAP).seconds(seconds).map_err(|detail| vec![Invalid::new("/overlap", detail)].into())
+}
+
+/// The grace period of a signing secret: 0 for none, or no shorter than the time for which other processes may not have heard of the new secret.
+/// A shorter one would end before every process signs with the new secret.
+pub(crate) fn grace_period(seconds: f64) -> Result<Duration, Problem> {
+    let (least, most) = (FRESH.as_secs(), MAX_OVERLAP.as_secs());
+    let overlap = Duration::try_from_secs_f64(seconds).ok().filter(|time| time.is_zero() || (FRESH..=MAX_OVERLAP).contains(time));
+    let expected =
+        || format!("expected 0, or seconds from {least} to {most}: other processes sign with the new secret within {least} seconds");
+    overlap.ok_or_else(|| vec![Invalid::new("/overlap", expected())].into())
 }
 
 /// Options from the body, and the request's idempotency key, if it has one.

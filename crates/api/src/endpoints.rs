@@ -31,7 +31,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::body;
 use crate::callback_secret::{Rotate, SecretView};
-use crate::change::{ROTATE_INSTEAD, options, options_without_key, overlap as overlap_of};
+use crate::change::{ROTATE_INSTEAD, grace_period, options, options_without_key};
 use crate::code::Code;
 use crate::cursor;
 use crate::door::{Allowed, Caller, ConfigWrite};
@@ -317,7 +317,8 @@ pub(crate) async fn remove(
 
 /// Replace the secret of an endpoint
 ///
-/// The new one signs at once; those before it sign as well for `overlap` seconds, so that the receiver can change over in the meantime.
+/// The new secret signs at once in the process that answers, and within 10 seconds in other processes. The secrets before it sign as well for
+/// `overlap` seconds, so that the receiver can change over in the meantime; no process signs with them after that.
 #[utoipa::path(
     post,
     path = "/v1/endpoints/{name}/rotate",
@@ -335,7 +336,7 @@ pub(crate) async fn rotate(
     request: Request,
 ) -> Result<Response, Problem> {
     let Rotate { secret, overlap } = options_without_key(&app, &caller.tenant, request, ROTATE_INSTEAD).await?;
-    let overlap = overlap_of(overlap)?;
+    let overlap = grace_period(overlap)?;
     let given = secret.map(|text| text.parse::<WebhookSecret>()).transpose();
     let given = given.map_err(|error| Problem::from(vec![Invalid::new("/secret", error.to_string())]))?;
     let is_given = given.is_some();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::callback_secret::CallbackSecrets;
 use crate::endpoint::Endpoint;
 use crate::flow::{FlowOf, Limits};
 use crate::lane::Lane;
@@ -23,6 +24,7 @@ pub struct Directory {
     lanes: Known<(Tenant, Name, Name), Arc<Lanes>>,
     flow_keys: Known<(Tenant, Name), Arc<Lane>>,
     endpoints: Known<(Tenant, Name), Option<Arc<Endpoint>>>,
+    callback_secrets: Known<Tenant, Arc<CallbackSecrets>>,
 }
 
 /// What several directories of one process share: who changes something has all of them read anew.
@@ -50,7 +52,15 @@ const MAX_KNOWN: usize = 10_000;
 impl Directory {
     /// Knows what stands in that registry.
     pub fn new(registry: Arc<dyn Registry>, clock: Arc<dyn Clock>, edition: Edition) -> Self {
-        Self { registry, clock, edition, lanes: Known::default(), flow_keys: Known::default(), endpoints: Known::default() }
+        Self {
+            registry,
+            clock,
+            edition,
+            lanes: Known::default(),
+            flow_keys: Known::default(),
+            endpoints: Known::default(),
+            callback_secrets: Known::default(),
+        }
     }
 
     /// What is laid down for the tasks of that queue and kind.
@@ -75,6 +85,12 @@ impl Directory {
     pub async fn endpoint(&self, tenant: &Tenant, name: &Name) -> Result<Option<Arc<Endpoint>>, StoreError> {
         let read = async { Ok(self.registry.endpoint(tenant, name).await?.map(Arc::new)) };
         self.endpoints.get((tenant.clone(), name.clone()), self, read).await
+    }
+
+    /// The secrets that sign a tenant's callbacks, sealed. Those that have ended may be among them: they are told by their `expires_at`.
+    pub async fn callback_secrets(&self, tenant: &Tenant) -> Result<Arc<CallbackSecrets>, StoreError> {
+        let read = async { self.registry.callback_secrets(tenant).await.map(Arc::new) };
+        self.callback_secrets.get(tenant.clone(), self, read).await
     }
 
     /// Has everything read anew, here and by whoever shares the edition.

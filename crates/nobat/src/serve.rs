@@ -156,10 +156,11 @@ async fn serve_from(
     };
     let guard = Guard::new(settings.allow_private_networks.clone()).refusing(own_addresses(listener.local_addr()?));
     // Those who call endpoints for the API have connections of their own, as they have a runtime of their own.
-    let calls = |registry, vault| Http::new(Client::new(guard.clone())).signing(Signer::new(registry, vault, Arc::clone(&clock)));
+    let edition = Edition::default();
+    let calls =
+        |registry, vault| Http::new(Client::new(guard.clone())).signing(Signer::new(registry, vault, Arc::clone(&clock), edition.clone()));
     let tester = calls(Arc::clone(&backend.registry), Arc::clone(&vaults.of_api));
     let handlers = handlers.with(calls(Arc::clone(&for_handlers.registry), vaults.of_handlers)).with(Noop);
-    let edition = Edition::default();
     let app = App::new(Parts {
         edition: edition.clone(),
         backend: backend.clone(),

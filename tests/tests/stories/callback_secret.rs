@@ -33,6 +33,27 @@ async fn set(world: &World) -> String {
     set.json()["secret"].as_str().unwrap().to_owned()
 }
 
+/// One process, which is told of every change: no change waits for the ten seconds for which a process believes what it read.
+#[tokio::test]
+async fn changed_callback_secret_holds_at_once_in_the_process_that_was_told() {
+    let world = World::start().await;
+    assert_eq!(report(&world, "/unsigned").await.header("webhook-signature"), "");
+    let first = set(&world).await;
+    let signed = report(&world, "/set").await;
+    assert_eq!(signed.header("webhook-signature"), expected(&signed, &[&first]));
+    let rotated = world.post("/v1/callback-secret/rotate", &json!({"overlap": 60})).await;
+    assert_eq!(rotated.status, 201, "{}", rotated.text());
+    let second = rotated.json()["secret"].as_str().unwrap().to_owned();
+    let both = report(&world, "/rotated").await;
+    assert_eq!(both.header("webhook-signature"), expected(&both, &[&second, &first]));
+    let third = set(&world).await;
+    let signed = report(&world, "/replaced").await;
+    assert_eq!(signed.header("webhook-signature"), expected(&signed, &[&third]));
+    assert_eq!(world.ask("DELETE", PATH, &Value::Null).await.status, 200);
+    assert_eq!(report(&world, "/removed").await.header("webhook-signature"), "");
+    world.end().await;
+}
+
 fn key_file(world: &World) -> PathBuf {
     world.data().with_extension("db.key")
 }
