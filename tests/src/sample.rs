@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use nobat_core::callback::Callback;
-use nobat_core::flow::{Booking, FlowOf, Promise};
+use nobat_core::flow::{Booking, FlowOf, Promise, Reserved};
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::key::KeyText;
@@ -98,7 +98,13 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
         due_at: now + Duration::from_millis(1_001),
         turn: Turn {
             times: 3,
-            promise: Some(Promise { of: FlowOf::Key(name("a.b-c_1")), booking: Booking { slot: 1_800_000_000_123_456, interval: 33_334 } }),
+            reserved: Reserved {
+                promise: Some(Promise {
+                    of: FlowOf::Key(name("a.b-c_1")),
+                    booking: Booking { slot: 1_800_000_000_123_456, interval: 33_334 },
+                }),
+                batch: Some(u64::MAX),
+            },
             put_off: 2,
         },
         requests: vec![request(0), request(255)],

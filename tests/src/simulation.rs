@@ -117,6 +117,7 @@ pub fn simulate_with(seed: u64, subject: Subject, sabotage: Option<Sabotage>) ->
     let mut run = Run::new(stage.clone(), witness.clone(), clocks, dead_letters, sabotage);
     let outcome = run.play().and_then(|()| {
         let summary = run.summary();
+        verdict::no_reservation_is_left(&stage, &backend, run.ended_at())?;
         verdict::judge(&stage, &witness, &backend, subject.removal())?;
         Ok(Summary { shown: stage.shown(), ..summary })
     });

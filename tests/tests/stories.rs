@@ -28,6 +28,7 @@ mod stories {
     mod noisy_tenant;
     mod partner;
     mod replay;
+    mod reservations;
     mod restart;
     mod schedule;
     mod signature;

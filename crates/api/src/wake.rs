@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nobat_core::flow::{FlowName, FlowOf};
+use nobat_core::flow::{FlowChange, FlowName, FlowOf};
 use nobat_core::name::Name;
 use nobat_core::ports::ListQuery;
 use nobat_core::task::{Status, Task};
@@ -28,12 +28,14 @@ pub(crate) enum Of<'a> {
 }
 
 impl Of<'_> {
-    /// The flow that is not to be left alone any more.
-    fn lifted(&self) -> Option<FlowOf> {
-        match self {
-            Self::EndpointAnew(name) => Some(FlowOf::Endpoint((*name).clone())),
-            Self::FlowKey(name) => Some(FlowOf::Key((*name).clone())),
-            Self::Endpoint(_) | Self::Queue(_) | Self::Kind(_) => None,
+    /// The flow that begins anew, and in which way. Reservations always do: no task waits for those that were lost.
+    fn change(&self) -> (FlowOf, FlowChange) {
+        match *self {
+            Self::EndpointAnew(name) => (FlowOf::Endpoint(name.clone()), FlowChange::Lift),
+            Self::FlowKey(name) => (FlowOf::Key(name.clone()), FlowChange::Lift),
+            Self::Endpoint(name) => (FlowOf::Endpoint(name.clone()), FlowChange::Restart),
+            Self::Queue(name) => (FlowOf::Queue(name.clone()), FlowChange::Restart),
+            Self::Kind(name) => (FlowOf::Kind(name.clone()), FlowChange::Restart),
         }
     }
 }
@@ -53,9 +55,8 @@ pub(crate) async fn wake(app: &App, caller: &Caller, of: Of<'_>) {
         Of::FlowKey(name) => task.settings.flow_key.as_ref() == Some(name),
     };
     let work = async {
-        if let Some(flow) = of.lifted() {
-            app.backend.lift(&FlowName { tenant: caller.tenant.clone(), of: flow }, now).await?;
-        }
+        let (flow, change) = of.change();
+        app.backend.flows.change(&FlowName { tenant: caller.tenant.clone(), of: flow }, change, now).await?;
         app.backend.wake(query, is_meant, now).await
     };
     tokio::select! {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 
 use crate::audit::Entry;
-use crate::flow::{FlowName, Flows, Written};
+use crate::flow::{FlowChange, FlowName, FlowOf, Flows, Reserved, Successor};
 use crate::lifecycle::{Change, Event, Refused, transition};
 use crate::name::Tenant;
 use crate::ports::{Committed, Hint, Inserted, ListQuery, Queue, Store, StoreError, TaskName};
@@ -134,29 +134,42 @@ impl Backend {
                 change.task.remember(request);
             }
             let hints = hints([&change.task].into_iter().chain(&change.follow_up), now);
+            let released = change.released.clone();
             if let Committed::Done(written) = self.store.commit(change, now).await? {
                 self.send(hints).await;
+                if !released.is_none() {
+                    // What it can bring about gives nothing back.
+                    Box::pin(self.give_back(&written, released, now)).await;
+                }
                 return Ok(*written);
             }
         }
         Err(StoreError::Unavailable("the task is being changed all the time".to_owned()).into())
     }
 
-    /// Forgets that a flow is to be left alone ([`Flow::lift`](crate::flow::Flow::lift)).
-    pub async fn lift(&self, name: &FlowName, now: Timestamp) -> Result<(), StoreError> {
-        let mut kept = self.flows.read(name).await?;
-        for _ in 0..MAX_CONFLICTS {
-            let mut flow = kept.flow.clone();
-            flow.lift(now);
-            if flow == kept.flow {
-                return Ok(());
-            }
-            match self.flows.write(name, &flow, kept.version, now).await? {
-                Written::Done => return Ok(()),
-                Written::Conflict(there) => kept = there,
+    /// Gives back what a task held of its flows: its reservation, so that the next task gets it, and its place in a batch, which the next member
+    /// leads if the task did.
+    ///
+    /// A failure is logged: it costs the reservation until its time, and the others in the batch a wait of two seconds or more.
+    pub async fn give_back(&self, task: &Task, reserved: Reserved, now: Timestamp) {
+        let changes = changes(task, reserved);
+        for (of, change) in changes {
+            let name = FlowName { tenant: task.tenant.clone(), of };
+            match self.flows.change(&name, change, now).await {
+                Ok(successor) => self.lead(&task.tenant, successor, now).await,
+                Err(error) => tracing::warn!(task = %task.id, flow = %name.of, %error, "could not give back what a task held of its flow"),
             }
         }
-        Err(StoreError::Unavailable("the flow is being written all the time".to_owned()))
+    }
+
+    /// Has the next member of a batch lead it. If that fails, it asks by itself some seconds later.
+    pub async fn lead(&self, tenant: &Tenant, successor: Option<Successor>, now: Timestamp) {
+        let Some(Successor { id, at }) = successor else { return };
+        let name = TaskName { tenant: tenant.clone(), id };
+        match self.apply(&name, None, Event::Lead { at }, now).await {
+            Ok(_) | Err(ApplyError::Missing | ApplyError::Refused(_)) => {}
+            Err(ApplyError::Store(error)) => tracing::warn!(task = %id, %error, "could not tell the next member of a batch that it leads"),
+        }
     }
 
     /// Has those ask again now, or soon, who are held by what somebody has ended, as far as they are found by that query and meant: up to
@@ -220,5 +233,15 @@ fn hints<'a>(tasks: impl Iterator<Item = &'a Task>, now: Timestamp) -> Vec<Hint>
 /// Queues count in whole seconds, and what was promised a start is late after less: whoever takes its hint waits for the rest.
 fn delay(task: &Task, now: Timestamp) -> Duration {
     let delay = task.due_at.since(now);
-    if task.turn.promise.is_some() { Duration::from_secs(delay.as_secs()) } else { delay }
+    if task.turn.reserved.promise.is_some() { Duration::from_secs(delay.as_secs()) } else { delay }
+}
+
+/// The changes that give back what a task held of its flows.
+pub fn changes(task: &Task, reserved: Reserved) -> Vec<(FlowOf, FlowChange)> {
+    let promise = reserved.promise.map(|promise| (promise.of, FlowChange::Return(promise.booking)));
+    let batch = task.settings.endpoint.clone().zip(reserved.batch).map(|(endpoint, batch)| {
+        let bytes = u64::try_from(task.payload.get().len()).unwrap_or(u64::MAX);
+        (FlowOf::Batch(endpoint, batch), FlowChange::Withdraw { id: task.id, bytes })
+    });
+    promise.into_iter().chain(batch).collect()
 }

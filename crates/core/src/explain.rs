@@ -371,7 +371,7 @@ impl Case<'_> {
     }
 
     fn rate(&self) -> Option<Obstacle> {
-        let promise = self.task.turn.promise.as_ref();
+        let promise = self.task.turn.reserved.promise.as_ref();
         let is_it = |known: &Known, state: &FlowState| match promise {
             Some(promise) => promise.of == known.of,
             None => state.tokens == Some(0),

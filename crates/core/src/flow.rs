@@ -5,6 +5,7 @@
 //! only over the version that was read.
 
 mod breaker;
+mod free_slots;
 mod gathering;
 mod pace;
 mod slots;
@@ -47,6 +48,56 @@ pub trait Flows: Send + Sync {
 
     /// Writes a flow over the version that was read. A flow that is not written for [`IDLE`] is forgotten.
     async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError>;
+
+    /// Makes a change to a flow, however many others write to it. Returns the task that leads its batch from now on, if that changed.
+    ///
+    /// # Errors
+    /// Fails with [`StoreError::Overloaded`] after [`MAX_CONFLICTS`] writes that others came before.
+    async fn change(&self, name: &FlowName, change: FlowChange, now: Timestamp) -> Result<Option<Successor>, StoreError> {
+        let mut kept = self.read(name).await?;
+        for _ in 0..MAX_CONFLICTS {
+            let mut flow = kept.flow.clone();
+            let successor = flow.change(change, now);
+            if flow == kept.flow {
+                return Ok(successor);
+            }
+            match self.write(name, &flow, kept.version, now).await? {
+                Written::Done => return Ok(successor),
+                Written::Conflict(there) => kept = there,
+            }
+        }
+        Err(StoreError::Overloaded)
+    }
+}
+
+/// Maximum number of writes of one [`Flows::change`].
+pub const MAX_CONFLICTS: usize = 20;
+
+/// A change to a flow that needs no answer at once, and no limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowChange {
+    /// Gives a reservation back: its task has ended, or waits for something else.
+    Return(Booking),
+    /// Removes a task from the batch that is being gathered.
+    Withdraw {
+        /// The task.
+        id: TaskId,
+        /// Size of its part of the request, in bytes.
+        bytes: u64,
+    },
+    /// Forgets all reservations. The distance between starts stays.
+    Restart,
+    /// The same, and ends the pause that the receiver asked for. An open breaker lets one attempt find out at once.
+    Lift,
+}
+
+/// The member of a batch that leads it from now on, because the member before it left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Successor {
+    /// The task.
+    pub id: TaskId,
+    /// When the batch is due.
+    pub at: Timestamp,
 }
 
 /// A flow as it is kept.
@@ -222,6 +273,8 @@ pub struct Pass {
     is_probe: bool,
     /// Whether it took a slot.
     has_slot: bool,
+    /// Whether its task keeps the reservation if the pass is given back.
+    keeps_booking: bool,
 }
 
 /// What to wait for.
@@ -233,6 +286,15 @@ pub struct Wait {
     pub until: Timestamp,
     /// What is promised for then.
     pub booking: Option<Booking>,
+}
+
+/// What a waiting task holds of its flows. It is given back when the task ends or waits for something else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reserved {
+    /// The reservation at a rate.
+    pub promise: Option<Promise>,
+    /// The batch of its endpoint in which it is gathered with others: the number in [`FlowOf::Batch`].
+    pub batch: Option<u64>,
 }
 
 /// What a task was promised, and by which flow.
@@ -271,6 +333,19 @@ fn doubled(times: u32) -> Duration {
     FIRST_WAIT.saturating_mul(2_u32.saturating_pow(times.min(20))).min(HORIZON)
 }
 
+impl Reserved {
+    /// Whether nothing is held.
+    pub fn is_none(&self) -> bool {
+        self.promise.is_none() && self.batch.is_none()
+    }
+}
+
+impl From<Option<Promise>> for Reserved {
+    fn from(promise: Option<Promise>) -> Self {
+        Self { promise, batch: None }
+    }
+}
+
 impl Limits {
     /// Whether there is anything to ask a flow for.
     pub fn is_none(&self) -> bool {
@@ -282,6 +357,12 @@ impl Pass {
     /// Whether it holds a slot, which is lost if its holder is not heard of for longer than a lease.
     pub fn has_slot(&self) -> bool {
         self.has_slot
+    }
+
+    /// The same, of a task that keeps its reservation when the pass is given back.
+    #[must_use]
+    pub fn keeping_booking(self) -> Self {
+        Self { keeps_booking: true, ..self }
     }
 
     /// The same, to be given back or reported on once more where it is not known whether the first time was heard: less its place and its
@@ -312,12 +393,13 @@ impl Flow {
         }
         let passage = limits.breaker.map_or(Passage::Free, |_| self.breaker.pass(LEASE, now));
         if let Passage::Closed(until) = passage {
+            ask.booking.filter(|booking| now < booking.at()).into_iter().for_each(|booking| self.times.take_back(booking));
             let until = until.max(now) + ask.spread.of(ask.patience());
             return Answer::Wait(Wait { reason: HeldReason::Breaker, until: until.min(now + HORIZON), booking: None });
         }
         let is_probe = passage == Passage::Probe;
         match self.start(limits, ask, now) {
-            Ok((booking, has_slot)) => Answer::Go(Pass { booking, is_probe, has_slot }),
+            Ok((booking, has_slot)) => Answer::Go(Pass { booking, is_probe, has_slot, keeps_booking: false }),
             Err(wait) => {
                 if is_probe {
                     self.breaker.withdraw(now);
@@ -345,8 +427,10 @@ impl Flow {
 
     /// A place at the pace that can be made use of now.
     fn booking(&mut self, pace: Pace, ask: &Ask, now: Timestamp) -> Result<Booking, Wait> {
-        let promised = ask.booking.filter(|booking| pace.knows(*booking));
-        let promised = promised.and_then(|booking| Some((booking, self.times.kept(pace, booking, now)?)));
+        let own = ask.booking.filter(|booking| pace.knows(*booking)).map(|booking| self.times.advance(pace, booking, now));
+        let promised = own.and_then(|booking| Some((booking, self.times.kept(pace, booking, now)?)));
+        // It gets another one, or none.
+        own.filter(|_| promised.is_none()).into_iter().for_each(|booking| self.times.take_back(booking));
         let called = || ask.is_called.then(|| self.times.soon(pace, now)).flatten();
         if let Some((booking, free)) = promised.is_none().then(called).flatten() {
             // What it waits for elsewhere is worth more than a place at the end of this line.
@@ -366,7 +450,13 @@ impl Flow {
 
     /// Where there is a pace, those who wait for the end of a pause get a place behind it; otherwise they are spread.
     fn after_pause(&mut self, limits: &Limits, ask: &Ask, until: Timestamp, now: Timestamp) -> Answer {
-        let booking = limits.pace.and_then(|pace| self.times.book(pace, now));
+        let booking = limits.pace.and_then(|pace| match ask.booking.filter(|booking| pace.knows(*booking)) {
+            Some(booking) if booking.at() >= until => Some(booking),
+            before => {
+                before.into_iter().for_each(|booking| self.times.take_back(booking));
+                self.times.book(pace, now)
+            }
+        });
         let until = match booking {
             Some(booking) => booking.at().max(until),
             None => until + ask.spread.of(ask.patience()),
@@ -377,8 +467,10 @@ impl Flow {
     /// Takes back a right to start that was not made use of.
     pub fn give_back(&mut self, pass: Pass, holder: Holder, now: Timestamp) {
         if let Some(booking) = pass.booking {
-            self.times.take_back(booking);
             self.times.forget_start(booking);
+            if !pass.keeps_booking {
+                self.times.take_back(booking);
+            }
         }
         if pass.has_slot {
             self.slots.give_back(holder);
@@ -409,20 +501,25 @@ impl Flow {
     /// Forgets that the other side asked to be left alone, since somebody says that it may be called. If its breaker is open, one attempt
     /// may find out at once.
     pub fn lift(&mut self, now: Timestamp) {
-        if self.paused_until.take().is_some_and(|until| now < until) {
-            self.times.lift(now);
-        }
+        self.paused_until = None;
+        self.times.restart(now);
         self.breaker.hurry(now);
+    }
+
+    /// Makes a change. Returns the task that leads its batch from now on, if that changed.
+    pub fn change(&mut self, change: FlowChange, now: Timestamp) -> Option<Successor> {
+        match change {
+            FlowChange::Return(booking) => self.times.take_back(booking),
+            FlowChange::Withdraw { id, bytes } => return self.gathering.withdraw(id, bytes, now),
+            FlowChange::Restart => self.times.restart(now),
+            FlowChange::Lift => self.lift(now),
+        }
+        None
     }
 
     /// Gathers one who waits for others, and says where it stands.
     pub fn gather(&mut self, gathered: Gathered, member: &Member, now: Timestamp) -> Place {
         self.gathering.join(gathered, member, now)
-    }
-
-    /// Forgets one of those who are gathered, who has to wait for something of its own.
-    pub fn withdraw(&mut self, member: &Member) {
-        self.gathering.withdraw(member);
     }
 
     /// Notes that those who are gathered cannot go before then.
@@ -674,9 +771,36 @@ mod tests {
         flow.lift(at(2_000));
         go(flow.enter(&limits, &ask(), at(2_000)));
         assert_eq!(wait(flow.enter(&limits, &ask(), at(2_000))).reason, HeldReason::Rate);
-        let before = flow.clone();
+        let waiting = (0..20).map(|_| wait(flow.enter(&limits, &ask(), at(2_000))).until).max().unwrap();
         flow.lift(at(3_000));
-        assert_eq!(flow, before, "there is nothing to lift");
+        assert!(at(4_000) < waiting, "{waiting}");
+        go(flow.enter(&limits, &ask(), at(3_000)));
+        assert_eq!(flow.state(&limits, at(3_000)).promised_ahead, Some(0), "reservations begin anew");
+    }
+
+    #[test]
+    fn a_task_that_waits_for_something_else_gives_its_reservation_back() {
+        let breaker = Some(BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() });
+        let limits = Limits { pace: Some(pace(1)), breaker, ..Limits::default() };
+        let mut flow = Flow::default();
+        let pass = go(flow.enter(&limits, &ask(), at(0)));
+        let held = wait(flow.enter(&limits, &ask(), at(0)));
+        flow.leave(&limits, pass, ME, &report(Verdict::Bad), at(10));
+        let promised = |flow: &Flow, millis| flow.state(&limits, at(millis)).promised_ahead;
+        assert_eq!(promised(&flow, 10), Some(1));
+        let open = wait(flow.enter(&limits, &Ask { booking: held.booking, ..ask() }, at(20)));
+        assert_eq!((open.reason, promised(&flow, 20)), (HeldReason::Breaker, Some(0)));
+        let asked = Report { pause_until: Some(at(60_000)), ..report(Verdict::Unknown) };
+        flow.leave(&limits, Pass::default(), ME, &asked, at(30));
+        let resting = wait(flow.enter(&limits, &ask(), at(40)));
+        let again = wait(flow.enter(&limits, &Ask { booking: resting.booking, ..ask() }, at(50)));
+        assert_eq!(
+            (resting.until, again.booking, promised(&flow, 50)),
+            (at(60_000), resting.booking, Some(1)),
+            "it has one place, not two"
+        );
+        flow.change(FlowChange::Return(resting.booking.unwrap()), at(60));
+        assert_eq!(promised(&flow, 60), Some(0));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::audit::Entry;
 use crate::callback::callback;
-use crate::flow::Promise;
+use crate::flow::Reserved;
 use crate::json::Json;
 use crate::retry::{RetryPolicy, Spread};
 use crate::task::{Attempt, CancelRequest, End, Ended, ErrorCode, Held, HeldReason, Lease, Outcome, State, Task, TaskError, Turn, Waiting};
@@ -39,8 +39,8 @@ pub enum Event {
         reason: HeldReason,
         /// When to look again.
         until: Timestamp,
-        /// What it is promised for then.
-        promise: Option<Promise>,
+        /// What it holds of its flows until then.
+        reserved: Reserved,
     },
     /// The handler returned a result.
     Succeed {
@@ -79,6 +79,11 @@ pub enum Event {
     },
     /// Somebody ended what it is held for ([`HeldReason::is_ended_by_hand`]): it asks again now, or soon ([`HeldReason::woken_at`]).
     Wake,
+    /// The task before it in its batch left, and it leads the batch: it asks again when the batch is due.
+    Lead {
+        /// When the batch is due.
+        at: Timestamp,
+    },
     /// Somebody calls it off.
     Cancel,
     /// The deadline passed before it could start.
@@ -128,6 +133,8 @@ pub struct Change {
     pub follow_up: Option<Task>,
     /// What goes on record with it, if somebody asked for it.
     pub entry: Option<Entry>,
+    /// What the task held of its flows, and holds no longer. It is given back after the write ([`crate::backend::Backend::give_back`]).
+    pub released: Reserved,
 }
 
 /// Why an event changes nothing.
@@ -173,10 +180,14 @@ pub enum Refused {
 /// Pure: it reads no clock and draws no lots. The caller writes the [`Change`], or nothing.
 pub fn transition(mut task: Task, event: Event, now: Timestamp) -> Result<Change, Refused> {
     let read_version = task.version;
-    task.apply(event, now)?;
+    let mut released = task.apply(event, now)?;
+    if let State::Ended(_) = task.state {
+        let Reserved { promise, batch } = task.turn.release();
+        released = Reserved { promise: promise.or(released.promise), batch: batch.or(released.batch) };
+    }
     task.version += 1;
     let follow_up = callback(&task, now);
-    Ok(Change { task, read_version, follow_up, entry: None })
+    Ok(Change { task, read_version, follow_up, entry: None, released })
 }
 
 /// The event that time itself has brought about, if any: a lease that ran out, a deadline that passed.
@@ -196,7 +207,9 @@ impl Task {
         self.claim(until, now)
     }
 
-    fn apply(&mut self, event: Event, now: Timestamp) -> Result<(), Refused> {
+    /// Returns what a task that goes on waiting holds no longer of its flows.
+    fn apply(&mut self, event: Event, now: Timestamp) -> Result<Reserved, Refused> {
+        let mut released = Reserved::default();
         match event {
             Event::Claim { until } => self.claim(until, now)?,
             Event::Release { token } => {
@@ -205,11 +218,11 @@ impl Task {
                 self.wait(Waiting::Scheduled, now);
                 self.end_if_canceled(lease, now);
             }
-            Event::Hold { token, reason, until, promise } => {
+            Event::Hold { token, reason, until, reserved } => {
                 let lease = self.lease(token)?;
                 self.attempt = self.attempt.saturating_sub(1);
                 self.turn.times = self.turn.times.saturating_add(1);
-                self.turn.promise = promise;
+                self.turn.reserved = reserved;
                 self.wait(Waiting::Held(Held { reason }), until);
                 self.end_if_canceled(lease, now);
             }
@@ -240,6 +253,8 @@ impl Task {
             }
             Event::LeaseExpired { spread } => match self.state {
                 State::Running(lease) if lease.until <= now => {
+                    // If it had started with its batch, it is no member any more. Its reservation is in the past.
+                    released.batch = self.turn.reserved.batch.take();
                     let error = TaskError::new(ErrorCode::CRASHED, "nothing more was heard of its worker");
                     self.record(lease, Outcome::Crashed, Some(error), now);
                     self.try_again(lease, Retry::Backoff, None, spread, now);
@@ -254,10 +269,16 @@ impl Task {
                     self.turn.times = 0;
                     if reason == HeldReason::RetryAfter {
                         // It is a place behind the rest that has ended.
-                        self.turn.promise = None;
+                        released.promise = self.turn.reserved.promise.take();
                     }
                     self.due_at = reason.woken_at(now);
                 }
+                State::Waiting(_) => return Err(Refused::NotHeld),
+                State::Running(_) => return Err(Refused::Running),
+                State::Ended(_) => return Err(Refused::Ended),
+            },
+            Event::Lead { at } => match &self.state {
+                State::Waiting(Waiting::Held(Held { reason: HeldReason::Gathering })) if self.due_at > at => self.due_at = at,
                 State::Waiting(_) => return Err(Refused::NotHeld),
                 State::Running(_) => return Err(Refused::Running),
                 State::Ended(_) => return Err(Refused::Ended),
@@ -297,7 +318,7 @@ impl Task {
                 State::Waiting(_) | State::Running(_) => return Err(Refused::NotEnded),
             },
         }
-        Ok(())
+        Ok(released)
     }
 
     fn claim(&mut self, until: Timestamp, now: Timestamp) -> Result<(), Refused> {

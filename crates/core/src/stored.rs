@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::callback::Callback;
-use crate::flow::{Booking, Promise};
+use crate::flow::{Booking, Promise, Reserved};
 use crate::id::TaskId;
 use crate::key::KeyId;
 use crate::name::Name;
@@ -57,7 +58,13 @@ pub fn error_from_text(text: &str) -> Result<TaskError, Unreadable> {
 
 /// What a task was told when it could not start. `None` if it never was.
 pub fn turn_to_text(turn: &Turn) -> Option<String> {
-    (*turn != Turn::default()).then(|| text(&StoredTurn::from(turn)))
+    (*turn != Turn::default()).then(|| {
+        let mut values = json!(StoredTurn::from(turn));
+        if let Some(values) = values.as_array_mut() {
+            while values.pop_if(|value| value.is_null()).is_some() {}
+        }
+        text(&values)
+    })
 }
 
 /// The opposite of [`turn_to_text`].
@@ -148,9 +155,10 @@ struct StoredAttempt(u64, i64, i64, u8, #[serde(default)] Option<StoredError>);
 #[derive(Serialize, Deserialize)]
 struct StoredError(String, String);
 
-/// A turn: how often it waited in a row, how often it was put off, and what it was promised.
+/// A turn: how often it waited in a row, how often it was put off, what it was promised, and the batch in which it is gathered. What is
+/// absent at the end is left out.
 #[derive(Serialize, Deserialize)]
-struct StoredTurn(u32, u32, #[serde(default, skip_serializing_if = "Option::is_none")] Option<StoredPromise>);
+struct StoredTurn(u32, u32, #[serde(default)] Option<StoredPromise>, #[serde(default)] Option<u64>);
 
 /// A promise: the flow, the slot, and how far slots were apart.
 #[derive(Serialize, Deserialize)]
@@ -288,8 +296,9 @@ impl TryFrom<StoredAttempt> for Attempt {
 
 impl From<&Turn> for StoredTurn {
     fn from(turn: &Turn) -> Self {
-        let promise = turn.promise.as_ref();
-        Self(turn.times, turn.put_off, promise.map(|of| StoredPromise(of.of.to_string(), of.booking.slot, of.booking.interval)))
+        let Reserved { promise, batch } = &turn.reserved;
+        let promise = promise.as_ref().map(|of| StoredPromise(of.of.to_string(), of.booking.slot, of.booking.interval));
+        Self(turn.times, turn.put_off, promise, *batch)
     }
 }
 
@@ -301,7 +310,8 @@ impl TryFrom<StoredTurn> for Turn {
             let of = of.parse().map_err(|_| Unreadable("turn"))?;
             Ok(Promise { of, booking: Booking { slot, interval } })
         };
-        Ok(Self { times: row.0, put_off: row.1, promise: row.2.map(promise).transpose()? })
+        let reserved = Reserved { promise: row.2.map(promise).transpose()?, batch: row.3 };
+        Ok(Self { times: row.0, put_off: row.1, reserved })
     }
 }
 

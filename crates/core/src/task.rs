@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::callback::Callback;
 use crate::directory::FRESH;
-use crate::flow::Promise;
+use crate::flow::Reserved;
 use crate::id::TaskId;
 use crate::json::Json;
 use crate::key::KeyId;
@@ -73,10 +73,17 @@ pub struct KeyedRequest {
 pub struct Turn {
     /// How often in a row it was told to wait.
     pub times: u32,
-    /// What it was promised for its next try.
-    pub promise: Option<Promise>,
+    /// What it holds of its flows for its next try.
+    pub reserved: Reserved,
     /// How many attempts of this generation were not counted, because the other side asked to be left alone.
     pub put_off: u32,
+}
+
+impl Turn {
+    /// Takes away what it holds of its flows.
+    pub fn release(&mut self) -> Reserved {
+        std::mem::take(&mut self.reserved)
+    }
 }
 
 /// What was asked for at submission and never changes, save for [`Settings::expires_at`], which a replay lifts.

@@ -145,7 +145,7 @@ fn promised() -> (Task, Circumstances) {
     go(&mut flow, &paced(), at(0));
     let Answer::Wait(wait) = enter(&mut flow, &paced(), at(0)) else { panic!("it goes") };
     let promise = Some(Promise { of: billing(), booking: wait.booking.unwrap() });
-    let task = Task { due_at: wait.until, turn: Turn { times: 1, promise, put_off: 0 }, ..held(HeldReason::Rate) };
+    let task = Task { due_at: wait.until, turn: Turn { times: 1, reserved: promise.into(), put_off: 0 }, ..held(HeldReason::Rate) };
     (task, with(billing(), paced(), flow))
 }
 

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nobat_core::callback::Callback;
-use nobat_core::flow::{Booking, FlowOf, Promise};
+use nobat_core::flow::{Booking, FlowOf, Promise, Reserved};
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Event, Refused, ReplayKey, Retry, overdue, transition};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::retry::{RetryPolicy, Schedule, Spread};
-use nobat_core::task::{CancelRequest, End, Held, HeldReason, Outcome, Settings, State, Status, Task, TaskError, Turn, Waiting};
+use nobat_core::task::{CancelRequest, End, Held, HeldReason, Lease, Outcome, Settings, State, Status, Task, TaskError, Turn, Waiting};
 use nobat_core::time::Timestamp;
 use proptest::prelude::*;
 
@@ -244,9 +244,12 @@ fn event(op: Op, task: &Task, spread: Spread, now: Timestamp) -> Event {
     match op {
         Op::Claim { lease } => Event::Claim { until: now + Duration::from_millis(lease) },
         Op::Release(token) => Event::Release { token: number(token) },
-        Op::Hold(token, pause) => {
-            Event::Hold { token: number(token), reason: HeldReason::NoHandler, until: now + Duration::from_millis(pause), promise: None }
-        }
+        Op::Hold(token, pause) => Event::Hold {
+            token: number(token),
+            reason: HeldReason::NoHandler,
+            until: now + Duration::from_millis(pause),
+            reserved: Reserved::default(),
+        },
         Op::Succeed(token) => Event::Succeed { token: number(token), result: Json::null() },
         Op::Fail(token, retry) => {
             Event::Fail { token: number(token), error: TaskError::new("broken", "it broke"), retry, policy: None, spread }
@@ -505,7 +508,7 @@ fn who_is_woken_asks_soon_and_keeps_its_place() {
     let booking = Booking { slot: 1, interval: 1 };
     let promise = Some(Promise { of: FlowOf::Tenant, booking });
     for reason in HeldReason::ALL {
-        let turn = Turn { times: 7, promise: promise.clone(), put_off: 3 };
+        let turn = Turn { times: 7, reserved: promise.clone().into(), put_off: 3 };
         let task = Task {
             state: State::Waiting(Waiting::Held(Held { reason })),
             due_at: now + Duration::from_mins(5),
@@ -513,7 +516,7 @@ fn who_is_woken_asks_soon_and_keeps_its_place() {
             ..task(&[], None, 0, None, None)
         };
         let woken = transition(task, Event::Wake, now).map(|change| (change.task.due_at, change.task.turn));
-        let kept = |promise| Turn { times: 0, promise, put_off: 3 };
+        let kept = |promise: Option<Promise>| Turn { times: 0, reserved: promise.into(), put_off: 3 };
         let expected = match reason {
             HeldReason::Paused | HeldReason::EndpointGone | HeldReason::NoEndpoint => Ok((now, kept(promise.clone()))),
             HeldReason::RetryAfter => Ok((now + soon, kept(None))),
@@ -524,6 +527,51 @@ fn who_is_woken_asks_soon_and_keeps_its_place() {
         };
         assert_eq!(woken, expected, "{reason:?}");
     }
+}
+
+/// An end gives back what the task held of its flows. So does a wake from a rest, which voids the place behind it.
+#[test]
+fn ended_task_holds_nothing_of_its_flows() {
+    let now = START;
+    let promise = Some(Promise { of: FlowOf::Tenant, booking: Booking { slot: 1, interval: 1 } });
+    let reserved = Reserved { promise: promise.clone(), batch: Some(7) };
+    let holding = |state, deadline| Task {
+        state,
+        turn: Turn { times: 7, reserved: reserved.clone(), put_off: 3 },
+        ..task(&[], None, 0, deadline, None)
+    };
+    let held = |reason| State::Waiting(Waiting::Held(Held { reason }));
+    let running = |cancel| State::Running(Lease { until: now, started_at: now, cancel });
+    let after = |task: Task, event| transition(task, event, now).map(|change| (change.released, change.task.turn.reserved)).unwrap();
+    let nothing = Reserved::default;
+    let all = || (reserved.clone(), nothing());
+    assert_eq!(after(holding(held(HeldReason::Rate), None), Event::Cancel), all());
+    assert_eq!(after(holding(held(HeldReason::Rate), Some(0)), Event::Expire), all());
+    assert_eq!(after(holding(held(HeldReason::Rate), None), Event::PipelineFailed), all());
+    assert_eq!(after(holding(running(CancelRequest::Requested), None), Event::Release { token: 0 }), all());
+    let wait = Event::Hold { token: 0, reason: HeldReason::Rate, until: now, reserved: reserved.clone() };
+    assert_eq!(after(holding(running(CancelRequest::Requested), None), wait.clone()), all());
+    assert_eq!(after(holding(running(CancelRequest::None), None), wait), (nothing(), reserved.clone()));
+    assert_eq!(after(holding(running(CancelRequest::None), None), Event::Release { token: 0 }), (nothing(), reserved.clone()));
+    let crashed = Event::LeaseExpired { spread: Spread::from_bits(0) };
+    assert_eq!(after(holding(running(CancelRequest::None), None), crashed), (Reserved { promise: None, batch: Some(7) }, nothing()));
+    let resting = Task { due_at: now + Duration::from_mins(5), ..holding(held(HeldReason::RetryAfter), None) };
+    assert_eq!(after(resting, Event::Wake), (promise.into(), Reserved { promise: None, batch: Some(7) }));
+}
+
+/// The next member of a batch asks when the batch is due, whatever it was told before. Nothing else is moved by that.
+#[test]
+fn only_a_gathered_task_is_made_to_lead() {
+    let (now, at) = (START, START + Duration::from_secs(3));
+    let held = |reason, seconds| Task {
+        state: State::Waiting(Waiting::Held(Held { reason })),
+        due_at: now + Duration::from_secs(seconds),
+        ..task(&[], None, 0, None, None)
+    };
+    let led = |task| transition(task, Event::Lead { at }, now).map(|change| change.task.due_at);
+    assert_eq!(led(held(HeldReason::Gathering, 63)), Ok(at));
+    assert_eq!(led(held(HeldReason::Gathering, 2)), Err(Refused::NotHeld), "it comes before that anyway");
+    assert_eq!(led(held(HeldReason::Rate, 63)), Err(Refused::NotHeld));
 }
 
 #[test]

@@ -206,7 +206,7 @@ impl Database {
     }
 
     pub(crate) fn commit(&mut self, change: Change) -> Result<Committed, Error> {
-        let Change { task, read_version, follow_up, entry } = change;
+        let Change { task, read_version, follow_up, entry, released: _ } = change;
         let is_written = if follow_up.is_none() && entry.is_none() {
             self.update(&task, read_version)?
         } else {
@@ -345,10 +345,11 @@ impl Database {
         for task in due {
             // A deadline that passed is judged here as well: a backlog of such tasks would stand in front of all others.
             let event = overdue(&task, Spread::from_bits(0), now).unwrap_or(Event::Claim { until: now + LEASE });
-            if let Ok(change) = transition(task, event, now)
-                && let Committed::Done(task) = self.commit(change)?
-                && let State::Running(_) = task.state
-            {
+            let Ok(change) = transition(task, event, now) else { continue };
+            let released = change.released.clone();
+            let Committed::Done(task) = self.commit(change)? else { continue };
+            self.give_back(&task, released, now)?;
+            if let State::Running(_) = task.state {
                 self.hand(*task);
             }
         }

@@ -1,8 +1,11 @@
 //! Flows, in a table of their own.
 
 use async_trait::async_trait;
-use nobat_core::flow::{Flow, FlowName, Flows, IDLE, Kept, Written};
-use nobat_core::ports::StoreError;
+use nobat_core::backend::changes;
+use nobat_core::flow::{Flow, FlowChange, FlowName, Flows, IDLE, Kept, Reserved, Successor, Written};
+use nobat_core::lifecycle::{Event, transition};
+use nobat_core::ports::{StoreError, TaskName};
+use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -22,6 +25,12 @@ impl Flows for Sqlite {
         let (name, body) = (name.clone(), flow.to_text());
         self.0.writer.call(Load::of(Some(name.tenant.clone())), move |database| database.write_flow(&name, &body, over, now)).await
     }
+
+    /// One operation of the writer: nobody else can write in between.
+    async fn change(&self, name: &FlowName, change: FlowChange, now: Timestamp) -> Result<Option<Successor>, StoreError> {
+        let name = name.clone();
+        self.0.writer.call(move |database| database.change_flow(&name, change, now)).await
+    }
 }
 
 impl Database {
@@ -35,6 +44,30 @@ impl Database {
         let mut statement = connection.prepare_cached(sql)?;
         let values = params![name.tenant.as_str(), name.of.to_string(), over.cast_signed(), now.millis(), body];
         if statement.execute(values)? == 1 { Ok(Written::Done) } else { Ok(Written::Conflict(find(connection, name)?)) }
+    }
+
+    fn change_flow(&mut self, name: &FlowName, change: FlowChange, now: Timestamp) -> Result<Option<Successor>, Error> {
+        let kept = find(self.connection(), name)?;
+        let mut flow = kept.flow.clone();
+        let successor = flow.change(change, now);
+        if flow != kept.flow {
+            self.write_flow(name, &flow.to_text(), kept.version, now)?;
+        }
+        Ok(successor)
+    }
+
+    /// Gives back what a task held of its flows that ended along with a call ([`nobat_core::backend::Backend::give_back`]).
+    pub(crate) fn give_back(&mut self, task: &Task, reserved: Reserved, now: Timestamp) -> Result<(), Error> {
+        for (of, change) in changes(task, reserved) {
+            let name = FlowName { tenant: task.tenant.clone(), of };
+            let Some(Successor { id, at }) = self.change_flow(&name, change, now)? else { continue };
+            if let Some(next) = self.get(&TaskName { tenant: task.tenant.clone(), id }, now)?
+                && let Ok(change) = transition(next, Event::Lead { at }, now)
+            {
+                self.commit(change)?;
+            }
+        }
+        Ok(())
     }
 
     /// Forgets flows that nobody has written to for long, and says how many.

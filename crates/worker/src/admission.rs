@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nobat_core::audit::{Action, Actor, Entry};
+use nobat_core::backend::changes;
 use nobat_core::directory::{Lanes, flows_of};
 use nobat_core::endpoint::{Endpoint, Meaning, Standing};
-use nobat_core::flow::{FlowName, FlowOf, Gathered, Member, Place, Promise, Report, Verdict, patience};
+use nobat_core::flow::{FlowName, FlowOf, Gathered, Member, Place, Promise, Report, Reserved, Verdict, patience};
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Event, Retry};
@@ -31,8 +32,8 @@ pub(crate) enum Admission {
         reason: HeldReason,
         /// When to ask again.
         until: Timestamp,
-        /// What is promised for then.
-        promise: Option<Promise>,
+        /// What it holds of its flows until then.
+        reserved: Reserved,
     },
 }
 
@@ -108,22 +109,28 @@ impl Runner {
 
     fn not_known(&self, task: &Task, error: &StoreError) -> Admission {
         tracing::warn!(task = %task.id, %error, "what is laid down for a task cannot be read, or its flow not be asked");
-        Admission::Hold { reason: HeldReason::FlowUnavailable, until: self.clock.now() + FLOW_AWAY, promise: None }
+        self.unavailable(task, FLOW_AWAY)
+    }
+
+    /// The task keeps what it holds, and asks again after that long.
+    pub(crate) fn unavailable(&self, task: &Task, pause: Duration) -> Admission {
+        let (until, reserved) = (self.clock.now() + pause, task.turn.reserved.clone());
+        Admission::Hold { reason: HeldReason::FlowUnavailable, until, reserved }
     }
 
     async fn ask(&self, task: &Task) -> Result<Admission, StoreError> {
         let lanes = self.directory.lanes(&task.tenant, &task.queue, &task.kind).await?;
         if lanes.queue.paused || lanes.kind.paused {
-            return Ok(self.patiently(task, HeldReason::Paused));
+            return Ok(self.patiently(task, HeldReason::Paused).await);
         }
         let endpoint = match &task.settings.endpoint {
             None => None,
             Some(name) => match self.directory.endpoint(&task.tenant, name).await? {
-                None => return Ok(self.patiently(task, HeldReason::NoEndpoint)),
+                None => return Ok(self.patiently(task, HeldReason::NoEndpoint).await),
                 Some(endpoint) => match endpoint.standing {
                     Standing::Open => Some((name.clone(), endpoint)),
-                    Standing::Paused => return Ok(self.patiently(task, HeldReason::Paused)),
-                    Standing::Gone => return Ok(self.patiently(task, HeldReason::EndpointGone)),
+                    Standing::Paused => return Ok(self.patiently(task, HeldReason::Paused).await),
+                    Standing::Gone => return Ok(self.patiently(task, HeldReason::EndpointGone).await),
                 },
             },
         };
@@ -155,9 +162,14 @@ impl Runner {
     async fn ask_along(&self, task: &Task, leader: &Course) -> Result<Admission, StoreError> {
         let lanes = self.directory.lanes(&task.tenant, &task.queue, &task.kind).await?;
         if lanes.queue.paused || lanes.kind.paused {
-            return Ok(self.patiently(task, HeldReason::Paused));
+            return Ok(self.patiently(task, HeldReason::Paused).await);
         }
         let others = self.others(task, &lanes).await?;
+        if task.turn.reserved.promise.as_ref().is_some_and(|promise| others.iter().all(|flow| flow.name.of != promise.of)) {
+            // Of the endpoint: the leader's is for all.
+            let reserved = Reserved { batch: None, ..task.turn.reserved.clone() };
+            self.give_back(task, reserved).await;
+        }
         let policy = policy(task, leader.endpoint.as_ref().map(|(_, endpoint)| &**endpoint), &lanes);
         self.enter(task, &others, Course { policy, endpoint: leader.endpoint.clone(), resting: resting(task), ..Course::default() }).await
     }
@@ -176,19 +188,9 @@ impl Runner {
         if flows.is_empty() {
             return Ok(Admission::Go(course));
         }
-        let answer = match self.gate.enter(flows, &task.turn).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                self.gate.give_back(course.passes).await;
-                return Err(error);
-            }
-        };
-        Ok(match answer {
-            Answer::Go(passes) => Admission::Go(Course { passes: course.passes.and(passes), ..course }),
-            Answer::Wait { wait, promise } => {
-                self.gate.give_back(course.passes).await;
-                Admission::Hold { reason: wait.reason, until: wait.until, promise }
-            }
+        Ok(match self.gate.enter(flows, &task.turn, course.passes).await? {
+            Answer::Go(passes) => Admission::Go(Course { passes, ..course }),
+            Answer::Wait { wait, promise } => Admission::Hold { reason: wait.reason, until: wait.until, reserved: promise.into() },
         })
     }
 
@@ -202,6 +204,7 @@ impl Runner {
         others: &[Limited],
         course: Course,
     ) -> Result<Admission, StoreError> {
+        let batch = if let FlowOf::Batch(_, likeness) = of { Some(likeness) } else { None };
         let name = FlowName { tenant: task.tenant.clone(), of };
         let bytes = u64::try_from(task.payload.get().len()).unwrap_or(u64::MAX);
         let member = Member { id: task.id, bytes, deadline: task.settings.expires_at, times: task.turn.times, spread: self.spread() };
@@ -209,8 +212,9 @@ impl Runner {
         let is_called =
             |promise: &Promise| promise.booking.at() <= self.clock.now() && others.iter().any(|flow| flow.name.of == promise.of);
         match self.gate.gather(&name, gathered, member).await? {
-            Place::Wait(until) if !task.turn.promise.as_ref().is_some_and(is_called) => {
-                return Ok(Admission::Hold { reason: HeldReason::Gathering, until, promise: None });
+            Place::Wait(until) if !task.turn.reserved.promise.as_ref().is_some_and(is_called) => {
+                self.give_back(task, Reserved { batch: None, ..task.turn.reserved.clone() }).await;
+                return Ok(Admission::Hold { reason: HeldReason::Gathering, until, reserved: Reserved { promise: None, batch } });
             }
             Place::Wait(_) | Place::Lead => {}
         }
@@ -218,22 +222,22 @@ impl Runner {
             Admission::Go(course) => course,
             // What it waits for is its own affair, and no reason for others to wait for it.
             held @ Admission::Hold { .. } => {
-                self.gate.withdraw(&name, member).await;
+                self.give_back(task, Reserved { promise: None, batch }).await;
                 return Ok(held);
             }
         };
         let course = match self.enter(task, std::slice::from_ref(endpoint), course).await? {
             Admission::Go(course) => course,
-            Admission::Hold { reason, until, promise } => {
+            Admission::Hold { reason, until, reserved } => {
                 self.gate.put_off(&name, until).await;
-                return Ok(Admission::Hold { reason, until, promise });
+                return Ok(Admission::Hold { reason, until, reserved: Reserved { batch, ..reserved } });
             }
         };
         let taken = self.gate.take(&name, task.id).await;
         let mut members = match taken {
             Ok(members) => members,
             Err(error) => {
-                self.gate.give_back(course.passes).await;
+                self.gate.give_back(course.passes.keeping(task.turn.reserved.promise.as_ref())).await;
                 return Err(error);
             }
         };
@@ -241,7 +245,7 @@ impl Runner {
             // Somebody was here at the same time, took it for one who waits, and finds it at work.
             self.gate.give_back(course.passes).await;
             let until = self.clock.now() + patience(0, self.spread());
-            return Ok(Admission::Hold { reason: HeldReason::Gathering, until, promise: None });
+            return Ok(Admission::Hold { reason: HeldReason::Gathering, until, reserved: Reserved::default() });
         }
         members.retain(|member| *member != task.id);
         // What the other side asks for is about the request, whichever keys the tasks in it have.
@@ -249,10 +253,19 @@ impl Runner {
         Ok(Admission::Go(Course { companions: Some(members), resting, ..course }))
     }
 
-    /// For what ends when somebody says so, and nobody knows when that is.
-    fn patiently(&self, task: &Task, reason: HeldReason) -> Admission {
+    /// For what ends when somebody says so, and nobody knows when that is. Nobody waits for the task meanwhile: it holds nothing of its flows.
+    async fn patiently(&self, task: &Task, reason: HeldReason) -> Admission {
+        self.give_back(task, task.turn.reserved.clone()).await;
         let until = self.clock.now() + patience(task.turn.times, self.spread());
-        Admission::Hold { reason, until, promise: None }
+        Admission::Hold { reason, until, reserved: Reserved::default() }
+    }
+
+    /// Gives back what a task held of its flows ([`nobat_core::backend::Backend::give_back`]), together with whatever else this process writes.
+    async fn give_back(&self, task: &Task, reserved: Reserved) {
+        for (of, change) in changes(task, reserved) {
+            let successor = self.gate.change(&FlowName { tenant: task.tenant.clone(), of }, change).await;
+            self.backend.lead(&task.tenant, successor, self.clock.now()).await;
+        }
     }
 
     /// Tells the flows of a task what came of its attempt, and notes it of an endpoint that it is gone.

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nobat_core::flow::{
-    Answer, Ask, BreakerState, Flow, FlowName, FlowOf, Flows, Gathered, Holder, Kept, Limits, Member, Pass, Place, Promise, Report, Wait,
-    Written,
+    Answer, Ask, BreakerState, Flow, FlowChange, FlowName, FlowOf, Flows, Gathered, Holder, Kept, Limits, Member, Pass, Place, Promise,
+    Report, Successor, Wait, Written,
 };
 use nobat_core::id::TaskId;
 use nobat_core::ports::{Chance, Clock, StoreError};
@@ -96,7 +96,7 @@ struct Request {
 enum What {
     Gather(Gathered, Member),
     PutOff(Timestamp),
-    Withdraw(Member),
+    Change(FlowChange),
     Take(TaskId),
     Enter(Ask),
     GiveBack(Pass),
@@ -111,6 +111,8 @@ impl What {
         match self {
             Self::GiveBack(pass) => Self::GiveBack(pass.once_more()),
             Self::Leave(pass, report) => Self::Leave(pass.once_more(), report),
+            // Its slot may be another task's by now.
+            Self::Change(FlowChange::Return(_)) => Self::Renew,
             other => other,
         }
     }
@@ -123,6 +125,8 @@ enum Reply {
     Placed(Place),
     /// To one who leads.
     Taken(Vec<TaskId>),
+    /// To a change.
+    Changed(Option<Successor>),
     Noted,
 }
 
@@ -131,6 +135,7 @@ enum Said {
     Answer(Answer),
     Place(Place),
     Taken(Vec<TaskId>),
+    Changed(Option<Successor>),
     Nothing,
 }
 
@@ -152,9 +157,16 @@ impl Limited {
 }
 
 impl Passes {
-    /// Both of them.
-    pub(crate) fn and(mut self, other: Self) -> Self {
-        self.0.extend(other.0);
+    /// Whether one of them is of that flow.
+    fn are_of(&self, flow: &FlowOf) -> bool {
+        self.0.iter().any(|held| held.limited.name.of == *flow)
+    }
+
+    /// The same, of a task that keeps that reservation.
+    pub(crate) fn keeping(mut self, promise: Option<&Promise>) -> Self {
+        for held in self.0.iter_mut().filter(|held| promise.is_some_and(|promise| promise.of == held.limited.name.of)) {
+            held.pass = held.pass.keeping_booking();
+        }
         self
     }
 
@@ -176,15 +188,17 @@ impl Gate {
         Self { flows, clock, chance, holder, lanes: Mutex::default() }
     }
 
-    /// Asks every flow, one after the other. If one says no, the others have what they granted back.
-    pub async fn enter(&self, flows: &[Limited], turn: &Turn) -> Result<Entry, StoreError> {
-        let mut passes = Passes::default();
-        let called = turn.promise.as_ref().filter(|promise| promise.booking.at() <= self.clock.now());
+    /// Asks every flow, one after the other. If one says no, the others get back what they granted, and those `passes` that were granted before.
+    ///
+    /// A task holds one reservation at a time. If it waits with another one, or without, the one that it came with is given back.
+    pub async fn enter(&self, flows: &[Limited], turn: &Turn, mut passes: Passes) -> Result<Entry, StoreError> {
+        let came_with = turn.reserved.promise.as_ref();
+        let called = came_with.filter(|promise| promise.booking.at() <= self.clock.now());
         for limited in flows {
             let is_own = |promise: &&Promise| promise.of == limited.name.of;
             let ask = Ask {
                 holder: self.holder,
-                booking: turn.promise.as_ref().filter(is_own).map(|promise| promise.booking),
+                booking: came_with.filter(is_own).map(|promise| promise.booking),
                 is_called: called.is_some_and(|promise| !is_own(&promise)),
                 times: turn.times,
                 spread: Spread::from_bits(self.chance.bits()),
@@ -192,14 +206,20 @@ impl Gate {
             match self.ask_to_enter(limited, ask).await {
                 Ok((Answer::Go(pass), slot)) => passes.0.push(Held { limited: limited.clone(), pass, slot }),
                 Ok((Answer::Wait(wait), _)) => {
-                    self.give_back(passes).await;
                     // Where this flow promises nothing, what the other one did is still worth something.
                     let promise = wait.booking.map(|booking| Promise { of: limited.name.of.clone(), booking });
                     let promise = promise.or_else(|| called.cloned());
+                    let is_settled = |before: &&Promise| is_own(before) || promise.as_ref() == Some(before) || passes.are_of(&before.of);
+                    if let Some(Promise { of, booking }) = came_with.filter(|before| !is_settled(before)) {
+                        let name = FlowName { of: of.clone(), ..limited.name.clone() };
+                        self.change(&name, FlowChange::Return(*booking)).await;
+                    }
+                    self.give_back(passes.keeping(promise.as_ref())).await;
                     return Ok(Entry::Wait { wait, promise });
                 }
                 Err(error) => {
-                    self.give_back(passes).await;
+                    // The task keeps its reservation, and asks again.
+                    self.give_back(passes.keeping(came_with)).await;
                     return Err(error);
                 }
             }
@@ -245,9 +265,12 @@ impl Gate {
         self.tell(&Limited::not_at_all(name), What::PutOff(until), None).await;
     }
 
-    /// Forgets one who was gathered there, and has to wait for something of its own.
-    pub async fn withdraw(&self, name: &FlowName, member: Member) {
-        self.tell(&Limited::not_at_all(name), What::Withdraw(member), None).await;
+    /// Makes a change to a flow, together with whatever else is written there. Returns the task that leads its batch from now on, if that changed.
+    pub async fn change(&self, name: &FlowName, change: FlowChange) -> Option<Successor> {
+        match self.tell(&Limited::not_at_all(name), What::Change(change), None).await {
+            Some(Reply::Changed(successor)) => successor,
+            _ => None,
+        }
     }
 
     /// Takes all who are gathered there along with that one; nobody, if it was taken along by somebody else.
@@ -271,15 +294,16 @@ impl Gate {
         }
     }
 
-    async fn tell(&self, limited: &Limited, mut what: What, mut returned: Option<Slot>) {
+    async fn tell(&self, limited: &Limited, mut what: What, mut returned: Option<Slot>) -> Option<Reply> {
         let lane = self.lane(&limited.name);
         loop {
             match self.exchange(&lane, limited, what, returned.take()).await {
                 // Whoever wrote was dropped, before it was done or after it. That the slot is free the next write says anyway.
                 None => what = what.once_more(),
-                Some(Ok(_)) => return,
+                Some(Ok(reply)) => return Some(reply),
                 Some(Err(error)) => {
-                    return tracing::warn!(flow = %limited.name.of, %error, "what came of a start could not be noted in its flow");
+                    tracing::warn!(flow = %limited.name.of, %error, "what came of a start could not be noted in its flow");
+                    return None;
                 }
             }
         }
@@ -351,7 +375,7 @@ impl Gate {
             What::Gather(gathered, member) => return Said::Place(flow.gather(gathered, &member, now)),
             What::Take(id) => return Said::Taken(flow.take(id)),
             What::PutOff(until) => flow.put_off(until),
-            What::Withdraw(member) => flow.withdraw(&member),
+            What::Change(change) => return Said::Changed(flow.change(change, now)),
             What::Enter(ask) => return Said::Answer(flow.enter(&request.limits, &ask, now)),
             What::GiveBack(pass) => flow.give_back(pass, self.holder, now),
             What::Leave(pass, report) => flow.leave(&request.limits, pass, self.holder, &report, now),
@@ -383,6 +407,7 @@ fn reply(lane: &Arc<Lane>, requests: Vec<Request>, answers: Vec<Said>) {
             }
             Said::Place(place) => Reply::Placed(place),
             Said::Taken(members) => Reply::Taken(members),
+            Said::Changed(successor) => Reply::Changed(successor),
             Said::Nothing => Reply::Noted,
         };
         // Whoever asked may have been dropped meanwhile, and the slot with it.
@@ -529,7 +554,7 @@ mod tests {
     }
 
     async fn enter(gate: &Gate, flows: &[Limited]) -> Result<Passes, Wait> {
-        match gate.enter(flows, &Turn::default()).await.unwrap() {
+        match gate.enter(flows, &Turn::default(), Passes::default()).await.unwrap() {
             Entry::Go(passes) => Ok(passes),
             Entry::Wait { wait, .. } => Err(wait),
         }
@@ -580,7 +605,7 @@ mod tests {
         let (gate, flows) = (world.gate(1), parallel(2));
         let first = enter(&gate, &flows).await.unwrap();
         world.flows.lost.store(1, Ordering::Relaxed);
-        assert!(gate.enter(&flows, &Turn::default()).await.is_err());
+        assert!(gate.enter(&flows, &Turn::default(), Passes::default()).await.is_err());
         assert_eq!(world.in_use(), 2, "it was written all the same");
         let second = enter(&gate, &flows).await.unwrap();
         world.flows.lost.store(1, Ordering::Relaxed);
@@ -683,13 +708,13 @@ mod tests {
             let mut starts = 0;
             while let Some(((at, number), turn)) = waiting.pop_first().filter(|((at, _), _)| *at < begun + Duration::from_mins(1)) {
                 *lock(&world.clock.0) = at.since(begun);
-                match gate.enter(&flows, &turn).await.unwrap() {
+                match gate.enter(&flows, &turn, Passes::default()).await.unwrap() {
                     Entry::Go(passes) => {
                         starts += 1;
                         gate.leave(passes, &report(Verdict::Good), None).await;
                     }
                     Entry::Wait { wait, promise } => {
-                        let turn = Turn { times: turn.times + 1, promise, ..turn };
+                        let turn = Turn { times: turn.times + 1, reserved: promise.into(), ..turn };
                         waiting.insert((wait.until.max(at + Duration::from_millis(1)), number), turn);
                     }
                 }
@@ -697,6 +722,43 @@ mod tests {
             let allowed = 60 * wide.min(narrow);
             assert!((allowed * 95 / 100..=allowed + 1).contains(&starts), "{starts} of {allowed} by {wide} and {narrow} a second");
         }
+    }
+
+    /// A task that comes with a reservation of one flow, and waits at another, holds one reservation, and the other slot is free.
+    #[tokio::test]
+    async fn reservation_that_is_replaced_is_given_back() {
+        let world = World::new();
+        let gate = world.gate(1);
+        let pace = Pace { rate: count(1), period: Duration::from_secs(10), burst: count(1) };
+        let limits = Limits { pace: Some(pace), ..Limits::default() };
+        let flow = |text: &str| Limited {
+            name: FlowName { tenant: Tenant::default(), of: FlowOf::Key(nobat_core::name::Name::new(text).unwrap()) },
+            limits,
+        };
+        let flows = [flow("a"), flow("b")];
+        let ahead = |place: usize| {
+            let kept = lock(&world.flows.kept).get(&flows[place].name).cloned().unwrap_or_default();
+            kept.flow.state(&limits, world.clock.now()).promised_ahead.unwrap()
+        };
+        let waiting = async |flows: &[Limited], promise: Option<Promise>| {
+            let turn = Turn { reserved: promise.into(), ..Turn::default() };
+            match gate.enter(flows, &turn, Passes::default()).await.unwrap() {
+                Entry::Wait { promise, .. } => promise,
+                Entry::Go(_) => panic!("it goes"),
+            }
+        };
+        enter(&gate, &flows[1..]).await.unwrap();
+        let at_second = waiting(&flows[1..], None).await;
+        assert_eq!((at_second.as_ref().unwrap().of == flows[1].name.of, ahead(1)), (true, 1));
+        // Not asked by then: the first flow says no before.
+        enter(&gate, &flows[..1]).await.unwrap();
+        let at_first = waiting(&flows, at_second).await;
+        assert_eq!((at_first.as_ref().unwrap().of == flows[0].name.of, ahead(0), ahead(1)), (true, 1, 0));
+        // Asked, and its place used, and given back when the second says no; it is called by the first, and keeps that.
+        *lock(&world.clock.0) += Duration::from_secs(11);
+        enter(&gate, &flows[1..]).await.unwrap();
+        let again = waiting(&flows, at_first.clone()).await;
+        assert_eq!((again, ahead(1)), (at_first, 0));
     }
 
     #[tokio::test]

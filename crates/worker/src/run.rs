@@ -9,7 +9,7 @@ use futures_util::future::{Fuse, FusedFuture, join};
 use futures_util::{FutureExt, poll};
 use nobat_core::backend::{ApplyError, Backend};
 use nobat_core::directory::{Directory, Edition};
-use nobat_core::flow::patience;
+use nobat_core::flow::{Reserved, patience};
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Event, Refused, Retry, overdue};
 use nobat_core::ports::{Beat, Chance, Claim, Clock, Delivery, Hint, LEASE, Settlement, StoreError, TaskName};
@@ -164,11 +164,12 @@ impl Runner {
             () = stop.cancelled() => Err(Event::Release { token }),
             admission = self.admit(&task) => match admission {
                 Admission::Go(course) => Ok(course),
-                Admission::Hold { reason, until, promise } => Err(Event::Hold { token, reason, until, promise }),
+                Admission::Hold { reason, until, reserved } => Err(Event::Hold { token, reason, until, reserved }),
             },
             // It has a lease, which is not renewed before it runs.
             () = self.clock.sleep(ADMISSION) => {
-                Err(Event::Hold { token, reason: HeldReason::FlowUnavailable, until: self.clock.now() + BEAT_AGAIN, promise: None })
+                let (until, reserved) = (self.clock.now() + BEAT_AGAIN, task.turn.reserved.clone());
+                Err(Event::Hold { token, reason: HeldReason::FlowUnavailable, until, reserved })
             }
         };
         let course = match not_yet {
@@ -318,7 +319,7 @@ impl Runner {
     }
 
     fn hold(&self, token: u64, reason: HeldReason) -> Event {
-        Event::Hold { token, reason, until: self.clock.now() + REST, promise: None }
+        Event::Hold { token, reason, until: self.clock.now() + REST, reserved: Reserved::default() }
     }
 
     /// Holds a task whose call this process lacks the resources for: up to 1 s the first time, then up to twice as long each time, at most

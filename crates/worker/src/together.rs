@@ -113,13 +113,11 @@ impl Runner {
         let admission = tokio::select! {
             biased;
             admission = self.admit_along(&task, course) => admission,
-            () = self.clock.sleep(ADMISSION) => {
-                Admission::Hold { reason: HeldReason::FlowUnavailable, until: self.clock.now() + ADMISSION, promise: None }
-            }
+            () = self.clock.sleep(ADMISSION) => self.unavailable(&task, ADMISSION),
         };
         match admission {
             Admission::Go(own) => Fetched::Part(Box::new(Part::new(task, own, false))),
-            Admission::Hold { reason, until, promise } => Fetched::Aside(Box::new(task), Event::Hold { token, reason, until, promise }),
+            Admission::Hold { reason, until, reserved } => Fetched::Aside(Box::new(task), Event::Hold { token, reason, until, reserved }),
         }
     }
 

@@ -46,8 +46,12 @@ async fn in_every_state(world: &World) -> Vec<Task> {
         task.settings = Box::new(Settings { expires_at: Some(now + Duration::from_secs(seconds)), ..*task.settings });
         task
     };
-    let rest =
-        |task: &Task, reason, seconds| Event::Hold { token: task.token, reason, until: now + Duration::from_secs(seconds), promise: None };
+    let rest = |task: &Task, reason, seconds| Event::Hold {
+        token: task.token,
+        reason,
+        until: now + Duration::from_secs(seconds),
+        reserved: None.into(),
+    };
     let mut tasks = world
         .insert_all(vec![
             new(1),

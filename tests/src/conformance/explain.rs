@@ -69,7 +69,7 @@ async fn held(world: &World, number: u128, reason: HeldReason, promise: Option<P
     task.settings.flow_key = Some(sample::name("customer-42"));
     let task = world.claim(&world.insert(task).await).await;
     let until = world.now() + Duration::from_mins(1);
-    world.bring(&task, Event::Hold { token: task.token, reason, until, promise }).await
+    world.bring(&task, Event::Hold { token: task.token, reason, until, reserved: promise.into() }).await
 }
 
 /// What is paused is told of as long as it is; then it is woken.

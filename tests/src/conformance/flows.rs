@@ -3,7 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use nobat_core::flow::{Answer, Ask, BreakerPolicy, Flow, FlowName, FlowOf, Holder, IDLE, Kept, Limits, Pace, Report, Verdict, Written};
+use nobat_core::flow::{
+    Answer, Ask, BreakerPolicy, Flow, FlowChange, FlowName, FlowOf, Holder, IDLE, Kept, Limits, Pace, Report, Verdict, Written,
+};
 use nobat_core::retry::Spread;
 use nobat_core::time::Timestamp;
 
@@ -81,10 +83,10 @@ pub async fn ends_a_rest_when_somebody_says_so(world: World) {
     for name in [billing(), name(FlowOf::Key(sample::name("billing")))] {
         assert_eq!(backend.flows.write(&name, &busy(now), 0, now).await.unwrap(), Written::Done);
     }
-    backend.lift(&billing(), now).await.unwrap();
+    backend.flows.change(&billing(), FlowChange::Lift, now).await.unwrap();
     let lifted = backend.flows.read(&billing()).await.unwrap();
     assert!(!resting(&lifted) && lifted.flow.in_use(now) == 1, "{lifted:?}");
-    backend.lift(&billing(), now).await.unwrap();
+    backend.flows.change(&billing(), FlowChange::Lift, now).await.unwrap();
     assert_eq!(backend.flows.read(&billing()).await.unwrap(), lifted, "there was nothing left to end");
     assert!(resting(&backend.flows.read(&name(FlowOf::Key(sample::name("billing")))).await.unwrap()), "it is another flow");
 }

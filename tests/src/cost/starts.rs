@@ -13,7 +13,7 @@ use nobat_core::name::Tenant;
 use nobat_core::ports::StoreError;
 use nobat_core::task::Turn;
 use nobat_core::time::Timestamp;
-use nobat_worker::gate::{Entry, Gate, Limited};
+use nobat_worker::gate::{Entry, Gate, Limited, Passes};
 
 use crate::conformance::RETENTION;
 use crate::cost::stage::Stage;
@@ -97,7 +97,7 @@ async fn count(limits: Limits, at_once: usize) -> Units {
 
 /// Starts a task and ends it, as one that takes no time.
 async fn start(gate: &Gate, flow: &[Limited]) -> Result<(), StoreError> {
-    match gate.enter(flow, &Turn::default()).await? {
+    match gate.enter(flow, &Turn::default(), Passes::default()).await? {
         Entry::Go(passes) => {
             gate.leave(passes, &Report { verdict: Verdict::Good, took: Duration::ZERO, pause_until: None }, None).await;
             Ok(())

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nobat_core::audit::Entry;
 use nobat_core::backend::Backend;
-use nobat_core::flow::{Flow, FlowName, Flows, Kept, Written};
+use nobat_core::flow::{Flow, FlowChange, FlowName, Flows, Kept, Successor, Written};
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Change;
 use nobat_core::name::{Name, Tenant};
@@ -214,6 +214,33 @@ impl Store for Faulty {
     }
 }
 
+impl Faulty {
+    async fn write_flow(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
+        let written = self.inner.flows.write(name, flow, over, now).await?;
+        if written == Written::Done {
+            let limits = self.stage.plan.limits.iter().find(|laid| laid.of == name.of).map(|laid| laid.limits);
+            let state = flow.state(&limits.unwrap_or_default(), now);
+            self.stage.starts().stands(name, &state, self.stage.time.now());
+        }
+        Ok(written)
+    }
+}
+
+/// A process that changes a flow without asking for a start. That renews none of its slots.
+struct Aside<'a>(&'a Faulty);
+
+#[async_trait]
+impl Flows for Aside<'_> {
+    async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
+        self.0.call(Service::Store, format!("reads flow {}", name.of), || self.0.inner.flows.read(name)).await
+    }
+
+    async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
+        let what = format!("changes flow {}, version {}", name.of, over + 1);
+        self.0.call(Service::Store, what, || self.0.write_flow(name, flow, over, now)).await
+    }
+}
+
 #[async_trait]
 impl Flows for Faulty {
     async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
@@ -228,16 +255,17 @@ impl Flows for Faulty {
         let apart = self.stage.plan.clocks_apart();
         self.stage.starts().writes(&self.actor, name);
         let effect = || async {
-            let written = self.inner.flows.write(name, flow, over, now).await?;
+            let written = self.write_flow(name, flow, over, now).await?;
             if written == Written::Done {
-                let (mut starts, real) = (self.stage.starts(), self.stage.time.now());
-                starts.has_written(&self.actor, name, now, real, apart);
-                let limits = self.stage.plan.limits.iter().find(|laid| laid.of == name.of).map(|laid| laid.limits);
-                starts.stands(name, &flow.state(&limits.unwrap_or_default(), now), real);
+                self.stage.starts().has_written(&self.actor, name, now, self.stage.time.now(), apart);
             }
             Ok(written)
         };
         self.call(Service::Store, what, effect).await
+    }
+
+    async fn change(&self, name: &FlowName, change: FlowChange, now: Timestamp) -> Result<Option<Successor>, StoreError> {
+        Aside(self).change(name, change, now).await
     }
 }
 

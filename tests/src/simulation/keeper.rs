@@ -5,7 +5,7 @@ use std::time::Duration;
 use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::backend::Backend;
 use nobat_core::endpoint::Standing;
-use nobat_core::flow::{FlowName, FlowOf};
+use nobat_core::flow::{FlowChange, FlowName, FlowOf};
 use nobat_core::lane::Lane;
 use nobat_core::name::Tenant;
 use nobat_core::ports::{Chance, Clock, ListQuery, StoreError};
@@ -110,7 +110,7 @@ impl Keeper<'_> {
         let query = ListQuery { tenant, status, queue, kind, created_after: None, created_before: None, limit: 10, after: None };
         if let (Some(endpoint), Some(tenant)) = (&endpoint, &name.tenant) {
             let of = FlowName { tenant: tenant.clone(), of: FlowOf::Endpoint(endpoint.clone()) };
-            let _ = self.backend.lift(&of, self.clock.now()).await;
+            let _ = self.backend.flows.change(&of, FlowChange::Lift, self.clock.now()).await;
         }
         let is_meant = |task: &Task| endpoint.is_none() || task.settings.endpoint == endpoint;
         let _ = self.backend.wake(query, is_meant, self.clock.now()).await;

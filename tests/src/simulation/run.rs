@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use nobat_core::ports::LEASE;
+use nobat_core::time::Timestamp;
 use nobat_worker::dead_letter::DeadLetters;
 
 use super::Summary;
@@ -24,6 +25,8 @@ use crate::time::MachineClock;
 const STORM_STEPS: u64 = 30_000;
 /// After so many steps the tasks that have not ended are looked at, whether anybody else does or not.
 const LOOK_EVERY: u64 = 32;
+/// So many steps are taken after the last task has ended.
+const LAST_STEPS: u64 = 200;
 /// When this many steps and nothing going wrong have not brought everything to rest, something is stuck.
 const CALM_STEPS: u64 = 100_000;
 
@@ -35,6 +38,8 @@ pub(super) struct Run {
     executor: Executor,
     steps: u64,
     crashes: u64,
+    /// When the last task ended.
+    ended_at: Timestamp,
 }
 
 impl Run {
@@ -72,7 +77,7 @@ impl Run {
             let left = Arc::new(AtomicU32::new(stage.plan.requests));
             executor.add(name.clone(), move || client::client(stage.clone(), name.clone(), clock.clone(), backend.clone(), left.clone()));
         }
-        let run = Self { stage, witness, clocks, executor, steps: 0, crashes: 0 };
+        let run = Self { stage, witness, clocks, executor, steps: 0, crashes: 0, ended_at: Timestamp::EPOCH };
         (0..run.clocks.len()).for_each(|clock| run.set_clock(clock));
         run
     }
@@ -98,7 +103,14 @@ impl Run {
                 return Err(format!("{} tasks do not end, such as {:?}", open.len(), open.first()));
             }
         }
-        Ok(())
+        self.ended_at = self.stage.time.now();
+        // What follows an end is written after it.
+        (0..LAST_STEPS).try_for_each(|_| self.step())
+    }
+
+    /// When the last task ended.
+    pub(super) fn ended_at(&self) -> Timestamp {
+        self.ended_at
     }
 
     /// Where the queue is an index, a due task needs nobody to hint it, and a look at it is more than a look.

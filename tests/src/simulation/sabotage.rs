@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 use nobat_core::audit::Entry;
 use nobat_core::backend::Backend;
-use nobat_core::flow::{Flow, FlowName, Flows, Kept, Written};
+use nobat_core::flow::{Flow, FlowName, Flows, Kept, Reserved, Written};
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Refused};
 use nobat_core::name::{Name, Tenant};
@@ -19,7 +19,7 @@ use nobat_core::rate::{Rate, Taken};
 use nobat_core::registry::{Record, RecordName, Recorded, Registry, Sort, TrailPage, TrailQuery};
 use nobat_core::task::{State, Task};
 use nobat_core::time::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::Subject;
 use crate::model::calls::{Call, Calls};
@@ -65,13 +65,15 @@ pub enum Sabotage {
     ForgetsBreakers,
     /// That the other side wants to be left alone is not kept.
     ForgetsRests,
+    /// Reservations are not given back.
+    KeepsReservations,
     /// What is paused is shown as if it were not.
     HidesPauses,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::IgnoresVersions,
         Self::ForgetsCallbacks,
         Self::LosesInsertions,
@@ -91,6 +93,7 @@ impl Sabotage {
         Self::OverwritesFlows,
         Self::ForgetsBreakers,
         Self::ForgetsRests,
+        Self::KeepsReservations,
         Self::HidesPauses,
     ];
 
@@ -109,6 +112,7 @@ impl Sabotage {
             Self::OverwritesFlows,
             Self::ForgetsBreakers,
             Self::ForgetsRests,
+            Self::KeepsReservations,
             Self::HidesPauses,
         ];
         subject == Subject::Model || of_the_store.contains(&self)
@@ -162,7 +166,16 @@ impl Saboteur {
     async fn force(&self, task: Task, now: Timestamp) -> Result<Committed, StoreError> {
         let read_version = self.current(&task.name(), now).map_or(0, |task| task.version);
         self.inner
-            .commit(Change { task: Task { version: read_version + 1, ..task }, read_version, follow_up: None, entry: None }, now)
+            .commit(
+                Change {
+                    task: Task { version: read_version + 1, ..task },
+                    read_version,
+                    follow_up: None,
+                    entry: None,
+                    released: Reserved::default(),
+                },
+                now,
+            )
             .await
     }
 }
@@ -294,6 +307,10 @@ impl Flows for FlowSaboteur {
             },
             Sabotage::ForgetsBreakers => self.inner.write(name, &without(flow, "breaker"), over, now).await,
             Sabotage::ForgetsRests => self.inner.write(name, &without(flow, "paused_until"), over, now).await,
+            Sabotage::KeepsReservations => {
+                let before = self.inner.read(name).await?.flow;
+                self.inner.write(name, &with_reservations_of(&before, flow), over, now).await
+            }
             _ => self.inner.write(name, flow, over, now).await,
         }
     }
@@ -304,6 +321,14 @@ fn without(flow: &Flow, what: &str) -> Flow {
     let mut known: Map<String, Value> = serde_json::from_str(&flow.to_text()).unwrap_or_default();
     known.remove(what);
     Flow::from_text(&Value::from(known).to_string()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The flow, with no slot free that was reserved before.
+fn with_reservations_of(before: &Flow, flow: &Flow) -> Flow {
+    let [before, mut after] = [before, flow].map(|flow| serde_json::from_str::<Value>(&flow.to_text()).unwrap_or_default());
+    after["times"]["next"] = json!(before["times"]["next"].as_i64().max(after["times"]["next"].as_i64()));
+    after["times"]["free"] = json!([]);
+    Flow::from_text(&after.to_string()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 struct RegistrySaboteur {

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use nobat_core::backend::Backend;
+use nobat_core::flow::FlowName;
 use nobat_core::ports::{Inserted, ListQuery, TaskName};
 use nobat_core::retry::Schedule;
 use nobat_core::task::{End, Ended, ErrorCode, Outcome, State, Task};
+use nobat_core::time::Timestamp;
 use nobat_worker::prune::Pruner;
 
 use super::handlers::{PERMANENT, Script, Wrong};
 use super::ledger::{Key, Ledger, key};
-use super::limits;
+use super::limits::{self, Laid};
 use super::stage::{Stage, short};
 use super::witness::Witness;
 use crate::conformance::{RETENTION, Removal};
@@ -51,6 +53,21 @@ pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend, removal: Remov
         Removal::ByPruning => all_are_pruned(stage, backend, tasks.len()),
         Removal::ByItself => all_are_hidden(stage, backend, tasks.into_values().next()),
     }
+}
+
+/// Where nothing fails, a reservation ends with its task: when no task waits, no flow counts any, and the next task waits for none.
+pub fn no_reservation_is_left(stage: &Stage, backend: &Backend, ended_at: Timestamp) -> Result<(), String> {
+    for tenant in limits::TENANTS.map(sample::tenant) {
+        for Laid { of, limits } in stage.plan.limits.iter().filter(|_| stage.plan.is_calm()) {
+            let name = FlowName { tenant: tenant.clone(), of: of.clone() };
+            let kept = backend.flows.read(&name).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
+            let left = kept.flow.state(limits, ended_at).promised_ahead.unwrap_or(0);
+            if left > 0 {
+                return Err(format!("{left} starts of {of} are reserved at {ended_at}, when no task waits: {}", kept.flow.to_text()));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// When they have been kept for long enough all of them are removed, and nothing is left of them.

@@ -96,7 +96,7 @@ fn standing(word: &str) -> Task {
         Status::Scheduled => sample::task(1, now() + PAUSE),
         Status::Queued => sample::task(1, now()),
         Status::Held => {
-            after(running(), Event::Hold { token: 1, reason: HeldReason::NoHandler, until: now() + PAUSE, promise: None }, now())
+            after(running(), Event::Hold { token: 1, reason: HeldReason::NoHandler, until: now() + PAUSE, reserved: None.into() }, now())
         }
         Status::Running => running(),
         // The sample's pause between attempts is a second.
@@ -124,7 +124,7 @@ fn follow(from: &str, by: &str) -> &'static str {
             failing(&task, Retry::Never)
         }
         "error, attempts left" => failing(&task, Retry::Backoff),
-        "no handler for its kind" => Event::Hold { token, reason: HeldReason::NoHandler, until: later, promise: None },
+        "no handler for its kind" => Event::Hold { token, reason: HeldReason::NoHandler, until: later, reserved: None.into() },
         "hints came to nothing" => Event::PipelineFailed,
         "cancel" => Event::Cancel,
         "deadline passed" => {

@@ -173,6 +173,40 @@ async fn those_who_wait_for_others_say_so_and_can_be_called_off() {
     world.end().await;
 }
 
+/// The next member leads at once, and not after the two seconds for which it waits for a leader that does not come.
+#[tokio::test]
+async fn next_member_leads_when_the_leader_is_canceled_or_held() {
+    let world = World::start().await;
+    name(&world, json!({"max_items": 9, "max_wait": 3}), json!({})).await;
+    for hold in [false, true] {
+        let mut leader = event(0);
+        leader["queue"] = json!("slow");
+        let leader = world.submit(&leader).await;
+        let begun = moment(&leader, "created_at");
+        world.until(&leader, |task| task["held"]["reason"] == "gathering").await;
+        let others = submit_all(&world, vec![event(1), event(2)]).await;
+        for task in &others {
+            world.until(task, |task| task["held"]["reason"] == "gathering").await;
+        }
+        if hold {
+            assert_eq!(world.ask("PUT", "/v1/queues/slow", &json!({"paused": true})).await.status, 200);
+        } else {
+            let canceled = world.post(&format!("/v1/tasks/{}/cancel", leader["id"].as_str().unwrap()), &json!({})).await;
+            assert_eq!(canceled.json()["status"], "canceled");
+        }
+        for task in others {
+            let task = world.ended(&task).await;
+            let waited = moment(&task, "started_at").since(begun);
+            assert!(waited < Duration::from_millis(4_500), "hold: {hold}, {waited:?}: {task:#}");
+        }
+        if hold {
+            let canceled = world.post(&format!("/v1/tasks/{}/cancel", leader["id"].as_str().unwrap()), &json!({})).await;
+            assert_eq!(canceled.json()["status"], "canceled");
+        }
+    }
+    world.end().await;
+}
+
 #[tokio::test]
 async fn what_cannot_go_together_goes_apart() {
     let world = World::start().await;

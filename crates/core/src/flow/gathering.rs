@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Batch;
-use crate::flow::{HORIZON, patience};
+use crate::flow::{HORIZON, Successor, patience};
 use crate::id::TaskId;
 use crate::ports::LEASE;
 use crate::retry::Spread;
@@ -142,12 +142,15 @@ impl Gathering {
         if self.members.contains(&id) { std::mem::take(self).members } else { Vec::new() }
     }
 
-    /// Forgets one who cannot go now, for a reason of its own: whoever comes next finds room, and need not wait for it.
-    pub(crate) fn withdraw(&mut self, member: &Member) {
-        if let Some(place) = self.members.iter().position(|id| *id == member.id) {
-            self.members.remove(place);
-            self.bytes = self.bytes.saturating_sub(member.bytes);
-        }
+    /// Removes a task that ended or waits for something else. The next task finds room.
+    ///
+    /// Returns the next member, if the removed one led: it leads when the batch is due, and not after its own pause.
+    pub(crate) fn withdraw(&mut self, id: TaskId, bytes: u64, now: Timestamp) -> Option<Successor> {
+        let place = self.members.iter().position(|member| *member == id)?;
+        self.members.remove(place);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        let next = self.members.first().filter(|_| place == 0)?;
+        Some(Successor { id: *next, at: self.due().max(now) })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -242,9 +245,13 @@ mod tests {
         let (mut gathering, two) = (Gathering::default(), gathered(2, 0));
         gathering.join(two, &member(1), at(0));
         assert_eq!(gathering.join(two, &member(2), at(0)), Place::Lead);
-        gathering.withdraw(&member(2));
-        gathering.withdraw(&member(9));
+        let mut leading = gathering.clone();
+        assert_eq!([2, 9].map(|number| gathering.withdraw(id(number), 100, at(0))), [None, None]);
         assert_eq!(gathering.bytes, 100);
+        let successor = |millis| Some(Successor { id: id(2), at: at(millis) });
+        assert_eq!(leading.clone().withdraw(id(1), 100, at(7)), successor(7), "the next one leads, and need not wait for the first");
+        leading.put_off(at(700));
+        assert_eq!(leading.withdraw(id(1), 100, at(7)), successor(700));
         assert_eq!(gathering.join(two, &member(3), at(10)), Place::Lead, "it was time already");
         assert_eq!(gathering.take(id(3)), [id(1), id(3)]);
     }

@@ -12,8 +12,8 @@ pub struct FlowState {
     /// How many tasks that nobody has promised anything could start now, as far as its rate is concerned; `null` if it has none.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub tokens: Option<u32>,
-    /// How many starts are promised ahead: of the tasks that wait for its rate, those that know their moment, and those that were canceled
-    /// since they did. Nobody is promised anything more than 15 minutes ahead. `null` if it has no rate.
+    /// Number of tasks that wait for its rate and hold a reservation, at most 15 minutes ahead. `null` if it has no rate. A task that ends, or
+    /// waits for something else, holds none.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub promised_ahead: Option<u32>,
     /// How many of its tasks run; `null` if that is not limited.
