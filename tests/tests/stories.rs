@@ -15,6 +15,7 @@ mod stories {
     mod disk;
     mod document;
     mod endpoint;
+    mod endpoint_test;
     mod explain;
     mod failure;
     mod file;

@@ -18,6 +18,7 @@ use crate::health::Readiness;
 use crate::keyring::Keyring;
 use crate::permits::Permits;
 use crate::quota::Quota;
+use crate::test_slots::TestSlots;
 
 /// What the handlers need of the world, shared by all of them.
 #[derive(Clone)]
@@ -31,6 +32,7 @@ struct Inner {
     quota: Quota,
     readiness: Readiness,
     directory: Directory,
+    test_slots: TestSlots,
 }
 
 /// What an [`App`] is made of.
@@ -67,7 +69,8 @@ impl App {
         let keyring = Keyring::new(parts.door.keys);
         let directory = Directory::new(Arc::clone(&parts.backend.registry), Arc::clone(&parts.clock), parts.edition.clone());
         let (permits, quota, readiness) = (Permits::default(), Quota::default(), Readiness::default());
-        Self(Arc::new(Inner { parts, keyring, bodies: Arc::default(), permits, quota, readiness, directory }))
+        let test_slots = TestSlots::default();
+        Self(Arc::new(Inner { parts, keyring, bodies: Arc::default(), permits, quota, readiness, directory, test_slots }))
     }
 
     /// The keys that came by lately.
@@ -93,6 +96,11 @@ impl App {
     /// What is laid down for endpoints, queues and kinds.
     pub(crate) fn directory(&self) -> &Directory {
         &self.0.directory
+    }
+
+    /// The tests of endpoints that are under way.
+    pub(crate) fn test_slots(&self) -> &TestSlots {
+        &self.0.test_slots
     }
 
     /// How many tasks of tenants wait.

@@ -71,6 +71,8 @@ pub enum Code {
     QuotaExceeded,
     /// Too many requests from one address had no good key.
     TooManyFailures,
+    /// As many tests of endpoints are under way as may be.
+    TooManyTests,
     /// A bug, or a damaged store.
     Internal,
     /// There is no master key here to keep a secret with.
@@ -83,7 +85,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::MalformedJson,
         Self::MalformedBody,
         Self::InvalidIdempotencyKey,
@@ -117,6 +119,7 @@ impl Code {
         Self::RateLimited,
         Self::QuotaExceeded,
         Self::TooManyFailures,
+        Self::TooManyTests,
         Self::Internal,
         Self::NoMasterKey,
         Self::StoreUnavailable,
@@ -181,6 +184,7 @@ impl Code {
             Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
             Self::QuotaExceeded => ("quota_exceeded", StatusCode::TOO_MANY_REQUESTS, "Too many tasks are waiting"),
             Self::TooManyFailures => ("too_many_failures", StatusCode::TOO_MANY_REQUESTS, "Too many requests without a valid key"),
+            Self::TooManyTests => ("too_many_tests", StatusCode::TOO_MANY_REQUESTS, "Too many endpoint tests are under way"),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something is wrong on our side"),
             Self::NoMasterKey => ("no_master_key", StatusCode::NOT_IMPLEMENTED, "No secrets are kept here"),
             Self::StoreUnavailable => ("store_unavailable", StatusCode::SERVICE_UNAVAILABLE, "The store does not answer"),

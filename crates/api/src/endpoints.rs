@@ -413,7 +413,8 @@ pub(crate) async fn resume(
 /// Call an endpoint, to see what comes of it
 ///
 /// The request is sent as that of a task with this payload would be, signed and with the endpoint's headers, whether or not the endpoint is
-/// paused or gone. No limit is asked for it, and no breaker told; it may take ten seconds. Without a body, a sample is sent.
+/// paused or gone. No limit is asked for it, and no breaker told; it may take ten seconds. Without a body, a sample is sent. At most two tests
+/// of an endpoint, eight of a tenant and 64 of a process run at a time.
 #[utoipa::path(
     post,
     path = "/v1/endpoints/{name}/test",
@@ -444,6 +445,7 @@ pub(crate) async fn test(
         Unfit::Payload(invalid) => Problem::from(invalid),
         Unfit::UnknownKind(_) | Unfit::NoEndpoint => vec![Invalid::new("", "nobody here calls endpoints")].into(),
     })?;
+    let _slot = app.test_slots().acquire(&caller.tenant, &name)?;
     let now = app.clock.now();
     let trial = Trial { tenant: caller.tenant, name, endpoint, call, id: TaskId::new(now, rand::random()), limit: MAX_TRIAL, now };
     reply::value(StatusCode::OK, ENDPOINT_BYTES, &app.tester.test(trial).await)

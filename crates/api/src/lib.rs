@@ -37,6 +37,7 @@ mod server;
 mod socket;
 mod submit;
 mod tenants;
+mod test_slots;
 mod trail;
 mod wake;
 

@@ -203,8 +203,11 @@ fn codes(operation: &str) -> Vec<Code> {
         "put_endpoint" => &[&BODY, &[Code::ValidationFailed, Code::BlockedAddress, Code::NotFound, Code::NoMasterKey], &STORE],
         "get_endpoint" => &[&[Code::EndpointNotFound], &STORE],
         "remove_endpoint" => &[&BODY, &[Code::ValidationFailed, Code::EndpointNotFound], &STORE],
-        "pause_endpoint" | "resume_endpoint" | "test_endpoint" => {
+        "pause_endpoint" | "resume_endpoint" => {
             &[&BODY, &[Code::ValidationFailed, Code::EndpointNotFound, Code::IdempotencyKeyNotSupported], &STORE]
+        }
+        "test_endpoint" => {
+            &[&BODY, &[Code::ValidationFailed, Code::EndpointNotFound, Code::IdempotencyKeyNotSupported, Code::TooManyTests], &STORE]
         }
         "rotate_endpoint_secret" => &[&BODY, &ROTATE, &[Code::EndpointNotFound], &STORE],
         "get_tenant" | "get_queue" | "get_kind" | "get_flow" => &[&[Code::NotFound], &STORE],

@@ -1,0 +1,90 @@
+//! Limits on `POST /v1/endpoints/{name}/test`, which passes all other limits of an endpoint.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nobat_core::name::{Name, Tenant};
+
+use crate::code::Code;
+use crate::problem::Problem;
+
+/// Maximum number of tests under way in this process.
+const MAX_IN_ALL: usize = 64;
+/// Maximum number of tests under way for one tenant, so that no tenant has all.
+const MAX_OF_TENANT: usize = 8;
+/// Maximum number of tests under way for one endpoint.
+const MAX_OF_ENDPOINT: usize = 2;
+
+/// The tests that are under way in this process.
+#[derive(Clone, Default)]
+pub(crate) struct TestSlots(Arc<Mutex<Vec<(Tenant, Name)>>>);
+
+/// Permission for one test. Dropping it returns it.
+#[derive(Debug)]
+pub(crate) struct TestSlot {
+    slots: TestSlots,
+    endpoint: (Tenant, Name),
+}
+
+impl TestSlots {
+    /// Takes a slot, or returns a 429 that says which limit is reached.
+    pub(crate) fn acquire(&self, tenant: &Tenant, name: &Name) -> Result<TestSlot, Problem> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_tenant = taken.iter().filter(|(other, _)| other == tenant).count();
+        let of_endpoint = taken.iter().filter(|other| (&other.0, &other.1) == (tenant, name)).count();
+        let reached = [
+            (of_endpoint, MAX_OF_ENDPOINT, "of this endpoint"),
+            (of_tenant, MAX_OF_TENANT, "of this tenant"),
+            (taken.len(), MAX_IN_ALL, "in this process"),
+        ];
+        if let Some((_, max, of_what)) = reached.into_iter().find(|(count, max, _)| count >= max) {
+            // A test takes ten seconds at most, and most take far less.
+            return Err(Problem::new(Code::TooManyTests, format!("{max} tests {of_what} run at a time")).retry_after(1));
+        }
+        let endpoint = (tenant.clone(), name.clone());
+        taken.push(endpoint.clone());
+        Ok(TestSlot { slots: self.clone(), endpoint })
+    }
+}
+
+impl std::fmt::Debug for TestSlots {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TestSlots").finish_non_exhaustive()
+    }
+}
+
+impl Drop for TestSlot {
+    fn drop(&mut self) {
+        let mut taken = self.slots.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = taken.iter().position(|taken| *taken == self.endpoint) {
+            taken.swap_remove(place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(number: usize) -> Name {
+        Name::new(&format!("n{number}")).unwrap()
+    }
+
+    fn tenant(number: usize) -> Tenant {
+        Tenant::from(name(number))
+    }
+
+    #[test]
+    fn each_limit_holds_and_ends_with_the_slot() {
+        let slots = TestSlots::default();
+        let mut held: Vec<TestSlot> = (0..MAX_OF_ENDPOINT).map(|_| slots.acquire(&tenant(0), &name(0)).unwrap()).collect();
+        assert!(slots.acquire(&tenant(0), &name(0)).is_err(), "the endpoint's");
+        held.extend((MAX_OF_ENDPOINT..MAX_OF_TENANT).map(|number| slots.acquire(&tenant(0), &name(number)).unwrap()));
+        assert!(slots.acquire(&tenant(0), &name(99)).is_err(), "the tenant's");
+        held.extend((MAX_OF_TENANT..MAX_IN_ALL).map(|number| slots.acquire(&tenant(number), &name(0)).unwrap()));
+        assert!(slots.acquire(&tenant(99), &name(0)).is_err(), "the process's");
+        held.swap_remove(0);
+        assert!(slots.acquire(&tenant(0), &name(0)).is_ok());
+        drop(held);
+        assert!(slots.0.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,42 @@
+//! `POST /v1/endpoints/{name}/test` under load.
+
+use futures_util::future::join_all;
+use nobat_tests::world::World;
+use nobat_tests::world::receiver::{Gate, Reply};
+use serde_json::json;
+
+#[tokio::test]
+async fn endpoint_tests_at_once_are_few() {
+    let world = World::start().await;
+    let gate = Gate::default();
+    for name in ["one", "two", "three", "four", "five"] {
+        world.receiver.script(&format!("/{name}/"), [Reply::status(200).behind(&gate)]);
+        let endpoint = json!({"url": world.receiver.url(&format!("/{name}")), "flow": {"parallelism": 1}});
+        assert_eq!(world.ask("PUT", &format!("/v1/endpoints/{name}"), &endpoint).await.status, 201);
+    }
+    let test = async |name: &str| world.post(&format!("/v1/endpoints/{name}/test"), &json!({"path": "/"})).await;
+    let crowd = join_all((0..20).map(|_| test("one")));
+    let rest = async {
+        world.receiver.wait_for("/one/", 2).await;
+        // Two of each are under way by now, which is all that the tenant has.
+        let others = join_all(["two", "two", "three", "three", "four", "four"].map(&test));
+        let last = async {
+            for name in ["two", "three", "four"] {
+                world.receiver.wait_for(&format!("/{name}/"), 2).await;
+            }
+            let refused = test("five").await;
+            gate.open();
+            refused
+        };
+        futures_util::future::join(others, last).await
+    };
+    let (crowd, (others, last)) = futures_util::future::join(crowd, rest).await;
+    assert_eq!(crowd.iter().filter(|answer| answer.status == 200).count(), 2);
+    assert!(others.iter().all(|answer| answer.status == 200));
+    for refused in crowd.iter().filter(|answer| answer.status != 200).chain([&last]) {
+        assert_eq!((refused.problem(), refused.header("retry-after")), ((429, "too_many_tests".to_owned()), "1"));
+    }
+    assert_eq!(world.receiver.received("/one/").len(), 2, "what was refused was not sent");
+    assert_eq!(test("five").await.status, 200, "what has ended makes room");
+    world.end().await;
+}
