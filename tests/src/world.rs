@@ -7,6 +7,7 @@ pub mod names;
 pub mod partner;
 pub mod process;
 pub mod program;
+pub mod raw_receiver;
 pub mod receiver;
 
 use std::net::SocketAddr;

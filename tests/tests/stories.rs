@@ -1,6 +1,7 @@
 //! What a user of nobat sees: the real program, a real server for it to call, and nothing in between.
 
 mod stories {
+    mod answers;
     mod backup;
     mod batch;
     mod callback;
@@ -29,6 +30,7 @@ mod stories {
     mod noisy_tenant;
     mod partner;
     mod replay;
+    mod requests;
     mod reservations;
     mod restart;
     mod schedule;

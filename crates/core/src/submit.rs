@@ -32,7 +32,9 @@ pub struct Submission {
     /// The lane it waits in; `default` unless said.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9._-]{1,64}$"))]
     pub queue: Option<String>,
-    /// What the handler is given, kept byte for byte; `null` unless said.
+    /// What the handler is given, kept byte for byte; `null` unless said. Kind `http` takes an object with `method` (default `POST`), `url` or,
+    /// for an endpoint, `path`, `headers`, `body` or `body_base64` (a binary body, default type `application/octet-stream`),
+    /// `idempotency_key` (1 to 255 visible ASCII characters, default one of nobat's own), `timeout`, `success` and `retry_on`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
     pub payload: Option<Box<serde_json::value::RawValue>>,
     /// Start no sooner than so many seconds from now. Excludes `run_at`.

@@ -6,28 +6,36 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use nobat_core::name::Tenant;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use tokio::time::timeout;
 
 use crate::authority;
+use crate::coding::{self, Extent, MAX_ENCODED};
 use crate::connector::{Connector, Resolve};
 use crate::destination::Destination;
 use crate::error::{SendError, TlsFault};
 use crate::guard::Guard;
 use crate::lookup::{ORIGIN, Origin};
 use crate::resolver::SystemResolver;
+use crate::reuse::{Counting, is_lost_with_reused_connection, is_unprocessed, note_answer};
 
-/// How much of an answer's body is read, in bytes.
+/// Maximum length of an answer's body, in bytes, after its content coding is undone. What is longer is cut.
 pub const MAX_BODY: usize = 64 * 1024;
-/// How long an answer's status line and headers may be, in bytes. There can be 100 headers.
+/// Maximum length of an answer's status line and headers, in bytes. What is longer is an error, unless the read that goes beyond it brings all
+/// of the rest: at most as much again.
 const MAX_HEAD: usize = 64 * 1024;
+/// Maximum number of an answer's headers. Each counts as 32 bytes or more, as HTTP/2 has it (RFC 9113, section 6.5.2), so that [`MAX_HEAD`]
+/// is the limit in both versions.
+const MAX_HEADERS: usize = MAX_HEAD / 32;
 /// Connections are kept for the next request to the same host, which in a busy queue comes at once or not at all.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 const MAX_IDLE_PER_HOST: usize = 8;
@@ -62,12 +70,13 @@ impl fmt::Debug for Request {
 pub struct Answer {
     /// The status. A redirect is an answer like any other: it is not followed.
     pub status: StatusCode,
-    /// The headers.
+    /// The headers, less `content-encoding` and `content-length` if the body was decoded.
     pub headers: HeaderMap,
-    /// The body as it was sent, at most [`MAX_BODY`] bytes of it. It is not decompressed.
+    /// The body, at most [`MAX_BODY`] bytes of it. Gzip, deflate and br are undone; `content-encoding` among the headers names a coding that
+    /// is not.
     pub body: Bytes,
-    /// Whether there was more of the body than was read.
-    pub truncated: bool,
+    /// How much of the body that is.
+    pub extent: Extent,
 }
 
 impl fmt::Debug for Answer {
@@ -88,7 +97,16 @@ pub struct Client {
     vouched_for: Arc<Mutex<HashMap<Arc<str>, Connections>>>,
 }
 
-type Connections = legacy::Client<HttpsConnector<Connector>, Full<Bytes>>;
+type Pool = legacy::Client<Counting<HttpsConnector<Connector>>, Full<Bytes>>;
+
+/// Connections that are verified in the same way.
+#[derive(Clone)]
+struct Connections {
+    /// Keeps connections for the next request.
+    pooled: Pool,
+    /// Opens a connection for each request.
+    fresh: Pool,
+}
 
 impl Client {
     /// A client that goes where the guard lets it, and trusts whom the operating system trusts.
@@ -129,6 +147,9 @@ impl Client {
     }
 
     /// Sends a request and reads the answer. Dropping the future hangs up.
+    ///
+    /// A request that was lost together with a reused connection, before a byte of an answer came, or that the receiver refused to process
+    /// (HTTP/2), is sent once more at once, on a fresh connection. Receivers tell a repeated request by its idempotency key.
     pub async fn send(&self, request: Request) -> Result<Answer, SendError> {
         let (limit, origin) = (request.timeout, Origin::new(request.tenant.clone()));
         let sent = timeout(limit, ORIGIN.scope(origin.clone(), self.exchange(request))).await;
@@ -138,14 +159,39 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request) -> Result<Answer, SendError> {
-        let http = self.connections(request.authority)?;
+        let connections = self.connections(request.authority)?;
         let mut message = http::Request::new(Full::new(request.body));
         *message.method_mut() = request.method;
         *message.uri_mut() = request.destination.into_uri();
         *message.headers_mut() = request.headers;
-        let (head, body) = http.request(message).await.map_err(|error| SendError::explain(&error))?.into_parts();
-        let (body, truncated) = read(body).await?;
-        Ok(Answer { status: head.status, headers: head.headers, body, truncated })
+        state_empty_body(&mut message);
+        let (head, body) = connections.request(message).await.map_err(|error| SendError::explain(&error))?.into_parts();
+        let mut headers = head.headers;
+        let limit = if headers.contains_key(CONTENT_ENCODING) { MAX_ENCODED } else { MAX_BODY };
+        let (body, is_cut) = read(body, limit).await?;
+        note_answer(&head.extensions);
+        let (body, extent) = coding::decode(&mut headers, body, is_cut);
+        Ok(Answer { status: head.status, headers, body: body.into(), extent })
+    }
+}
+
+impl Connections {
+    async fn request(&self, mut message: http::Request<Full<Bytes>>) -> Result<http::Response<Incoming>, legacy::Error> {
+        let again = message.clone();
+        let captured = capture_connection(&mut message);
+        match self.pooled.request(message).await {
+            Err(error) if is_unprocessed(&error) || is_lost_with_reused_connection(&captured) => self.fresh.request(again).await,
+            answered => answered,
+        }
+    }
+}
+
+/// Adds `content-length: 0` to a request whose method has a body and that has none: receivers may insist on a length (RFC 9110, section
+/// 8.6), and hyper states it in HTTP/2 alone.
+fn state_empty_body(message: &mut http::Request<Full<Bytes>>) {
+    let has_body_by_method = matches!(*message.method(), Method::POST | Method::PUT | Method::PATCH);
+    if has_body_by_method && message.body().is_end_stream() {
+        message.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
 }
 
@@ -155,37 +201,40 @@ impl fmt::Debug for Client {
     }
 }
 
-/// The body and whether there was more of it. Dropping a body that has not ended closes its connection.
-async fn read(mut body: Incoming) -> Result<(Bytes, bool), SendError> {
+/// Returns the body up to a limit in bytes, and whether there was more. Dropping a body that has not ended closes its connection.
+async fn read(mut body: Incoming, limit: usize) -> Result<(Vec<u8>, bool), SendError> {
     let mut kept = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| SendError::explain(&error))?;
         let Ok(data) = frame.into_data() else { continue };
-        let room = MAX_BODY - kept.len();
+        let room = limit - kept.len();
         if data.len() > room {
             kept.extend_from_slice(&data[..room]);
-            return Ok((kept.into(), true));
+            return Ok((kept, true));
         }
         kept.extend_from_slice(&data);
     }
-    Ok((kept.into(), false))
+    Ok((kept, false))
 }
 
-/// Connections through that connector, under these rules. HTTP/2 is spoken to whoever offers it in its TLS handshake.
+/// Returns connections through that connector. HTTP/2 is spoken to receivers that offer it in the TLS handshake.
 fn connections(connector: Connector, tls: ClientConfig) -> Connections {
     let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions().wrap_connector(connector);
-    // A request that met a connection just closed by the other side, and was not sent, is sent once more; no other is.
-    legacy::Client::builder(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(MAX_IDLE)
-        .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
-        .http1_max_buf_size(MAX_HEAD)
-        .http2_max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-        .http2_initial_stream_window_size(u32::try_from(MAX_BODY).unwrap_or(u32::MAX))
-        .http2_keep_alive_interval(MAX_IDLE)
-        .http2_keep_alive_timeout(MAX_IDLE)
-        .build(connector)
+    let pool = |max_idle| {
+        legacy::Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(MAX_IDLE)
+            .pool_max_idle_per_host(max_idle)
+            .http1_max_buf_size(MAX_HEAD)
+            .http1_max_headers(MAX_HEADERS)
+            .http2_max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+            .http2_initial_stream_window_size(u32::try_from(MAX_BODY).unwrap_or(u32::MAX))
+            .http2_keep_alive_interval(MAX_IDLE)
+            .http2_keep_alive_timeout(MAX_IDLE)
+            .build(Counting(connector.clone()))
+    };
+    Connections { pooled: pool(MAX_IDLE_PER_HOST), fresh: pool(0) }
 }
 
 fn tls() -> ConfigBuilder<ClientConfig, WantsVerifier> {
@@ -256,19 +305,24 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn sends_a_request_and_brings_the_answer() {
-        let (said, mut heard) = mpsc::unbounded_channel();
+    /// A server that answers one request of every connection, and the heads of the requests.
+    async fn recording() -> (Server, mpsc::UnboundedReceiver<String>) {
+        let (said, heard) = mpsc::unbounded_channel();
         let server = Server::start(move |mut stream| {
             let said = said.clone();
             async move {
                 said.send(read_head(&mut stream).await?).unwrap();
                 stream.write_all(OK).await
             }
-        })
-        .await;
+        });
+        (server.await, heard)
+    }
+
+    #[tokio::test]
+    async fn sends_a_request_and_brings_the_answer() {
+        let (server, mut heard) = recording().await;
         let answer = send(&server.url_as("shop.test")).await.unwrap();
-        assert_eq!((answer.status.as_u16(), &answer.body[..], answer.truncated), (200, &b"ok"[..], false));
+        assert_eq!((answer.status.as_u16(), &answer.body[..], answer.extent), (200, &b"ok"[..], Extent::Whole));
         let expected = format!("POST / HTTP/1.1\r\nhost: shop.test:{}\r\ncontent-length: 2\r\n\r\n", server.address.port());
         assert_eq!(heard.recv().await.unwrap(), expected, "and nothing that the sender did not ask for, such as accept-encoding");
     }
@@ -343,7 +397,7 @@ mod tests {
         })
         .await;
         let answer = send(&server.url()).await.unwrap();
-        assert_eq!((answer.body.len(), answer.truncated), (MAX_BODY, true));
+        assert_eq!((answer.body.len(), answer.extent), (MAX_BODY, Extent::Cut));
         end.recv().await.unwrap();
     }
 
@@ -351,13 +405,92 @@ mod tests {
     async fn an_answer_of_just_the_limit_is_whole() {
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {MAX_BODY}\r\n\r\n");
         let answer = answer_to(head + &"x".repeat(MAX_BODY)).await.unwrap();
-        assert_eq!((answer.body.len(), answer.truncated), (MAX_BODY, false));
+        assert_eq!((answer.body.len(), answer.extent), (MAX_BODY, Extent::Whole));
     }
 
     #[tokio::test]
-    async fn compressed_answers_stay_as_they_are() {
-        let head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\n\x1f\x8b\x08\x00";
-        assert_eq!(&answer_to(&head[..]).await.unwrap().body[..], b"\x1f\x8b\x08\x00");
+    async fn compressed_answer_is_decoded() {
+        let head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 22\r\n\r\n";
+        let gzip = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xcb\xcf\x06\x00\x47\xdd\xdc\x79\x02\x00\x00\x00";
+        let answer = answer_to([&head[..], gzip].concat()).await.unwrap();
+        assert_eq!((&answer.body[..], answer.extent, answer.headers.is_empty()), (&b"ok"[..], Extent::Whole, true));
+    }
+
+    #[tokio::test]
+    async fn compressed_answer_is_read_no_further_than_a_plain_one() {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: zstd\r\ncontent-length: {}\r\n\r\n", 2 * MAX_BODY);
+        let answer = answer_to(head + &"x".repeat(2 * MAX_BODY)).await.unwrap();
+        assert_eq!((answer.body.len(), answer.extent), (MAX_BODY, Extent::Cut));
+    }
+
+    #[tokio::test]
+    async fn request_without_body_says_its_length() {
+        let (server, mut heard) = recording().await;
+        let client = Client::with_resolver(open_guard(), Names::leading_to(&[]));
+        let bodiless = |method| Request { method, body: Bytes::new(), ..request(&server.url(), &open_guard(), LONG) };
+        for (method, has_length) in [("POST", true), ("PUT", true), ("PATCH", true), ("GET", false), ("DELETE", false), ("HEAD", false)] {
+            client.send(bodiless(method.parse().unwrap())).await.unwrap();
+            assert_eq!(heard.recv().await.unwrap().contains("content-length: 0\r\n"), has_length, "{method}");
+        }
+    }
+
+    #[tokio::test]
+    async fn many_headers_are_accepted() {
+        let headers = |count| (0..count).map(|number| format!("x-{number}: y\r\n")).collect::<String>();
+        let answer = answer_to(format!("HTTP/1.1 200 OK\r\n{}content-length: 0\r\n\r\n", headers(2_000))).await.unwrap();
+        assert_eq!(answer.headers.len(), 2_001);
+        let more = answer_to(format!("HTTP/1.1 200 OK\r\n{}\r\n", headers(3_000))).await;
+        assert_eq!(more.unwrap_err(), SendError::Protocol);
+    }
+
+    /// A server that answers the first request of every connection and ends a second one with these bytes, and a RST or a FIN.
+    async fn answering_once(last: &'static [u8], is_reset: bool) -> Server {
+        Server::start(move |mut stream| async move {
+            for answer in [OK, last] {
+                read_head(&mut stream).await?;
+                tokio::io::AsyncReadExt::read_u16(&mut stream).await?;
+                stream.write_all(answer).await?;
+            }
+            #[allow(deprecated, reason = "zero seconds do not block")]
+            stream.set_linger(is_reset.then_some(Duration::ZERO))?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Sends two requests, one after the other, and returns what became of the second one.
+    async fn second_answer(client: &Client, url: &str) -> Result<Answer, SendError> {
+        client.send(request(url, &open_guard(), LONG)).await.unwrap();
+        // Hyper puts a connection back from a task of its own.
+        tokio::task::yield_now().await;
+        client.send(request(url, &open_guard(), LONG)).await
+    }
+
+    #[tokio::test]
+    async fn request_lost_with_an_idle_connection_is_sent_again() {
+        for is_reset in [true, false] {
+            let server = answering_once(b"", is_reset).await;
+            let client = Client::with_resolver(open_guard(), Names::leading_to(&[]));
+            assert!(second_answer(&client, &server.url()).await.is_ok());
+            assert_eq!(server.hits(), 2, "the second request came on the first connection, and on a fresh one");
+        }
+    }
+
+    #[tokio::test]
+    async fn request_lost_within_its_answer_is_not_sent_again() {
+        for is_reset in [true, false] {
+            let server = answering_once(b"HTTP/1.1 2", is_reset).await;
+            let client = Client::with_resolver(open_guard(), Names::leading_to(&[]));
+            assert_eq!(second_answer(&client, &server.url()).await.unwrap_err(), SendError::ConnectionReset);
+            assert_eq!(server.hits(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn request_lost_with_a_fresh_connection_is_not_sent_again() {
+        let server = Server::start(|mut stream| async move { read_head(&mut stream).await.map(drop) }).await;
+        assert_eq!(send(&server.url()).await.unwrap_err(), SendError::ConnectionReset);
+        assert_eq!(server.hits(), 1);
     }
 
     #[tokio::test]
@@ -566,9 +699,87 @@ mod tests {
         for _ in 0..3 {
             let answer = client.send(request(&secure(&server), &open_guard(), LONG)).await.unwrap();
             assert!(answer.body.starts_with(format!("HTTP/2.0 POST {} {{}}xx", secure(&server)).as_bytes()), "{:.80?}", answer.body);
-            assert_eq!((answer.body.len(), answer.truncated), (MAX_BODY, true));
+            assert_eq!((answer.body.len(), answer.extent), (MAX_BODY, Extent::Cut));
         }
         assert_eq!(server.hits(), 1, "one connection is enough");
+    }
+
+    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+    }
+
+    /// HTTP/2 by hand: reacts to the streams of a connection with these bytes, one after the other, and closes it when there are none left.
+    async fn speak_http_2(stream: &mut (impl tokio::io::AsyncRead + AsyncWriteExt + Unpin), reactions: &[Vec<u8>]) -> std::io::Result<()> {
+        const HEADERS: u8 = 1;
+        const SETTINGS: u8 = 4;
+        use tokio::io::AsyncReadExt;
+        stream.read_exact(&mut [0; 24]).await?;
+        stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+        let mut reactions = reactions.iter();
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await?;
+            stream.read_exact(&mut vec![0; usize::from(head[1]) << 8 | usize::from(head[2])]).await?;
+            match (head[3], head[4]) {
+                (HEADERS, _) => match reactions.next() {
+                    Some(bytes) => stream.write_all(bytes).await?,
+                    None => return Ok(()),
+                },
+                (SETTINGS, 0) => stream.write_all(&frame(SETTINGS, 1, 0, &[])).await?,
+                _ => {}
+            }
+        }
+    }
+
+    async fn serve_http_2(reactions: Vec<Vec<u8>>) -> (Server, Client) {
+        let (root, issuer) = authority();
+        let (certificate, key) = certified(&issuer);
+        let acceptor = acceptor(certificate, key, &[b"h2"]);
+        let reactions = Arc::new(reactions);
+        let server = Server::start(move |stream| {
+            let (acceptor, reactions) = (acceptor.clone(), Arc::clone(&reactions));
+            async move { speak_http_2(&mut acceptor.accept(stream).await?, &reactions).await }
+        })
+        .await;
+        (server, trusting(Some(root)))
+    }
+
+    /// The headers of a 200 without a body, on that stream.
+    fn ok_on(stream: u8) -> Vec<u8> {
+        frame(1, 0x5, stream, &[0x88])
+    }
+
+    #[tokio::test]
+    async fn request_that_http_2_did_not_process_is_sent_again() {
+        let refused = frame(3, 0, 3, &[0, 0, 0, 7]);
+        let going_away = frame(7, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]);
+        for (lost, name) in [(Some(refused), "REFUSED_STREAM"), (Some(going_away), "GOAWAY"), (None, "closed while idle")] {
+            let (server, client) = serve_http_2([Some(ok_on(1)), lost].into_iter().flatten().collect()).await;
+            let answer = second_answer(&client, &secure(&server)).await;
+            assert_eq!(answer.unwrap().status.as_u16(), 200, "{name}");
+            assert_eq!(server.hits(), 2, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn request_that_http_2_may_have_processed_is_not_sent_again() {
+        let internal_error = frame(3, 0, 3, &[0, 0, 0, 2]);
+        let (server, client) = serve_http_2(vec![ok_on(1), internal_error]).await;
+        assert!(second_answer(&client, &secure(&server)).await.is_err());
+        assert_eq!(server.hits(), 1);
+        // A GOAWAY that covers the request, and the end of a fresh connection.
+        let covering = [ok_on(1), frame(7, 0, 0, &[0, 0, 0, 3, 0, 0, 0, 0])].to_vec();
+        for (reactions, is_second) in [(covering, true), (Vec::new(), false)] {
+            let (server, client) = serve_http_2(reactions).await;
+            let url = secure(&server);
+            let within = async |timeout| client.send(request(&url, &open_guard(), timeout)).await;
+            if is_second {
+                within(LONG).await.unwrap();
+            }
+            assert!(within(if is_second { SHORT } else { LONG }).await.is_err());
+            assert_eq!(server.hits(), 1);
+        }
     }
 
     #[tokio::test]

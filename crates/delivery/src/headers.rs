@@ -9,6 +9,16 @@ pub const MAX_HEADERS: usize = 50;
 /// How long they may be in all, names and values, in bytes.
 pub const MAX_HEADER_BYTES: usize = 8 * 1024;
 
+/// Name of the header that carries a request's idempotency key.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Maximum length of an idempotency key, in bytes.
+pub const MAX_IDEMPOTENCY_KEY: usize = 255;
+
+/// Returns whether the text can be sent as an idempotency key: 1 to [`MAX_IDEMPOTENCY_KEY`] visible ASCII characters.
+pub fn is_idempotency_key(text: &str) -> bool {
+    (1..=MAX_IDEMPOTENCY_KEY).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// Something that is wrong with the headers of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadHeader {
@@ -30,6 +40,9 @@ pub enum HeaderFault {
     /// It is not the sender's to say.
     #[error("this header is set by the connection, by proxies or by nobat itself")]
     Reserved,
+    /// It is an `Idempotency-Key` that [`is_idempotency_key`] refuses.
+    #[error("expected a key of 1 to {MAX_IDEMPOTENCY_KEY} visible ASCII characters, without spaces")]
+    IdempotencyKey,
     /// The same name stands there in other letter case too.
     #[error("this header is given twice")]
     Twice,
@@ -72,6 +85,9 @@ fn take(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), HeaderFa
     if headers.contains_key(&name) {
         return Err(HeaderFault::Twice);
     }
+    if name == IDEMPOTENCY_KEY && !is_idempotency_key(value) {
+        return Err(HeaderFault::IdempotencyKey);
+    }
     headers.insert(name, sensitive(value)?);
     Ok(())
 }
@@ -88,19 +104,8 @@ fn sensitive(value: &str) -> Result<HeaderValue, HeaderFault> {
 
 /// What frames the message or belongs to one hop, what proxies vouch for, and what receivers take nobat's word for.
 fn is_reserved(lowercase: &str) -> bool {
-    const NAMES: [&str; 11] = [
-        "connection",
-        "content-length",
-        "expect",
-        "forwarded",
-        "host",
-        "idempotency-key",
-        "keep-alive",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
+    const NAMES: [&str; 10] =
+        ["connection", "content-length", "expect", "forwarded", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
     const PREFIXES: [&str; 4] = ["nobat-", "proxy-", "webhook-", "x-forwarded-"];
     NAMES.contains(&lowercase) || PREFIXES.iter().any(|prefix| lowercase.starts_with(prefix))
 }
@@ -142,12 +147,22 @@ mod tests {
     #[test]
     fn refuses_what_is_not_the_senders_to_say() {
         let names = "Host content-length TRANSFER-ENCODING Connection Keep-Alive TE Trailer Upgrade Proxy-Authorization proxy-connection \
-                     webhook-id Webhook-Signature X-Forwarded-For x-forwarded-host Forwarded Expect Idempotency-Key Nobat-Task-Id";
+                     webhook-id Webhook-Signature X-Forwarded-For x-forwarded-host Forwarded Expect Nobat-Task-Id";
         for name in names.split_whitespace() {
             assert_eq!(fault(name, "b"), Some(HeaderFault::Reserved), "{name}");
         }
         for name in ["hosts", "x-webhook-id", "forwarded-by", "accept-encoding"] {
             assert_eq!(fault(name, "b"), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn idempotency_key_is_visible_ascii() {
+        for key in ["order-7", "!~", &"k".repeat(MAX_IDEMPOTENCY_KEY)] {
+            assert_eq!(fault("Idempotency-Key", key), None, "{key}");
+        }
+        for key in ["", "a b", "a\t", "caf\u{e9}", "a\r\nb", &"k".repeat(MAX_IDEMPOTENCY_KEY + 1)] {
+            assert_eq!(fault("idempotency-key", key), Some(HeaderFault::IdempotencyKey), "{key}");
         }
     }
 

@@ -11,11 +11,13 @@
 //! | May this address be dialled? | [`guard`], asked by [`connector`] for every connection; this is the one that counts |
 //! | Who must vouch for a destination that speaks TLS? | the operating system's authorities, or those of the request: [`authority`] |
 //! | How much of an answer is taken, and for how long is it waited for? | [`client`] |
+//! | Which pause does a receiver ask for? | [`retry_after`] |
 //!
-//! What is absent: proxies, redirects, cookies, decompression, and any way to connect around the guard.
+//! What is absent: proxies, redirects, cookies, and any way to connect around the guard.
 
 pub mod authority;
 pub mod client;
+mod coding;
 pub mod connector;
 pub mod destination;
 pub mod error;
@@ -23,10 +25,13 @@ pub mod guard;
 pub mod headers;
 mod lookup;
 pub mod resolver;
+pub mod retry_after;
+mod reuse;
 #[cfg(test)]
 mod testing;
 
 pub use client::{Answer, Client, MAX_BODY, Request};
+pub use coding::Extent;
 pub use connector::Resolve;
 pub use destination::{BadUrl, Destination};
 pub use error::{SendError, TlsFault};

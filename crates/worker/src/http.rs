@@ -9,9 +9,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use base64::engine::general_purpose::GeneralPurpose;
+use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
+use base64::{DecodeError, Engine, alphabet};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use http::header::{CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
 use nobat_core::bounds::Bounds;
 use nobat_core::endpoint::{Answers, MAX_PATH, is_path};
@@ -20,7 +23,7 @@ use nobat_core::json::Json;
 use nobat_core::statuses::{Range, Statuses};
 use nobat_core::submit::{Invalid, MAX_AHEAD};
 use nobat_core::task::{ErrorCode, HeldReason};
-use nobat_delivery::headers::{self, BadHeader};
+use nobat_delivery::headers::{self, BadHeader, HeaderFault, IDEMPOTENCY_KEY, is_idempotency_key};
 use nobat_delivery::{BadUrl, Client, Destination, Guard, Request};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -62,6 +65,12 @@ pub struct Call {
     /// The body, sent as it stands as `application/json`; `null` is none. With a `content-type` other than JSON, a string is sent
     /// as its text.
     pub body: Option<Json>,
+    /// A binary body in base64 (RFC 4648, section 4; padding may be left out), in place of `body`. It is sent as `application/octet-stream`
+    /// unless there is a `content-type`, and goes alone to an endpoint that takes batches.
+    pub body_base64: Option<String>,
+    /// The `Idempotency-Key` of the request, 1 to 255 visible ASCII characters. Default: one that nobat makes for the task. It stays the same
+    /// over all attempts and replays. The header of this name says the same.
+    pub idempotency_key: Option<String>,
     /// How many seconds the call may take, if that is less than the task's own timeout.
     pub timeout: Option<f64>,
     /// The statuses that mean success, as in `200-299`.
@@ -92,6 +101,14 @@ pub enum Method {
     Head,
     /// Ask what can be asked.
     Options,
+}
+
+impl Call {
+    /// Returns the idempotency key that the task brings, in its field or in the header.
+    fn own_key(&self) -> Option<&str> {
+        let of_header = || self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(IDEMPOTENCY_KEY)).map(|(_, key)| key.as_str());
+        self.idempotency_key.as_deref().or_else(of_header)
+    }
 }
 
 impl Http {
@@ -194,6 +211,8 @@ impl Handler for Http {
 /// What is wrong with a call, wherever it goes.
 fn wrong_anywhere(call: &Call) -> Vec<Invalid> {
     let mut wrong: Vec<Invalid> = headers::read(&call.headers).err().into_iter().flatten().map(bad_header).collect();
+    wrong.extend(wrong_key(call).map(|detail| Invalid::new("/idempotency_key", detail)));
+    wrong.extend(wrong_base64(call).map(|detail| Invalid::new("/body_base64", detail)));
     if let Some(Err(detail)) = call.timeout.map(|seconds| TIMEOUTS.seconds(seconds)) {
         wrong.push(Invalid::new("/timeout", detail));
     }
@@ -206,6 +225,29 @@ fn wrong_anywhere(call: &Call) -> Vec<Invalid> {
         wrong.push(Invalid::new("/success", "expected at least one range: otherwise it is never done"));
     }
     wrong
+}
+
+fn wrong_key(call: &Call) -> Option<String> {
+    let key = call.idempotency_key.as_ref()?;
+    if !is_idempotency_key(key) {
+        return Some(HeaderFault::IdempotencyKey.to_string());
+    }
+    let is_other = |(name, value): (&String, &String)| name.eq_ignore_ascii_case(IDEMPOTENCY_KEY) && value != key;
+    call.headers.iter().any(is_other).then(|| "the header `Idempotency-Key` names another key; give one of the two".to_owned())
+}
+
+fn wrong_base64(call: &Call) -> Option<&'static str> {
+    let text = call.body_base64.as_ref()?;
+    if call.body.is_some() {
+        return Some("`body` is given as well; give one of the two");
+    }
+    decoded(text).is_err().then_some("expected base64 with the standard alphabet (RFC 4648, section 4)")
+}
+
+fn decoded(base64: &str) -> Result<Vec<u8>, DecodeError> {
+    const PADDING: GeneralPurposeConfig = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, PADDING);
+    STANDARD.decode(base64)
 }
 
 /// What answers mean: as the task says, or else its endpoint.
@@ -228,6 +270,7 @@ fn bad_header(bad: BadHeader) -> Invalid {
 
 /// The request as it is sent. Its URL is checked anew: the networks that are allowed may have changed since it was accepted.
 fn prepare(call: Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext) -> Result<Request, Failure> {
+    let key = call.own_key().unwrap_or(&context.idempotency_key).to_owned();
     let url = match &context.endpoint {
         Some((_, endpoint)) => endpoint.at(call.path.as_deref()),
         None => HttpUrl::parse(call.url.as_deref().unwrap_or_default()),
@@ -241,8 +284,15 @@ fn prepare(call: Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext) 
         headers.insert(name, value.clone());
     }
     let authority = context.endpoint.as_ref().and_then(|(_, endpoint)| endpoint.authority.as_deref()).map(Arc::from);
-    let body = call.body.map_or_else(Bytes::new, |body| write(&body, &mut headers));
-    introduce(&mut headers, context)?;
+    let body = match (&call.body_base64, &call.body) {
+        (Some(base64), _) => {
+            headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/octet-stream"));
+            decoded(base64).map_err(|_| Failure::permanent(ErrorCode::INVALID_PAYLOAD, "its body is not base64"))?.into()
+        }
+        (None, Some(body)) => write(body, &mut headers),
+        (None, None) => Bytes::new(),
+    };
+    introduce(&mut headers, &key, context)?;
     let timeout =
         call.timeout.and_then(|seconds| TIMEOUTS.seconds(seconds).ok()).map_or(context.timeout, |timeout| timeout.min(context.timeout));
     let tenant = context.name.tenant.clone();
@@ -257,10 +307,14 @@ fn write(body: &Json, headers: &mut HeaderMap) -> Bytes {
 }
 
 /// Says who calls, and which call it is, so that the destination can tell a repeated one from a new one.
-fn introduce(headers: &mut HeaderMap, context: &TaskContext) -> Result<(), http::header::InvalidHeaderValue> {
+fn introduce(headers: &mut HeaderMap, key: &str, context: &TaskContext) -> Result<(), http::header::InvalidHeaderValue> {
     const AGENT: HeaderValue = HeaderValue::from_static(concat!("nobat/", env!("CARGO_PKG_VERSION")));
     headers.entry(USER_AGENT).or_insert(AGENT);
-    headers.insert("idempotency-key", HeaderValue::from_str(&context.idempotency_key)?);
+    // What is compressed unasked is decoded all the same.
+    headers.entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
+    let mut key = HeaderValue::from_str(key)?;
+    key.set_sensitive(true);
+    headers.insert(IDEMPOTENCY_KEY, key);
     headers.insert("nobat-task-id", HeaderValue::from_str(&context.name.id.to_string())?);
     headers.insert("nobat-attempt", HeaderValue::from(context.attempt));
     headers.insert("nobat-hops", HeaderValue::from(u16::from(context.hops) + 1));
@@ -464,30 +518,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_granted_if_it_makes_sense() {
-        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        let day = Some(24 * 3600);
-        for (wish, granted) in [
-            ("120", Some(120)),
-            ("0", Some(0)),
-            (" 5 ", Some(5)),
-            ("999999999", day),
-            ("99999999999999999999999999", day),
-            ("-1", None),
-            ("+1", None),
-            ("1.5", None),
-            ("", None),
-            ("soon", None),
-            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
-            ("Sunday, 06-Nov-94 08:50:37 GMT", Some(60)),
-            ("Sun Nov  6 08:49:37 1994", Some(0)),
-            ("Thu, 01 Jan 1970 00:00:00 GMT", None),
-            ("Fri, 31 Dec 9999 23:59:59 GMT", day),
-        ] {
+    fn pause_is_a_day_at_most() {
+        let day = Duration::from_hours(24);
+        for (wish, granted) in [("86400", day), ("86401", day), ("99999999999999999999999999", day), ("Fri, 31 Dec 9999 23:59:59 GMT", day)]
+        {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(wish))]);
-            assert_eq!(pause(&headers, now).map(|pause| pause.as_secs()), granted, "{wish}");
+            assert_eq!(pause(&headers, UNIX_EPOCH), Some(granted), "{wish}");
         }
-        assert_eq!(pause(&HeaderMap::new(), now), None);
+        assert_eq!(pause(&HeaderMap::new(), UNIX_EPOCH), None);
     }
 
     fn wrong(payload: &str) -> Vec<(String, Option<&'static str>)> {

@@ -217,6 +217,10 @@ fn headers(
         let pointer = format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"));
         // However it is written, it is one header.
         let name = name.to_ascii_lowercase();
+        if name == "idempotency-key" {
+            wrong.add(&pointer, "a key is for one task: receivers would take all tasks for the same one; set it in the task's payload");
+            continue;
+        }
         if value.is_none() && is_elsewhere {
             wrong.add(&pointer, "`null` keeps a value for the same scheme, host and port alone; say it again");
             continue;

@@ -65,8 +65,12 @@ pub struct Sent {
     pub url: String,
     /// Its headers in lower case; `null` stands for the values of those that the endpoint brings.
     pub headers: BTreeMap<String, Option<String>>,
-    /// Its body.
-    pub body: String,
+    /// The body as text; empty if there is none, `null` if it is binary.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub body: Option<String>,
+    /// A binary body, in base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_base64: Option<String>,
 }
 
 /// An answer.
@@ -77,9 +81,12 @@ pub struct Heard {
     pub status: u16,
     /// Its headers in lower case, cookies left out.
     pub headers: BTreeMap<String, String>,
-    /// What it said, up to 64 KiB: JSON, or else text.
+    /// The body, up to 64 KiB: JSON, or else text; `null` if it is binary.
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub body: Json,
+    /// A binary body, in base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_base64: Option<String>,
     /// Whether it said more.
     pub truncated: bool,
 }

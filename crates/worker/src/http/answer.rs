@@ -4,14 +4,16 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use http::header::{CONTENT_TYPE, RETRY_AFTER, SET_COOKIE};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{CONTENT_TYPE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use nobat_core::endpoint::{Answers, Meaning};
 use nobat_core::json::Json;
 use nobat_core::retry::MAX_RETRY_AFTER;
 use nobat_core::task::HeldReason;
 use nobat_delivery::headers::{MAX_HEADER_BYTES, MAX_HEADERS};
-use nobat_delivery::{Answer, SendError};
+use nobat_delivery::{Answer, Extent, SendError, retry_after};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -22,21 +24,25 @@ use crate::handler::Failure;
 pub struct Answered {
     /// A status that means success.
     pub status: u16,
-    /// Its headers in lower case, up to 50 of them and 8 KiB in all, cookies left out.
+    /// The headers in lower case, up to 50 of them and 8 KiB in all, without cookies. If the body was decompressed, `content-encoding` and
+    /// `content-length` are left out: a `content-encoding` that is there names a coding that the body is still in.
     pub headers: BTreeMap<String, String>,
-    /// What it said, up to 64 KiB.
-    pub body: Body,
-    /// Whether it said more.
+    /// The body, up to 64 KiB; `null` if it is binary.
+    pub body: Option<Body>,
+    /// A binary body, in base64: one that is not UTF-8 or has a NUL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_base64: Option<String>,
+    /// Whether the end of the body is missing: it is longer than 64 KiB, or its compression is damaged.
     pub truncated: bool,
 }
 
-/// What was said in an answer.
+/// The body of an answer that is not binary.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum Body {
-    /// The whole of it, sent as JSON.
+    /// All of a body that was sent as JSON.
     Json(Json),
-    /// Anything else. What is not UTF-8 text, or a control character other than tab and line end, stands there as U+FFFD.
+    /// Any other text. Control characters other than tab and line end are replaced by U+FFFD.
     Text(String),
 }
 
@@ -73,27 +79,39 @@ pub(super) fn refused(status: StatusCode, headers: &HeaderMap, meaning: Meaning,
 /// By this header of an answer the other side says that no other attempt would end otherwise.
 const NO_RETRY: &str = "nobat-no-retry";
 
-/// The pause that the destination asks for (RFC 9110, section 10.2.3): seconds, or a date. What is neither, or is over, is no wish.
+/// Returns the pause that the destination asks for, at most [`MAX_RETRY_AFTER`].
 pub(super) fn pause(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let wish = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let pause = if !wish.is_empty() && wish.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Digits beyond counting are a very long pause.
-        Duration::from_secs(wish.parse().unwrap_or(u64::MAX))
-    } else {
-        httpdate::parse_http_date(wish).ok()?.duration_since(now).ok()?
-    };
-    Some(pause.min(MAX_RETRY_AFTER))
+    retry_after::pause(headers, now).map(|pause| pause.min(MAX_RETRY_AFTER))
 }
 
 pub(super) fn answered(answer: &Answer) -> Answered {
-    let is_json = !answer.truncated && answer.headers.get(CONTENT_TYPE).is_some_and(is_json);
-    let json = if is_json { whole_json(&answer.body) } else { None };
+    let is_whole = answer.extent == Extent::Whole;
+    let is_json = is_whole && answer.headers.get(CONTENT_TYPE).is_some_and(is_json);
+    let content = without_bom(&answer.body);
+    let json = if is_json { whole_json(content) } else { None };
+    let body = json.map(Body::Json).or_else(|| text(content, is_whole).map(|text| Body::Text(plain(text))));
     Answered {
         status: answer.status.as_u16(),
         headers: kept(&answer.headers),
-        body: json.map_or_else(|| Body::Text(plain(&answer.body)), Body::Json),
-        truncated: answer.truncated,
+        body_base64: body.is_none().then(|| STANDARD.encode(&answer.body)),
+        body,
+        truncated: !is_whole,
     }
+}
+
+/// Skips the byte order mark that some servers put before UTF-8. JSON has none (RFC 8259, section 8.1), and readers may ignore it.
+pub(super) fn without_bom(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+}
+
+/// Returns a body as text, or `None` if it is binary. If the end is missing, so may be the last character's.
+pub(super) fn text(body: &[u8], is_whole: bool) -> Option<&str> {
+    let text = match std::str::from_utf8(body) {
+        Ok(text) => text,
+        Err(error) if !is_whole && error.error_len().is_none() => std::str::from_utf8(&body[..error.valid_up_to()]).ok()?,
+        Err(_) => return None,
+    };
+    (!text.contains('\0')).then_some(text)
 }
 
 /// `application/json`, or anything that ends in `+json` (RFC 6839).
@@ -106,13 +124,10 @@ fn whole_json(body: &[u8]) -> Option<Json> {
     Json::from_outside(serde_json::from_slice::<&RawValue>(body).ok()?).ok()
 }
 
-/// The body as text that takes at most three times its bytes as JSON, escapes included, so that no answer is too long to keep.
-fn plain(body: &[u8]) -> String {
+/// Replaces control characters, so that a body takes at most three times its bytes as JSON and no answer is too long to keep.
+fn plain(text: &str) -> String {
     let is_plain = |character: char| !character.is_control() || matches!(character, '\t' | '\n' | '\r');
-    String::from_utf8_lossy(body)
-        .chars()
-        .map(|character| if is_plain(character) { character } else { char::REPLACEMENT_CHARACTER })
-        .collect()
+    text.chars().map(|character| if is_plain(character) { character } else { char::REPLACEMENT_CHARACTER }).collect()
 }
 
 /// The headers to put on record. Cookies are secrets; a header that does not fit any more is left out.

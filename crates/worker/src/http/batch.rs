@@ -9,12 +9,14 @@ use nobat_core::endpoint::{Answers, Batch, Meaning};
 use nobat_core::json::Json;
 use nobat_core::statuses::Statuses;
 use nobat_core::task::ErrorCode;
-use nobat_delivery::{Answer, Guard, MAX_BODY, Request};
-use serde::{Deserialize, Serialize};
+use nobat_delivery::headers::IDEMPOTENCY_KEY;
+use nobat_delivery::{Answer, Extent, Guard, MAX_BODY, Request};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::context::TaskContext;
 use crate::handler::{Failure, Together};
-use crate::http::answer::{Answered, Body, answered, refused, settle};
+use crate::http::answer::{Answered, Body, answered, refused, settle, without_bom};
 use crate::http::{Call, Http, Method, answers, is_json, prepare};
 
 /// How much of an answer that is about all of them each task keeps, in bytes.
@@ -28,31 +30,47 @@ struct Item<'a> {
     body: Option<&'a Json>,
 }
 
-/// What such an endpoint answers.
+/// The answer of such an endpoint, unless it is the bare list. Other fields are ignored.
 #[derive(Deserialize)]
 struct Results {
     results: Vec<Json>,
 }
 
-/// What became of one item, in the words in which a request of its own would have been answered.
+/// The result of one item, in the terms in which a request of its own would have been answered. Other fields are ignored.
 #[derive(Deserialize)]
 struct ItemResult {
     id: String,
+    #[serde(deserialize_with = "status")]
     status: u16,
     body: Option<Json>,
 }
 
-/// What calls must have in common to go in one request: all but the body, which must be JSON, and how long they may take. `None`, if a call
-/// has no place for an array.
+/// Reads a status, as a number or as a string of digits.
+fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let json = Json::deserialize(deserializer)?;
+    json.get().trim_matches('"').parse().map_err(|_| D::Error::custom("expected a status"))
+}
+
+/// Reads the results of all items: `{"results": [...]}` or the bare list.
+fn results(body: &[u8]) -> Option<Vec<Json>> {
+    serde_json::from_slice(body).or_else(|_| serde_json::from_slice(body).map(|Results { results }| results)).ok()
+}
+
+/// What calls must have in common to go in one request: all but the body, which must be JSON, the idempotency key, and how long they may
+/// take. `None`, if a call has no place for an array.
 pub(super) fn likeness(call: &Call) -> Option<u64> {
+    if call.body_base64.is_some() {
+        return None;
+    }
     let method = match call.method {
         Method::Post => "POST",
         Method::Put => "PUT",
         Method::Patch => "PATCH",
         Method::Get | Method::Delete | Method::Head | Method::Options => return None,
     };
-    let mut parts = vec![method.to_owned(), call.path.clone().unwrap_or_default(), call.headers.len().to_string()];
-    for (name, value) in &call.headers {
+    let headers: Vec<_> = call.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(IDEMPOTENCY_KEY)).collect();
+    let mut parts = vec![method.to_owned(), call.path.clone().unwrap_or_default(), headers.len().to_string()];
+    for (name, value) in headers {
         let name = name.to_ascii_lowercase();
         if name == CONTENT_TYPE.as_str() && !HeaderValue::from_str(value).is_ok_and(|value| is_json(&value)) {
             return None;
@@ -70,8 +88,8 @@ pub(super) fn likeness(call: &Call) -> Option<u64> {
 /// A request that is made of several calls.
 pub(super) struct Batched<'a> {
     pub(super) request: Request,
-    /// What tells it from others, in place of a task's key.
-    id: String,
+    /// The id that it is signed with, in place of a task's key.
+    pub(super) id: String,
     contexts: Vec<&'a TaskContext>,
     wants_results: bool,
 }
@@ -103,16 +121,26 @@ pub(super) fn prepare_all<'a>(batch: Vec<(Call, &'a TaskContext)>, fixed: &Heade
     // Whoever has the least time decides for all.
     let limit = batch.iter().map(|(_, context)| context.timeout).min();
     let timeout = batch.iter().filter_map(|(call, _)| call.timeout).reduce(f64::min);
+    let key = key_of_all(batch.iter().map(|(call, context)| key(call, context)));
     let (calls, contexts): (Vec<Call>, Vec<&TaskContext>) = batch.into_iter().unzip();
     let (Some(first), Some(context)) = (calls.into_iter().next(), contexts.first()) else { unreachable!("there is a call") };
     let mut request = prepare(Call { body: Some(body), timeout, ..first }, fixed, guard, context)?;
     request.timeout = request.timeout.min(limit.unwrap_or(request.timeout));
-    let mut keys: Vec<&str> = contexts.iter().map(|context| context.idempotency_key.as_str()).collect();
-    // In whichever order they come together again.
-    keys.sort_unstable();
-    let id = Batch::id(&keys);
-    introduce(&mut request.headers, &id, &contexts)?;
+    let id = key_of_all(contexts.iter().map(|context| context.idempotency_key.as_str()));
+    introduce(&mut request.headers, &key, &contexts)?;
     Ok(Batched { request, id, contexts, wants_results })
+}
+
+/// Returns the key that the receiver is to know a call by.
+fn key<'a>(call: &'a Call, context: &'a TaskContext) -> &'a str {
+    call.own_key().unwrap_or(&context.idempotency_key)
+}
+
+/// Derives a request's key from those of its items, in whichever order they come together again.
+fn key_of_all<'a>(keys: impl Iterator<Item = &'a str>) -> String {
+    let mut keys: Vec<&str> = keys.collect();
+    keys.sort_unstable();
+    Batch::id(&keys)
 }
 
 fn bodies(batch: &[(Call, &TaskContext)]) -> serde_json::Result<Json> {
@@ -122,17 +150,17 @@ fn bodies(batch: &[(Call, &TaskContext)]) -> serde_json::Result<Json> {
 fn items(batch: &[(Call, &TaskContext)]) -> serde_json::Result<Json> {
     let item = |(call, context)| {
         let (call, context): (&Call, &TaskContext) = (call, context);
-        Item { id: context.name.id.to_string(), idempotency_key: &context.idempotency_key, body: call.body.as_ref() }
+        Item { id: context.name.id.to_string(), idempotency_key: key(call, context), body: call.body.as_ref() }
     };
     Json::from_value(&batch.iter().map(|(call, context)| item((call, *context))).collect::<Vec<_>>())
 }
 
 /// A request of several tasks is known by all of them, and by none alone.
-fn introduce(headers: &mut HeaderMap, id: &str, contexts: &[&TaskContext]) -> Result<(), http::header::InvalidHeaderValue> {
+fn introduce(headers: &mut HeaderMap, key: &str, contexts: &[&TaskContext]) -> Result<(), http::header::InvalidHeaderValue> {
     for of_one in ["nobat-task-id", "nobat-attempt"].map(HeaderName::from_static) {
         headers.remove(of_one);
     }
-    headers.insert("idempotency-key", HeaderValue::from_str(id)?);
+    headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(key)?);
     headers.insert("nobat-batch-items", HeaderValue::from(contexts.len()));
     // A loop that goes through one of them goes through all.
     let hops = contexts.iter().map(|context| context.hops).max().unwrap_or(0);
@@ -142,14 +170,15 @@ fn introduce(headers: &mut HeaderMap, id: &str, contexts: &[&TaskContext]) -> Re
 
 /// What became of each, by an answer that says so.
 fn by_item(answer: &Answer, answers: &Answers, contexts: &[&TaskContext]) -> Together<Answered> {
-    if answer.truncated {
+    if answer.extent == Extent::Cut {
         let message = format!("the answer is longer than {MAX_BODY} bytes, and says something of each item in the whole of it alone");
         return Err(Failure::retry(ErrorCode::RESPONSE_TOO_LARGE, message));
     }
-    let Ok(Results { results }) = serde_json::from_slice(&answer.body) else {
-        return Err(Failure::retry(ErrorCode::INVALID_ANSWER, "the answer has no list `results`"));
+    let whole = if answer.extent == Extent::Whole { results(without_bom(&answer.body)) } else { None };
+    let Some(results) = whole else {
+        return Err(Failure::retry(ErrorCode::INVALID_ANSWER, "the answer is neither a list nor an object with a list `results`"));
     };
-    // One that cannot be read says nothing of its item, and leaves the others what they are.
+    // One that cannot be read says nothing of its item, and leaves the others what they are. Of two for one item the last counts.
     let results = results.iter().filter_map(|result| result.parse::<ItemResult>().ok());
     let mut by_id: HashMap<String, ItemResult> = results.map(|result| (result.id.clone(), result)).collect();
     let outcome = |context: &&TaskContext| match by_id.remove(&context.name.id.to_string()) {
@@ -163,8 +192,8 @@ fn of_item(ItemResult { status, body, .. }: ItemResult, answers: &Answers) -> Re
     let code = StatusCode::from_u16(status).map_err(|_| Failure::retry(ErrorCode::INVALID_ANSWER, "the status of this item is none"))?;
     match answers.meaning(status) {
         Meaning::Success => {
-            let body = body.map_or_else(|| Body::Text(String::new()), Body::Json);
-            Ok(Answered { status, headers: BTreeMap::new(), body, truncated: false })
+            let body = Some(body.map_or_else(|| Body::Text(String::new()), Body::Json));
+            Ok(Answered { status, headers: BTreeMap::new(), body, body_base64: None, truncated: false })
         }
         // It is about this item alone, and nobody else is to be left alone for it.
         meaning => Err(refused(code, &HeaderMap::new(), meaning, false, SystemTime::UNIX_EPOCH)),
@@ -175,7 +204,7 @@ fn of_item(ItemResult { status, body, .. }: ItemResult, answers: &Answers) -> Re
 fn shortened(mut answer: Answer) -> Answered {
     if answer.body.len() > KEPT_BODY {
         answer.body.truncate(KEPT_BODY);
-        answer.truncated = true;
+        answer.extent = Extent::Cut;
     }
     answered(&answer)
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use nobat_core::endpoint::{Exchange, Fault, Heard, Sent, Tester, Trial};
 use nobat_core::json::Json;
@@ -17,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::context::TaskContext;
 use crate::handler::Failure;
-use crate::http::answer::{Body, answered, settle};
+use crate::http::answer::{Answered, Body, answered, settle, text};
 use crate::http::batch::{self, Batched};
 use crate::http::{Call, Http, Method, answers, prepare};
 
@@ -45,7 +47,7 @@ impl Http {
     async fn exchange(&self, trial: Trial, exchange: &mut Exchange) -> Result<(), Failure> {
         let Trial { tenant, name, endpoint, call, id, limit, now } = trial;
         let mut call: Call = call.parse().map_err(|error| Failure::permanent(ErrorCode::INVALID_PAYLOAD, error.to_string()))?;
-        if call.body.is_none() && matches!(call.method, Method::Post | Method::Put | Method::Patch) {
+        if call.body.is_none() && call.body_base64.is_none() && matches!(call.method, Method::Post | Method::Put | Method::Patch) {
             let sample = Sample { r#type: "nobat.test", endpoint: name.as_str(), sent_at: now.to_string() };
             call.body = Some(Json::from_value(&sample)?);
         }
@@ -53,13 +55,13 @@ impl Http {
         let is_batched = endpoint.batch.is_some() && batch::likeness(&call).is_some();
         let context = TaskContext::of_trial(TaskName { tenant, id }, (name, Arc::new(endpoint)), timeout);
         let (answers, fixed) = (answers(&call, &context), self.headers_of_endpoint(&context).await?);
-        let mut request = if is_batched {
-            let Batched { request, .. } = batch::prepare_all(vec![(call, &context)], &fixed, self.client.guard())?;
-            request
+        let (mut request, id) = if is_batched {
+            let Batched { request, id, .. } = batch::prepare_all(vec![(call, &context)], &fixed, self.client.guard())?;
+            (request, id)
         } else {
-            prepare(call, &fixed, self.client.guard(), &context)?
+            (prepare(call, &fixed, self.client.guard(), &context)?, context.idempotency_key.clone())
         };
-        self.sign(&mut request, &context.idempotency_key, &context).await?;
+        self.sign(&mut request, &id, &context).await?;
         exchange.request = Some(sent(&request, &fixed));
         let sent = self.client.send(request).await;
         exchange.answer = sent.as_ref().ok().map(heard);
@@ -72,15 +74,18 @@ fn sent(request: &Request, fixed: &HeaderMap) -> Sent {
     let shown =
         |name, value: &http::HeaderValue| (!fixed.contains_key(name)).then(|| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let headers: BTreeMap<_, _> = request.headers.iter().map(|(name, value)| (name.to_string(), shown(name, value))).collect();
+    let body = text(&request.body, true).map(str::to_owned);
+    let body_base64 = body.is_none().then(|| STANDARD.encode(&request.body));
     let (method, url) = (request.method.to_string(), request.destination.url().to_string());
-    Sent { method, url, headers, body: String::from_utf8_lossy(&request.body).into_owned() }
+    Sent { method, url, headers, body, body_base64 }
 }
 
 fn heard(answer: &Answer) -> Heard {
-    let answered = answered(answer);
-    let body = match answered.body {
-        Body::Json(json) => json,
-        Body::Text(text) => Json::from_value(&text).unwrap_or_else(|_| unreachable!("text is JSON")),
+    let Answered { status, headers, body, body_base64, truncated } = answered(answer);
+    let body = match body {
+        Some(Body::Json(json)) => json,
+        Some(Body::Text(text)) => Json::from_value(&text).unwrap_or_else(|_| unreachable!("text is JSON")),
+        None => Json::null(),
     };
-    Heard { status: answered.status, headers: answered.headers, body, truncated: answered.truncated }
+    Heard { status, headers, body, body_base64, truncated }
 }
