@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use nobat_core::audit::Action;
-use nobat_core::backend::ApplyError;
+use nobat_core::backend::{Applied, ApplyError};
 use nobat_core::bounds::Bounds;
 use nobat_core::directory::FRESH;
 use nobat_core::key::MAX_OVERLAP;
@@ -48,7 +48,7 @@ pub(crate) struct Replay {
     new_key: bool,
     /// Generation to replay, as the task shows it in `generation`. If the task is at another one by now, nothing is replayed and the
     /// answer is 409 `generation_mismatch`. Any generation by default.
-    #[schema(minimum = 1)]
+    #[schema(value_type = Option<u32>, minimum = 1)]
     generation: Option<NonZeroU32>,
 }
 
@@ -87,35 +87,25 @@ pub(crate) async fn cancel(
     let entry = caller.entry(&caller.tenant, Action::TaskCanceled, &id, now);
     let known = app.backend.store.get(&name, now).await?.ok_or(ApplyError::Missing)?;
     let canceled = if is_canceling(&known) && keyed.is_none() {
-        Ok(known)
+        Applied::Done(known)
     } else {
-        app.backend.apply_on_record(&name, Some(known), Event::Cancel, entry, keyed, now).await
+        app.backend.apply_on_record(&name, Some(known), Event::Cancel, entry, keyed, now).await?
     };
     let status = |task: &Task| match task.state {
         Standing::Ended(_) => StatusCode::OK,
         Standing::Running(_) | Standing::Waiting(_) => StatusCode::ACCEPTED,
     };
-    changed(canceled, status, &caller, now)
+    changed(&canceled, status, &caller, now)
 }
 
 /// Response to a change of a task, or to its repetition.
-fn changed(
-    outcome: Result<Task, ApplyError>,
-    status: impl Fn(&Task) -> StatusCode,
-    caller: &Caller,
-    now: Timestamp,
-) -> Result<Response, Problem> {
-    match outcome {
-        Err(ApplyError::Repeated(task)) => {
-            let mut response = reply::task(status(&task), &task, caller, now)?;
-            reply::mark_replayed(&mut response);
-            Ok(response)
-        }
-        outcome => {
-            let task = outcome?;
-            reply::task(status(&task), &task, caller, now)
-        }
+fn changed(outcome: &Applied, status: impl Fn(&Task) -> StatusCode, caller: &Caller, now: Timestamp) -> Result<Response, Problem> {
+    let (Applied::Done(task) | Applied::Repeated(task)) = outcome;
+    let mut response = reply::task(status(task), task, caller, now)?;
+    if matches!(outcome, Applied::Repeated(_)) {
+        reply::mark_replayed(&mut response);
     }
+    Ok(response)
 }
 
 /// Whether it was asked to stop already: to ask again changes nothing, and is not put on record.
@@ -157,8 +147,8 @@ pub(crate) async fn replay(
     let name = TaskName { tenant: caller.tenant.clone(), id };
     let entry = caller.entry(&caller.tenant, Action::TaskReplayed, &id, now);
     let event = Event::Replay { key, generation: options.generation.map(NonZeroU32::get) };
-    let replayed = app.backend.apply_on_record(&name, None, event, entry, keyed, now).await;
-    changed(replayed, |_| StatusCode::ACCEPTED, &caller, now)
+    let replayed = app.backend.apply_on_record(&name, None, event, entry, keyed, now).await?;
+    changed(&replayed, |_| StatusCode::ACCEPTED, &caller, now)
 }
 
 /// For how long what was replaced stays good beside what replaced it.

@@ -160,8 +160,7 @@ impl From<ApplyError> for Problem {
     fn from(error: ApplyError) -> Self {
         match error {
             ApplyError::Missing => Self::task_not_found(),
-            ApplyError::Repeated(_) => Self::internal("a repeated request was not answered as one"),
-            ApplyError::KeyReused => Self::key_reused(),
+            ApplyError::Refused(Refused::KeyReused) => Self::key_reused(),
             ApplyError::Refused(Refused::Ended) => Self::new(Code::TaskEnded, "a task that has ended can only be replayed"),
             ApplyError::Refused(Refused::NotEnded) => Self::new(Code::TaskNotEnded, "only a task that has ended can be replayed"),
             ApplyError::Refused(Refused::OtherGeneration(current)) => {

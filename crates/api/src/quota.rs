@@ -59,14 +59,13 @@ impl Quota {
         if fresh.is_none() && place.failures.load(Ordering::Relaxed) != failures {
             return Err(StoreError::Overloaded);
         }
-        let mut count = match fresh {
-            Some(count) => count,
-            None => {
-                let waiting = waiting(limit).await.inspect_err(|_| {
-                    place.failures.fetch_add(1, Ordering::Relaxed);
-                })?;
-                Count { waiting, counted_at: more.now }
-            }
+        let mut count = if let Some(count) = fresh {
+            count
+        } else {
+            let waiting = waiting(limit).await.inspect_err(|_| {
+                place.failures.fetch_add(1, Ordering::Relaxed);
+            })?;
+            Count { waiting, counted_at: more.now }
         };
         let is_admitted = count.waiting + more.count <= limit;
         if is_admitted {

@@ -33,18 +33,29 @@ pub enum ApplyError {
     /// There is no such task.
     #[error("there is no such task")]
     Missing,
-    /// The same request, by its idempotency key, was carried out before. The task as it stands now.
-    #[error("the request was carried out before")]
-    Repeated(Box<Task>),
-    /// The idempotency key came with another body before.
-    #[error("the idempotency key came with another body before")]
-    KeyReused,
     /// The lifecycle does not allow it.
     #[error(transparent)]
     Refused(#[from] Refused),
     /// The store did not do it, or its answer was lost.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Outcome of a client's request to change a task.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Applied {
+    /// The task as it was written.
+    Done(Task),
+    /// The same request, by its idempotency key, was carried out before. The task as it stands now.
+    Repeated(Task),
+}
+
+impl Applied {
+    fn into_task(self) -> Task {
+        match self {
+            Self::Done(task) | Self::Repeated(task) => task,
+        }
+    }
 }
 
 /// Reason why a backend cannot take work.
@@ -92,7 +103,7 @@ impl Backend {
     ///
     /// Starts from `known` if the caller has a copy of the task already. Returns the task as it was written.
     pub async fn apply(&self, name: &TaskName, known: Option<Task>, event: Event, now: Timestamp) -> Result<Task, ApplyError> {
-        self.bring_about(name, known, event, None, None, now).await
+        self.bring_about(name, known, event, None, None, now).await.map(Applied::into_task)
     }
 
     /// The same for a client's request, which is put on record in the same write.
@@ -106,7 +117,7 @@ impl Backend {
         entry: Entry,
         keyed: Option<KeyedRequest>,
         now: Timestamp,
-    ) -> Result<Task, ApplyError> {
+    ) -> Result<Applied, ApplyError> {
         self.bring_about(name, known, event, Some(entry), keyed, now).await
     }
 
@@ -118,15 +129,15 @@ impl Backend {
         entry: Option<Entry>,
         keyed: Option<KeyedRequest>,
         now: Timestamp,
-    ) -> Result<Task, ApplyError> {
+    ) -> Result<Applied, ApplyError> {
         for _ in 0..MAX_CONFLICTS {
             let task = match known.take() {
                 Some(task) => task,
                 None => self.store.get(name, now).await?.ok_or(ApplyError::Missing)?,
             };
             match keyed.map(|request| (request, task.earlier(request))) {
-                Some((request, Some(earlier))) if request == earlier => return Err(ApplyError::Repeated(Box::new(task))),
-                Some((_, Some(_))) => return Err(ApplyError::KeyReused),
+                Some((request, Some(earlier))) if request == earlier => return Ok(Applied::Repeated(task)),
+                Some((_, Some(_))) => return Err(Refused::KeyReused.into()),
                 _ => {}
             }
             let mut change = Change { entry: entry.clone(), ..transition(task, event.clone(), now)? };
@@ -141,7 +152,7 @@ impl Backend {
                     // What it can bring about gives nothing back.
                     Box::pin(self.give_back(&written, released, now)).await;
                 }
-                return Ok(*written);
+                return Ok(Applied::Done(*written));
             }
         }
         Err(StoreError::Unavailable("the task is being changed all the time".to_owned()).into())

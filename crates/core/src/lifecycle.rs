@@ -149,6 +149,9 @@ pub enum Refused {
     /// The task is at this generation, and a replay of another one was asked for.
     #[error("the task is at generation {0}")]
     OtherGeneration(u32),
+    /// The idempotency key came with another body before.
+    #[error("the idempotency key came with another body before")]
+    KeyReused,
     /// Another worker has it.
     #[error("the task is running")]
     Running,

@@ -64,13 +64,11 @@ impl Readers {
         };
         let number = queue.push(&owner, Box::new(run))?;
         let _place = Place { queue, owner, number };
-        match tokio::time::timeout(MAX_WAIT, result).await {
-            Ok(done) => done.map_err(|_| StoreError::Unavailable("the read was not done".to_owned()))?.map_err(StoreError::from),
-            Err(_) => {
-                queue.count_refusal();
-                Err(StoreError::Overloaded)
-            }
-        }
+        let Ok(done) = tokio::time::timeout(MAX_WAIT, result).await else {
+            queue.count_refusal();
+            return Err(StoreError::Overloaded);
+        };
+        done.map_err(|_| StoreError::Unavailable("the read was not done".to_owned()))?.map_err(StoreError::from)
     }
 
     pub(crate) fn load(&self) -> Vec<QueueLoad> {

@@ -151,14 +151,14 @@ mod tests {
 
     const BOUNDS: Bounds = Bounds { name: "test", total: 6, tenant: 4 };
 
-    fn owner(name: &str) -> Owner {
-        Some(Tenant::new(name).unwrap())
+    fn tenant(name: &str) -> Tenant {
+        Tenant::new(name).unwrap()
     }
 
     fn queue(operations: &[(&str, u32)]) -> TurnQueue<u32> {
         let queue = TurnQueue::new(BOUNDS);
         for (name, operation) in operations {
-            queue.push(&owner(name), *operation).unwrap();
+            queue.push(&Some(tenant(name)), *operation).unwrap();
         }
         queue
     }
@@ -174,7 +174,7 @@ mod tests {
     fn a_tenant_that_arrives_later_waits_for_one_operation() {
         let queue = queue(&[("a", 1), ("a", 2), ("a", 3)]);
         assert_eq!(queue.take(|_| false), [1], "the first is always taken");
-        queue.push(&owner("b"), 4).unwrap();
+        queue.push(&Some(tenant("b")), 4).unwrap();
         assert_eq!(queue.take(|_| false), [4]);
         assert_eq!(queue.take(|_| false), [2]);
     }
@@ -195,10 +195,10 @@ mod tests {
     #[test]
     fn both_bounds_refuse_and_count() {
         let queue = queue(&[("a", 1), ("a", 2), ("a", 3), ("a", 4)]);
-        assert!(matches!(queue.push(&owner("a"), 5), Err(StoreError::Overloaded)));
-        queue.push(&owner("b"), 6).unwrap();
+        assert!(matches!(queue.push(&Some(tenant("a")), 5), Err(StoreError::Overloaded)));
+        queue.push(&Some(tenant("b")), 6).unwrap();
         queue.push(&None, 7).unwrap();
-        assert!(matches!(queue.push(&owner("c"), 8), Err(StoreError::Overloaded)));
+        assert!(matches!(queue.push(&Some(tenant("c")), 8), Err(StoreError::Overloaded)));
         let load = queue.load();
         assert_eq!((load.length, load.limit, load.tenant_limit, load.refused), (6, 6, 4, 2));
     }
@@ -206,11 +206,11 @@ mod tests {
     #[test]
     fn a_removed_operation_makes_room_and_is_not_taken() {
         let queue = queue(&[("a", 1), ("a", 2), ("a", 3), ("a", 4)]);
-        queue.remove(&owner("a"), 1);
-        queue.remove(&owner("a"), 1);
-        queue.push(&owner("a"), 5).unwrap();
+        queue.remove(&Some(tenant("a")), 1);
+        queue.remove(&Some(tenant("a")), 1);
+        queue.push(&Some(tenant("a")), 5).unwrap();
         assert_eq!(queue.take(|_| true), [1, 3, 4, 5]);
-        queue.remove(&owner("a"), 0);
+        queue.remove(&Some(tenant("a")), 0);
         assert_eq!(queue.load().length, 0);
     }
 

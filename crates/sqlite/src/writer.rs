@@ -153,13 +153,14 @@ impl Writer {
     }
 
     fn submit(&self, load: Load, run: impl FnOnce(&mut Database) -> Outcome + Send + 'static) -> Result<(), StoreError> {
-        let operation = Operation { run: Box::new(run), weight: load.weight };
+        let Load { owner, weight } = load;
+        let operation = Operation { run: Box::new(run), weight };
         match self {
             Self::Inline(group) => {
                 group.lock().unwrap_or_else(PoisonError::into_inner).transact(vec![operation]);
                 Ok(())
             }
-            Self::Thread(thread) => thread.queue.push(&load.owner, operation).map(drop),
+            Self::Thread(thread) => thread.queue.push(&owner, operation).map(drop),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use nobat_core::audit::{Action, Actor, Entry};
-use nobat_core::backend::ApplyError;
+use nobat_core::backend::{Applied, ApplyError};
 use nobat_core::lifecycle::{Event, Refused, ReplayKey};
 use nobat_core::task::{KeyedRequest, Task};
 
@@ -12,7 +12,7 @@ use crate::sample;
 /// Of eight replays that name the same generation one starts the next, even if that ends before the others arrive.
 pub async fn starts_one_generation_of_those_that_name_the_same(world: World) {
     let task = ended(&world, 1).await;
-    let outcomes = join_all((0..8).map(|mark| async {
+    let outcomes = join_all((0..8).map(async |mark| {
         let outcome = replay(&world, &task, Some(1), None, mark).await;
         if outcome.is_ok() {
             world.backend.apply(&task.name(), None, Event::Cancel, world.now()).await.unwrap();
@@ -21,36 +21,37 @@ pub async fn starts_one_generation_of_those_that_name_the_same(world: World) {
     }));
     let outcomes = outcomes.await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
-    let is_expected = |outcome: &Result<Task, ApplyError>| match outcome {
-        Ok(task) => task.generation == 2,
+    let is_expected = |outcome: &Result<Applied, ApplyError>| match outcome {
+        Ok(Applied::Done(task)) => task.generation == 2,
+        Ok(Applied::Repeated(_)) => false,
         Err(error) => matches!(error, ApplyError::Refused(Refused::OtherGeneration(2))),
     };
     assert!(outcomes.iter().all(is_expected), "{outcomes:?}");
     assert_eq!(world.get(&task).await.generation, 2);
-    assert_eq!(replay(&world, &task, Some(2), None, 9).await.unwrap().generation, 3);
+    assert_eq!(done(replay(&world, &task, Some(2), None, 9).await).generation, 3);
 }
 
 /// A request with an idempotency key is carried out once, also after the generation that it started has ended.
 pub async fn carries_out_a_request_once(world: World) {
     let (task, request) = (ended(&world, 1).await, sample::request(1));
     let outcomes = join_all((0..4).map(|mark| replay(&world, &task, None, Some(request), mark))).await;
-    let is_repeated = |outcome: &Result<Task, ApplyError>| match outcome {
-        Err(ApplyError::Repeated(task)) => task.generation == 2 && task.requests == [request],
+    let is_repeated = |outcome: &Result<Applied, ApplyError>| match outcome {
+        Ok(Applied::Repeated(task)) => task.generation == 2 && task.requests == [request],
         _ => false,
     };
     assert_eq!(outcomes.iter().filter(|outcome| is_repeated(outcome)).count(), 3, "{outcomes:?}");
     world.bring(&world.get(&task).await, Event::Cancel).await;
     assert!(is_repeated(&replay(&world, &task, None, Some(request), 5).await));
     let other_body = KeyedRequest { body: [9; 8], ..request };
-    assert!(matches!(replay(&world, &task, None, Some(other_body), 6).await, Err(ApplyError::KeyReused)));
-    assert_eq!(replay(&world, &task, None, Some(sample::request(2)), 7).await.unwrap().generation, 3);
+    assert!(matches!(replay(&world, &task, None, Some(other_body), 6).await, Err(ApplyError::Refused(Refused::KeyReused))));
+    assert_eq!(done(replay(&world, &task, None, Some(sample::request(2)), 7).await).generation, 3);
 }
 
 /// The newest requests are remembered, and the oldest are forgotten first.
 pub async fn remembers_a_bounded_number_of_requests(world: World) {
     let task = ended(&world, 1).await;
     for number in 0..=u8::try_from(Task::KEPT_REQUESTS).unwrap() {
-        let replayed = replay(&world, &task, None, Some(sample::request(number)), number.into()).await.unwrap();
+        let replayed = done(replay(&world, &task, None, Some(sample::request(number)), number.into()).await);
         world.bring(&replayed, Event::Cancel).await;
     }
     let found = world.get(&task).await;
@@ -58,12 +59,25 @@ pub async fn remembers_a_bounded_number_of_requests(world: World) {
     assert_eq!((found.requests[0], found.earlier(sample::request(0))), (sample::request(1), None));
 }
 
+fn done(outcome: Result<Applied, ApplyError>) -> Task {
+    match outcome {
+        Ok(Applied::Done(task)) => task,
+        other => panic!("{other:?}"),
+    }
+}
+
 async fn ended(world: &World, number: u128) -> Task {
     let task = world.insert(sample::task(number, world.now())).await;
     world.bring(&task, Event::Cancel).await
 }
 
-async fn replay(world: &World, task: &Task, generation: Option<u32>, request: Option<KeyedRequest>, mark: u64) -> Result<Task, ApplyError> {
+async fn replay(
+    world: &World,
+    task: &Task,
+    generation: Option<u32>,
+    request: Option<KeyedRequest>,
+    mark: u64,
+) -> Result<Applied, ApplyError> {
     let entry = Entry {
         tenant: task.tenant.clone(),
         at: world.now(),
