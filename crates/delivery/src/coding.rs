@@ -206,7 +206,7 @@ mod tests {
                 assert_eq!(decoded(coding, body.into()), (body.into(), Extent::Whole, false), "{coding}: {body}");
             }
         }
-        assert_eq!(decoded("gzip, gzip, gzip, gzip", gzip(b"x")).2, false);
+        assert!(!decoded("gzip, gzip, gzip, gzip", gzip(b"x")).2, "too many");
         assert_eq!(decoded("gzip", Vec::new()), (Vec::new(), Extent::Whole, false), "as after HEAD");
     }
 }

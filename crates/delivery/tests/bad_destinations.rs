@@ -15,7 +15,7 @@ use http::{HeaderMap, Method};
 use nobat_core::name::Tenant;
 use nobat_delivery::client::MAX_BODY;
 use nobat_delivery::headers::{self, HeaderFault};
-use nobat_delivery::{Answer, BadUrl, Client, Destination, Guard, Request, Resolve, SendError};
+use nobat_delivery::{Answer, BadUrl, Client, Destination, Extent, Guard, Request, Resolve, SendError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -153,7 +153,8 @@ const ROWS: &[(u8, Case)] = &[
     (67, Case::Answers("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\n\x1f\x0b\x08\0", "", Outcome::Body(4, true))),
     (67, Case::Answers("HTTP/1.1 200 OK\r\n", "x-a: b\r\n", Outcome::Fails(SendError::Protocol))),
     (67, Case::Answers("", "HTTP/1.1 103 Early Hints\r\n\r\n", Outcome::Fails(SendError::Timeout))),
-    (68, Case::Elsewhere("../worker/src/http.rs", "a_pause_is_granted_if_it_makes_sense")),
+    (68, Case::Elsewhere("src/retry_after.rs", "nonsense_is_ignored")),
+    (68, Case::Elsewhere("../worker/src/http.rs", "pause_is_a_day_at_most")),
     (
         69,
         Case::Elsewhere(
@@ -296,7 +297,7 @@ async fn answers(begin: &'static str, rest: &'static str, outcome: Outcome, row:
     let limit = if outcome == Outcome::Fails(SendError::Timeout) { SHORT } else { LONG };
     let sent = send(&opening(&["127.0.0.0/8"]), Names::leading_to(&[]), &server.url("127.0.0.1"), limit).await;
     let came = match sent {
-        Ok(answer) => Outcome::Body(answer.body.len(), !answer.truncated),
+        Ok(answer) => Outcome::Body(answer.body.len(), answer.extent == Extent::Whole),
         Err(error) => Outcome::Fails(error),
     };
     assert_eq!(came, outcome, "{row}: {begin:?} and {rest:?}");

@@ -29,7 +29,7 @@ impl Flows for Sqlite {
     /// One operation of the writer: nobody else can write in between.
     async fn change(&self, name: &FlowName, change: FlowChange, now: Timestamp) -> Result<Option<Successor>, StoreError> {
         let name = name.clone();
-        self.0.writer.call(move |database| database.change_flow(&name, change, now)).await
+        self.0.writer.call(Load::of(Some(name.tenant.clone())), move |database| database.change_flow(&name, change, now)).await
     }
 }
 

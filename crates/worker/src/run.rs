@@ -327,7 +327,7 @@ impl Runner {
     fn hold_briefly(&self, task: &Task, reason: HeldReason) -> Event {
         tracing::warn!(task = %task.id, "a call cannot be made: this process lacks handles, ports, memory or look-ups; the task is held");
         let until = self.clock.now() + patience(task.turn.times, self.spread()).min(REST);
-        Event::Hold { token: task.token, reason, until, promise: None }
+        Event::Hold { token: task.token, reason, until, reserved: Reserved::default() }
     }
 
     pub(crate) fn spread(&self) -> Spread {
