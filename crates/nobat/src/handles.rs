@@ -14,7 +14,7 @@ pub(crate) fn raise_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let unlimited = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
     if limit.current != limit.maximum
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit.clone() })
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
     {
         tracing::warn!(%error, limit = unlimited(limit.current), "the limit of open files cannot be raised");
     }

@@ -50,7 +50,7 @@ async fn call_without_a_handle_is_held_and_spends_no_attempt() {
     let mut world = World::with_handles(HANDLES, HANDLES, &[&OPEN[..], &["--concurrency", "128"]].concat()).await;
     let gate = Gate::default();
     world.receiver.script("/hook", [Reply::status(200).behind(&gate)]);
-    let tasks = submit(&world, 110, 0.0).await;
+    let tasks = submit(&world, 100, 0.0).await;
     let handles = format!("/proc/{}/fd", world.process_id());
     let begun = Instant::now();
     // Each call that is answered by nobody keeps its connection.
