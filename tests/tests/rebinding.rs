@@ -92,6 +92,8 @@ async fn no_name_leads_the_program_to_an_internal_server() {
     }
     let mut before: HashMap<(String, bool), usize> = HashMap::new();
     let names = Names::start(Ipv4Addr::LOCALHOST.into(), move |name, sort| {
+        // Many names that turn as one: look-ups of one name share an answer while they are under way.
+        let name = if name.starts_with("turning") { "turning.test" } else { name };
         let count = before.entry((name.to_owned(), sort == Sort::A)).or_default();
         *count += 1;
         Some(lead(name, sort, *count - 1))
@@ -141,10 +143,11 @@ async fn no_name_leads_the_program_to_an_internal_server() {
     assert_eq!(attempts(&task, "/error/code"), ["http_307"]);
 
     public.script("/turning", [Reply::status(200).header("connection", "close")]);
-    let mut tasks = Vec::new();
+    let (mut tasks, asked) = (Vec::new(), names.asked());
     let count = size(200, 10_000);
     while tasks.len() < count {
-        let many = json!({"tasks": vec![call(&url("turning.test", "/turning")); 100]});
+        let turning = |number: usize| call(&url(&format!("turning{number}.test"), "/turning"));
+        let many = json!({"tasks": (tasks.len()..tasks.len() + 100).map(turning).collect::<Vec<_>>()});
         tasks.extend(world.post("/v1/tasks/batch", &many).await.json()["data"].as_array().unwrap().iter().cloned());
     }
     let (mut reached, mut blocked) = (0, 0);
@@ -158,7 +161,7 @@ async fn no_name_leads_the_program_to_an_internal_server() {
     }
     assert_eq!((reached, reached + blocked), (public.received("/turning").len(), count));
     assert!(reached > count / 10 && blocked > count / 10, "{reached} reached it, and {blocked} did not");
-    assert!(names.asked() > count, "every connection has its own look-up");
+    assert!(names.asked() - asked > count, "every connection has its own look-up");
     assert_eq!(internal.hits(), 0);
     // It was there all the time: whoever may, reaches it by name.
     world.stop().await;

@@ -136,6 +136,7 @@ impl HttpUrl {
     }
 
     /// Returns the same URL at another host, with the same port.
+    #[must_use]
     pub fn with_address(&self, address: IpAddr) -> Self {
         let mut url = self.0.clone();
         url.set_ip_host(address).unwrap_or_else(|()| unreachable!("http and https URLs have hosts"));

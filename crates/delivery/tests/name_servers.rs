@@ -126,10 +126,10 @@ async fn silent_name_server_delays_no_other_tenant_and_keeps_no_socket() {
 async fn silent_name_server_ends_as_a_name_that_does_not_resolve() {
     let client = client(name_server().await);
     let began = Instant::now();
-    let sent = client.send(request("a", "http://slow.test/", Duration::from_secs(60))).await;
+    let sent = client.send(request("a", "http://slow.test/", Duration::from_mins(1))).await;
     assert_eq!(sent.unwrap_err(), SendError::Dns);
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     let began = Instant::now();
-    let again = client.send(request("b", "http://slow.test/", Duration::from_secs(60))).await;
+    let again = client.send(request("b", "http://slow.test/", Duration::from_mins(1))).await;
     assert_eq!((again.unwrap_err(), began.elapsed() < Duration::from_secs(1)), (SendError::Dns, true), "for a moment it is known to fail");
 }

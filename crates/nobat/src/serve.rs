@@ -141,19 +141,11 @@ async fn serve_from(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-    let handles = handles::raise_limit();
-    let connections = handles::connections(handles, settings.concurrency);
+    let limits = limits(&settings);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let chance: Arc<dyn Chance> = Arc::new(SystemChance);
     let Opened { backend, for_handlers, cursor_key, sweep_interval, recount, name, file: _file } = opened;
     let door = Door { keys, admitted: settings.allow_from.clone(), proxies: settings.trusted_proxies.clone() };
-    let limits = Limits {
-        connections,
-        connections_per_address: settings.max_connections_per_address,
-        trusted_proxies: settings.trusted_proxies.clone(),
-        grace: REQUEST_GRACE,
-        ..Limits::default()
-    };
     let guard = Guard::new(settings.allow_private_networks.clone()).refusing(own_addresses(listener.local_addr()?));
     // Those who call endpoints for the API have connections of their own, as they have a runtime of their own.
     let edition = Edition::default();
@@ -180,7 +172,6 @@ async fn serve_from(
     let sweeper = Sweeper { backend: backend.clone(), chance };
     let (pruner, last) = (Pruner { backend: backend.clone() }, backend);
     tracing::info!(address = %listener.local_addr()?, data = name, concurrency = settings.concurrency, "nobat serves");
-    tracing::info!(handles, connections, "limits of open files and of client connections");
     let workshop = Workshop::open()?;
     let working = async {
         let outcome = workshop.run(worker, stop.clone()).await;
@@ -202,6 +193,20 @@ async fn serve_from(
         tracing::info!("nobat has stopped");
     }
     outcome
+}
+
+/// Raises the limit of open files, and returns the limits for clients that follow from it.
+fn limits(settings: &Serve) -> Limits {
+    let files = handles::raise_limit();
+    let connections = handles::connections(files, settings.concurrency);
+    tracing::info!(files, connections, "limits of open files and of client connections");
+    Limits {
+        connections,
+        connections_per_address: settings.max_connections_per_address,
+        trusted_proxies: settings.trusted_proxies.clone(),
+        grace: REQUEST_GRACE,
+        ..Limits::default()
+    }
 }
 
 /// Whether keys are asked for. Where others than this machine can come, nobody is let in without one, and so there must be one.
