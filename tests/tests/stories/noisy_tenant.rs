@@ -7,11 +7,12 @@ use nobat_tests::world::exchange::{Answer, exchange};
 use serde_json::{Value, json};
 
 /// Connections on which the noisy tenant lists at the same time.
-const CONNECTIONS: usize = 300;
+const CONNECTIONS: usize = 100;
 /// Tasks of the noisy tenant, in batches of 100. A page looks at 1,000 of them.
-const BATCHES: usize = 20;
-/// Submissions of the quiet tenant.
-const SUBMISSIONS: usize = 20;
+const BATCHES: usize = 10;
+/// Quiet tenants. Each brings a key that the server has not seen, so that its submission looks up key, tenant and configuration. Medians
+/// are compared, so that a disk that stalls once fails no test.
+const QUIET: usize = 3;
 
 /// Creates a key, with `admin` if the server asks for one already. Returns the header's value.
 async fn create_key(world: &World, admin: &str, tenant: &str, scopes: &[&str]) -> String {
@@ -40,8 +41,13 @@ async fn lists_of_a_tenant_do_not_delay_requests_of_another() {
     let world = World::start().await;
     let admin = create_key(&world, "", "default", &["admin", "tasks:read"]).await;
     let noisy = create_key(&world, &admin, "noisy", &["tasks:write", "tasks:read"]).await;
-    let quiet = create_key(&world, &admin, "quiet", &["tasks:write", "tasks:read"]).await;
-    let batch = json!({"tasks": vec![json!({"kind": "noop"}); 100]});
+    let mut quiet = Vec::new();
+    for number in 0..QUIET {
+        quiet.push(create_key(&world, &admin, &format!("quiet-{number}"), &["tasks:write", "tasks:read"]).await);
+    }
+    // Labels make a row long to read, so that lists wait for the store rather than for the clients of this test.
+    let labels: serde_json::Map<_, _> = (0..10).map(|number| (format!("label-{number}"), json!("x".repeat(60)))).collect();
+    let batch = json!({"tasks": vec![json!({"kind": "noop", "labels": labels}); 100]});
     for _ in 0..BATCHES {
         assert_eq!(timed(&world, &noisy, "POST", "/v1/tasks/batch", &batch).await.1.status, 202);
     }
@@ -68,34 +74,31 @@ async fn lists_of_a_tenant_do_not_delay_requests_of_another() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
-    let (mut posts, mut reads) = (Vec::new(), Vec::new());
-    for _ in 0..SUBMISSIONS {
-        let (time, submitted) = timed(&world, &quiet, "POST", "/v1/tasks", &json!({"kind": "noop"})).await;
+    let (mut posts, mut reads, mut lists) = (Vec::new(), Vec::new(), Vec::new());
+    for quiet in &quiet {
+        let (time, submitted) = timed(&world, quiet, "POST", "/v1/tasks", &json!({"kind": "noop"})).await;
         assert_eq!(submitted.status, 202, "{}", submitted.text());
         posts.push(time);
         let path = format!("/v1/tasks/{}", submitted.json()["id"].as_str().unwrap());
-        let (time, read) = timed(&world, &quiet, "GET", &path, &Value::Null).await;
-        assert_eq!(read.status, 200, "{}", read.text());
-        reads.push(time);
+        for (path, times) in [(path.as_str(), &mut reads), ("/v1/tasks?limit=1", &mut lists)] {
+            let (time, read) = timed(&world, quiet, "GET", path, &Value::Null).await;
+            assert_eq!(read.status, 200, "{}", read.text());
+            times.push(time);
+        }
     }
-    let (list, listed) = timed(&world, &quiet, "GET", "/v1/tasks?limit=1", &Value::Null).await;
-    assert_eq!(listed.status, 200, "{}", listed.text());
     is_over.store(true, Ordering::Relaxed);
-    let mut lists = Vec::new();
+    let mut noisy = Vec::new();
     for connection in flood {
-        lists.extend(connection.await.unwrap());
+        noisy.extend(connection.await.unwrap());
     }
-    let (count, noisy_list) = (lists.len(), median(&mut lists));
-    let slowest = |times: &[Duration]| times.iter().max().copied().unwrap();
-    println!(
-        "quiet POST {:?} median, {:?} slowest; GET {:?} median, {:?} slowest; list {list:?}; {count} noisy lists, {noisy_list:?} median",
-        median(&mut posts.clone()),
-        slowest(&posts),
-        median(&mut reads.clone()),
-        slowest(&reads),
-    );
-    for (what, time) in [("a submission", slowest(&posts)), ("a read", slowest(&reads)), ("a list", list)] {
-        assert!(time < noisy_list / 2, "{what} of the quiet tenant waited {time:?} behind lists that take {noisy_list:?}");
+    let count = noisy.len();
+    let [noisy, post, read, list] = [noisy, posts, reads, lists].map(|mut times| median(&mut times));
+    println!("median of {count} lists of the noisy tenant {noisy:?}; of the quiet ones: POST {post:?}, GET {read:?}, list {list:?}");
+    for (what, time) in [("submission", post), ("read", read), ("list", list)] {
+        assert!(
+            time < (noisy / 2).max(Duration::from_secs(1)),
+            "a {what} of a quiet tenant takes {time:?} behind lists that take {noisy:?}"
+        );
     }
     world.end().await;
 }
