@@ -110,6 +110,7 @@ pub struct Kept {
 }
 
 /// What became of a [`Flows::write`].
+#[expect(clippy::large_enum_variant, reason = "one at a time, and never kept")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
     /// It was written.
@@ -393,7 +394,9 @@ impl Flow {
         }
         let passage = limits.breaker.map_or(Passage::Free, |_| self.breaker.pass(LEASE, now));
         if let Passage::Closed(until) = passage {
-            ask.booking.filter(|booking| now < booking.at()).into_iter().for_each(|booking| self.times.take_back(booking));
+            if let Some(booking) = ask.booking.filter(|booking| now < booking.at()) {
+                self.times.take_back(booking);
+            }
             let until = until.max(now) + ask.spread.of(ask.patience());
             return Answer::Wait(Wait { reason: HeldReason::Breaker, until: until.min(now + HORIZON), booking: None });
         }
@@ -430,7 +433,9 @@ impl Flow {
         let own = ask.booking.filter(|booking| pace.knows(*booking)).map(|booking| self.times.advance(pace, booking, now));
         let promised = own.and_then(|booking| Some((booking, self.times.kept(pace, booking, now)?)));
         // It gets another one, or none.
-        own.filter(|_| promised.is_none()).into_iter().for_each(|booking| self.times.take_back(booking));
+        if let Some(booking) = own.filter(|_| promised.is_none()) {
+            self.times.take_back(booking);
+        }
         let called = || ask.is_called.then(|| self.times.soon(pace, now)).flatten();
         if let Some((booking, free)) = promised.is_none().then(called).flatten() {
             // What it waits for elsewhere is worth more than a place at the end of this line.
@@ -453,7 +458,9 @@ impl Flow {
         let booking = limits.pace.and_then(|pace| match ask.booking.filter(|booking| pace.knows(*booking)) {
             Some(booking) if booking.at() >= until => Some(booking),
             before => {
-                before.into_iter().for_each(|booking| self.times.take_back(booking));
+                if let Some(booking) = before {
+                    self.times.take_back(booking);
+                }
                 self.times.book(pace, now)
             }
         });

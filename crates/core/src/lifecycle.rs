@@ -254,18 +254,7 @@ impl Task {
                 self.wait(Waiting::Retrying, now);
                 self.end_if_canceled(lease, now);
             }
-            Event::LeaseExpired { spread } => match self.state {
-                State::Running(lease) if lease.until <= now => {
-                    // If it had started with its batch, it is no member any more. Its reservation is in the past.
-                    released.batch = self.turn.reserved.batch.take();
-                    let error = TaskError::new(ErrorCode::CRASHED, "nothing more was heard of its worker");
-                    self.record(lease, Outcome::Crashed, Some(error), now);
-                    self.try_again(lease, Retry::Backoff, None, spread, now);
-                }
-                State::Running(_) => return Err(Refused::LeaseHolds),
-                State::Waiting(_) => return Err(Refused::NotRunning),
-                State::Ended(_) => return Err(Refused::Ended),
-            },
+            Event::LeaseExpired { spread } => released.batch = self.crash(spread, now)?,
             Event::Wake => match &self.state {
                 State::Waiting(Waiting::Held(held)) if held.reason.is_ended_by_hand() && self.due_at > held.reason.woken_at(now) => {
                     let reason = held.reason;
@@ -322,6 +311,23 @@ impl Task {
             },
         }
         Ok(released)
+    }
+
+    /// Ends an attempt whose lease ran out. Returns the batch in which the task was gathered: if it had started with it, it is no member any more.
+    /// Its reservation is in the past.
+    fn crash(&mut self, spread: Spread, now: Timestamp) -> Result<Option<u64>, Refused> {
+        match self.state {
+            State::Running(lease) if lease.until <= now => {
+                let batch = self.turn.reserved.batch.take();
+                let error = TaskError::new(ErrorCode::CRASHED, "nothing more was heard of its worker");
+                self.record(lease, Outcome::Crashed, Some(error), now);
+                self.try_again(lease, Retry::Backoff, None, spread, now);
+                Ok(batch)
+            }
+            State::Running(_) => Err(Refused::LeaseHolds),
+            State::Waiting(_) => Err(Refused::NotRunning),
+            State::Ended(_) => Err(Refused::Ended),
+        }
     }
 
     fn claim(&mut self, until: Timestamp, now: Timestamp) -> Result<(), Refused> {

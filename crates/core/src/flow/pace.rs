@@ -364,7 +364,9 @@ mod tests {
         let mut booked: Vec<Booking> = std::iter::from_fn(|| times.book(pace, at(0))).collect();
         // In no order.
         booked.sort_by_key(|booking| (booking.slot / booking.interval).wrapping_mul(7_919) % 883);
-        booked.iter().for_each(|booking| times.take_back(*booking));
+        for booking in booked {
+            times.take_back(booking);
+        }
         assert_eq!((times.promised(pace, at(0), at(500)), times.free.is_empty()), (0, true));
         let next = times.book(pace, at(500)).unwrap();
         assert_eq!((first.at(), next.at()), (at(0), at(1_020)));
