@@ -1,6 +1,6 @@
 //! Worker shares: the running tasks of one tenant leave worker slots free for the other tenants.
 //!
-//! The rule is the dynamic threshold of shared-buffer switches (Choudhury and Hahne, IEEE/ACM ToN 1998): a tenant gets another slot only
+//! The rule is the dynamic threshold of shared-buffer switches (Choudhury and Hahne, 1998): a tenant gets another slot only
 //! while it holds fewer than [`SLOTS_PER_FREE_SLOT`] times the slots that are free. One tenant alone can hold seven eighths of all slots,
 //! two can hold seven fifteenths each, and some slots stay free for a tenant that has nothing running yet.
 
@@ -93,7 +93,9 @@ mod tests {
     fn shares(capacity: usize, tenants: &[&str]) -> WorkerShares {
         let mut shares = WorkerShares::default();
         shares.note_offer(capacity);
-        tenants.iter().for_each(|name| shares.note_tenant(&tenant(name)));
+        for name in tenants {
+            shares.note_tenant(&tenant(name));
+        }
         shares
     }
 

@@ -189,7 +189,7 @@ impl Handler for Http {
 
     async fn run(&self, call: Call, context: &TaskContext) -> Result<Answered, Failure> {
         let (answers, began) = (answers(&call, context), Instant::now());
-        let mut request = prepare(call, &self.headers_of_endpoint(context).await?, self.client.guard(), context)?;
+        let mut request = prepare(&call, &self.headers_of_endpoint(context).await?, self.client.guard(), context)?;
         self.sign(&mut request, &context.idempotency_key, context).await?;
         // The client knows why a call is late, and its worker does not: so it must be the first to give up.
         request.timeout = request.timeout.saturating_sub(began.elapsed());
@@ -269,7 +269,7 @@ fn bad_header(bad: BadHeader) -> Invalid {
 }
 
 /// The request as it is sent. Its URL is checked anew: the networks that are allowed may have changed since it was accepted.
-fn prepare(call: Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext) -> Result<Request, Failure> {
+fn prepare(call: &Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext) -> Result<Request, Failure> {
     let key = call.own_key().unwrap_or(&context.idempotency_key).to_owned();
     let url = match &context.endpoint {
         Some((_, endpoint)) => endpoint.at(call.path.as_deref()),

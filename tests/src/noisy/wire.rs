@@ -21,14 +21,10 @@ pub async fn connect(from: Ipv4Addr, to: SocketAddr, receive_buffer: Option<u32>
 
 /// A request's bytes.
 pub fn request(method: &str, path: &str, key: Option<&str>, body: &str) -> String {
-    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n");
-    if let Some(key) = key {
-        request += &format!("authorization: Bearer {key}\r\n");
-    }
-    if !body.is_empty() {
-        request += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
-    }
-    request + "\r\n" + body
+    let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
+    let length = format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+    let length = if body.is_empty() { "" } else { &length };
+    format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{key}{length}\r\n{body}")
 }
 
 /// A connection that sends one request after the other.

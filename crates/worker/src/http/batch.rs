@@ -124,7 +124,7 @@ pub(super) fn prepare_all<'a>(batch: Vec<(Call, &'a TaskContext)>, fixed: &Heade
     let key = key_of_all(batch.iter().map(|(call, context)| key(call, context)));
     let (calls, contexts): (Vec<Call>, Vec<&TaskContext>) = batch.into_iter().unzip();
     let (Some(first), Some(context)) = (calls.into_iter().next(), contexts.first()) else { unreachable!("there is a call") };
-    let mut request = prepare(Call { body: Some(body), timeout, ..first }, fixed, guard, context)?;
+    let mut request = prepare(&Call { body: Some(body), timeout, ..first }, fixed, guard, context)?;
     request.timeout = request.timeout.min(limit.unwrap_or(request.timeout));
     let id = key_of_all(contexts.iter().map(|context| context.idempotency_key.as_str()));
     introduce(&mut request.headers, &key, &contexts)?;

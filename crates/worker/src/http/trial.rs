@@ -59,7 +59,7 @@ impl Http {
             let Batched { request, id, .. } = batch::prepare_all(vec![(call, &context)], &fixed, self.client.guard())?;
             (request, id)
         } else {
-            (prepare(call, &fixed, self.client.guard(), &context)?, context.idempotency_key.clone())
+            (prepare(&call, &fixed, self.client.guard(), &context)?, context.idempotency_key.clone())
         };
         self.sign(&mut request, &id, &context).await?;
         exchange.request = Some(sent(&request, &fixed));
