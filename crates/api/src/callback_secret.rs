@@ -211,7 +211,7 @@ async fn write(
         let record = Record { name: RecordName::of_callback_secret(&caller.tenant), version: changed.version, body: changed.to_text() };
         let entry = caller.entry(&caller.tenant, action, &caller.tenant, now);
         if app.backend.registry.write(vec![record], entry).await? == Recorded::Done {
-            app.directory().forget();
+            app.directory().forget(&caller.tenant);
             return Ok(SecretsView::new(&changed, now));
         }
     }

@@ -308,7 +308,7 @@ pub(crate) async fn remove(
         let entry = caller.entry(&caller.tenant, Action::EndpointRemoved, &name, now);
         let record = Endpoint::record_name(&caller.tenant, &name);
         if app.backend.registry.remove(&record, endpoint.version, entry).await? == Recorded::Done {
-            app.directory().forget();
+            app.directory().forget(&caller.tenant);
             return reply::value(StatusCode::OK, ENDPOINT_BYTES, &EndpointView::new(name, &endpoint, now));
         }
     }
@@ -476,7 +476,7 @@ pub(crate) async fn write(app: &App, caller: &Caller, record: Record, action: Ac
     let entry = caller.entry(&caller.tenant, action, object, app.clock.now());
     let is_done = app.backend.registry.write(vec![record], entry).await? == Recorded::Done;
     if is_done {
-        app.directory().forget();
+        app.directory().forget(&caller.tenant);
     }
     Ok(is_done)
 }

@@ -14,6 +14,7 @@ use nobat_core::name::Tenant;
 use nobat_core::network::client_network;
 use nobat_core::ports::StoreError;
 use nobat_core::rate::{Bucket, Rate, Taken};
+use nobat_core::recent::Recent;
 use nobat_core::tenant::TenantSettings;
 use nobat_core::time::Timestamp;
 
@@ -21,7 +22,6 @@ use crate::code::Code;
 use crate::door::{Keys, whole_seconds};
 use crate::lookups::{Lookups, Pace, Turn};
 use crate::problem::Problem;
-use crate::recent::Recent;
 
 /// For how long a process believes what it has read of a key or a tenant: a key that another process has revoked works that long.
 /// What this process changes it knows at once.

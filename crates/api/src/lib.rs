@@ -30,7 +30,6 @@ mod query;
 mod quota;
 mod quoted;
 mod read;
-mod recent;
 mod reply;
 mod router;
 mod server;

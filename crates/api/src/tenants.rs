@@ -159,7 +159,7 @@ pub(crate) async fn put(
         let entry = caller.entry(&tenant, Action::TenantChanged, &tenant, now);
         if app.backend.registry.write(vec![record], entry).await? == Recorded::Done {
             app.keyring().forget_tenant(&tenant);
-            app.directory().forget();
+            app.directory().forget(&tenant);
             return reply::value(StatusCode::OK, TENANT_BYTES, &TenantView::new(tenant, settings));
         }
     }

@@ -1,7 +1,6 @@
 //! What is configured, as it was read a moment ago: whoever asks with every task does not read the registry with every task.
 
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +11,7 @@ use crate::flow::{FlowOf, Limits};
 use crate::lane::Lane;
 use crate::name::{Name, Tenant};
 use crate::ports::{Clock, StoreError};
+use crate::recent::Recent;
 use crate::registry::{RecordName, Registry, Sort};
 use crate::task::Task;
 use crate::time::Timestamp;
@@ -27,9 +27,39 @@ pub struct Directory {
     callback_secrets: Known<Tenant, Arc<CallbackSecrets>>,
 }
 
-/// What several directories of one process share: who changes something has all of them read anew.
-#[derive(Clone, Debug, Default)]
-pub struct Edition(Arc<AtomicU64>);
+/// Counter of configuration changes for each tenant, shared by the directories of one process. A change makes all of them read the tenant's
+/// configuration anew, and no other tenant's: a tenant that changes its configuration all the time costs the others nothing.
+///
+/// A fixed number of counters serves any number of tenants. Tenants that share one read their configuration a little more often.
+#[derive(Clone, Debug)]
+pub struct Edition(Arc<[AtomicU64]>);
+
+/// Number of counters in an [`Edition`].
+const COUNTERS: usize = 256;
+
+impl Default for Edition {
+    fn default() -> Self {
+        Self((0..COUNTERS).map(|_| AtomicU64::new(0)).collect())
+    }
+}
+
+impl Edition {
+    fn counter(&self, tenant: &Tenant) -> &AtomicU64 {
+        let mut hasher = DefaultHasher::new();
+        tenant.hash(&mut hasher);
+        let place = hasher.finish() % u64::try_from(COUNTERS).unwrap_or(u64::MAX);
+        &self.0[usize::try_from(place).unwrap_or(0)]
+    }
+
+    /// Number of changes of the tenant's configuration.
+    fn get(&self, tenant: &Tenant) -> u64 {
+        self.counter(tenant).load(Ordering::Relaxed)
+    }
+
+    fn advance(&self, tenant: &Tenant) {
+        self.counter(tenant).fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 /// What is laid down for the tasks of one queue and one kind.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,7 +76,7 @@ pub struct Lanes {
 pub const FRESH: Duration = Duration::from_secs(10);
 /// For how long nobody tries again what could not be read: those who waited for that do not wait again one after the other.
 const FAILED: Duration = Duration::from_secs(1);
-/// More than that are seldom in use at the same time; what is forgotten is read again.
+/// Maximum number of entries for each kind of configuration. Those that were not used for the longest time are forgotten, and read again.
 const MAX_KNOWN: usize = 10_000;
 
 impl Directory {
@@ -71,31 +101,31 @@ impl Directory {
             let tenant = self.registry.tenant(tenant).await?.flow;
             Ok(Arc::new(Lanes { queue, kind, tenant }))
         };
-        self.lanes.get((tenant.clone(), queue.clone(), kind.clone()), self, read).await
+        self.lanes.get((tenant, (tenant.clone(), queue.clone(), kind.clone())), self, read).await
     }
 
     /// What is laid down for the tasks of that flow key.
     pub async fn flow_key(&self, tenant: &Tenant, key: &Name) -> Result<Arc<Lane>, StoreError> {
         let name: RecordName = Lane::record_name(tenant, Sort::FlowKey, key);
         let read = async { self.registry.lane(&name).await.map(Arc::new) };
-        self.flow_keys.get((tenant.clone(), key.clone()), self, read).await
+        self.flow_keys.get((tenant, (tenant.clone(), key.clone())), self, read).await
     }
 
     /// The endpoint of that name, if there is one.
     pub async fn endpoint(&self, tenant: &Tenant, name: &Name) -> Result<Option<Arc<Endpoint>>, StoreError> {
         let read = async { Ok(self.registry.endpoint(tenant, name).await?.map(Arc::new)) };
-        self.endpoints.get((tenant.clone(), name.clone()), self, read).await
+        self.endpoints.get((tenant, (tenant.clone(), name.clone())), self, read).await
     }
 
     /// The secrets that sign a tenant's callbacks, sealed. Those that have ended may be among them: they are told by their `expires_at`.
     pub async fn callback_secrets(&self, tenant: &Tenant) -> Result<Arc<CallbackSecrets>, StoreError> {
         let read = async { self.registry.callback_secrets(tenant).await.map(Arc::new) };
-        self.callback_secrets.get(tenant.clone(), self, read).await
+        self.callback_secrets.get((tenant, tenant.clone()), self, read).await
     }
 
-    /// Has everything read anew, here and by whoever shares the edition.
-    pub fn forget(&self) {
-        self.edition.0.fetch_add(1, Ordering::Relaxed);
+    /// Has the tenant's configuration read anew, by this directory and by all that share its edition.
+    pub fn forget(&self, tenant: &Tenant) {
+        self.edition.advance(tenant);
     }
 }
 
@@ -113,7 +143,7 @@ pub fn flows_of(task: &Task, lanes: &Lanes, endpoint: Option<&Endpoint>, key: Op
 }
 
 /// What was read of one sort of things.
-struct Known<K, V>(Mutex<HashMap<K, Arc<Place<V>>>>);
+struct Known<K, V>(Mutex<Recent<K, Arc<Place<V>>>>);
 
 /// What was read of one thing. Whoever has the lock reads it; all others who ask for it wait for that.
 type Place<V> = futures_util::lock::Mutex<Option<Seen<V>>>;
@@ -125,18 +155,23 @@ struct Seen<V> {
     edition: u64,
 }
 
-impl<K, V> Default for Known<K, V> {
+impl<K: Eq + Hash, V> Default for Known<K, V> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self(Mutex::new(Recent::new(MAX_KNOWN)))
     }
 }
 
 impl<K: Eq + Hash, V: Clone> Known<K, V> {
-    async fn get(&self, key: K, directory: &Directory, read: impl Future<Output = Result<V, StoreError>>) -> Result<V, StoreError> {
+    async fn get(
+        &self,
+        (tenant, key): (&Tenant, K),
+        directory: &Directory,
+        read: impl Future<Output = Result<V, StoreError>>,
+    ) -> Result<V, StoreError> {
         let (place, asked_at) = (self.place(key), directory.clock.now());
         let mut seen = place.lock().await;
         // What is changed while it is read is read again: that is another edition.
-        let (now, edition) = (directory.clock.now(), directory.edition.0.load(Ordering::Relaxed));
+        let (now, edition) = (directory.clock.now(), directory.edition.get(tenant));
         // Whoever has waited for a slow look-up takes what it brought. A clock that was set back makes nothing fresh for longer.
         let is_fresh = |seen: &&Seen<V>| {
             let age = if seen.value.is_some() { FRESH } else { FAILED };
@@ -155,10 +190,12 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
     /// Nothing is left half done under the lock, so a panic elsewhere does not spoil what it guards.
     fn place(&self, key: K) -> Arc<Place<V>> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MAX_KNOWN {
-            known.clear();
+        if let Some(place) = known.get(&key) {
+            return Arc::clone(place);
         }
-        Arc::clone(known.entry(key).or_default())
+        let place = Arc::<Place<V>>::default();
+        known.insert(key, Arc::clone(&place));
+        place
     }
 }
 
@@ -247,8 +284,10 @@ mod tests {
         };
         assert_eq!((look(&directory), look(&directory)), (3, 0));
         assert_eq!((look(&other), look(&other)), (3, 0));
-        directory.forget();
+        directory.forget(&tenant);
         assert_eq!((look(&directory), look(&other), look(&other)), (3, 3, 0), "whoever shares the edition forgets as well");
+        directory.forget(&Tenant::new("another").unwrap());
+        assert_eq!((look(&directory), look(&other)), (0, 0), "a change of another tenant's");
         hand.0.store(9_999, Ordering::Relaxed);
         assert_eq!(look(&directory), 0);
         hand.0.store(10_000, Ordering::Relaxed);
@@ -297,6 +336,20 @@ mod tests {
         registry.1.store(false, Ordering::Relaxed);
         hand.0.store(1_000, Ordering::Relaxed);
         assert!(at_once(directory.endpoint(&tenant, &name)).is_ok());
+    }
+
+    #[test]
+    fn entry_in_use_is_known_after_any_number_of_others() {
+        let registry = Arc::new(Paused::default());
+        let directory = Directory::new(Arc::clone(&registry) as _, Arc::new(Hand::default()), Edition::default());
+        let (quiet, loud, name) =
+            (Tenant::default(), Tenant::new("loud").unwrap(), |number: usize| Name::new(&format!("n{number}")).unwrap());
+        let others = 3 * MAX_KNOWN;
+        for number in 0..others {
+            assert!(at_once(directory.flow_key(&quiet, &name(0))).is_ok());
+            assert!(at_once(directory.flow_key(&loud, &name(number))).is_ok());
+        }
+        assert_eq!(registry.0.load(Ordering::Relaxed), 1 + others);
     }
 
     /// Nothing here waits for anything but its turn.

@@ -24,6 +24,7 @@ pub mod network;
 pub mod ports;
 pub mod rate;
 pub mod read;
+pub mod recent;
 pub mod registry;
 pub mod retry;
 #[cfg(feature = "openapi")]

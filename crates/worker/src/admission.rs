@@ -296,7 +296,7 @@ impl Runner {
         for _ in 0..MAX_CONFLICTS {
             let endpoint = match self.backend.registry.endpoint(tenant, name).await {
                 Ok(Some(endpoint)) if endpoint.is_open() && endpoint.is_where(called) => endpoint,
-                Ok(_) => return self.directory.forget(),
+                Ok(_) => return self.directory.forget(tenant),
                 Err(error) => return tracing::warn!(endpoint = %name, %error, "an endpoint is gone, and that could not be noted"),
             };
             let entry = Entry {
@@ -311,7 +311,7 @@ impl Runner {
             match self.backend.registry.write(vec![closed.record(tenant, name)], entry).await {
                 Ok(Recorded::Done) => {
                     tracing::warn!(%tenant, endpoint = %name, "an endpoint is gone (410); what is meant for it is held");
-                    return self.directory.forget();
+                    return self.directory.forget(tenant);
                 }
                 Ok(Recorded::Conflict) => {}
                 Err(error) => return tracing::warn!(endpoint = %name, %error, "an endpoint is gone, and that could not be noted"),

@@ -7,7 +7,7 @@ use std::hash::Hash;
 /// A map of bounded size. It holds at most twice `half` entries, and always the `half` that were used last.
 ///
 /// Two generations: a used entry moves to the young one. Once that is full, it becomes the old one, and the old one is dropped.
-pub(crate) struct Recent<K, V> {
+pub struct Recent<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
     half: usize,
@@ -15,12 +15,12 @@ pub(crate) struct Recent<K, V> {
 
 impl<K: Hash + Eq, V> Recent<K, V> {
     /// An empty map for at most `capacity` entries.
-    pub(crate) fn new(capacity: usize) -> Self {
+    pub fn new(capacity: usize) -> Self {
         Self { young: HashMap::new(), old: HashMap::new(), half: (capacity / 2).max(1) }
     }
 
     /// Returns the value of a key, and counts it as used.
-    pub(crate) fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&V>
+    pub fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
@@ -31,7 +31,7 @@ impl<K: Hash + Eq, V> Recent<K, V> {
     }
 
     /// Sets the value of a key, and counts it as used.
-    pub(crate) fn insert(&mut self, key: K, value: V) {
+    pub fn insert(&mut self, key: K, value: V) {
         if self.young.len() >= self.half && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);
         }
@@ -40,7 +40,7 @@ impl<K: Hash + Eq, V> Recent<K, V> {
     }
 
     /// Removes a key.
-    pub(crate) fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q)
+    pub fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q)
     where
         K: Borrow<Q>,
     {
