@@ -176,7 +176,7 @@ impl Table {
     /// Proves that a write can be made: writes the moment into one item, over an earlier one.
     ///
     /// A proof is good for [`PROVED`], so that a process whose readiness is asked all the time pays for 8,640 write units a day, which is
-    /// half a cent. In between, only a failure that other calls meet shows.
+    /// half a cent. In between, the read that belongs to every check shows a table that is away.
     pub(crate) async fn ready(&self, now: Timestamp) -> Result<(), StoreError> {
         let proved_at = Timestamp::from_millis(self.write_proved_at.load(Ordering::Relaxed));
         if proved_at <= now && now < proved_at + PROVED {
