@@ -40,6 +40,9 @@ pub fn client(stage: Arc<Stage>, actor: String, clock: Arc<dyn Clock>, backend: 
             let pause = client.stage.some_time(client.stage.plan.pause);
             client.clock.sleep(pause).await;
         }
+        if client.stage.plan.is_calm() && !client.stage.plan.limits.is_empty() && client.stage.dice.per_mille(500) {
+            client.cancel_everything().await;
+        }
         if client.stage.plan.changes > 0 {
             client.keeper().open_everything().await;
         }
@@ -230,10 +233,23 @@ impl Client {
         self.stage.dice.pick(&accepted).map(|(tenant, id)| TaskName { tenant, id })
     }
 
-    /// Calls a task off.
+    /// Cancels a task.
     async fn cancel(&self) {
-        let Some(name) = self.some_task() else { return };
-        self.meddle(&name, Event::Cancel, Refused::Ended, |task| match &task.state {
+        if let Some(name) = self.some_task() {
+            self.cancel_one(&name).await;
+        }
+    }
+
+    /// Cancels all tasks, most of which wait for their reservations: none of those may be left.
+    async fn cancel_everything(&self) {
+        let accepted: Vec<Key> = self.stage.ledger().accepted.iter().cloned().collect();
+        for (tenant, id) in accepted {
+            self.cancel_one(&TaskName { tenant, id }).await;
+        }
+    }
+
+    async fn cancel_one(&self, name: &TaskName) {
+        self.meddle(name, Event::Cancel, Refused::Ended, |task| match &task.state {
             State::Ended(ended) => ended.end == End::Canceled,
             State::Running(lease) => lease.cancel == CancelRequest::Requested,
             State::Waiting(_) => false,

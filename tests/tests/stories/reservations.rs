@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 /// Seconds between two starts.
 const PERIOD: u64 = 2;
 /// Waiting tasks. Their reservations reach 40 seconds ahead.
-const WAITING: usize = 20;
+const WAITING: u64 = 20;
 
 /// One scope with a rate: the route that sets the rate, and the field by which a task belongs to it.
 struct Scope {
@@ -38,7 +38,7 @@ async fn put(world: &World, route: &str, body: &Value) {
 /// Submits tasks until one has started and `WAITING` others hold a reservation each.
 async fn reserve(world: &World, task: &Value) -> (Value, Vec<Value>) {
     let first = world.ended(&world.submit(task).await).await;
-    let answer = world.post("/v1/tasks/batch", &json!({"tasks": vec![task; WAITING]})).await;
+    let answer = world.post("/v1/tasks/batch", &json!({"tasks": (0..WAITING).map(|_| task).collect::<Vec<_>>()})).await;
     assert_eq!(answer.status, 202, "{}", answer.text());
     let waiting = answer.json()["data"].as_array().unwrap().clone();
     for task in &waiting {
@@ -89,7 +89,7 @@ async fn canceled_tasks_of_an_endpoint_give_their_reservations_back() {
     let task = json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/hook"}});
     let (first, waiting) = reserve(&world, &task).await;
     let promised = world.get("/v1/endpoints/billing").await.json()["state"]["promised_ahead"].as_u64().unwrap();
-    assert!(promised > WAITING as u64 / 2, "{promised}");
+    assert!(promised > WAITING / 2, "{promised}");
     cancel_all(&world, &waiting).await;
     starts_soon(&world, &task, &first).await;
     world.end().await;
