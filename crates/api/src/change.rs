@@ -49,7 +49,7 @@ pub(crate) struct Replay {
     /// Generation to replay, as the task shows it in `generation`. If the task is at another one by now, nothing is replayed and the
     /// answer is 409 `generation_mismatch`. Any generation by default.
     #[schema(value_type = Option<u32>, minimum = 1)]
-    generation: Option<NonZeroU32>,
+    generation: Option<f64>,
 }
 
 /// Cancel a task
@@ -146,7 +146,9 @@ pub(crate) async fn replay(
     let now = app.clock.now();
     let name = TaskName { tenant: caller.tenant.clone(), id };
     let entry = caller.entry(&caller.tenant, Action::TaskReplayed, &id, now);
-    let event = Event::Replay { key, generation: options.generation.map(NonZeroU32::get) };
+    let generation = options.generation.map(|number| Bounds::count(u32::MAX).whole(number)).transpose();
+    let generation = generation.map_err(|detail| Problem::from(vec![Invalid::new("/generation", detail)]))?;
+    let event = Event::Replay { key, generation: generation.map(NonZeroU32::get) };
     let replayed = app.backend.apply_on_record(&name, None, event, entry, keyed, now).await?;
     changed(&replayed, |_| StatusCode::ACCEPTED, &caller, now)
 }

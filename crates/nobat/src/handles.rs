@@ -37,7 +37,8 @@ mod tests {
     #[test]
     fn connections_leave_handles_for_calls() {
         for (limit, concurrency, expected) in [
-            (1_024, 128, 1_024 - 64 - 4 * 128),
+            (2_048, 128, 2_048 - 64 - 4 * 128),
+            (1_024, 128, 512),
             (1_024, 0, 1_024 - 64),
             (1_024, 1_000, 512),
             (256, 128, 128),
