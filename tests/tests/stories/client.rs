@@ -121,7 +121,7 @@ async fn resources_are_configured_by_commands() {
         Some(2)
     );
     assert_eq!(json_of(&["endpoints", "test", "billing"]).await["answer"]["status"], 200);
-    world.receiver.script("/api/", [Reply::status(500)]);
+    world.receiver.script("/api", [Reply::status(500)]);
     assert_eq!(world.run(&["endpoints", "test", "billing"]).await.code, 4, "a task would not succeed");
     let table = world.run(&["endpoints", "list"]).await;
     assert!(table.stdout.starts_with("NAME ") && table.stdout.lines().count() == 2, "{table:?}");

@@ -119,7 +119,8 @@ async fn crowd_beyond_the_handles_keeps_nobody_out_for_good() {
     let before = world.submit(&json!({"kind": "noop", "delay": 0.1})).await;
     let mut crowd = Vec::new();
     for _ in 0..100 {
-        crowd.push(TcpStream::connect(world.address()).await.unwrap());
+        // A connection beyond the limit can be reset before it is made.
+        crowd.extend(TcpStream::connect(world.address()).await);
     }
     let address = world.address();
     let post = || exchange(address, "POST", "/v1/tasks", &[], r#"{"kind": "noop"}"#);

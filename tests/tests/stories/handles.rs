@@ -31,7 +31,8 @@ async fn idle_strangers_leave_handles_for_calls() {
     let tasks = submit(&world, 20, 2.0).await;
     let mut strangers = Vec::new();
     for _ in 0..590 {
-        strangers.push(TcpStream::connect(world.address()).await.unwrap());
+        // A connection beyond the limit can be reset before it is made.
+        strangers.extend(TcpStream::connect(world.address()).await);
     }
     world.receiver.wait_for("/hook", 20).await;
     drop(strangers);
