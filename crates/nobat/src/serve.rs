@@ -24,7 +24,7 @@ use nobat_worker::signer::Signer;
 use nobat_worker::sweep::Sweeper;
 use nobat_worker::system::{SystemChance, SystemClock};
 use nobat_worker::worker::{Worker, every};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{Level, Metadata};
@@ -94,10 +94,24 @@ impl Serve {
         let stop = CancellationToken::new();
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         // The port comes first: a start that fails for it leaves no file behind.
-        let listener = TcpListener::bind(self.listen).await.with_context(|| format!("cannot listen on {}", self.listen))?;
+        let listener = listen(self.listen).with_context(|| format!("cannot listen on {}", self.listen))?;
         tokio::spawn(stop_on_signal(terminate, interrupt, stop.clone()));
         serve(self, listener, handlers, stop).await
     }
+}
+
+/// Connections that wait to be accepted. The operating system may allow fewer (`net.core.somaxconn`, 4,096 on Linux). One beyond them waits
+/// for a second or more, until its client sends again.
+const BACKLOG: u32 = 4_096;
+
+/// Binds the address, so that clients can connect; none is answered before connections are accepted.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As `TcpListener::bind` does: a restart must not wait for connections of the server before.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: CancellationToken) {
