@@ -67,8 +67,9 @@ impl Connector {
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
         let addresses = self.resolve(uri.host().unwrap_or_default(), origin).await?;
         let stream = dial(self.check(&addresses, port)?, port).await?;
-        // Nothing has been written yet.
-        if self.guard.is_own(&stream) { Err(ConnectError::Blocked) } else { Ok(stream) }
+        // Nothing has been written yet. Without both addresses, the connection is broken already.
+        let (here, there) = stream.local_addr().and_then(|here| Ok((here, stream.peer_addr()?))).map_err(ConnectError::Io)?;
+        if self.guard.is_own(here, there) { Err(ConnectError::Blocked) } else { Ok(stream) }
     }
 
     /// An address stands for itself. `Uri` leaves an IPv6 address in its brackets, in which it would not read as one.
@@ -181,7 +182,8 @@ mod tests {
         let server = Server::saying(OK).await;
         let guard = open_guard().refusing(vec![SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), server.address.port())]);
         let stream = TcpStream::connect(server.address).await.unwrap();
-        assert!(guard.is_own(&stream) && !open_guard().refusing(vec![server.address]).is_own(&stream));
+        let (here, there) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+        assert!(guard.is_own(here, there) && !open_guard().refusing(vec![server.address]).is_own(here, there));
         while server.hits() == 0 {
             tokio::task::yield_now().await;
         }

@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use tokio::net::TcpStream;
 
 /// Tells addresses of the public internet from everything that is nobody else's business: this machine, its neighbours, and
 /// the services that a cloud answers from special addresses.
@@ -46,8 +45,7 @@ impl Guard {
     /// Returns whether a connection leads to a socket of this process that listens on all addresses.
     ///
     /// A connection to an address of this machine's own has the same address at both ends.
-    pub(crate) fn is_own(&self, stream: &TcpStream) -> bool {
-        let Ok((here, there)) = stream.local_addr().and_then(|here| Ok((here, stream.peer_addr()?))) else { return false };
+    pub(crate) fn is_own(&self, here: SocketAddr, there: SocketAddr) -> bool {
         let is_here = here.ip().to_canonical() == there.ip().to_canonical();
         is_here && self.refused.iter().any(|own| own.ip().is_unspecified() && own.port() == there.port())
     }
