@@ -8,6 +8,10 @@ use url::Url;
 fuzz_target!(|text: &str| {
     let Some(authority) = Authority::parse(text) else { return };
     assert!(!text.contains(['@', '/', '?', '#', '\\', ' ']), "{text:?}");
+    // Without Unicode's tables, the other reader panics in debug builds on names that are not ASCII once they are decoded.
+    if text.contains('%') {
+        return;
+    }
     let Ok(url) = Url::parse(&format!("ws://{text}/")) else { return };
     assert_eq!((url.username(), url.password(), url.path()), ("", None, "/"), "{text:?}");
     if let (Host::Address(address), Some(host)) = (authority.host, url.host_str()) {
