@@ -141,9 +141,9 @@ impl Database {
     fn insert_one(&mut self, task: &mut Task, now: Timestamp) -> Result<Option<Task>, Error> {
         let is_first = self.lanes.earliest().is_none_or(|due| due > now);
         self.shares.note_tenant(&task.tenant);
-        let wanted = self.dispatch.wanted();
+        let wanted = if is_first { self.dispatch.wanted() } else { 0 };
         self.shares.note_offer(wanted.saturating_sub(self.handed.len()));
-        if is_first && self.handed.len() < wanted && task.due_at <= now && self.shares.allowance(&task.tenant) > 0 {
+        if self.handed.len() < wanted && task.due_at <= now && self.shares.allowance(&task.tenant) > 0 {
             // Refused only if it cannot start now, in which case it waits like any other.
             let _ = task.claim_unstored(now + LEASE, now);
         }
