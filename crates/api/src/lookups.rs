@@ -32,7 +32,7 @@ pub(crate) struct Lookups {
 /// The look-ups of an address that has failed too often: one at a time, in the order they came in, and not before a moment.
 type Lane = Arc<tokio::sync::Mutex<Instant>>;
 
-/// How fast a client can have unknown keys looked up.
+/// Rate at which the unknown keys of a client are looked up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pace {
     /// As fast as there are places.

@@ -31,7 +31,7 @@ use crate::door::Peer;
 use crate::head;
 use crate::socket::{Socket, Transport};
 
-/// Limits for clients, whoever they are.
+/// Limits that hold for every client, with or without a key.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Maximum number of open connections. Default 10,000. A connection beyond it is closed at once.

@@ -173,7 +173,7 @@ impl Backend {
         }
     }
 
-    /// Has the next member of a batch lead it. If that fails, it asks by itself some seconds later.
+    /// Makes the next member of a batch its leader. If the write fails, that member asks by itself some seconds later.
     pub async fn lead(&self, tenant: &Tenant, successor: Option<Successor>, now: Timestamp) {
         let Some(Successor { id, at }) = successor else { return };
         let name = TaskName { tenant: tenant.clone(), id };

@@ -123,7 +123,7 @@ impl Directory {
         self.callback_secrets.get((tenant, tenant.clone()), self, read).await
     }
 
-    /// Has the tenant's configuration read anew, by this directory and by all that share its edition.
+    /// Makes this directory, and all that share its edition, read the tenant's configuration anew.
     pub fn forget(&self, tenant: &Tenant) {
         self.edition.advance(tenant);
     }

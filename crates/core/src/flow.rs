@@ -274,7 +274,7 @@ pub struct Pass {
     is_probe: bool,
     /// Whether it took a slot.
     has_slot: bool,
-    /// Whether its task keeps the reservation if the pass is given back.
+    /// True if the task keeps its reservation when the pass is given back.
     keeps_booking: bool,
 }
 
@@ -289,7 +289,7 @@ pub struct Wait {
     pub booking: Option<Booking>,
 }
 
-/// What a waiting task holds of its flows. It is given back when the task ends or waits for something else.
+/// The reservation and the batch place that a waiting task holds. Both are given back when the task ends or waits for something else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reserved {
     /// The reservation at a rate.

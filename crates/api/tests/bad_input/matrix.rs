@@ -18,7 +18,7 @@ const OF_THE_INSTALLATION: [&str; 9] =
 /// One operation of the document.
 struct Row {
     id: String,
-    /// Whether it takes the header `Idempotency-Key`.
+    /// True if the route takes the header `Idempotency-Key`.
     takes_key: bool,
     method: String,
     path: String,

@@ -212,7 +212,7 @@ async fn bounds_in_texts_are_those_of_the_check_and_of_the_document() {
     assert!(checked > 40, "{checked}");
 }
 
-/// How far below its lower bound a number is sent, if the field takes numbers.
+/// Distance below the lower bound at which a number must be refused. `None` if the field takes no numbers.
 fn step(field: &Field) -> Option<f64> {
     let types = field.types();
     if types.contains(&"integer") {
