@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::header::{self, AUTHORIZATION, HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue};
 use nobat_core::audit::{Action, Actor, Entry};
@@ -189,7 +189,8 @@ fn presented(parts: &Parts) -> Result<Option<&str>, Problem> {
 }
 
 /// What proxies say of those they bring.
-const FORWARDED: [&str; 4] = ["x-forwarded-for", "forwarded", "x-real-ip", "via"];
+const FORWARDED: [HeaderName; 4] =
+    [HeaderName::from_static("x-forwarded-for"), header::FORWARDED, HeaderName::from_static("x-real-ip"), header::VIA];
 
 /// One answer for keys that are missing, mistyped, unknown, revoked or too old: nobody learns which.
 pub(crate) fn unauthorized() -> Problem {
@@ -207,7 +208,7 @@ fn meant_for_this_machine(parts: &Parts, origin: Option<IpAddr>) -> Result<(), P
     let is_own_target = parts.uri.authority().is_none_or(|authority| is_loopback(authority.as_str()));
     let is_for_us = headers.contains_key(HOST) && all(HOST, |host| host.to_str().is_ok_and(is_loopback)) && is_own_target;
     let is_from_us = origin.is_some_and(|address| address.is_loopback())
-        && !FORWARDED.iter().any(|name| headers.contains_key(*name))
+        && !FORWARDED.iter().any(|name| headers.contains_key(name))
         && all(ORIGIN, is_own_origin)
         && all(SEC_FETCH_SITE, |site| site == "same-origin" || site == "none");
     if is_for_us && is_from_us {

@@ -28,7 +28,7 @@ impl<'a> Authority<'a> {
             let (address, rest) = bracketed.split_once(']')?;
             (Host::Address(address.parse::<Ipv6Addr>().ok()?.into()), rest)
         } else {
-            let (name, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let (name, rest) = text.split_at(text.bytes().position(|byte| byte == b':').unwrap_or(text.len()));
             (Host::parse_name(name)?, rest)
         };
         let port = match rest {
@@ -43,8 +43,8 @@ impl<'a> Authority<'a> {
         match self.host {
             Host::Address(address) => address.to_canonical().is_loopback(),
             Host::Name(name) => {
-                let name = name.to_ascii_lowercase();
-                name == "localhost" || name.ends_with(".localhost")
+                let labels = name.len().checked_sub("localhost".len()).and_then(|start| name.split_at_checked(start));
+                labels.is_some_and(|(below, last)| last.eq_ignore_ascii_case("localhost") && (below.is_empty() || below.ends_with('.')))
             }
         }
     }
@@ -52,11 +52,14 @@ impl<'a> Authority<'a> {
 
 impl<'a> Host<'a> {
     fn parse_name(text: &'a str) -> Option<Self> {
-        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte);
+        let is_allowed =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$'..=b',' | b';' | b'=');
         if !text.bytes().all(is_allowed) {
             return None;
         }
-        Some(text.parse::<Ipv4Addr>().map_or(Self::Name(text), |address| Self::Address(address.into())))
+        // Most hosts are names, and no name that starts with a letter is an address.
+        let address = if text.starts_with(|first: char| first.is_ascii_digit()) { text.parse::<Ipv4Addr>().ok() } else { None };
+        Some(address.map_or(Self::Name(text), |address| Self::Address(address.into())))
     }
 }
 
@@ -81,6 +84,7 @@ mod tests {
             ("[::1]", address("::1"), None),
             ("[2001:db8::1]:65535", address("2001:db8::1"), Some(65535)),
             ("127.1", Host::Name("127.1"), None),
+            ("-._~!$&'()*+,;=%", Host::Name("-._~!$&'()*+,;=%"), None),
         ] {
             assert_eq!(Authority::parse(text), Some(Authority { host, port }), "{text}");
         }
@@ -107,6 +111,14 @@ mod tests {
             "localhost#",
             "localhost\\",
             "münchen.example",
+            "a\"b",
+            "a#b",
+            "a<b",
+            "a>b",
+            "a^b",
+            "a`b",
+            "a{b}",
+            "a|b",
         ] {
             assert_eq!(Authority::parse(text), None, "{text}");
         }
@@ -119,8 +131,16 @@ mod tests {
         {
             assert!(is_loopback(text), "{text}");
         }
-        for text in ["", "example.com", "localhost.example.com", "10.0.0.1", "[2001:db8::1]:8080", "notlocalhost", "127.0.0.1.example.com"]
-        {
+        for text in [
+            "",
+            "example.com",
+            "localhost.example.com",
+            "10.0.0.1",
+            "[2001:db8::1]:8080",
+            "notlocalhost",
+            "é.localhos",
+            "127.0.0.1.example.com",
+        ] {
             assert!(!is_loopback(text), "{text}");
         }
     }

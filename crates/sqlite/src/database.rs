@@ -70,6 +70,8 @@ pub(crate) struct Database {
     handed: Vec<Task>,
     /// Changed in this transaction, to be told of when it is on disk.
     touched: Vec<TaskName>,
+    /// Rows written by [`Database::probe`] on this connection.
+    probes: u64,
 }
 
 impl Database {
@@ -88,6 +90,7 @@ impl Database {
             is_unsure: true,
             handed: Vec::new(),
             touched: Vec::new(),
+            probes: 0,
         };
         database.make_sure()?;
         database.note_tenants()?;
@@ -382,9 +385,10 @@ impl Database {
     }
 
     /// Writes one row that means nothing. An empty transaction would succeed on a full disk.
-    pub(crate) fn probe(&self, now: Timestamp) -> Result<(), Error> {
+    pub(crate) fn probe(&mut self, now: Timestamp) -> Result<(), Error> {
         let sql = "INSERT INTO probe (id, written_at) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET written_at = ?1";
         self.prepare(sql)?.execute([now.millis()])?;
+        self.probes += 1;
         Ok(())
     }
 
@@ -414,6 +418,7 @@ impl Database {
     /// Goes on with a fresh connection to the same file.
     pub(crate) fn reconnect(&mut self, connection: Connection) {
         self.connection = connection;
+        self.probes = 0;
     }
 
     pub(crate) fn begin(&self) -> Result<(), Error> {
@@ -455,9 +460,14 @@ impl Database {
         }
     }
 
-    /// Number of rows changed by this connection since it was opened.
+    /// Number of rows changed by this connection since it was opened, without those of [`Database::probe`].
     pub(crate) fn changes(&self) -> u64 {
-        self.connection.total_changes()
+        self.connection.total_changes().saturating_sub(self.probes)
+    }
+
+    /// Number of rows written by [`Database::probe`] on this connection.
+    pub(crate) fn probes(&self) -> u64 {
+        self.probes
     }
 
     /// Moves the write-ahead log into the file and empties it, without waiting for readers. Returns whether the log is empty.

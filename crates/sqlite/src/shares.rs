@@ -4,7 +4,7 @@
 //! while it holds fewer than [`SLOTS_PER_FREE_SLOT`] times the slots that are free. One tenant alone can hold seven eighths of all slots,
 //! two can hold seven fifteenths each, and some slots stay free for a tenant that has nothing running yet.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use nobat_core::id::TaskId;
 use nobat_core::name::Tenant;
@@ -18,7 +18,7 @@ const SLOTS_PER_FREE_SLOT: usize = 7;
 /// An installation with one tenant has nobody to keep slots free for: the rule holds once a second tenant has submitted a task.
 #[derive(Default)]
 pub(crate) struct WorkerShares {
-    running: HashMap<Tenant, HashSet<TaskId>>,
+    running: BTreeMap<Tenant, BTreeSet<TaskId>>,
     held: usize,
     /// The most slots that were held and offered at the same time.
     capacity: usize,
@@ -66,7 +66,7 @@ impl WorkerShares {
             return usize::MAX;
         }
         let free = self.capacity.saturating_sub(self.held);
-        let held = self.running.get(tenant).map_or(0, HashSet::len);
+        let held = self.running.get(tenant).map_or(0, BTreeSet::len);
         // Each slot taken adds one to what it holds and takes one from what is free.
         match (SLOTS_PER_FREE_SLOT * free).checked_sub(held) {
             None | Some(0) => 0,

@@ -1,6 +1,6 @@
 //! Bounded queue in front of a thread, with turns for tenants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,7 +33,8 @@ pub(crate) struct TurnQueue<T> {
 }
 
 struct State<T> {
-    waiting: BTreeMap<Owner, BTreeMap<u64, T>>,
+    /// Operations of each owner that has any, with their numbers, in order of arrival.
+    waiting: BTreeMap<Owner, VecDeque<(u64, T)>>,
     length: usize,
     /// Owner of the operation that was taken last. The next owner in order has the next turn.
     served: Option<Owner>,
@@ -51,7 +52,7 @@ impl<T> TurnQueue<T> {
     /// Adds an operation. Returns its number, or [`StoreError::Overloaded`] if a bound is reached.
     pub(crate) fn push(&self, owner: &Owner, operation: T) -> Result<u64, StoreError> {
         let mut state = self.state();
-        let own = state.waiting.get(owner).map_or(0, BTreeMap::len);
+        let own = state.waiting.get(owner).map_or(0, VecDeque::len);
         if state.length >= self.bounds.total || owner.is_some() && own >= self.bounds.tenant {
             state.refused += 1;
             return Err(StoreError::Overloaded);
@@ -59,7 +60,7 @@ impl<T> TurnQueue<T> {
         let number = state.next_number;
         state.next_number += 1;
         state.length += 1;
-        state.waiting.entry(owner.clone()).or_default().insert(number, operation);
+        state.waiting.entry(owner.clone()).or_default().push_back((number, operation));
         drop(state);
         self.arrived.notify_one();
         Ok(number)
@@ -69,8 +70,9 @@ impl<T> TurnQueue<T> {
     pub(crate) fn remove(&self, owner: &Owner, number: u64) {
         let mut state = self.state();
         if let Some(own) = state.waiting.get_mut(owner)
-            && own.remove(&number).is_some()
+            && let Ok(place) = own.binary_search_by_key(&number, |(number, _)| *number)
         {
+            own.remove(place);
             let is_last = own.is_empty();
             state.length -= 1;
             if is_last {
@@ -131,11 +133,10 @@ impl<T> State<T> {
         let (owner, _) = after.or_else(|| self.waiting.first_key_value())?;
         let owner = owner.clone();
         let own = self.waiting.get_mut(&owner)?;
-        let first = own.first_entry()?;
-        if !is_wanted(first.get()) {
+        if !is_wanted(&own.front()?.1) {
             return None;
         }
-        let operation = first.remove();
+        let (_, operation) = own.pop_front()?;
         if own.is_empty() {
             self.waiting.remove(&owner);
         }

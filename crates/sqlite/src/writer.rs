@@ -20,7 +20,7 @@ const BOUNDS: Bounds = Bounds { name: "write", total: 16_384, tenant: 12_288 };
 /// Most operations in one transaction. An operation waits for the transaction before its own, and for its own.
 const MAX_GROUP: usize = 1_024;
 
-/// Time without a write after which the write-ahead log is moved into the file. The log is small then, and a copy of the file is whole.
+/// Time without a write, probes aside, after which the write-ahead log is moved into the file. The log is small then, and a copy of the file is whole.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Largest weight of one transaction ([`Operation::weight`]): about 4,096 small tasks, or 16 MiB of payloads.
@@ -199,10 +199,13 @@ impl Group {
             if group.is_empty() {
                 return self.database.finish();
             }
-            let before = self.database.changes();
+            let (changes, probes) = (self.database.changes(), self.database.probes());
             self.transact(group);
-            if self.database.changes() != before {
+            if self.database.changes() != changes {
                 written = Some(Instant::now());
+            } else if self.database.probes() != probes {
+                // A load balancer may ask for a probe every second, and would keep the log from ever being emptied.
+                written.get_or_insert_with(Instant::now);
             }
         }
     }
@@ -276,6 +279,28 @@ mod tests {
             Outcome { reply: Box::new(|_| ()), spoiled: spoiled(&done) }
         };
         Operation { run: Box::new(run), weight: 1 }
+    }
+
+    #[test]
+    fn probes_do_not_keep_the_log_from_being_emptied() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("idle.db");
+        let mut connection = crate::file::connect(&path).unwrap();
+        schema::migrate(&mut connection).unwrap();
+        let database = Database::new(connection, Arc::new(Dispatch::default()), Duration::ZERO).unwrap();
+        let log = folder.path().join("idle.db-wal");
+        let writer = Writer::thread(database, Arc::new(Still), Box::new(move || Ok(crate::file::connect(&path)?))).unwrap();
+        let end = Instant::now() + Duration::from_secs(30);
+        // One probe after the other, each sooner than the log is emptied.
+        while std::fs::metadata(&log).unwrap().len() > 0 {
+            assert!(Instant::now() < end, "the log stays");
+            let probe = |database: &mut Database| {
+                let done = database.probe(Timestamp::EPOCH);
+                Outcome { reply: Box::new(|_| ()), spoiled: spoiled(&done) }
+            };
+            writer.submit(Load::of(None), probe).unwrap();
+            thread::sleep(IDLE / 10);
+        }
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl Runner {
             Some((batch, likeness)) => {
                 let of = FlowOf::Batch(name.clone(), likeness);
                 let apart = endpoint.limits.pace.map_or(Duration::ZERO, |pace| pace.period / pace.rate.get());
-                self.gather(task, of, Gathered { batch, apart }, &of_endpoint, &others, course).await
+                Box::pin(self.gather(task, of, Gathered { batch, apart }, &of_endpoint, &others, course)).await
             }
             None => self.enter(task, &[vec![of_endpoint], others].concat(), course).await,
         }

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{Fuse, FusedFuture, join};
+use futures_util::future::{BoxFuture, Fuse, FusedFuture, join};
 use futures_util::{FutureExt, poll};
 use nobat_core::backend::{ApplyError, Backend};
 use nobat_core::directory::{Directory, Edition};
@@ -103,20 +103,23 @@ impl Runner {
 
     /// The task, if it is ours to run.
     async fn claim(&self, delivery: Delivery) -> Result<Option<Task>, StoreError> {
-        let name = match delivery {
-            Delivery::Claimed(task) => return Ok(Some(*task)),
-            Delivery::Hint { name, .. } => name,
-        };
-        let mut claim = self.claim_now(&name).await?;
+        match delivery {
+            Delivery::Claimed(task) => Ok(Some(*task)),
+            Delivery::Hint { name, .. } => Box::pin(self.claim_hinted(&name)).await,
+        }
+    }
+
+    async fn claim_hinted(&self, name: &TaskName) -> Result<Option<Task>, StoreError> {
+        let mut claim = self.claim_now(name).await?;
         if matches!(claim, Claim::Missing) {
             self.clock.sleep(SECOND_LOOK).await;
-            claim = self.claim_now(&name).await?;
+            claim = self.claim_now(name).await?;
         }
         if let Claim::Refused(Refused::NotDue, task) = &claim
             && task.due_at.since(self.clock.now()) <= EARLY
         {
             self.clock.sleep(task.due_at.since(self.clock.now())).await;
-            claim = self.claim_now(&name).await?;
+            claim = self.claim_now(name).await?;
         }
         match claim {
             Claim::Granted(task) => Ok(Some(task)),
@@ -177,7 +180,7 @@ impl Runner {
             Err(event) => return self.settle(task.name(), Some(task), event, stop).await,
         };
         if course.companions.is_some() {
-            return self.run_together(task, course, limit, stop).await;
+            return Box::pin(self.run_together(task, course, limit, stop)).await;
         }
         let (context, started) = (TaskContext::new(&task, &course), self.clock.now());
         match self.execute(&task, &context, &course, limit, stop).await {
@@ -193,7 +196,7 @@ impl Runner {
                     return self.settle(name, known, event, stop).await;
                 }
                 let report = self.report(&context.name.tenant, course, Some(&event), started);
-                join(self.settle(name, known, event.clone(), stop), report).await.0
+                Box::pin(join(self.settle(name, known, event.clone(), stop), report)).await.0
             }
         }
     }
@@ -209,6 +212,20 @@ impl Runner {
         if let std::task::Poll::Ready(outcome) = poll!(&mut work) {
             return Run::Over(self.event(task, outcome, context, course));
         }
+        Box::pin(self.watch(work, task, context, course, limit, stop)).await
+    }
+
+    /// Waits for the handler's work, keeps its lease alive, and ends it at its timeout, at a cancellation or when the worker stops.
+    async fn watch(
+        &self,
+        mut work: BoxFuture<'_, Result<Json, Failure>>,
+        task: &Task,
+        context: &TaskContext,
+        course: &Course,
+        limit: Duration,
+        stop: &CancellationToken,
+    ) -> Run {
+        let token = task.token;
         let granted = context.timeout.min(limit);
         let mut timeout = pin!(self.clock.sleep(granted));
         let mut pulse = pin!(self.clock.sleep(BEAT).fuse());
