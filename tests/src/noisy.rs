@@ -136,8 +136,7 @@ impl Outcome {
 }
 
 /// The head of a table with a row for each [`Outcome`].
-pub const HEAD: &str =
-    "| attack | submit, p99 quiet → attacked | read | delivery | failures | peak memory | attacker |\n|---|---|---|---|---|---|---|";
+pub const HEAD: &str = "| attack | submit, p99 quiet → attacked | read | delivery | a thread's wake-up | failures | peak memory | attacker |\n|---|---|---|---|---|---|---|---|";
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -145,7 +144,9 @@ impl fmt::Display for Outcome {
             let [quiet, noisy] = [part(&self.quiet), part(&self.noisy)].map(|time| time.as_secs_f64() * 1e3);
             format!("{quiet:.1} → {noisy:.1} ms ({:.1} ×)", noisy / quiet)
         };
-        let cells = [cell(|figures| figures.submit), cell(|figures| figures.read), cell(|figures| figures.delivery)].join(" | ");
+        let parts: [fn(&Figures) -> Duration; 4] =
+            [|figures| figures.submit, |figures| figures.read, |figures| figures.delivery, |figures| figures.machine];
+        let cells = parts.map(cell).join(" | ");
         write!(f, "| {cells} | {} of {} | {} MiB | {} |", self.failures().len(), self.noisy.rounds, self.memory, self.report)
     }
 }

@@ -77,6 +77,9 @@ async fn collect(app: &App, tenant: &Tenant, mut body: Body) -> Result<Received,
         return received(first, None);
     }
     let mut reservation = app.bodies().reserve(tenant);
+    // A body that cannot be kept is refused before it is read: the rest of it costs neither time nor memory.
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(MAX_BYTES);
+    reservation.check_room(first.len() + announced).map_err(over_budget)?;
     reservation.grow(first.len()).map_err(over_budget)?;
     let mut whole = BytesMut::from(first);
     while let Some(chunk) = chunk(&mut body).await? {

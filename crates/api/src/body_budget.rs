@@ -54,18 +54,30 @@ impl BodyBudget {
 }
 
 impl Reservation {
+    /// Fails if there is no room for so many bytes now. Reserves nothing: a client that announces a body and sends none takes nothing from
+    /// the others.
+    pub(crate) fn check_room(&self, bytes: usize) -> Result<(), OverBudget> {
+        self.room(&mut self.budget.lock(), bytes).map(drop)
+    }
+
     /// Reserves more bytes.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), OverBudget> {
         let mut held = self.budget.lock();
+        let of_tenant = self.room(&mut held, bytes)?;
+        held.total += bytes;
+        held.by_tenant.insert(self.tenant.clone(), of_tenant + bytes);
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Number of bytes that the tenant holds, if there is room for so many more.
+    fn room(&self, held: &mut Held, bytes: usize) -> Result<usize, OverBudget> {
         let of_tenant = held.by_tenant.get(&self.tenant).copied().unwrap_or_default();
         if held.total + bytes > MAX_TOTAL || of_tenant + bytes > MAX_PER_TENANT {
             held.refused += 1;
             return Err(OverBudget);
         }
-        held.total += bytes;
-        held.by_tenant.insert(self.tenant.clone(), of_tenant + bytes);
-        self.bytes += bytes;
-        Ok(())
+        Ok(of_tenant)
     }
 }
 
@@ -94,13 +106,15 @@ mod tests {
         let budget = Arc::new(BodyBudget::default());
         let [one, two, three] = ["one", "two", "three"].map(|name| Tenant::new(name).unwrap());
         let mut first = budget.reserve(&one);
+        // To look for room takes none.
+        assert_eq!((first.check_room(MAX_PER_TENANT), first.check_room(MAX_PER_TENANT + 1)), (Ok(()), Err(OverBudget)));
         assert_eq!(first.grow(MAX_PER_TENANT), Ok(()));
         assert_eq!((budget.reserve(&one).grow(1), first.grow(1)), (Err(OverBudget), Err(OverBudget)));
         let mut second = budget.reserve(&two);
         assert_eq!(second.grow(MAX_TOTAL - MAX_PER_TENANT), Ok(()));
         assert_eq!(budget.reserve(&three).grow(1), Err(OverBudget));
         drop(first);
-        assert_eq!((budget.reserve(&three).grow(1), budget.refused()), (Ok(()), 3));
+        assert_eq!((budget.reserve(&three).grow(1), budget.refused()), (Ok(()), 4));
         drop(second);
         let held = budget.lock();
         assert_eq!((held.total, held.by_tenant.len()), (0, 0));

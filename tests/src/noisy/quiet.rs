@@ -52,6 +52,8 @@ pub struct Figures {
     pub read: Duration,
     /// From the 202 to the receiver.
     pub delivery: Duration,
+    /// From when a thread of this process asked to be woken to when it ran: the time that the machine alone makes a request wait.
+    pub machine: Duration,
     /// Rounds that were measured.
     pub rounds: usize,
     /// Requests that were not answered as they should be, and deliveries that did not come.
@@ -83,6 +85,7 @@ impl Quiet {
         // A server that is slow gets no fewer requests for it.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let (begun, mut rounds, mut running) = (Instant::now(), Vec::new(), FuturesUnordered::new());
+        let lateness = std::thread::spawn(move || lateness(time));
         while begun.elapsed() < time {
             tokio::select! {
                 _ = ticks.tick() => running.push(self.round()),
@@ -90,7 +93,8 @@ impl Quiet {
             }
         }
         rounds.extend(running.collect::<Vec<_>>().await);
-        figures(rounds)
+        let machine = lateness.join().unwrap_or_default();
+        figures(rounds, machine)
     }
 
     async fn round(&self) -> Result<Round, String> {
@@ -135,7 +139,25 @@ impl Quiet {
     }
 }
 
-fn figures(rounds: Vec<Result<Round, String>>) -> Figures {
+/// How late a thread is woken that asks for it every millisecond.
+fn lateness(time: Duration) -> Duration {
+    const PAUSE: Duration = Duration::from_millis(1);
+    let (begun, mut late) = (Instant::now(), Vec::new());
+    while begun.elapsed() < time {
+        let asked = Instant::now();
+        std::thread::sleep(PAUSE);
+        late.push(asked.elapsed().saturating_sub(PAUSE));
+    }
+    p99(late)
+}
+
+/// Of a hundred, 99 took no longer than this.
+fn p99(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get((times.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
+}
+
+fn figures(rounds: Vec<Result<Round, String>>, machine: Duration) -> Figures {
     let total = rounds.len();
     let (mut measured, mut failures) = (Vec::new(), Vec::new());
     for round in rounds {
@@ -144,13 +166,9 @@ fn figures(rounds: Vec<Result<Round, String>>) -> Figures {
             Err(failure) => failures.push(failure),
         }
     }
-    let p99 = |part: fn(&Round) -> Duration| {
-        let mut times: Vec<Duration> = measured.iter().map(part).collect();
-        times.sort_unstable();
-        times.get((times.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
-    };
-    let (submit, read, delivery) = (p99(|round| round.submit), p99(|round| round.read), p99(|round| round.delivery));
-    Figures { submit, read, delivery, rounds: total, failures }
+    let of = |part: fn(&Round) -> Duration| p99(measured.iter().map(part).collect());
+    let (submit, read, delivery) = (of(|round| round.submit), of(|round| round.read), of(|round| round.delivery));
+    Figures { submit, read, delivery, machine, rounds: total, failures }
 }
 
 /// Notes when each delivery comes. Connections are closed after each, so that every delivery needs a new one.
