@@ -16,6 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use clap::ValueEnum;
+use nobat_aws::Settings;
+use nobat_core::backend::Backend;
 use nobat_core::key::KeyText;
 use nobat_core::name::Tenant;
 use nobat_core::ports::Clock;
@@ -23,6 +26,9 @@ use nobat_core::scope::Scopes;
 use nobat_sqlite::Sqlite;
 use nobat_worker::system::SystemClock;
 
+use crate::aws::emulator::Emulator;
+use crate::aws::queues::Queues;
+use crate::aws::table::Table;
 use crate::conformance::RETENTION;
 use crate::keys;
 use crate::noisy::attack::{Attack, Attacker, Order, Report};
@@ -38,12 +44,33 @@ use crate::world::program::Program;
 pub struct Plan {
     /// The attack.
     pub attack: Attack,
+    /// Where the server keeps its tasks.
+    pub store: Store,
     /// Whether the attack has its full size or a small one.
     pub is_full: bool,
     /// How long latencies are measured, before the attack and again during it.
     pub measured: Duration,
     /// How long the attack goes on before it is measured.
     pub lead: Duration,
+}
+
+/// Where a server keeps its tasks.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// In an SQLite file
+    Sqlite,
+    /// In DynamoDB and SQS, on an emulator
+    Aws,
+}
+
+impl Store {
+    /// The attacks that are made on it. Those on connections and bodies do not get as far as the store, and are made on a file only.
+    pub fn attacks(self) -> Vec<Attack> {
+        match self {
+            Self::Sqlite => Attack::value_variants().to_vec(),
+            Self::Aws => vec![Attack::FilteredLists, Attack::BadKeys, Attack::LimitKeys, Attack::DrippingEndpoint, Attack::Submissions],
+        }
+    }
 }
 
 /// The result of one attack.
@@ -60,6 +87,8 @@ pub struct Outcome {
     pub report: Report,
 }
 
+/// A hint that is not settled is there again after this long: some time after the lease has run out.
+const VISIBILITY: Duration = Duration::from_secs(65);
 /// Where names are looked up during [`Attack::SilentNames`].
 const NAME_SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 53, 53));
 /// The name of the quiet tenant's receiver there.
@@ -68,11 +97,14 @@ const QUIET_NAME: &str = "quiet.test";
 /// Runs one attack on a server of its own. The attacker is this program again, started with `arguments`.
 pub async fn run(plan: Plan, arguments: &[&str]) -> anyhow::Result<Outcome> {
     let scratch = Scratch::new()?;
-    let data = scratch.path().join("nobat.db");
-    let [quiet_key, loud_key] = make_keys(&data).await?;
+    let place = Place::new(plan.store, scratch.path()).await?;
+    let [quiet_key, loud_key] = make_keys(&place.backend).await?;
     let names = if plan.attack == Attack::SilentNames { Some(name_server().await?) } else { None };
-    let flags = ["--data", &data.display().to_string(), "--allow-private-networks", "127.0.0.0/8"].map(str::to_owned);
-    let server = Process::start_after(&setup(plan.attack, scratch.path())?, &Program::Nobat.path(), &flags).await?;
+    let Place { backend, mut flags, variables } = place;
+    // A file has one owner at a time.
+    drop(backend);
+    flags.extend(["--allow-private-networks", "127.0.0.0/8"].map(str::to_owned));
+    let server = Process::start_after(&setup(plan.attack, scratch.path())?, &Program::Nobat.path(), &flags, &variables).await?;
     let host = if names.is_some() { QUIET_NAME } else { "127.0.0.1" };
     let quiet = Quiet::start(server.address(), quiet_key.as_str(), host).await?;
     let order = Order { attack: plan.attack, is_full: plan.is_full, server: server.address(), key: loud_key.as_str().to_owned() };
@@ -92,13 +124,38 @@ pub async fn run(plan: Plan, arguments: &[&str]) -> anyhow::Result<Outcome> {
     Ok(Outcome { quiet: calm, noisy, harmed, memory, report })
 }
 
-/// Keys of a quiet and of a loud tenant, made in the file before the server starts: the server has seen neither.
-async fn make_keys(data: &Path) -> anyhow::Result<[KeyText; 2]> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let backend = Sqlite::open(data, RETENTION, Arc::clone(&clock))?.backend();
+/// A store, and how the server is told to use it.
+struct Place {
+    backend: Backend,
+    flags: Vec<String>,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Place {
+    async fn new(store: Store, folder: &Path) -> anyhow::Result<Self> {
+        match store {
+            Store::Sqlite => {
+                let data = folder.join("nobat.db");
+                let backend = Sqlite::open(&data, RETENTION, Arc::new(SystemClock))?.backend();
+                Ok(Self { backend, flags: vec!["--data".to_owned(), data.display().to_string()], variables: Vec::new() })
+            }
+            Store::Aws => {
+                let emulator = Emulator::shared();
+                let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
+                let settings = Settings { table: table.name().to_owned(), queue_url: queues.hints().to_owned(), retention: RETENTION };
+                let backend = nobat_aws::connect_to_emulator(&settings, &emulator.url()).await;
+                let flags = ["--backend", "aws", "--table", table.name(), "--queue-url", queues.hints()].map(str::to_owned).to_vec();
+                Ok(Self { backend, flags, variables: emulator.variables().to_vec() })
+            }
+        }
+    }
+}
+
+/// Keys of a quiet and of a loud tenant, made before the server starts: the server has seen neither.
+async fn make_keys(backend: &Backend) -> anyhow::Result<[KeyText; 2]> {
     let mut made = Vec::new();
     for tenant in ["quiet", "loud"] {
-        made.push(keys::make(&backend, &Tenant::new(tenant)?, Scopes::all(), clock.now()).await);
+        made.push(keys::make(backend, &Tenant::new(tenant)?, Scopes::all(), SystemClock.now()).await);
     }
     made.try_into().ok().context("two keys")
 }

@@ -5,13 +5,17 @@
 use std::time::Duration;
 
 use nobat_tests::noisy::attack::{Attack, obey};
-use nobat_tests::noisy::{Outcome, Plan, run};
+use nobat_tests::noisy::{Outcome, Plan, Store, run};
 
 /// Arguments with which this program attacks instead of testing.
 const ATTACKER: [&str; 4] = ["--exact", "attacker", "--include-ignored", "--nocapture"];
 
 async fn attacked(attack: Attack) -> Outcome {
-    let plan = Plan { attack, is_full: false, measured: Duration::from_secs(2), lead: Duration::from_secs(1) };
+    attacked_on(Store::Sqlite, attack).await
+}
+
+async fn attacked_on(store: Store, attack: Attack) -> Outcome {
+    let plan = Plan { attack, store, is_full: false, measured: Duration::from_secs(2), lead: Duration::from_secs(1) };
     let outcome = run(plan, &ATTACKER).await.unwrap_or_else(|error| panic!("{error:#}"));
     println!("| {attack:?} {outcome}");
     assert!(outcome.failures().is_empty(), "{:#?}", outcome.failures());
@@ -72,6 +76,13 @@ async fn an_endpoint_that_drips_harms_nobody() {
 #[tokio::test]
 async fn many_submissions_harm_nobody() {
     attacked(Attack::Submissions).await;
+}
+
+#[tokio::test]
+async fn lists_and_submissions_of_a_tenant_harm_nobody_on_a_table() {
+    for attack in [Attack::FilteredLists, Attack::Submissions] {
+        attacked_on(Store::Aws, attack).await;
+    }
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ pub(crate) struct ReadinessView {
     /// and run late. `timeout`: no answer within 5 seconds.
     #[schema(required, pattern = "^(store_write_failed|store_read_failed|store_overloaded|queue_unavailable|timeout)$")]
     cause: Option<&'static str>,
-    /// Queues of this process in which operations wait for the store. Empty for a store without such queues (`DynamoDB`).
+    /// Queues of this process in which operations wait for the store.
     queues: Vec<QueueView>,
 }
 
@@ -84,7 +84,8 @@ pub(crate) struct ReadinessView {
 #[derive(Serialize, ToSchema)]
 #[schema(as = QueueLoad)]
 pub(crate) struct QueueView {
-    /// `write`, `read_record` (keys, tenants, configuration, limiters), `read_task` (one task), or `read_scan` (lists, counts).
+    /// In front of SQLite: `write`, `read_record` (keys, tenants, configuration, limiters), `read_task` (one task), or `read_scan` (lists,
+    /// counts). In front of DynamoDB: `list` (lists of tasks; a tenant reads four at a time).
     #[schema(example = "write")]
     name: &'static str,
     /// Operations that wait now.

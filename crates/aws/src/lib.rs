@@ -21,6 +21,7 @@ mod queue;
 mod registry;
 mod store;
 mod table;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -36,6 +37,7 @@ use crate::meter::Meter;
 use crate::queue::Sqs;
 use crate::registry::Buckets;
 use crate::table::Table;
+use crate::turns::ListTurns;
 
 /// Which table and which queue; everything else the SDK finds in its own variables.
 #[derive(Clone, Debug)]
@@ -98,6 +100,7 @@ fn data_key(table: &str, kms_key: &str, config: &SdkConfig) -> Arc<dyn VaultSour
         retention: Duration::MAX,
         buckets: Buckets::default(),
         write_proved_at: AtomicI64::new(0),
+        list_turns: ListTurns::default(),
     };
     Arc::new(DataKey::new(table, aws_sdk_kms::Client::new(config), kms_key.to_owned()))
 }
@@ -109,6 +112,7 @@ fn backend(settings: &Settings, (dynamodb, sqs): (aws_sdk_dynamodb::Client, aws_
         retention: settings.retention,
         buckets: Buckets::default(),
         write_proved_at: AtomicI64::new(0),
+        list_turns: ListTurns::default(),
     });
     let queue = Sqs { client: sqs, url: settings.queue_url.clone() };
     Backend { store: table.clone(), queue: Arc::new(queue), registry: table.clone(), flows: table }

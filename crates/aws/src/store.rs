@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Event, transition};
 use nobat_core::name::Tenant;
-use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, Store, StoreError, TaskName};
+use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, QueueLoad, Store, StoreError, TaskName};
 use nobat_core::task::{CancelRequest, HeldReason, State, Task, Waiting};
 use nobat_core::time::Timestamp;
 
@@ -97,6 +97,7 @@ impl Store for Table {
     }
 
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
+        let _turn = self.list_turns.turn(&query.tenant).await?;
         Table::list(self, query, now).await
     }
 
@@ -127,6 +128,10 @@ impl Store for Table {
 
     async fn ready(&self, now: Timestamp) -> Result<(), StoreError> {
         Table::ready(self, now).await
+    }
+
+    fn load(&self) -> Vec<QueueLoad> {
+        vec![self.list_turns.load()]
     }
 }
 

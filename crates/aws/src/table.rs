@@ -21,6 +21,7 @@ use crate::expression::Expression;
 use crate::item::{self, Item, Key, moment, op};
 use crate::keys;
 use crate::registry::Buckets;
+use crate::turns::ListTurns;
 
 /// One table, and the client that talks to it.
 pub(crate) struct Table {
@@ -32,6 +33,8 @@ pub(crate) struct Table {
     pub(crate) buckets: Buckets,
     /// Moment of the last write that readiness made, in milliseconds since the epoch.
     pub(crate) write_proved_at: AtomicI64,
+    /// Turns of tenants at lists.
+    pub(crate) list_turns: ListTurns,
 }
 
 /// What became of a conditional write.

@@ -3,18 +3,21 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use nobat_tests::noisy::attack::{Attack, obey};
-use nobat_tests::noisy::{HEAD, Plan, run};
+use nobat_tests::noisy::{HEAD, Plan, Store, run};
 
 /// Measures a quiet tenant of nobat, alone and under one attack after the other, and prints a table
 ///
 /// Name look-ups (silent-names) need root, for a mount namespace and port 53 of a loopback address.
 #[derive(Parser)]
 struct Cli {
-    /// The attacks to make; all of them by default
+    /// The attacks to make; by default all that get as far as the store on `aws`, and all on `sqlite`
     #[arg(value_enum)]
     attacks: Vec<Attack>,
+    /// Where the server keeps its tasks
+    #[arg(long, value_enum, default_value_t = Store::Sqlite)]
+    backend: Store,
     /// Make small attacks, as the tests do
     #[arg(long)]
     small: bool,
@@ -31,12 +34,12 @@ async fn main() -> anyhow::Result<ExitCode> {
     if obey().await? {
         return Ok(ExitCode::SUCCESS);
     }
-    let Cli { attacks, small, seconds, lead } = Cli::parse();
-    let attacks = if attacks.is_empty() { Attack::value_variants().to_vec() } else { attacks };
+    let Cli { attacks, backend: store, small, seconds, lead } = Cli::parse();
+    let attacks = if attacks.is_empty() { store.attacks() } else { attacks };
     println!("{HEAD}");
     let mut failures = Vec::new();
     for attack in attacks {
-        let plan = Plan { attack, is_full: !small, measured: Duration::from_secs(seconds), lead: Duration::from_secs(lead) };
+        let plan = Plan { attack, store, is_full: !small, measured: Duration::from_secs(seconds), lead: Duration::from_secs(lead) };
         let outcome = run(plan, &[]).await?;
         println!("| {attack:?} {outcome}");
         failures.extend(outcome.failures().into_iter().map(|failure| format!("{attack:?}: {failure}")));

@@ -49,13 +49,14 @@ impl Process {
     /// Starts `program serve` on a file, with so many KiB of address space, and no room for dumps of its memory.
     pub async fn start_limited(program: &Path, data: &Path, kibibytes: u32) -> anyhow::Result<Self> {
         let setup = format!("ulimit -c 0 && ulimit -v {kibibytes}");
-        Self::start_after(&setup, program, &["--data".to_owned(), data.display().to_string()]).await
+        Self::start_after(&setup, program, &["--data".to_owned(), data.display().to_string()], &[]).await
     }
 
-    /// Starts `program serve` in a shell that runs `setup` first.
-    pub async fn start_after(setup: &str, program: &Path, flags: &[String]) -> anyhow::Result<Self> {
+    /// Starts `program serve` in a shell that runs `setup` first, with these variables besides.
+    pub async fn start_after(setup: &str, program: &Path, flags: &[String], variables: &[(&str, String)]) -> anyhow::Result<Self> {
         let mut shell = command(Path::new("sh"));
         shell.args(["-c", &format!("{setup} && exec \"$0\" \"$@\"")]).arg(program);
+        shell.envs(variables.iter().map(|(name, value)| (*name, value.as_str())));
         Starting::launch(shell, flags)?.listening().await
     }
 
