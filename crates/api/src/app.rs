@@ -7,7 +7,7 @@ use std::time::Duration;
 use nobat_core::backend::Backend;
 use nobat_core::directory::{Directory, Edition};
 use nobat_core::endpoint::Tester;
-use nobat_core::ports::Clock;
+use nobat_core::ports::{Clock, QueueLoad};
 use nobat_core::submit::Kinds;
 use nobat_core::vault::VaultSource;
 use tokio_util::sync::CancellationToken;
@@ -101,6 +101,12 @@ impl App {
     /// The tests of endpoints that are under way.
     pub(crate) fn test_slots(&self) -> &TestSlots {
         &self.0.test_slots
+    }
+
+    /// Load of everything in this process that is bounded and shared by tenants.
+    pub(crate) fn loads(&self) -> Vec<QueueLoad> {
+        let own = [self.bodies().load(), self.keyring().lookups().load(), self.test_slots().load()];
+        self.backend.store.load().into_iter().chain(own).collect()
     }
 
     /// How many tasks of tenants wait.

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nobat_core::name::Tenant;
+use nobat_core::ports::QueueLoad;
 
 /// Maximum number of bytes of bodies in memory, over all tenants: 64 MiB.
 const MAX_TOTAL: usize = 64 * 1024 * 1024;
@@ -41,10 +42,10 @@ impl BodyBudget {
         Reservation { budget: Arc::clone(self), tenant: tenant.clone(), bytes: 0 }
     }
 
-    /// Number of bodies that were refused.
-    #[cfg(test)]
-    fn refused(&self) -> u64 {
-        self.lock().refused
+    /// Bytes in memory, and how many bodies were refused.
+    pub(crate) fn load(&self) -> QueueLoad {
+        let Held { total, refused, .. } = *self.lock();
+        QueueLoad { name: "body_bytes", length: total, limit: MAX_TOTAL, tenant_limit: MAX_PER_TENANT, refused }
     }
 
     /// No update under the lock can be left half done, so a panic elsewhere does not spoil what it guards.
@@ -114,7 +115,7 @@ mod tests {
         assert_eq!(second.grow(MAX_TOTAL - MAX_PER_TENANT), Ok(()));
         assert_eq!(budget.reserve(&three).grow(1), Err(OverBudget));
         drop(first);
-        assert_eq!((budget.reserve(&three).grow(1), budget.refused()), (Ok(()), 4));
+        assert_eq!((budget.reserve(&three).grow(1), budget.load().refused), (Ok(()), 4));
         drop(second);
         let held = budget.lock();
         assert_eq!((held.total, held.by_tenant.len()), (0, 0));

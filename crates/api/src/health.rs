@@ -55,7 +55,7 @@ pub(crate) async fn live() -> Result<Response, Problem> {
 pub(crate) async fn ready(State(app): State<App>) -> Result<Response, Problem> {
     let cause = app.readiness().check(&app, app.clock.now()).await.err();
     let status = if cause.is_none() { "ok" } else { "unavailable" };
-    let queues = app.backend.store.load().into_iter().map(QueueView::from).collect();
+    let queues = app.loads().into_iter().map(QueueView::from).collect();
     let view = ReadinessView { status, cause: cause.map(Cause::as_str), queues };
     let mut response = reply::value(if cause.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, 512, &view)?;
     if cause.is_some() {
@@ -76,7 +76,7 @@ pub(crate) struct ReadinessView {
     /// and run late. `timeout`: no answer within 5 seconds.
     #[schema(required, pattern = "^(store_write_failed|store_read_failed|store_overloaded|queue_unavailable|timeout)$")]
     cause: Option<&'static str>,
-    /// Queues of this process in which operations wait for the store.
+    /// Queues and other bounded resources of this process that tenants share.
     queues: Vec<QueueView>,
 }
 
@@ -85,16 +85,17 @@ pub(crate) struct ReadinessView {
 #[schema(as = QueueLoad)]
 pub(crate) struct QueueView {
     /// In front of SQLite: `write`, `read_record` (keys, tenants, configuration, limiters), `read_task` (one task), or `read_scan` (lists,
-    /// counts). In front of DynamoDB: `list` (lists of tasks; a tenant reads four at a time).
+    /// counts). In front of DynamoDB: `list` (lists of tasks; a tenant reads four at a time). Everywhere: `body_bytes` (bytes of request
+    /// bodies in memory), `key_lookup` (look-ups of unknown keys), `endpoint_test` (tests of endpoints).
     #[schema(example = "write")]
     name: &'static str,
-    /// Operations that wait now.
+    /// Operations that wait or are under way now; bytes, for `body_bytes`.
     length: usize,
-    /// Most operations that may wait. More are answered with 503 `overloaded`.
+    /// Maximum of `length`. More is answered with 503 `overloaded`, tests of endpoints with 429. Look-ups of keys wait up to 5 seconds.
     limit: usize,
-    /// Most operations of one tenant that may wait. Tenants take turns.
+    /// Maximum of `length` for one tenant.
     tenant_limit: usize,
-    /// Operations refused, or given up after 2 seconds, since the process started.
+    /// Operations refused, or given up after they waited too long, since the process started.
     refused: u64,
 }
 

@@ -122,6 +122,11 @@ impl Keyring {
         Ok(settings)
     }
 
+    /// Look-ups of keys that were not seen lately.
+    pub(crate) fn lookups(&self) -> &Lookups {
+        &self.lookups
+    }
+
     /// A key was changed here.
     pub(crate) fn forget_key(&self, id: KeyId) {
         self.keys.forget(&id);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nobat_core::ports::QueueLoad;
 use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -92,10 +93,11 @@ impl Lookups {
         Arc::clone(lanes.entry(network).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Instant::now()))))
     }
 
-    /// Number of requests that were refused because they had waited too long.
-    #[cfg(test)]
-    fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+    /// Look-ups under way, and how many were refused because they had waited too long.
+    pub(crate) fn load(&self) -> QueueLoad {
+        let length = MAX_IN_FLIGHT - self.in_flight.available_permits();
+        let refused = self.refused.load(Ordering::Relaxed);
+        QueueLoad { name: "key_lookup", length, limit: MAX_IN_FLIGHT, tenant_limit: MAX_IN_FLIGHT, refused }
     }
 }
 
@@ -131,7 +133,7 @@ mod tests {
         let (lookups, begun) = (Lookups::default(), Instant::now());
         let turns: Vec<_> = join_all((0..MAX_IN_FLIGHT).map(|_| lookups.turn(Pace::Full))).await;
         assert!(lookups.turn(Pace::Full).await.is_none());
-        assert_eq!((begun.elapsed(), lookups.refused()), (MAX_WAIT, 1));
+        assert_eq!((begun.elapsed(), lookups.load().refused), (MAX_WAIT, 1));
         drop(turns);
         assert!(lookups.turn(Pace::Full).await.is_some());
     }

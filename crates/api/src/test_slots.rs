@@ -1,8 +1,9 @@
 //! Limits on `POST /v1/endpoints/{name}/test`, which passes all other limits of an endpoint.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nobat_core::name::{Name, Tenant};
+use nobat_core::ports::QueueLoad;
 
 use crate::code::Code;
 use crate::problem::Problem;
@@ -16,7 +17,13 @@ const MAX_OF_ENDPOINT: usize = 2;
 
 /// The tests that are under way in this process.
 #[derive(Clone, Default)]
-pub(crate) struct TestSlots(Arc<Mutex<Vec<(Tenant, Name)>>>);
+pub(crate) struct TestSlots(Arc<Mutex<Taken>>);
+
+#[derive(Default)]
+struct Taken {
+    endpoints: Vec<(Tenant, Name)>,
+    refused: u64,
+}
 
 /// Permission for one test. Dropping it returns it.
 #[derive(Debug)]
@@ -28,21 +35,34 @@ pub(crate) struct TestSlot {
 impl TestSlots {
     /// Takes a slot, or returns a 429 that says which limit is reached.
     pub(crate) fn acquire(&self, tenant: &Tenant, name: &Name) -> Result<TestSlot, Problem> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_tenant = taken.iter().filter(|(other, _)| other == tenant).count();
-        let of_endpoint = taken.iter().filter(|other| (&other.0, &other.1) == (tenant, name)).count();
+        let mut taken = self.taken();
+        let of_tenant = taken.endpoints.iter().filter(|(other, _)| other == tenant).count();
+        let of_endpoint = taken.endpoints.iter().filter(|other| (&other.0, &other.1) == (tenant, name)).count();
         let reached = [
             (of_endpoint, MAX_OF_ENDPOINT, "of this endpoint"),
             (of_tenant, MAX_OF_TENANT, "of this tenant"),
-            (taken.len(), MAX_IN_ALL, "in this process"),
+            (taken.endpoints.len(), MAX_IN_ALL, "in this process"),
         ];
         if let Some((_, max, of_what)) = reached.into_iter().find(|(count, max, _)| count >= max) {
+            taken.refused += 1;
             // A test takes ten seconds at most, and most take far less.
             return Err(Problem::new(Code::TooManyTests, format!("{max} tests {of_what} run at a time")).retry_after(1));
         }
         let endpoint = (tenant.clone(), name.clone());
-        taken.push(endpoint.clone());
+        taken.endpoints.push(endpoint.clone());
         Ok(TestSlot { slots: self.clone(), endpoint })
+    }
+
+    /// Tests under way, and how many were refused.
+    pub(crate) fn load(&self) -> QueueLoad {
+        let taken = self.taken();
+        let (length, refused) = (taken.endpoints.len(), taken.refused);
+        QueueLoad { name: "endpoint_test", length, limit: MAX_IN_ALL, tenant_limit: MAX_OF_TENANT, refused }
+    }
+
+    /// Nothing is left half done under the lock, so a panic elsewhere does not spoil what it guards.
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -54,9 +74,9 @@ impl std::fmt::Debug for TestSlots {
 
 impl Drop for TestSlot {
     fn drop(&mut self) {
-        let mut taken = self.slots.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = taken.iter().position(|taken| *taken == self.endpoint) {
-            taken.swap_remove(place);
+        let mut taken = self.slots.taken();
+        if let Some(place) = taken.endpoints.iter().position(|taken| *taken == self.endpoint) {
+            taken.endpoints.swap_remove(place);
         }
     }
 }
@@ -85,6 +105,6 @@ mod tests {
         held.swap_remove(0);
         assert!(slots.acquire(&tenant(0), &name(0)).is_ok());
         drop(held);
-        assert!(slots.0.lock().unwrap().is_empty());
+        assert_eq!((slots.load().length, slots.load().refused), (0, 3));
     }
 }
