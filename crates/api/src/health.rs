@@ -41,7 +41,7 @@ pub(crate) async fn live() -> Result<Response, Problem> {
 /// Readiness
 ///
 /// The store took a write and answered a read within the last second, and the queue answers. Otherwise 503, with the cause. Shows the
-/// queues in front of the store, too.
+/// queues and other bounded resources that tenants share, too.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -89,9 +89,10 @@ pub(crate) struct QueueView {
     /// bodies in memory), `key_lookup` (look-ups of unknown keys), `endpoint_test` (tests of endpoints).
     #[schema(example = "write")]
     name: &'static str,
-    /// Operations that wait or are under way now; bytes, for `body_bytes`.
+    /// Operations that wait now; for `key_lookup` and `endpoint_test` those under way, for `body_bytes` bytes.
     length: usize,
-    /// Maximum of `length`. More is answered with 503 `overloaded`, tests of endpoints with 429. Look-ups of keys wait up to 5 seconds.
+    /// Maximum of `length`. More is answered with 503 `overloaded`, tests of endpoints with 429. Look-ups of keys wait
+    /// up to 5 seconds; then the answer is 503, or 429 if their address guesses keys.
     limit: usize,
     /// Maximum of `length` for one tenant.
     tenant_limit: usize,

@@ -69,13 +69,11 @@ impl Default for Limits {
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Maximum number of bytes that hyper reads ahead from a connection, and that it buffers for a connection before it stops asking for more.
 const MAX_BUFFER_BYTES: usize = 32 * 1024;
-/// Size of the kernel's buffer for answers that a client has not taken yet; Linux doubles it for its own records. Without a bound the kernel
-/// lets it grow to 4 MiB (`tcp_wmem`), and some thousand clients that read nothing use up the memory of all TCP connections (`tcp_mem`).
-/// A client 100 ms away can still take about 600 KiB/s.
-const SEND_BUFFER_BYTES: usize = 32 * 1024;
-/// Number of connections that are accepted before the requests under way get their turn. A burst of new connections waits in the backlog
-/// rather than in front of them.
-const ACCEPTS_AT_ONCE: usize = 16;
+/// Maximum number of bytes of an answer that the kernel holds unsent, besides those that the client's receive window has room for. Without a
+/// bound it holds up to 4 MiB (`tcp_wmem`) for a client that reads nothing, and some thousand such clients use up the memory of all TCP
+/// connections (`tcp_mem`). `SO_SNDBUF` would also bound what is on the way, and make clients wait for delayed acknowledgements.
+#[cfg(target_os = "linux")]
+const MAX_UNSENT_BYTES: u32 = 32 * 1024;
 /// Pause before the next connection is accepted after an error such as a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -88,12 +86,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
 pub async fn serve_within(listener: TcpListener, router: Router, shutdown: CancellationToken, limits: Limits) {
     let connections = Connections::new(&limits);
     let (http, limits) = (http(&limits), Arc::new(limits));
-    let mut accepted: usize = 0;
     while let Some((stream, peer)) = accept(&listener, &shutdown).await {
-        accepted = accepted.wrapping_add(1);
-        if accepted.is_multiple_of(ACCEPTS_AT_ONCE) {
-            tokio::task::yield_now().await;
-        }
         let Some(slot) = connections.open(peer.ip()) else {
             // A reset leaves nothing behind in the kernel.
             stream.reset_on_close();
@@ -150,14 +143,17 @@ fn prepare(stream: &TcpStream, limits: &Limits) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was not set");
     }
-    if let Err(error) = socket2::SockRef::from(stream).set_send_buffer_size(SEND_BUFFER_BYTES) {
-        tracing::debug!(%error, "SO_SNDBUF was not set");
-    }
-    // An answer that fits the kernel's buffer is written for the program, also after the connection was closed; whether the client takes
-    // it, the kernel alone knows.
     #[cfg(target_os = "linux")]
-    if let Err(error) = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(limits.write)) {
-        tracing::debug!(%error, "TCP_USER_TIMEOUT was not set");
+    {
+        let socket = socket2::SockRef::from(stream);
+        // An answer that fits the kernel's buffer is written for the program, also after the connection was closed; whether the client
+        // takes it, the kernel alone knows.
+        if let Err(error) = socket.set_tcp_user_timeout(Some(limits.write)) {
+            tracing::debug!(%error, "TCP_USER_TIMEOUT was not set");
+        }
+        if let Err(error) = socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES) {
+            tracing::debug!(%error, "TCP_NOTSENT_LOWAT was not set");
+        }
     }
     #[cfg(not(target_os = "linux"))]
     let _ = limits;

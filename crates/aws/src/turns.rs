@@ -12,8 +12,10 @@ use tokio::time::timeout;
 
 /// Maximum number of lists that one process reads for one tenant at the same time. Each makes up to sixteen queries at once.
 const AT_ONCE: usize = 4;
-/// Maximum number of lists of all tenants that wait for their turn.
+/// Maximum number of lists that wait for their turn, of all tenants.
 const MAX_WAITING: usize = 4_096;
+/// Maximum number of lists of one tenant that wait for their turn.
+const MAX_OF_TENANT: usize = 1_024;
 /// Longest wait for a turn. Longer waits end with [`StoreError::Overloaded`].
 const MAX_WAIT: Duration = Duration::from_secs(2);
 /// Maximum number of tenants whose turns are known. A tenant that is forgotten while its lists wait can read more of them at once.
@@ -21,9 +23,14 @@ const MAX_TENANTS: usize = 10_000;
 
 /// Lists of each tenant that are read or wait.
 pub(crate) struct ListTurns {
-    tenants: Mutex<Recent<Tenant, Arc<Semaphore>>>,
+    tenants: Mutex<Recent<Tenant, Arc<OfTenant>>>,
     waiting: AtomicUsize,
     refused: AtomicU64,
+}
+
+struct OfTenant {
+    turns: Arc<Semaphore>,
+    waiting: AtomicUsize,
 }
 
 impl Default for ListTurns {
@@ -36,13 +43,13 @@ impl ListTurns {
     /// Waits for a turn of that tenant. It lasts until the permit is dropped.
     pub(crate) async fn turn(&self, tenant: &Tenant) -> Result<OwnedSemaphorePermit, StoreError> {
         let of_tenant = self.of_tenant(tenant);
-        if let Ok(permit) = Arc::clone(&of_tenant).try_acquire_owned() {
+        let turns = Arc::clone(&of_tenant.turns);
+        if let Ok(permit) = Arc::clone(&turns).try_acquire_owned() {
             return Ok(permit);
         }
-        let place = Place::take(&self.waiting).ok_or_else(|| self.refuse())?;
-        let permit = timeout(MAX_WAIT, of_tenant.acquire_owned()).await;
-        drop(place);
-        match permit {
+        let _of_tenant = Place::take(&of_tenant.waiting, MAX_OF_TENANT).ok_or_else(|| self.refuse())?;
+        let _of_all = Place::take(&self.waiting, MAX_WAITING).ok_or_else(|| self.refuse())?;
+        match timeout(MAX_WAIT, turns.acquire_owned()).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(self.refuse()),
         }
@@ -51,16 +58,16 @@ impl ListTurns {
     /// Load of the queue.
     pub(crate) fn load(&self) -> QueueLoad {
         let (length, refused) = (self.waiting.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed));
-        QueueLoad { name: "list", length, limit: MAX_WAITING, tenant_limit: MAX_WAITING, refused }
+        QueueLoad { name: "list", length, limit: MAX_WAITING, tenant_limit: MAX_OF_TENANT, refused }
     }
 
-    fn of_tenant(&self, tenant: &Tenant) -> Arc<Semaphore> {
+    fn of_tenant(&self, tenant: &Tenant) -> Arc<OfTenant> {
         // Nothing is left half done under the lock, so a panic elsewhere does not spoil what it guards.
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = tenants.get(tenant) {
             return Arc::clone(known);
         }
-        let new = Arc::new(Semaphore::new(AT_ONCE));
+        let new = Arc::new(OfTenant { turns: Arc::new(Semaphore::new(AT_ONCE)), waiting: AtomicUsize::new(0) });
         tenants.insert(tenant.clone(), Arc::clone(&new));
         new
     }
@@ -75,10 +82,10 @@ impl ListTurns {
 struct Place<'a>(&'a AtomicUsize);
 
 impl<'a> Place<'a> {
-    fn take(waiting: &'a AtomicUsize) -> Option<Self> {
+    fn take(waiting: &'a AtomicUsize, limit: usize) -> Option<Self> {
         let place = Self(waiting);
         // If there is no room, dropping the place takes it back.
-        (waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING).then_some(place)
+        (waiting.fetch_add(1, Ordering::Relaxed) < limit).then_some(place)
     }
 }
 
@@ -90,33 +97,52 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::join_all;
+    use futures_util::poll;
+    use tokio::time::Instant;
+
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn lists_of_one_tenant_wait_and_those_of_another_do_not() {
-        let (turns, loud, quiet) = (ListTurns::default(), Tenant::new("loud").unwrap(), Tenant::new("quiet").unwrap());
-        let mut taken = Vec::new();
-        for _ in 0..AT_ONCE {
-            taken.push(turns.turn(&loud).await.unwrap());
-        }
-        let begun = tokio::time::Instant::now();
-        assert!(matches!(turns.turn(&loud).await, Err(StoreError::Overloaded)));
-        assert_eq!(begun.elapsed(), MAX_WAIT);
-        drop(turns.turn(&quiet).await.unwrap());
-        let waiting = turns.turn(&loud);
-        taken.pop();
-        drop(waiting.await.unwrap());
-        let QueueLoad { name, length, refused, .. } = turns.load();
-        assert_eq!((name, length, refused), ("list", 0, 1));
+    fn tenant(name: &str) -> Tenant {
+        Tenant::new(name).unwrap()
+    }
+
+    async fn fill(turns: &ListTurns, tenant: &Tenant) -> Vec<OwnedSemaphorePermit> {
+        join_all((0..AT_ONCE).map(|_| turns.turn(tenant))).await.into_iter().map(Result::unwrap).collect()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn full_queue_refuses_at_once() {
-        let (turns, loud) = (ListTurns::default(), Tenant::new("loud").unwrap());
-        let _taken: Vec<_> = futures_util::future::join_all((0..AT_ONCE).map(|_| turns.turn(&loud))).await;
-        turns.waiting.store(MAX_WAITING, Ordering::Relaxed);
-        let begun = tokio::time::Instant::now();
+    async fn list_waits_for_its_tenants_turn_alone() {
+        let (turns, loud) = (ListTurns::default(), tenant("loud"));
+        let (mut taken, begun) = (fill(&turns, &loud).await, Instant::now());
+        let mut waiting = std::pin::pin!(turns.turn(&loud));
+        assert!(poll!(&mut waiting).is_pending());
+        assert_eq!(turns.load().length, 1);
+        drop(turns.turn(&tenant("quiet")).await.unwrap());
+        taken.pop();
+        drop(waiting.await.unwrap());
+        assert_eq!((begun.elapsed(), turns.load().length), (Duration::ZERO, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn list_that_waits_too_long_is_refused() {
+        let (turns, loud) = (ListTurns::default(), tenant("loud"));
+        let (_taken, begun) = (fill(&turns, &loud).await, Instant::now());
         assert!(matches!(turns.turn(&loud).await, Err(StoreError::Overloaded)));
-        assert_eq!((begun.elapsed(), turns.load().length), (Duration::ZERO, MAX_WAITING));
+        let QueueLoad { length, refused, .. } = turns.load();
+        assert_eq!((begun.elapsed(), length, refused), (MAX_WAIT, 0, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn full_queues_refuse_at_once() {
+        let (turns, loud) = (ListTurns::default(), tenant("loud"));
+        let _taken = fill(&turns, &loud).await;
+        for (waiting, of_tenant) in [(0, MAX_OF_TENANT), (MAX_WAITING, 0)] {
+            turns.waiting.store(waiting, Ordering::Relaxed);
+            turns.of_tenant(&loud).waiting.store(of_tenant, Ordering::Relaxed);
+            let begun = Instant::now();
+            assert!(matches!(turns.turn(&loud).await, Err(StoreError::Overloaded)));
+            assert_eq!((begun.elapsed(), turns.load().length), (Duration::ZERO, waiting));
+        }
     }
 }

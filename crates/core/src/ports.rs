@@ -68,16 +68,16 @@ pub trait Store: Send + Sync {
     }
 }
 
-/// Load of a queue inside this process.
+/// Load of a queue, or of another bounded resource, inside this process. Operations, unless the name says bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLoad {
     /// Stable name of the queue, such as `write`.
     pub name: &'static str,
-    /// Operations that wait now.
+    /// Number that waits or is under way now.
     pub length: usize,
-    /// Most operations that may wait. More are refused with [`StoreError::Overloaded`].
+    /// Maximum of `length`.
     pub limit: usize,
-    /// Most operations of one tenant that may wait.
+    /// Maximum of `length` for one tenant.
     pub tenant_limit: usize,
     /// Operations refused or given up after too long a wait, since the process started.
     pub refused: u64,

@@ -291,6 +291,7 @@ mod tests {
         let log = folder.path().join("idle.db-wal");
         let writer = Writer::thread(database, Arc::new(Still), Box::new(move || Ok(crate::file::connect(&path)?))).unwrap();
         let end = Instant::now() + Duration::from_secs(30);
+        assert!(std::fs::metadata(&log).unwrap().len() > 0);
         // One probe after the other, each sooner than the log is emptied.
         while std::fs::metadata(&log).unwrap().len() > 0 {
             assert!(Instant::now() < end, "the log stays");

@@ -277,8 +277,9 @@ impl Store for Witness {
             let is_so = self.look(&task.name()).is_some_and(|now| {
                 let is_same = (now.version, &now.state) == (task.version, &task.state);
                 // In memory, the call that lists then hands over the tasks that are due.
-                let is_handed_over =
-                    matches!(now.state, State::Running(_)) && now.version == task.version + 1 && now.token == task.token + 1;
+                let is_handed_over = matches!((&task.state, &now.state), (State::Waiting(_), State::Running(_)))
+                    && now.version == task.version + 1
+                    && now.token == task.token + 1;
                 is_same || is_handed_over
             });
             self.expect(is_so, &task.name(), "a list shows what is not so");
