@@ -77,7 +77,7 @@ async fn collect(app: &App, tenant: &Tenant, mut body: Body) -> Result<Received,
         return received(first, None);
     }
     let mut reservation = app.bodies().reserve(tenant);
-    // A body that cannot be kept is refused before it is read: the rest of it costs neither time nor memory.
+    // The rest of a body that cannot be kept is not read.
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(MAX_BYTES);
     reservation.check_room(first.len() + announced).map_err(over_budget)?;
     reservation.grow(first.len()).map_err(over_budget)?;

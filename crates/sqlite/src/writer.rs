@@ -20,7 +20,8 @@ const BOUNDS: Bounds = Bounds { name: "write", total: 16_384, tenant: 12_288 };
 /// Most operations in one transaction. An operation waits for the transaction before its own, and for its own.
 const MAX_GROUP: usize = 1_024;
 
-/// Time without a write, probes aside, after which the write-ahead log is moved into the file. The log is small then, and a copy of the file is whole.
+/// Time without a write after which the write-ahead log is moved into the file. Probes do not count. The log is small then, and a copy of
+/// the file is whole.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Largest weight of one transaction ([`Operation::weight`]): about 4,096 small tasks, or 16 MiB of payloads.

@@ -52,7 +52,7 @@ pub struct Figures {
     pub read: Duration,
     /// From the 202 to the receiver.
     pub delivery: Duration,
-    /// From when a thread of this process asked to be woken to when it ran: the time that the machine alone makes a request wait.
+    /// Delay of a thread's wake-up in this process: the time that the machine alone makes a request wait.
     pub machine: Duration,
     /// Rounds that were measured.
     pub rounds: usize,
@@ -139,7 +139,7 @@ impl Quiet {
     }
 }
 
-/// How late a thread is woken that asks for it every millisecond.
+/// Returns the 99th percentile of the delay of a thread's wake-up. The thread sleeps for a millisecond again and again.
 fn lateness(time: Duration) -> Duration {
     const PAUSE: Duration = Duration::from_millis(1);
     let (begun, mut late) = (Instant::now(), Vec::new());
@@ -151,7 +151,7 @@ fn lateness(time: Duration) -> Duration {
     p99(late)
 }
 
-/// Of a hundred, 99 took no longer than this.
+/// Returns the 99th percentile. Zero if there are no times.
 fn p99(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times.get((times.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()

@@ -7,6 +7,8 @@ use tokio::net::{TcpSocket, TcpStream};
 
 /// Connections that one address may have.
 const SHARE: usize = 60;
+/// Largest body.
+const BODY: usize = 256 * 1024;
 const DOCUMENT: &str = "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// A connection from an address of this machine, with a receive buffer of that many bytes.
@@ -47,6 +49,40 @@ async fn clients_that_do_not_read_shut_nobody_out_and_are_ended() {
         assert!(begun.elapsed() < PATIENCE, "its connections are kept for ever");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    drop(stalled);
+    world.end().await;
+}
+
+/// Starts a submission with a body of [`BODY`] bytes, and sends the first `sent` bytes of the body.
+async fn start_body(to: SocketAddr, sent: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(to).await.expect("a connection");
+    let head = format!("POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {BODY}\r\n\r\n");
+    let request = [head.as_bytes(), &vec![b' '; sent]].concat();
+    stream.write_all(&request).await.expect("the server reads");
+    stream
+}
+
+#[tokio::test]
+async fn body_that_cannot_be_kept_is_refused_before_it_is_sent() {
+    let world = World::start().await;
+    // All that one tenant can have in memory, but for some bytes.
+    let mut stalled = Vec::new();
+    for _ in 0..128 {
+        stalled.push(start_body(world.address(), BODY - 1).await);
+    }
+    let begun = Instant::now();
+    loop {
+        let ready = world.get("/readyz").await.json();
+        let bodies = ready["queues"].as_array().unwrap().iter().find(|queue| queue["name"] == "body_bytes").unwrap();
+        if bodies["length"] == 128 * (BODY - 1) {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{bodies}");
+    }
+    let mut answer = String::new();
+    start_body(world.address(), 1).await.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("too many request bodies"), "{answer}");
+    world.submit(&serde_json::json!({"kind": "noop"})).await;
     drop(stalled);
     world.end().await;
 }
