@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nobat_core::name::Tenant;
 use nobat_core::ports::{QueueLoad, StoreError};
+// Notifying costs a system call only while the thread waits. The standard library's condition variable makes one for each operation.
+use parking_lot::{Condvar, Mutex};
 
 /// Tenant that an operation is done for. `None` is the installation itself: keys, tenants, the sweep, the workers' polls.
 pub(crate) type Owner = Option<Tenant>;
@@ -51,7 +52,7 @@ impl<T> TurnQueue<T> {
 
     /// Adds an operation. Returns its number, or [`StoreError::Overloaded`] if a bound is reached.
     pub(crate) fn push(&self, owner: &Owner, operation: T) -> Result<u64, StoreError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let own = state.waiting.get(owner).map_or(0, VecDeque::len);
         if state.length >= self.bounds.total || owner.is_some() && own >= self.bounds.tenant {
             state.refused += 1;
@@ -68,7 +69,7 @@ impl<T> TurnQueue<T> {
 
     /// Removes an operation that has not been taken yet.
     pub(crate) fn remove(&self, owner: &Owner, number: u64) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if let Some(own) = state.waiting.get_mut(owner)
             && let Ok(place) = own.binary_search_by_key(&number, |(number, _)| *number)
         {
@@ -84,18 +85,15 @@ impl<T> TurnQueue<T> {
     /// Waits for an operation without taking it. Returns false if none came in that time.
     pub(crate) fn wait(&self, time: Duration) -> bool {
         let is_idle = |state: &mut State<T>| state.length == 0 && !state.is_closed;
-        let waited = self.arrived.wait_timeout_while(self.state(), time, is_idle);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        !self.arrived.wait_while_for(&mut self.state.lock(), is_idle, time).timed_out()
     }
 
     /// Waits for an operation, and takes it together with those that follow in turn as long as `has_room` accepts them.
     ///
     /// Returns nothing once the queue is closed and empty.
     pub(crate) fn take(&self, mut has_room: impl FnMut(&T) -> bool) -> Vec<T> {
-        let mut state = self.state();
-        while state.length == 0 && !state.is_closed {
-            state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        let mut state = self.state.lock();
+        self.arrived.wait_while(&mut state, |state| state.length == 0 && !state.is_closed);
         let mut taken = Vec::new();
         while let Some(operation) = state.take_if(|operation| has_room(operation) || taken.is_empty()) {
             taken.push(operation);
@@ -105,24 +103,19 @@ impl<T> TurnQueue<T> {
 
     /// Counts an operation that its caller gave up because it waited too long.
     pub(crate) fn count_refusal(&self) {
-        self.state().refused += 1;
+        self.state.lock().refused += 1;
     }
 
     /// Ends the thread once everything that waits is done.
     pub(crate) fn close(&self) {
-        self.state().is_closed = true;
+        self.state.lock().is_closed = true;
         self.arrived.notify_all();
     }
 
     pub(crate) fn load(&self) -> QueueLoad {
         let Bounds { name, total, tenant } = self.bounds;
-        let state = self.state();
+        let state = self.state.lock();
         QueueLoad { name, length: state.length, limit: total, tenant_limit: tenant, refused: state.refused }
-    }
-
-    /// No operation runs under this lock, so a panic elsewhere leaves the state whole.
-    fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

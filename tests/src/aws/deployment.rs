@@ -82,6 +82,7 @@ fn sam_build(home: &Path) {
     sam.args(["build", "--template-file", "template.yaml", "--build-dir"]).arg(home.join("sam"));
     sam.args(["--parameter-overrides", &format!("Architecture={}", architecture())]);
     sam.env("CARGO_TARGET_DIR", home).env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+    sam.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
     sam.env("CARGO_LAMBDA_GLOBAL", workspace().join("tests/aws/cargo-lambda.toml"));
     run(&mut sam);
 }
