@@ -106,15 +106,15 @@ pub async fn run(plan: Plan, arguments: &[&str]) -> anyhow::Result<Outcome> {
     flags.extend(["--allow-private-networks", "127.0.0.0/8"].map(str::to_owned));
     let server = Process::start_after(&setup(plan.attack, scratch.path())?, &Program::Nobat.path(), &flags, &variables).await?;
     let host = if names.is_some() { QUIET_NAME } else { "127.0.0.1" };
-    let quiet = Quiet::start(server.address(), quiet_key.as_str(), host).await?;
+    let quiet = Quiet::start(server.address(), quiet_key.as_str(), host, scratch.path()).await?;
     let order = Order { attack: plan.attack, is_full: plan.is_full, server: server.address(), key: loud_key.as_str().to_owned() };
     attacks::prepare(&order).await?;
     // The first requests open the file's pages and the connections.
-    quiet.measure(Duration::from_secs(1)).await;
-    let calm = quiet.measure(plan.measured).await;
+    quiet.measure(Duration::from_secs(1)).await?;
+    let calm = quiet.measure(plan.measured).await?;
     let attacker = Attacker::start(&order, arguments)?;
     tokio::time::sleep(plan.lead).await;
-    let noisy = quiet.measure(plan.measured).await;
+    let noisy = quiet.measure(plan.measured).await?;
     let report = attacker.stop().await?;
     let harmed = quiet.harmed().await;
     let memory = server.peak_memory()? / 1024;
@@ -193,7 +193,7 @@ impl Outcome {
 }
 
 /// The head of a table with a row for each [`Outcome`].
-pub const HEAD: &str = "| attack | submit, p99 quiet → attacked | read | delivery | a thread's wake-up | failures | peak memory | attacker |\n|---|---|---|---|---|---|---|---|";
+pub const HEAD: &str = "| attack | submit, p99 quiet → attacked | read | delivery | a thread's wake-up | a sync of the disk | failures | peak memory | attacker |\n|---|---|---|---|---|---|---|---|---|";
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -201,8 +201,13 @@ impl fmt::Display for Outcome {
             let [quiet, noisy] = [part(&self.quiet), part(&self.noisy)].map(|time| time.as_secs_f64() * 1e3);
             format!("{quiet:.1} → {noisy:.1} ms ({:.1} ×)", noisy / quiet)
         };
-        let parts: [fn(&Figures) -> Duration; 4] =
-            [|figures| figures.submit, |figures| figures.read, |figures| figures.delivery, |figures| figures.machine];
+        let parts: [fn(&Figures) -> Duration; 5] = [
+            |figures| figures.submit,
+            |figures| figures.read,
+            |figures| figures.delivery,
+            |figures| figures.wake_up,
+            |figures| figures.disk,
+        ];
         let cells = parts.map(cell).join(" | ");
         write!(f, "| {cells} | {} of {} | {} MiB | {} |", self.failures().len(), self.noisy.rounds, self.memory, self.report)
     }

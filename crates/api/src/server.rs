@@ -21,8 +21,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use nobat_core::network::Network;
+use nobat_core::network::{Network, client_network};
+use nobat_core::turns::Turns;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
@@ -74,6 +76,9 @@ const MAX_BUFFER_BYTES: usize = 32 * 1024;
 /// connections (`tcp_mem`). `SO_SNDBUF` would also bound what is on the way, and make clients wait for delayed acknowledgements.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 32 * 1024;
+/// Maximum number of connections whose tasks are spawned and have not run yet. Further ones wait, and client addresses take turns: the
+/// runtime runs its tasks in order of their arrival, so the connections of one client would delay all others.
+const MAX_STARTING: usize = 32;
 /// Pause before the next connection is accepted after an error such as a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -86,21 +91,33 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
 pub async fn serve_within(listener: TcpListener, router: Router, shutdown: CancellationToken, limits: Limits) {
     let connections = Connections::new(&limits);
     let (http, limits) = (http(&limits), Arc::new(limits));
-    while let Some((stream, peer)) = accept(&listener, &shutdown).await {
-        let Some(slot) = connections.open(peer.ip()) else {
-            // A reset leaves nothing behind in the kernel.
-            stream.reset_on_close();
-            continue;
+    let starting = Arc::new(Semaphore::new(MAX_STARTING));
+    let mut waiting = Turns::default();
+    loop {
+        let permit = tokio::select! {
+            () = shutdown.cancelled() => break,
+            (stream, peer) = accept(&listener) => {
+                if let Some(slot) = connections.open(peer.ip()) {
+                    waiting.push(client_network(peer.ip()), (stream, peer, slot));
+                } else {
+                    // A reset leaves nothing behind in the kernel.
+                    stream.reset_on_close();
+                }
+                continue;
+            }
+            permit = Arc::clone(&starting).acquire_owned(), if !waiting.is_empty() => permit,
         };
+        let Some((stream, peer, slot)) = waiting.pop() else { continue };
         prepare(&stream, &limits);
         // A token of its own for each, so that they do not all contend for the lock of one.
         let (http, router, shutdown, limits) = (http.clone(), router.clone(), shutdown.child_token(), Arc::clone(&limits));
         tokio::spawn(async move {
+            drop(permit);
             converse(stream, Peer(peer.ip()), &http, router, shutdown, &limits).await;
             drop(slot);
         });
     }
-    drop(listener);
+    drop((listener, waiting));
     // Each connection minds the grace by itself.
     connections.closed().await;
 }
@@ -112,16 +129,11 @@ fn http(limits: &Limits) -> http1::Builder {
     http
 }
 
-/// The next connection, or nothing once the server is told to stop. Nothing else ends it.
-async fn accept(listener: &TcpListener, shutdown: &CancellationToken) -> Option<(TcpStream, SocketAddr)> {
+/// Returns the next connection. No error ends it.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
-        let accepted = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return None,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok(accepted) => return Some(accepted),
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
             Err(error) if is_about_one_client(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "no connection can be taken");
@@ -254,6 +266,44 @@ mod tests {
             kept += count;
         }
         assert!((32 * 1024..1024 * 1024).contains(&kept), "{kept} bytes");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn connection_of_another_address_does_not_wait_for_all_before_it() {
+        const LOUD: usize = 400;
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let listener = socket.listen(1_024).unwrap();
+        let server = listener.local_addr().unwrap();
+        let connect = |from: &str| {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind((from.parse::<std::net::IpAddr>().unwrap(), 0).into()).unwrap();
+            async move {
+                let mut stream = socket.connect(server).await.unwrap();
+                stream.write_all(GET).await.unwrap();
+                stream
+            }
+        };
+        let mut loud = Vec::new();
+        for _ in 0..LOUD {
+            loud.push(connect("127.0.0.2").await);
+        }
+        let mut quiet = connect("127.0.0.3").await;
+        // Only now the server runs, on the thread of this test.
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&requests);
+        let router = Router::new().route("/", get(move || std::future::ready(counter.fetch_add(1, Ordering::Relaxed).to_string())));
+        let (stop, _guard) = (CancellationToken::new(), loud);
+        let serving = tokio::spawn(serve(listener, router, stop.clone(), Duration::ZERO));
+        let mut answer = vec![0; 4096];
+        let read = quiet.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
+        let before: usize = answer.rsplit("\r\n").next().unwrap().parse().unwrap();
+        // The server accepts some while those before them start.
+        assert!(before < LOUD * 3 / 4, "{before} requests were answered before it");
+        stop.cancel();
+        serving.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -37,6 +37,7 @@ pub mod submit;
 pub mod task;
 pub mod tenant;
 pub mod time;
+pub mod turns;
 pub mod vault;
 pub mod view;
 pub mod webhook;

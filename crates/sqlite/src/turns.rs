@@ -1,11 +1,10 @@
 //! Bounded queue in front of a thread, with turns for tenants.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
 use nobat_core::name::Tenant;
 use nobat_core::ports::{QueueLoad, StoreError};
+use nobat_core::turns::Turns;
 // Notifying costs a system call only while the thread waits. The standard library's condition variable makes one for each operation.
 use parking_lot::{Condvar, Mutex};
 
@@ -34,11 +33,8 @@ pub(crate) struct TurnQueue<T> {
 }
 
 struct State<T> {
-    /// Operations of each owner that has any, with their numbers, in order of arrival.
-    waiting: BTreeMap<Owner, VecDeque<(u64, T)>>,
-    length: usize,
-    /// Owner of the operation that was taken last. The next owner in order has the next turn.
-    served: Option<Owner>,
+    /// Operations with their numbers.
+    waiting: Turns<Owner, (u64, T)>,
     next_number: u64,
     refused: u64,
     is_closed: bool,
@@ -46,22 +42,20 @@ struct State<T> {
 
 impl<T> TurnQueue<T> {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        let state = State { waiting: BTreeMap::new(), length: 0, served: None, next_number: 0, refused: 0, is_closed: false };
+        let state = State { waiting: Turns::default(), next_number: 0, refused: 0, is_closed: false };
         Self { bounds, state: Mutex::new(state), arrived: Condvar::new() }
     }
 
     /// Adds an operation. Returns its number, or [`StoreError::Overloaded`] if a bound is reached.
     pub(crate) fn push(&self, owner: &Owner, operation: T) -> Result<u64, StoreError> {
         let mut state = self.state.lock();
-        let own = state.waiting.get(owner).map_or(0, VecDeque::len);
-        if state.length >= self.bounds.total || owner.is_some() && own >= self.bounds.tenant {
+        if state.waiting.len() >= self.bounds.total || owner.is_some() && state.waiting.len_of(owner) >= self.bounds.tenant {
             state.refused += 1;
             return Err(StoreError::Overloaded);
         }
         let number = state.next_number;
         state.next_number += 1;
-        state.length += 1;
-        state.waiting.entry(owner.clone()).or_default().push_back((number, operation));
+        state.waiting.push(owner.clone(), (number, operation));
         drop(state);
         self.arrived.notify_one();
         Ok(number)
@@ -69,22 +63,12 @@ impl<T> TurnQueue<T> {
 
     /// Removes an operation that has not been taken yet.
     pub(crate) fn remove(&self, owner: &Owner, number: u64) {
-        let mut state = self.state.lock();
-        if let Some(own) = state.waiting.get_mut(owner)
-            && let Ok(place) = own.binary_search_by_key(&number, |(number, _)| *number)
-        {
-            own.remove(place);
-            let is_last = own.is_empty();
-            state.length -= 1;
-            if is_last {
-                state.waiting.remove(owner);
-            }
-        }
+        self.state.lock().waiting.remove(owner, &number, |(number, _)| *number);
     }
 
     /// Waits for an operation without taking it. Returns false if none came in that time.
     pub(crate) fn wait(&self, time: Duration) -> bool {
-        let is_idle = |state: &mut State<T>| state.length == 0 && !state.is_closed;
+        let is_idle = |state: &mut State<T>| state.waiting.is_empty() && !state.is_closed;
         !self.arrived.wait_while_for(&mut self.state.lock(), is_idle, time).timed_out()
     }
 
@@ -93,9 +77,9 @@ impl<T> TurnQueue<T> {
     /// Returns nothing once the queue is closed and empty.
     pub(crate) fn take(&self, mut has_room: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut state = self.state.lock();
-        self.arrived.wait_while(&mut state, |state| state.length == 0 && !state.is_closed);
+        self.arrived.wait_while(&mut state, |state| state.waiting.is_empty() && !state.is_closed);
         let mut taken = Vec::new();
-        while let Some(operation) = state.take_if(|operation| has_room(operation) || taken.is_empty()) {
+        while let Some((_, operation)) = state.waiting.pop_if(|(_, operation)| has_room(operation) || taken.is_empty()) {
             taken.push(operation);
         }
         taken
@@ -115,27 +99,7 @@ impl<T> TurnQueue<T> {
     pub(crate) fn load(&self) -> QueueLoad {
         let Bounds { name, total, tenant } = self.bounds;
         let state = self.state.lock();
-        QueueLoad { name, length: state.length, limit: total, tenant_limit: tenant, refused: state.refused }
-    }
-}
-
-impl<T> State<T> {
-    /// Takes the operation whose turn it is, if `is_wanted`.
-    fn take_if(&mut self, is_wanted: impl FnOnce(&T) -> bool) -> Option<T> {
-        let after = self.served.as_ref().and_then(|served| self.waiting.range((Excluded(served), Unbounded)).next());
-        let (owner, _) = after.or_else(|| self.waiting.first_key_value())?;
-        let owner = owner.clone();
-        let own = self.waiting.get_mut(&owner)?;
-        if !is_wanted(&own.front()?.1) {
-            return None;
-        }
-        let (_, operation) = own.pop_front()?;
-        if own.is_empty() {
-            self.waiting.remove(&owner);
-        }
-        self.length -= 1;
-        self.served = Some(owner);
-        Some(operation)
+        QueueLoad { name, length: state.waiting.len(), limit: total, tenant_limit: tenant, refused: state.refused }
     }
 }
 
@@ -158,19 +122,11 @@ mod tests {
     }
 
     #[test]
-    fn tenants_take_turns_in_order_of_arrival() {
+    fn tenants_and_the_installation_take_turns() {
         let queue = queue(&[("a", 1), ("a", 2), ("a", 3), ("b", 4), ("c", 5)]);
         queue.push(&None, 6).unwrap();
-        assert_eq!(queue.take(|_| true), [6, 1, 4, 5, 2, 3]);
-    }
-
-    #[test]
-    fn a_tenant_that_arrives_later_waits_for_one_operation() {
-        let queue = queue(&[("a", 1), ("a", 2), ("a", 3)]);
-        assert_eq!(queue.take(|_| false), [1], "the first is always taken");
-        queue.push(&Some(tenant("b")), 4).unwrap();
-        assert_eq!(queue.take(|_| false), [4]);
-        assert_eq!(queue.take(|_| false), [2]);
+        assert_eq!(queue.take(|_| false), [6], "the first is always taken");
+        assert_eq!(queue.take(|_| true), [1, 4, 5, 2, 3]);
     }
 
     #[test]

@@ -2,11 +2,15 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -34,6 +38,8 @@ pub struct Quiet {
     server: SocketAddr,
     authorization: String,
     url: String,
+    /// File on the server's disk.
+    probe: PathBuf,
     arrivals: Arc<Arrivals>,
     next: AtomicU64,
     /// Paths of the tasks that were accepted.
@@ -53,7 +59,9 @@ pub struct Figures {
     /// From the 202 to the receiver.
     pub delivery: Duration,
     /// Delay of a thread's wake-up in this process: the time that the machine alone makes a request wait.
-    pub machine: Duration,
+    pub wake_up: Duration,
+    /// A write of 4 KiB and its `fdatasync` in this process: the time that the disk alone makes a submission wait.
+    pub disk: Duration,
     /// Rounds that were measured.
     pub rounds: usize,
     /// Requests that were not answered as they should be, and deliveries that did not come.
@@ -69,23 +77,25 @@ struct Round {
 }
 
 impl Quiet {
-    /// Starts the receiver, which the server is to call by the name `host`.
-    pub async fn start(server: SocketAddr, key: &str, host: &str) -> anyhow::Result<Self> {
+    /// Starts the receiver, which the server is to call by the name `host`. `folder` is on the server's disk.
+    pub async fn start(server: SocketAddr, key: &str, host: &str, folder: &Path) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{host}:{}", listener.local_addr()?.port());
         let arrivals = Arc::<Arrivals>::default();
         tokio::spawn(receive(listener, Arc::clone(&arrivals)));
         let authorization = format!("Bearer {key}");
-        Ok(Self { server, authorization, url, arrivals, next: AtomicU64::new(0), accepted: Mutex::default() })
+        Ok(Self { server, authorization, url, probe: folder.join("probe"), arrivals, next: AtomicU64::new(0), accepted: Mutex::default() })
     }
 
     /// Goes on for so long, and returns what was measured once all deliveries have come.
-    pub async fn measure(&self, time: Duration) -> Figures {
+    pub async fn measure(&self, time: Duration) -> anyhow::Result<Figures> {
         let mut ticks = interval(Duration::from_secs(1) / RATE);
         // A server that is slow gets no fewer requests for it.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let (begun, mut rounds, mut running) = (Instant::now(), Vec::new(), FuturesUnordered::new());
         let lateness = std::thread::spawn(move || lateness(time));
+        let probe = self.probe.clone();
+        let syncs = std::thread::spawn(move || syncs(&probe, time));
         while begun.elapsed() < time {
             tokio::select! {
                 _ = ticks.tick() => running.push(self.round()),
@@ -93,8 +103,9 @@ impl Quiet {
             }
         }
         rounds.extend(running.collect::<Vec<_>>().await);
-        let machine = lateness.join().unwrap_or_default();
-        figures(rounds, machine)
+        let wake_up = lateness.join().map_err(|_| anyhow!("a thread panicked"))?;
+        let disk = syncs.join().map_err(|_| anyhow!("a thread panicked"))??;
+        Ok(Figures { wake_up, disk, ..figures(rounds) })
     }
 
     async fn round(&self) -> Result<Round, String> {
@@ -151,13 +162,28 @@ fn lateness(time: Duration) -> Duration {
     p99(late)
 }
 
+/// Returns the 99th percentile of the time that a write of 4 KiB and its `fdatasync` take. It writes as often as the tenant submits.
+fn syncs(path: &Path, time: Duration) -> std::io::Result<Duration> {
+    let mut file = File::create(path)?;
+    let (begun, mut taken) = (Instant::now(), Vec::new());
+    while begun.elapsed() < time {
+        let started = Instant::now();
+        file.rewind()?;
+        file.write_all(&[0; 4_096])?;
+        file.sync_data()?;
+        taken.push(started.elapsed());
+        std::thread::sleep((Duration::from_secs(1) / RATE).saturating_sub(started.elapsed()));
+    }
+    Ok(p99(taken))
+}
+
 /// Returns the 99th percentile. Zero if there are no times.
 fn p99(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times.get((times.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
 }
 
-fn figures(rounds: Vec<Result<Round, String>>, machine: Duration) -> Figures {
+fn figures(rounds: Vec<Result<Round, String>>) -> Figures {
     let total = rounds.len();
     let (mut measured, mut failures) = (Vec::new(), Vec::new());
     for round in rounds {
@@ -168,7 +194,7 @@ fn figures(rounds: Vec<Result<Round, String>>, machine: Duration) -> Figures {
     }
     let of = |part: fn(&Round) -> Duration| p99(measured.iter().map(part).collect());
     let (submit, read, delivery) = (of(|round| round.submit), of(|round| round.read), of(|round| round.delivery));
-    Figures { submit, read, delivery, machine, rounds: total, failures }
+    Figures { submit, read, delivery, rounds: total, failures, ..Figures::default() }
 }
 
 /// Notes when each delivery comes. Connections are closed after each, so that every delivery needs a new one.

@@ -1,6 +1,8 @@
 //! Plain HTTP/1.1 over a socket, for requests that no well-behaved client would send.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -9,14 +11,27 @@ use tokio::net::{TcpSocket, TcpStream};
 /// The attacker's own address, so that limits by address tell it from the quiet tenant.
 pub const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 
+/// Ports of the attacker's connections.
+///
+/// They lie below the range from which Linux chooses ports (32,768 to 60,999). A port that is bound in that range is not chosen for the
+/// quiet tenant's connections either, at any address: an attacker of many connections would use up the quiet tenant's ports.
+const PORTS: Range<u16> = 2_000..32_000;
+
 /// Connects from an address of this machine, with a receive buffer of so many bytes if that is given.
 pub async fn connect(from: Ipv4Addr, to: SocketAddr, receive_buffer: Option<u32>) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     if let Some(bytes) = receive_buffer {
         socket.set_recv_buffer_size(bytes)?;
     }
-    socket.bind((from, 0).into())?;
+    socket.set_reuseaddr(true)?;
+    socket.bind((from, next_port()).into())?;
     socket.connect(to).await
+}
+
+fn next_port() -> u16 {
+    static COUNT: AtomicU16 = AtomicU16::new(0);
+    let count = COUNT.try_update(Ordering::Relaxed, Ordering::Relaxed, |count| Some((count + 1) % (PORTS.end - PORTS.start)));
+    PORTS.start + count.unwrap_or_default()
 }
 
 /// A request's bytes.
