@@ -1,8 +1,8 @@
-//! Flow control: how often something is started, how many at once, and when not at all.
+//! Limits that tasks share: start rate, concurrency, circuit breaker and batches.
 //!
-//! A flow is what is kept of one limit that tasks share: an endpoint's, a kind's, a queue's, a tenant's, or that of a key which tasks
-//! name. Everything here is pure: it takes what is known of a flow, and says what becomes of it. Backends keep it as text, and write it
-//! only over the version that was read.
+//! A [`Flow`] is the state of one limiter. The tasks of a limiter share an endpoint, a kind, a queue, a tenant or a limit key. All
+//! decisions here are pure: a function takes the state, the limits and the time, and returns what the task does next. Backends store the
+//! state as text, and write it only over the version that was read.
 
 mod breaker;
 mod free_slots;
@@ -40,19 +40,20 @@ use crate::stored::Unreadable;
 use crate::task::HeldReason;
 use crate::time::Timestamp;
 
-/// Keeps what is known of flows.
+/// Store of limiter states.
 #[async_trait]
 pub trait Flows: Send + Sync {
-    /// A flow as it stands. Of most, nothing is known.
+    /// Returns the state of a limiter. Returns the default state if nothing is stored, as for most limiters.
     async fn read(&self, name: &FlowName) -> Result<Kept, StoreError>;
 
-    /// Writes a flow over the version that was read. A flow that is not written for [`IDLE`] is forgotten.
+    /// Writes a state over version `over`. The store forgets a limiter that no process writes to for [`IDLE`].
     async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError>;
 
-    /// Makes a change to a flow, however many others write to it. Returns the task that leads its batch from now on, if that changed.
+    /// Applies a change to a limiter, and retries it after each conflict. Returns the task that leads the batch from now on, if the leader
+    /// changed.
     ///
     /// # Errors
-    /// Fails with [`StoreError::Overloaded`] after [`MAX_CONFLICTS`] writes that others came before.
+    /// Fails with [`StoreError::Overloaded`] after [`MAX_CONFLICTS`] conflicts with other writers.
     async fn change(&self, name: &FlowName, change: FlowChange, now: Timestamp) -> Result<Option<Successor>, StoreError> {
         let mut kept = self.read(name).await?;
         for _ in 0..MAX_CONFLICTS {
@@ -73,12 +74,12 @@ pub trait Flows: Send + Sync {
 /// Maximum number of writes of one [`Flows::change`].
 pub const MAX_CONFLICTS: usize = 20;
 
-/// A change to a flow that needs no answer at once, and no limits.
+/// Change to a limiter that needs neither an immediate answer nor the configured limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowChange {
-    /// Gives a reservation back: its task has ended, or waits for something else.
+    /// Gives a reservation back, because its task ended or waits for something else.
     Return(Booking),
-    /// Removes a task from the batch that is being gathered.
+    /// Removes a task from the batch that it waits in.
     Withdraw {
         /// The task.
         id: TaskId,
@@ -87,58 +88,58 @@ pub enum FlowChange {
     },
     /// Forgets all reservations. The distance between starts stays.
     Restart,
-    /// The same, and ends the pause that the receiver asked for. An open breaker lets one attempt find out at once.
+    /// Forgets all reservations, and ends the pause that the receiver asked for. An open circuit breaker lets one probe start at once.
     Lift,
 }
 
-/// The member of a batch that leads it from now on, because the member before it left.
+/// Batch member that leads from now on, because the leader before it left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Successor {
     /// The task.
     pub id: TaskId,
-    /// When the batch is due.
+    /// Time at which the batch is due.
     pub at: Timestamp,
 }
 
-/// A flow as it is kept.
+/// Stored state of a limiter, with its version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// Counts the writes to it; 0 if nothing is known of it.
+    /// Number of writes to the state. 0 if nothing is stored.
     pub version: u64,
-    /// The flow.
+    /// The state.
     pub flow: Flow,
 }
 
-/// What became of a [`Flows::write`].
+/// Result of a [`Flows::write`].
 #[expect(clippy::large_enum_variant, reason = "one at a time, and never kept")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// It was written.
+    /// The state was written.
     Done,
-    /// Somebody else wrote it in between: this is what stands there, and nothing was written.
+    /// Another process wrote in between, so nothing was written. Holds the stored state.
     Conflict(Kept),
 }
 
-/// For how long a flow is kept that nobody writes to: longer than anything in it is good for.
+/// Time after the last write for which a limiter is kept: 48 hours. Everything in its state loses its meaning sooner.
 pub const IDLE: Duration = Duration::from_hours(48);
 
-/// What a flow is found by.
+/// Key of a limiter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowName {
-    /// Whose.
+    /// Tenant that owns the limiter.
     pub tenant: Tenant,
-    /// What tasks of it have in common.
+    /// Property that the limiter's tasks share.
     pub of: FlowOf,
 }
 
-/// What the tasks of a flow have in common.
+/// Property that the tasks of a limiter share.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FlowOf {
-    /// The endpoint they go to.
+    /// The endpoint that they call.
     Endpoint(Name),
-    /// The endpoint they go to, and all else that must be the same for them to go in one request.
+    /// The endpoint that they call, and a hash of everything else that must be equal for tasks to go in one request.
     Batch(Name, u64),
-    /// The flow key they name.
+    /// The limit key that they name.
     Key(Name),
     /// Their kind.
     Kind(Name),
@@ -148,7 +149,7 @@ pub enum FlowOf {
     Tenant,
 }
 
-/// The text names nothing that tasks have in common.
+/// The text is not the key of a limiter.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the name of a flow")]
 pub struct InvalidFlow;
@@ -178,7 +179,7 @@ impl FromStr for FlowOf {
 }
 
 impl fmt::Display for FlowOf {
-    /// As it stands in stores: no name has a `/`.
+    /// Writes the form that stores keep. The parts are separated by `/`, which no name contains.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Endpoint(name) => write!(f, "endpoint/{name}"),
@@ -192,7 +193,7 @@ impl fmt::Display for FlowOf {
 }
 
 impl FlowOf {
-    /// The word for what they have in common.
+    /// Returns the word for the property, such as `endpoint` or `flow_key`.
     pub fn sort(&self) -> &'static str {
         match self {
             Self::Endpoint(_) => "endpoint",
@@ -204,7 +205,7 @@ impl FlowOf {
         }
     }
 
-    /// What that is called. A flow of a tenant's alone has no name but its tenant's.
+    /// Returns the name of the endpoint, limit key, kind or queue. Returns `None` for the limiter of a whole tenant.
     pub fn name(&self) -> Option<&Name> {
         match self {
             Self::Endpoint(name) | Self::Batch(name, _) | Self::Key(name) | Self::Kind(name) | Self::Queue(name) => Some(name),
@@ -213,118 +214,120 @@ impl FlowOf {
     }
 }
 
-/// What a flow lets through. What is not said is not limited.
+/// Limits of a limiter. `None` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Limits {
-    /// How often.
+    /// Start rate.
     pub pace: Option<Pace>,
-    /// How many at once.
+    /// Maximum number of tasks that run at the same time.
     pub parallelism: Option<NonZeroU32>,
-    /// When not at all.
+    /// Circuit breaker.
     pub breaker: Option<BreakerPolicy>,
 }
 
-/// What is known of a flow. Of one that nothing is known of, everything is free.
+/// State of a limiter. The default state delays no task.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Flow {
     times: Timetable,
     slots: Slots,
     breaker: Breaker,
-    /// How its breaker came to stand as it does.
+    /// Latest changes of the circuit breaker.
     #[serde(skip_serializing_if = "Changes::is_empty")]
     changes: Changes,
-    /// The other side asked to be left alone until then.
+    /// End of the pause that the receiver asked for.
     paused_until: Option<Timestamp>,
-    /// Those who wait for one another.
+    /// Tasks that wait to go in one request.
     #[serde(skip_serializing_if = "Gathering::is_empty")]
     gathering: Gathering,
 }
 
-/// One who wants to start.
+/// Request of a task to start.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ask {
-    /// Who takes the slots.
+    /// Process that takes the concurrency slot.
     pub holder: Holder,
-    /// What was promised the last time.
+    /// Reservation that the task holds at this limiter.
     pub booking: Option<Booking>,
-    /// Whether another flow has called it, whose turn it is there: then it does not stand in line here.
+    /// True if the task holds a due reservation at another limiter. It then takes the next free moment here instead of queueing for a
+    /// reservation.
     pub is_called: bool,
-    /// How often in a row it was told to wait.
+    /// Number of times in a row that the task was held.
     pub times: u32,
-    /// Chance's part in when to ask again.
+    /// Random share for the jitter of the next request.
     pub spread: Spread,
 }
 
-/// What is said to one who wants to start.
+/// Answer to an [`Ask`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Answer {
-    /// Start.
+    /// The task may start.
     Go(Pass),
-    /// Not yet.
+    /// The task must wait.
     Wait(Wait),
 }
 
-/// The right to start once. Whoever has it gives it back ([`Flow::give_back`]), or says what came of it ([`Flow::leave`]).
+/// Permit for one start. The worker gives it back unused ([`Flow::give_back`]) or reports the outcome of the start ([`Flow::leave`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pass {
-    /// What it took of the pace.
+    /// Reservation that the start used.
     booking: Option<Booking>,
-    /// Whether it is the one attempt that finds out whether the other side is well again.
+    /// True if the attempt is the circuit breaker's probe.
     is_probe: bool,
-    /// Whether it took a slot.
+    /// True if the permit holds a concurrency slot.
     has_slot: bool,
-    /// True if the task keeps its reservation when the pass is given back.
+    /// True if the task keeps its reservation when the worker gives the permit back.
     keeps_booking: bool,
 }
 
-/// What to wait for.
+/// Hold of a task that may not start yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
-    /// Why.
+    /// Reason of the hold.
     pub reason: HeldReason,
-    /// When to ask again.
+    /// Time at which the task asks again.
     pub until: Timestamp,
-    /// What is promised for then.
+    /// Reservation that the task holds until then.
     pub booking: Option<Booking>,
 }
 
 /// The reservation and the batch place that a waiting task holds. Both are given back when the task ends or waits for something else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reserved {
-    /// The reservation at a rate.
+    /// Reservation at a rate limit.
     pub promise: Option<Promise>,
-    /// The batch of its endpoint in which it is gathered with others: the number in [`FlowOf::Batch`].
+    /// Batch of its endpoint in which it waits with other tasks: the number in [`FlowOf::Batch`].
     pub batch: Option<u64>,
 }
 
-/// What a task was promised, and by which flow.
+/// Reservation of a task, with its limiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Promise {
-    /// The flow.
+    /// The limiter.
     pub of: FlowOf,
-    /// When it may start.
+    /// The reservation.
     pub booking: Booking,
 }
 
-/// What came of a start.
+/// Outcome of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// What it says of the other side.
+    /// Health of the receiver, as the attempt saw it.
     pub verdict: Verdict,
-    /// How long it took.
+    /// Duration of the attempt.
     pub took: Duration,
-    /// Until when the other side asked to be left alone.
+    /// End of the pause that the receiver asked for, if it asked for one.
     pub pause_until: Option<Timestamp>,
 }
 
-/// The shortest of the waits that double.
+/// First of the waits that double.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// How long one waits at most who knows nothing but that there was no slot.
+/// Upper limit of the minimum wait of a task that found no concurrency slot.
 const MAX_INSISTENCE: Duration = Duration::from_secs(10);
 
-/// How long one waits who was told so that many times in a row and has nothing to go by: it doubles up to [`HORIZON`], and chance decides on
-/// half of it.
+/// Returns the wait of a task that was held `times` times in a row and has no better estimate.
+///
+/// The wait doubles from 1 second up to [`HORIZON`]. Its second half is random.
 pub fn patience(times: u32, spread: Spread) -> Duration {
     let half = doubled(times) / 2;
     half + spread.of(half)
@@ -335,7 +338,7 @@ fn doubled(times: u32) -> Duration {
 }
 
 impl Reserved {
-    /// Whether nothing is held.
+    /// Returns true if the task holds nothing.
     pub fn is_none(&self) -> bool {
         self.promise.is_none() && self.batch.is_none()
     }
@@ -348,26 +351,27 @@ impl From<Option<Promise>> for Reserved {
 }
 
 impl Limits {
-    /// Whether there is anything to ask a flow for.
+    /// Returns true if nothing is limited, so that no limiter needs to be asked.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
 }
 
 impl Pass {
-    /// Whether it holds a slot, which is lost if its holder is not heard of for longer than a lease.
+    /// Returns true if the permit holds a concurrency slot. The slot is lost if its process reports nothing for longer than a lease.
     pub fn has_slot(&self) -> bool {
         self.has_slot
     }
 
-    /// The same, of a task that keeps its reservation when the pass is given back.
+    /// Returns the permit of a task that keeps its reservation when the worker gives the permit back.
     #[must_use]
     pub fn keeping_booking(self) -> Self {
         Self { keeps_booking: true, ..self }
     }
 
-    /// The same, to be given back or reported on once more where it is not known whether the first time was heard: less its place and its
-    /// slot, of which the first may be another's by now.
+    /// Returns the permit for a second report, needed when the result of the first write is unknown.
+    ///
+    /// It has no reservation and no slot: after the first write, another task may have taken them.
     #[must_use]
     pub fn once_more(self) -> Self {
         Self { is_probe: self.is_probe, ..Self::default() }
@@ -375,12 +379,12 @@ impl Pass {
 }
 
 impl Flow {
-    /// Answers one who wants to start.
+    /// Decides whether a task may start.
     pub fn enter(&mut self, limits: &Limits, ask: &Ask, now: Timestamp) -> Answer {
         self.noting(now, |flow| flow.answer(limits, ask, now))
     }
 
-    /// Does something, and notes it if the breaker stands otherwise after it.
+    /// Runs `does`, and records a change of the circuit breaker's state.
     fn noting<T>(&mut self, now: Timestamp, does: impl FnOnce(&mut Self) -> T) -> T {
         let before = self.breaker.state();
         let done = does(self);
@@ -412,13 +416,13 @@ impl Flow {
         }
     }
 
-    /// A place at the pace, and a slot.
+    /// Takes a reservation at the rate limit and a concurrency slot.
     fn start(&mut self, limits: &Limits, ask: &Ask, now: Timestamp) -> Result<(Option<Booking>, bool), Wait> {
         let booking = limits.pace.map(|pace| self.booking(pace, ask, now)).transpose()?;
         if let Some(most) = limits.parallelism
             && !self.slots.take(most, ask.holder, now)
         {
-            // It keeps its place.
+            // The task keeps its reservation while it waits for a slot.
             let until = self.slots.turn(most, now).unwrap_or_else(|| ask.far_ahead(now));
             return Err(Wait { reason: HeldReason::Parallelism, until: until.max(now + ask.insistence()), booking });
         }
@@ -428,17 +432,17 @@ impl Flow {
         Ok((booking, limits.parallelism.is_some()))
     }
 
-    /// A place at the pace that can be made use of now.
+    /// Returns a reservation that can be used now.
     fn booking(&mut self, pace: Pace, ask: &Ask, now: Timestamp) -> Result<Booking, Wait> {
         let own = ask.booking.filter(|booking| pace.knows(*booking)).map(|booking| self.times.advance(pace, booking, now));
         let promised = own.and_then(|booking| Some((booking, self.times.kept(pace, booking, now)?)));
-        // It gets another one, or none.
+        // The reservation is too far behind: the task gets a new one, or none.
         if let Some(booking) = own.filter(|_| promised.is_none()) {
             self.times.take_back(booking);
         }
         let called = || ask.is_called.then(|| self.times.soon(pace, now)).flatten();
         if let Some((booking, free)) = promised.is_none().then(called).flatten() {
-            // What it waits for elsewhere is worth more than a place at the end of this line.
+            // The due reservation at the other limiter is worth more than the last place in the queue here.
             let wait = Wait { reason: HeldReason::Rate, until: free, booking: None };
             return if free <= now { Ok(booking) } else { Err(wait) };
         }
@@ -453,7 +457,8 @@ impl Flow {
         }
     }
 
-    /// Where there is a pace, those who wait for the end of a pause get a place behind it; otherwise they are spread.
+    /// Holds a task until the receiver's pause ends. With a rate limit, it gets a reservation after the pause. Without one, jitter spreads
+    /// the tasks.
     fn after_pause(&mut self, limits: &Limits, ask: &Ask, until: Timestamp, now: Timestamp) -> Answer {
         let booking = limits.pace.and_then(|pace| match ask.booking.filter(|booking| pace.knows(*booking)) {
             Some(booking) if booking.at() >= until => Some(booking),
@@ -471,7 +476,7 @@ impl Flow {
         Answer::Wait(Wait { reason: HeldReason::RetryAfter, until: until.min(now + HORIZON), booking })
     }
 
-    /// Takes back a right to start that was not made use of.
+    /// Takes back an unused permit.
     pub fn give_back(&mut self, pass: Pass, holder: Holder, now: Timestamp) {
         if let Some(booking) = pass.booking {
             self.times.forget_start(booking);
@@ -488,13 +493,13 @@ impl Flow {
         }
     }
 
-    /// Notes what came of a start.
+    /// Records the outcome of a start, and frees its concurrency slot.
     pub fn leave(&mut self, limits: &Limits, pass: Pass, holder: Holder, report: &Report, now: Timestamp) {
         if pass.has_slot {
             self.slots.release(holder, report.took);
         }
         if let Some(policy) = limits.breaker {
-            // What began before it closed is of the outage that is over.
+            // An attempt that began before the circuit breaker closed belongs to the outage that is over.
             let is_old = self.changes.closed_at().is_some_and(|closed_at| now - report.took < closed_at);
             let verdict = if is_old { Verdict::Unknown } else { report.verdict };
             self.noting(now, |flow| flow.breaker.note(policy, pass.is_probe, verdict, now));
@@ -505,15 +510,15 @@ impl Flow {
         }
     }
 
-    /// Forgets that the other side asked to be left alone, since somebody says that it may be called. If its breaker is open, one attempt
-    /// may find out at once.
+    /// Ends the pause that the receiver asked for, because a client allows calls again, and forgets all reservations. An open circuit
+    /// breaker lets one probe start at once.
     pub fn lift(&mut self, now: Timestamp) {
         self.paused_until = None;
         self.times.restart(now);
         self.breaker.hurry(now);
     }
 
-    /// Makes a change. Returns the task that leads its batch from now on, if that changed.
+    /// Applies a change. Returns the task that leads the batch from now on, if the leader changed.
     pub fn change(&mut self, change: FlowChange, now: Timestamp) -> Option<Successor> {
         match change {
             FlowChange::Return(booking) => self.times.take_back(booking),
@@ -524,56 +529,58 @@ impl Flow {
         None
     }
 
-    /// Gathers one who waits for others, and says where it stands.
+    /// Adds a task to the batch. Returns what the task does next.
     pub fn gather(&mut self, gathered: Gathered, member: &Member, now: Timestamp) -> Place {
         self.gathering.join(gathered, member, now)
     }
 
-    /// Notes that those who are gathered cannot go before then.
+    /// Postpones the batch: it is not due before `until`.
     pub fn put_off(&mut self, until: Timestamp) {
         self.gathering.put_off(until);
     }
 
-    /// Takes all who are gathered, if that one is among them; otherwise somebody else has taken it along, and there is nobody to take.
+    /// Removes and returns all members of the batch if `id` is among them. Otherwise another leader took that task along, and the list is
+    /// empty.
     pub fn take(&mut self, id: TaskId) -> Vec<TaskId> {
         self.gathering.take(id)
     }
 
-    /// Says that a holder is alive, and how many slots it really holds: an answer that was lost is made good by that. Whoever is not heard
-    /// of for longer than a lease has lost them.
+    /// Records that a process is alive, and how many slots it holds. The count makes up for a lost response. A process that reports nothing
+    /// for longer than a lease loses its slots.
     pub fn recount(&mut self, holder: Holder, count: u32, now: Timestamp) {
         self.slots.recount(holder, count, now);
     }
 
-    /// How many starts are under way that took a slot.
+    /// Returns the number of concurrency slots in use.
     pub fn in_use(&self, now: Timestamp) -> u32 {
         self.slots.in_use(now)
     }
 
-    /// As it is kept: compact JSON, the same in every backend.
+    /// Returns the stored form: compact JSON, the same in every backend.
     pub fn to_text(&self) -> String {
         serde_json::to_string(self).unwrap_or_else(|_| unreachable!("numbers and moments"))
     }
 
-    /// The opposite of [`Flow::to_text`].
+    /// Reads what [`Flow::to_text`] wrote.
     pub fn from_text(text: &str) -> Result<Self, Unreadable> {
         serde_json::from_str(text).map_err(|_| Unreadable("a flow"))
     }
 }
 
 impl Ask {
-    /// A wait that doubles each time, up to [`HORIZON`].
+    /// Returns a wait that doubles with each hold, from 1 second up to [`HORIZON`].
     fn patience(&self) -> Duration {
         doubled(self.times)
     }
 
-    /// How long one waits at the least who found no slot, however short slots were held before: what holds them now may take much longer,
-    /// and each time that one asks is three writes.
+    /// Returns the minimum wait of a task that found no concurrency slot. It doubles with each hold, from 1 millisecond up to 10 seconds.
+    ///
+    /// Short runs in the past do not shorten it: the tasks that run now may take much longer, and each request costs three writes.
     fn insistence(&self) -> Duration {
         Duration::from_millis(1).saturating_mul(2_u32.saturating_pow(self.times.min(20))).min(MAX_INSISTENCE)
     }
 
-    /// For one who would have to wait for longer than is promised: somewhere in the second half of that.
+    /// Returns when a task asks again that found no slot within [`HORIZON`]: a random moment in the second half of the horizon.
     fn far_ahead(&self, now: Timestamp) -> Timestamp {
         now + HORIZON / 2 + self.spread.of(HORIZON / 2)
     }

@@ -1,4 +1,4 @@
-//! When not at all: a breaker, that opens when too much fails.
+//! Circuit breaker: stops starts when too many attempts fail.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
 
-/// When a breaker opens, and for how long.
+/// Conditions under which a circuit breaker opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BreakerPolicy {
-    /// The share of attempts that must have failed, above 0 and up to 1.
+    /// Share of failed attempts at which it opens, above 0 and up to 1. Default 0.5.
     pub failure_share: f64,
-    /// Over how long a time they are counted.
+    /// Time over which attempts are counted. Default 60 seconds.
     pub window: Duration,
-    /// How many attempts there must have been in that time.
+    /// Minimum number of attempts in that time. Default 10.
     pub minimum: NonZeroU32,
-    /// For how long it stays open before one attempt tries again.
+    /// Time for which it stays open before it lets one probe start. Default 30 seconds.
     pub open: Duration,
 }
 
@@ -31,85 +31,85 @@ impl Default for BreakerPolicy {
     }
 }
 
-/// How a breaker stands.
+/// Circuit breaker, with the data of its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Breaker {
-    /// Everything passes, and is counted.
+    /// Lets all attempts start, and counts them.
     Closed(Window),
-    /// Nothing passes until then.
+    /// Lets no attempt start before `until`.
     Open { since: Timestamp, until: Timestamp },
-    /// One attempt is trying, until then at the latest.
+    /// Waits for the outcome of one probe. From `until` on, another one may start.
     HalfOpen { since: Timestamp, until: Timestamp },
 }
 
-/// What a breaker does.
+/// State of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BreakerState {
-    /// It lets everything pass.
+    /// All tasks may start.
     Closed,
-    /// It lets nothing pass.
+    /// No task may start.
     Open,
-    /// It waits for the one attempt that finds out how things are.
+    /// One attempt probes the endpoint, and the other tasks wait for its outcome.
     HalfOpen,
 }
 
-/// That a breaker came to do something else.
+/// Change of a circuit breaker's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BreakerChange {
-    /// What it did from then on.
+    /// New state.
     pub to: BreakerState,
-    /// When.
+    /// Time of the change.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub at: Timestamp,
 }
 
-/// The last changes of a breaker, the oldest first.
+/// Latest changes of a circuit breaker, the oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Changes(Vec<BreakerChange>);
 
-/// How many changes of a breaker are kept: enough to see how the last outage went, and few enough to be kept with every flow.
+/// Maximum number of changes that are kept: enough to show the last outage, and few enough to be stored with every limiter.
 const KEPT_CHANGES: usize = 5;
 
-/// What came of the attempts of the window, in two halves: what is older than both is forgotten a half at a time.
+/// Counts of the attempts in the window, in two halves. What is older than both is dropped, one half at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Window {
-    /// When the newer half began.
+    /// Start of the newer half.
     begun: Timestamp,
     newer: Tally,
     older: Tally,
 }
 
-/// How many attempts there were, and how many of them failed.
+/// Number of attempts, and number of failed ones among them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Tally {
     all: u32,
     bad: u32,
 }
 
-/// What a breaker says to one who wants to pass.
+/// Decision of a circuit breaker about one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Passage {
-    /// Go on.
+    /// The attempt may start.
     Free,
-    /// Go on, and say what came of it: everybody waits for that.
+    /// The attempt may start as a probe. All other tasks wait for its outcome.
     Probe,
-    /// Not before then.
+    /// No attempt may start before this time.
     Closed(Timestamp),
 }
 
-/// What came of an attempt, as far as it says something of the other side.
+/// Health of the receiver, as one attempt saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It answers.
+    /// The receiver responds.
     Good,
-    /// It does not, or says that it cannot.
+    /// The receiver does not respond, or reports that it cannot serve the request.
     Bad,
-    /// Nothing: the attempt was called off, or was not made.
+    /// The attempt shows nothing: it was canceled or not made, or the receiver responded with 429.
     Unknown,
 }
 
@@ -120,7 +120,7 @@ impl Default for Breaker {
 }
 
 impl BreakerState {
-    /// The word for it.
+    /// Returns the name of the state, as in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -131,17 +131,17 @@ impl BreakerState {
 }
 
 impl Changes {
-    /// Whether there was none.
+    /// Returns true if there are no changes.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// All that are kept.
+    /// Returns all changes that are kept.
     pub(crate) fn all(&self) -> &[BreakerChange] {
         &self.0
     }
 
-    /// Notes one, if it is one. Attempts that find out that nothing has changed leave no trace, so that it can be seen when an outage began.
+    /// Records a change if the states differ. A failed probe leaves no trace, so that the start of an outage stays visible.
     pub(crate) fn note(&mut self, from: BreakerState, to: BreakerState, at: Timestamp) {
         if from == to {
             return;
@@ -155,19 +155,19 @@ impl Changes {
         self.0.push(BreakerChange { to, at });
     }
 
-    /// When it closed after an outage, if it is closed now and there was one.
+    /// Returns when the circuit breaker closed after an outage. Returns `None` if it is not closed, or never opened.
     pub(crate) fn closed_at(&self) -> Option<Timestamp> {
         self.0.last().filter(|last| last.to == BreakerState::Closed).map(|last| last.at)
     }
 
-    /// Forgets that somebody was to find out how things are, and did not.
+    /// Removes the change to half-open that a probe without a result made.
     pub(crate) fn take_back_probe(&mut self) {
         self.0.pop_if(|last| last.to == BreakerState::HalfOpen);
     }
 }
 
 impl Breaker {
-    /// What it does.
+    /// Returns the state.
     pub(crate) fn state(&self) -> BreakerState {
         match self {
             Self::Closed(_) => BreakerState::Closed,
@@ -176,7 +176,7 @@ impl Breaker {
         }
     }
 
-    /// Since when it has not been closed, and when the next attempt finds out how things are, if it is not.
+    /// Returns when the outage began and when the next probe may start. Returns `None` if the circuit breaker is closed.
     pub(crate) fn outage(&self) -> Option<(Timestamp, Timestamp)> {
         match *self {
             Self::Closed(_) => None,
@@ -184,7 +184,7 @@ impl Breaker {
         }
     }
 
-    /// Whether one more attempt may be made. A probe has until `patience` from now to come back.
+    /// Decides whether one more attempt may start. A probe has `patience` to report its outcome; after that, another one may start.
     pub(crate) fn pass(&mut self, patience: Duration, now: Timestamp) -> Passage {
         match *self {
             Self::Closed(_) => Passage::Free,
@@ -196,21 +196,21 @@ impl Breaker {
         }
     }
 
-    /// Lets one attempt find out at once how things are, if that is not being found out.
+    /// Lets one probe start at once, unless one is under way.
     pub(crate) fn hurry(&mut self, now: Timestamp) {
         if let Self::Open { until, .. } = self {
             *until = now.min(*until);
         }
     }
 
-    /// A probe that was let through will not be made after all.
+    /// Cancels a probe that is not made after all. The next attempt becomes the probe.
     pub(crate) fn withdraw(&mut self, now: Timestamp) {
         if let Self::HalfOpen { since, .. } = *self {
             *self = Self::Open { since, until: now };
         }
     }
 
-    /// Notes what came of an attempt.
+    /// Records the outcome of an attempt.
     pub(crate) fn note(&mut self, policy: BreakerPolicy, is_probe: bool, verdict: Verdict, now: Timestamp) {
         if let Self::Closed(window) = self {
             let is_too_much = verdict != Verdict::Unknown && window.add(policy, verdict == Verdict::Bad, now);
@@ -220,7 +220,7 @@ impl Breaker {
             return;
         }
         match (&*self, verdict) {
-            // What began before it opened, and ends now, says nothing new.
+            // An attempt that began before the circuit breaker opened shows nothing new when it ends now.
             (Self::HalfOpen { .. }, Verdict::Good) if is_probe => *self = Self::default(),
             (Self::HalfOpen { since, .. }, Verdict::Bad) if is_probe => *self = Self::Open { since: *since, until: now + policy.open },
             (Self::HalfOpen { .. }, Verdict::Unknown) if is_probe => self.withdraw(now),
@@ -230,7 +230,7 @@ impl Breaker {
 }
 
 impl Window {
-    /// Counts an attempt, and says whether too many failed.
+    /// Counts an attempt. Returns true if too many attempts failed.
     fn add(&mut self, policy: BreakerPolicy, is_bad: bool, now: Timestamp) -> bool {
         let half = policy.window / 2;
         if now >= self.begun + half {

@@ -1,15 +1,15 @@
-//! Reservations that were given back, and that the next task gets.
+//! Slots of reservations that were given back. The next tasks get them.
 
 use serde::{Deserialize, Serialize};
 
-/// Free slots among those that were handed out: run lengths, counted back from the first slot that was never handed out.
+/// Free slots among those that were given out: run lengths, counted back from the first slot that was never given out.
 ///
-/// Each run is a number of slots in use, and the number of free slots before them. A slot's position is its distance from the first slot that
-/// was never handed out: 1 is the slot right before it.
+/// Each run is a number of slots in use, and the number of free slots before them. A slot's position is its distance from the first slot
+/// that was never given out: 1 is the slot right before it.
 ///
-/// At most [`MAX_RUNS`] runs are kept, so that a limiter's record stays small. Beyond that, the two free runs that are closest to each other
-/// become one: the number of free slots stays exact, and some of them are taken for earlier than they are. A task that gets such a slot may meet
-/// another task there; the rate makes one of them wait until the slot that is really free.
+/// At most [`MAX_RUNS`] runs are kept, so that a limiter's record stays small. Beyond that, the two free runs that are closest to each
+/// other become one. The number of free slots stays exact, but some of them count as earlier than they are. Two tasks may get the same such
+/// slot. The rate limit then makes one of them wait until the slot that is really free.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct FreeSlots(Vec<Run>);
@@ -22,7 +22,7 @@ struct Run(u32, u32);
 const MAX_RUNS: usize = 32;
 
 impl FreeSlots {
-    /// Whether no slot is free.
+    /// Returns true if no slot is free.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -94,7 +94,7 @@ impl FreeSlots {
         }
     }
 
-    /// The position of the earliest free slot.
+    /// Returns the position of the earliest free slot.
     pub(super) fn earliest(&self) -> Option<u32> {
         (!self.is_empty()).then(|| self.reach())
     }
@@ -181,7 +181,7 @@ mod tests {
     }
 
     proptest! {
-        /// As long as the runs are few, the list is exactly the set of free slots.
+        /// With few runs, the list is exactly the set of free slots.
         #[test]
         fn list_is_the_set_of_free_slots(steps in proptest::collection::vec((0_u8..3, 1_u32..60), 0..60)) {
             let (mut free, mut set, mut end) = (FreeSlots::default(), BTreeSet::new(), 1_000_i64);

@@ -1,4 +1,4 @@
-//! Tasks that wait for one another, to go in one request.
+//! Batches: tasks that wait for each other, to go in one request.
 
 use std::time::Duration;
 
@@ -11,82 +11,82 @@ use crate::ports::LEASE;
 use crate::retry::Spread;
 use crate::time::Timestamp;
 
-/// One who is to be gathered with others.
+/// Task that joins a batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Member {
-    /// Which task.
+    /// The task.
     pub id: TaskId,
-    /// How long its part of the request is, in bytes.
+    /// Size of its part of the request, in bytes.
     pub bytes: u64,
-    /// When it is no longer worth starting.
+    /// Time after which it must not start any more.
     pub deadline: Option<Timestamp>,
-    /// How often in a row it was told to wait.
+    /// Number of times in a row that the task was held.
     pub times: u32,
-    /// Chance's part in when to ask again.
+    /// Random share for the jitter of the next request.
     pub spread: Spread,
 }
 
-/// How many go together, and for how long they wait for each other.
+/// Limits of an endpoint's batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gathered {
-    /// As the endpoint has it.
+    /// The endpoint's batch settings.
     pub batch: Batch,
-    /// How far apart requests are at the least, by the endpoint's rate; zero without one.
+    /// Minimum distance between requests at the endpoint's rate. Zero if the endpoint has no rate.
     pub apart: Duration,
 }
 
-/// Where one stands who came to be gathered.
+/// Decision about a task that joins a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// It is time: whoever hears this asks whether the request may be made, and takes along all who are there
+    /// The batch is due, and the task leads it. Its worker asks whether the request may be made, then takes all members along
     /// ([`crate::flow::Flow::take`]).
     Lead,
-    /// Not yet, or somebody else leads. If nobody came for it by then, it is to come again.
+    /// The batch is not due, or another task leads it. The task joins again at this time, unless a leader takes it along before.
     Wait(Timestamp),
 }
 
-/// How long all of a request's items may be together, in bytes: what a receiver can be expected to take.
+/// Maximum size of all items of a request together, in bytes. Receivers can be expected to accept 1 MiB.
 pub const MAX_BATCH_BYTES: u64 = 1024 * 1024;
 
-/// How long after it should have been taken along one comes again who does not lead: the one who was to lead may be gone.
+/// Delay after the due time until a member joins again that is neither first nor second. By then its leader may be gone.
 const FALLBACK: Duration = LEASE;
-/// The same for the second, who leads if the first was called off, or is held by something else.
+/// The same delay for the second member, which leads if the first was canceled or is held by something else.
 const SECOND: Duration = Duration::from_secs(2);
-/// How long after their time a gathering that is full is believed in whose members do not come.
+/// Time after the due time for which a full batch waits for its members to join again. After that it is cleared.
 const LATE: Duration = Duration::from_secs(10);
-/// How long before its deadline one goes that has not the time to wait.
+/// Time before its deadline at which a task goes that cannot wait for the batch.
 const IN_TIME: Duration = Duration::from_secs(1);
 
-/// Those who are together now.
+/// Tasks that wait in a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Gathering {
     members: Vec<TaskId>,
     bytes: u64,
-    /// When they have waited for others for long enough.
+    /// Time at which they have waited for others long enough.
     flush_at: Timestamp,
-    /// When the endpoint may be asked again, after it said no to them.
+    /// Time before which the batch is not due, because a limit held its leader.
     not_before: Timestamp,
-    /// How many came for whom there was no room.
+    /// Number of tasks that found no room.
     turned_away: u32,
 }
 
 impl Gathering {
-    /// Adds one, unless it is there already or there is no room, and says where it stands.
+    /// Adds a task, unless it is a member or there is no room. Returns what the task does next.
     pub(crate) fn join(&mut self, gathered: Gathered, member: &Member, now: Timestamp) -> Place {
         if self.due() + HORIZON < now {
-            // Whoever was there has asked again long ago, and found another way.
+            // All members have asked again long ago: each went another way or ended.
             *self = Self::default();
         }
         let most = usize::try_from(gathered.batch.max_items.get()).unwrap_or(usize::MAX);
         let is_in = self.members.contains(&member.id);
         let has_room = |this: &Self| this.members.len() < most && this.bytes.saturating_add(member.bytes) <= MAX_BATCH_BYTES;
         if !is_in && !has_room(self) && self.due() + LATE < now {
-            // It is full, and those who were to lead did not come: they may have ended. Whoever has not joins again.
+            // The batch is full, and its leaders did not come: they may have ended. A member that has not ended joins again.
             *self = Self::default();
         }
         let (is_first, has_room) = (self.members.is_empty(), has_room(self));
         if !is_in && !is_first && !has_room {
-            // Too little room is as good as none: they go, and the next can gather.
+            // A batch with too little room counts as full: it goes now, so that the next batch can form.
             self.flush_at = self.flush_at.min(now);
             return Place::Wait(self.turn_away(gathered, member, now));
         }
@@ -121,7 +121,9 @@ impl Gathering {
         self.flush_at.max(self.not_before)
     }
 
-    /// When one may come again for whom there is no room: each `max_items` of them at a time, as far apart as requests are.
+    /// Returns when a task that found no room joins again.
+    ///
+    /// Groups of `max_items` tasks follow each other at the distance of requests. Without a rate, each task backs off by itself.
     fn turn_away(&mut self, gathered: Gathered, member: &Member, now: Timestamp) -> Timestamp {
         let before = self.turned_away / gathered.batch.max_items;
         self.turned_away = self.turned_away.saturating_add(1);
@@ -132,19 +134,19 @@ impl Gathering {
         (self.due().max(now) + pause).min(now + HORIZON)
     }
 
-    /// Notes that the endpoint is not to be asked before then.
+    /// Postpones the batch: it is not due before `until`.
     pub(crate) fn put_off(&mut self, until: Timestamp) {
         self.not_before = self.not_before.max(until);
     }
 
-    /// Takes all who are there, if that one is among them; otherwise somebody else has taken it along.
+    /// Removes and returns all members if `id` is among them. Otherwise another leader took that task along, and the list is empty.
     pub(crate) fn take(&mut self, id: TaskId) -> Vec<TaskId> {
         if self.members.contains(&id) { std::mem::take(self).members } else { Vec::new() }
     }
 
     /// Removes a task that ended or waits for something else. The next task finds room.
     ///
-    /// Returns the next member, if the removed one led: it leads when the batch is due, and not after its own pause.
+    /// Returns the next member, if the removed one led. It leads as soon as the batch is due, without its own delay.
     pub(crate) fn withdraw(&mut self, id: TaskId, bytes: u64, now: Timestamp) -> Option<Successor> {
         let place = self.members.iter().position(|member| *member == id)?;
         self.members.remove(place);

@@ -1,4 +1,4 @@
-//! How often: a rate, as slots one after the other, each for one start.
+//! Rate limit: a sequence of slots, each for one start.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -8,60 +8,63 @@ use serde::{Deserialize, Serialize};
 use super::free_slots::FreeSlots;
 use crate::time::Timestamp;
 
-/// So many starts in any period, and so many at once after a pause: then there can be `burst - 1` more in the period that begins with it.
+/// Maximum number of starts in any period, and in a burst after a pause. The period that begins with a burst can have `burst - 1` more
+/// starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// How many starts there are in a period.
+    /// Number of starts in a period.
     pub rate: NonZeroU32,
-    /// The period.
+    /// Length of the period.
     pub period: Duration,
-    /// How many of them may come at once.
+    /// Number of starts that may come at once.
     pub burst: NonZeroU32,
 }
 
-/// A slot that a task has been promised: it is not to ask before that moment.
+/// Reservation: a slot that a task holds. The task waits until then before it asks again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Booking {
-    /// In microseconds since the Unix epoch.
+    /// Time of the slot, in microseconds since the Unix epoch.
     pub slot: i64,
-    /// How far apart slots were when it was given, in microseconds. At another pace it is worth nothing.
+    /// Distance between slots when the reservation was made, in microseconds. At another rate limit the reservation is void.
     pub interval: i64,
 }
 
-/// What part of a period a start may be late by: a fiftieth. As much of the rate is given up for it.
+/// Divisor of the period: a start may be late by one fiftieth of it. The limiter gives up as much of the rate for this.
 const TOLERATED: i64 = 50;
 
-/// How far ahead slots are promised. What comes after that is told to ask again.
+/// Maximum time ahead for reservations. A task that finds no slot before that asks again later.
 pub const HORIZON: Duration = Duration::from_mins(15);
 
-/// Which slots were given out, and what became of them.
+/// Slots that were given out, and the distance between actual starts.
 ///
-/// Slots tell those who wait when to ask; what keeps the pace is how far apart starts really are (the generic cell rate algorithm, ITU-T
-/// I.371). So it is kept whoever comes late, or not at all, and by processes that disagree about it for a while; and whoever comes late
-/// starts as soon as there is room. A start may be a little early after one that was a little late: slots are by so much further apart
-/// than the rate asks for as makes up for that. A burst is slots of the time before that nobody had.
+/// Slots tell waiting tasks when to ask. The rate is kept by the distance between actual starts (the generic cell rate algorithm, ITU-T
+/// I.371). It therefore holds when tasks come late or not at all, and when processes disagree about it for a while. A late task starts as
+/// soon as there is room.
+///
+/// A start may come a little early after one that was a little late. To make up for that, slots are further apart than the rate asks for. A
+/// burst uses slots of the past that no task held.
 ///
 /// Guarantees:
-/// - The rate holds, whatever becomes of slots.
-/// - A task starts no later than its slot, but for tasks that start late, and for tasks that another limit of theirs lets start.
-/// - A slot that is given back goes to the next task that asks, the earliest slot first. That task may be newer than one that waits for a later
-///   slot: waiting tasks are not told of slots that become free. A waiting task that asks before its slot gets the earliest free one.
+/// - The rate holds, whatever happens to slots.
+/// - A task starts no later than its slot, unless other tasks start late, or start because a reservation at another limiter is due.
+/// - A slot that is given back goes to the next task that asks, the earliest slot first. That task may be newer than one that waits for a
+///   later slot: waiting tasks do not learn of free slots. A waiting task that asks before its slot gets the earliest free one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Timetable {
-    /// The first slot that was never given out.
+    /// First slot that was never given out, in microseconds since the Unix epoch.
     next: i64,
     /// Slots before it that were given back.
     #[serde(default, skip_serializing_if = "FreeSlots::is_empty")]
     free: FreeSlots,
-    /// How far apart they are.
+    /// Distance between slots, in microseconds.
     interval: i64,
-    /// When the next start would be, if starts were as far apart as slots.
+    /// Time of the next start if starts were as far apart as slots, in microseconds since the Unix epoch.
     #[serde(default)]
     due: i64,
 }
 
 impl Pace {
-    /// From one slot to the next, in microseconds, rounded up.
+    /// Returns the distance between slots in microseconds, rounded up.
     fn interval(self) -> i64 {
         let (length, rate) = (self.period().saturating_add(self.lateness()), i64::from(self.rate.get()));
         (length / rate + i64::from(length % rate > 0)).max(1)
@@ -71,32 +74,33 @@ impl Pace {
         i64::try_from(self.period.as_micros()).unwrap_or(i64::MAX)
     }
 
-    /// How late a start may be that was promised, in microseconds.
+    /// Returns how late a start with a reservation may be, in microseconds.
     fn lateness(self) -> i64 {
         self.period() / TOLERATED
     }
 
-    /// How far back the slots reach that make a burst, in microseconds.
+    /// Returns how far back the slots of a burst reach, in microseconds.
     fn reach(self) -> i64 {
         self.interval().saturating_mul(i64::from(self.burst.get()) - 1)
     }
 
-    /// How much sooner than that a start may be, in microseconds.
+    /// Returns how much earlier than [`Timetable::due`] a start may be, in microseconds.
     fn grace(self) -> i64 {
         self.reach().saturating_add(self.lateness())
     }
 
-    /// Whether that promise was made at this pace. At another one it is worth nothing.
+    /// Returns true if the reservation was made at this rate limit. At another one it is void.
     pub(crate) fn knows(self, booking: Booking) -> bool {
         booking.interval == self.interval()
     }
 }
 
-/// How many starts somebody who came late may be behind, and keeps that place: with more of them, all would come at the same moment.
+/// Number of starts that may be ahead of a late task before it loses its reservation. With more, all late tasks would come at the same
+/// moment.
 const KEPT: i64 = 10;
 
 impl Timetable {
-    /// The earliest free slot. `None` if that is further ahead than [`HORIZON`].
+    /// Reserves the earliest free slot. Returns `None` if that slot is more than [`HORIZON`] ahead.
     pub(crate) fn book(&mut self, pace: Pace, now: Timestamp) -> Option<Booking> {
         let (now, interval) = (micros(now), pace.interval());
         self.adopt(pace, now);
@@ -112,7 +116,7 @@ impl Timetable {
         Some(Booking { slot, interval })
     }
 
-    /// Moves a reservation to an earlier slot, if one is free. Returns the reservation that holds then.
+    /// Moves a reservation to an earlier slot, if one is free. Returns the reservation that the task holds afterwards.
     pub(crate) fn advance(&mut self, pace: Pace, booking: Booking, now: Timestamp) -> Booking {
         self.adopt(pace, micros(now));
         let is_earlier = booking.at() > now && self.earliest(pace, micros(now)) < booking.slot;
@@ -125,14 +129,14 @@ impl Timetable {
         }
     }
 
-    /// The earliest free slot, in microseconds. Forgets free slots whose time has passed.
+    /// Returns the earliest free slot, in microseconds since the Unix epoch. Forgets free slots whose time has passed.
     fn earliest(&mut self, pace: Pace, now: i64) -> i64 {
         let oldest = now.saturating_sub(pace.reach());
         self.free.forget_beyond(self.position(oldest));
         self.free.earliest().map_or(self.next.max(oldest), |position| self.next - i64::from(position).saturating_mul(self.interval))
     }
 
-    /// How many slots before [`Timetable::next`] are not before that moment.
+    /// Returns the number of slots from `moment` on that are before [`Timetable::next`].
     fn position(&self, moment: i64) -> u32 {
         let slots = self.next.saturating_sub(moment).checked_div_euclid(self.interval).unwrap_or(0);
         u32::try_from(slots.max(0)).unwrap_or(u32::MAX)
@@ -144,13 +148,14 @@ impl Timetable {
         self.free = FreeSlots::default();
     }
 
-    /// A pace that was changed begins anew, and so does one that a clock far ahead of this one has left behind.
+    /// Discards all slots if the rate limit has changed, or if another process with a clock far ahead has moved them beyond the horizon.
     fn adopt(&mut self, pace: Pace, now: i64) {
         let (horizon, interval) = (horizon(now), pace.interval());
         if self.interval != interval && self.interval != 0 || self.next > horizon.saturating_add(interval) {
             self.next = now;
             self.free = FreeSlots::default();
-            // What the other pace put off is not put off for longer than by this one: whoever disagrees about it starts nothing sooner.
+            // The old rate must not delay a start for longer than the new one does. The delay is capped and not cleared, so that processes
+            // that disagree about the rate start nothing sooner.
             self.due = self.due.min(now.saturating_add(interval).saturating_add(pace.grace()));
         }
         if self.due > horizon.saturating_add(interval).saturating_add(pace.grace()) {
@@ -159,7 +164,7 @@ impl Timetable {
         self.interval = interval;
     }
 
-    /// How many could start now whom nobody has promised anything.
+    /// Returns the number of tasks without a reservation that could start now.
     pub(crate) fn free(&self, pace: Pace, now: Timestamp) -> u32 {
         let (mut this, now, interval) = (self.clone(), micros(now), pace.interval());
         this.adopt(pace, now);
@@ -170,7 +175,7 @@ impl Timetable {
         u32::try_from(slots.min(starts).max(0)).unwrap_or(u32::MAX)
     }
 
-    /// Number of reservations for after `now`, and not for before `from`.
+    /// Returns the number of reservations for after `now`, and not for before `from`.
     pub(crate) fn promised(&self, pace: Pace, from: Timestamp, now: Timestamp) -> u32 {
         let mut this = self.clone();
         this.adopt(pace, micros(now));
@@ -178,38 +183,40 @@ impl Timetable {
         slots.saturating_sub(this.free.count(1, slots))
     }
 
-    /// When one may start who was promised that slot: that moment, or, if too many started of late, a later one.
+    /// Returns when a task with this reservation may start: at its slot, or later if too many tasks started recently.
     pub(crate) fn free_at(&self, pace: Pace, booking: Booking) -> Timestamp {
         Booking { slot: self.due.saturating_sub(pace.grace()).max(booking.slot), ..booking }.at()
     }
 
-    /// When one may start whom nobody here has promised anything, but for those who start in between; `None`, if that is not soon.
+    /// Returns when a task without a reservation here may start, if no other task starts in between. Returns `None` if that is too far
+    /// ahead.
     pub(crate) fn soon(&mut self, pace: Pace, now: Timestamp) -> Option<(Booking, Timestamp)> {
         self.adopt(pace, micros(now));
         let booking = Booking { slot: micros(now), interval: pace.interval() };
         Some((booking, self.kept(pace, booking, now)?))
     }
 
-    /// The same for one who comes when its time has come. `None`, if so many started instead that another place is better.
+    /// Returns when a task may start that asks with this reservation. Returns `None` if so many others started that a new reservation is
+    /// better.
     pub(crate) fn kept(&self, pace: Pace, booking: Booking, now: Timestamp) -> Option<Timestamp> {
         let free = self.free_at(pace, booking);
         let is_far = micros(free) - micros(now) > pace.interval().saturating_mul(KEPT) && free > booking.at();
         (!is_far).then_some(free)
     }
 
-    /// Notes that one starts.
+    /// Records a start.
     pub(crate) fn start(&mut self, pace: Pace, now: Timestamp) {
         self.due = self.due.max(micros(now)).saturating_add(pace.interval());
     }
 
-    /// Notes that one did not start after all.
+    /// Removes the record of a start that did not happen.
     pub(crate) fn forget_start(&mut self, booking: Booking) {
         self.due = self.due.saturating_sub(booking.interval);
     }
 
-    /// Takes back a reservation that nobody will use. The next task gets its slot.
+    /// Takes back a reservation that its task will not use. The next task gets its slot.
     pub(crate) fn take_back(&mut self, booking: Booking) {
-        // A reservation from before the reservations were restarted is on none of these slots.
+        // A reservation from before a restart is on none of these slots.
         let distance = self.next.saturating_sub(booking.slot);
         let is_known = self.interval == booking.interval && distance.checked_rem_euclid(self.interval) == Some(0);
         if let Some(position) = u32::try_from(distance.checked_div(self.interval).unwrap_or(0)).ok().filter(|of| is_known && *of > 0) {
@@ -217,7 +224,7 @@ impl Timetable {
         }
     }
 
-    /// Gives out no slot before that moment.
+    /// Gives out no slot before `until`.
     pub(crate) fn pause(&mut self, until: Timestamp) {
         self.free.forget_beyond(self.position(micros(until)));
         self.next = self.next.max(micros(until));
@@ -225,13 +232,13 @@ impl Timetable {
 }
 
 impl Booking {
-    /// When it can be used, at the earliest.
+    /// Returns the earliest time at which the reservation can be used.
     pub fn at(self) -> Timestamp {
         Timestamp::from_millis(self.slot.saturating_add(999).div_euclid(1_000))
     }
 }
 
-/// How far ahead slots are promised at that moment, in microseconds.
+/// Returns the latest moment for a reservation made at `now`, in microseconds since the Unix epoch.
 fn horizon(now: i64) -> i64 {
     now.saturating_add(i64::try_from(HORIZON.as_micros()).unwrap_or(i64::MAX))
 }
@@ -362,7 +369,7 @@ mod tests {
         let first = times.book(pace, at(0)).unwrap();
         times.start(pace, at(0));
         let mut booked: Vec<Booking> = std::iter::from_fn(|| times.book(pace, at(0))).collect();
-        // In no order.
+        // In mixed order.
         booked.sort_by_key(|booking| (booking.slot / booking.interval).wrapping_mul(7_919) % 883);
         for booking in booked {
             times.take_back(booking);
@@ -387,7 +394,7 @@ mod tests {
     }
 
     proptest! {
-        /// As many as are said to be free start, and not one more.
+        /// Exactly as many tasks start as `free` returns.
         #[test]
         fn as_many_start_as_are_free(rate in 1_u32..200, burst in 1_u32..20, starts in proptest::collection::vec(0_i64..300, 0..100)) {
             let (mut times, pace) = (Timetable::default(), pace(rate, burst));
@@ -408,8 +415,8 @@ mod tests {
             }
         }
 
-        /// No two tasks hold one slot, whichever reservations are given back or moved to an earlier slot; and a slot that is free is used before
-        /// a later one.
+        /// No two tasks hold one slot, whichever reservations are given back or moved to an earlier slot. A free slot is used before a
+        /// later one.
         #[test]
         fn no_slot_is_given_out_twice(rate in 1_u32..200, burst in 1_u32..4, steps in proptest::collection::vec((0_u8..5, 0_usize..40, 0_i64..200), 0..150)) {
             let (mut times, pace) = (Timetable::default(), pace(rate, burst));
@@ -437,7 +444,7 @@ mod tests {
                     _ => {
                         let Some(booking) = times.book(pace, at(clock)) else { continue };
                         let earliest = returned.iter().min().copied();
-                        // Slots at the end may begin anew from a later moment, less than an interval later.
+                        // Slots at the end may start again from a later moment, less than an interval later.
                         let is_early = earliest.is_none_or(|earliest| booking.slot < earliest + pace.interval());
                         prop_assert!(is_early, "{booking:?}, {earliest:?} is free");
                         returned.retain(|slot| (slot - booking.slot).abs() >= pace.interval());
@@ -452,7 +459,7 @@ mod tests {
             }
         }
 
-        /// Whoever asks at any time and comes as late as they like: in no period are there more starts than may be.
+        /// No period has more starts than allowed, whenever tasks ask and however late they come.
         #[test]
         fn in_no_period_are_there_more_starts_than_may_be(
             rate in 1_u32..200, burst in 1_u32..20, asks in proptest::collection::vec((0_i64..100, 0_i64..300), 2..300)

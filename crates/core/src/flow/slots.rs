@@ -1,4 +1,4 @@
-//! How many at once: slots, that are leases.
+//! Concurrency limit: slots that processes hold as leases.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -9,24 +9,24 @@ use crate::flow::pace::HORIZON;
 use crate::ports::LEASE;
 use crate::time::Timestamp;
 
-/// Whoever takes slots: one process, by a number that it drew.
+/// Process that holds slots, identified by a random number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Holder(pub u64);
 
-/// Who holds how many slots, and when those who find none had better ask again.
+/// Concurrency slots that each process holds, and the next request time of tasks that found none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Slots {
     held: Vec<Held>,
-    /// How long a slot is held, lately and on the average, in milliseconds.
+    /// Recent average time for which a slot is held, in milliseconds. 0 before the first measurement.
     #[serde(default, skip_serializing_if = "is_zero")]
     average: u64,
-    /// When the last of those who found none was told to ask again, in milliseconds since the Unix epoch.
+    /// Latest time at which a task that found no slot will ask again, in milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "is_zero")]
     last_turn: u64,
 }
 
-/// The slots of one holder, who must say from time to time that it is alive.
+/// Slots of one process, which must report regularly that it is alive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Held {
     by: Holder,
@@ -34,22 +34,22 @@ struct Held {
     until: Timestamp,
 }
 
-/// The average before anything was measured, in milliseconds.
+/// Assumed average before the first measurement, in milliseconds.
 const GUESS: u64 = 100;
-/// How far ahead anybody is told to ask again on no more than a guess, in milliseconds.
+/// Maximum time ahead of the next request while the average is only assumed, in milliseconds.
 const GUESSED_AHEAD: u64 = 1_000;
-/// One more in so many turns than there is room for, so that no slot stays free when one of those who were told to come does not.
+/// Share of surplus requests: of this many tasks that ask again, one finds no slot. No slot stays free if one of them does not come.
 const OVERBOOKING: u64 = 8;
 
 impl Slots {
-    /// How many are held.
+    /// Returns the number of slots in use.
     pub(crate) fn in_use(&self, now: Timestamp) -> u32 {
         self.held.iter().filter(|held| now < held.until).map(|held| held.count).sum()
     }
 
-    /// Takes one, if fewer than `most` are held.
+    /// Takes a slot if fewer than `most` are in use. Returns true if it took one.
     pub(crate) fn take(&mut self, most: NonZeroU32, by: Holder, now: Timestamp) -> bool {
-        // Whoever was not heard of for so long is gone, and so are the attempts.
+        // A process whose lease has run out is gone, and so are its attempts.
         self.held.retain(|held| now < held.until);
         if self.in_use(now) >= most.get() {
             return false;
@@ -61,7 +61,7 @@ impl Slots {
         true
     }
 
-    /// Gives one back that was taken and not used.
+    /// Gives back a slot that was not used.
     pub(crate) fn give_back(&mut self, by: Holder) {
         if let Some(held) = self.held.iter_mut().find(|held| held.by == by) {
             held.count = held.count.saturating_sub(1);
@@ -69,17 +69,17 @@ impl Slots {
         self.held.retain(|held| held.count > 0);
     }
 
-    /// Gives one back that was used for so long.
+    /// Gives back a slot that was used for `after`.
     pub(crate) fn release(&mut self, by: Holder, after: Duration) {
         self.give_back(by);
         let took = u64::try_from(after.as_millis()).unwrap_or(u64::MAX).clamp(1, 3_600_000);
         self.average = if self.average == 0 { took } else { (self.average * 7 + took).div_ceil(8) };
     }
 
-    /// Says that a holder is alive, and how many it really holds.
+    /// Records that a process is alive, and how many slots it holds.
     pub(crate) fn recount(&mut self, by: Holder, count: u32, now: Timestamp) {
         let known = self.held.iter().find(|held| held.by == by);
-        // What was heard of a moment ago need not be written again.
+        // Saves the write if the count is known and the process reported within half a lease.
         if known.map_or(0, |held| held.count) == count && known.is_none_or(|held| now + LEASE / 2 < held.until) {
             return;
         }
@@ -89,7 +89,8 @@ impl Slots {
         }
     }
 
-    /// When one who found no slot had better ask again: as many are told to come as slots become free. `None` if that is too far ahead.
+    /// Returns when a task that found no slot asks again. These times are spaced as slots become free. Returns `None` if the time is more
+    /// than [`HORIZON`] ahead.
     pub(crate) fn turn(&mut self, most: NonZeroU32, now: Timestamp) -> Option<Timestamp> {
         let average = if self.average == 0 { GUESS } else { self.average };
         let step = (average * (OVERBOOKING - 1) / OVERBOOKING / u64::from(most.get())).max(1);
@@ -101,7 +102,7 @@ impl Slots {
         }
         let horizon = present + u64::try_from(HORIZON.as_millis()).unwrap_or(u64::MAX);
         if turn > horizon {
-            // A clock far ahead of this one may have left that behind.
+            // Another process with a clock far ahead may have set it.
             self.last_turn = self.last_turn.min(horizon);
             return None;
         }

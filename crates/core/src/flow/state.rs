@@ -1,50 +1,52 @@
-//! How a flow stands, for whoever looks at it and changes nothing.
+//! State of a limiter, as the API shows it.
 
 use serde::Serialize;
 
 use crate::flow::{BreakerChange, BreakerState, Flow, Limits};
 use crate::time::Timestamp;
 
-/// How a flow stands at a moment. What is not limited is not counted.
+/// Current state of a limiter. The fields of a limit that is not set are `null`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FlowState {
-    /// How many tasks that nobody has promised anything could start now, as far as its rate is concerned; `null` if it has none.
+    /// Number of tasks without a reservation that could start now under the rate. `null` if there is no rate.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub tokens: Option<u32>,
-    /// Number of tasks that wait for its rate and hold a reservation, at most 15 minutes ahead. `null` if it has no rate. A task that ends, or
-    /// waits for something else, holds none.
+    /// Number of tasks that wait for the rate and hold a reservation, at most 15 minutes ahead. `null` if there is no rate. A task that
+    /// ends, or waits for something else, holds none.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub promised_ahead: Option<u32>,
-    /// How many of its tasks run; `null` if that is not limited.
+    /// Number of tasks that run. `null` if there is no concurrency limit.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub in_use: Option<u32>,
-    /// Nothing of it starts before then, since the other side asked for that.
+    /// End of the pause that the endpoint asked for. No task starts before. `null` if there is no pause.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
     pub held_until: Option<Timestamp>,
-    /// How its breaker stands; `null` if it has none.
+    /// State of the circuit breaker. `null` if there is none.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub breaker: Option<BreakerStanding>,
 }
 
-/// How a breaker stands.
+/// State of a circuit breaker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BreakerStanding {
-    /// Whether it lets everything pass (`closed`), nothing (`open`), or waits for the one attempt that finds out how things are (`half_open`).
+    /// `closed`: all tasks may start. `open`: no task may start. `half_open`: one attempt probes the endpoint, and the other tasks wait for
+    /// its outcome.
     pub state: BreakerState,
-    /// Since when it is closed, or since when it has not been; `null` if it has never been anything else.
+    /// Time since which it is closed, or since which it has not been closed. `null` if it has never opened.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
     pub since: Option<Timestamp>,
-    /// From when on an attempt finds out how things are; of one that is `half_open`, if the one that is under way does not come back by then.
+    /// Time at which a probe may start. If `half_open`: time at which another one may start, unless the current one reports before. `null`
+    /// if `closed`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
     pub next_probe: Option<Timestamp>,
-    /// How it came to that: its last changes, five at most, the oldest first.
+    /// Latest changes of the state, at most five, the oldest first.
     pub changes: Vec<BreakerChange>,
 }
 
 impl Flow {
-    /// How it stands, by what it lets through.
+    /// Returns the state at `now` under these limits.
     pub fn state(&self, limits: &Limits, now: Timestamp) -> FlowState {
         let held_until = self.paused_until.filter(|until| now < *until);
         let from = held_until.unwrap_or(now);
@@ -57,7 +59,7 @@ impl Flow {
         }
     }
 
-    /// The changes of its breaker that it has seen, and `before` has not.
+    /// Returns the changes of the circuit breaker that `self` has and `before` has not.
     pub fn changes_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a BreakerChange> {
         self.changes.all().iter().filter(|change| !before.changes.all().contains(change))
     }
@@ -203,7 +205,7 @@ mod tests {
         flow.give_back(probe, ME, at(50));
         assert_eq!(breaker(&flow, at(50)).changes, changes);
         assert_eq!(flow.changes_since(&half_open).count(), 0);
-        // Two of them start, and there is no third place: it passes the breaker, and goes back.
+        // The other process holds the only slot: the task passes the circuit breaker, finds no slot, and gives the probe back.
         let narrow = Limits { parallelism: Some(NonZeroU32::MIN), ..limits() };
         flow.recount(Holder(2), 1, at(51));
         assert!(matches!(flow.enter(&narrow, &ask(), at(51)), Answer::Wait(_)));

@@ -1,4 +1,4 @@
-//! Limits, as they are kept: inside other records, as compact JSON.
+//! Stored form of limits: compact JSON inside other records.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::flow::{BreakerPolicy, Limits, Pace};
 
-/// What a flow lets through.
+/// Limits of a limiter.
 #[derive(Default, Serialize, Deserialize, PartialEq)]
 #[serde(default)]
 pub(crate) struct StoredLimits {
@@ -19,11 +19,11 @@ pub(crate) struct StoredLimits {
     breaker: Option<StoredBreaker>,
 }
 
-/// A pace: rate, period in milliseconds, burst.
+/// Rate limit: rate, period in milliseconds, burst.
 #[derive(Serialize, Deserialize, PartialEq)]
 struct StoredPace(NonZeroU32, u64, NonZeroU32);
 
-/// A breaker: share, window and open time in milliseconds, minimum.
+/// Circuit breaker: failure share, window and open time in milliseconds, minimum number of attempts.
 #[derive(Serialize, Deserialize, PartialEq)]
 struct StoredBreaker(f64, u64, u64, NonZeroU32);
 

@@ -1,4 +1,4 @@
-//! From what a client says of limits to what is kept of them.
+//! Conversion of limits from a client's request to the stored form.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -9,78 +9,79 @@ use crate::bounds::Bounds;
 use crate::flow::{BreakerPolicy, Limits, Pace};
 use crate::submit::{Invalid, Wrong};
 
-/// How often tasks start, and how many at once. What is left out is not limited.
+/// Start rate and concurrency of tasks. An omitted limit does not apply.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FlowSubmission {
-    /// So many in any `period`.
+    /// Maximum number of starts in any `period`. From 1 to 100,000.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100_000))]
     pub rate: Option<f64>,
-    /// In seconds; 1 unless said.
+    /// Length of the period in seconds. Default 1. From 0.1 to 86,400. Requires `rate`.
     #[cfg_attr(feature = "openapi", schema(minimum = 0.1, maximum = 86_400))]
     pub period: Option<f64>,
-    /// So many may come at once after a pause; 1 unless said. With more there are up to `burst - 1` more in the period that begins with it.
+    /// Maximum number of starts at once after a pause. Default 1. From 1 to 100,000. The period that begins with a burst can have `burst -
+    /// 1` more starts. Requires `rate`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100_000))]
     pub burst: Option<f64>,
-    /// So many at a time.
+    /// Maximum number of tasks that run at the same time. From 1 to 100,000.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100_000))]
     pub parallelism: Option<f64>,
 }
 
-/// When an endpoint is left alone because too much fails. What is left out is as usual.
+/// Circuit breaker of an endpoint: it holds tasks when too many attempts fail. Omitted fields have their defaults.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BreakerSubmission {
-    /// Whether there is one; `true` unless said.
+    /// True if the endpoint has a circuit breaker. Default `true`.
     pub enabled: Option<bool>,
-    /// It opens when that share of the attempts failed, above 0 and up to 1; 0.5 unless said.
+    /// Share of failed attempts at which it opens, above 0 and up to 1. Default 0.5.
     #[cfg_attr(feature = "openapi", schema(exclusive_minimum = 0, maximum = 1))]
     pub failure_share: Option<f64>,
-    /// Of the attempts of so many seconds; 60 unless said.
+    /// Time over which attempts are counted, in seconds. Default 60. From 1 to 3,600.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 3_600))]
     pub window: Option<f64>,
-    /// If they were so many at least; 10 unless said.
+    /// Minimum number of attempts in `window` before it opens. Default 10. From 1 to 100,000.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100_000))]
     pub minimum: Option<f64>,
-    /// For so many seconds, until one attempt finds out how things are; 30 unless said.
+    /// Time for which it stays open before one attempt probes the endpoint, in seconds. Default 30. From 1 to 900.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 900))]
     pub open: Option<f64>,
 }
 
-/// Limits, as they are shown.
+/// Limits, as the API shows them.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Flow))]
 pub struct FlowView {
-    /// So many tasks start in any `period`; `null` if that is not limited.
+    /// Maximum number of starts in any `period`. `null` if the rate is not limited.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, required))]
     pub rate: Option<NonZeroU32>,
-    /// In seconds.
+    /// Length of the period in seconds. `null` if the rate is not limited.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub period: Option<f64>,
-    /// So many may come at once after a pause.
+    /// Maximum number of starts at once after a pause. `null` if the rate is not limited.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, required))]
     pub burst: Option<NonZeroU32>,
-    /// So many at a time; `null` if that is not limited.
+    /// Maximum number of tasks that run at the same time. `null` if that is not limited.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, required))]
     pub parallelism: Option<NonZeroU32>,
 }
 
-/// A breaker's settings, as they are shown.
+/// Circuit breaker settings, as the API shows them.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Breaker))]
 pub struct BreakerView {
-    /// Whether there is one.
+    /// True if the endpoint has a circuit breaker.
     pub enabled: bool,
-    /// It opens when that share of the attempts failed.
+    /// Share of failed attempts at which it opens.
     pub failure_share: f64,
-    /// Of the attempts of so many seconds.
+    /// Time over which attempts are counted, in seconds.
     pub window: f64,
-    /// If they were so many at least.
+    /// Minimum number of attempts in `window` before it opens.
     #[cfg_attr(feature = "openapi", schema(value_type = u32))]
     pub minimum: NonZeroU32,
-    /// For so many seconds, until one attempt finds out how things are.
+    /// Time for which it stays open before one attempt probes the endpoint, in seconds.
     pub open: f64,
 }
 
@@ -90,18 +91,18 @@ const COUNTS: Bounds = Bounds::count(100_000);
 const PERIODS: Bounds = Bounds::times(Duration::from_millis(100), Duration::from_hours(24));
 /// Bounds of `window`, in seconds.
 const WINDOWS: Bounds = Bounds::times(Duration::from_secs(1), Duration::from_hours(1));
-/// Bounds of `open`, in seconds. No task is told to wait for longer than the horizon.
+/// Bounds of `open`, in seconds. No task waits for longer than the horizon before it asks again.
 const OPEN: Bounds = Bounds::times(Duration::from_secs(1), crate::flow::HORIZON);
 
 impl FlowSubmission {
-    /// The limits that are asked for, or all that is wrong with them, noted under `pointer`.
+    /// Returns the limits, or all errors, with their fields under `pointer`.
     pub fn checked(&self, pointer: &str) -> Result<Limits, Vec<Invalid>> {
         let mut wrong = Wrong::default();
         let limits = self.limits(pointer, &mut wrong);
         if wrong.0.is_empty() { Ok(limits) } else { Err(wrong.0) }
     }
 
-    /// The limits that are asked for. What is wrong with them is noted under `pointer`.
+    /// Returns the limits. Adds errors to `wrong`, with their fields under `pointer`.
     pub(crate) fn limits(&self, pointer: &str, wrong: &mut Wrong) -> Limits {
         if self.rate.is_none() && (self.period.is_some() || self.burst.is_some()) {
             wrong.add(&format!("{pointer}/rate"), "`period` and `burst` say nothing without a `rate`");
@@ -117,7 +118,7 @@ impl FlowSubmission {
 }
 
 impl BreakerSubmission {
-    /// The breaker that is asked for, if there is to be one. What is wrong with it is noted under `pointer`.
+    /// Returns the circuit breaker, or `None` if it is disabled. Adds errors to `wrong`, with their fields under `pointer`.
     pub(crate) fn policy(&self, pointer: &str, wrong: &mut Wrong) -> Option<BreakerPolicy> {
         let usual = BreakerPolicy::default();
         let share = self.failure_share.unwrap_or(usual.failure_share);
