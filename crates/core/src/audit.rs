@@ -1,4 +1,4 @@
-//! The audit trail: who changed what, and when. What a key submitted stands on the task itself.
+//! Audit trail: who changed what, and when. The key that submitted a task is stored with the task instead.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,33 +7,33 @@ use crate::key::KeyId;
 use crate::name::Tenant;
 use crate::time::Timestamp;
 
-/// One thing that somebody did. It is written together with what was done, and never changed.
+/// Entry of the audit trail. The store writes it together with the change, and never changes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// To whose things it was done.
+    /// Tenant whose data the actor changed.
     pub tenant: Tenant,
-    /// When.
+    /// Time of the change.
     pub at: Timestamp,
-    /// By whom.
+    /// Actor that made the change.
     pub actor: Actor,
-    /// What.
+    /// Kind of change.
     pub action: Action,
-    /// To what: the id of a task or a key, or the name of a tenant.
+    /// Target of the change: the ID of a task or an API key, or the name of a tenant, endpoint, queue, kind or limit key.
     pub object: String,
-    /// Random; tells two entries of one moment apart.
+    /// Random number that distinguishes two entries of the same time.
     pub mark: u64,
 }
 
-/// Who did something.
+/// Actor that made a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Actor {
-    /// Whoever has this key.
+    /// Client with this API key.
     Key(KeyId),
-    /// Whoever could reach an installation that asks for no keys.
+    /// Client of an installation that requires no API keys.
     Anybody,
-    /// Whoever could open the file, or write to the table, without the API.
+    /// Operator with access to the file or the table, without the API.
     Operator,
-    /// nobat itself, on what it was told while it did a task.
+    /// Worker, after what it learned while it ran a task.
     Worker,
 }
 
@@ -66,51 +66,51 @@ impl FromStr for Actor {
     }
 }
 
-/// The closed list of what is on record.
+/// Closed list of the actions in the audit trail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A task was called off.
+    /// A client canceled a task.
     TaskCanceled,
-    /// A task was begun again.
+    /// A client replayed a task.
     TaskReplayed,
-    /// A key was made.
+    /// An API key was created.
     KeyCreated,
-    /// A key was replaced by another.
+    /// An API key was replaced by another.
     KeyRotated,
-    /// A key was made useless.
+    /// An API key was revoked.
     KeyRevoked,
-    /// What is laid down for a tenant was changed.
+    /// The settings of a tenant were changed.
     TenantChanged,
-    /// What a tenant's callbacks are signed with was set, without an overlap.
+    /// The signing secret of a tenant's callbacks was set, without a grace period for the secret before it.
     CallbackSecretSet,
-    /// It was set with an overlap.
+    /// The signing secret of a tenant's callbacks was set, with a grace period for the secret before it.
     CallbackSecretRotated,
-    /// It was removed.
+    /// The signing secrets of a tenant's callbacks were removed.
     CallbackSecretRemoved,
-    /// An endpoint was made, or changed.
+    /// An endpoint was created or changed.
     EndpointChanged,
-    /// What an endpoint's requests are signed with was replaced.
+    /// The signing secret of an endpoint was replaced.
     EndpointSecretRotated,
     /// An endpoint was paused.
     EndpointPaused,
-    /// It was opened again.
+    /// An endpoint was resumed.
     EndpointResumed,
-    /// It said that it is gone for good.
+    /// An endpoint responded with 410: it is gone for good.
     EndpointGone,
-    /// It was removed.
+    /// An endpoint was removed.
     EndpointRemoved,
-    /// What is laid down for a queue was changed.
+    /// The configuration of a queue was changed.
     QueueChanged,
-    /// What is laid down for a kind was changed.
+    /// The configuration of a kind was changed.
     KindChanged,
-    /// What is laid down for a flow key was changed.
+    /// The configuration of a limit key was changed.
     FlowChanged,
-    /// Something that a later version has put on record, and has a word for.
+    /// An action that only a later version of nobat knows.
     Other,
 }
 
 impl Action {
-    /// Every action that there is a word for.
+    /// All actions except [`Action::Other`].
     pub const ALL: [Self; 18] = [
         Self::TaskCanceled,
         Self::TaskReplayed,
@@ -132,12 +132,12 @@ impl Action {
         Self::FlowChanged,
     ];
 
-    /// What that word stands for.
+    /// Returns the action with this word. Returns [`Action::Other`] if there is none.
     pub fn of(word: &str) -> Self {
         Self::ALL.into_iter().find(|action| action.as_str() == word).unwrap_or(Self::Other)
     }
 
-    /// The word for it.
+    /// Returns the word for the action.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TaskCanceled => "task.canceled",

@@ -21,8 +21,8 @@ pub enum Host<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// Parses an authority. Returns `None` if the text is none, has user information (`user@host`), or has a port that is not a number
-    /// from 0 to 65535.
+    /// Parses an authority. Returns `None` if the text is not an authority, has user information (`user@host`), or a port that is not a
+    /// number from 0 to 65535.
     pub fn parse(text: &'a str) -> Option<Self> {
         let (host, rest) = if let Some(bracketed) = text.strip_prefix('[') {
             let (address, rest) = bracketed.split_once(']')?;
@@ -38,7 +38,7 @@ impl<'a> Authority<'a> {
         Some(Self { host, port })
     }
 
-    /// Returns whether the host is a loopback address, `localhost` or a name below `localhost` (RFC 6761, section 6.3).
+    /// Returns true if the host is a loopback address, `localhost` or a name below `localhost` (RFC 6761, section 6.3).
     pub fn is_loopback(&self) -> bool {
         match self.host {
             Host::Address(address) => address.to_canonical().is_loopback(),

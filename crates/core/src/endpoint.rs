@@ -1,4 +1,4 @@
-//! An endpoint: somebody else's API, named once, and how it is to be called.
+//! Endpoint: an external API with a name, and the settings for its calls.
 
 mod submission;
 mod trial;
@@ -25,139 +25,140 @@ use crate::stored::{StoredRetry, Unreadable};
 use crate::time::Timestamp;
 use crate::vault::Sealed;
 
-/// An endpoint of a tenant's.
+/// Endpoint of a tenant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
-    /// The URL that tasks without a path call, and that other paths follow. It has no query.
+    /// URL that tasks without a path call. The paths of other tasks follow it. It has no query.
     pub url: HttpUrl,
     /// Headers that every request gets. Their values are secrets.
     pub headers: BTreeMap<String, Sealed>,
-    /// What requests are signed with.
+    /// Secrets that sign requests.
     pub secrets: Secrets,
-    /// How long an attempt may take, for tasks that do not say.
+    /// Maximum duration of an attempt, for tasks without a timeout of their own.
     pub timeout: Option<Duration>,
-    /// When to try again, for tasks that do not say.
+    /// Retry policy, for tasks without one of their own.
     pub retry: Option<RetryPolicy>,
-    /// What its answers mean.
+    /// Meaning of the statuses of its responses.
     pub answers: Answers,
-    /// What it can take.
+    /// Start rate, concurrency and circuit breaker.
     pub limits: Limits,
-    /// How tasks are gathered, if they are.
+    /// Batch settings. `None` if each task goes in a request of its own.
     pub batch: Option<Batch>,
-    /// Whether it is called at all.
+    /// State: open, paused or gone.
     pub standing: Standing,
-    /// A certificate authority of its own, as PEM.
+    /// Certificate authorities to trust in place of the operating system's, as PEM.
     pub authority: Option<String>,
-    /// When it was named first.
+    /// Time at which it was created.
     pub created_at: Timestamp,
-    /// Counts the writes to its record, from 1.
+    /// Number of writes to its record, from 1.
     pub version: u64,
 }
 
-/// What the statuses of answers mean.
+/// Meaning of the statuses of responses. A status in neither list is final.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answers {
-    /// The work is done.
+    /// Statuses that mean success.
     pub success: Statuses,
-    /// It may be another time.
+    /// Statuses that mean that a later attempt may succeed.
     pub retry_on: Statuses,
 }
 
-/// What an answer means for a task.
+/// Meaning of a response for a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
-    /// It is done.
+    /// The task succeeded.
     Success,
-    /// It may be another time.
+    /// A later attempt may succeed.
     Retry,
-    /// It will never be.
+    /// No later attempt can succeed.
     Final,
 }
 
-/// How tasks are gathered into one request.
+/// Settings for batches: several tasks in one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// How many go into one request at most.
+    /// Maximum number of tasks in one request.
     pub max_items: NonZeroU32,
-    /// How long the first of them waits for others.
+    /// Maximum time for which the first task waits for others.
     pub max_wait: Duration,
-    /// Whether the answer says for each item what became of it.
+    /// True if the response reports the outcome of each item.
     pub results: bool,
 }
 
-/// Whether an endpoint is called.
+/// State of an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
-    /// It is.
+    /// Workers call it.
     #[default]
     Open,
-    /// Somebody paused it.
+    /// A client paused it.
     Paused,
-    /// It said that it is gone for good (410).
+    /// It responded with 410: it is gone for good.
     Gone,
 }
 
 impl Batch {
-    /// Stands for all that requests must have in common, besides their endpoint, to be one.
+    /// Returns a hash of everything that calls must have in common, besides their endpoint, to go in one request.
     pub fn likeness<T: AsRef<str>>(parts: &[T]) -> u64 {
         u64::try_from(u128::from_be_bytes(digest(parts)) >> 64).unwrap_or_else(|_| unreachable!("half of 128 bits"))
     }
 
-    /// What tells a request from others, made of what tells its items from others: the same items, the same request.
+    /// Returns the ID of a request, derived from the keys of its items: the same items give the same ID.
     pub fn id<T: AsRef<str>>(items: &[T]) -> String {
         format!("batch_{:032x}", u128::from_be_bytes(digest(items)))
     }
 }
 
 impl Endpoint {
-    /// What a secret or a header's value is sealed for. A `/` stands in no name.
+    /// Returns the context for which the vault seals a secret or a header's value. It is unique, since no name contains `/`.
     pub fn place(tenant: &Tenant, name: &Name) -> String {
         format!("endpoint/{tenant}/{name}")
     }
 
-    /// Returns the URL that a task calls. Without a path, and with an empty one, that is the URL as it was registered.
+    /// Returns the URL that a task calls. Without a path, or with an empty one, that is the registered URL.
     pub fn at(&self, path: Option<&str>) -> Result<HttpUrl, InvalidUrl> {
         self.url.join(path.unwrap_or_default())
     }
 
-    /// Whether it is at the same address as the other, and was not removed and named anew in between.
+    /// Returns true if both have the same URL and the same time of creation. An endpoint that was removed and created again differs in the
+    /// latter.
     pub fn is_where(&self, other: &Self) -> bool {
         self.url == other.url && self.created_at == other.created_at
     }
 
-    /// Whether it is called by whoever has a task for it.
+    /// Returns true if workers call it for every task.
     pub fn is_open(&self) -> bool {
         self.standing == Standing::Open
     }
 
-    /// What its record is found by.
+    /// Returns the name of its record.
     pub fn record_name(tenant: &Tenant, name: &Name) -> RecordName {
         RecordName { tenant: Some(tenant.clone()), sort: Sort::Endpoint, name: name.clone() }
     }
 
-    /// Its record.
+    /// Returns its record.
     pub fn record(&self, tenant: &Tenant, name: &Name) -> Record {
         Record { name: Self::record_name(tenant, name), version: self.version, body: self.to_text() }
     }
 
-    /// What it says, as it is kept: compact JSON, the same in every backend.
+    /// Returns the stored form: compact JSON, the same in every backend.
     pub fn to_text(&self) -> String {
         serde_json::to_string(&Stored::from(self)).unwrap_or_else(|_| unreachable!("texts, numbers and moments"))
     }
 
-    /// The opposite of [`Endpoint::to_text`].
+    /// Reads what [`Endpoint::to_text`] wrote.
     pub fn from_text(text: &str, version: u64) -> Result<Self, Unreadable> {
         let stored: Stored = serde_json::from_str(text).map_err(|_| Unreadable("an endpoint"))?;
         Ok(stored.with_version(version))
     }
 }
 
-/// Returns whether a text is a path, with or without a query, that cannot lead above its endpoint's URL.
+/// Returns true if the text is a path, with or without a query, that cannot lead above its endpoint's URL.
 ///
-/// It is empty or begins with `/` or `?`, is printable ASCII, and takes at most [`MAX_PATH`] bytes once it is encoded. No segment of it means
-/// "up" or "here", written plainly or percent-encoded: the URL Standard reads both as the same. Some servers also split segments at `%2f` and
-/// `%5c`, or ignore what follows a `;`, so those spellings are refused too.
+/// It is empty or begins with `/` or `?`, is printable ASCII, and takes at most [`MAX_PATH`] bytes once it is encoded. No segment of it
+/// means "up" or "here", written plainly or percent-encoded: the URL Standard reads both as the same. Some servers also split segments at
+/// `%2f` and `%5c`, or ignore what follows a `;`, so those spellings are refused too.
 pub fn is_path(text: &str) -> bool {
     let (path, _) = text.split_once('?').unwrap_or((text, ""));
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#');
@@ -167,7 +168,7 @@ pub fn is_path(text: &str) -> bool {
     is_short && (path.is_empty() || path.starts_with('/')) && text.bytes().all(is_plain) && !decoded.split('/').any(is_relative)
 }
 
-/// Bytes that a byte of a path can take in a URL: some are percent-encoded.
+/// Returns the bytes that a byte of a path can take in a URL: some are percent-encoded.
 fn encoded_length(byte: u8) -> usize {
     if matches!(byte, b'"' | b'\'' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}') { 3 } else { 1 }
 }
@@ -179,7 +180,7 @@ pub const MAX_PATH: usize = 1_024;
 pub const MAX_BASE: usize = 1_024;
 
 impl Answers {
-    /// What an answer of that status means.
+    /// Returns the meaning of a response with this status.
     pub fn meaning(&self, status: u16) -> Meaning {
         if self.success.contains(status) {
             Meaning::Success
@@ -192,7 +193,7 @@ impl Answers {
 }
 
 impl Default for Answers {
-    /// 200 to 299 are success; what says "not now" rather than "not like this" may be another time.
+    /// Success: 200 to 299. Retry: 408, 425, 429 and from 500 on, which say "not now" rather than "not like this".
     fn default() -> Self {
         let statuses = |texts: &[&str]| {
             let read = |text: &&str| text.parse().unwrap_or_else(|_| unreachable!("it stands in a test as well"));
@@ -202,7 +203,7 @@ impl Default for Answers {
     }
 }
 
-/// An endpoint, less its version, which stands beside it.
+/// Endpoint without its version, which the record holds.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     url: HttpUrl,
@@ -229,7 +230,7 @@ struct Stored {
     created_at: Timestamp,
 }
 
-/// A batch: items, wait in milliseconds, whether there are results.
+/// Batch settings: maximum items, maximum wait in milliseconds, per-item results.
 #[derive(Serialize, Deserialize)]
 struct StoredBatch(NonZeroU32, u64, bool);
 

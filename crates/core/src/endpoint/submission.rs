@@ -1,4 +1,4 @@
-//! From what a client says of an endpoint to what is kept of it.
+//! Conversion of an endpoint from a client's request to the stored form.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -20,22 +20,23 @@ use crate::time::Timestamp;
 use crate::vault::Sealed;
 use crate::webhook::WebhookSecret;
 
-/// An endpoint as a client wants it. What is left out is as usual, not as it was; but for `secret` and `paused`.
+/// Configuration of an endpoint. It replaces the whole configuration: omitted fields reset to their defaults, except `secret` and `paused`,
+/// which keep their values.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EndpointSubmission {
     /// The `http` or `https` URL that tasks without a path call, with or without a slash at its end. The paths of other tasks follow it. It
-    /// has no query, no fragment, and no segments `.` and `..`.
+    /// has no query, no fragment, and no segments `.` and `..`. At most 1,024 bytes of printable ASCII.
     #[cfg_attr(feature = "openapi", schema(format = "uri", max_length = 1024))]
     pub url: String,
-    /// Headers that every request gets, in place of those that tasks bring. They are kept encrypted and never shown; `null` keeps the value
-    /// that is there, as long as scheme, host and port stay the same.
+    /// Headers that every request gets. They replace headers of the same names that tasks bring. The values are stored encrypted and never
+    /// shown. `null` keeps the stored value, as long as scheme, host and port stay the same.
     #[serde(default, deserialize_with = "crate::read::maybe_headers")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<BTreeMap<String, Option<String>>>, required = false))]
     pub headers: Option<BTreeMap<String, Option<String>>>,
-    /// What requests are signed with, from now on alone: `whsec_` and 24 to 64 random bytes in base64. If it is left out, the one that is
-    /// there signs on; a new endpoint gets one, which is shown once.
+    /// Secret that signs requests; the only one from now on. `whsec_` and 24 to 64 random bytes in base64. If omitted, the current secrets
+    /// go on signing. A new endpoint gets a generated secret, which is shown once.
     #[cfg_attr(
         feature = "openapi",
         schema(
@@ -43,92 +44,94 @@ pub struct EndpointSubmission {
         )
     )]
     pub secret: Option<String>,
-    /// How many seconds one attempt may take, for tasks that do not say; 30 unless said.
+    /// Maximum duration of an attempt in seconds, for tasks without a timeout of their own. Default 30. At least 0.001.
     #[cfg_attr(feature = "openapi", schema(minimum = 0.001))]
     pub timeout: Option<f64>,
-    /// When to try again, for tasks that do not say.
+    /// Retry policy, for tasks without one of their own.
     #[serde(default, deserialize_with = "crate::read::maybe_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<RetrySubmission>, required = false))]
     pub retry: Option<RetrySubmission>,
-    /// The statuses that mean that the work is done, as in `200-299`; those unless said.
+    /// Statuses that mean success, such as `200-299`, which is the default. From 1 to 20 ranges.
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 20))]
     pub success: Option<Vec<String>>,
-    /// The statuses that mean that it may be done another time, as in `>=500` or `!501`; 408, 425, 429 and `>=500` unless said. What is in
-    /// neither list is final.
+    /// Statuses that mean that a later attempt may succeed, such as `>=500` or `!501`. Default 408, 425, 429 and `>=500`. At most 20
+    /// ranges. A status in neither list is final.
     #[cfg_attr(feature = "openapi", schema(max_items = 20))]
     pub retry_on: Option<Vec<String>>,
-    /// How often it is called, and how many times at once.
+    /// Start rate and concurrency of its calls. No limits by default.
     #[serde(default, deserialize_with = "crate::read::maybe_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<FlowSubmission>, required = false))]
     pub flow: Option<FlowSubmission>,
-    /// When it is left alone because too much fails.
+    /// Circuit breaker: it holds tasks when too many attempts fail. Enabled by default.
     #[serde(default, deserialize_with = "crate::read::maybe_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<BreakerSubmission>, required = false))]
     pub breaker: Option<BreakerSubmission>,
-    /// How tasks are gathered into one request; each goes alone unless said.
+    /// Batch settings. By default each task goes in a request of its own.
     #[serde(default, deserialize_with = "crate::read::maybe_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<BatchSubmission>, required = false))]
     pub batch: Option<BatchSubmission>,
-    /// The certificate authorities that must vouch for it in place of those that the operating system trusts: up to ten certificates in PEM.
+    /// Certificate authorities to trust for this endpoint, in place of the operating system's: up to ten certificates in PEM. At most
+    /// 16,384 characters.
     #[cfg_attr(feature = "openapi", schema(max_length = 16384))]
     pub ca: Option<String>,
-    /// Whether tasks for it are held for now. If it is left out, that stays as it is.
+    /// True holds all tasks of the endpoint. If omitted, the value does not change.
     pub paused: Option<bool>,
 }
 
-/// How tasks are gathered into one request, whose body is an array: of their bodies, or, if `results` is set, of `{"id", "body"}`.
+/// Settings for batches: several tasks in one request. The request body is an array of the tasks' bodies or, if `results` is set, of
+/// `{"id", "body"}`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BatchSubmission {
-    /// So many at most; 100 unless said. Fewer go if their bodies are more than 1 MiB together.
+    /// Maximum number of tasks in one request. Default 100. From 1 to 100. Fewer go if their bodies exceed 1 MiB together.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 100))]
     pub max_items: Option<f64>,
-    /// For so many seconds the first of them waits for others; 5 unless said.
+    /// Maximum time for which the first task waits for others, in seconds. Default 5. From 0 to 900.
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 900))]
     pub max_wait: Option<f64>,
-    /// Whether the answer says for each of them what became of it: `{"results": [{"id", "status"}]}`.
+    /// True if the response reports the outcome of each item: `{"results": [{"id", "status"}]}`. Default `false`.
     pub results: Option<bool>,
 }
 
-/// The most that go into one request; as many as are taken in by one.
+/// Maximum number of tasks in one request, and its default. A client can submit as many in one request.
 const MAX_ITEMS: NonZeroU32 = NonZeroU32::new(100).expect("it is not zero");
-/// How long the first one waits for others unless said.
+/// Default of the maximum time for which the first task waits for others.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// What the one who takes it in adds to it.
+/// Context in which the API accepts an endpoint.
 pub struct Receiving<'a> {
-    /// What is there under that name.
+    /// Stored endpoint of that name, if there is one.
     pub current: Option<&'a Endpoint>,
-    /// What is run here; it judges URLs and headers.
+    /// Kinds that this installation runs. They check URLs and headers.
     pub kinds: &'a dyn Kinds,
-    /// The longest timeout that workers grant.
+    /// Longest timeout that workers grant.
     pub max_timeout: Duration,
-    /// Seals what is a secret, for the place of this endpoint.
+    /// Seals a secret for this endpoint.
     pub seal: &'a (dyn Fn(&[u8]) -> Sealed + Sync),
-    /// What a secret is made of, if one is.
+    /// Random bytes for a generated secret.
     pub random: [u8; WebhookSecret::BYTES],
-    /// The time.
+    /// Current time.
     pub now: Timestamp,
 }
 
-/// An endpoint that can be kept.
+/// Checked endpoint, ready to be stored.
 #[derive(Debug)]
 pub struct Draft {
-    /// The endpoint, a version after the one that is there.
+    /// The endpoint, one version after the stored one.
     pub endpoint: Endpoint,
-    /// The secret that was made for it, if one was.
+    /// Generated secret, if the endpoint needed one.
     pub made: Option<WebhookSecret>,
 }
 
-/// A header's value.
+/// Value of a header.
 enum Value {
     New(String),
     Kept(Sealed),
 }
 
 impl Value {
-    /// What is to be looked at; what is kept was, when it came.
+    /// Returns the text to check. It is empty for a kept value, which was checked when the client sent it.
     fn text(&self) -> &str {
         match self {
             Self::New(text) => text,
@@ -138,7 +141,7 @@ impl Value {
 }
 
 impl EndpointSubmission {
-    /// The endpoint that is asked for, or all that is wrong with it.
+    /// Returns the endpoint, or all errors in the request.
     pub fn into_endpoint(self, receiving: &Receiving<'_>) -> Result<Draft, Vec<Invalid>> {
         let mut wrong = Wrong::default();
         let current = receiving.current;
@@ -203,7 +206,8 @@ impl BatchSubmission {
     }
 }
 
-/// A value that is kept goes where it went before: whoever may change an endpoint is not shown its secrets by having them sent elsewhere.
+/// Returns the headers to store. `null` keeps a value only for the same destination. Otherwise a client that may change an endpoint could
+/// have its secrets sent elsewhere and read them there.
 fn headers(
     given: BTreeMap<String, Option<String>>,
     url: Option<&HttpUrl>,
@@ -211,11 +215,11 @@ fn headers(
     wrong: &mut Wrong,
 ) -> BTreeMap<String, Value> {
     let mut headers = BTreeMap::new();
-    // A URL that cannot be parsed is refused anyway, with a reason of its own.
+    // A URL that cannot be parsed is refused anyway, with its own error.
     let is_elsewhere = current.zip(url).is_some_and(|(current, url)| !url.same_destination(&current.url));
     for (name, value) in given {
         let pointer = format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"));
-        // However it is written, it is one header.
+        // Header names ignore case: all spellings are one header.
         let name = name.to_ascii_lowercase();
         if name == "idempotency-key" {
             wrong.add(&pointer, "a key is for one task: receivers would take all tasks for the same one; set it in the task's payload");
@@ -249,7 +253,7 @@ fn statuses(pointer: &str, texts: Vec<String>, wrong: &mut Wrong) -> Statuses {
     Statuses::new(ranges)
 }
 
-/// One that is gone comes back at another address, or when somebody says so.
+/// Returns the new state. A gone endpoint opens again at another URL, or when a client sets `paused` to `false`.
 fn standing(paused: Option<bool>, url: &HttpUrl, current: Option<&Endpoint>) -> Standing {
     match (paused, current.map(|current| current.standing).unwrap_or_default()) {
         (Some(true), _) => Standing::Paused,
@@ -260,7 +264,7 @@ fn standing(paused: Option<bool>, url: &HttpUrl, current: Option<&Endpoint>) -> 
 }
 
 impl Wrong {
-    /// Parses the URL of an endpoint; `None` with the reason noted.
+    /// Parses the URL of an endpoint. Returns `None` if it cannot be parsed, and adds the error.
     fn url(&mut self, text: &str) -> Option<HttpUrl> {
         let parsed = HttpUrl::parse(text).map_err(|invalid| {
             self.0.push(Invalid { code: Some(ErrorCode::INVALID_URL), ..Invalid::new("/url", invalid.to_string()) });
@@ -272,7 +276,7 @@ impl Wrong {
         Some(url)
     }
 
-    /// Checks the URL and the headers as those of an `http` task, which is what calls them.
+    /// Checks the URL and the headers like those of an `http` task, because such tasks call the endpoint.
     fn call(&mut self, url: Option<&HttpUrl>, headers: &BTreeMap<String, Value>, kinds: &dyn Kinds) {
         #[derive(serde::Serialize)]
         struct Call<'a> {
@@ -282,7 +286,7 @@ impl Wrong {
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.text())).collect();
         let Ok(probe) = Json::from_value(&Call { url, headers }) else { return };
         if let Err(Unfit::Payload(invalid)) = kinds.check(&HTTP, &probe, Aim::Payload) {
-            // The reason why there is no URL has been noted.
+            // The error of a missing URL has been added before.
             self.0.extend(invalid.into_iter().filter(|invalid| url.is_some() || invalid.pointer != "/url"));
         }
     }

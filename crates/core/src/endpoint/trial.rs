@@ -1,4 +1,4 @@
-//! Calling an endpoint once, to see what comes of it.
+//! Test call of an endpoint, which shows its outcome.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,98 +12,99 @@ use crate::json::Json;
 use crate::name::{Name, Tenant};
 use crate::time::Timestamp;
 
-/// Calls endpoints, once and for nobody's task: whatever stands in the way of tasks, and without a flow's being asked or told.
+/// Calls endpoints for a test. A test call belongs to no task. The endpoint may be paused or gone. No limiter is asked for a permit, and
+/// none learns the outcome.
 #[async_trait]
 pub trait Tester: Send + Sync {
-    /// Sends the call to the endpoint as a task's would be sent, signed and with its headers, and says what was sent and what came of it.
+    /// Sends the call as the call of a task would be sent: signed, and with the endpoint's headers. Returns the request and its outcome.
     async fn test(&self, trial: Trial) -> Exchange;
 }
 
-/// What is to be tried.
+/// Test call to make.
 #[derive(Clone, Debug)]
 pub struct Trial {
-    /// Whose endpoint.
+    /// Tenant that owns the endpoint.
     pub tenant: Tenant,
-    /// What it is called.
+    /// Name of the endpoint.
     pub name: Name,
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// What a task's payload would be. It was checked; without a body a sample is sent, if its method has one.
+    /// Payload that a task would have, already checked. Without a body, the tester sends a sample if the method has a body.
     pub call: Json,
-    /// In place of a task's id.
+    /// ID in place of a task's ID.
     pub id: TaskId,
-    /// How long it may take at most.
+    /// Maximum duration of the call.
     pub limit: Duration,
-    /// The time.
+    /// Current time.
     pub now: Timestamp,
 }
 
-/// A request that was sent, and what came of it.
+/// Request of a test call, and its outcome.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Exchange {
-    /// What was sent; `null` if nothing could be.
+    /// The request. `null` if none could be sent.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub request: Option<Sent>,
-    /// What was answered; `null` if there was no answer.
+    /// The response. `null` if there was none.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub answer: Option<Heard>,
-    /// Why there was no answer, or why a task would not have succeeded by it.
+    /// Reason why there was no response, or why a task would not have succeeded with this one. `null` if a task would have succeeded.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub error: Option<Fault>,
-    /// How many seconds it took.
+    /// Duration of the call in seconds.
     pub seconds: f64,
 }
 
-/// A request as it was sent.
+/// Request as it was sent.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = SentRequest))]
 pub struct Sent {
-    /// Its method.
+    /// HTTP method.
     pub method: String,
-    /// Where to.
+    /// URL of the request.
     pub url: String,
-    /// Its headers in lower case; `null` stands for the values of those that the endpoint brings.
+    /// Headers, with names in lower case. `null` replaces the values of the endpoint's own headers, which are secret.
     pub headers: BTreeMap<String, Option<String>>,
-    /// The body as text; empty if there is none, `null` if it is binary.
+    /// Body as text. Empty if there is none, `null` if it is binary.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub body: Option<String>,
-    /// A binary body, in base64.
+    /// Binary body in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_base64: Option<String>,
 }
 
-/// An answer.
+/// Response of the endpoint.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Answer))]
 pub struct Heard {
-    /// Its status.
+    /// HTTP status.
     pub status: u16,
-    /// Its headers in lower case, cookies left out.
+    /// Headers, with names in lower case and without cookies.
     pub headers: BTreeMap<String, String>,
-    /// The body, up to 64 KiB: JSON, or else text; `null` if it is binary.
+    /// Body, at most 64 KiB: JSON, or else text. `null` if it is binary.
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub body: Json,
-    /// A binary body, in base64.
+    /// Binary body in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_base64: Option<String>,
-    /// Whether it said more.
+    /// True if the body was longer.
     pub truncated: bool,
 }
 
-/// Why something failed.
+/// Reason why a test call failed.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Fault {
-    /// A stable code, for programs: what an attempt would have failed with.
+    /// Stable error code for programs, the same as in a failed attempt of a task.
     pub code: String,
-    /// A sentence, for people.
+    /// Sentence for people.
     pub message: String,
-    /// Whether a task would have been tried again.
+    /// True if nobat would retry a task.
     pub retry: bool,
 }
 
-/// Where nothing is called.
+/// Tester of a program that calls no endpoints.
 pub struct NoTester;
 
 #[async_trait]
