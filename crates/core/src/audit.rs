@@ -33,7 +33,7 @@ pub enum Actor {
     Anybody,
     /// Operator with access to the file or the table, without the API.
     Operator,
-    /// Worker, after what it learned while it ran a task.
+    /// Worker, because of the outcome of a task that it ran.
     Worker,
 }
 

@@ -1,4 +1,4 @@
-//! A store, its queue and its registry, and the few things that are always done with more than one of them.
+//! Backend: store, queue, registry and limiters, and the operations that use more than one of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,29 +14,29 @@ use crate::registry::{RecordName, Registry};
 use crate::task::{KeyedRequest, State, Task, Waiting};
 use crate::time::Timestamp;
 
-/// A store, and what goes with it.
+/// Store, queue, registry and limiters of an installation.
 #[derive(Clone)]
 pub struct Backend {
-    /// Keeps the tasks.
+    /// Stores the tasks.
     pub store: Arc<dyn Store>,
-    /// Carries the hints.
+    /// Carries the hints to the workers.
     pub queue: Arc<dyn Queue>,
-    /// Keeps keys, settings, and the audit trail.
+    /// Stores API keys, configuration and the audit trail.
     pub registry: Arc<dyn Registry>,
-    /// Keeps what is known of flows.
+    /// Stores the states of limiters.
     pub flows: Arc<dyn Flows>,
 }
 
-/// Why an event was not brought about.
+/// Reason why an event was not applied to a task.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// There is no such task.
+    /// The task does not exist.
     #[error("there is no such task")]
     Missing,
-    /// The lifecycle does not allow it.
+    /// The lifecycle does not allow the event.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The store did not do it, or its answer was lost.
+    /// The store failed, or its response was lost.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -44,9 +44,9 @@ pub enum ApplyError {
 /// Outcome of a client's request to change a task.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Applied {
-    /// The task as it was written.
+    /// The change was made. Holds the task as it was written.
     Done(Task),
-    /// The same request, by its idempotency key, was carried out before. The task as it stands now.
+    /// An earlier request with the same idempotency key made the change. Holds the task as it is now.
     Repeated(Task),
 }
 
@@ -61,36 +61,36 @@ impl Applied {
 /// Reason why a backend cannot take work.
 #[derive(Debug, thiserror::Error)]
 pub enum NotReady {
-    /// A write failed: the disk is full or read-only, the table is away.
+    /// A write failed: for example, the disk is full or read-only, or the table is unavailable.
     #[error("a write failed: {0}")]
     StoreWriteFailed(StoreError),
-    /// A read failed, though a write was made.
+    /// A read failed, although a write succeeded.
     #[error("a read failed: {0}")]
     StoreReadFailed(StoreError),
     /// A queue in front of the store is full.
     #[error("the store has more to do than it can take on")]
     StoreOverloaded,
-    /// The queue does not answer. Tasks are accepted, and run late.
+    /// The queue does not respond. Tasks are accepted, but run late.
     #[error("the queue does not answer: {0}")]
     QueueUnavailable(StoreError),
 }
 
-/// The task was changed by somebody else so often that giving up is better than going on.
+/// Maximum number of tries to apply an event to a task that other processes change at the same time.
 const MAX_CONFLICTS: usize = 10;
 
-/// How many are woken at a time, about.
+/// Number of woken tasks after which [`Backend::wake`] stops. The last page may exceed it.
 pub const MAX_WOKEN: usize = 1_000;
-/// Most pages of held tasks that are looked through for them.
+/// Maximum number of pages of held tasks that [`Backend::wake`] reads.
 const MAX_PAGES: usize = 50;
-/// Most pages without a held task. A store without an index of held tasks looks at [`ListQuery::MAX_SCANNED`] tasks for each.
+/// Maximum number of empty pages. A store without an index of held tasks reads [`ListQuery::MAX_SCANNED`] tasks for each.
 const MAX_EMPTY_PAGES: usize = 10;
-/// How many of them are written at the same time.
+/// Number of tasks that are woken at the same time.
 const SIDE_BY_SIDE: usize = 32;
 
 impl Backend {
-    /// Stores new tasks, then hints those that are due soon.
+    /// Stores new tasks, then sends their hints.
     ///
-    /// Once they are stored they are accepted, whether the hints arrive or not.
+    /// Stored tasks are accepted, whether or not the hints arrive: the sweeper sends missing ones.
     pub async fn accept(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
         let inserted = self.store.insert(tasks, now).await?;
         if let Inserted::Created(tasks) = &inserted {
@@ -99,16 +99,16 @@ impl Backend {
         Ok(inserted)
     }
 
-    /// Brings an event about: reads the task, decides, writes, and begins again if somebody else wrote in between.
+    /// Applies an event: reads the task, decides and writes. Starts again if another process wrote in between.
     ///
     /// Starts from `known` if the caller has a copy of the task already. Returns the task as it was written.
     pub async fn apply(&self, name: &TaskName, known: Option<Task>, event: Event, now: Timestamp) -> Result<Task, ApplyError> {
         self.bring_about(name, known, event, None, None, now).await.map(Applied::into_task)
     }
 
-    /// The same for a client's request, which is put on record in the same write.
+    /// Applies an event for a client's request, and writes the audit entry in the same write.
     ///
-    /// A request with an idempotency key is remembered with the task, and not carried out a second time.
+    /// The task remembers a request with an idempotency key. The same request is not carried out a second time.
     pub async fn apply_on_record(
         &self,
         name: &TaskName,
@@ -149,7 +149,7 @@ impl Backend {
             if let Committed::Done(written) = self.store.commit(change, now).await? {
                 self.send(hints).await;
                 if !released.is_none() {
-                    // What it can bring about gives nothing back.
+                    // The recursion ends there: an event that this can apply gives nothing back.
                     Box::pin(self.give_back(&written, released, now)).await;
                 }
                 return Ok(Applied::Done(*written));
@@ -158,10 +158,9 @@ impl Backend {
         Err(StoreError::Unavailable("the task is being changed all the time".to_owned()).into())
     }
 
-    /// Gives back what a task held of its flows: its reservation, so that the next task gets it, and its place in a batch, which the next member
-    /// leads if the task did.
+    /// Gives back what a task held at its limiters. The next task gets its reservation. If the task led a batch, the next member leads it.
     ///
-    /// A failure is logged: it costs the reservation until its time, and the others in the batch a wait of two seconds or more.
+    /// A failure is only logged. It costs the reservation until its time has passed. The other batch members wait two seconds or more.
     pub async fn give_back(&self, task: &Task, reserved: Reserved, now: Timestamp) {
         let changes = changes(task, reserved);
         for (of, change) in changes {
@@ -183,8 +182,9 @@ impl Backend {
         }
     }
 
-    /// Has those ask again now, or soon, who are held by what somebody has ended, as far as they are found by that query and meant: up to
-    /// [`MAX_WOKEN`] of them, the newest first. The others ask by themselves, later. Says how many there were.
+    /// Wakes tasks that match `query` and `is_meant`, and whose hold a client can end: about [`MAX_WOKEN`] of them, newest first.
+    ///
+    /// They ask again now or soon. The other tasks ask by themselves, later. Returns how many tasks were woken.
     pub async fn wake(&self, mut query: ListQuery, is_meant: impl Fn(&Task) -> bool, now: Timestamp) -> Result<usize, StoreError> {
         let (mut woken, mut empty_pages) = (0, 0);
         for _ in 0..MAX_PAGES {
@@ -193,7 +193,7 @@ impl Backend {
             let is_held = |task: &&Task| {
                 matches!(&task.state, State::Waiting(Waiting::Held(held)) if held.reason.is_ended_by_hand()) && is_meant(task)
             };
-            // Read anew: what lists show can be without its payload.
+            // Each task is read again, because tasks in a list can lack their payloads.
             let names: Vec<TaskName> = page.tasks.iter().filter(is_held).map(Task::name).collect();
             let waking = names.into_iter().map(async |name| self.apply(&name, None, Event::Wake, now).await);
             let outcomes: Vec<_> = stream::iter(waking).buffer_unordered(SIDE_BY_SIDE).collect().await;
@@ -212,7 +212,7 @@ impl Backend {
         Ok(woken)
     }
 
-    /// Proves that a write and a read can be made, and that the queue answers.
+    /// Checks that a write and a read succeed, and that the queue responds.
     pub async fn ready(&self, now: Timestamp) -> Result<(), NotReady> {
         self.store.ready(now).await.map_err(|error| match error {
             StoreError::Overloaded => NotReady::StoreOverloaded,
@@ -236,18 +236,19 @@ impl Backend {
     }
 }
 
-/// The hints that waiting tasks need, each to be seen when its task is due.
+/// Returns the hints for waiting tasks. Each becomes visible when its task is due.
 fn hints<'a>(tasks: impl Iterator<Item = &'a Task>, now: Timestamp) -> Vec<Hint> {
     tasks.filter(|task| matches!(task.state, State::Waiting(_))).map(|task| Hint::new(task.name(), delay(task, now))).collect()
 }
 
-/// Queues count in whole seconds, and what was promised a start is late after less: whoever takes its hint waits for the rest.
+/// Returns the delay of a hint. It is rounded down if the task has a reservation, because queues count whole seconds and would make the
+/// start late. The worker that takes the hint waits for the rest.
 fn delay(task: &Task, now: Timestamp) -> Duration {
     let delay = task.due_at.since(now);
     if task.turn.reserved.promise.is_some() { Duration::from_secs(delay.as_secs()) } else { delay }
 }
 
-/// The changes that give back what a task held of its flows.
+/// Returns the changes that give back what a task held at its limiters.
 pub fn changes(task: &Task, reserved: Reserved) -> Vec<(FlowOf, FlowChange)> {
     let promise = reserved.promise.map(|promise| (promise.of, FlowChange::Return(promise.booking)));
     let batch = task.settings.endpoint.clone().zip(reserved.batch).map(|(endpoint, batch)| {

@@ -1,14 +1,15 @@
-//! Bytes as digits that people can read out and programs can put anywhere: Crockford's base 32, in lower case.
+//! Bytes as text that people can read out and programs can put anywhere: Crockford's base 32, in lower case.
 
-/// The digits; `i`, `l`, `o` and `u` are not among them.
+/// Digits, without `i`, `l`, `o` and `u`.
 const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
-/// How many digits so many bytes have.
+/// Returns the number of digits for that many bytes.
 pub(crate) const fn length(bytes: usize) -> usize {
     (bytes * 8).div_ceil(5)
 }
 
-/// Fills `digits`, [`length`] of them, with those of the bytes. They are padded in front, so that both have one order.
+/// Writes the bytes as digits into `digits`, which has [`length`] places. Padding is in front, so that bytes and digits have the same
+/// order.
 pub(crate) fn encode(bytes: &[u8], digits: &mut [u8]) {
     let (mut left, mut bits, mut bytes) = (0_u16, 0, bytes.iter().rev());
     for digit in digits.iter_mut().rev() {
@@ -22,7 +23,7 @@ pub(crate) fn encode(bytes: &[u8], digits: &mut [u8]) {
     }
 }
 
-/// The opposite of [`encode`], for digits of its own making alone.
+/// Decodes what [`encode`] wrote. Returns `None` for any other text.
 pub(crate) fn decode<const BYTES: usize>(digits: &str) -> Option<[u8; BYTES]> {
     if digits.len() != length(BYTES) {
         return None;
@@ -41,7 +42,7 @@ pub(crate) fn decode<const BYTES: usize>(digits: &str) -> Option<[u8; BYTES]> {
             bits -= 8;
         }
     }
-    // What is left is padding.
+    // The remaining bits are padding, which [`encode`] leaves zero.
     (left == 0).then_some(bytes)
 }
 

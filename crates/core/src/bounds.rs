@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// Smallest and largest number that a field takes, both included.
+/// Smallest and largest number that a field accepts, both included.
 ///
 /// The check and the error text read the same value. A test of the API compares it with `minimum` and `maximum` in the OpenAPI document.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,7 +12,7 @@ pub struct Bounds {
     to: f64,
 }
 
-/// Shortest time that an attempt can be given, in seconds. Time is kept in whole milliseconds.
+/// Shortest time other than zero that a client can set, in seconds. Times are stored in whole milliseconds.
 const MILLISECOND: f64 = 0.001;
 
 impl Bounds {
@@ -36,7 +36,7 @@ impl Bounds {
         Self::times(Duration::ZERO, longest)
     }
 
-    /// Seconds from 0.001 to `longest`, for what needs some time to happen in.
+    /// Seconds from 0.001 to `longest`, for times that must not be zero.
     pub const fn timeout(longest: Duration) -> Self {
         Self { from: MILLISECOND, to: longest.as_secs_f64() }
     }
@@ -47,9 +47,10 @@ impl Bounds {
         if self.contains(number) { Ok(number) } else { Err(format!("expected a number from {from} to {to}")) }
     }
 
-    /// Returns the whole number, or the text of the error if it has a fraction or is out of bounds. The bounds lie between 1 and 4294967295.
+    /// Returns the whole number, or the text of the error if it has a fraction or is out of bounds. The bounds must be between 1 and
+    /// 4294967295.
     ///
-    /// `25.0` is a whole number: JSON does not tell it from `25`.
+    /// `25.0` is a whole number: JSON does not distinguish it from `25`.
     pub fn whole(self, number: f64) -> Result<NonZeroU32, String> {
         let Self { from, to } = self;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, and the bounds were checked")]
@@ -57,7 +58,7 @@ impl Bounds {
         whole.ok_or_else(|| format!("expected a whole number from {from} to {to}"))
     }
 
-    /// Returns that many seconds in whole milliseconds, or the text of the error if they are out of bounds.
+    /// Returns the seconds as a duration in whole milliseconds, or the text of the error if they are out of bounds.
     pub fn seconds(self, seconds: f64) -> Result<Duration, String> {
         let Self { from, to } = self;
         if !self.contains(seconds) {

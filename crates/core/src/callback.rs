@@ -1,4 +1,4 @@
-//! The task that reports another task's end.
+//! Callback: the task that reports the outcome of another task.
 
 use std::sync::LazyLock;
 
@@ -13,14 +13,14 @@ use crate::task::{End, Settings, State, Task};
 use crate::time::Timestamp;
 use crate::view::TaskView;
 
-/// Whom to tell of a task's end.
+/// Settings of a task's callback.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Callback {
-    /// An `http` or `https` URL.
+    /// The `http` or `https` URL to call.
     pub url: String,
-    /// The ends to tell of.
+    /// Outcomes to report.
     pub on: Vec<End>,
-    /// When the callback is tried again, and when no more.
+    /// Retry policy of the callback.
     pub retry: RetryPolicy,
 }
 
@@ -29,7 +29,7 @@ pub static HTTP: LazyLock<Name> = LazyLock::new(|| Name::constant("http"));
 /// The queue of callbacks.
 pub static QUEUE: LazyLock<Name> = LazyLock::new(|| Name::constant("callbacks"));
 
-/// What kind `http` is given.
+/// Payload of a task of kind `http`.
 #[derive(Serialize)]
 struct Request<'a> {
     method: &'static str,
@@ -37,7 +37,7 @@ struct Request<'a> {
     body: Report<'a>,
 }
 
-/// What a callback tells: what happened, and the task that it happened to.
+/// Body of a callback: the type of the event, and the task.
 #[derive(Serialize)]
 struct Report<'a> {
     r#type: &'static str,
@@ -45,9 +45,9 @@ struct Report<'a> {
     task: TaskView<'a>,
 }
 
-/// The callback for the end that `task` has just come to, if it asked for one.
+/// Returns the callback for a task that has just ended. Returns `None` if the task asked for none.
 ///
-/// It carries the task as it stands at this moment, less its payload: by the time it is delivered the task may have been replayed.
+/// The callback carries the task as it is now, without its payload: a client may replay the task before the delivery.
 pub(crate) fn callback(task: &Task, now: Timestamp) -> Option<Task> {
     let State::Ended(ended) = &task.state else { return None };
     let callback = task.settings.callback.as_ref().filter(|callback| callback.on.contains(&ended.end))?;

@@ -1,4 +1,4 @@
-//! What a tenant's callbacks are signed with.
+//! Signing secrets of a tenant's callbacks.
 
 use std::time::Duration;
 
@@ -8,44 +8,44 @@ use crate::stored::Unreadable;
 use crate::time::Timestamp;
 use crate::vault::Sealed;
 
-/// The secrets of a tenant's callbacks.
+/// Signing secrets of a tenant's callbacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallbackSecrets {
     /// The secrets.
     pub secrets: Secrets,
-    /// Counts the writes to their record; 0 if there is none.
+    /// Number of writes to their record. 0 if there is none.
     pub version: u64,
 }
 
 impl CallbackSecrets {
-    /// What a secret of that tenant is sealed for.
+    /// Returns the context for which the vault seals a secret of this tenant.
     pub fn place(tenant: &Tenant) -> String {
         format!("callback_secret/{tenant}")
     }
 
-    /// The same with a new secret, as [`Secrets::with`] has it.
+    /// Returns a copy with a new secret, added as by [`Secrets::with`], and the next version.
     pub fn with(&self, sealed: Sealed, overlap: Duration, now: Timestamp) -> Result<Self, TooMany> {
         Ok(Self { secrets: self.secrets.with(sealed, overlap, now)?, version: self.version + 1 })
     }
 
-    /// The same with each sealed as `renew` has it.
+    /// Returns a copy with each secret sealed again by `renew`, and the same version.
     #[must_use]
     pub fn renewed(&self, renew: impl Fn(&Sealed) -> Sealed) -> Self {
         Self { secrets: self.secrets.renewed(renew), version: self.version }
     }
 
-    /// The same without any.
+    /// Returns a copy without secrets, and the next version.
     #[must_use]
     pub fn none(&self) -> Self {
         Self { secrets: Secrets::default(), version: self.version + 1 }
     }
 
-    /// Its record: compact JSON, the same in every backend.
+    /// Returns the stored form: compact JSON, the same in every backend.
     pub fn to_text(&self) -> String {
         serde_json::to_string(&self.secrets).unwrap_or_else(|_| unreachable!("text and moments"))
     }
 
-    /// The opposite of [`CallbackSecrets::to_text`].
+    /// Reads what [`CallbackSecrets::to_text`] wrote.
     pub fn from_text(text: &str, version: u64) -> Result<Self, Unreadable> {
         let secrets = serde_json::from_str(text).map_err(|_| Unreadable("the secrets of callbacks"))?;
         Ok(Self { secrets, version })

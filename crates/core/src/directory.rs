@@ -1,4 +1,4 @@
-//! What is configured, as it was read a moment ago: whoever asks with every task does not read the registry with every task.
+//! Configuration cache: not every task needs a read of the registry.
 
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use crate::registry::{RecordName, Registry, Sort};
 use crate::task::Task;
 use crate::time::Timestamp;
 
-/// Knows endpoints, and what is laid down for queues, kinds and flow keys.
+/// Cache of endpoints, callback secrets, and the configuration of queues, kinds and limit keys.
 pub struct Directory {
     registry: Arc<dyn Registry>,
     clock: Arc<dyn Clock>,
@@ -27,10 +27,12 @@ pub struct Directory {
     callback_secrets: Known<Tenant, Arc<CallbackSecrets>>,
 }
 
-/// Counter of configuration changes for each tenant, shared by the directories of one process. A change makes all of them read the tenant's
-/// configuration anew, and no other tenant's: a tenant that changes its configuration all the time costs the others nothing.
+/// Counter of configuration changes for each tenant, shared by the caches of one process.
 ///
-/// A fixed number of counters serves any number of tenants. Tenants that share one read their configuration a little more often.
+/// A change makes all of them read the configuration of that tenant again, and of no other. A tenant that changes its configuration all the
+/// time costs the others nothing.
+///
+/// A fixed number of counters serves any number of tenants. Tenants that share a counter read their configuration a little more often.
 #[derive(Clone, Debug)]
 pub struct Edition(Arc<[AtomicU64]>);
 
@@ -45,12 +47,12 @@ impl Default for Edition {
 
 impl Edition {
     fn counter(&self, tenant: &Tenant) -> &AtomicU64 {
-        // Tenants are named by the operator, so nobody can choose names that share a counter: any cheap mix of the bytes will do.
+        // The operator names the tenants, so that no client can choose names that share a counter: any cheap hash is good enough.
         let mixed = tenant.as_str().bytes().fold(0_usize, |mixed, byte| mixed.wrapping_mul(31).wrapping_add(byte.into()));
         &self.0[mixed % COUNTERS]
     }
 
-    /// Number of changes of the tenant's configuration.
+    /// Returns the number of changes of the tenant's configuration.
     fn get(&self, tenant: &Tenant) -> u64 {
         self.counter(tenant).load(Ordering::Relaxed)
     }
@@ -60,26 +62,27 @@ impl Edition {
     }
 }
 
-/// What is laid down for the tasks of one queue and one kind.
+/// Configuration for the tasks of one queue and one kind.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lanes {
-    /// For their queue.
+    /// Configuration of the queue.
     pub queue: Lane,
-    /// For their kind.
+    /// Configuration of the kind.
     pub kind: Lane,
-    /// For all tasks of their tenant.
+    /// Limits of the tenant.
     pub tenant: Limits,
 }
 
-/// For how long what was read is believed.
+/// Time for which a cached value is valid.
 pub const FRESH: Duration = Duration::from_secs(10);
-/// For how long nobody tries again what could not be read: those who waited for that do not wait again one after the other.
+/// Time for which a failed read is not repeated. Otherwise the callers that waited for it would wait again, one after the other.
 const FAILED: Duration = Duration::from_secs(1);
-/// Maximum number of entries for each kind of configuration. Those that were not used for the longest time are forgotten, and read again.
+/// Maximum number of entries for each kind of configuration. Beyond that, the cache forgets the least recently used ones and reads them
+/// again.
 const MAX_KNOWN: usize = 10_000;
 
 impl Directory {
-    /// Knows what stands in that registry.
+    /// Returns an empty cache of this registry.
     pub fn new(registry: Arc<dyn Registry>, clock: Arc<dyn Clock>, edition: Edition) -> Self {
         Self {
             registry,
@@ -92,7 +95,7 @@ impl Directory {
         }
     }
 
-    /// What is laid down for the tasks of that queue and kind.
+    /// Returns the configuration for the tasks of this queue and kind.
     pub async fn lanes(&self, tenant: &Tenant, queue: &Name, kind: &Name) -> Result<Arc<Lanes>, StoreError> {
         let read = async {
             let queue = self.registry.lane(&Lane::record_name(tenant, Sort::Queue, queue)).await?;
@@ -103,33 +106,33 @@ impl Directory {
         self.lanes.get((tenant, (tenant.clone(), queue.clone(), kind.clone())), self, read).await
     }
 
-    /// What is laid down for the tasks of that flow key.
+    /// Returns the configuration of this limit key.
     pub async fn flow_key(&self, tenant: &Tenant, key: &Name) -> Result<Arc<Lane>, StoreError> {
         let name: RecordName = Lane::record_name(tenant, Sort::FlowKey, key);
         let read = async { self.registry.lane(&name).await.map(Arc::new) };
         self.flow_keys.get((tenant, (tenant.clone(), key.clone())), self, read).await
     }
 
-    /// The endpoint of that name, if there is one.
+    /// Returns the endpoint of this name, if there is one.
     pub async fn endpoint(&self, tenant: &Tenant, name: &Name) -> Result<Option<Arc<Endpoint>>, StoreError> {
         let read = async { Ok(self.registry.endpoint(tenant, name).await?.map(Arc::new)) };
         self.endpoints.get((tenant, (tenant.clone(), name.clone())), self, read).await
     }
 
-    /// The secrets that sign a tenant's callbacks, sealed. Those that have ended may be among them: they are told by their `expires_at`.
+    /// Returns the sealed secrets that sign a tenant's callbacks. Expired ones can be among them: check `expires_at`.
     pub async fn callback_secrets(&self, tenant: &Tenant) -> Result<Arc<CallbackSecrets>, StoreError> {
         let read = async { self.registry.callback_secrets(tenant).await.map(Arc::new) };
         self.callback_secrets.get((tenant, tenant.clone()), self, read).await
     }
 
-    /// Makes this directory, and all that share its edition, read the tenant's configuration anew.
+    /// Makes this cache, and all that share its edition, read the tenant's configuration again.
     pub fn forget(&self, tenant: &Tenant) {
         self.edition.advance(tenant);
     }
 }
 
-/// The flows that a task has to pass, in the order in which it is asked for them: those that most often say no come first, and the others
-/// are not asked in vain. `key` is what is laid down for its flow key.
+/// Returns the limiters that a task must pass, in the order in which the worker asks them. Those that hold tasks most often come first, so
+/// that the others are not asked in vain. `key` is the configuration of the task's limit key.
 pub fn flows_of(task: &Task, lanes: &Lanes, endpoint: Option<&Endpoint>, key: Option<&Lane>) -> Vec<(FlowOf, Limits)> {
     let of_endpoint = task.settings.endpoint.clone().zip(endpoint).map(|(name, endpoint)| (FlowOf::Endpoint(name), endpoint.limits));
     let of_key = task.settings.flow_key.clone().zip(key).map(|(key, lane)| (FlowOf::Key(key), lane.limits));
@@ -141,14 +144,14 @@ pub fn flows_of(task: &Task, lanes: &Lanes, endpoint: Option<&Endpoint>, key: Op
     of_endpoint.into_iter().chain(of_key).chain(of_lanes.into_iter().filter(|(_, limits)| !limits.is_none())).collect()
 }
 
-/// What was read of one sort of things.
+/// Cached entries of one kind of configuration.
 struct Known<K, V>(Mutex<Recent<K, Arc<Place<V>>>>);
 
-/// What was read of one thing. Whoever has the lock reads it; all others who ask for it wait for that.
+/// One cached entry. The caller that holds the lock reads the entry, and all other callers wait for it.
 type Place<V> = futures_util::lock::Mutex<Option<Seen<V>>>;
 
 struct Seen<V> {
-    /// `None`, if it could not be read.
+    /// `None` if the read failed.
     value: Option<V>,
     at: Timestamp,
     edition: u64,
@@ -169,9 +172,9 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
     ) -> Result<V, StoreError> {
         let (place, asked_at) = (self.place(key), directory.clock.now());
         let mut seen = place.lock().await;
-        // What is changed while it is read is read again: that is another edition.
+        // Taken before the read: a change during the read raises the edition, so that the next caller reads again.
         let (now, edition) = (directory.clock.now(), directory.edition.get(tenant));
-        // Whoever has waited for a slow look-up takes what it brought. A clock that was set back makes nothing fresh for longer.
+        // A caller that waited for a slow read takes its value. A clock that was set back keeps no value valid for longer.
         let is_fresh = |seen: &&Seen<V>| {
             let age = if seen.value.is_some() { FRESH } else { FAILED };
             seen.edition == edition && seen.at <= now && asked_at < seen.at + age
@@ -180,13 +183,13 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
             return fresh.value.clone().ok_or_else(|| StoreError::Unavailable("it could not be read a moment ago".to_owned()));
         }
         let value = read.await;
-        // It may have been changed right after the question, however long the answer took.
+        // The registry may have changed right after it received the request, however late it responded.
         let at = if value.is_ok() { now } else { directory.clock.now() };
         *seen = Some(Seen { value: value.as_ref().ok().cloned(), at, edition });
         value
     }
 
-    /// Nothing is left half done under the lock, so a panic elsewhere does not spoil what it guards.
+    /// Returns the entry for a key. No change under the lock is left half done, so that a panic elsewhere does no harm here.
     fn place(&self, key: K) -> Arc<Place<V>> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = known.get(&key) {
@@ -211,7 +214,7 @@ mod tests {
     use crate::registry::{Record, Recorded, TrailPage, TrailQuery};
     use crate::tenant::TenantSettings;
 
-    /// Every queue is paused, and every look-up counted.
+    /// Registry in which every queue is paused. Counts look-ups.
     #[derive(Default)]
     struct Paused(AtomicUsize, AtomicBool);
 
@@ -219,7 +222,7 @@ mod tests {
     impl Registry for Paused {
         async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
             self.0.fetch_add(1, Ordering::Relaxed);
-            // Whoever reads is not through at once.
+            // No read ends at the first poll.
             futures_util::pending!();
             if self.1.load(Ordering::Relaxed) {
                 return Err(StoreError::Overloaded);
@@ -351,7 +354,7 @@ mod tests {
         assert_eq!(registry.0.load(Ordering::Relaxed), 1 + others);
     }
 
-    /// Nothing here waits for anything but its turn.
+    /// Polls a future to its end. The futures here wait for no timer and no I/O.
     fn at_once<T>(future: impl Future<Output = T>) -> T {
         let mut future = std::pin::pin!(future);
         for _ in 0..100 {

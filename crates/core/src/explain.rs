@@ -1,4 +1,5 @@
-//! Why a task is not running: one word for programs and one sentence for people, by what it was told and by how things stand now.
+//! Reason why a task is not running: a code for programs and a sentence for people. Both follow from its last hold and from the current
+//! state.
 
 use serde::{Serialize, Serializer};
 
@@ -13,33 +14,33 @@ use crate::task::{CancelRequest, End, Ended, HeldReason, Lease, State, Task, Wai
 use crate::time::Timestamp;
 use crate::view::{ErrorView, HeldView, StatusWord, TaskView};
 
-/// The closed list of why a task is not running, or that it is.
+/// Closed list of the reasons why a task is not running, or of the fact that it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// Its time has not come.
+    /// The task is not due.
     Scheduled,
     /// An attempt failed, and the next one is not due.
     Backoff,
-    /// It is held, and for that reason still.
+    /// The task is held, and the reason still applies.
     Held(HeldReason),
-    /// It was held, what it was held for is over, and it asks again before long.
+    /// The task was held, the reason no longer applies, and the task asks again soon.
     Cleared,
-    /// It is due, and waits for a worker.
+    /// The task is due, and waits for a worker.
     Queued,
-    /// It has been due for more than a minute, and no worker has taken it.
+    /// The task has been due for more than a minute, and no worker has taken it.
     NoWorker,
-    /// Its deadline passed before it could start, and it is about to expire.
+    /// The deadline of the task passed before it could start. The task is about to expire.
     DeadlinePassed,
-    /// It is running.
+    /// The task is running.
     Running,
-    /// Nothing more was heard of the worker that ran it.
+    /// The lease of the task ran out: its worker reports nothing any more.
     LeaseExpired,
-    /// It ended.
+    /// The task has ended.
     Ended(End),
 }
 
 impl Why {
-    /// The word for it.
+    /// Returns the word for the reason.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
@@ -55,7 +56,7 @@ impl Why {
         }
     }
 
-    /// Every word, in the order of a task's life.
+    /// Returns all reasons, in the order of a task's life.
     pub fn all() -> impl Iterator<Item = Self> {
         let held = HeldReason::ALL.into_iter().chain([HeldReason::Other]).map(Self::Held);
         let waiting = [Self::Cleared, Self::Queued, Self::NoWorker, Self::DeadlinePassed, Self::Running, Self::LeaseExpired];
@@ -63,98 +64,99 @@ impl Why {
     }
 }
 
-/// How things stand for a task. Of one that has ended, nothing of it is asked for.
+/// Current state around a task. For a task that has ended, the default is enough.
 #[derive(Clone, Debug, Default)]
 pub struct Circumstances {
-    /// What is laid down for its queue, its kind and its tenant.
+    /// Configuration of its queue and kind, and limits of its tenant.
     pub lanes: Lanes,
-    /// The endpoint that it names, if there is one.
+    /// Endpoint that it names, if the endpoint exists.
     pub endpoint: Option<Endpoint>,
-    /// Its flows, as [`flows_of`](crate::directory::flows_of) names them.
+    /// Its limiters, as [`flows_of`](crate::directory::flows_of) lists them.
     pub flows: Vec<Known>,
-    /// Whether somebody here runs tasks of its kind.
+    /// True if this installation runs tasks of its kind.
     pub has_handler: bool,
 }
 
-/// A flow, and all that is known of it.
+/// Limiter with its limits and its state.
 #[derive(Clone, Debug)]
 pub struct Known {
-    /// What its tasks have in common.
+    /// Property that its tasks share.
     pub of: FlowOf,
-    /// What it lets through.
+    /// Its limits.
     pub limits: Limits,
-    /// What is kept of it.
+    /// Its state.
     pub flow: Flow,
 }
 
-/// Why a task is not running.
+/// Reason why a task is not running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// In one word.
+    /// Code for programs.
     pub code: Why,
-    /// In one sentence.
+    /// Sentence for people.
     pub reason: String,
-    /// When that changes by itself, or is looked at again.
+    /// Time at which this changes by itself, or at which nobat checks again.
     pub until: Option<Timestamp>,
-    /// What stands in its way.
+    /// Endpoint, limit key, kind, queue or tenant that holds the task, if it is known.
     pub by: Option<FlowOf>,
-    /// How many attempts its retry policy allows, as it is now.
+    /// Number of attempts that its current retry policy allows.
     pub max_attempts: u32,
 }
 
-/// Says why a task is not running.
+/// Returns the reason why a task is not running.
 pub fn explain(task: &Task, around: &Circumstances, now: Timestamp) -> Explanation {
     Case { task, around, now }.explanation()
 }
 
-/// Why a task is not running, as it is shown.
+/// Reason why a task is not running.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Explanation))]
 pub struct ExplanationView<'a> {
-    /// The task's id.
+    /// ID of the task.
     #[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^task_[0-9a-z]{26}$"))]
     pub id: TaskId,
-    /// Where it stands.
+    /// Status of the task.
     #[cfg_attr(feature = "openapi", schema(value_type = StatusWord))]
     pub status: StatusWord,
-    /// Why it is not running, for programs. The list is closed, and a word keeps its meaning for good.
+    /// Reason code for programs. The list is closed, and a code never changes its meaning.
     #[cfg_attr(feature = "openapi", schema(value_type = Why))]
     pub code: Why,
-    /// The same in one sentence, for people, with what else is known.
+    /// Reason in one sentence for people, with more details.
     pub reason: String,
-    /// When that changes by itself, or is looked at again; of a task that runs, until when its lease holds unless it is renewed. `null`
-    /// where nobody knows, and of a task that has ended.
+    /// Time at which this changes by itself, or at which nobat checks again. For a running task: end of its lease, unless the worker renews
+    /// it. `null` if unknown, or if the task has ended.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
     pub until: Option<Timestamp>,
-    /// What stands in its way, if it is something that has a name.
+    /// Object that holds the task. `null` if there is none with a name.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub by: Option<ByView>,
-    /// The attempts made so far that count against its retry policy, one that is under way included.
+    /// Number of attempts so far that count against the retry policy, including one that is running.
     pub attempt: u32,
-    /// How many attempts its retry policy allows, as its endpoint or its queue has it now if it was left to them.
+    /// Number of attempts that the retry policy allows. A task that left its policy to its endpoint uses the endpoint's current one, or
+    /// else its queue's.
     pub max_attempts: u32,
-    /// What it was told when it wanted to start last, and until when; `code` can be another by now.
+    /// Reason and end of the last hold. `code` may differ by now.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub held: Option<HeldView>,
-    /// Why the last attempt failed, or why there will be no other.
+    /// Error of the last attempt, or reason why there will be no other attempt.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub error: Option<ErrorView<'a>>,
 }
 
-/// What stands in the way of a task.
+/// Object that holds a task.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = ExplanationBy))]
 pub struct ByView {
-    /// `endpoint`, `flow_key`, `kind`, `queue` or `tenant`.
+    /// Type of the object: `endpoint`, `flow_key`, `kind`, `queue` or `tenant`.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub sort: &'static str,
-    /// Which one.
+    /// Name of the object.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub name: Name,
 }
 
 impl<'a> ExplanationView<'a> {
-    /// All that is shown of why that task is not running.
+    /// Returns the explanation as the API shows it.
     pub fn new(task: &'a Task, explanation: Explanation, now: Timestamp) -> Self {
         let TaskView { id, status, attempt, held, error, .. } = TaskView::summary(task, now);
         let Explanation { code, reason, until, by, max_attempts } = explanation;
@@ -182,26 +184,26 @@ impl utoipa::PartialSchema for Why {
 #[cfg(feature = "openapi")]
 impl utoipa::ToSchema for Why {}
 
-/// A task, and how things stand for it.
+/// Task, and the state around it.
 struct Case<'a> {
     task: &'a Task,
     around: &'a Circumstances,
     now: Timestamp,
 }
 
-/// What keeps a task from starting now.
+/// Reason why a task cannot start now.
 struct Obstacle {
     reason: HeldReason,
-    /// A sentence without its end.
+    /// Sentence without its end.
     says: String,
     by: Option<FlowOf>,
-    /// When it will be gone, where that is known.
+    /// Time at which it ends, if that is known.
     until: Option<Timestamp>,
-    /// What becomes of the task at [`Task::due_at`].
+    /// Phrase that names what the task does at [`Task::due_at`].
     then: &'static str,
 }
 
-/// What becomes of most that are held.
+/// Phrase that applies to most held tasks.
 const ASKS_AGAIN: &str = "it asks again at";
 
 impl Obstacle {
@@ -264,7 +266,7 @@ impl Case<'_> {
         self.says(Why::Running, Some(until), reason)
     }
 
-    /// It waits for a worker. Nobody but a worker finds out whether it may start; but some things are known to everybody.
+    /// Explains a task that waits for a worker. Only a worker decides whether the task may start, but some obstacles are known before.
     fn due(&self) -> Explanation {
         let due = self.task.due_at;
         let (code, reason) = if self.now.since(due) > LEASE {
@@ -276,19 +278,19 @@ impl Case<'_> {
         self.says(code, None, reason + &prospect.unwrap_or_default())
     }
 
-    /// It waits for its time.
+    /// Explains a task that waits for its time.
     fn later(&self, code: Why, reason: String) -> Explanation {
         let prospect = self.prospect(self.task.due_at).map(|says| format!("; as things stand it will be held then: {says}"));
         self.says(code, self.task.wake_at(), reason + &prospect.unwrap_or_default() + &self.deadline())
     }
 
-    /// What will keep it from starting at that moment, as things stand.
+    /// Returns a phrase for the obstacle that the current state puts in its way at that time.
     fn prospect(&self, at: Timestamp) -> Option<String> {
         let found = self.standing().or_else(|| self.passing(at)).or_else(|| self.no_handler());
         found.map(|obstacle| obstacle.says)
     }
 
-    /// That it will expire first, if it will.
+    /// Returns a phrase if the task expires before it is due, or else an empty text.
     fn deadline(&self) -> String {
         let first = self.task.settings.expires_at.filter(|deadline| *deadline <= self.task.due_at);
         first.map(|deadline| format!("; but its deadline, {deadline}, comes first")).unwrap_or_default()
@@ -306,7 +308,7 @@ impl Case<'_> {
         }
     }
 
-    /// What holds until somebody ends it.
+    /// Returns an obstacle that lasts until a client removes it: a pause, or an endpoint that is missing or gone.
     fn standing(&self) -> Option<Obstacle> {
         let (task, lanes, endpoint) = (self.task, &self.around.lanes, self.around.endpoint.as_ref());
         let of_endpoint = task.settings.endpoint.clone().map(FlowOf::Endpoint);
@@ -327,7 +329,7 @@ impl Case<'_> {
         is(Standing::Gone).then(|| Obstacle::new(HeldReason::EndpointGone, Some(of), format!("{name} said that it is gone for good")))
     }
 
-    /// What keeps all tasks of a flow from starting until a moment after `at`.
+    /// Returns what holds all tasks of a limiter until a time after `at`: a pause of the receiver, or an open circuit breaker.
     fn passing(&self, at: Timestamp) -> Option<Obstacle> {
         let obstacles = self.flows().flat_map(|(known, state)| [self.resting(known, &state), self.open(known, &state)]);
         obstacles.flatten().find(|obstacle| obstacle.until.is_some_and(|until| at < until))
@@ -339,7 +341,7 @@ impl Case<'_> {
         (!self.around.has_handler).then(|| Obstacle::new(HeldReason::NoHandler, Some(of), says))
     }
 
-    /// What it was told, if that is still so.
+    /// Returns the obstacle for which the task was held, if it still exists.
     fn still(&self, stored: HeldReason) -> Option<Obstacle> {
         let of_endpoint = || self.task.settings.endpoint.clone().map(FlowOf::Endpoint);
         match stored {
@@ -365,7 +367,7 @@ impl Case<'_> {
                 Some(Obstacle::new(HeldReason::Other, None, "a later version holds it, for a reason of its own".to_owned()))
             }
             HeldReason::Gathering => self.passing(self.task.due_at).or_else(|| self.gathering()),
-            // Whoever asks has looked already.
+            // The caller has checked these already.
             HeldReason::Paused | HeldReason::EndpointGone | HeldReason::NoEndpoint => None,
         }
     }
@@ -418,7 +420,7 @@ impl Case<'_> {
         Some(Obstacle { then: "unless it goes before, it asks again at", ..Obstacle::new(HeldReason::Gathering, Some(of), says) })
     }
 
-    /// The attempt before was asked to leave the other side alone: that holds for this task, whatever became of its flow.
+    /// Returns the pause that the receiver asked the last attempt for. It holds for this task, whatever happens to the limiter.
     fn put_off(&self) -> Option<Obstacle> {
         let settings = &self.task.settings;
         let of = settings.flow_key.clone().map(FlowOf::Key).or_else(|| settings.endpoint.clone().map(FlowOf::Endpoint));
@@ -426,7 +428,7 @@ impl Case<'_> {
         (self.task.turn.times == 0).then(|| Obstacle { then: "it is tried again at", ..Obstacle::new(HeldReason::RetryAfter, of, says) })
     }
 
-    /// What it was held for, and is not any more.
+    /// Returns a phrase for a reason that no longer applies.
     fn over(&self, stored: HeldReason) -> String {
         let endpoint =
             self.task.settings.endpoint.clone().map_or_else(|| "its endpoint".to_owned(), |name| self.called(&FlowOf::Endpoint(name)));
@@ -447,7 +449,7 @@ impl Case<'_> {
         }
     }
 
-    /// Its flows, and how they stand.
+    /// Returns the task's limiters and their current states.
     fn flows(&self) -> impl Iterator<Item = (&Known, FlowState)> {
         self.around.flows.iter().map(|known| (known, known.flow.state(&known.limits, self.now)))
     }
@@ -457,7 +459,8 @@ impl Case<'_> {
         format!("{} {name}", of.sort().replace('_', " "))
     }
 
-    /// As it would be by the time of an attempt: a task that left its retries to its endpoint goes by what that says now.
+    /// Returns the number of attempts that the retry policy allows now. A task that left its retries to its endpoint uses the endpoint's
+    /// current policy.
     fn max_attempts(&self) -> u32 {
         let left = self.around.endpoint.as_ref().filter(|_| self.task.settings.left.retry);
         let usual = RetryPolicy::default();

@@ -74,7 +74,7 @@ pub trait Flows: Send + Sync {
 /// Maximum number of writes of one [`Flows::change`].
 pub const MAX_CONFLICTS: usize = 20;
 
-/// Change to a limiter that needs neither an immediate answer nor the configured limits.
+/// Change to a limiter that needs neither an immediate result nor the configured limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowChange {
     /// Gives a reservation back, because its task ended or waits for something else.
@@ -258,7 +258,7 @@ pub struct Ask {
     pub spread: Spread,
 }
 
-/// Answer to an [`Ask`].
+/// Decision about an [`Ask`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Answer {
     /// The task may start.

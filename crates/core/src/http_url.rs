@@ -28,7 +28,7 @@ pub enum UrlHost<'a> {
     Address(IpAddr),
 }
 
-/// The reason why a text is not an [`HttpUrl`]. No message repeats the text.
+/// Reason why a text is not an [`HttpUrl`]. No message repeats the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUrl {
     /// The text or its canonical form is longer than [`HttpUrl::MAX_LENGTH`].
@@ -120,7 +120,7 @@ impl HttpUrl {
         &self.0[Position::BeforePath..]
     }
 
-    /// Returns whether both URLs have the same scheme, host and port.
+    /// Returns true if both URLs have the same scheme, host and port.
     pub fn same_destination(&self, other: &Self) -> bool {
         self.scheme() == other.scheme() && self.host() == other.host() && self.port() == other.port()
     }
@@ -144,7 +144,7 @@ impl HttpUrl {
     }
 }
 
-/// Checks everything that must not depend on what the URL parser makes of the text.
+/// Checks everything that must not depend on how the URL parser reads the text.
 fn check_text(text: &str) -> Result<(), InvalidUrl> {
     if text.len() > HttpUrl::MAX_LENGTH {
         return Err(InvalidUrl::TooLong);
@@ -181,20 +181,20 @@ fn repaired(violation: SyntaxViolation) -> Option<InvalidUrl> {
     }
 }
 
-/// Returns whether the authority is ASCII, with its escapes decoded. The parser is built without Unicode tables: it refuses other hosts,
+/// Returns true if the authority is ASCII, with its escapes decoded. The parser is built without Unicode tables: it refuses other hosts,
 /// and panics in debug builds if one has capital letters.
 fn has_ascii_host(authority: &str) -> bool {
     let escapes_more = authority.as_bytes().windows(2).any(|pair| matches!(pair, [b'%', b'8'..=b'9' | b'a'..=b'f' | b'A'..=b'F']));
     authority.is_ascii() && !escapes_more
 }
 
-/// Returns whether a path segment means "here" or "up", written plainly or percent-encoded
+/// Returns true if a path segment means "here" or "up", written plainly or percent-encoded
 /// (<https://url.spec.whatwg.org/#single-dot-path-segment>).
 fn is_dot_segment(segment: &str) -> bool {
     segment.len() <= "%2e%2e".len() && matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
 }
 
-/// Returns whether a name is spelt in its only way. A name that ends in a dot is the same host under another `Host` header and pool key.
+/// Returns true if a name has its only valid spelling. A name that ends in a dot is the same host under another `Host` header and pool key.
 fn is_host_name(name: &str) -> bool {
     let is_label =
         |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
@@ -230,7 +230,7 @@ impl fmt::Display for HttpUrl {
 }
 
 impl fmt::Debug for HttpUrl {
-    /// The host alone: paths and queries of webhooks hold secrets.
+    /// Shows only the host: paths and queries of webhooks hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HttpUrl({})", self.0.host_str().unwrap_or_default())
     }
@@ -355,7 +355,7 @@ mod tests {
         assert!(serde_json::from_str::<HttpUrl>(r#""http:///x""#).is_err());
     }
 
-    /// Texts near the border between URLs and other texts.
+    /// Generates texts near the border between URLs and other texts.
     fn text() -> impl Strategy<Value = String> {
         let scheme = prop::sample::select(vec!["http:", "https:", "HTTP:", "hTTps:", " http:", "ftp:"]);
         let slashes = prop::sample::select(vec!["//", "//", "//", "", "/", "///", "\\\\"]);

@@ -35,8 +35,8 @@ pub struct EndpointSubmission {
     #[serde(default, deserialize_with = "crate::read::maybe_headers")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<BTreeMap<String, Option<String>>>, required = false))]
     pub headers: Option<BTreeMap<String, Option<String>>>,
-    /// Secret that signs requests; the only one from now on. `whsec_` and 24 to 64 random bytes in base64. If omitted, the current secrets
-    /// go on signing. A new endpoint gets a generated secret, which is shown once.
+    /// Secret that signs requests: `whsec_` and 24 to 64 random bytes in base64. It replaces all current secrets at once. If omitted, the
+    /// current secrets go on signing. A new endpoint gets a generated secret, which the response shows once.
     #[cfg_attr(
         feature = "openapi",
         schema(
@@ -74,7 +74,7 @@ pub struct EndpointSubmission {
     /// 16,384 characters.
     #[cfg_attr(feature = "openapi", schema(max_length = 16384))]
     pub ca: Option<String>,
-    /// True holds all tasks of the endpoint. If omitted, the value does not change.
+    /// True if tasks for the endpoint are held. If omitted, the value does not change.
     pub paused: Option<bool>,
 }
 
