@@ -460,7 +460,7 @@ impl Case<'_> {
     }
 
     /// Returns the number of attempts that the retry policy allows now. A task that left its retries to its endpoint uses the endpoint's
-    /// current policy.
+    /// current policy, or else its queue's, or else the default.
     fn max_attempts(&self) -> u32 {
         let left = self.around.endpoint.as_ref().filter(|_| self.task.settings.left.retry);
         let usual = RetryPolicy::default();

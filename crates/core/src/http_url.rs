@@ -127,8 +127,8 @@ impl HttpUrl {
 
     /// Returns the URL of a path below this URL.
     ///
-    /// An empty `path` and one that begins with `?` follow this URL as it is. One that begins with `/` follows it without its last slash, so
-    /// that no slash is doubled. This URL must have no query.
+    /// An empty `path` and one that begins with `?` follow this URL as it is. A `path` that begins with `/` follows it without its last
+    /// slash, so that no slash is doubled. This URL must have no query.
     pub fn join(&self, path: &str) -> Result<Self, InvalidUrl> {
         let base = if path.starts_with('/') { self.as_str().strip_suffix('/').unwrap_or(self.as_str()) } else { self.as_str() };
         let joined = Self::parse(&format!("{base}{path}"))?;
