@@ -1,7 +1,7 @@
-//! What the engines need of the world: a store, a queue, and a clock.
+//! Ports of the engines: store, queue, clock and randomness.
 //!
-//! The store is the truth. A hint in the queue says "task X may be due" and carries no truth, so that it can be lost,
-//! doubled, late or out of order without anything coming of it but time.
+//! The store holds the truth. A hint in the queue only means "task X may be due". A hint that is lost, duplicated, late or out of order
+//! therefore costs time and nothing else.
 
 use std::time::Duration;
 
@@ -14,52 +14,52 @@ use crate::name::{Name, Tenant};
 use crate::task::{CancelRequest, Status, Task};
 use crate::time::Timestamp;
 
-/// Keeps the tasks.
+/// Store of tasks.
 ///
-/// A method that fails with [`StoreError`] may have done its work all the same; calling it again is safe, and finds
-/// out. `now` is the caller's: stores have no clock of their own.
+/// A method that fails with [`StoreError`] may still have taken effect. The caller can safely call it again: the second call finds the
+/// effect of the first. Stores have no clock: the caller passes `now`.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Writes all of these tasks, or none if any of them is there already. Their tenant is one and the same.
+    /// Writes all of these tasks, or none if any of them exists already. All tasks must belong to the same tenant.
     ///
-    /// Created tasks come back in the given order; existing ones in any.
+    /// Created tasks are returned in the given order, existing ones in any order.
     async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError>;
 
-    /// The task, if it is there and was not ended longer ago than tasks are kept.
+    /// Returns the task. Returns `None` if it does not exist, or ended longer ago than the retention period.
     async fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, StoreError>;
 
-    /// Grants a lease until `until` in one conditional write, if [`crate::lifecycle`] would.
+    /// Grants a lease until `until` in one conditional write, if [`crate::lifecycle`] allows it.
     async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError>;
 
-    /// Makes the change in one write, callback and entry included, if the task is still at the version that was read.
+    /// Writes the change, with its callback and audit entry, in one write, if the task still has the version that was read.
     ///
-    /// The change must be of a whole task, as [`Store::get`] and [`Store::claim`] give it.
+    /// The change must hold the complete task, as [`Store::get`] and [`Store::claim`] return it.
     async fn commit(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError>;
 
-    /// Renews the lease of claim number `token` and notes the progress, if there is any to note.
+    /// Renews the lease of claim number `token` until `until`. Stores the progress, if there is any.
     async fn beat(&self, name: &TaskName, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Beat, StoreError>;
 
-    /// One page of a tenant's tasks, the newest first.
+    /// Returns one page of a tenant's tasks, newest first.
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError>;
 
-    /// How many of a tenant's tasks wait to be run; where there are more than `at_most`, that number.
+    /// Returns the number of a tenant's waiting tasks, at most `at_most`. A store may count running tasks too.
     async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError>;
 
-    /// Up to `limit` tasks that the sweep must look at. Payloads may be left out of them (`null`).
+    /// Returns up to `limit` tasks that the sweeper must check. Payloads may be missing (`null`).
     async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError>;
 
-    /// Notes that the sweep has seen to a task and need not look at it again before `until`.
+    /// Records that the sweeper has handled a task. Until `until`, [`Store::due`] need not return it again.
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError>;
 
-    /// Removes up to `limit` tasks that were ended longer ago than tasks are kept, and says how many there were.
+    /// Removes up to `limit` tasks that ended longer ago than the retention period. Returns how many were removed.
     ///
-    /// Nothing is left to do where the database removes them by itself.
+    /// Does nothing if the database removes such tasks by itself.
     async fn prune(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError>;
 
-    /// Resolves when something may have been written about the task since the first poll; never, where the store cannot tell.
+    /// Resolves when the task may have been written since the first poll. Never resolves if the store cannot detect writes.
     async fn changed(&self, name: &TaskName);
 
-    /// Proves that a write can be made: writes one small row or item that means nothing.
+    /// Proves that writes succeed: writes one small row or item without meaning.
     async fn ready(&self, now: Timestamp) -> Result<(), StoreError>;
 
     /// Load of the queues inside this process that operations wait in. A store without such queues returns none.
@@ -83,173 +83,173 @@ pub struct QueueLoad {
     pub refused: u64,
 }
 
-/// Carries hints from those who know that a task is due to those who can run it.
+/// Queue that carries hints from processes that know that a task is due to workers.
 #[async_trait]
 pub trait Queue: Send + Sync {
-    /// Sends hints, each to be seen after its delay; one whose delay is too long for the queue is left to the sweep.
+    /// Sends hints, each visible after its delay. A hint whose delay exceeds the queue's maximum is not sent: the sweeper sends it later.
     ///
-    /// A failure loses nothing: the sweep hints again.
+    /// A failure loses nothing, because the sweeper sends the hints again.
     async fn send(&self, hints: Vec<Hint>) -> Result<(), StoreError>;
 
-    /// Waits until there is something to run, and takes up to `max` of it. Dropping the future loses nothing.
+    /// Waits for work and takes up to `max` deliveries. Dropping the future loses nothing.
     ///
-    /// An empty answer means that nothing came for a while.
+    /// Returns an empty list if nothing arrived for a while.
     async fn receive(&self, max: usize) -> Result<Vec<Delivery>, StoreError>;
 
-    /// Tells the queue what became of deliveries.
+    /// Tells the queue the outcome of deliveries.
     async fn settle(&self, settlements: Vec<(Receipt, Settlement)>) -> Result<(), StoreError>;
 
-    /// Whether it answers.
+    /// Checks that the queue answers.
     async fn ready(&self) -> Result<(), StoreError>;
 }
 
-/// What time it is, and waiting for it to pass.
+/// Clock and timer.
 #[async_trait]
 pub trait Clock: Send + Sync {
-    /// The time.
+    /// Returns the current time.
     fn now(&self) -> Timestamp;
 
-    /// Resolves after that long.
+    /// Resolves after `duration`.
     async fn sleep(&self, duration: Duration);
 }
 
-/// Chance, to spread delays with.
+/// Source of randomness, for example for jitter.
 pub trait Chance: Send + Sync {
-    /// 64 random bits.
+    /// Returns 64 random bits.
     fn bits(&self) -> u64;
 }
 
-/// How long a lease holds. It is renewed every third of that, so two beats may fail.
+/// Duration of a lease. The worker renews it after every third of this time, so two renewals in a row may fail.
 pub const LEASE: Duration = Duration::from_mins(1);
 
-/// What a task is found by. As a message in a queue, it is a hint.
+/// Key of a task: tenant and id. A hint in a queue carries it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TaskName {
-    /// Whose task it is.
+    /// Tenant that owns the task.
     pub tenant: Tenant,
-    /// Its id.
+    /// Id of the task.
     pub id: TaskId,
 }
 
 impl Task {
-    /// What it is found by.
+    /// Returns the key of the task.
     pub fn name(&self) -> TaskName {
         TaskName { tenant: self.tenant.clone(), id: self.id }
     }
 }
 
-/// What became of an [`Store::insert`].
+/// Outcome of [`Store::insert`].
 #[derive(Debug)]
 pub enum Inserted {
-    /// All were written; here they are as they stand now.
+    /// All tasks were written. Holds them as stored.
     Created(Vec<Task>),
-    /// These were there already, and nothing was written.
+    /// These tasks existed already. Nothing was written.
     Existing(Vec<Task>),
 }
 
-/// What became of a [`Store::claim`].
+/// Outcome of [`Store::claim`].
 #[derive(Debug)]
 pub enum Claim {
-    /// The lease is the caller's.
+    /// The caller holds the lease.
     Granted(Task),
-    /// It cannot be claimed, for this reason; the task as it was found, perhaps without its payload and result.
+    /// The task cannot be claimed, for this reason. Holds the task as found; payload and result may be missing.
     Refused(Refused, Task),
-    /// There is no such task.
+    /// No such task exists.
     Missing,
 }
 
-/// What became of a [`Store::commit`].
+/// Outcome of [`Store::commit`].
 #[derive(Debug)]
 pub enum Committed {
-    /// It was written; here is the task as it stands now.
+    /// The change was written. Holds the task as stored.
     Done(Box<Task>),
-    /// The task was changed or removed since it was read, and nothing was written.
+    /// The task was changed or removed after it was read. Nothing was written.
     Conflict,
 }
 
-/// What became of a [`Store::beat`].
+/// Outcome of [`Store::beat`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beat {
-    /// The lease is renewed.
+    /// The lease was renewed.
     Renewed {
-        /// Whether the handler is to stop.
+        /// Cancellation request for the handler, if there is one.
         cancel: CancelRequest,
     },
-    /// The lease is somebody else's, or nobody's.
+    /// The caller no longer holds the lease.
     Lost,
 }
 
-/// A message to a queue: this task may be due.
+/// Message to a queue: this task may be due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hint {
-    /// Which task.
+    /// Key of the task.
     pub name: TaskName,
-    /// When it is to be seen.
+    /// Time after which the queue delivers the hint.
     pub delay: Duration,
-    /// How many hints in a row came to nothing before this one, because whoever took them died of it.
+    /// Number of earlier hints in a row that became dead letters because each worker that received one died before it claimed the task.
     pub redrives: u32,
 }
 
 impl Hint {
-    /// A hint, as it is first sent.
+    /// Hint that is sent for the first time.
     pub fn new(name: TaskName, delay: Duration) -> Self {
         Self { name, delay, redrives: 0 }
     }
 }
 
-/// One message of a queue.
+/// Message received from a queue.
 #[derive(Debug)]
 pub enum Delivery {
-    /// A task may be due.
+    /// Hint: a task may be due.
     Hint {
-        /// Which one.
+        /// Key of the task.
         name: TaskName,
-        /// What the queue knows the message by.
+        /// Receipt that identifies the message to the queue.
         receipt: Receipt,
     },
-    /// A queue that shares its disk with the store has claimed the task along the way.
+    /// Task that the queue has claimed already. Only a queue that shares its database with the store can do this.
     Claimed(Box<Task>),
 }
 
-/// What a queue knows a message by; opaque to everybody else.
+/// Identifier of a received message. Only the queue can interpret it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt(pub String);
 
-/// What is to become of a message.
+/// Instruction to the queue for a received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
-    /// Its task's outcome is stored, whatever it was: forget the message.
+    /// Delete the message: the outcome of its task is stored, whether it is success or failure.
     Acknowledge,
-    /// The outcome could not be stored: deliver it again.
+    /// Deliver the message again: the outcome could not be stored.
     Return,
 }
 
-/// Which tasks to list.
+/// Filter and page of a task list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListQuery {
-    /// Whose.
+    /// Tenant whose tasks are listed.
     pub tenant: Tenant,
-    /// Only those of this status.
+    /// Lists only tasks with this status.
     pub status: Option<Status>,
-    /// Only those of this queue.
+    /// Lists only tasks of this queue.
     pub queue: Option<Name>,
-    /// Only those of this kind.
+    /// Lists only tasks of this kind.
     pub kind: Option<Name>,
-    /// Only those accepted at or after this moment.
+    /// Lists only tasks accepted at or after this time.
     pub created_after: Option<Timestamp>,
-    /// Only those accepted before this moment.
+    /// Lists only tasks accepted before this time.
     pub created_before: Option<Timestamp>,
-    /// At most so many.
+    /// Maximum number of tasks.
     pub limit: usize,
-    /// Where the page before this one ended.
+    /// Position at which the previous page ended.
     pub after: Option<Position>,
 }
 
 impl ListQuery {
-    /// How many tasks one page looks at. With a rare filter a page may be short, or empty, and still have a cursor.
+    /// Maximum number of tasks that one page examines. With a rare filter, a page may therefore be short or empty and still have a cursor.
     pub const MAX_SCANNED: usize = 1_000;
 
-    /// Whether the task passes the filters.
+    /// Returns true if the task passes all filters.
     pub fn matches(&self, task: &Task, now: Timestamp) -> bool {
         task.tenant == self.tenant
             && self.status.is_none_or(|status| task.status(now) == status)
@@ -260,29 +260,29 @@ impl ListQuery {
     }
 }
 
-/// A place in a list, in the store's own terms.
+/// Position in a list, in the store's own format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position(pub String);
 
-/// One page of a list. Payloads and results may be left out of its tasks (`null`, absent).
+/// One page of a list. Payloads (`null`) and results (absent) may be missing from its tasks.
 #[derive(Debug)]
 pub struct Page {
-    /// The tasks, the newest first.
+    /// Tasks, newest first.
     pub tasks: Vec<Task>,
-    /// Where the next page begins, if there may be one.
+    /// Position of the next page, if there may be one.
     pub next: Option<Position>,
 }
 
-/// A store or a queue did not do what it was asked, or the answer was lost.
+/// Failure of a store or queue: it did not carry out the request, or its answer was lost.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It is not there, or does not answer in time.
+    /// The store or queue is unreachable, or did not answer in time.
     #[error("the store does not answer: {0}")]
     Unavailable(String),
-    /// It has more to do than it can take on.
+    /// The store or queue has too many requests to accept another one.
     #[error("the store has too much to do")]
     Overloaded,
-    /// Something is there that cannot be: a bug, or a damaged file.
+    /// The stored data is invalid, because of a bug or a damaged file.
     #[error("the store holds something unreadable: {0}")]
     Corrupt(String),
 }

@@ -1,4 +1,4 @@
-//! A task, and all that is known of it.
+//! Task, and all data that is stored about it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,52 +14,52 @@ use crate::ports::TaskName;
 use crate::retry::RetryPolicy;
 use crate::time::Timestamp;
 
-/// One unit of work. Everything that is stored about it is here; every change to it is made by [`crate::lifecycle`].
+/// One unit of work, with all data that is stored about it. Only [`crate::lifecycle`] changes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
-    /// Whose task it is.
+    /// Tenant that owns the task.
     pub tenant: Tenant,
-    /// Its id, unique inside the tenant.
+    /// Id of the task, unique within the tenant.
     pub id: TaskId,
-    /// Which handler runs it.
+    /// Kind: selects the handler.
     pub kind: Name,
-    /// The lane it waits in.
+    /// Queue in which the task waits.
     pub queue: Name,
-    /// What the handler is given.
+    /// Input of the handler.
     pub payload: Json,
-    /// What the submitter wants to be told about it besides.
+    /// Options of the submission.
     pub settings: Box<Settings>,
-    /// When it was accepted.
+    /// Time at which the task was accepted.
     pub created_at: Timestamp,
-    /// When the attempts of this generation could begin: its acceptance, or its last replay. `max_age` counts from here.
+    /// Start of this generation: acceptance, or the last replay. `max_age` counts from here.
     pub generation_at: Timestamp,
-    /// Counts the replays, from 1.
+    /// Number of this generation. Starts at 1; each replay adds 1.
     pub generation: u32,
-    /// When its next attempt is, or its last one was, due.
+    /// Time at which the next attempt is due, or the last attempt was due.
     pub due_at: Timestamp,
-    /// Where in its life it stands.
+    /// Current state.
     pub state: State,
-    /// Counts all writes to it; a write names the version that it read.
+    /// Number of writes to the task. Every write names the version that it read.
     pub version: u64,
-    /// Counts the claims of its whole life: the fencing token of the newest one.
+    /// Number of claims over all generations. It is the fencing token of the newest claim.
     pub token: u64,
-    /// The attempts of this generation that count against its retry policy.
+    /// Number of attempts of this generation that count against the retry policy.
     pub attempt: u32,
-    /// The finished attempts, oldest first; at most [`Task::KEPT_ATTEMPTS`] of them.
+    /// Finished attempts, oldest first. At most [`Task::KEPT_ATTEMPTS`].
     pub attempts: Vec<Attempt>,
-    /// What the handler returned.
+    /// Result that the handler returned.
     pub result: Option<Json>,
-    /// Why the last attempt failed, or why there will be no other.
+    /// Reason why the last attempt failed, or why there is no further attempt.
     pub error: Option<TaskError>,
-    /// What the handler said last of how far it is.
+    /// Latest progress that the handler reported.
     pub progress: Option<Json>,
-    /// What it was told when it wanted to start and could not.
+    /// State of the task's waiting for permission to start.
     pub turn: Turn,
-    /// Requests with an idempotency key that changed it, oldest first. At most [`Task::KEPT_REQUESTS`] of them.
+    /// Requests with an idempotency key that changed the task, oldest first. At most [`Task::KEPT_REQUESTS`].
     pub requests: Vec<KeyedRequest>,
 }
 
-/// Request with an idempotency key that changed a task, kept with the task so that the same request is not carried out again.
+/// Request with an idempotency key that changed a task. It is kept with the task, so that nobat does not carry out a repetition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyedRequest {
     /// First 16 bytes of the SHA-256 of its route and its key.
@@ -68,62 +68,64 @@ pub struct KeyedRequest {
     pub body: [u8; 8],
 }
 
-/// What a task was told when it wanted to start and could not. It outlasts a claim, which finds out whether it can now.
+/// State of a task that waits for permission to start. A claim keeps it, because the worker checks only after the claim whether the task
+/// may start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
-    /// How often in a row it was told to wait.
+    /// Number of holds in a row.
     pub times: u32,
-    /// What it holds of its flows for its next try.
+    /// Reservations that the task keeps at its limits for its next try.
     pub reserved: Reserved,
-    /// How many attempts of this generation were not counted, because the other side asked to be left alone.
+    /// Number of attempts of this generation that were not counted because the receiver asked for a pause or was gone (410).
     pub put_off: u32,
 }
 
 impl Turn {
-    /// Takes away what it holds of its flows.
+    /// Removes the reservations and returns them.
     pub fn release(&mut self) -> Reserved {
         std::mem::take(&mut self.reserved)
     }
 }
 
-/// What was asked for at submission and never changes, save for [`Settings::expires_at`], which a replay lifts.
+/// Options of the submission. They never change, except that a replay may remove [`Settings::expires_at`] and set
+/// [`Settings::key_generation`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// How long one attempt may take.
+    /// Maximum duration of one attempt. Default [`Settings::DEFAULT_TIMEOUT`].
     pub timeout: Duration,
-    /// When to try again, and when to stop.
+    /// Retry policy.
     pub retry: RetryPolicy,
-    /// When it is no longer worth starting.
+    /// Deadline for starting. No attempt starts at or after this time.
     pub expires_at: Option<Timestamp>,
-    /// Whom to tell of its end.
+    /// Callback that reports the end of the task.
     pub callback: Option<Callback>,
-    /// The submitter's own notes.
+    /// Labels set by the submitter.
     pub labels: BTreeMap<String, String>,
-    /// SHA-256 of the request that brought it, if that had an idempotency key.
+    /// SHA-256 of the submitting request, if it had an idempotency key.
     pub fingerprint: Option<Fingerprint>,
-    /// The task whose end this one reports, if it is a callback.
+    /// Task whose end this task reports, if it is a callback.
     pub parent: Option<TaskId>,
-    /// The key that it was submitted with, if one was asked for.
+    /// API key of the submitting request, if the server required one.
     pub submitted_by: Option<KeyId>,
-    /// The generation whose id downstream is given for deduplication; `None` is the task's own id.
+    /// Generation that is part of the idempotency key sent to the receiver. With `None`, that key is the task's id alone.
     pub key_generation: Option<u32>,
-    /// The endpoint it goes to.
+    /// Endpoint that the task calls.
     pub endpoint: Option<Name>,
-    /// What it shares with the tasks that are started together only so often.
+    /// Limit key: tasks with the same key share its limits.
     pub flow_key: Option<Name>,
-    /// What the submission left to the endpoint.
+    /// Settings that the submission left to the endpoint.
     pub left: Left,
-    /// Through how many tasks the request came that submitted it: each of them made the next.
+    /// Length of the chain of tasks that led to this submission: each task's request submitted the next one. 0 if there was none.
     pub hops: u8,
 }
 
-/// What a submission left to its endpoint: what stands in the task is then how the endpoint was when the task came, and how it is by the
-/// time of an attempt is what holds.
+/// Settings that a submission left to its endpoint. The task stores the endpoint's values at submission. An attempt uses the endpoint's
+/// values at the time of the attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Left {
-    /// How long one attempt may take.
+    /// True if the submission set no timeout.
     pub timeout: bool,
-    /// When to try again, and when to stop.
+    /// True if the submission set no retry policy.
     pub retry: bool,
 }
 
@@ -148,78 +150,79 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Through how many tasks a request may have come: one that comes through more is taken for a loop.
+    /// Maximum number of tasks in the chain that led to a request. The API refuses a longer chain as a loop.
     pub const MAX_HOPS: u8 = 3;
-    /// The time an attempt has unless the submission says otherwise.
+    /// Timeout of an attempt if neither the submission nor the endpoint sets one: 30 s.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 }
 
-/// SHA-256 over method, path and body of a request, to tell a repeated one from another one with its key.
+/// SHA-256 over method, path and body of a request. Tells a repeated request apart from a different one with the same idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 32]);
 
-/// Where a task stands. A task that has not ended has a due time ([`Task::due_at`]) or a lease; there is no third state to be forgotten in.
+/// State of a task. A task that has not ended has a due time ([`Task::due_at`]) or a lease. Without a third state, no task can be
+/// forgotten.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
-    /// It waits for [`Task::due_at`], and from then on for a worker.
+    /// The task waits until [`Task::due_at`], and then for a worker.
     Waiting(Waiting),
-    /// A worker has it.
+    /// A worker runs the task under this lease.
     Running(Lease),
-    /// It is over.
+    /// The task has ended.
     Ended(Ended),
 }
 
-/// Why a task waits.
+/// Reason why a task waits.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Waiting {
-    /// For its first attempt.
+    /// The first attempt is not due yet.
     Scheduled,
-    /// For another attempt.
+    /// The next attempt is not due yet.
     Retrying,
-    /// For permission to start.
+    /// The task may not start yet.
     Held(Held),
 }
 
-/// What keeps a task from starting. Being held costs no attempt.
+/// Hold that keeps a task from starting. A hold costs no attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Held {
-    /// The reason, for programs.
+    /// Reason for programs.
     pub reason: HeldReason,
 }
 
-/// The closed list of what a task can be held by.
+/// Reasons to hold a task. The list is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeldReason {
-    /// No process that runs tasks knows its kind.
+    /// The worker has no handler for the kind.
     NoHandler,
-    /// What it must be signed with cannot be had.
+    /// A secret that the request needs, for its signature or its headers, is not available.
     NoSecret,
-    /// As many tasks were started as may be in this time.
+    /// A rate limit is used up.
     Rate,
-    /// As many tasks run as may at a time.
+    /// A concurrency limit is used up.
     Parallelism,
-    /// Too much of what goes to its endpoint fails.
+    /// The circuit breaker of the endpoint is open: too many calls failed.
     Breaker,
-    /// The other side asked to be left alone for a while.
+    /// The receiver asked for a pause (`Retry-After`).
     RetryAfter,
-    /// What is known of its flow could not be read or written.
+    /// The state of a limit could not be read or written.
     FlowUnavailable,
-    /// Its endpoint, its queue or its kind is paused.
+    /// The endpoint, the queue or the kind is paused.
     Paused,
-    /// Its endpoint said that it is gone for good (410).
+    /// The endpoint answered that it is gone for good (410).
     EndpointGone,
-    /// Its endpoint was removed.
+    /// The endpoint was removed.
     NoEndpoint,
-    /// It waits for others, to go to its endpoint together with them.
+    /// The task waits for other tasks, to be sent to its endpoint with them in one batch.
     Gathering,
-    /// The process that would run it lacks handles, ports, memory or look-ups for its call.
+    /// The worker's process lacks file handles, ports, memory or DNS look-ups for the call.
     ResourceExhausted,
-    /// Something that a later version holds tasks for, and has a word for.
+    /// A reason that this version does not know: a later version of nobat stored it.
     Other,
 }
 
 impl HeldReason {
-    /// The word for it.
+    /// Returns the word that stands for the reason.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NoHandler => "no_handler",
@@ -238,13 +241,16 @@ impl HeldReason {
         }
     }
 
-    /// Whether it can be ended by somebody who lays down something else, or says that something is to go on.
+    /// Returns true if a client can end the hold by changing the configuration or by resuming what is paused.
     pub fn is_ended_by_hand(self) -> bool {
         !matches!(self, Self::NoHandler | Self::NoSecret | Self::FlowUnavailable | Self::ResourceExhausted | Self::Other)
     }
 
-    /// When a task asks again that somebody has woken: at once; but where whoever has not heard of the change yet would hold it for long, when
-    /// everybody has. Of a pause nobody holds it for more than a moment, the first time.
+    /// Returns the time at which a woken task tries again.
+    ///
+    /// A worker may not have read the change yet. It holds a task for a pause, or for a gone or removed endpoint, only briefly at first, so such
+    /// a task tries again at `now`. For the other reasons it could hold the task for long. Such a task waits for [`FRESH`] (10 s), until all
+    /// workers have read the change.
     pub fn woken_at(self, now: Timestamp) -> Timestamp {
         match self {
             Self::Paused | Self::EndpointGone | Self::NoEndpoint => now,
@@ -252,7 +258,7 @@ impl HeldReason {
         }
     }
 
-    /// Every reason that there is a word for.
+    /// All reasons except [`HeldReason::Other`].
     pub const ALL: [Self; 12] = [
         Self::NoHandler,
         Self::NoSecret,
@@ -268,59 +274,59 @@ impl HeldReason {
         Self::ResourceExhausted,
     ];
 
-    /// The reason that `word` stands for.
+    /// Returns the reason for `word`, or [`HeldReason::Other`] if no reason has that word.
     pub fn of(word: &str) -> Self {
         Self::ALL.into_iter().find(|reason| reason.as_str() == word).unwrap_or(Self::Other)
     }
 }
 
-/// The right of one worker to run one attempt.
+/// Right of one worker to run one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// When it runs out, unless it is renewed.
+    /// Time at which the lease expires, unless the worker renews it.
     pub until: Timestamp,
-    /// When the attempt began.
+    /// Time at which the attempt began.
     pub started_at: Timestamp,
-    /// Whether its handler is to stop.
+    /// Cancellation request for the handler.
     pub cancel: CancelRequest,
 }
 
-/// Whether a running task is to stop.
+/// Cancellation request for a running task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CancelRequest {
-    /// Nobody asked.
+    /// No request.
     None,
-    /// Somebody asked, and there will be no further attempt.
+    /// A client asked for cancellation. There is no further attempt.
     Requested,
 }
 
-/// How and when a task ended.
+/// End of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// How it ended.
+    /// Kind of end.
     pub end: End,
-    /// When it ended.
+    /// Time of the end.
     pub at: Timestamp,
 }
 
-/// The four ends.
+/// Ways in which a task ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum End {
-    /// The work was done.
+    /// The handler did the work.
     Succeeded,
-    /// It was given up: a dead letter.
+    /// nobat gave up: the task is a dead letter.
     Failed,
-    /// Somebody called it off.
+    /// A client canceled the task.
     Canceled,
-    /// Its deadline passed before it could start.
+    /// The deadline passed before the task could start.
     Expired,
 }
 
 impl End {
-    /// Every end.
+    /// All ends.
     pub const ALL: [Self; 4] = [Self::Succeeded, Self::Failed, Self::Canceled, Self::Expired];
 
-    /// The word for it.
+    /// Returns the word that stands for the end.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
@@ -330,7 +336,7 @@ impl End {
         }
     }
 
-    /// What it is called where it is told of as something that happened.
+    /// Returns the event type that callbacks report.
     pub fn event(self) -> &'static str {
         match self {
             Self::Succeeded => "task.succeeded",
@@ -340,31 +346,31 @@ impl End {
         }
     }
 
-    /// The end that `word` stands for.
+    /// Returns the end for `word`.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|end| end.as_str() == word)
     }
 }
 
-/// What a task's standing is called, from outside.
+/// Status of a task as users see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
-    /// Its first attempt is not due yet.
+    /// The first attempt is not due yet.
     Scheduled,
-    /// It is due, and waits for a worker.
+    /// The task is due and waits for a worker.
     Queued,
-    /// It may not start yet.
+    /// The task may not start yet.
     Held,
-    /// A worker has it.
+    /// A worker runs the task.
     Running,
-    /// It failed, and will be tried again.
+    /// The last attempt did not succeed. The next one is not due yet.
     Retrying,
-    /// It ended.
+    /// The task has ended.
     Ended(End),
 }
 
 impl Status {
-    /// Every status, in the order of a task's life.
+    /// All statuses, in the order of a task's life.
     pub const ALL: [Self; 9] = [
         Self::Scheduled,
         Self::Queued,
@@ -377,7 +383,7 @@ impl Status {
         Self::Ended(End::Expired),
     ];
 
-    /// The word for it.
+    /// Returns the word that stands for the status.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
@@ -389,47 +395,47 @@ impl Status {
         }
     }
 
-    /// The status that `word` stands for.
+    /// Returns the status for `word`.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == word)
     }
 }
 
-/// One finished try at a task.
+/// One finished attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attempt {
-    /// Which of the attempts of the task's whole life it was: its fencing token.
+    /// Number of the attempt over all generations: its fencing token.
     pub number: u64,
-    /// When it began.
+    /// Time at which the attempt began.
     pub started_at: Timestamp,
-    /// When its outcome was decided.
+    /// Time at which its outcome was decided.
     pub finished_at: Timestamp,
-    /// How it went.
+    /// Outcome.
     pub outcome: Outcome,
-    /// Why it did not succeed.
+    /// Reason why the attempt did not succeed.
     pub error: Option<TaskError>,
 }
 
-/// How an attempt went.
+/// Outcome of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The handler returned a result.
     Succeeded,
     /// The handler returned an error, panicked, or took too long.
     Failed,
-    /// Its lease ran out: nothing more was heard of the worker.
+    /// The lease expired: the worker did not renew it.
     Crashed,
-    /// Its worker gave it back unfinished, as it does when it stops. It does not count against the retry policy.
+    /// The worker stopped and gave the task back unfinished. The attempt does not count against the retry policy.
     Interrupted,
-    /// It stopped because it was asked to.
+    /// The handler stopped because a client canceled the task.
     Canceled,
 }
 
 impl Outcome {
-    /// Every outcome.
+    /// All outcomes.
     pub const ALL: [Self; 5] = [Self::Succeeded, Self::Failed, Self::Crashed, Self::Interrupted, Self::Canceled];
 
-    /// The word for it.
+    /// Returns the word that stands for the outcome.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
@@ -441,66 +447,66 @@ impl Outcome {
     }
 }
 
-/// Why an attempt, or a task, did not succeed.
+/// Reason why an attempt or a task did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskError {
-    /// A stable code, for programs.
+    /// Stable code for programs.
     pub code: ErrorCode,
-    /// A sentence, for people. It holds no payload, header or secret.
+    /// Sentence for people. Contains no payload, header or secret.
     pub message: String,
 }
 
-/// A stable word for why an attempt failed, such as `timeout` or `http_503`.
+/// Stable code that says why an attempt failed, such as `timeout` or `http_503`.
 ///
-/// The codes that nobat itself gives are a closed list ([`ErrorCode::ALL`]); a handler may bring its own.
+/// nobat's own codes are a closed list ([`ErrorCode::ALL`]). A handler may return others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorCode(Name);
 
 impl ErrorCode {
-    /// Its worker died, or its handler panicked.
+    /// The worker died, or the handler panicked.
     pub const CRASHED: &'static str = "crashed";
-    /// It took longer than its timeout.
+    /// The attempt took longer than its timeout.
     pub const TIMEOUT: &'static str = "timeout";
-    /// Its deadline passed before it could start.
+    /// The deadline passed before the task could start.
     pub const EXPIRED: &'static str = "expired";
-    /// Somebody called it off.
+    /// A client canceled the task.
     pub const CANCELED: &'static str = "canceled";
-    /// Its worker was told to stop.
+    /// The worker was told to stop.
     pub const INTERRUPTED: &'static str = "interrupted";
-    /// No worker could claim it, although it was hinted again and again.
+    /// Hints for the task were delivered repeatedly, but no worker claimed it.
     pub const PIPELINE: &'static str = "pipeline";
-    /// Its payload is not what its kind takes.
+    /// The payload is not valid for the kind.
     pub const INVALID_PAYLOAD: &'static str = "invalid_payload";
-    /// What its handler returned cannot be kept.
+    /// The result of the handler cannot be stored: it is too long, or cannot be written as JSON.
     pub const INVALID_RESULT: &'static str = "invalid_result";
-    /// Its handler failed and gave no code of its own.
+    /// The handler failed without a code.
     pub const HANDLER_ERROR: &'static str = "handler_error";
-    /// Nothing listens where it was to go.
+    /// The receiver refused the connection.
     pub const CONNECTION_REFUSED: &'static str = "connection_refused";
-    /// The other side hung up before its answer was complete.
+    /// The receiver closed the connection before its response was complete.
     pub const CONNECTION_RESET: &'static str = "connection_reset";
-    /// The other side could not be reached for another reason.
+    /// The connection to the receiver failed for another reason.
     pub const CONNECTION_FAILED: &'static str = "connection_failed";
-    /// The name of the other side has no address.
+    /// The receiver's host name has no address.
     pub const DNS: &'static str = "dns";
-    /// The other side did not prove who it is, or does not speak TLS.
+    /// The receiver's certificate is not trusted, or the receiver does not speak TLS.
     pub const TLS: &'static str = "tls";
-    /// What the other side said is not HTTP, or has headers beyond all measure.
+    /// The response is not HTTP, or its headers are too large.
     pub const PROTOCOL: &'static str = "protocol";
-    /// It was to go where strangers may not be sent.
+    /// The destination is not a public address.
     pub const BLOCKED_ADDRESS: &'static str = "blocked_address";
-    /// Its URL cannot be called.
+    /// The URL cannot be called.
     pub const INVALID_URL: &'static str = "invalid_url";
-    /// The answer was to say something of each item of a batch, and says nothing of this one.
+    /// The response to a batch holds no result for this item.
     pub const NO_RESULT: &'static str = "no_result";
-    /// The answer was to say something of each item of a batch, and cannot be read.
+    /// The response to a batch, or its result for this item, cannot be read as per-item results.
     pub const INVALID_ANSWER: &'static str = "invalid_answer";
-    /// The answer was to say something of each item of a batch, and is longer than is read of it.
+    /// The response to a batch is longer than the maximum that is read, so its per-item results are incomplete.
     pub const RESPONSE_TOO_LARGE: &'static str = "response_too_large";
-    /// It was told to fail, by its payload.
+    /// The payload told the `noop` handler to fail.
     pub const NOOP_FAILED: &'static str = "noop_failed";
 
-    /// Every code that nobat gives by itself, besides `http_` and the status of an answer.
+    /// All codes that nobat sets by itself, except `http_` followed by the status of a response.
     pub const ALL: [&'static str; 21] = [
         Self::TIMEOUT,
         Self::CONNECTION_REFUSED,
@@ -525,27 +531,27 @@ impl ErrorCode {
         Self::NOOP_FAILED,
     ];
 
-    /// The code of that name; what is not a [`Name`] becomes `handler_error`.
+    /// Returns the code for `word`, or `handler_error` if `word` is not a [`Name`].
     pub fn new(word: &str) -> Self {
         Self(Name::new(word).unwrap_or_else(|_| Name::constant(Self::HANDLER_ERROR)))
     }
 
-    /// The HTTP status that the other side answered with, if that is what it stands for: `http_503`.
+    /// Returns the HTTP status of the receiver's response if the code holds one, such as 503 for `http_503`.
     pub fn status(&self) -> Option<u16> {
         self.as_str().strip_prefix("http_")?.parse().ok()
     }
 
-    /// The code as text.
+    /// Returns the code as text.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
 }
 
 impl TaskError {
-    /// The longest message that is kept, in bytes.
+    /// Maximum length of a message, in bytes.
     pub const MAX_MESSAGE: usize = 1_000;
 
-    /// An error with a code and a sentence; a long sentence is cut.
+    /// Creates an error. Cuts the message to [`TaskError::MAX_MESSAGE`] bytes.
     pub fn new(code: &str, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if message.len() > Self::MAX_MESSAGE {
@@ -556,7 +562,7 @@ impl TaskError {
 }
 
 impl Task {
-    /// A task that nobody has seen yet, due at once.
+    /// Creates a task that is not stored yet and is due at once.
     pub(crate) fn new(name: TaskName, kind: Name, queue: Name, payload: Json, settings: Settings, now: Timestamp) -> Self {
         Self {
             tenant: name.tenant,
@@ -582,10 +588,10 @@ impl Task {
         }
     }
 
-    /// Most requests with an idempotency key that are remembered. The oldest is forgotten first.
+    /// Maximum number of requests with an idempotency key that are kept. The oldest is dropped first.
     pub const KEPT_REQUESTS: usize = 16;
 
-    /// Remembers a request that changes the task in the same write.
+    /// Adds a request that changes the task in the same write.
     pub fn remember(&mut self, request: KeyedRequest) {
         if self.requests.len() == Self::KEPT_REQUESTS {
             self.requests.remove(0);
@@ -593,21 +599,20 @@ impl Task {
         self.requests.push(request);
     }
 
-    /// Earlier request with the same route and key.
+    /// Returns an earlier request with the same route and key.
     pub fn earlier(&self, request: KeyedRequest) -> Option<KeyedRequest> {
         self.requests.iter().copied().find(|known| known.key == request.key)
     }
 
-    /// How many attempts of a generation are not counted because the other side asked to be left alone. One that always does would
-    /// otherwise be asked for ever.
+    /// Maximum of [`Turn::put_off`]. Without it, nobat would call a receiver for ever that always asks for a pause.
     pub const MAX_PUT_OFF: u32 = 50;
 
-    /// How many finished attempts are kept in full; earlier ones are only counted.
+    /// Maximum number of finished attempts that are kept in full. Earlier ones are only counted.
     pub const KEPT_ATTEMPTS: usize = 20;
 
-    /// Its standing at that moment.
+    /// Returns the status at `now`.
     ///
-    /// Nobody writes down that a task has become due: `queued` is what waiting is called from then on.
+    /// nobat does not write when a task becomes due: a waiting task is `queued` from its due time on.
     pub fn status(&self, now: Timestamp) -> Status {
         match &self.state {
             State::Waiting(_) if self.due_at <= now => Status::Queued,
@@ -619,8 +624,8 @@ impl Task {
         }
     }
 
-    /// When somebody must look at it again if nothing happens before: it is due, its deadline passes, or its lease runs out.
-    /// `None` once it has ended.
+    /// Returns the time at which the task needs attention if nothing happens before: its due time, its deadline, or the expiry of its
+    /// lease. `None` after its end.
     pub fn wake_at(&self) -> Option<Timestamp> {
         match &self.state {
             State::Waiting(_) => Some(self.settings.expires_at.map_or(self.due_at, |deadline| deadline.min(self.due_at))),
@@ -629,12 +634,12 @@ impl Task {
         }
     }
 
-    /// Whether its deadline has passed.
+    /// Returns true if the deadline has passed.
     pub fn is_past_deadline(&self, now: Timestamp) -> bool {
         self.settings.expires_at.is_some_and(|deadline| deadline <= now)
     }
 
-    /// What a handler passes on, so that the other side can tell a repeated call from a new one.
+    /// Returns the idempotency key that a handler sends, so that the receiver can tell a repeated call from a new one.
     pub fn idempotency_key(&self) -> String {
         match self.settings.key_generation {
             None => self.id.to_string(),
@@ -642,7 +647,7 @@ impl Task {
         }
     }
 
-    /// When its newest attempt began.
+    /// Returns the time at which the newest attempt began.
     pub fn started_at(&self) -> Option<Timestamp> {
         match &self.state {
             State::Running(lease) => Some(lease.started_at),
@@ -650,7 +655,7 @@ impl Task {
         }
     }
 
-    /// When it ended.
+    /// Returns the time of the end.
     pub fn finished_at(&self) -> Option<Timestamp> {
         match &self.state {
             State::Ended(ended) => Some(ended.at),
