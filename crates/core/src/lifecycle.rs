@@ -1,10 +1,10 @@
-//! The one place that decides what becomes of a task.
+//! State machine of a task: the only code that decides how a task changes.
 //!
 //! ```text
 //!                  due                    claim               ok
 //!  submit ─► scheduled ───────► queued ──────────► running ─────────► succeeded
 //! ```
-//! The whole picture is in the README; a test reads it there and compares it with this `match`.
+//! The README has the complete diagram. A test compares it with the `match` in this file.
 
 use std::time::Duration;
 
@@ -16,171 +16,171 @@ use crate::retry::{RetryPolicy, Spread};
 use crate::task::{Attempt, CancelRequest, End, Ended, ErrorCode, Held, HeldReason, Lease, Outcome, State, Task, TaskError, Turn, Waiting};
 use crate::time::Timestamp;
 
-/// What can happen to a task.
+/// Event that can happen to a task.
 ///
-/// What a worker brings carries the token of its lease, and is refused when another claim has been granted since.
+/// An event from a worker carries the token of its lease. It is refused if another claim was granted since.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// A worker takes it, until then: when it is due, or, of what was gathered, at any time.
+    /// A worker claims the task until the given time. The task must be due, unless it is gathered for a batch.
     Claim {
-        /// When the lease runs out.
+        /// Expiry of the lease.
         until: Timestamp,
     },
-    /// The worker goes back on its claim before the handler began: nothing was tried.
+    /// The worker gives up its claim before the handler began. No attempt is counted.
     Release {
         /// The fencing token of the lease.
         token: u64,
     },
-    /// It may not start before then.
+    /// The worker finds that the task may not start yet. No attempt is counted.
     Hold {
         /// The fencing token of the lease.
         token: u64,
-        /// Why not.
+        /// Reason of the hold.
         reason: HeldReason,
-        /// When to look again.
+        /// Time of the next try.
         until: Timestamp,
-        /// What it holds of its flows until then.
+        /// Reservations that the task keeps until then.
         reserved: Reserved,
     },
     /// The handler returned a result.
     Succeed {
         /// The fencing token of the lease.
         token: u64,
-        /// What it returned.
+        /// Result of the handler.
         result: Json,
     },
-    /// The handler failed, panicked, or took too long.
+    /// The handler failed or panicked, or the attempt took longer than its timeout.
     Fail {
         /// The fencing token of the lease.
         token: u64,
-        /// Why.
+        /// Reason of the failure.
         error: TaskError,
-        /// Whether another attempt may help.
+        /// Advice on another attempt.
         retry: Retry,
-        /// When to try again and when to stop, where the task left that to its endpoint.
+        /// Retry policy of the endpoint, if the task left the policy to its endpoint. Replaces the task's own.
         policy: Option<RetryPolicy>,
-        /// Chance's part in the delay before it.
+        /// Random share of the delay before the next attempt.
         spread: Spread,
     },
-    /// The handler stopped because it was asked to.
+    /// The handler stopped because a client canceled the task.
     Stop {
         /// The fencing token of the lease.
         token: u64,
     },
-    /// The worker is being stopped and gives the task back unfinished.
+    /// The worker stops and gives the task back unfinished.
     Interrupt {
         /// The fencing token of the lease.
         token: u64,
     },
-    /// The lease ran out.
+    /// The lease expired.
     LeaseExpired {
-        /// Chance's part in the delay before the next attempt.
+        /// Random share of the delay before the next attempt.
         spread: Spread,
     },
-    /// Somebody ended what it is held for ([`HeldReason::is_ended_by_hand`]): it asks again now, or soon ([`HeldReason::woken_at`]).
+    /// A client ended the reason of the hold ([`HeldReason::is_ended_by_hand`]). The task tries again at [`HeldReason::woken_at`].
     Wake,
-    /// The task before it in its batch left, and it leads the batch: it asks again when the batch is due.
+    /// The task's predecessor left the batch, so this task leads it now. The task tries again when the batch is due.
     Lead {
-        /// When the batch is due.
+        /// Time at which the batch is due.
         at: Timestamp,
     },
-    /// Somebody calls it off.
+    /// A client cancels the task.
     Cancel,
     /// The deadline passed before it could start.
     Expire,
-    /// Hint after hint came to nothing, since nobody who took one lived to claim it.
+    /// Hints for the task were delivered repeatedly, but every worker that received one died before it claimed the task.
     PipelineFailed,
-    /// Somebody wants it done again.
+    /// A client replays the task.
     Replay {
-        /// Which key downstream gets for deduplication.
+        /// Idempotency key that the receiver gets.
         key: ReplayKey,
         /// Generation that the client saw end. The replay is refused if the task is at another one. `None` replays any.
         generation: Option<u32>,
     },
 }
 
-/// Whether another attempt may help.
+/// Advice on another attempt after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// After the policy's delay.
+    /// Try again after the delay of the retry policy.
     Backoff,
-    /// After the pause that the destination asked for, if that is longer.
+    /// Try again after the pause that the receiver asked for, or after the policy's delay if that is longer.
     After(Duration),
-    /// After that moment, and the attempt is not counted: for that reason, the other side is to be left alone until then. Of a task that
-    /// was put off [`Task::MAX_PUT_OFF`] times already, it is counted all the same.
+    /// Hold the task until that time for that reason, without counting the attempt: the receiver must not be called until then. The attempt
+    /// counts if the task was put off [`Task::MAX_PUT_OFF`] times already, or if `max_age` ends before that time.
     PutOff(HeldReason, Timestamp),
-    /// No attempt would end otherwise.
+    /// Do not try again: no attempt would end differently.
     Never,
 }
 
-/// Which key downstream gets after a replay.
+/// Idempotency key that the receiver gets after a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplayKey {
-    /// The one it had: what was done already is not done again.
+    /// The same key as before. The receiver does not repeat work that it has done.
     Same,
-    /// Another one: it is to be done again.
+    /// A new key. The receiver does the work again.
     New,
 }
 
-/// What a transition asks the store to write, all of it or nothing.
+/// Write that a transition asks of the store, as a whole or not at all.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// The task as it is to be.
+    /// Task after the change.
     pub task: Task,
-    /// The version that must be found for the change to be made.
+    /// Version that the stored task must have.
     pub read_version: u64,
-    /// The callback, if the task has come to an end that is to be reported.
+    /// Callback, if the task reached an end that it must report.
     pub follow_up: Option<Task>,
-    /// What goes on record with it, if somebody asked for it.
+    /// Audit entry, if a client asked for the change.
     pub entry: Option<Entry>,
-    /// What the task held of its flows, and holds no longer. It is given back after the write ([`crate::backend::Backend::give_back`]).
+    /// Reservations that the task no longer holds. They are given back after the write ([`crate::backend::Backend::give_back`]).
     pub released: Reserved,
 }
 
-/// Why an event changes nothing.
+/// Reason why an event changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// It has ended, and an end is the end.
+    /// The task has ended. An end is final; only a replay starts the task again.
     #[error("the task has ended")]
     Ended,
-    /// Only an ended task can be replayed.
+    /// The task has not ended, so it cannot be replayed.
     #[error("the task has not ended")]
     NotEnded,
-    /// The task is at this generation, and a replay of another one was asked for.
+    /// The task is at this generation; the replay was for another one.
     #[error("the task is at generation {0}")]
     OtherGeneration(u32),
-    /// The idempotency key came with another body before.
+    /// The idempotency key was used with another body before.
     #[error("the idempotency key came with another body before")]
     KeyReused,
-    /// Another worker has it.
+    /// A worker runs the task.
     #[error("the task is running")]
     Running,
-    /// It does not run, so there is no lease to act on.
+    /// The task is not running, so it has no lease.
     #[error("the task is not running")]
     NotRunning,
-    /// The lease was lost, and the task may have been given to somebody else.
+    /// The worker lost the lease. Another worker may have the task now.
     #[error("the lease was lost")]
     StaleToken,
-    /// The lease has not run out.
+    /// The lease has not expired.
     #[error("the lease still holds")]
     LeaseHolds,
-    /// It is not due yet.
+    /// The task is not due yet.
     #[error("the task is not due yet")]
     NotDue,
-    /// Its deadline has passed: it can only expire.
+    /// The deadline has passed. The task can only expire.
     #[error("the task's deadline has passed")]
     PastDeadline,
-    /// Its deadline has not passed.
+    /// The deadline has not passed.
     #[error("the task's deadline has not passed")]
     BeforeDeadline,
-    /// It is not held by what somebody can end, or asks again anyway.
+    /// No client can end the reason of the hold, or the task tries again soon enough anyway.
     #[error("the task is not held by what somebody can end")]
     NotHeld,
 }
 
-/// What becomes of `task` when `event` happens at `now`.
+/// Returns the change that `event` makes to `task` at `now`.
 ///
-/// Pure: it reads no clock and draws no lots. The caller writes the [`Change`], or nothing.
+/// Pure: it reads no clock and uses no randomness. The caller writes the whole [`Change`] or nothing.
 pub fn transition(mut task: Task, event: Event, now: Timestamp) -> Result<Change, Refused> {
     let read_version = task.version;
     let mut released = task.apply(event, now)?;
@@ -193,7 +193,7 @@ pub fn transition(mut task: Task, event: Event, now: Timestamp) -> Result<Change
     Ok(Change { task, read_version, follow_up, entry: None, released })
 }
 
-/// The event that time itself has brought about, if any: a lease that ran out, a deadline that passed.
+/// Returns the event that the passing of time has caused, if any: the lease expired, or the deadline passed.
 pub fn overdue(task: &Task, spread: Spread, now: Timestamp) -> Option<Event> {
     match &task.state {
         State::Running(lease) if lease.until <= now => Some(Event::LeaseExpired { spread }),
@@ -203,14 +203,14 @@ pub fn overdue(task: &Task, spread: Spread, now: Timestamp) -> Option<Event> {
 }
 
 impl Task {
-    /// Puts the task into a worker's hands while it is being stored for the first time, which saves a second write.
+    /// Claims the task while it is stored for the first time, which saves a second write.
     ///
-    /// It is [`Event::Claim`], for a task that no store has seen.
+    /// Same as [`Event::Claim`], for a task that no store holds yet.
     pub fn claim_unstored(&mut self, until: Timestamp, now: Timestamp) -> Result<(), Refused> {
         self.claim(until, now)
     }
 
-    /// Returns what a task that goes on waiting holds no longer of its flows.
+    /// Applies the event. Returns the reservations that a waiting task no longer holds.
     fn apply(&mut self, event: Event, now: Timestamp) -> Result<Reserved, Refused> {
         let mut released = Reserved::default();
         match event {
@@ -260,7 +260,7 @@ impl Task {
                     let reason = held.reason;
                     self.turn.times = 0;
                     if reason == HeldReason::RetryAfter {
-                        // It is a place behind the rest that has ended.
+                        // The pause has ended, but the reservation lies behind it. Keeping it would delay the task.
                         released.promise = self.turn.reserved.promise.take();
                     }
                     self.due_at = reason.woken_at(now);
@@ -313,8 +313,8 @@ impl Task {
         Ok(released)
     }
 
-    /// Ends an attempt whose lease ran out. Returns the batch in which the task was gathered: if it had started with it, it is no member any more.
-    /// Its reservation is in the past.
+    /// Ends an attempt whose lease expired. Returns the batch of the task, so that the caller withdraws the task from it. That changes
+    /// nothing if the batch had started. The reservation at a rate is not returned, because its time has passed.
     fn crash(&mut self, spread: Spread, now: Timestamp) -> Result<Option<u64>, Refused> {
         match self.state {
             State::Running(lease) if lease.until <= now => {
@@ -335,7 +335,7 @@ impl Task {
             State::Ended(_) => return Err(Refused::Ended),
             State::Running(_) => return Err(Refused::Running),
             State::Waiting(_) if self.is_past_deadline(now) => return Err(Refused::PastDeadline),
-            // Whoever takes along what was gathered comes for it when it suits all of them.
+            // The leader of a batch claims the other members before they are due.
             State::Waiting(Waiting::Held(Held { reason: HeldReason::Gathering })) => {}
             State::Waiting(_) if self.due_at > now => return Err(Refused::NotDue),
             State::Waiting(_) => {}
@@ -347,7 +347,7 @@ impl Task {
         Ok(())
     }
 
-    /// The lease, if `token` is the newest and the task still runs under it.
+    /// Returns the lease if `token` is the newest and the task still runs under it.
     fn lease(&self, token: u64) -> Result<Lease, Refused> {
         match &self.state {
             _ if token != self.token => Err(Refused::StaleToken),
@@ -388,7 +388,8 @@ impl Task {
         }
     }
 
-    /// Waits without having spent an attempt, if that has not gone on for too often or too long.
+    /// Holds the task without counting the attempt and returns true. Returns false after [`Task::MAX_PUT_OFF`] times, or if `max_age` ends
+    /// before `until`.
     fn put_off(&mut self, policy: &RetryPolicy, reason: HeldReason, until: Timestamp) -> bool {
         let is_in_time = policy.max_age.is_none_or(|max_age| until <= self.generation_at + max_age);
         let may_be = is_in_time && self.turn.put_off < Self::MAX_PUT_OFF;
@@ -405,7 +406,7 @@ impl Task {
         self.state = State::Waiting(why);
     }
 
-    /// Somebody asked it to stop while it ran, so it does not wait for another attempt.
+    /// Ends a task that a client canceled while it ran, because it must not wait for another attempt.
     fn end_if_canceled(&mut self, lease: Lease, now: Timestamp) {
         if lease.cancel == CancelRequest::Requested {
             self.error = Some(canceled());
@@ -426,7 +427,7 @@ impl Task {
         self.error = None;
         self.progress = None;
         self.turn = Turn::default();
-        // A deadline that has passed would end the new generation before it began.
+        // A deadline in the past would end the new generation at once.
         self.settings.expires_at = self.settings.expires_at.filter(|deadline| *deadline > now);
         if key == ReplayKey::New {
             self.settings.key_generation = Some(self.generation);

@@ -1,4 +1,4 @@
-//! From what a client asks for to a task that can be stored.
+//! Conversion of a client's submission into a task.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -21,215 +21,220 @@ use crate::retry::{Exponential, Jitter, RetryPolicy, Schedule};
 use crate::task::{End, Fingerprint, Left, Settings, Task};
 use crate::time::Timestamp;
 
-/// A task as a client asks for it. Durations are seconds; unknown fields are refused by name.
+/// Task to submit. Durations are in seconds. Unknown fields are refused.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Submission {
-    /// Which handler runs it: `http`, `noop`, or a name that the program registered.
+    /// Handler that runs the task: `http`, `noop`, or a kind that the program registered.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9._-]{1,64}$"))]
     pub kind: String,
-    /// The lane it waits in; `default` unless said.
+    /// Queue in which the task waits. Default `default`.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9._-]{1,64}$"))]
     pub queue: Option<String>,
-    /// What the handler is given, kept byte for byte; `null` unless said. Kind `http` takes an object with `method` (default `POST`), `url` or,
-    /// for an endpoint, `path`, `headers`, `body` or `body_base64` (a binary body, default type `application/octet-stream`),
-    /// `idempotency_key` (1 to 255 visible ASCII characters, default one of nobat's own), `timeout`, `success` and `retry_on`.
+    /// Input of the handler, kept byte for byte. Default `null`. For kind `http`, an object with `url` or, for an endpoint, `path`. Its
+    /// optional fields are `method` (default `POST`), `headers`, `body`, `body_base64` (a binary body, default type
+    /// `application/octet-stream`), `idempotency_key` (1 to 255 visible ASCII characters, default a key made by nobat), `timeout`,
+    /// `success` and `retry_on`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
     pub payload: Option<Box<serde_json::value::RawValue>>,
-    /// Start no sooner than so many seconds from now. Excludes `run_at`.
+    /// Minimum delay before the start, in seconds. At most 366 days. Excludes `run_at`.
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_622_400))]
     pub delay: Option<f64>,
-    /// Start no sooner than this moment, at most 366 days ahead; a moment in the past is now. Excludes `delay`.
+    /// Earliest start, at most 366 days ahead. A time in the past means now. Excludes `delay`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub run_at: Option<Timestamp>,
-    /// The endpoint that a task of kind `http` goes to; its payload then has a `path` instead of a `url`.
+    /// Endpoint that a task of kind `http` calls. Its payload then has a `path` instead of a `url`.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9._-]{1,64}$"))]
     pub endpoint: Option<String>,
-    /// What it shares with other tasks of the tenant: together they start only as often as `/v1/flows/{key}` says.
+    /// Limit key. All tasks of the tenant with this key share the limits of `/v1/flows/{key}`.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9._-]{1,64}$"))]
     pub flow_key: Option<String>,
-    /// How many seconds one attempt may take; unless said, what its endpoint says, or else 30.
+    /// Maximum duration of one attempt, in seconds. Default: the endpoint's timeout, else 30. At most the server's maximum, 43,200 by
+    /// default.
     #[cfg_attr(feature = "openapi", schema(minimum = 0.001))]
     pub timeout: Option<f64>,
-    /// The moment from which it is no longer worth starting.
+    /// Deadline for starting: no attempt starts at or after this time. Must be in the future and after `run_at` or `delay`. A task that
+    /// waits at this time ends as `expired`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub expires_at: Option<Timestamp>,
-    /// When to try again, and when to stop; unless said, what its endpoint says, or else its queue.
+    /// Retry policy. Default: the endpoint's policy, else the queue's, else the defaults of its fields.
     #[serde(default, deserialize_with = "crate::read::maybe_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<RetrySubmission>, required = false))]
     pub retry: Option<RetrySubmission>,
-    /// Whom to tell of its end.
+    /// Callback that reports the end of the task.
     #[serde(default, deserialize_with = "crate::read::maybe_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<CallbackSubmission>, required = false))]
     pub callback: Option<CallbackSubmission>,
-    /// Notes of the submitter's own: up to 20 names, each with up to 256 bytes of text.
+    /// Labels for the client's own use: at most 20, each with a text of at most 256 bytes without control characters.
     #[serde(default, deserialize_with = "crate::read::maybe_texts")]
     #[cfg_attr(feature = "openapi", schema(schema_with = crate::schema::labels, required = false))]
     pub labels: Option<BTreeMap<String, String>>,
 }
 
-/// When to try again: either `delays`, or any of the fields of a growing delay.
+/// Retry policy: either a list of `delays`, or fields of a growing delay.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RetrySubmission {
-    /// All attempts, the first included; 5 unless said.
+    /// Maximum number of attempts, including the first. Default 5.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u32>, minimum = 1, maximum = 50))]
     pub max_attempts: Option<f64>,
-    /// The longest wait in seconds before the first retry; 10 unless said.
+    /// Delay before the first retry, in seconds. Default 10. With `jitter` `full`, this is the maximum.
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_622_400))]
     pub base: Option<f64>,
-    /// What the wait is multiplied by from one retry to the next; 2 unless said.
+    /// Factor by which the delay grows from one retry to the next. Default 2.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
     pub factor: Option<f64>,
-    /// The longest wait of all, in seconds; 3600 unless said.
+    /// Maximum delay before a retry, in seconds. Default 3600.
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_622_400))]
     pub max: Option<f64>,
-    /// `full` spreads a wait from nothing to its length, `none` does not; `full` unless said.
+    /// Randomness of delays. `full`: random between 0 and the computed delay. `none`: exactly the computed delay. Default `full`.
     #[serde(default, deserialize_with = "crate::read::maybe_word")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<JitterWord>, required = false))]
     pub jitter: Option<JitterWord>,
-    /// No retry is scheduled for more than so many seconds after acceptance, or after a replay.
+    /// Maximum age for retries, in seconds since acceptance or the last replay. No retry is scheduled for later.
     #[cfg_attr(feature = "openapi", schema(minimum = 0.001, maximum = 31_622_400))]
     pub max_age: Option<f64>,
-    /// These waits in seconds, up to 49 of them, and one attempt more than there are waits.
+    /// Delays before the retries, in seconds, at most 49. The task has one attempt more than delays. Excludes the other fields except
+    /// `max_age`.
     #[cfg_attr(feature = "openapi", schema(schema_with = crate::schema::delays, required = false))]
     pub delays: Option<Vec<f64>>,
 }
 
-/// How waits are spread.
+/// Randomness of delays.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum JitterWord {
-    /// From nothing to the computed delay.
+    /// Random between 0 and the computed delay.
     Full,
-    /// Not at all.
+    /// Exactly the computed delay.
     None,
 }
 
-/// Whom to tell of a task's end.
+/// Callback that reports the end of a task.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CallbackSubmission {
-    /// Where the task is sent by `POST`, as an `http` task of its own.
+    /// URL that receives the task by `POST`. The callback is an `http` task of its own.
     #[cfg_attr(feature = "openapi", schema(format = "uri", max_length = 2048))]
     pub url: String,
-    /// The ends to tell of; all four unless said.
+    /// Ends to report. Default: all four.
     #[serde(default, deserialize_with = "crate::read::maybe_words")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<EndWord>>, required = false, min_items = 1))]
     pub on: Option<Vec<EndWord>>,
-    /// When it is tried again.
+    /// Retry policy of the callback. Default: the defaults of its fields.
     #[serde(default, deserialize_with = "crate::read::maybe_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<RetrySubmission>, required = false))]
     pub retry: Option<RetrySubmission>,
 }
 
-/// An end, by its word.
+/// End of a task.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum EndWord {
-    /// The work was done.
+    /// The handler did the work.
     Succeeded,
-    /// It was given up.
+    /// nobat gave up: no attempt succeeded.
     Failed,
-    /// Somebody called it off.
+    /// A client canceled the task.
     Canceled,
-    /// Its deadline passed.
+    /// The deadline passed before the task could start.
     Expired,
 }
 
-/// What is wrong with one field.
+/// Error in one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
-    /// The field, as a JSON pointer (RFC 6901) into the submission.
+    /// Field, as a JSON pointer (RFC 6901) into the submission.
     pub pointer: String,
-    /// What is wrong, and what would be right.
+    /// Description of the error and of a valid value.
     pub detail: String,
-    /// A more telling code than "invalid", where there is one.
+    /// Code that is more specific than "invalid", if there is one.
     pub code: Option<&'static str>,
 }
 
 impl Invalid {
-    /// That field is wrong, for that reason.
+    /// Creates an error for a field.
     pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { pointer: pointer.into(), detail: detail.into(), code: None }
     }
 
-    /// The same, seen from outside the value that the pointer started in.
+    /// Moves the pointer below `parent`, the pointer of the value that contains the checked one.
     #[must_use]
     pub fn under(self, parent: &str) -> Self {
         Self { pointer: format!("{parent}{}", self.pointer), ..self }
     }
 }
 
-/// Knows the kinds that are run here, and what payloads they take.
+/// Registry of the kinds that run here, and of their payloads.
 pub trait Kinds: Send + Sync {
-    /// Whether a task of that kind and with that payload can be run. Pointers start in the payload.
+    /// Checks that a task of this kind with this payload can run here. Pointers in errors start in the payload.
     fn check(&self, kind: &Name, payload: &Json, aim: Aim) -> Result<(), Unfit>;
 
-    /// Whether that is PEM of certificate authorities that an endpoint can be trusted by; what would be right, if not.
+    /// Checks that the text is PEM with certificate authorities that an endpoint's certificate can be verified against. Returns the
+    /// expected format as the error.
     fn check_authority(&self, pem: &str) -> Result<(), String>;
 }
 
-/// Where it is said what a task is to call.
+/// Place that names the destination of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aim {
-    /// In its payload, if it calls anybody at all.
+    /// The payload, if the task calls a destination at all.
     Payload,
-    /// In the endpoint that it names.
+    /// The endpoint of the task.
     Endpoint,
 }
 
-/// Why a task cannot be run here.
+/// Reason why a task cannot run here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unfit {
-    /// Nobody runs that kind; these are the ones that are run.
+    /// No handler runs this kind. Holds the known kinds.
     UnknownKind(Vec<String>),
-    /// Tasks of that kind go to no endpoint.
+    /// Tasks of this kind take no endpoint.
     NoEndpoint,
-    /// The payload is not what the kind takes.
+    /// The payload is not valid for the kind.
     Payload(Vec<Invalid>),
 }
 
-/// What the one who takes a submission in adds to it.
+/// Data that the server adds to a submission.
 pub struct Intake<'a> {
-    /// Whose task it will be.
+    /// Tenant that will own the task.
     pub tenant: &'a Tenant,
-    /// Its id.
+    /// Id of the task.
     pub id: TaskId,
-    /// SHA-256 of the request, if it had an idempotency key.
+    /// SHA-256 of the request, if it has an idempotency key.
     pub fingerprint: Option<Fingerprint>,
-    /// The key to the API that it came with.
+    /// API key of the request, if the server required one.
     pub submitted_by: Option<KeyId>,
-    /// The longest payload in bytes, if that is limited.
+    /// Maximum length of the payload in bytes, if the tenant has such a limit.
     pub max_payload: Option<NonZeroU32>,
-    /// The longest timeout that workers grant.
+    /// Maximum timeout of an attempt.
     pub max_timeout: Duration,
-    /// What is run here.
+    /// Kinds that run here.
     pub kinds: &'a dyn Kinds,
-    /// The endpoint that it names, if there is one of that name.
+    /// Endpoint that the submission names, if it exists.
     pub endpoint: Option<&'a Endpoint>,
-    /// What is laid down for its queue.
+    /// Configuration of the queue. May be missing if the submission has a retry policy of its own.
     pub queue: Option<&'a Lane>,
-    /// Through how many tasks the request came.
+    /// Length of the chain of tasks that led to the request. 0 if there was none.
     pub hops: u8,
-    /// The time.
+    /// Current time.
     pub now: Timestamp,
 }
 
-/// The lane of whoever names none.
+/// Queue of a submission that names none.
 static DEFAULT_QUEUE: LazyLock<Name> = LazyLock::new(|| Name::constant("default"));
 
-/// How far ahead a task can be scheduled, and the longest of all durations: 366 days.
+/// Maximum time from now to the start of a task, and maximum of all durations: 366 days.
 pub const MAX_AHEAD: Duration = Duration::from_hours(366 * 24);
 pub(crate) const MAX_ATTEMPTS: u32 = 50;
 /// Bounds of every delay, in seconds.
 const DELAYS: Bounds = Bounds::delay(MAX_AHEAD);
-/// Bounds of the time after which no retry is scheduled, in seconds.
+/// Bounds of `max_age`, in seconds.
 const AGES: Bounds = Bounds::timeout(MAX_AHEAD);
 /// Bounds of the factor by which delays grow.
 const FACTORS: Bounds = Bounds::new(1.0, 100.0);
@@ -237,12 +242,12 @@ pub(crate) const MAX_LABELS: usize = 20;
 pub(crate) const MAX_LABEL_BYTES: usize = 256;
 
 impl Submission {
-    /// The lane that it is to wait in.
+    /// Returns the queue of the submission, `default` if it names none.
     pub fn queue(&self) -> Result<Name, InvalidName> {
         self.queue.as_deref().map_or_else(|| Ok(DEFAULT_QUEUE.clone()), Name::new)
     }
 
-    /// The task that is asked for, or all that is wrong with it.
+    /// Returns the task, or all errors in the submission.
     pub fn into_task(self, intake: &Intake<'_>) -> Result<Task, Vec<Invalid>> {
         let mut wrong = Wrong(Vec::new());
         let now = intake.now;
@@ -284,7 +289,7 @@ impl Submission {
     }
 }
 
-/// Collects what is wrong, so that a client learns all of it at once.
+/// Collects all errors, so that a client learns all of them at once.
 #[derive(Default)]
 pub(crate) struct Wrong(pub(crate) Vec<Invalid>);
 
@@ -318,7 +323,7 @@ impl Wrong {
         })
     }
 
-    /// Returns the value, or `None` after noting under `pointer` why there is none.
+    /// Returns the value, or records the error under `pointer` and returns `None`.
     pub(crate) fn take<T>(&mut self, pointer: &str, read: Result<T, String>) -> Option<T> {
         read.map_err(|detail| self.add(pointer, detail)).ok()
     }
@@ -394,7 +399,7 @@ impl Wrong {
         }
     }
 
-    /// A callback is an `http` task, and its URL is held to the same rules.
+    /// Checks a callback. It is an `http` task, so its URL must obey the same rules.
     fn callback(&mut self, callback: CallbackSubmission, kinds: &dyn Kinds) -> Option<Callback> {
         let probe = Json::from_value(&BTreeMap::from([("url", &callback.url)])).ok()?;
         if let Err(Unfit::Payload(invalid)) = kinds.check(&crate::callback::HTTP, &probe, Aim::Payload) {
@@ -410,7 +415,7 @@ impl Wrong {
             self.add("/callback/on", "expected at least one end");
         }
         let retry = callback.retry.map(|retry| self.retry("/callback/retry", &retry)).unwrap_or_default();
-        // The check above has refused what cannot be parsed.
+        // The check above has refused a URL that cannot be parsed.
         let url = HttpUrl::parse(&callback.url).map_or(callback.url, String::from);
         Some(Callback { url, on, retry })
     }
@@ -444,7 +449,7 @@ impl Wrong {
     }
 }
 
-/// Control characters, and the marks that make text read otherwise than it is written.
+/// Returns true for control characters, and for marks that change the direction in which text is displayed.
 pub fn is_invisible(character: char) -> bool {
     character.is_control() || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

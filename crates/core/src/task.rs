@@ -248,9 +248,9 @@ impl HeldReason {
 
     /// Returns the time at which a woken task tries again.
     ///
-    /// A worker may not have read the change yet. It holds a task for a pause, or for a gone or removed endpoint, only briefly at first, so such
-    /// a task tries again at `now`. For the other reasons it could hold the task for long. Such a task waits for [`FRESH`] (10 s), until all
-    /// workers have read the change.
+    /// A worker may not have read the change yet. It holds a task for a pause, or for a gone or removed endpoint, only briefly at first.
+    /// Such a task therefore tries again at `now`. For the other reasons a worker could hold the task for long. Such a task waits for
+    /// [`FRESH`] (10 s), until all workers have read the change.
     pub fn woken_at(self, now: Timestamp) -> Timestamp {
         match self {
             Self::Paused | Self::EndpointGone | Self::NoEndpoint => now,

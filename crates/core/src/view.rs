@@ -1,4 +1,4 @@
-//! A task as it is shown: by the API, and in the body of a callback.
+//! Views of a task: in API responses and in the body of a callback.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,113 +13,112 @@ use crate::retry::{Jitter, RetryPolicy, Schedule};
 use crate::task::{Attempt, State, Status, Task, TaskError, Waiting};
 use crate::time::Timestamp;
 
-/// A task as it is shown. In lists, `payload`, `result` and `attempts` are absent; in callbacks, `payload`,
-/// `submitted_by`, and what can only be `null` at an end are; for a key without the
-/// scope `payload:view`, `payload` and `result` are.
+/// Task as the API shows it. Lists omit `payload`, `result` and `attempts`. Responses to a key without the scope `payload:view` omit
+/// `payload` and `result`. Callbacks omit `payload`, `submitted_by`, `held` and `parent`, and `endpoint` and `flow_key` if they are `null`.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Task))]
 pub struct TaskView<'a> {
-    /// Its id.
+    /// Id of the task.
     #[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^task_[0-9a-z]{26}$"))]
     pub id: TaskId,
-    /// Which handler runs it.
+    /// Handler that runs the task.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub kind: &'a Name,
-    /// The lane it waits in.
+    /// Queue in which the task waits.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub queue: &'a Name,
-    /// Where it stands.
+    /// Status.
     #[cfg_attr(feature = "openapi", schema(value_type = StatusWord))]
     pub status: StatusWord,
-    /// What the handler is given, as it was sent.
+    /// Input of the handler, as it was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>, required = false))]
     pub payload: Option<&'a Json>,
-    /// The endpoint that it goes to. Absent in callbacks if it is `null`, which is what keeps most of them short enough to cost one write.
+    /// Endpoint that the task calls. Absent in callbacks if it is `null`: so most callbacks are short enough to cost one write.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
     pub endpoint: Option<Option<&'a Name>>,
-    /// What it shares with the tasks that are started together only so often. Absent in callbacks if it is `null`.
+    /// Limit key: tasks with the same key share its limits. Absent in callbacks if it is `null`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
     pub flow_key: Option<Option<&'a Name>>,
-    /// The submitter's own notes.
+    /// Labels set by the client.
     pub labels: &'a BTreeMap<String, String>,
-    /// The attempts made so far that count against its retry policy; a replay starts anew.
+    /// Number of attempts that count against the retry policy. A replay resets it to 0.
     pub attempt: u32,
-    /// How many attempts its retry policy allows.
+    /// Maximum number of attempts of the retry policy.
     pub max_attempts: u32,
-    /// When it was accepted.
+    /// Time at which the task was accepted.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub created_at: Timestamp,
-    /// When its next attempt is, or its last one was, due.
+    /// Time at which the next attempt is due, or the last attempt was due.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub run_at: Timestamp,
-    /// When its newest attempt began.
+    /// Time at which the newest attempt began.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// Time at which the task ended.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
     pub finished_at: Option<Timestamp>,
-    /// When it is no longer worth starting.
+    /// Deadline for starting: no attempt starts at or after this time.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
     pub expires_at: Option<Timestamp>,
-    /// What the handler returned.
+    /// Result that the handler returned.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>, required = false))]
     pub result: Option<Option<&'a Json>>,
-    /// Why the last attempt failed, or why there will be no other.
+    /// Reason why the last attempt failed, or why there is no further attempt.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub error: Option<ErrorView<'a>>,
-    /// What the handler said last of how far it is.
+    /// Latest progress that the handler reported.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>, required))]
     pub progress: Option<&'a Json>,
-    /// What keeps it from starting, and until when. Absent in callbacks: nothing does any more.
+    /// Hold that keeps the task from starting. Absent in callbacks, because an ended task is not held.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<HeldView>, required = false))]
     pub held: Option<Option<HeldView>>,
-    /// Counts the replays, from 1.
+    /// Number of this generation. Starts at 1; each replay adds 1.
     pub generation: u32,
-    /// The task whose end this one reports, if it is a callback. Absent in callbacks, which report no others.
+    /// Task whose end this task reports, if it is a callback. Absent in callbacks, because a callback never reports another callback.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^task_[0-9a-z]{26}$", required = false))]
     pub parent: Option<Option<TaskId>>,
-    /// The id of the key that it was submitted with; `null` where no key is asked for, and for callbacks.
+    /// Id of the API key that submitted the task. `null` if the server required no key, and for callbacks.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
     pub submitted_by: Option<Option<KeyId>>,
-    /// The last 20 attempts, oldest first; one that is still under way has no end and no outcome.
+    /// Last 20 finished attempts, oldest first, then the running one. A running attempt has no end and no outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub attempts: Option<Vec<AttemptView<'a>>>,
 }
 
-/// When to try again, as it is shown: in the words it is asked for in.
+/// Retry policy, in the format in which clients send it.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Retry))]
 pub struct RetryView {
-    /// All attempts, the first included.
+    /// Maximum number of attempts, including the first.
     pub max_attempts: u32,
-    /// The longest wait in seconds before the first retry; not there if there are `delays`.
+    /// Delay before the first retry, in seconds. With `jitter` `full`, this is the maximum. Absent if there are `delays`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub base: Option<f64>,
-    /// What the wait is multiplied by from one retry to the next; not there if there are `delays`.
+    /// Factor by which the delay grows from one retry to the next. Absent if there are `delays`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub factor: Option<f64>,
-    /// The longest wait of all, in seconds; not there if there are `delays`.
+    /// Maximum delay before a retry, in seconds. Absent if there are `delays`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub max: Option<f64>,
-    /// `full` or `none`; not there if there are `delays`.
+    /// Randomness of delays: `full` or `none`. Absent if there are `delays`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
     pub jitter: Option<&'static str>,
-    /// No retry is scheduled for more than so many seconds after acceptance, or after a replay.
+    /// Maximum age for retries, in seconds since acceptance or the last replay. No retry is scheduled for later.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub max_age: Option<f64>,
-    /// The waits in seconds, one by one, if they are laid down so.
+    /// Delays before the retries, in seconds. Absent unless the policy is a list of delays.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub delays: Option<Vec<f64>>,
@@ -147,53 +146,53 @@ impl From<&RetryPolicy> for RetryView {
     }
 }
 
-/// The word for where a task stands.
+/// Word that stands for the status of a task.
 #[derive(Clone, Copy)]
 pub struct StatusWord(pub Status);
 
-/// An error, as it is shown.
+/// Error of a task or an attempt.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = TaskError))]
 pub struct ErrorView<'a> {
-    /// A stable code, for programs.
+    /// Stable code for programs.
     pub code: &'a str,
-    /// A sentence, for people.
+    /// Sentence for people.
     pub message: &'a str,
 }
 
-/// What keeps a task from starting.
+/// Hold that keeps a task from starting.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Held))]
 pub struct HeldView {
-    /// The reason, for programs.
+    /// Reason for programs.
     pub reason: &'static str,
-    /// When it is looked at again.
+    /// Time at which the task tries again.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub until: Timestamp,
 }
 
-/// One attempt, as it is shown.
+/// One attempt.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Attempt))]
 pub struct AttemptView<'a> {
-    /// Which of the attempts of the task's whole life it is, from 1.
+    /// Number of the attempt over all generations, from 1.
     pub number: u64,
-    /// When it began.
+    /// Time at which the attempt began.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub started_at: Timestamp,
-    /// When its outcome was decided.
+    /// Time at which its outcome was decided. `null` while it runs.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
     pub finished_at: Option<Timestamp>,
-    /// How it went: `succeeded`, `failed`, `crashed`, `interrupted` or `canceled`.
+    /// Outcome: `succeeded`, `failed`, `crashed`, `interrupted` or `canceled`. `null` while the attempt runs.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub outcome: Option<&'static str>,
-    /// Why it did not succeed.
+    /// Reason why the attempt did not succeed.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub error: Option<ErrorView<'a>>,
 }
 
 impl<'a> TaskView<'a> {
-    /// All that is shown of a task.
+    /// Creates the complete view of a task.
     pub fn new(task: &'a Task, now: Timestamp) -> Self {
         let mut attempts: Vec<_> = task.attempts.iter().map(AttemptView::new).collect();
         if let State::Running(lease) = &task.state {
@@ -202,19 +201,19 @@ impl<'a> TaskView<'a> {
         Self { payload: Some(&task.payload), result: Some(task.result.as_ref()), attempts: Some(attempts), ..Self::summary(task, now) }
     }
 
-    /// What is shown to somebody who may know how it goes, and not what it is about.
+    /// Creates the view for a client that may not see payload and result.
     pub fn without_bodies(task: &'a Task, now: Timestamp) -> Self {
         Self { payload: None, result: None, ..Self::new(task, now) }
     }
 
-    /// What a callback tells of it: all but the payload, which the other side may not be meant to see, and which doubles the size; and
-    /// but the key, which is none of its business.
+    /// Creates the view for a callback. It omits the payload, because the receiver may not be meant to see it and it doubles the size. It
+    /// omits the API key, because the receiver has no use for it.
     pub fn report(task: &'a Task, now: Timestamp) -> Self {
         let (endpoint, flow_key) = (task.settings.endpoint.as_ref().map(Some), task.settings.flow_key.as_ref().map(Some));
         Self { payload: None, submitted_by: None, endpoint, flow_key, held: None, parent: None, ..Self::new(task, now) }
     }
 
-    /// What lists show of it.
+    /// Creates the view for lists.
     pub fn summary(task: &'a Task, now: Timestamp) -> Self {
         let held = match &task.state {
             State::Waiting(Waiting::Held(held)) if task.due_at > now => Some(HeldView { reason: held.reason.as_str(), until: task.due_at }),
