@@ -10,9 +10,9 @@ use crate::base32;
 use crate::name::Tenant;
 use crate::time::Timestamp;
 
-/// The id of a task: 128 bits, written as `task_` and 26 characters of Crockford's base 32.
+/// Id of a task: 128 bits, written as `task_` and 26 characters of Crockford's base 32.
 ///
-/// Ids made from a moment sort by it; ids made from an idempotency key do not.
+/// Ids made from a time sort by it. Ids made from an idempotency key do not.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(u128);
 
@@ -25,22 +25,22 @@ const PREFIX: &str = "task_";
 const DIGITS: usize = base32::length(16);
 
 impl TaskId {
-    /// A fresh id: 48 bits of milliseconds, then 80 of the given random bits.
+    /// Creates a new id: 48 bits of milliseconds since the Unix epoch, then 80 of the given random bits.
     pub fn new(now: Timestamp, random: u128) -> Self {
         Self((u128::from(now.millis().cast_unsigned()) << 80) | (random & ((1 << 80) - 1)))
     }
 
-    /// The id that an idempotency key stands for: 128 bits of SHA-256 over tenant, route, key, and the place in a batch.
+    /// Returns the id for an idempotency key: the first 128 bits of SHA-256 over tenant, route, key, and index in a batch.
     ///
-    /// The condition that a task with this id is absent is then the whole of the deduplication.
+    /// Repeated requests thus get the same id. Deduplication needs only the condition that no task with this id exists.
     pub fn from_key(tenant: &Tenant, route: &str, key: &str, index: usize) -> Self {
         Self::digest(&[tenant.as_str(), route, key, &index.to_string()])
     }
 
-    /// The id of the callback for the end that `parent`, accepted at that moment, came to with that version.
+    /// Returns the id of the callback for the end of `parent` with that generation and version.
     ///
-    /// Derived, so that the same end can never enqueue two of them. An idempotency key that is used again after its task is gone
-    /// makes a task of the same id: the moment tells the two apart.
+    /// The id is derived, so the same end can never enqueue two callbacks. A client may reuse an idempotency key after its task was
+    /// removed, which creates a task with the same id. `created_at` tells the two tasks apart.
     pub fn of_callback(tenant: &Tenant, parent: Self, created_at: Timestamp, generation: u32, version: u64) -> Self {
         let (created_at, generation, version) = (created_at.millis().to_string(), generation.to_string(), version.to_string());
         Self::digest(&[tenant.as_str(), "callback", &parent.to_string(), &created_at, &generation, &version])
@@ -50,22 +50,22 @@ impl TaskId {
         Self(u128::from_be_bytes(digest(parts)))
     }
 
-    /// The 16 bytes to store; their order is the order of ids.
+    /// Returns the 16 bytes to store. They sort like the ids.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
     }
 
-    /// The opposite of [`TaskId::to_bytes`].
+    /// Inverse of [`TaskId::to_bytes`].
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
     }
 }
 
-/// The first 128 bits of SHA-256 over all of them.
+/// Returns the first 128 bits of SHA-256 over all parts.
 pub(crate) fn digest<T: AsRef<str>>(parts: &[T]) -> [u8; 16] {
     let mut hash = Sha256::new();
     for part in parts {
-        // The length first, so that ("ab", "c") and ("a", "bc") differ.
+        // Without the length, ("ab", "c") and ("a", "bc") would have the same digest.
         hash.update((part.as_ref().len() as u64).to_be_bytes());
         hash.update(part.as_ref().as_bytes());
     }

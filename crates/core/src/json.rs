@@ -1,4 +1,4 @@
-//! JSON that is carried, not understood.
+//! JSON values that nobat stores and passes on without parsing them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,56 +9,56 @@ use serde_json::value::RawValue;
 
 use crate::read::{ReadError, read};
 
-/// One JSON value, kept byte for byte as it came and shared without copying.
+/// JSON value, kept byte for byte as received. Clones share the text.
 ///
-/// It is never parsed and written anew on its way, so no two parsers can disagree about it and no number loses a digit.
+/// nobat never parses it and writes it anew. So two parsers cannot read it differently, and no number loses a digit.
 #[derive(Clone, Serialize)]
 #[serde(transparent)]
 pub struct Json(Arc<RawValue>);
 
-/// Why a JSON value is not taken in.
+/// Reason why a JSON value is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnfitJson {
-    /// Arrays and objects stand in one another more than [`Json::MAX_DEPTH`] deep.
+    /// Arrays and objects are nested deeper than [`Json::MAX_DEPTH`] levels.
     #[error("nested more than {} deep", Json::MAX_DEPTH)]
     TooDeep,
-    /// A string escapes half of a surrogate pair, which is not Unicode text (RFC 8259, section 8.2).
+    /// A string has an escape for half of a surrogate pair, which is not Unicode text (RFC 8259, section 8.2).
     #[error("a string escapes a lone surrogate")]
     LoneSurrogate,
 }
 
 impl Json {
-    /// How deep values may be nested. `serde_json` reads 127 levels: every handler can read this, and everybody who reads JSON no
-    /// deeper can read the answers, lists and callbacks that it is shown in.
+    /// Maximum nesting depth. `serde_json` reads 127 levels, so every handler can read such a value. A client with the same limit can read
+    /// the responses, lists and callbacks that contain it.
     pub const MAX_DEPTH: usize = 120;
 
-    /// Takes what a stranger sent. Its syntax was checked by the parser; this checks what `RawValue` lets through.
+    /// Takes a value that a client sent. The parser has checked the syntax; this function checks what `RawValue` does not.
     pub fn from_outside(raw: &RawValue) -> Result<Self, UnfitJson> {
         check(raw.get().as_bytes())?;
         Ok(Self(Arc::from(raw.to_owned())))
     }
 
-    /// The JSON form of a value.
+    /// Creates a value by serializing another one.
     pub fn from_value<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
         serde_json::value::to_raw_value(value).map(|raw| Self(Arc::from(raw)))
     }
 
-    /// Takes JSON text, as a store kept it.
+    /// Takes JSON text from a store.
     pub fn from_text(text: String) -> Result<Self, serde_json::Error> {
         RawValue::from_string(text).map(|raw| Self(Arc::from(raw)))
     }
 
-    /// The JSON value `null`.
+    /// Creates the JSON value `null`.
     pub fn null() -> Self {
         Self(Arc::from(RawValue::NULL.to_owned()))
     }
 
-    /// The text as it came.
+    /// Returns the text as received.
     pub fn get(&self) -> &str {
         self.0.get()
     }
 
-    /// Reads the value into a type. The error does not repeat what the value says.
+    /// Reads the value into a type. The error does not contain any part of the value.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ReadError> {
         read(self.get().as_bytes())
     }
@@ -71,7 +71,7 @@ impl PartialEq for Json {
 }
 
 impl fmt::Debug for Json {
-    /// The length alone: payloads stay out of logs.
+    /// Writes only the length: payloads must not get into logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Json({} bytes)", self.get().len())
     }
@@ -101,7 +101,7 @@ fn check(text: &[u8]) -> Result<(), UnfitJson> {
     Ok(())
 }
 
-/// The length of the escape that `text` begins with; a surrogate pair is one escape.
+/// Returns the length of the escape at the start of `text`. A surrogate pair is one escape.
 fn escape(text: &[u8]) -> Result<usize, UnfitJson> {
     match unit(text) {
         None => Ok(2),
@@ -114,7 +114,7 @@ fn escape(text: &[u8]) -> Result<usize, UnfitJson> {
     }
 }
 
-/// The UTF-16 unit of an escape of the form `\uXXXX`.
+/// Returns the UTF-16 unit of an escape of the form `\uXXXX`.
 fn unit(text: &[u8]) -> Option<u16> {
     let digits = text.strip_prefix(b"\\u")?.get(..4)?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()

@@ -1,4 +1,4 @@
-//! Keys to the API: what they look like, what they open, and for how long.
+//! API keys: their format, their rights and their lifetime.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,10 +14,10 @@ use crate::network::{Network, admits};
 use crate::scope::{Scope, Scopes};
 use crate::time::Timestamp;
 
-/// A key, as its holder has it: `nb_live_`, and 39 digits that stand for 160 random bits and their CRC-32.
+/// Text of an API key, as its owner uses it: `nb_live_`, and 39 digits for 160 random bits and their CRC-32.
 ///
-/// It is shown once, when it is made, and never stored. The checksum tells a mistyped key, and finds leaked ones in text, without
-/// asking a store. What is random needs no slow hash: nobody tries 2^160 of them.
+/// nobat shows it once, when it creates the key, and never stores it. The checksum reveals mistyped keys, and leaked keys in text, without
+/// a store. A slow hash is not needed: nobody can try 2^160 random keys.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyText(String);
 
@@ -25,16 +25,16 @@ const PREFIX: &str = "nb_live_";
 const RANDOM: usize = 20;
 const CHECKED: usize = RANDOM + 4;
 
-/// The text is not a key.
+/// The text is not an API key.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a key is `nb_live_` and 39 letters and digits; this is none, or it was mistyped")]
 pub struct InvalidKey;
 
 impl KeyText {
-    /// How every key begins.
+    /// Prefix of every key.
     pub const PREFIX: &'static str = PREFIX;
 
-    /// A new key of these random bytes.
+    /// Creates a key from random bytes.
     pub fn new(random: [u8; RANDOM]) -> Self {
         let mut bytes = [0; CHECKED];
         bytes[..RANDOM].copy_from_slice(&random);
@@ -44,12 +44,12 @@ impl KeyText {
         Self(digits.iter().fold(PREFIX.to_owned(), |text, digit| text + char::from(*digit).encode_utf8(&mut [0; 4])))
     }
 
-    /// The key as its holder sends it.
+    /// Returns the key as its owner sends it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// SHA-256 of the text: all of it that is stored.
+    /// Returns the SHA-256 of the text. Only this digest is stored.
     pub fn digest(&self) -> KeyDigest {
         KeyDigest(Sha256::digest(&self.0).into())
     }
@@ -66,7 +66,7 @@ impl FromStr for KeyText {
 }
 
 impl fmt::Debug for KeyText {
-    /// Keys stay out of logs.
+    /// Hides the text: keys must not get into logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeyText(…)")
     }
@@ -77,7 +77,7 @@ impl fmt::Debug for KeyText {
 pub struct KeyDigest(pub [u8; 32]);
 
 impl KeyDigest {
-    /// The id of the key: the first 128 bits. Whoever knows it cannot find the key.
+    /// Returns the id of the key: the first 128 bits of the digest. The key cannot be computed from it.
     pub fn id(&self) -> KeyId {
         let mut id = [0; 16];
         id.copy_from_slice(&self.0[..16]);
@@ -86,7 +86,7 @@ impl KeyDigest {
 }
 
 impl PartialEq for KeyDigest {
-    /// Takes as long whether the first byte differs or the last.
+    /// Compares in constant time, so that the duration does not reveal the first byte that differs.
     fn eq(&self, other: &Self) -> bool {
         self.0.iter().zip(other.0).fold(0, |difference, (one, other)| difference | (one ^ other)) == 0
     }
@@ -94,19 +94,19 @@ impl PartialEq for KeyDigest {
 
 impl Eq for KeyDigest {}
 
-/// What a key is called, wherever it is spoken of: `key_` and 26 digits.
+/// Id of an API key, as shown in logs and responses: `key_` and 26 digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId([u8; 16]);
 
 const ID_PREFIX: &str = "key_";
 
-/// The text is not the id of a key.
+/// The text is not the id of an API key.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a key's id is `key_` and 26 letters and digits")]
 pub struct InvalidKeyId;
 
 impl KeyId {
-    /// The name of its record.
+    /// Returns the name of the key's record.
     pub fn name(self) -> Name {
         Name::new(&self.to_string()).unwrap_or_else(|_| unreachable!("an id is made of the characters of a name"))
     }
@@ -147,61 +147,61 @@ impl<'de> Deserialize<'de> for KeyId {
     }
 }
 
-/// All that is known of a key but the key.
+/// Stored data of an API key: all but its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// What it is found by, and compared with.
+    /// Digest that identifies the key.
     pub digest: KeyDigest,
-    /// Inside which tenant it opens anything.
+    /// Tenant in which the key is valid.
     pub tenant: Tenant,
-    /// What it is for, in its maker's words; may be empty.
+    /// Description of the key's purpose. At most [`MAX_LABEL`] bytes; may be empty.
     pub label: String,
-    /// What it may do.
+    /// Scopes of the key.
     pub scopes: Scopes,
-    /// From where it may be used; from anywhere if empty.
+    /// Networks from which the key may be used, at most [`MAX_NETWORKS`]. Empty means any address.
     pub networks: Vec<Network>,
-    /// When it was made.
+    /// Time at which the key was created.
     pub created_at: Timestamp,
-    /// From when it opens nothing any more.
+    /// Time at which the key expires.
     pub expires_at: Option<Timestamp>,
-    /// Since when it opens nothing any more, because somebody said so.
+    /// Time at which the key was revoked.
     pub revoked_at: Option<Timestamp>,
-    /// That another took its place, and `expires_at` is therefore the end of an overlap.
+    /// Rotation of the key, if a new key replaced it. `expires_at` is then the end of the grace period.
     pub replaced: Option<Replaced>,
-    /// Counts the writes to its record, from 1.
+    /// Number of writes to the record, from 1.
     pub version: u64,
 }
 
-/// What a key was before another took its place.
+/// State of a key before its rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replaced {
-    /// From when it was to open nothing any more.
+    /// Value of `expires_at` before the rotation.
     pub was_to_expire_at: Option<Timestamp>,
 }
 
-/// The longest label, in bytes.
+/// Maximum length of a label, in bytes.
 pub const MAX_LABEL: usize = 200;
-/// The most networks that a key can be bound to.
+/// Maximum number of networks of a key.
 pub const MAX_NETWORKS: usize = 50;
-/// The longest time for which a key or a secret that was replaced stays good.
+/// Maximum grace period after rotation: a replaced key or secret stays valid for at most 30 days.
 pub const MAX_OVERLAP: Duration = Duration::from_hours(30 * 24);
 
-/// Why a request with a key that there is goes no further.
+/// Reason why an existing key is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Barred {
-    /// It was revoked, or its time is over.
+    /// The key is revoked or expired.
     Over,
-    /// It may not be used from there.
+    /// The key may not be used from the client's address.
     Elsewhere,
 }
 
 impl Key {
-    /// Its id.
+    /// Returns the id of the key.
     pub fn id(&self) -> KeyId {
         self.digest.id()
     }
 
-    /// Checks that the key is valid at `now` for a client at `from`. `None` is an unknown address: a key that is bound to networks refuses it.
+    /// Checks that the key is valid at `now` for a client at `from`. A key with networks refuses an unknown address (`None`).
     pub fn admit(&self, from: Option<IpAddr>, now: Timestamp) -> Result<(), Barred> {
         if self.is_over(now) {
             return Err(Barred::Over);
@@ -209,21 +209,22 @@ impl Key {
         if admits(&self.networks, from) { Ok(()) } else { Err(Barred::Elsewhere) }
     }
 
-    /// Whether it was revoked, or its time is over.
+    /// Returns true if the key is revoked or expired.
     pub fn is_over(&self, now: Timestamp) -> bool {
         self.revoked_at.is_some() || self.expires_at.is_some_and(|end| end <= now)
     }
 
-    /// Another key that may do the same for as long as this one was made for, and this one with its end after an overlap.
+    /// Replaces the key. Returns this key, which expires after the grace period `overlap`, and a new key with the same rights. The new key
+    /// expires when this key would have expired without any rotation.
     pub fn rotate(self, digest: KeyDigest, overlap: Duration, now: Timestamp) -> (Self, Self) {
         let end = self.replaced.map_or(self.expires_at, |replaced| replaced.was_to_expire_at);
         let new = Self { digest, created_at: now, expires_at: end, replaced: None, version: 1, ..self.clone() };
-        // It may have been going to expire sooner.
+        // A rotation must not extend the life of a key that expires before the grace period ends.
         let overlap = self.expires_at.map_or(now + overlap, |sooner| sooner.min(now + overlap));
         (Self { expires_at: Some(overlap), replaced: Some(Replaced { was_to_expire_at: end }), ..self }, new)
     }
 
-    /// Its record: compact JSON, the same in every backend.
+    /// Returns the record: compact JSON, the same in every backend.
     pub fn to_text(&self) -> String {
         let stored = Stored {
             digest: hex(&self.digest.0),
@@ -239,7 +240,7 @@ impl Key {
         serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("texts and numbers"))
     }
 
-    /// The opposite of [`Key::to_text`]. A scope that this version does not know allows nothing here.
+    /// Inverse of [`Key::to_text`]. Ignores scopes that this version does not know.
     pub fn from_text(text: &str, version: u64) -> Result<Self, crate::stored::Unreadable> {
         let unreadable = || crate::stored::Unreadable("a key");
         let stored: Stored = serde_json::from_str(text).map_err(|_| unreadable())?;
@@ -369,7 +370,7 @@ mod tests {
             let (old, new) = first.rotate(digest(8), minute, now);
             assert_eq!((old.expires_at, new.expires_at, new.created_at, new.version), (Some(now + minute), end, now, 1));
             assert_eq!((old.digest, new.digest, new.replaced), (key().digest, digest(8), None));
-            // The answer was lost, so it is asked for again.
+            // The client lost the response and repeats the rotation.
             let (old, again) = old.rotate(digest(9), 2 * minute, now);
             assert_eq!((old.expires_at, again.expires_at, again.replaced), (Some(now + minute), end, None));
         }

@@ -1,4 +1,4 @@
-//! What is laid down for a queue, for a kind, and for the tasks that name one flow key.
+//! Configuration of a queue, of a kind, and of a limit key.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,38 +11,39 @@ use crate::retry::RetryPolicy;
 use crate::stored::{StoredRetry, Unreadable};
 use crate::submit::{Invalid, RetrySubmission, Wrong};
 
-/// What holds for the tasks of a queue, of a kind, or of a flow key. Of most, nothing is laid down.
+/// Configuration of a queue, of a kind, or of a limit key. Most of them have none and use the default.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lane {
-    /// Whether none of them start.
+    /// True if the tasks are paused: none of them start.
     pub paused: bool,
-    /// How often they start, and how many at once.
+    /// Rate and concurrency limits of the tasks.
     pub limits: Limits,
-    /// When to try again, for tasks of a queue that do not say and whose endpoint does not.
+    /// Retry policy of a queue, for tasks whose submission and endpoint set none.
     pub retry: Option<RetryPolicy>,
-    /// Counts the writes to its record; 0 if there is none.
+    /// Number of writes to the record. 0 if there is none.
     pub version: u64,
 }
 
-/// What a client wants to hold for a queue. What is left out stays as it is, and what is `null` is as usual.
+/// Update of a queue's configuration. Omitted fields keep their values. `null` resets `flow` and `retry` to their defaults; `paused` keeps
+/// its value.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PutQueue))]
 pub struct LaneSubmission {
-    /// Whether none of its tasks start.
+    /// True to pause the queue: no task of it starts. False to resume it.
     pub paused: Option<bool>,
-    /// How often they start, and how many at once; `null` takes all limits away.
+    /// Rate and concurrency limits of the queue's tasks. `null` removes all limits.
     #[serde(default, deserialize_with = "crate::read::said_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<FlowSubmission>, required = false))]
     pub flow: Said<FlowSubmission>,
-    /// When to try again, for tasks that come from now on, do not say, and whose endpoint does not; `null` is as usual.
+    /// Retry policy for tasks submitted from now on whose submission and endpoint set none. `null` means the defaults of its fields.
     #[serde(default, deserialize_with = "crate::read::said_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<RetrySubmission>, required = false))]
     pub retry: Said<RetrySubmission>,
 }
 
 impl LaneSubmission {
-    /// What is to hold in place of `current`, or all that is wrong with it. What is wrong with its flow is noted under `flow`.
+    /// Returns the configuration that replaces `current`, or all errors in the update. `flow` is the pointer to the limits in the errors.
     pub fn lane(&self, flow: &str, current: &Lane) -> Result<Lane, Vec<Invalid>> {
         let mut wrong = Wrong::default();
         let lane = Lane {
@@ -63,7 +64,7 @@ impl LaneSubmission {
     }
 }
 
-/// A lane, less its version, which stands beside it.
+/// Stored form of a [`Lane`]. The version is stored beside it.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -75,23 +76,23 @@ struct Stored {
 }
 
 impl Lane {
-    /// What its record is found by.
+    /// Returns the name of the record.
     pub fn record_name(tenant: &Tenant, sort: Sort, name: &Name) -> RecordName {
         RecordName { tenant: Some(tenant.clone()), sort, name: name.clone() }
     }
 
-    /// Its record.
+    /// Returns the record.
     pub fn record(&self, name: RecordName) -> Record {
         Record { name, version: self.version, body: self.to_text() }
     }
 
-    /// What it says, as it is kept: compact JSON, the same in every backend.
+    /// Returns the stored form: compact JSON, the same in every backend.
     pub fn to_text(&self) -> String {
         let stored = Stored { paused: self.paused, limits: self.limits.into(), retry: self.retry.as_ref().map(StoredRetry::from) };
         serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("numbers"))
     }
 
-    /// The opposite of [`Lane::to_text`].
+    /// Inverse of [`Lane::to_text`].
     pub fn from_text(text: &str, version: u64) -> Result<Self, Unreadable> {
         let stored: Stored = serde_json::from_str(text).map_err(|_| Unreadable("a lane"))?;
         Ok(Self { paused: stored.paused, limits: stored.limits.into(), retry: stored.retry.map(RetryPolicy::from), version })

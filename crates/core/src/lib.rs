@@ -1,6 +1,6 @@
-//! The domain of nobat: what a task is, what can become of it, and what is needed of the world to get it done.
+//! Domain of nobat: tasks, their lifecycle, configuration, and the ports to stores, queues and clocks.
 //!
-//! Pure: no runtime, no disk, no network. `now` and chance are arguments.
+//! Pure: no runtime, no disk, no network. The current time and random values are arguments.
 
 pub mod audit;
 pub mod authority;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-/// A name: 1 to 64 of the characters `A-Z a-z 0-9 . _ -`.
+/// Name of 1 to 64 characters from `A-Z a-z 0-9 . _ -`.
 ///
-/// Narrow on purpose: a name stands in index keys, URLs, queue messages and metrics, and must mean the same in all of them.
+/// The set is small on purpose: names appear in index keys, URLs, queue messages and metrics, and must mean the same in all of them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Name(Arc<str>);
@@ -18,18 +18,18 @@ pub struct Name(Arc<str>);
 pub struct InvalidName;
 
 impl Name {
-    /// Checks and takes a name.
+    /// Checks the text and creates a name.
     pub fn new(text: &str) -> Result<Self, InvalidName> {
         if Self::is_valid(text) { Ok(Self(text.into())) } else { Err(InvalidName) }
     }
 
-    /// Takes a name that stands in the source code.
+    /// Creates a name from a text in the source code.
     pub(crate) fn constant(text: &'static str) -> Self {
         debug_assert!(Self::is_valid(text), "not a name: {text}");
         Self(text.into())
     }
 
-    /// Whether the text is a name; the compiler can tell for one that stands in the source code.
+    /// Returns true if the text is a valid name. For a text in the source code, the compiler can call it.
     pub const fn is_valid(text: &str) -> bool {
         let bytes = text.as_bytes();
         let mut place = 0;
@@ -42,7 +42,7 @@ impl Name {
         !bytes.is_empty() && bytes.len() <= 64
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -61,30 +61,30 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
-/// Whose task it is. Every key, look-up and hint is inside one tenant.
+/// Tenant that owns tasks and configuration. Every key, look-up and hint belongs to one tenant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Tenant(Name);
 
 impl Tenant {
-    /// Checks and takes a tenant's name.
+    /// Checks the text and creates a tenant's name.
     pub fn new(text: &str) -> Result<Self, InvalidName> {
         Name::new(text).map(Self)
     }
 
-    /// The tenant's name.
+    /// Returns the tenant's name.
     pub fn name(&self) -> &Name {
         &self.0
     }
 
-    /// The tenant's name as text.
+    /// Returns the tenant's name as text.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
 }
 
 impl Default for Tenant {
-    /// The tenant of an installation that has only one.
+    /// Returns the tenant `default`, for an installation with only one tenant.
     fn default() -> Self {
         static DEFAULT: std::sync::LazyLock<Tenant> = std::sync::LazyLock::new(|| Tenant(Name("default".into())));
         DEFAULT.clone()

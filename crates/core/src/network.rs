@@ -1,4 +1,4 @@
-//! From where a request may come.
+//! Networks and client addresses of requests.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,28 +9,28 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::authority::{Authority, Host};
 
-/// A network in CIDR notation; an address alone is a network of one.
+/// Network in CIDR notation. A single address is a network of one.
 ///
-/// An IPv4 network written inside IPv6 (`::ffff:10.0.0.0/104`) is taken for what it is.
+/// An IPv4 network written as IPv6 (`::ffff:10.0.0.0/104`) counts as the IPv4 network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(IpNet);
 
-/// Why a text is not taken for a network.
+/// Reason why a text is not accepted as a network.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidNetwork {
-    /// It is not one.
+    /// The text is neither a network nor an address.
     #[error("expected a network such as 203.0.113.0/24, or an address")]
     Malformed,
-    /// Bits behind the prefix are set, so that it is not clear what is meant.
+    /// Bits after the prefix are set, so the intended network is unclear. Holds the network without them.
     #[error("bits behind the prefix are set: did you mean {0}?")]
     HostBits(IpNet),
-    /// It is everybody.
+    /// The network contains every address.
     #[error("this admits everybody; leave the list out if that is meant")]
     Everybody,
 }
 
 impl Network {
-    /// Whether the address is in it, however either of them is written.
+    /// Returns true if the network contains the address. IPv4 addresses may be written as IPv6.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
@@ -44,7 +44,7 @@ impl FromStr for Network {
             Ok(address) => IpNet::from(address),
             Err(_) => text.parse::<IpNet>().map_err(|_| InvalidNetwork::Malformed)?,
         };
-        // First, so that what is said of it below is said of what it means.
+        // The checks below must see the network that is meant, for example IPv4 instead of mapped IPv6.
         let network = canonical(network);
         if network.trunc() != network {
             return Err(InvalidNetwork::HostBits(network.trunc()));
@@ -88,19 +88,19 @@ impl<'de> Deserialize<'de> for Network {
     }
 }
 
-/// Returns whether a list admits a client. An empty list admits every client; any other list refuses a client whose address is unknown.
+/// Returns true if a list admits a client. An empty list admits every client. Any other list refuses a client whose address is unknown.
 pub fn admits(list: &[Network], address: Option<IpAddr>) -> bool {
     list.is_empty() || address.is_some_and(|address| list.iter().any(|network| network.contains(address)))
 }
 
 /// Returns the address of the client that sent a request, or `None` if it is unknown.
 ///
-/// `peer` is the address at the other end of the connection. If it belongs to `proxies`, the nearest element of `X-Forwarded-For` takes
-/// its place, and so on; `forwarded` holds the elements, the nearest last. Elements beyond the last trusted proxy are ignored, because
-/// the client can write anything there.
+/// `peer` is the remote address of the connection. If it belongs to `proxies`, the nearest element of `X-Forwarded-For` replaces it, and so
+/// on. `forwarded` holds the elements, the nearest last. Elements beyond the last trusted proxy are ignored, because the client can write
+/// anything there.
 ///
 /// If a trusted proxy's element is missing or unreadable, the client is unknown. The proxy's own address is never used instead: an
-/// allow-list that admits the proxy would then admit everybody behind it.
+/// allow-list that admits the proxy would then admit every client behind it.
 pub fn origin<'a>(peer: Option<IpAddr>, proxies: &[Network], forwarded: impl DoubleEndedIterator<Item = &'a str>) -> Option<IpAddr> {
     let mut nearest = peer?.to_canonical();
     let mut elements = forwarded.rev();
@@ -110,8 +110,8 @@ pub fn origin<'a>(peer: Option<IpAddr>, proxies: &[Network], forwarded: impl Dou
     Some(nearest)
 }
 
-/// Reads one element of `X-Forwarded-For`: an IP address, alone or with a port (`203.0.113.9:1234`, `[2001:db8::1]:1234`), in brackets
-/// or in double quotes. Returns `None` for anything else.
+/// Reads one element of `X-Forwarded-For`: an IP address, alone or with a port (`203.0.113.9:1234`, `[2001:db8::1]:1234`). It may be in
+/// brackets or in double quotes. Returns `None` for anything else.
 pub fn forwarded_address(element: &str) -> Option<IpAddr> {
     let text = element.trim_matches([' ', '\t']);
     let text = match text.strip_prefix('"') {
@@ -125,8 +125,8 @@ pub fn forwarded_address(element: &str) -> Option<IpAddr> {
     Some(address?.to_canonical())
 }
 
-/// Returns what limits by address count as one client: an IPv4 address (also if it is written as IPv6), or the /64 network of an IPv6
-/// address, because one client usually has all 2^64 addresses of it.
+/// Returns the network that limits by address count as one client. For IPv4, also if written as IPv6, that is the address. For IPv6 it is
+/// the /64 network, because one client usually has all 2^64 addresses of it.
 pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(six) => Ipv6Addr::from_bits(six.to_bits() >> 64 << 64).into(),
@@ -165,7 +165,7 @@ mod tests {
         for everybody in ["0.0.0.0/0", "::/0", "::ffff:0:0/96"] {
             assert_eq!(everybody.parse::<Network>(), Err(InvalidNetwork::Everybody));
         }
-        // Wider than what is written inside IPv6, so it is no IPv4 network.
+        // The prefix is shorter than the 96 bits that mark a mapped IPv4 address, so this is an IPv6 network.
         assert_eq!("::ffff:0:0/90".parse::<Network>(), Err(InvalidNetwork::HostBits("::ffc0:0:0/90".parse().unwrap())));
         for malformed in ["", "10", "10.0.0.0/33", "example.com", "10.0.0.0/8 "] {
             assert_eq!(malformed.parse::<Network>(), Err(InvalidNetwork::Malformed), "{malformed}");

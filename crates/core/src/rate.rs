@@ -1,55 +1,55 @@
-//! A bound on how often something is done: a bucket of tokens, that fills at a rate.
+//! Rate limit: a token bucket.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// So many a second, and so many at once after a pause.
+/// Refill rate and size of a token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How many tokens come a second.
+    /// Tokens added per second.
     pub per_second: NonZeroU32,
-    /// How many the bucket holds.
+    /// Maximum number of tokens in the bucket.
     pub burst: NonZeroU32,
 }
 
-/// How full a bucket is, written as the moment at which it will be full: an empty store is a full bucket.
+/// Fill level of a bucket, stored as the time at which it will be full. The default is a full bucket, so a bucket without a record is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
-    /// In microseconds since the Unix epoch.
+    /// Microseconds since the Unix epoch.
     pub full_at: i64,
 }
 
-/// What became of asking for tokens.
+/// Outcome of a request for tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// So many were there, at least one and no more than asked for.
+    /// Number of tokens granted: at least one, at most as many as requested.
     Granted(NonZeroU32),
-    /// There was none, and there is one after that long.
+    /// No token was left. The next one is available after this time.
     Wait(Duration),
 }
 
 const MICROS: i64 = 1_000_000;
 
 impl Rate {
-    /// Microseconds from one token to the next, rounded up: of more than some thousand a second, a few are not granted.
+    /// Returns the microseconds between two tokens, rounded up. At more than some thousand tokens per second, the rounding loses a few.
     fn interval(self) -> i64 {
         let per_second = i64::from(self.per_second.get());
         ((MICROS + per_second - 1) / per_second).max(1)
     }
 
-    /// How far ahead of now the moment lies at which an empty bucket is full, in microseconds.
+    /// Returns the microseconds that an empty bucket needs to become full.
     pub fn room(self) -> i64 {
         self.interval() * i64::from(self.burst.get())
     }
 
-    /// How many of `wanted` tokens there are, and the bucket without them.
+    /// Takes up to `wanted` tokens. Returns the outcome and the bucket after it.
     pub fn take(self, bucket: Bucket, wanted: NonZeroU32, now: Timestamp) -> (Taken, Bucket) {
         let now = now.millis().saturating_mul(1_000);
         let interval = self.interval();
         let room = self.room();
-        // A bucket that was left by a larger burst, or by a clock ahead of this one, is empty at most.
+        // Without the clamp, a bucket left by a larger burst, or by a clock ahead of this one, would block for too long.
         let full_at = bucket.full_at.clamp(now, now + room);
         let there = (room - (full_at - now)) / interval;
         let granted = there.min(i64::from(wanted.get()));
@@ -60,7 +60,7 @@ impl Rate {
         (Taken::Wait(Duration::from_micros(u64::try_from(short).unwrap_or(1).max(1))), Bucket { full_at })
     }
 
-    /// How many tokens there are.
+    /// Returns the number of tokens in the bucket.
     pub fn left(self, bucket: Bucket, now: Timestamp) -> u32 {
         match self.take(bucket, self.burst, now).0 {
             Taken::Granted(count) => count.get(),

@@ -1,4 +1,4 @@
-//! Reading JSON from strangers, and saying what is wrong with it without repeating what it says.
+//! Reading of JSON that clients send. Errors name the field and never contain its value.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,37 +10,37 @@ use serde::de::{self, DeserializeOwned, IgnoredAny, IntoDeserializer, MapAccess,
 use serde::{Deserialize, Deserializer};
 use serde_path_to_error::{Path, Segment};
 
-/// Why some JSON does not read as what it should.
+/// Reason why JSON cannot be read as the expected type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// It is not JSON, or names one field twice.
+    /// The text is not JSON, or an object has a field twice.
     #[error("{detail} at line {line}, column {column}")]
     Malformed {
-        /// What is wrong.
+        /// Description of the error.
         detail: String,
-        /// Counted from 1.
+        /// Line, counted from 1.
         line: usize,
-        /// Counted from 1.
+        /// Column, counted from 1.
         column: usize,
     },
-    /// It is JSON of another shape.
+    /// The JSON has another shape than expected.
     #[error("{detail} at `{pointer}`")]
     Mismatch {
-        /// The place, as a JSON pointer (RFC 6901).
+        /// Place of the error, as a JSON pointer (RFC 6901).
         pointer: String,
-        /// What is wrong. Field names may stand in it, values never do.
+        /// Description of the error. May contain field names, never values.
         detail: String,
     },
 }
 
 /// Reads a value.
 ///
-/// Reading goes through once; only when it fails is it done again, slower, to find the place.
+/// Parses once. Only after a failure it parses again, more slowly, to find the place of the error.
 pub fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, ReadError> {
     serde_json::from_slice(json).map_err(|error| explain::<T>(json, &error))
 }
 
-/// Reads a value that must be an object: serde would take an array for a struct as well, field by field.
+/// Reads a value that must be an object. serde alone would also read an array as a struct, field by field.
 pub fn read_object<T: DeserializeOwned>(json: &[u8]) -> Result<T, ReadError> {
     match json.trim_ascii_start().first() {
         Some(b'{') | None => read(json),
@@ -51,26 +51,26 @@ pub fn read_object<T: DeserializeOwned>(json: &[u8]) -> Result<T, ReadError> {
     }
 }
 
-/// An object, or nothing: serde would take an array for a struct inside another as well, field by field.
+/// Reads an object or `null`. serde alone would also read an array as a struct inside another one, field by field.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
 pub fn maybe_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     Option::<Object<T>>::deserialize(deserializer).map(|object| object.map(|object| object.0))
 }
 
-/// What was said of something that is there already.
+/// Field of an update: omitted, `null` or a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Said<T> {
-    /// Nothing: it stays as it is.
+    /// Omitted: the field keeps its value.
     #[default]
     Nothing,
-    /// `null`: it is to be as usual.
+    /// `null`: the field is reset to its default.
     Usual,
-    /// What it is to be.
+    /// New value of the field.
     This(T),
 }
 
-/// What is said by an object, or by `null`.
+/// Reads a field of an update that is an object or `null`.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
 pub fn said_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Said<T>, D::Error> {
@@ -97,21 +97,22 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// An enum that is written as a string. serde alone also reads `{"word": null}`, and names no expectation for other values.
+/// Reads an enum that is written as a string. serde alone also reads `{"word": null}`, and its errors for other values name no expected
+/// type.
 ///
 /// For `#[serde(deserialize_with = "…")]`.
 pub fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Word::deserialize(deserializer).map(|word| word.0)
 }
 
-/// The same, or nothing.
+/// Same as [`word`], or `null`.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
 pub fn maybe_word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     Option::<Word<T>>::deserialize(deserializer).map(|word| word.map(|word| word.0))
 }
 
-/// An array of such enums, or nothing.
+/// Reads an array of such enums, or `null`.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
 pub fn maybe_words<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
@@ -127,21 +128,21 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Word<T> {
     }
 }
 
-/// Texts by name, each name once: serde would keep the last of several.
+/// Reads an object of texts and refuses duplicate names. serde alone would keep the last of them.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
 pub fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     Texts::<String>::deserialize(deserializer).map(|texts| texts.0)
 }
 
-/// The same, or nothing.
+/// Same as [`texts`], or `null`.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
 pub fn maybe_texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeMap<String, String>>, D::Error> {
     Option::<Texts<String>>::deserialize(deserializer).map(|texts| texts.map(|texts| texts.0))
 }
 
-/// The same, with texts that may be `null`.
+/// Same as [`maybe_texts`], but each text may be `null`.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
 pub fn maybe_headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeMap<String, Option<String>>>, D::Error> {
@@ -174,11 +175,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Texts<T> {
     }
 }
 
-/// As serde says it of the fields of a struct.
+/// Start of serde's error for a duplicate field of a struct.
 const TWICE: &str = "duplicate field";
-/// As `serde_json` says it of a number that no type holds, such as `1e400`.
+/// Start of `serde_json`'s error for a number that no type holds, such as `1e400`.
 const OUT_OF_RANGE: &str = "number out of range";
-/// As `serde_json` says it of a value that cannot be an enum, such as `7`.
+/// Start of `serde_json`'s error for a value that cannot be an enum, such as `7`.
 const NO_ENUM: &str = "expected value";
 
 fn explain<T: DeserializeOwned>(json: &[u8], error: &serde_json::Error) -> ReadError {
@@ -186,7 +187,7 @@ fn explain<T: DeserializeOwned>(json: &[u8], error: &serde_json::Error) -> ReadE
         return malformed(&error);
     }
     let text = error.to_string();
-    // serde_json calls the last two syntax errors, and a duplicate field none.
+    // serde_json reports the last two as syntax errors, and a duplicate field as a data error.
     let is_mismatch = (error.is_data() && !text.starts_with(TWICE)) || text.starts_with(OUT_OF_RANGE) || text.starts_with(NO_ENUM);
     if !is_mismatch {
         return malformed(error);
@@ -204,7 +205,7 @@ fn malformed(error: &serde_json::Error) -> ReadError {
     ReadError::Malformed { detail, line: error.line(), column: error.column() }
 }
 
-/// The error in plain words, without the value that serde quotes. A field that is missing is pointed to.
+/// Describes the error in plain words, without the value that serde quotes. Points to a missing field.
 fn mismatch(pointer: String, text: &str) -> ReadError {
     let text = text.split(" at line ").next().unwrap_or_default();
     let quoted = |prefix| text.strip_prefix(prefix).and_then(|rest: &str| rest.split('`').next());
@@ -220,7 +221,7 @@ fn mismatch(pointer: String, text: &str) -> ReadError {
     }
 }
 
-/// The JSON type that serde means by the name of a Rust type. Other texts, such as "a boolean", are plain already.
+/// Translates serde's name of a Rust type into a JSON type. Other texts, such as "a boolean", are plain already.
 fn plain(expected: &str) -> Cow<'_, str> {
     let (least, name) = expected.strip_prefix("a nonzero ").map_or((0, expected), |name| (1, name));
     let whole = |most: u64| format!("a whole number from {least} to {most}").into();

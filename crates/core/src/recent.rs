@@ -1,12 +1,13 @@
-//! A map that forgets the entries that were not used for the longest time.
+//! Map that drops the least recently used entries.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// A map of bounded size. It holds at most twice `half` entries, and always the `half` that were used last.
+/// Map of bounded size. It holds at most twice `half` entries, and always the `half` most recently used ones.
 ///
-/// Two generations: a used entry moves to the young one. Once that is full, it becomes the old one, and the old one is dropped.
+/// There are two generations. A used entry moves to the young one. Once that is full, it becomes the old one, and the previous old one is
+/// dropped.
 pub struct Recent<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
@@ -14,17 +15,17 @@ pub struct Recent<K, V> {
 }
 
 impl<K: Hash + Eq, V> Recent<K, V> {
-    /// An empty map for at most `capacity` entries.
+    /// Creates an empty map for at most `capacity` entries.
     pub fn new(capacity: usize) -> Self {
         Self { young: HashMap::new(), old: HashMap::new(), half: (capacity / 2).max(1) }
     }
 
-    /// Returns the value of a key, and counts it as used.
+    /// Returns the value of a key and marks it as used.
     pub fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
-        // Most maps never grow old, and need not hash the key twice.
+        // Most maps have no old generation. The check saves them a second hash of the key.
         if !self.old.is_empty()
             && let Some((key, value)) = self.old.remove_entry(key)
         {
@@ -33,7 +34,7 @@ impl<K: Hash + Eq, V> Recent<K, V> {
         self.young.get(key)
     }
 
-    /// Sets the value of a key, and counts it as used.
+    /// Sets the value of a key and marks it as used.
     pub fn insert(&mut self, key: K, value: V) {
         if self.young.len() >= self.half && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);

@@ -1,6 +1,6 @@
-//! What is configured rather than submitted, and who changed it: the third port, beside the store and the queue.
+//! Port to the configuration and the audit trail, beside the ports to store and queue.
 //!
-//! To a store a record is text with a name and a version. What it says is the core's to read ([`crate::key`], [`crate::tenant`],
+//! For a store, a record is text with a name and a version. Only the core interprets the text ([`crate::key`], [`crate::tenant`],
 //! [`crate::callback_secret`], [`crate::endpoint`], [`crate::lane`]).
 
 use std::num::NonZeroU32;
@@ -18,49 +18,50 @@ use crate::rate::{Rate, Taken};
 use crate::tenant::TenantSettings;
 use crate::time::Timestamp;
 
-/// Keeps records, and the audit trail.
+/// Store of configuration records and of the audit trail.
 #[async_trait]
 pub trait Registry: Send + Sync {
-    /// The record of that name.
+    /// Returns the record with that name.
     async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError>;
 
-    /// Up to `limit` records of one sort, by name, from the one after `after`: those of a tenant, or those of the installation.
+    /// Returns up to `limit` records of one kind, sorted by name, starting after `after`. Without a tenant, these are records of the
+    /// installation.
     async fn page(&self, tenant: Option<&Tenant>, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError>;
 
-    /// Writes all of these records and the entry, or nothing if what is there is not the version before.
+    /// Writes all of these records and the entry. Writes nothing if a stored record does not have the version before the new one.
     async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError>;
 
-    /// Removes that record and writes the entry, or does nothing if what is there is another version.
+    /// Removes the record and writes the entry. Does nothing if the stored record has another version.
     async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<Recorded, StoreError>;
 
-    /// One page of a tenant's trail, the newest first.
+    /// Returns one page of a tenant's audit trail, newest first.
     async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError>;
 
-    /// Takes requests out of a tenant's bucket, which all processes share: one, or up to `wanted` where to take is a costly write.
+    /// Takes requests from a tenant's token bucket, which all processes share. Takes one, or up to `wanted` if each call is a costly write.
     async fn take(&self, tenant: &Tenant, rate: Rate, wanted: NonZeroU32, now: Timestamp) -> Result<Taken, StoreError>;
 }
 
-/// What sort of thing a record says something of.
+/// Kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Sort {
-    /// A key, by its id.
+    /// API key, by its id.
     Key,
-    /// A tenant, by its name.
+    /// Tenant, by its name.
     Tenant,
-    /// The secrets of a tenant's callbacks, by its name.
+    /// Secrets that sign a tenant's callbacks, by the tenant's name.
     CallbackSecret,
-    /// An endpoint of a tenant's, by its name.
+    /// Endpoint of a tenant, by its name.
     Endpoint,
-    /// What is laid down for a queue of a tenant's, by its name.
+    /// Configuration of a tenant's queue, by the queue's name.
     Queue,
-    /// What is laid down for a kind, inside a tenant, by its name.
+    /// Configuration of a kind for one tenant, by the kind's name.
     Kind,
-    /// What is laid down for a flow key of a tenant's, by the key.
+    /// Configuration of a tenant's limit key, by the key.
     FlowKey,
 }
 
 impl Sort {
-    /// The word for it.
+    /// Returns the word that stands for the kind of record.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Key => "key",
@@ -74,19 +75,19 @@ impl Sort {
     }
 }
 
-/// What a record is found by.
+/// Key of a record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordName {
-    /// Whose it is; `None` is the installation's.
+    /// Tenant that owns the record. `None` for a record of the installation.
     pub tenant: Option<Tenant>,
-    /// What sort of thing it is about.
+    /// Kind of the record.
     pub sort: Sort,
-    /// Which one.
+    /// Name, unique within the tenant and the kind of record.
     pub name: Name,
 }
 
 impl RecordName {
-    /// Of the record with what a tenant's callbacks are signed with.
+    /// Returns the name of the record with the secrets that sign a tenant's callbacks.
     pub fn of_callback_secret(tenant: &Tenant) -> Self {
         Self { tenant: None, sort: Sort::CallbackSecret, name: tenant.name().clone() }
     }
@@ -104,88 +105,88 @@ impl From<&Tenant> for RecordName {
     }
 }
 
-/// A thing that is configured, as it is kept.
+/// Stored configuration of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// What it is found by.
+    /// Name of the record.
     pub name: RecordName,
-    /// Counts the writes to it, from 1. A record is written only over the version before; one that was removed begins anew.
+    /// Number of writes to the record, from 1. A write must replace the version before. A record that was removed starts again at 1.
     pub version: u64,
-    /// What it says: up to 64 KiB.
+    /// Configuration as text, at most 64 KiB.
     pub body: String,
 }
 
-/// What became of a [`Registry::write`].
+/// Outcome of [`Registry::write`] and [`Registry::remove`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
     /// Everything was written.
     Done,
-    /// Some record was written by somebody else in between, and nothing was written.
+    /// Another writer changed a record in the meantime. Nothing was written.
     Conflict,
 }
 
-/// Which part of a trail to show.
+/// Page of an audit trail to return.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrailQuery {
-    /// Whose.
+    /// Tenant of the trail.
     pub tenant: Tenant,
-    /// At most so many.
+    /// Maximum number of entries.
     pub limit: usize,
-    /// Where the page before this one ended.
+    /// Position at which the previous page ended.
     pub after: Option<Position>,
 }
 
-/// One page of a trail.
+/// One page of an audit trail.
 #[derive(Debug)]
 pub struct TrailPage {
-    /// The newest first.
+    /// Entries, newest first.
     pub entries: Vec<Entry>,
-    /// Where the next page begins, if there may be one.
+    /// Position of the next page, if there may be one.
     pub next: Option<Position>,
 }
 
-/// How many records are read at a time where all are.
+/// Number of records per read when all records are read.
 const PAGE: usize = 100;
 
 impl dyn Registry + '_ {
-    /// A tenant's endpoint of that name.
+    /// Returns a tenant's endpoint.
     pub async fn endpoint(&self, tenant: &Tenant, name: &Name) -> Result<Option<Endpoint>, StoreError> {
         let found = self.find(&Endpoint::record_name(tenant, name)).await?;
         let read = found.map(|record| Endpoint::from_text(&record.body, record.version));
         read.transpose().map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
-    /// What is laid down for a queue, a kind or a flow key of a tenant's.
+    /// Returns the configuration of a tenant's queue, kind or limit key, or the default if there is none.
     pub async fn lane(&self, name: &RecordName) -> Result<Lane, StoreError> {
         let Some(record) = self.find(name).await? else { return Ok(Lane::default()) };
         Lane::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
-    /// The key of that id.
+    /// Returns the API key with that id.
     pub async fn key(&self, id: KeyId) -> Result<Option<Key>, StoreError> {
         let found = self.find(&id.into()).await?;
         found.map(|record| read_key(&record)).transpose()
     }
 
-    /// Up to `limit` keys by id, from the one after `after`.
+    /// Returns up to `limit` API keys, sorted by id, starting after `after`.
     pub async fn keys(&self, after: Option<KeyId>, limit: usize) -> Result<Vec<Key>, StoreError> {
         let after = after.map(KeyId::name);
         self.page(None, Sort::Key, after.as_ref(), limit).await?.iter().map(read_key).collect()
     }
 
-    /// What is laid down for a tenant.
+    /// Returns the configuration of a tenant, or the default if there is none.
     pub async fn tenant(&self, tenant: &Tenant) -> Result<TenantSettings, StoreError> {
         let Some(record) = self.find(&tenant.into()).await? else { return Ok(TenantSettings::default()) };
         TenantSettings::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
-    /// What a tenant's callbacks are signed with.
+    /// Returns the secrets that sign a tenant's callbacks.
     pub async fn callback_secrets(&self, tenant: &Tenant) -> Result<CallbackSecrets, StoreError> {
         let Some(record) = self.find(&RecordName::of_callback_secret(tenant)).await? else { return Ok(CallbackSecrets::default()) };
         CallbackSecrets::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
-    /// Every tenant that signs its callbacks at that moment, and with what.
+    /// Returns every tenant whose callbacks are signed at `now`, with its secrets.
     pub async fn signing(&self, now: Timestamp) -> Result<Vec<(Tenant, CallbackSecrets)>, StoreError> {
         let (mut signing, mut after) = (Vec::new(), None);
         loop {
@@ -204,7 +205,7 @@ impl dyn Registry + '_ {
         }
     }
 
-    /// Whether there is any key, good or not: then everybody needs one.
+    /// Returns true if any API key exists, valid or not. Every request then needs a key.
     pub async fn has_keys(&self) -> Result<bool, StoreError> {
         Ok(!self.page(None, Sort::Key, None, 1).await?.is_empty())
     }

@@ -1,16 +1,16 @@
-//! When to try again, and when to stop.
+//! Retry policy: delays between attempts, and their limits.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// How often a task is tried, and how long apart. Whichever bound is met first ends it.
+/// Retry policy of a task. Retries end at the first bound that is reached.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
-    /// The delays between attempts, and how many attempts they allow.
+    /// Delays between attempts. They also limit the number of attempts.
     pub schedule: Schedule,
-    /// No retry is scheduled for later than this after the generation began.
+    /// Maximum time from the start of the generation to a retry.
     pub max_age: Option<Duration>,
 }
 
@@ -19,47 +19,47 @@ pub struct RetryPolicy {
 pub enum Schedule {
     /// Delays that grow by a factor, up to a maximum.
     Exponential(Exponential),
-    /// These delays, one by one; there is one attempt more than there are delays.
+    /// List of delays. There is one attempt more than delays.
     Delays(Vec<Duration>),
 }
 
-/// Delays of `base × factor^(n-1)`, at most `max`, before the retry that follows attempt `n`.
+/// Delay before the retry that follows attempt `n`: `base × factor^(n-1)`, at most `max`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exponential {
-    /// All attempts of one generation, the first included.
+    /// Maximum number of attempts of one generation, including the first. Default 5.
     pub max_attempts: NonZeroU32,
-    /// The longest wait before the first retry.
+    /// Delay before the first retry. Default 10 s.
     pub base: Duration,
-    /// What the wait is multiplied by from one retry to the next.
+    /// Factor by which the delay grows from one retry to the next. Default 2.
     pub factor: f64,
-    /// The longest wait of all.
+    /// Maximum delay. Default 1 h.
     pub max: Duration,
-    /// How waits are spread.
+    /// Randomness of delays. Default [`Jitter::Full`].
     pub jitter: Jitter,
 }
 
-/// How waits are spread, so that tasks that failed together do not come back together.
+/// Randomness of delays, so that tasks that failed together do not retry together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Jitter {
-    /// Anything from nothing to the computed delay.
+    /// Random between 0 and the computed delay.
     Full,
-    /// The computed delay itself.
+    /// Exactly the computed delay.
     None,
 }
 
-/// The share of a delay that chance decided on, from 0 up to but not including 1.
+/// Random share of a delay, from 0 to less than 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread(f64);
 
 impl Spread {
-    /// From 64 random bits.
+    /// Creates a share from 64 random bits.
     pub fn from_bits(random: u64) -> Self {
-        // The upper 53 bits are what a double can hold of them.
+        // A double holds 53 bits exactly.
         #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double exactly")]
         Self((random >> 11) as f64 / (1_u64 << 53) as f64)
     }
 
-    /// That share of a time.
+    /// Returns this share of `duration`.
     pub(crate) fn of(self, duration: Duration) -> Duration {
         duration.mul_f64(self.0)
     }
@@ -83,11 +83,11 @@ impl Default for RetryPolicy {
     }
 }
 
-/// A destination can ask for no longer a pause than this by `Retry-After`.
+/// Maximum pause that a receiver can ask for by `Retry-After`.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
 
 impl RetryPolicy {
-    /// All attempts of one generation, the first included.
+    /// Returns the maximum number of attempts of one generation, including the first.
     pub fn max_attempts(&self) -> u32 {
         match &self.schedule {
             Schedule::Exponential(policy) => policy.max_attempts.get(),
@@ -95,10 +95,10 @@ impl RetryPolicy {
         }
     }
 
-    /// When attempt number `spent + 1` is due, or `None` if there is none.
+    /// Returns the time at which attempt number `spent + 1` is due, or `None` if there is none.
     ///
-    /// `since` is when this generation of attempts began; `asked` is the pause that the destination asked for, and
-    /// lengthens the delay to at most [`MAX_RETRY_AFTER`].
+    /// `since` is the start of the generation. `asked` is the pause that the receiver asked for. It can lengthen the delay, to at most
+    /// [`MAX_RETRY_AFTER`].
     pub fn next(&self, spent: u32, since: Timestamp, asked: Option<Duration>, spread: Spread, now: Timestamp) -> Option<Timestamp> {
         if spent >= self.max_attempts() {
             return None;

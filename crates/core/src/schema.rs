@@ -1,13 +1,13 @@
-//! Schemas that say more than the macros can.
+//! OpenAPI schemas that the macros cannot express.
 
 use utoipa::openapi::schema::{AdditionalProperties, Array, ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
 
 use crate::submit::{MAX_ATTEMPTS, MAX_LABEL_BYTES, MAX_LABELS};
 
-/// What [`crate::name::Name`] takes.
+/// Pattern that [`crate::name::Name`] accepts.
 pub(crate) const NAME: &str = "^[A-Za-z0-9._-]{1,64}$";
 
-/// Labels: how many, and what they look like. The limit of their texts is in bytes, which no schema can say.
+/// Returns the schema of labels. The limit of their texts is in bytes, which a schema cannot express: it counts characters.
 pub(crate) fn labels() -> Schema {
     let name = ObjectBuilder::new().schema_type(Type::String).pattern(Some(NAME)).build();
     let text = ObjectBuilder::new().schema_type(Type::String).max_length(Some(MAX_LABEL_BYTES)).build();
@@ -20,7 +20,7 @@ pub(crate) fn labels() -> Schema {
         .into()
 }
 
-/// Waits of a length that is taken.
+/// Returns the schema of a list of retry delays.
 pub(crate) fn delays() -> Array {
     let wait = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0)).maximum(Some(31_622_400));
     ArrayBuilder::new()

@@ -1,35 +1,35 @@
-//! What a key may do.
+//! Scopes: rights of API keys.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// One thing that a key may be allowed to do.
+/// Right of an API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// Submit tasks, and cancel them.
+    /// Submit tasks and cancel them.
     TasksWrite,
-    /// See tasks, without what was sent with them and what came of it.
+    /// Read tasks without their payloads and results.
     TasksRead,
-    /// See payloads and results as well.
+    /// Read payloads and results too.
     PayloadView,
-    /// Have ended tasks done again.
+    /// Replay ended tasks.
     TasksReplay,
-    /// Change what its own tenant has configured.
+    /// Change the configuration of the key's tenant.
     ConfigWrite,
-    /// Take tasks, as a worker does.
+    /// Claim tasks, as a worker does.
     Work,
-    /// Manage keys and tenants of the whole installation, and read its audit trail. It includes no other scope.
+    /// Manage keys and tenants of the whole installation, and read its audit trail. Includes no other scope.
     Admin,
 }
 
 impl Scope {
-    /// Every scope.
+    /// All scopes.
     pub const ALL: [Self; 7] =
         [Self::TasksWrite, Self::TasksRead, Self::PayloadView, Self::TasksReplay, Self::ConfigWrite, Self::Work, Self::Admin];
 
-    /// The word for it.
+    /// Returns the word that stands for the scope.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TasksWrite => "tasks:write",
@@ -43,7 +43,7 @@ impl Scope {
     }
 }
 
-/// The text is not the word for a scope.
+/// The text is not a scope.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the scopes are tasks:write, tasks:read, payload:view, tasks:replay, config:write, work and admin")]
 pub struct InvalidScope;
@@ -69,27 +69,27 @@ impl<'de> Deserialize<'de> for Scope {
     }
 }
 
-/// A set of scopes.
+/// Set of scopes.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scopes(u8);
 
 impl Scopes {
-    /// Everything that can be allowed: what whoever reaches an installation without keys may do.
+    /// Returns all scopes. Clients of an installation without keys have them.
     pub fn all() -> Self {
         Scope::ALL.into_iter().collect()
     }
 
-    /// Whether this scope is one of them.
+    /// Returns true if the set contains the scope.
     pub fn contains(self, scope: Scope) -> bool {
         self.0 & bit(scope) != 0
     }
 
-    /// Whether nothing is allowed.
+    /// Returns true if the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Those that are in it, in the order of [`Scope::ALL`].
+    /// Returns the scopes of the set, in the order of [`Scope::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Scope> {
         Scope::ALL.into_iter().filter(move |scope| self.contains(*scope))
     }
@@ -108,7 +108,7 @@ impl FromIterator<Scope> for Scopes {
 impl FromStr for Scopes {
     type Err = InvalidScope;
 
-    /// Words with commas between them.
+    /// Reads scopes separated by commas.
     fn from_str(words: &str) -> Result<Self, InvalidScope> {
         words.split(',').map(|word| word.trim().parse()).collect()
     }

@@ -1,4 +1,4 @@
-//! Secrets that sign, and how one takes the place of another.
+//! Signing secrets and their rotation.
 
 use std::time::Duration;
 
@@ -7,38 +7,38 @@ use serde::{Deserialize, Serialize};
 use crate::time::Timestamp;
 use crate::vault::Sealed;
 
-/// Secrets, sealed, the newest first. While one takes the place of another, both sign.
+/// Sealed signing secrets, newest first. During the grace period of a rotation, the new and the old secrets sign.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secrets(Vec<Kept>);
 
-/// One secret.
+/// One signing secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
-    /// The secret.
+    /// Sealed secret.
     pub sealed: Sealed,
-    /// When it was set.
+    /// Time at which the secret was set.
     pub created_at: Timestamp,
-    /// From when it signs no more.
+    /// Time from which the secret no longer signs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
 }
 
-/// The most secrets that sign at a time.
+/// Maximum number of secrets that sign at the same time.
 pub const MAX_LIVE: usize = 5;
 
-/// As many secrets sign as may.
+/// The maximum number of secrets sign already.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{MAX_LIVE} secrets are in use")]
 pub struct TooMany;
 
 impl Secrets {
-    /// Those that sign at that moment, the newest first.
+    /// Returns the secrets that sign at `now`, newest first.
     pub fn live(&self, now: Timestamp) -> impl Iterator<Item = &Kept> {
         self.0.iter().filter(move |kept| kept.expires_at.is_none_or(|end| now < end))
     }
 
-    /// The same with a new secret, beside which the others sign for `overlap` more, unless their time is over before.
+    /// Returns the secrets with a new one added. The others sign for the grace period `overlap` longer, but not beyond their own end.
     pub fn with(&self, sealed: Sealed, overlap: Duration, now: Timestamp) -> Result<Self, TooMany> {
         let end = now + overlap;
         let ending = self.live(now).filter(|_| !overlap.is_zero());
@@ -48,7 +48,7 @@ impl Secrets {
         if kept.len() > MAX_LIVE { Err(TooMany) } else { Ok(Self(kept)) }
     }
 
-    /// The same with each sealed as `renew` has it.
+    /// Returns the secrets, each sealed again by `renew`.
     #[must_use]
     pub fn renewed(&self, renew: impl Fn(&Sealed) -> Sealed) -> Self {
         Self(self.0.iter().map(|kept| Kept { sealed: renew(&kept.sealed), ..kept.clone() }).collect())

@@ -1,4 +1,4 @@
-//! Which HTTP statuses: `200-299`, `>=500`, `!501`.
+//! Sets of HTTP statuses, such as `200-299`, `>=500`, `!501`.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -6,13 +6,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A set of HTTP statuses, as a list of ranges. Those that begin with `!` are left out of what the others say; where there are no others, of
-/// all.
+/// Set of HTTP statuses, as a list of ranges. Ranges with `!` are removed from the others. If all ranges have a `!`, they are removed from
+/// the set of all statuses. An empty list contains no status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Statuses(Vec<Range>);
 
-/// One status, or those from one to another, or what is not among them.
+/// Range of statuses: one status, or a first and a last one. With `!`, the range is excluded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Range {
@@ -26,26 +26,26 @@ pub struct Range {
 #[error("expected statuses from 100 to 999, as in `404`, `500-599`, `>=500`, `<400` or `!501`")]
 pub struct InvalidRange;
 
-/// The lowest and the highest status: three digits (RFC 9110, section 15).
+/// All statuses: numbers of three digits (RFC 9110, section 15).
 const ALL: RangeInclusive<u16> = 100..=999;
 
 impl Statuses {
-    /// How many ranges a list may have.
+    /// Maximum number of ranges in a list.
     pub const MAX: usize = 20;
 
-    /// The statuses of that list.
+    /// Creates a set from ranges.
     pub fn new(ranges: Vec<Range>) -> Self {
         Self(ranges)
     }
 
-    /// Whether that status is among them.
+    /// Returns true if the set contains the status.
     pub fn contains(&self, status: u16) -> bool {
         let has = |is_left_out| self.0.iter().any(|range| range.is_left_out == is_left_out && range.of.contains(&status));
         let is_open = self.0.iter().all(|range| range.is_left_out) && !self.0.is_empty();
         (is_open || has(false)) && !has(true)
     }
 
-    /// The ranges, as they were given.
+    /// Returns the ranges as they were written.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|range| range.text.as_str())
     }
@@ -79,7 +79,7 @@ fn range(text: &str) -> Option<RangeInclusive<u16>> {
     }
 }
 
-/// Three digits, and nothing else.
+/// Reads exactly three digits.
 fn status(text: &str) -> Option<u16> {
     let is_plain = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|status| is_plain && ALL.contains(status))

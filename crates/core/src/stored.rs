@@ -1,6 +1,6 @@
-//! How those parts of a task are written down that no store looks into: compact JSON, the same in every backend.
+//! Stored form of the parts of a task that stores do not interpret: compact JSON, the same in every backend.
 //!
-//! What is as it would be anyway is left out, and most tasks write nothing at all.
+//! Default values are omitted, so most tasks store nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,45 +18,46 @@ use crate::retry::{Exponential, Jitter, RetryPolicy, Schedule};
 use crate::task::{Attempt, End, KeyedRequest, Left, Outcome, Settings, TaskError, Turn};
 use crate::time::Timestamp;
 
-/// The text was not written by this version, or is damaged.
+/// The text was written by another version, or is damaged.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} cannot be read")]
 pub struct Unreadable(pub &'static str);
 
-/// The settings, less `expires_at`, `fingerprint` and `key_generation`, which stores keep apart. `None` if all are the usual ones.
+/// Returns the options as text, or `None` if all have their default values. Stores keep `expires_at`, `fingerprint` and `key_generation`
+/// separately.
 pub fn settings_to_text(settings: &Settings) -> Option<String> {
     let stored = StoredSettings::from(settings);
     (stored != StoredSettings::default()).then(|| text(&stored))
 }
 
-/// The opposite of [`settings_to_text`].
+/// Inverse of [`settings_to_text`].
 pub fn settings_from_text(text: Option<&str>) -> Result<Settings, Unreadable> {
     text.map_or_else(|| Ok(StoredSettings::default()), |text| parse(text, "settings")).map(Settings::from)
 }
 
-/// The finished attempts. `None` if there are none.
+/// Returns the finished attempts as text, or `None` if there are none.
 pub fn attempts_to_text(attempts: &[Attempt]) -> Option<String> {
     let stored: Vec<StoredAttempt> = attempts.iter().map(StoredAttempt::from).collect();
     (!stored.is_empty()).then(|| text(&stored))
 }
 
-/// The opposite of [`attempts_to_text`].
+/// Inverse of [`attempts_to_text`].
 pub fn attempts_from_text(text: Option<&str>) -> Result<Vec<Attempt>, Unreadable> {
     let stored: Vec<StoredAttempt> = text.map_or_else(|| Ok(Vec::new()), |text| parse(text, "attempts"))?;
     stored.into_iter().map(Attempt::try_from).collect()
 }
 
-/// An error's code and message.
+/// Returns an error's code and message as text.
 pub fn error_to_text(error: &TaskError) -> String {
     text(&StoredError::from(error))
 }
 
-/// The opposite of [`error_to_text`].
+/// Inverse of [`error_to_text`].
 pub fn error_from_text(text: &str) -> Result<TaskError, Unreadable> {
     parse::<StoredError>(text, "error").map(TaskError::from)
 }
 
-/// What a task was told when it could not start. `None` if it never was.
+/// Returns the waiting state as text, or `None` if it is the default.
 pub fn turn_to_text(turn: &Turn) -> Option<String> {
     (*turn != Turn::default()).then(|| {
         let mut values = json!(StoredTurn::from(turn));
@@ -67,18 +68,18 @@ pub fn turn_to_text(turn: &Turn) -> Option<String> {
     })
 }
 
-/// The opposite of [`turn_to_text`].
+/// Inverse of [`turn_to_text`].
 pub fn turn_from_text(text: Option<&str>) -> Result<Turn, Unreadable> {
     text.map_or_else(|| Ok(Turn::default()), |text| parse::<StoredTurn>(text, "turn")?.try_into())
 }
 
-/// Requests with an idempotency key, as 48 hexadecimal digits each. `None` if there are none.
+/// Returns requests with an idempotency key, 48 hexadecimal digits each, or `None` if there are none.
 pub fn requests_to_text(requests: &[KeyedRequest]) -> Option<String> {
     let bytes = requests.iter().flat_map(|request| request.key.into_iter().chain(request.body));
     (!requests.is_empty()).then(|| bytes.fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
 }
 
-/// The opposite of [`requests_to_text`].
+/// Inverse of [`requests_to_text`].
 pub fn requests_from_text(text: Option<&str>) -> Result<Vec<KeyedRequest>, Unreadable> {
     let unreadable = || Unreadable("requests");
     let digits = |place: &[u8]| u8::from_str_radix(std::str::from_utf8(place).ok()?, 16).ok();
@@ -99,7 +100,7 @@ fn parse<T: DeserializeOwned>(text: &str, what: &'static str) -> Result<T, Unrea
     serde_json::from_str(text).map_err(|_| Unreadable(what))
 }
 
-/// [`Settings`], less what is kept apart and what is as it would be anyway.
+/// Stored form of [`Settings`], without separately stored fields and default values.
 #[derive(Default, Serialize, Deserialize, PartialEq)]
 struct StoredSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,7 +127,7 @@ struct StoredSettings {
     hops: Option<u8>,
 }
 
-/// A retry policy.
+/// Stored form of a retry policy. Times are in milliseconds.
 #[derive(Serialize, Deserialize, PartialEq)]
 pub(crate) struct StoredRetry {
     schedule: StoredSchedule,
@@ -148,19 +149,18 @@ struct StoredCallback {
     retry: Option<StoredRetry>,
 }
 
-/// An attempt: number, start, end, outcome, and the error's code and message.
+/// Stored form of an attempt: number, start and end in milliseconds since the Unix epoch, outcome, and error.
 #[derive(Serialize, Deserialize)]
 struct StoredAttempt(u64, i64, i64, u8, #[serde(default)] Option<StoredError>);
 
 #[derive(Serialize, Deserialize)]
 struct StoredError(String, String);
 
-/// A turn: how often it waited in a row, how often it was put off, what it was promised, and the batch in which it is gathered. What is
-/// absent at the end is left out.
+/// Stored form of a [`Turn`]: holds in a row, attempts not counted, reservation and batch. Absent values at the end are omitted.
 #[derive(Serialize, Deserialize)]
 struct StoredTurn(u32, u32, #[serde(default)] Option<StoredPromise>, #[serde(default)] Option<u64>);
 
-/// A promise: the flow, the slot, and how far slots were apart.
+/// Stored form of a reservation: limit, reserved time, and interval between starts.
 #[derive(Serialize, Deserialize)]
 struct StoredPromise(String, i64, i64);
 

@@ -1,4 +1,4 @@
-//! What is laid down for a tenant, besides its keys.
+//! Configuration of a tenant, besides its keys.
 
 use std::num::NonZeroU32;
 
@@ -9,18 +9,18 @@ use crate::flow::stored::StoredLimits;
 use crate::rate::Rate;
 use crate::stored::Unreadable;
 
-/// What a tenant may use. What is not laid down is not limited, save by what the whole installation can take.
+/// Limits of a tenant. A limit that is not set does not apply; the limits of the whole installation do.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TenantSettings {
-    /// How often it may ask anything.
+    /// Maximum rate of API requests.
     pub requests: Option<Rate>,
-    /// How many of its tasks may wait at a time.
+    /// Maximum number of waiting tasks.
     pub waiting: Option<NonZeroU32>,
-    /// How long a payload of its tasks may be, in bytes.
+    /// Maximum length of a payload, in bytes.
     pub payload_bytes: Option<NonZeroU32>,
-    /// How often its tasks start, and how many at once.
+    /// Rate and concurrency limits of the tenant's tasks.
     pub flow: Limits,
-    /// Counts the writes to its record; 0 if there is none.
+    /// Number of writes to the record. 0 if there is none.
     pub version: u64,
 }
 
@@ -40,12 +40,12 @@ fn is_unlimited(flow: &StoredLimits) -> bool {
     *flow == StoredLimits::default()
 }
 
-/// A rate: so many a second, and so many at once.
+/// Stored form of a rate: tokens per second, and burst.
 #[derive(Serialize, Deserialize)]
 struct StoredRate(NonZeroU32, NonZeroU32);
 
 impl TenantSettings {
-    /// Its record: compact JSON, the same in every backend.
+    /// Returns the record: compact JSON, the same in every backend.
     pub fn to_text(self) -> String {
         let stored = Stored {
             requests: self.requests.map(|rate| StoredRate(rate.per_second, rate.burst)),
@@ -56,7 +56,7 @@ impl TenantSettings {
         serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("numbers"))
     }
 
-    /// The opposite of [`TenantSettings::to_text`].
+    /// Inverse of [`TenantSettings::to_text`].
     pub fn from_text(text: &str, version: u64) -> Result<Self, Unreadable> {
         let stored: Stored = serde_json::from_str(text).map_err(|_| Unreadable("a tenant's settings"))?;
         Ok(Self {

@@ -1,4 +1,4 @@
-//! Moments, to the millisecond, in UTC.
+//! Points in time, to the millisecond, in UTC.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A moment, in milliseconds since the Unix epoch.
+/// Point in time, in milliseconds since the Unix epoch.
 ///
-/// A type of its own, because seconds and milliseconds compared with one another is an old way to lose work.
+/// A separate type, because a comparison of seconds with milliseconds loses work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -20,17 +20,17 @@ impl Timestamp {
     /// The Unix epoch.
     pub const EPOCH: Self = Self(0);
 
-    /// From milliseconds since the epoch, clamped to the years 1970 to 9999.
+    /// Creates a time from milliseconds since the epoch, clamped to the range from 1970 to 9999-12-30T22:00:00Z.
     pub fn from_millis(millis: i64) -> Self {
         Self(millis.clamp(0, LATEST))
     }
 
-    /// Milliseconds since the epoch.
+    /// Returns the milliseconds since the epoch.
     pub fn millis(self) -> i64 {
         self.0
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// Returns the time that has passed since `earlier`. Zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
     }
@@ -61,7 +61,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// The text is not a moment.
+/// The text is not a point in time.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a time as in RFC 3339, such as 2026-12-01T08:00:00Z")]
 pub struct InvalidTimestamp;
@@ -69,8 +69,8 @@ pub struct InvalidTimestamp;
 impl FromStr for Timestamp {
     type Err = InvalidTimestamp;
 
-    /// Reads RFC 3339, with any offset and any number of fractional digits. Digits beyond the millisecond are cut off. Moments before 1970
-    /// and after 9999-12-30T22:00:00Z are clamped.
+    /// Reads RFC 3339 with any offset and any number of fractional digits. Digits beyond the millisecond are cut off. Times before 1970 and
+    /// after 9999-12-30T22:00:00Z are clamped.
     fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
         if !is_rfc3339(text.as_bytes()) {
             return Err(InvalidTimestamp);
@@ -78,7 +78,7 @@ impl FromStr for Timestamp {
         let text = without_digits_beyond_nanoseconds(text);
         match text.parse::<jiff::Timestamp>() {
             Ok(moment) => Ok(Self::from_millis(moment.as_millisecond())),
-            // Jiff's range ends a day before the year 9999 does, so that every moment can be shown with every offset.
+            // Jiff's range ends a day before the year 9999 does, so that every time can be shown with every offset.
             Err(_) if &text[..DATE_LENGTH] >= "9999-12-30" && text[..DATE_TIME_LENGTH].parse::<jiff::civil::DateTime>().is_ok() => {
                 Ok(Self(LATEST))
             }
@@ -90,7 +90,7 @@ impl FromStr for Timestamp {
 const DATE_LENGTH: usize = "2026-12-01".len();
 const DATE_TIME_LENGTH: usize = "2026-12-01T08:00:00".len();
 
-/// Cuts off fractional digits that jiff does not read. Expects a text that [`is_rfc3339`].
+/// Cuts off fractional digits that jiff does not read. The text must satisfy [`is_rfc3339`].
 fn without_digits_beyond_nanoseconds(text: &str) -> Cow<'_, str> {
     const MAX_DIGITS: usize = 9;
     let start = DATE_TIME_LENGTH + ".".len();
@@ -101,8 +101,8 @@ fn without_digits_beyond_nanoseconds(text: &str) -> Cow<'_, str> {
     format!("{}{}", &text[..start + MAX_DIGITS], &text[start + digits..]).into()
 }
 
-/// Whether it is spelt as a `date-time` (RFC 3339, section 5.6). Jiff reads more: the short forms of ISO 8601, offsets of more
-/// than a day or with seconds, zones in brackets. Other readers do not.
+/// Returns true if the text is a `date-time` of RFC 3339, section 5.6. Jiff also reads short forms of ISO 8601, offsets of more than a day
+/// or with seconds, and zones in brackets. Other readers do not.
 fn is_rfc3339(text: &[u8]) -> bool {
     let Some((moment, rest)) = text.split_at_checked(DATE_TIME_LENGTH) else { return false };
     let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -114,7 +114,7 @@ fn is_rfc3339(text: &[u8]) -> bool {
     has_shape(moment, b"0000-00-00T00:00:00") && is_offset
 }
 
-/// A `0` stands for any digit, a `T` for what may be between date and time, a `+` for either sign.
+/// Returns true if the text has that shape. `0` stands for any digit, `T` for a separator of date and time, `+` for either sign.
 fn has_shape(text: &[u8], shape: &[u8]) -> bool {
     let fits = |(byte, shape): (&u8, &u8)| match shape {
         b'0' => byte.is_ascii_digit(),

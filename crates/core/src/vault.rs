@@ -1,8 +1,8 @@
-//! Secrets at rest: what is stored is sealed, and only a process that has the master key can open it.
+//! Encryption of stored secrets. Only a process with the master key can open them.
 //!
-//! AES-256-GCM, with a random nonce for each secret and the place where it is stored as additional data: what is copied from one
-//! place to another there opens nothing. A random nonce of 96 bits may be drawn 2^32 times under one key (NIST SP 800-38D, section
-//! 8.3); nobody sets so many secrets.
+//! AES-256-GCM with a random nonce for each secret. The place where the secret is stored is the additional data, so a secret that is copied
+//! to another place cannot be opened there. A random nonce of 96 bits may be drawn 2^32 times under one key (NIST SP 800-38D, section 8.3).
+//! No installation sets that many secrets.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,30 +14,31 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use sha2::{Digest, Sha256};
 
-/// How long a master key is, in bytes.
+/// Length of a master key, in bytes.
 pub const MASTER_KEY_BYTES: usize = 32;
 
-/// What secrets are sealed under: 32 random bytes, written in base64, as `openssl rand -base64 32` makes them.
+/// Key that seals secrets: 32 random bytes, written in base64. `openssl rand -base64 32` makes one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MasterKey([u8; MASTER_KEY_BYTES]);
 
-/// The text is no master key.
+/// The text is not a master key.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a master key is 32 bytes in base64, as `openssl rand -base64 32` makes them")]
 pub struct InvalidMasterKey;
 
 impl MasterKey {
-    /// A key of these bytes, which must be random.
+    /// Creates a key from bytes, which must be random.
     pub fn new(random: [u8; MASTER_KEY_BYTES]) -> Self {
         Self(random)
     }
 
-    /// The key as it is written down.
+    /// Returns the key in base64.
     pub fn to_text(&self) -> String {
         STANDARD.encode(self.0)
     }
 
-    /// What tells it from others, in what it has sealed: the first 32 bits of its SHA-256. Whoever knows them cannot find the key.
+    /// Returns the first 32 bits of the key's SHA-256. Sealed secrets contain them, to identify their key. The key cannot be computed from
+    /// them.
     fn mark(&self) -> [u8; 4] {
         let digest = Sha256::digest(self.0);
         [digest[0], digest[1], digest[2], digest[3]]
@@ -64,40 +65,40 @@ impl fmt::Debug for MasterKey {
     }
 }
 
-/// A secret as it is stored: text, which is none to whoever has no master key.
+/// Sealed secret, as stored. It is useless without the master key.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Sealed(String);
 
 impl Sealed {
-    /// The mark of the key, the nonce, and the cipher text with its tag.
+    /// Returns the mark of the key, the nonce, and the cipher text with its tag.
     fn bytes(&self) -> Option<Vec<u8>> {
         URL_SAFE_NO_PAD.decode(self.0.strip_prefix(PREFIX)?).ok()
     }
 }
 
-/// Seals secrets, and opens them again.
+/// Encrypts ("seals") and decrypts ("opens") secrets.
 pub struct Vault {
     newest: (MasterKey, LessSafeKey),
     older: Vec<(MasterKey, LessSafeKey)>,
 }
 
-/// Why a sealed secret stays closed.
+/// Reason why a sealed secret cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CannotOpen {
-    /// It was sealed under a master key that is not here.
+    /// The secret was sealed under a master key that this process does not have.
     #[error("it was sealed under another master key")]
     OtherKey,
-    /// It was changed, or moved here from another place.
+    /// The secret was changed, or moved here from another place.
     #[error("it was damaged, or does not belong here")]
     Damaged,
 }
 
-/// How a sealed secret begins: the version of what follows, which is base64 of the key's mark, the nonce, and the cipher text with its tag.
+/// Prefix of a sealed secret: the version of the format. Base64 of the key's mark, the nonce, and the cipher text with its tag follows.
 const PREFIX: &str = "a1.";
 const MARK: usize = 4;
 
 impl Vault {
-    /// Seals under `newest`, and opens what was sealed under any of them.
+    /// Creates a vault that seals under `newest` and opens secrets sealed under any of the keys.
     pub fn new(newest: MasterKey, older: Vec<MasterKey>) -> Self {
         let with_cipher = |key: MasterKey| {
             let cipher = key.cipher();
@@ -116,14 +117,14 @@ impl Vault {
         Sealed(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode([&key.mark()[..], &nonce, &text].concat())))
     }
 
-    /// The same secret, sealed under the newest key; as it is, if that is so already or it cannot be opened.
+    /// Seals a secret again under the newest key. Returns it unchanged if it is sealed under that key already, or cannot be opened.
     pub fn renew(&self, place: &str, sealed: &Sealed, nonce: [u8; NONCE_LEN]) -> Sealed {
         let is_newest = sealed.bytes().is_some_and(|bytes| bytes.starts_with(&self.newest.0.mark()));
         let opened = self.open(place, sealed).ok().filter(|_| !is_newest);
         opened.map_or_else(|| sealed.clone(), |secret| self.seal(place, &secret, nonce))
     }
 
-    /// The secret that was sealed for that place.
+    /// Returns the secret that was sealed for that place.
     pub fn open(&self, place: &str, sealed: &Sealed) -> Result<Vec<u8>, CannotOpen> {
         let bytes = sealed.bytes().ok_or(CannotOpen::Damaged)?;
         let (mark, rest) = bytes.split_first_chunk::<MARK>().ok_or(CannotOpen::Damaged)?;
@@ -142,20 +143,20 @@ impl fmt::Debug for Vault {
     }
 }
 
-/// Where a process has its vault from.
+/// Source of a process's vault.
 #[async_trait]
 pub trait VaultSource: Send + Sync {
-    /// The vault. The first call may have to ask for its key.
+    /// Returns the vault. The first call may have to request the master key.
     async fn vault(&self) -> Result<Arc<Vault>, NoVault>;
 }
 
-/// Why there is no vault.
+/// Reason why no vault is available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoVault {
-    /// This process was given no master key.
+    /// The process has no master key.
     #[error("there is no master key here: secrets can neither be kept nor used")]
     NoKey,
-    /// Whoever keeps the master key did not give it.
+    /// The service that keeps the master key did not return it.
     #[error("the master key cannot be had: {0}")]
     Unavailable(String),
 }
@@ -167,7 +168,7 @@ impl VaultSource for Arc<Vault> {
     }
 }
 
-/// No vault at all.
+/// Source of a process without a master key.
 #[derive(Clone, Copy, Debug)]
 pub struct Without;
 

@@ -1,4 +1,4 @@
-//! Signatures by which a receiver knows who calls: Standard Webhooks 1.0.0, symmetric (`v1`).
+//! Signatures that prove to a receiver that nobat sent a request: Standard Webhooks 1.0.0, symmetric (`v1`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,11 +9,11 @@ use ring::hmac::{HMAC_SHA256, Key, sign};
 
 use crate::time::Timestamp;
 
-/// What a sender and a receiver share: 24 to 64 bytes, written as `whsec_` and base64.
+/// Secret shared by sender and receiver: 24 to 64 bytes, written as `whsec_` and base64.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebhookSecret(Vec<u8>);
 
-/// The text is not the secret of a webhook.
+/// The text is not a webhook secret.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected `whsec_` and 24 to 64 random bytes in base64")]
 pub struct InvalidSecret;
@@ -21,25 +21,25 @@ pub struct InvalidSecret;
 const PREFIX: &str = "whsec_";
 
 impl WebhookSecret {
-    /// How many random bytes a secret has that is made here.
+    /// Length of a secret that nobat generates, in bytes.
     pub const BYTES: usize = 32;
 
-    /// A secret of these bytes, which must be random.
+    /// Creates a secret from bytes, which must be random.
     pub fn new(random: [u8; Self::BYTES]) -> Self {
         Self(random.to_vec())
     }
 
-    /// The secret of these bytes, if they are as many as there must be.
+    /// Creates a secret from 24 to 64 bytes.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, InvalidSecret> {
         if (24..=64).contains(&bytes.len()) { Ok(Self(bytes)) } else { Err(InvalidSecret) }
     }
 
-    /// Its bytes.
+    /// Returns the bytes of the secret.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The secret as it is given to a receiver.
+    /// Returns the secret in the format in which the receiver gets it.
     pub fn to_text(&self) -> String {
         format!("{PREFIX}{}", STANDARD.encode(&self.0))
     }
@@ -55,15 +55,15 @@ impl FromStr for WebhookSecret {
 }
 
 impl fmt::Debug for WebhookSecret {
-    /// Secrets stay out of logs.
+    /// Hides the secret: secrets must not get into logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("WebhookSecret(…)")
     }
 }
 
-/// The value of `webhook-signature` for a message of that id, sent at that moment: a signature for each secret, in their order.
+/// Returns the value of `webhook-signature` for the message `id` sent at `at`: one signature per secret, in their order.
 ///
-/// `webhook-timestamp` must be the same moment in whole seconds since the epoch.
+/// `webhook-timestamp` must hold the same time in whole seconds since the Unix epoch.
 pub fn signature<'a>(secrets: impl IntoIterator<Item = &'a WebhookSecret>, id: &str, at: Timestamp, body: &[u8]) -> String {
     let signed = [format!("{id}.{}.", seconds(at)).as_bytes(), body].concat();
     let signatures = secrets.into_iter().map(|secret| {
@@ -73,7 +73,7 @@ pub fn signature<'a>(secrets: impl IntoIterator<Item = &'a WebhookSecret>, id: &
     signatures.collect::<Vec<_>>().join(" ")
 }
 
-/// The value of `webhook-timestamp`.
+/// Returns the value of `webhook-timestamp`: whole seconds since the Unix epoch.
 pub fn seconds(at: Timestamp) -> i64 {
     at.millis().div_euclid(1_000)
 }
@@ -86,7 +86,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// The example of the specification's own libraries.
+    /// Example from the specification's own libraries.
     #[test]
     fn signs_as_the_libraries_verify() {
         let secret = secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
