@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 /// Text of an API key, as its owner uses it: `nb_live_`, and 39 digits for 160 random bits and their CRC-32.
 ///
 /// nobat shows it once, when it creates the key, and never stores it. The checksum reveals mistyped keys, and leaked keys in text, without
-/// a store. A slow hash is not needed: nobody can try 2^160 random keys.
+/// a store. A slow hash is not needed: 2^160 random keys are too many to try.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyText(String);
 

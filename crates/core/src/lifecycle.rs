@@ -86,7 +86,7 @@ pub enum Event {
     },
     /// A client cancels the task.
     Cancel,
-    /// The deadline passed before it could start.
+    /// The deadline passed before the task could start.
     Expire,
     /// Hints for the task were delivered repeatedly, but every worker that received one died before it claimed the task.
     PipelineFailed,

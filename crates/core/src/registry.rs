@@ -61,7 +61,7 @@ pub enum Sort {
 }
 
 impl Sort {
-    /// Returns the word that stands for the kind of record.
+    /// Returns the word for the kind of record.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Key => "key",

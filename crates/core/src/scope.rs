@@ -29,7 +29,7 @@ impl Scope {
     pub const ALL: [Self; 7] =
         [Self::TasksWrite, Self::TasksRead, Self::PayloadView, Self::TasksReplay, Self::ConfigWrite, Self::Work, Self::Admin];
 
-    /// Returns the word that stands for the scope.
+    /// Returns the word for the scope.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TasksWrite => "tasks:write",

@@ -32,10 +32,10 @@ pub struct Submission {
     /// Queue in which the task waits. Default `default`.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9._-]{1,64}$"))]
     pub queue: Option<String>,
-    /// Input of the handler, kept byte for byte. Default `null`. For kind `http`, an object with `url` or, for an endpoint, `path`. Its
-    /// optional fields are `method` (default `POST`), `headers`, `body`, `body_base64` (a binary body, default type
-    /// `application/octet-stream`), `idempotency_key` (1 to 255 visible ASCII characters, default a key made by nobat), `timeout`,
-    /// `success` and `retry_on`.
+    /// Input of the handler, kept byte for byte. Default `null`. Kind `http` takes an object with `url`, or for an endpoint optionally
+    /// `path`. Its other fields are optional: `method` (default `POST`), `headers`, `timeout`, `success` and `retry_on`; `body`, or
+    /// `body_base64` for a binary body (default type `application/octet-stream`); `idempotency_key` (1 to 255 visible ASCII characters,
+    /// default a key made by nobat).
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
     pub payload: Option<Box<serde_json::value::RawValue>>,
     /// Minimum delay before the start, in seconds. At most 366 days. Excludes `run_at`.

@@ -222,7 +222,7 @@ pub enum HeldReason {
 }
 
 impl HeldReason {
-    /// Returns the word that stands for the reason.
+    /// Returns the word for the reason.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NoHandler => "no_handler",
@@ -326,7 +326,7 @@ impl End {
     /// All ends.
     pub const ALL: [Self; 4] = [Self::Succeeded, Self::Failed, Self::Canceled, Self::Expired];
 
-    /// Returns the word that stands for the end.
+    /// Returns the word for the end.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
@@ -383,7 +383,7 @@ impl Status {
         Self::Ended(End::Expired),
     ];
 
-    /// Returns the word that stands for the status.
+    /// Returns the word for the status.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
@@ -435,7 +435,7 @@ impl Outcome {
     /// All outcomes.
     pub const ALL: [Self; 5] = [Self::Succeeded, Self::Failed, Self::Crashed, Self::Interrupted, Self::Canceled];
 
-    /// Returns the word that stands for the outcome.
+    /// Returns the word for the outcome.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",

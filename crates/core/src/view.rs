@@ -146,7 +146,7 @@ impl From<&RetryPolicy> for RetryView {
     }
 }
 
-/// Word that stands for the status of a task.
+/// Word for the status of a task.
 #[derive(Clone, Copy)]
 pub struct StatusWord(pub Status);
 
