@@ -1,4 +1,4 @@
-//! Reading a request's body: so much, for so long, and only if it is JSON.
+//! Reads request bodies: JSON only, of limited size, within a deadline.
 
 use std::ops::Deref;
 use std::pin::pin;
@@ -18,12 +18,12 @@ use crate::body_budget::{OverBudget, Reservation};
 use crate::code::Code;
 use crate::problem::Problem;
 
-/// The longest body: with what else is kept of a task it fits one record of every store.
+/// Maximum size of a body: 256 KiB. Together with the other fields of a task, it fits one record of every store.
 const MAX_BYTES: usize = 256 * 1024;
-/// How long a body may take from its first byte to its last.
+/// Maximum time from the first byte of a body to its last.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// A whole body. It counts towards the total of its tenant until it is dropped.
+/// Complete body. It counts towards its tenant's budget until it is dropped.
 pub(crate) struct Received {
     bytes: Bytes,
     _reservation: Option<Reservation>,
@@ -37,13 +37,13 @@ impl Deref for Received {
     }
 }
 
-/// The whole body of a request that must bring JSON.
+/// Returns the complete body of a request that must contain JSON.
 pub(crate) async fn json(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<Received, Problem> {
     check_media_type(headers)?;
     whole(app, tenant, headers, body).await
 }
 
-/// The whole body of a request that may bring JSON, or nothing.
+/// Returns the complete body of a request that may contain JSON. `None` if the body is empty.
 pub(crate) async fn optional_json(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<Option<Received>, Problem> {
     let body = whole(app, tenant, headers, body).await?;
     if body.is_empty() {
@@ -55,12 +55,12 @@ pub(crate) async fn optional_json(app: &App, tenant: &Tenant, headers: &HeaderMa
 
 async fn whole(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<Received, Problem> {
     check_encoding(headers)?;
-    // Known from Content-Length before a byte of the body was read.
+    // `Content-Length` gives the size before the server reads any of the body.
     if body.size_hint().lower() > MAX_BYTES as u64 {
         return Err(too_large());
     }
     let mut collecting = pin!(collect(app, tenant, body));
-    // A body that came along with its head is there already, and shall not pay for a timer.
+    // A body that arrived together with its head is ready at once, so it needs no timer.
     if let Poll::Ready(body) = poll!(collecting.as_mut()) {
         return body;
     }
@@ -72,12 +72,12 @@ async fn whole(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> R
 
 async fn collect(app: &App, tenant: &Tenant, mut body: Body) -> Result<Received, Problem> {
     let first = chunk(&mut body).await?.unwrap_or_default();
-    // A body in one piece is part of what was read from the connection, which has a bound of its own.
+    // A body in one piece is part of the connection's read buffer, which has its own bound.
     if body.is_end_stream() {
         return received(first, None);
     }
     let mut reservation = app.bodies().reserve(tenant);
-    // The rest of a body that cannot be kept is not read.
+    // Fails early, so that the server does not read a body for which there is no room.
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(MAX_BYTES);
     reservation.check_room(first.len() + announced).map_err(over_budget)?;
     reservation.grow(first.len()).map_err(over_budget)?;
@@ -92,7 +92,7 @@ async fn collect(app: &App, tenant: &Tenant, mut body: Body) -> Result<Received,
     received(whole.freeze(), Some(reservation))
 }
 
-/// The next piece of the body; trailers are passed over.
+/// Returns the next piece of the body. Ignores trailers.
 async fn chunk(body: &mut Body) -> Result<Option<Bytes>, Problem> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::new(Code::MalformedBody, "the body broke off, or its framing is wrong"))?;
@@ -116,7 +116,7 @@ fn too_large() -> Problem {
     Problem::new(Code::BodyTooLarge, format!("expected at most {} KiB", MAX_BYTES / 1024))
 }
 
-/// What is packed can be a bomb, so nothing is unpacked.
+/// Refuses compressed bodies. A small one can expand to fill the memory.
 fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
     let plain = headers.get_all(CONTENT_ENCODING).iter().all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
     if plain { Ok(()) } else { Err(Problem::new(Code::UnsupportedContentEncoding, "expected a body without Content-Encoding")) }
@@ -131,7 +131,7 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     if is_json { Ok(()) } else { Err(Problem::new(Code::UnsupportedMediaType, "expected Content-Type: application/json")) }
 }
 
-/// `application/json` with any parameters, as long as a `charset` among them says UTF-8, which JSON always is.
+/// Returns true for `application/json` with any parameters. A `charset` must be UTF-8, as JSON always is.
 fn is_json(media_type: &str) -> bool {
     let mut parts = media_type.split(';').map(str::trim);
     let essence = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));

@@ -1,7 +1,7 @@
-//! The total size of the request bodies that are in memory.
+//! Limit on the total size of the request bodies in memory.
 //!
-//! A body takes up to 256 KiB for as long as its client needs to send it, and then until it is answered. Without a bound, a client with
-//! many connections that stalls in the middle of each body fills the memory.
+//! A body takes up to 256 KiB while its client sends it, and then until the server has answered. Without a bound, a client with many
+//! connections that stalls in the middle of each body fills the memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,10 +11,10 @@ use nobat_core::ports::QueueLoad;
 
 /// Maximum number of bytes of bodies in memory, over all tenants: 64 MiB.
 const MAX_TOTAL: usize = 64 * 1024 * 1024;
-/// Maximum number of bytes of one tenant's bodies: half of all, so that one tenant cannot take everything.
+/// Maximum number of bytes of one tenant's bodies: half of the total, so that no tenant can take everything.
 const MAX_PER_TENANT: usize = MAX_TOTAL / 2;
 
-/// The bytes of bodies in memory.
+/// Bytes of request bodies in memory.
 #[derive(Default)]
 pub(crate) struct BodyBudget(Mutex<Held>);
 
@@ -25,43 +25,43 @@ struct Held {
     refused: u64,
 }
 
-/// The part of the budget that one body has reserved. Dropping it releases it.
+/// Part of the budget that one body has reserved. Dropping it releases that part.
 pub(crate) struct Reservation {
     budget: Arc<BodyBudget>,
     tenant: Tenant,
     bytes: usize,
 }
 
-/// There is no room for the bytes.
+/// Error: the budget has no room for the bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct OverBudget;
 
 impl BodyBudget {
-    /// Starts a reservation of nothing.
+    /// Returns an empty reservation.
     pub(crate) fn reserve(self: &Arc<Self>, tenant: &Tenant) -> Reservation {
         Reservation { budget: Arc::clone(self), tenant: tenant.clone(), bytes: 0 }
     }
 
-    /// Bytes in memory, and how many bodies were refused.
+    /// Returns the number of bytes in memory and of refused bodies.
     pub(crate) fn load(&self) -> QueueLoad {
         let Held { total, refused, .. } = *self.lock();
         QueueLoad { name: "body_bytes", length: total, limit: MAX_TOTAL, tenant_limit: MAX_PER_TENANT, refused }
     }
 
-    /// No update under the lock can be left half done, so a panic elsewhere does not spoil what it guards.
+    /// Locks the budget and ignores poisoning. No update under this lock can be left half done by a panic.
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Reservation {
-    /// Fails if there is no room for so many bytes now. Reserves nothing: a client that announces a body and sends none takes nothing from
-    /// the others.
+    /// Fails if there is no room for so many bytes now. Reserves nothing, so a client that announces a body and sends none takes no budget
+    /// from other clients.
     pub(crate) fn check_room(&self, bytes: usize) -> Result<(), OverBudget> {
         self.room(&mut self.budget.lock(), bytes).map(drop)
     }
 
-    /// Reserves more bytes.
+    /// Reserves more bytes. Reserves nothing if it fails.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), OverBudget> {
         let mut held = self.budget.lock();
         let of_tenant = self.room(&mut held, bytes)?;
@@ -71,7 +71,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// Number of bytes that the tenant holds, if there is room for so many more.
+    /// Returns the number of bytes that the tenant holds, if there is room for so many more. Otherwise counts a refusal.
     fn room(&self, held: &mut Held, bytes: usize) -> Result<usize, OverBudget> {
         let of_tenant = held.by_tenant.get(&self.tenant).copied().unwrap_or_default();
         if held.total + bytes > MAX_TOTAL || of_tenant + bytes > MAX_PER_TENANT {
@@ -107,7 +107,7 @@ mod tests {
         let budget = Arc::new(BodyBudget::default());
         let [one, two, three] = ["one", "two", "three"].map(|name| Tenant::new(name).unwrap());
         let mut first = budget.reserve(&one);
-        // To look for room takes none.
+        // `check_room` reserves nothing.
         assert_eq!((first.check_room(MAX_PER_TENANT), first.check_room(MAX_PER_TENANT + 1)), (Ok(()), Err(OverBudget)));
         assert_eq!(first.grow(MAX_PER_TENANT), Ok(()));
         assert_eq!((budget.reserve(&one).grow(1), first.grow(1)), (Err(OverBudget), Err(OverBudget)));

@@ -31,17 +31,17 @@ impl ConnectionMetrics {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Number of connections that were closed at once because [`Limits::connections`] was reached.
+    /// Number of connections that the server closed at once because [`Limits::connections`] was reached.
     pub fn refused_total(&self) -> u64 {
         self.refused_total.load(Ordering::Relaxed)
     }
 
-    /// Number of connections that were closed at once because [`Limits::connections_per_address`] was reached.
+    /// Number of connections that the server closed at once because [`Limits::connections_per_address`] was reached.
     pub fn refused_address(&self) -> u64 {
         self.refused_address.load(Ordering::Relaxed)
     }
 
-    /// Number of connections that were ended because the client did not read an answer within [`Limits::write`].
+    /// Number of connections that ended because the client did not read an answer within [`Limits::write`].
     pub fn write_timeouts(&self) -> u64 {
         self.write_timeouts.load(Ordering::Relaxed)
     }
@@ -76,10 +76,10 @@ pub(crate) struct Connections {
     metrics: Arc<ConnectionMetrics>,
 }
 
-/// One open connection. Dropping it frees its place.
+/// Slot of one open connection. Dropping it frees the slot.
 pub(crate) struct Slot {
     connections: Arc<Connections>,
-    /// The address that it counts for. `None` if it is a trusted proxy's.
+    /// Address that the connection counts for. `None` for a trusted proxy.
     address: Option<IpAddr>,
     _permit: OwnedSemaphorePermit,
 }
@@ -97,7 +97,7 @@ impl Connections {
         })
     }
 
-    /// Takes a place for a new connection. Returns `None` if the connection is to be closed at once.
+    /// Takes a slot for a new connection. Returns `None` if the server must close the connection at once.
     pub(crate) fn open(self: &Arc<Self>, peer: IpAddr) -> Option<Slot> {
         let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else {
             self.metrics.refused_total.fetch_add(1, Ordering::Relaxed);
@@ -143,7 +143,7 @@ impl Drop for Slot {
     }
 }
 
-/// No update under these locks can be left half done, so a panic elsewhere does not spoil what they guard.
+/// Locks a mutex and ignores poisoning. No update under these locks can be left half done by a panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
-//! Who comes in: from where, with which key, and for what.
+//! Authentication and authorization: client address, API key and scope.
 //!
-//! Every route but those for health and the document has an [`Allowed`] as its first argument. It is the one place where a request is
-//! let in or turned away, before anything of its body is read.
+//! Every route except those for health and for the OpenAPI document has an [`Allowed`] as its first argument. It is the only place that
+//! admits or refuses a request. It runs before the server reads anything of the body.
 
 use std::marker::PhantomData;
 use std::net::IpAddr;
@@ -26,54 +26,54 @@ use crate::app::App;
 use crate::code::Code;
 use crate::problem::Problem;
 
-/// Who is let in.
+/// Access policy of the API.
 #[derive(Clone, Debug)]
 pub struct Door {
-    /// Whether a key is asked for.
+    /// Rule for when a request needs an API key.
     pub keys: Keys,
-    /// From where requests may come; from anywhere if empty.
+    /// Networks from which requests are accepted. Empty: any.
     pub admitted: Vec<Network>,
-    /// The proxies in front, whose `X-Forwarded-For` is believed.
+    /// Proxies in front of the server. Only their `X-Forwarded-For` is trusted.
     pub proxies: Vec<Network>,
 }
 
-/// Whether a key is asked for.
+/// Rule for when a request needs an API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keys {
-    /// Of everybody.
+    /// Every request needs a key.
     Required,
-    /// Of nobody, until the first key is made: for a server that nobody but this machine can reach.
+    /// No request needs a key until the first key is created. For a server that only programs on this machine can reach.
     NotYet,
-    /// Of nobody: for a program that has the store itself, and may do with it as it likes.
+    /// No request needs a key. For a program that has opened the store itself and so has full access.
     Never,
 }
 
-/// The address at the other end of the connection that a request came by, as an extension of the request.
+/// Remote IP address of the TCP connection of a request, as an extension of the request.
 ///
-/// Without it the client is unknown: requests are refused where an allow-list or a key's networks apply, and by a server without keys.
+/// Without it the client's address is unknown. Then an allow-list, the networks of a key, and a server without keys refuse the request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
-/// Whoever made a request, once they are let in.
+/// Authenticated client of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    /// Inside which tenant they are.
+    /// Tenant that the client belongs to.
     pub(crate) tenant: Tenant,
-    /// What they may do.
+    /// Scopes that the client has.
     pub(crate) scopes: Scopes,
-    /// What they are called in the audit trail.
+    /// Name of the client in the audit trail.
     pub(crate) actor: Actor,
-    /// What is laid down for their tenant.
+    /// Configuration of the client's tenant.
     pub(crate) settings: TenantSettings,
 }
 
 impl Caller {
-    /// Whether they may see payloads and results.
+    /// Returns true if the client may see payloads and results (scope `payload:view`).
     pub(crate) fn sees_bodies(&self) -> bool {
         self.scopes.contains(Scope::PayloadView)
     }
 
-    /// The key that they came with.
+    /// Id of the API key that the request was made with. `None` if the server asked for no key.
     pub(crate) fn key(&self) -> Option<KeyId> {
         match self.actor {
             Actor::Key(id) => Some(id),
@@ -81,13 +81,13 @@ impl Caller {
         }
     }
 
-    /// What goes on record of something that they do.
+    /// Returns the audit entry for an action of this client.
     pub(crate) fn entry(&self, tenant: &Tenant, action: Action, object: &impl ToString, now: Timestamp) -> Entry {
         Entry { tenant: tenant.clone(), at: now, actor: self.actor, action, object: object.to_string(), mark: rand::random() }
     }
 }
 
-/// A scope as a type, so that a route can say in its arguments which one it asks for.
+/// Scope as a type, so that a route names the scope that it requires in its arguments.
 pub(crate) trait Permission: Send + Sync {
     /// The scope.
     const SCOPE: Scope;
@@ -106,7 +106,7 @@ macro_rules! permissions {
 
 permissions!(TasksWrite, TasksRead, TasksReplay, ConfigWrite, Admin);
 
-/// A caller who may do this.
+/// Authenticated client that has the scope of `P`.
 pub(crate) struct Allowed<P>(pub(crate) Caller, pub(crate) PhantomData<P>);
 
 impl<P: Permission> FromRequestParts<App> for Allowed<P> {
@@ -148,10 +148,10 @@ async fn caller(parts: &Parts, app: &App) -> Result<Caller, Problem> {
     Ok(caller)
 }
 
-/// The address of the client, or `None` if it is unknown: no [`Peer`] was set, or a trusted proxy names nobody.
+/// Returns the client's address. `None` if it is unknown: no [`Peer`] was set, or a trusted proxy names no client.
 fn origin(parts: &Parts, door: &Door) -> Option<IpAddr> {
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
-    // A value that is not text is unreadable, and must not be skipped.
+    // An unreadable value must make the address unknown. If it were skipped, a client could hide the last trusted element.
     let forwarded = parts.headers.get_all("x-forwarded-for").iter().map(|value| value.to_str().unwrap_or("?"));
     let elements: Vec<&str> = forwarded.flat_map(|value| value.split(',')).collect();
     network::origin(peer, &door.proxies, elements.into_iter())
@@ -171,9 +171,9 @@ async fn authenticate(parts: &Parts, app: &App, origin: Option<IpAddr>, now: Tim
     }
 }
 
-/// The key that the request brings, if any.
+/// Returns the text of the API key of a request, if there is one.
 fn presented(parts: &Parts) -> Result<Option<&str>, Problem> {
-    // Where it stands it is in the logs of everything on the way, ours included if it were repeated here.
+    // Proxies and this server log URLs, so such a key counts as leaked. The log line below must not repeat it either.
     if parts.uri.query().is_some_and(|query| query.contains(KeyText::PREFIX)) {
         tracing::warn!(path = parts.uri.path(), "a key came in a query string; it should be revoked, for it is in logs");
         return Err(unauthorized());
@@ -188,20 +188,20 @@ fn presented(parts: &Parts) -> Result<Option<&str>, Problem> {
     Ok(token.map(|(_, token)| token.trim()))
 }
 
-/// What proxies say of those they bring.
+/// Headers by which proxies name the client that they forward for.
 const FORWARDED: [HeaderName; 4] =
     [HeaderName::from_static("x-forwarded-for"), header::FORWARDED, HeaderName::from_static("x-real-ip"), header::VIA];
 
-/// One answer for keys that are missing, mistyped, unknown, revoked or too old: nobody learns which.
+/// Returns the same 401 for keys that are missing, mistyped, unknown, revoked or expired. Otherwise a client could probe which keys exist.
 pub(crate) fn unauthorized() -> Problem {
     Problem::new(Code::Unauthorized, "this takes a key, in a header: `Authorization: Bearer nb_live_…`")
 }
 
 /// Refuses, on a server without keys, a request that does not come from a program on this machine.
 ///
-/// A web page in a browser on this machine can resolve its own name to this address and send requests (DNS rebinding), but it cannot make
-/// the browser name `localhost` in `Host`. It can also send a request without reading the answer; the browser then says where the
-/// request comes from, by `Origin` and `Sec-Fetch-Site`. A proxy that brings others mostly says so too.
+/// A web page in a browser on this machine can resolve its own name to this address and send requests (DNS rebinding). It cannot make the
+/// browser send `localhost` in `Host`. It can also send a request without reading the answer. The browser then names the page in `Origin`
+/// and `Sec-Fetch-Site`. Most proxies that forward requests of other clients add one of [`FORWARDED`].
 fn meant_for_this_machine(parts: &Parts, origin: Option<IpAddr>) -> Result<(), Problem> {
     let headers = &parts.headers;
     let all = |name: HeaderName, is_allowed: fn(&HeaderValue) -> bool| headers.get_all(name).iter().all(is_allowed);
@@ -222,7 +222,7 @@ fn meant_for_this_machine(parts: &Parts, origin: Option<IpAddr>) -> Result<(), P
 /// Relation of the page that sent a request to the server (W3C Fetch Metadata).
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Returns whether an `Origin` is a page of this machine. `null` is none.
+/// Returns true if an `Origin` is a page of this machine. The value `null` is none.
 fn is_own_origin(origin: &HeaderValue) -> bool {
     let authority = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")));
     authority.is_some_and(is_loopback)
@@ -232,7 +232,7 @@ fn is_loopback(authority: &str) -> bool {
     Authority::parse(authority).is_some_and(|authority| authority.is_loopback())
 }
 
-/// In whole seconds, at least one: what `Retry-After` can say.
+/// Returns the duration in whole seconds for `Retry-After`: rounded up, at least 1.
 pub(crate) fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0 || duration.is_zero())
 }

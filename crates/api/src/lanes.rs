@@ -1,4 +1,4 @@
-//! What is laid down for queues, kinds and flow keys: whether their tasks start at all, how often, and how many at once.
+//! Configuration of queues, kinds and limit keys: pause, start rate, concurrency, and the retries of queues.
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -21,81 +21,83 @@ use crate::problem::Problem;
 use crate::reply;
 use crate::wake::{Of, wake};
 
-/// What is laid down for one of them is shown in so many bytes, about.
+/// Approximate size in bytes of one of them in an answer.
 const LANE_BYTES: usize = 400;
-/// How often a change is tried that others are in the way of.
+/// Maximum number of tries to write a change when other clients change the same record.
 const MAX_CONFLICTS: usize = 5;
 
-/// What is to hold for the tasks of a kind. What is left out stays as it is.
+/// Changes to a kind. Omitted fields keep their values.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = PutKind)]
 pub(crate) struct PutKind {
-    /// Whether none of them start.
+    /// True to start no tasks of this kind.
     paused: Option<bool>,
-    /// How often they start, and how many at once; `null` takes all limits away.
+    /// Start rate and concurrency of its tasks. `null` removes all limits.
     #[serde(default, deserialize_with = "nobat_core::read::said_object")]
     #[schema(value_type = Option<FlowSubmission>, required = false)]
     flow: Said<FlowSubmission>,
 }
 
-/// What holds for a queue.
+/// Configuration of a queue.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Queue)]
 pub(crate) struct QueueView {
-    /// Its name.
+    /// Name.
     #[schema(value_type = String)]
     name: Name,
-    /// Whether none of its tasks start: they are held.
+    /// True if it is paused: nobat holds its tasks instead of starting them.
     paused: bool,
-    /// How often they start, and how many at once.
+    /// Start rate and concurrency of its tasks.
     flow: FlowView,
-    /// When to try again, for tasks that do not say and whose endpoint does not; `null` is the usual.
+    /// Retries of tasks that set none and whose endpoint sets none. `null`: the defaults.
     #[schema(required)]
     retry: Option<RetryView>,
-    /// How its flow stands now. Shown by `GET` alone.
+    /// Current state of its limits. Only in answers to `GET`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     state: Option<FlowState>,
 }
 
-/// What holds for a kind.
+/// Configuration of a kind.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Kind)]
 pub(crate) struct KindView {
-    /// Its name.
+    /// Name.
     #[schema(value_type = String)]
     name: Name,
-    /// Whether none of its tasks start: they are held.
+    /// True if it is paused: nobat holds its tasks instead of starting them.
     paused: bool,
-    /// How often they start, and how many at once.
+    /// Start rate and concurrency of its tasks.
     flow: FlowView,
-    /// How its flow stands now. Shown by `GET` alone.
+    /// Current state of its limits. Only in answers to `GET`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     state: Option<FlowState>,
 }
 
-/// What holds for the tasks of a flow key.
+/// Limits of the tasks with the same limit key.
 #[derive(Serialize, ToSchema)]
 #[schema(as = FlowKey)]
 pub(crate) struct FlowKeyView {
-    /// The key.
+    /// Limit key.
     #[schema(value_type = String)]
     key: Name,
-    /// How often tasks that name it start, and how many at once.
+    /// Start rate and concurrency of the tasks that name it in `flow_key`.
     #[serde(flatten)]
     flow: FlowView,
-    /// How its flow stands now. Shown by `GET` alone.
+    /// Current state of its limits. Only in answers to `GET`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     state: Option<FlowState>,
 }
 
-/// Lay down what holds for a queue
+/// Update a queue
 ///
-/// What is left out stays as it is, and what is `null` is as usual. It holds within 10 seconds, and those that were held ask again by then,
-/// as many of them as can be told while this is answered, for up to five seconds.
+/// Omitted fields keep their values. `null` resets a field to its default. Every process applies the change within 10 seconds.
+///
+/// If the limits or the pause change and the queue is not paused, nobat also wakes held tasks, newest first. It spends up to five seconds
+/// on this and wakes about 1,000 tasks. They are checked again within 10 seconds, the others at their next check.
 #[utoipa::path(
     put,
     path = "/v1/queues/{name}",
@@ -116,9 +118,9 @@ pub(crate) async fn put_queue(
     reply::value(StatusCode::OK, LANE_BYTES, &QueueView::new(name, &lane))
 }
 
-/// Get what holds for a queue, and how its flow stands
+/// Get a queue and the state of its limits
 ///
-/// Of one for which nothing is laid down, that it is not paused and not limited.
+/// Returns the defaults (not paused, no limits) if the queue has no configuration.
 #[utoipa::path(
     get,
     path = "/v1/queues/{name}",
@@ -138,10 +140,13 @@ pub(crate) async fn get_queue(
     reply::value(StatusCode::OK, LANE_BYTES, &QueueView { state, ..QueueView::new(name, &lane) })
 }
 
-/// Lay down what holds for a kind
+/// Update a kind
 ///
-/// For the tasks of the caller's tenant. What is left out stays as it is, and what is `null` is as usual. It holds within 10 seconds, and
-/// those that were held ask again by then, as many of them as can be told while this is answered, for up to five seconds.
+/// Applies to the tasks of the caller's tenant. Omitted fields keep their values. `null` resets a field to its default. Every process
+/// applies the change within 10 seconds.
+///
+/// If the limits or the pause change and the kind is not paused, nobat also wakes held tasks, newest first. It spends up to five seconds on
+/// this and wakes about 1,000 tasks. They are checked again within 10 seconds, the others at their next check.
 #[utoipa::path(
     put,
     path = "/v1/kinds/{name}",
@@ -163,9 +168,9 @@ pub(crate) async fn put_kind(
     reply::value(StatusCode::OK, LANE_BYTES, &KindView::new(name, &lane))
 }
 
-/// Get what holds for a kind, and how its flow stands
+/// Get a kind and the state of its limits
 ///
-/// Of one for which nothing is laid down, that it is not paused and not limited.
+/// Returns the defaults (not paused, no limits) if the kind has no configuration.
 #[utoipa::path(
     get,
     path = "/v1/kinds/{name}",
@@ -185,11 +190,14 @@ pub(crate) async fn get_kind(
     reply::value(StatusCode::OK, LANE_BYTES, &KindView { state, ..KindView::new(name, &lane) })
 }
 
-/// Lay down how often the tasks of a flow key start
+/// Replace the limits of a limit key
 ///
-/// Tasks name it as `flow_key`, whatever their kind, queue and endpoint. What is left out is not limited. It holds within 10 seconds, and
-/// those that were held ask again by then, as many of them as can be told while this is answered, for up to five seconds. If the other side
-/// asked to be left alone (`Retry-After`), that ends, whether the limits change or not.
+/// The limits apply to all tasks of the tenant that name the key in `flow_key`, whatever their kind, queue and endpoint. Omitted fields are
+/// not limited. Every process applies the change within 10 seconds.
+///
+/// The request also ends a pause that an endpoint asked for (`Retry-After`), even if the limits stay the same. nobat then wakes held tasks,
+/// newest first. It spends up to five seconds on this and wakes about 1,000 tasks. They are checked again within 10 seconds, the others at
+/// their next check.
 #[utoipa::path(
     put,
     path = "/v1/flows/{name}",
@@ -211,9 +219,9 @@ pub(crate) async fn put_flow(
     reply::value(StatusCode::OK, LANE_BYTES, &FlowKeyView { key: name, flow: lane.limits.into(), state: None })
 }
 
-/// Get how often the tasks of a flow key start, and how its flow stands
+/// Get the limits of a limit key and their state
 ///
-/// Of one for which nothing is laid down, that it is not limited.
+/// Returns no limits if the key has no configuration.
 #[utoipa::path(
     get,
     path = "/v1/flows/{name}",
@@ -233,7 +241,7 @@ pub(crate) async fn get_flow(
     reply::value(StatusCode::OK, LANE_BYTES, &FlowKeyView { key: name, flow: lane.limits.into(), state })
 }
 
-/// How a flow of the caller's tenant stands.
+/// Returns the current state of limits of the caller's tenant.
 pub(crate) async fn state(app: &App, caller: &Caller, of: FlowOf, limits: &Limits) -> Result<FlowState, Problem> {
     let kept = app.backend.flows.read(&FlowName { tenant: caller.tenant.clone(), of }).await?;
     Ok(kept.flow.state(limits, app.clock.now()))
@@ -243,7 +251,7 @@ async fn get(app: &App, caller: &Caller, sort: Sort, name: &Name) -> Result<Lane
     Ok(app.backend.registry.lane(&Lane::record_name(&caller.tenant, sort, name)).await?)
 }
 
-/// Writes what is laid down, on record. `said` is what the body says.
+/// Writes a change and its audit entry. `said` turns the request's body into the change.
 async fn put<T: for<'de> Deserialize<'de>>(
     app: &App,
     caller: &Caller,
@@ -256,7 +264,7 @@ async fn put<T: for<'de> Deserialize<'de>>(
     let (head, body) = request.into_parts();
     let body = body::json(app, &caller.tenant, &head.headers, body).await?;
     let submission = said(read_object(&body)?);
-    // Whatever it becomes, it is named and judged as what it was sent as.
+    // Limits are validated under the pointer of the field that the client sent.
     let root = if sort == Sort::FlowKey { "" } else { "/flow" };
     for _ in 0..MAX_CONFLICTS {
         let current = get(app, caller, sort, name).await?;
@@ -268,7 +276,7 @@ async fn put<T: for<'de> Deserialize<'de>>(
                 _ => Of::Kind(name),
             };
             let is_other = (lane.paused, lane.limits) != (current.paused, current.limits);
-            // Of a flow key, to say the same again ends a rest.
+            // For a limit key, repeating the same limits still ends a pause that an endpoint asked for.
             if sort == Sort::FlowKey || is_other && !lane.paused {
                 wake(app, caller, of).await;
             }

@@ -1,7 +1,8 @@
 //! Bounds on the look-ups of API keys that this process has not seen yet.
 //!
-//! A guesser can send any number of well-formed keys, and each costs a read of the store. A good key that is new to the process costs the
-//! same read, and must not be refused because of its neighbours. So every well-formed key is looked up, but few at a time.
+//! A guessing client can send any number of well-formed keys, and each costs a read of the store. A valid key that is new to this process
+//! costs the same read. The server must not refuse it because a guesser shares its address. So the server looks up every well-formed key,
+//! but few at a time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,43 +14,44 @@ use nobat_core::ports::QueueLoad;
 use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// Maximum number of look-ups of unknown keys at a time, over all addresses. Further ones wait in the order they came in.
+/// Maximum number of look-ups of unknown keys at a time, over all addresses. Further ones wait in order of arrival.
 const MAX_IN_FLIGHT: usize = 16;
-/// Minimum time between two look-ups that find nothing, for an address that has failed too often: at most 1,000 a second. That is a few
-/// per cent of a processor for a file, and more than a guesser asks for without a great many connections.
+/// Minimum time between two look-ups that find nothing, for an address with too many failures. It allows 1,000 look-ups a second. On SQLite
+/// they take a few per cent of a processor. A guesser needs a great many connections to ask for more.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Maximum time that a request waits for its look-up. Then it is refused: with 429 if its address has failed too often, otherwise with 503.
+/// Maximum time that a request waits for its look-up. Then the server refuses it: with 429 if its address has failed too often, otherwise
+/// with 503.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// Number of addresses that are remembered without a request that waits.
+/// Number of lanes above which the server drops those that no request uses.
 const MAX_IDLE_LANES: usize = 1_000;
 
-/// The look-ups that are under way.
+/// Key look-ups in progress and waiting.
 pub(crate) struct Lookups {
     in_flight: Semaphore,
     lanes: Mutex<HashMap<Option<IpAddr>, Lane>>,
     refused: AtomicU64,
 }
 
-/// The look-ups of an address that has failed too often: one at a time, in the order they came in, and not before a moment.
+/// Queue of an address with too many failures: one look-up at a time, in order of arrival, and not before the `Instant`.
 type Lane = Arc<tokio::sync::Mutex<Instant>>;
 
-/// Rate at which the unknown keys of a client are looked up.
+/// Rate at which the server looks up the unknown keys of a client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pace {
-    /// As fast as there are places.
+    /// Full speed: limited only by [`MAX_IN_FLIGHT`].
     Full,
-    /// One at a time, together with all requests of this client network, which has failed too often. `None` is an unknown address.
+    /// One at a time for all requests of this client network, which has failed too often. `None` is an unknown address.
     Slowed(Option<IpAddr>),
 }
 
-/// The right to look up one key.
+/// Right to look up one key.
 pub(crate) struct Turn<'a> {
     _permit: SemaphorePermit<'a>,
     not_before: Option<OwnedMutexGuard<Instant>>,
 }
 
 impl Turn<'_> {
-    /// The key was found: the next look-up of this address need not wait.
+    /// Reports that the key was found. The next look-up of this address need not wait.
     pub(crate) fn found(mut self) {
         if let Some(not_before) = &mut self.not_before {
             **not_before = Instant::now();
@@ -78,7 +80,7 @@ impl Lookups {
         if let Pace::Slowed(network) = pace {
             let mut guard = self.lane(network).lock_owned().await;
             sleep_until(*guard).await;
-            // Before the look-up, so that a client that hangs up meanwhile saves no time.
+            // Set before the look-up, so that a client that disconnects meanwhile saves no time.
             *guard = Instant::now() + PAUSE;
             not_before = Some(guard);
         }
@@ -93,7 +95,7 @@ impl Lookups {
         Arc::clone(lanes.entry(network).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Instant::now()))))
     }
 
-    /// Look-ups under way, and how many were refused because they had waited too long.
+    /// Returns the number of look-ups in progress, and of look-ups refused because they had waited too long.
     pub(crate) fn load(&self) -> QueueLoad {
         let length = MAX_IN_FLIGHT - self.in_flight.available_permits();
         let refused = self.refused.load(Ordering::Relaxed);

@@ -1,4 +1,6 @@
-//! How often a tenant may ask: out of a bucket that all processes share, taken in blocks where to take is a costly write.
+//! Request rate limit of tenants. All processes share one token bucket for each tenant.
+//!
+//! Taking tokens can be a costly write, so a process takes them in blocks.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -14,25 +16,25 @@ use crate::code::Code;
 use crate::door::whole_seconds;
 use crate::problem::Problem;
 
-/// What is left of a block is good for this long, so that no more than a block too many comes in any second.
+/// Time for which the unused rest of a block is valid. It bounds the excess in any second to one block.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
 const TWICE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 
-/// What tenants have been granted and not used yet.
+/// Tokens that tenants were granted and have not used yet.
 #[derive(Default)]
 pub(crate) struct Permits(Mutex<HashMap<Tenant, Stock>>);
 
 struct Stock {
     left: u32,
     until: Timestamp,
-    /// How many to take next time: twice as many as the last, if those were used up in time, and else one. A process that answers a
-    /// request now and then does not take what others could use.
+    /// Size of the next block: twice the last one if it was used up in time, otherwise 1. So a process with few requests takes no tokens
+    /// that other processes could use.
     next: NonZeroU32,
 }
 
 impl Permits {
-    /// Takes one request, or says when there is one.
+    /// Takes the token for one request. Otherwise returns a 429 with the time until the next token.
     pub(crate) async fn take(&self, backend: &Backend, tenant: &Tenant, rate: Rate, now: Timestamp) -> Result<(), Problem> {
         if self.take_left(tenant, now) {
             return Ok(());
@@ -43,7 +45,7 @@ impl Permits {
                 self.put_by(tenant, count, wanted, now);
                 Ok(())
             }
-            // Others who asked at the same time may have taken more than they need.
+            // Concurrent requests of this process may have taken more than they need.
             Taken::Wait(_) if self.take_left(tenant, now) => Ok(()),
             Taken::Wait(pause) => Err(refused(rate, pause)),
         }
@@ -65,7 +67,7 @@ impl Permits {
         stocks.get(tenant).filter(|stock| now < stock.until).map_or(NonZeroU32::MIN, |stock| stock.next)
     }
 
-    /// One of them is used at once.
+    /// Stores a granted block, less the one token that the request uses at once.
     fn put_by(&self, tenant: &Tenant, count: NonZeroU32, wanted: NonZeroU32, now: Timestamp) {
         let mut stocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let stock = stocks.entry(tenant.clone()).or_insert(Stock { left: 0, until: now, next: NonZeroU32::MIN });
@@ -74,7 +76,8 @@ impl Permits {
     }
 }
 
-/// As draft-ietf-httpapi-ratelimit-headers-10 writes it: the quota and its window in seconds; what is left, and when there is more.
+/// Returns a 429 with the headers of draft-ietf-httpapi-ratelimit-headers-10: `RateLimit-Policy` holds the quota and its window in seconds,
+/// `RateLimit` the remaining tokens and the seconds until the next one.
 fn refused(rate: Rate, pause: Duration) -> Problem {
     let window = rate.burst.get().div_ceil(rate.per_second.get());
     let seconds = whole_seconds(pause);
@@ -97,9 +100,9 @@ mod tests {
 
     use super::*;
 
-    /// A bucket that is taken from in blocks, as where to take is a costly write.
+    /// Bucket that grants blocks, as a store with costly writes does.
     struct Blocks {
-        /// What is granted to whoever comes first: all that is wanted, or so many. Nobody else gets anything then.
+        /// Grant of the first request: this number, or all that it wants if `None`. Later requests get nothing.
         size: Option<u32>,
         asked: Mutex<Vec<u32>>,
     }
@@ -113,7 +116,7 @@ mod tests {
                 asked.len()
             };
             let Some(size) = self.size else { return Ok(Taken::Granted(wanted)) };
-            // Whoever comes second is answered second, whatever order they are woken in.
+            // The second request gets its answer second, whatever order the runtime wakes them in.
             for _ in 0..if place == 1 { 1 } else { 5 } {
                 tokio::task::yield_now().await;
             }

@@ -1,9 +1,10 @@
-//! The HTTP server: takes connections and answers their requests, within limits that no client can exceed.
+//! The HTTP server: accepts connections and answers their requests, within limits that no client can exceed.
 //!
-//! HTTP/1.1 only, so that attacks with HTTP/2 streams and frames do not apply; a proxy in front can speak HTTP/2. A request head that is
-//! not valid is answered with a bare 400, 414, 431 or 501, by hyper or by [`head`], and the connection is closed: there is no telling
-//! where the next request would begin. A request with both `Content-Length` and `Transfer-Encoding: chunked` is read as chunked, and is
-//! the last of its connection (RFC 9112, section 6.3).
+//! It speaks HTTP/1.1 only, so that attacks with HTTP/2 streams and frames do not apply. A proxy in front can speak HTTP/2.
+//!
+//! Hyper or [`head`] answers a request head that is not valid with a bare 400, 414, 431 or 501 and closes the connection. The server cannot
+//! know where the next request would begin. Hyper reads a request with both `Content-Length` and `Transfer-Encoding: chunked` as chunked.
+//! Such a request is the last of its connection (RFC 9112, section 6.3).
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,21 +34,22 @@ use crate::door::Peer;
 use crate::head;
 use crate::socket::{Socket, Transport};
 
-/// Limits that hold for every client, with or without a key.
+/// Limits that apply to every client, with or without a key.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Maximum number of open connections. Default 10,000. A connection beyond it is closed at once.
+    /// Maximum number of open connections. Default 10,000. The server closes a connection beyond it at once.
     pub connections: usize,
-    /// Maximum number of open connections of one client address, or of one /64 network of IPv6. Default: half of `connections`, at least
-    /// 1. A connection beyond it is closed at once.
+    /// Maximum number of open connections of one client address, or of one /64 network of IPv6. Default: half of `connections`, at least 1.
+    /// The server closes a connection beyond it at once.
     pub connections_per_address: Option<NonZeroUsize>,
-    /// Networks to which `connections_per_address` does not apply: the proxies that bring other clients. Default: none.
+    /// Networks to which `connections_per_address` does not apply: proxies that forward requests of other clients. Default: none.
     pub trusted_proxies: Vec<Network>,
-    /// Maximum time for the head of a request to arrive, from the first moment of the connection or from the answer before. Default 10 s.
+    /// Maximum time until the head of a request has arrived, counted from the start of the connection or from the previous answer. Default
+    /// 10 s.
     pub head: Duration,
-    /// Maximum time in which a client that is being written to takes nothing. Default 15 s. Then the connection is reset.
+    /// Maximum time that a pending write may wait for a client that reads nothing. Default 15 s. Then the server resets the connection.
     pub write: Duration,
-    /// Maximum time for requests to be finished once the server is told to stop. Default 10 s.
+    /// Maximum time to finish requests after shutdown has begun. Default 10 s.
     pub grace: Duration,
     /// Counters of the connections.
     pub metrics: Arc<ConnectionMetrics>,
@@ -69,25 +71,26 @@ impl Default for Limits {
 
 /// Maximum size of a request's head. Hyper limits the number of header fields to 100 by default.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// Maximum number of bytes that hyper reads ahead from a connection, and that it buffers for a connection before it stops asking for more.
+/// Maximum number of bytes that hyper reads ahead from a connection. Also the size of its write buffer for a connection, beyond which hyper
+/// asks for no more.
 const MAX_BUFFER_BYTES: usize = 32 * 1024;
-/// Maximum number of bytes of an answer that the kernel holds unsent, besides those that the client's receive window has room for. Without a
-/// bound it holds up to 4 MiB (`tcp_wmem`) for a client that reads nothing, and some thousand such clients use up the memory of all TCP
-/// connections (`tcp_mem`). `SO_SNDBUF` would also bound what is on the way, and make clients wait for delayed acknowledgements.
+/// Maximum number of unsent bytes of an answer in the kernel, in addition to those that fit the client's receive window. Without this
+/// bound, the kernel holds up to 4 MiB (`tcp_wmem`) for a client that reads nothing. Some thousand such clients use up the memory of all
+/// TCP connections (`tcp_mem`). `SO_SNDBUF` would also bound the bytes in flight, and make clients wait for delayed acknowledgements.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 32 * 1024;
-/// Maximum number of connections whose tasks are spawned and have not run yet. Further ones wait, and client addresses take turns: the
-/// runtime runs its tasks in order of their arrival, so the connections of one client would delay all others.
+/// Maximum number of connections whose Tokio tasks are spawned and have not run yet. Further connections wait, and client addresses take
+/// turns. Tokio runs its tasks in order of arrival, so the connections of one client would delay all others.
 const MAX_STARTING: usize = 32;
-/// Pause before the next connection is accepted after an error such as a lack of file descriptors.
+/// Pause before the next accept after an error such as a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `shutdown` fires, then finishes the requests that are under way, but not for longer than `grace`.
+/// Serves until `shutdown` fires. Then finishes the requests in progress, for at most `grace`.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken, grace: Duration) {
     serve_within(listener, router, shutdown, Limits { grace, ..Limits::default() }).await;
 }
 
-/// Serves as [`serve`] does, within other limits.
+/// Serves as [`serve`] does, with other limits.
 pub async fn serve_within(listener: TcpListener, router: Router, shutdown: CancellationToken, limits: Limits) {
     let connections = Connections::new(&limits);
     let (http, limits) = (http(&limits), Arc::new(limits));
@@ -100,7 +103,7 @@ pub async fn serve_within(listener: TcpListener, router: Router, shutdown: Cance
                 if let Some(slot) = connections.open(peer.ip()) {
                     waiting.push(client_network(peer.ip()), (stream, peer, slot));
                 } else {
-                    // A reset leaves nothing behind in the kernel.
+                    // A reset leaves no state in the kernel.
                     stream.reset_on_close();
                 }
                 continue;
@@ -109,7 +112,7 @@ pub async fn serve_within(listener: TcpListener, router: Router, shutdown: Cance
         };
         let Some((stream, peer, slot)) = waiting.pop() else { continue };
         prepare(&stream, &limits);
-        // A token of its own for each, so that they do not all contend for the lock of one.
+        // Each connection gets a child token. With one shared token, all connections would contend for its lock.
         let (http, router, shutdown, limits) = (http.clone(), router.clone(), shutdown.child_token(), Arc::clone(&limits));
         tokio::spawn(async move {
             drop(permit);
@@ -118,18 +121,18 @@ pub async fn serve_within(listener: TcpListener, router: Router, shutdown: Cance
         });
     }
     drop((listener, waiting));
-    // Each connection minds the grace by itself.
+    // Each connection limits itself to the grace period.
     connections.closed().await;
 }
 
 fn http(limits: &Limits) -> http1::Builder {
     let mut http = http1::Builder::new();
-    // Without a timer, hyper would quietly have no timeout.
+    // Without a timer, hyper silently applies no timeout.
     http.timer(TokioTimer::new()).header_read_timeout(limits.head).max_header_size(MAX_HEAD_BYTES).max_buf_size(MAX_BUFFER_BYTES);
     http
 }
 
-/// Returns the next connection. No error ends it.
+/// Returns the next connection. Retries after every error.
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
@@ -143,7 +146,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// A client that was gone before it was its turn.
+/// Returns true if the client left before the server accepted its connection.
 fn is_about_one_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
@@ -151,15 +154,15 @@ fn is_about_one_client(error: &io::Error) -> bool {
 
 /// Sets the options of a new connection.
 fn prepare(stream: &TcpStream, limits: &Limits) {
-    // An answer is one write: to wait for more to send along with it would only delay it.
+    // An answer is one write. Nagle's algorithm would only delay it.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was not set");
     }
     #[cfg(target_os = "linux")]
     {
         let socket = socket2::SockRef::from(stream);
-        // An answer that fits the kernel's buffer is written for the program, also after the connection was closed; whether the client
-        // takes it, the kernel alone knows.
+        // To the program, an answer that fits the kernel's buffer is written, even after the connection is closed. Only the kernel knows if
+        // the client acknowledges it, so the kernel must apply the deadline.
         if let Err(error) = socket.set_tcp_user_timeout(Some(limits.write)) {
             tracing::debug!(%error, "TCP_USER_TIMEOUT was not set");
         }
@@ -206,7 +209,7 @@ async fn converse<S: Transport + Send + 'static>(
     }
 }
 
-/// The answer to a head that is not valid, in the form that hyper gives it.
+/// Returns the answer to a head that is not valid, in the same form as hyper's own.
 fn refused(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
@@ -233,7 +236,7 @@ mod tests {
     const PIPE_BYTES: usize = 1024;
     const ANSWER_BYTES: usize = 256 * 1024;
 
-    /// A connection to a server that counts its requests, and the server.
+    /// Returns a connection to a server that counts its requests, and the server's task.
     fn connect(limits: &Limits, requests: &Arc<AtomicUsize>) -> (DuplexStream, JoinHandle<()>) {
         let (client, server) = duplex(PIPE_BYTES);
         let counter = Arc::clone(requests);
@@ -261,7 +264,7 @@ mod tests {
         prepare(&stream, &Limits::default());
         stream.writable().await.unwrap();
         let (mut kept, piece) = (0, [0; 8 * 1024]);
-        // Without the bound, it is several megabytes on loopback. A window of the client's is 64 KiB at first.
+        // Without the bound, the kernel takes several megabytes on loopback. The client's receive window starts at 64 KiB.
         while let Ok(count) = stream.try_write(&piece) {
             kept += count;
         }
@@ -290,7 +293,7 @@ mod tests {
             loud.push(connect("127.0.0.2").await);
         }
         let mut quiet = connect("127.0.0.3").await;
-        // Only now the server runs, on the thread of this test.
+        // The test has one thread, so the server runs only from here on.
         let requests = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&requests);
         let router = Router::new().route("/", get(move || std::future::ready(counter.fetch_add(1, Ordering::Relaxed).to_string())));
@@ -300,7 +303,7 @@ mod tests {
         let read = quiet.read(&mut answer).await.unwrap();
         let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
         let before: usize = answer.rsplit("\r\n").next().unwrap().parse().unwrap();
-        // The server accepts some while those before them start.
+        // The server accepts some connections while earlier ones start.
         assert!(before < LOUD * 3 / 4, "{before} requests were answered before it");
         stop.cancel();
         serving.await.unwrap();
@@ -342,7 +345,7 @@ mod tests {
         let mut buffer = vec![0; 4096];
         for _ in 0..2 {
             client.write_all(GET).await.unwrap();
-            // The server has to wait for this client, and is then free.
+            // The server has to wait for this client until it reads.
             tokio::time::sleep(Duration::from_secs(10)).await;
             let mut read = 0;
             while read < ANSWER_BYTES {
@@ -363,7 +366,7 @@ mod tests {
         let (mut client, _server) = connect(&limits, &requests);
         let sending = async {
             for _ in 0..10_000 {
-                // In two parts, so that the server is woken in between.
+                // Two parts make the server wake up in between.
                 for part in [&REQUEST[..40], &REQUEST[40..]] {
                     client.write_all(part).await.unwrap();
                     tokio::task::yield_now().await;

@@ -14,15 +14,15 @@ use tokio_util::sync::CancellationToken;
 use crate::connections::ConnectionMetrics;
 use crate::server::Limits;
 
-/// A connection that writes with a deadline and lingers when it is closed.
+/// Connection that writes with a deadline and lingers when it is closed.
 ///
-/// *Deadline*: while a write is pending, the client must take [`MIN_PROGRESS`] bytes within [`Limits::write`], or everything that is
-/// pending; otherwise the connection is reset. Hyper reads no further request meanwhile, so a client that sends requests and reads no
-/// answers does not fill the server's memory either.
+/// *Deadline*: while a write is pending, the client must read [`MIN_PROGRESS`] bytes within [`Limits::write`], or everything that is
+/// pending. Otherwise the server resets the connection. Hyper reads no further request meanwhile. So a client that sends requests and reads
+/// no answers does not fill the server's memory either.
 ///
-/// *Lingering*: after the last answer, the connection stays open for a moment and reads what the client still sends. Closing at once
-/// would make the kernel reset the connection, and a reset can overtake the answer that says why the client is not being listened to
-/// (413, 408). See RFC 9112, section 9.6.
+/// *Lingering*: after the last answer, the connection stays open for up to [`LINGER`] and reads what the client still sends. Closing at
+/// once would make the kernel reset the connection. A reset can overtake the answer that tells the client the reason (413, 408). See RFC
+/// 9112, section 9.6.
 pub(crate) struct Socket<S> {
     stream: S,
     hurry: CancellationToken,
@@ -31,9 +31,9 @@ pub(crate) struct Socket<S> {
     farewell: Option<Farewell>,
 }
 
-/// A stream that can be closed with a reset.
+/// Stream that can be closed with a reset.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
-    /// Makes the next close a reset (RST), which also drops what the kernel still holds for the client.
+    /// Makes the next close a reset (RST), which also drops the bytes that the kernel still holds for the client.
     fn reset_on_close(&self);
 }
 
@@ -45,14 +45,14 @@ impl Transport for TcpStream {
     }
 }
 
-/// Minimum number of bytes that a client must take within the deadline of a pending write: about 1 KiB/s with the default of 15 s. A
-/// byte now and then is no progress: it would keep a connection for hours.
+/// Minimum number of bytes that a client must read within the deadline of a pending write: about 1 KiB/s with the default of 15 s. If any
+/// byte counted as progress, a client could keep a connection for hours.
 const MIN_PROGRESS: usize = 16 * 1024;
 
-/// The deadline of pending writes.
+/// Deadline of pending writes.
 struct WriteDeadline {
     limit: Duration,
-    /// Runs from when a write was first pending until [`MIN_PROGRESS`] bytes or everything that is pending was written.
+    /// Timer that starts when a write is first pending. It ends when [`MIN_PROGRESS`] bytes or all pending bytes are written.
     timer: Option<Pin<Box<Sleep>>>,
     /// Number of bytes written since the timer was started.
     progress: usize,
@@ -63,7 +63,7 @@ impl WriteDeadline {
         Self { limit, timer: None, progress: 0 }
     }
 
-    /// Passes on the outcome of a write. A pending one becomes an error once its deadline has passed.
+    /// Passes on the result of a write. Turns a pending write into an error once its deadline has passed.
     fn check(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = written {
             self.progress += count;
@@ -88,20 +88,20 @@ impl WriteDeadline {
     }
 }
 
-/// The rest of a connection that was closed on this side.
+/// Lingering state of a connection that the server has closed.
 struct Farewell {
     end: Pin<Box<Sleep>>,
     unread: usize,
 }
 
-/// Maximum time that a closed connection stays with its client.
+/// Maximum time that a closed connection lingers.
 const LINGER: Duration = Duration::from_secs(1);
-/// Maximum number of bytes that are read meanwhile. With hyper's read-ahead this keeps what is read of a body that is too long below the
-/// limit and 64 KiB.
+/// Maximum number of bytes that a lingering connection reads. With hyper's read-ahead, the server reads at most 64 KiB of a body beyond the
+/// size limit.
 const MAX_UNREAD: usize = 32 * 1024;
 
 impl<S: Transport> Socket<S> {
-    /// Takes a connection. Once `hurry` fires it closes without lingering.
+    /// Wraps a connection. Once `hurry` fires, it closes without lingering.
     pub(crate) fn new(stream: S, hurry: CancellationToken, limits: &Limits) -> Self {
         let (write, metrics) = (WriteDeadline::new(limits.write), Arc::clone(&limits.metrics));
         Self { stream, hurry, write, metrics, farewell: None }
@@ -113,7 +113,7 @@ impl<S: Transport> Socket<S> {
         checked
     }
 
-    /// Counts an end at the write deadline, which is the kernel's if an answer fitted its buffer.
+    /// Counts a write timeout. If the answer fitted the kernel's buffer, the kernel's own timeout reports it.
     fn note_timeout<T>(&self, outcome: &Poll<io::Result<T>>) {
         if let Poll::Ready(Err(error)) = outcome
             && error.kind() == io::ErrorKind::TimedOut
@@ -128,7 +128,7 @@ impl Farewell {
     fn poll<S: AsyncRead + Unpin>(&mut self, stream: &mut S, context: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 4096];
         while self.end.as_mut().poll(context).is_pending() {
-            // Enough was read; the rest of the time is for the client to read in.
+            // Reading stops at the limit. The rest of the time lets the client read the answer.
             if self.unread == 0 {
                 return Poll::Pending;
             }
@@ -165,7 +165,7 @@ impl<S: Transport> AsyncWrite for Socket<S> {
         self.stream.is_write_vectored()
     }
 
-    /// Hyper calls this when all that it had to write was written.
+    /// Ends the write deadline: hyper calls this after it has written everything.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.write.disarm();
         Pin::new(&mut self.stream).poll_flush(context)

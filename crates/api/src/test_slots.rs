@@ -1,4 +1,4 @@
-//! Limits on `POST /v1/endpoints/{name}/test`, which passes all other limits of an endpoint.
+//! Limits on `POST /v1/endpoints/{name}/test`, which bypasses all other limits of an endpoint.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,14 +8,14 @@ use nobat_core::ports::QueueLoad;
 use crate::code::Code;
 use crate::problem::Problem;
 
-/// Maximum number of tests under way in this process.
+/// Maximum number of tests in progress in this process.
 const MAX_IN_ALL: usize = 64;
-/// Maximum number of tests under way for one tenant, so that no tenant has all.
+/// Maximum number of tests in progress for one tenant, so that no tenant takes all slots.
 const MAX_OF_TENANT: usize = 8;
-/// Maximum number of tests under way for one endpoint.
+/// Maximum number of tests in progress for one endpoint.
 const MAX_OF_ENDPOINT: usize = 2;
 
-/// The tests that are under way in this process.
+/// Tests in progress in this process.
 #[derive(Clone, Default)]
 pub(crate) struct TestSlots(Arc<Mutex<Taken>>);
 
@@ -25,7 +25,7 @@ struct Taken {
     refused: u64,
 }
 
-/// Permission for one test. Dropping it returns it.
+/// Slot of one test. Dropping it frees the slot.
 #[derive(Debug)]
 pub(crate) struct TestSlot {
     slots: TestSlots,
@@ -33,7 +33,7 @@ pub(crate) struct TestSlot {
 }
 
 impl TestSlots {
-    /// Takes a slot, or returns a 429 that says which limit is reached.
+    /// Takes a slot. Otherwise returns a 429 that names the limit that is reached.
     pub(crate) fn acquire(&self, tenant: &Tenant, name: &Name) -> Result<TestSlot, Problem> {
         let mut taken = self.taken();
         let of_tenant = taken.endpoints.iter().filter(|(other, _)| other == tenant).count();
@@ -45,7 +45,7 @@ impl TestSlots {
         ];
         if let Some((_, max, of_what)) = reached.into_iter().find(|(count, max, _)| count >= max) {
             taken.refused += 1;
-            // A test takes ten seconds at most, and most take far less.
+            // A test takes at most ten seconds, and most take far less.
             return Err(Problem::new(Code::TooManyTests, format!("{max} tests {of_what} run at a time")).retry_after(1));
         }
         let endpoint = (tenant.clone(), name.clone());
@@ -53,14 +53,14 @@ impl TestSlots {
         Ok(TestSlot { slots: self.clone(), endpoint })
     }
 
-    /// Tests under way, and how many were refused.
+    /// Returns the number of tests in progress and of refused tests.
     pub(crate) fn load(&self) -> QueueLoad {
         let taken = self.taken();
         let (length, refused) = (taken.endpoints.len(), taken.refused);
         QueueLoad { name: "endpoint_test", length, limit: MAX_IN_ALL, tenant_limit: MAX_OF_TENANT, refused }
     }
 
-    /// Nothing is left half done under the lock, so a panic elsewhere does not spoil what it guards.
+    /// Locks the slots and ignores poisoning. No update under this lock can be left half done by a panic.
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
