@@ -1,4 +1,4 @@
-//! What a tenant's callbacks are signed with. It is set, replaced and removed, and never shown again.
+//! Secrets that sign a tenant's callbacks. Clients set, rotate and remove them. The API never shows a secret again.
 
 use std::time::Duration;
 
@@ -23,33 +23,35 @@ use crate::door::{Allowed, Caller, ConfigWrite};
 use crate::problem::Problem;
 use crate::reply;
 
-/// What the secrets are shown in, about.
+/// Approximate size of the secrets in an answer, in bytes.
 const SECRETS_BYTES: usize = 300;
-/// How often a change is tried that others are in the way of.
+/// Maximum number of tries to write a change when other clients change the same record.
 const MAX_CONFLICTS: usize = 5;
-/// For how many seconds the one before goes on to sign, unless said otherwise: a day.
+/// Default grace period of the older secrets, in seconds: a day.
 const OVERLAP: f64 = 86_400.0;
 
-/// The secret to sign with.
+/// Secret to set.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(as = SetCallbackSecret)]
 pub(crate) struct Set {
-    /// `whsec_` and 24 to 64 random bytes in base64. One is made, and shown in the answer, unless it is given.
+    /// `whsec_` and 24 to 64 random bytes in base64. Default: nobat generates a secret and shows it in the answer.
     #[schema(value_type = Option<String>, pattern = "^whsec_([A-Za-z0-9+/]{4}){8,20}([A-Za-z0-9+/]{4}|([A-Za-z0-9+/]{4})?[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$")]
     secret: Option<String>,
 }
 
-/// The secret to sign with from now on.
+/// Options of a rotation.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(as = RotateSecret)]
 pub(crate) struct Rotate {
-    /// `whsec_` and 24 to 64 random bytes in base64. One is made, and shown in the answer, unless it is given.
+    /// `whsec_` and 24 to 64 random bytes in base64. Default: nobat generates a secret and shows it in the answer.
     #[schema(value_type = Option<String>, pattern = "^whsec_([A-Za-z0-9+/]{4}){8,20}([A-Za-z0-9+/]{4}|([A-Za-z0-9+/]{4})?[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$")]
     pub(crate) secret: Option<String>,
-    /// Seconds for which the secrets before it sign as well. Default 86,400 (a day). 0, or at least 10: other processes sign with the new secret
-    /// within 10 seconds. 0 ends the secrets before it at once, as `PUT` does.
+    /// Grace period: seconds for which the older secrets also sign. Default 86,400 (a day). 0, or 10 to 2,592,000 (30 days).
+    ///
+    /// 0 ends the older secrets at once, as `PUT` does. Less than 10 is not allowed, since other processes sign with the new secret only
+    /// within 10 seconds.
     #[schema(minimum = 0, maximum = 2_592_000)]
     pub(crate) overlap: f64,
 }
@@ -60,40 +62,42 @@ impl Default for Rotate {
     }
 }
 
-/// How to remove the secrets; there is nothing to choose yet.
+/// Options of a removal. There are none yet.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Remove {}
 
-/// What callbacks are signed with: all but the secrets themselves.
+/// Secrets that sign callbacks, without their secret text.
 #[derive(Serialize, ToSchema)]
 #[schema(as = CallbackSecrets)]
 pub(crate) struct SecretsView {
-    /// Those that sign, the newest first; callbacks are not signed if there is none.
+    /// Secrets that sign, newest first. Empty: callbacks are not signed.
     secrets: Vec<SecretView>,
-    /// The secret that was made just now. It is never shown again.
+    /// Generated secret. Only in the answer to the request that generated it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     secret: Option<String>,
 }
 
-/// One secret, but for what it is.
+/// Secret, without its secret text.
 #[derive(Serialize, ToSchema)]
 #[schema(as = SigningSecret)]
 pub(crate) struct SecretView {
-    /// When it was set.
+    /// Time at which it was set.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) created_at: Timestamp,
-    /// From when it signs no more, because another has taken its place.
+    /// Time from which it no longer signs, because another secret replaced it. `null`: none.
     #[schema(value_type = Option<String>, format = DateTime, required)]
     pub(crate) expires_at: Option<Timestamp>,
 }
 
 /// Set the callback secret
 ///
-/// Callbacks of the caller's tenant are signed with this secret and with no other, as Standard Webhooks 1.0.0 says. It is kept encrypted, and
-/// cannot be read again. It holds at once in the process that answers, and within 10 seconds in other processes, which sign with the secrets
-/// before it until then. To replace a secret without that gap, rotate it.
+/// nobat signs callbacks of the caller's tenant with this secret only, as Standard Webhooks 1.0.0 specifies. It stores the secret encrypted
+/// and never shows it again.
+///
+/// The process that answers signs with it at once. Other processes sign with the older secrets for up to 10 seconds. To replace a secret
+/// without that gap, rotate it.
 #[utoipa::path(
     put,
     path = "/v1/callback-secret",
@@ -111,8 +115,8 @@ pub(crate) async fn set(State(app): State<App>, Allowed(caller, _): Allowed<Conf
 
 /// Replace the callback secret
 ///
-/// The new secret signs at once in the process that answers, and within 10 seconds in other processes. The secrets before it sign as well for
-/// `overlap` seconds, so that receivers can change over in the meantime; no process signs with them after that.
+/// The process that answers signs with the new secret at once, other processes within 10 seconds. The older secrets also sign for `overlap`
+/// seconds, so that receivers can switch over in the meantime. After that, no process signs with them.
 #[utoipa::path(
     post,
     path = "/v1/callback-secret/rotate",
@@ -133,9 +137,9 @@ pub(crate) async fn rotate(
     reply::value(StatusCode::CREATED, SECRETS_BYTES, &change.make(&app, &caller).await?)
 }
 
-/// Get what is known of the callback secret
+/// Get the callback secrets
 ///
-/// Since when it signs, and what signs beside it; never the secret itself.
+/// Returns since when and until when each secret signs, but never a secret itself.
 #[utoipa::path(
     get,
     path = "/v1/callback-secret",
@@ -151,7 +155,7 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Conf
 
 /// Remove the callback secret
 ///
-/// Callbacks are not signed any more: at once in the process that answers, and within 10 seconds in other processes.
+/// The process that answers stops signing callbacks at once, other processes within 10 seconds.
 #[utoipa::path(
     delete,
     path = "/v1/callback-secret",
@@ -170,7 +174,7 @@ pub(crate) async fn remove(
     reply::value(StatusCode::OK, SECRETS_BYTES, &secrets)
 }
 
-/// A new secret.
+/// Change to a new secret.
 struct Change {
     secret: Option<String>,
     overlap: Duration,
@@ -186,7 +190,8 @@ impl Change {
         let (vault, place) = (app.vault.vault().await?, CallbackSecrets::place(&caller.tenant));
         let sealed: Sealed = vault.seal(&place, secret.as_bytes(), rand::random());
         let view = write(app, caller, self.action, |secrets, now| {
-            // Whoever rotates every secret needs no older master key any more, overlaps or not.
+            // Sealing the older secrets anew lets the operator drop an old master key once every secret is rotated, even during a grace
+            // period.
             let changed = secrets.renewed(|sealed| vault.renew(&place, sealed, rand::random()));
             let changed = changed.with(sealed.clone(), self.overlap, now);
             changed.map_err(|_| {
@@ -198,7 +203,7 @@ impl Change {
     }
 }
 
-/// Changes the secrets of the caller's tenant, on record.
+/// Changes the secrets of the caller's tenant and writes an audit entry.
 async fn write(
     app: &App,
     caller: &Caller,

@@ -1,51 +1,51 @@
-//! The codes of what can be wrong: one closed list, with the status and the title of each.
+//! Error codes of the API: a closed list, with the HTTP status and the title of each.
 
 use axum::http::StatusCode;
 
-/// The closed list of what can be wrong, from outside. A code keeps its meaning for good.
+/// Error code of the API. The meaning of a code never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Code {
-    /// The body is not JSON, or names one field twice.
+    /// The body is not JSON, or contains a field twice.
     MalformedJson,
-    /// The body broke off, or its framing is wrong.
+    /// The body ended early, or its framing is wrong.
     MalformedBody,
-    /// The `Idempotency-Key` header is not one key.
+    /// The request has an `Idempotency-Key` that is not exactly one valid key.
     InvalidIdempotencyKey,
-    /// The route takes no `Idempotency-Key`.
+    /// The route does not accept an `Idempotency-Key`.
     IdempotencyKeyNotSupported,
-    /// The cursor was not given out for this list.
+    /// The cursor does not belong to this list.
     InvalidCursor,
-    /// There is no key, or none that is good.
+    /// The request has no valid API key.
     Unauthorized,
-    /// The key may not do this.
+    /// The API key lacks the scope that the route requires.
     MissingScope,
-    /// Requests, or this key, are not taken from there.
+    /// The server, or this key, does not accept requests from this address.
     AddressNotAllowed,
-    /// There is nothing at this path.
+    /// No route has this path.
     NotFound,
-    /// There is no such task, or it is kept no longer.
+    /// The task does not exist, or its retention has ended.
     TaskNotFound,
-    /// There is no such key.
+    /// The API key does not exist.
     KeyNotFound,
-    /// There is no such endpoint.
+    /// The endpoint does not exist.
     EndpointNotFound,
-    /// This path does not take this method.
+    /// The route does not accept this method.
     MethodNotAllowed,
     /// The body took too long to arrive.
     BodyTimeout,
-    /// The key was revoked, or has expired.
+    /// The API key is revoked or expired.
     KeyOver,
-    /// The task has ended, and an end is the end.
+    /// The task has ended, which is final.
     TaskEnded,
     /// The task has not ended, so it cannot be replayed.
     TaskNotEnded,
-    /// The task is at another generation than the one to be replayed.
+    /// The task is at another generation than the request names.
     GenerationMismatch,
-    /// As many secrets sign as may.
+    /// The maximum number of secrets (5) is in use.
     TooManySecrets,
-    /// Some tasks of the batch that the key stands for are kept no longer.
+    /// The idempotency key belongs to a batch, and the retention of some of its tasks has ended.
     IdempotencyKeyPartlyExpired,
-    /// The body is longer than is taken.
+    /// The body is larger than 256 KiB.
     BodyTooLarge,
     /// The body is compressed.
     UnsupportedContentEncoding,
@@ -55,31 +55,31 @@ pub enum Code {
     MisdirectedRequest,
     /// Fields or parameters are wrong; `errors` says which.
     ValidationFailed,
-    /// Nobody here runs a task of that kind.
+    /// No worker of this server runs tasks of this kind.
     UnknownKind,
-    /// There is no endpoint of the name that the task gives.
+    /// The task names an endpoint that does not exist.
     UnknownEndpoint,
-    /// The URL leads where nobat does not go.
+    /// The URL leads to an address that nobat does not call.
     BlockedAddress,
-    /// The request came through too many tasks that made one another.
+    /// The request came through too many tasks that submitted one another.
     TooManyHops,
-    /// The key was used for another request.
+    /// The idempotency key was used for another request.
     IdempotencyKeyReused,
-    /// The tenant asks more often than it may.
+    /// The tenant exceeds its request rate.
     RateLimited,
-    /// As many tasks of the tenant wait as may.
+    /// The tenant has reached its maximum number of waiting tasks.
     QuotaExceeded,
-    /// Too many requests from one address had no good key.
+    /// Too many requests from one address had no valid API key.
     TooManyFailures,
-    /// As many tests of endpoints are under way as may be.
+    /// The maximum number of endpoint tests is in progress.
     TooManyTests,
     /// A bug, or a damaged store.
     Internal,
-    /// There is no master key here to keep a secret with.
+    /// The server has no master key to encrypt a secret with.
     NoMasterKey,
-    /// The store or the queue does not answer.
+    /// The store, the queue or the key service does not answer.
     StoreUnavailable,
-    /// There is more to do than can be taken on.
+    /// The server is overloaded.
     Overloaded,
 }
 
@@ -126,17 +126,17 @@ impl Code {
         Self::Overloaded,
     ];
 
-    /// The word for it, for programs.
+    /// Returns the code as a word, for programs.
     pub fn as_str(self) -> &'static str {
         self.row().0
     }
 
-    /// The HTTP status that it is answered with.
+    /// Returns the HTTP status of the answer.
     pub fn status(self) -> StatusCode {
         self.row().1
     }
 
-    /// What it is called, for people.
+    /// Returns the title, for people.
     pub fn title(self) -> &'static str {
         self.row().2
     }

@@ -1,5 +1,6 @@
-//! Endpoints: other people's APIs, named once, and how they are to be called. Their secrets and the values of their headers are kept
-//! encrypted, and never shown again.
+//! Endpoints: the servers that tasks of kind `http` call, and their configuration.
+//!
+//! nobat stores their secrets and the values of their headers encrypted, and never shows them again.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -43,75 +44,75 @@ use crate::query::Query;
 use crate::reply;
 use crate::wake::{Of, wake};
 
-/// What an endpoint is shown in, about.
+/// Approximate size of an endpoint in an answer, in bytes.
 const ENDPOINT_BYTES: usize = 700;
-/// How long a call may take that is made for somebody who waits for it.
+/// Maximum duration of a test call, since a client waits for its result.
 const MAX_TRIAL: Duration = Duration::from_secs(10);
-/// How often a change is tried that others are in the way of.
+/// Maximum number of tries to write a change when other clients change the same record.
 const MAX_CONFLICTS: usize = 5;
-/// How long an endpoint's record may be, in bytes: less than what a registry keeps, so that a rotation always has room.
+/// Maximum size of an endpoint's record, in bytes. The stores allow more, so that a rotation always has room.
 const MAX_RECORD: usize = 32 * 1024;
 
-/// An endpoint: all but its secrets and the values of its headers.
+/// Endpoint, without its secrets and the values of its headers.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Endpoint)]
 pub(crate) struct EndpointView {
-    /// Its name.
+    /// Name.
     #[schema(value_type = String)]
     name: Name,
-    /// The URL that tasks without a path call, and that the paths of other tasks follow.
+    /// URL that tasks without a path call. The paths of other tasks are appended to it.
     url: String,
-    /// The headers that every request gets; in place of their values stands `null`.
+    /// Headers that nobat adds to every request. Their values are shown as `null`.
     headers: BTreeMap<String, Option<String>>,
-    /// What requests are signed with, the newest first.
+    /// Secrets that sign requests, newest first.
     secrets: Vec<SecretView>,
-    /// The secret that was made just now. It is never shown again.
+    /// Generated secret. Only in the answer to the request that generated it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     secret: Option<String>,
-    /// How many seconds one attempt may take, for tasks that do not say; `null` if it is the usual 30.
+    /// Maximum duration of an attempt in seconds, for tasks that set none. `null`: the default of 30.
     #[schema(required)]
     timeout: Option<f64>,
-    /// When to try again, for tasks that do not say; `null` if that is up to their queue.
+    /// Retries of tasks that set none. `null`: the retries of their queue.
     #[schema(required)]
     retry: Option<RetryView>,
-    /// The statuses that mean that the work is done.
+    /// HTTP statuses that count as success.
     success: Vec<String>,
-    /// The statuses that mean that it may be done another time.
+    /// HTTP statuses after which nobat retries the task.
     retry_on: Vec<String>,
-    /// How often it is called, and how many times at once.
+    /// Start rate and concurrency of its tasks.
     flow: FlowView,
-    /// When it is left alone because too much fails.
+    /// Circuit breaker, which holds its tasks when too many attempts fail.
     breaker: BreakerView,
-    /// How its flow stands now, its breaker among it. Shown by `GET` of this one alone.
+    /// Current state of its limits and of its circuit breaker. Only in answers to `GET` of one endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     state: Option<FlowState>,
-    /// How tasks are gathered into one request; `null` if each goes alone.
+    /// Batching of tasks into one request. `null`: one request for each task.
     #[schema(required)]
     batch: Option<BatchView>,
-    /// The certificate authorities that must vouch for it, as PEM; `null` if the operating system's do.
+    /// Certificate authorities that must vouch for the endpoint, as PEM. `null`: those of the operating system.
     #[schema(required)]
     ca: Option<String>,
-    /// Whether somebody paused it: what is meant for it is held.
+    /// True if a client paused it. nobat holds its tasks.
     paused: bool,
-    /// Whether it said that it is gone for good (410): what is meant for it is held, until it is resumed or gets another URL.
+    /// True if it answered 410 (Gone). nobat holds its tasks until a client resumes it or changes its URL.
     gone: bool,
-    /// When it was named first.
+    /// Time of its creation.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
 }
 
-/// How tasks are gathered into one request, whose body is an array.
+/// Batching of tasks into one request, whose body is an array.
 #[derive(Serialize, ToSchema)]
 #[schema(as = EndpointBatch)]
 struct BatchView {
-    /// So many at most.
+    /// Maximum number of tasks in one request.
     #[schema(value_type = u32)]
     max_items: NonZeroU32,
-    /// For so many seconds the first of them waits for others.
+    /// Maximum time in seconds that the first task of a batch waits for others.
     max_wait: f64,
-    /// Whether the answer says for each of them what became of it.
+    /// True if the endpoint's answer contains a result for each task.
     results: bool,
 }
 
@@ -125,19 +126,19 @@ impl From<Batch> for BatchView {
 #[derive(Serialize, ToSchema)]
 #[schema(as = EndpointPage)]
 pub(crate) struct PageView {
-    /// The endpoints, by name.
+    /// Endpoints, in the order of their names.
     data: Vec<EndpointView>,
-    /// Where the next page begins; `null` on the last page.
+    /// Cursor of the next page. `null` on the last page.
     #[schema(required)]
     next_cursor: Option<String>,
 }
 
-/// How to do what there is nothing to choose about yet.
+/// Options of a request that has none yet.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-/// A name, from the path.
+/// Name from the path.
 pub(crate) struct Named(pub(crate) Name);
 
 impl FromRequestParts<App> for Named {
@@ -149,11 +150,14 @@ impl FromRequestParts<App> for Named {
     }
 }
 
-/// Name an endpoint, or change one
+/// Create or replace an endpoint
 ///
-/// What is left out is as usual, whatever it was before; but for the secret, and for whether it is paused. It holds within 10 seconds, for
-/// tasks that wait for it as well: if its limits or its URL change, those that were held ask again by then, as many of them as can be told
-/// while this is answered, for up to five seconds, and the others within 15 minutes.
+/// Replaces the whole configuration. Omitted fields reset to their defaults, except `secret` and `paused`, which keep their values. Every
+/// process applies the change within 10 seconds, also to waiting tasks.
+///
+/// If its limits, its batching or its URL change, nobat also wakes its held tasks, newest first. It spends up to five seconds on this and
+/// wakes about 1,000 tasks. They are checked again within 10 seconds, the others within 15 minutes. The same holds for a new endpoint, and
+/// for one that is no longer paused or gone.
 #[utoipa::path(
     put,
     path = "/v1/endpoints/{name}",
@@ -187,7 +191,7 @@ pub(crate) async fn put(
     let vault = app.vault.vault().await?;
     let seal = |secret: &[u8]| vault.seal(&place, secret, rand::random());
     for _ in 0..MAX_CONFLICTS {
-        // It is taken apart by being used, and read anew for another try.
+        // `into_endpoint` consumes the submission, so each try reads it again.
         let submission: EndpointSubmission = read_object(&body)?;
         let current = app.backend.registry.endpoint(&caller.tenant, &name).await?;
         let receiving = Receiving {
@@ -212,7 +216,8 @@ pub(crate) async fn put(
                             wake(&app, &caller, Of::Endpoint(&name)).await;
                         }
                     }
-                    // What was said to, or of, what stood there before is over.
+                    // A new, reopened or moved endpoint starts afresh: its predecessor's `Retry-After` and open circuit breaker do not
+                    // apply.
                     _ => wake(&app, &caller, Of::EndpointAnew(&name)).await,
                 }
             }
@@ -223,9 +228,9 @@ pub(crate) async fn put(
     Err(too_busy())
 }
 
-/// Get an endpoint, and how its flow stands
+/// Get an endpoint and the state of its limits
 ///
-/// Its secrets and the values of its headers are never shown.
+/// The answer never contains its secrets and the values of its headers.
 #[utoipa::path(
     get,
     path = "/v1/endpoints/{name}",
@@ -243,7 +248,7 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Conf
 
 /// List endpoints
 ///
-/// By name.
+/// Returns the endpoints of the caller's tenant in the order of their names.
 #[utoipa::path(
     get,
     path = "/v1/endpoints",
@@ -285,7 +290,8 @@ pub(crate) async fn page(
 
 /// Remove an endpoint
 ///
-/// Tasks that wait for it are held, with the reason `no_endpoint`, until there is one of that name again, or somebody cancels them.
+/// nobat holds its waiting tasks with the reason `no_endpoint`. They wait until an endpoint with this name exists again, or a client
+/// cancels them.
 #[utoipa::path(
     delete,
     path = "/v1/endpoints/{name}",
@@ -317,8 +323,8 @@ pub(crate) async fn remove(
 
 /// Replace the secret of an endpoint
 ///
-/// The new secret signs at once in the process that answers, and within 10 seconds in other processes. The secrets before it sign as well for
-/// `overlap` seconds, so that the receiver can change over in the meantime; no process signs with them after that.
+/// The process that answers signs with the new secret at once, other processes within 10 seconds. The older secrets also sign for `overlap`
+/// seconds, so that the endpoint can switch over in the meantime. After that, no process signs with them.
 #[utoipa::path(
     post,
     path = "/v1/endpoints/{name}/rotate",
@@ -356,12 +362,12 @@ pub(crate) async fn rotate(
     reply::value(StatusCode::OK, ENDPOINT_BYTES, &view)
 }
 
-/// Way to repeat a pause or a resumption.
+/// Advice on how to repeat a pause or a resumption.
 const STATE_INSTEAD: &str = "this sets a state, and to set it again changes nothing: send it without the header";
 
 /// Pause an endpoint
 ///
-/// Tasks that are meant for it are held, with the reason `paused`, and spend no attempt. Those that run go on.
+/// nobat holds its tasks with the reason `paused`. They use up no attempt. Running tasks go on.
 #[utoipa::path(
     post,
     path = "/v1/endpoints/{name}/pause",
@@ -385,9 +391,11 @@ pub(crate) async fn pause(
 
 /// Resume an endpoint
 ///
-/// One that was paused, or that said that it is gone (410) or that it is to be left alone (`Retry-After`); and if its breaker is open, one
-/// attempt finds out at once how things are. Tasks that were held ask again within 10 seconds, as many of them as can be told while this is
-/// answered, for up to five seconds; the others within 15 minutes.
+/// Ends a pause by a client, a 410 (Gone) and a `Retry-After`. If its circuit breaker is open, nobat lets one attempt through at once as a
+/// probe.
+///
+/// nobat also wakes its held tasks, newest first. It spends up to five seconds on this and wakes about 1,000 tasks. They are checked again
+/// within 10 seconds, the others within 15 minutes.
 #[utoipa::path(
     post,
     path = "/v1/endpoints/{name}/resume",
@@ -410,11 +418,13 @@ pub(crate) async fn resume(
     reply::value(StatusCode::OK, ENDPOINT_BYTES, &view)
 }
 
-/// Call an endpoint, to see what comes of it
+/// Call an endpoint as a test
 ///
-/// The request is sent as that of a task with this payload would be, signed and with the endpoint's headers, whether or not the endpoint is
-/// paused or gone. No limit is asked for it, and no breaker told; it may take ten seconds. Without a body, a sample is sent. At most two tests
-/// of an endpoint, eight of a tenant and 64 of a process run at a time.
+/// Sends the request that a task with this payload would send, signed and with the endpoint's headers, even if the endpoint is paused or
+/// gone. The call ignores the limits and does not count for the circuit breaker. It takes at most ten seconds. Without a body, nobat sends
+/// a sample.
+///
+/// At most two tests of an endpoint, eight of a tenant and 64 of a process run at a time.
 #[utoipa::path(
     post,
     path = "/v1/endpoints/{name}/test",
@@ -451,7 +461,7 @@ pub(crate) async fn test(
     reply::value(StatusCode::OK, ENDPOINT_BYTES, &app.tester.test(trial).await)
 }
 
-/// Changes an endpoint that is there, on record.
+/// Changes an existing endpoint and writes an audit entry.
 async fn change_one(
     app: &App,
     caller: &Caller,
@@ -471,7 +481,7 @@ async fn change_one(
     Err(too_busy())
 }
 
-/// Writes a record of the caller's tenant, on record; `false`, if somebody else wrote it in between.
+/// Writes a record of the caller's tenant and an audit entry. Returns false if another client wrote the record in between.
 pub(crate) async fn write(app: &App, caller: &Caller, record: Record, action: Action, object: &Name) -> Result<bool, Problem> {
     let entry = caller.entry(&caller.tenant, action, object, app.clock.now());
     let is_done = app.backend.registry.write(vec![record], entry).await? == Recorded::Done;

@@ -1,4 +1,4 @@
-//! For those who watch over the process.
+//! Health checks and the OpenAPI document.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::problem::Problem;
 use crate::reply;
 
-/// That all is well.
+/// Result of the liveness check.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Health {
     /// Always `ok`.
@@ -32,7 +32,8 @@ const OK: Health = Health { status: "ok" };
 
 /// Liveness
 ///
-/// The process answers. Nothing else is asked, so that a store that is away does not get it restarted.
+/// Answers as long as the process runs. Checks nothing else, so that an unavailable store does not make an orchestrator restart the
+/// process.
 #[utoipa::path(get, path = "/healthz", operation_id = "healthz", tag = "health", responses((status = 200, description = "It answers.", body = Health)))]
 pub(crate) async fn live() -> Result<Response, Problem> {
     reply::value(StatusCode::OK, 16, &OK)
@@ -40,8 +41,10 @@ pub(crate) async fn live() -> Result<Response, Problem> {
 
 /// Readiness
 ///
-/// The store took a write and answered a read within the last second, and the queue answers. Otherwise 503, with the cause. Shows the
-/// queues and other bounded resources that tenants share, too.
+/// Answers 200 if the store took a write and answered a read within the last second, and the queue answers. Otherwise answers 503 with the
+/// cause.
+///
+/// Also shows the queues and other bounded resources that tenants share.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -64,39 +67,43 @@ pub(crate) async fn ready(State(app): State<App>) -> Result<Response, Problem> {
     Ok(response)
 }
 
-/// Readiness, and the queues in front of the store.
+/// Readiness, and the load of shared resources.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Readiness)]
 pub(crate) struct ReadinessView {
-    /// `ok` with 200, `unavailable` with 503.
+    /// `ok` with status 200, `unavailable` with status 503.
     #[schema(pattern = "^(ok|unavailable)$", example = "ok")]
     status: &'static str,
-    /// Reason for a 503; `null` with 200. `store_write_failed`: a write failed, as on a full disk. `store_read_failed`: a read failed.
-    /// `store_overloaded`: a queue in front of the store is full. `queue_unavailable`: the queue does not answer; tasks are accepted
-    /// and run late. `timeout`: no answer within 5 seconds.
+    /// Reason for a 503. `null` with 200.
+    ///
+    /// `store_write_failed`: a write failed, for example on a full disk. `store_read_failed`: a read failed. `store_overloaded`: a queue in
+    /// front of the store is full. `queue_unavailable`: the queue does not answer; the server accepts tasks, which run late. `timeout`: no
+    /// answer within 5 seconds.
     #[schema(required, pattern = "^(store_write_failed|store_read_failed|store_overloaded|queue_unavailable|timeout)$")]
     cause: Option<&'static str>,
     /// Queues and other bounded resources of this process that tenants share.
     queues: Vec<QueueView>,
 }
 
-/// Load of a queue of this process.
+/// Load of a queue or another bounded resource of this process.
 #[derive(Serialize, ToSchema)]
 #[schema(as = QueueLoad)]
 pub(crate) struct QueueView {
-    /// In front of SQLite: `write`, `read_record` (keys, tenants, configuration, limiters), `read_task` (one task), or `read_scan` (lists,
-    /// counts). In front of DynamoDB: `list` (lists of tasks; a tenant reads four at a time). Everywhere: `body_bytes` (bytes of request
-    /// bodies in memory), `key_lookup` (look-ups of unknown keys), `endpoint_test` (tests of endpoints).
+    /// Name of the resource.
+    ///
+    /// SQLite: `write`, `read_record` (keys, tenants, configuration, limiters), `read_task` (one task), `read_scan` (lists, counts).
+    /// DynamoDB: `list` (lists of tasks; a tenant reads four at a time). Always: `body_bytes` (bytes of request bodies in memory),
+    /// `key_lookup` (look-ups of unknown keys), `endpoint_test` (tests of endpoints).
     #[schema(example = "write")]
     name: &'static str,
-    /// Operations that wait now; for `key_lookup` and `endpoint_test` those under way, for `body_bytes` bytes.
+    /// Number of waiting operations. For `key_lookup` and `endpoint_test`: operations in progress. For `body_bytes`: bytes.
     length: usize,
-    /// Maximum of `length`. More is answered with 503 `overloaded`, tests of endpoints with 429. Look-ups of keys wait
-    /// up to 5 seconds; then the answer is 503, or 429 if their address guesses keys.
+    /// Maximum of `length`. Beyond it the server answers 503 `overloaded`, or 429 for endpoint tests. Key look-ups wait up to 5 seconds
+    /// first; then the server answers 503, or 429 if their address guesses keys.
     limit: usize,
     /// Maximum of `length` for one tenant.
     tenant_limit: usize,
-    /// Operations refused, or given up after they waited too long, since the process started.
+    /// Number of operations that were refused, or given up after they waited too long, since the process started.
     refused: u64,
 }
 
@@ -106,7 +113,7 @@ impl From<QueueLoad> for QueueView {
     }
 }
 
-/// Reason why the server is not ready.
+/// Reason for a 503.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
     StoreWriteFailed,
@@ -139,7 +146,8 @@ impl From<NotReady> for Cause {
     }
 }
 
-/// Result of the last check, good or bad. Anybody may ask, without a key; store and queue are asked at most once a second.
+/// Result of the last check, good or bad. Anyone may call this route without a key, so the store and the queue are checked at most once a
+/// second.
 #[derive(Default)]
 pub(crate) struct Readiness(Mutex<Option<Check>>);
 
@@ -149,13 +157,13 @@ struct Check {
     result: Shared<BoxFuture<'static, Result<(), Cause>>>,
 }
 
-/// Time for which a result is taken for the present state.
+/// Time for which a result is valid.
 const BELIEVED: Duration = Duration::from_secs(1);
-/// Longest time that a check takes.
+/// Maximum duration of a check.
 const LIMIT: Duration = Duration::from_secs(5);
 
 impl Readiness {
-    /// Joins the check that runs or ran a moment ago, or starts one.
+    /// Returns the result of the running or latest check if it is valid. Otherwise starts a check.
     async fn check(&self, app: &App, now: Timestamp) -> Result<(), Cause> {
         let check = {
             let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -171,7 +179,7 @@ impl Readiness {
 }
 
 impl Check {
-    /// A clock that was set back makes no result good for longer.
+    /// Returns true if the result is valid at `now`. A clock that was set back must not extend the validity.
     fn is_good(&self, now: Timestamp) -> bool {
         let good_for = if self.result.peek().is_some() { BELIEVED } else { LIMIT };
         self.began_at <= now && now < self.began_at + good_for
@@ -194,7 +202,7 @@ async fn check(backend: Backend, clock: Arc<dyn Clock>, now: Timestamp) -> Resul
 
 /// This document
 ///
-/// `OpenAPI` 3.1, generated from the code that serves it.
+/// Returns the `OpenAPI` 3.1 document, generated from the server's code.
 #[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "health", responses((status = 200, description = "The document.", body = Object)))]
 pub(crate) async fn document() -> Response {
     reply::json(StatusCode::OK, Bytes::from_static(crate::openapi::text()))

@@ -1,4 +1,4 @@
-//! Keys: made, shown, replaced, revoked. For those with the scope `admin`.
+//! API keys: creating, showing, rotating and revoking them. Requires the scope `admin`.
 
 use axum::extract::{FromRequestParts, Path, RawQuery, Request, State};
 use axum::http::StatusCode;
@@ -29,80 +29,80 @@ use crate::problem::Problem;
 use crate::query::Query;
 use crate::reply;
 
-/// How many keys a page looks at. With a filter it may be short, or empty, and still not be the last.
+/// Maximum number of keys that one page examines. With a filter, a page can be short or empty although more follow.
 const MAX_SCANNED: usize = 1_000;
-/// What a key is shown in, about.
+/// Approximate size of a key in an answer, in bytes.
 const KEY_BYTES: usize = 400;
-/// How often a change is tried that others are in the way of.
+/// Maximum number of tries to write a change when other clients change the same record.
 const MAX_CONFLICTS: usize = 5;
 
-/// A key as it is asked for.
+/// Key to create.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewKey)]
 pub(crate) struct Create {
-    /// Inside which tenant it opens anything; the caller's own unless said.
+    /// Tenant that the key gives access to. Default: the caller's own.
     #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9._-]{1,64}$")]
     tenant: Option<Tenant>,
-    /// What it is for, in up to 200 bytes.
+    /// Note on the purpose of the key. At most 200 bytes. Default: empty.
     #[serde(default)]
     #[schema(max_length = 200)]
     label: String,
-    /// What it may do.
+    /// Scopes of the key.
     #[schema(value_type = Vec<ScopeWord>, min_items = 1)]
     scopes: Scopes,
-    /// From when it opens nothing any more; never unless said.
+    /// Time from which the key is no longer valid. Default: none.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
-    /// From where it may be used: up to 50 networks such as `203.0.113.0/24`; from anywhere if there are none.
+    /// Networks from which the key can be used, such as `203.0.113.0/24`. At most 50. Default: any.
     #[serde(default)]
     #[schema(value_type = Vec<String>, max_items = 50)]
     networks: Vec<Network>,
 }
 
-/// How to replace a key.
+/// Options of a rotation.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(as = RotateKey)]
 pub(crate) struct Rotate {
-    /// For how many seconds the old one stays good; not at all unless said.
+    /// Grace period: seconds for which the old key stays valid. Default 0. At most 2,592,000 (30 days).
     #[schema(minimum = 0, maximum = 2_592_000)]
     overlap: f64,
 }
 
-/// How to revoke a key; there is nothing to choose yet.
+/// Options of a revocation. There are none yet.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Revoke {}
 
-/// A key as it is shown: all but the key itself.
+/// Key, without its secret text.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Key)]
 pub(crate) struct KeyView {
-    /// Its id: what it is called in lists, in the audit trail, and on the tasks that it submitted.
+    /// Id. Lists, the audit trail and the tasks that the key submitted name it by this id.
     #[schema(value_type = String, pattern = "^key_[0-9a-z]{26}$")]
     id: KeyId,
-    /// Inside which tenant it opens anything.
+    /// Tenant that the key gives access to.
     #[schema(value_type = String)]
     tenant: Tenant,
-    /// What it is for.
+    /// Note on the purpose of the key.
     label: String,
-    /// What it may do.
+    /// Scopes of the key.
     #[schema(value_type = Vec<ScopeWord>)]
     scopes: Scopes,
-    /// From where it may be used; from anywhere if there are none.
+    /// Networks from which the key can be used. Empty: any.
     #[schema(value_type = Vec<String>)]
     networks: Vec<Network>,
-    /// When it was made.
+    /// Time of its creation.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
-    /// From when it opens nothing any more.
+    /// Time from which the key is no longer valid. `null`: none.
     #[schema(value_type = Option<String>, format = DateTime, required)]
     expires_at: Option<Timestamp>,
-    /// When it was revoked.
+    /// Time of its revocation. `null`: not revoked.
     #[schema(value_type = Option<String>, format = DateTime, required)]
     revoked_at: Option<Timestamp>,
-    /// The key. It is shown when it is made and never again.
+    /// Secret text of the key. Only in the answer to the request that created it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     key: Option<String>,
@@ -112,14 +112,14 @@ pub(crate) struct KeyView {
 #[derive(Serialize, ToSchema)]
 #[schema(as = KeyPage)]
 pub(crate) struct PageView {
-    /// The keys, by id.
+    /// Keys, in the order of their ids.
     data: Vec<KeyView>,
-    /// Where the next page begins; `null` on the last page.
+    /// Cursor of the next page. `null` on the last page.
     #[schema(required)]
     next_cursor: Option<String>,
 }
 
-/// The word for a scope.
+/// Scope, as a word.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "it is there to be described")]
 pub(crate) enum ScopeWord {
@@ -139,7 +139,7 @@ pub(crate) enum ScopeWord {
     Admin,
 }
 
-/// A key's id, from the path. What is not an id is not found, like an id that nothing has.
+/// Id of a key from the path. A malformed id gets the same 404 as an unknown one.
 pub(crate) struct Named(KeyId);
 
 impl FromRequestParts<App> for Named {
@@ -152,8 +152,8 @@ impl FromRequestParts<App> for Named {
 
 /// Create a key
 ///
-/// The answer holds the key, once. With the first key, an installation that could be used without one cannot any more: that one should
-/// have the scope `admin`.
+/// Only this answer contains the key. A server that required no keys requires them from the first key on. That key should have the scope
+/// `admin`.
 #[utoipa::path(
     post,
     path = "/v1/keys",
@@ -213,7 +213,7 @@ impl Create {
 
 /// List keys
 ///
-/// By id, which is no order. A page may be shorter than `limit`, or empty, and still not be the last one.
+/// Returns keys in the order of their ids, which is not chronological. A page may be shorter than `limit`, or empty, although more follow.
 #[utoipa::path(
     get,
     path = "/v1/keys",
@@ -257,7 +257,7 @@ pub(crate) async fn page(State(app): State<App>, _: Allowed<Admin>, RawQuery(que
 
 /// Get a key
 ///
-/// All that is known of it, which is not the key itself.
+/// Returns everything about the key except its secret text.
 #[utoipa::path(
     get,
     path = "/v1/keys/{id}",
@@ -274,7 +274,7 @@ pub(crate) async fn one(State(app): State<App>, _: Allowed<Admin>, Named(id): Na
 
 /// Replace a key
 ///
-/// Makes another key that may do the same, and has the old one expire: at once, or after `overlap` seconds.
+/// Creates a key with the same tenant, scopes, networks and expiry. The old key expires at once, or after `overlap` seconds.
 #[utoipa::path(
     post,
     path = "/v1/keys/{id}/rotate",
@@ -306,7 +306,8 @@ pub(crate) async fn rotate(
 
 /// Revoke a key
 ///
-/// It opens nothing any more: at once in this process, within 10 seconds in others that share its table. What is known of it stays.
+/// The process that answers refuses the key at once. Other processes that share its table refuse it within 10 seconds. The key's data
+/// stays.
 #[utoipa::path(
     delete,
     path = "/v1/keys/{id}",
@@ -328,7 +329,7 @@ pub(crate) async fn revoke(
     reply::value(StatusCode::OK, KEY_BYTES, &KeyView::new(&key))
 }
 
-/// Changes a key that is still good, and writes what comes of it: the key itself and perhaps another, of which the last is returned.
+/// Changes a valid key and writes the result: the key itself and, for a rotation, its successor. Returns the last of them.
 async fn change(
     app: &App,
     caller: &Caller,
@@ -347,7 +348,7 @@ async fn change(
         let changed = Key { version, ..changed };
         let object = new.as_ref().map_or_else(|| id.to_string(), |new| format!("{id} {}", new.id()));
         let entry = caller.entry(&changed.tenant, action, &object, now);
-        // Before it is written, since nobody may be there any more to do it afterwards.
+        // Also before the write: if the client disconnects during the write, this future is dropped and the line below does not run.
         app.keyring().forget_key(id);
         let records = [&changed].into_iter().chain(&new).map(Record::from).collect();
         if app.backend.registry.write(records, entry).await? == Recorded::Done {

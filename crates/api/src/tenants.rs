@@ -1,4 +1,4 @@
-//! What is laid down for tenants. For those with the scope `admin`. A tenant for whom nothing is laid down has no record.
+//! Limits of tenants. Requires the scope `admin`. A tenant without limits has no record.
 
 use std::num::NonZeroU32;
 
@@ -29,37 +29,37 @@ use crate::problem::Problem;
 use crate::query::Query;
 use crate::reply;
 
-/// What a tenant is shown in, about.
+/// Approximate size of a tenant in an answer, in bytes.
 const TENANT_BYTES: usize = 200;
-/// How often a change is tried that others are in the way of.
+/// Maximum number of tries to write a change when other clients change the same record.
 const MAX_CONFLICTS: usize = 5;
 /// Bounds of `rate` and `burst`.
 const RATES: Bounds = Bounds::count(100_000);
 /// Bounds of `waiting` and `payload_bytes`.
 const COUNTS: Bounds = Bounds::count(u32::MAX);
 
-/// What a tenant may use. What is left out is not limited.
+/// Limits of a tenant. Omitted fields are not limited.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = TenantSettings)]
 pub(crate) struct Put {
-    /// How often it may ask anything.
+    /// Rate limit of its API requests.
     #[serde(default, deserialize_with = "nobat_core::read::maybe_object")]
     #[schema(value_type = Option<PutRate>, required = false)]
     requests: Option<PutRate>,
-    /// How many of its tasks may wait at a time.
+    /// Maximum number of its tasks that wait to run at a time.
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     waiting: Option<f64>,
-    /// How long a payload of its tasks may be, in bytes.
+    /// Maximum size of the payload of a task, in bytes.
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     payload_bytes: Option<f64>,
-    /// How often its tasks start, and how many at once.
+    /// Start rate and concurrency of its tasks.
     #[serde(default, deserialize_with = "nobat_core::read::maybe_object")]
     #[schema(value_type = Option<FlowSubmission>, required = false)]
     flow: Option<FlowSubmission>,
 }
 
-/// Rate limit, as it is set.
+/// Rate limit to set.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = PutRate)]
@@ -67,40 +67,40 @@ pub(crate) struct PutRate {
     /// Requests per second. From 1 to 100,000.
     #[schema(value_type = u32, minimum = 1, maximum = 100_000)]
     rate: f64,
-    /// Requests at once after a pause. Default: `rate`. From 1 to 100,000.
+    /// Maximum number of requests at once after a pause. Default: `rate`. From 1 to 100,000.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 100_000)]
     burst: Option<f64>,
 }
 
-/// Rate limit, as it is shown.
+/// Rate limit in effect.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Rate)]
 pub(crate) struct RateView {
     /// Requests per second.
     #[schema(value_type = u32)]
     rate: NonZeroU32,
-    /// Requests at once after a pause.
+    /// Maximum number of requests at once after a pause.
     #[schema(value_type = u32)]
     burst: NonZeroU32,
 }
 
-/// A tenant, and what is laid down for it.
+/// Tenant and its limits.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Tenant)]
 pub(crate) struct TenantView {
-    /// Its name.
+    /// Name.
     #[schema(value_type = String)]
     name: Tenant,
-    /// How often it may ask anything; `null` if that is not limited.
+    /// Rate limit of its API requests. `null`: no limit.
     #[schema(required)]
     requests: Option<RateView>,
-    /// How many of its tasks may wait at a time; `null` if that is not limited.
+    /// Maximum number of its tasks that wait to run at a time. `null`: no limit.
     #[schema(value_type = Option<u64>, required)]
     waiting: Option<NonZeroU32>,
-    /// How long a payload of its tasks may be, in bytes; `null` if it may be as long as any.
+    /// Maximum size of the payload of a task, in bytes. `null`: only the limit of every request body applies (256 KiB).
     #[schema(value_type = Option<u64>, required)]
     payload_bytes: Option<NonZeroU32>,
-    /// How often its tasks start, and how many at once.
+    /// Start rate and concurrency of its tasks.
     flow: FlowView,
 }
 
@@ -108,14 +108,14 @@ pub(crate) struct TenantView {
 #[derive(Serialize, ToSchema)]
 #[schema(as = TenantPage)]
 pub(crate) struct PageView {
-    /// The tenants for whom something was laid down, by name.
+    /// Tenants that have a record, in the order of their names.
     data: Vec<TenantView>,
-    /// Where the next page begins; `null` on the last page.
+    /// Cursor of the next page. `null` on the last page.
     #[schema(required)]
     next_cursor: Option<String>,
 }
 
-/// A tenant's name, from the path.
+/// Name of a tenant from the path.
 pub(crate) struct Named(Tenant);
 
 impl FromRequestParts<App> for Named {
@@ -127,10 +127,10 @@ impl FromRequestParts<App> for Named {
     }
 }
 
-/// Lay down what a tenant may use
+/// Replace the limits of a tenant
 ///
-/// All of it at once: what is left out is not limited any more. It holds at once in this process, and within 10 seconds in others that
-/// share its table.
+/// Replaces all limits: omitted fields are not limited. The process that answers applies the change at once. Other processes that share its
+/// table apply it within 10 seconds.
 #[utoipa::path(
     put,
     path = "/v1/tenants/{name}",
@@ -168,7 +168,7 @@ pub(crate) async fn put(
 
 /// Get a tenant
 ///
-/// What is laid down for it; of one for whom nothing is, that nothing is limited.
+/// Returns the limits of the tenant, or no limits if it has no record.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{name}",
@@ -185,7 +185,7 @@ pub(crate) async fn one(State(app): State<App>, _: Allowed<Admin>, Named(tenant)
 
 /// List tenants
 ///
-/// Those for whom something was laid down, by name.
+/// Returns the tenants that have a record, in the order of their names.
 #[utoipa::path(
     get,
     path = "/v1/tenants",
@@ -222,7 +222,7 @@ fn read(record: Record) -> Result<TenantView, StoreError> {
 }
 
 impl Put {
-    /// Returns the settings, or everything that is wrong with them.
+    /// Returns the settings, or all errors in the request.
     fn settings(self) -> Result<TenantSettings, Vec<Invalid>> {
         let (flow, mut wrong) = match self.flow.unwrap_or_default().checked("/flow") {
             Ok(flow) => (flow, Vec::new()),
