@@ -1,4 +1,4 @@
-//! What the handlers need of the world.
+//! State that the request handlers share.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::permits::Permits;
 use crate::quota::Quota;
 use crate::test_slots::TestSlots;
 
-/// What the handlers need of the world, shared by all of them.
+/// State that all request handlers share.
 #[derive(Clone)]
 pub struct App(Arc<Inner>);
 
@@ -35,36 +35,36 @@ struct Inner {
     test_slots: TestSlots,
 }
 
-/// What an [`App`] is made of.
+/// Parts of an [`App`].
 pub struct Parts {
-    /// Where tasks are kept and hinted, and where keys and settings are.
+    /// Stores of tasks, configuration and limiter state, and the queue of hints.
     pub backend: Backend,
-    /// What time it is, and waiting for it to pass.
+    /// Clock and timer.
     pub clock: Arc<dyn Clock>,
-    /// What is run here; it judges submissions.
+    /// Kinds that this server runs. Validates submissions.
     pub kinds: Arc<dyn Kinds>,
-    /// Who is let in.
+    /// Access policy of the API.
     pub door: Door,
-    /// How often the waiting tasks of a tenant are counted whose number is limited: to count can be costly.
+    /// Time between two counts of the waiting tasks of a tenant that has a limit on them. A count can be costly.
     pub recount: Duration,
-    /// The longest timeout that workers grant to one attempt.
+    /// Maximum timeout that workers grant to one attempt.
     pub max_timeout: Duration,
-    /// How long `?wait=` holds an answer at most.
+    /// Maximum time for which `?wait=` holds an answer.
     pub max_wait: Duration,
-    /// Calls endpoints for those who want to see what comes of it.
+    /// Client that makes test calls to endpoints.
     pub tester: Arc<dyn Tester>,
-    /// Seals secrets before they are kept.
+    /// Source of the vault that encrypts secrets before they are stored.
     pub vault: Arc<dyn VaultSource>,
-    /// Seals the cursors of lists. All processes behind one address need the same one.
+    /// Key that authenticates the cursors of lists. All processes behind one address need the same one.
     pub cursor_key: [u8; 32],
-    /// What is shared with the workers of this process, so that they know at once what was changed here.
+    /// Edition of the configuration, shared with the workers of this process. They see changes by this process at once.
     pub edition: Edition,
-    /// Once it fires, answers that are being held are given at once.
+    /// Shutdown signal. Once it fires, the server sends answers that `?wait=` holds.
     pub shutdown: CancellationToken,
 }
 
 impl App {
-    /// Shares these parts among the handlers.
+    /// Creates the shared state of the handlers.
     pub fn new(parts: Parts) -> Self {
         let keyring = Keyring::new(parts.door.keys);
         let directory = Directory::new(Arc::clone(&parts.backend.registry), Arc::clone(&parts.clock), parts.edition.clone());
@@ -73,43 +73,43 @@ impl App {
         Self(Arc::new(Inner { parts, keyring, bodies: Arc::default(), permits, quota, readiness, directory, test_slots }))
     }
 
-    /// The keys that came by lately.
+    /// Returns the cache of keys and of tenants' limits.
     pub(crate) fn keyring(&self) -> &Keyring {
         &self.0.keyring
     }
 
-    /// The request bodies in memory.
+    /// Returns the budget of request bodies in memory.
     pub(crate) fn bodies(&self) -> &Arc<BodyBudget> {
         &self.0.bodies
     }
 
-    /// The requests that tenants have been granted.
+    /// Returns the request rate limits of tenants.
     pub(crate) fn permits(&self) -> &Permits {
         &self.0.permits
     }
 
-    /// Whether store and queue answered a moment ago.
+    /// Returns the latest result of the readiness check.
     pub(crate) fn readiness(&self) -> &Readiness {
         &self.0.readiness
     }
 
-    /// What is laid down for endpoints, queues and kinds.
+    /// Returns the cached configuration of endpoints, queues and kinds.
     pub(crate) fn directory(&self) -> &Directory {
         &self.0.directory
     }
 
-    /// The tests of endpoints that are under way.
+    /// Returns the slots of endpoint tests.
     pub(crate) fn test_slots(&self) -> &TestSlots {
         &self.0.test_slots
     }
 
-    /// Load of everything in this process that is bounded and shared by tenants.
+    /// Returns the load of all bounded resources of this process that tenants share.
     pub(crate) fn loads(&self) -> Vec<QueueLoad> {
         let own = [self.bodies().load(), self.keyring().lookups().load(), self.test_slots().load()];
         self.backend.store.load().into_iter().chain(own).collect()
     }
 
-    /// How many tasks of tenants wait.
+    /// Returns the counts of tenants' waiting tasks.
     pub(crate) fn quota(&self) -> &Quota {
         &self.0.quota
     }

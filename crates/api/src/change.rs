@@ -1,4 +1,4 @@
-//! What can be asked of a task once it is there: to be called off, or to be done again.
+//! Changes to an existing task: cancel and replay. Also grace periods and options that other routes share.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -30,31 +30,31 @@ use crate::problem::Problem;
 use crate::read::Named;
 use crate::reply;
 
-/// Routes whose idempotency keys are told apart.
+/// Routes that take an idempotency key. A key on one route does not match the same key on another.
 const CANCEL: &str = "/v1/tasks/{id}/cancel";
 const REPLAY: &str = "/v1/tasks/{id}/replay";
 
-/// How to cancel; there is nothing to choose yet.
+/// Options of a cancellation. There are none yet.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Cancel {}
 
-/// How to replay.
+/// Options of a replay.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Replay {
-    /// Give downstream a new idempotency key, so that what was done already is done again; `false` unless said.
+    /// True to send the endpoint a new idempotency key, so that it repeats work that it has done already. Default: `false`.
     #[schema(default = false)]
     new_key: bool,
-    /// Generation to replay, as the task shows it in `generation`. If the task is at another one by now, nothing is replayed and the
-    /// answer is 409 `generation_mismatch`. Any generation by default.
+    /// Generation to replay, from the task's field `generation`. If the task is at another generation, the answer is 409
+    /// `generation_mismatch` and nothing is replayed. Default: any generation.
     #[schema(value_type = Option<u32>, minimum = 1)]
     generation: Option<f64>,
 }
 
 /// Cancel a task
 ///
-/// A task that has not started is canceled at once. One that is running is asked to stop, and ends as its handler does.
+/// Cancels a task at once if it is not running. Asks a running task to stop; its handler then decides how it ends.
 #[utoipa::path(
     post,
     path = "/v1/tasks/{id}/cancel",
@@ -98,7 +98,7 @@ pub(crate) async fn cancel(
     changed(&canceled, status, &caller, now)
 }
 
-/// Response to a change of a task, or to its repetition.
+/// Returns the answer to a change of a task, or to its repetition.
 fn changed(outcome: &Applied, status: impl Fn(&Task) -> StatusCode, caller: &Caller, now: Timestamp) -> Result<Response, Problem> {
     let (Applied::Done(task) | Applied::Repeated(task)) = outcome;
     let mut response = reply::task(status(task), task, caller, now)?;
@@ -108,15 +108,15 @@ fn changed(outcome: &Applied, status: impl Fn(&Task) -> StatusCode, caller: &Cal
     Ok(response)
 }
 
-/// Whether it was asked to stop already: to ask again changes nothing, and is not put on record.
+/// Returns true if a client has asked the task to stop already. Another request then changes nothing and gets no audit entry.
 fn is_canceling(task: &Task) -> bool {
     matches!(&task.state, Standing::Running(lease) if lease.cancel == CancelRequest::Requested)
 }
 
 /// Replay a task
 ///
-/// Starts a new generation of attempts of a task that has ended. Its history stays. Of many replays that name the same `generation`, one
-/// starts a generation, even if that ends before the others arrive.
+/// Starts a new generation of attempts of a task that has ended. Its history stays. If several replays name the same `generation`, only one
+/// of them starts a new generation, even if that one ends before the others arrive.
 #[utoipa::path(
     post,
     path = "/v1/tasks/{id}/replay",
@@ -153,13 +153,13 @@ pub(crate) async fn replay(
     changed(&replayed, |_| StatusCode::ACCEPTED, &caller, now)
 }
 
-/// For how long what was replaced stays good beside what replaced it.
+/// Checks the grace period of a replaced API key: 0 to 30 days.
 pub(crate) fn overlap(seconds: f64) -> Result<Duration, Problem> {
     Bounds::delay(MAX_OVERLAP).seconds(seconds).map_err(|detail| vec![Invalid::new("/overlap", detail)].into())
 }
 
-/// The grace period of a signing secret: 0 for none, or no shorter than the time for which other processes may not have heard of the new secret.
-/// A shorter one would end before every process signs with the new secret.
+/// Checks the grace period of a signing secret: 0 for none, or 10 seconds to 30 days. Other processes learn of a new secret within
+/// [`FRESH`]. A shorter grace period would end before every process signs with the new secret.
 pub(crate) fn grace_period(seconds: f64) -> Result<Duration, Problem> {
     let (least, most) = (FRESH.as_secs(), MAX_OVERLAP.as_secs());
     let overlap = Duration::try_from_secs_f64(seconds).ok().filter(|time| time.is_zero() || (FRESH..=MAX_OVERLAP).contains(time));
@@ -168,7 +168,7 @@ pub(crate) fn grace_period(seconds: f64) -> Result<Duration, Problem> {
     overlap.ok_or_else(|| vec![Invalid::new("/overlap", expected())].into())
 }
 
-/// Options from the body, and the request's idempotency key, if it has one.
+/// Returns the options from the body, and the request's idempotency key, if it has one.
 async fn keyed_options<T: Default + for<'de> Deserialize<'de>>(
     app: &App,
     tenant: &Tenant,
@@ -182,7 +182,7 @@ async fn keyed_options<T: Default + for<'de> Deserialize<'de>>(
     Ok((options.unwrap_or_default(), keyed))
 }
 
-/// Options of a `POST` that takes no idempotency key. `instead` says how to repeat such a request.
+/// Returns the options of a `POST` that takes no idempotency key. `instead` tells the client how to repeat such a request.
 pub(crate) async fn options_without_key<T: Default + for<'de> Deserialize<'de>>(
     app: &App,
     tenant: &Tenant,
@@ -193,11 +193,11 @@ pub(crate) async fn options_without_key<T: Default + for<'de> Deserialize<'de>>(
     options(app, tenant, request).await
 }
 
-/// Way to repeat a rotation whose answer was lost.
+/// Advice on how to repeat a rotation whose answer was lost.
 pub(crate) const ROTATE_INSTEAD: &str = "a secret is shown once, and cannot be shown again: send this without the header; if the answer is \
     lost, rotate again, or send a `secret` of your own";
 
-/// What the body says, or what an absent one means.
+/// Returns the options from the body, or the defaults if the body is empty.
 pub(crate) async fn options<T: Default + for<'de> Deserialize<'de>>(app: &App, tenant: &Tenant, request: Request) -> Result<T, Problem> {
     let (head, body) = request.into_parts();
     match body::optional_json(app, tenant, &head.headers, body).await? {

@@ -1,4 +1,5 @@
-//! Cursors: a store's own position, sealed, so that it comes back unchanged and to the list it was made for.
+//! Cursors: a store's position in a list, with a message authentication code (MAC). A client can neither change a cursor nor use it for
+//! another list.
 
 use std::fmt::Write;
 
@@ -7,14 +8,14 @@ use nobat_core::name::Tenant;
 use nobat_core::ports::{ListQuery, Position};
 use sha2::Sha256;
 
-/// How much of the seal is kept: 128 bits, which nobody guesses.
+/// Size of the truncated MAC: 128 bits, which is infeasible to guess.
 const SEAL_BYTES: usize = 16;
 
-/// Everything that makes a list this one, save the length of its pages, which may change on the way.
+/// Identity of a list: everything but the length of its pages, which may change from page to page.
 pub(crate) struct List(Vec<Option<String>>);
 
 impl List {
-    /// The tasks that a query asks for.
+    /// List of the tasks that a query selects.
     pub(crate) fn tasks(query: &ListQuery) -> Self {
         let moment = |moment: Option<nobat_core::time::Timestamp>| moment.map(|moment| moment.millis().to_string());
         Self(vec![
@@ -28,28 +29,28 @@ impl List {
         ])
     }
 
-    /// Keys: all, or those of one tenant.
+    /// List of all keys, or of those of one tenant.
     pub(crate) fn keys(tenant: Option<&Tenant>) -> Self {
         Self(vec![Some("keys".to_owned()), tenant.map(ToString::to_string)])
     }
 
-    /// Tenants.
+    /// List of tenants.
     pub(crate) fn tenants() -> Self {
         Self(vec![Some("tenants".to_owned())])
     }
 
-    /// A tenant's endpoints.
+    /// List of a tenant's endpoints.
     pub(crate) fn endpoints(tenant: &Tenant) -> Self {
         Self(vec![Some("endpoints".to_owned()), Some(tenant.to_string())])
     }
 
-    /// A tenant's audit trail.
+    /// List of a tenant's audit entries.
     pub(crate) fn trail(tenant: &Tenant) -> Self {
         Self(vec![Some("trail".to_owned()), Some(tenant.to_string())])
     }
 }
 
-/// The cursor for a position in that list: the seal, then the position, in hexadecimal digits.
+/// Returns the cursor for a position in a list: the MAC, then the position, in hexadecimal digits.
 pub(crate) fn seal(key: &[u8; 32], list: &List, position: &Position) -> String {
     let seal = mac(key, list, position.0.as_bytes()).finalize().into_bytes();
     let bytes = seal[..SEAL_BYTES].iter().chain(position.0.as_bytes());
@@ -59,7 +60,7 @@ pub(crate) fn seal(key: &[u8; 32], list: &List, position: &Position) -> String {
     })
 }
 
-/// The position that a cursor stands for, if it was sealed with this key and for that list.
+/// Returns the position of a cursor. `None` if the cursor was not sealed with this key for this list.
 pub(crate) fn open(key: &[u8; 32], list: &List, cursor: &str) -> Option<Position> {
     let bytes = unhex(cursor)?;
     let (seal, position) = bytes.split_at_checked(SEAL_BYTES)?;
@@ -76,7 +77,7 @@ fn mac(key: &[u8; 32], list: &List, position: &[u8]) -> Hmac<Sha256> {
     mac
 }
 
-/// The length first, so that ("ab", "c") and ("a", "bc") differ, and nothing from an empty text.
+/// Adds a part and its length to the MAC. The length makes ("ab", "c") and ("a", "bc") differ, and an absent part differ from an empty one.
 fn part(mac: &mut Hmac<Sha256>, part: Option<&[u8]>) {
     mac.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_be_bytes());
     mac.update(part.unwrap_or_default());

@@ -1,4 +1,4 @@
-//! Saying why a task is not running. What is said is the core's; here it is gathered how things stand.
+//! Explains why a task is not running. The core builds the explanation. This module reads the current configuration and limiter state.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -19,13 +19,13 @@ use crate::problem::Problem;
 use crate::read::Named;
 use crate::reply;
 
-/// What an explanation is shown in, about.
+/// Approximate size of an explanation in an answer, in bytes.
 const EXPLANATION_BYTES: usize = 600;
 
-/// Say why a task is not running
+/// Explain why a task is not running
 ///
-/// In one word and one sentence, and until when, by what the task was told and by how things stand now: what is laid down for its queue, its
-/// kind, its endpoint and its flow key, and how its flows stand.
+/// Returns a code, a sentence, and the time until which the reason holds. The explanation uses the task's own state, the current
+/// configuration of its queue, kind, endpoint and limit key, and the current state of their limits.
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}/explain",
@@ -43,7 +43,7 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Task
     reply::value(StatusCode::OK, EXPLANATION_BYTES, &ExplanationView::new(&task, explain(&task, &around, now), now))
 }
 
-/// How things stand for a task: as it is written down at this moment, and not as it was read a while ago.
+/// Reads the current configuration and limiter state for a task, past all caches.
 async fn circumstances(app: &App, task: &Task) -> Result<Circumstances, StoreError> {
     if matches!(task.state, Standing::Ended(_)) {
         return Ok(Circumstances::default());

@@ -4,7 +4,7 @@ use axum::http::header::{HOST, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, StatusCode, Uri, Version};
 use nobat_core::authority::Authority;
 
-/// Returns the status that the request is refused with, or `None` if its head is valid.
+/// Returns the status to refuse the request with, or `None` if its head is valid.
 pub(crate) fn refusal(version: Version, target: &Uri, headers: &HeaderMap) -> Option<StatusCode> {
     let is_authority = |text: &str| Authority::parse(text).is_some();
     if !has_valid_host(version, headers) || target.authority().is_some_and(|authority| !is_authority(authority.as_str())) {
@@ -13,7 +13,7 @@ pub(crate) fn refusal(version: Version, target: &Uri, headers: &HeaderMap) -> Op
     (!has_known_coding(headers)).then_some(StatusCode::NOT_IMPLEMENTED)
 }
 
-/// Returns whether there is one `Host` and it is valid; HTTP/1.0 can do without (RFC 9112, section 3.2).
+/// Returns true if there is one valid `Host`. HTTP/1.0 needs none (RFC 9112, section 3.2).
 fn has_valid_host(version: Version, headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -23,7 +23,7 @@ fn has_valid_host(version: Version, headers: &HeaderMap) -> bool {
     }
 }
 
-/// Returns whether the body has no transfer coding but `chunked`, and that one once (RFC 9112, section 6.1).
+/// Returns true if the body has no transfer coding, or `chunked` once (RFC 9112, section 6.1).
 fn has_known_coding(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {

@@ -1,6 +1,6 @@
-//! `Idempotency-Key`, and the ids of new tasks, which come from it or from chance.
+//! `Idempotency-Key`, and the ids of new tasks, which derive from it or are random.
 //!
-//! As in draft-ietf-httpapi-idempotency-key-header-07, save that a key lives as long as its task is kept.
+//! Follows draft-ietf-httpapi-idempotency-key-header-07, except that a key lives as long as its task is kept.
 
 use std::borrow::Cow;
 
@@ -17,23 +17,23 @@ use crate::quoted;
 
 static HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Where the ids of a request's tasks come from.
+/// Source of the ids of a request's tasks.
 pub(crate) enum Identity<'a> {
-    /// From chance: the request is like no other.
+    /// Random ids: the request has no key.
     Fresh,
-    /// From its key: the same request may have come before.
+    /// Ids derived from the key: the same request may have come before.
     Keyed {
-        /// What it was sent to; keys of other routes are other keys.
+        /// Route of the request. The same key on another route is another key.
         route: &'static str,
-        /// The key, without its quotes.
+        /// Key, without its quotes.
         key: Cow<'a, str>,
-        /// Tells the same request from another one with its key.
+        /// Fingerprint of the request. It tells a repeated request from another one with the same key.
         fingerprint: Fingerprint,
     },
 }
 
 impl<'a> Identity<'a> {
-    /// The identity of a `POST` to `route`.
+    /// Returns the identity of a `POST` to `route`.
     pub(crate) fn of(headers: &'a HeaderMap, route: &'static str, body: &[u8]) -> Result<Self, Problem> {
         let mut keys = headers.get_all(&HEADER).iter();
         let key = match (keys.next(), keys.next()) {
@@ -45,7 +45,7 @@ impl<'a> Identity<'a> {
         Ok(Self::Keyed { route, key, fingerprint: fingerprint(route, body) })
     }
 
-    /// The id of the task at that place of the request.
+    /// Returns the id of the task at this index of the request.
     pub(crate) fn id(&self, tenant: &Tenant, place: usize, now: Timestamp) -> TaskId {
         match self {
             Self::Fresh => TaskId::new(now, rand::random()),
@@ -53,7 +53,7 @@ impl<'a> Identity<'a> {
         }
     }
 
-    /// What its tasks are marked with.
+    /// Returns the fingerprint that its tasks store. `None` without a key.
     pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
         match self {
             Self::Fresh => None,
@@ -62,7 +62,7 @@ impl<'a> Identity<'a> {
     }
 }
 
-/// The request as its task remembers it, if it has a key.
+/// Returns the request in the form that its task remembers, if it has a key.
 pub(crate) fn keyed_request(headers: &HeaderMap, route: &'static str, body: &[u8]) -> Result<Option<KeyedRequest>, Problem> {
     let Identity::Keyed { key, fingerprint, .. } = Identity::of(headers, route, body)? else { return Ok(None) };
     let digest: [u8; 32] = Sha256::new().chain_update(route).chain_update(b"\n").chain_update(key.as_bytes()).finalize().into();
@@ -73,7 +73,7 @@ fn first<const N: usize>(digest: &[u8; 32]) -> [u8; N] {
     std::array::from_fn(|place| digest[place])
 }
 
-/// Refuses a key on a route that cannot honour it. `instead` says how to repeat such a request.
+/// Refuses a key on a route that cannot honour it. `instead` tells the client how to repeat such a request.
 pub(crate) fn refuse_key(headers: &HeaderMap, instead: &'static str) -> Result<(), Problem> {
     if headers.contains_key(&HEADER) { Err(Problem::new(Code::IdempotencyKeyNotSupported, instead)) } else { Ok(()) }
 }
@@ -83,7 +83,7 @@ const EXPECTED: &str =
 
 fn fingerprint(route: &str, body: &[u8]) -> Fingerprint {
     let mut hash = Sha256::new();
-    // Neither part can hold a line feed, so no other request hashes the same text.
+    // Method and route contain no line feed, so two different requests never hash the same text.
     hash.update(b"POST\n");
     hash.update(route);
     hash.update(b"\n");

@@ -1,4 +1,4 @@
-//! The keys that came by lately, and what is laid down for their tenants, so that most requests ask no store.
+//! Cache of API keys and of tenants' limits, so that most requests need no read of the store.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -23,22 +23,23 @@ use crate::door::{Keys, whole_seconds};
 use crate::lookups::{Lookups, Pace, Turn};
 use crate::problem::Problem;
 
-/// For how long a process believes what it has read of a key or a tenant: a key that another process has revoked works that long.
-/// What this process changes it knows at once.
+/// Time for which a process trusts a key or a tenant that it has read. A key that another process revoked works that long.
+///
+/// Changes that this process makes take effect in it at once.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// Rate of requests without a valid key that an address can make before it is told to stop: 20, then one a second. Beyond it, keys
-/// that this process has not seen yet are looked up one at a time ([`Lookups`]).
+/// Rate of requests without a valid key that an address can make before it gets 429: 20, then one a second. Beyond it, keys that this
+/// process has not seen yet are looked up one at a time ([`Lookups`]).
 const FAILURES: Rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN.saturating_add(19) };
 
-/// What was read lately.
+/// Cache of what this process has read.
 pub(crate) struct Keyring {
     asks_for_keys: AtomicBool,
-    /// When it was last looked whether there are keys, in milliseconds since the epoch.
+    /// Time of the last check that no key exists, in milliseconds since the Unix epoch.
     looked_at: AtomicI64,
     keys: Known<KeyId, Arc<Key>>,
     tenants: Known<Tenant, TenantSettings>,
-    /// The failures of each client network; those of unknown addresses count together.
+    /// Failures of each client network. Those of unknown addresses count together.
     failures: Mutex<HashMap<Option<IpAddr>, Bucket>>,
     lookups: Lookups,
 }
@@ -55,7 +56,8 @@ impl Keyring {
         }
     }
 
-    /// Whether everybody needs a key. As long as nobody does it is looked for one from time to time: another process can have made it.
+    /// Returns true if every request needs a key. Until then it checks the store every 10 seconds, since another process can create the
+    /// first key.
     pub(crate) async fn asks_for_keys(&self, backend: &Backend, now: Timestamp) -> Result<bool, StoreError> {
         if self.asks_for_keys.load(Ordering::Relaxed) {
             return Ok(true);
@@ -72,15 +74,15 @@ impl Keyring {
         Ok(false)
     }
 
-    /// A key was made: from now on everybody needs one.
+    /// Requires keys from now on, since one was created.
     pub(crate) fn ask_for_keys(&self) {
         self.asks_for_keys.store(true, Ordering::Relaxed);
     }
 
-    /// Returns the key of this text, or `None` if there is none. `origin` is the client's address, `None` if it is unknown.
+    /// Returns the key with this text, or `None` if there is none. `origin` is the client's address, `None` if it is unknown.
     ///
-    /// A key that this process has seen lately is known, or read again at once. Any other key waits for a turn to be looked up
-    /// ([`Lookups`]), and is refused only if it gets none within 5 s.
+    /// A key that this process has seen lately is cached, or read again at once. Any other key waits for its look-up ([`Lookups`]). It is
+    /// refused only if it gets no look-up within 5 s.
     pub(crate) async fn key(
         &self,
         backend: &Backend,
@@ -111,7 +113,7 @@ impl Keyring {
         Ok(found.filter(|key| key.digest == digest))
     }
 
-    /// What is laid down for a tenant.
+    /// Returns the limits of a tenant, at most 10 seconds old.
     pub(crate) async fn settings(&self, backend: &Backend, tenant: &Tenant, now: Timestamp) -> Result<TenantSettings, StoreError> {
         if let Some(settings) = self.tenants.get(tenant, now) {
             return Ok(settings);
@@ -122,17 +124,17 @@ impl Keyring {
         Ok(settings)
     }
 
-    /// Look-ups of keys that were not seen lately.
+    /// Returns the look-ups of keys that this process has not seen lately.
     pub(crate) fn lookups(&self) -> &Lookups {
         &self.lookups
     }
 
-    /// A key was changed here.
+    /// Drops a key from the cache, since this process changed it.
     pub(crate) fn forget_key(&self, id: KeyId) {
         self.keys.forget(&id);
     }
 
-    /// A tenant's settings were changed here.
+    /// Drops a tenant from the cache, since this process changed its limits.
     pub(crate) fn forget_tenant(&self, tenant: &Tenant) {
         self.tenants.forget(tenant);
     }
@@ -141,7 +143,7 @@ impl Keyring {
     pub(crate) fn count_failure(&self, origin: Option<IpAddr>, now: Timestamp) -> Result<(), Problem> {
         let mut failures = lock(&self.failures);
         if failures.len() >= MAX_KNOWN {
-            // First those go that may fail as often again as anybody.
+            // Buckets that are full again carry no information, so they go first.
             failures.retain(|_, bucket| FAILURES.left(*bucket, now) < FAILURES.burst.get());
         }
         if failures.len() >= MAX_KNOWN {
@@ -167,15 +169,15 @@ fn too_many_failures(pause: Duration) -> Problem {
     Problem::new(Code::TooManyFailures, detail).retry_after(whole_seconds(pause))
 }
 
-/// Maximum number of entries in each of the maps. An entry that is forgotten is read again.
+/// Maximum number of entries in each of the maps. The server reads a dropped entry again.
 const MAX_KNOWN: usize = 10_000;
 
-/// Things that were read, each for as long as it is fresh.
+/// Values that were read from the store, each with the time of its read.
 struct Known<K, V>(Mutex<Seen<K, V>>);
 
 struct Seen<K, V> {
     things: Recent<K, (V, Timestamp)>,
-    /// Counts what was changed here: what was read before a change, and comes after it, is not noted.
+    /// Number of changes by this process. A value that was read before a change and arrives after it must not enter the cache.
     changes: u64,
 }
 
@@ -189,11 +191,11 @@ impl<K: Hash + Eq, V: Clone> Known<K, V> {
     fn get(&self, name: &K, now: Timestamp) -> Option<V> {
         let mut known = lock(&self.0);
         let (value, read_at) = known.things.get(name)?;
-        // A clock that was set back makes nothing fresh for longer.
+        // A clock that was set back must not extend the validity.
         (*read_at <= now && now < *read_at + FRESH).then(|| value.clone())
     }
 
-    /// Returns whether it was read lately, fresh or not.
+    /// Returns true if it was read lately, fresh or not.
     fn has_seen(&self, name: &K) -> bool {
         lock(&self.0).things.get(name).is_some()
     }
@@ -217,7 +219,7 @@ impl<K: Hash + Eq, V: Clone> Known<K, V> {
     }
 }
 
-/// Nothing is left half done under these locks, so a panic elsewhere does not spoil what they guard.
+/// Locks a mutex and ignores poisoning. No update under these locks can be left half done by a panic.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -255,7 +257,7 @@ mod tests {
         let backend = Sqlite::in_memory(Duration::from_hours(1), Arc::new(Still)).unwrap().backend();
         let ring = Keyring::new(Keys::NotYet);
         assert!(!ring.asks_for_keys(&backend, at(0)).await.unwrap());
-        // Another process makes one.
+        // Another process creates a key.
         let name = RecordName { tenant: None, sort: Sort::Key, name: Name::new("one").unwrap() };
         let entry = Entry {
             tenant: Tenant::default(),
@@ -285,7 +287,7 @@ mod tests {
         for number in 1..MAX_KNOWN {
             ring.count_failure(Some(address(number)), at(0)).unwrap();
         }
-        // A second on, everybody else may fail as often as ever, and there is no room for one more.
+        // After a second, all other buckets are full again, and the map keeps none of them.
         let later = at(1_000);
         ring.count_failure(Some(address(MAX_KNOWN + 1)), later).unwrap();
         assert_eq!(lock(&ring.failures).len(), 2);

@@ -1,7 +1,7 @@
-//! The door: HTTP in, tasks out. One router for a laptop and for Lambda; all its routes are in [`router()`].
+//! HTTP API of nobat. The same router serves a laptop and Lambda; [`router()`] lists all its routes.
 //!
-//! Nothing here decides what becomes of a task. Handlers read a request, ask the core, and show what it says; what is
-//! wrong with a request is said as RFC 9457 problem details, and never repeats a value.
+//! This crate decides nothing about tasks. Handlers read a request, call the core, and show the result. Errors are RFC 9457 problem details
+//! that never repeat a value.
 
 mod app;
 mod ask;

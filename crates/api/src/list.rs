@@ -1,4 +1,4 @@
-//! Listing tasks, the newest first, a page at a time.
+//! Lists tasks, newest first, in pages.
 
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
@@ -20,31 +20,31 @@ use crate::query::Query;
 use crate::reply;
 
 const PARAMETERS: [&str; 7] = ["status", "queue", "kind", "created_after", "created_before", "limit", "cursor"];
-/// How many things a page holds unless said.
+/// Default number of elements of a page.
 pub(crate) const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 100;
-/// What [`limit`] takes.
+/// Description of what [`limit`] accepts.
 pub(crate) const EXPECTED_LIMIT: &str = "a number from 1 to 100";
-/// What a name is made of.
+/// Description of a valid name.
 pub(crate) const EXPECTED_NAME: &str = "1 to 64 of the characters A-Z a-z 0-9 . _ -";
-/// What a task is shown in without its payload, result and attempts, about.
+/// Approximate size in bytes of a task in an answer, without its payload, result and attempts.
 const SUMMARY_BYTES: usize = 512;
 
 /// One page of tasks.
 #[derive(Serialize, ToSchema)]
 #[schema(as = TaskPage)]
 pub(crate) struct PageView<'a> {
-    /// The tasks, the newest first, without payload, result and attempts.
+    /// Tasks, newest first, without payload, result and attempts.
     data: Vec<TaskView<'a>>,
-    /// Where the next page begins; `null` on the last page.
+    /// Cursor of the next page. `null` on the last page.
     #[schema(required)]
     next_cursor: Option<String>,
 }
 
 /// List tasks
 ///
-/// The newest first. A page may be shorter than `limit`, or empty, and still not be the last one: as long as
-/// `next_cursor` is there, there may be more. A cursor goes with the filters that it was given out for.
+/// Lists tasks, newest first. A page may be shorter than `limit`, or empty, although more follow: only `next_cursor` tells. A cursor is
+/// valid only with the filters of its page.
 #[utoipa::path(
     get,
     path = "/v1/tasks",
@@ -77,7 +77,7 @@ pub(crate) async fn page(
     reply::value(StatusCode::OK, SUMMARY_BYTES * (1 + view.data.len()), &view)
 }
 
-/// How many things a page is to hold.
+/// Parses the number of elements of a page: 1 to 100.
 pub(crate) fn limit(text: &str) -> Option<usize> {
     text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit))
 }

@@ -1,4 +1,4 @@
-//! The `OpenAPI` document, generated from the handlers and the types that they speak.
+//! `OpenAPI` document, generated from the handlers and their request and response types.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -14,12 +14,12 @@ use crate::code::Code;
 use crate::problem::{FieldError, ProblemView};
 use crate::{callback_secret, change, endpoints, explain, health, keys, lanes, list, read, submit, tenants, trail};
 
-/// The document.
+/// Returns the document.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     Document::openapi()
 }
 
-/// The document as it is served.
+/// Returns the document as JSON.
 pub(crate) fn text() -> &'static [u8] {
     static TEXT: LazyLock<Vec<u8>> = LazyLock::new(|| serde_json::to_vec(&openapi()).unwrap_or_default());
     &TEXT
@@ -87,7 +87,7 @@ pub(crate) fn text() -> &'static [u8] {
 )]
 struct Document;
 
-/// Says of every operation what it can be refused for.
+/// Adds the error answers to every operation.
 struct Problems;
 
 impl Modify for Problems {
@@ -95,7 +95,7 @@ impl Modify for Problems {
         for item in document.paths.paths.values_mut() {
             for operation in operations(item) {
                 let own = codes(operation.operation_id.as_deref().unwrap_or_default());
-                // Whoever asks for a key can turn away whoever has none.
+                // Every operation that requires a key can fail authentication.
                 let codes = if operation.security.is_some() { [&DOOR[..], &own[..]].concat() } else { own };
                 describe(operation, &codes);
             }
@@ -103,12 +103,12 @@ impl Modify for Problems {
     }
 }
 
-/// Every operation of a path.
+/// Returns all operations of a path.
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut item.get, &mut item.post, &mut item.put, &mut item.delete].into_iter().flatten()
 }
 
-/// Describes how a key is sent, and marks the operations that need none.
+/// Describes how clients send a key, and marks the operations that need none.
 struct Security;
 
 impl Modify for Security {
@@ -119,18 +119,18 @@ impl Modify for Security {
         );
         document.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(scheme));
         for operation in document.paths.paths.values_mut().flat_map(operations) {
-            // An empty list says that no key is needed. Without the list, the document leaves it open.
+            // An empty list means that no key is needed. Without the list, the document would leave it open.
             operation.security.get_or_insert_default();
         }
     }
 }
 
-/// Says what may be left out where the macros would have it required, or else `null`, which a header and a body are never.
+/// Marks optional headers and bodies. The macros would make them required, or nullable, which a header or a body never is.
 struct Optional;
 
 impl Modify for Optional {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        // Cargo names no authors.
+        // The macro would add an empty contact, since `Cargo.toml` names no authors.
         document.info.contact = None;
         for operation in document.paths.paths.values_mut().flat_map(operations) {
             for parameter in operation.parameters.iter_mut().flatten() {
@@ -231,19 +231,19 @@ fn describe(operation: &mut Operation, codes: &[Code]) {
     }
 }
 
-/// What is said of the header wherever it is taken.
+/// Description of `Idempotency-Key` on routes that submit tasks.
 pub(crate) const IDEMPOTENCY_KEY: &str = "The same key with the same body stands for the same request, however often it is sent, \
     for as long as its tasks are kept. 1 to 255 ASCII characters, in quotes or bare.";
 
-/// Description of the header where a request changes a task.
+/// Description of `Idempotency-Key` on routes that change a task.
 pub(crate) const CHANGE_KEY: &str = "The same key with the same body is carried out once for a task, which remembers the last 16 such \
     requests for as long as it is kept. Sent again, it is answered with the task as it stands. 1 to 255 ASCII characters, in quotes or bare.";
 
-/// What it looks like: 1 to 255 printable characters in quotes, or, without a space or a comma among them, bare. Blanks around it are
-/// not part of a header's value.
+/// Pattern of `Idempotency-Key`: 1 to 255 printable characters, in quotes, or bare without spaces and commas. Blanks around it are not part
+/// of a header's value.
 const IDEMPOTENCY_KEY_PATTERN: &str = r#"^[ \t]*("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-+\--\[\]-~]{1,255})[ \t]*$"#;
 
-/// A task as submitted, with everything that can be said.
+/// Example of a submitted task with all common fields.
 pub(crate) fn submission() -> Value {
     json!({
         "kind": "http",
@@ -258,7 +258,7 @@ pub(crate) fn submission() -> Value {
     })
 }
 
-/// The same task, just accepted.
+/// Example of the same task, just accepted.
 pub(crate) fn accepted() -> Value {
     json!({
         "id": "task_01jd8rkz5m3q4v9x2y7w6t0abc",
@@ -287,7 +287,7 @@ pub(crate) fn accepted() -> Value {
     })
 }
 
-/// The same task, after an attempt that failed.
+/// Example of the same task, after a failed attempt.
 pub(crate) fn retrying() -> Value {
     let error = json!({"code": "http_503", "message": "the answer was 503"});
     let mut task = accepted();
@@ -306,7 +306,7 @@ pub(crate) fn retrying() -> Value {
     task
 }
 
-/// Why a task is not running.
+/// Example of an explanation.
 pub(crate) fn explained() -> Value {
     json!({
         "id": "task_01jd8rkz5m3q4v9x2y7w6t0abc",
@@ -327,7 +327,7 @@ pub(crate) fn explained() -> Value {
 mod tests {
     use super::*;
 
-    /// The document that is checked in. `UPDATE_SNAPSHOTS=1` writes it anew.
+    /// Checked-in copy of the document. `UPDATE_SNAPSHOTS=1` rewrites it.
     const SNAPSHOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../openapi.json");
 
     #[test]
@@ -340,10 +340,10 @@ mod tests {
         assert!(checked_in == document, "openapi.json is not what the code says; UPDATE_SNAPSHOTS=1 writes it anew");
     }
 
-    /// Operations that anybody may call.
+    /// Operations that need no key.
     const PUBLIC: [&str; 3] = ["/healthz", "/readyz", "/openapi.json"];
 
-    /// Rules of `redocly lint` that the document once broke.
+    /// Checks rules of `redocly lint` that the document once broke.
     #[test]
     fn servers_and_the_security_of_each_operation_are_declared() {
         let document = serde_json::to_value(openapi()).unwrap();
@@ -362,7 +362,7 @@ mod tests {
         let told = document.paths.paths.values_mut().flat_map(operations);
         let told: Vec<_> = told.flat_map(|operation| codes(operation.operation_id.as_deref().unwrap())).chain(DOOR).collect();
         for code in Code::ALL {
-            // It is answered where there is no operation.
+            // `MethodNotAllowed` answers requests that match no operation.
             assert_eq!(told.contains(&code), code != Code::MethodNotAllowed, "{code:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! What is said when a request is not granted: problem details as in RFC 9457.
+//! Error answers: problem details as in RFC 9457.
 
 use std::borrow::Cow;
 
@@ -19,21 +19,21 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use crate::code::Code;
 
-/// Why a request is not granted: the one error of this crate, and its one mapping to HTTP.
+/// Error of a request. It is the only error type of this crate, and the only mapping to HTTP.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {detail}", code.as_str())]
 pub(crate) struct Problem {
     code: Code,
     detail: Cow<'static, str>,
     errors: Vec<Invalid>,
-    /// What the log is told, and the client is not.
+    /// Cause for the log. The client does not see it.
     cause: Option<String>,
     headers: Vec<(&'static str, String)>,
 }
 
-/// A client learns all that is wrong at once, but a hostile one shall not be sent a book for a page.
+/// Maximum number of errors in one answer. A client should see all its mistakes at once, but a hostile one must not get a huge answer.
 const MAX_ERRORS: usize = 100;
-/// A field's name comes from the client and may be as long as a body.
+/// Maximum length of each text of an error, in bytes. A field's name comes from the client and may be as long as a body.
 const MAX_ERROR_BYTES: usize = 300;
 
 impl Problem {
@@ -41,35 +41,35 @@ impl Problem {
         Self { code, detail: detail.into(), errors: Vec::new(), cause: None, headers: Vec::new() }
     }
 
-    /// The same, with the time in seconds after which asking again may help.
+    /// Adds `Retry-After`: the time in seconds after which a retry may succeed.
     #[must_use]
     pub(crate) fn retry_after(self, seconds: u64) -> Self {
         self.with_header("retry-after", seconds.to_string())
     }
 
-    /// The same, with a header besides. The value is visible ASCII.
+    /// Adds a header. The value must be visible ASCII.
     #[must_use]
     pub(crate) fn with_header(mut self, name: &'static str, value: String) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    /// One body for tasks that are unknown, expired, or somebody else's: nobody learns which.
+    /// Returns the same 404 for tasks that are unknown, expired or another tenant's. Otherwise a client could probe which tasks exist.
     pub(crate) fn task_not_found() -> Self {
         Self::new(Code::TaskNotFound, "no task has this id, or it ended so long ago that it is kept no longer")
     }
 
-    /// The idempotency key came with another body before.
+    /// Error: the idempotency key was used with another body before.
     pub(crate) fn key_reused() -> Self {
         Self::new(Code::IdempotencyKeyReused, "the key came with another body before; a new request needs a new key")
     }
 
-    /// A bug, or a damaged store; `cause` goes to the log alone.
+    /// Error: a bug, or a damaged store. Only the log shows `cause`.
     pub(crate) fn internal(cause: impl Into<String>) -> Self {
         Self { cause: Some(cause.into()), ..Self::new(Code::Internal, "the log names the cause under this problem's `instance`") }
     }
 
-    /// Says it in the log, if there is more to say than the client is told. The instance ties the two together.
+    /// Logs the cause, if there is one that the client does not see. `instance` connects the log line and the answer.
     fn log(&self, instance: &str) {
         match &self.cause {
             Some(cause) if self.code == Code::Internal => tracing::error!(instance, cause, "a request failed"),
@@ -91,7 +91,7 @@ impl From<Vec<Invalid>> for Problem {
     }
 }
 
-/// What is not JSON is that before all; any other code must be all that is wrong in order to stand on top.
+/// Returns the code of the whole answer. Malformed JSON takes precedence. Any other specific code applies only if all errors have it.
 fn code_of(errors: &[Invalid]) -> Code {
     let is = |code: Code| move |error: &Invalid| error.code == Some(code.as_str());
     if errors.iter().any(is(Code::MalformedJson)) {
@@ -173,46 +173,46 @@ impl From<ApplyError> for Problem {
     }
 }
 
-/// What is wrong, as problem details (RFC 9457).
+/// Error, as problem details (RFC 9457).
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(crate) struct ProblemView<'a> {
-    /// `urn:nobat:error:` and the code.
+    /// `urn:nobat:error:` followed by the code.
     #[schema(value_type = String, example = "urn:nobat:error:validation_failed")]
     r#type: Urn<'a>,
-    /// What the code is called, for people.
+    /// Title of the code, for people.
     #[schema(example = "The request is not valid")]
     title: &'a str,
-    /// The HTTP status.
+    /// HTTP status.
     #[schema(minimum = 400, maximum = 599, example = 422)]
     status: u16,
-    /// What is wrong with this request.
+    /// Explanation of the error in this request.
     #[schema(example = "`errors` says what is wrong, and where")]
     detail: &'a str,
-    /// A stable code, for programs.
+    /// Stable code, for programs.
     #[schema(schema_with = code_schema)]
     code: &'a str,
-    /// Names this answer; the log of the server uses the same name.
+    /// Id of this answer. The server's log uses the same id.
     #[schema(example = "urn:nobat:request:5d0f6c9d3b1b4a6f8f1e2a3b4c5d6e7f")]
     instance: &'a str,
-    /// What is wrong with which field, if fields are wrong; at most 100 of them.
+    /// Errors of single fields. At most 100. Absent if the error is not about fields.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     errors: Vec<FieldError<'a>>,
 }
 
-/// What is wrong with one field of the body, or with one parameter of the query.
+/// Error of one field of the body, or of one parameter of the query.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct FieldError<'a> {
-    /// The field, as a JSON pointer (RFC 6901) into the body; a parameter of the query as `?` and its name.
+    /// Field, as a JSON pointer (RFC 6901) into the body. For a parameter of the query: `?` and its name.
     #[schema(example = "/retry/max_attempts")]
     pointer: &'a str,
-    /// What is wrong, and what would be right. It never repeats the value.
+    /// Explanation of the error and of the expected value. Never repeats the value itself.
     #[schema(example = "expected a whole number from 1 to 50")]
     detail: &'a str,
 }
 
-/// A code as a URI.
+/// Code as a URI.
 struct Urn<'a>(&'a str);
 
 impl Serialize for Urn<'_> {
@@ -243,18 +243,18 @@ impl IntoResponse for Problem {
             instance: &instance,
             errors: self.errors.iter().map(|error| FieldError { pointer: &error.pointer, detail: &error.detail }).collect(),
         };
-        // Strings and a number: there is nothing in it that JSON could not hold.
+        // Strings and a number always serialize to JSON.
         let mut response = Response::new(Body::from(serde_json::to_vec(&view).unwrap_or_default()));
         *response.status_mut() = self.code.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self.code {
-            // The rest of the body is still to come, and nobody will read it.
+            // The client still sends the rest of the body, which the server does not read.
             Code::BodyTooLarge | Code::BodyTimeout | Code::MalformedBody => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            // Spread a little, so that those who were turned away together do not come back together.
+            // A random delay, so that refused clients do not all return at the same moment.
             Code::StoreUnavailable | Code::Overloaded => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(rand::random_range(1..=3_u16)));
             }

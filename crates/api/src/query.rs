@@ -1,4 +1,4 @@
-//! Reading a query string: every parameter known, each at most once, and all that is wrong said at once.
+//! Parses query strings: every parameter is known, each occurs at most once, and one answer reports all errors.
 
 use std::borrow::Cow;
 
@@ -6,14 +6,14 @@ use nobat_core::submit::Invalid;
 
 use crate::problem::Problem;
 
-/// The parameters of a request, and what is wrong with them.
+/// Parameters of a request, and the errors in them.
 pub(crate) struct Query<'a> {
     values: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     wrong: Vec<Invalid>,
 }
 
 impl<'a> Query<'a> {
-    /// Takes a query string apart; a parameter that is not known is refused by name.
+    /// Parses a query string. Unknown and repeated parameters are errors.
     pub(crate) fn read(text: Option<&'a str>, known: &[&str]) -> Self {
         let mut query = Self { values: Vec::new(), wrong: Vec::new() };
         for (name, value) in form_urlencoded::parse(text.unwrap_or_default().as_bytes()) {
@@ -28,7 +28,7 @@ impl<'a> Query<'a> {
         query
     }
 
-    /// The value of a parameter, if it is given and `parse` takes it; `expected` says what would be taken.
+    /// Returns the value of a parameter, if it is present and `parse` accepts it. `expected` describes valid values for the error text.
     pub(crate) fn get<T>(&mut self, name: &str, expected: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         let (_, value) = self.values.iter().find(|(other, _)| other == name)?;
         let parsed = parse(value);
@@ -38,7 +38,7 @@ impl<'a> Query<'a> {
         parsed
     }
 
-    /// The end of it: fails if anything was wrong.
+    /// Fails with all errors, if there are any.
     pub(crate) fn finish(self) -> Result<(), Problem> {
         if self.wrong.is_empty() { Ok(()) } else { Err(self.wrong.into()) }
     }

@@ -1,4 +1,4 @@
-//! Limit on the waiting tasks of a tenant: counted from time to time, and what is accepted in between added to the count.
+//! Limit on the waiting tasks of a tenant. The store counts them from time to time, and the process adds what it accepts in between.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -10,15 +10,15 @@ use nobat_core::name::Tenant;
 use nobat_core::ports::StoreError;
 use nobat_core::time::Timestamp;
 
-/// Last count of each tenant's waiting tasks.
+/// Latest count of each tenant's waiting tasks.
 #[derive(Default)]
 pub(crate) struct Quota(Mutex<HashMap<Tenant, Arc<Place>>>);
 
-/// Count of one tenant. Its lock is held while the store counts, so that requests that come together have it counted once.
+/// Count of one tenant. Its lock is held while the store counts, so that concurrent requests cause one count.
 #[derive(Default)]
 struct Place {
     count: tokio::sync::Mutex<Option<Count>>,
-    /// Counts that failed. Requests that waited for one fail with it, instead of counting again one after the other.
+    /// Number of failed counts. Requests that waited for one fail with it, instead of counting again one after the other.
     failures: AtomicU64,
 }
 
@@ -28,24 +28,25 @@ struct Count {
     counted_at: Timestamp,
 }
 
-/// So many more are to wait.
+/// Tasks that a tenant submits.
 pub(crate) struct More<'a> {
-    /// Whose.
+    /// Tenant.
     pub(crate) tenant: &'a Tenant,
-    /// How many may wait.
+    /// Maximum number of waiting tasks.
     pub(crate) limit: NonZeroU32,
-    /// How many more there are to be.
+    /// Number of submitted tasks.
     pub(crate) count: usize,
-    /// For how long a count is good.
+    /// Time for which a count is valid.
     pub(crate) recount: Duration,
-    /// The time.
+    /// Current time.
     pub(crate) now: Timestamp,
 }
 
 impl Quota {
-    /// Whether so many more may wait. They are taken for accepted. `waiting` counts those that do, up to a number that is enough.
+    /// Returns true if the tenant may have so many more waiting tasks, and then counts them as accepted. `waiting` asks the store for the
+    /// number of waiting tasks, up to a maximum.
     ///
-    /// What other processes accept, and what was begun, shows at the next count only.
+    /// Tasks that other processes accept, and tasks that have started, change the count only when the store counts again.
     pub(crate) async fn admits(
         &self,
         more: &More<'_>,
@@ -108,7 +109,8 @@ mod tests {
         for (tenant, count, after, waiting) in asks {
             admitted.push(quota.admits(&more(tenant, count, after), async |_| Ok(waiting)).await.unwrap());
         }
-        // The last two: a clock that was set back makes nothing good for longer, and what it counts is counted.
+        // The last two: a clock that was set back does not extend the validity of a count, and the new count includes what is accepted
+        // then.
         assert_eq!(admitted, [true, false, true, false, true, true, false]);
     }
 

@@ -1,12 +1,13 @@
-//! One short text in a header: quoted, as structured fields have it, or bare.
+//! Short text in a header: quoted, as in structured fields, or bare.
 
 use std::borrow::Cow;
 
 const MAX_BYTES: usize = 255;
 
-/// The text that a header's value stands for: a structured field's string (RFC 8941), or the same without its quotes.
+/// Returns the text of a header's value: a string of structured fields (RFC 8941), or the same without its quotes. `None` if it is not
+/// valid.
 ///
-/// A comma outside of quotes is refused because it is what two headers, joined by a proxy, look like.
+/// A comma outside of quotes is not valid, because two headers that a proxy has joined look like that.
 pub(crate) fn parse(value: &[u8]) -> Option<Cow<'_, str>> {
     let value = std::str::from_utf8(value).ok()?;
     let key = match value.strip_prefix('"') {
@@ -17,7 +18,7 @@ pub(crate) fn parse(value: &[u8]) -> Option<Cow<'_, str>> {
     (1..=MAX_BYTES).contains(&key.len()).then_some(key)
 }
 
-/// The text between the quotes, without its escapes.
+/// Returns the text between the quotes, without its escapes.
 fn unquote(text: &str) -> Option<Cow<'_, str>> {
     let is_printable = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
     if !text.bytes().all(is_printable) {

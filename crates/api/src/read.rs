@@ -1,4 +1,4 @@
-//! Showing one task, at once or when it has ended.
+//! Shows one task, at once or when it has ended.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -20,12 +20,12 @@ use crate::problem::Problem;
 use crate::query::Query;
 use crate::reply;
 
-/// Whoever waits looks again after this long; the pause doubles from one look to the next.
+/// First pause between two reads of a task that a client waits for. It doubles from read to read.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause between two looks.
+/// Maximum pause between two reads.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
-/// A task's id, from the path. What is not an id is not found, like an id that nothing has.
+/// Id of a task from the path. A malformed id gets the same 404 as an unknown one.
 pub(crate) struct Named(pub(crate) TaskId);
 
 impl FromRequestParts<App> for Named {
@@ -39,8 +39,8 @@ impl FromRequestParts<App> for Named {
 
 /// Get a task
 ///
-/// With `wait`, the answer is held until the task has ended or the time is up. Either way it shows the task as it stands
-/// then. Payload and result are shown to keys with the scope `payload:view` alone, here and wherever a task is shown.
+/// With `wait`, the server holds the answer until the task has ended or the time is up. The answer shows the current state in both cases.
+/// Only keys with the scope `payload:view` see the payload and the result, here and in all other answers.
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}",
@@ -70,14 +70,14 @@ pub(crate) async fn one(
     reply::task(StatusCode::OK, &task.ok_or_else(Problem::task_not_found)?, &caller, app.clock.now())
 }
 
-/// So many seconds, or `max` if that is less.
+/// Parses seconds. Returns `max` if that is less.
 fn seconds(text: &str, max: Duration) -> Option<Duration> {
     let seconds: f64 = text.parse().ok()?;
-    // Neither a negative number nor NaN is in there; infinity is cut like any other length.
+    // This excludes negative numbers and NaN. Infinity becomes `max`.
     (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).map_or(max, |wait| wait.min(max)))
 }
 
-/// The task once it has ended; or as it stands when the time is up, or when the server stops.
+/// Returns the task once it has ended. Returns its current state when the time is up or the server stops.
 async fn ended(app: &App, name: &TaskName, wait: Duration) -> Result<Option<Task>, StoreError> {
     let store = &app.backend.store;
     let mut time_is_up = pin!(async {
@@ -88,7 +88,7 @@ async fn ended(app: &App, name: &TaskName, wait: Duration) -> Result<Option<Task
     });
     let mut pause = FIRST_PAUSE;
     loop {
-        // To listen first and look second is what misses nothing that is written in between.
+        // Subscribing before the read ensures that no write in between is missed.
         let mut changed = maybe_done(store.changed(name));
         let _ = poll!(&mut changed);
         let task = store.get(name, app.clock.now()).await?;
@@ -99,7 +99,7 @@ async fn ended(app: &App, name: &TaskName, wait: Duration) -> Result<Option<Task
             biased;
             () = &mut time_is_up => return store.get(name, app.clock.now()).await,
             () = &mut changed => {}
-            // Not every store can tell of changes.
+            // Some stores cannot report changes.
             () = app.clock.sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
         }
     }

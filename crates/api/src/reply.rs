@@ -1,4 +1,4 @@
-//! What is said when a request is granted.
+//! Answers to successful requests.
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -13,27 +13,28 @@ use serde::Serialize;
 use crate::door::Caller;
 use crate::problem::Problem;
 
-/// What a task is shown in besides its payload and result; a little more than most need, so that the buffer seldom grows.
+/// Approximate size of a task in an answer without its payload and result, in bytes. A little more than most tasks need, so that the buffer
+/// seldom grows.
 const TASK_BYTES: usize = 640;
 
-/// All that is shown to that caller of one task.
+/// Returns the answer that shows a task, as far as the caller may see it.
 pub(crate) fn task(status: StatusCode, task: &Task, caller: &Caller, now: Timestamp) -> Result<Response, Problem> {
     value(status, room(task), &view(task, caller, now))
 }
 
-/// What that caller may see of a task.
+/// Returns the fields of a task that the caller may see.
 pub(crate) fn view<'a>(task: &'a Task, caller: &Caller, now: Timestamp) -> TaskView<'a> {
     if caller.sees_bodies() { TaskView::new(task, now) } else { TaskView::without_bodies(task, now) }
 }
 
-/// Some value as JSON. `room` is how long it will be, about.
+/// Returns an answer with a value as JSON. `room` is its approximate size in bytes.
 pub(crate) fn value<T: Serialize>(status: StatusCode, room: usize, value: &T) -> Result<Response, Problem> {
     let mut text = Vec::with_capacity(room);
     serde_json::to_writer(&mut text, value).map_err(|error| Problem::internal(error.to_string()))?;
     Ok(json(status, text.into()))
 }
 
-/// JSON text.
+/// Returns an answer with JSON text.
 pub(crate) fn json(status: StatusCode, text: Bytes) -> Response {
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
@@ -43,12 +44,12 @@ pub(crate) fn json(status: StatusCode, text: Bytes) -> Response {
     response
 }
 
-/// Says that the same request, by its idempotency key, was carried out before.
+/// Adds `Idempotency-Replayed: true`: the same request, by its idempotency key, was carried out before.
 pub(crate) fn mark_replayed(response: &mut Response) {
     response.headers_mut().insert(HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
 }
 
-/// How long a task is when it is shown, about.
+/// Returns the approximate size of a task in an answer, in bytes.
 pub(crate) fn room(task: &Task) -> usize {
     TASK_BYTES + task.payload.get().len() + task.result.as_ref().map_or(0, |result| result.get().len())
 }

@@ -1,4 +1,4 @@
-//! All routes on one page.
+//! Routes of the API.
 
 use axum::Router;
 use axum::routing::{get, post};
@@ -8,7 +8,7 @@ use crate::code::Code;
 use crate::problem::Problem;
 use crate::{callback_secret, change, endpoints, explain, health, keys, lanes, list, read, submit, tenants, trail};
 
-/// All that can be asked over HTTP; the same on a laptop and in Lambda.
+/// Returns the router with all routes. It is the same on a laptop and in Lambda.
 pub fn router(app: App) -> Router {
     Router::new()
         .route("/v1/tasks", post(submit::one).get(list::page))
@@ -38,7 +38,7 @@ pub fn router(app: App) -> Router {
         .route("/readyz", get(health::ready))
         .route("/openapi.json", get(health::document))
         .fallback(async || Problem::new(Code::NotFound, "the paths that there are stand in /openapi.json"))
-        // The header `Allow` is axum's own. `X-HTTP-Method-Override` is read by nobody.
+        // axum adds the header `Allow`. The server ignores `X-HTTP-Method-Override`.
         .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed, "the header Allow names the methods that are"))
         .with_state(app)
 }

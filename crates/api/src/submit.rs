@@ -1,4 +1,4 @@
-//! Taking tasks in: one, or a batch of which all are taken or none.
+//! Submission of tasks: one, or a batch that is accepted as a whole or not at all.
 
 use axum::extract::{Request, State};
 use axum::http::header::LOCATION;
@@ -26,30 +26,30 @@ use crate::reply;
 const ONE: &str = "/v1/tasks";
 const BATCH: &str = "/v1/tasks/batch";
 const MAX_BATCH: usize = 100;
-/// What the requests of tasks carry: how many tasks they came through.
+/// Header in the requests that tasks send: the number of tasks in the chain that led to the request. Stops loops.
 static HOPS: HeaderName = HeaderName::from_static("nobat-hops");
 
-/// Several tasks, of which all are taken or none.
+/// Several tasks. nobat accepts all of them or none.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Batch {
-    /// The tasks.
+    /// Tasks.
     #[schema(min_items = 1, max_items = 100)]
     tasks: Vec<Submission>,
 }
 
-/// The tasks of a batch, in the order they were sent in.
+/// Tasks of a batch, in the order of the request.
 #[derive(Serialize, ToSchema)]
 #[schema(as = TaskBatch)]
 pub(crate) struct BatchView<'a> {
-    /// The tasks.
+    /// Tasks.
     data: Vec<TaskView<'a>>,
 }
 
 /// Submit a task
 ///
-/// The task is on disk once this is answered, and will be done. With an `Idempotency-Key`, the same request sent again
-/// is answered with the task that it made the first time, as it stands by then.
+/// Once this request is answered, the task is on disk and nobat will run it. A repeated request with the same `Idempotency-Key` creates no
+/// second task. Its answer shows the task of the first request in its current state.
 #[utoipa::path(
     post,
     path = "/v1/tasks",
@@ -81,7 +81,7 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Task
     let accepted = intake.accept(1, intake.task(submission, 0).await?.map(|task| vec![task])).await?;
     let Some(task) = accepted.tasks.first() else { return Err(Problem::internal("the store gave no task back")) };
     let mut response = accepted.marked(reply::task(StatusCode::ACCEPTED, task, &caller, intake.now)?);
-    // Relative, so that no Host header that a client sends can lead another one astray.
+    // A relative path. An absolute one would repeat the client's `Host` header, which could point other clients to another server.
     if let Ok(location) = HeaderValue::try_from(format!("{ONE}/{}", task.id)) {
         response.headers_mut().insert(LOCATION, location);
     }
@@ -90,8 +90,8 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Task
 
 /// Submit up to 100 tasks
 ///
-/// All of them are taken, or none: one that is not valid refuses all, and is named by its place. An `Idempotency-Key`
-/// stands for the batch as a whole.
+/// nobat accepts all of them or none. If one task is not valid, it refuses the batch, and `errors` gives that task's index. An
+/// `Idempotency-Key` applies to the whole batch.
 #[utoipa::path(
     post,
     path = "/v1/tasks/batch",
@@ -122,7 +122,7 @@ pub(crate) async fn batch(State(app): State<App>, Allowed(caller, _): Allowed<Ta
     Ok(accepted.marked(reply::value(StatusCode::ACCEPTED, room, &BatchView { data })?))
 }
 
-/// One request on its way in.
+/// Submission in progress.
 struct Taking<'a> {
     app: &'a App,
     identity: &'a Identity<'a>,
@@ -131,13 +131,13 @@ struct Taking<'a> {
     now: Timestamp,
 }
 
-/// What a request has come to.
+/// Accepted submission.
 struct Accepted {
     tasks: Vec<Task>,
     history: History,
 }
 
-/// Whether a request was seen before.
+/// Tells a first request from a repeated one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum History {
     New,
@@ -149,10 +149,10 @@ impl<'a> Taking<'a> {
         Ok(Self { app, identity, caller, hops: hops(headers)?, now: app.clock.now() })
     }
 
-    /// The task, or what is wrong with it.
+    /// Returns the task, or everything that is wrong with it.
     async fn task(&self, submission: Submission, place: usize) -> Result<Result<Task, Vec<Invalid>>, StoreError> {
         let (tenant, directory) = (&self.caller.tenant, self.app.directory());
-        // What is no name leads to nothing, and is found out below.
+        // A malformed name finds no endpoint here. `into_task` reports it.
         let endpoint = match submission.endpoint.as_deref().map(Name::new) {
             Some(Ok(name)) => directory.endpoint(tenant, &name).await?,
             _ => None,
@@ -190,7 +190,7 @@ impl<'a> Taking<'a> {
 
     async fn accept(&self, count: usize, tasks: Result<Vec<Task>, Vec<Invalid>>) -> Result<Accepted, Problem> {
         match tasks {
-            // What came before with its key is there already, however much waits by now.
+            // A repeated request gets its first tasks, even if the tenant has reached its limit since.
             Ok(_) if !self.may_wait(count).await? => self.remember(count).await?.unwrap_or_else(|| Err(self.too_much_waits())),
             Ok(tasks) => match self.app.backend.accept(tasks, self.now).await? {
                 Inserted::Created(tasks) => Ok(Accepted { tasks, history: History::New }),
@@ -200,7 +200,7 @@ impl<'a> Taking<'a> {
         }
     }
 
-    /// Whether the tenant may have so many tasks more.
+    /// Returns true if the tenant may have so many more waiting tasks.
     async fn may_wait(&self, count: usize) -> Result<bool, StoreError> {
         let Some(limit) = self.caller.settings.waiting else { return Ok(true) };
         let (tenant, store) = (&self.caller.tenant, &self.app.backend.store);
@@ -213,13 +213,13 @@ impl<'a> Taking<'a> {
         Problem::new(Code::QuotaExceeded, detail).retry_after(whole_seconds(self.app.recount))
     }
 
-    /// Whether these tasks, found under this request's ids, are what it made when it came before.
+    /// Returns the tasks that the store found under this request's ids. Fails if another request created them, or if some no longer exist.
     fn recognise(&self, count: usize, mut found: Vec<Task>) -> Result<Accepted, Problem> {
         let fingerprint = self.identity.fingerprint();
         if found.iter().any(|task| task.settings.fingerprint != fingerprint) {
             return Err(Problem::key_reused());
         }
-        // Without a key, what is there already can only be the store's own second try at writing it.
+        // Without a key, ids are random. A task that exists already then comes from the store's own retry of this write.
         let history = if fingerprint.is_some() { History::Replayed } else { History::New };
         if found.len() != count {
             return Err(Problem::new(
@@ -233,15 +233,17 @@ impl<'a> Taking<'a> {
         Ok(Accepted { tasks: found, history })
     }
 
-    /// A request that was valid when it first came may be so no longer: its deadline has passed, its kind is gone.
-    /// With its key it is still the same request, and is answered as one.
+    /// Looks up the tasks of an earlier request with the same key, for a request that is not valid or not admitted now.
+    ///
+    /// A request that was valid once can become invalid: its deadline passes, or its kind is removed. With its key it is still the same
+    /// request.
     async fn remember(&self, count: usize) -> Result<Option<Result<Accepted, Problem>>, Problem> {
         let mut found = Vec::new();
         let keyed = matches!(self.identity, Identity::Keyed { .. });
         for place in (0..count).filter(|_| keyed) {
             let name = TaskName { tenant: self.caller.tenant.clone(), id: self.identity.id(&self.caller.tenant, place, self.now) };
             found.extend(self.app.backend.store.get(&name, self.now).await?);
-            // A key that was never used is found out by its first task, without asking for a hundred.
+            // If the first task does not exist, the key was never used. This saves up to 99 reads.
             if found.is_empty() {
                 return Ok(None);
             }
@@ -250,7 +252,7 @@ impl<'a> Taking<'a> {
     }
 }
 
-/// Through how many tasks a request came, by what the last of them says of itself.
+/// Returns the number of tasks that led to a request, as its header says. 0 without the header. Fails above [`Settings::MAX_HOPS`].
 fn hops(headers: &HeaderMap) -> Result<u8, Problem> {
     let Some(said) = headers.get(&HOPS) else { return Ok(0) };
     let hops = said.to_str().ok().and_then(|text| text.parse().ok()).filter(|hops| *hops <= Settings::MAX_HOPS);

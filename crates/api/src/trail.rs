@@ -1,4 +1,4 @@
-//! The audit trail. For those with the scope `admin`; there is no way to change it.
+//! Audit trail. Requires the scope `admin`. No route changes it.
 
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
@@ -19,28 +19,30 @@ use crate::problem::Problem;
 use crate::query::Query;
 use crate::reply;
 
-/// What an entry is shown in, about.
+/// Approximate size of an entry in an answer, in bytes.
 const ENTRY_BYTES: usize = 200;
 
-/// One thing that somebody did.
+/// Action in the audit trail.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AuditEntry)]
 pub(crate) struct EntryView {
-    /// When.
+    /// Time of the action.
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
-    /// To whose things.
+    /// Tenant whose data the action changed.
     #[schema(value_type = String)]
     tenant: Tenant,
-    /// By whom: the id of a key; `anybody`, where no keys are asked for; `operator`, who can open the file or write to the
-    /// table; `worker`, nobat itself, on what an endpoint answered.
+    /// Id of the API key that was used. `anybody`: a client of a server that requires no keys. `operator`: a program that opened the file
+    /// or wrote to the table without the API. `worker`: nobat itself, after an endpoint's answer.
     actor: String,
-    /// What: `task.canceled`, `task.replayed`, `key.created`, `key.rotated`, `key.revoked`, `tenant.changed`,
-    /// `callback_secret.set`, `callback_secret.rotated`, `callback_secret.removed`, `endpoint.changed`, `endpoint.secret_rotated`,
-    /// `endpoint.paused`, `endpoint.resumed`, `endpoint.gone`, `endpoint.removed`, `queue.changed`, `kind.changed` or `flow.changed`; `other` is what only a later version has a word for.
+    /// Action: `task.canceled`, `task.replayed`, `key.created`, `key.rotated`, `key.revoked`, `tenant.changed`, `callback_secret.set`,
+    /// `callback_secret.rotated`, `callback_secret.removed`, `endpoint.changed`, `endpoint.secret_rotated`, `endpoint.paused`,
+    /// `endpoint.resumed`, `endpoint.gone`, `endpoint.removed`, `queue.changed`, `kind.changed` or `flow.changed`. `other`: an action that
+    /// only a later version knows.
     #[schema(value_type = String)]
     action: &'static str,
-    /// To what: the id of a task or of a key, or the name of a tenant, an endpoint, a queue, a kind, or a flow key; of a key that was replaced, and of the one that replaced it.
+    /// Target of the action: id of a task or of a key, or name of a tenant, an endpoint, a queue, a kind or a limit key. For a rotated key:
+    /// its id and that of its successor.
     object: String,
 }
 
@@ -48,17 +50,17 @@ pub(crate) struct EntryView {
 #[derive(Serialize, ToSchema)]
 #[schema(as = AuditPage)]
 pub(crate) struct PageView {
-    /// The entries, the newest first.
+    /// Entries, newest first.
     data: Vec<EntryView>,
-    /// Where the next page begins; `null` on the last page.
+    /// Cursor of the next page. `null` on the last page.
     #[schema(required)]
     next_cursor: Option<String>,
 }
 
 /// Read the audit trail
 ///
-/// Who cancelled and replayed tasks, and who changed keys, tenants and callback secrets, the newest first; kept as long as ended tasks are. By which key a
-/// task was submitted stands on the task itself.
+/// Lists cancellations and replays of tasks, and changes of keys, tenants, callback secrets, endpoints, queues, kinds and limit keys,
+/// newest first. Entries are kept as long as ended tasks. The field `submitted_by` of a task names the key that submitted it.
 #[utoipa::path(
     get,
     path = "/v1/audit",

@@ -1,4 +1,4 @@
-//! Waking those who are held by what somebody has just ended.
+//! Wakes held tasks after a change of what held them.
 
 use std::time::Duration;
 
@@ -10,25 +10,25 @@ use nobat_core::task::{Status, Task};
 use crate::app::App;
 use crate::door::Caller;
 
-/// How long a request waits for that. Who is not woken by then asks by itself, later.
+/// Maximum time that a request spends on waking tasks. The other tasks are checked again later by themselves.
 const LIMIT: Duration = Duration::from_secs(5);
-/// How many tasks a page has.
+/// Number of tasks in one page of the search.
 const PAGE: usize = 100;
 
-/// Whose tasks are meant.
+/// Tasks to wake.
 pub(crate) enum Of<'a> {
-    /// Of an endpoint that is where it was.
+    /// Tasks of an endpoint whose destination stays the same.
     Endpoint(&'a Name),
-    /// Of an endpoint of which nothing that was said before holds any more: neither that it is to be left alone, nor that it is down.
+    /// Tasks of an endpoint that is new, reopened or moved. An earlier `Retry-After` or open circuit breaker no longer applies.
     EndpointAnew(&'a Name),
     Queue(&'a Name),
     Kind(&'a Name),
-    /// Of a flow key, which is not to be left alone any more.
+    /// Tasks of a limit key. An earlier `Retry-After` no longer applies.
     FlowKey(&'a Name),
 }
 
 impl Of<'_> {
-    /// The flow that begins anew, and in which way. Reservations always do: no task waits for those that were lost.
+    /// Returns the limits to reset, and in which way. Reservations always reset, since no task would take up those that are lost.
     fn change(&self) -> (FlowOf, FlowChange) {
         match *self {
             Self::EndpointAnew(name) => (FlowOf::Endpoint(name.clone()), FlowChange::Lift),
@@ -40,7 +40,8 @@ impl Of<'_> {
     }
 }
 
-/// Has those tasks of the caller's tenant ask again that are held by what somebody can end. Whatever becomes of that, the change holds.
+/// Wakes held tasks of the caller's tenant, newest first, for at most 5 s and up to about [`MAX_WOKEN`](nobat_core::backend::MAX_WOKEN)
+/// tasks. Only tasks whose hold a client can end are woken. A failure is logged and does not undo the change.
 pub(crate) async fn wake(app: &App, caller: &Caller, of: Of<'_>) {
     let (tenant, status, now) = (caller.tenant.clone(), Some(Status::Held), app.clock.now());
     let (queue, kind) = match of {
