@@ -1,4 +1,4 @@
-//! JSON from the API, kept as the API wrote it: no number loses a digit, no key is dropped, and the order stays.
+//! JSON from the API, kept as the API wrote it: numbers keep all digits, objects keep all keys and their order.
 
 use std::fmt;
 
@@ -23,14 +23,14 @@ pub(crate) struct Page {
 }
 
 impl Answer {
-    /// Takes a body, which must be JSON.
+    /// Wraps a body. Fails if it is not JSON.
     pub(crate) fn new(body: Vec<u8>) -> anyhow::Result<Self> {
         let text = String::from_utf8(body)?;
         serde_json::from_str::<IgnoredAny>(&text)?;
         Ok(Self(text))
     }
 
-    /// The body as it came.
+    /// Returns the body unchanged.
     pub(crate) fn text(&self) -> &str {
         &self.0
     }
@@ -53,22 +53,22 @@ impl Object {
         self.0.iter().map(|(name, value)| (name.as_str(), value.get()))
     }
 
-    /// JSON text of a field; `null` if it is absent.
+    /// Returns the JSON text of a field, `null` if it is absent.
     pub(crate) fn raw(&self, field: &str) -> &str {
         self.fields().find(|(name, _)| *name == field).map_or("null", |(_, value)| value)
     }
 
-    /// Value of a field that is a string.
+    /// Returns the value of a field that is a string.
     pub(crate) fn text(&self, field: &str) -> Option<String> {
         serde_json::from_str(self.raw(field)).ok()
     }
 
-    /// Value of a field that is an object.
+    /// Returns the value of a field that is an object. Empty for any other value.
     pub(crate) fn object(&self, field: &str) -> Self {
         Self::read(self.raw(field))
     }
 
-    /// Elements of a field that is an array.
+    /// Returns the elements of a field that is an array. Empty for any other value.
     pub(crate) fn elements(&self, field: &str) -> Vec<Box<RawValue>> {
         serde_json::from_str(self.raw(field)).unwrap_or_default()
     }
@@ -96,13 +96,13 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
-/// JSON array of values that the API wrote, on one line.
+/// Returns a JSON array of values that the API wrote, on one line.
 pub(crate) fn array(values: &[Box<RawValue>]) -> String {
     let values: Vec<&str> = values.iter().map(|value| value.get()).collect();
     format!("[{}]\n", values.join(","))
 }
 
-/// JSON text of a value.
+/// Returns the JSON text of a value.
 pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }

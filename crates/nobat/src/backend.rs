@@ -1,4 +1,4 @@
-//! Where a server keeps its tasks and its hints.
+//! Storage of a server: SQLite or AWS.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use nobat_core::backend::Backend;
 use nobat_core::ports::Clock;
 use nobat_sqlite::{OpenError, Sqlite};
 
-/// Where tasks and hints are kept.
+/// Kind of storage.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// One SQLite file
@@ -18,7 +18,7 @@ pub enum Place {
     Aws,
 }
 
-/// What says where everything is kept. Each is a flag and a variable.
+/// Settings of the storage. Each is a flag and a variable.
 #[derive(Args, Clone, Debug)]
 pub struct Settings {
     /// Storage: sqlite (one SQLite file) or aws (DynamoDB and SQS)
@@ -38,33 +38,34 @@ pub struct Settings {
     pub retention: u32,
 }
 
-/// A backend, and what a server must know of it.
+/// Opened backend, and its properties that a server needs.
 pub(crate) struct Opened {
-    /// Where the tasks are.
+    /// Backend for the API and the sweeper.
     pub(crate) backend: Backend,
-    /// The same, with connections of its own if there are any: they live on the threads that they are made on.
+    /// The same for the handlers. On AWS it has its own connections, which live on the threads that opened them.
     pub(crate) for_handlers: Backend,
-    /// What seals the cursors of lists.
+    /// Key that authenticates the cursors of lists.
     pub(crate) cursor_key: [u8; 32],
-    /// How often the sweep looks.
+    /// Time between two sweeps.
     pub(crate) sweep_interval: Duration,
-    /// How often the waiting tasks of a tenant are counted whose number is limited.
+    /// Time between two counts of the waiting tasks of a tenant that has a limit on them.
     pub(crate) recount: Duration,
-    /// What to call it in the log.
+    /// Name for the log.
     pub(crate) name: String,
-    /// The file, if it is one, to name this server in its lock file.
+    /// SQLite file, if there is one. The server writes its address into the file's lock file.
     pub(crate) file: Option<Sqlite>,
 }
 
-/// Leases and deadlines in a file are looked after this often: no other process would do it sooner.
+/// Time between two sweeps of a file. No other process sweeps it, so leases and deadlines wait for this.
 const SWEEP_OF_A_FILE: Duration = Duration::from_secs(1);
-/// A count in a file takes a millisecond or two.
+/// Time between two counts in a file. A count takes a millisecond or two.
 const COUNT_IN_A_FILE: Duration = Duration::from_secs(1);
-/// A table is looked at this often, as the function for it does: every look costs, and marks are minutes apart.
+/// Time between two sweeps of a table, the same as for the sweep function. Every sweep costs money, and a task's sweep time has a margin of
+/// minutes anyway.
 #[cfg(feature = "aws")]
 const SWEEP_OF_A_TABLE: Duration = Duration::from_mins(1);
 
-/// Opens what the settings name.
+/// Opens the storage that the settings name.
 pub(crate) async fn open(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<Opened> {
     let retention = Duration::from_hours(24 * u64::from(settings.retention));
     match settings.backend {

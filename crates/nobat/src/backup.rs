@@ -1,4 +1,4 @@
-//! `nobat backup` and `nobat restore`: a copy of the file as it is at one moment.
+//! `nobat backup` and `nobat restore`: copies of the file as of one moment.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -34,24 +34,24 @@ pub(crate) struct Target {
     pub(crate) json: bool,
 }
 
-/// Sends requests to the API.
+/// Client of the API.
 pub(crate) enum Client {
-    /// Over HTTP.
+    /// Sends requests over HTTP.
     There(Box<Remote>),
-    /// In this process, which has opened the store itself.
+    /// Calls the API in this process, which has opened the store itself.
     Here(App),
 }
 
-/// A connection to a server.
+/// HTTP client of one server.
 pub(crate) struct Remote {
     base: HttpUrl,
-    /// Value of the `Host` header, if it differs from the address that is connected to.
+    /// Value of the `Host` header, if it differs from the address of the connection.
     host: Option<HeaderValue>,
     authorization: Option<HeaderValue>,
     http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
-/// Answer with a status of 4xx or 5xx: problem details (RFC 9457), as far as they can be read.
+/// Answer with a status of 4xx or 5xx: problem details (RFC 9457). Fields that cannot be read are empty.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Refusal {
@@ -69,9 +69,9 @@ struct FieldError {
     detail: String,
 }
 
-/// Longest time for the head of an answer, and again for its body. It is longer than the longest wait that a server grants.
+/// Maximum time for the head of an answer, and again for its body. It is longer than the maximum `?wait=` of a server.
 const TIMEOUT: Duration = Duration::from_mins(1);
-/// Elements of a list that are asked for at a time.
+/// Number of elements in one page of a list.
 const PAGE: usize = 100;
 
 impl Client {
@@ -96,12 +96,12 @@ impl Client {
         self.send(Method::DELETE, path, None, None).await
     }
 
-    /// All elements of a list, or its first `limit`, from all of its pages.
+    /// Returns the first `limit` elements of a list, from as many pages as needed.
     pub(crate) async fn list(&self, path: &str, filters: &[(&str, &str)], limit: usize) -> anyhow::Result<Vec<Box<RawValue>>> {
         let filters: Vec<String> = filters.iter().map(|(name, text)| format!("&{name}={}", encode(text))).collect();
         let filters = filters.concat();
         let (mut found, mut cursor) = (Vec::new(), String::new());
-        // A page can be short although more follow: the server looks at a bounded number of records for each.
+        // A page can be short although more follow, since the server examines a bounded number of records for each.
         while found.len() < limit {
             let size = (limit - found.len()).min(PAGE);
             let page = self.get(&format!("{path}?limit={size}{filters}{cursor}")).await?.page()?;
@@ -128,9 +128,9 @@ impl Client {
     }
 }
 
-/// The `Authorization` header for a key.
+/// Returns the `Authorization` header for a key.
 fn authorization(key: &str) -> anyhow::Result<HeaderValue> {
-    // The error does not repeat the value: it may be most of a key.
+    // The error must not repeat the value, which may be most of a key.
     let key: KeyText = key.trim().parse().context("NOBAT_KEY, or --key")?;
     let mut header = HeaderValue::from_str(&format!("Bearer {}", key.as_str()))?;
     header.set_sensitive(true);
@@ -158,7 +158,7 @@ impl Remote {
         let sent = within_timeout(self.http.request(request)).await.with_context(cannot_talk)?;
         let (status, task) = (sent.status(), sent.headers().get(LOCATION).and_then(|path| path.to_str().ok()).map(str::to_owned));
         let body = within_timeout(sent.into_body().collect()).await.with_context(|| match &task {
-            // The task is stored, whatever became of the answer's body.
+            // The task is stored, even if the rest of the answer is lost.
             Some(path) => format!("accepted: {}\nthe rest of the answer did not come", path.rsplit('/').next().unwrap_or_default()),
             None => cannot_talk(),
         });
@@ -171,7 +171,7 @@ async fn within_timeout<T, E: Into<anyhow::Error>>(answer: impl Future<Output = 
 }
 
 impl Refusal {
-    /// The same error, with the fields named otherwise than by their pointers.
+    /// Renames the fields of the error, for example from pointers to flags.
     pub(crate) fn renamed(mut self, name: impl Fn(&str) -> Option<String>) -> Self {
         for error in &mut self.errors {
             error.pointer = name(&error.pointer).unwrap_or_else(|| std::mem::take(&mut error.pointer));
@@ -186,7 +186,7 @@ impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.detail.as_str() {
             "" => write!(f, "the answer has status {}", self.status)?,
-            // The lines below say it in detail.
+            // The lines below give the details.
             _ if !self.errors.is_empty() => write!(f, "the request is not valid ({} {})", self.status, self.code)?,
             detail => write!(f, "{detail} ({} {})", self.status, self.code)?,
         }
@@ -203,8 +203,8 @@ pub(crate) fn encode(text: &str) -> String {
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-/// Names below `localhost` are this machine (RFC 6761, section 6.3), which not every resolver knows: emulators of AWS tell their APIs
-/// apart by such names.
+/// Connects names below `localhost` to this machine (RFC 6761, section 6.3), which not every resolver does. Emulators of AWS tell their
+/// APIs apart by such names.
 fn to_this_machine(base: HttpUrl) -> anyhow::Result<(HttpUrl, Option<HeaderValue>)> {
     match base.host() {
         UrlHost::Name(name) if name.ends_with(".localhost") => {

@@ -13,11 +13,11 @@ use crate::answer::{Answer, array};
 use crate::client::{Client, Target, encode};
 use crate::{exit, show};
 
-/// Longest time in seconds that one request of `wait` asks the server to hold it. The server may grant less.
+/// Maximum time in seconds that one request of `wait` asks the server to hold the answer. The server may grant less.
 const WAIT: f64 = 20.0;
-/// The same on a terminal, where progress is shown: the server reports the end of a task alone.
+/// The same on a terminal, which shows progress. The server answers early only when the task ends, so progress needs short requests.
 const WAIT_FOR_PROGRESS: f64 = 1.0;
-/// Shortest time between two requests of `wait`.
+/// Minimum time between two requests of `wait`.
 const MIN_INTERVAL: Duration = Duration::from_millis(200);
 
 /// `nobat get`
@@ -89,7 +89,7 @@ pub(crate) struct Cancel {
 pub(crate) struct Replay {
     /// Id of the task
     id: String,
-    /// Send the receiver a new idempotency key, so that it does work again that it has done already
+    /// Send the endpoint a new idempotency key, so that it repeats work that it has done already
     #[arg(long)]
     new_key: bool,
     /// Replay only if the task is at this generation
@@ -158,7 +158,7 @@ impl Replay {
     }
 }
 
-/// Requests the task again and again until it has ended or the time is up, and shows progress on a terminal meanwhile.
+/// Requests the task again and again until it has ended or the time is up. Meanwhile shows progress on a terminal.
 pub(crate) async fn wait(client: &Client, id: &str, limit: Option<Duration>, target: &Target) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let longest = if std::io::IsTerminal::is_terminal(&std::io::stderr()) { WAIT_FOR_PROGRESS } else { WAIT };
@@ -179,7 +179,7 @@ pub(crate) async fn wait(client: &Client, id: &str, limit: Option<Duration>, tar
             return Ok(code.into());
         }
         show::progress(&task);
-        // A server may grant no wait at all.
+        // Avoids a busy loop if the server grants no wait.
         tokio::time::sleep(MIN_INTERVAL.saturating_sub(asked.elapsed())).await;
     }
 }
@@ -188,7 +188,7 @@ pub(crate) fn print_task(answer: &Answer, target: &Target) -> anyhow::Result<()>
     print(&if target.json { format!("{}\n", answer.text()) } else { show::task(&answer.object()) })
 }
 
-/// Prints to standard output. A reader that stops early (`nobat list | head -1`) is no failure.
+/// Prints to standard output. A reader that stops early (`nobat list | head -1`) is not an error.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),

@@ -1,14 +1,14 @@
-//! A flag of `nobat submit` for each field of a task.
+//! Flags of `nobat submit`: one for each field of a task.
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 use serde_json::value::RawValue;
 
 use crate::answer::to_json;
 
-/// Fields that were given by flags: pointer into the body, and JSON.
+/// Fields that flags set: pointer into the body, and JSON.
 pub(crate) struct Fields(pub(crate) Vec<(&'static str, Box<RawValue>)>);
 
-/// A field of a task that has a flag of its own.
+/// Field of a task that has its own flag.
 struct Field {
     flag: &'static str,
     pointer: &'static str,
@@ -16,18 +16,18 @@ struct Field {
     help: &'static str,
 }
 
-/// How the value of a flag becomes JSON.
+/// Conversion of a flag's value into JSON.
 #[derive(Clone, Copy, PartialEq)]
 enum Form {
-    /// A string.
+    /// String.
     Text,
-    /// A number, sent as it is written.
+    /// Number, sent as it is written.
     Number,
-    /// Numbers, separated by commas, as an array.
+    /// Array of numbers, separated by commas.
     Numbers,
-    /// Words, separated by commas, as an array of strings.
+    /// Array of strings, separated by commas.
     Words,
-    /// `NAME=TEXT`, given once for each name, as an object.
+    /// Object of `NAME=TEXT` pairs. The flag occurs once for each name.
     Pairs,
 }
 
@@ -68,14 +68,14 @@ const FIELDS: [Field; 24] = [
     field("callback-retry-delays", "/callback/retry/delays", Form::Numbers, "--retry-delays of the report"),
 ];
 
-/// Number of a flag, as JSON writes it.
+/// Parses the number of a flag. Returns it as written, which is JSON.
 pub(crate) fn number(given: &str) -> Result<String, &'static str> {
     let is_number =
         serde_json::from_str::<&RawValue>(given).is_ok() && given.starts_with(|first: char| first == '-' || first.is_ascii_digit());
     if is_number { Ok(given.to_owned()) } else { Err("expected a number such as 30 or 0.5") }
 }
 
-/// Flag for the field at that pointer.
+/// Returns the flag for the field at that pointer.
 pub(crate) fn flag_of(pointer: &str) -> Option<String> {
     let is_there =
         |field: &&Field| pointer == field.pointer || pointer.strip_prefix(field.pointer).is_some_and(|rest| rest.starts_with('/'));
@@ -104,7 +104,7 @@ impl Field {
         }
     }
 
-    /// JSON of the values that were given, each of them JSON or, for pairs, a member of an object.
+    /// Returns the JSON of the flag's values. Each value is JSON or, for pairs, a member of an object.
     fn json(&self, values: &[&str]) -> String {
         match self.form {
             Form::Text | Form::Number => values.concat(),
@@ -147,7 +147,7 @@ mod tests {
 
     use super::*;
 
-    /// Pointers of all fields in the schema of a task.
+    /// Returns the pointers of all fields in the schema of a task.
     fn pointers(document: &Value, schema: &Value, parent: &str, found: &mut BTreeSet<String>) {
         let choice = schema["oneOf"].as_array().into_iter().flatten().find(|choice| choice["type"] != "null").unwrap_or(schema);
         let schema = choice["$ref"].as_str().map_or(choice, |reference| document.pointer(&reference[1..]).unwrap());

@@ -1,11 +1,11 @@
-//! Errors of commands that need a file which another process has open: who has it, and what to do instead.
+//! Errors of commands that need a file which another process has open: they name the process and the remedy.
 
 use nobat_sqlite::{BackupError, Holder, OpenError};
 
-/// Flags of `nobat keys` that name a store, or hold a key. None of them belongs into a command that goes through a server.
+/// Flags of `nobat keys` that name a store or hold a key. The suggested command goes through a server, so it must not contain them.
 const DROPPED: [&str; 6] = ["--data", "--backend", "--table", "--queue-url", "--retention", "--key"];
 
-/// Adds to the error what to do, if it is that another process has the file open.
+/// Adds advice to an error if its cause is that another process has the file open.
 pub(crate) fn advise(error: anyhow::Error, advice: impl FnOnce(&Holder) -> String) -> anyhow::Error {
     let ((Some(in_use), _) | (_, Some(BackupError::Open(in_use)))) = (error.downcast_ref(), error.downcast_ref()) else { return error };
     match in_use {
@@ -14,17 +14,17 @@ pub(crate) fn advise(error: anyhow::Error, advice: impl FnOnce(&Holder) -> Strin
     }
 }
 
-/// Advice for a server: it needs a file of its own.
+/// Returns the advice for a server, which needs a file of its own.
 pub(crate) fn choose_another(_: &Holder) -> String {
     "stop that process, or name another file with --data (NOBAT_DATA)".to_owned()
 }
 
-/// Advice for a restore: the file must not be open.
+/// Returns the advice for a restore, which needs a closed file.
 pub(crate) fn stop_first(_: &Holder) -> String {
     "stop that process, then run this command again".to_owned()
 }
 
-/// Advice for a command that can go through the server: the same command with its URL.
+/// Returns the advice for a command that can go through the server: the same command with the server's URL.
 pub(crate) fn run_through(holder: &Holder) -> String {
     match holder.url() {
         Some(url) => {
@@ -35,7 +35,7 @@ pub(crate) fn run_through(holder: &Holder) -> String {
     }
 }
 
-/// The command line with the URL of a server in place of what names the store.
+/// Returns the command line with the URL of a server instead of the flags that name the store.
 fn through(arguments: impl Iterator<Item = String>, url: &str) -> String {
     let mut words = Vec::new();
     let mut arguments = arguments;
@@ -47,12 +47,12 @@ fn through(arguments: impl Iterator<Item = String>, url: &str) -> String {
             arguments.next();
         }
     }
-    // Behind the program, `keys` and, as a rule, the command below it.
+    // After the program, `keys` and, usually, the subcommand.
     words.splice(words.len().min(3)..words.len().min(3), ["--url".to_owned(), quoted(url)]);
     words.join(" ")
 }
 
-/// The word as a shell reads it.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,@+%[]".contains(&byte);
     if !word.is_empty() && word.bytes().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }

@@ -1,4 +1,5 @@
-//! `nobat keys`: keys of a server, through its API, or of the file or the table itself, where the first key is made.
+//! `nobat keys`: manages API keys through a server's API, or in the file or the table itself. The first key of a store is created in the
+//! latter way.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -59,13 +60,13 @@ enum Command {
 
 #[derive(Args)]
 struct Create {
-    /// Tenant whose tasks the key gives access to
+    /// Tenant that the key gives access to
     #[arg(long, default_value = "default")]
     tenant: String,
     /// Scopes, separated by commas: tasks:write, tasks:read, payload:view, tasks:replay, config:write, work, admin
     #[arg(long, default_value = "tasks:write,tasks:read,payload:view,tasks:replay")]
     scopes: Scopes,
-    /// Note on what the key is for, up to 200 bytes
+    /// Note on the purpose of the key, up to 200 bytes
     #[arg(long, default_value = "")]
     label: String,
     /// Time from which the key is no longer valid (RFC 3339). Default: none
@@ -85,7 +86,7 @@ struct List {
 
 #[derive(Args)]
 struct Rotate {
-    /// Id of the key that is replaced
+    /// Id of the key to replace
     id: String,
     /// Seconds for which the replaced key stays valid
     #[arg(long, default_value = "0", value_parser = number)]
@@ -151,7 +152,7 @@ impl Keys {
         })))
     }
 
-    /// Prints the key alone to standard output, for scripts, and what belongs to it to standard error.
+    /// Prints only the key to standard output, for scripts. Prints its id and tenant to standard error.
     fn show_new(&self, answer: &Answer) -> anyhow::Result<()> {
         if self.json {
             return print(&format!("{}\n", answer.text()));
@@ -163,7 +164,7 @@ impl Keys {
     }
 }
 
-/// Kinds of a program that runs no tasks.
+/// Kinds of a process that runs no tasks.
 struct NoKinds;
 
 impl Kinds for NoKinds {

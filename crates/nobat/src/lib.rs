@@ -1,7 +1,7 @@
-//! nobat: an asynchronous task API. Clients post tasks over HTTP and get an id in milliseconds; nobat runs them.
+//! nobat: an asynchronous task API. Clients post tasks over HTTP and get an id in milliseconds. nobat then runs the tasks.
 //!
-//! This crate is the program, and the library for programs with kinds of their own: implement [`Handler`], and
-//! give it to [`main`]. What comes out is `nobat` with one kind more.
+//! This crate is the program. It is also a library for programs with their own kinds: implement [`Handler`], and pass it to [`main`]. The
+//! result is `nobat` with one more kind.
 
 mod answer;
 mod backend;
@@ -62,14 +62,14 @@ enum Command {
     Resource(resource::Call),
     /// Copy the SQLite file, also while a server runs on it
     ///
-    /// The file alone, copied with cp while a server runs, misses recent tasks: they are in the write-ahead log (FILE-wal). The copy that
-    /// this command makes is complete and checked. The master key (FILE.key) is not in it.
+    /// A copy that cp makes while a server runs misses recent tasks, which are in the write-ahead log (FILE-wal). This command makes a
+    /// complete and checked copy. The copy does not contain the master key (FILE.key).
     Backup(backup::Backup),
     /// Create the SQLite file from a copy that `nobat backup` made
     Restore(backup::Restore),
 }
 
-/// The command line. Values of flags can be negative numbers: `--delay -1` is a wrong value, and `-1` no flag of its own.
+/// Returns the parser of the command line. It accepts negative numbers as values: in `--delay -1`, `-1` is a value and not a flag.
 fn command_line() -> clap::Command {
     fn allow(command: clap::Command) -> clap::Command {
         let command = command.mut_args(|argument| {
@@ -83,7 +83,7 @@ fn command_line() -> clap::Command {
 
 /// Runs the program: reads the command line and the `NOBAT_*` variables, and runs the command.
 ///
-/// `handlers` run besides `http` and `noop`.
+/// The server runs `handlers` in addition to `http` and `noop`.
 pub fn main(handlers: Handlers) -> ExitCode {
     let cli = Cli::from_arg_matches(&command_line().get_matches()).unwrap_or_else(|error| error.exit());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -107,7 +107,7 @@ pub fn main(handlers: Handlers) -> ExitCode {
             Command::Restore(restore) => restore.run(),
         }
     });
-    // A thread can still be blocked, by a look-up of a name for example. The program does not wait for it.
+    // The program does not wait for threads that are still blocked, for example by a DNS look-up.
     runtime.shutdown_background();
     done.unwrap_or_else(|error| exit::report(&error))
 }

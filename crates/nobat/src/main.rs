@@ -1,4 +1,4 @@
-//! The `nobat` program, with the kinds that everybody has.
+//! The `nobat` program, with the built-in kinds.
 
 fn main() -> std::process::ExitCode {
     nobat::main(nobat::Handlers::new())

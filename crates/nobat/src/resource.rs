@@ -1,6 +1,6 @@
-//! Commands for configuration: endpoints, queues, kinds, flow keys, tenants and the callback secret.
+//! Commands for configuration: endpoints, queues, kinds, limit keys, tenants and the callback secret.
 //!
-//! A table lists the resources and what can be done to each; one function does it.
+//! A table lists the resources and their actions. One function runs all of them.
 
 use std::process::ExitCode;
 
@@ -13,26 +13,26 @@ use crate::command::print;
 use crate::submit::argument;
 use crate::{exit, show};
 
-/// A kind of thing that the API configures.
+/// Resource that the API configures.
 struct Resource {
     /// Name of the command.
     name: &'static str,
     about: &'static str,
     path: &'static str,
-    /// Whether there are several, each with a name.
+    /// True if there are several, each with a name.
     has_names: bool,
     /// Columns of its list.
     columns: &'static [&'static str],
     actions: &'static [Action],
 }
 
-/// Something that can be done to it: one request.
+/// Action on a resource: one request.
 struct Action {
     /// Name of the command below the resource's.
     name: &'static str,
     about: &'static str,
     method: Method,
-    /// End of the path, behind the name.
+    /// End of the path, after the name.
     end: &'static str,
     body: Body,
 }
@@ -40,7 +40,7 @@ struct Action {
 /// Body of the request.
 #[derive(PartialEq)]
 enum Body {
-    /// None. Without a name, too: the action is for all of them.
+    /// None, and no name: the action lists all resources.
     List,
     None,
     Fixed(&'static str),
@@ -137,7 +137,7 @@ const RESOURCES: [Resource; 6] = [
     },
 ];
 
-/// A command of this table, with its arguments.
+/// Command of this table, with its arguments.
 pub(crate) struct Call {
     resource: &'static Resource,
     action: &'static Action,
@@ -186,7 +186,7 @@ impl Action {
             let help = "Fields, as in the API: JSON, @FILE, or - for standard input";
             command = command.arg(Arg::new("body").long("body").value_name("JSON").required(self.body == Body::Required).help(help));
         }
-        // Last, since the flags of `Target` bring a description of their own.
+        // `about` comes last, since `Target` would overwrite it with its own description.
         Target::augment_args(command).about(self.about)
     }
 }

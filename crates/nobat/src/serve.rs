@@ -1,4 +1,4 @@
-//! `nobat serve`: everything in one process.
+//! `nobat serve`: API, worker, sweeper and pruner in one process.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -44,16 +44,16 @@ pub struct Serve {
     /// Address to listen on
     #[arg(long, env = "NOBAT_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Where everything is kept.
+    /// Storage.
     #[command(flatten)]
     pub place: Settings,
-    /// Under which key secrets are kept.
+    /// Master key that encrypts secrets.
     #[command(flatten)]
     pub sealing: Sealing,
-    /// Maximum number of tasks that run at once. With 0, tasks are accepted and not run
+    /// Maximum number of tasks that run at a time. With 0, the server accepts tasks and does not run them
     #[arg(long, env = "NOBAT_CONCURRENCY", default_value_t = 128, value_parser = RangedI64ValueParser::<usize>::new().range(0..=1_000_000))]
     pub concurrency: usize,
-    /// Networks that are not public and that tasks may call nevertheless (CIDRs, separated by commas)
+    /// Non-public networks that tasks may call (CIDRs, separated by commas). Default: none
     #[arg(long, env = "NOBAT_ALLOW_PRIVATE_NETWORKS", value_delimiter = ',')]
     pub allow_private_networks: Vec<IpNet>,
     /// Networks from which requests are accepted (CIDRs, separated by commas). Default: any
@@ -66,7 +66,7 @@ pub struct Serve {
     /// all connections
     #[arg(long, env = "NOBAT_MAX_CONNECTIONS_PER_ADDRESS")]
     pub max_connections_per_address: Option<NonZeroUsize>,
-    /// Maximum time in seconds for which a request waits for the end of a task (`?wait=`)
+    /// Maximum time in seconds for which a request waits for a task to end (`?wait=`)
     #[arg(long, env = "NOBAT_MAX_WAIT", default_value_t = 25)]
     pub max_wait: u32,
     /// Maximum timeout of a task in seconds
@@ -80,11 +80,11 @@ pub struct Serve {
     pub log: String,
 }
 
-/// What was kept for long enough is removed this often.
+/// Time between two removals of tasks whose retention has ended.
 const PRUNE_INTERVAL: Duration = Duration::from_mins(1);
-/// How long the last writes may take.
+/// Maximum time for the last writes.
 const LAST_WRITES: Duration = Duration::from_secs(3);
-/// How long requests have to be answered once the server is told to stop.
+/// Maximum time to answer requests after shutdown has begun.
 const REQUEST_GRACE: Duration = Duration::from_secs(5);
 
 impl Serve {
@@ -93,21 +93,21 @@ impl Serve {
         log_to_stderr(&self.log)?;
         let stop = CancellationToken::new();
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        // The port comes first: a start that fails for it leaves no file behind.
+        // The port comes first: a start that fails because the port is taken must not create a file.
         let listener = listen(self.listen).with_context(|| format!("cannot listen on {}", self.listen))?;
         tokio::spawn(stop_on_signal(terminate, interrupt, stop.clone()));
         serve(self, listener, handlers, stop).await
     }
 }
 
-/// Connections that wait to be accepted. The operating system may allow fewer (`net.core.somaxconn`, 4,096 on Linux). One beyond them waits
-/// for a second or more, until its client sends again.
+/// Maximum number of connections that wait for the server to accept them. The operating system may allow fewer (`net.core.somaxconn`, 4,096
+/// on Linux). A connection beyond it waits for a second or more, until its client sends again.
 const BACKLOG: u32 = 4_096;
 
-/// Binds the address, so that clients can connect; none is answered before connections are accepted.
+/// Binds the address. Clients can connect from here on, but get no answer before the server accepts connections.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // As `TcpListener::bind` does: a restart must not wait for connections of the server before.
+    // As `TcpListener::bind` does. Without it, a restart fails until the connections of the previous server have expired.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -121,7 +121,7 @@ async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: Canc
     }
     tracing::info!("stopping: no more work is taken");
     stop.cancel();
-    // Whoever asks twice does not want to wait. Nothing is lost by it: that is what leases are for.
+    // A second signal ends the process at once. No task is lost, since its lease expires and nobat runs it again.
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -129,9 +129,9 @@ async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: Canc
     std::process::exit(exit::FAILURE.into());
 }
 
-/// Accepts tasks on `listener` and runs them, until `stop` is fired and what was begun is finished or given back.
+/// Accepts tasks on `listener` and runs them until `stop` fires. Then returns when running tasks have finished or are given back.
 ///
-/// `handlers` are run besides `http` and `noop`.
+/// The server runs `handlers` in addition to `http` and `noop`.
 pub async fn serve(settings: Serve, listener: TcpListener, handlers: Handlers, stop: CancellationToken) -> anyhow::Result<()> {
     settings.sealing.check(&settings.place)?;
     let (clock, address): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), listener.local_addr()?);
@@ -139,7 +139,7 @@ pub async fn serve(settings: Serve, listener: TcpListener, handlers: Handlers, s
     if let Some(file) = &opened.file {
         file.announce(address);
     }
-    // No connection is accepted, and so no request answered, before this has passed.
+    // The server must not accept connections before this check has passed.
     let keys = keys(&opened.backend, address, &settings).await?;
     let vaults = settings.sealing.open(&settings.place, &opened.backend).await?;
     serve_from(opened, keys, vaults, settings, listener, handlers, stop).await
@@ -161,7 +161,7 @@ async fn serve_from(
     let Opened { backend, for_handlers, cursor_key, sweep_interval, recount, name, file: _file } = opened;
     let door = Door { keys, admitted: settings.allow_from.clone(), proxies: settings.trusted_proxies.clone() };
     let guard = Guard::new(settings.allow_private_networks.clone()).refusing(own_addresses(listener.local_addr()?));
-    // Those who call endpoints for the API have connections of their own, as they have a runtime of their own.
+    // The tester of the API needs its own connections, since handlers run on another Tokio runtime.
     let edition = Edition::default();
     let calls =
         |registry, vault| Http::new(Client::new(guard.clone())).signing(Signer::new(registry, vault, Arc::clone(&clock), edition.clone()));
@@ -189,7 +189,7 @@ async fn serve_from(
     let workshop = Workshop::open()?;
     let working = async {
         let outcome = workshop.run(worker, stop.clone()).await;
-        // However it ended, nothing is done here any more.
+        // Without a worker, the rest of the process must stop too.
         stop.cancel();
         outcome
     };
@@ -199,7 +199,7 @@ async fn serve_from(
         every(sweep_interval, Arc::clone(&clock), stop.clone(), "sweep", |now| sweeper.run_until(&SystemClock, now + sweep_interval)),
         every(PRUNE_INTERVAL, Arc::clone(&clock), stop.clone(), "prune", |now| pruner.run_once(now)),
     );
-    // What was given back on the way out to a file is in front of this in its writer's line.
+    // On a file, this write queues behind those that give tasks back. Once it is done, they are too.
     if settings.place.backend == Place::Sqlite && tokio::time::timeout(LAST_WRITES, last.ready(SystemClock.now())).await.is_err() {
         tracing::error!("the last writes did not get through; what they gave back is found at the next start");
     }
@@ -209,7 +209,7 @@ async fn serve_from(
     outcome
 }
 
-/// Raises the limit of open files, and returns the limits for clients that follow from it.
+/// Raises the limit of open files. Returns the limits for clients that follow from it.
 fn limits(settings: &Serve) -> Limits {
     let files = handles::raise_limit();
     let connections = handles::connections(files, settings.concurrency);
@@ -223,7 +223,7 @@ fn limits(settings: &Serve) -> Limits {
     }
 }
 
-/// Whether keys are asked for. Where others than this machine can come, nobody is let in without one, and so there must be one.
+/// Returns the rule for API keys. Fails if other machines can reach the server and no key exists, since then anyone could use it.
 async fn keys(backend: &Backend, address: SocketAddr, settings: &Serve) -> anyhow::Result<Keys> {
     if backend.registry.has_keys().await.context("cannot look for keys")? {
         return Ok(Keys::Required);
@@ -234,27 +234,27 @@ async fn keys(backend: &Backend, address: SocketAddr, settings: &Serve) -> anyho
     Ok(Keys::NotYet)
 }
 
-/// The sockets at which this server answers on this machine: a task that calls it could submit another like itself, without end. The guard
-/// takes an unspecified address for all addresses of the machine.
+/// Returns the addresses of this server on this machine, which tasks must not call: such a task could submit another like itself without
+/// end. The guard takes an unspecified address for all addresses of the machine.
 fn own_addresses(listens: SocketAddr) -> Vec<SocketAddr> {
     let port = listens.port();
     let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     loopback.map(|address| SocketAddr::new(address, port)).into_iter().chain([listens]).collect()
 }
 
-/// At the lowest level, libraries show what they send and get, payloads and all.
+/// Returns false for trace lines of libraries, which show requests and answers with their payloads.
 fn is_harmless(line: &Metadata<'_>) -> bool {
     line.target().starts_with("nobat") || *line.level() != Level::TRACE
 }
 
-/// Lines for people on a terminal, and one JSON object a line for everything else.
+/// Logs to standard error: lines for people on a terminal, otherwise one JSON object a line.
 fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
     let filter: Targets = filter.parse().context("NOBAT_LOG is not a filter")?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = if std::io::IsTerminal::is_terminal(&std::io::stderr()) { lines.boxed() } else { lines.json().boxed() };
     tracing_subscriber::registry().with(lines.with_filter(filter.and(filter_fn(is_harmless)))).init();
     std::panic::set_hook(Box::new(|panic| {
-        // The place alone: the message may quote a payload.
+        // Only the location: the message may quote a payload.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "something panicked");
     }));

@@ -1,4 +1,4 @@
-//! Answers of the API as tables for people. Values are shown as the API wrote them; only what a terminal would obey is escaped.
+//! Answers of the API as tables for people. Values are shown as the API wrote them. Only control characters of a terminal are escaped.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::answer::Object;
 
-/// A task, line by line, with its attempts below.
+/// Returns a task, one field a line, with its attempts below.
 pub(crate) fn task(task: &Object) -> String {
     let fields = [
         "id",
@@ -48,7 +48,7 @@ pub(crate) fn task(task: &Object) -> String {
     align(&lines)
 }
 
-/// Reason why a task is not running, line by line.
+/// Returns the reason why a task is not running, one field a line.
 pub(crate) fn explanation(explanation: &Object) -> String {
     let mut lines = known(explanation, &["id", "status", "code", "reason", "until"]);
     let by = explanation.object("by");
@@ -59,19 +59,19 @@ pub(crate) fn explanation(explanation: &Object) -> String {
     align(&lines)
 }
 
-/// Every field of an object that has a value, one a line.
+/// Returns every field of an object that has a value, one a line.
 pub(crate) fn object(object: &Object) -> String {
     let lines = object.fields().filter(|(_, json)| !is_empty(json)).map(|(field, json)| vec![field.to_owned(), value(json)]);
     align(&lines.collect::<Vec<_>>())
 }
 
-/// A line for each of these fields that has a value.
+/// Returns a line for each of these fields that has a value.
 fn known(of: &Object, fields: &[&str]) -> Vec<Vec<String>> {
     let known = fields.iter().map(|field| (*field, of.raw(field))).filter(|(_, json)| !is_empty(json));
     known.map(|(field, json)| vec![field.to_owned(), value(json)]).collect()
 }
 
-/// Tasks, one a line.
+/// Returns a table of tasks, one a line.
 pub(crate) fn tasks(tasks: &[Box<RawValue>]) -> String {
     table(tasks, &["id", "kind", "queue", "status", "attempt", "created_at", "error"], |task, column| match column {
         "attempt" => format!("{}/{}", task.raw("attempt"), task.raw("max_attempts")),
@@ -80,7 +80,7 @@ pub(crate) fn tasks(tasks: &[Box<RawValue>]) -> String {
     })
 }
 
-/// Records such as keys, one a line, in these columns.
+/// Returns a table of records such as keys, one a line, with these columns.
 pub(crate) fn records(records: &[Box<RawValue>], columns: &[&str]) -> String {
     table(records, columns, |record, column| match record.raw(column) {
         "null" => "-".to_owned(),
@@ -100,14 +100,14 @@ fn table(rows: &[Box<RawValue>], columns: &[&str], cell: impl Fn(&Object, &str) 
     align(&lines)
 }
 
-/// Shows on a terminal how far a task is, over the line before.
+/// Shows a task's progress on a terminal, over the previous line.
 pub(crate) fn progress(task: &Object) {
     let mut terminal = std::io::stderr();
     if terminal.is_terminal() {
         let progress = Some(task.raw("progress")).filter(|json| *json != "null").map(|json| format!(" {}", value(json)));
         let (id, status, progress) = (value(task.raw("id")), value(task.raw("status")), progress.unwrap_or_default());
         let line = format!("{id} {status} (attempt {}){progress}", task.raw("attempt"));
-        // A terminal that is gone is no reason to fail.
+        // A closed terminal must not fail the command.
         let _ = write!(terminal, "\r\x1b[K{line}").and_then(|()| terminal.flush());
     }
 }
@@ -124,10 +124,10 @@ fn is_empty(json: &str) -> bool {
     json == "null" || json == "{}"
 }
 
-/// Value as a person reads it: a string without quotes, an error as one sentence, any other JSON as it stands, on one line.
+/// Returns a value for people: a string without quotes, an error as one sentence, any other JSON unchanged, on one line.
 fn value(json: &str) -> String {
     if let Ok(text) = serde_json::from_str::<String>(json) {
-        // A stranger's text can hold escape codes. They are shown and not obeyed.
+        // A text from a client can contain escape codes. The terminal must show them and not execute them.
         return text.escape_debug().to_string();
     }
     let object = Object::read(json);
@@ -137,7 +137,7 @@ fn value(json: &str) -> String {
     let mut line = String::with_capacity(json.len());
     for character in json.chars() {
         match character {
-            // In JSON, these stand between values alone.
+            // In JSON, these characters occur only between values.
             '\n' | '\r' | '\t' => line.push(' '),
             character if is_invisible(character) => _ = write!(line, "\\u{:04x}", u32::from(character)),
             character => line.push(character),

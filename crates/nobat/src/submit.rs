@@ -1,4 +1,4 @@
-//! `nobat submit`: sends a task, and waits for its end on request.
+//! `nobat submit`: submits a task and, on request, waits until it has ended.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -28,7 +28,7 @@ pub(crate) struct Submit {
     /// Idempotency key: submitting again with the same key and the same task returns the first task
     #[arg(long)]
     idempotency_key: Option<String>,
-    /// Wait until the task has ended, and show it then. The id is written to standard error as soon as the task is accepted
+    /// Wait until the task has ended, then show it. The id is written to standard error as soon as the task is accepted
     #[arg(long, short)]
     wait: bool,
     #[command(flatten)]
@@ -45,7 +45,7 @@ impl Submit {
         })?;
         if self.wait {
             let id = answer.object().text("id").context("the answer is not a task")?;
-            // Whatever happens while it waits, a script knows the task and need not submit it again.
+            // A script then knows the id even if the wait fails, and need not submit the task again.
             eprintln!("accepted: {id}");
             return wait(&client, &id, None, &self.target).await;
         }
@@ -53,7 +53,7 @@ impl Submit {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The body: only fields that were given, so that the server's defaults apply to the others.
+    /// Returns the body. It contains only fields that were given, so that the server's defaults apply to the others.
     fn body(&self) -> anyhow::Result<String> {
         let mut root = BTreeMap::new();
         insert(&mut root, "/kind", json(to_json(&self.kind))?);
@@ -67,7 +67,7 @@ impl Submit {
     }
 }
 
-/// An object under construction, or a value in it.
+/// Object under construction, or a value in it.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Node {
@@ -87,7 +87,7 @@ fn insert(object: &mut BTreeMap<String, Node>, pointer: &str, value: Box<RawValu
     }
 }
 
-/// JSON that an argument gives: the text itself, `@FILE`, or `-` for standard input.
+/// Returns the JSON of an argument: the text itself, `@FILE`, or `-` for standard input.
 pub(crate) fn argument(given: &str) -> anyhow::Result<Box<RawValue>> {
     let mut text = String::new();
     match given.strip_prefix('@') {

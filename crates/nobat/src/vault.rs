@@ -1,4 +1,4 @@
-//! Where the master key comes from, under which secrets are sealed.
+//! Source of the master key that encrypts secrets.
 
 use std::fmt;
 use std::fs::{File, OpenOptions, Permissions};
@@ -18,7 +18,7 @@ use nobat_worker::system::SystemClock;
 
 use crate::backend::{Place, Settings};
 
-/// What says under which key secrets are sealed. Each is a flag and a variable.
+/// Settings of the master key. Each is a flag and a variable.
 #[derive(Args, Clone, Debug)]
 pub struct Sealing {
     /// Master key that encrypts secrets: 32 bytes in base64, then older keys that only decrypt, separated by commas. Prefer the
@@ -30,7 +30,7 @@ pub struct Sealing {
     pub kms_key: Option<String>,
 }
 
-/// A master key as it was given. It is read later: whoever reads flags repeats those that are wrong, and a mistyped key is nearly one.
+/// Text of a master key, as it was given. It is parsed later, since clap repeats invalid values and a mistyped key is nearly the real one.
 #[derive(Clone)]
 pub struct MasterKeyText(String);
 
@@ -46,14 +46,14 @@ impl fmt::Debug for MasterKeyText {
     }
 }
 
-/// Two sources of the same vault: for the API, and for the handlers, whose connections must be their own.
+/// Two sources of the same vault, for the API and for the handlers, which need their own connections.
 pub(crate) struct Vaults {
     pub(crate) of_api: Arc<dyn VaultSource>,
     pub(crate) of_handlers: Arc<dyn VaultSource>,
 }
 
 impl Sealing {
-    /// Returns the master keys that were given. Fails if the settings cannot be used, before any file is created.
+    /// Returns the given master keys. Fails if the settings are not valid, before any file is created.
     pub(crate) fn check(&self, place: &Settings) -> anyhow::Result<Vec<MasterKey>> {
         let given = self.master_key.iter().map(|text| text.0.trim()).filter(|text| !text.is_empty());
         let given: Vec<MasterKey> = given.map(str::parse).collect::<Result<_, _>>().context("NOBAT_MASTER_KEY")?;
@@ -68,7 +68,7 @@ impl Sealing {
         self.kms_key.as_deref().filter(|key| !key.is_empty())
     }
 
-    /// The vault that these settings name, for what is in that backend.
+    /// Opens the vault that these settings name, for the secrets of that backend.
     pub(crate) async fn open(&self, place: &Settings, backend: &Backend) -> anyhow::Result<Vaults> {
         let given = self.check(place)?;
         if let [newest, older @ ..] = &given[..] {
@@ -120,21 +120,21 @@ async fn wrapped(_place: &Settings, _key: &str) -> anyhow::Result<Vaults> {
     bail!("this nobat was built without the AWS backend")
 }
 
-/// Beside the data, and not in it: whoever has a copy of the data alone has no secrets.
+/// Returns the path of the key file, beside the data. A copy of the data alone then contains no readable secrets.
 pub(crate) fn key_file(data: &Path) -> PathBuf {
-    // Beside the file itself, and not beside a link to it.
+    // Links are resolved, so that the key is beside the file itself.
     let data = std::fs::canonicalize(data).unwrap_or_else(|_| data.to_owned());
     let mut name = data.into_os_string();
     name.push(".key");
     name.into()
 }
 
-/// The tenants whose callbacks are signed.
+/// Returns the tenants whose callbacks are signed, and their secrets.
 async fn signing(backend: &Backend) -> anyhow::Result<Vec<(Tenant, CallbackSecrets)>> {
     backend.registry.signing(SystemClock.now()).await.context("cannot look for secrets")
 }
 
-/// Says at once whose secrets this key does not open, and not only when the first callback fails for it.
+/// Warns at the start of secrets that this key does not open. Otherwise the first failed callback would be the first sign of it.
 async fn warn_of_closed(vault: &Vault, backend: &Backend) -> anyhow::Result<()> {
     let now = SystemClock.now();
     for (tenant, secrets) in signing(backend).await? {
@@ -146,7 +146,7 @@ async fn warn_of_closed(vault: &Vault, backend: &Backend) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// The key in that file, if there is one.
+/// Reads the key from a file. Returns `None` if the file does not exist.
 fn read(path: &Path) -> anyhow::Result<Option<MasterKey>> {
     let mut file = match File::open(path) {
         Ok(file) => file,
@@ -154,7 +154,7 @@ fn read(path: &Path) -> anyhow::Result<Option<MasterKey>> {
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
     let mode = file.metadata()?.permissions().mode();
-    // What mounts a volume may open its files to a group, each time anew: that is closed again.
+    // A mounted volume can give a group access to its files at each mount. This takes that access away again.
     let (of_group, of_all) = (mode & 0o070, mode & 0o007);
     let is_closed = of_all == 0 && (of_group == 0 || file.set_permissions(Permissions::from_mode(0o600)).is_ok());
     ensure!(is_closed, "others can read {0}, which holds the master key: `chmod 600 {0}`", path.display());
@@ -163,7 +163,7 @@ fn read(path: &Path) -> anyhow::Result<Option<MasterKey>> {
     text.parse().map(Some).with_context(|| path.display().to_string())
 }
 
-/// Makes a key and writes it there, whole or not at all. The data is locked by this process, so nobody else does the same.
+/// Creates a key and writes it to a file, completely or not at all. This process has locked the data, so no other process does the same.
 fn make(path: &Path) -> anyhow::Result<MasterKey> {
     let key = MasterKey::new(rand::random());
     let draft = path.with_extension("key-draft");

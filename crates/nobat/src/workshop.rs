@@ -1,11 +1,11 @@
-//! Where handlers run: on threads of their own, so that one that blocks stops neither the API nor the sweep nor signals.
+//! Tokio runtime for handlers, on its own threads, so that a blocking handler stops neither the API nor the sweeper nor signals.
 //!
-//! A handler that never comes to an `await` keeps its thread for ever, and as many of them as there are processors keep every thread
-//! of a runtime. In one runtime with everything else, such a program answers nobody any more, not even SIGTERM.
+//! A handler that never reaches an `await` keeps its thread for ever. As many such handlers as there are processors block every thread of a
+//! runtime. In a runtime shared with the rest, the program would then answer no request, and not even SIGTERM.
 //!
-//! The loop that takes work runs here as well, not beside the API. It is woken across threads either way, by the writer or by the
-//! queue, and starts handlers on its own threads: a task is handed over with one wake-up, as it was in one runtime. Beside one runtime,
-//! on two processors, that cost no throughput; of the hand-over, the slowest hundredth takes some 0.04 ms longer, of 2 ms that it may.
+//! The worker loop runs here too, not beside the API. The writer or the queue wakes it across threads in any case. It then starts handlers
+//! on its own threads, so handing over a task takes one wake-up, as in one shared runtime. Measured against one shared runtime on two
+//! processors, throughput is the same. The slowest hundredth of the hand-overs takes some 0.04 ms longer, of the 2 ms that are allowed.
 
 use std::time::Duration;
 
@@ -16,28 +16,28 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Threads for handlers, and for nothing else.
+/// Runtime for handlers only.
 pub(crate) struct Workshop(Option<Runtime>);
 
-/// How often it is looked whether a thread is free.
+/// Time between two checks for a free thread, and maximum time that a check waits for one.
 const LOOK: Duration = Duration::from_secs(5);
-/// After so many looks in vain, every lease of this process has run out: nothing is left that ending it could spoil. They are counted,
-/// so that a process that was stopped itself for an hour has missed one.
+/// Number of failed checks in a row after which every lease of this process has expired. Ending the process then harms no task. Checks are
+/// counted, so that an hour for which the process itself was stopped counts as one.
 const LOOKS: u64 = LEASE.as_secs() / LOOK.as_secs();
-/// How long a worker that was told to stop may take beyond its drain: it gives back what has not finished.
+/// Maximum time that a stopping worker may take beyond its drain time. It uses it to give unfinished tasks back.
 const GIVE_BACK: Duration = Duration::from_secs(6);
 
 impl Workshop {
-    /// Starts the threads, as many as there are processors.
+    /// Starts the threads, one for each processor.
     pub(crate) fn open() -> anyhow::Result<Self> {
         let runtime = Builder::new_multi_thread().thread_name("nobat-handlers").enable_all().build();
         Ok(Self(Some(runtime.context("there are no threads for handlers")?)))
     }
 
-    /// Has the worker work until `stop` is fired and it is done.
+    /// Runs the worker until `stop` fires and it has finished.
     ///
-    /// Fails when handlers have blocked all threads for longer than a lease. Nobody can take a thread from a handler, so that ending
-    /// the process is all that is left: when it is started again, what blocked it has an attempt on record that crashed.
+    /// Fails when handlers have blocked all threads for longer than a lease. A thread cannot be taken from a handler, so the process must
+    /// end. When it starts again, the tasks that blocked it have a crashed attempt on record.
     pub(crate) async fn run(self, worker: Worker, stop: CancellationToken) -> anyhow::Result<()> {
         let Some(runtime) = &self.0 else { return Ok(()) };
         let limit = worker.drain + GIVE_BACK;
@@ -61,7 +61,7 @@ impl Workshop {
 }
 
 impl Drop for Workshop {
-    /// Waits for nobody: a handler that blocks would be waited for for ever.
+    /// Does not wait for the threads, since a blocking handler would never end.
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
@@ -69,7 +69,7 @@ impl Drop for Workshop {
     }
 }
 
-/// Resolves when no thread of a runtime has had time for anything, for as long as a lease.
+/// Resolves when no thread of a runtime was free for as long as a lease.
 async fn blocked(runtime: &Handle) {
     loop {
         let mut look = runtime.spawn(async {});
