@@ -1,4 +1,4 @@
-//! Keys that are no good, places that are not admitted, and tenants that must not meet: rows 26, 33 and 39 to 47.
+//! Invalid keys, addresses that are not admitted, and tenants kept apart: rows 26, 33 and 39 to 47.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ async fn whoever_guesses_keys_is_told_to_stop_and_whoever_has_one_is_not() {
     assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200, "also once it is to be looked up again");
 }
 
-/// Whoever has one address of IPv6 has 2^64, and moves to the next with every guess.
+/// A client with one IPv6 network has 2^64 addresses, and can use another one for every guess.
 #[tokio::test]
 async fn whoever_guesses_from_many_addresses_of_one_network_is_one() {
     let world = World::behind(Door { keys: Keys::Required, admitted: Vec::new(), proxies: networks(&["127.0.0.1"]) }).await;
@@ -133,7 +133,7 @@ async fn a_key_that_is_replaced_stays_good_for_the_overlap() {
     world.clock.advance(Duration::from_secs(1));
     world.ask_with(&key, "GET", "/v1/tasks", "").await.problem(401, "unauthorized");
     assert_eq!(world.ask_with(&new, "GET", "/v1/tasks", "").await.status, 200);
-    // The answer to a rotation was lost, so it is asked for once more: the key that comes of it is no shorter good than the first was to be.
+    // The client lost the answer to a rotation and rotates again. The resulting key is valid for as long as the first one was to be.
     for _ in 0..2 {
         let again = world.ask_with(&admin, "POST", &format!("/v1/keys/{}/rotate", id_of(&new)), r#"{"overlap": 60}"#).await;
         assert_eq!((again.status, again.json()["expires_at"].clone()), (201, serde_json::Value::Null), "{}", again.text());

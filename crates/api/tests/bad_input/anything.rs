@@ -1,4 +1,4 @@
-//! Whatever is sent, nobody gets a 5xx, and nobody stops the server.
+//! Random input: no request gets a 5xx, and none stops the server.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 
 use crate::world::{World, post};
 
-/// Pieces that mean something, so that chance gets further than to the first byte.
+/// Meaningful pieces, so that random input gets past the first byte.
 const PIECES: [&str; 30] = [
     "{",
     "}",
@@ -49,7 +49,7 @@ fn pieces() -> impl Strategy<Value = String> {
 
 const NAMES: [&str; 10] = ["payload", "delay", "run_at", "timeout", "expires_at", "retry", "callback", "labels", "queue", "kind"];
 
-/// A submission with fields that are right, wrong, or missing.
+/// Generates a submission with fields that are valid, invalid or missing.
 fn submission() -> impl Strategy<Value = String> {
     let field = |name: &'static str| pieces().prop_map(move |value| format!(r#","{name}":{value}"#));
     let fields = prop::collection::vec(prop::sample::select(&NAMES[..]).prop_flat_map(field), 0..3);
@@ -75,7 +75,7 @@ fn path() -> impl Strategy<Value = String> {
     (prop::sample::select(&PATHS[..]), query).prop_map(|(path, query)| format!("{path}{query}"))
 }
 
-/// Sends many requests, each on a connection of its own, and checks what becomes of them by the status they get, if any.
+/// Sends many requests, each on its own connection, and checks their statuses. `None` is a connection without an answer.
 fn check<T: std::fmt::Debug>(
     limits: Limits,
     strategy: impl Strategy<Value = T>,
@@ -84,7 +84,7 @@ fn check<T: std::fmt::Debug>(
 ) {
     let runtime = Runtime::new().unwrap();
     let world = runtime.block_on(World::start_within(limits));
-    // Whoever waits has waited long enough.
+    // All deadlines have passed, so no request waits for one.
     world.clock.strike();
     let mut runner = TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) });
     let asked = runner.run(&strategy, |input| {
@@ -100,7 +100,7 @@ fn check<T: std::fmt::Debug>(
     assert_eq!(runtime.block_on(world.get("/healthz")).status, 200);
 }
 
-/// A request that is whole gets an answer: silence would be a handler that panicked.
+/// Checks that complete requests get an answer. No answer means that a handler panicked.
 fn check_whole<T: std::fmt::Debug>(strategy: impl Strategy<Value = T>, request: impl Fn(T) -> Vec<u8>) {
     check(Limits::default(), strategy, request, |status| status.is_some_and(|status| status < 500));
 }

@@ -1,4 +1,4 @@
-//! Callers whose address is unknown, and callers that share an address with a guesser.
+//! Clients whose address is unknown, and clients that share an address with a guesser.
 
 use nobat_api::{Door, Keys};
 use nobat_core::key::{Key, KeyText};
@@ -12,7 +12,7 @@ fn networks(texts: &[&str]) -> Vec<Network> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// A server behind a proxy on this machine. The allow-list and the key admit the proxy's own address.
+/// Starts a server behind a proxy on this machine. The allow-list and the key admit the proxy's own address.
 async fn behind_a_proxy(admitted: &[&str], key_networks: &[&str]) -> (World, String) {
     let door = Door { keys: Keys::Required, admitted: networks(admitted), proxies: networks(&["127.0.0.1"]) };
     let world = World::behind(door).await;
@@ -121,7 +121,7 @@ async fn keyless_server_answers_no_authority_but_its_own_machines() {
     ] {
         ask(target, headers).await.problem(421, "misdirected_request");
     }
-    // Not an authority at all, so HTTP itself forbids it.
+    // HTTP itself does not allow a `Host` that is no authority.
     for host in ["[::1].evil.com", "localhost:evil.com", "localhost:80@evil.com", "localhost:65536", "localhost:-1", "local host"] {
         assert_eq!(ask("/v1/tasks", &format!("Host: {host}")).await.status, 400, "{host}");
     }

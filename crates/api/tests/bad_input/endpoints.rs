@@ -1,4 +1,4 @@
-//! Endpoints, queues, kinds and flow keys that cannot be laid down, and tasks that name what is not there.
+//! Endpoints, queues, kinds and limit keys with invalid configuration, and tasks that name missing ones.
 
 use serde_json::{Value, json};
 

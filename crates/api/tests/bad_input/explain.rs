@@ -1,4 +1,4 @@
-//! Why a task is not running, and how flows stand: what is gathered for it is the task's own tenant's, and as it is now.
+//! Explanations of tasks that do not run, and the state of limits: they use the task's own tenant's data, as of now.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::world::World;
 
 const ALL: &str = "config:write,tasks:write,tasks:read";
 
-/// Puts something down, as a tenant that may.
+/// Writes a configuration, with a key of the tenant that may do so.
 async fn put(world: &World, tenant: &str, path: &str, body: &Value) {
     let answer = world.ask_with(&world.key(tenant, ALL).await, "PUT", path, &body.to_string()).await;
     assert!([200, 201].contains(&answer.status), "{}", answer.text());
@@ -31,7 +31,7 @@ async fn submit(world: &World, tenant: &str, task: &Value) -> String {
     format!("/v1/tasks/{}/explain", answer.json()["id"].as_str().unwrap())
 }
 
-/// What a worker would have written: with two who started, one of which failed, and one who waits for its turn.
+/// Writes the limiter state that a worker would have written: two started tasks, one of which failed, and one with a reservation.
 async fn write_flow(world: &World, tenant: &str, of: FlowOf) {
     let (count, now) = (|count| NonZeroU32::new(count).unwrap(), world.clock.now());
     let breaker = BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() };

@@ -1,4 +1,4 @@
-//! Rows 33, 34, 36 to 38 and 52: values that are out of bounds, in bodies and in queries.
+//! Rows 33, 34, 36 to 38 and 52: values out of bounds, in bodies and in queries.
 
 use crate::world::World;
 

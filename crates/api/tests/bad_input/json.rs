@@ -1,4 +1,4 @@
-//! Rows 10 to 16 and 19: bodies that are not what they should be.
+//! Rows 10 to 16 and 19: malformed bodies.
 
 use crate::world::World;
 

@@ -96,7 +96,7 @@ async fn row_28_what_was_not_valid_leaves_its_key_free() {
     assert_eq!(world.post_with("/v1/tasks", header, BODY).await.status, 202);
 }
 
-/// What was valid once is not refused later for what time has done to it.
+/// A repeated request is accepted even if its body has become invalid since the first one.
 #[tokio::test]
 async fn a_repeated_request_is_recognised_though_it_would_not_be_valid_now() {
     let world = World::start().await;

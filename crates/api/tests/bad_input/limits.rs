@@ -1,4 +1,4 @@
-//! What a tenant may use: rows 29 and 30.
+//! Limits of tenants: rows 29 and 30.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ async fn whoever_asks_too_often_is_told_when_to_come_back() {
     world.ask_with(&key, "GET", "/v1/tasks", "").await.problem(429, "rate_limited");
 }
 
-/// Row 30: what has been accepted is not concerned.
+/// Row 30: an overloaded store does not affect accepted tasks.
 #[tokio::test]
 async fn a_store_that_can_take_no_more_is_told_of_in_time() {
     let world = World::start().await;

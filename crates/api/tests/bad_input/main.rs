@@ -1,5 +1,7 @@
-//! What bad input gets, over real sockets: RELIABILITY.md, section 2, A, B and C, row by row; and, in between, that good input
-//! is still taken. No input may get a 5xx, and none may be half accepted.
+//! Answers to bad input over real sockets, row by row of RELIABILITY.md, section 2, A, B and C. Also checks in between that the server
+//! still accepts valid input.
+//!
+//! No input may cause a 5xx, and none may be accepted in part.
 
 mod access;
 mod anything;

@@ -1,5 +1,5 @@
-//! Who may do what on every route: by scope, and to one's own things alone. The rows are those of the OpenAPI document, so that a
-//! route that says nothing of it fails here.
+//! Access matrix of every route: required scopes, and only the client's own data. The rows come from the OpenAPI document, so a route that
+//! it describes incompletely fails here.
 
 use std::collections::BTreeSet;
 
@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use crate::world::{Answer, World};
 
-/// Open to everybody: they tell nothing of anybody's.
+/// Operations without a key. They reveal no tenant's data.
 const PUBLIC: [&str; 3] = ["healthz", "readyz", "openapi"];
 
-/// About the whole installation: there is nobody to whom they could be foreign.
+/// Operations on the whole installation. No tenant owns what they read and change.
 const OF_THE_INSTALLATION: [&str; 9] =
     ["create_key", "list_keys", "get_key", "rotate_key", "revoke_key", "put_tenant", "get_tenant", "list_tenants", "read_audit"];
 
-/// One operation of the document.
+/// Operation of the document.
 struct Row {
     id: String,
     /// True if the route takes the header `Idempotency-Key`.
@@ -45,7 +45,7 @@ fn rows() -> Vec<Row> {
 }
 
 impl Row {
-    /// A body that is taken.
+    /// Returns a valid body.
     fn body(&self) -> &'static str {
         match self.id.as_str() {
             "submit_task" => r#"{"kind":"noop"}"#,
@@ -95,7 +95,7 @@ async fn submitted(world: &World, tenant: &str) -> String {
     answer.json()["id"].as_str().unwrap().to_owned()
 }
 
-/// An endpoint of that tenant's, whose name is `acme`.
+/// Creates an endpoint of this tenant with the name `acme`.
 async fn named(world: &World, tenant: &str) {
     let key = world.key(tenant, "config:write").await;
     let answer = world.ask_with(&key, "PUT", "/v1/endpoints/acme", r#"{"url":"https://example.com"}"#).await;
@@ -161,7 +161,7 @@ async fn somebody_elses_thing_is_as_good_as_none() {
     assert_eq!(task["status"], "queued", "and nothing was done to it");
 }
 
-/// What is laid down under a name is laid down for one tenant: another's of the same name is not touched, and not seen.
+/// A name belongs to one tenant. Another tenant's record of the same name is neither visible nor changed.
 #[tokio::test]
 async fn somebody_elses_endpoint_is_as_good_as_none() {
     let world = World::guarded().await;
@@ -195,7 +195,7 @@ fn every_operation_is_judged() {
     }
 }
 
-/// A route that the document does not tell of would have no row here.
+/// A route that is missing from the document would have no row here.
 #[test]
 fn every_route_is_in_the_document() {
     let source = include_str!("../../src/router.rs");
@@ -244,7 +244,7 @@ async fn every_post_honours_an_idempotency_key_or_refuses_it_by_name() {
         assert_eq!((again.status, again.header("idempotency-replayed")), (first.status, Some("true")), "{}", row.id);
         assert_eq!(again.json(), first.json(), "{}", row.id);
         assert_eq!(world.store.all(), done, "{}: it is carried out once", row.id);
-        // Of another valid body the same key is another request.
+        // With another valid body, the same key belongs to another request.
         let other = if row.body().is_empty() { "{}".to_owned() } else { format!(" {}", row.body()) };
         post(&other).await.problem(422, "idempotency_key_reused");
     }

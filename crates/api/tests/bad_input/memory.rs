@@ -1,4 +1,4 @@
-//! The least of a store that the API can be run on. The backends have a suite of their own.
+//! Minimal store in memory for the API. The backends have their own test suite.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -37,12 +37,12 @@ impl Memory {
         self.tasks.lock().unwrap().remove(&id.parse().unwrap());
     }
 
-    /// From now on it takes nothing more on.
+    /// Refuses all further tasks as overloaded.
     pub(crate) fn overload(&self) {
         self.is_overloaded.store(true, Ordering::Relaxed);
     }
 
-    /// The next to read a task reads it just before this is written.
+    /// Writes this change right after the next read of a task, so that the reader sees the old version.
     pub(crate) fn lie_in_ambush(&self, change: Change) {
         *self.ambush.lock().unwrap() = Some(change);
     }
@@ -58,7 +58,7 @@ impl Memory {
         Committed::Done(Box::new(change.task))
     }
 
-    /// How many are waiting for a write.
+    /// Returns the number of requests that wait for a write.
     pub(crate) fn watchers(&self) -> usize {
         self.writes.receiver_count()
     }
@@ -77,7 +77,7 @@ impl Store for Memory {
         let mut tasks = self.tasks.lock().unwrap();
         let existing: Vec<_> = new.iter().filter_map(|task| tasks.get(&task.id).cloned()).collect();
         if !existing.is_empty() {
-            // In an order that nobody promised.
+            // The order is reversed, since the store promises none.
             return Ok(Inserted::Existing(existing.into_iter().rev().collect()));
         }
         tasks.extend(new.iter().map(|task| (task.id, task.clone())));
@@ -138,7 +138,7 @@ impl Store for Memory {
     }
 }
 
-/// Nobody works here, so hints are let go.
+/// Queue without a worker: it drops all hints.
 #[async_trait]
 impl Queue for Memory {
     async fn send(&self, _: Vec<Hint>) -> Result<(), StoreError> {

@@ -1,4 +1,4 @@
-//! Moments at the end of what can be written, and with more digits than are kept.
+//! Timestamps at the end of the representable range, and with more digits than nobat keeps.
 
 use crate::world::World;
 

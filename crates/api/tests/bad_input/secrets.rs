@@ -1,4 +1,4 @@
-//! Secrets: those that are none are refused (row 73), and those that are set are never shown again.
+//! Secrets: malformed ones are refused (row 73), and stored ones are never shown again.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Good input, for comparison: what each route answers when all is well, and row 31.
+//! Valid input, for comparison: the normal answer of each route, and row 31.
 
 use nobat_core::lifecycle::{Event, transition};
 use nobat_core::ports::Clock;

@@ -1,10 +1,10 @@
-//! Error texts of every field of every request body in the OpenAPI document: they name the JSON type that is expected and the true bounds.
+//! Error texts of every field of every request body in the OpenAPI document. They name the expected JSON type and the true bounds.
 
 use serde_json::{Value, json};
 
 use crate::world::{Answer, World};
 
-/// Stands in a body for the value that is tried, so that a number is sent as it is written.
+/// Placeholder in a body for the tried value, so that a number is sent as it is written.
 const HERE: &str = "the tried value";
 
 /// Words of Rust that mean nothing to a client.
@@ -31,7 +31,7 @@ const RUST: [&str; 20] = [
     "nonzero",
 ];
 
-/// One value of each JSON type, and a number that fits no type of Rust.
+/// One value of each JSON type, and a number that fits no numeric type of Rust.
 const VALUES: [(&str, &str); 6] = [
     ("boolean", "true"),
     ("number", "7"),
@@ -41,13 +41,13 @@ const VALUES: [(&str, &str); 6] = [
     ("object", r#"{"hunter2": {"hunter2": 1}}"#),
 ];
 
-/// A field of a request body.
+/// Field of a request body.
 struct Field {
     method: String,
     path: String,
     pointer: String,
     schema: Value,
-    /// The body with [`HERE`] in this field.
+    /// Body with [`HERE`] in this field.
     body: Value,
 }
 
@@ -57,7 +57,7 @@ impl Field {
         world.ask_with(key, &self.method, &self.path, &body).await
     }
 
-    /// The texts that this value is refused with, if it is.
+    /// Returns the error texts for this value. Empty if the server accepts the value.
     async fn refusals(&self, world: &(World, String), value: &str) -> Vec<String> {
         let answer = self.send(world, value).await;
         if answer.status != 422 {
@@ -83,7 +83,7 @@ impl Field {
     }
 }
 
-/// Every field of every body in the document.
+/// Returns every field of every body in the document.
 fn fields() -> Vec<Field> {
     let document: Value = serde_json::from_str(&nobat_api::openapi().to_json().unwrap()).unwrap();
     let mut fields = Vec::new();
@@ -108,7 +108,7 @@ fn fields() -> Vec<Field> {
     fields
 }
 
-/// Collects the fields inside of a field.
+/// Collects the fields inside a field.
 fn below(document: &Value, parent: &Field, fields: &mut Vec<Field>) {
     let put = |value: &Value| {
         let text = parent.body.to_string().replace(&format!("\"{HERE}\""), &value.to_string());
@@ -130,7 +130,7 @@ fn below(document: &Value, parent: &Field, fields: &mut Vec<Field>) {
     }
 }
 
-/// The schema that a reference leads to, whether or not `null` is allowed in its place.
+/// Returns the schema of a reference, whether or not it also allows `null`.
 fn resolved(document: &Value, schema: &Value) -> Value {
     let choices = schema["oneOf"].as_array().into_iter().flatten().find(|choice| choice["type"] != "null");
     match choices.unwrap_or(schema)["$ref"].as_str() {
@@ -139,7 +139,7 @@ fn resolved(document: &Value, schema: &Value) -> Value {
     }
 }
 
-/// The smallest object that a schema allows.
+/// Returns the smallest object that a schema allows.
 fn least(schema: &Value) -> Value {
     let sample = |name: &str| match name {
         "kind" => json!("noop"),
@@ -153,7 +153,7 @@ fn least(schema: &Value) -> Value {
     Value::Object(required.map(|name| (name.to_owned(), sample(name))).collect())
 }
 
-/// A server, and a key that may change everything there.
+/// Starts a server. Returns it with a key that may change everything in it.
 async fn world() -> (World, String) {
     let world = World::guarded().await;
     let key = world.key("acme", "tasks:write,tasks:replay,config:write,admin").await;
@@ -193,7 +193,7 @@ async fn bounds_in_texts_are_those_of_the_check_and_of_the_document() {
             assert_eq!(text, "expected a number above 0 and up to 1", "{}", field.name());
             continue;
         };
-        // A reason can follow the bounds, and 0 can be accepted besides.
+        // The text may give a reason after the bounds, and may also accept 0.
         let to = to.split(':').next().unwrap_or_default();
         let (from, to): (f64, f64) = (from.parse().unwrap(), to.parse().unwrap());
         let least = if text.starts_with("expected 0, or ") { 0.0 } else { from };

@@ -1,4 +1,4 @@
-//! Rows 1 to 9, 17, 18 and 20: what arrives before there is any JSON to read, and how it arrives.
+//! Rows 1 to 9, 17, 18 and 20: faults below the JSON level, in heads, framing and timing.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::world::{World, post};
 
 const LIMIT: usize = 256 * 1024;
 
-/// A submission of exactly so many bytes.
+/// Returns a submission of exactly this many bytes.
 fn submission(length: usize) -> String {
     let frame = r#"{"kind":"noop","payload":""}"#;
     frame.replace("\"\"", &format!("\"{}\"", "x".repeat(length - frame.len())))
@@ -31,7 +31,7 @@ async fn row_1_a_body_declared_too_long_is_refused_before_it_is_read() {
     world.post("/v1/tasks", submission(LIMIT + 1)).await.problem(413, "body_too_large");
 }
 
-/// To be reset while it still sends is all that many a client sees, and not the answer that says why.
+/// Many clients that get a reset while they send report only the reset, and not the answer that explains it.
 #[tokio::test]
 async fn a_client_that_is_refused_can_finish_its_sentence() {
     let world = World::start().await;
@@ -68,7 +68,7 @@ async fn row_3_nothing_is_unpacked() {
     assert_eq!(world.post_with("/v1/tasks", "Content-Encoding: identity\r\n", r#"{"kind":"noop"}"#).await.status, 202);
 }
 
-/// RUSTSEC-2021-0020, -0078, -0079.
+/// Regressions: RUSTSEC-2021-0020, -0078, -0079.
 #[tokio::test]
 async fn row_4_no_request_is_smuggled_in_another() {
     let world = World::start().await;
@@ -96,7 +96,7 @@ async fn row_4_no_request_is_smuggled_in_another() {
         assert_eq!(client.answer().await.expect(framing).status, 400, "{framing}");
         client.closed().await;
     }
-    // Twice the same is one (RFC 9110, section 8.6).
+    // Two equal `Content-Length` fields count as one (RFC 9110, section 8.6).
     let same =
         "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}";
     world.ask(same).await.problem(422, "validation_failed");
@@ -183,7 +183,7 @@ async fn row_6_a_body_that_trickles_is_given_up_on() {
         .send("POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"kind\":")
         .await;
     world.clock.sleepers(1).await;
-    // It goes by the whole body's time, which what trickles in does not begin anew.
+    // The deadline applies to the whole body. Slow pieces do not extend it.
     client.send("\"n").await;
     client.send("oo").await;
     assert_eq!((world.clock.slept(), world.clock.longest()), (1, Duration::from_secs(15)));
@@ -220,7 +220,7 @@ async fn stalled_bodies_of_a_tenant_are_bounded_and_leave_room_for_others() {
     until(async || Some(submit(&theirs).await).filter(|answer| answer.status == 202)).await;
 }
 
-/// Asks again until there is something.
+/// Repeats a request until it returns a value.
 async fn until<T>(ask: impl AsyncFn() -> Option<T>) -> T {
     loop {
         if let Some(found) = ask().await {
@@ -290,7 +290,7 @@ async fn row_7_one_too_many_is_hung_up_on_and_disturbs_nobody() {
     first.send(health).await;
     assert_eq!(first.answer().await.unwrap().status, 200);
     drop(first);
-    // The server finds out in its own time that a place is free.
+    // The server notices the closed connection a little later.
     let mut answer = None;
     while answer.is_none() {
         let mut client = world.connect().await;

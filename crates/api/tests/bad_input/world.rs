@@ -1,4 +1,4 @@
-//! A server on a free port, a clock that goes when it is told to, and a client that can be as rude as it likes.
+//! Test harness: a server on a free port, a clock that the test controls, and a client that can break every rule.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -29,10 +29,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::memory::Memory;
 
-/// How long ended tasks are kept.
+/// Retention of ended tasks.
 const RETENTION: Duration = Duration::from_hours(24);
 
-/// A server and all that it runs on.
+/// Server and everything that it runs on.
 pub(crate) struct World {
     pub(crate) address: SocketAddr,
     pub(crate) clock: Arc<StoppedClock>,
@@ -42,7 +42,7 @@ pub(crate) struct World {
     pub(crate) server: JoinHandle<()>,
 }
 
-/// The time passes only when it is told to, and whoever sleeps does so until [`StoppedClock::strike`].
+/// Clock that only the test advances. All sleeps last until [`StoppedClock::strike`].
 pub(crate) struct StoppedClock {
     now: watch::Sender<Timestamp>,
     sleepers: watch::Sender<usize>,
@@ -56,27 +56,27 @@ impl StoppedClock {
         Self { now: watch::Sender::new(now), sleepers: watch::Sender::new(0), struck: watch::Sender::new(false), longest: Mutex::default() }
     }
 
-    /// So much time passes.
+    /// Advances the clock.
     pub(crate) fn advance(&self, time: Duration) {
         self.now.send_modify(|now| *now = *now + time);
     }
 
-    /// Resolves once so many have begun to sleep.
+    /// Resolves once this many sleeps have begun.
     pub(crate) async fn sleepers(&self, count: usize) {
         self.sleepers.subscribe().wait_for(|sleepers| *sleepers >= count).await.unwrap();
     }
 
-    /// How many have ever begun to sleep.
+    /// Returns the number of sleeps that have ever begun.
     pub(crate) fn slept(&self) -> usize {
         *self.sleepers.borrow()
     }
 
-    /// For how long the longest sleep was to be.
+    /// Returns the longest requested sleep.
     pub(crate) fn longest(&self) -> Duration {
         *self.longest.lock().unwrap()
     }
 
-    /// All sleeps are over, now and from now on.
+    /// Ends all sleeps, also future ones.
     pub(crate) fn strike(&self) {
         self.struck.send_replace(true);
     }
@@ -98,7 +98,7 @@ impl Clock for StoppedClock {
     }
 }
 
-/// `noop` takes anything; `http` takes a URL that does not lead inside.
+/// Kinds of the server: `noop` accepts any payload, `http` a URL that does not lead to this machine.
 struct TwoKinds;
 
 impl Kinds for TwoKinds {
@@ -131,12 +131,12 @@ impl World {
         Self::of(backend, store, clock, Door { keys: Keys::NotYet, admitted: Vec::new(), proxies: Vec::new() }, vault(), limits).await
     }
 
-    /// A server with that door, on a store that keeps tenants apart.
+    /// Starts a server with this access policy, on a store that keeps tenants apart.
     pub(crate) async fn behind(door: Door) -> Self {
         Self::behind_with(door, vault()).await
     }
 
-    /// A server that asks everybody for a key, and has its own from there.
+    /// Starts a server that requires a key of every request, with this source of the vault.
     pub(crate) async fn guarded_with(vault: Arc<dyn VaultSource>) -> Self {
         Self::behind_with(Door { keys: Keys::Required, admitted: Vec::new(), proxies: Vec::new() }, vault).await
     }
@@ -147,7 +147,7 @@ impl World {
         Self::of(backend, Arc::new(Memory::new()), clock, door, vault, Limits::default()).await
     }
 
-    /// A server that asks everybody for a key.
+    /// Starts a server that requires a key of every request.
     pub(crate) async fn guarded() -> Self {
         Self::guarded_with(vault()).await
     }
@@ -185,7 +185,7 @@ impl World {
         Client { stream: TcpStream::connect(self.address).await.unwrap(), unread: Vec::new() }
     }
 
-    /// The answer to a request on a connection of its own.
+    /// Returns the answer to a request, on its own connection.
     pub(crate) async fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
         let mut client = self.connect().await;
         client.send(request).await;
@@ -196,7 +196,7 @@ impl World {
         self.ask(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await
     }
 
-    /// A key of that tenant's with these scopes, and what else it is made to be.
+    /// Creates a key of this tenant with these scopes. `make` changes its other fields.
     pub(crate) async fn key_that(&self, tenant: &str, scopes: &str, make: impl FnOnce(Key) -> Key) -> String {
         let text = KeyText::new(rand::random());
         let key = make(Key {
@@ -217,7 +217,7 @@ impl World {
         text.as_str().to_owned()
     }
 
-    /// Writes a key over the version before, as another process would.
+    /// Replaces a key's record, as another process would.
     pub(crate) async fn rewrite(&self, key: &Key) {
         let (at, object) = (self.clock.now(), key.id().to_string());
         let entry = Entry { tenant: key.tenant.clone(), at, actor: Actor::Operator, action: Action::KeyRevoked, object, mark: 0 };
@@ -232,12 +232,12 @@ impl World {
         self.key_that(tenant, scopes, |key| key).await
     }
 
-    /// What whoever has that key is answered.
+    /// Returns the answer to a request with this key.
     pub(crate) async fn ask_with(&self, key: &str, method: &str, path: &str, body: &str) -> Answer {
         self.ask_from("", key, method, path, body).await
     }
 
-    /// The same, with headers besides.
+    /// Returns the answer to a request with this key and more headers.
     pub(crate) async fn ask_from(&self, headers: &str, key: &str, method: &str, path: &str, body: &str) -> Answer {
         let length = body.len();
         let json = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
@@ -253,14 +253,14 @@ impl World {
         self.ask(post(path, headers, body)).await
     }
 
-    /// The id of a new task.
+    /// Submits a task and returns its id.
     pub(crate) async fn submit(&self, body: &str) -> String {
         let answer = self.post("/v1/tasks", body).await;
         assert_eq!(answer.status, 202, "{}", answer.text());
         answer.json()["id"].as_str().unwrap().to_owned()
     }
 
-    /// What a worker would have brought about.
+    /// Applies an event to a task, as a worker would.
     pub(crate) async fn bring(&self, id: &str, event: Event) {
         let name = TaskName { tenant: Tenant::default(), id: id.parse().unwrap() };
         let task = self.store.get(&name, self.clock.now()).await.unwrap().unwrap();
@@ -280,7 +280,7 @@ fn vault() -> Arc<dyn VaultSource> {
     Arc::new(Arc::new(Vault::new(MasterKey::new([7; MASTER_KEY_BYTES]), Vec::new())))
 }
 
-/// A request with a JSON body.
+/// Returns a request with a JSON body.
 pub(crate) fn post(path: &str, headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let length = body.len();
@@ -289,13 +289,13 @@ pub(crate) fn post(path: &str, headers: &str, body: impl AsRef<[u8]>) -> Vec<u8>
     [head.as_bytes(), body].concat()
 }
 
-/// One connection.
+/// Client with one connection.
 pub(crate) struct Client {
     stream: TcpStream,
     unread: Vec<u8>,
 }
 
-/// What a server said.
+/// Answer of a server.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -304,7 +304,7 @@ pub(crate) struct Answer {
 }
 
 impl Client {
-    /// Sends what the server will take of it: one that has heard enough may have hung up.
+    /// Sends bytes. Ignores errors, since a server that has read enough may have closed the connection.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.try_send(bytes).await;
     }
@@ -313,7 +313,7 @@ impl Client {
         self.stream.write_all(bytes.as_ref()).await
     }
 
-    /// The next answer, if there is one before the connection ends.
+    /// Returns the next answer, or `None` if the connection ends before.
     pub(crate) async fn answer(&mut self) -> Option<Answer> {
         let head = loop {
             if let Some(end) = self.unread.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -332,7 +332,7 @@ impl Client {
         Some(answer)
     }
 
-    /// Resolves once the server has closed the connection, and fails if it says anything else before.
+    /// Resolves once the server has closed the connection. Panics if the server sends anything before.
     pub(crate) async fn closed(&mut self) {
         assert_eq!(self.read_more().await, None, "{:?}", String::from_utf8_lossy(&self.unread));
     }
@@ -357,7 +357,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// Checks that it is this problem, told as RFC 9457 has it, and gives it.
+    /// Checks that the answer is this problem in the form of RFC 9457. Returns its body.
     #[track_caller]
     pub(crate) fn problem(&self, status: u16, code: &str) -> Value {
         assert_eq!((self.status, self.header("content-type")), (status, Some("application/problem+json")), "{}", self.text());
@@ -371,7 +371,7 @@ impl Answer {
         problem
     }
 
-    /// Checks that it is this problem and names exactly these places.
+    /// Checks that the answer is this problem and names exactly these pointers.
     #[track_caller]
     pub(crate) fn names(&self, status: u16, code: &str, pointers: &[&str]) {
         let problem = self.problem(status, code);
