@@ -1,4 +1,4 @@
-//! A kind of one's own, in a program of one's own, with all that `nobat` can do.
+//! Program with a kind of its own, `greet`, in addition to everything that `nobat` does.
 //!
 //! ```sh
 //! cargo run --release --example greet &
@@ -32,7 +32,7 @@ impl Handler for Greet {
     async fn run(&self, guest: Guest, context: &TaskContext) -> Result<Greeting, Failure> {
         for second in 0..guest.seconds {
             context.progress(&(f64::from(second) / f64::from(guest.seconds)));
-            tokio::time::sleep(Duration::from_secs(1)).await; // called off or timed out, it is dropped here
+            tokio::time::sleep(Duration::from_secs(1)).await; // nobat drops the future here on a cancel or a timeout
         }
         Ok(Greeting { text: format!("Salam, {}! (attempt {})", guest.name, context.attempt) })
     }

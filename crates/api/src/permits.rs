@@ -76,8 +76,8 @@ impl Permits {
     }
 }
 
-/// Returns a 429 with the headers of draft-ietf-httpapi-ratelimit-headers-10: `RateLimit-Policy` holds the quota and its window in seconds,
-/// `RateLimit` the remaining tokens and the seconds until the next one.
+/// Returns a 429 with the headers of draft-ietf-httpapi-ratelimit-headers-10. `RateLimit-Policy` holds the quota and its window in seconds.
+/// `RateLimit` holds the remaining tokens and the seconds until the next one.
 fn refused(rate: Rate, pause: Duration) -> Problem {
     let window = rate.burst.get().div_ceil(rate.per_second.get());
     let seconds = whole_seconds(pause);

@@ -72,7 +72,7 @@ pub struct Serve {
     /// Maximum timeout of a task in seconds
     #[arg(long, env = "NOBAT_MAX_TIMEOUT", default_value_t = 12 * 60 * 60)]
     pub max_timeout: u32,
-    /// Seconds that running tasks have to finish on SIGTERM. The others are given back within 8 seconds more
+    /// Seconds that running tasks have to finish on SIGTERM. The server gives the others back within 8 seconds more
     #[arg(long, env = "NOBAT_DRAIN", default_value_t = 20)]
     pub drain: u32,
     /// Log filter: error, warn, info, debug, or `target=level` pairs
