@@ -151,7 +151,8 @@ async fn caller(parts: &Parts, app: &App) -> Result<Caller, Problem> {
 /// Returns the client's address. `None` if it is unknown: no [`Peer`] was set, or a trusted proxy names no client.
 fn origin(parts: &Parts, door: &Door) -> Option<IpAddr> {
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
-    // An unreadable value must make the address unknown. If it were skipped, a client could hide the last trusted element.
+    // A value that is not text must stay an unreadable element. If it were skipped, an element that the client wrote could count as its
+    // address.
     let forwarded = parts.headers.get_all("x-forwarded-for").iter().map(|value| value.to_str().unwrap_or("?"));
     let elements: Vec<&str> = forwarded.flat_map(|value| value.split(',')).collect();
     network::origin(peer, &door.proxies, elements.into_iter())

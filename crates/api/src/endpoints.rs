@@ -156,8 +156,8 @@ impl FromRequestParts<App> for Named {
 /// process applies the change within 10 seconds, also to waiting tasks.
 ///
 /// If its limits, its batching or its URL change, nobat also wakes its held tasks, newest first. It spends up to five seconds on this and
-/// wakes about 1,000 tasks. They are checked again within 10 seconds, the others within 15 minutes. The same holds for a new endpoint, and
-/// for one that is no longer paused or gone.
+/// wakes up to about 1,000 tasks. They are checked again within 10 seconds, the others within 15 minutes. The same holds for a new
+/// endpoint, and for one that is no longer paused or gone.
 #[utoipa::path(
     put,
     path = "/v1/endpoints/{name}",
@@ -394,8 +394,8 @@ pub(crate) async fn pause(
 /// Ends a pause by a client, a 410 (Gone) and a `Retry-After`. If its circuit breaker is open, nobat lets one attempt through at once as a
 /// probe.
 ///
-/// nobat also wakes its held tasks, newest first. It spends up to five seconds on this and wakes about 1,000 tasks. They are checked again
-/// within 10 seconds, the others within 15 minutes.
+/// nobat also wakes its held tasks, newest first. It spends up to five seconds on this and wakes up to about 1,000 tasks. They are checked
+/// again within 10 seconds, the others within 15 minutes.
 #[utoipa::path(
     post,
     path = "/v1/endpoints/{name}/resume",

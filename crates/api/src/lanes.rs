@@ -94,10 +94,11 @@ pub(crate) struct FlowKeyView {
 
 /// Update a queue
 ///
-/// Omitted fields keep their values. `null` resets a field to its default. Every process applies the change within 10 seconds.
+/// Omitted fields keep their values. `null` removes all limits (`flow`) or resets the retries to the defaults (`retry`). Every process
+/// applies the change within 10 seconds.
 ///
 /// If the limits or the pause change and the queue is not paused, nobat also wakes held tasks, newest first. It spends up to five seconds
-/// on this and wakes about 1,000 tasks. They are checked again within 10 seconds, the others at their next check.
+/// on this and wakes up to about 1,000 tasks. They are checked again within 10 seconds, the others at their next check.
 #[utoipa::path(
     put,
     path = "/v1/queues/{name}",
@@ -142,11 +143,11 @@ pub(crate) async fn get_queue(
 
 /// Update a kind
 ///
-/// Applies to the tasks of the caller's tenant. Omitted fields keep their values. `null` resets a field to its default. Every process
+/// Applies to the tasks of the caller's tenant. Omitted fields keep their values. `null` in `flow` removes all limits. Every process
 /// applies the change within 10 seconds.
 ///
 /// If the limits or the pause change and the kind is not paused, nobat also wakes held tasks, newest first. It spends up to five seconds on
-/// this and wakes about 1,000 tasks. They are checked again within 10 seconds, the others at their next check.
+/// this and wakes up to about 1,000 tasks. They are checked again within 10 seconds, the others at their next check.
 #[utoipa::path(
     put,
     path = "/v1/kinds/{name}",
@@ -196,8 +197,8 @@ pub(crate) async fn get_kind(
 /// not limited. Every process applies the change within 10 seconds.
 ///
 /// The request also ends a pause that an endpoint asked for (`Retry-After`), even if the limits stay the same. nobat then wakes held tasks,
-/// newest first. It spends up to five seconds on this and wakes about 1,000 tasks. They are checked again within 10 seconds, the others at
-/// their next check.
+/// newest first. It spends up to five seconds on this and wakes up to about 1,000 tasks. They are checked again within 10 seconds, the
+/// others at their next check.
 #[utoipa::path(
     put,
     path = "/v1/flows/{name}",
