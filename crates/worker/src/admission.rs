@@ -1,4 +1,4 @@
-//! What stands in the way of a task that was claimed; and if nothing does, how it runs.
+//! Decides if a claimed task may start, and with which settings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,55 +22,56 @@ use serde::Deserialize;
 use crate::gate::{Entry as Answer, Limited, Passes};
 use crate::run::Runner;
 
-/// What is said to a task that wants to start.
+/// Decision about a task that wants to start.
 pub(crate) enum Admission {
-    /// Start.
+    /// The task may start.
     Go(Course),
-    /// Not yet.
+    /// The task must wait.
     Hold {
-        /// Why not.
+        /// Reason for the wait.
         reason: HeldReason,
-        /// When to ask again.
+        /// Time to ask again.
         until: Timestamp,
-        /// What it holds of its flows until then.
+        /// Reservations and batch membership that the task keeps until then.
         reserved: Reserved,
     },
 }
 
-/// How a task runs that may.
+/// Settings and permits of one attempt.
 #[derive(Default)]
 pub(crate) struct Course {
-    /// What it has taken of its flows.
+    /// Permits of the task's limiters.
     pub(crate) passes: Passes,
-    /// The endpoint that it goes to, as it is now.
+    /// The endpoint that the task goes to, in its current version.
     pub(crate) endpoint: Option<(Name, Arc<Endpoint>)>,
-    /// When to try again, where it left that to its endpoint.
+    /// Retry policy, if the task leaves it to its endpoint.
     pub(crate) policy: Option<RetryPolicy>,
-    /// The flow that rests if the other side asks to be left alone.
+    /// The limiter to pause if the endpoint asks for a pause.
     pub(crate) resting: Option<FlowOf>,
-    /// Who goes with it, of a task that was gathered with others: perhaps nobody.
+    /// The other tasks of the batch, possibly none. `None` if the task was not batched.
     pub(crate) companions: Option<Vec<TaskId>>,
 }
 
-/// How long a task waits whose flow could not be asked.
+/// Delay before a task asks again if its limiter is unavailable.
 const FLOW_AWAY: Duration = Duration::from_secs(10);
-/// How often a change is tried that others are in the way of.
+/// Maximum number of tries to change an endpoint that is being changed concurrently.
 const MAX_CONFLICTS: usize = 5;
 
 impl Course {
-    /// What an attempt that failed says of the other side: by what its endpoint says of answers, whatever the task itself makes of them. That
-    /// there was no answer is bad.
+    /// Returns the endpoint's health after a failed attempt. The endpoint's response policy decides, not the task's. No response counts as
+    /// unhealthy.
     fn verdict(&self, error: &TaskError) -> Verdict {
         let answers = self.endpoint.as_ref().map(|(_, endpoint)| endpoint.answers.clone()).unwrap_or_default();
         match error.code.status() {
-            // "Not so often" says that it is well.
+            // 429 limits the rate and says nothing about health.
             Some(429) => Verdict::Unknown,
             Some(status) if answers.meaning(status) != Meaning::Retry => Verdict::Good,
             _ => Verdict::Bad,
         }
     }
 
-    /// What an attempt that went well by its task's own lights says of the other side.
+    /// Returns the endpoint's health after an attempt that the task counts as success. The endpoint's response policy may count it as a
+    /// failure.
     fn verdict_of(&self, result: &Json) -> Verdict {
         #[derive(Deserialize)]
         struct Answered {
@@ -84,25 +85,25 @@ impl Course {
         }
     }
 
-    /// Whether nobody wants to hear what comes of it.
+    /// Returns true if no limiter needs a report.
     pub(crate) fn is_free(&self) -> bool {
         self.passes.are_none()
     }
 
-    /// How long an attempt may take.
+    /// Returns the maximum duration of an attempt.
     pub(crate) fn timeout(&self, settings: &Settings) -> Duration {
         let endpoint = self.endpoint.as_ref().filter(|_| settings.left.timeout);
         endpoint.map_or(settings.timeout, |(_, endpoint)| endpoint.timeout.unwrap_or(Settings::DEFAULT_TIMEOUT))
     }
 
-    /// How many attempts there are.
+    /// Returns the maximum number of attempts.
     pub(crate) fn max_attempts(&self, settings: &Settings) -> u32 {
         self.policy.as_ref().unwrap_or(&settings.retry).max_attempts()
     }
 }
 
 impl Runner {
-    /// Asks everything that a task has to pass.
+    /// Checks everything that can hold the task. An unavailable store holds it for [`FLOW_AWAY`].
     pub(crate) async fn admit(&self, task: &Task) -> Admission {
         self.ask(task).await.unwrap_or_else(|error| self.not_known(task, &error))
     }
@@ -112,7 +113,7 @@ impl Runner {
         self.unavailable(task, FLOW_AWAY)
     }
 
-    /// The task keeps what it holds, and asks again after that long.
+    /// Holds the task for `pause`. It keeps its reservations.
     pub(crate) fn unavailable(&self, task: &Task, pause: Duration) -> Admission {
         let (until, reserved) = (self.clock.now() + pause, task.turn.reserved.clone());
         Admission::Hold { reason: HeldReason::FlowUnavailable, until, reserved }
@@ -154,7 +155,8 @@ impl Runner {
         }
     }
 
-    /// What a task that goes along with another has to pass: all but the endpoint, which sees one request.
+    /// Checks whether a task may join a batch: everything except the endpoint's limits. The endpoint sees one request, which the leader
+    /// pays for.
     pub(crate) async fn admit_along(&self, task: &Task, leader: &Course) -> Admission {
         self.ask_along(task, leader).await.unwrap_or_else(|error| self.not_known(task, &error))
     }
@@ -166,7 +168,7 @@ impl Runner {
         }
         let others = self.others(task, &lanes).await?;
         if task.turn.reserved.promise.as_ref().is_some_and(|promise| others.iter().all(|flow| flow.name.of != promise.of)) {
-            // Of the endpoint: the leader's is for all.
+            // The reservation is the endpoint's. The leader's permit counts for all.
             let reserved = Reserved { batch: None, ..task.turn.reserved.clone() };
             self.give_back(task, reserved).await;
         }
@@ -174,7 +176,7 @@ impl Runner {
         self.enter(task, &others, Course { policy, endpoint: leader.endpoint.clone(), resting: resting(task), ..Course::default() }).await
     }
 
-    /// What a task has to pass besides its endpoint.
+    /// Returns the task's limiters other than the endpoint's.
     async fn others(&self, task: &Task, lanes: &Lanes) -> Result<Vec<Limited>, StoreError> {
         let key = match &task.settings.flow_key {
             Some(key) => Some(self.directory.flow_key(&task.tenant, key).await?),
@@ -194,7 +196,7 @@ impl Runner {
         })
     }
 
-    /// Has a task wait for others; if it is time, it leads them through.
+    /// Adds the task to a batch. If the batch is due, asks for its permits as the leader.
     async fn gather(
         &self,
         task: &Task,
@@ -208,7 +210,7 @@ impl Runner {
         let name = FlowName { tenant: task.tenant.clone(), of };
         let bytes = u64::try_from(task.payload.get().len()).unwrap_or(u64::MAX);
         let member = Member { id: task.id, bytes, deadline: task.settings.expires_at, times: task.turn.times, spread: self.spread() };
-        // Whoever has waited for a limit of its own goes when it is called, with whoever is there: who waits again loses that place.
+        // A task whose reservation at its own limit is due leads the batch at once. Waiting again would lose the reservation.
         let is_called =
             |promise: &Promise| promise.booking.at() <= self.clock.now() && others.iter().any(|flow| flow.name.of == promise.of);
         match self.gate.gather(&name, gathered, member).await? {
@@ -220,7 +222,7 @@ impl Runner {
         }
         let course = match self.enter(task, others, course).await? {
             Admission::Go(course) => course,
-            // What it waits for is its own affair, and no reason for others to wait for it.
+            // The task's own limit must not delay the other members.
             held @ Admission::Hold { .. } => {
                 self.give_back(task, Reserved { promise: None, batch }).await;
                 return Ok(held);
@@ -242,25 +244,25 @@ impl Runner {
             }
         };
         if members.is_empty() {
-            // Somebody was here at the same time, took it for one who waits, and finds it at work.
+            // Another leader took this task at the same time, and finds it running.
             self.gate.give_back(course.passes).await;
             let until = self.clock.now() + patience(0, self.spread());
             return Ok(Admission::Hold { reason: HeldReason::Gathering, until, reserved: Reserved::default() });
         }
         members.retain(|member| *member != task.id);
-        // What the other side asks for is about the request, whichever keys the tasks in it have.
+        // A pause that the endpoint asks for concerns the request, whatever limit keys its tasks have.
         let resting = Some(endpoint.name.of.clone());
         Ok(Admission::Go(Course { companions: Some(members), resting, ..course }))
     }
 
-    /// For what ends when somebody says so, and nobody knows when that is. Nobody waits for the task meanwhile: it holds nothing of its flows.
+    /// Holds a task until an operator or a client removes the obstacle. Nothing is reserved meanwhile, since the time is unknown.
     async fn patiently(&self, task: &Task, reason: HeldReason) -> Admission {
         self.give_back(task, task.turn.reserved.clone()).await;
         let until = self.clock.now() + patience(task.turn.times, self.spread());
         Admission::Hold { reason, until, reserved: Reserved::default() }
     }
 
-    /// Gives back what a task held of its flows ([`nobat_core::backend::Backend::give_back`]), together with whatever else this process writes.
+    /// Gives back what a task held at its limiters ([`nobat_core::backend::Backend::give_back`]), in the same write as other requests.
     async fn give_back(&self, task: &Task, reserved: Reserved) {
         for (of, change) in changes(task, reserved) {
             let successor = self.gate.change(&FlowName { tenant: task.tenant.clone(), of }, change).await;
@@ -268,7 +270,7 @@ impl Runner {
         }
     }
 
-    /// Tells the flows of a task what came of its attempt, and notes it of an endpoint that it is gone.
+    /// Reports an attempt to the task's limiters. Marks the endpoint as gone if it said so.
     pub(crate) async fn report(&self, tenant: &Tenant, course: Course, event: Option<&Event>, started: Timestamp) {
         if let Some(Event::Fail { retry: Retry::PutOff(HeldReason::EndpointGone, _), .. }) = event
             && let Some((name, endpoint)) = &course.endpoint
@@ -276,7 +278,7 @@ impl Runner {
             self.close(tenant, name, endpoint).await;
         }
         let (verdict, pause_until) = match event {
-            // Nothing was tried.
+            // No call was made.
             Some(Event::Hold { .. }) => return self.gate.give_back(course.passes).await,
             Some(Event::Succeed { result, .. }) => (course.verdict_of(result), None),
             Some(Event::Fail { retry: Retry::PutOff(HeldReason::RetryAfter, until), error, .. }) => (course.verdict(error), Some(*until)),
@@ -289,9 +291,9 @@ impl Runner {
         self.gate.leave(course.passes, &report, course.resting.as_ref()).await;
     }
 
-    /// Notes that an endpoint said that it is gone, so that nobody calls it until somebody looks after it.
+    /// Marks an endpoint as gone, so that it is not called until an operator or a client opens it again.
     ///
-    /// Only if it is still where it was called: at another address it may be there.
+    /// Does nothing if its URL has changed since the call: the new address may work.
     async fn close(&self, tenant: &Tenant, name: &Name, called: &Endpoint) {
         for _ in 0..MAX_CONFLICTS {
             let endpoint = match self.backend.registry.endpoint(tenant, name).await {
@@ -325,13 +327,13 @@ fn limited(tenant: &Tenant, of: FlowOf, limits: nobat_core::flow::Limits) -> Lim
     Limited { name: FlowName { tenant: tenant.clone(), of }, limits }
 }
 
-/// The flow that rests if the other side asks to be left alone: that of the key, or else of the endpoint.
+/// Returns the limiter to pause if the endpoint asks for a pause: the limit key's, else the endpoint's.
 fn resting(task: &Task) -> Option<FlowOf> {
     let Settings { endpoint, flow_key, .. } = &*task.settings;
     flow_key.clone().map(FlowOf::Key).or_else(|| endpoint.clone().map(FlowOf::Endpoint))
 }
 
-/// When to try again, for a task that left it to its endpoint: as the endpoint says, or else its queue.
+/// Returns the retry policy of a task that leaves it to its endpoint: the endpoint's, else its queue's, else the default.
 fn policy(task: &Task, endpoint: Option<&Endpoint>, lanes: &Lanes) -> Option<RetryPolicy> {
     let endpoint = endpoint.filter(|_| task.settings.left.retry)?;
     Some(endpoint.retry.clone().or_else(|| lanes.queue.retry.clone()).unwrap_or_default())

@@ -1,4 +1,4 @@
-//! Many deliveries at once, as a queue hands them to a function.
+//! Many deliveries at once, as a queue passes them to a Lambda function.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::run::Runner;
 
-/// What is kept back of the time until the deadline, for giving back what is not finished by then: more than one call may take.
+/// Time reserved before the deadline to give back unfinished tasks: longer than one call may take.
 const MARGIN: Duration = Duration::from_secs(6);
-/// What is kept back of that for an attempt that fills it all, so that it counts as one that took too long: given back, it would
-/// begin anew each time, and never end.
+/// Additional time reserved for an attempt that uses all of its time, so that it counts as timed out. Given back instead, it would start
+/// again and never end.
 const SETTLING: Duration = Duration::from_secs(1);
 
 impl Runner {
-    /// Runs deliveries side by side, and says of each whether the queue may forget it.
+    /// Runs deliveries in parallel. Returns for each whether the queue may forget it.
     ///
-    /// None of them holds up another: a panic is one delivery's own, and what is not finished shortly before `deadline` is
+    /// Deliveries do not affect one another: a panic concerns one delivery alone. Tasks that are unfinished shortly before `deadline` are
     /// given back.
     pub async fn run_batch(&self, deliveries: Vec<Delivery>, deadline: Timestamp) -> Vec<(Receipt, Settlement)> {
         let stop = CancellationToken::new();

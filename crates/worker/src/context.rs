@@ -1,4 +1,4 @@
-//! What a handler knows of the task it runs, and can say of it.
+//! The context of an attempt, for its handler.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,25 +16,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Course;
 
-/// One attempt, as its handler sees it.
+/// One attempt, for its handler.
 pub struct TaskContext {
-    /// Which task this is.
+    /// Tenant and id of the task.
     pub name: TaskName,
     /// The task whose end this one reports, if it is a callback.
     pub parent: Option<TaskId>,
-    /// Which of the attempts of this generation this is, from 1.
+    /// Number of the attempt in this generation, from 1.
     pub attempt: u32,
-    /// Its number on record, which no other attempt of the task has, in no generation.
+    /// Number of the attempt over all generations of the task. Unique for the task.
     pub number: u64,
-    /// How many attempts its retry policy allows.
+    /// Maximum number of attempts by the task's retry policy.
     pub max_attempts: u32,
-    /// What to pass on downstream, so that a repeated call can be told from a new one.
+    /// Key to pass on downstream, so that a receiver can recognize a repeated call.
     pub idempotency_key: String,
-    /// How long this attempt may take in all.
+    /// Maximum duration of this attempt.
     pub timeout: Duration,
-    /// Through how many tasks the request came that submitted it.
+    /// Number of tasks that the submitting request has passed through.
     pub(crate) hops: u8,
-    /// The endpoint that it goes to.
+    /// The endpoint that the task goes to.
     pub(crate) endpoint: Option<(Name, Arc<Endpoint>)>,
     cancel: CancellationToken,
     beaten: AtomicBool,
@@ -42,11 +42,11 @@ pub struct TaskContext {
     progressed: Notify,
 }
 
-/// The longest progress note that is kept, in bytes of JSON.
+/// Maximum size of a progress note, in bytes of JSON: 4 KiB.
 pub const MAX_PROGRESS: usize = 4 * 1024;
 
 impl TaskContext {
-    /// The context of the attempt that `task` is at.
+    /// Creates the context of the task's current attempt.
     pub(crate) fn new(task: &Task, course: &Course) -> Self {
         Self {
             name: task.name(),
@@ -65,7 +65,7 @@ impl TaskContext {
         }
     }
 
-    /// The context of a call that is made for nobody's task.
+    /// Creates the context of a test call, which belongs to no task.
     pub(crate) fn of_trial(name: TaskName, endpoint: (Name, Arc<Endpoint>), timeout: Duration) -> Self {
         Self {
             idempotency_key: name.id.to_string(),
@@ -84,9 +84,9 @@ impl TaskContext {
         }
     }
 
-    /// Says how far the work is, in any JSON of up to [`MAX_PROGRESS`] bytes; what is longer is dropped.
+    /// Reports progress, in any JSON of at most [`MAX_PROGRESS`] bytes. Longer notes are dropped.
     ///
-    /// It is stored within about a second, the last word winning, and shown with the task.
+    /// It is stored within about a second and shown with the task. The last note wins.
     pub fn progress<T: Serialize>(&self, progress: &T) {
         match Json::from_value(progress) {
             Ok(json) if json.get().len() <= MAX_PROGRESS => {
@@ -97,25 +97,24 @@ impl TaskContext {
         }
     }
 
-    /// Resolves when somebody has called the task off.
+    /// Resolves when the task has been canceled.
     ///
-    /// A handler that returns after that, whatever it returns but a result, ends the task as `canceled`. One that does not
-    /// return within some seconds is dropped.
+    /// A handler that then returns anything but a result ends the task as `canceled`. One that does not return within 5 seconds is dropped.
     pub async fn canceled(&self) {
         self.cancel.cancelled().await;
     }
 
-    /// Whether somebody has called the task off.
+    /// Returns true if the task has been canceled.
     pub fn is_canceled(&self) -> bool {
         self.cancel.is_cancelled()
     }
 
-    /// Notes that the lease is being renewed.
+    /// Records that the lease is being renewed.
     pub(crate) fn note_beat(&self) {
         self.beaten.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the lease was ever renewed.
+    /// Returns true if a renewal of the lease was ever sent.
     pub(crate) fn has_beaten(&self) -> bool {
         self.beaten.load(Ordering::Relaxed)
     }

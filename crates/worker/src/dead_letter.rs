@@ -1,4 +1,4 @@
-//! The look at what a queue gave up on: messages that were received again and again, and never settled.
+//! Handling of dead letters: messages that a queue delivered repeatedly and that were never settled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,25 +9,25 @@ use nobat_core::ports::{Chance, Clock, Hint, Settlement, StoreError, TaskName};
 use nobat_core::retry::Spread;
 use nobat_core::task::{State, Task};
 
-/// Decides what becomes of tasks whose hints ended in the queue for dead letters.
+/// Decides about tasks whose hints ended in the dead-letter queue.
 ///
-/// Only the pipeline puts hints there: a store that was away, a worker that died before it could claim. What a handler fails
-/// at is counted with its task, and its hints are acknowledged.
+/// Only failures around the handler put hints there: an unavailable store, or a worker that died before its claim. A handler's failures
+/// count as attempts of the task, and its hints are acknowledged.
 #[derive(Clone)]
 pub struct DeadLetters {
-    /// Where the tasks are.
+    /// The store and the queue.
     pub backend: Backend,
-    /// The time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Chance, to spread retries with.
+    /// Source of randomness, for the jitter of retries.
     pub chance: Arc<dyn Chance>,
 }
 
-/// After how long a task is hinted again whose hints came to nothing once, and twice; after that it is given up on.
+/// Delay of a new hint after the first and the second dead letter of a task. After the third the task fails.
 const PAUSES: [Duration; 2] = [Duration::from_mins(5), Duration::from_mins(15)];
 
 impl DeadLetters {
-    /// Sees to the task of one dead letter, which came after so many others in a row; says whether the letter may be forgotten.
+    /// Handles one dead letter, after `redrives` others of the same task in a row. Returns whether the queue may forget it.
     pub async fn run(&self, name: &TaskName, redrives: u32) -> Settlement {
         match self.look(name, redrives).await {
             Ok(()) => Settlement::Acknowledge,
@@ -48,7 +48,7 @@ impl DeadLetters {
             return self.apply(task, event).await;
         }
         match &task.state {
-            // A worker has it, it is over, or another hint is on its way: none of them needs this one.
+            // A worker runs it, it has ended, or another hint is on its way: this hint is not needed.
             State::Running(_) | State::Ended(_) => Ok(()),
             State::Waiting(_) if task.due_at > now => Ok(()),
             State::Waiting(_) => match PAUSES.get(redrives as usize) {

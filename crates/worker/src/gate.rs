@@ -1,8 +1,7 @@
-//! Asks flows for permission to start, in the name of all tasks of a process.
+//! Asks limiters for permission to start, on behalf of all tasks of a process.
 //!
-//! What comes while a flow is being written waits for that, and goes into the next write: however many tasks of a flow begin and end at
-//! the same time, a process makes one write after the other, and each of them is for all who came by then. Whoever comes first writes;
-//! there is no task in the background, since a function has none.
+//! A process makes one write after the other to each limiter. Requests that arrive during a write wait for it and share the next one. The
+//! first request that waits makes that write for all. There is no background task, because a Lambda function cannot have one.
 
 use std::collections::HashMap;
 use std::mem;
@@ -22,59 +21,60 @@ use nobat_core::time::Timestamp;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::yield_now;
 
-/// The way through all flows that a task is of.
+/// Access to all limiters of a task.
 pub struct Gate {
     flows: Arc<dyn Flows>,
     clock: Arc<dyn Clock>,
     chance: Arc<dyn Chance>,
-    /// This process, to whoever counts slots.
+    /// Identifies this process in the slot counts.
     holder: Holder,
     lanes: Mutex<HashMap<FlowName, Arc<Lane>>>,
 }
 
-/// A flow, and what it lets through.
+/// A limiter and its limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limited {
-    /// The flow.
+    /// Key of the limiter.
     pub name: FlowName,
     /// Its limits.
     pub limits: Limits,
 }
 
-/// What is said to a task that wants to start.
+/// Answer to a task that wants to start.
 pub enum Entry {
-    /// Start. The passes are given back, or reported on, through [`Gate::leave`]; those that are dropped are given back with the next write.
+    /// The task may start. Return the permits through [`Gate::leave`] or [`Gate::give_back`]. Dropped permits are given back with the next
+    /// write.
     Go(Passes),
-    /// Not yet.
+    /// The task must wait.
     Wait {
-        /// For what, and until when.
+        /// Reason, and the time to ask again.
         wait: Wait,
-        /// What is promised for then.
+        /// The reservation that the task holds until then.
         promise: Option<Promise>,
     },
 }
 
-/// The right to start once, of every flow that a task is of.
+/// Permits of a task for one start, one of each limiter.
 #[derive(Default)]
 pub struct Passes(Vec<Held>);
 
-/// The right of one flow.
+/// The permit of one limiter.
 struct Held {
     limited: Limited,
     pass: Pass,
     slot: Option<Slot>,
 }
 
-/// A slot that is being used. When it is dropped, the process holds one less, whether that was written or not.
+/// A concurrency slot in use. Dropping it lowers the process's count, even if that was not written.
 struct Slot(Arc<Lane>);
 
-/// One flow, as this process knows it.
+/// One limiter, as this process knows it.
 #[derive(Default)]
 struct Lane {
     waiting: Mutex<Vec<Request>>,
-    /// What was last seen of it. Whoever has the lock writes for all.
+    /// State last read or written. The task that holds the lock writes for all.
     seen: tokio::sync::Mutex<Option<Seen>>,
-    /// How many of its slots this process uses.
+    /// Number of the limiter's slots that this process uses.
     slots: AtomicU32,
 }
 
@@ -87,11 +87,11 @@ struct Request {
     limits: Limits,
     what: What,
     reply: oneshot::Sender<Result<Reply, StoreError>>,
-    /// The slot that is given back. It counts as used until that is written, or has failed to be.
+    /// The returned slot. It counts as used until the write is done or has failed.
     _returned: Option<Slot>,
 }
 
-/// What is asked of a flow.
+/// Operation on a limiter.
 #[derive(Clone, Copy)]
 enum What {
     Gather(Gathered, Member),
@@ -101,17 +101,17 @@ enum What {
     Enter(Ask),
     GiveBack(Pass),
     Leave(Pass, Report),
-    /// Nothing, but that it note that this process is alive.
+    /// Only reports that this process is alive.
     Renew,
 }
 
 impl What {
-    /// What is left to say if it was said, and may have been heard.
+    /// Returns the operation to send again if the first one may have been applied.
     fn once_more(self) -> Self {
         match self {
             Self::GiveBack(pass) => Self::GiveBack(pass.once_more()),
             Self::Leave(pass, report) => Self::Leave(pass.once_more(), report),
-            // Its slot may be another task's by now.
+            // The slot may belong to another task by now.
             Self::Change(FlowChange::Return(_)) => Self::Renew,
             other => other,
         }
@@ -119,18 +119,18 @@ impl What {
 }
 
 enum Reply {
-    /// To one who enters, with the slot that it has now, if any.
+    /// Reply to `Enter`, with the slot that the task now has, if any.
     Entered(Answer, Option<Slot>),
-    /// To one who is gathered.
+    /// Reply to `Gather`.
     Placed(Place),
-    /// To one who leads.
+    /// Reply to `Take`.
     Taken(Vec<TaskId>),
-    /// To a change.
+    /// Reply to `Change`.
     Changed(Option<Successor>),
     Noted,
 }
 
-/// What a flow says to one who asks it, as long as that is not written.
+/// A reply before it is written.
 enum Said {
     Answer(Answer),
     Place(Place),
@@ -139,15 +139,15 @@ enum Said {
     Nothing,
 }
 
-/// For how long what was seen of a flow is believed, if there is nothing to write.
+/// Maximum age of the cached state. A write checks its version, so an old state matters only for replies that need no write.
 const FRESH: Duration = Duration::from_secs(1);
-/// How often a flow is tried that others write to at the same time.
+/// Maximum number of tries to write to a limiter that other processes write to as well.
 const MAX_TRIES: u32 = 20;
-/// The longest pause between two of those tries doubles from this one on, in milliseconds.
+/// Upper bound of the random pause between the first two tries, in milliseconds. It doubles with each try.
 const FIRST_PAUSE: u64 = 2;
-/// The longest of those resting, in milliseconds.
+/// Limit of that upper bound, in milliseconds.
 const MAX_PAUSE: u64 = 100;
-/// More flows than that are seldom in use at the same time in one process. Those that nobody uses are forgotten then.
+/// Number of cached limiters from which on the unused ones are dropped.
 const MAX_LANES: usize = 10_000;
 
 impl Limited {
@@ -157,12 +157,12 @@ impl Limited {
 }
 
 impl Passes {
-    /// Whether one of them is of that flow.
+    /// Returns true if one of the permits belongs to that limiter.
     fn are_of(&self, flow: &FlowOf) -> bool {
         self.0.iter().any(|held| held.limited.name.of == *flow)
     }
 
-    /// The same, of a task that keeps that reservation.
+    /// Marks the permit of the limiter that granted `promise`, so that giving the permit back keeps the reservation.
     pub(crate) fn keeping(mut self, promise: Option<&Promise>) -> Self {
         for held in self.0.iter_mut().filter(|held| promise.is_some_and(|promise| promise.of == held.limited.name.of)) {
             held.pass = held.pass.keeping_booking();
@@ -170,27 +170,27 @@ impl Passes {
         self
     }
 
-    /// Whether no flow was asked.
+    /// Returns true if no limiter was asked.
     pub fn are_none(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether any of them holds a slot, which is lost if nothing is heard of its holder.
+    /// Returns true if one of the permits holds a slot. The limiter reclaims slots of a process that stops renewing.
     pub fn have_slots(&self) -> bool {
         self.0.iter().any(|held| held.slot.is_some())
     }
 }
 
 impl Gate {
-    /// A gate to those flows.
+    /// Creates a gate to those limiters.
     pub fn new(flows: Arc<dyn Flows>, clock: Arc<dyn Clock>, chance: Arc<dyn Chance>) -> Self {
         let holder = Holder(chance.bits());
         Self { flows, clock, chance, holder, lanes: Mutex::default() }
     }
 
-    /// Asks every flow, one after the other. If one says no, the others get back what they granted, and those `passes` that were granted before.
+    /// Asks each limiter in turn. If one refuses, gives back the permits of the others and those in `passes`.
     ///
-    /// A task holds one reservation at a time. If it waits with another one, or without, the one that it came with is given back.
+    /// A task holds at most one reservation. If it waits with a different one, or without, the reservation that it came with is given back.
     pub async fn enter(&self, flows: &[Limited], turn: &Turn, mut passes: Passes) -> Result<Entry, StoreError> {
         let came_with = turn.reserved.promise.as_ref();
         let called = came_with.filter(|promise| promise.booking.at() <= self.clock.now());
@@ -206,7 +206,7 @@ impl Gate {
             match self.ask_to_enter(limited, ask).await {
                 Ok((Answer::Go(pass), slot)) => passes.0.push(Held { limited: limited.clone(), pass, slot }),
                 Ok((Answer::Wait(wait), _)) => {
-                    // Where this flow promises nothing, what the other one did is still worth something.
+                    // If this limiter grants no reservation, the task keeps the one that is due elsewhere.
                     let promise = wait.booking.map(|booking| Promise { of: limited.name.of.clone(), booking });
                     let promise = promise.or_else(|| called.cloned());
                     let is_settled = |before: &&Promise| is_own(before) || promise.as_ref() == Some(before) || passes.are_of(&before.of);
@@ -218,7 +218,7 @@ impl Gate {
                     return Ok(Entry::Wait { wait, promise });
                 }
                 Err(error) => {
-                    // The task keeps its reservation, and asks again.
+                    // The task keeps its reservation and asks again.
                     self.give_back(passes.keeping(came_with)).await;
                     return Err(error);
                 }
@@ -227,45 +227,45 @@ impl Gate {
         Ok(Entry::Go(passes))
     }
 
-    /// Gives back what was not made use of.
+    /// Gives back unused permits.
     pub async fn give_back(&self, passes: Passes) {
         for Held { limited, pass, slot } in passes.0 {
             self.tell(&limited, What::GiveBack(pass), slot).await;
         }
     }
 
-    /// Says what came of a start. What the report says of a pause is for the flow `resting` alone.
+    /// Reports the result of a start. The pause in `report` applies only to the limiter `resting`.
     ///
-    /// What cannot be written is lost but for the slots, which are made good by the next write, or by time.
+    /// If the write fails, the report is lost. The next write corrects the slot counts; otherwise they expire.
     pub async fn leave(&self, passes: Passes, report: &Report, resting: Option<&FlowOf>) {
         for Held { limited, pass, slot } in passes.0 {
             let report = Report { pause_until: report.pause_until.filter(|_| resting == Some(&limited.name.of)), ..*report };
-            // A flow without a breaker and without a slot has nothing to learn from a start that went as usual.
+            // Without a circuit breaker, a slot or a pause, there is nothing to record.
             if limited.limits.breaker.is_some() || slot.is_some() || report.pause_until.is_some() {
                 self.tell(&limited, What::Leave(pass, report), slot).await;
             }
         }
     }
 
-    /// Says that this process is alive, for those slots that it uses for long: once in half a lease, or more often.
+    /// Reports that this process is alive, so that its slots do not expire. Call it at least once per half lease.
     pub async fn renew(&self, passes: &Passes) {
         for held in passes.0.iter().filter(|held| held.slot.is_some()) {
             self.tell(&held.limited, What::Renew, None).await;
         }
     }
 
-    /// Gathers one who goes together with others, and says where it stands.
+    /// Adds a task to a batch and returns its position.
     pub async fn gather(&self, name: &FlowName, gathered: Gathered, member: Member) -> Result<Place, StoreError> {
         let placed = |reply| if let Reply::Placed(place) = reply { Some(place) } else { None };
         self.ask(&Limited::not_at_all(name), What::Gather(gathered, member), placed).await
     }
 
-    /// Notes that those who are gathered there cannot go before then.
+    /// Records that the batch cannot be sent before `until`.
     pub async fn put_off(&self, name: &FlowName, until: Timestamp) {
         self.tell(&Limited::not_at_all(name), What::PutOff(until), None).await;
     }
 
-    /// Makes a change to a flow, together with whatever else is written there. Returns the task that leads its batch from now on, if that changed.
+    /// Applies a change, in the same write as other requests. Returns the batch's new leader, if it changed.
     pub async fn change(&self, name: &FlowName, change: FlowChange) -> Option<Successor> {
         match self.tell(&Limited::not_at_all(name), What::Change(change), None).await {
             Some(Reply::Changed(successor)) => successor,
@@ -273,7 +273,7 @@ impl Gate {
         }
     }
 
-    /// Takes all who are gathered there along with that one; nobody, if it was taken along by somebody else.
+    /// Takes all members of the batch if it contains `id`. Returns an empty list if another task has taken it along.
     pub async fn take(&self, name: &FlowName, id: TaskId) -> Result<Vec<TaskId>, StoreError> {
         let taken = |reply| if let Reply::Taken(members) = reply { Some(members) } else { None };
         self.ask(&Limited::not_at_all(name), What::Take(id), taken).await
@@ -287,7 +287,7 @@ impl Gate {
     async fn ask<T>(&self, limited: &Limited, what: What, read: impl Fn(Reply) -> Option<T>) -> Result<T, StoreError> {
         let lane = self.lane(&limited.name);
         loop {
-            // No answer is that whoever wrote was dropped before it was done.
+            // No reply means that the task that was writing was dropped before it finished.
             if let Some(answer) = self.exchange(&lane, limited, what, None).await.transpose()?.and_then(&read) {
                 return Ok(answer);
             }
@@ -298,7 +298,8 @@ impl Gate {
         let lane = self.lane(&limited.name);
         loop {
             match self.exchange(&lane, limited, what, returned.take()).await {
-                // Whoever wrote was dropped, before it was done or after it. That the slot is free the next write says anyway.
+                // The task that was writing was dropped before or after its write. The next write reports the slot count, so the slot is
+                // freed in any case.
                 None => what = what.once_more(),
                 Some(Ok(reply)) => return Some(reply),
                 Some(Err(error)) => {
@@ -312,17 +313,17 @@ impl Gate {
     fn lane(&self, name: &FlowName) -> Arc<Lane> {
         let mut lanes = lock(&self.lanes);
         if lanes.len() >= MAX_LANES {
-            // Whoever uses one has it as well.
+            // A limiter in use is referenced elsewhere as well.
             lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
         }
         Arc::clone(lanes.entry(name.clone()).or_default())
     }
 
-    /// Has a flow asked, by whoever's turn it is. `None`, if whoever wrote was dropped before it was done.
+    /// Sends an operation and waits until this or another task has written it. `None` if the writing task was dropped before it finished.
     async fn exchange(&self, lane: &Arc<Lane>, limited: &Limited, what: What, returned: Option<Slot>) -> Option<Result<Reply, StoreError>> {
         let (reply, mut answer) = oneshot::channel();
         lock(&lane.waiting).push(Request { limits: limited.limits, what, reply, _returned: returned });
-        // Whoever comes at the same time goes into the same write.
+        // Lets concurrent requests join the same write.
         yield_now().await;
         let mut seen = lane.seen.lock().await;
         match answer.try_recv() {
@@ -335,7 +336,7 @@ impl Gate {
         }
     }
 
-    /// Answers all of these, and writes what comes of them.
+    /// Applies all requests and writes the result.
     async fn write(&self, lane: &Arc<Lane>, name: &FlowName, requests: Vec<Request>, last: &mut Option<Seen>) {
         let mut seen = last.take();
         for attempt in 0..MAX_TRIES {
@@ -385,7 +386,7 @@ impl Gate {
     }
 }
 
-/// Says how the breaker of a flow changed, once it is written: whoever writes it is the one who says so.
+/// Logs changes of the circuit breaker after they are written. Only the process that writes them logs them.
 fn tell_of_changes(name: &FlowName, before: &Flow, after: &Flow) {
     for change in after.changes_since(before) {
         let (tenant, flow, state) = (&name.tenant, &name.of, change.to.as_str());
@@ -397,7 +398,7 @@ fn tell_of_changes(name: &FlowName, before: &Flow, after: &Flow) {
     }
 }
 
-/// Slots change hands here, while nobody else can write: those that were granted count from now on, and those that were given back do not.
+/// Sends the replies. The lock is held, so no write can happen between the reply and the change of the slot count.
 fn reply(lane: &Arc<Lane>, requests: Vec<Request>, answers: Vec<Said>) {
     for (request, said) in requests.into_iter().zip(answers) {
         let reply = match said {
@@ -410,7 +411,7 @@ fn reply(lane: &Arc<Lane>, requests: Vec<Request>, answers: Vec<Said>) {
             Said::Changed(successor) => Reply::Changed(successor),
             Said::Nothing => Reply::Noted,
         };
-        // Whoever asked may have been dropped meanwhile, and the slot with it.
+        // The requester may have been dropped. Its slot is then dropped with the reply.
         let _ = request.reply.send(Ok(reply));
     }
 }
@@ -434,7 +435,7 @@ impl Drop for Slot {
     }
 }
 
-/// Nothing is left half done under these locks, so a panic elsewhere does not spoil what they guard.
+/// No code leaves inconsistent data behind under these locks, so a poisoned lock is safe to use.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -452,7 +453,7 @@ mod tests {
 
     use super::*;
 
-    /// Flows in memory, that others can get in between, and answers from which can be lost.
+    /// In-memory limiters. Tests can insert concurrent writes and lose replies.
     #[derive(Default)]
     struct Memory {
         kept: Mutex<HashMap<FlowName, Kept>>,
@@ -485,7 +486,7 @@ mod tests {
             self.writes.fetch_add(1, Ordering::Relaxed);
             yield_now().await;
             let written = self.put(name, flow, over);
-            // Whoever wrote is not told yet.
+            // The writer has no reply yet.
             yield_now().await;
             if written != Written::Done {
                 return Ok(written);
@@ -527,7 +528,7 @@ mod tests {
             Self { flows: Arc::default(), clock: Arc::default() }
         }
 
-        /// A process of its own.
+        /// Creates a gate with its own holder, as a separate process would.
         fn gate(&self, number: u32) -> Gate {
             Gate::new(self.flows.clone(), self.clock.clone(), Arc::new(Lots(AtomicU32::new(number << 20))))
         }
@@ -627,7 +628,7 @@ mod tests {
         let world = World::new();
         let (gate, flows) = (world.gate(1), parallel(2));
         let mut dropped = Box::pin(enter(&gate, &flows));
-        // It waits for the answer to its read.
+        // The task waits for the answer to its read.
         for _ in 0..2 {
             assert!(poll_immediate(&mut dropped).await.is_none());
         }
@@ -682,13 +683,13 @@ mod tests {
         let world = World::new();
         let gate = world.gate(1);
         let [wide] = parallel(5);
-        // Of one flow in memory, as if it were two.
+        // Uses one in-memory limiter as if it were two.
         let [narrow] = limited(Limits { parallelism: Some(count(1)), ..Limits::default() });
         let wait = enter(&gate, &[wide, narrow]).await.err().unwrap();
         assert_eq!((wait.reason, world.in_use()), (HeldReason::Parallelism, 0));
     }
 
-    /// Whoever waits for one limit and then for another must not lose what it has waited for: of two limits, the lower one is what holds.
+    /// A task that waits for two limits must keep its progress at the first: the lower of the two limits alone sets the throughput.
     #[tokio::test]
     async fn two_limits_of_one_task_let_through_what_the_lower_one_does() {
         for (wide, narrow) in [(10, 5), (5, 10), (5, 5), (6, 5)] {
@@ -702,7 +703,7 @@ mod tests {
             let name = |text| nobat_core::name::Name::new(text).unwrap();
             let flows = [flow(FlowOf::Endpoint(name("e")), wide), flow(FlowOf::Key(name("k")), narrow)];
             let begun = world.clock.now();
-            // Twelve come in a second, and each asks again when it is told to.
+            // Twelve tasks arrive per second. Each asks again when told to.
             let mut waiting: BTreeMap<(Timestamp, u64), Turn> =
                 (0..12 * 60).map(|number| ((begun + Duration::from_millis(number * 1_000 / 12), number), Turn::default())).collect();
             let mut starts = 0;
@@ -724,7 +725,7 @@ mod tests {
         }
     }
 
-    /// A task that comes with a reservation of one flow, and waits at another, holds one reservation, and the other slot is free.
+    /// A task that holds a reservation at one limiter and waits at another keeps one reservation. The other slot is free.
     #[tokio::test]
     async fn reservation_that_is_replaced_is_given_back() {
         let world = World::new();
@@ -750,11 +751,12 @@ mod tests {
         enter(&gate, &flows[1..]).await.unwrap();
         let at_second = waiting(&flows[1..], None).await;
         assert_eq!((at_second.as_ref().unwrap().of == flows[1].name.of, ahead(1)), (true, 1));
-        // Not asked by then: the first flow says no before.
+        // The reservation is not due: the first limiter refuses before the second is asked.
         enter(&gate, &flows[..1]).await.unwrap();
         let at_first = waiting(&flows, at_second).await;
         assert_eq!((at_first.as_ref().unwrap().of == flows[0].name.of, ahead(0), ahead(1)), (true, 1, 0));
-        // Asked, and its place used, and given back when the second says no; it is called by the first, and keeps that.
+        // The first reservation is due. Its start is used, then given back when the second limiter refuses. The task keeps its first
+        // reservation.
         *lock(&world.clock.0) += Duration::from_secs(11);
         enter(&gate, &flows[1..]).await.unwrap();
         let again = waiting(&flows, at_first.clone()).await;

@@ -1,4 +1,4 @@
-//! What runs a kind of task: a form to fill in.
+//! The trait that implements a kind of task.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -20,48 +20,48 @@ use crate::context::TaskContext;
 
 /// Runs the tasks of one kind.
 ///
-/// A handler can see the same task more than once: after a crash between the effect and its record there is no other
-/// way. [`TaskContext::idempotency_key`] stays the same over all of a task's attempts and is meant to be passed on.
+/// A handler can run more than once for the same task, for instance after a crash between the effect and its record.
+/// [`TaskContext::idempotency_key`] is the same for all attempts of a task; pass it on to the services that you call.
 ///
-/// A handler is stopped by dropping its future, at the next `await`: when its timeout has passed, when its worker stops,
-/// and some seconds after the task was called off.
+/// A worker stops a handler by dropping its future, at the next `await`. It does so when the attempt times out, when the worker stops, and
+/// 5 seconds after the task was canceled.
 ///
-/// Code that blocks cannot be stopped. It keeps one of the threads that all handlers share, of which there are as many as processors:
-/// what takes long without an `await` belongs in `tokio::task::spawn_blocking`. A program all of whose threads are kept for longer
-/// than a lease holds, a minute, ends with an error, for a supervisor to start it again.
+/// Blocking code cannot be stopped. It occupies one of the threads that all handlers share, one per processor. Run long work without an
+/// `await` in `tokio::task::spawn_blocking`. If all threads are blocked for longer than a lease (60 s), the program exits with an error,
+/// for a supervisor to restart it.
 pub trait Handler: Send + Sync + 'static {
-    /// The kind it runs: a [`Name`].
+    /// The kind that it runs: a [`Name`].
     const KIND: &'static str;
 
-    /// What it takes. A submission whose payload does not read as this is refused where it is made.
+    /// Type of the payload. A submission whose payload does not parse as this type is rejected.
     type Input: DeserializeOwned + Send;
 
-    /// What it returns, kept as the task's result: at most [`MAX_RESULT`] bytes of JSON.
+    /// Type of the result, which is stored with the task: at most [`MAX_RESULT`] bytes of JSON.
     type Output: Serialize + Send;
 
-    /// Finds what is wrong with an input that reads well. Pointers start in the payload.
+    /// Validates an input that parsed. Returns the errors, with pointers that start in the payload.
     fn check(&self, input: &Self::Input) -> Result<(), Vec<Invalid>> {
         let _ = input;
         Ok(())
     }
 
-    /// The same, of a task that names an endpoint. `None`, as is usual, is a kind whose tasks go to none.
+    /// Validates the input of a task that names an endpoint. `None`, the default, means that the kind supports no endpoints.
     fn check_for_endpoint(&self, input: &Self::Input) -> Option<Result<(), Vec<Invalid>>> {
         let _ = input;
         None
     }
 
-    /// Does the work.
+    /// Runs one attempt.
     fn run(&self, input: Self::Input, context: &TaskContext) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
 
-    /// Stands for what tasks must have in common, besides their endpoint, to be done together where the endpoint wants that. `None`, as is
-    /// usual, is a task that is done alone.
+    /// Returns a key for batching. Tasks of one endpoint with the same key may share a request if the endpoint allows batches. `None`, the
+    /// default, means that the task runs alone.
     fn likeness(&self, input: &Self::Input) -> Option<u64> {
         let _ = input;
         None
     }
 
-    /// Does several together: an outcome for each, in their order, or a failure of all of them.
+    /// Runs several tasks as one attempt. Returns one outcome per task, in order, or one failure for all.
     fn run_together<'a>(&'a self, batch: Vec<(Self::Input, &'a TaskContext)>) -> impl Future<Output = Together<Self::Output>> + Send {
         async move {
             let mut outcomes = Vec::with_capacity(batch.len());
@@ -73,62 +73,62 @@ pub trait Handler: Send + Sync + 'static {
     }
 }
 
-/// What came of several tasks that were done together: an outcome for each, or a failure of all of them.
+/// Outcomes of a batch attempt: one per task, or one failure for all.
 pub type Together<T> = Result<Vec<Result<T, Failure>>, Failure>;
 
-/// The longest result that is kept, in bytes of JSON.
+/// Maximum size of a result, in bytes of JSON: 256 KiB.
 pub const MAX_RESULT: usize = 256 * 1024;
 
-/// Why a handler did not do its work. Any error becomes one by `?`, to be tried again.
+/// Failure of an attempt. The `?` operator converts any error into one that is retried.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
-    /// What is put on record.
+    /// The error to record.
     pub error: TaskError,
-    /// Whether another attempt may help.
+    /// Retry decision.
     pub retry: Retry,
-    /// What kept the attempt from being made, if it was none: then the task rests, and no attempt is counted.
+    /// Reason why no attempt was made. The task is held and no attempt is counted.
     pub(crate) held: Option<HeldReason>,
-    /// What the other side wants for all that is meant for it.
+    /// A request of the endpoint that concerns all of its tasks.
     pub(crate) wish: Option<Wish>,
 }
 
-/// What the other side wants for all that is meant for it, and not for one task alone.
+/// A request of the endpoint that concerns all of its tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
-    /// To be left alone for so long.
+    /// The endpoint asks for a pause of this duration.
     Pause(Duration),
-    /// Not to be called any more.
+    /// The endpoint must not be called again.
     Gone,
 }
 
 impl Failure {
-    /// Another attempt may help.
+    /// Creates a failure that is retried.
     pub fn retry(code: &str, message: impl Into<String>) -> Self {
         Self { error: TaskError::new(code, message), retry: Retry::Backoff, held: None, wish: None }
     }
 
-    /// Another attempt may help, though not before that pause is over.
+    /// Creates a failure that is retried after at least `pause`.
     pub fn retry_after(pause: Duration, code: &str, message: impl Into<String>) -> Self {
         Self { error: TaskError::new(code, message), retry: Retry::After(pause), held: None, wish: None }
     }
 
-    /// The other side asks to be left alone for so long, by all tasks: the flow of the task's key, or of its endpoint, rests, and no attempt
-    /// is counted. Of a task that has neither it is [`Failure::retry_after`].
+    /// Creates a failure that pauses the limit key of the task, or else its endpoint, for all tasks. No attempt is counted. Without a limit
+    /// key and an endpoint it acts like [`Failure::retry_after`].
     pub fn put_off(pause: Duration, code: &str, message: impl Into<String>) -> Self {
         Self { wish: Some(Wish::Pause(pause)), ..Self::retry_after(pause, code, message) }
     }
 
-    /// The other side says that it is gone for good, and what is meant for it is held until somebody looks after it.
+    /// Creates a failure after which the endpoint is marked as gone and its tasks are held until an operator or a client opens it.
     pub(crate) fn gone(code: &str, message: impl Into<String>) -> Self {
         Self { wish: Some(Wish::Gone), ..Self::permanent(code, message) }
     }
 
-    /// No other attempt would end otherwise.
+    /// Creates a failure that is not retried.
     pub fn permanent(code: &str, message: impl Into<String>) -> Self {
         Self { error: TaskError::new(code, message), retry: Retry::Never, held: None, wish: None }
     }
 
-    /// The attempt could not be made at all, for that reason.
+    /// Creates a failure for an attempt that could not be made, for `reason`.
     pub(crate) fn held(reason: HeldReason, message: &str) -> Self {
         Self { held: Some(reason), ..Self::retry(reason.as_str(), message) }
     }
@@ -140,19 +140,19 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-/// The handlers of a program, by kind.
+/// Handlers of a program, by kind.
 #[derive(Clone, Default)]
 pub struct Handlers {
     by_kind: BTreeMap<Name, Arc<dyn AnyHandler>>,
 }
 
 impl Handlers {
-    /// None.
+    /// Creates an empty set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a handler; one of the same kind is replaced.
+    /// Adds a handler. It replaces one of the same kind.
     #[must_use]
     pub fn with<H: Handler>(mut self, handler: H) -> Self {
         const { assert!(Name::is_valid(H::KIND), "a handler's KIND is 1 to 64 of the characters A-Z a-z 0-9 . _ -") };
@@ -180,7 +180,7 @@ impl Kinds for Handlers {
     }
 }
 
-/// A handler whose types are forgotten: JSON in, JSON out, and a panic is a failure like any other.
+/// Object-safe form of [`Handler`]: JSON in, JSON out. Turns a panic into a failure.
 pub(crate) trait AnyHandler: Send + Sync {
     fn check(&self, payload: &Json, aim: Aim) -> Result<(), Unfit>;
     fn run<'a>(&'a self, payload: &'a Json, context: &'a TaskContext) -> BoxFuture<'a, Result<Json, Failure>>;
@@ -236,7 +236,7 @@ fn keep<T: Serialize>(output: &T) -> Result<Json, Failure> {
     Ok(json)
 }
 
-/// The panic's own message stays in the process's log: it may quote the payload.
+/// The panic's message stays in the process's log: it may quote the payload.
 fn panicked() -> Failure {
     Failure::retry(ErrorCode::CRASHED, "the handler panicked")
 }

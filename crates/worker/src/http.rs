@@ -35,71 +35,71 @@ use crate::handler::{Failure, Handler, Together};
 use crate::http::answer::{is_json, settle};
 use crate::signer::{At, CannotSign, Signer};
 
-/// Runs the tasks of kind `http`, callbacks among them.
+/// Runs the tasks of kind `http`, including callbacks.
 ///
-/// Unless the task or its endpoint says otherwise, a 2xx is success, and 408, 425, 429, 5xx and everything that kept an answer from coming
-/// are tried again. Every other answer is final, a redirect included: who may be called was decided for this URL, not for the one that it
-/// points to; so is one with the header `Nobat-No-Retry: 1`. Where others wait for the same, 429 and 503 with `Retry-After` hold all of
-/// them until then, and 410 closes the endpoint.
+/// By default a 2xx is success. 408, 425, 429, 5xx and calls without a response are retried. The task or its endpoint may change both
+/// lists. Every other status is final, including redirects: the destination was checked for this URL, not for the redirect's. A blocked
+/// address and a response with the header `Nobat-No-Retry: 1` are final too.
+///
+/// 429 and 503 with `Retry-After` pause all tasks of the same limit key or endpoint. 410 marks the endpoint as gone.
 #[derive(Clone)]
 pub struct Http {
     client: Client,
     signer: Option<Arc<Signer>>,
 }
 
-/// The request to deliver.
+/// Payload of kind `http`: the request to send.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Call {
-    /// Default `POST`.
+    /// HTTP method. Default `POST`.
     #[serde(default, deserialize_with = "nobat_core::read::word")]
     pub method: Method,
-    /// An `http` or `https` URL on the public internet, or in a network that the operator allows; of a task that names no endpoint.
+    /// URL of a task that names no endpoint: `http` or `https`, on the public internet or in a network that the operator allows.
     pub url: Option<String>,
-    /// The path, the query, or both, that follow the URL of the endpoint that the task names. Without a path, and with an empty one, exactly
-    /// that URL is called.
+    /// Path, query or both, added to the URL of the endpoint that the task names. If absent or empty, exactly the endpoint's URL is called.
     pub path: Option<String>,
-    /// Up to 50 headers, 8 KiB in all.
+    /// Headers. At most 50, and 8 KiB in total.
     #[serde(default, deserialize_with = "nobat_core::read::texts")]
     pub headers: BTreeMap<String, String>,
-    /// The body, sent as it stands as `application/json`; `null` is none. With a `content-type` other than JSON, a string is sent
-    /// as its text.
+    /// Body, sent unchanged as `application/json`. `null` means no body. With a `content-type` other than JSON, a string is sent as its
+    /// text.
     pub body: Option<Json>,
-    /// A binary body in base64 (RFC 4648, section 4; padding may be left out), in place of `body`. It is sent as `application/octet-stream`
-    /// unless there is a `content-type`, and goes alone to an endpoint that takes batches.
+    /// Binary body in base64 (RFC 4648, section 4; padding is optional), in place of `body`. It is sent as `application/octet-stream`
+    /// unless there is a `content-type`. It is never part of a batch.
     pub body_base64: Option<String>,
-    /// The `Idempotency-Key` of the request, 1 to 255 visible ASCII characters. Default: one that nobat makes for the task. It stays the same
-    /// over all attempts and replays. The header of this name says the same.
+    /// `Idempotency-Key` of the request: 1 to 255 visible ASCII characters. Default: a key that nobat generates for the task. It stays the
+    /// same over all attempts and replays. The header of this name has the same effect.
     pub idempotency_key: Option<String>,
-    /// How many seconds the call may take, if that is less than the task's own timeout.
+    /// Maximum duration of the call, in seconds. At least 0.001. Effective only below the task's timeout.
     pub timeout: Option<f64>,
-    /// The statuses that mean success, as in `200-299`.
+    /// Statuses that mean success, as in `200-299`. 1 to 20 ranges. Default: the endpoint's list.
     pub success: Option<Vec<Range>>,
-    /// The statuses after which it is tried again, as in `>=500` or `!501`.
+    /// Statuses that are retried, as in `>=500` or `!501`. At most 20 ranges. Default: the endpoint's list.
     pub retry_on: Option<Vec<Range>>,
 }
 
-/// Bounds of a call's own timeout, in seconds. A call ends with its task's timeout in any case.
+/// Bounds of a call's timeout, in seconds. The task's timeout ends the call in any case.
 const TIMEOUTS: Bounds = Bounds::timeout(MAX_AHEAD);
 
-/// The methods that can be sent.
+/// Supported HTTP methods.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Method {
-    /// Fetch.
+    /// `GET`.
     Get,
-    /// Hand over.
+    /// `POST`.
     #[default]
     Post,
-    /// Replace.
+    /// `PUT`.
     Put,
-    /// Change.
+    /// `PATCH`.
     Patch,
-    /// Remove.
+    /// `DELETE`.
     Delete,
-    /// Fetch the headers alone.
+    /// `HEAD`.
     Head,
-    /// Ask what can be asked.
+    /// `OPTIONS`.
     Options,
 }
 
@@ -112,18 +112,18 @@ impl Call {
 }
 
 impl Http {
-    /// A handler that sends through that client, and signs nothing.
+    /// Creates a handler that sends through that client and signs nothing.
     pub fn new(client: Client) -> Self {
         Self { client, signer: None }
     }
 
-    /// The same, with callbacks signed.
+    /// Adds a signer, for callbacks and endpoints.
     #[must_use]
     pub fn signing(self, signer: Signer) -> Self {
         Self { signer: Some(Arc::new(signer)), ..self }
     }
 
-    /// The headers that the endpoint has for all that goes there.
+    /// Returns the headers that the endpoint adds to all of its requests.
     async fn headers_of_endpoint(&self, context: &TaskContext) -> Result<HeaderMap, Failure> {
         match (&self.signer, at(context)) {
             (_, None) => Ok(HeaderMap::new()),
@@ -132,7 +132,7 @@ impl Http {
         }
     }
 
-    /// Signs a request, whose `id` is the same over all attempts.
+    /// Signs a request. `id` must be the same for all attempts.
     async fn sign(&self, request: &mut Request, id: &str, context: &TaskContext) -> Result<(), Failure> {
         let Some(signer) = &self.signer else { return Ok(()) };
         let (body, headers) = (&request.body, &mut request.headers);
@@ -149,10 +149,10 @@ fn at(context: &TaskContext) -> Option<At<'_>> {
     context.endpoint.as_ref().map(|(name, endpoint)| At { tenant: &context.name.tenant, name, endpoint })
 }
 
-/// Whoever keeps the secret, or its key, may have it again in a while.
+/// Holds the task: the secret or the key to it may be available again later.
 fn cannot_sign(error: &CannotSign, context: &TaskContext) -> Failure {
     tracing::warn!(task = %context.name.id, %error, "a request cannot be signed, and is not sent");
-    // What a store or a service says is for the log alone.
+    // Error texts of a store or a service belong in the log only.
     Failure::held(HeldReason::NoSecret, "what it must be signed with cannot be had")
 }
 
@@ -191,7 +191,7 @@ impl Handler for Http {
         let (answers, began) = (answers(&call, context), Instant::now());
         let mut request = prepare(&call, &self.headers_of_endpoint(context).await?, self.client.guard(), context)?;
         self.sign(&mut request, &context.idempotency_key, context).await?;
-        // The client knows why a call is late, and its worker does not: so it must be the first to give up.
+        // The client must time out before the worker does: only the client knows why a call is late.
         request.timeout = request.timeout.saturating_sub(began.elapsed());
         match select(pin!(self.client.send(request)), pin!(context.canceled())).await {
             Either::Left((sent, _)) => settle(sent, &answers, context.endpoint.is_some(), SystemTime::now()),
@@ -208,7 +208,7 @@ impl Handler for Http {
     }
 }
 
-/// What is wrong with a call, wherever it goes.
+/// Validates the fields that a call with a URL and one with an endpoint share.
 fn wrong_anywhere(call: &Call) -> Vec<Invalid> {
     let mut wrong: Vec<Invalid> = headers::read(&call.headers).err().into_iter().flatten().map(bad_header).collect();
     wrong.extend(wrong_key(call).map(|detail| Invalid::new("/idempotency_key", detail)));
@@ -250,7 +250,7 @@ fn decoded(base64: &str) -> Result<Vec<u8>, DecodeError> {
     STANDARD.decode(base64)
 }
 
-/// What answers mean: as the task says, or else its endpoint.
+/// Returns the response policy: the task's lists, else the endpoint's, else the default.
 fn answers(call: &Call, context: &TaskContext) -> Answers {
     let usual = context.endpoint.as_ref().map(|(_, endpoint)| endpoint.answers.clone()).unwrap_or_default();
     Answers {
@@ -268,7 +268,7 @@ fn bad_header(bad: BadHeader) -> Invalid {
     Invalid::new(format!("/headers{}", name.unwrap_or_default()), bad.fault.to_string())
 }
 
-/// The request as it is sent. Its URL is checked anew: the networks that are allowed may have changed since it was accepted.
+/// Builds the request. Checks the URL again, since the allowed networks may have changed since the submission.
 fn prepare(call: &Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext) -> Result<Request, Failure> {
     let key = call.own_key().unwrap_or(&context.idempotency_key).to_owned();
     let url = match &context.endpoint {
@@ -279,7 +279,7 @@ fn prepare(call: &Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext)
     let destination = destination.map_err(|bad| Failure::permanent(bad.code(), bad.to_string()))?;
     let mut headers =
         headers::read(&call.headers).map_err(|_| Failure::permanent(ErrorCode::INVALID_PAYLOAD, "its headers cannot be sent"))?;
-    // The endpoint's own take the place of the task's: whoever may send tasks there does not say in whose name.
+    // The endpoint's headers replace the task's: a client that may send tasks there must not choose the identity.
     for (name, value) in fixed {
         headers.insert(name, value.clone());
     }
@@ -299,18 +299,18 @@ fn prepare(call: &Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext)
     Ok(Request { method: call.method.into(), destination, headers, body, authority, tenant, timeout })
 }
 
-/// The body's bytes. JSON goes out byte for byte as it came in.
+/// Returns the body's bytes. JSON is sent byte for byte as submitted.
 fn write(body: &Json, headers: &mut HeaderMap) -> Bytes {
     let content_type = headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
     let text = if is_json(content_type) { None } else { body.parse::<String>().ok() };
     text.unwrap_or_else(|| body.get().to_owned()).into()
 }
 
-/// Says who calls, and which call it is, so that the destination can tell a repeated one from a new one.
+/// Adds the headers that identify the caller and the call, so that the receiver can recognize repeated calls.
 fn introduce(headers: &mut HeaderMap, key: &str, context: &TaskContext) -> Result<(), http::header::InvalidHeaderValue> {
     const AGENT: HeaderValue = HeaderValue::from_static(concat!("nobat/", env!("CARGO_PKG_VERSION")));
     headers.entry(USER_AGENT).or_insert(AGENT);
-    // What is compressed unasked is decoded all the same.
+    // A response that is compressed anyway is decoded.
     headers.entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
     let mut key = HeaderValue::from_str(key)?;
     key.set_sensitive(true);
@@ -388,7 +388,7 @@ mod tests {
         AnyHandler::run(&handler(), &json(payload), &context()).await.map(|result| result.get().to_owned())
     }
 
-    /// A server that answers every request with these bytes, and hands over what it was sent.
+    /// Starts a server that answers every request with these bytes. Returns its URL and the requests that it gets.
     async fn server(answer: impl Into<Vec<u8>>) -> (String, mpsc::UnboundedReceiver<String>) {
         let (said, requests) = mpsc::unbounded_channel();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,4 @@
-//! Kind `noop`: does nothing, or fails as it is told, to try out and to measure everything around it.
+//! Kind `noop`: does nothing, or fails on request. For trials and for measurements of everything around a handler.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -16,15 +16,15 @@ use crate::handler::{Failure, Handler};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Noop;
 
-/// What to do instead of nothing. A payload of `null` is nothing.
+/// Payload of kind `noop`. `null` does nothing.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Script {
-    /// How many seconds every attempt sleeps.
+    /// Duration of every attempt, in seconds. Default 0.
     pub sleep: f64,
-    /// How many attempts fail, from the first on.
+    /// Number of attempts that fail, from the first on. Default 0.
     pub fail: u32,
-    /// How many attempts panic, from the first on.
+    /// Number of attempts that panic, from the first on. Default 0.
     pub panic: u32,
 }
 
@@ -43,7 +43,7 @@ impl Handler for Noop {
     async fn run(&self, script: Option<Script>, context: &TaskContext) -> Result<(), Failure> {
         let Some(script) = script else { return Ok(()) };
         let pause = script.pause().unwrap_or_default();
-        // No timer is started for no time at all: this is what a benchmark of everything else runs.
+        // Zero starts no timer, since benchmarks of everything else run this.
         if !pause.is_zero() {
             sleep(pause, context).await?;
         }
@@ -105,7 +105,7 @@ mod tests {
         Json::from_text(text.to_owned()).unwrap()
     }
 
-    /// Runs it without a runtime: it must be done at once, and start no timer.
+    /// Runs the handler without a runtime: it must finish at once and start no timer.
     fn run_at_once(text: &str, attempt: u32) -> Result<String, String> {
         let outcome = AnyHandler::run(&Noop, &payload(text), &context(attempt)).now_or_never().unwrap();
         outcome.map(|json| json.get().to_owned()).map_err(|failure| failure.error.code.as_str().to_owned())

@@ -1,21 +1,21 @@
-//! The pass that removes what was kept for long enough.
+//! The pass that removes ended tasks after their retention.
 
 use nobat_core::backend::Backend;
 use nobat_core::ports::StoreError;
 use nobat_core::time::Timestamp;
 
-/// Removes ended tasks once their time is over.
+/// Removes ended tasks after their retention.
 #[derive(Clone)]
 pub struct Pruner {
-    /// Where the tasks are.
+    /// The store.
     pub backend: Backend,
 }
 
-/// How many tasks are removed in one write, which others wait for.
+/// Maximum number of tasks that one write removes. Other writes wait for it.
 const AT_ONCE: usize = 500;
 
 impl Pruner {
-    /// One pass; returns how many tasks it removed.
+    /// Runs one pass. Returns how many tasks it removed.
     pub async fn run_once(&self, now: Timestamp) -> Result<usize, StoreError> {
         let mut removed = 0;
         loop {

@@ -22,74 +22,74 @@ use crate::context::TaskContext;
 use crate::gate::{Gate, Passes};
 use crate::handler::{Failure, Handlers, Wish};
 
-/// Runs tasks, whoever brings them.
+/// Runs tasks. [`Worker`](crate::worker::Worker) and functions use it.
 #[derive(Clone)]
 pub struct Runner {
-    /// Where the tasks are.
+    /// The store and the queue.
     pub backend: Backend,
-    /// What runs them.
+    /// Handlers by kind.
     pub handlers: Handlers,
-    /// The time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Chance, to spread retries with.
+    /// Source of randomness, for the jitter of retries.
     pub chance: Arc<dyn Chance>,
-    /// What is laid down for endpoints, queues, kinds and flow keys.
+    /// Cached configuration of endpoints, queues, kinds and limit keys.
     pub directory: Arc<Directory>,
-    /// The way through the flows.
+    /// Access to the limiters.
     pub gate: Arc<Gate>,
 }
 
-/// A hint can overtake the read that would show its task; it is looked for once more after this pause.
+/// Pause before a claim is repeated. A hint can arrive before a read shows its task.
 pub(crate) const SECOND_LOOK: Duration = Duration::from_millis(200);
-/// A hint that comes by less than this too early is waited for: queues count in whole seconds.
+/// A hint that is early by at most this is waited for: queues delay by whole seconds.
 const EARLY: Duration = Duration::from_secs(1);
-/// How far the clocks of two processes are taken to differ at most.
+/// Maximum difference assumed between the clocks of two processes.
 const CLOCK_SKEW: Duration = Duration::from_secs(15);
-/// A lease is renewed every third of its time, so that two renewals may fail.
+/// Interval of lease renewals, a third of the lease, so that two may fail.
 pub(crate) const BEAT: Duration = Duration::from_secs(LEASE.as_secs() / 3);
-/// How soon a renewal that failed is tried again.
+/// Delay before a failed renewal is repeated.
 pub(crate) const BEAT_AGAIN: Duration = Duration::from_secs(2);
-/// Progress is stored no more often than this.
+/// Minimum interval between two writes of progress.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// How long a handler has to stop by itself once its task was called off.
+/// Time that a handler has to stop after its task was canceled.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
-/// How long a task rests that cannot be begun here.
+/// Delay before a task that this process cannot start is tried again.
 const REST: Duration = Duration::from_mins(1);
-/// How soon a task asks again whose endpoint said that it is gone: by then it is known to be.
+/// Delay before a task asks again after its endpoint answered 410. By then the endpoint is marked as gone.
 const GONE: Duration = Duration::from_secs(1);
-/// How long it may take to find out whether a task may start.
+/// Maximum duration of the admission check. The lease is not renewed before the handler runs.
 const ADMISSION: Duration = BEAT;
-/// How often in a row the other side may ask to be left alone before it is left alone no longer each time: then it is for a minute or so.
+/// Number of consecutive pauses on the endpoint's request after which the minimum pause stops growing, at about one minute.
 const PUT_OFF_DOUBLINGS: u32 = 6;
-/// The pause between the first two tries to store an outcome; it doubles from one to the next.
+/// Pause between the first two tries to store an outcome. It doubles with each try.
 const FIRST_SETTLE_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause between two tries to store an outcome.
+/// Maximum pause between two tries to store an outcome.
 const MAX_SETTLE_PAUSE: Duration = Duration::from_secs(10);
 
-/// What became of an attempt, as far as its worker knows.
+/// Result of an attempt, as far as its worker knows.
 enum Run {
-    /// The handler returned, or there is none.
+    /// The handler returned, timed out or was stopped, or there is none.
     Over(Event),
-    /// Somebody else has the task now; what this worker did is not to be stored.
+    /// Another worker has the task. The result must not be stored.
     Lost,
 }
 
 impl Runner {
-    /// Runs what is in that backend by those handlers. Processes that share an edition share what is changed in one of them.
+    /// Creates a runner. Processes that share an edition see one another's configuration changes at once.
     pub fn new(backend: Backend, handlers: Handlers, clock: Arc<dyn Clock>, chance: Arc<dyn Chance>, edition: Edition) -> Self {
         let directory = Arc::new(Directory::new(Arc::clone(&backend.registry), Arc::clone(&clock), edition));
         let gate = Arc::new(Gate::new(Arc::clone(&backend.flows), Arc::clone(&clock), Arc::clone(&chance)));
         Self { backend, handlers, clock, chance, directory, gate }
     }
 
-    /// Runs what was delivered, and says whether the queue may forget it.
+    /// Runs a delivered task. Returns whether the queue may forget the hint.
     ///
-    /// When `stop` is fired the handler is dropped, and its task given back. Every other outcome is stored, whatever it is.
+    /// If `stop` fires, drops the handler and gives the task back. Every other outcome is stored, unless the lease was lost.
     pub async fn run(&self, delivery: Delivery, stop: &CancellationToken) -> Settlement {
         self.run_within(delivery, Duration::MAX, stop).await
     }
 
-    /// The same, for a worker who can grant no attempt more than `limit`, whatever its task's timeout is.
+    /// Like [`Self::run`], but limits every attempt to `limit`, even if its task's timeout is longer.
     pub async fn run_within(&self, delivery: Delivery, limit: Duration, stop: &CancellationToken) -> Settlement {
         match self.claim(delivery).await {
             Ok(Some(task)) => self.attempt(task, limit, stop).await,
@@ -101,7 +101,7 @@ impl Runner {
         }
     }
 
-    /// The task, if it is ours to run.
+    /// Returns the task if this worker may run it.
     async fn claim(&self, delivery: Delivery) -> Result<Option<Task>, StoreError> {
         match delivery {
             Delivery::Claimed(task) => Ok(Some(*task)),
@@ -135,7 +135,8 @@ impl Runner {
         }
     }
 
-    /// A hint that comes a little early was sent by a clock ahead of ours: acknowledged, it would leave the task to the sweep.
+    /// Sends a hint again that is at most [`CLOCK_SKEW`] early: the sender's clock was ahead. Otherwise the task would wait for the
+    /// sweeper.
     async fn hint_again(&self, task: &Task) -> Result<(), StoreError> {
         let early = task.due_at.since(self.clock.now());
         if early > CLOCK_SKEW {
@@ -149,7 +150,7 @@ impl Runner {
         self.backend.store.claim(name, now + LEASE, now).await
     }
 
-    /// A task that cannot be claimed may have a lease that ran out, or a deadline that passed.
+    /// Ends a task whose deadline has passed, or an attempt whose lease has expired. The claim was refused.
     async fn judge(&self, task: &Task) -> Result<(), StoreError> {
         let now = self.clock.now();
         let Some(event) = overdue(task, self.spread(), now) else { return Ok(()) };
@@ -163,13 +164,13 @@ impl Runner {
         let token = task.token;
         let not_yet = tokio::select! {
             biased;
-            // What it has taken by then comes back with what it was kept in, or by itself.
+            // Permits that the task has by now are dropped. Their slots become free with the next write, or expire.
             () = stop.cancelled() => Err(Event::Release { token }),
             admission = self.admit(&task) => match admission {
                 Admission::Go(course) => Ok(course),
                 Admission::Hold { reason, until, reserved } => Err(Event::Hold { token, reason, until, reserved }),
             },
-            // It has a lease, which is not renewed before it runs.
+            // The lease is not renewed before the handler runs.
             () = self.clock.sleep(ADMISSION) => {
                 let (until, reserved) = (self.clock.now() + BEAT_AGAIN, task.turn.reserved.clone());
                 Err(Event::Hold { token, reason: HeldReason::FlowUnavailable, until, reserved })
@@ -190,7 +191,7 @@ impl Runner {
                 Settlement::Acknowledge
             }
             Run::Over(event) => {
-                // Every beat is a write, and outdates the copy that was claimed.
+                // Every heartbeat is a write and outdates the claimed copy.
                 let (name, known) = (task.name(), (!context.has_beaten()).then_some(task));
                 if course.is_free() {
                     return self.settle(name, known, event, stop).await;
@@ -201,21 +202,21 @@ impl Runner {
         }
     }
 
-    /// Runs the handler and keeps the lease alive around it.
+    /// Runs the handler and keeps the lease alive.
     async fn execute(&self, task: &Task, context: &TaskContext, course: &Course, limit: Duration, stop: &CancellationToken) -> Run {
         let token = task.token;
         let Some(handler) = self.handlers.get(&task.kind) else {
             return Run::Over(self.hold(token, HeldReason::NoHandler));
         };
         let mut work = handler.run(&task.payload, context);
-        // What is done at once needs neither a timer nor a watch.
+        // A handler that finishes at once needs no timers.
         if let std::task::Poll::Ready(outcome) = poll!(&mut work) {
             return Run::Over(self.event(task, outcome, context, course));
         }
         Box::pin(self.watch(work, task, context, course, limit, stop)).await
     }
 
-    /// Waits for the handler's work, keeps its lease alive, and ends it at its timeout, at a cancellation or when the worker stops.
+    /// Waits for the handler and renews its lease. Ends it at its timeout, after a cancellation or when the worker stops.
     async fn watch(
         &self,
         mut work: BoxFuture<'_, Result<Json, Failure>>,
@@ -251,7 +252,7 @@ impl Runner {
                 }
                 () = stop.cancelled() => return Run::Over(Event::Interrupt { token }),
                 () = &mut grace => return Run::Over(Event::Stop { token }),
-                // Watched for anew before the beat is made that looks what it was, so that nothing can come in between.
+                // Subscribes again before the heartbeat reads the change, so that no change is missed in between.
                 () = &mut changed => {
                     changed.set(self.backend.store.changed(&context.name).fuse());
                     is_beat_due = true;
@@ -265,7 +266,7 @@ impl Runner {
                         }
                         pulse.set(self.clock.sleep(BEAT).fuse());
                     }
-                    // The handler goes on: whether its lease still held is found out when its outcome is stored.
+                    // The handler continues. Storing its outcome shows whether the lease was still held.
                     Err(error) => {
                         tracing::warn!(task = %task.id, %error, "a lease could not be renewed yet");
                         pulse.set(self.clock.sleep(BEAT_AGAIN).fuse());
@@ -282,7 +283,7 @@ impl Runner {
         }
     }
 
-    /// Says from time to time that the slots of an attempt are in use.
+    /// Renews the slots of an attempt every [`BEAT`].
     pub(crate) async fn renew(&self, passes: &Passes) -> Infallible {
         loop {
             self.clock.sleep(BEAT).await;
@@ -321,12 +322,12 @@ impl Runner {
             None => {}
         }
         let retry = match (wish, &course.resting) {
-            // Whoever asks for no pause, or for a short one again and again, is not well, and is left alone for longer each time.
+            // An endpoint that asks for no pause, or repeatedly for a short one, is unhealthy. Its pause grows each time.
             (Some(Wish::Pause(pause)), Some(_)) => {
                 let pause = pause.max(patience(task.turn.put_off.min(PUT_OFF_DOUBLINGS), self.spread()));
                 Retry::PutOff(HeldReason::RetryAfter, self.clock.now() + pause)
             }
-            // A task that is told so again, after somebody looked at it, is told it of itself: it fails, and closes nothing.
+            // A second 410 after the endpoint was opened again concerns this task alone: it fails, and the endpoint stays open.
             (Some(Wish::Gone), Some(_)) if task.error.as_ref().is_none_or(|before| before.code != error.code) => {
                 Retry::PutOff(HeldReason::EndpointGone, self.clock.now() + GONE)
             }
@@ -339,8 +340,7 @@ impl Runner {
         Event::Hold { token, reason, until: self.clock.now() + REST, reserved: Reserved::default() }
     }
 
-    /// Holds a task whose call this process lacks the resources for: up to 1 s the first time, then up to twice as long each time, at most
-    /// for a minute.
+    /// Holds a task whose call needs resources that this process lacks. The first wait is up to 1 s. It doubles each time, up to 1 minute.
     fn hold_briefly(&self, task: &Task, reason: HeldReason) -> Event {
         tracing::warn!(task = %task.id, "a call cannot be made: this process lacks handles, ports, memory or look-ups; the task is held");
         let until = self.clock.now() + patience(task.turn.times, self.spread()).min(REST);
@@ -351,15 +351,15 @@ impl Runner {
         Spread::from_bits(self.chance.bits())
     }
 
-    /// Stores the outcome, and tries again until `stop` is fired if the store is away: the work is done, and given up it would
-    /// be done again. That the lease may run out meanwhile does no harm, since what comes too late is refused.
+    /// Stores the outcome. Retries until `stop` fires if the store is unavailable: the work is done and would be repeated otherwise. An
+    /// expired lease does no harm meanwhile, since the store refuses late outcomes.
     pub(crate) async fn settle(&self, name: TaskName, mut known: Option<Task>, event: Event, stop: &CancellationToken) -> Settlement {
         let mut pause = FIRST_SETTLE_PAUSE;
         loop {
             match self.backend.apply(&name, known.take(), event.clone(), self.clock.now()).await {
                 Ok(_) => return Settlement::Acknowledge,
                 Err(ApplyError::Missing | ApplyError::Refused(_)) => {
-                    // Stored by an earlier try whose answer was lost, or overtaken by another attempt: settled either way.
+                    // Either an earlier try stored it and its answer was lost, or another attempt took over. Both settle the hint.
                     tracing::info!(task = %name.id, "an outcome was refused: the lease was given up or lost");
                     return Settlement::Acknowledge;
                 }

@@ -1,5 +1,4 @@
-//! Signs callbacks with what their tenant has set, and what goes to an endpoint with that endpoint's secrets, so that receivers know who
-//! calls: Standard Webhooks 1.0.0.
+//! Signs callbacks with the tenant's secrets, and requests to an endpoint with that endpoint's secrets, by Standard Webhooks 1.0.0.
 
 use std::sync::Arc;
 
@@ -15,14 +14,14 @@ use nobat_core::time::Timestamp;
 use nobat_core::vault::{CannotOpen, NoVault, VaultSource};
 use nobat_core::webhook::{InvalidSecret, WebhookSecret, seconds, signature};
 
-/// Signs callbacks, and what goes to endpoints.
+/// Signs callbacks and requests to endpoints.
 pub struct Signer {
     directory: Directory,
     vault: Arc<dyn VaultSource>,
     clock: Arc<dyn Clock>,
 }
 
-/// Why something cannot be signed. It is not sent without.
+/// Error while signing. An unsigned request is not sent.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CannotSign {
     #[error(transparent)]
@@ -37,7 +36,7 @@ pub(crate) enum CannotSign {
     Header,
 }
 
-/// An endpoint, and where it is kept.
+/// An endpoint with its tenant and name.
 pub(crate) struct At<'a> {
     pub(crate) tenant: &'a Tenant,
     pub(crate) name: &'a Name,
@@ -58,31 +57,31 @@ fn add(signature: String, id: &str, now: Timestamp, headers: &mut HeaderMap) {
 }
 
 impl Signer {
-    /// Signs with the secrets of that registry, sealed by that vault.
+    /// Creates a signer for the secrets in `registry`, which `vault` has sealed.
     ///
-    /// A change that shares the edition holds at once. Others hold within [`nobat_core::directory::FRESH`].
+    /// A change by a process that shares the edition applies at once. Other changes apply within [`nobat_core::directory::FRESH`].
     pub fn new(registry: Arc<dyn Registry>, vault: Arc<dyn VaultSource>, clock: Arc<dyn Clock>, edition: Edition) -> Self {
         Self { directory: Directory::new(registry, Arc::clone(&clock), edition), vault, clock }
     }
 
-    /// Adds the headers by which the receiver of that body knows whose callback it is; none, if the tenant has set no secret.
+    /// Adds the signature headers of a callback. Adds none if the tenant has no secret.
     ///
-    /// `id` is the same over all attempts, so that the receiver knows one that was repeated, and another after a replay that asks for that.
+    /// `id` is the same for all attempts, so that the receiver recognizes repetitions. A replay can ask for a new one.
     pub(crate) async fn sign(&self, tenant: &Tenant, id: &str, body: &[u8], headers: &mut HeaderMap) -> Result<(), CannotSign> {
         let secrets = self.directory.callback_secrets(tenant).await?;
         self.sign_with(&secrets.secrets, &CallbackSecrets::place(tenant), id, body, headers).await
     }
 
-    /// The same for what goes to an endpoint.
+    /// Adds the signature headers of a request to an endpoint.
     pub(crate) async fn sign_for(&self, at: &At<'_>, id: &str, body: &[u8], headers: &mut HeaderMap) -> Result<(), CannotSign> {
         self.sign_with(&at.endpoint.secrets, &at.place(), id, body, headers).await
     }
 
-    /// Adds one signature for each secret that has not ended; no headers if there is none.
+    /// Adds one signature for each valid secret. Adds no headers if there is none.
     async fn sign_with(&self, secrets: &Secrets, place: &str, id: &str, body: &[u8], headers: &mut HeaderMap) -> Result<(), CannotSign> {
         let now = self.clock.now();
         if secrets.live(now).next().is_none() {
-            // No vault is needed, and there may be none.
+            // Without secrets no vault is needed, and the program may have none.
             return Ok(());
         }
         let vault = self.vault.vault().await?;
@@ -92,7 +91,7 @@ impl Signer {
         Ok(())
     }
 
-    /// The headers that every request to an endpoint gets.
+    /// Returns the headers that every request to the endpoint gets.
     pub(crate) async fn headers_of(&self, at: &At<'_>) -> Result<HeaderMap, CannotSign> {
         let mut headers = HeaderMap::new();
         if at.endpoint.headers.is_empty() {

@@ -1,4 +1,4 @@
-//! The pass that finds what is overdue: leases that ran out, deadlines that passed, hints that were lost.
+//! The pass that finds overdue tasks: expired leases, passed deadlines, lost hints.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,42 +11,42 @@ use nobat_core::retry::Spread;
 use nobat_core::task::{State, Task};
 use nobat_core::time::Timestamp;
 
-/// Looks after what nobody else does.
+/// Finds and repairs overdue tasks.
 #[derive(Clone)]
 pub struct Sweeper {
-    /// Where the tasks are.
+    /// The store and the queue.
     pub backend: Backend,
-    /// Chance, to spread retries with.
+    /// Source of randomness, for the jitter of retries.
     pub chance: Arc<dyn Chance>,
 }
 
-/// What one pass did.
+/// Counts of one pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Tasks whose lease ran out or whose deadline passed.
+    /// Tasks whose lease expired or whose deadline passed.
     pub judged: usize,
-    /// Tasks that were hinted again.
+    /// Tasks that got a new hint.
     pub hinted: usize,
-    /// Tasks that run, and that are to be looked at later.
+    /// Running tasks whose next check was postponed.
     pub put_off: usize,
-    /// Tasks that could not be judged. They are looked at again some minutes later.
+    /// Tasks whose outcome could not be stored. They are checked again after 5 minutes.
     pub failed: usize,
 }
 
-/// How many tasks one pass looks at.
+/// Maximum number of tasks in one pass.
 const MAX_TASKS: usize = 500;
-/// How many writes are under way at a time: enough for a store that writes in groups, and for one that is far away.
+/// Number of parallel writes: enough for a store that groups writes, and for a remote one.
 const SIDE_BY_SIDE: usize = 64;
-/// How long after a task was due its hint is taken for lost.
+/// Delay after a task's due time until its hint counts as lost.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// The first pause between two hints of the same task; it grows with the task's delay.
+/// Minimum pause between two hints of the same task. The pause grows with the task's delay.
 const MIN_PAUSE: Duration = Duration::from_mins(5);
-/// The longest pause between two hints of the same task.
+/// Maximum pause between two hints of the same task.
 const MAX_PAUSE: Duration = Duration::from_hours(1);
 
 impl Sweeper {
-    /// Passes until nothing is found any more, or until `deadline`: what was put off to the same moment by many must not take
-    /// as many minutes.
+    /// Runs passes until one finds nothing or `deadline` has passed. Many tasks due at the same moment would otherwise take one interval
+    /// per pass.
     pub async fn run_until(&self, clock: &dyn Clock, deadline: Timestamp) -> Result<Swept, StoreError> {
         let mut total = Swept::default();
         loop {
@@ -58,7 +58,7 @@ impl Sweeper {
         }
     }
 
-    /// One pass. It can be repeated, doubled and broken off at any point.
+    /// Runs one pass. Passes may be repeated, run in parallel and be interrupted at any point.
     pub async fn run_once(&self, now: Timestamp) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
         let mut hints: Vec<Hint> = Vec::new();
@@ -84,7 +84,7 @@ impl Sweeper {
         while let Some(judged) = judged.next().await {
             match judged {
                 Ok(count) => swept.judged += count,
-                // One task that cannot be judged keeps no other from being looked after, now or in the next pass.
+                // A task whose outcome cannot be stored must not block others, now or in the next pass.
                 Err(task) => {
                     swept.failed += 1;
                     seen.push((task, now + MIN_PAUSE));
@@ -100,10 +100,10 @@ impl Sweeper {
         Ok(swept)
     }
 
-    /// How many tasks were judged; the task itself, if its outcome could not be stored.
+    /// Returns the number of tasks changed, or the task if its outcome could not be stored.
     async fn judge(&self, task: Task, now: Timestamp) -> Result<usize, Task> {
         let Some(event) = overdue(&task, Spread::from_bits(self.chance.bits()), now) else { return Ok(0) };
-        // Read anew, since what the sweep was shown may be without its payload.
+        // Read again, since the store may have listed the task without its payload.
         match self.backend.apply(&task.name(), None, event, now).await {
             Ok(_) => Ok(1),
             Err(ApplyError::Missing | ApplyError::Refused(_)) => Ok(0),
@@ -116,7 +116,7 @@ impl Sweeper {
 }
 
 impl Swept {
-    /// Whether another pass would find no more than this one.
+    /// Returns true if the pass changed nothing, so that another would find nothing either.
     fn is_idle(self) -> bool {
         self.judged + self.hinted + self.put_off == 0
     }
@@ -131,7 +131,8 @@ impl Swept {
     }
 }
 
-/// When to look at a waiting task again: some time after it is due, and each time twice as late as before; but at its deadline.
+/// Returns the time of the next check of a waiting task: some minutes after it is due, then at doubling intervals. Its deadline comes
+/// first.
 fn next_look(task: &Task, now: Timestamp) -> Timestamp {
     let next = if task.due_at > now { task.due_at + PATIENCE } else { now + now.since(task.due_at).clamp(MIN_PAUSE, MAX_PAUSE) };
     task.settings.expires_at.map_or(next, |deadline| deadline.min(next))

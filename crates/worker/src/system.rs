@@ -1,4 +1,4 @@
-//! The clock and the chance of the machine.
+//! The machine's clock and randomness.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use nobat_core::ports::{Chance, Clock};
 use nobat_core::time::Timestamp;
 
-/// The machine's clock, and tokio's timers.
+/// The machine's clock and tokio's timers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -22,7 +22,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// The operating system's randomness, stretched by a generator of each thread's own.
+/// Random numbers of a generator per thread, seeded by the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemChance;
 

@@ -1,4 +1,4 @@
-//! One attempt of several tasks at once, which were gathered to go to their endpoint together.
+//! Batch attempt: one request for several tasks.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -19,37 +19,37 @@ use crate::context::TaskContext;
 use crate::handler::{Failure, Together};
 use crate::run::{BEAT, BEAT_AGAIN, Runner, SECOND_LOOK};
 
-/// How many companions are fetched at a time: all that there can be, since none of them has its lease renewed meanwhile.
+/// Number of companions claimed in parallel. It covers the largest batch: their leases are not renewed during the claims.
 const SIDE_BY_SIDE: usize = 100;
-/// How long it may take to find out whether a companion may go along.
+/// Maximum duration of the admission check of a companion.
 const ADMISSION: Duration = Duration::from_secs(5);
 
-/// One of them.
+/// One task of the batch.
 struct Part {
     task: Task,
     context: TaskContext,
     course: Course,
-    /// Whether it has the endpoint's permission, which is for all of them.
+    /// True for the task that holds the endpoint's permit, which counts for the whole batch.
     is_leader: bool,
 }
 
-/// What became of a companion that was to go along.
+/// Result of claiming a companion.
 enum Fetched {
     Part(Box<Part>),
-    /// It was claimed, and may not go: this is to be made known of it.
+    /// It was claimed but may not join. The event is to be stored.
     Aside(Box<Task>, Event),
-    /// It is not to be had, and comes for itself.
+    /// It cannot be claimed. It runs by itself later.
     Gone,
 }
 
-/// What became of the attempt, as far as its worker knows.
+/// Result of the batch attempt, as far as its worker knows.
 enum Run {
     Over(Together<Json>),
     /// The worker is being stopped.
     Interrupted,
 }
 
-/// What came of a part, or of the whole; `None`, if the worker was stopped before that.
+/// Outcome of one task or of the whole request. `None` if the worker was stopped before.
 type Outcome = Option<Result<Json, Failure>>;
 
 impl Part {
@@ -59,8 +59,8 @@ impl Part {
 }
 
 impl Runner {
-    /// Runs a task together with its companions. The settlement is about the task's own message: those of the others come later, and find
-    /// nothing to do.
+    /// Runs a task together with its companions. The returned settlement concerns the task's own hint. The companions' hints arrive later
+    /// and find nothing to do.
     pub(crate) async fn run_together(&self, leader: Task, mut course: Course, limit: Duration, stop: &CancellationToken) -> Settlement {
         let (companions, began) = (course.companions.take().unwrap_or_default(), self.clock.now());
         let (mut parts, mut aside) = (Vec::new(), Vec::new());
@@ -72,19 +72,19 @@ impl Runner {
             }
         }
         parts.push(Part::new(leader, course, true));
-        // The same tasks make the same request, in whichever order they come together again.
+        // The same tasks make the same request, whatever order they arrive in.
         parts.sort_by(|one, other| one.context.idempotency_key.cmp(&other.context.idempotency_key));
         let work = async {
             let started = self.clock.now();
             let run = self.execute_together(&parts, limit.saturating_sub(started.since(began)), stop).await;
             self.settle_together(parts, run, started, stop).await
         };
-        // Nobody who goes waits for what is to be made known of those who do not.
+        // The request does not wait for the writes about tasks that stay behind.
         let set_aside = join_all(aside.into_iter().map(|(task, event)| self.settle(task.name(), Some(task), event, stop)));
         join(work, set_aside).await.0
     }
 
-    /// Claims the companions, and asks for each whether it can go along.
+    /// Claims the companions and checks whether each may join.
     async fn fetch(&self, leader: &Task, course: &Course, companions: Vec<TaskId>) -> Vec<Fetched> {
         let fetched = stream::iter(companions).map(|id| self.fetch_one(TaskName { tenant: leader.tenant.clone(), id }, leader, course));
         fetched.buffer_unordered(SIDE_BY_SIDE).collect().await
@@ -93,13 +93,13 @@ impl Runner {
     async fn fetch_one(&self, name: TaskName, leader: &Task, course: &Course) -> Fetched {
         let mut claim = self.claim_now(&name).await;
         if matches!(claim, Ok(Claim::Refused(Refused::Running, _))) {
-            // It may be about to be held, by whoever had it gathered a moment ago.
+            // It may be about to be held, by the worker that has just added it to the batch.
             self.clock.sleep(SECOND_LOOK).await;
             claim = self.claim_now(&name).await;
         }
         let task = match claim {
             Ok(Claim::Granted(task)) => task,
-            // It was called off, or somebody runs it.
+            // It was canceled, or another worker runs it.
             Ok(Claim::Refused(..) | Claim::Missing) => return Fetched::Gone,
             Err(error) => {
                 tracing::warn!(task = %name.id, %error, "a task could not be claimed to go along; it comes for itself");
@@ -121,13 +121,13 @@ impl Runner {
         }
     }
 
-    /// Whether this version, too, would have the two go together.
+    /// Returns true if this program version would batch the two tasks as well.
     fn is_alike(&self, task: &Task, leader: &Task) -> bool {
         let likeness = |task: &Task| self.handlers.get(&task.kind).and_then(|handler| handler.likeness(&task.payload));
         task.kind == leader.kind && task.settings.endpoint == leader.settings.endpoint && likeness(task) == likeness(leader)
     }
 
-    /// Runs the handler and keeps all leases alive around it.
+    /// Runs the handler and keeps all leases alive.
     async fn execute_together(&self, parts: &[Part], limit: Duration, stop: &CancellationToken) -> Run {
         let Some(handler) = parts.first().and_then(|part| self.handlers.get(&part.task.kind)) else {
             return Run::Over(Err(Failure::held(HeldReason::NoHandler, "nobody here runs this kind")));
@@ -135,7 +135,7 @@ impl Runner {
         let granted = parts.iter().map(|part| part.context.timeout).min().unwrap_or(limit).min(limit);
         let mut work = handler.run_together(parts.iter().map(|part| (&part.task.payload, &part.context)).collect());
         let mut timeout = pin!(self.clock.sleep(granted));
-        // The leases began when the tasks were claimed.
+        // The leases began with the claims.
         let oldest = parts.iter().filter_map(|part| part.task.started_at()).min().unwrap_or(self.clock.now());
         let first = BEAT.saturating_sub(self.clock.now().since(oldest));
         let (mut pulse, mut beating) = (pin!(self.clock.sleep(first).fuse()), pin!(Fuse::terminated()));
@@ -156,7 +156,7 @@ impl Runner {
         }
     }
 
-    /// Renews all leases, and says whether that went well. Whose is lost is found out when its outcome is stored; so is who was called off.
+    /// Renews all leases. Returns true if no renewal failed. Storing an outcome shows whether its lease was lost or its task canceled.
     async fn beat_all(&self, parts: &[Part]) -> bool {
         let beats = parts.iter().map(async |part| {
             let ((), beat) = join(self.gate.renew(&part.course.passes), self.beat(&part.context, part.task.token, None)).await;
@@ -185,7 +185,7 @@ impl Runner {
                 Some(outcome) => self.event(&part.task, outcome, &part.context, &part.course),
                 None => Event::Interrupt { token: part.task.token },
             };
-            // The endpoint saw one request: what became of that is what it is told. That it is gone, each hears for the first time once.
+            // The endpoint saw one request, so its limiter gets one report. A 410 counts as new if it is new to any of the tasks.
             let of_whole = event(whole.clone());
             let is_gone = matches!(of_whole, Event::Fail { retry: Retry::PutOff(HeldReason::EndpointGone, _), .. });
             if is_gone || (part.is_leader && of_endpoint.is_none()) {

@@ -1,4 +1,4 @@
-//! The loops: one that takes work from the queue, and one for everything that comes round.
+//! The loops: one that receives from the queue, and one that runs engines periodically.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,23 +11,23 @@ use tokio_util::task::TaskTracker;
 
 use crate::run::Runner;
 
-/// Takes work from the queue and runs it, so many tasks at a time.
+/// Receives tasks from the queue and runs up to `concurrency` of them at a time.
 pub struct Worker {
-    /// What runs the tasks.
+    /// Runs the tasks.
     pub runner: Arc<Runner>,
-    /// How many tasks run at a time.
+    /// Maximum number of tasks that run at a time.
     pub concurrency: usize,
-    /// How long running tasks have to finish once the worker is told to stop.
+    /// Time for running tasks to finish after the worker is told to stop.
     pub drain: Duration,
 }
 
-/// The pause after a queue did not answer.
+/// Pause after the queue failed to answer.
 const RECOVERY: Duration = Duration::from_secs(1);
-/// How long giving tasks back may take once the time to finish is over.
+/// Maximum duration of giving tasks back after `drain` has passed.
 const GIVE_BACK: Duration = Duration::from_secs(5);
 
 impl Worker {
-    /// Works until `stop` is fired; then takes nothing more, lets what runs finish, and gives back what does not in time.
+    /// Runs until `stop` fires. Then receives no more, lets running tasks finish and gives back those that exceed `drain`.
     pub async fn run(self, stop: CancellationToken) {
         let (room, tasks, halt) = (Arc::new(Semaphore::new(self.concurrency)), TaskTracker::new(), CancellationToken::new());
         while let Some(permit) = free(&room, &stop).await {
@@ -70,7 +70,7 @@ impl Worker {
     ) {
         let mut first = Some(first);
         for delivery in deliveries {
-            // Nobody else takes permits, so there are as many as were asked for; a queue that hands over more runs over.
+            // Only this loop takes permits, so those it asked for are available. A queue that returns more runs over the limit.
             let permit = first.take().or_else(|| Arc::clone(room).try_acquire_owned().ok());
             let (runner, halt) = (Arc::clone(&self.runner), halt.clone());
             tasks.spawn(async move {
@@ -101,7 +101,7 @@ async fn run_and_settle(runner: &Runner, delivery: Delivery, halt: &Cancellation
     }
 }
 
-/// Calls an engine's `run_once` at once and then once per `interval`, until `stop` is fired.
+/// Calls an engine's `run_once` at once and then after every `interval`, until `stop` fires.
 pub async fn every<T, F: Future<Output = Result<T, StoreError>>>(
     interval: Duration,
     clock: Arc<dyn Clock>,
@@ -117,7 +117,7 @@ pub async fn every<T, F: Future<Output = Result<T, StoreError>>>(
             clock.sleep(interval).await;
         }
     };
-    // An engine can be broken off at any point, so that no pass, however long, keeps the process from stopping.
+    // An engine may be interrupted at any point, so a long pass does not delay the shutdown.
     tokio::select! {
         () = stop.cancelled() => {}
         () = rounds => {}

@@ -1,4 +1,4 @@
-//! Error texts of the payloads of the kinds that every nobat runs.
+//! Error texts for the payloads of the built-in kinds.
 
 use nobat_core::json::Json;
 use nobat_core::name::Name;
@@ -8,7 +8,7 @@ use nobat_worker::handler::Handlers;
 use nobat_worker::http::Http;
 use nobat_worker::noop::Noop;
 
-/// The errors of a payload, each as `pointer: text`.
+/// Returns the errors of a payload, each as `pointer: text`.
 fn errors(kind: &str, payload: &str) -> Vec<String> {
     let handlers = Handlers::new().with(Noop).with(Http::new(Client::new(Guard::new(Vec::new()))));
     match handlers.check(&Name::new(kind).unwrap(), &Json::from_text(payload.to_owned()).unwrap(), Aim::Payload) {

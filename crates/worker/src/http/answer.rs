@@ -1,4 +1,4 @@
-//! What the other side said, and what that means for a task.
+//! Interpretation of responses.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,28 +19,28 @@ use serde_json::value::RawValue;
 
 use crate::handler::Failure;
 
-/// What the destination answered.
+/// Result of kind `http`: the response.
 #[derive(Clone, Debug, Serialize)]
 pub struct Answered {
-    /// A status that means success.
+    /// Status of the response.
     pub status: u16,
-    /// The headers in lower case, up to 50 of them and 8 KiB in all, without cookies. If the body was decompressed, `content-encoding` and
-    /// `content-length` are left out: a `content-encoding` that is there names a coding that the body is still in.
+    /// Headers in lower case, without cookies. At most 50, and 8 KiB in total. If the body was decompressed, `content-encoding` and
+    /// `content-length` are left out. A `content-encoding` in this list names a coding that the body still has.
     pub headers: BTreeMap<String, String>,
-    /// The body, up to 64 KiB; `null` if it is binary.
+    /// Body, at most 64 KiB. `null` if it is binary.
     pub body: Option<Body>,
-    /// A binary body, in base64: one that is not UTF-8 or has a NUL.
+    /// Binary body in base64: one that is not UTF-8 or contains a NUL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_base64: Option<String>,
-    /// Whether the end of the body is missing: it is longer than 64 KiB, or its compression is damaged.
+    /// True if the end of the body is missing, because it is longer than 64 KiB or its compression is damaged.
     pub truncated: bool,
 }
 
-/// The body of an answer that is not binary.
+/// Body of a response that is not binary.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum Body {
-    /// All of a body that was sent as JSON.
+    /// A complete JSON body.
     Json(Json),
     /// Any other text. Control characters other than tab and line end are replaced by U+FFFD.
     Text(String),
@@ -53,7 +53,7 @@ pub(super) fn settle(sent: Result<Answer, SendError>, answers: &Answers, at_endp
             meaning => Err(refused(answer.status, &answer.headers, meaning, at_endpoint, now)),
         },
         Err(error @ SendError::LocalResources) => Err(Failure::held(HeldReason::ResourceExhausted, &error.to_string())),
-        // What is blocked today is blocked tomorrow; everything else may pass.
+        // An address that is blocked now will be blocked at the next attempt.
         Err(error @ SendError::BlockedAddress) => Err(Failure::permanent(error.code(), error.to_string())),
         Err(error) => Err(Failure::retry(error.code(), error.to_string())),
     }
@@ -76,10 +76,10 @@ pub(super) fn refused(status: StatusCode, headers: &HeaderMap, meaning: Meaning,
     }
 }
 
-/// By this header of an answer the other side says that no other attempt would end otherwise.
+/// Response header by which the endpoint forbids further attempts, with the value `1`.
 const NO_RETRY: &str = "nobat-no-retry";
 
-/// Returns the pause that the destination asks for, at most [`MAX_RETRY_AFTER`].
+/// Returns the pause that the endpoint asks for, at most [`MAX_RETRY_AFTER`].
 pub(super) fn pause(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     retry_after::pause(headers, now).map(|pause| pause.min(MAX_RETRY_AFTER))
 }
@@ -104,7 +104,7 @@ pub(super) fn without_bom(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
 
-/// Returns a body as text, or `None` if it is binary. If the end is missing, so may be the last character's.
+/// Returns the body as text, or `None` if it is binary. If the end is missing, an incomplete last character is cut off.
 pub(super) fn text(body: &[u8], is_whole: bool) -> Option<&str> {
     let text = match std::str::from_utf8(body) {
         Ok(text) => text,
@@ -114,7 +114,7 @@ pub(super) fn text(body: &[u8], is_whole: bool) -> Option<&str> {
     (!text.contains('\0')).then_some(text)
 }
 
-/// `application/json`, or anything that ends in `+json` (RFC 6839).
+/// Returns true for `application/json` and for anything that ends in `+json` (RFC 6839).
 pub(super) fn is_json(content_type: &HeaderValue) -> bool {
     let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json" || essence.ends_with("+json")
@@ -124,13 +124,13 @@ fn whole_json(body: &[u8]) -> Option<Json> {
     Json::from_outside(serde_json::from_slice::<&RawValue>(body).ok()?).ok()
 }
 
-/// Replaces control characters, so that a body takes at most three times its bytes as JSON and no answer is too long to keep.
+/// Replaces control characters, so that a body's JSON has at most three times its bytes and the result is never too long to store.
 fn plain(text: &str) -> String {
     let is_plain = |character: char| !character.is_control() || matches!(character, '\t' | '\n' | '\r');
     text.chars().map(|character| if is_plain(character) { character } else { char::REPLACEMENT_CHARACTER }).collect()
 }
 
-/// The headers to put on record. Cookies are secrets; a header that does not fit any more is left out.
+/// Returns the headers to store. Cookies are secret. A header that exceeds the limits is left out.
 fn kept(headers: &HeaderMap) -> BTreeMap<String, String> {
     let mut kept = BTreeMap::new();
     let mut room = MAX_HEADER_BYTES;

@@ -19,10 +19,10 @@ use crate::handler::{Failure, Together};
 use crate::http::answer::{Answered, Body, answered, refused, settle, without_bom};
 use crate::http::{Call, Http, Method, answers, is_json, prepare};
 
-/// How much of an answer that is about all of them each task keeps, in bytes.
+/// Maximum size of the body that each task keeps of a response to the whole batch, in bytes.
 const KEPT_BODY: usize = 1_024;
 
-/// A task's part of a request to an endpoint that says what became of each.
+/// A task's item in a request to an endpoint that answers with a result per item.
 #[derive(Serialize)]
 struct Item<'a> {
     id: String,
@@ -30,13 +30,13 @@ struct Item<'a> {
     body: Option<&'a Json>,
 }
 
-/// The answer of such an endpoint, unless it is the bare list. Other fields are ignored.
+/// Response with a result per item, unless it is the bare list. Other fields are ignored.
 #[derive(Deserialize)]
 struct Results {
     results: Vec<Json>,
 }
 
-/// The result of one item, in the terms in which a request of its own would have been answered. Other fields are ignored.
+/// Result of one item: the status and the body that a request of its own would have had. Other fields are ignored.
 #[derive(Deserialize)]
 struct ItemResult {
     id: String,
@@ -56,8 +56,8 @@ fn results(body: &[u8]) -> Option<Vec<Json>> {
     serde_json::from_slice(body).or_else(|_| serde_json::from_slice(body).map(|Results { results }| results)).ok()
 }
 
-/// What calls must have in common to go in one request: all but the body, which must be JSON, the idempotency key, and how long they may
-/// take. `None`, if a call has no place for an array.
+/// Returns a key that is equal for calls that may share a request. It covers everything but the JSON body, the idempotency key and the
+/// timeout. `None` if the body cannot be an item of an array.
 pub(super) fn likeness(call: &Call) -> Option<u64> {
     if call.body_base64.is_some() {
         return None;
@@ -78,23 +78,23 @@ pub(super) fn likeness(call: &Call) -> Option<u64> {
         parts.extend([name, value.clone()]);
     }
     for ranges in [&call.success, &call.retry_on] {
-        // What is not said is not the same as a list that is empty.
+        // A missing list differs from an empty one.
         let texts = ranges.as_ref().map(|ranges| Statuses::new(ranges.clone()).texts().collect::<Vec<_>>().join(","));
         parts.push(texts.map_or_else(String::new, |texts| format!("[{texts}]")));
     }
     Some(Batch::likeness(&parts))
 }
 
-/// A request that is made of several calls.
+/// One request for several calls.
 pub(super) struct Batched<'a> {
     pub(super) request: Request,
-    /// The id that it is signed with, in place of a task's key.
+    /// Id for the signature, in place of a task's key.
     pub(super) id: String,
     contexts: Vec<&'a TaskContext>,
     wants_results: bool,
 }
 
-/// Sends calls of one likeness to one endpoint, as one request.
+/// Sends calls with the same batch key to one endpoint, as one request.
 pub(super) async fn send(http: &Http, batch: Vec<(Call, &TaskContext)>) -> Together<Answered> {
     let Some((first, context)) = batch.first() else { return Ok(Vec::new()) };
     let (context, answers) = (*context, answers(first, context));
@@ -112,13 +112,13 @@ pub(super) async fn send(http: &Http, batch: Vec<(Call, &TaskContext)>) -> Toget
     Ok(contexts.iter().map(|_| Ok(answered.clone())).collect())
 }
 
-/// The request as it is sent, but for its signature. There must be a call.
+/// Builds the request, without its signature. `batch` must not be empty.
 pub(super) fn prepare_all<'a>(batch: Vec<(Call, &'a TaskContext)>, fixed: &HeaderMap, guard: &Guard) -> Result<Batched<'a>, Failure> {
     let endpoint = batch.first().and_then(|(_, context)| context.endpoint.as_ref());
     let wants_results = endpoint.is_some_and(|(_, endpoint)| endpoint.batch.is_some_and(|batch| batch.results));
     let body = if wants_results { items(&batch) } else { bodies(&batch) };
     let body = body.map_err(|error| Failure::permanent(ErrorCode::INVALID_PAYLOAD, error.to_string()))?;
-    // Whoever has the least time decides for all.
+    // The shortest timeout of the tasks applies to the request.
     let limit = batch.iter().map(|(_, context)| context.timeout).min();
     let timeout = batch.iter().filter_map(|(call, _)| call.timeout).reduce(f64::min);
     let key = key_of_all(batch.iter().map(|(call, context)| key(call, context)));
@@ -131,12 +131,12 @@ pub(super) fn prepare_all<'a>(batch: Vec<(Call, &'a TaskContext)>, fixed: &Heade
     Ok(Batched { request, id, contexts, wants_results })
 }
 
-/// Returns the key that the receiver is to know a call by.
+/// Returns the idempotency key of one call.
 fn key<'a>(call: &'a Call, context: &'a TaskContext) -> &'a str {
     call.own_key().unwrap_or(&context.idempotency_key)
 }
 
-/// Derives a request's key from those of its items, in whichever order they come together again.
+/// Derives the request's key from the keys of its items. Their order does not matter.
 fn key_of_all<'a>(keys: impl Iterator<Item = &'a str>) -> String {
     let mut keys: Vec<&str> = keys.collect();
     keys.sort_unstable();
@@ -155,20 +155,20 @@ fn items(batch: &[(Call, &TaskContext)]) -> serde_json::Result<Json> {
     Json::from_value(&batch.iter().map(|(call, context)| item((call, *context))).collect::<Vec<_>>())
 }
 
-/// A request of several tasks is known by all of them, and by none alone.
+/// Replaces the headers of a single task by those of the batch.
 fn introduce(headers: &mut HeaderMap, key: &str, contexts: &[&TaskContext]) -> Result<(), http::header::InvalidHeaderValue> {
     for of_one in ["nobat-task-id", "nobat-attempt"].map(HeaderName::from_static) {
         headers.remove(of_one);
     }
     headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(key)?);
     headers.insert("nobat-batch-items", HeaderValue::from(contexts.len()));
-    // A loop that goes through one of them goes through all.
+    // The highest count of all tasks applies, so that a loop through any of them is detected.
     let hops = contexts.iter().map(|context| context.hops).max().unwrap_or(0);
     headers.insert("nobat-hops", HeaderValue::from(u16::from(hops) + 1));
     Ok(())
 }
 
-/// What became of each, by an answer that says so.
+/// Reads the outcome of each task from a response with a result per item.
 fn by_item(answer: &Answer, answers: &Answers, contexts: &[&TaskContext]) -> Together<Answered> {
     if answer.extent == Extent::Cut {
         let message = format!("the answer is longer than {MAX_BODY} bytes, and says something of each item in the whole of it alone");
@@ -178,7 +178,7 @@ fn by_item(answer: &Answer, answers: &Answers, contexts: &[&TaskContext]) -> Tog
     let Some(results) = whole else {
         return Err(Failure::retry(ErrorCode::INVALID_ANSWER, "the answer is neither a list nor an object with a list `results`"));
     };
-    // One that cannot be read says nothing of its item, and leaves the others what they are. Of two for one item the last counts.
+    // An unreadable result concerns only its own item. Of two results for one item the last counts.
     let results = results.iter().filter_map(|result| result.parse::<ItemResult>().ok());
     let mut by_id: HashMap<String, ItemResult> = results.map(|result| (result.id.clone(), result)).collect();
     let outcome = |context: &&TaskContext| match by_id.remove(&context.name.id.to_string()) {
@@ -195,12 +195,12 @@ fn of_item(ItemResult { status, body, .. }: ItemResult, answers: &Answers) -> Re
             let body = Some(body.map_or_else(|| Body::Text(String::new()), Body::Json));
             Ok(Answered { status, headers: BTreeMap::new(), body, body_base64: None, truncated: false })
         }
-        // It is about this item alone, and nobody else is to be left alone for it.
+        // The status concerns this item alone, so it must not pause the endpoint.
         meaning => Err(refused(code, &HeaderMap::new(), meaning, false, SystemTime::UNIX_EPOCH)),
     }
 }
 
-/// An answer that is about all of them, as each keeps it.
+/// Shortens a response to the whole batch to the part that each task keeps.
 fn shortened(mut answer: Answer) -> Answered {
     if answer.body.len() > KEPT_BODY {
         answer.body.truncate(KEPT_BODY);

@@ -1,4 +1,4 @@
-//! Calls an endpoint once, to show what comes of it.
+//! Endpoint tests: calls an endpoint once and returns the response.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::http::answer::{Answered, Body, answered, settle, text};
 use crate::http::batch::{self, Batched};
 use crate::http::{Call, Http, Method, answers, prepare};
 
-/// What is sent where nothing else is said.
+/// Default body of a test.
 #[derive(Serialize)]
 struct Sample<'a> {
     r#type: &'static str,
@@ -69,7 +69,7 @@ impl Http {
     }
 }
 
-/// As it goes out. What the endpoint brings is secret.
+/// Describes the request for display. Values of the endpoint's headers are secret and left out.
 fn sent(request: &Request, fixed: &HeaderMap) -> Sent {
     let shown =
         |name, value: &http::HeaderValue| (!fixed.contains_key(name)).then(|| String::from_utf8_lossy(value.as_bytes()).into_owned());
