@@ -1,29 +1,29 @@
-//! Certificate authorities of a destination's own.
+//! Certificate authorities that a destination brings itself.
 
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-/// The longest text, in bytes.
+/// Maximum length of the PEM text, in bytes: 16 KiB.
 pub const MAX_AUTHORITY: usize = 16 * 1024;
-/// How many certificates can stand in it.
+/// Maximum number of certificates in the PEM text.
 const MAX_CERTIFICATES: usize = 10;
 
-/// Why a text names nobody who could be trusted. None of the sentences repeats it.
+/// Reason why a PEM text is rejected. No message repeats the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAuthority {
-    /// It is longer than [`MAX_AUTHORITY`].
+    /// The text is longer than [`MAX_AUTHORITY`].
     #[error("expected at most {MAX_AUTHORITY} bytes")]
     TooLong,
-    /// It does not read as PEM with a certificate, or holds too many of them.
+    /// The text is not PEM, contains no certificate, or contains more than 10.
     #[error("expected 1 to {MAX_CERTIFICATES} certificates in PEM, as in `-----BEGIN CERTIFICATE-----`")]
     NotPem,
-    /// What stands in it is no certificate.
+    /// A PEM block does not contain an X.509 certificate.
     #[error("expected X.509 certificates, and one of them is none")]
     NotACertificate,
 }
 
-/// Those who are named by PEM certificates.
+/// Parses the trusted roots from PEM certificates.
 pub(crate) fn roots(pem: &str) -> Result<RootCertStore, InvalidAuthority> {
     if pem.len() > MAX_AUTHORITY {
         return Err(InvalidAuthority::TooLong);
@@ -40,7 +40,7 @@ pub(crate) fn roots(pem: &str) -> Result<RootCertStore, InvalidAuthority> {
     Ok(roots)
 }
 
-/// Whether that text names authorities that a destination can be trusted by.
+/// Checks that the text contains certificate authorities that can be trusted for a destination.
 pub fn check(pem: &str) -> Result<(), InvalidAuthority> {
     roots(pem).map(drop)
 }

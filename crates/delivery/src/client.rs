@@ -28,35 +28,35 @@ use crate::lookup::{ORIGIN, Origin};
 use crate::resolver::SystemResolver;
 use crate::reuse::{Counting, is_lost_with_reused_connection, is_unprocessed, note_answer};
 
-/// Maximum length of an answer's body, in bytes, after its content coding is undone. What is longer is cut.
+/// Maximum length of a response's body, in bytes, after decoding. Longer bodies are cut.
 pub const MAX_BODY: usize = 64 * 1024;
-/// Maximum length of an answer's status line and headers, in bytes. What is longer is an error, unless the read that goes beyond it brings all
-/// of the rest: at most as much again.
+/// Maximum length of a response's status line and headers, in bytes. Longer ones are an error, unless the read that exceeds the limit
+/// brings all of the rest: at most as much again.
 const MAX_HEAD: usize = 64 * 1024;
-/// Maximum number of an answer's headers. Each counts as 32 bytes or more, as HTTP/2 has it (RFC 9113, section 6.5.2), so that [`MAX_HEAD`]
+/// Maximum number of a response's headers. Each counts as at least 32 bytes, as in HTTP/2 (RFC 9113, section 6.5.2), so that [`MAX_HEAD`]
 /// is the limit in both versions.
 const MAX_HEADERS: usize = MAX_HEAD / 32;
-/// Connections are kept for the next request to the same host, which in a busy queue comes at once or not at all.
+/// Idle time after which a connection is closed. In a busy queue the next request to the same host comes at once or not at all.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 const MAX_IDLE_PER_HOST: usize = 8;
-/// More authorities than that are seldom in use at the same time in one process. Their connections are made anew then.
+/// Maximum number of certificate authorities with their own connections. One more drops the pools of all of them.
 const MAX_AUTHORITIES: usize = 64;
 
-/// A request that is ready to be sent. Its body and its header values are not printed.
+/// A request that is ready to be sent. `Debug` prints neither its body nor its header values.
 pub struct Request {
-    /// The method.
+    /// HTTP method.
     pub method: Method,
-    /// Where to, checked.
+    /// The checked URL.
     pub destination: Destination,
-    /// The headers, less those that the connection sets: host, framing.
+    /// Headers, without those that the connection sets: host and framing.
     pub headers: HeaderMap,
-    /// The body; empty is none.
+    /// Body. Empty means no body.
     pub body: Bytes,
-    /// The certificate authorities, as PEM, that must vouch for the destination in place of those that the operating system trusts.
+    /// Certificate authorities, as PEM, that replace those of the operating system for this destination.
     pub authority: Option<Arc<str>>,
-    /// The tenant whose share of look-ups it uses.
+    /// The tenant, for its limit of parallel look-ups.
     pub tenant: Tenant,
-    /// How long all of it may take, from looking up the name to the last byte that is read of the answer.
+    /// Maximum duration, from the look-up of the name to the last byte that is read of the response.
     pub timeout: Duration,
 }
 
@@ -66,16 +66,16 @@ impl fmt::Debug for Request {
     }
 }
 
-/// What came back, whatever its status. Its body and its header values are not printed.
+/// A response with any status. `Debug` prints neither its body nor its header values.
 pub struct Answer {
-    /// The status. A redirect is an answer like any other: it is not followed.
+    /// Status. Redirects are not followed.
     pub status: StatusCode,
-    /// The headers, less `content-encoding` and `content-length` if the body was decoded.
+    /// Headers, without `content-encoding` and `content-length` if the body was decoded.
     pub headers: HeaderMap,
-    /// The body, at most [`MAX_BODY`] bytes of it. Gzip, deflate and br are undone; `content-encoding` among the headers names a coding that
-    /// is not.
+    /// Body, at most [`MAX_BODY`] bytes. Gzip, deflate and br are decoded. A remaining `content-encoding` header names a coding that is
+    /// not.
     pub body: Bytes,
-    /// How much of the body that is.
+    /// Completeness of the body.
     pub extent: Extent,
 }
 
@@ -85,15 +85,15 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// Sends requests to strangers.
+/// Sends requests to untrusted destinations.
 ///
-/// It calls the destination itself or nobody: no proxy, whatever the environment names, and no redirect. Cloning it is cheap,
-/// and clones share their connections.
+/// It connects only to the destination itself: it uses no proxy, even if the environment names one, and follows no redirect. Cloning is
+/// cheap, and clones share their connections.
 #[derive(Clone)]
 pub struct Client {
     http: Connections,
     connector: Connector,
-    /// Connections to those whom others vouch for: no two authorities share any.
+    /// Connections that are verified by a request's own certificate authorities. Different authorities share no connections.
     vouched_for: Arc<Mutex<HashMap<Arc<str>, Connections>>>,
 }
 
@@ -102,20 +102,20 @@ type Pool = legacy::Client<Counting<HttpsConnector<Connector>>, Full<Bytes>>;
 /// Connections that are verified in the same way.
 #[derive(Clone)]
 struct Connections {
-    /// Keeps connections for the next request.
+    /// Pool that keeps connections for the next request.
     pooled: Pool,
-    /// Opens a connection for each request.
+    /// Pool that opens a new connection for each request.
     fresh: Pool,
 }
 
 impl Client {
-    /// A client that goes where the guard lets it, and trusts whom the operating system trusts.
+    /// Creates a client that connects where the guard permits and trusts the operating system's certificate authorities.
     pub fn new(guard: Guard) -> Self {
         let resolver = SystemResolver::new().unwrap_or_else(|error| unreachable!("the defaults are usable: {error}"));
         Self::with_resolver(guard, Arc::new(resolver))
     }
 
-    /// The same, with names looked up elsewhere.
+    /// Creates a client with its own resolver.
     pub fn with_resolver(guard: Guard, resolver: Arc<dyn Resolve>) -> Self {
         Self::assemble(guard, resolver, trusting_the_system())
     }
@@ -125,12 +125,12 @@ impl Client {
         Self { http: connections(connector.clone(), tls), connector, vouched_for: Arc::default() }
     }
 
-    /// The guard that decides where it goes, for checks before the request is made.
+    /// Returns the guard, for checks before a request is made.
     pub fn guard(&self) -> &Guard {
         self.connector.guard()
     }
 
-    /// The connections for a request: those that all share, or those of its authority.
+    /// Returns the connections for a request: the shared ones, or those of its certificate authorities.
     fn connections(&self, authority: Option<Arc<str>>) -> Result<Connections, SendError> {
         let Some(pem) = authority else { return Ok(self.http.clone()) };
         let mut vouched_for = self.vouched_for.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,14 +146,14 @@ impl Client {
         Ok(made)
     }
 
-    /// Sends a request and reads the answer. Dropping the future hangs up.
+    /// Sends a request and reads the response. Dropping the future closes the connection.
     ///
-    /// A request that was lost together with a reused connection, before a byte of an answer came, or that the receiver refused to process
-    /// (HTTP/2), is sent once more at once, on a fresh connection. Receivers tell a repeated request by its idempotency key.
+    /// Sends the request once more, on a new connection, in two cases. Either a reused connection was lost before the first byte of a
+    /// response, or the receiver refused to process the request (HTTP/2). Receivers recognize the repetition by its idempotency key.
     pub async fn send(&self, request: Request) -> Result<Answer, SendError> {
         let (limit, origin) = (request.timeout, Origin::new(request.tenant.clone()));
         let sent = timeout(limit, ORIGIN.scope(origin.clone(), self.exchange(request))).await;
-        // A request that waited for other look-ups to end says nothing of its destination.
+        // A request that waited for other look-ups says nothing about its destination.
         let late = || if origin.is_waiting() { SendError::LocalResources } else { SendError::Timeout };
         sent.unwrap_or_else(|_| Err(late()))
     }
@@ -186,8 +186,8 @@ impl Connections {
     }
 }
 
-/// Adds `content-length: 0` to a request whose method has a body and that has none: receivers may insist on a length (RFC 9110, section
-/// 8.6), and hyper states it in HTTP/2 alone.
+/// Adds `content-length: 0` to a request without a body whose method expects one. Receivers may require a length (RFC 9110, section 8.6),
+/// and hyper sends it in HTTP/2 only.
 fn state_empty_body(message: &mut http::Request<Full<Bytes>>) {
     let has_body_by_method = matches!(*message.method(), Method::POST | Method::PUT | Method::PATCH);
     if has_body_by_method && message.body().is_end_stream() {
@@ -201,7 +201,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Returns the body up to a limit in bytes, and whether there was more. Dropping a body that has not ended closes its connection.
+/// Returns the body up to `limit` bytes, and true if there was more. Dropping an unfinished body closes its connection.
 async fn read(mut body: Incoming, limit: usize) -> Result<(Vec<u8>, bool), SendError> {
     let mut kept = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -217,7 +217,7 @@ async fn read(mut body: Incoming, limit: usize) -> Result<(Vec<u8>, bool), SendE
     Ok((kept, false))
 }
 
-/// Returns connections through that connector. HTTP/2 is spoken to receivers that offer it in the TLS handshake.
+/// Creates connections through that connector. HTTP/2 is used with receivers that offer it in the TLS handshake.
 fn connections(connector: Connector, tls: ClientConfig) -> Connections {
     let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions().wrap_connector(connector);
     let pool = |max_idle| {
@@ -243,7 +243,7 @@ fn tls() -> ConfigBuilder<ClientConfig, WantsVerifier> {
         .unwrap_or_else(|_| unreachable!("ring speaks TLS 1.2 and 1.3"))
 }
 
-/// A machine without certificates (a bare container) can still call `http` destinations, so this is no reason not to start.
+/// A machine without certificates (a bare container) can still call `http` destinations, so the program starts without them.
 fn trusting_the_system() -> ClientConfig {
     let trusting = tls().with_native_roots().unwrap_or_else(|error| {
         tracing::warn!(%error, "no trusted certificates were found on this machine, so no https destination can be reached");
@@ -270,7 +270,7 @@ mod tests {
     use super::*;
     use crate::testing::{Names, OK, Server, open_guard, read_head};
 
-    /// Longer than any of these tests takes, so that only a test about time sees it pass.
+    /// Longer than any of these tests takes, so that only tests about time-outs see it pass.
     const LONG: Duration = Duration::from_secs(30);
     const SHORT: Duration = Duration::from_millis(200);
 
@@ -305,7 +305,7 @@ mod tests {
         }
     }
 
-    /// A server that answers one request of every connection, and the heads of the requests.
+    /// Starts a server that answers one request per connection. Returns it with the heads of the requests.
     async fn recording() -> (Server, mpsc::UnboundedReceiver<String>) {
         let (said, heard) = mpsc::unbounded_channel();
         let server = Server::start(move |mut stream| {
@@ -327,7 +327,7 @@ mod tests {
         assert_eq!(heard.recv().await.unwrap(), expected, "and nothing that the sender did not ask for, such as accept-encoding");
     }
 
-    /// The check at submission is passed by: only what is decided at the dial counts.
+    /// Skips the check at submission, so that only the check at connection time counts.
     #[tokio::test]
     async fn nothing_private_is_reached_unless_it_is_allowed() {
         let mut servers = vec![Server::saying(OK).await];
@@ -361,7 +361,7 @@ mod tests {
         assert_eq!((answer.status.as_u16(), inner.hits()), (302, 0));
     }
 
-    /// What a process is started with cannot be changed safely from inside, so the half with the proxy in its environment is a process of its own.
+    /// Environment variables cannot be changed safely at run time, so the part with the proxy runs in its own process.
     #[tokio::test]
     async fn a_proxy_in_the_environment_is_not_used() {
         let proxy = Server::saying(OK).await;
@@ -443,7 +443,7 @@ mod tests {
         assert_eq!(more.unwrap_err(), SendError::Protocol);
     }
 
-    /// A server that answers the first request of every connection and ends a second one with these bytes, and a RST or a FIN.
+    /// Starts a server that answers the first request of every connection. It ends a second one with these bytes and a RST or a FIN.
     async fn answering_once(last: &'static [u8], is_reset: bool) -> Server {
         Server::start(move |mut stream| async move {
             for answer in [OK, last] {
@@ -458,10 +458,10 @@ mod tests {
         .await
     }
 
-    /// Sends two requests, one after the other, and returns what became of the second one.
+    /// Sends two requests in a row and returns the outcome of the second one.
     async fn second_answer(client: &Client, url: &str) -> Result<Answer, SendError> {
         client.send(request(url, &open_guard(), LONG)).await.unwrap();
-        // Hyper puts a connection back from a task of its own.
+        // Hyper returns a connection to its pool in a separate task.
         tokio::task::yield_now().await;
         client.send(request(url, &open_guard(), LONG)).await
     }
@@ -537,12 +537,12 @@ mod tests {
 
     #[tokio::test]
     async fn what_becomes_of_a_connection_is_told_apart() {
-        // The port of this end of a connection is taken, yet nobody listens on it.
+        // The port of this end of a connection is taken, but nothing listens on it.
         let server = Server::saying(OK).await;
         let taken = TcpStream::connect(server.address).await.unwrap();
         let nobody = format!("http://{}/", taken.local_addr().unwrap());
         assert_eq!(send(&nobody).await.unwrap_err(), SendError::ConnectionRefused);
-        // A socket that is closed with something left to read answers with a reset.
+        // A socket that is closed with unread data answers with a reset.
         let resetting = Server::start(|stream| async move { stream.readable().await }).await;
         assert_eq!(send(&resetting.url()).await.unwrap_err(), SendError::ConnectionReset);
         for answer in ["", "HTTP/1.1 200 OK\r\nx-", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nshort"] {
@@ -553,7 +553,7 @@ mod tests {
         assert_eq!(unknown.unwrap_err(), SendError::Dns);
     }
 
-    /// A server at `shop.test` with a certificate for `name` that the client trusts the issuer of, or not.
+    /// A server at `shop.test` with a certificate for `name`, whose issuer the client may or may not trust.
     struct Tls {
         name: &'static str,
         until: i32,
@@ -576,7 +576,7 @@ mod tests {
         }
     }
 
-    /// The URL of a server that has a certificate for `shop.test`.
+    /// Returns the URL of a server with a certificate for `shop.test`.
     fn secure(server: &Server) -> String {
         server.url_as("shop.test").replace("http:", "https:")
     }
@@ -709,7 +709,7 @@ mod tests {
         [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
     }
 
-    /// HTTP/2 by hand: reacts to the streams of a connection with these bytes, one after the other, and closes it when there are none left.
+    /// Speaks HTTP/2 by hand: answers the streams of a connection with these bytes in turn, then closes it.
     async fn speak_http_2(stream: &mut (impl tokio::io::AsyncRead + AsyncWriteExt + Unpin), reactions: &[Vec<u8>]) -> std::io::Result<()> {
         const HEADERS: u8 = 1;
         const SETTINGS: u8 = 4;
@@ -745,7 +745,7 @@ mod tests {
         (server, trusting(Some(root)))
     }
 
-    /// The headers of a 200 without a body, on that stream.
+    /// Returns the headers of a 200 without a body, on that stream.
     fn ok_on(stream: u8) -> Vec<u8> {
         frame(1, 0x5, stream, &[0x88])
     }
@@ -768,7 +768,7 @@ mod tests {
         let (server, client) = serve_http_2(vec![ok_on(1), internal_error]).await;
         assert!(second_answer(&client, &secure(&server)).await.is_err());
         assert_eq!(server.hits(), 1);
-        // A GOAWAY that covers the request, and the end of a fresh connection.
+        // A GOAWAY that covers the request, and the end of a new connection.
         let covering = [ok_on(1), frame(7, 0, 0, &[0, 0, 0, 3, 0, 0, 0, 0])].to_vec();
         for (reactions, is_second) in [(covering, true), (Vec::new(), false)] {
             let (server, client) = serve_http_2(reactions).await;
@@ -795,7 +795,7 @@ mod tests {
         let client = Client::with_resolver(open_guard(), Names::leading_to(&[]));
         for _ in 0..3 {
             assert!(client.send(request(&server.url(), &open_guard(), LONG)).await.is_ok());
-            // Hyper puts a connection back from a task of its own.
+            // Hyper returns a connection to its pool in a separate task.
             tokio::task::yield_now().await;
         }
         assert_eq!(server.hits(), 1);

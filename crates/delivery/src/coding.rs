@@ -1,4 +1,4 @@
-//! Content codings of answers (RFC 9110, section 8.4.1): gzip, deflate and br, decoded within bounds of memory and work.
+//! Decodes content codings of responses (RFC 9110, section 8.4.1): gzip, deflate and br. Memory and work are limited.
 
 use std::io::Read;
 
@@ -9,24 +9,24 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 
 use crate::client::MAX_BODY;
 
-/// Maximum number of codings that are undone, one inside the other.
+/// Maximum number of nested codings that are decoded.
 const MAX_CODINGS: usize = 3;
-/// Maximum length of a body before its codings are undone, in bytes. The excess over [`MAX_BODY`] is for what a coding adds to content that
-/// it cannot compress.
+/// Maximum length of a body before decoding, in bytes. The excess over [`MAX_BODY`] is for the overhead of a coding on content that it
+/// cannot compress.
 pub(crate) const MAX_ENCODED: usize = MAX_BODY + 1_024;
 
-/// How much of a body is there.
+/// Completeness of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// All of it.
+    /// The whole body.
     Whole,
-    /// The beginning; the rest is beyond [`MAX_BODY`].
+    /// The beginning. The rest exceeds [`MAX_BODY`].
     Cut,
-    /// The beginning; the rest cannot be decoded.
+    /// The beginning. The rest cannot be decoded.
     Damaged,
 }
 
-/// A coding that can be undone.
+/// A coding that can be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coding {
     Gzip,
@@ -34,10 +34,10 @@ enum Coding {
     Brotli,
 }
 
-/// Undoes the codings that the headers name, the last one first, and returns at most [`MAX_BODY`] bytes.
+/// Decodes the codings that the headers name, the last one first, and returns at most [`MAX_BODY`] bytes.
 ///
-/// Removes `content-encoding` and `content-length`, which no longer describe the body. A body in an unknown coding, or one that was declared
-/// by mistake, is returned as it came, with its headers.
+/// Removes `content-encoding` and `content-length`, which no longer describe the body. A body in an unknown coding, or one with a wrong
+/// `content-encoding`, is returned unchanged with its headers.
 pub(crate) fn decode(headers: &mut HeaderMap, body: Vec<u8>, is_cut: bool) -> (Vec<u8>, Extent) {
     let Some(codings) = codings(headers).filter(|codings| !codings.is_empty() && !body.is_empty()) else { return shortened(body, is_cut) };
     let mut content = None;
@@ -53,12 +53,12 @@ pub(crate) fn decode(headers: &mut HeaderMap, body: Vec<u8>, is_cut: bool) -> (V
     }
     headers.remove(CONTENT_ENCODING);
     headers.remove(CONTENT_LENGTH);
-    // What is missing at the end of a body that was cut is not damage.
+    // A missing end is expected for a body that was cut.
     let extent = if is_cut { Extent::Cut } else { extent };
     (content.unwrap_or_default(), extent)
 }
 
-/// Returns the codings in the order in which they were applied; `None` if one is unknown or there are too many.
+/// Returns the codings in the order in which they were applied. `None` if one is unknown or there are more than [`MAX_CODINGS`].
 fn codings(headers: &HeaderMap) -> Option<Vec<Coding>> {
     let mut codings = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {
@@ -78,26 +78,26 @@ fn codings(headers: &HeaderMap) -> Option<Vec<Coding>> {
 fn undo(coding: Coding, body: &[u8], limit: usize) -> (Vec<u8>, Extent) {
     match coding {
         Coding::Gzip => drain(MultiGzDecoder::new(body), limit),
-        // RFC 9110 means the zlib format; some servers send bare deflate (its note in section 8.4.1.2).
+        // RFC 9110 means the zlib format. Some servers send bare deflate (see its note in section 8.4.1.2).
         Coding::Deflate => match drain(ZlibDecoder::new(body), limit) {
             (decoded, Extent::Damaged) if decoded.is_empty() => whole_or_nothing(drain(DeflateDecoder::new(body), limit)),
             decoded => decoded,
         },
         Coding::Brotli => {
             let mut decoder = Decompressor::new(body, 0);
-            // Windows beyond 16 MiB are not part of RFC 7932.
+            // Windows larger than 16 MiB are not part of RFC 7932.
             decoder.set_parameter(BrotliDecoderParameter::BROTLI_DECODER_PARAM_LARGE_WINDOW, 0);
             whole_or_nothing(drain(decoder, limit))
         }
     }
 }
 
-/// Drops the beginning of damaged content. Bare deflate and brotli have no signature, so that the beginning of any text may read as theirs.
+/// Drops the beginning of damaged content. Bare deflate and brotli have no signature, so the beginning of any text may decode as theirs.
 fn whole_or_nothing((content, extent): (Vec<u8>, Extent)) -> (Vec<u8>, Extent) {
     if extent == Extent::Damaged { (Vec::new(), extent) } else { (content, extent) }
 }
 
-/// Reads up to the limit, and finds out whether there is more.
+/// Reads up to the limit and checks if there is more.
 fn drain(mut decoder: impl Read, limit: usize) -> (Vec<u8>, Extent) {
     let mut content = Vec::new();
     let mut chunk = [0; 8 * 1_024];
@@ -147,7 +147,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// A mebibyte of zeros, in brotli with a window of 16 MiB.
+    /// A mebibyte of zeros in brotli, with a window of 16 MiB.
     const BROTLI_BOMB: &[u8] = b"\x5f\xff\xff\x8f\x7f\x02\x20\x1e\x0b\x04\x72\xef\x1f\x00";
 
     fn decoded(coding: &'static str, body: Vec<u8>) -> (Vec<u8>, Extent, bool) {

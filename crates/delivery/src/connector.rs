@@ -1,4 +1,4 @@
-//! From a host to an open connection: the place where the guard decides.
+//! Opens connections to hosts. The guard checks every address here.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -21,25 +21,24 @@ use crate::lookup::{Lookups, Origin};
 /// Looks up the addresses of a name.
 #[async_trait]
 pub trait Resolve: Send + Sync + 'static {
-    /// All addresses of that name, the best first.
+    /// Returns all addresses of the name, in the order to try.
     async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-/// Maximum time for dialling, all addresses of a host together. A look-up before it has limits of its own, and the request's own timeout
-/// bounds both.
+/// Maximum time to connect, for all addresses of a host together. The look-up has its own limits, and the request's timeout covers both.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Opens connections to addresses that the guard permits, and to no others.
+/// Opens connections only to addresses that the guard permits.
 ///
-/// A name is resolved once, and what is dialled is the very address that was checked, so a name that changes its mind in
-/// between gains nothing. Nothing else in this crate dials.
+/// A name is resolved once, and the checked address is the one that is dialed. A DNS answer that changes in between has no effect. No other
+/// code in this crate opens connections.
 #[derive(Clone)]
 pub(crate) struct Connector {
     guard: Guard,
     lookups: Arc<Lookups>,
 }
 
-/// Why there is no connection.
+/// Reason why no connection was opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
     #[error("not a public address")]
@@ -67,12 +66,12 @@ impl Connector {
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
         let addresses = self.resolve(uri.host().unwrap_or_default(), origin).await?;
         let stream = dial(self.check(&addresses, port)?, port).await?;
-        // Nothing has been written yet. Without both addresses, the connection is broken already.
+        // Nothing has been written yet. If an address is missing, the connection is already broken.
         let (here, there) = stream.local_addr().and_then(|here| Ok((here, stream.peer_addr()?))).map_err(ConnectError::Io)?;
         if self.guard.is_own(here, there) { Err(ConnectError::Blocked) } else { Ok(stream) }
     }
 
-    /// An address stands for itself. `Uri` leaves an IPv6 address in its brackets, in which it would not read as one.
+    /// Returns a literal address without a look-up. `Uri` keeps the brackets of an IPv6 address, which does not parse with them.
     async fn resolve(&self, host: &str, origin: &Origin) -> Result<Vec<IpAddr>, ConnectError> {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = bare.parse() {
@@ -81,7 +80,7 @@ impl Connector {
         self.lookups.resolve(host, origin).await
     }
 
-    /// One address that is not permitted blocks them all: a name that mixes public and private ones is up to no good.
+    /// A single forbidden address blocks all: a name that mixes public and private addresses is an attack or a mistake.
     fn check<'a>(&self, addresses: &'a [IpAddr], port: u16) -> Result<&'a [IpAddr], ConnectError> {
         let permitted = addresses.iter().all(|address| self.guard.permits_port(*address, port));
         if permitted { Ok(addresses) } else { Err(ConnectError::Blocked) }
@@ -99,13 +98,13 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connector = self.clone();
-        // Read here: the future may go on in a task of the client's.
+        // Read here, since the future may continue in a task of the HTTP client.
         let origin = Origin::current();
         Box::pin(async move { connector.connect(&uri, &origin).await.map(TokioIo::new) })
     }
 }
 
-/// What each of so many addresses has of the time.
+/// Returns the connect time for each of `addresses` addresses.
 fn share(addresses: usize) -> Duration {
     CONNECT_TIMEOUT / u32::try_from(addresses).unwrap_or(u32::MAX).max(1)
 }
@@ -117,7 +116,7 @@ async fn dial(addresses: &[IpAddr], port: u16) -> Result<TcpStream, ConnectError
     for address in addresses {
         match timeout(share, open(SocketAddr::new(*address, port))).await {
             Ok(Ok(stream)) => return Ok(stream),
-            // The next address would need the same.
+            // The next address needs the same resources.
             Ok(Err(error)) if is_local(&error) => return Err(ConnectError::Io(error)),
             Ok(Err(error)) => failure = ConnectError::Io(error),
             Err(_) => failure = ConnectError::Timeout,
@@ -126,14 +125,14 @@ async fn dial(addresses: &[IpAddr], port: u16) -> Result<TcpStream, ConnectError
     Err(failure)
 }
 
-/// A request is written in one go and then waited on: holding back its last part for more (Nagle) only costs time.
+/// Disables Nagle's algorithm. A request is written at once and then waits for its response, so holding back data only adds delay.
 async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await.map_err(|error| unreachable_by_ipv6(error, address))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// A machine without IPv6 answers `EADDRNOTAVAIL`, which otherwise means that its ports are used up. It will have no IPv6 later either.
+/// A machine without IPv6 returns `EADDRNOTAVAIL`, which otherwise means that its ports are exhausted. Such an address is unreachable.
 fn unreachable_by_ipv6(error: io::Error, address: SocketAddr) -> io::Error {
     let is_lacking = address.is_ipv6() && error.kind() == io::ErrorKind::AddrNotAvailable;
     if is_lacking { io::ErrorKind::NetworkUnreachable.into() } else { error }
@@ -176,7 +175,7 @@ mod tests {
         assert_eq!(server.hits(), 0);
     }
 
-    /// The guard is told that the process listens on all addresses: every address of this machine leads to it.
+    /// The guard refuses a port on all addresses, and every address of this machine leads to it.
     #[tokio::test]
     async fn own_listener_on_all_addresses_is_not_reached() {
         let server = Server::saying(OK).await;
@@ -220,7 +219,7 @@ mod tests {
         assert_eq!(server.hits(), 0);
     }
 
-    /// One look-up for one connection: the second answer is never asked for, so it cannot be what is dialled.
+    /// One look-up per connection: the second answer is never requested, so it cannot be dialed.
     #[tokio::test]
     async fn what_is_dialled_is_what_was_checked() {
         let server = Server::saying(OK).await;
@@ -231,7 +230,7 @@ mod tests {
         assert!(is_blocked(&connector.connect(&url, &Origin::current()).await), "the name has changed its mind");
     }
 
-    /// Names that lead somewhere else each time they are asked for, by many who ask at once.
+    /// Names that resolve to a different address each time, with concurrent requests.
     #[tokio::test]
     async fn a_name_that_changes_all_the_time_leads_nobody_astray() {
         struct Turning(AtomicUsize);

@@ -1,4 +1,4 @@
-//! The URLs that may be called.
+//! Checks of URLs that tasks may call.
 
 use std::fmt;
 
@@ -10,16 +10,16 @@ use crate::guard::Guard;
 
 /// A URL that has passed the checks that need no network.
 ///
-/// They exist to refuse a URL early, with a reason. A name does not tell which addresses it has, and they may change, so the guard checks
-/// every address again when it is dialled.
+/// These checks refuse a URL early, with a reason. A name does not show its addresses, and they may change, so the guard checks every
+/// address again when it is dialed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Destination {
     url: HttpUrl,
-    /// The same URL as the HTTP client takes it.
+    /// The same URL, in the HTTP client's type.
     uri: Uri,
 }
 
-/// The reason why a URL is not called. No message repeats the URL.
+/// Reason why a URL is not called. No message repeats the URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadUrl {
     /// The text is not an HTTP URL.
@@ -77,15 +77,16 @@ impl Destination {
 }
 
 impl fmt::Debug for Destination {
-    /// The host alone: paths and queries of webhooks hold secrets.
+    /// Prints only the host: paths and queries of webhooks contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Destination({})", self.uri.host().unwrap_or_default())
     }
 }
 
-/// Names that are local by what they mean: RFC 6761 and 6762, and `.internal`, which ICANN set apart for private use.
+/// Returns false for names that are local by definition and not allowed: RFC 6761 and 6762, and `.internal`, which ICANN reserved for
+/// private use.
 ///
-/// Clouds serve credentials under `.internal`, so no allowed network opens it. `.local` is also how Kubernetes names services.
+/// Clouds serve credentials under `.internal`, so no allowed network permits it. Kubernetes also names services under `.local`.
 fn permits_name(name: &str, guard: &Guard) -> bool {
     match name.rsplit('.').next().unwrap_or_default() {
         "localhost" => guard.permits_loopback(),
@@ -95,10 +96,10 @@ fn permits_name(name: &str, guard: &Guard) -> bool {
     }
 }
 
-/// Ports on which something other than HTTP listens, and could take a request for a command of its own.
+/// Ports of protocols other than HTTP, whose servers could take a request for commands.
 ///
-/// These are the "bad ports" of <https://fetch.spec.whatwg.org/#port-blocking>, and two more stores that read line by line. All
-/// others are open: partners do put their APIs on 3000 or 9443, and what must not be reached at all is closed by its address.
+/// These are the "bad ports" of <https://fetch.spec.whatwg.org/#port-blocking>, and two more stores that read line by line. Other ports are
+/// permitted, since APIs do run on 3000 or 9443. The guard blocks sensitive services by their addresses.
 const PORTS_OF_OTHERS: &[u16] = &[
     0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109, 110, 111, 113, 115,
     117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530, 531, 532, 540, 548, 554, 556, 563, 587, 601,
@@ -192,7 +193,7 @@ mod tests {
             assert_eq!(parse(url).map_err(BadUrl::code), Err("invalid_url"), "{url:?}");
         }
         let long = format!("https://{}.com", "x".repeat(64));
-        // Told what is wrong with it, and not handed to a parser without tables for it.
+        // The parser has no tables for such names, so the error must name the host.
         all_are(BadUrl::Invalid(InvalidUrl::Host), &["http://bücher.example/", "http://büCHER.example/", "http://%D0%96A.example/"]);
         all_are(
             BadUrl::Invalid(InvalidUrl::Host),

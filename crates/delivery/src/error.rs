@@ -1,4 +1,4 @@
-//! Why a request brought no answer.
+//! Reasons why a request got no response.
 
 use std::error::Error;
 use std::io;
@@ -9,66 +9,66 @@ use rustls::CertificateError;
 
 use crate::connector::ConnectError;
 
-/// Why a request brought no answer, as far as its sender should know.
+/// Reason why a request got no response, as far as the sender may know.
 ///
-/// The sentences hold nothing of the request, and an address that is blocked reads the same whether or not something listens
-/// there: failing must not become a way to look around in a network.
+/// No message contains data of the request. A blocked address reads the same with or without a listener, so that errors cannot be used to
+/// scan a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// The time was up.
+    /// The request's time was up.
     #[error("the destination did not answer in time")]
     Timeout,
-    /// Nothing listens there.
+    /// The destination refused the connection.
     #[error("the destination refused the connection")]
     ConnectionRefused,
-    /// The other side hung up before its answer was complete.
+    /// The destination closed the connection before its response was complete.
     #[error("the destination closed the connection before its answer was complete")]
     ConnectionReset,
-    /// Its name has no address.
+    /// The destination's name has no address.
     #[error("the name of the destination could not be resolved")]
     Dns,
-    /// It did not prove who it is, or does not speak TLS as we do.
+    /// The destination's certificate is not trusted, or the TLS handshake failed.
     #[error("no trusted connection to the destination: {0}")]
     Tls(TlsFault),
-    /// It is where strangers may not be sent.
+    /// The guard does not permit the destination's address.
     #[error("the destination is not a public address")]
     BlockedAddress,
-    /// It could not be reached for another reason.
+    /// The destination could not be reached for another reason.
     #[error("the destination could not be reached")]
     ConnectionFailed,
-    /// This process lacks handles, ports, memory or look-ups. It says nothing of the destination.
+    /// This process lacks file handles, ports, memory or look-up slots. This says nothing about the destination.
     #[error("this process lacks the resources for the call")]
     LocalResources,
-    /// What it said is not HTTP, or more of it than is listened to.
+    /// The response is not HTTP, or its head exceeds the limits.
     #[error("the destination did not answer in HTTP, or with headers beyond all measure")]
     Protocol,
 }
 
-/// What went wrong with TLS.
+/// TLS error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TlsFault {
-    /// The certificate's time is over, or has not begun.
+    /// The certificate has expired or is not valid yet.
     #[error("its certificate is not valid at this time")]
     Expired,
-    /// The certificate is somebody else's.
+    /// The certificate is for another name.
     #[error("its certificate is for another name")]
     WrongName,
-    /// Nobody who is trusted here signed the certificate.
+    /// The certificate's issuer is not trusted.
     #[error("its certificate is signed by nobody who is trusted here")]
     UnknownIssuer,
-    /// The certificate is wrong in another way.
+    /// The certificate is invalid for another reason.
     #[error("its certificate is not valid")]
     Certificate,
-    /// The authorities that were to vouch for it cannot be read.
+    /// The certificate authorities of the request cannot be read.
     #[error("the certificate authorities that were named for it cannot be read")]
     Authority,
-    /// No common ground was found, or it does not speak TLS.
+    /// The peers have no common TLS parameters, or the destination does not speak TLS.
     #[error("the TLS handshake failed")]
     Handshake,
 }
 
 impl SendError {
-    /// A stable code, for programs.
+    /// Returns a stable code, for programs.
     pub fn code(self) -> &'static str {
         match self {
             Self::Timeout => ErrorCode::TIMEOUT,
@@ -83,7 +83,7 @@ impl SendError {
         }
     }
 
-    /// Finds the cause that says most: what the connector and TLS know, before what the protocol and the socket saw of it.
+    /// Finds the most specific cause. Errors of the connector and of TLS come before those of HTTP and of the socket.
     pub(crate) fn explain(error: &(dyn Error + 'static)) -> Self {
         let causes = || std::iter::successors(Some(error), |error| cause(*error));
         let exchange = || causes().find_map(of_exchange);
@@ -97,7 +97,7 @@ impl SendError {
     }
 }
 
-/// An `io::Error` that carries another error does not name it as its source, but that one's source.
+/// `source()` of an `io::Error` skips the error that it contains and returns that error's source.
 fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>() {
         Some(error) => error.get_ref().map(|inner| inner as &(dyn Error + 'static)),
@@ -105,7 +105,7 @@ fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
     }
 }
 
-/// Returns whether an error says that this process lacks handles, ports or memory.
+/// Returns true if the error says that this process lacks handles, ports or memory.
 pub(crate) fn is_local(error: &io::Error) -> bool {
     const LOCAL: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
     error.raw_os_error().is_some_and(|code| LOCAL.contains(&Errno::from_raw_os_error(code)))
@@ -124,7 +124,7 @@ fn of_connection(error: &(dyn Error + 'static)) -> Option<SendError> {
         ConnectError::Blocked => Some(SendError::BlockedAddress),
         ConnectError::Dns => Some(SendError::Dns),
         ConnectError::Timeout => Some(SendError::Timeout),
-        // Refused and reset are told apart by the error inside; what this process lacks has been looked for.
+        // The inner error tells refused from reset. Lack of local resources was checked before.
         ConnectError::Io(_) | ConnectError::Busy => None,
     }
 }
@@ -156,7 +156,7 @@ fn of_socket(kind: io::ErrorKind) -> Option<SendError> {
         Kind::ConnectionRefused => Some(SendError::ConnectionRefused),
         Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe | Kind::UnexpectedEof => Some(SendError::ConnectionReset),
         Kind::TimedOut => Some(SendError::Timeout),
-        // How hyper names chunks that are none.
+        // Hyper reports invalid chunks with these kinds.
         Kind::InvalidInput | Kind::InvalidData => Some(SendError::Protocol),
         _ => None,
     }

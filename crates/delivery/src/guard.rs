@@ -1,14 +1,13 @@
-//! Which addresses may be called.
+//! Decides which addresses may be called.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// Tells addresses of the public internet from everything that is nobody else's business: this machine, its neighbours, and
-/// the services that a cloud answers from special addresses.
+/// Permits addresses of the public internet. Refuses this machine, its network, and the services that a cloud answers at special addresses.
 ///
-/// Cloning it is cheap.
+/// Cloning is cheap.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     allowed: Arc<[IpNet]>,
@@ -16,23 +15,23 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// A guard that lets through the public internet, and of the private networks those that the operator allows.
+    /// Creates a guard that permits the public internet and those private networks that the operator allows.
     ///
-    /// Some addresses stay closed whatever is allowed: a network over which a machine hands out its own credentials
-    /// (link-local, and what clouds use in its stead), and forms that smuggle an IPv4 address inside an IPv6 one.
+    /// Some addresses stay blocked whatever is allowed. These are networks that serve a machine's credentials (link-local, and clouds'
+    /// substitutes for it), and IPv6 forms that embed an IPv4 address.
     pub fn new(allowed: Vec<IpNet>) -> Self {
         Self { allowed: allowed.into(), refused: Arc::default() }
     }
 
-    /// Returns the same guard, which also refuses the sockets that this process listens on.
+    /// Returns the guard, extended to refuse the sockets that this process listens on.
     ///
-    /// An unspecified address stands for all addresses of this machine.
+    /// An unspecified address means all addresses of this machine.
     #[must_use]
     pub fn refusing(self, refused: Vec<SocketAddr>) -> Self {
         Self { refused: refused.into(), ..self }
     }
 
-    /// Whether that port of that address may be dialled.
+    /// Returns true if that port of that address may be dialed.
     pub fn permits_port(&self, address: IpAddr, port: u16) -> bool {
         let address = address.to_canonical();
         let leads_to = |own: &SocketAddr| {
@@ -42,38 +41,38 @@ impl Guard {
         self.permits(address) && !self.refused.iter().any(leads_to)
     }
 
-    /// Returns whether a connection leads to a socket of this process that listens on all addresses.
+    /// Returns true if a connection leads to a socket of this process that listens on all addresses.
     ///
-    /// A connection to an address of this machine's own has the same address at both ends.
+    /// A connection to an address of the same machine has that address at both ends.
     pub(crate) fn is_own(&self, here: SocketAddr, there: SocketAddr) -> bool {
         let is_here = here.ip().to_canonical() == there.ip().to_canonical();
         is_here && self.refused.iter().any(|own| own.ip().is_unspecified() && own.port() == there.port())
     }
 
-    /// Whether that address may be dialled.
+    /// Returns true if that address may be dialed.
     pub fn permits(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         is_public(address) || (is_private(address) && self.allowed.iter().any(|network| network.contains(&address)))
     }
 
-    /// Whether names of this machine itself make sense here.
+    /// Returns true if names of this machine are permitted: one of its loopback addresses is allowed.
     pub(crate) fn permits_loopback(&self) -> bool {
         self.permits(Ipv4Addr::LOCALHOST.into()) || self.permits(Ipv6Addr::LOCALHOST.into())
     }
 
-    /// Whether names of the local network make sense here.
+    /// Returns true if names of the local network are permitted: at least one network is allowed.
     pub(crate) fn permits_private_networks(&self) -> bool {
         !self.allowed.is_empty()
     }
 }
 
-/// IPv4 that is not the public internet: the special-purpose registry (RFC 6890), multicast, and one oddity.
+/// IPv4 networks that are not public: the special-purpose registry (RFC 6890), multicast, and one address of Azure.
 const SPECIAL_V4: [Ipv4Net; 17] = [
     v4([0, 0, 0, 0], 8),
     v4([10, 0, 0, 0], 8),
     v4([100, 64, 0, 0], 10),
     v4([127, 0, 0, 0], 8),
-    // Link-local, and so the metadata services of every cloud.
+    // Link-local, including the metadata services of all clouds.
     v4([169, 254, 0, 0], 16),
     v4([172, 16, 0, 0], 12),
     v4([192, 0, 0, 0], 24),
@@ -86,17 +85,17 @@ const SPECIAL_V4: [Ipv4Net; 17] = [
     v4([224, 0, 0, 0], 4),
     v4([240, 0, 0, 0], 4),
     v4([255, 255, 255, 255], 32),
-    // Public by its number, yet it is each Azure machine's own way to its host.
+    // A public address by its number, but every Azure machine reaches its host through it.
     v4([168, 63, 129, 16], 32),
 ];
 
-/// All of IPv6 that has been given out for the public internet.
+/// The part of IPv6 that is assigned to the public internet.
 const GLOBAL_V6: Ipv6Net = v6(0x2000_0000, 3);
 
-/// What of it is not public after all. Teredo and 6to4 carry an IPv4 address of the sender's choice.
+/// Networks in it that are not public. Teredo and 6to4 embed an IPv4 address of the sender's choice.
 const SPECIAL_V6: [Ipv6Net; 4] = [v6(0x2001_0000, 23), v6(0x2001_0db8, 32), v6(0x2002_0000, 16), v6(0x3fff_0000, 20)];
 
-/// The networks that an operator can open. A list of what may be, not of what may not: whatever is forgotten stays closed.
+/// Networks that an operator can allow. An allowlist, so that a forgotten network stays blocked.
 const PRIVATE: [IpNet; 8] = [
     IpNet::V4(v4([10, 0, 0, 0], 8)),
     IpNet::V4(v4([100, 64, 0, 0], 10)),
@@ -108,11 +107,11 @@ const PRIVATE: [IpNet; 8] = [
     IpNet::V6(v6(0xfc00_0000, 7)),
 ];
 
-/// Where clouds answer a machine's questions about itself from inside private ranges, credentials included.
+/// Metadata services of clouds inside private ranges. They serve credentials.
 const METADATA: [IpNet; 3] = [
     // Alibaba.
     IpNet::V4(v4([100, 100, 100, 200], 32)),
-    // AWS: instance metadata is `::254`, EKS hands out credentials from `::23`.
+    // AWS: instance metadata at `::254`, credentials of EKS at `::23`.
     IpNet::V6(v6(0xfd00_0ec2, 32)),
     // Google.
     IpNet::V6(v6(0xfd20_00ce, 32)),
@@ -135,7 +134,7 @@ const fn v4(octets: [u8; 4], prefix: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
 }
 
-/// By the first 32 bits of its addresses: none of the networks here is told apart later than that.
+/// Builds a network from the first 32 bits of its address. No network here needs more.
 const fn v6(start: u128, prefix: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::from_bits(start << 96), prefix)
 }

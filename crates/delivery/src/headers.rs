@@ -1,12 +1,12 @@
-//! Which headers may be sent along.
+//! Checks of the headers of a request.
 
 use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// How many headers a request may bring.
+/// Maximum number of headers of a request.
 pub const MAX_HEADERS: usize = 50;
-/// How long they may be in all, names and values, in bytes.
+/// Maximum total size of names and values, in bytes: 8 KiB.
 pub const MAX_HEADER_BYTES: usize = 8 * 1024;
 
 /// Name of the header that carries a request's idempotency key.
@@ -14,49 +14,49 @@ pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Maximum length of an idempotency key, in bytes.
 pub const MAX_IDEMPOTENCY_KEY: usize = 255;
 
-/// Returns whether the text can be sent as an idempotency key: 1 to [`MAX_IDEMPOTENCY_KEY`] visible ASCII characters.
+/// Returns true if the text is a valid idempotency key: 1 to [`MAX_IDEMPOTENCY_KEY`] visible ASCII characters.
 pub fn is_idempotency_key(text: &str) -> bool {
     (1..=MAX_IDEMPOTENCY_KEY).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Something that is wrong with the headers of a request.
+/// An error in the headers of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadHeader {
-    /// The header's name as it was given; `None` is all of them together.
+    /// Name of the header as given. `None` if the error concerns all headers together.
     pub name: Option<String>,
-    /// What is wrong.
+    /// The error.
     pub fault: HeaderFault,
 }
 
-/// What can be wrong with a header. None of the sentences repeats a value.
+/// Error in a header. No message repeats a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderFault {
-    /// Its name is not a token (RFC 9110, section 5.6.2).
+    /// The name is not a token (RFC 9110, section 5.6.2).
     #[error("expected a header name of letters, digits and hyphens")]
     Name,
-    /// Its value holds what could end it early, or what readers disagree about.
+    /// The value contains bytes that could end it early or that servers read differently.
     #[error("expected a value of visible ASCII characters, spaces and tabs")]
     Value,
-    /// It is not the sender's to say.
+    /// The header may not be set by a task.
     #[error("this header is set by the connection, by proxies or by nobat itself")]
     Reserved,
-    /// It is an `Idempotency-Key` that [`is_idempotency_key`] refuses.
+    /// The value of `Idempotency-Key` is invalid, see [`is_idempotency_key`].
     #[error("expected a key of 1 to {MAX_IDEMPOTENCY_KEY} visible ASCII characters, without spaces")]
     IdempotencyKey,
-    /// The same name stands there in other letter case too.
+    /// The same name is given again in other letter case.
     #[error("this header is given twice")]
     Twice,
-    /// There are more than [`MAX_HEADERS`].
+    /// There are more than [`MAX_HEADERS`] headers.
     #[error("expected at most {MAX_HEADERS} headers")]
     TooMany,
-    /// They are longer than [`MAX_HEADER_BYTES`].
+    /// The headers are longer than [`MAX_HEADER_BYTES`].
     #[error("expected at most {MAX_HEADER_BYTES} bytes of headers")]
     TooLong,
 }
 
-/// The headers as they can be sent, or all that is wrong with them.
+/// Returns the headers in the form to be sent, or all errors.
 ///
-/// Their values are marked as sensitive, so that what prints a request leaves them out.
+/// The values are marked as sensitive, so that `Debug` output of a request omits them.
 pub fn read(given: &BTreeMap<String, String>) -> Result<HeaderMap, Vec<BadHeader>> {
     let mut headers = HeaderMap::new();
     let mut wrong = Vec::from_iter(size(given).map(|fault| BadHeader { name: None, fault }));
@@ -92,7 +92,7 @@ fn take(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), HeaderFa
     Ok(())
 }
 
-/// `HeaderValue` refuses CR, LF and NUL by itself but takes bytes from 0x80 on, which servers read in different ways.
+/// `HeaderValue` refuses CR, LF and NUL itself, but accepts bytes from 0x80 on, which servers read differently.
 fn sensitive(value: &str) -> Result<HeaderValue, HeaderFault> {
     if !value.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
         return Err(HeaderFault::Value);
@@ -102,7 +102,7 @@ fn sensitive(value: &str) -> Result<HeaderValue, HeaderFault> {
     Ok(value)
 }
 
-/// What frames the message or belongs to one hop, what proxies vouch for, and what receivers take nobat's word for.
+/// Returns true for headers that frame the message or belong to one hop, that proxies set, or that receivers trust nobat to set.
 fn is_reserved(lowercase: &str) -> bool {
     const NAMES: [&str; 10] =
         ["connection", "content-length", "expect", "forwarded", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];

@@ -1,19 +1,19 @@
-//! The way out: an HTTP client that is safe to point at strangers.
+//! An HTTP client that is safe to point at untrusted destinations.
 //!
-//! Whoever can submit a task can name any URL, so this process must not be talked into calling what only it can reach: its own
-//! machine, its neighbours, its cloud's metadata service. And whoever answers can answer anything, for any length of time.
+//! Clients may submit tasks with any URL. This process must not call addresses that only it can reach: its own machine, its network, its
+//! cloud's metadata service. A destination may answer with anything, for any length of time.
 //!
 //! | question | where it is decided |
 //! |---|---|
 //! | May this URL be submitted? | [`destination`], from the text alone |
-//! | Which addresses does a name have, and how many look-ups are under way at a time? | [`resolver`], within the limits of `lookup` |
+//! | Which addresses does a name have, and how many look-ups run at a time? | [`resolver`], within the limits of `lookup` |
 //! | May these headers be sent? | [`headers`] |
-//! | May this address be dialled? | [`guard`], asked by [`connector`] for every connection; this is the one that counts |
-//! | Who must vouch for a destination that speaks TLS? | the operating system's authorities, or those of the request: [`authority`] |
-//! | How much of an answer is taken, and for how long is it waited for? | [`client`] |
+//! | May this address be dialed? | [`guard`], called by [`connector`] for every connection; this check is the decisive one |
+//! | Which certificate authorities are trusted for a destination? | the operating system's, or those of the request: [`authority`] |
+//! | How much of a response is read, and how long does the client wait? | [`client`] |
 //! | Which pause does a receiver ask for? | [`retry_after`] |
 //!
-//! What is absent: proxies, redirects, cookies, and any way to connect around the guard.
+//! Deliberately absent: proxies, redirects, cookies, and any connection that bypasses the guard.
 
 pub mod authority;
 pub mod client;

@@ -1,4 +1,4 @@
-//! Look-ups of names: bounded in number, for all tenants together and for each, and in time.
+//! Look-ups of names, with limits on their number (in total and per tenant) and on their time.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,34 +14,34 @@ use tokio::time::{Instant, timeout};
 use crate::connector::{ConnectError, Resolve};
 use crate::error::is_local;
 
-/// Maximum number of look-ups at a time.
+/// Maximum number of parallel look-ups.
 const MAX_LOOKUPS: usize = 256;
-/// Maximum number of look-ups of one tenant at a time.
+/// Maximum number of parallel look-ups of one tenant.
 const MAX_LOOKUPS_OF_TENANT: usize = 64;
-/// Maximum time that a look-up waits for others to end.
+/// Maximum time that a look-up waits for a slot.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// Maximum duration of a look-up.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for which a name that could not be looked up is not looked up again.
+/// Time for which a failed look-up is not repeated.
 const FAILURE_TTL: Duration = Duration::from_secs(3);
-/// Maximum number of names that are known to fail.
+/// Maximum number of names in the cache of failed look-ups.
 const MAX_FAILURES: usize = 1_024;
-/// Number of tenants from which on those without look-ups are forgotten.
+/// Number of tenants at which tenants without look-ups are dropped from the map.
 const MAX_TENANTS: usize = 256;
 
 tokio::task_local! {
-    /// The request for which a connection is opened. The client polls the connector within the request's own future first.
+    /// The request that the connection is opened for. The HTTP client polls the connector within the request's own future first.
     pub(crate) static ORIGIN: Origin;
 }
 
-/// The request for which a connection is opened.
+/// The request that a connection is opened for.
 #[derive(Clone)]
 pub(crate) struct Origin {
     tenant: Tenant,
     is_waiting: Arc<AtomicBool>,
 }
 
-/// Starts look-ups within the limits. They wait in the order in which they came, each tenant's behind its own limit first.
+/// Runs look-ups within the limits. They wait in order of arrival, first at the limit of their tenant.
 pub(crate) struct Lookups {
     resolver: Arc<dyn Resolve>,
     slots: Semaphore,
@@ -54,12 +54,12 @@ impl Origin {
         Self { tenant, is_waiting: Arc::default() }
     }
 
-    /// Returns the origin of the current request; of a connection without one, the default tenant.
+    /// Returns the origin of the current request. Returns the default tenant for a connection without a request.
     pub(crate) fn current() -> Self {
         ORIGIN.try_with(Self::clone).unwrap_or_else(|_| Self::new(Tenant::default()))
     }
 
-    /// Returns whether the request waits for a look-up to be started.
+    /// Returns true if the request is waiting for a look-up slot.
     pub(crate) fn is_waiting(&self) -> bool {
         self.is_waiting.load(Ordering::Relaxed)
     }
@@ -77,7 +77,7 @@ impl Lookups {
         }
         let own = self.of_tenant(&origin.tenant);
         let _slots = self.acquire(&own, origin).await?;
-        // Others may have found out in the meantime.
+        // Another look-up may have failed during the wait.
         if self.has_failed(name) {
             return Err(ConnectError::Dns);
         }
@@ -93,7 +93,7 @@ impl Lookups {
         }
     }
 
-    /// Waits for a slot of the tenant, and then for one of all.
+    /// Waits for a slot of the tenant, then for a slot of the process.
     async fn acquire<'a>(&'a self, own: &'a Semaphore, origin: &Origin) -> Result<[SemaphorePermit<'a>; 2], ConnectError> {
         let never_closed = |_| unreachable!("the semaphores are never closed");
         origin.is_waiting.store(true, Ordering::Relaxed);
@@ -144,7 +144,8 @@ mod tests {
 
     use super::*;
 
-    /// Answers names that begin with `quick` at once, refuses those that begin with `none`, and no others; counts those under way.
+    /// Answers names that begin with `quick` at once, refuses those that begin with `none`, and never answers others. Counts running
+    /// look-ups.
     #[derive(Default)]
     struct Silent {
         asked: AtomicUsize,
@@ -173,7 +174,7 @@ mod tests {
         }
     }
 
-    /// Lets every spawned task run until it waits. The runtime polls some sixty of them between two yields.
+    /// Lets every spawned task run until it waits. The runtime polls about sixty of them between two yields.
     async fn until_all_wait() {
         for _ in 0..1_000 {
             tokio::task::yield_now().await;

@@ -1,7 +1,7 @@
-//! The resolver of the operating system's configuration, without threads.
+//! Resolver with the operating system's configuration, without threads.
 //!
-//! `getaddrinfo` occupies a thread until the name server answers, whatever becomes of its caller. This resolver is a future: dropping it
-//! closes its sockets.
+//! `getaddrinfo` occupies a thread until the name server answers, even if its caller is gone. This resolver is a future: dropping it closes
+//! its sockets.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,25 +22,25 @@ use crate::connector::Resolve;
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum number of repetitions of a query that failed. Lower `attempts` in `resolv.conf` are respected.
 const QUERY_RETRIES: usize = 1;
-/// Maximum number of answers that are kept.
+/// Maximum number of cached answers.
 const CACHE_SIZE: u64 = 1_024;
-/// Maximum time for which an answer is kept. A lower TTL is respected; with a TTL of 0 the answer is not kept.
+/// Maximum time for which an answer is cached. A lower TTL is respected. With a TTL of 0 the answer is not cached.
 const MAX_TTL: Duration = Duration::from_secs(30);
-/// Time for which it is kept that a name has no addresses, at least and at most.
+/// Minimum and maximum time for which a missing name is cached.
 const NEGATIVE_TTL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 /// Interval at which the configuration files are checked for changes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// The files that configure the resolver.
 const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
-/// Looks names up as `/etc/hosts` and `/etc/resolv.conf` say. Changes of these files apply within 10 seconds.
+/// Resolves names with `/etc/hosts` and `/etc/resolv.conf`. Changes of these files apply within 10 seconds.
 ///
 /// Returns IPv4 addresses before IPv6 addresses.
 pub struct SystemResolver(Mutex<Loaded>);
 
 struct Loaded {
     resolver: TokioResolver,
-    /// When the files were changed last; `None` if the configuration does not come from them.
+    /// Modification times of the files. `None` if the configuration does not come from them.
     modified: Option<[Option<SystemTime>; 2]>,
     checked_at: Instant,
 }
@@ -52,7 +52,7 @@ impl SystemResolver {
         Ok(Self(Mutex::new(Loaded { resolver, modified: Some(modified()), checked_at: Instant::now() })))
     }
 
-    /// Returns a resolver that asks these name servers alone, over UDP, and reads no files.
+    /// Returns a resolver that asks only these name servers, over UDP, and reads no files.
     pub fn with_name_servers(servers: &[SocketAddr]) -> io::Result<Self> {
         let server = |server: &SocketAddr| {
             let mut config = NameServerConfig::udp(server.ip());
@@ -66,7 +66,7 @@ impl SystemResolver {
         Ok(Self(Mutex::new(Loaded { resolver, modified: None, checked_at: Instant::now() })))
     }
 
-    /// Returns the resolver for the configuration as it is now.
+    /// Returns the resolver for the current configuration.
     fn current(&self) -> TokioResolver {
         let mut loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = loaded.modified
@@ -90,7 +90,7 @@ fn modified() -> [Option<SystemTime>; 2] {
     FILES.map(|file| Path::new(file).metadata().and_then(|metadata| metadata.modified()).ok())
 }
 
-/// Without a usable `resolv.conf`, a name server on this machine is asked, as the C library does.
+/// Loads the system's configuration. Without a usable `resolv.conf` it asks a name server on 127.0.0.1, like the C library.
 fn from_system() -> io::Result<TokioResolver> {
     match hickory_resolver::system_conf::read_system_conf() {
         Ok((config, options)) => build(config, options),
@@ -122,7 +122,7 @@ impl Resolve for SystemResolver {
     }
 }
 
-/// Keeps the operating system's error, by which a lack of this machine's own resources is recognised.
+/// Keeps the operating system's error code, so that a lack of local resources is recognized.
 fn failed(error: NetError) -> io::Error {
     match &error {
         NetError::Io(inner) => inner.raw_os_error().map_or_else(|| io::Error::other(error.clone()), io::Error::from_raw_os_error),

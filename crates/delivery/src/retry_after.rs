@@ -9,28 +9,29 @@ use jiff::fmt::rfc2822;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
-/// Smallest number that is read as a moment, in seconds since 1970, and not as a pause. As a pause it would be 31 years.
+/// Smallest number that means seconds since 1970 instead of a pause. As a pause it would be 31 years.
 const FIRST_EPOCH_SECOND: u64 = 1_000_000_000;
-/// Smallest number that is read as milliseconds since 1970.
+/// Smallest number that means milliseconds since 1970.
 const FIRST_EPOCH_MILLISECOND: u64 = 1_000_000_000_000;
 
-/// Returns the longest pause that the headers ask for, or `None` if they ask for none. The caller sets the maximum.
+/// Returns the longest pause that the headers ask for, or `None`. The caller limits it.
 ///
-/// Values that cannot be read, are negative or name a moment in the past are ignored.
+/// Values that are unreadable, negative or in the past are ignored.
 pub fn pause(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     headers.get_all(RETRY_AFTER).iter().filter_map(|value| read(value.as_bytes(), now)).max()
 }
 
 /// Returns the longest pause in one field value. Its parts are separated by commas.
 ///
-/// A part is a number of seconds, whose fraction is rounded up; an HTTP date (IMF-fixdate, RFC 850, asctime) or an RFC 5322 date with any
-/// zone; an RFC 3339 or ISO 8601 date, in UTC if it names no zone; or a number of seconds or milliseconds since 1970, if it is large enough.
+/// A part is one of these: a number of seconds, whose fraction is rounded up; an HTTP date (IMF-fixdate, RFC 850, asctime); an RFC 5322
+/// date with any zone; an RFC 3339 or ISO 8601 date, in UTC if it names no zone; a number of seconds or milliseconds since 1970, if it is
+/// large enough.
 pub fn read(value: &[u8], now: SystemTime) -> Option<Duration> {
     let parts: Vec<&str> = std::str::from_utf8(value).ok()?.split(',').map(str::trim).collect();
     let mut longest = None;
     let mut rest = &parts[..];
     while let [part, after @ ..] = rest {
-        // Most dates have a comma of their own, after the day of the week.
+        // Most date formats contain a comma, after the day of the week.
         let dated = after.first().and_then(|date| moment(&format!("{part}, {date}")));
         rest = if dated.is_some() { &after[1..] } else { after };
         let pause = dated.map_or_else(|| one(part, now), |moment| until(moment, now));

@@ -1,7 +1,7 @@
-//! Finds out whether a request was lost with a reused connection, so that it may be sent again on a fresh one.
+//! Detects that a request was lost with a reused connection and may be sent again on a new one.
 //!
-//! A receiver may close an idle connection at the moment at which a request is written to it (RFC 9112, section 9.3.1). The sender then sees
-//! a reset, or an end of the stream, and not a byte of an answer.
+//! A receiver may close an idle connection while a request is written to it (RFC 9112, section 9.3.1). The sender then sees a reset or the
+//! end of the stream, and no byte of a response.
 
 use std::error::Error;
 use std::io;
@@ -23,16 +23,16 @@ use tower::Service;
 struct Counters {
     /// Bytes read so far.
     read: AtomicU64,
-    /// Answers that were read to their end.
+    /// Responses that were read to their end.
     answers: AtomicU64,
-    /// Requests that have the connection now.
+    /// Requests that use the connection now.
     in_flight: AtomicU64,
 }
 
-/// State of a connection at the moment at which a request got it.
+/// State of a connection when a request got it.
 ///
-/// hyper-util's pool clones the metadata of a connection when it hands the connection to a request and before it writes the request
-/// ([`CaptureConnection`]), and offers no other hook at that moment. So the first clone takes a snapshot, and its clones keep that.
+/// hyper-util's pool clones the metadata of a connection when it assigns the connection to a request and before it writes the request
+/// ([`CaptureConnection`]). It offers no other hook at that moment. So the first clone takes a snapshot, and its clones keep that.
 #[derive(Debug)]
 struct Checkout {
     counters: Arc<Counters>,
@@ -71,15 +71,15 @@ impl Clone for Checkout {
     }
 }
 
-/// Notes that an answer with these extensions was read to its end.
+/// Records that a response with these extensions was read to its end.
 pub(crate) fn note_answer(extensions: &Extensions) {
     if let Some(checkout) = extensions.get::<Checkout>() {
         checkout.counters.answers.fetch_add(1, SeqCst);
     }
 }
 
-/// Returns whether the receiver has not processed a request that failed with this error, so that it is safe to send it again: a stream of
-/// HTTP/2 that was refused, or that is younger than the last one that a GOAWAY names (RFC 9113, section 8.7).
+/// Returns true if the receiver did not process the failed request, so that it is safe to send it again. This holds for a stream of HTTP/2
+/// that was refused, or that is newer than the last one that a GOAWAY names (RFC 9113, section 8.7).
 pub(crate) fn is_unprocessed(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -92,19 +92,19 @@ pub(crate) fn is_unprocessed(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// Returns whether a request that failed had got a connection that was used before and was idle, and not a byte was read from it since.
+/// Returns true if the failed request used an idle connection that had served a request before, and no byte was read from it since.
 pub(crate) fn is_lost_with_reused_connection(captured: &CaptureConnection) -> bool {
     let mut extensions = Extensions::new();
     let metadata = captured.connection_metadata();
     let Some(connected) = metadata.as_ref() else { return false };
     connected.get_extras(&mut extensions);
     let Some(Checkout { counters, snapshot: Some(snapshot) }) = extensions.get() else { return false };
-    // HTTP/1 gives a connection to one request at a time, so that a used one is idle.
+    // HTTP/1 assigns a connection to one request at a time, so a reused one was idle.
     let was_idle = !connected.is_negotiated_h2() || snapshot.others_in_flight == 0;
     snapshot.earlier_answers > 0 && was_idle && counters.read.load(SeqCst) == snapshot.read
 }
 
-/// A connector whose connections count.
+/// A connector whose connections count bytes and responses.
 #[derive(Clone)]
 pub(crate) struct Counting<C>(pub(crate) C);
 
@@ -127,9 +127,9 @@ where
     }
 }
 
-/// A stream that counts the bytes that are read from it. Under TLS these are the bytes of HTTP: an alert that closes the connection is none.
+/// A stream that counts the bytes read from it. Under TLS these are the bytes of HTTP: an alert that closes the connection does not count.
 pub(crate) struct Counted<S> {
-    /// As a stream of tokio's, whose buffers tell how much was read.
+    /// A stream of tokio's type, whose buffers show how much was read.
     stream: TokioIo<S>,
     counters: Arc<Counters>,
 }

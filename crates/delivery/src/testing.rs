@@ -1,4 +1,4 @@
-//! Servers on this machine that answer what no decent server would, and names that lead where the test says.
+//! Test servers with malformed responses, and names with prepared addresses.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::connector::Resolve;
 use crate::guard::Guard;
 
-/// What any server answers when nothing else matters.
+/// Default response of a server.
 pub(crate) const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// A listening server that counts its connections.
@@ -23,7 +23,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Treats every connection as `answer` says. It ends with the test's runtime.
+    /// Starts a server that handles every connection with `answer`. It ends with the test's runtime.
     pub(crate) async fn start<F>(answer: impl Fn(TcpStream) -> F + Send + 'static) -> Self
     where
         F: Future<Output = io::Result<()>> + Send + 'static,
@@ -31,7 +31,7 @@ impl Server {
         Self::start_on(IpAddr::V4(Ipv4Addr::LOCALHOST), answer).await.unwrap()
     }
 
-    /// The same on another address, which a machine may lack.
+    /// Starts a server on another address, which a machine may lack.
     pub(crate) async fn start_on<F>(address: IpAddr, answer: impl Fn(TcpStream) -> F + Send + 'static) -> io::Result<Self>
     where
         F: Future<Output = io::Result<()>> + Send + 'static,
@@ -48,7 +48,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Answers the first request of every connection with these bytes, and hangs up.
+    /// Starts a server that answers the first request of every connection with these bytes and closes it.
     pub(crate) async fn saying(answer: impl Into<Vec<u8>>) -> Self {
         let answer: Arc<[u8]> = answer.into().into();
         Self::start(move |mut stream| {
@@ -70,13 +70,13 @@ impl Server {
         format!("http://{}/", self.address)
     }
 
-    /// Its port under another host.
+    /// Returns the URL of its port under another host name.
     pub(crate) fn url_as(&self, host: &str) -> String {
         format!("http://{host}:{}/", self.address.port())
     }
 }
 
-/// A request's head, up to the empty line.
+/// Reads a request's head, up to the empty line.
 pub(crate) async fn read_head(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -85,7 +85,7 @@ pub(crate) async fn read_head(stream: &mut (impl AsyncReadExt + Unpin)) -> io::R
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// Answers every name with the next of these lists, the last one for ever; none is a name that does not exist.
+/// Answers every name with the next of these lists. The last one repeats. Without a list the name does not exist.
 pub(crate) struct Names(Mutex<VecDeque<Vec<IpAddr>>>);
 
 impl Names {
@@ -104,7 +104,7 @@ impl Resolve for Names {
     }
 }
 
-/// A guard that opens this machine.
+/// Returns a guard that allows loopback addresses.
 pub(crate) fn open_guard() -> Guard {
     Guard::new(vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()])
 }

@@ -1,5 +1,4 @@
-//! What bad destinations get, and bad answers of theirs: RELIABILITY.md, section 2, D, row by row, with nothing but what this crate shows
-//! to others.
+//! Tests of bad destinations and bad responses: RELIABILITY.md, section 2, D, row by row. They use only the public interface of this crate.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -19,37 +18,37 @@ use nobat_delivery::{Answer, BadUrl, Client, Destination, Extent, Guard, Request
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What is tried, and what must come of it.
+/// A test case with its expected result.
 enum Case {
-    /// Such a URL is not taken, and gets that code.
+    /// These URLs are refused with that code.
     Refused(&'static str, &'static [&'static str]),
-    /// An address is not taken in a URL, whatever was not allowed, and not dialled when a name leads to it.
+    /// These addresses are refused in a URL, and not dialed if a name resolves to them. No network is allowed.
     Closed(&'static [&'static str]),
-    /// The same, whatever was allowed.
+    /// The same with all networks allowed.
     ClosedForGood(&'static [&'static str]),
-    /// A name that leads to all of these is not dialled.
+    /// A name that resolves to all of these addresses is not dialed.
     LeadsTo(&'static [&'static [&'static str]]),
-    /// A name that leads here and there in turn reaches nothing that it may not.
+    /// A name that alternates between addresses never reaches a forbidden one. The value is the number of requests.
     Turns(usize),
-    /// An address in a URL is dialled by nobody, and no resolver is asked for it.
+    /// These addresses in a URL are neither dialed nor looked up.
     Literals(&'static [&'static str]),
-    /// An answer of that status points to an internal server, which nobody asks.
+    /// A redirect with one of these statuses to an internal server is not followed.
     Redirects(&'static [u16]),
-    /// A server that is refused is not reached, though its network is allowed.
+    /// A refused socket of this process is not reached, even if its network is allowed.
     Itself,
-    /// A header of that value is not taken.
+    /// Headers with these values are refused.
     Values(&'static [&'static str]),
-    /// A header of that name is not taken.
+    /// Headers with these names are refused.
     Names(&'static [&'static str]),
-    /// An answer that begins so, and goes on with the rest for ever, comes to that.
+    /// A response with this beginning, then this text repeated for ever, has that outcome.
     Answers(&'static str, &'static str, Outcome),
-    /// It needs what others cannot see, or another crate, and is shown by that test in that file.
+    /// Needs private interfaces or another crate. That test in that file covers it.
     Elsewhere(&'static str, &'static str),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// An answer with a body of so many bytes, and whether that was all.
+    /// A response with a body of that many bytes, and true if it is complete.
     Body(usize, bool),
     Fails(SendError),
 }
@@ -57,7 +56,7 @@ enum Outcome {
 const BLOCKED: &str = "blocked_address";
 const INVALID: &str = "invalid_url";
 
-/// The rows, by their numbers.
+/// The rows of the document, by number.
 const ROWS: &[(u8, Case)] = &[
     (
         52,
@@ -125,7 +124,7 @@ const ROWS: &[(u8, Case)] = &[
     (63, Case::Refused(INVALID, &["http://localhost.", "http://metadata.google.internal./"])),
     (63, Case::Itself),
     (64, Case::ClosedForGood(&["169.254.169.254", "169.254.170.2", "169.254.100.1", "100.100.100.200", "fd00:ec2::254", "fd00:ec2::23"])),
-    // Lambda's Runtime API is on a port of this machine, and refused as one's own is.
+    // Lambda's Runtime API listens on a port of this machine. It is refused like the process's own sockets.
     (64, Case::Itself),
     (65, Case::Values(&["a\r\nx-b: c", "a\nb", "a\rb", "a\0b", "caf\u{e9}", "\u{80}", "\u{ff}", "\u{7f}"])),
     (
@@ -165,7 +164,7 @@ const ROWS: &[(u8, Case)] = &[
     (70, Case::Elsewhere("src/client.rs", "tls_says_what_is_wrong")),
 ];
 
-/// Longer than anything here takes but for what takes for ever, which is ended after less.
+/// Longer than any case takes. Endless responses end earlier, by their limits.
 const LONG: Duration = Duration::from_mins(1);
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -227,7 +226,7 @@ async fn leads_to(answers: &[&[&'static str]], row: &str) {
     assert_eq!(server.hits(), 0, "{row}");
 }
 
-/// The server that may be called has the IPv4 address of this machine, the internal one the IPv6 address and the same port.
+/// The permitted server listens on the IPv4 loopback address, the internal one on the IPv6 loopback address and the same port.
 async fn turns(times: usize, row: &str) {
     let open = Server::start("127.0.0.1:0", |_| OK.to_owned()).await;
     let internal = Server::start(&format!("[::1]:{}", open.address.port()), |_| OK.to_owned()).await;
@@ -320,12 +319,12 @@ fn request(url: &str, guard: &Guard, timeout: Duration) -> Request {
     }
 }
 
-/// By a client of its own, so that no connection is there already.
+/// Sends with a new client, so that no open connection is reused.
 async fn send(guard: &Guard, names: Arc<Names>, url: &str, timeout: Duration) -> Result<Answer, SendError> {
     Client::with_resolver(guard.clone(), names).send(request(url, guard, timeout)).await
 }
 
-/// Answers every name with the next of these lists, round and round.
+/// Answers every name with the next of these lists, in turn.
 struct Names {
     answers: Vec<Vec<IpAddr>>,
     asked: AtomicUsize,
@@ -352,7 +351,7 @@ impl Resolve for Names {
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
 
-/// A server on this machine that counts its connections, and says on each one thing after the other until there is nothing to be said.
+/// A server that counts its connections. On each it sends one text after the other, until `says` returns an empty one.
 struct Server {
     address: SocketAddr,
     hits: Arc<AtomicUsize>,
@@ -382,7 +381,7 @@ impl Server {
     }
 }
 
-/// Whoever has said all holds the connection, as one does who keeps others waiting.
+/// After the last text the server keeps the connection open, as a server that stalls does.
 async fn serve(mut stream: TcpStream, says: &(impl Fn(usize) -> String + Sync)) -> io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

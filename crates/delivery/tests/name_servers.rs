@@ -1,4 +1,4 @@
-//! Name servers that do not answer: a real one on loopback, and the client that asks it.
+//! Tests of unresponsive name servers: a real one on loopback, and a client that uses it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use nobat_delivery::{Client, Destination, Guard, Request, SendError, SystemResol
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 
-/// Bytes before the question of a message (RFC 1035, section 4.1.1).
+/// Length of a message's header, which precedes the question, in bytes (RFC 1035, section 4.1.1).
 const HEAD: usize = 12;
 const TYPE_A: u16 = 1;
 
@@ -73,7 +73,7 @@ fn request(tenant: &str, url: &str, timeout: Duration) -> Request {
     Request { method: Method::GET, destination, headers: HeaderMap::new(), body: Bytes::new(), authority: None, tenant, timeout }
 }
 
-/// Number of sockets that this process has open.
+/// Returns the number of open sockets of this process.
 #[cfg(target_os = "linux")]
 fn sockets() -> usize {
     let handles = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
@@ -91,7 +91,7 @@ async fn silent_name_server_delays_no_other_tenant_and_keeps_no_socket() {
     };
     assert_eq!(quick(0).await.0, Ok(204));
     let before = sockets();
-    // Three hundred look-ups at a time, each given up after 20 ms and followed by another.
+    // 300 parallel look-ups. Each is abandoned after 20 ms and followed by another.
     let flood: Vec<_> = (0..300)
         .map(|lane| {
             let client = client.clone();
@@ -110,7 +110,7 @@ async fn silent_name_server_delays_no_other_tenant_and_keeps_no_socket() {
         assert_eq!(answered, Ok(204));
         slowest = slowest.max(took);
     }
-    // What waited behind the flood took seconds.
+    // Requests that waited behind the flood would take seconds.
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     for outcome in join_all(flood).await {
         outcome.unwrap();
