@@ -1,7 +1,7 @@
-//! Payloads and results that are too long to stand with their task: items beside it, written before the item that names them.
+//! Payloads and results that are too long for their task's item. They are separate items, written before the task that names them.
 //!
-//! A status update then costs one write unit however large the payload is. The price is that a body can be left behind: by a
-//! write that was refused, which is then given a day; and by a process that dies between two writes, which stays.
+//! A status update then costs one write unit, whatever the payload's size. A body can be left behind. After a refused write it is deleted a
+//! day later. If the process dies between two writes, the body stays.
 
 use std::time::Duration;
 
@@ -15,22 +15,22 @@ use crate::expression::Expression;
 use crate::item::{Apart, Item, Read, key_of, number, payload_apart, text};
 use crate::table::Table;
 
-/// How much longer than its task a body is kept, so that it is there as long as the task is to be seen.
+/// Additional retention of a body beyond its task's, so that it exists as long as the task is visible.
 const LONGER: Duration = Duration::from_hours(7 * 24);
-/// How long a body is kept that no task names.
+/// Retention of a body that no task names.
 const ORPHAN: Duration = Duration::from_hours(24);
 
-/// Seconds since the epoch, as TTL wants them.
+/// Returns seconds since the epoch, rounded up, as DynamoDB's TTL requires.
 pub(crate) fn expiry(at: Timestamp) -> i64 {
     at.millis().div_euclid(1_000) + 1
 }
 
 impl Table {
-    /// The task with its bodies, wherever they stand.
+    /// Returns the task with its separate bodies.
     pub(crate) async fn complete(&self, read: Read) -> Result<Task, StoreError> {
         let mut task = read.task;
         if let Some(payload) = read.payload {
-            // Without it, its handler will refuse `null`, which ends the task; an error here would keep it from ever ending.
+            // Without the payload, the handler refuses `null`, which ends the task. An error here would keep the task from ever ending.
             task.payload = self.read_body(&task.name(), &payload).await?.unwrap_or_else(|| {
                 tracing::error!(task = %task.id, "a payload that stands apart is not there");
                 Json::null()
@@ -48,36 +48,36 @@ impl Table {
         Ok(Some(Json::from_text(text).map_err(|_| Unreadable("body"))?))
     }
 
-    /// Writes a task's payload, if it stands apart.
+    /// Writes a task's payload if it is separate.
     pub(crate) async fn write_payload(&self, task: &Task) -> Result<(), StoreError> {
         let Some(apart) = payload_apart(task) else { return Ok(()) };
         let absent = Expression::default().when("attribute_not_exists(#PK)");
         self.put(body(&task.name(), &apart, &task.payload), absent).await.map(drop)
     }
 
-    /// Writes a result, which goes when its task does.
+    /// Writes a separate result. It expires after its task.
     pub(crate) async fn write_result(&self, name: &TaskName, apart: &Apart, result: &Json, now: Timestamp) -> Result<(), StoreError> {
         let mut item = body(name, apart, result);
         item.insert("expires_at".to_owned(), number(expiry(now + self.retention + LONGER)));
         self.put(item, Expression::default()).await.map(drop)
     }
 
-    /// A payload that was written for a task that was not.
+    /// Sets the expiry of a payload whose task was not written.
     pub(crate) async fn orphan_payload(&self, task: &Task, now: Timestamp) -> Result<(), StoreError> {
         self.age_payload(task, Some(now + ORPHAN)).await
     }
 
-    /// The payload of a task that has ended goes when the task does.
+    /// Sets the expiry of the payload of an ended task. It expires after the task.
     pub(crate) async fn end_payload(&self, task: &Task, now: Timestamp) -> Result<(), StoreError> {
         self.age_payload(task, Some(now + self.retention + LONGER)).await
     }
 
-    /// The payload of a task that begins again stays.
+    /// Removes the expiry of the payload of a task that starts again.
     pub(crate) async fn keep_payload(&self, task: &Task) -> Result<(), StoreError> {
         self.age_payload(task, None).await
     }
 
-    /// Says when a payload goes. What was said for a later version of its task stands.
+    /// Sets or removes a payload's expiry, unless a later version of its task has done so.
     async fn age_payload(&self, task: &Task, until: Option<Timestamp>) -> Result<(), StoreError> {
         let Some(apart) = payload_apart(task) else { return Ok(()) };
         let change = match until {

@@ -1,4 +1,4 @@
-//! The SDK's clients, with time limits: without them, the SDK waits for an answer for ever.
+//! The SDK's clients, with time limits. Without limits the SDK waits for ever.
 
 use std::time::Duration;
 
@@ -12,23 +12,23 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
 use crate::meter::Meter;
 
-/// How long connecting may take.
+/// Maximum time to connect.
 const CONNECT: Duration = Duration::from_secs(1);
-/// How long one try of a call may take: a healthy one takes some milliseconds.
+/// Maximum duration of one try of a call. A healthy one takes some milliseconds.
 const ATTEMPT: Duration = Duration::from_millis(1_500);
-/// How long a call may take in all.
+/// Maximum duration of a call with all its tries.
 const OPERATION: Duration = Duration::from_secs(5);
-/// How often a call is tried.
+/// Maximum number of tries of a call.
 const ATTEMPTS: u32 = 3;
-/// The longest pause before the second try; it doubles from one to the next.
+/// Maximum pause before the second try. It doubles with each try.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// What the SDK finds in its variables, its files, and the machine it runs on.
+/// Loads the SDK's configuration from environment variables, files and the machine.
 pub(crate) async fn config() -> SdkConfig {
     loader().load().await
 }
 
-/// An emulator that takes anybody's word for who they are.
+/// Returns the configuration for an emulator that accepts any credentials.
 pub(crate) async fn emulated(url: &str) -> SdkConfig {
     let anybody = Credentials::new("test", "test", None, None, "emulator");
     loader().endpoint_url(url).region(Region::from_static("us-east-1")).credentials_provider(anybody).load().await
@@ -42,7 +42,7 @@ fn loader() -> ConfigLoader {
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(BACK_OFF))
 }
 
-/// The clients of both services, with a meter on them if there is one.
+/// Creates the clients of both services, with a meter if given.
 pub(crate) fn clients(config: &SdkConfig, meter: Option<&Meter>) -> (aws_sdk_dynamodb::Client, aws_sdk_sqs::Client) {
     let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(config);
     let mut sqs = aws_sdk_sqs::config::Builder::from(config);
@@ -53,12 +53,12 @@ pub(crate) fn clients(config: &SdkConfig, meter: Option<&Meter>) -> (aws_sdk_dyn
     (aws_sdk_dynamodb::Client::from_conf(dynamodb.build()), aws_sdk_sqs::Client::from_conf(sqs.build()))
 }
 
-/// The time limits of a call that must not take longer than that in all.
+/// Returns the time limits of a call with a maximum total duration.
 pub(crate) fn within(limit: Duration) -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ATTEMPT).operation_timeout(limit).build()
 }
 
-/// The time limits of a call that may be held by the other side for so long before it is answered.
+/// Returns the time limits of a call that the service may hold for `held` before it answers.
 pub(crate) fn timeouts(held: Duration) -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(held + ATTEMPT).operation_timeout(held + OPERATION).build()
 }

@@ -1,7 +1,7 @@
-//! The master key of an installation on AWS: 32 bytes that stand in the table, wrapped by a key of AWS KMS.
+//! The master key of an AWS installation: 32 bytes in the table, encrypted by a key of AWS KMS.
 //!
-//! The first process that needs it has KMS make it. Every process has it unwrapped once, when it first needs it, and keeps it in
-//! memory. KMS notes in `CloudTrail` who had it unwrapped, and whoever may no longer use its key opens nothing from their next start on.
+//! The first process that needs the key has KMS generate it. Every process has KMS decrypt it once, at its first use, and keeps it in
+//! memory. KMS records each decryption in `CloudTrail`. A process that loses the permission cannot decrypt after its next start.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,24 +20,24 @@ use crate::item::{Item, at};
 use crate::keys;
 use crate::table::{Table, Written};
 
-/// What the wrapped key is for. KMS unwraps it for nobody who does not say the same. Not the table's name: a restored table has another.
+/// Encryption context. KMS decrypts only with the same context. It does not contain the table's name, since a restored table has another.
 const PURPOSE: (&str, &str) = ("nobat", "secrets");
-/// The attribute with the wrapped key.
+/// Attribute that contains the encrypted key.
 const WRAPPED: &str = "wrapped";
 
-/// A vault whose key stands in the table.
+/// A vault whose key is in the table.
 pub(crate) struct DataKey {
     table: Table,
     kms: aws_sdk_kms::Client,
-    /// The id or ARN of the key in KMS.
+    /// Id or ARN of the key in KMS.
     key: String,
     vault: OnceCell<Arc<Vault>>,
-    /// What came of the last try to have the key unwrapped, and when, if it failed.
+    /// Error and time of the last decryption, if it failed.
     failed: Mutex<Option<(Instant, NoVault)>>,
 }
 
-/// For how long nobody asks again after the key was not to be had: those who wait for it would do so one after the other, each as long
-/// as a call may take.
+/// Time after a failure during which the key is not requested again. Waiting requests would otherwise retry one after the other, each for
+/// the full time limit of a call.
 const PAUSE: Duration = Duration::from_secs(5);
 
 #[async_trait]
@@ -75,7 +75,7 @@ impl DataKey {
         Ok(Arc::new(Vault::new(MasterKey::new(bytes), Vec::new())))
     }
 
-    /// Has a key made and puts it into the table, wrapped; or takes the one that somebody else has put there in the meantime.
+    /// Generates a key and writes it to the table, encrypted. Returns the key that another process has written in the meantime, if any.
     async fn make(&self) -> Result<Blob, StoreError> {
         let request = self.kms.generate_data_key_without_plaintext().key_id(&self.key).key_spec(DataKeySpec::Aes256);
         let answer = request.encryption_context(PURPOSE.0, PURPOSE.1).send().await.map_err(failed)?;
@@ -108,7 +108,7 @@ mod tests {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let count = Arc::clone(&asked);
         tokio::spawn(async move {
-            // Every connection is hung up on.
+            // The server closes every connection at once.
             while listener.accept().await.is_ok() {
                 count.fetch_add(1, Ordering::SeqCst);
             }

@@ -1,4 +1,4 @@
-//! What the sweep must look at.
+//! Queries for the sweeper and for pending quotas.
 
 use aws_sdk_dynamodb::types::Select;
 use futures_util::future::try_join_all;
@@ -13,9 +13,9 @@ use crate::keys;
 use crate::table::Table;
 
 impl Table {
-    /// Tasks whose mark has been reached, without the bodies that stand apart.
+    /// Returns tasks whose sweep time has come, without their separate bodies.
     ///
-    /// The index only suggests: it follows the table with some delay, and what is read behind it decides.
+    /// The index may lag behind the table, so the tasks are read from the table before they are returned.
     pub(crate) async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
         let mut marked: Vec<Item> = try_join_all((0..keys::SHARDS).map(|shard| self.marked(shard, limit, now))).await?.concat();
         marked.sort_by_key(item::mark);
@@ -29,7 +29,7 @@ impl Table {
         Ok(tasks.filter(|task| !matches!(task.state, State::Ended(_))).collect())
     }
 
-    /// How many of a tenant's tasks have not ended, counted no further than `at_most`: those that run are among them.
+    /// Counts a tenant's tasks that have not ended, up to `at_most`. Running tasks are included.
     pub(crate) async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
         let mut count = 0;
         for shard in 0..keys::SHARDS {
@@ -51,7 +51,7 @@ impl Table {
         Ok(count.min(at_most))
     }
 
-    /// The keys of one partition of the index whose mark has been reached, the oldest mark first.
+    /// Returns the keys in one partition of the index whose sweep time has come, oldest first.
     async fn marked(&self, shard: u8, limit: usize, now: Timestamp) -> Result<Vec<Item>, StoreError> {
         let find = self.client.query().table_name(&self.name).index_name(keys::ATTENTION);
         let find = find.key_condition_expression("#attention = :due AND #mark <= :now");
@@ -62,7 +62,7 @@ impl Table {
     }
 }
 
-/// One item that cannot be read keeps no other from being looked at.
+/// Skips an item that cannot be read, so that it does not block the others.
 fn readable(item: &Item) -> Option<Task> {
     let read = item::read(item);
     if let Err(error) = &read {

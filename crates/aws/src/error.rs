@@ -1,4 +1,4 @@
-//! What can go wrong with a table or a queue, in the words of the ports.
+//! Maps errors of the table and the queue to errors of the ports.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use nobat_core::ports::StoreError;
 use nobat_core::stored;
 
-/// An attribute is not what this version writes there.
+/// An attribute does not have the format of this version.
 #[derive(Debug, thiserror::Error)]
 #[error("attribute {0} cannot be read")]
 pub(crate) struct Unreadable(pub(crate) &'static str);
@@ -24,7 +24,7 @@ impl From<Unreadable> for StoreError {
     }
 }
 
-/// What AWS says when it is asked for more than it grants.
+/// Error codes of throttled requests.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
 const THROTTLES: [&str; 8] = [
     "ProvisionedThroughputExceededException",
@@ -38,7 +38,7 @@ const THROTTLES: [&str; 8] = [
 ];
 
 #[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
-/// What became of a call, after the SDK has tried it as often as it does.
+/// Returns the error of a call whose retries by the SDK are exhausted.
 pub(crate) fn failed<E: ProvideErrorMetadata + Error + 'static>(error: SdkError<E>) -> StoreError {
     if error.code().is_some_and(|code| THROTTLES.contains(&code)) {
         return StoreError::Overloaded;
@@ -46,14 +46,14 @@ pub(crate) fn failed<E: ProvideErrorMetadata + Error + 'static>(error: SdkError<
     StoreError::Unavailable(causes(&error))
 }
 
-/// What became of a write, after the SDK has tried it as often as it does: the last try may have been throttled, and the first have
-/// gone through without an answer. It is not known, so it is never called overload, which says that nothing was done.
+/// Returns the error of a write whose retries by the SDK are exhausted. An earlier try may have succeeded without a response, even if the
+/// last was throttled. So it is never reported as overload, which would mean that nothing was written.
 #[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
 pub(crate) fn unsure<E: ProvideErrorMetadata + Error + 'static>(error: SdkError<E>) -> StoreError {
     StoreError::Unavailable(causes(&error))
 }
 
-/// The error and what caused it, as they put it themselves; never their fields, which may hold an item.
+/// Returns the messages of the error and of its causes. Omits their fields, which may contain an item.
 fn causes(error: &dyn Error) -> String {
     let mut said = error.to_string();
     let mut cause = error.source();

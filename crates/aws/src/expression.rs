@@ -1,4 +1,4 @@
-//! An update and its condition, as expressions. Every name is an alias, since many a plain word is reserved.
+//! Builds an update and its condition as expressions. Every attribute name is an alias, since DynamoDB reserves many words.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::item::Attributes;
 
-/// An update expression in the making.
+/// Builder of an update expression.
 #[derive(Default)]
 pub(crate) struct Expression {
     sets: Vec<String>,
@@ -18,7 +18,7 @@ pub(crate) struct Expression {
 }
 
 impl Expression {
-    /// Writes those attributes that are there and removes the others.
+    /// Sets the attributes that have a value and removes the others.
     pub(crate) fn write(mut self, attributes: Attributes) -> Self {
         for (name, value) in attributes.0 {
             self = match value {
@@ -34,7 +34,7 @@ impl Expression {
         self.named(name).value(name, value)
     }
 
-    /// Adds to a number, which counts from 0 where it is missing.
+    /// Adds to a number. A missing number counts as 0.
     pub(crate) fn add(mut self, name: &str, value: AttributeValue) -> Self {
         self.adds.push(format!("#{name} :{name}"));
         self.named(name).value(name, value)
@@ -45,20 +45,20 @@ impl Expression {
         self.named(name)
     }
 
-    /// Adds one to a number, which counts from 0 where it is missing.
+    /// Adds one to a number. A missing number counts as 0.
     pub(crate) fn count(mut self, name: &str) -> Self {
         self.adds.push(format!("#{name} :one"));
         self.named(name).value("one", AttributeValue::N("1".to_owned()))
     }
 
-    /// Asks for a condition, in which attributes are written as `#name`.
+    /// Adds a condition, in which attributes are written as `#name`.
     pub(crate) fn when(mut self, condition: &str) -> Self {
         self.condition.push(format!("({condition})"));
         let aliases = condition.split('#').skip(1).map(|rest| rest.split(|end: char| !end.is_ascii_alphanumeric() && end != '_').next());
         aliases.flatten().fold(self, Self::named)
     }
 
-    /// Says what `:name` stands for.
+    /// Defines the value of `:name`.
     pub(crate) fn value(mut self, name: &str, value: AttributeValue) -> Self {
         self.values.insert(format!(":{name}"), value);
         self
@@ -69,24 +69,24 @@ impl Expression {
         self
     }
 
-    /// The update expression.
+    /// Returns the update expression.
     pub(crate) fn update(&self) -> String {
         let clauses = [("SET", &self.sets), ("ADD", &self.adds), ("REMOVE", &self.removes)];
         let clauses = clauses.iter().filter(|(_, parts)| !parts.is_empty()).map(|(word, parts)| format!("{word} {}", parts.join(", ")));
         clauses.collect::<Vec<_>>().join(" ")
     }
 
-    /// The condition expression.
+    /// Returns the condition expression.
     pub(crate) fn condition(&self) -> Option<String> {
         (!self.condition.is_empty()).then(|| self.condition.join(" AND "))
     }
 
-    /// What the aliases stand for.
+    /// Returns the definitions of the aliases.
     pub(crate) fn names(&self) -> Option<HashMap<String, String>> {
         (!self.names.is_empty()).then(|| self.names.clone())
     }
 
-    /// What the values stand for.
+    /// Returns the definitions of the values.
     pub(crate) fn values(&self) -> Option<HashMap<String, AttributeValue>> {
         (!self.values.is_empty()).then(|| self.values.clone())
     }

@@ -1,4 +1,4 @@
-//! Flows: an item each, beside its tenant's other ones.
+//! Limiter states: one item each, in the same partition as the tenant's bucket of requests.
 
 use async_trait::async_trait;
 use nobat_core::flow::{Flow, FlowName, Flows, IDLE, Kept, Written};
@@ -32,7 +32,7 @@ impl Flows for Table {
         };
         match self.put(item, condition).await? {
             table::Written::Done(_) => Ok(Written::Done),
-            // TTL took it since it was read.
+            // TTL has deleted the item since it was read.
             table::Written::Refused(found) if found.is_empty() => Ok(Written::Conflict(Kept::default())),
             table::Written::Refused(found) => Ok(Written::Conflict(kept(&found)?)),
         }

@@ -1,11 +1,11 @@
-//! A hint as a message.
+//! Hints as messages.
 
 use nobat_core::id::TaskId;
 use nobat_core::name::Tenant;
 use nobat_core::ports::{Hint, TaskName};
 use serde::{Deserialize, Serialize};
 
-/// The body of a message: `{"tenant": …, "id": …}`, and how often the task was hinted in vain before.
+/// Body of a message: `{"tenant": …, "id": …}`, and the number of earlier dead letters of the task.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
@@ -20,13 +20,13 @@ struct Body {
 #[error("the message does not name a task")]
 pub struct NoHint;
 
-/// Writes the body of a message.
+/// Returns the body of a message.
 pub(crate) fn write(hint: &Hint) -> String {
     let body = Body { tenant: hint.name.tenant.to_string(), id: hint.name.id, redrives: hint.redrives };
     serde_json::to_string(&body).unwrap_or_else(|_| unreachable!("texts and a number"))
 }
 
-/// Reads the body of a message: which task may be due, and how often it was hinted in vain before.
+/// Reads the body of a message. Returns the task that may be due, and the number of its earlier dead letters.
 pub fn read(body: &str) -> Result<(TaskName, u32), NoHint> {
     let body: Body = serde_json::from_str(body).map_err(|_| NoHint)?;
     let tenant = Tenant::new(&body.tenant).map_err(|_| NoHint)?;

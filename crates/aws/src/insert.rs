@@ -1,4 +1,4 @@
-//! Tasks come in.
+//! Insertion of new tasks.
 
 use futures_util::future::try_join_all;
 use nobat_core::ports::{Inserted, StoreError};
@@ -11,7 +11,8 @@ use crate::store::new_op;
 use crate::table::{Table, Written};
 
 impl Table {
-    /// One conditional write, or one transaction of them: that nothing is there under these ids is the whole of the deduplication.
+    /// Inserts tasks with one conditional write or one transaction. Deduplication relies on the condition alone: no task may exist under
+    /// the same id.
     pub(crate) async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
         try_join_all(tasks.iter().map(|task| self.write_payload(task))).await?;
         let own = new_op();
@@ -29,28 +30,29 @@ impl Table {
         }
     }
 
-    /// All or none; none, if one of them is there, and then those that are.
+    /// Inserts all tasks or none. Returns the existing items if any exists.
     async fn insert_all(&self, items: Vec<Item>, tasks: &[Task], own: &str, now: Timestamp) -> Result<Option<Vec<Item>>, StoreError> {
         let condition = self.absent(now);
         let writes = items.into_iter().map(|item| self.put_write(item, &condition)).collect::<Result<_, _>>()?;
         if self.transact(writes, own).await?.is_ok() {
             return Ok(None);
         }
-        // The refusal names some of them. All that are there are read, since another batch with the same key may be as far.
+        // The refusal names only some of them. All existing items are read, since another batch with the same key may have inserted the
+        // same tasks.
         let found = self.read_many(tasks.iter().map(|task| item::key(&task.name()).into()).collect()).await?;
-        // Written by this transaction, whose answer was lost.
+        // This transaction has written them, and its response was lost.
         if found.iter().any(|found| op(found) == Some(own)) {
             return Ok(None);
         }
         Ok(Some(found))
     }
 
-    /// There is no task, or one that was ended longer ago than tasks are kept.
+    /// Returns the condition that no task exists under this id, or only one that ended before the retention.
     fn absent(&self, now: Timestamp) -> Expression {
         Expression::default().when("attribute_not_exists(#PK) OR #ended_at <= :kept").value("kept", moment(now - self.retention))
     }
 
-    /// The tasks that are there already. What was written for those that were not to be, goes.
+    /// Returns the existing tasks. Sets the expiry of payloads that were written for tasks that were not inserted.
     async fn existing(&self, tasks: &[Task], found: Vec<Item>, now: Timestamp) -> Result<Vec<Task>, StoreError> {
         let existing: Vec<Read> = found.iter().map(item::read).collect::<Result<_, _>>()?;
         let existing: Vec<Read> = existing.into_iter().filter(|read| self.is_kept(&read.task, now)).collect();

@@ -1,6 +1,6 @@
-//! A task as an item: attributes where `DynamoDB` or a person looks, compact text where they do not.
+//! A task as a DynamoDB item. Attributes for `DynamoDB` and for human readers, compact text for the rest.
 //!
-//! Attributes that say the usual are left out, since an item of up to 1,024 bytes costs one write unit and a longer one two.
+//! Default values are left out: an item of up to 1,024 bytes costs one write unit, a longer one two.
 
 use std::collections::HashMap;
 
@@ -17,78 +17,78 @@ use sha2::{Digest, Sha256};
 use crate::error::Unreadable;
 use crate::keys::{self, Attention};
 
-/// An item, or a part of one.
+/// An item or a part of it.
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
-/// What an item is found by.
+/// Primary key of an item.
 pub(crate) type Key = [(String, AttributeValue); 2];
 
-/// How long an item may be to cost one write unit, in bytes.
+/// Maximum size of an item that costs one write unit, in bytes.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>
 const ONE_UNIT: usize = 1_024;
 
-/// What stands in an item besides what never changes, at most and in an ordinary life: room that a payload leaves free, so that a
-/// claim and an end cost one unit as well.
+/// Typical maximum size of the attributes that change, in bytes. An inline payload leaves this much free, so that a claim and an end cost
+/// one write unit too.
 const CHANGING: usize = 200;
 
-/// Attributes, and whether they are there.
+/// Attributes to set, or to remove if `None`.
 pub(crate) struct Attributes(pub(crate) Vec<(&'static str, Option<AttributeValue>)>);
 
 impl Attributes {
-    /// Those that are there, as an item.
+    /// Returns the attributes that have a value, as an item.
     pub(crate) fn into_item(self) -> Item {
         self.0.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
 }
 
-/// A body that stands apart from its task.
+/// A separate body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Apart {
-    /// Its sort key.
+    /// Sort key of the body.
     pub(crate) key: String,
 }
 
-/// A task as it was read, and which of its bodies are still to be read.
+/// A task as read, with references to its separate bodies.
 pub(crate) struct Read {
-    /// The task; a body that stands apart is `null`.
+    /// The task. A separate body is `null`.
     pub(crate) task: Task,
-    /// Where its payload stands, if not here.
+    /// The payload, if it is separate.
     pub(crate) payload: Option<Apart>,
-    /// Where its result stands, if not here.
+    /// The result, if it is separate.
     pub(crate) result: Option<Apart>,
 }
 
-/// Text.
+/// Returns a text attribute.
 pub(crate) fn text(value: impl Into<String>) -> AttributeValue {
     AttributeValue::S(value.into())
 }
 
-/// A number.
+/// Returns a number attribute.
 pub(crate) fn number(value: impl Into<i128>) -> AttributeValue {
     AttributeValue::N(value.into().to_string())
 }
 
-/// A moment, in milliseconds.
+/// Returns a timestamp attribute, in milliseconds since the epoch.
 pub(crate) fn moment(at: Timestamp) -> AttributeValue {
     number(at.millis())
 }
 
-/// The keys of a task's own item.
+/// Returns the primary key of a task's own item.
 pub(crate) fn key(name: &TaskName) -> Key {
     key_of(name, keys::TASK)
 }
 
-/// The keys of something that belongs to a task.
+/// Returns the primary key of an item that belongs to a task.
 pub(crate) fn key_of(name: &TaskName, sort: &str) -> Key {
     at(keys::partition(name), sort)
 }
 
-/// The keys of what stands there.
+/// Returns a primary key.
 pub(crate) fn at(partition: impl Into<String>, sort: impl Into<String>) -> Key {
     [("PK".to_owned(), text(partition)), ("SK".to_owned(), text(sort))]
 }
 
-/// A whole item for a task that is stored for the first time. Its bodies that stand apart must be there before it.
+/// Returns the item of a new task. Its separate bodies must already be written.
 pub(crate) fn whole(task: &Task, op: &str, now: Timestamp) -> Item {
     let mut item = fixed(task, payload_apart(task).as_ref());
     item.extend(changing(task, op).into_item());
@@ -98,27 +98,27 @@ pub(crate) fn whole(task: &Task, op: &str, now: Timestamp) -> Item {
     item
 }
 
-/// Where the payload stands if it is too long to stand with its task.
+/// Returns the reference to the payload if it is too long for the task's item.
 ///
-/// It depends on nothing that changes in a task's life, so the answer is the same whenever it is asked.
+/// It depends only on fields that never change, so the result is the same at any time.
 pub(crate) fn payload_apart(task: &Task) -> Option<Apart> {
     let is_long = size(&fixed(task, None)) + CHANGING > ONE_UNIT;
     is_long.then(|| Apart { key: keys::payload(task.created_at, &hex(&Sha256::digest(task.payload.get()))) })
 }
 
-/// Where the result stands if it is too long to stand with its task.
+/// Returns the reference to the result if it is too long for the task's item.
 pub(crate) fn result_apart(task: &Task) -> Option<Apart> {
     let result = task.result.as_ref()?;
     let rest = size(&fixed(task, payload_apart(task).as_ref())) + size(&changing(task, OP_OF_ITS_LENGTH).into_item()) + ENDED;
     (rest + result.get().len() > ONE_UNIT).then(|| Apart { key: keys::result(task.token) })
 }
 
-/// As long as an operation's mark is.
+/// Placeholder with the length of an operation's id.
 const OP_OF_ITS_LENGTH: &str = "0000000000000000";
-/// What an end adds for `expires_at` and the name of `result`.
+/// Additional size of an ended task, for `expires_at` and the name of `result`, in bytes.
 const ENDED: usize = 24;
 
-/// What never changes in a task's life.
+/// Returns the attributes that never change.
 fn fixed(task: &Task, payload_apart: Option<&Apart>) -> Item {
     let (inline, apart) = match payload_apart {
         None => (Some(text(task.payload.get())), None),
@@ -138,7 +138,7 @@ fn fixed(task: &Task, payload_apart: Option<&Apart>) -> Item {
     key(&task.name()).into_iter().chain(attributes.into_item()).collect()
 }
 
-/// What every change writes anew. `op` tells this write from every other, so that its writer knows it again.
+/// Returns the attributes that every change writes. `op` identifies the write, so that a retry recognizes it.
 pub(crate) fn changing(task: &Task, op: &str) -> Attributes {
     let lease = match &task.state {
         State::Running(lease) => Some(lease),
@@ -173,7 +173,7 @@ pub(crate) fn changing(task: &Task, op: &str) -> Attributes {
     ])
 }
 
-/// The word in attribute `status`. That a waiting task is due stands nowhere: `queued` is what it is called from then on.
+/// Returns the text of attribute `status`. A due task keeps its text: `queued` exists only in the API.
 pub(crate) fn word(state: &State) -> &'static str {
     match state {
         State::Waiting(Waiting::Scheduled) => "scheduled",
@@ -219,12 +219,12 @@ pub(crate) fn read(item: &Item) -> Result<Read, Unreadable> {
     Ok(Read { task, payload: apart("payload_key")?, result: apart("result_key")? })
 }
 
-/// The moment under which an item stands in the index `attention`, if it does.
+/// Returns the sweep time of an item in the index `attention`, if any.
 pub(crate) fn mark(item: &Item) -> Option<Timestamp> {
     Reader(item).optional_moment("mark").ok().flatten()
 }
 
-/// Which write the item is from.
+/// Returns the id of the write that the item is from.
 pub(crate) fn op(item: &Item) -> Option<&str> {
     Reader(item).optional_text("op").ok().flatten()
 }
@@ -290,7 +290,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// How long an item is, as `DynamoDB` counts: names and values in UTF-8; a number half a byte a digit, and one more.
+/// Returns the size of an item by `DynamoDB`'s rules: names and values in UTF-8, and half a byte per digit plus one for a number.
 pub(crate) fn size(item: &Item) -> usize {
     let value = |value: &AttributeValue| match value {
         AttributeValue::S(text) => text.len(),

@@ -1,8 +1,8 @@
-//! The cloud backend: tasks in one `DynamoDB` table, hints in one queue of Amazon SQS.
+//! The AWS backend: tasks in one `DynamoDB` table, hints in one queue of Amazon SQS.
 //!
-//! A task is one item; the queue carries messages that say "this task may be due". Losing one costs time: the sweep finds tasks by
-//! their mark in the index `attention`. Every write has a condition and carries a mark of its own, so that one whose answer was
-//! lost is known again. This is the only crate that names a type of an AWS SDK.
+//! A task is one item. The queue carries messages that say "this task may be due". A lost message costs only time: the sweeper finds tasks
+//! by their sweep time in the index `attention`. Every write has a condition and an id of its own, so that a retry recognizes a write whose
+//! response was lost. No other crate uses types of the AWS SDK.
 
 mod bodies;
 mod client;
@@ -39,26 +39,26 @@ use crate::registry::Buckets;
 use crate::table::Table;
 use crate::turns::ListTurns;
 
-/// Which table and which queue; everything else the SDK finds in its own variables.
+/// Names of the table and the queue. The SDK reads everything else from its own variables.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The table's name.
+    /// Name of the table.
     pub table: String,
-    /// The queue's URL.
+    /// URL of the queue.
     pub queue_url: String,
-    /// How long ended tasks are kept.
+    /// Retention of ended tasks.
     pub retention: Duration,
 }
 
-/// Nothing says in which region the table and the queue are.
+/// No AWS region is configured.
 #[derive(Debug, thiserror::Error)]
 #[error("no AWS region is set: set AWS_REGION, or a region in the AWS configuration file")]
 pub struct NoRegion;
 
-/// How often the waiting tasks of a tenant are counted whose number is limited: to count goes through the index of all that wait.
+/// Interval at which the waiting tasks of a tenant with a limit are counted. A count reads the index of all waiting tasks.
 pub const RECOUNT: Duration = Duration::from_secs(30);
 
-/// Connects to a table and a queue. Nothing is asked of them yet.
+/// Creates a backend for a table and a queue. Makes no calls.
 pub async fn connect(settings: &Settings) -> Result<Backend, NoRegion> {
     let config = client::config().await;
     if config.region().is_none() {
@@ -67,17 +67,17 @@ pub async fn connect(settings: &Settings) -> Result<Backend, NoRegion> {
     Ok(backend(settings, client::clients(&config, None)))
 }
 
-/// The same for an emulator of AWS at that URL, whatever the variables say.
+/// Creates a backend for an AWS emulator at that URL, whatever the variables say.
 pub async fn connect_to_emulator(settings: &Settings, url: &str) -> Backend {
     backend(settings, client::clients(&client::emulated(url).await, None))
 }
 
-/// The same, with all its calls counted.
+/// Creates a backend for an AWS emulator that counts its calls.
 pub async fn connect_to_emulator_with(settings: &Settings, url: &str, meter: &Meter) -> Backend {
     backend(settings, client::clients(&client::emulated(url).await, Some(meter)))
 }
 
-/// The vault whose key stands in that table, wrapped by that key of KMS: its id, or its ARN. Nothing is asked of them yet.
+/// Creates a vault whose key is in that table, encrypted by that KMS key (id or ARN). Makes no calls.
 pub async fn vault(table: &str, kms_key: &str) -> Result<Arc<dyn VaultSource>, NoRegion> {
     let config = client::config().await;
     if config.region().is_none() {
@@ -86,14 +86,14 @@ pub async fn vault(table: &str, kms_key: &str) -> Result<Arc<dyn VaultSource>, N
     Ok(data_key(table, kms_key, &config))
 }
 
-/// The same for an emulator of AWS at that URL, whatever the variables say.
+/// Creates a vault for an AWS emulator at that URL, whatever the variables say.
 pub async fn vault_of_emulator(table: &str, kms_key: &str, url: &str) -> Arc<dyn VaultSource> {
     data_key(table, kms_key, &client::emulated(url).await)
 }
 
 fn data_key(table: &str, kms_key: &str, config: &SdkConfig) -> Arc<dyn VaultSource> {
     let (dynamodb, _) = client::clients(config, None);
-    // Nothing of what it reads there ever expires.
+    // The records that it reads never expire.
     let table = Table {
         client: dynamodb,
         name: table.to_owned(),
@@ -118,9 +118,9 @@ fn backend(settings: &Settings, (dynamodb, sqs): (aws_sdk_dynamodb::Client, aws_
     Backend { store: table.clone(), queue: Arc::new(queue), registry: table.clone(), flows: table }
 }
 
-/// What seals the cursors of lists, the same in every process that uses the table.
+/// Returns the key that authenticates cursors of lists, the same in every process that uses the table.
 ///
-/// It is no secret, and need not be: a cursor is a place in the tasks of whoever shows it. The seal tells a mistake from a cursor.
+/// The key need not be secret, since a cursor only names a position in the caller's own tasks. It detects malformed cursors.
 pub fn cursor_key(table: &str) -> [u8; 32] {
     Sha256::digest(format!("nobat cursor {table}")).into()
 }

@@ -1,4 +1,4 @@
-//! Tasks are looked through: sixteen partitions of an index, merged.
+//! Lists of tasks, merged from the sixteen partitions of an index.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -14,28 +14,28 @@ use crate::item::{self, Item, text};
 use crate::keys::{self, Place};
 use crate::table::Table;
 
-/// How many keys are looked at a time while a page of tasks that pass a filter is filled.
+/// Number of keys read at a time while a filtered page is filled.
 const READ_AT_ONCE: usize = 100;
-/// How many keys of one partition are asked for at first: a page of the usual size is spread over all of them.
+/// Number of keys in the first query of a partition. A page of the usual size is spread over all partitions.
 const FIRST_KEYS: usize = 16;
-/// How many keys of one partition are asked for when those are used up.
+/// Number of keys in each further query of a partition.
 const MORE_KEYS: usize = 125;
 
 /// One partition of the index, as far as it has been read.
 struct Shard {
     number: u8,
-    /// The keys that come next.
+    /// The next keys.
     keys: VecDeque<Item>,
-    /// Where to go on reading.
+    /// Key to continue after.
     after: Option<Item>,
-    /// Whether all has been read.
+    /// True if the partition was read to its end.
     is_done: bool,
 }
 
 impl Table {
-    /// One page: keys in order, then the tasks behind those that pass the filters.
+    /// Returns one page: reads keys in order, then the tasks that pass the filters.
     ///
-    /// The index follows the table with some delay, so a task that was just accepted can be missing.
+    /// The index lags behind the table, so a task that was just accepted can be missing.
     pub(crate) async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
         let mut shards: Vec<Shard> =
             (0..keys::SHARDS).map(|number| Shard { number, keys: VecDeque::new(), after: None, is_done: false }).collect();
@@ -60,7 +60,7 @@ impl Table {
         }
     }
 
-    /// The next keys of all partitions together, the newest first.
+    /// Returns the next keys of all partitions, newest first.
     async fn next_keys(&self, shards: &mut [Shard], query: &ListQuery, count: usize) -> Result<Vec<String>, StoreError> {
         let mut next = Vec::new();
         while next.len() < count {
@@ -96,7 +96,7 @@ impl Table {
         Ok(())
     }
 
-    /// The tasks behind keys, in their order; those that the keys alone rule out are not read.
+    /// Returns the tasks for these keys, in order. Tasks that the keys alone rule out are not read.
     async fn read_listed(&self, places: &[String], query: &ListQuery) -> Result<Vec<(Position, Option<Task>)>, StoreError> {
         let places: Vec<Place<'_>> = places.iter().filter_map(|place| Place::read(place)).collect();
         let passing = places.iter().filter(|place| passes(place, query)).map(Place::id);
@@ -117,7 +117,7 @@ impl Place<'_> {
     }
 }
 
-/// Whether more may have to be looked at than is shown.
+/// Returns true if more tasks may have to be read than are returned.
 fn is_filtered(query: &ListQuery) -> bool {
     query.status.is_some() || query.queue.is_some() || query.kind.is_some()
 }
@@ -127,10 +127,11 @@ fn passes(place: &Place<'_>, query: &ListQuery) -> bool {
         && query.kind.as_ref().is_none_or(|kind| kind.as_str() == place.kind)
 }
 
-/// Between which places to look, both included. A place begins with its position, so the end is before all that begin so.
+/// Returns the range of places to read, inclusive. A place begins with its position, so the end is before all places with the end's
+/// position.
 fn bounds(query: &ListQuery) -> (String, String) {
     let from = query.created_after.map_or_else(String::new, keys::moment);
-    // A tilde comes after every character of a place.
+    // A tilde sorts after every character of a place.
     let before = query.created_before.map_or_else(|| "~".to_owned(), keys::moment);
     let after = query.after.as_ref().map_or_else(|| "~".to_owned(), |position| position.0.clone());
     (if from.is_empty() { "0".to_owned() } else { from }, before.min(after))

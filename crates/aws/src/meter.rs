@@ -1,8 +1,8 @@
-//! Counts what the calls of a backend cost. Nothing hangs a meter on the clients of a program; tests and the cost table do.
+//! Counts the cost of a backend's calls. Only tests and the cost table use it.
 //!
-//! It sees what the SDK sees: each try of each operation, and the answer. It cannot know what a try consumed to which there was no
-//! answer, or one that does not say: an error other than a condition that does not hold, a transaction that was cancelled. Those are
-//! counted as [`Usage::unknown`]. It does not see what others are asked for, such as Lambda's own receiving and deleting.
+//! It sees what the SDK sees: each try of each operation, and its response. The consumption of some tries is unknown: those without a
+//! response, those with an error other than a failed condition, and canceled transactions. They are counted as [`Usage::unknown`]. Calls of
+//! other services are not counted, such as Lambda's own receives and deletes.
 
 mod capacity;
 
@@ -20,32 +20,32 @@ use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use self::capacity::Asked;
 pub use self::capacity::Units;
 
-/// Counts the calls of the clients that it hangs on. Its clones are one meter.
+/// Counts the calls of its clients. Clones share their counts.
 #[derive(Clone, Debug, Default)]
 pub struct Meter(Arc<Mutex<Reading>>);
 
-/// What was counted, by operation.
+/// Counts by operation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
     /// Operations of `DynamoDB`, such as `PutItem`.
     pub dynamodb: BTreeMap<String, Usage>,
-    /// Operations of SQS, such as `SendMessageBatch`, and how often each was tried. A try is a request, whatever comes of it.
+    /// Operations of SQS, such as `SendMessageBatch`, with the number of tries. Each try is a request, even if it fails.
     pub sqs: BTreeMap<String, u32>,
 }
 
-/// What the tries of one operation came to.
+/// Total of the tries of one operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
-    /// How many there were.
+    /// Number of tries.
     pub tries: u32,
-    /// What they consumed, as far as that is known.
+    /// Units consumed, as far as known.
     pub units: Units,
-    /// Of how many of them it is not known.
+    /// Number of tries with unknown consumption.
     pub unknown: u32,
 }
 
 impl Meter {
-    /// What was counted since the last time somebody took it.
+    /// Returns the counts since the last call and resets them.
     pub fn take(&self) -> Reading {
         std::mem::take(&mut *self.reading())
     }
@@ -56,17 +56,17 @@ impl Meter {
 }
 
 impl Reading {
-    /// The units of all operations together.
+    /// Returns the units of all operations.
     pub fn units(&self) -> Units {
         self.dynamodb.values().fold(Units::default(), |sum, usage| sum + usage.units)
     }
 
-    /// The requests to SQS.
+    /// Returns the number of requests to SQS.
     pub fn sqs_requests(&self) -> u32 {
         self.sqs.values().sum()
     }
 
-    /// Of how many tries it is not known what they consumed.
+    /// Returns the number of tries with unknown consumption.
     pub fn unknown(&self) -> u32 {
         self.dynamodb.values().map(|usage| usage.unknown).sum()
     }
@@ -77,7 +77,7 @@ impl Intercept for Meter {
         "Meter"
     }
 
-    /// The last moment at which the question is there as such. What its answer depends on is kept.
+    /// The request is still typed here. Keeps the fields that the cost of the response depends on.
     fn modify_before_serialization(&self, call: &mut Beginning<'_>, _: &RuntimeComponents, state: &mut ConfigBag) -> Result<(), BoxError> {
         if let Some(asked) = capacity::ask(call.input_mut()) {
             state.interceptor_state().store_put(asked);
@@ -85,7 +85,7 @@ impl Intercept for Meter {
         Ok(())
     }
 
-    /// Comes once for every try. Until it is answered, nobody knows what it consumes.
+    /// Called for every try. Its consumption is unknown until the response arrives.
     fn read_before_transmit(&self, _: &Sending<'_>, _: &RuntimeComponents, state: &mut ConfigBag) -> Result<(), BoxError> {
         let call = state.load::<Metadata>().ok_or("a call without a name")?;
         let mut reading = self.reading();

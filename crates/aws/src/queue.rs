@@ -1,4 +1,4 @@
-//! The queue: hints as messages of Amazon SQS.
+//! Hints as messages of Amazon SQS.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use crate::error::failed;
 use crate::hint;
 use crate::keys::LONGEST_DELAY;
 
-/// One queue, and the client that talks to it.
+/// One queue with its client.
 pub(crate) struct Sqs {
     pub(crate) client: Client,
     pub(crate) url: String,
 }
 
-/// How many messages one call sends, receives or deletes at most.
+/// Maximum number of messages per call.
 const BATCH: usize = 10;
-/// How many calls are under way at a time.
+/// Maximum number of parallel calls.
 const SIDE_BY_SIDE: usize = 8;
-/// How long sending may take in all: whoever accepts a task waits for it, and the sweep sends what was not sent.
+/// Maximum duration of sending. The submission of a task waits for it. The sweeper sends the hints that were not sent.
 const SEND: Duration = Duration::from_secs(2);
-/// How long a receive is held while nothing comes: the longest that SQS grants.
+/// Maximum time that a receive waits for messages, the limit of SQS.
 const WAIT: Duration = Duration::from_secs(20);
 
 #[async_trait]
@@ -45,8 +45,8 @@ impl Queue for Sqs {
         Ok(messages.into_iter().filter_map(delivery).collect())
     }
 
-    /// What is to be delivered again is left alone: it is, when its visibility timeout is over. To have it at once would use up
-    /// its receives while the store is away.
+    /// Deletes acknowledged messages. Returned ones become visible again after their visibility timeout. An earlier return would use up
+    /// their receives while the store is unavailable.
     async fn settle(&self, settlements: Vec<(Receipt, Settlement)>) -> Result<(), StoreError> {
         let settled = settlements.into_iter().filter(|(_, settlement)| *settlement == Settlement::Acknowledge);
         let receipts: Vec<Receipt> = settled.map(|(receipt, _)| receipt).collect();
@@ -66,7 +66,7 @@ impl Sqs {
     async fn send_batch(&self, hints: Vec<Hint>) -> Result<(), StoreError> {
         let entries = hints.iter().enumerate().map(|(place, hint)| {
             let entry = SendMessageBatchRequestEntry::builder().id(place.to_string()).message_body(hint::write(hint));
-            // What makes a standard queue a fair one: it hands over a quiet group's messages before those that a busy one has heaped up.
+            // Makes a standard queue a fair one: it delivers the messages of quiet groups before the backlog of a busy one.
             // https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
             entry.message_group_id(hint.name.tenant.as_str()).delay_seconds(whole_seconds(hint.delay)).build()
         });
@@ -88,17 +88,18 @@ impl Sqs {
     }
 }
 
-/// A batch is answered with success though some of it failed.
+/// A batch call succeeds even if some of its messages failed.
 fn all_done(failure: Option<&str>) -> Result<(), StoreError> {
     failure.map_or(Ok(()), |code| Err(StoreError::Unavailable(format!("a part of a batch failed: {code}"))))
 }
 
-/// Rounded up, since a hint that comes too early is worth nothing.
+/// Rounds up, since a hint that arrives too early is useless.
 fn whole_seconds(delay: Duration) -> i32 {
     i32::try_from(delay.as_millis().div_ceil(1_000)).unwrap_or(i32::MAX)
 }
 
-/// A message that names no task is left alone: after enough receives it comes to the dead letters, where a person sees it.
+/// Returns `None` for a message that names no task. After several receives SQS moves it to the dead-letter queue, where an operator sees
+/// it.
 fn delivery(message: Message) -> Option<Delivery> {
     let Ok((name, _)) = hint::read(message.body.as_deref().unwrap_or_default()) else {
         tracing::error!(message = message.message_id, "a message does not name a task");

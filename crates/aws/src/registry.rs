@@ -1,4 +1,5 @@
-//! The registry: records of the installation in one partition, a tenant's audit trail in another, its bucket of requests in a third.
+//! Configuration store. Records of the installation are in one partition, a tenant's audit trail in another, its bucket of requests in a
+//! third.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -21,12 +22,11 @@ use crate::keys;
 use crate::store::new_op;
 use crate::table::{Table, Written};
 
-/// Requests are taken out of a tenant's bucket for up to a tenth of a second at a time, so that a busy process pays a fraction of a
-/// write for each.
+/// A process takes up to a tenth of a second's requests out of a tenant's bucket at once, so that each request costs a fraction of a write.
 const BLOCKS_A_SECOND: u32 = 10;
-/// How often a bucket is tried that others take from at the same time.
+/// Maximum number of tries to take from a bucket that other processes take from as well.
 const MAX_TRIES: usize = 4;
-/// How long a bucket is kept that nobody takes from. An absent one is full.
+/// Retention of an unused bucket. A missing bucket counts as full.
 const IDLE: Duration = Duration::from_hours(24);
 
 #[async_trait]
@@ -62,7 +62,7 @@ impl Registry for Table {
         writes.push(self.put_write(self.entry_item(&entry, &own), &absent)?);
         match self.transact(writes, &own).await? {
             Ok(()) => Ok(Recorded::Done),
-            // Made by this transaction, whose answer was lost.
+            // This transaction has written them, and its response was lost.
             Err(refused) if refused.iter().any(|found| op(found) == Some(&own)) => Ok(Recorded::Done),
             Err(_) => Ok(Recorded::Conflict),
         }
@@ -75,18 +75,18 @@ impl Registry for Table {
         let writes = vec![self.delete_write(record_key(name), &condition)?, self.put_write(self.entry_item(&entry, &own), &absent)?];
         match self.transact(writes, &own).await? {
             Ok(()) => Ok(Recorded::Done),
-            // Made by this transaction, whose answer was lost.
+            // This transaction has written them, and its response was lost.
             Err(refused) if refused.iter().any(|found| op(found) == Some(&own)) => Ok(Recorded::Done),
             Err(_) => Ok(Recorded::Conflict),
         }
     }
 
     async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError> {
-        // What is as old as the retention is over.
+        // Entries as old as the retention are excluded.
         let from = keys::moment(now - self.retention + Duration::from_millis(1));
-        // A tilde comes after every digit.
+        // A tilde sorts after every digit.
         let before = query.after.as_ref().map_or_else(|| "~".to_owned(), |after| after.0.clone());
-        // What the page before ended with is over meanwhile, and all that comes after it.
+        // The last entry of the previous page has expired meanwhile, and so have all older ones.
         if from > before {
             return Ok(TrailPage { entries: Vec::new(), next: None });
         }
@@ -95,7 +95,7 @@ impl Registry for Table {
         let find = find.expression_attribute_names("#PK", "PK").expression_attribute_names("#SK", "SK");
         let find = find.expression_attribute_values(":trail", text(keys::trail(&query.tenant)));
         let find = find.expression_attribute_values(":from", text(from)).expression_attribute_values(":before", text(&before));
-        // One more, since the one that the last page ended with is found as well.
+        // One more, since the last entry of the previous page is found again.
         let limit = i32::try_from(query.limit).unwrap_or(i32::MAX).saturating_add(1);
         let mut items = find.limit(limit).send().await.map_err(failed)?.items.unwrap_or_default();
         items.retain(|item| place(item).is_some_and(|place| place != before));
@@ -117,18 +117,18 @@ impl Registry for Table {
             if is_taken {
                 return Ok(Taken::Granted(granted));
             }
-            // Others took from it meanwhile; it shows how much they left.
+            // Other processes took from it meanwhile. The refusal shows the current level.
             (seen, wanted) = (found, granted);
         }
         Err(StoreError::Overloaded)
     }
 }
 
-/// How full buckets were when they were last looked at, so that most need no second look.
+/// Last known levels of the buckets, so that most requests need no extra read.
 #[derive(Default)]
 pub(crate) struct Buckets(Mutex<HashMap<Tenant, Bucket>>);
 
-/// More tenants than that with limits of their own are seldom busy at the same time; what is forgotten is looked up again.
+/// Maximum number of known buckets. One more clears them all. Forgotten levels are read again.
 const MAX_BUCKETS: usize = 10_000;
 
 impl Buckets {
@@ -146,10 +146,9 @@ impl Buckets {
 }
 
 impl Table {
-    /// Takes out of a bucket what makes `left` of `seen`. Returns it as it is then, and whether that was done.
+    /// Changes a bucket from `seen` to `left`. Returns its new state, and true if the change was made.
     ///
-    /// A bucket that is not full is not compared but added to, as long as there is room: who takes from it at the same time is in
-    /// nobody's way.
+    /// A bucket that is not full is added to, without a comparison, as long as there is room. Concurrent processes then do not conflict.
     async fn take_from(
         &self,
         tenant: &Tenant,
@@ -175,7 +174,7 @@ impl Table {
         Ok((Bucket { full_at }, matches!(written, Written::Done(_))))
     }
 
-    /// An entry of the audit trail, which goes when its time is over.
+    /// Returns the item of an audit entry, with its expiry.
     pub(crate) fn entry_item(&self, entry: &Entry, own: &str) -> Item {
         let attributes = [
             ("actor", text(entry.actor.to_string())),

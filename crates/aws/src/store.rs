@@ -1,4 +1,4 @@
-//! The store, as the engines know it.
+//! The task store.
 
 use async_trait::async_trait;
 use nobat_core::json::Json;
@@ -14,7 +14,7 @@ use crate::item::{self, Item, moment, number, result_apart, text};
 use crate::keys::{self, Attention};
 use crate::table::{Table, Written};
 
-/// What tells one write from every other.
+/// Returns a unique id for one write.
 pub(crate) fn new_op() -> String {
     format!("{:016x}", rand::random::<u64>())
 }
@@ -31,7 +31,7 @@ impl Store for Table {
         if self.is_kept(&read.task, now) { self.complete(read).await.map(Some) } else { Ok(None) }
     }
 
-    /// The one transition that is written down a second time, as a condition. The conformance suite compares it with the first.
+    /// Repeats the claim transition as a condition. The conformance suite compares it with the lifecycle.
     async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
         let own = new_op();
         let claim = Expression::default()
@@ -78,7 +78,7 @@ impl Store for Table {
         if matches!(change.task.state, State::Ended(_))
             && let Err(error) = self.end_payload(&change.task, now).await
         {
-            // It stays; nothing else comes of it.
+            // The payload then stays in the table. This has no other effect.
             tracing::warn!(task = %change.task.id, %error, "a payload that stands apart was not given its end");
         }
         Ok(Committed::Done(Box::new(change.task)))
@@ -88,7 +88,7 @@ impl Store for Table {
         let beat = Expression::default().set("lease_until", moment(until)).count("version");
         let beat = progress.iter().fold(beat, |beat, progress| beat.set("progress", text(progress.get())));
         let beat = beat.when("#token = :token AND #status = :running").value("token", number(token)).value("running", text("running"));
-        // Made twice, it does no harm: there is no need to know it again.
+        // A repeated renewal does no harm, so it needs no id.
         match self.update(item::key(name), beat, None).await? {
             Written::Refused(_) => Ok(Beat::Lost),
             Written::Done(item) if item.contains_key("cancel") => Ok(Beat::Renewed { cancel: CancelRequest::Requested }),
@@ -101,7 +101,7 @@ impl Store for Table {
         Table::list(self, query, now).await
     }
 
-    /// Goes through the index of all tasks that wait, since none knows whose they are; whoever asks should do so seldom.
+    /// Counts through the index of all waiting tasks, whatever their tenant. Call it rarely.
     async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
         Table::waiting(self, tenant, at_most).await
     }
@@ -116,12 +116,12 @@ impl Store for Table {
         self.update(item::key(&task.name()), change, None).await.map(drop)
     }
 
-    /// Nothing is left to do: TTL removes what has an `expires_at`.
+    /// Does nothing: TTL removes items with `expires_at`.
     async fn prune(&self, _limit: usize, _now: Timestamp) -> Result<usize, StoreError> {
         Ok(0)
     }
 
-    /// Never: nobody tells of what others write.
+    /// Never resolves: there are no notifications of other processes' writes.
     async fn changed(&self, _name: &TaskName) {
         std::future::pending::<()>().await;
     }
@@ -136,12 +136,12 @@ impl Store for Table {
 }
 
 impl Table {
-    /// TTL takes its time, up to days; until then, what it will take is hidden.
+    /// Returns true if the task is within its retention. TTL can be days late; until then, expired tasks are hidden.
     pub(crate) fn is_kept(&self, task: &Task, now: Timestamp) -> bool {
         task.finished_at().is_none_or(|ended| ended + self.retention > now)
     }
 
-    /// The task with its payload, once its lease is written.
+    /// Returns the task with its payload, after its lease was written.
     async fn granted(&self, item: &Item, until: Timestamp, now: Timestamp) -> Result<Task, StoreError> {
         let read = item::read(item)?;
         let task = read.task.clone();
@@ -157,7 +157,7 @@ impl Table {
         }
     }
 
-    /// A mark that was put off again and again would miss a worker's death by an hour.
+    /// Moves a late sweep time forward. Otherwise a worker's death could go unnoticed for up to an hour.
     async fn draw_in(&self, item: &Item, task: &Task, until: Timestamp) {
         let latest = keys::mark_of_a_lease(until);
         if item::mark(item).is_some_and(|mark| mark > latest)
@@ -167,7 +167,7 @@ impl Table {
         }
     }
 
-    /// A claim that nobody can make use of is given back, so that it costs no attempt. If that fails too, the lease runs out.
+    /// Gives an unusable claim back, so that it costs no attempt. If that fails too, the lease expires.
     async fn release(&self, task: Task, now: Timestamp) {
         let (name, token) = (task.name(), task.token);
         let Ok(change) = transition(task, Event::Release { token }, now) else { return };
@@ -177,19 +177,19 @@ impl Table {
         }
     }
 
-    /// Why a claim was refused: the lifecycle knows.
+    /// Returns the reason of a refused claim, by the lifecycle.
     fn refused(&self, task: Task, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
         if !self.is_kept(&task, now) {
             return Ok(Claim::Missing);
         }
         match transition(task.clone(), Event::Claim { until }, now) {
             Err(refused) => Ok(Claim::Refused(refused, task)),
-            // Only if the condition above and the lifecycle disagreed.
+            // Only reached if the condition above and the lifecycle disagree.
             Ok(_) => Err(StoreError::Corrupt("a claim was refused that should have been granted".to_owned())),
         }
     }
 
-    /// What must stand in the table before the change that names it.
+    /// Writes the bodies that the change refers to.
     async fn write_bodies(&self, change: &Change, now: Timestamp) -> Result<(), StoreError> {
         if let (Some(apart), Some(result)) = (result_apart(&change.task), &change.task.result) {
             self.write_result(&change.task.name(), &apart, result, now).await?;
@@ -203,7 +203,7 @@ impl Table {
         Ok(())
     }
 
-    /// The change, and that it be made to the version that was read.
+    /// Returns the update, with the condition that the version is the one that was read.
     fn change(&self, change: &Change, own: &str, now: Timestamp) -> Expression {
         let task = &change.task;
         let apart = result_apart(task);
@@ -224,7 +224,7 @@ impl Table {
         update.when("#version = :read_version").value("read_version", number(change.read_version))
     }
 
-    /// A change, and what goes with it, in one transaction.
+    /// Writes a change with its callback and audit entry in one transaction.
     async fn commit_all(&self, change: &Change, update: &Expression, own: &str, now: Timestamp) -> Result<bool, StoreError> {
         let absent = Expression::default().when("attribute_not_exists(#PK)");
         let mut writes = vec![self.update_write(item::key(&change.task.name()), update)?];
@@ -236,13 +236,13 @@ impl Table {
         }
         match self.transact(writes, own).await? {
             Ok(()) => Ok(true),
-            // Made by this transaction, whose answer was lost.
+            // This transaction has written them, and its response was lost.
             Err(refused) => Ok(refused.iter().any(|found| item::op(found) == Some(own))),
         }
     }
 }
 
-/// Whether a generation begins with this write: the payload was to go with its task, and now is not.
+/// Returns true if a generation begins with this write. Its payload was about to expire and must stay.
 fn is_replay(task: &Task) -> bool {
     matches!(task.state, State::Waiting(Waiting::Scheduled))
         && task.generation > 1

@@ -1,4 +1,4 @@
-//! The table, call by call: reads are consistent, writes have a condition, and a write whose answer was lost is known again.
+//! Calls to the table. Reads are consistent, writes have a condition, and a retry recognizes a write whose response was lost.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -23,49 +23,49 @@ use crate::keys;
 use crate::registry::Buckets;
 use crate::turns::ListTurns;
 
-/// One table, and the client that talks to it.
+/// One table with its client.
 pub(crate) struct Table {
     pub(crate) client: Client,
     pub(crate) name: String,
-    /// How long ended tasks are kept.
+    /// Retention of ended tasks.
     pub(crate) retention: Duration,
-    /// What is known of the tenants' buckets of requests.
+    /// Last known levels of the tenants' buckets of requests.
     pub(crate) buckets: Buckets,
-    /// Moment of the last write that readiness made, in milliseconds since the epoch.
+    /// Time of the last write by the readiness check, in milliseconds since the epoch.
     pub(crate) write_proved_at: AtomicI64,
-    /// Turns of tenants at lists.
+    /// Limits on the parallel lists of each tenant.
     pub(crate) list_turns: ListTurns,
 }
 
-/// What became of a conditional write.
+/// Result of a conditional write.
 pub(crate) enum Written {
-    /// It was made, by this call or by one whose answer was lost; the item as it is now.
+    /// Written, by this call or by an earlier try whose response was lost. Contains the new item.
     Done(Item),
-    /// The condition does not hold; the item as it is, empty if there is none.
+    /// The condition does not hold. Contains the existing item, empty if there is none.
     Refused(Item),
 }
 
-/// Time for which readiness takes a write that was made for proof that writes can be made.
+/// Time for which a successful write counts as proof of readiness.
 const PROVED: Duration = Duration::from_secs(10);
-/// How many items one `BatchGetItem` takes.
+/// Maximum number of items per `BatchGetItem`.
 const BATCH: usize = 100;
-/// How many calls of that kind are under way at a time.
+/// Maximum number of parallel `BatchGetItem` calls.
 const SIDE_BY_SIDE: usize = 8;
-/// How often what a batch left out for want of capacity is asked for again.
+/// Maximum number of rounds for keys that a batch left out for lack of capacity.
 const MAX_ROUNDS: u32 = 5;
-/// How often a write is tried that met a transaction under way on the same item.
+/// Maximum number of tries of a write that conflicts with a running transaction.
 const MAX_CONFLICTS: u32 = 5;
-/// The pause before the second of those tries; it grows by as much each time.
+/// Pause before the second try. It grows by the same amount with each try.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(20);
 
 impl Table {
-    /// An item, as it stands after every write that was answered.
+    /// Reads an item consistently: it reflects every write that was answered before.
     pub(crate) async fn read(&self, key: Key) -> Result<Option<Item>, StoreError> {
         let get = self.client.get_item().table_name(&self.name).set_key(Some(key.into())).consistent_read(true);
         get.send().await.map(|output| output.item).map_err(failed)
     }
 
-    /// Items, in any order; those that are not there are left out.
+    /// Reads items, in any order. Missing ones are left out.
     pub(crate) async fn read_many(&self, keys: Vec<Item>) -> Result<Vec<Item>, StoreError> {
         let batches: Vec<Vec<Item>> = keys.chunks(BATCH).map(<[Item]>::to_vec).collect();
         let read = stream::iter(batches).map(|batch| self.read_batch(batch)).buffer_unordered(SIDE_BY_SIDE);
@@ -88,7 +88,7 @@ impl Table {
         Err(StoreError::Overloaded)
     }
 
-    /// Writes a whole item, if the condition holds.
+    /// Writes a whole item if the condition holds.
     pub(crate) async fn put(&self, item: Item, condition: Expression) -> Result<Written, StoreError> {
         for attempt in 1.. {
             let put = self.client.put_item().table_name(&self.name).set_item(Some(item.clone()));
@@ -110,7 +110,7 @@ impl Table {
         Err(StoreError::Unavailable("a refusal that names no reason".to_owned()))
     }
 
-    /// Changes an item, if the condition holds. `op` is what the update writes into the attribute of that name, if it does.
+    /// Updates an item if the condition holds. `op` is the value that the update writes to the attribute of that name, if any.
     pub(crate) async fn update(&self, key: Key, change: Expression, op: Option<&str>) -> Result<Written, StoreError> {
         let key: Item = key.into();
         for attempt in 1.. {
@@ -131,9 +131,9 @@ impl Table {
         Err(StoreError::Unavailable("a refusal that names no reason".to_owned()))
     }
 
-    /// Makes several writes, all of them or none. Refused, it returns the items that did not meet their condition.
+    /// Makes all writes or none. On refusal it returns the items that did not meet their condition.
     ///
-    /// Within ten minutes `token` makes a repetition of the same writes one with the first.
+    /// DynamoDB treats a repetition of the same writes with the same `token` within ten minutes as one transaction.
     pub(crate) async fn transact(&self, writes: Vec<TransactWriteItem>, token: &str) -> Result<Result<(), Vec<Item>>, StoreError> {
         for attempt in 1.. {
             let transaction = self.client.transact_write_items().set_transact_items(Some(writes.clone())).client_request_token(token);
@@ -149,7 +149,7 @@ impl Table {
         unreachable!("the last try returns")
     }
 
-    /// A part of a transaction that writes a whole item.
+    /// Returns the part of a transaction that writes a whole item.
     pub(crate) fn put_write(&self, item: Item, condition: &Expression) -> Result<TransactWriteItem, StoreError> {
         let put = Put::builder().table_name(&self.name).set_item(Some(item));
         let put = put.set_condition_expression(condition.condition());
@@ -158,7 +158,7 @@ impl Table {
         Ok(TransactWriteItem::builder().put(put.map_err(|error| StoreError::Corrupt(error.to_string()))?).build())
     }
 
-    /// A part of a transaction that changes an item.
+    /// Returns the part of a transaction that updates an item.
     pub(crate) fn update_write(&self, key: Key, change: &Expression) -> Result<TransactWriteItem, StoreError> {
         let update = Update::builder().table_name(&self.name).set_key(Some(key.into()));
         let update = update.update_expression(change.update()).set_condition_expression(change.condition());
@@ -167,7 +167,7 @@ impl Table {
         Ok(TransactWriteItem::builder().update(update.map_err(|error| StoreError::Corrupt(error.to_string()))?).build())
     }
 
-    /// A part of a transaction that removes an item.
+    /// Returns the part of a transaction that deletes an item.
     pub(crate) fn delete_write(&self, key: Key, condition: &Expression) -> Result<TransactWriteItem, StoreError> {
         let delete = Delete::builder().table_name(&self.name).set_key(Some(key.into()));
         let delete = delete.set_condition_expression(condition.condition());
@@ -176,35 +176,34 @@ impl Table {
         Ok(TransactWriteItem::builder().delete(delete.map_err(|error| StoreError::Corrupt(error.to_string()))?).build())
     }
 
-    /// Proves that a write can be made: writes the moment into one item, over an earlier one.
+    /// Checks that writes work: writes the time into one item.
     ///
-    /// A proof is good for [`PROVED`], so that a process whose readiness is asked all the time pays for 8,640 write units a day, which is
-    /// half a cent. In between, the read that belongs to every check shows a table that is away.
+    /// A successful write counts for [`PROVED`]. A process whose readiness is checked constantly then writes 8,640 units a day, which cost
+    /// half a cent. In between, the read of every check detects an unavailable table.
     pub(crate) async fn ready(&self, now: Timestamp) -> Result<(), StoreError> {
         let proved_at = Timestamp::from_millis(self.write_proved_at.load(Ordering::Relaxed));
         if proved_at <= now && now < proved_at + PROVED {
             return Ok(());
         }
         let write = Expression::default().set("at", moment(now)).when("attribute_not_exists(#at) OR #at <= :now").value("now", moment(now));
-        // A refusal is an answer too: another process with a clock ahead has written.
+        // A refusal also proves it: another process, whose clock is ahead, has written.
         self.update(item::at(keys::READY, keys::READY), write, None).await?;
         self.write_proved_at.store(now.millis(), Ordering::Relaxed);
         Ok(())
     }
 }
 
-/// A write that was refused because of itself has been made: its answer was lost, and the SDK made it again.
+/// A write that is refused because of itself was made: the SDK repeated it after its response was lost.
 fn judged(found: Option<Item>, own: Option<&str>) -> Written {
     let found = found.unwrap_or_default();
     if own.is_some() && op(&found) == own { Written::Done(found) } else { Written::Refused(found) }
 }
 
-/// Why a transaction was cancelled, and nothing of it written.
+/// Reason of a canceled transaction. Nothing was written.
 enum Canceled {
-    /// Some items did not meet their condition, and nothing else was wrong.
+    /// Some items did not meet their condition, and there was no other problem.
     Refused,
-    /// Another transaction was under way on some of them, or there was not capacity enough. Another try may go through, and only
-    /// that tells whether the conditions hold.
+    /// Another transaction was running on some of the items, or capacity was lacking. Only another try shows if the conditions hold.
     InTheWay,
 }
 
@@ -217,21 +216,21 @@ fn canceled(error: &SdkError<TransactWriteItemsError>) -> Option<Canceled> {
         match code {
             "ConditionalCheckFailed" => {}
             "TransactionConflict" | "ThrottlingError" | "ProvisionedThroughputExceeded" => is_refused = false,
-            // What is wrong with the request itself.
+            // The request itself is invalid.
             _ => return None,
         }
     }
     Some(if is_refused { Canceled::Refused } else { Canceled::InTheWay })
 }
 
-/// The items that did not meet their condition.
+/// Returns the items that did not meet their condition.
 fn refusals(error: &SdkError<TransactWriteItemsError>) -> Vec<Item> {
     let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) = error.as_service_error() else { return Vec::new() };
     let refused = canceled.cancellation_reasons().iter().filter(|reason| reason.code() == Some("ConditionalCheckFailed"));
     refused.map(|reason| reason.item.clone().unwrap_or_default()).collect()
 }
 
-/// Another transaction is under way on the same item.
+/// Returns true if another transaction is running on the same item.
 fn is_conflict<E: aws_sdk_dynamodb::error::ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     let Some(error) = error.as_service_error() else { return false };
     matches!(error.code(), Some("TransactionConflictException" | "TransactionInProgressException"))

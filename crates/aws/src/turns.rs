@@ -1,4 +1,4 @@
-//! Turns of tenants at reads of many items, so that the lists of one tenant leave room in the table and the connections to it.
+//! Limits on the parallel lists of each tenant, so that one tenant's lists do not use up the table's capacity and the connections.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,18 +10,18 @@ use nobat_core::recent::Recent;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Maximum number of lists that one process reads for one tenant at the same time. Each makes up to sixteen queries at once.
+/// Maximum number of lists that one process reads for one tenant in parallel. Each makes up to sixteen parallel queries.
 const AT_ONCE: usize = 4;
-/// Maximum number of lists that wait for their turn, of all tenants.
+/// Maximum number of waiting lists of all tenants.
 const MAX_WAITING: usize = 4_096;
-/// Maximum number of lists of one tenant that wait for their turn.
+/// Maximum number of waiting lists of one tenant.
 const MAX_OF_TENANT: usize = 1_024;
-/// Longest wait for a turn. Longer waits end with [`StoreError::Overloaded`].
+/// Maximum wait for a turn. Longer waits end with [`StoreError::Overloaded`].
 const MAX_WAIT: Duration = Duration::from_secs(2);
-/// Maximum number of tenants whose turns are known. A tenant that is forgotten while its lists wait can read more of them at once.
+/// Maximum number of known tenants. A tenant that is forgotten while its lists wait can exceed [`AT_ONCE`].
 const MAX_TENANTS: usize = 10_000;
 
-/// Lists of each tenant that are read or wait.
+/// Running and waiting lists of each tenant.
 pub(crate) struct ListTurns {
     tenants: Mutex<Recent<Tenant, Arc<OfTenant>>>,
     waiting: AtomicUsize,
@@ -40,7 +40,7 @@ impl Default for ListTurns {
 }
 
 impl ListTurns {
-    /// Waits for a turn of that tenant. It lasts until the permit is dropped.
+    /// Waits for a turn of that tenant. The turn lasts until the permit is dropped.
     pub(crate) async fn turn(&self, tenant: &Tenant) -> Result<OwnedSemaphorePermit, StoreError> {
         let of_tenant = self.of_tenant(tenant);
         let turns = Arc::clone(&of_tenant.turns);
@@ -55,14 +55,14 @@ impl ListTurns {
         }
     }
 
-    /// Load of the queue.
+    /// Returns the load of the queue.
     pub(crate) fn load(&self) -> QueueLoad {
         let (length, refused) = (self.waiting.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed));
         QueueLoad { name: "list", length, limit: MAX_WAITING, tenant_limit: MAX_OF_TENANT, refused }
     }
 
     fn of_tenant(&self, tenant: &Tenant) -> Arc<OfTenant> {
-        // Nothing is left half done under the lock, so a panic elsewhere does not spoil what it guards.
+        // No code leaves inconsistent data behind under the lock, so a poisoned lock is safe to use.
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = tenants.get(tenant) {
             return Arc::clone(known);
@@ -78,13 +78,13 @@ impl ListTurns {
     }
 }
 
-/// Place among those that wait. Dropping it leaves the place.
+/// A place in the queue. Dropping it frees the place.
 struct Place<'a>(&'a AtomicUsize);
 
 impl<'a> Place<'a> {
     fn take(waiting: &'a AtomicUsize, limit: usize) -> Option<Self> {
         let place = Self(waiting);
-        // If there is no room, dropping the place takes it back.
+        // If there is no room, dropping `place` frees it.
         (waiting.fetch_add(1, Ordering::Relaxed) < limit).then_some(place)
     }
 }

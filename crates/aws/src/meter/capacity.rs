@@ -1,7 +1,7 @@
-//! What a try consumed: as the answer says, for a write; by AWS's rules, for a read and for a write whose condition did not hold.
+//! Consumption of one try. The response reports it for a write. AWS's rules give it for a read and for a write with a failed condition.
 //!
-//! An answer says what a read consumed, too, but emulators are not right about that, and both come to the same on AWS. There are two
-//! exceptions: a query that has to look into more than one of DynamoDB's partitions, and what a failed one has read.
+//! Responses report reads too, but emulators report them wrongly. On AWS both agree, with two exceptions: a query that reads several of
+//! DynamoDB's partitions, and the reads of a failed query.
 //! <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html>
 
 use std::ops::Add;
@@ -18,19 +18,19 @@ use aws_smithy_types::config_bag::{Storable, StoreReplace};
 
 use crate::item::size;
 
-/// What one write unit writes, in bytes.
+/// Size of a write unit, in bytes.
 const WRITTEN: usize = 1_024;
-/// What one read unit reads, in bytes.
+/// Size of a read unit, in bytes.
 const READ: usize = 4_096;
-/// What a read that may be a little behind consumes of a consistent one.
+/// Cost of an eventually consistent read, relative to a consistent one.
 const EVENTUAL: f64 = 0.5;
 
-/// Request units of a table on demand, those of its indexes included.
+/// Request units of an on-demand table, including its indexes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Units {
-    /// For writing.
+    /// Write units.
     pub write: f64,
-    /// For reading.
+    /// Read units.
     pub read: f64,
 }
 
@@ -42,16 +42,16 @@ impl Add for Units {
     }
 }
 
-/// What must be known of a question once its answer is there.
+/// Properties of a request that its cost depends on.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Asked {
-    /// It is to write something.
+    /// The request writes.
     Write,
-    /// It is to read items.
+    /// The request reads items.
     Read {
-        /// What a read of one unit counts for.
+        /// Cost of a read unit.
         rate: f64,
-        /// How many were asked for by their keys.
+        /// Number of requested keys.
         keys: usize,
     },
 }
@@ -60,7 +60,7 @@ impl Storable for Asked {
     type Storer = StoreReplace<Self>;
 }
 
-/// Has a write say in its answer what it consumed, and notes what the answer to a read does not say.
+/// Makes a write report its consumption in its response. Returns the properties that the response to a read does not show.
 pub(super) fn ask(input: &mut Input) -> Option<Asked> {
     let wanted = Some(ReturnConsumedCapacity::Indexes);
     if let Some(put) = input.downcast_mut::<PutItemInput>() {
@@ -90,7 +90,7 @@ fn rate(is_consistent: Option<bool>) -> f64 {
     if is_consistent == Some(true) { 1.0 } else { EVENTUAL }
 }
 
-/// What a try consumed that was answered with an output, if that can be told.
+/// Returns the consumption of a successful try, if known.
 pub(super) fn consumed(output: &Output, asked: Asked) -> Option<Units> {
     match asked {
         Asked::Write => written(output),
@@ -101,7 +101,7 @@ pub(super) fn consumed(output: &Output, asked: Asked) -> Option<Units> {
     }
 }
 
-/// What a write consumed whose condition did not hold: as much as its item is long, or one unit if there is none.
+/// Returns the consumption of a write with a failed condition: the size of the existing item, or one unit without an item.
 pub(super) fn refused(error: &Error) -> Option<Units> {
     let refused = if let Some(PutItemError::ConditionalCheckFailedException(refused)) = error.downcast_ref() {
         refused
@@ -113,7 +113,7 @@ pub(super) fn refused(error: &Error) -> Option<Units> {
     Some(Units { write: units(refused.item().map_or(0, size), WRITTEN), read: 0.0 })
 }
 
-/// As the answer says.
+/// Returns the consumption that the response reports.
 fn written(output: &Output) -> Option<Units> {
     let reports: Vec<&ConsumedCapacity> = if let Some(put) = output.downcast_ref::<PutItemOutput>() {
         put.consumed_capacity().into_iter().collect()
@@ -126,13 +126,13 @@ fn written(output: &Output) -> Option<Units> {
     all?.into_iter().reduce(Units::add)
 }
 
-/// A transaction that had been made already was read, not written.
+/// A repeated transaction is read, not written.
 fn reported(report: &ConsumedCapacity) -> Option<Units> {
     let read = report.read_capacity_units().unwrap_or_default();
     Some(Units { write: report.capacity_units()? - read, read })
 }
 
-/// How long what was read is, each part of which is rounded up by itself. What is not there counts for one unit.
+/// Returns the sizes of the parts that were read. Each is rounded up on its own. A missing item counts as one unit.
 fn read(output: &Output, keys: usize) -> Option<Vec<usize>> {
     if let Some(get) = output.downcast_ref::<GetItemOutput>() {
         return Some(vec![get.item().map_or(0, size)]);
@@ -147,7 +147,7 @@ fn read(output: &Output, keys: usize) -> Option<Vec<usize>> {
     Some(sizes)
 }
 
-/// How many units so many bytes are, at least one.
+/// Returns the number of units for that many bytes, at least one.
 fn units(bytes: usize, unit: usize) -> f64 {
     f64::from(u32::try_from(bytes.div_ceil(unit).max(1)).unwrap_or(u32::MAX))
 }
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
     use crate::item::Item;
 
-    /// An item of so many bytes.
+    /// Returns an item of that many bytes.
     fn item(bytes: usize) -> Item {
         [("body".to_owned(), AttributeValue::S("x".repeat(bytes - "body".len())))].into()
     }
