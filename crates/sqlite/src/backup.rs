@@ -1,4 +1,4 @@
-//! A copy of the file as it is at one moment, and the way back.
+//! Backup of the file at one moment, and its restoration.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,24 +8,24 @@ use rusqlite::{Connection, OpenFlags};
 use crate::file::{self, Lock, OpenError};
 use crate::schema;
 
-/// Why a file was not backed up or restored.
+/// Reason why a file was not backed up or restored.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// There is something where the copy is to be.
+    /// A file exists at the destination.
     #[error("{} is there already; nothing is written over", .0.display())]
     Exists(PathBuf),
-    /// There is no such file.
+    /// The file does not exist.
     #[error("{} is not there", .0.display())]
     Missing(PathBuf),
-    /// Something is wrong with what it holds.
+    /// The file's content is damaged.
     #[error("{} is damaged: {found}", path.display())]
     Damaged {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What SQLite finds wrong.
+        /// The error that SQLite reports.
         found: String,
     },
-    /// It cannot be opened.
+    /// The file cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
 }
@@ -42,9 +42,9 @@ impl From<std::io::Error> for BackupError {
     }
 }
 
-/// Copies the file at `from`, as it is at this moment, to `to`, which must not be there. Nobat may be running on it meanwhile.
+/// Copies the current state of the file at `from` to `to`, which must not exist. Nobat may be running on the file.
 ///
-/// The copy is whole, checked, and on disk when this returns; until then it has another name.
+/// The copy is complete, checked and on disk when this returns. Until then it has another name.
 pub fn backup(from: &Path, to: &Path) -> Result<(), BackupError> {
     refuse_existing(to)?;
     let draft = draft_of(to)?;
@@ -55,27 +55,27 @@ pub fn backup(from: &Path, to: &Path) -> Result<(), BackupError> {
     put_in_place(&draft, to)
 }
 
-/// Makes the copy at `from` the file at `to`, which must not be there, nor be open.
+/// Restores the copy at `from` to `to`. The file at `to` must not exist and not be open.
 pub fn restore(from: &Path, to: &Path) -> Result<(), BackupError> {
     let to = &std::path::absolute(to)?;
-    // Whoever starts meanwhile waits for no half of a file.
+    // A program that starts during the restoration must not see an incomplete file.
     let _lock = Lock::take(to)?;
     refuse_existing(to)?;
     for log in ["-wal", "-shm"] {
-        // A log without its file is another file's: SQLite would play it into this one.
+        // A log without its file belongs to another file. SQLite would apply it to this one.
         refuse_existing(&beside(to, log))?;
     }
     check(from)?;
     let draft = draft_of(to)?;
-    // Not by copying bytes: somebody may have it open, with a part of it in a log.
+    // The bytes cannot be copied: another process may have the file open, with a part of it in a log.
     open(from)?.execute("VACUUM INTO ?1", [draft.to_string_lossy()])?;
     put_in_place(&draft, to)
 }
 
-/// A name of this process's own: another may be making a copy for the same place.
+/// Returns a temporary name that contains the process id, since another process may be making a copy for the same destination.
 fn draft_of(to: &Path) -> Result<PathBuf, BackupError> {
     let draft = beside(to, &format!("-draft-{}", std::process::id()));
-    // What is left of a copy that was broken off.
+    // Left behind by an interrupted copy.
     remove(&draft)?;
     Ok(draft)
 }
@@ -90,12 +90,12 @@ fn put_in_place(draft: &Path, to: &Path) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// Gives the draft its name, unless something has it by now.
+/// Renames the draft, unless the name is taken by now.
 fn place(draft: &Path, to: &Path) -> Result<(), BackupError> {
     match fs::hard_link(draft, to) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(BackupError::Exists(to.to_owned())),
-        // There are file systems without links. There, of two who do this in the same moment the later one wins.
+        // On file systems without links, the later of two simultaneous copies wins.
         Err(_) => {
             refuse_existing(to)?;
             Ok(fs::rename(draft, to)?)
@@ -103,7 +103,7 @@ fn place(draft: &Path, to: &Path) -> Result<(), BackupError> {
     }
 }
 
-/// Fails if something is wrong with a file of nobat's.
+/// Fails if the file is not nobat's or is damaged.
 fn check(path: &Path) -> Result<(), BackupError> {
     let connection = open(path)?;
     schema::refuse_foreign(&connection)?;
@@ -111,7 +111,7 @@ fn check(path: &Path) -> Result<(), BackupError> {
     if found == "ok" { Ok(()) } else { Err(BackupError::Damaged { path: path.to_owned(), found }) }
 }
 
-/// A connection that creates nothing. It may write, for that is how SQLite takes part in a log.
+/// Opens a connection that creates nothing. It is writable, since SQLite must write to take part in a log.
 fn open(path: &Path) -> Result<Connection, BackupError> {
     if !path.exists() {
         return Err(BackupError::Missing(path.to_owned()));

@@ -1,4 +1,4 @@
-//! Every operation on the file, one by one and without threads. What calls these decides what goes into one transaction.
+//! All operations on the file, without threads. The writer decides which of them share a transaction.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use crate::lanes::Lanes;
 use crate::row::{self, COLUMNS, status};
 use crate::shares::WorkerShares;
 
-/// A payload longer than this many bytes stands in a table of its own.
+/// Maximum size of a payload in the table of tasks, in bytes. Longer ones are in a table of their own.
 const INLINE_PAYLOAD: usize = 1_024;
 
-/// How often those who wait are offered what others left, before one transaction has taken long enough.
+/// Maximum number of rounds in which one transaction distributes free slots among the tenants.
 const MAX_ROUNDS: usize = 3;
 
-/// Every tenant with tasks that wait, and when the first of them is to be looked at: one step through the index for each tenant.
+/// Selects every tenant with waiting tasks and the time of its first one. Takes one step through the index per tenant.
 const LANES: &str = "
 WITH RECURSIVE lane (tenant) AS (
     SELECT (SELECT tenant FROM tasks INDEXED BY tasks_waiting WHERE status < 3 ORDER BY tenant LIMIT 1)
@@ -38,44 +38,44 @@ SELECT tenant, (SELECT min(wake_at) FROM tasks INDEXED BY tasks_waiting WHERE st
 FROM lane WHERE tenant IS NOT NULL
 ";
 
-/// How long a row rests that cannot be read.
+/// Delay before a task whose row cannot be read is tried again.
 const UNREADABLE_REST: Duration = Duration::from_hours(1);
 
-/// Room for so many tasks, as a power of two, in one millisecond of `seq`.
+/// Bits of `seq` that distinguish tasks of one millisecond.
 const SEQ_SHIFT: u32 = 20;
 
-/// What is to remain of several writes.
+/// Result of several writes: keep or undo them.
 pub(crate) enum Keep<T> {
     All(T),
     Nothing(T),
 }
 
-/// The file, and what is known of it without looking.
+/// The file, and the state derived from it.
 pub(crate) struct Database {
     connection: Connection,
     dispatch: Arc<Dispatch>,
     retention: Duration,
     last_seq: i64,
-    /// Where the last pass over old tasks got to.
+    /// `seq` at which the last pass over old tasks stopped.
     pruned_to: i64,
-    /// Whose tasks wait, and until when.
+    /// Tenants with waiting tasks, and the time of each one's next task.
     lanes: Lanes,
     /// Worker slots that tenants hold, so that one tenant leaves some of them to the others.
     shares: WorkerShares,
-    /// Tenants whose due tasks wait for others of their own to end, as of the last dispatch.
+    /// Tenants whose due tasks wait until others of their own have ended, as of the last dispatch.
     withheld: BTreeSet<Tenant>,
-    /// Whether `lanes` may differ from the file.
+    /// True if `lanes` may differ from the file.
     is_unsure: bool,
-    /// Claimed in this transaction, to be handed over when it is on disk.
+    /// Tasks claimed in this transaction. Workers get them after the COMMIT.
     handed: Vec<Task>,
-    /// Changed in this transaction, to be told of when it is on disk.
+    /// Tasks changed in this transaction. Watchers are notified after the COMMIT.
     touched: Vec<TaskName>,
-    /// Rows written by [`Database::probe`] on this connection.
+    /// Number of rows written by [`Database::probe`] on this connection.
     probes: u64,
 }
 
 impl Database {
-    /// Takes over a connection to a migrated file.
+    /// Creates a database on a connection to a migrated file.
     pub(crate) fn new(connection: Connection, dispatch: Arc<Dispatch>, retention: Duration) -> Result<Self, Error> {
         let last_seq = connection.query_row("SELECT coalesce(max(seq), 0) FROM tasks", [], |row| row.get(0))?;
         let mut database = Self {
@@ -98,7 +98,7 @@ impl Database {
         Ok(database)
     }
 
-    /// Ends every lease at once, whatever the clock says: the lock on the file proves that whoever held them is gone.
+    /// Ends every lease at once, whatever the clock says: this process holds the file's lock, so their workers are gone.
     pub(crate) fn end_leases(&self) -> Result<usize, Error> {
         let mut statement = self.prepare("UPDATE tasks SET lease_until = 0, wake_at = 0, version = version + 1 WHERE status = 3")?;
         Ok(statement.execute([])?)
@@ -120,7 +120,7 @@ impl Database {
         })
     }
 
-    /// Does several writes or none of them.
+    /// Makes several writes or none.
     pub(crate) fn savepoint<T>(&mut self, operation: impl FnOnce(&mut Self) -> Result<Keep<T>, Error>) -> Result<T, Error> {
         self.prepare("SAVEPOINT several")?.raw_execute()?;
         let (handed, touched) = (self.handed.len(), self.touched.len());
@@ -138,16 +138,16 @@ impl Database {
         }
     }
 
-    /// Returns the task that stands in the way, if there is one.
+    /// Inserts a task. Returns the existing task if there is one.
     ///
-    /// A task that is due while a worker is free, and nobody waits in front of it, is claimed along the way.
+    /// If the task is due, a worker is free and no other task waits before it, the task is claimed in the same write.
     fn insert_one(&mut self, task: &mut Task, now: Timestamp) -> Result<Option<Task>, Error> {
         let is_first = self.lanes.earliest().is_none_or(|due| due > now);
         self.shares.note_tenant(&task.tenant);
         let wanted = if is_first { self.dispatch.wanted() } else { 0 };
         self.shares.note_offer(wanted.saturating_sub(self.handed.len()));
         if self.handed.len() < wanted && task.due_at <= now && self.shares.allowance(&task.tenant) > 0 {
-            // Refused only if it cannot start now, in which case it waits like any other.
+            // A refused claim means that the task cannot start now. It then waits like any other.
             let _ = task.claim_unstored(now + LEASE, now);
         }
         if !self.write_new(task)? {
@@ -165,7 +165,7 @@ impl Database {
         Ok(None)
     }
 
-    /// Whether there was no task of that name.
+    /// Returns true if no task with that name existed.
     fn write_new(&mut self, task: &Task) -> Result<bool, Error> {
         let seq = (self.last_seq + 1).max(seq_of(task.created_at));
         let text = task.payload.get();
@@ -184,7 +184,7 @@ impl Database {
         Ok(true)
     }
 
-    /// Removes a task that was kept for long enough, to make room for another of its name.
+    /// Deletes a task after its retention, so that its name can be used again.
     fn delete(&self, name: &TaskName) -> Result<(), Error> {
         let id = name.id.to_bytes();
         self.prepare("DELETE FROM payloads WHERE seq = (SELECT seq FROM tasks WHERE tenant = ?1 AND id = ?2)")?
@@ -238,7 +238,7 @@ impl Database {
         Ok(Committed::Done(Box::new(task)))
     }
 
-    /// Whether the task was there at that version.
+    /// Returns true if the task had that version.
     fn update(&self, task: &Task, read_version: u64) -> Result<bool, Error> {
         let mut statement = self.prepare(row::UPDATE)?;
         row::bind(&mut statement, task)?;
@@ -259,7 +259,7 @@ impl Database {
                 |row| row.get(0),
             )
             .optional()?;
-        // Nobody is told: a worker that heard of its own beats would answer them with more.
+        // No notification: a worker that is notified of its own heartbeats would send more of them.
         Ok(match found {
             None => Beat::Lost,
             Some(false) => Beat::Renewed { cancel: CancelRequest::None },
@@ -267,7 +267,7 @@ impl Database {
         })
     }
 
-    /// Removes tasks, the oldest first.
+    /// Deletes ended tasks and audit entries after their retention, oldest first, and idle limiters.
     pub(crate) fn prune(&mut self, limit: usize, now: Timestamp) -> Result<usize, Error> {
         let cutoff = now - self.retention;
         let mut statement = self.prepare("SELECT seq FROM tasks WHERE seq < ?1 AND seq > ?2 AND ended_at <= ?3 ORDER BY seq LIMIT ?4")?;
@@ -277,14 +277,14 @@ impl Database {
         drop(statement);
         let forget = "DELETE FROM trail WHERE seq IN (SELECT seq FROM (SELECT seq, at FROM trail ORDER BY seq LIMIT ?2) WHERE at <= ?1)";
         let forgotten = self.prepare(forget)?.execute(params![cutoff.millis(), to_sql(limit)])?;
-        // The next call goes on from here, past old tasks that have not ended; after the last one it begins anew.
+        // The next call continues here, after old tasks that have not ended. After the last one it starts from the beginning.
         self.pruned_to = seqs.last().copied().filter(|_| seqs.len() == limit).unwrap_or(0);
         for seq in &seqs {
             self.prepare("DELETE FROM payloads WHERE seq = ?1")?.execute([seq])?;
             self.prepare("DELETE FROM tasks WHERE seq = ?1")?.execute([seq])?;
         }
         let flows = self.forget_flows(limit, now)?;
-        // As long as there is more of any of them, there is more to do.
+        // The caller repeats the call while this reaches `limit`.
         Ok(seqs.len().max(forgotten).max(flows))
     }
 
@@ -294,7 +294,8 @@ impl Database {
         let wanted = self.dispatch.wanted();
         self.shares.note_offer(wanted.saturating_sub(self.handed.len()));
         self.withheld.clear();
-        // What is left when some had less than their share goes to the others. What is left after that waits for the next transaction.
+        // Shares that some tenants do not use go to the others in the next round. Slots left after the last round wait for the next
+        // transaction.
         for _ in 0..MAX_ROUNDS {
             let free = wanted.saturating_sub(self.handed.len());
             let due = if free == 0 { Vec::new() } else { self.lanes.due(now) };
@@ -302,7 +303,7 @@ impl Database {
             self.withheld.extend(withheld);
             let share = (free / due.len().max(1)).max(1);
             for tenant in due {
-                // A report of a task that expired may have been claimed along the way.
+                // The callback of an expired task may have been claimed in the same transaction.
                 let free = wanted.saturating_sub(self.handed.len());
                 if free == 0 {
                     break;
@@ -314,13 +315,13 @@ impl Database {
         Ok(())
     }
 
-    /// Sets a claimed task aside for a worker, to be handed over after the COMMIT.
+    /// Keeps a claimed task for a worker, which gets it after the COMMIT.
     fn hand(&mut self, task: Task) {
         self.shares.start(&task);
         self.handed.push(task);
     }
 
-    /// Notes the tenants that have tasks in the file: the first and the last are enough to know whether there are several.
+    /// Records the tenants with tasks in the file. The first and the last show if there are several.
     fn note_tenants(&mut self) -> Result<(), Error> {
         for sql in ["SELECT min(tenant) FROM tasks", "SELECT max(tenant) FROM tasks"] {
             let tenant: Option<String> = self.connection.query_row(sql, [], |row| row.get(0))?;
@@ -331,7 +332,7 @@ impl Database {
         Ok(())
     }
 
-    /// Claims up to so many of one tenant's tasks.
+    /// Claims up to `share` of one tenant's tasks.
     fn dispatch_of(&mut self, tenant: &Tenant, share: usize, now: Timestamp) -> Result<(), Error> {
         let sql = format!(
             "SELECT {COLUMNS} FROM tasks INDEXED BY tasks_waiting WHERE tenant = ?1 AND status < 3 AND wake_at <= ?2 ORDER BY wake_at LIMIT ?3"
@@ -346,7 +347,7 @@ impl Database {
             self.lanes.waits(tenant, now + UNREADABLE_REST);
         }
         for task in due {
-            // A deadline that passed is judged here as well: a backlog of such tasks would stand in front of all others.
+            // Tasks past their deadline expire here. A backlog of them would otherwise block all others.
             let event = overdue(&task, Spread::from_bits(0), now).unwrap_or(Event::Claim { until: now + LEASE });
             let Ok(change) = transition(task, event, now) else { continue };
             let released = change.released.clone();
@@ -359,7 +360,7 @@ impl Database {
         Ok(())
     }
 
-    /// The first moment after that one at which a waiting task of the tenant's is to be looked at.
+    /// Returns the earliest time after `after` at which one of the tenant's waiting tasks must be looked at.
     fn earliest_due(&self, tenant: &Tenant, after: Timestamp) -> Result<Option<Timestamp>, Error> {
         let mut statement =
             self.prepare("SELECT min(wake_at) FROM tasks INDEXED BY tasks_waiting WHERE tenant = ?1 AND status < 3 AND wake_at > ?2")?;
@@ -367,14 +368,14 @@ impl Database {
         Ok(found.map(Timestamp::from_millis))
     }
 
-    /// Reads anew whose tasks wait, if that is not known.
+    /// Reads the tenants with waiting tasks again if the known state may be wrong.
     fn make_sure(&mut self) -> Result<(), Error> {
         if std::mem::take(&mut self.is_unsure) {
             self.lanes = Lanes::default();
             let mut statement = self.connection.prepare_cached(LANES)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
-                // One row that cannot be read keeps no other tenant from being served.
+                // A row that cannot be read must not block other tenants.
                 match Tenant::new(row.get_ref(0)?.as_str()?) {
                     Ok(tenant) => self.lanes.waits(&tenant, Timestamp::from_millis(row.get(1)?)),
                     Err(error) => tracing::error!(%error, "tasks of a tenant whose name cannot be read are passed over"),
@@ -384,7 +385,7 @@ impl Database {
         Ok(())
     }
 
-    /// Writes one row that means nothing. An empty transaction would succeed on a full disk.
+    /// Writes a row without meaning. An empty transaction would succeed on a full disk.
     pub(crate) fn probe(&mut self, now: Timestamp) -> Result<(), Error> {
         let sql = "INSERT INTO probe (id, written_at) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET written_at = ?1";
         self.prepare(sql)?.execute([now.millis()])?;
@@ -398,10 +399,10 @@ impl Database {
         }
     }
 
-    /// Takes back claims that nobody was there to be given.
+    /// Gives back claims that no worker took.
     pub(crate) fn release(&mut self, tasks: Vec<Task>, now: Timestamp) -> Result<(), Error> {
         for Task { tenant, id, token, .. } in tasks {
-            // Read anew: somebody may have asked it to stop since it was claimed.
+            // Read again, since the task may have been canceled after its claim.
             if let Some(task) = self.get(&TaskName { tenant, id }, now)?
                 && let Ok(change) = transition(task, Event::Release { token }, now)
             {
@@ -415,7 +416,7 @@ impl Database {
         &self.connection
     }
 
-    /// Goes on with a fresh connection to the same file.
+    /// Continues with a new connection to the same file.
     pub(crate) fn reconnect(&mut self, connection: Connection) {
         self.connection = connection;
         self.probes = 0;
@@ -425,25 +426,25 @@ impl Database {
         Ok(self.prepare("BEGIN IMMEDIATE")?.raw_execute().map(drop)?)
     }
 
-    /// Puts everything since [`Database::begin`] on disk, then tells those who wait for it.
+    /// Commits everything since [`Database::begin`], then notifies watchers and workers.
     ///
-    /// Returns the tasks that nobody was there any more to take.
+    /// Returns the tasks that no worker took.
     pub(crate) fn commit_all(&mut self) -> Result<Vec<Task>, Error> {
         self.prepare("COMMIT")?.raw_execute()?;
-        // A withheld tenant's next task starts in the transaction that ends one of its own: nobody has to wake up for it before.
+        // A withheld tenant's next task starts in the transaction that ends one of its own, so no worker has to wake up for it.
         self.dispatch.set_next_due(self.lanes.earliest_of_others(&self.withheld));
         self.dispatch.tell(&self.touched);
         self.touched.clear();
         Ok(self.dispatch.hand_over(std::mem::take(&mut self.handed)))
     }
 
-    /// Forgets everything since [`Database::begin`].
+    /// Discards everything since [`Database::begin`].
     pub(crate) fn rollback(&mut self) {
         for task in self.handed.drain(..) {
             self.shares.end(&task.tenant, &task.id);
         }
         self.touched.clear();
-        // What was claimed a moment ago is due again.
+        // Tasks claimed in the transaction are due again.
         self.is_unsure = true;
         if !self.connection.is_autocommit()
             && let Err(error) = self.connection.execute_batch("ROLLBACK")
@@ -452,7 +453,7 @@ impl Database {
         }
     }
 
-    /// Moves what stands in the write-ahead log into the file, so that the file alone is everything.
+    /// Moves the write-ahead log into the file, so that the file alone is complete.
     pub(crate) fn finish(&self) {
         let is_busy = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
         if !matches!(is_busy, Ok(false)) {
@@ -460,19 +461,19 @@ impl Database {
         }
     }
 
-    /// Number of rows changed by this connection since it was opened, without those of [`Database::probe`].
+    /// Returns the number of rows changed by this connection since it was opened, without those of [`Database::probe`].
     pub(crate) fn changes(&self) -> u64 {
         self.connection.total_changes().saturating_sub(self.probes)
     }
 
-    /// Number of rows written by [`Database::probe`] on this connection.
+    /// Returns the number of rows written by [`Database::probe`] on this connection.
     pub(crate) fn probes(&self) -> u64 {
         self.probes
     }
 
-    /// Moves the write-ahead log into the file and empties it, without waiting for readers. Returns whether the log is empty.
+    /// Moves the write-ahead log into the file and empties it, without waiting for readers. Returns true if the log is empty.
     ///
-    /// A reader that uses the log keeps it from being emptied. What can be moved is moved all the same.
+    /// A reader that uses the log prevents that it is emptied. The rest is moved in any case.
     pub(crate) fn checkpoint(&self) -> bool {
         let emptied = self.connection.busy_timeout(Duration::ZERO).and_then(|()| {
             let is_busy: bool = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
@@ -485,20 +486,20 @@ impl Database {
         })
     }
 
-    /// Every statement is prepared once and kept.
+    /// Prepares each statement once and caches it.
     pub(crate) fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>, Error> {
         Ok(self.connection.prepare_cached(sql)?)
     }
 }
 
-/// The task, unless it was ended longer ago than tasks are kept.
+/// Returns the task, unless its retention has passed.
 pub(crate) fn get(connection: &Connection, name: &TaskName, retention: Duration, now: Timestamp) -> Result<Option<Task>, Error> {
     let sql = get_sql();
     let found = select(connection, sql, params![name.tenant.as_str(), name.id.to_bytes()])?;
     Ok(found.into_iter().next().filter(|task| is_kept(task, retention, now)))
 }
 
-/// Up to `limit` tasks whose lease ran out or whose deadline passed. Tasks that are only due need no sweep: the index is the queue.
+/// Returns up to `limit` tasks whose lease has expired or whose deadline has passed. Due tasks need no sweep, since the index is the queue.
 pub(crate) fn due(connection: &Connection, limit: usize, now: Timestamp) -> Result<Vec<Task>, Error> {
     let leased =
         format!("SELECT {COLUMNS} FROM tasks INDEXED BY tasks_leased WHERE status = 3 AND wake_at <= ?1 ORDER BY wake_at LIMIT ?2");
@@ -511,21 +512,21 @@ pub(crate) fn due(connection: &Connection, limit: usize, now: Timestamp) -> Resu
     Ok(due)
 }
 
-/// How many of a tenant's tasks wait, counted no further than `at_most`.
+/// Counts a tenant's waiting tasks, up to `at_most`.
 pub(crate) fn waiting(connection: &Connection, tenant: &Tenant, at_most: usize) -> Result<usize, Error> {
     let sql = "SELECT count(*) FROM (SELECT 1 FROM tasks INDEXED BY tasks_waiting WHERE tenant = ?1 AND status < 3 LIMIT ?2)";
     let count: i64 = connection.prepare_cached(sql)?.query_row(params![tenant.as_str(), to_sql(at_most)], |row| row.get(0))?;
     Ok(usize::try_from(count).unwrap_or(at_most))
 }
 
-/// One page of a list, newest first, from where the page before ended.
+/// Returns one page of a list, newest first, from the end of the previous page.
 ///
-/// Looks at up to [`ListQuery::MAX_SCANNED`] rows, at the first columns of each, and reads the whole row of those that pass. `failed`
-/// and `held` have an index, so that other tasks cost nothing there.
+/// Scans up to [`ListQuery::MAX_SCANNED`] rows by their first columns and reads the full rows of those that may match. `failed` and `held`
+/// have their own indexes, so that other tasks cost nothing.
 pub(crate) fn list(connection: &Connection, query: &ListQuery, retention: Duration, now: Timestamp) -> Result<Page, Error> {
     let before = match (&query.after, query.created_before) {
         (Some(position), _) => position.0.parse().map_err(|_| Error::Unreadable("position"))?,
-        // `seq` is never less than the moment of acceptance; it can be more only after the clock was set back.
+        // `seq` is never below the time of acceptance. It can be above it after the clock was set back.
         (None, Some(moment)) => seq_of(moment) | ((1 << SEQ_SHIFT) - 1),
         (None, None) => i64::MAX,
     };
@@ -556,7 +557,7 @@ pub(crate) fn list(connection: &Connection, query: &ListQuery, retention: Durati
     Ok(Page { tasks, next: last.filter(|_| is_cut_short).map(|seq| Position(seq.to_string())) })
 }
 
-/// Tells by `seq, kind, queue, status` of a row whether its task can pass the filters.
+/// Returns true if the task may match the filters, by `seq, kind, queue, status` of its row.
 fn may_match(found: &Row<'_>, query: &ListQuery) -> Result<bool, Error> {
     let is_of = |index, name: &Option<Name>| {
         name.as_ref().map_or(Ok(true), |name| Ok::<_, Error>(found.get_ref(index)?.as_str()? == name.as_str()))
@@ -566,7 +567,7 @@ fn may_match(found: &Row<'_>, query: &ListQuery) -> Result<bool, Error> {
     Ok(may_stand && is_of(1, &query.kind)? && is_of(2, &query.queue)?)
 }
 
-/// The task of a row, without its payload and result: lists do not show them, and they can be long.
+/// Reads a task without its payload and result. Lists do not show them, and they can be long.
 fn read_listed(connection: &Connection, seq: i64) -> Result<Option<Task>, Error> {
     let sql = format!("SELECT {} FROM tasks WHERE seq = ?1", COLUMNS.replace("result, payload", "NULL, 'null'"));
     let mut statement = connection.prepare_cached(&sql)?;
@@ -580,7 +581,7 @@ fn get_sql() -> &'static str {
     &SQL
 }
 
-/// The first `seq` of a moment; moments so far ahead that they have none share the last.
+/// Returns the first `seq` of a time. Times too far ahead share the last one.
 fn seq_of(moment: Timestamp) -> i64 {
     moment.millis().min(i64::MAX >> SEQ_SHIFT) << SEQ_SHIFT
 }
@@ -599,7 +600,7 @@ fn select(connection: &Connection, sql: &str, params: impl Params) -> Result<Vec
     Ok(tasks)
 }
 
-/// The tasks, and the `seq` of rows that this version cannot read: one such row must not keep all others from being run.
+/// Returns the tasks, and the `seq` of rows that cannot be read. One such row must not block the others.
 fn select_readable(connection: &Connection, sql: &str, params: impl Params) -> Result<(Vec<Task>, Vec<i64>), Error> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params)?;

@@ -1,4 +1,4 @@
-//! Those who wait inside this process: for work, and for news of a task.
+//! Waiting workers and watchers of tasks in this process.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,20 +8,20 @@ use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
 use tokio::sync::{Notify, oneshot, watch};
 
-/// Who waits for what.
+/// Workers that wait for tasks, and watchers that wait for changes.
 pub(crate) struct Dispatch {
     workers: Mutex<VecDeque<Worker>>,
     watched: Mutex<HashMap<TaskName, Watched>>,
     next_due: watch::Sender<Option<Timestamp>>,
 }
 
-/// A worker with room for so many tasks.
+/// A waiting worker with room for this many tasks.
 struct Worker {
     room: usize,
     hand: oneshot::Sender<Vec<Task>>,
 }
 
-/// A task that so many wait for news of.
+/// A watched task with its number of watchers.
 struct Watched {
     news: Arc<Notify>,
     watchers: usize,
@@ -34,21 +34,21 @@ impl Default for Dispatch {
 }
 
 impl Dispatch {
-    /// Puts a worker in line. Dropping the receiver takes it out again.
+    /// Adds a worker to the queue. Dropping the receiver removes it.
     pub(crate) fn line_up(&self, room: usize) -> oneshot::Receiver<Vec<Task>> {
         let (hand, tasks) = oneshot::channel();
         lock(&self.workers).push_back(Worker { room, hand });
         tasks
     }
 
-    /// How many tasks those in line have room for.
+    /// Returns the number of tasks that the waiting workers have room for.
     pub(crate) fn wanted(&self) -> usize {
         let mut workers = lock(&self.workers);
         workers.retain(|worker| !worker.hand.is_closed());
         workers.iter().map(|worker| worker.room).sum()
     }
 
-    /// Gives claimed tasks to those in line, and returns what nobody was there any more to take.
+    /// Hands claimed tasks to the waiting workers. Returns the tasks that no worker took.
     pub(crate) fn hand_over(&self, mut tasks: Vec<Task>) -> Vec<Task> {
         while !tasks.is_empty() {
             let Some(worker) = lock(&self.workers).pop_front() else { break };
@@ -60,7 +60,7 @@ impl Dispatch {
         tasks
     }
 
-    /// When the next task is due, for those in line to wake up by.
+    /// Returns the time at which the next task is due, for waiting workers to wake up at.
     pub(crate) fn next_due(&self) -> watch::Receiver<Option<Timestamp>> {
         self.next_due.subscribe()
     }
@@ -69,13 +69,13 @@ impl Dispatch {
         self.next_due.send_if_modified(|known| std::mem::replace(known, due) != due);
     }
 
-    /// Resolves when the task is told of.
+    /// Resolves when the task changes.
     pub(crate) async fn watch(&self, name: &TaskName) {
         let watcher = Watcher::new(self, name);
         watcher.news.notified().await;
     }
 
-    /// Tells of tasks that were changed.
+    /// Notifies the watchers of changed tasks.
     pub(crate) fn tell(&self, names: &[TaskName]) {
         let watched = lock(&self.watched);
         if !watched.is_empty() {
@@ -84,7 +84,7 @@ impl Dispatch {
     }
 }
 
-/// One who waits for news; dropping it stops the waiting.
+/// A watcher of a task. Dropping it ends the watch.
 struct Watcher<'a> {
     dispatch: &'a Dispatch,
     name: &'a TaskName,
@@ -112,7 +112,7 @@ impl Drop for Watcher<'_> {
     }
 }
 
-/// Nothing is left half done under these locks, so a panic elsewhere does not spoil what they guard.
+/// No code leaves inconsistent data behind under these locks, so a poisoned lock is safe to use.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

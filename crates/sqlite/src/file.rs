@@ -1,4 +1,4 @@
-//! Opening the file, and being the only one who does.
+//! Opens the file and locks it for this process.
 
 use std::fmt;
 use std::fs::{File, TryLockError};
@@ -9,35 +9,35 @@ use std::time::Duration;
 
 use rusqlite::{Connection, MAIN_DB, OpenFlags, ffi};
 
-/// Why a file was not opened.
+/// Reason why a file was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it open.
+    /// Another process has the file open.
     #[error("{} is in use by {holder}", path.display())]
     InUse {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The process, as far as the lock file names it.
+        /// The process, if the lock file names it.
         holder: Holder,
     },
-    /// A newer nobat has written it.
+    /// A newer nobat has written the file.
     #[error("the file has schema {found}, and this nobat knows schemas up to {known}; run the nobat that wrote it, or a newer one")]
     NewerSchema {
-        /// The file's schema version.
+        /// Schema version of the file.
         found: i64,
-        /// The newest version known here.
+        /// Newest schema version that this nobat knows.
         known: i64,
     },
-    /// It is a SQLite file of some other program.
+    /// The file is a SQLite database of another program.
     #[error("the file is a SQLite database, but not one of nobat's; choose another with NOBAT_DATA")]
     Foreign,
-    /// SQLite cannot use it.
+    /// SQLite cannot use the file.
     #[error("the file cannot be used: {0}")]
     Sqlite(#[from] rusqlite::Error),
-    /// The operating system refuses.
+    /// The operating system refuses access.
     #[error("the file cannot be opened: {0}")]
     Io(#[from] std::io::Error),
-    /// Something is in it that this version did not write.
+    /// The file contains data that this version did not write.
     #[error("the file is damaged: {0}")]
     Damaged(String),
 }
@@ -54,14 +54,14 @@ impl From<crate::Error> for OpenError {
 /// Process that has a file open, as its lock file names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Holder {
-    /// Its id. `None` if the lock file does not name it (yet).
+    /// Process id. `None` if the lock file does not name it (yet).
     pub process: Option<u32>,
-    /// Address that it listens on, if it is a server.
+    /// Address that the process listens on, if it is a server.
     pub address: Option<SocketAddr>,
 }
 
 impl Holder {
-    /// URL at which the server answers on this machine.
+    /// Returns the URL at which the server answers on this machine.
     pub fn url(self) -> Option<String> {
         let address = self.address?;
         let host = match address.ip() {
@@ -92,7 +92,7 @@ impl fmt::Display for Holder {
 
 /// Advisory lock on `<file>-lock`. The operating system releases it when the process ends. The lock file names its [`Holder`].
 ///
-/// SQLite's own locks would let a second process in between two transactions, and each would hand out the other's tasks.
+/// SQLite's own locks would admit a second process between two transactions, and each would hand out the other's tasks.
 pub(crate) struct Lock(File);
 
 impl Lock {
@@ -111,12 +111,12 @@ impl Lock {
         }
     }
 
-    /// Names the address that this process listens on.
+    /// Writes the address that this process listens on into the lock file.
     pub(crate) fn announce(&self, address: SocketAddr) {
         self.name_holder(&format!(" {address}"));
     }
 
-    /// Writes who holds the lock. Without it (the disk is full) the lock still holds, and errors name no process.
+    /// Writes this process into the lock file. If that fails (the disk is full), the lock still holds, and errors name no process.
     fn name_holder(&self, rest: &str) {
         let mut file = &self.0;
         let text = format!("{}{rest}\n", std::process::id());
@@ -127,41 +127,41 @@ impl Lock {
     }
 }
 
-/// The one name of the file: a link to it must not have a lock of its own, nor a name like `:memory:` a meaning of its own.
+/// Returns the canonical path. A link must not have a lock of its own, and a name like `:memory:` must have no special meaning.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
     if path.exists() { Ok(path.canonicalize()?) } else { Ok(std::path::absolute(path)?) }
 }
 
-/// A connection that changes nothing by being opened.
+/// Opens a connection without changing the file.
 pub(crate) fn connect_plainly(path: &Path) -> Result<Connection, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Connection::open_with_flags(path, flags)
 }
 
-/// Longest wait of the writer for a lock of SQLite's.
+/// Maximum time that the writer waits for a lock of SQLite.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A connection that writes.
+/// Opens a connection for writing.
 pub(crate) fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
     let connection = connect_plainly(path)?;
-    // What SQLite may not write it opens for reading, and says nothing. That is refused here: a disk that is read-only for a while
-    // must not cost the writer a connection that can write again afterwards.
+    // SQLite silently opens a file for reading if it may not write it. That is refused here. Otherwise a disk that is read-only for a while
+    // would leave the writer with a connection that can never write again.
     if connection.is_readonly(MAIN_DB)? {
         return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_READONLY), None));
     }
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // A 202 means that it is on disk: every COMMIT waits for the disk, not only every checkpoint.
+    // A 202 promises that the task is on disk, so every COMMIT waits for the disk, not only every checkpoint.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -16 * 1024)?;
-    // Fewer, larger checkpoints: pages that many transactions change are copied to the file once.
+    // Fewer, larger checkpoints: a page that many transactions change is copied to the file once.
     connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
     Ok(connection)
 }
 
-/// A connection that reads beside it.
+/// Opens a connection for reading.
 pub(crate) fn connect_to_read(path: &Path) -> Result<Connection, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;

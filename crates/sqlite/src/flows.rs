@@ -1,4 +1,4 @@
-//! Flows, in a table of their own.
+//! Limiter states, in a table of their own.
 
 use async_trait::async_trait;
 use nobat_core::backend::changes;
@@ -26,7 +26,7 @@ impl Flows for Sqlite {
         self.0.writer.call(Load::of(Some(name.tenant.clone())), move |database| database.write_flow(&name, &body, over, now)).await
     }
 
-    /// One operation of the writer: nobody else can write in between.
+    /// Runs as one operation of the writer, so that no other write comes in between.
     async fn change(&self, name: &FlowName, change: FlowChange, now: Timestamp) -> Result<Option<Successor>, StoreError> {
         let name = name.clone();
         self.0.writer.call(Load::of(Some(name.tenant.clone())), move |database| database.change_flow(&name, change, now)).await
@@ -56,7 +56,7 @@ impl Database {
         Ok(successor)
     }
 
-    /// Gives back what a task held of its flows that ended along with a call ([`nobat_core::backend::Backend::give_back`]).
+    /// Gives back what an ended task held at its limiters ([`nobat_core::backend::Backend::give_back`]), in the same transaction.
     pub(crate) fn give_back(&mut self, task: &Task, reserved: Reserved, now: Timestamp) -> Result<(), Error> {
         for (of, change) in changes(task, reserved) {
             let name = FlowName { tenant: task.tenant.clone(), of };
@@ -70,7 +70,7 @@ impl Database {
         Ok(())
     }
 
-    /// Forgets flows that nobody has written to for long, and says how many.
+    /// Deletes up to `limit` limiters that have not been written to for [`IDLE`]. Returns their number.
     pub(crate) fn forget_flows(&self, limit: usize, now: Timestamp) -> Result<usize, Error> {
         let sql = "DELETE FROM flows WHERE (tenant, name) IN (SELECT tenant, name FROM flows WHERE written_at < ?1 LIMIT ?2)";
         let mut statement = self.connection().prepare_cached(sql)?;

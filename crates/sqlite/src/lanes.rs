@@ -1,29 +1,29 @@
-//! Whose turn it is: every tenant has a lane of its own, so that a long one makes nobody else wait.
+//! Turns of tenants: a tenant's long backlog does not delay the tasks of others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use nobat_core::name::Tenant;
 use nobat_core::time::Timestamp;
 
-/// The tenants that have tasks waiting, each with a moment before which none of them is to be looked at.
+/// Tenants with waiting tasks. Each has a time before which none of its tasks is due.
 #[derive(Default)]
 pub(crate) struct Lanes {
     next: BTreeMap<Tenant, Timestamp>,
-    /// The same, the earliest first.
+    /// The same entries, earliest first.
     by_moment: BTreeSet<(Timestamp, Tenant)>,
-    /// Who was served last.
+    /// The tenant that was served last.
     served: Option<Tenant>,
 }
 
 impl Lanes {
-    /// Something of this tenant's is due then, if not before.
+    /// Records that a task of the tenant is due at `at`, if that is earlier than known.
     pub(crate) fn waits(&mut self, tenant: &Tenant, at: Timestamp) {
         if self.next.get(tenant).is_none_or(|next| at < *next) {
             self.set(tenant, Some(at));
         }
     }
 
-    /// The next of this tenant's is due then, or never.
+    /// Sets the time of the tenant's next task. `None` means no waiting tasks.
     pub(crate) fn set(&mut self, tenant: &Tenant, at: Option<Timestamp>) {
         if let Some(before) = self.next.remove(tenant) {
             self.by_moment.remove(&(before, tenant.clone()));
@@ -34,17 +34,17 @@ impl Lanes {
         }
     }
 
-    /// When the next of anybody's is due.
+    /// Returns the earliest time at which a task is due.
     pub(crate) fn earliest(&self) -> Option<Timestamp> {
         self.by_moment.first().map(|(at, _)| *at)
     }
 
-    /// Earliest moment at which a task of a tenant other than these is due.
+    /// Returns the earliest time at which a task of a tenant other than these is due.
     pub(crate) fn earliest_of_others(&self, tenants: &BTreeSet<Tenant>) -> Option<Timestamp> {
         self.by_moment.iter().find(|(_, tenant)| !tenants.contains(tenant)).map(|(at, _)| *at)
     }
 
-    /// Those for whom something is due, in the order of their turns.
+    /// Returns the tenants with due tasks, in the order of their turns.
     pub(crate) fn due(&self, now: Timestamp) -> Vec<Tenant> {
         let mut due: Vec<Tenant> = self.by_moment.iter().take_while(|(at, _)| *at <= now).map(|(_, tenant)| tenant.clone()).collect();
         due.sort_unstable();
@@ -55,7 +55,7 @@ impl Lanes {
         due
     }
 
-    /// This one was served: the others come first.
+    /// Records that the tenant was served. The others come first then.
     pub(crate) fn serve(&mut self, tenant: Tenant) {
         self.served = Some(tenant);
     }

@@ -1,7 +1,7 @@
 //! The default backend of nobat: one SQLite file on disk, one writer.
 //!
-//! There is one table of tasks, and the queue is an index over those that are due, plus a wake-up: between store and queue
-//! there is nothing to lose. What was answered is on disk (WAL, `synchronous=FULL`).
+//! One table contains the tasks. The queue is an index over the due ones and a wake-up, so no message can be lost between store and queue.
+//! Answered writes are on disk (WAL, `synchronous=FULL`).
 
 mod backup;
 mod database;
@@ -39,27 +39,27 @@ use crate::reader::Readers;
 use crate::registry::Buckets;
 use crate::writer::Writer;
 
-/// A store and its queue in one SQLite database. Clones share it.
+/// A backend in one SQLite database. Clones share it.
 #[derive(Clone)]
 pub struct Sqlite(Arc<Inner>);
 
 struct Inner {
     writer: Writer,
-    /// Absent in memory, where there is only one connection to read and to write.
+    /// `None` for a database in memory, whose only connection reads and writes.
     readers: Option<Readers>,
     dispatch: Arc<Dispatch>,
     clock: Arc<dyn Clock>,
     retention: Duration,
     buckets: Buckets,
     secret: [u8; 32],
-    /// Keeps other processes out for as long as this one has the file open. Absent in memory.
+    /// Lock of the file, for as long as this process has it open. `None` for a database in memory.
     lock: Option<Lock>,
 }
 
 impl Sqlite {
-    /// Opens the file, or creates it. Ended tasks are kept for `retention`.
+    /// Opens the file or creates it. Ended tasks are kept for `retention`.
     ///
-    /// Fails if another process has it open, if it is not nobat's, or if a newer nobat has written it.
+    /// Fails if another process has the file open, if it is not nobat's, or if a newer, incompatible nobat has written it.
     pub fn open(path: &Path, retention: Duration, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let path = &file::absolute(path)?;
         let lock = Lock::take(path)?;
@@ -79,9 +79,9 @@ impl Sqlite {
         Ok(Self(Arc::new(Inner { writer, readers, dispatch, clock, retention, buckets: Buckets::default(), secret, lock: Some(lock) })))
     }
 
-    /// A database in memory, gone when the last clone is dropped.
+    /// Creates a database in memory, which is deleted with the last clone.
     ///
-    /// Everything is done where it is called, without threads: what happens depends on nothing but the order of calls.
+    /// All operations run in the caller, without threads: results depend only on the order of calls.
     pub fn in_memory(retention: Duration, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let mut connection = rusqlite::Connection::open_in_memory()?;
         schema::migrate(&mut connection)?;
@@ -92,7 +92,7 @@ impl Sqlite {
         Ok(Self(Arc::new(Inner { writer, readers: None, dispatch, clock, retention, buckets: Buckets::default(), secret, lock: None })))
     }
 
-    /// The store, the queue and the registry, as the engines know them.
+    /// Returns the backend for the engines.
     pub fn backend(&self) -> Backend {
         let sqlite = Arc::new(self.clone());
         Backend { store: sqlite.clone(), queue: sqlite.clone(), registry: sqlite.clone(), flows: sqlite }
@@ -105,7 +105,7 @@ impl Sqlite {
         }
     }
 
-    /// 32 random bytes, made with the file and kept in it, to seal what leaves it and comes back.
+    /// Returns 32 random bytes that are created with the file and stored in it. They authenticate data that leaves nobat and comes back.
     pub fn secret(&self) -> [u8; 32] {
         self.0.secret
     }
@@ -115,16 +115,16 @@ fn read_secret(connection: &rusqlite::Connection) -> Result<[u8; 32], rusqlite::
     connection.query_row("SELECT secret FROM instance", [], |row| row.get(0))
 }
 
-/// Why an operation on the database was not done.
+/// Reason why an operation on the database failed.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    /// SQLite failed at it.
+    /// SQLite failed in this operation.
     #[error(transparent)]
     Sqlite(rusqlite::Error),
-    /// SQLite failed at another operation of the same transaction.
+    /// SQLite failed in another operation of the same transaction.
     #[error("the transaction was given up: {0}")]
     Spoiled(String),
-    /// Something is there that this version did not write.
+    /// The row contains data that this version did not write.
     #[error("{0} cannot be read")]
     Unreadable(&'static str),
 }

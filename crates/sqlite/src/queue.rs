@@ -1,4 +1,4 @@
-//! The queue: an index over tasks that are due, and those who wait in line for them.
+//! The queue: an index over the due tasks, and the workers that wait for them.
 
 use async_trait::async_trait;
 use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement, StoreError};
@@ -10,12 +10,12 @@ use tokio::sync::oneshot;
 use crate::Sqlite;
 use crate::writer::Load;
 
-/// How long a worker stays in line for nothing, as long as SQS would let it.
+/// Maximum time that a worker waits for tasks, the same as with SQS.
 const MAX_LINE: Duration = Duration::from_secs(20);
 
 #[async_trait]
 impl Queue for Sqlite {
-    /// Nothing to send: a task stands in the index from the moment it is stored.
+    /// Does nothing: a stored task is in the index at once.
     async fn send(&self, _hints: Vec<Hint>) -> Result<(), StoreError> {
         Ok(())
     }
@@ -28,7 +28,7 @@ impl Queue for Sqlite {
         let mut next_due = self.0.dispatch.next_due();
         let give_up = self.0.clock.now() + MAX_LINE;
         loop {
-            // Every transaction of the writer ends by giving what is due to those in line; one that does nothing else will do.
+            // Every transaction of the writer hands due tasks to waiting workers, so an empty operation suffices.
             self.0.writer.call(Load::of(None), |_| Ok(())).await?;
             let now = self.0.clock.now();
             let due = next_due.borrow_and_update().unwrap_or(give_up);
@@ -53,7 +53,7 @@ impl Queue for Sqlite {
     }
 }
 
-/// A place in line. Whoever leaves it with tasks in hand gives them back.
+/// A waiting worker. If it leaves after it was handed tasks, they are given back.
 struct Place<'a> {
     sqlite: &'a Sqlite,
     tasks: oneshot::Receiver<Vec<Task>>,

@@ -1,4 +1,4 @@
-//! Reads beside the writer. Each read sees the last COMMIT.
+//! Reads in parallel with the writer. Each read sees the last COMMIT.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use crate::turns::{Bounds, Owner, TurnQueue};
 
 type Operation = Box<dyn FnOnce(&Connection) + Send>;
 
-/// Cost class of a read. Each class has a thread, a connection and a queue of its own, so that no class delays another.
+/// Cost class of a read. Each class has its own thread, connection and queue, so that no class delays another.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Cost {
     /// One record or limiter by its key. Submissions, authentication and admission wait for these.
     Record,
     /// One task by its id.
     Task,
-    /// Many rows: a page of a list, a count, what the sweep looks for.
+    /// Many rows: a page of a list, a count, a query of the sweeper.
     Scan,
 }
 
-/// Longest time from the call to the result, the wait for a turn included. Longer waits end with [`StoreError::Overloaded`]: few
-/// clients wait for more, and a refusal that comes at once would only have them ask again at once.
+/// Maximum time from the call to the result, including the wait for a turn. Longer waits end with [`StoreError::Overloaded`]. Few clients
+/// wait longer, and after an immediate refusal they would ask again at once.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
 const fn bounds(name: &'static str) -> Bounds {
@@ -43,13 +43,13 @@ pub(crate) struct Readers {
 struct Reader(Arc<TurnQueue<Operation>>);
 
 impl Readers {
-    /// Starts a thread for each class, with a connection each.
+    /// Starts a thread with its own connection for each class.
     pub(crate) fn new(mut connect: impl FnMut() -> Result<Connection, rusqlite::Error>) -> Result<Self, crate::OpenError> {
         let mut reader = |name| Ok::<_, crate::OpenError>(Reader::new(connect()?, bounds(name))?);
         Ok(Self { records: reader("read_record")?, tasks: reader("read_task")?, scans: reader("read_scan")? })
     }
 
-    /// Does a read for that owner when it has its turn. Dropping the future takes the read out of the queue.
+    /// Runs a read when its owner's turn comes. Dropping the future removes the read from the queue.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
         cost: Cost,
@@ -59,7 +59,7 @@ impl Readers {
         let queue = &*self.reader(cost).0;
         let (sender, result) = oneshot::channel();
         let run = move |connection: &Connection| {
-            // The caller may have left meanwhile.
+            // The caller may be gone.
             let _ = sender.send(operation(connection));
         };
         let number = queue.push(&owner, Box::new(run))?;
@@ -119,7 +119,7 @@ fn run(connection: &Connection, waiting: &TurnQueue<Operation>) {
             return;
         }
         for operation in next {
-            // A panic in one read must not end the thread that all others of its class wait for.
+            // A panic in one read must not end the thread that serves all others of its class.
             if catch_unwind(AssertUnwindSafe(|| operation(connection))).is_err() {
                 tracing::error!("a read panicked");
             }

@@ -1,4 +1,4 @@
-//! The registry: records and the audit trail, in tables of their own; buckets of requests in memory, for there is one process.
+//! Configuration store: records and the audit trail in tables, buckets of requests in memory, since there is one process.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -18,7 +18,7 @@ use crate::reader::Cost;
 use crate::writer::Load;
 use crate::{Error, Sqlite};
 
-/// The buckets of tenants whose requests are limited. They are full again after a restart.
+/// Buckets of tenants with a request rate. They are full after a restart.
 #[derive(Default)]
 pub(crate) struct Buckets(Mutex<HashMap<Tenant, Bucket>>);
 
@@ -31,7 +31,7 @@ impl Registry for Sqlite {
 
     async fn page(&self, tenant: Option<&Tenant>, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
         let (tenant, after) = (tenant.cloned(), after.map(ToString::to_string).unwrap_or_default());
-        // A page of one asks whether there is any: a request without a key waits for that.
+        // A page of one row checks for existence. Requests without a key wait for that.
         let cost = if limit == 1 { Cost::Record } else { Cost::Scan };
         self.read(cost, tenant.clone(), move |connection| page(connection, tenant.as_ref(), sort, &after, limit)).await
     }
@@ -72,7 +72,7 @@ impl Database {
         })
     }
 
-    /// Whether what was there was the version before.
+    /// Returns true if the stored version was the previous one.
     fn write_record(&self, record: &Record) -> Result<bool, Error> {
         let Record { name, version, body } = record;
         let (sort, version) = (name.sort.as_str(), version.cast_signed());
@@ -96,7 +96,7 @@ impl Database {
         })
     }
 
-    /// Puts something on record. It is never changed: a trigger sees to that.
+    /// Writes an audit entry. A trigger prevents later changes.
     pub(crate) fn write_entry(&self, entry: &Entry) -> Result<(), Error> {
         let Entry { tenant, at, actor, action, object, mark: _ } = entry;
         self.prepare("INSERT INTO trail (tenant, at, actor, action, object) VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
@@ -110,7 +110,7 @@ impl Database {
     }
 }
 
-/// What stands in column `tenant`: nothing, for what is the installation's.
+/// Returns the value of column `tenant`. Empty for records of the installation.
 fn whose(tenant: Option<&Tenant>) -> &str {
     tenant.map_or("", Tenant::as_str)
 }

@@ -1,4 +1,4 @@
-//! A task as a row: columns where SQLite looks, text where it does not.
+//! A task as a row: columns that SQLite uses, and text for the rest.
 
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
@@ -10,25 +10,25 @@ use rusqlite::{Row, Statement};
 
 use crate::Error;
 
-/// The columns of a task, in the order in which [`read`] expects them; the payload is null when it stands apart.
+/// Columns of a task, in the order in which [`read`] expects them. `payload` is null if the payload is in its own table.
 pub(crate) const COLUMNS: &str = "seq, tenant, id, kind, queue, status, version, token, attempt, generation, created_at, generation_at, \
      due_at, expires_at, lease_until, lease_started_at, lease_cancel, ended_at, held, settings, attempts, error, progress, result, payload, \
      key_generation, fingerprint, turn, requests";
 
-/// Parameters 1 to 21 are filled by [`bind`], the others by [`bind_fixed`].
+/// Statement whose parameters 1 to 21 are bound by [`bind`], the others by [`bind_fixed`].
 pub(crate) const INSERT: &str = "INSERT INTO tasks (status, wake_at, version, token, attempt, generation, generation_at, due_at, \
      expires_at, lease_until, lease_started_at, lease_cancel, ended_at, held, key_generation, attempts, error, progress, result, turn, requests, \
      tenant, id, kind, queue, created_at, settings, fingerprint, seq, payload) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30) \
      ON CONFLICT (tenant, id) DO NOTHING";
 
-/// Parameters 1 to 21 are filled by [`bind`]; then come tenant, id, and the version that was read.
+/// Statement whose parameters 1 to 21 are bound by [`bind`]. Tenant, id and the version that was read follow.
 pub(crate) const UPDATE: &str = "UPDATE tasks SET status = ?1, wake_at = ?2, version = ?3, token = ?4, attempt = ?5, generation = ?6, \
      generation_at = ?7, due_at = ?8, expires_at = ?9, lease_until = ?10, lease_started_at = ?11, lease_cancel = ?12, ended_at = ?13, \
      held = ?14, key_generation = ?15, attempts = ?16, error = ?17, progress = ?18, result = ?19, turn = ?20, requests = ?21 \
      WHERE tenant = ?22 AND id = ?23 AND version = ?24";
 
-/// What stands in column `status`. Below 3 a task waits: the indexes know these numbers.
+/// Values of column `status`. A task below 3 is waiting. The indexes depend on these numbers.
 pub(crate) mod status {
     pub(crate) const SCHEDULED: i64 = 0;
     pub(crate) const RETRYING: i64 = 1;
@@ -40,7 +40,7 @@ pub(crate) mod status {
     pub(crate) const EXPIRED: i64 = 7;
 }
 
-/// Fills in what changes in a task's life.
+/// Binds the columns that change.
 pub(crate) fn bind(statement: &mut Statement<'_>, task: &Task) -> Result<(), Error> {
     let lease = match &task.state {
         State::Running(lease) => Some(lease),
@@ -74,7 +74,7 @@ pub(crate) fn bind(statement: &mut Statement<'_>, task: &Task) -> Result<(), Err
     Ok(())
 }
 
-/// Fills in what never changes in a task's life.
+/// Binds the columns that never change.
 pub(crate) fn bind_fixed(statement: &mut Statement<'_>, task: &Task, seq: i64, payload: Option<&str>) -> Result<(), Error> {
     statement.raw_bind_parameter(22, task.tenant.as_str())?;
     statement.raw_bind_parameter(23, task.id.to_bytes())?;
@@ -88,7 +88,7 @@ pub(crate) fn bind_fixed(statement: &mut Statement<'_>, task: &Task, seq: i64, p
     Ok(())
 }
 
-/// Reads a task from [`COLUMNS`]. A payload that stands apart is asked for by its `seq`.
+/// Reads a task from [`COLUMNS`]. `payload_apart` reads a separate payload by its `seq`.
 pub(crate) fn read(row: &Row<'_>, payload_apart: impl FnOnce(i64) -> Result<String, Error>) -> Result<Task, Error> {
     let moment = |index| row.get(index).map(Timestamp::from_millis);
     let optional_moment = |index| row.get::<_, Option<i64>>(index).map(|millis| millis.map(Timestamp::from_millis));
@@ -143,7 +143,7 @@ fn end_number(end: End) -> i64 {
     }
 }
 
-/// Tells whether a row with this number can be shown as `wanted`. A waiting task of any kind is shown as `queued` once it is due.
+/// Returns true if a row with this number may be shown as `wanted`. Every waiting task is shown as `queued` once it is due.
 pub(crate) fn may_be(number: i64, wanted: Status) -> bool {
     match wanted {
         Status::Queued => number < status::RUNNING,

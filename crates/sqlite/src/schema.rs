@@ -1,22 +1,22 @@
-//! The tables, and how older files come to have them.
+//! The tables and their migrations.
 
 use rusqlite::Connection;
 
 use crate::OpenError;
 
-/// Marks a SQLite file as nobat's, in the header field that SQLite keeps for it: "noba".
+/// Identifies a SQLite file as nobat's, in the header field that SQLite reserves for it: "noba".
 const APPLICATION_ID: i32 = 0x6e6f_6261;
 
-/// One step a version, never edited once released: version n is what the first n steps make.
+/// One step per version. Released steps are never edited: the first n steps create version n.
 const MIGRATIONS: [&str; 4] = [V1, V2, V3, V4];
 
-/// The oldest version that can still use what the newest step makes. A step that only adds keeps it; one that takes away, or gives
-/// another meaning, raises it to its own, and must come one release after everybody has stopped using what goes.
+/// Oldest version that can use a file of the newest schema. A step that only adds keeps it. A step that removes something or changes its
+/// meaning raises it to its own version, and must come one release after the last use.
 const OLDEST_READER: i64 = 2;
 
-/// `seq` is the moment of acceptance in milliseconds, shifted to leave room for making it unique: the order of the table is
-/// the order of lists, and costs no index. `payload` is null when it stands in `payloads`, so that a change of status
-/// does not copy it. `wake_at` is [`nobat_core::task::Task::wake_at`]; the two small indexes on it are the queue.
+/// `seq` is the time of acceptance in milliseconds, shifted to leave room for uniqueness. The order of the table is the order of lists,
+/// without an index. `payload` is null if the payload is in `payloads`, so that a change of status does not copy it. `wake_at` is
+/// [`nobat_core::task::Task::wake_at`]. The two small indexes on it are the queue.
 const V1: &str = "
 CREATE TABLE tasks (
     seq INTEGER PRIMARY KEY,
@@ -63,9 +63,8 @@ CREATE TABLE instance (
 INSERT INTO instance (secret) VALUES (randomblob(32));
 ";
 
-/// Keys and settings, and who changed them. The queue gets a lane for each tenant, and
-/// a tenant's list looks at no other's tasks: an index over the tenant alone has them in the order of `seq`. `oldest_reader` lets the version before go on with a
-/// file that a later one has written to.
+/// Adds configuration records and the audit trail. The queue's index is now by tenant. A list reads only its tenant's tasks: an index over
+/// the tenant alone has them in the order of `seq`. `oldest_reader` allows the previous version to use a file that a later one has written.
 const V2: &str = "
 CREATE TABLE records (
     sort TEXT NOT NULL,
@@ -90,8 +89,8 @@ CREATE INDEX tasks_of_tenant ON tasks (tenant);
 ALTER TABLE instance ADD COLUMN oldest_reader INTEGER NOT NULL DEFAULT 2;
 ";
 
-/// What a task was told when it could not start, and what is known of the flows that told it. Records can be a tenant's: those of the
-/// installation have none, which is what the version before writes and reads.
+/// Adds the hold state of tasks (`turn`) and the limiters. Records can belong to a tenant. Those of the installation have none, which is
+/// what the previous version reads and writes.
 const V3: &str = "
 CREATE TABLE records_of_tenants (
     tenant TEXT NOT NULL DEFAULT '',
@@ -115,8 +114,8 @@ CREATE TABLE flows (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Index of held tasks, so that waking them costs nothing for tasks that are not held. One row that readiness writes to. Requests with an
-/// idempotency key that changed a task.
+/// Adds an index of held tasks, so that waking them reads no others. Adds the row that the readiness check writes, and the idempotency keys
+/// of requests that changed a task.
 const V4: &str = "
 ALTER TABLE tasks ADD COLUMN requests TEXT;
 CREATE INDEX tasks_held ON tasks (tenant, seq) WHERE status = 2;
@@ -126,14 +125,14 @@ CREATE TABLE probe (
 ) STRICT;
 ";
 
-/// Leaves another program's database alone.
+/// Refuses a database of another program.
 pub(crate) fn refuse_foreign(connection: &Connection) -> Result<(), OpenError> {
     let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if application != APPLICATION_ID && tables > 0 { Err(OpenError::Foreign) } else { Ok(()) }
 }
 
-/// Brings the file up to this version of nobat, or says why it cannot be. A file of a later version that this one can read is left as it is.
+/// Migrates the file to this version of nobat. Leaves a file of a later, compatible version unchanged.
 pub(crate) fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
     migrate_by(connection, &MIGRATIONS, OLDEST_READER)
 }

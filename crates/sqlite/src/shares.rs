@@ -1,8 +1,8 @@
 //! Worker shares: the running tasks of one tenant leave worker slots free for the other tenants.
 //!
-//! The rule is the dynamic threshold of shared-buffer switches (Choudhury and Hahne, 1998): a tenant gets another slot only
-//! while it holds fewer than [`SLOTS_PER_FREE_SLOT`] times the slots that are free. One tenant alone can hold seven eighths of all slots,
-//! two can hold seven fifteenths each, and some slots stay free for a tenant that has nothing running yet.
+//! The rule is the dynamic threshold of shared-buffer switches (Choudhury and Hahne, 1998). A tenant gets another slot only while it holds
+//! fewer than [`SLOTS_PER_FREE_SLOT`] times the free slots. One tenant alone can hold seven eighths of all slots, and two can hold seven
+//! fifteenths each. Some slots stay free for a tenant without running tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,24 +10,24 @@ use nobat_core::id::TaskId;
 use nobat_core::name::Tenant;
 use nobat_core::task::Task;
 
-/// Slots that a tenant can hold for each slot that is free. With fewer than eight slots in all, nothing is kept free.
+/// Slots that a tenant can hold per free slot. With fewer than eight slots in total, none is kept free.
 const SLOTS_PER_FREE_SLOT: usize = 7;
 
-/// The worker slots of this process and the tenants that hold them.
+/// Worker slots of this process and the tenants that hold them.
 ///
-/// An installation with one tenant has nobody to keep slots free for: the rule holds once a second tenant has submitted a task.
+/// The rule applies once a second tenant has submitted a task. An installation with one tenant needs no free slots.
 #[derive(Default)]
 pub(crate) struct WorkerShares {
     running: BTreeMap<Tenant, BTreeSet<TaskId>>,
     held: usize,
-    /// The most slots that were held and offered at the same time.
+    /// Maximum number of slots that were held and offered at the same time.
     capacity: usize,
     first_tenant: Option<Tenant>,
     has_several_tenants: bool,
 }
 
 impl WorkerShares {
-    /// Notes that the tenant has a task.
+    /// Records that the tenant has a task.
     pub(crate) fn note_tenant(&mut self, tenant: &Tenant) {
         match &self.first_tenant {
             _ if self.has_several_tenants => {}
@@ -36,19 +36,19 @@ impl WorkerShares {
         }
     }
 
-    /// Notes how many more slots workers offer.
+    /// Records the number of additional slots that workers offer.
     pub(crate) fn note_offer(&mut self, free: usize) {
         self.capacity = self.capacity.max(self.held + free);
     }
 
-    /// Notes that a worker was given the task.
+    /// Records that a worker got the task.
     pub(crate) fn start(&mut self, task: &Task) {
         if self.running.entry(task.tenant.clone()).or_default().insert(task.id) {
             self.held += 1;
         }
     }
 
-    /// Notes that the task does not run any more. Has no effect on a task that was not started here.
+    /// Records that the task no longer runs. Has no effect on a task that was not started here.
     pub(crate) fn end(&mut self, tenant: &Tenant, id: &TaskId) {
         if let Some(tasks) = self.running.get_mut(tenant)
             && tasks.remove(id)
@@ -60,14 +60,14 @@ impl WorkerShares {
         }
     }
 
-    /// Number of slots that the tenant may take now.
+    /// Returns the number of slots that the tenant may take now.
     pub(crate) fn allowance(&self, tenant: &Tenant) -> usize {
         if !self.has_several_tenants {
             return usize::MAX;
         }
         let free = self.capacity.saturating_sub(self.held);
         let held = self.running.get(tenant).map_or(0, BTreeSet::len);
-        // Each slot taken adds one to what it holds and takes one from what is free.
+        // Each slot taken raises the number held by one and lowers the number free by one.
         match (SLOTS_PER_FREE_SLOT * free).checked_sub(held) {
             None | Some(0) => 0,
             Some(room) => (room - 1) / (SLOTS_PER_FREE_SLOT + 1) + 1,
@@ -89,7 +89,7 @@ mod tests {
         TaskId::new(Timestamp::EPOCH, u128::try_from(number).unwrap())
     }
 
-    /// Slots of so many workers, with these tenants known.
+    /// Creates the shares of `capacity` slots, with these tenants known.
     fn shares(capacity: usize, tenants: &[&str]) -> WorkerShares {
         let mut shares = WorkerShares::default();
         shares.note_offer(capacity);

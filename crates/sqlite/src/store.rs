@@ -1,4 +1,4 @@
-//! The store, as the engines know it.
+//! The task store.
 
 use async_trait::async_trait;
 use nobat_core::json::Json;
@@ -54,7 +54,7 @@ impl Store for Sqlite {
         self.read(Cost::Scan, None, move |connection| database::due(connection, limit, now)).await
     }
 
-    /// Nothing to note: what was seen to is not due any more.
+    /// Does nothing: tasks that were handled are no longer due.
     async fn postpone(&self, _task: &Task, _until: Timestamp) -> Result<(), StoreError> {
         Ok(())
     }
@@ -78,7 +78,7 @@ impl Store for Sqlite {
 }
 
 impl Sqlite {
-    /// Does a read of that cost for that owner.
+    /// Runs a read of that cost class for that owner.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         cost: Cost,

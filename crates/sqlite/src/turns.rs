@@ -1,31 +1,31 @@
-//! Bounded queue in front of a thread, with turns for tenants.
+//! Bounded queue of a thread, in which tenants take turns.
 
 use std::time::Duration;
 
 use nobat_core::name::Tenant;
 use nobat_core::ports::{QueueLoad, StoreError};
 use nobat_core::turns::Turns;
-// Notifying costs a system call only while the thread waits. The standard library's condition variable makes one for each operation.
+// `parking_lot` makes a system call only while the thread waits. The standard library's condition variable makes one for each notification.
 use parking_lot::{Condvar, Mutex};
 
-/// Tenant that an operation is done for. `None` is the installation itself: keys, tenants, the sweep, the workers' polls.
+/// Tenant that an operation belongs to. `None` is the installation itself: keys, tenants, the sweeper, the workers' polls.
 pub(crate) type Owner = Option<Tenant>;
 
-/// Name and bounds of a queue.
+/// Name and limits of a queue.
 #[derive(Clone, Copy)]
 pub(crate) struct Bounds {
     /// Name of the queue, as `/readyz` shows it.
     pub(crate) name: &'static str,
-    /// Most operations that wait at the same time.
+    /// Maximum number of waiting operations.
     pub(crate) total: usize,
-    /// Most of them that belong to one tenant. The installation is bounded by `total` alone.
+    /// Maximum number of waiting operations of one tenant. Only `total` limits those of the installation.
     pub(crate) tenant: usize,
 }
 
 /// Operations that wait for a thread.
 ///
-/// Tenants with waiting operations take turns, one operation each; the operations of one tenant are done in order of arrival. So a
-/// tenant waits for at most one operation of every other tenant.
+/// Tenants with waiting operations take turns, one operation each. The operations of one tenant run in order of arrival. So a tenant waits
+/// for at most one operation of every other tenant.
 pub(crate) struct TurnQueue<T> {
     bounds: Bounds,
     state: Mutex<State<T>>,
@@ -46,7 +46,7 @@ impl<T> TurnQueue<T> {
         Self { bounds, state: Mutex::new(state), arrived: Condvar::new() }
     }
 
-    /// Adds an operation. Returns its number, or [`StoreError::Overloaded`] if a bound is reached.
+    /// Adds an operation. Returns its number, or [`StoreError::Overloaded`] if a limit is reached.
     pub(crate) fn push(&self, owner: &Owner, operation: T) -> Result<u64, StoreError> {
         let mut state = self.state.lock();
         if state.waiting.len() >= self.bounds.total || owner.is_some() && state.waiting.len_of(owner) >= self.bounds.tenant {
@@ -66,13 +66,13 @@ impl<T> TurnQueue<T> {
         self.state.lock().waiting.remove(owner, &number, |(number, _)| *number);
     }
 
-    /// Waits for an operation without taking it. Returns false if none came in that time.
+    /// Waits for an operation without taking it. Returns false if none arrived within `time`.
     pub(crate) fn wait(&self, time: Duration) -> bool {
         let is_idle = |state: &mut State<T>| state.waiting.is_empty() && !state.is_closed;
         !self.arrived.wait_while_for(&mut self.state.lock(), is_idle, time).timed_out()
     }
 
-    /// Waits for an operation, and takes it together with those that follow in turn as long as `has_room` accepts them.
+    /// Waits for an operation. Takes it together with the following ones as long as `has_room` accepts them.
     ///
     /// Returns nothing once the queue is closed and empty.
     pub(crate) fn take(&self, mut has_room: impl FnMut(&T) -> bool) -> Vec<T> {
@@ -90,7 +90,7 @@ impl<T> TurnQueue<T> {
         self.state.lock().refused += 1;
     }
 
-    /// Ends the thread once everything that waits is done.
+    /// Ends the thread after it has run the remaining operations.
     pub(crate) fn close(&self) {
         self.state.lock().is_closed = true;
         self.arrived.notify_all();

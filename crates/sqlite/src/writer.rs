@@ -1,4 +1,4 @@
-//! The one writer: many callers' operations in one transaction, and every reply after its COMMIT.
+//! The only writer. It runs the operations of many callers in one transaction and replies after the COMMIT.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -14,26 +14,26 @@ use crate::Error;
 use crate::database::Database;
 use crate::turns::{Bounds, Owner, TurnQueue};
 
-/// Bounds of the writer's queue. One tenant leaves room for the others.
+/// Limits of the writer's queue. One tenant leaves room for the others.
 const BOUNDS: Bounds = Bounds { name: "write", total: 16_384, tenant: 12_288 };
 
-/// Most operations in one transaction. An operation waits for the transaction before its own, and for its own.
+/// Maximum number of operations in one transaction. An operation waits for the transaction before its own, and for its own.
 const MAX_GROUP: usize = 1_024;
 
-/// Time without a write after which the write-ahead log is moved into the file. Probes do not count. The log is small then, and a copy of
-/// the file is whole.
+/// Time without a write after which the write-ahead log is moved into the file. Probes do not count. The log is then empty, and a copy of
+/// the file is complete.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Largest weight of one transaction ([`Operation::weight`]): about 4,096 small tasks, or 16 MiB of payloads.
+/// Maximum weight of one transaction ([`Operation::weight`]): about 4,096 small tasks, or 16 MiB of payloads.
 const MAX_WEIGHT: usize = 4_096;
 
-/// Bytes that weigh as much as one task.
+/// Number of bytes that weigh as much as one task.
 const WEIGHED_BYTES: usize = 4_096;
 
-/// Operation of one caller. Its outcome holds what is to be done once it is known whether the transaction is on disk.
+/// Operation of one caller. Its outcome contains the reply to send after the COMMIT or its failure.
 pub(crate) struct Operation {
     run: Run,
-    /// Share of a transaction that it takes up: 1 for each task, and 1 for every 4 KiB of payloads and results.
+    /// Share of a transaction: 1 per task, plus 1 per 4 KiB of payload and result.
     weight: usize,
 }
 
@@ -44,12 +44,12 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// One small write for that owner.
+    /// Returns the load of one small write for that owner.
     pub(crate) fn of(owner: Owner) -> Self {
         Self { owner, weight: 1 }
     }
 
-    /// Writes of these tasks, which belong to one tenant.
+    /// Returns the load of writing these tasks, which belong to one tenant.
     pub(crate) fn tasks<'a>(tasks: impl IntoIterator<Item = &'a Task>) -> Self {
         let (mut owner, mut weight) = (None, 0);
         for task in tasks {
@@ -67,19 +67,19 @@ pub(crate) type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 pub(crate) struct Outcome {
     reply: Reply,
-    /// Why SQLite failed at it, if it did: then nothing of the transaction can be relied on.
+    /// The error, if SQLite failed. Then the whole transaction is unreliable.
     spoiled: Option<String>,
 }
 
-/// Where operations are done.
+/// Runs operations.
 pub(crate) enum Writer {
-    /// At once, where they are called: for stores in memory. No thread, no time, no chance.
+    /// In the caller, for databases in memory. Uses no thread, so that results are deterministic.
     Inline(Box<Mutex<Group>>),
     /// In a thread of its own.
     Thread(Thread),
 }
 
-/// The thread; dropping this waits for what it has still to do.
+/// The writer's thread. Dropping this waits until its remaining operations are done.
 pub(crate) struct Thread {
     queue: Arc<TurnQueue<Operation>>,
     handle: Option<thread::JoinHandle<()>>,
@@ -96,11 +96,11 @@ impl Drop for Thread {
     }
 }
 
-/// What makes transactions.
+/// Runs transactions.
 pub(crate) struct Group {
     database: Database,
     clock: Arc<dyn Clock>,
-    /// Opens the file anew after a transaction that failed; there is no such thing as that for a store in memory.
+    /// Opens the file again after a failed transaction. `None` for a database in memory.
     reopen: Option<Reopen>,
 }
 
@@ -118,7 +118,7 @@ impl Writer {
         Ok(Self::Thread(Thread { queue, handle: Some(handle) }))
     }
 
-    /// Does an operation when its owner has its turn, and resolves when it is on disk.
+    /// Runs an operation when its owner's turn comes. Resolves when it is on disk.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
         load: Load,
@@ -129,7 +129,7 @@ impl Writer {
             let done = operation(database);
             let spoiled = spoiled(&done);
             let reply = move |committed: Result<(), StoreError>| {
-                // Nobody may be waiting for it any more.
+                // The caller may be gone.
                 let _ = sender.send(committed.and_then(|()| done.map_err(StoreError::from)));
             };
             Outcome { reply: Box::new(reply), spoiled }
@@ -137,15 +137,15 @@ impl Writer {
         result.await.unwrap_or_else(|_| Err(StoreError::Unavailable("it was not written".to_owned())))
     }
 
-    /// Has claims taken back that nobody will act on. If that fails, their leases run out.
+    /// Gives back claims that no worker will run. If that fails, their leases expire.
     pub(crate) fn give_back(&self, tasks: Vec<Task>, now: Timestamp) {
-        // The installation's turn, as that of the last write before the process ends: these come before it.
+        // Owned by the installation, like the last write before the process ends: these come before it.
         if self.submit(Load::of(None), release(tasks, now)).is_err() {
             tracing::warn!("claims could not be given back; their leases will run out");
         }
     }
 
-    /// Load of the queue. Nothing waits for a store in memory.
+    /// Returns the load of the queue. `None` for a database in memory, where no operation waits.
     pub(crate) fn load(&self) -> Option<QueueLoad> {
         match self {
             Self::Inline(_) => None,
@@ -173,7 +173,7 @@ fn release(tasks: Vec<Task>, now: Timestamp) -> impl FnOnce(&mut Database) -> Ou
     }
 }
 
-/// What SQLite fails at it may have half done, or undone together with all that was done before.
+/// A failed operation of SQLite may be half done, or may have undone all operations before it.
 fn spoiled<T>(done: &Result<T, Error>) -> Option<String> {
     match done {
         Err(Error::Sqlite(error)) => Some(error.to_string()),
@@ -183,7 +183,7 @@ fn spoiled<T>(done: &Result<T, Error>) -> Option<String> {
 
 impl Group {
     fn run(mut self, waiting: &TurnQueue<Operation>) {
-        // The last write that is still in the log.
+        // Time of the last write that is still in the log.
         let mut written: Option<Instant> = Some(Instant::now());
         loop {
             if let Some(at) = written
@@ -205,13 +205,13 @@ impl Group {
             if self.database.changes() != changes {
                 written = Some(Instant::now());
             } else if self.database.probes() != probes {
-                // A load balancer may ask for a probe every second, and would keep the log from ever being emptied.
+                // A load balancer may probe every second. The log would never be emptied if probes counted.
                 written.get_or_insert_with(Instant::now);
             }
         }
     }
 
-    /// Does the operations in one transaction, then replies to all of them.
+    /// Runs the operations in one transaction, then replies to all of them.
     fn transact(&mut self, operations: Vec<Operation>) {
         let mut replies = Vec::with_capacity(operations.len());
         let done = self.attempt(operations, &mut replies);
@@ -228,15 +228,15 @@ impl Group {
         }
     }
 
-    /// Returns an operation that is to follow, if claims were left that nobody took.
+    /// Returns an operation that must follow, if no worker took some of the claims.
     fn attempt(&mut self, operations: Vec<Operation>, replies: &mut Vec<Reply>) -> Result<Option<Run>, Error> {
         self.database.begin()?;
         for operation in operations {
             let Outcome { reply, spoiled } = (operation.run)(&mut self.database);
             replies.push(reply);
             if let Some(cause) = spoiled {
-                // SQLite may have rolled back by itself, and what came now would stand alone. The rest is not done,
-                // and those who wait for it are told so.
+                // SQLite may have rolled back by itself, and a later operation would be committed alone. The remaining operations are not
+                // run, and their callers get an error.
                 return Err(Error::Spoiled(cause));
             }
         }
@@ -293,7 +293,7 @@ mod tests {
         let writer = Writer::thread(database, Arc::new(Still), Box::new(move || Ok(crate::file::connect(&path)?))).unwrap();
         let end = Instant::now() + Duration::from_secs(30);
         assert!(std::fs::metadata(&log).unwrap().len() > 0);
-        // One probe after the other, each sooner than the log is emptied.
+        // Probes in a row, each sooner than the log is emptied.
         while std::fs::metadata(&log).unwrap().len() > 0 {
             assert!(Instant::now() < end, "the log stays");
             let probe = |database: &mut Database| {

@@ -1,4 +1,4 @@
-//! The file: who may open it, and what is left of what was in it.
+//! Tests of the file: access by several processes, and its content after restarts and damage.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use rusqlite::Connection;
 const RETENTION: Duration = Duration::from_hours(24);
 const NOW: i64 = 1_800_000_000_000;
 
-/// A clock that stands still.
+/// A clock that does not move.
 struct Still;
 
 #[async_trait]
@@ -36,7 +36,7 @@ impl Clock for Still {
     }
 }
 
-/// Runs anything.
+/// Accepts every kind and payload.
 struct Any;
 
 impl Kinds for Any {
@@ -117,7 +117,7 @@ async fn an_idle_writer_moves_the_log_into_the_file() {
     let begun = std::time::Instant::now();
     while std::fs::metadata(&log).unwrap().len() > 0 {
         assert!(begun.elapsed() < Duration::from_mins(1), "the log stays");
-        // Something that writes nothing does not put it off.
+        // An operation that writes nothing does not delay it.
         let claimed = sqlite.backend().store.claim(&task(99).name(), now(), now()).await.unwrap();
         assert!(matches!(claimed, Claim::Missing));
         std::thread::sleep(Duration::from_millis(20));
@@ -126,7 +126,7 @@ async fn an_idle_writer_moves_the_log_into_the_file() {
     let count =
         |path: &Path| Connection::open(path).unwrap().query_row("SELECT count(*) FROM tasks", [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(count(&copy), 20);
-    // A reader in the middle of a transaction neither stops the writer nor loses what it sees.
+    // A reader in a transaction neither blocks the writer nor loses its snapshot.
     let reader = Connection::open(&path).unwrap();
     reader.execute_batch("BEGIN; SELECT count(*) FROM tasks").unwrap();
     sqlite.backend().store.insert(vec![task(20)], now()).await.unwrap();
@@ -193,7 +193,7 @@ async fn that_cannot_be_written_refuses_and_recovers_by_itself() {
     let sqlite = open(&path).unwrap();
     let store = sqlite.backend().store;
     store.insert(vec![task(0)], now()).await.unwrap();
-    // Another connection that holds the file for good is what a disk that does not answer looks like to the writer.
+    // To the writer, a connection that holds the file's lock looks like a disk that does not answer.
     let mut other = Connection::open(&path).unwrap();
     let held = other.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
     assert!(matches!(store.insert(vec![task(1)], now()).await, Err(StoreError::Unavailable(_))));
@@ -204,7 +204,7 @@ async fn that_cannot_be_written_refuses_and_recovers_by_itself() {
     assert!(store.get(&task(0).name(), now()).await.unwrap().is_some());
 }
 
-/// A file with two tasks, of which the first is then changed so that it cannot be read.
+/// Creates a file with two tasks and damages the first with `change`.
 async fn with_one_damaged(path: &Path, change: &str) -> (Task, Task) {
     let (damaged, sound) = (task(1), task(2));
     open(path).unwrap().backend().store.insert(vec![damaged.clone(), sound.clone()], now()).await.unwrap();
@@ -221,7 +221,7 @@ async fn with_a_row_that_cannot_be_read_still_hands_out_the_others() {
 
     let backend = open(&path).unwrap().backend();
     assert!(matches!(backend.store.get(&damaged.name(), now()).await, Err(StoreError::Corrupt(_))));
-    // Room for one: were the damaged row in front for good, the other would never have its turn.
+    // Room for one task: if the damaged row always came first, the other would never run.
     let received = backend.queue.receive(1).await.unwrap();
     let [Delivery::Claimed(claimed)] = received.as_slice() else { panic!("{received:?}") };
     assert_eq!(claimed.id, sound.id);
@@ -234,7 +234,7 @@ async fn hands_an_accepted_task_to_whoever_waits_for_work() {
     let sqlite = open(&folder.path().join("nobat.db")).unwrap();
     let backend = sqlite.backend();
     let mut receive = std::pin::pin!(backend.queue.receive(1));
-    // Puts the worker in line.
+    // Registers the worker as waiting.
     assert!(futures_util::poll!(receive.as_mut()).is_pending());
     let Inserted::Created(created) = backend.accept(vec![task(1)], now()).await.unwrap() else { panic!("it is new") };
     let received = receive.await.unwrap();
