@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 CDK = HERE / "cdk"
 FUNCTIONS = ("api", "worker", "sweeper", "dead_letter")
 
-# Every parameter of the template, at another value than its default.
+# Every parameter of the template, with a value other than its default.
 CHANGED = {
     "Architecture": "x86_64",
     "MaxTaskTimeout": "880",

@@ -12,13 +12,13 @@ import re
 import sys
 from pathlib import Path
 
-# The translator asks for a region; nothing in this template depends on which one it is.
+# The translator requires a region. Nothing in this template depends on it.
 os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
 
 from samtranslator.translator.transform import transform  # noqa: E402
 from samtranslator.yaml_helper import yaml_parse  # noqa: E402
 
-# It also warns of metrics about its own use that nobody collects here.
+# It also warns about metrics of its own use, which are not collected here.
 logging.getLogger("samtranslator").setLevel(logging.ERROR)
 
 ABSENT = {"Ref": "AWS::NoValue"}
@@ -37,7 +37,7 @@ def expand(path, overrides=None):
     for section in ("Parameters", "Mappings", "Conditions"):
         template.pop(section, None)
     template = values.resolve(template)
-    # The translator takes no code from a directory. Where code lies is no part of what is compared.
+    # The translator takes no code from a directory. The location of code is not compared.
     template["Globals"]["Function"]["CodeUri"] = "s3://bucket/key"
     return transform(template, {}, NoPolicies(), passthrough_metadata=True)
 

@@ -6,7 +6,7 @@ reference, numbers as strings, the order of what has none, objects that say noth
 
 import re
 
-# A logical id of CDK is the path of the construct and eight digits made from it; all constructs stand directly below `Nobat`.
+# A logical id of CDK is the path of the construct and eight digits derived from it. All constructs are direct children of `Nobat`.
 CDK_ID = re.compile(r"Nobat(\w+?)[0-9A-F]{8}")
 
 REFERENCE = re.compile(r"\$\{([^}.]+)")

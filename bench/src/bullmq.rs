@@ -1,4 +1,4 @@
-//! Durable BullMQ behind Fastify, on a Redis that syncs every write, measured in the same run.
+//! Durable BullMQ behind Fastify, on a Redis that syncs every write. Measured in the same run as nobat.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -9,18 +9,18 @@ use anyhow::{Context, ensure};
 
 use crate::load::Connection;
 
-/// Redis and the server in front of it, killed when they are no longer measured.
+/// Redis and the server in front of it. Both are killed when dropped.
 pub(crate) struct BullMq {
     redis: Child,
     server: Child,
-    /// Where the server listens.
+    /// Address of the server.
     pub(crate) address: SocketAddr,
 }
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bullmq");
 
 impl BullMq {
-    /// Starts both on empty data. Needs `redis-server`, `node` and `npm`.
+    /// Starts both with empty data. Needs `redis-server`, `node` and `npm`.
     pub(crate) fn start(data: &Path, concurrency: usize) -> anyhow::Result<Self> {
         let modules = std::path::absolute(data)?.with_file_name("bench-bullmq");
         install(&modules)?;
@@ -48,7 +48,7 @@ impl BullMq {
         Ok(Self { redis, server, address })
     }
 
-    /// How many tasks are done.
+    /// Returns the number of tasks that are done.
     pub(crate) async fn done(&self, connection: &mut Connection) -> anyhow::Result<usize> {
         let (_, answer) = connection.exchange("GET /done HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
         let answer: serde_json::Value = serde_json::from_str(answer)?;

@@ -1,4 +1,4 @@
-//! The bare limit: an axum handler that does one group-commit insert into SQLite (WAL, `synchronous=FULL`), and no more.
+//! The limit: an axum handler that only makes one group-commit insert into SQLite (WAL, `synchronous=FULL`).
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -43,7 +43,7 @@ async fn accept(State(inserts): State<SyncSender<Insert>>, body: axum::body::Byt
 fn write(connection: &Connection, waiting: &Receiver<Insert>) {
     while let Ok(first) = waiting.recv() {
         let group: Vec<Insert> = [first].into_iter().chain(waiting.try_iter().take(1_023)).collect();
-        // A limit that fails is no limit: the run ends.
+        // The ratios mean nothing if the limit fails, so the run ends.
         let ids = insert(connection, &group).expect("SQLite inserts");
         for ((_, sender), id) in group.into_iter().zip(ids) {
             let _ = sender.send(id);

@@ -1,6 +1,6 @@
-//! The load: so many connections, each with one request under way at any time.
+//! Load generator: a number of connections, each with one request at a time.
 //!
-//! Requests are bytes made beforehand and answers are looked at no more than needed, so that little of the cores goes here.
+//! Requests are prepared in advance and responses are parsed as little as possible, so that the generator uses little CPU time.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -12,39 +12,39 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
-/// When the load ends.
+/// End of the load.
 #[derive(Clone, Copy)]
 pub(crate) enum Until {
-    /// After that long.
+    /// After this duration.
     Elapsed(Duration),
-    /// After so many requests.
+    /// After this number of requests.
     Sent(usize),
 }
 
-/// What came of it.
+/// Result of a load.
 pub(crate) struct Load {
-    /// Requests that were answered with 202.
+    /// Number of requests that were answered with 202.
     pub(crate) accepted: usize,
-    /// From the first request to the last answer.
+    /// Time from the first request to the last response.
     pub(crate) elapsed: Duration,
-    /// What the 99th of 100 requests took at most.
+    /// 99th percentile of the request durations.
     pub(crate) p99: Duration,
 }
 
 impl Load {
-    /// Accepted requests a second.
+    /// Returns the number of accepted requests per second.
     pub(crate) fn rate(&self) -> f64 {
         per_second(self.accepted, self.elapsed)
     }
 }
 
-/// So many in that time, a second.
+/// Returns the rate per second.
 #[expect(clippy::cast_precision_loss, reason = "a rate is no exact number")]
 pub(crate) fn per_second(count: usize, elapsed: Duration) -> f64 {
     count as f64 / elapsed.as_secs_f64()
 }
 
-/// Posts tasks as fast as they are taken.
+/// Posts tasks as fast as the server accepts them.
 pub(crate) async fn post(address: SocketAddr, connections: usize, body: &str, until: Until) -> anyhow::Result<Load> {
     let request: Rc<str> = request(body).into();
     let begun = Instant::now();
@@ -86,18 +86,18 @@ pub(crate) async fn post(address: SocketAddr, connections: usize, body: &str, un
     Ok(Load { accepted: latencies.len(), elapsed, p99: percentile(&mut latencies, 99) })
 }
 
-/// The value that so many of 100 do not exceed.
+/// Returns the value that `percent` of 100 values do not exceed. Sorts the values.
 pub(crate) fn percentile<T: Ord + Copy + Default>(values: &mut [T], percent: usize) -> T {
     values.sort_unstable();
     values.get((values.len() * percent).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
 }
 
-/// A request that posts a task.
+/// Returns a request that posts a task.
 pub(crate) fn request(body: &str) -> String {
     format!("POST /v1/tasks HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// A connection that is kept.
+/// A persistent connection.
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -110,7 +110,7 @@ impl Connection {
         Ok(Self { stream, buffer: vec![0; 64 * 1024] })
     }
 
-    /// Sends a request, and returns status and body of the answer.
+    /// Sends a request. Returns the status and the body of the response.
     pub(crate) async fn exchange(&mut self, request: &str) -> anyhow::Result<(u16, &str)> {
         self.stream.write_all(request.as_bytes()).await?;
         let mut filled = 0;
@@ -125,7 +125,7 @@ impl Connection {
     }
 }
 
-/// Status and start of the body, once all of it is there.
+/// Returns the status and the start of the body once the response is complete.
 fn complete(answer: &[u8]) -> anyhow::Result<Option<(u16, usize)>> {
     let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(&answer[..end])?;

@@ -1,7 +1,7 @@
-//! `cargo run --release -p nobat-bench`: the numbers that nobat is held to, beside the bare limit of its parts.
+//! `cargo run --release -p nobat-bench`: measures nobat's performance targets beside the limit of its parts.
 //!
-//! Machines differ and drift, so what counts is the ratio of two numbers of one run. Every server is a process of its own;
-//! the load comes from this one, on the same cores.
+//! Machines differ and drift, so the ratio of two numbers of one run counts. Every server is a separate process. This process generates the
+//! load, on the same cores.
 
 mod bullmq;
 mod limit;
@@ -17,10 +17,10 @@ use clap::{Parser, Subcommand};
 /// Measures nobat beside the bare limit of its parts
 #[derive(Parser)]
 struct Cli {
-    /// How long each rate is measured, in seconds
+    /// Duration of each measurement of a rate, in seconds
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// How many times each rate is measured; the median counts
+    /// Number of measurements of each rate. The median counts
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Also measure with a million tasks, which takes some minutes
@@ -32,7 +32,7 @@ struct Cli {
     /// Also measure durable BullMQ (needs `redis-server`, `node` and `npm`)
     #[arg(long)]
     bullmq: bool,
-    /// Where the servers keep their files: on the disk that is to be measured
+    /// Folder for the servers' files, on the disk to measure
     #[arg(long, default_value = "target/bench-data")]
     data: PathBuf,
     #[command(subcommand)]

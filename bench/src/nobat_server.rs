@@ -1,4 +1,4 @@
-//! nobat, as `nobat serve` runs it, with one kind more: it returns when it was started.
+//! nobat as `nobat serve` runs it, with an additional kind that returns the time at which it started.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use nobat::{Failure, Handler, Handlers, Serve, TaskContext};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Returns the moment at which it started, in nanoseconds since the epoch.
+/// Handler that returns the time at which it started, in nanoseconds since the epoch.
 struct Stamp;
 
 impl Handler for Stamp {
@@ -21,7 +21,7 @@ impl Handler for Stamp {
     }
 }
 
-/// Now, in nanoseconds since the epoch.
+/// Returns the current time, in nanoseconds since the epoch.
 pub(crate) fn nanoseconds() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX)

@@ -1,4 +1,4 @@
-//! Servers as processes of their own, killed when they are no longer measured.
+//! Servers as separate processes. They are killed when dropped.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -10,26 +10,26 @@ use anyhow::Context;
 /// A server under measurement.
 pub(crate) struct Server {
     child: Child,
-    /// Where it listens.
+    /// Address of the server.
     pub(crate) address: SocketAddr,
 }
 
-/// What disk a server has.
+/// Disk of a server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Disk {
-    /// The machine's.
+    /// The machine's disk.
     Plain,
-    /// The machine's, with 1 ms more for each sync.
+    /// The machine's disk, with 1 ms more for each sync.
     Slow,
 }
 
-/// Tells the one who started this process where it listens.
+/// Prints the address of this server for the process that started it.
 pub(crate) fn announce(address: SocketAddr) {
     println!("{address}");
 }
 
 impl Server {
-    /// Starts this program again as a server, on an empty folder.
+    /// Starts this program again as a server, with an empty folder.
     pub(crate) fn start(data: &Path, disk: Disk, arguments: &[&str]) -> anyhow::Result<Self> {
         if data.exists() {
             std::fs::remove_dir_all(data)?;
@@ -48,7 +48,7 @@ impl Server {
         Ok(Self { child, address })
     }
 
-    /// The most memory it ever had resident, in MiB (Linux).
+    /// Returns the peak resident memory of the server, in MiB (Linux).
     pub(crate) fn peak_memory(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find(|line| line.starts_with("VmHWM")).context("no VmHWM")?;
@@ -64,7 +64,7 @@ impl Drop for Server {
     }
 }
 
-/// Builds the library that makes every sync slower.
+/// Builds the library that slows every sync.
 fn slow_disk(data: &Path) -> anyhow::Result<PathBuf> {
     let library = std::path::absolute(data)?.join("slow_disk.so");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/slow_disk.c");

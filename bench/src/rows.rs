@@ -1,4 +1,4 @@
-//! The rows of the table.
+//! Rows of the table.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::load::{self, Connection, Load, Until, per_second, percentile};
 use crate::nobat_server::nanoseconds;
 use crate::process::{Disk, Server};
 
-/// What is to be measured, and how.
+/// Selection and settings of the measurements.
 pub(crate) struct Runs {
     pub(crate) seconds: u64,
     pub(crate) rounds: usize,
@@ -20,7 +20,7 @@ pub(crate) struct Runs {
     pub(crate) data: PathBuf,
 }
 
-/// What stands beside what in one round.
+/// Loads that are compared within one round.
 struct Round {
     limit: Load,
     accepts: Load,
@@ -29,14 +29,14 @@ struct Round {
 
 const NOOP: &str = r#"{"kind":"noop"}"#;
 const STAMP: &str = r#"{"kind":"stamp"}"#;
-/// Enough to run tasks as fast as they come.
+/// Concurrency that runs tasks as fast as they arrive.
 const WORKERS: &str = "128";
-/// Accepts tasks and runs none.
+/// Concurrency of a server that only accepts tasks.
 const NO_WORKERS: &str = "0";
 const HAND_OVERS: usize = 2_000;
 
 impl Runs {
-    /// Measures everything and prints it as a table, row by row.
+    /// Measures everything and prints the table row by row.
     pub(crate) async fn print(&self) -> anyhow::Result<()> {
         println!("| what | measured | of the limit | bar |");
         println!("|---|---|---|---|");
@@ -65,7 +65,7 @@ impl Runs {
     async fn rates(&self, connections: usize, disk: Disk) -> anyhow::Result<()> {
         let mut rounds = Vec::new();
         for _ in 0..self.rounds {
-            // Side by side in time, so that a machine that drifts does so for all of them.
+            // Measured right after one another, so that drift of the machine affects all three.
             rounds.push(Round {
                 limit: self.rate(disk, &["limit"], connections).await?,
                 accepts: self.rate(disk, &["nobat", NO_WORKERS], connections).await?,
@@ -94,7 +94,7 @@ impl Runs {
         Ok(self.rate(disk, &["limit"], 64).await?.rate())
     }
 
-    /// Submits so many tasks as fast as they are taken, and waits for the last to be done.
+    /// Submits `tasks` tasks as fast as the server accepts them, and waits until the last is done.
     async fn done(&self, tasks: usize, limit: f64, disk: Disk) -> anyhow::Result<f64> {
         let mut rates = Vec::new();
         let mut memory = 0;
@@ -102,7 +102,7 @@ impl Runs {
             let server = Server::start(&self.data, disk, &["nobat", WORKERS])?;
             let begun = Instant::now();
             load::post(server.address, 64, NOOP, Until::Sent(tasks)).await?;
-            // Tasks are run in the order in which they are due: when the last one is done, so are all but those under way.
+            // Tasks run in the order in which they are due. When the last one is done, only running ones are left.
             let mut connection = Connection::open(server.address).await?;
             run_stamp(&mut connection).await?;
             while connection.exchange(&list("running")).await?.1.contains("task_") {}
@@ -135,7 +135,7 @@ impl Runs {
         Ok(())
     }
 
-    /// From the 202 to the start of the handler, with nothing else to do.
+    /// Measures the time from the 202 to the start of the handler, on an idle server.
     async fn hand_over(&self) -> anyhow::Result<()> {
         let server = Server::start(&self.data, Disk::Plain, &["nobat", WORKERS])?;
         let mut connection = Connection::open(server.address).await?;
@@ -150,7 +150,7 @@ impl Runs {
     }
 }
 
-/// Submits a task, waits for its end, and returns the nanoseconds from its 202 to the start of its handler.
+/// Submits a task and waits for its end. Returns the nanoseconds from its 202 to the start of its handler.
 async fn run_stamp(connection: &mut Connection) -> anyhow::Result<u64> {
     let (_, answer) = connection.exchange(&load::request(STAMP)).await?;
     let accepted = nanoseconds();
@@ -160,7 +160,7 @@ async fn run_stamp(connection: &mut Connection) -> anyhow::Result<u64> {
         let (_, answer) = connection.exchange(&get).await?;
         let task: serde_json::Value = serde_json::from_str(answer)?;
         if !task["finished_at"].is_null() {
-            // A handler that started before its 202 had arrived did not keep anybody waiting.
+            // A handler that started before the 202 arrived counts as no delay.
             return Ok(task["result"].as_u64().context("no result")?.saturating_sub(accepted));
         }
     }

@@ -1,4 +1,4 @@
-//! The function `worker` of a program with a kind of its own. Its function `api` differs in one word.
+//! The function `worker` of a program with its own kind. Its function `api` calls `api::run` instead of `worker::run`.
 
 use nobat_functions::{Error, Failure, Handler, Handlers, TaskContext, worker};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! The function that accepts requests: the router of `nobat serve`, behind an HTTP API.
+//! The function that accepts requests: the router of `nobat serve` behind an HTTP API.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{log, settings};
 
-/// How many seconds a request can wait for a task's end, unless said otherwise: Lambda is paid by the millisecond.
+/// Default maximum time that a request waits for a task's end, in seconds. Lambda bills the waiting time.
 const MAX_WAIT: u32 = 5;
-/// The longest timeout of a task in seconds, unless said otherwise: it must fit into the worker function's own.
+/// Default maximum timeout of a task, in seconds. It must fit into the worker function's timeout.
 const MAX_TIMEOUT: u32 = 50;
 
-/// Answers requests for as long as Lambda wants it to. `handlers` are what the worker runs besides `http` and `noop`.
+/// Handles requests. `handlers` are the kinds that the worker runs besides `http` and `noop`.
 pub async fn run(handlers: Handlers) -> Result<(), Error> {
     log::start()?;
     let backend = settings::backend().await?;
@@ -32,7 +32,7 @@ pub async fn run(handlers: Handlers) -> Result<(), Error> {
         backend,
         clock: Arc::new(SystemClock),
         kinds: Arc::new(settings::with_ours(handlers)?),
-        // Everybody can reach it. What stands in front is API Gateway, which says itself whom a request comes from.
+        // The API is public. API Gateway itself reports each client's address, so no proxy is trusted.
         door: Door { keys: Keys::Required, admitted: settings::list("NOBAT_ALLOW_FROM")?, proxies: Vec::new() },
         recount: nobat_aws::RECOUNT,
         max_timeout: settings::seconds("NOBAT_MAX_TIMEOUT", MAX_TIMEOUT)?,
@@ -44,8 +44,8 @@ pub async fn run(handlers: Handlers) -> Result<(), Error> {
     lambda_http::run(router(app).layer(map_request(name_the_peer))).await
 }
 
-/// Sets the client's address from what API Gateway says of it, never from a header, which anybody can set. A client whose address API
-/// Gateway does not say has none, and is refused where an allow-list or a key's networks apply.
+/// Sets the client's address to the one that API Gateway reports, never to a header's, which clients can forge. Without a reported address,
+/// requests are refused where an allow-list or a key's networks apply.
 async fn name_the_peer(mut request: Request) -> Request {
     let address = match request.request_context_ref() {
         Some(RequestContext::ApiGatewayV2(context)) => context.http.source_ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok()),

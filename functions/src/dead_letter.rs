@@ -1,4 +1,4 @@
-//! The function that looks at what the queue gave up on.
+//! The function that handles dead letters.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use nobat_worker::system::{SystemChance, SystemClock};
 use crate::records::Record;
 use crate::{log, records, settings};
 
-/// Sees to dead letters for as long as Lambda wants it to.
+/// Handles dead letters.
 pub async fn run() -> Result<(), Error> {
     log::start()?;
     let dead_letters = DeadLetters { backend: settings::backend().await?, clock: Arc::new(SystemClock), chance: Arc::new(SystemChance) };
@@ -28,7 +28,7 @@ async fn handle(dead_letters: &DeadLetters, event: LambdaEvent<SqsEvent>) -> Sqs
     records::response(settled, strangers)
 }
 
-/// A panic is one record's own.
+/// A panic concerns only its own record.
 async fn settle(dead_letters: &DeadLetters, record: Record) -> (Receipt, Settlement) {
     let run = AssertUnwindSafe(dead_letters.run(&record.name, record.redrives)).catch_unwind();
     (record.receipt, run.await.unwrap_or(Settlement::Return))

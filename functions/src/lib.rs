@@ -1,7 +1,7 @@
-//! nobat on AWS Lambda: the same engines as in `nobat serve`, each in a function of its own.
+//! nobat on AWS Lambda: the engines of `nobat serve`, each in its own function.
 //!
-//! A program with kinds of its own has two functions like `src/bin/api.rs` and `src/bin/worker.rs`, which give the same
-//! [`Handlers`] to [`api::run`] and [`worker::run`]: the first judges payloads by them, the second runs them.
+//! A program with its own kinds has two functions like `src/bin/api.rs` and `src/bin/worker.rs`, which pass the same [`Handlers`] to
+//! [`api::run`] and [`worker::run`]. The first validates payloads with them, the second runs them.
 
 pub mod api;
 pub mod dead_letter;

@@ -1,22 +1,22 @@
-//! The records of an event from Amazon SQS, and the answer that says which of them to deliver again.
+//! Records of an event from Amazon SQS, and the response that names those to deliver again.
 //!
-//! The answer is typed and never empty-handed: to Lambda, a missing or empty answer means that every record may be deleted, and
-//! one that names a record which is not there means that none may.
+//! The response is typed and always present. To Lambda, a missing or empty response means that every record is deleted. A response with an
+//! unknown record means that none is.
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use nobat_core::ports::{Receipt, Settlement, TaskName};
 
 /// A record that names a task.
 pub(crate) struct Record {
-    /// What Lambda knows it by.
+    /// Lambda's id of the record.
     pub(crate) receipt: Receipt,
-    /// The task.
+    /// Name of the task.
     pub(crate) name: TaskName,
-    /// How often the task was hinted in vain before.
+    /// Number of earlier dead letters of the task.
     pub(crate) redrives: u32,
 }
 
-/// The records that name a task, and those that do not.
+/// Returns the records that name a task, and the receipts of those that do not.
 pub(crate) fn read(event: SqsEvent) -> (Vec<Record>, Vec<Receipt>) {
     let (mut records, mut strangers) = (Vec::new(), Vec::new());
     for message in event.records {
@@ -37,7 +37,7 @@ fn record(message: &SqsMessage, receipt: &Receipt) -> Option<Record> {
     Some(Record { receipt: receipt.clone(), name, redrives })
 }
 
-/// Which records are to be delivered again: those whose outcome could not be stored, and those that name no task.
+/// Returns the response. It names the records to deliver again: those whose outcome could not be stored, and those that name no task.
 pub(crate) fn response(settled: Vec<(Receipt, Settlement)>, strangers: Vec<Receipt>) -> SqsBatchResponse {
     let failed = settled.into_iter().filter(|(_, settlement)| *settlement == Settlement::Return).map(|(receipt, _)| receipt);
     let mut response = SqsBatchResponse::default();

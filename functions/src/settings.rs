@@ -1,4 +1,4 @@
-//! What the functions are told by their variables.
+//! Settings from environment variables.
 
 use std::env;
 use std::str::FromStr;
@@ -17,15 +17,15 @@ use nobat_worker::noop::Noop;
 use nobat_worker::signer::Signer;
 use nobat_worker::system::SystemClock;
 
-/// How many days ended tasks are kept, unless said otherwise.
+/// Default retention of ended tasks, in days.
 const RETENTION: u32 = 30;
 
-/// The table's name.
+/// Returns the name of the table.
 pub(crate) fn table() -> anyhow::Result<String> {
     required("NOBAT_TABLE")
 }
 
-/// The table and the queue.
+/// Returns the backend for the table and the queue.
 pub(crate) async fn backend() -> anyhow::Result<Backend> {
     let days: u32 = number("NOBAT_RETENTION", RETENTION)?;
     let settings = nobat_aws::Settings {
@@ -36,7 +36,7 @@ pub(crate) async fn backend() -> anyhow::Result<Backend> {
     Ok(nobat_aws::connect(&settings).await?)
 }
 
-/// Where the key to secrets comes from.
+/// Returns the source of the key to secrets.
 pub(crate) async fn vault() -> anyhow::Result<Arc<dyn VaultSource>> {
     match env::var("NOBAT_KMS_KEY") {
         Ok(key) if !key.is_empty() => Ok(nobat_aws::vault(&table()?, &key).await?),
@@ -44,41 +44,41 @@ pub(crate) async fn vault() -> anyhow::Result<Arc<dyn VaultSource>> {
     }
 }
 
-/// The given handlers, and those that everybody has.
+/// Adds the built-in handlers.
 pub(crate) fn with_ours(handlers: Handlers) -> anyhow::Result<Handlers> {
     Ok(handlers.with(http()?).with(Noop))
 }
 
-/// The same, with callbacks signed.
+/// Adds the built-in handlers, with signed requests.
 pub(crate) async fn with_ours_signing(handlers: Handlers, backend: &Backend) -> anyhow::Result<Handlers> {
     Ok(handlers.with(http_signing(backend, vault().await?)?).with(Noop))
 }
 
-/// Calls others, signing what is to be signed.
+/// Returns the handler of kind `http`, with signed requests.
 pub(crate) fn http_signing(backend: &Backend, vault: Arc<dyn VaultSource>) -> anyhow::Result<Http> {
     Ok(http()?.signing(Signer::new(Arc::clone(&backend.registry), vault, Arc::new(SystemClock), Edition::default())))
 }
 
 fn http() -> anyhow::Result<Http> {
-    // Lambda's Runtime API listens on loopback, which tests open: whoever reaches it can answer in the function's name.
+    // Lambda's Runtime API listens on loopback, which tests allow. A task that could call it could answer for the function.
     let runtime = env::var("AWS_LAMBDA_RUNTIME_API").ok().and_then(|address| address.parse().ok());
     let guard = Guard::new(allowed_networks()?).refusing(runtime.into_iter().collect());
     Ok(Http::new(Client::new(guard)))
 }
 
-/// Networks that are not public, and that tasks may call all the same.
+/// Returns the private networks that tasks may call.
 fn allowed_networks() -> anyhow::Result<Vec<IpNet>> {
     list("NOBAT_ALLOW_PRIVATE_NETWORKS")
 }
 
-/// Networks, with commas between them.
+/// Reads a list of networks, separated by commas.
 pub(crate) fn list<N: FromStr>(name: &str) -> anyhow::Result<Vec<N>> {
     let text = env::var(name).unwrap_or_default();
     let networks = text.split(',').map(str::trim).filter(|network| !network.is_empty());
     networks.map(|network| network.parse().ok().with_context(|| format!("{name} takes CIDRs, separated by commas"))).collect()
 }
 
-/// A number of seconds.
+/// Reads a number of seconds.
 pub(crate) fn seconds(name: &str, default: u32) -> anyhow::Result<Duration> {
     number(name, default).map(|seconds: u32| Duration::from_secs(seconds.into()))
 }

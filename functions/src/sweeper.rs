@@ -1,4 +1,4 @@
-//! The function that runs the clock: every minute, it finds what nobody else looks after.
+//! The function of the sweeper, which a schedule invokes every minute.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use serde_json::Value;
 
 use crate::{log, settings};
 
-/// What is kept back of the function's time: a pass takes a second or so, and more when the table is slow.
+/// Time reserved before the function's deadline. A pass takes about a second, more if the table is slow.
 const MARGIN: Duration = Duration::from_secs(15);
 
-/// Sweeps for as long as Lambda wants it to.
+/// Runs the sweeper on each invocation.
 pub async fn run() -> Result<(), Error> {
     log::start()?;
     let sweeper = Sweeper { backend: settings::backend().await?, chance: Arc::new(SystemChance) };
@@ -23,7 +23,7 @@ pub async fn run() -> Result<(), Error> {
     lambda_runtime::run(service_fn(move |event| handle(sweeper, event))).await
 }
 
-/// What the schedule sends is of no interest.
+/// Ignores the payload of the schedule's event.
 async fn handle(sweeper: &Sweeper, event: LambdaEvent<Value>) -> Result<Value, Error> {
     let clock = SystemClock;
     let deadline = Timestamp::from_millis(event.context.deadline.cast_signed()) - MARGIN;

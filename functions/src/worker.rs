@@ -1,4 +1,4 @@
-//! The function that runs tasks, as many at a time as the queue hands it.
+//! The function that runs tasks, as many in parallel as the queue delivers.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use nobat_worker::system::{SystemChance, SystemClock};
 
 use crate::{log, records, settings};
 
-/// Runs tasks for as long as Lambda wants it to. `handlers` are run besides `http` and `noop`.
+/// Runs tasks. `handlers` are added to `http` and `noop`.
 pub async fn run(handlers: Handlers) -> Result<(), Error> {
     log::start()?;
     let backend = settings::backend().await?;

@@ -1,4 +1,4 @@
-//! Authorities: what is read as one is what other readers of URLs take it for, and nothing else is this machine.
+//! Authorities: `Authority` reads them as other URL parsers do, and classifies only this machine as loopback.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -8,7 +8,7 @@ use url::Url;
 fuzz_target!(|text: &str| {
     let Some(authority) = Authority::parse(text) else { return };
     assert!(!text.contains(['@', '/', '?', '#', '\\', ' ']), "{text:?}");
-    // Without Unicode's tables, the other reader panics in debug builds on names that are not ASCII once they are decoded.
+    // In debug builds the other parser panics on non-ASCII names after decoding, since it has no Unicode tables here.
     if text.contains('%') {
         return;
     }

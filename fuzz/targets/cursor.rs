@@ -1,4 +1,4 @@
-//! Cursors: what was sealed opens for its own list; nothing else does.
+//! Cursors: a sealed cursor opens only for its own list.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -28,7 +28,7 @@ fn list(queue: Option<Name>) -> List {
 
 fuzz_target!(|text: &str| {
     let (here, there) = (list(None), list(Name::new("other").ok()));
-    // A fuzzer can: it sees what its input is compared with. What it finds is then the cursor of that place, and has no other form.
+    // A fuzzer may forge a valid cursor, since it sees the comparison. Then it must be the only form of that position.
     if let Some(position) = cursor::open(&KEY, &here, text) {
         assert_eq!(cursor::seal(&KEY, &here, &position), text);
     }

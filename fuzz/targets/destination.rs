@@ -1,5 +1,5 @@
-//! URLs to call: a URL that is accepted leads to no blocked address, however its host is spelt, is dialled as it was parsed, and parsing
-//! its canonical form returns the same URL.
+//! URLs to call: an accepted URL leads to no blocked address, whatever the spelling of its host. It is dialed as it was parsed, and its
+//! canonical form parses to the same URL.
 #![no_main]
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -35,7 +35,7 @@ fn check(text: &str, opened: &[&str]) {
     let authority = uri.authority().expect("an authority").as_str();
     assert!(!authority.contains(['@', '%']), "{uri}");
     let host = uri.host().expect("a host");
-    // The dialled host and port are those that were compared.
+    // The dialed host and port must be those that were checked.
     match url.host() {
         UrlHost::Name(name) => assert_eq!(name, host),
         UrlHost::Address(parsed) => assert_eq!(Some(parsed), address(host)),
@@ -47,7 +47,7 @@ fn check(text: &str, opened: &[&str]) {
     if let Some(address) = address(host) {
         assert!(guard.permits(address), "{uri} leads to {address}");
     } else {
-        // A name: what a resolver may take for this machine or its network is none.
+        // A resolver must not be able to take the name for this machine or its network.
         assert!(host.is_ascii() && !host.ends_with('.') && host == host.to_ascii_lowercase(), "{uri}");
         let top = host.rsplit('.').next().unwrap_or_default();
         assert!(!matches!(top, "localhost" | "internal"), "{uri}");
@@ -57,8 +57,8 @@ fn check(text: &str, opened: &[&str]) {
     assert!(again == destination, "{uri} is read as {}", again.into_uri());
 }
 
-/// The address that a host stands for, by the most generous of readers: `getaddrinfo` of the C library, which takes one to four
-/// numbers, each of them decimal, octal or hexadecimal.
+/// Returns the address of a host by the most permissive parser: `getaddrinfo` of the C library. It takes one to four numbers, each decimal,
+/// octal or hexadecimal.
 fn address(host: &str) -> Option<IpAddr> {
     if let Some(literal) = host.strip_prefix('[') {
         return Some(literal.strip_suffix(']')?.parse().expect("an IPv6 address"));

@@ -1,5 +1,5 @@
-//! What a client lays down for an endpoint or a queue, from the body of a request to the record: what is taken reads back as it was and
-//! holds no secret in the clear, and what is refused is refused without a word of what it says.
+//! Configuration of endpoints and queues, from the request's body to the record. Accepted configuration reads back unchanged and contains
+//! no secret in the clear. Errors quote nothing of it.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -26,7 +26,7 @@ mod hiding;
 /// 2026-12-01T08:00:00Z
 const NOW: i64 = 1_796_112_000_000;
 const MAX_TIMEOUT: Duration = Duration::from_hours(12);
-/// The most that a registry takes.
+/// Maximum size of a record, in bytes.
 const MAX_RECORD: usize = 64 * 1024;
 
 static KINDS: LazyLock<Handlers> = LazyLock::new(|| Handlers::new().with(Http::new(Client::new(Guard::default()))));
@@ -44,7 +44,7 @@ fuzz_target!(|body: &[u8]| {
     keeps_to_itself(body);
 });
 
-/// The endpoint, or all that is said of what is wrong.
+/// Returns the endpoint, or all error texts.
 fn take(body: &[u8]) -> Result<Draft, Vec<String>> {
     let submission: EndpointSubmission = read_object(body).map_err(|error| vec![error.to_string()])?;
     let receiving = Receiving {
@@ -89,7 +89,7 @@ fn check_limits(limits: &Limits) {
     assert!(limits.breaker.is_none_or(|breaker| breaker.failure_share > 0.0 && breaker.failure_share <= 1.0), "{limits:?}");
 }
 
-/// The same body with a secret in place of every text but its URL: nothing that is said or kept of it may repeat the secret.
+/// Replaces every text but the URL by a secret. Neither errors nor the record may contain it.
 fn keeps_to_itself(body: &[u8]) {
     let Some(body) = hidden(body, |name, _| name == "url") else { return };
     match take(&body) {

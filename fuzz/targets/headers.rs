@@ -1,4 +1,4 @@
-//! Headers to send along: what is taken arrives as the same headers, and as no other.
+//! Headers to send: accepted headers arrive unchanged and add no others.
 //!
 //! The input is `name:value|name:value`.
 #![no_main]
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use libfuzzer_sys::fuzz_target;
 use nobat_delivery::headers;
 
-/// Beginnings of headers that frame the message, belong to one hop, or are nobat's own word.
+/// Prefixes of headers that frame the message, belong to one hop, or are set by nobat.
 const RESERVED: [&str; 14] = [
     "connection",
     "content-length",

@@ -1,19 +1,19 @@
-//! A secret in place of texts, to see that nothing repeats what it was told.
+//! Replaces texts by a secret, to check that errors and records do not repeat it.
 
 use serde_json::Value;
 
-/// What must not be seen again.
+/// The secret, which must not appear again.
 pub const SECRET: &str = "hunter2hunter2";
 
-/// The body with the secret in place of every text, less the fields that are to stay; `None`, if there is nothing to hide, or if the secret
-/// would be seen anyway.
+/// Returns the body with the secret in place of every text, except in fields that `stays` selects. `None` if there is no text to replace,
+/// or if the secret could appear anyway.
 pub fn hidden(body: &[u8], stays: fn(&str, &Value) -> bool) -> Option<Vec<u8>> {
     let mut value = serde_json::from_slice::<Value>(body).ok()?;
     let is_named = String::from_utf8_lossy(body).contains("unter2");
     (!is_named && hide(&mut value, stays)).then(|| serde_json::to_vec(&value).expect("JSON"))
 }
 
-/// Whether there was a text to hide.
+/// Replaces texts. Returns true if there was one.
 fn hide(value: &mut Value, stays: fn(&str, &Value) -> bool) -> bool {
     match value {
         Value::String(text) => {

@@ -1,4 +1,4 @@
-//! The message of the queue: what names a task is read back as it is written, and nothing else is read.
+//! Messages of the queue: a message that names a task reads back as written. Other messages are rejected.
 #![no_main]
 
 use std::time::Duration;

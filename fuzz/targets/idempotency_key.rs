@@ -1,4 +1,4 @@
-//! The header `Idempotency-Key`: short, printable, and the same with quotes as without.
+//! The header `Idempotency-Key`: short, printable, and equal with and without quotes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! JSON that is carried: taken exactly if it can be read again, also inside of an answer, and kept to the byte.
+//! JSON of clients: accepted exactly if it can be read again, also inside a response, and kept byte for byte.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -14,14 +14,14 @@ fuzz_target!(|text: &str| {
     assert_eq!(taken.is_ok(), readable.is_ok(), "{taken:?}, but {readable:?}");
     let Ok(json) = taken else { return };
     assert_eq!(json.get(), raw.get());
-    // As a store gives it back, and inside of what is shown.
+    // As a store returns it, and inside a response.
     let kept = Json::from_text(json.get().to_owned()).expect("what was taken");
     assert_eq!(kept, json);
     let shown = serde_json::to_string(&[kept]).expect("JSON");
     assert_eq!(shown, format!("[{}]", raw.get()));
 });
 
-/// The same text with a zero for each number: which numbers fit is for those to say who do more with them than carry them.
+/// Replaces each number by a zero. Numbers that nobat only carries may exceed those that it can compute with.
 fn without_numbers(json: &str) -> String {
     let (mut text, mut in_string, mut in_number) = (String::new(), false, false);
     let mut characters = json.chars();

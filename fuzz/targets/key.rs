@@ -1,4 +1,4 @@
-//! Keys, their ids, and secrets: each has one text, and none is shown.
+//! API keys, their ids, and secrets: each has one text form, and `Debug` prints none.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

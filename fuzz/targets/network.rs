@@ -1,4 +1,4 @@
-//! Networks, and whom a request comes from: a list, a `|`, and what `X-Forwarded-For` says.
+//! Networks, and the client address of a request: a list, a `|`, and a value of `X-Forwarded-For`.
 #![no_main]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -27,7 +27,7 @@ fuzz_target!(|text: &str| {
         assert!(!is_trusted(from), "{from}: a proxy is no client");
         assert!(is_trusted(peer) || from == peer.to_canonical(), "a peer that is not trusted has no say");
         assert!(admits(&networks, None) == networks.is_empty());
-        // Nothing that stands farther away is read.
+        // Elements farther from the server must not be read.
         let farther = format!("198.51.100.1,{forwarded}");
         assert_eq!(origin(Some(peer), &networks, farther.split(',')), Some(from), "{farther}");
     }

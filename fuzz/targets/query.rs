@@ -1,4 +1,4 @@
-//! A query string: every parameter known and given once, or said to be wrong; none is lost.
+//! Query strings: every parameter is known and given once, or reported as an error. None is ignored.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use crate::query::Query;
 #[path = "../../crates/api/src/query.rs"]
 mod query;
 
-/// What the reader needs of the API's own errors.
+/// The part of the API's errors that the reader needs.
 mod problem {
     use nobat_core::submit::Invalid;
 

@@ -1,4 +1,4 @@
-//! `Retry-After`: whatever a receiver sends, reading it ends, and every pause that is named counts.
+//! `Retry-After`: reading any value terminates, and every pause in it counts.
 //!
 //! The input is a field value.
 #![no_main]

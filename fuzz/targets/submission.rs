@@ -1,5 +1,4 @@
-//! A submission, from the body of a request to the task that is stored: what is taken can be shown and kept, and what is refused
-//! is refused without a word of what it says.
+//! Submissions, from the request's body to the stored task. Accepted ones can be shown and stored. Errors quote nothing of the body.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -39,7 +38,7 @@ fuzz_target!(|body: &[u8]| {
     keeps_to_itself(body);
 });
 
-/// The task, or all that is said of what is wrong.
+/// Returns the task, or all error texts.
 fn take(body: &[u8]) -> Result<Task, Vec<String>> {
     let submission: Submission = read_object(body).map_err(|error| vec![error.to_string()])?;
     let now = Timestamp::from_millis(NOW);
@@ -68,7 +67,7 @@ fn check(body: &[u8], task: &Task) {
     assert!(Duration::from_millis(1) <= task.settings.timeout && task.settings.timeout <= MAX_TIMEOUT);
     assert!(task.settings.expires_at.is_none_or(|deadline| deadline > task.due_at));
     let sent: Value = match serde_json::from_slice(body) {
-        // A number that is carried may be greater than those that are reckoned with here.
+        // The payload may contain a number that is too large to compute with.
         Err(error) if error.to_string().starts_with("number out of range") => return,
         sent => sent.expect("what is taken is JSON that every handler can read"),
     };
@@ -77,14 +76,13 @@ fn check(body: &[u8], task: &Task) {
     let shown = serde_json::to_string(&TaskView::new(task, now)).expect("JSON");
     let shown: Value = serde_json::from_str(&shown).expect("JSON");
     assert_eq!(shown["payload"], payload);
-    // What stores keep in text of their own comes back as it was.
+    // Stored settings must read back unchanged.
     let mut kept = settings_from_text(settings_to_text(&task.settings).as_deref()).expect("what was written");
     kept.expires_at = task.settings.expires_at;
     assert_eq!(kept, *task.settings);
 }
 
-/// The same body with a secret in place of every text: nothing that is said of it may repeat the secret. A kind that is known stays, so that
-/// its handler looks at the rest.
+/// Replaces every text by a secret, which errors must not repeat. A known kind stays, so that its handler checks the rest.
 fn keeps_to_itself(body: &[u8]) {
     let Some(body) = hidden(body, |name, value| name == "kind" && (value == "http" || value == "noop")) else { return };
     for reason in take(&body).err().into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! The id of a task: one text for each, and no other.
+//! Task ids: each has exactly one text form.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Moments: whatever is taken is shown as RFC 3339, and is the same moment when it is read again.
+//! Timestamps: every accepted one is shown as RFC 3339 and reads back as the same time.
 #![no_main]
 
 use chrono::DateTime;
@@ -16,7 +16,7 @@ fuzz_target!(|text: &str| {
     let shown = moment.to_string();
     assert_eq!(shown.len(), LENGTH, "{shown}");
     let other = DateTime::parse_from_rfc3339(text).unwrap_or_else(|error| panic!("{text:?} is taken for {shown}: {error}"));
-    // A leap second is the one before here, and the one after there.
+    // The parsers map a leap second to different seconds.
     if !text.contains(":60") {
         // Clamps as the reader does.
         assert_eq!(Timestamp::from_millis(other.timestamp_millis()), moment, "{text:?}");

@@ -1,4 +1,4 @@
-//! The function `api`, with the kinds that everybody has.
+//! The function `api` with the built-in kinds.
 
 use nobat_functions::{Error, Handlers, api};
 

@@ -1,4 +1,4 @@
-//! The function `worker`, with the kinds that everybody has.
+//! The function `worker` with the built-in kinds.
 
 use nobat_functions::{Error, Handlers, worker};
 

@@ -4,13 +4,13 @@ import { Functions } from './functions';
 import { Settings } from './props';
 import { Store } from './store';
 
-/** What an alarm looks at, and when it goes off: at any sum above zero in five minutes, unless it says otherwise. */
+/** Metric and threshold of an alarm. Default threshold: any sum above zero in five minutes. */
 type Watch = Partial<cloudwatch.CfnAlarmProps> & Pick<cloudwatch.CfnAlarmProps, 'metricName' | 'namespace' | 'dimensions'>;
 
-/** An alarm's name, what it says to whoever it wakes, and what it looks at. */
+/** An alarm's name, its text for the operator, and its metric. */
 type Alarm = readonly [id: string, alarmDescription: string, watch: Watch];
 
-/** Makes the alarms. */
+/** Creates the alarms. */
 export function alarms(scope: Construct, chosen: Settings, store: Store, functions: Functions): void {
   const all = [...ofQueues(store), ...ofTable(store), ...ofSweeps(functions), ...ofFunctions(functions)];
   for (const [id, alarmDescription, watch] of all) {
@@ -28,7 +28,7 @@ export function alarms(scope: Construct, chosen: Settings, store: Store, functio
   }
 }
 
-/** An old hint counts after three minutes, because one that was sent with a delay is old when it first can be received. */
+/** An old hint counts after three minutes, since a delayed one is old when it can first be received. */
 function ofQueues({ queue, deadLetterQueue }: Store): Alarm[] {
   const old = { statistic: 'Maximum', period: 60, evaluationPeriods: 3, threshold: 300 };
   return [
@@ -54,7 +54,7 @@ function metric(queue: sqs.Queue, metricName: string): Watch {
   return { namespace: 'AWS/SQS', metricName, dimensions: [{ name: 'QueueName', value: queue.queueName }] };
 }
 
-/** The table's own events and those of its indexes, which slow the writes of the table. */
+/** Events of the table and of its indexes. An index that throttles slows the table's writes. */
 function ofTable({ table }: Store): Alarm[] {
   const parts = [
     ['Table', 'the table', []],
@@ -71,7 +71,7 @@ function ofTable({ table }: Store): Alarm[] {
   });
 }
 
-/** A function that is not invoked has no metric at all. */
+/** A function without invocations has no metrics. */
 function ofSweeps({ sweeper }: Functions): Alarm[] {
   const silent = {
     period: 60,

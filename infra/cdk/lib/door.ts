@@ -2,7 +2,7 @@ import { Aws, RemovalPolicy, aws_apigatewayv2 as apigateway, aws_lambda as lambd
 import { Construct } from 'constructs';
 import { Settings } from './props';
 
-/** One line for each request. The path is without its query string; no header is named. */
+/** Log format: one line per request. The path is without its query string, and no header is included. */
 const ACCESS_LOG_FORMAT = [
   '{"requestId":"$context.requestId","time":"$context.requestTime","ip":"$context.identity.sourceIp",',
   '"method":"$context.httpMethod","path":"$context.path","protocol":"$context.protocol",',
@@ -10,7 +10,7 @@ const ACCESS_LOG_FORMAT = [
   '"functionMilliseconds":"$context.integrationLatency","error":"$context.integrationErrorMessage"}',
 ].join(' ');
 
-/** Makes the HTTP API, with one route that leaves everything to the function's router; returns its URL. */
+/** Creates the HTTP API, with one route that leaves all routing to the function. Returns its URL. */
 export function door(scope: Construct, chosen: Settings, fn: lambda.Function): string {
   const api = new apigateway.CfnApi(scope, 'Api', { name: chosen.name, protocolType: 'HTTP' });
   const integration = new apigateway.CfnIntegration(scope, 'ApiIntegration', {

@@ -14,15 +14,15 @@ export interface Functions {
   readonly sweeper: lambda.Function;
 }
 
-/** What sets one function apart from the others. */
+/** Settings that differ between the functions. */
 interface Particulars extends Omit<lambda.FunctionOptions, 'environment'> {
-  /** The name of its program, of its log group, and of its role's policy. */
+  /** Name of its program, of its log group, and of its role's policy. */
   readonly program: string;
   readonly allow: Permission[];
   readonly variables?: Record<string, string>;
 }
 
-/** Makes the functions, each with a role and a log group of its own. */
+/** Creates the functions, each with its own role and log group. */
 export function functions(scope: Construct, chosen: Settings, store: Store): Functions {
   const allow = permissions(store);
   const reserved = (count: number) => (chosen.reserveConcurrency ? count : undefined);
@@ -96,7 +96,7 @@ function fn(scope: Construct, id: string, chosen: Settings, store: Store, partic
   });
 }
 
-/** The folder with the function's program. */
+/** Returns the folder with the function's program. */
 function built(code: string, program: string): string {
   const folder = join(code, program);
   if (!existsSync(join(folder, 'bootstrap'))) {
@@ -105,7 +105,7 @@ function built(code: string, program: string): string {
   return folder;
 }
 
-/** A role that allows what is said here and nothing else: no managed policy, nothing that CDK's grants would add. */
+/** Creates a role with exactly these permissions: no managed policy, and none of CDK's grants. */
 function role(scope: Construct, id: string, program: string, allow: Permission[]): iam.Role {
   const statements = allow.map((permission) => new iam.PolicyStatement(permission));
   return new iam.Role(scope, `${id}Role`, {

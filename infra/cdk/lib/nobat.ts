@@ -13,21 +13,21 @@ export { LogRetentionDays, MaxTaskTimeout, NobatProps } from './props';
 /**
  * An asynchronous task API: HTTP API, four functions, a queue with its dead-letter queue, a table, a key for secrets, a schedule and alarms.
  *
- * The template of SAM (../../template.yaml) says the same, with the reasons; ../../compare.py holds the two together, for which
- * every construct here stands directly below this one and has the name of its resource there.
+ * The SAM template (../../template.yaml) defines the same resources, with the reasons. ../../compare.py checks that both agree.
+ * For that, every construct here is a direct child of this one and has the name of its resource there.
  */
 export class Nobat extends Construct {
   /** The table of tasks. */
   readonly table: dynamodb.Table;
-  /** What wraps the key that secrets are kept under. */
+  /** KMS key that encrypts the key for secrets. */
   readonly secretsKey: kms.Key;
   /** The queue of hints. */
   readonly queue: sqs.Queue;
-  /** Where hints go that were received ten times in vain. */
+  /** The queue of hints that were received ten times without success. */
   readonly deadLetterQueue: sqs.Queue;
-  /** Where tasks are posted, at `/v1/tasks`. */
+  /** Base URL of the API. Tasks are posted to `/v1/tasks`. */
   readonly apiUrl: string;
-  /** The functions, to add permissions or variables that handlers of one's own need. */
+  /** The functions, to add permissions or variables for custom handlers. */
   readonly functions: { readonly [name in keyof Functions]: lambda.Function };
 
   constructor(scope: Construct, id: string, props: NobatProps) {

@@ -8,7 +8,7 @@ export interface Permission {
   readonly conditions?: { [operator: string]: { [key: string]: string[] } };
 }
 
-/** What each function does besides writing its log. */
+/** Permissions of each function, besides writing its log. */
 export function permissions({ table, secretsKey, queue, deadLetterQueue }: Store): { [name in keyof Functions]: Permission[] } {
   const onTable = (...actions: string[]) => on(table.tableArn, 'dynamodb', actions);
   const onIndex = (index: string) => on(`${table.tableArn}/index/${index}`, 'dynamodb', ['Query']);
@@ -17,7 +17,7 @@ export function permissions({ table, secretsKey, queue, deadLetterQueue }: Store
   return {
     api: [
       onTable('BatchGetItem', 'GetItem', 'PutItem', 'Query', 'UpdateItem'),
-      // What a tenant has configured is removed when it says so; nothing else ever is.
+      // Tenants may delete their own configuration. Nothing else is deleted.
       { ...onTable('DeleteItem'), conditions: { 'ForAllValues:StringLike': { 'dynamodb:LeadingKeys': ['C#?*'] } } },
       onIndex('recent'),
       onIndex('attention'),

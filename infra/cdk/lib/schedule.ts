@@ -1,7 +1,7 @@
 import { Aws, aws_iam as iam, aws_lambda as lambda, aws_scheduler as scheduler } from 'aws-cdk-lib';
 import { Construct } from 'constructs';
 
-/** Has the sweeper run every minute. */
+/** Invokes the sweeper every minute. */
 export function schedule(scope: Construct, sweeper: lambda.Function): void {
   const role = new iam.Role(scope, 'SweeperScheduleRole', {
     assumedBy: new iam.ServicePrincipal('scheduler.amazonaws.com', {
@@ -17,7 +17,7 @@ export function schedule(scope: Construct, sweeper: lambda.Function): void {
     target: {
       arn: sweeper.functionArn,
       roleArn: role.roleArn,
-      // The next minute's sweep does the work of one that could not be started.
+      // No retry: the next minute's sweep does the work of one that could not be started.
       retryPolicy: { maximumRetryAttempts: 0, maximumEventAgeInSeconds: 60 },
     },
   });

@@ -4,10 +4,10 @@ import { Functions } from './functions';
 import { Settings } from './props';
 import { Store } from './store';
 
-/** Has Lambda receive from the queues. Not by `SqsEventSource`, which would grant more than is used. */
+/** Connects the queues to the functions. `SqsEventSource` would grant more permissions than are used. */
 export function sources(scope: Construct, chosen: Settings, store: Store, functions: Functions): void {
   source(scope, 'WorkerSource', store.queue, functions.worker, chosen.maxConcurrency);
-  // The least there can be: none of it is in a hurry.
+  // The minimum: dead letters are not urgent.
   source(scope, 'DeadLetterSource', store.deadLetterQueue, functions.deadLetter, 2);
 }
 
@@ -17,7 +17,7 @@ function source(scope: Construct, id: string, queue: sqs.Queue, target: lambda.F
     eventSourceArn: queue.queueArn,
     batchSize: 10,
     maxBatchingWindow: Duration.seconds(0),
-    // Without it, one hint that failed would bring the nine that succeeded back with it.
+    // Without it, a single failed hint would also return the nine that succeeded.
     reportBatchItemFailures: true,
     maxConcurrency,
   });

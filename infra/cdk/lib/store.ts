@@ -4,7 +4,7 @@ import { Settings } from './props';
 
 const { STRING, NUMBER } = dynamodb.AttributeType;
 
-/** Where tasks and hints are, and what secrets are kept under. */
+/** The table of tasks, the queues of hints, and the key for secrets. */
 export interface Store {
   readonly table: dynamodb.Table;
   readonly secretsKey: kms.Key;
@@ -12,7 +12,7 @@ export interface Store {
   readonly deadLetterQueue: sqs.Queue;
 }
 
-/** Makes the table, the key, and the two queues. */
+/** Creates the table, the key, and the two queues. */
 export function store(scope: Construct, chosen: Settings): Store {
   const deadLetterQueue = new sqs.Queue(scope, 'DeadLetterQueue', {
     // Six times the timeout of dead_letter.
@@ -29,7 +29,7 @@ export function store(scope: Construct, chosen: Settings): Store {
   const secretsKey = new kms.Key(scope, 'SecretsKey', {
     description: 'Wraps the key that the secrets of nobat are kept under',
     enableKeyRotation: true,
-    // Without it, nobody could open what the table outlives the stack with.
+    // The table outlives the stack, and without the key its secrets are lost.
     removalPolicy: RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
   });
   return { table: table(scope, chosen), secretsKey, queue, deadLetterQueue };
@@ -44,7 +44,7 @@ function table(scope: Construct, chosen: Settings): dynamodb.Table {
     pointInTimeRecoverySpecification: { pointInTimeRecoveryEnabled: true },
     encryption: dynamodb.TableEncryption.AWS_MANAGED,
     deletionProtection: chosen.protectTable,
-    // Its tasks outlive the stack; a failed first deployment leaves none behind.
+    // Its tasks outlive the stack. A failed first deployment leaves no table behind.
     removalPolicy: RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
   });
   made.addGlobalSecondaryIndex({
