@@ -14,7 +14,7 @@ fuzz_target!(|text: &str| {
     assert_eq!(taken.is_ok(), readable.is_ok(), "{taken:?}, but {readable:?}");
     let Ok(json) = taken else { return };
     assert_eq!(json.get(), raw.get());
-    // As a store returns it, and inside a response.
+    // Read back from a store, and inside a response.
     let kept = Json::from_text(json.get().to_owned()).expect("what was taken");
     assert_eq!(kept, json);
     let shown = serde_json::to_string(&[kept]).expect("JSON");

@@ -1,4 +1,4 @@
-//! The SDK's clients, with time limits. Without limits the SDK waits for ever.
+//! The SDK's clients, with time limits. Without limits the SDK waits forever.
 
 use std::time::Duration;
 

@@ -22,7 +22,7 @@ use crate::keys;
 use crate::store::new_op;
 use crate::table::{Table, Written};
 
-/// A process takes up to a tenth of a second's requests out of a tenant's bucket at once, so that each request costs a fraction of a write.
+/// Number of blocks per second in which a process takes requests out of a tenant's bucket. Each request then costs a fraction of a write.
 const BLOCKS_A_SECOND: u32 = 10;
 /// Maximum number of tries to take from a bucket that other processes take from as well.
 const MAX_TRIES: usize = 4;

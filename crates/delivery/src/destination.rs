@@ -28,7 +28,7 @@ pub enum BadUrl {
     /// The port belongs to another protocol.
     #[error("this port belongs to a protocol other than HTTP")]
     Port,
-    /// The host is an address that tasks may not call, or a name that stands for one.
+    /// The host is an address that tasks may not call, or a name of one.
     #[error("the host is not a public one")]
     Blocked,
 }

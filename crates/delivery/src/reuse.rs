@@ -78,8 +78,8 @@ pub(crate) fn note_answer(extensions: &Extensions) {
     }
 }
 
-/// Returns true if the receiver did not process the failed request, so that it is safe to send it again. This holds for a stream of HTTP/2
-/// that was refused, or that is newer than the last one that a GOAWAY names (RFC 9113, section 8.7).
+/// Returns true if the receiver did not process the failed request, so that it is safe to send it again. In HTTP/2 its stream was then
+/// refused, or is newer than the last one that a GOAWAY names (RFC 9113, section 8.7).
 pub(crate) fn is_unprocessed(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {

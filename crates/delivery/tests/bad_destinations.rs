@@ -40,7 +40,7 @@ enum Case {
     Values(&'static [&'static str]),
     /// Headers with these names are refused.
     Names(&'static [&'static str]),
-    /// A response with this beginning, then this text repeated for ever, has that outcome.
+    /// A response with this beginning, then this text repeated endlessly, has that outcome.
     Answers(&'static str, &'static str, Outcome),
     /// Needs private interfaces or another crate. That test in that file covers it.
     Elsewhere(&'static str, &'static str),

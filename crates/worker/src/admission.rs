@@ -293,7 +293,7 @@ impl Runner {
 
     /// Marks an endpoint as gone, so that it is not called until an operator or a client opens it again.
     ///
-    /// Does nothing if its URL has changed since the call: the new address may work.
+    /// Does nothing if its URL has changed or it was recreated since the call: the new address may work.
     async fn close(&self, tenant: &Tenant, name: &Name, called: &Endpoint) {
         for _ in 0..MAX_CONFLICTS {
             let endpoint = match self.backend.registry.endpoint(tenant, name).await {

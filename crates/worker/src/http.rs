@@ -73,9 +73,9 @@ pub struct Call {
     pub idempotency_key: Option<String>,
     /// Maximum duration of the call, in seconds. At least 0.001. Effective only below the task's timeout.
     pub timeout: Option<f64>,
-    /// Statuses that mean success, as in `200-299`. 1 to 20 ranges. Default: the endpoint's list.
+    /// Statuses that mean success, as in `200-299`. 1 to 20 ranges. Default: the endpoint's list, or `200-299` without an endpoint.
     pub success: Option<Vec<Range>>,
-    /// Statuses that are retried, as in `>=500` or `!501`. At most 20 ranges. Default: the endpoint's list.
+    /// Statuses that are retried, as in `>=500` or `!501`. At most 20 ranges. Default: the endpoint's list, or 408, 425, 429 and `>=500`.
     pub retry_on: Option<Vec<Range>>,
 }
 
