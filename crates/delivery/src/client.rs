@@ -1,4 +1,4 @@
-//! One request, one answer, within bounds.
+//! Sends one request and reads one response, within limits.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -36,7 +36,7 @@ pub struct Gate {
 pub struct Limited {
     /// Key of the limiter.
     pub name: FlowName,
-    /// Its limits.
+    /// Limits that apply to it.
     pub limits: Limits,
 }
 

@@ -45,7 +45,7 @@ enum Fetched {
 /// Result of the batch attempt, as far as its worker knows.
 enum Run {
     Over(Together<Json>),
-    /// The worker is being stopped.
+    /// The worker is stopping.
     Interrupted,
 }
 
