@@ -1,6 +1,6 @@
-//! AWS on this machine: an emulator that is installed and started by whoever asks for it, and what the tests need around it.
+//! AWS on this machine: an emulator that the tests install and start, and the helpers around it.
 //!
-//! The tests speak to it in plain HTTP and JSON, and know no SDK: what they see is what is really there.
+//! The tests speak plain HTTP and JSON to it, without an SDK: an SDK could hide what the services really hold.
 
 pub mod client;
 pub mod deployment;

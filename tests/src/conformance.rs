@@ -1,7 +1,7 @@
-//! What every backend must do: one suite, told in the words of the ports.
+//! Conformance suite of every backend, written against the ports.
 //!
-//! A backend is tried by [`conformance_cases`](crate::conformance_cases), which makes a test of each case, and a
-//! function that makes an empty [`World`] around it. Time is virtual, and passes when a case says so.
+//! [`conformance_cases`](crate::conformance_cases) turns each case into a test. The backend supplies a
+//! function that creates an empty [`World`] around it. Time is virtual and passes only when a case advances it.
 
 pub mod beat;
 pub mod claim;
@@ -31,10 +31,10 @@ use nobat_core::time::Timestamp;
 use crate::sample;
 use crate::time::Time;
 
-/// How long backends under test keep ended tasks.
+/// Retention of ended tasks in backends under test: 30 days.
 pub const RETENTION: Duration = Duration::from_hours(30 * 24);
 
-/// Hands every case, by the noun it is about, to the macro `$test`.
+/// Passes all cases, grouped by noun, to the macro `$test`.
 #[macro_export]
 macro_rules! conformance_cases {
     ($test:ident) => {
@@ -87,46 +87,46 @@ macro_rules! conformance_cases {
     };
 }
 
-/// Where a backend keeps its hints.
+/// Place where a backend keeps its hints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hints {
-    /// There are none: the queue is an index over the tasks.
+    /// The backend has no hints: the queue is an index over the tasks.
     InTheStore,
-    /// In a queue that knows nothing of the store, so that a hint can be lost.
+    /// The hints are in a queue that is separate from the store, so that a hint can be lost.
     Apart,
 }
 
-/// Who removes what was kept for long enough.
+/// Actor that removes tasks whose retention is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
-    /// Whoever prunes.
+    /// A call of `prune` removes them.
     ByPruning,
-    /// The database by itself, some time or other.
+    /// The database removes them by itself, at an unspecified time.
     ByItself,
 }
 
-/// An empty backend, and the time it lives in.
+/// Empty backend and its virtual time.
 pub struct World {
-    /// What is under test.
+    /// Backend under test.
     pub backend: Backend,
-    /// Its time.
+    /// Virtual time of the backend.
     pub time: Arc<Time>,
-    /// Where its hints are.
+    /// Place of its hints.
     pub hints: Hints,
-    /// Who removes what was kept for long enough.
+    /// Actor that removes tasks whose retention is over.
     pub removal: Removal,
-    /// What must outlive the backend, such as the directory of its file.
+    /// Value that must outlive the backend, such as the directory of its file.
     pub keep: Option<Box<dyn Any>>,
 }
 
-/// Tries one case on one backend.
+/// Runs one case on one backend.
 pub fn check<F: Future<Output = ()>>(make: impl AsyncFnOnce(Arc<Time>) -> World, case: impl FnOnce(World) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap_or_else(|error| panic!("{error}"));
     runtime.block_on(async { case(make(Time::at(sample::start())).await).await });
 }
 
 impl World {
-    /// The time.
+    /// Returns the current virtual time.
     pub fn now(&self) -> Timestamp {
         self.time.now()
     }
@@ -150,17 +150,17 @@ impl World {
         assert!(matches!(inserted, Inserted::Created(_)), "{inserted:?}");
     }
 
-    /// The task as it is stored.
+    /// Returns the stored task, or `None`.
     pub async fn find(&self, name: &TaskName) -> Option<Task> {
         self.backend.store.get(name, self.now()).await.unwrap()
     }
 
-    /// The task as it is stored, which it must be.
+    /// Returns the stored task, which must exist.
     pub async fn get(&self, task: &Task) -> Task {
         self.find(&task.name()).await.unwrap_or_else(|| panic!("{} is gone", task.id))
     }
 
-    /// Claims a task that can be.
+    /// Claims a task. Panics if the claim is not granted.
     pub async fn claim(&self, task: &Task) -> Task {
         match self.backend.store.claim(&task.name(), self.now() + LEASE, self.now()).await.unwrap() {
             Claim::Granted(task) => task,
@@ -168,13 +168,13 @@ impl World {
         }
     }
 
-    /// Prunes up to `limit` tasks, of which `expected` are removed; by a database that does it by itself, none.
+    /// Prunes up to `limit` tasks and checks that `expected` are removed. If the database removes them by itself, it expects 0.
     pub async fn prune(&self, limit: usize, expected: usize) {
         let expected = if self.removal == Removal::ByPruning { expected } else { 0 };
         assert_eq!(self.backend.store.prune(limit, self.now()).await.unwrap(), expected);
     }
 
-    /// Makes a change that must go through.
+    /// Commits a change. Panics on a conflict.
     pub async fn commit(&self, change: Change) -> Task {
         match self.backend.store.commit(change, self.now()).await.unwrap() {
             Committed::Done(task) => *task,
@@ -182,17 +182,17 @@ impl World {
         }
     }
 
-    /// Has an event happen to the task as it is given.
+    /// Applies an event to the task as given, and commits the change.
     pub async fn bring(&self, task: &Task, event: Event) -> Task {
         self.commit(self.change(task, event)).await
     }
 
-    /// What an event would make of the task.
+    /// Returns the change that an event makes to the task.
     pub fn change(&self, task: &Task, event: Event) -> Change {
         transition(task.clone(), event, self.now()).unwrap_or_else(|refused| panic!("{refused}"))
     }
 
-    /// Takes up to `max` tasks from the queue as a worker does: claims what is only hinted at, and forgets the message.
+    /// Receives up to `max` tasks as a worker does: claims a task that is only hinted at, and acknowledges its message.
     pub async fn receive(&self, max: usize) -> Vec<Task> {
         let mut taken = Vec::new();
         for delivery in self.backend.queue.receive(max).await.unwrap() {
@@ -209,9 +209,9 @@ impl World {
         taken
     }
 
-    /// Whether nothing comes out of the queue before `sentinel`, a task that is accepted for the purpose.
+    /// Checks that the queue hands over nothing before `sentinel`, which this method accepts.
     ///
-    /// That nothing comes can be seen only by what comes next: the backend may have threads of its own.
+    /// Only the next delivery can show that nothing else comes, because the backend may have threads of its own.
     pub async fn receives_next(&self, sentinel: Task) {
         let name = sentinel.name();
         self.accept(vec![sentinel]).await;
@@ -220,7 +220,7 @@ impl World {
     }
 }
 
-/// Lets a future begin, and returns what it came to if it came to something at once.
+/// Polls a future once, and returns its output if it is ready.
 async fn begin<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     poll_immediate(future).await
 }
@@ -245,7 +245,7 @@ fn names(tasks: &[Task]) -> Vec<TaskName> {
 
 #[cfg(test)]
 mod tests {
-    /// A case that is written but not listed would never be tried.
+    /// Guards against a case that is written but not listed: it would never run.
     #[test]
     fn every_case_is_listed() {
         let files = [

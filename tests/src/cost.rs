@@ -1,4 +1,4 @@
-//! What tasks cost on AWS: scenarios that the real engines run on an emulator with a meter on them, and what comes to that in dollars.
+//! Cost of tasks on AWS: the real engines run scenarios on an emulator with a meter, and a price list turns the usage into dollars.
 
 mod clock;
 mod handlers;

@@ -1,6 +1,6 @@
-//! A disk of the worse kind below the program: one that forgets what was not synced when the power goes, that is full, or broken.
+//! Faulty disk below the program: it loses unsynced writes when the power is cut, is full, or fails.
 //!
-//! It is a library that is preloaded into the program (`tests/disk/disk.c`); this is its other half, outside.
+//! `tests/disk/disk.c` is a library that is preloaded into the program. This module controls it from outside.
 
 pub mod undo;
 
@@ -15,27 +15,27 @@ use rand::rngs::StdRng;
 use crate::disk::undo::{Lost, Rest};
 use crate::world::program::workspace;
 
-/// A disk, and what is on it.
+/// Disk and its files.
 pub struct Disk {
-    /// Where the program keeps its files.
+    /// Folder of the program's files.
     folder: PathBuf,
-    /// Where everything else is.
+    /// Folder of everything else: the library, the undo logs and the fault file.
     workshop: PathBuf,
     cache: Cache,
 }
 
-/// What becomes of writes that were not synced yet when the power goes.
+/// Fate of unsynced writes when the power is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cache {
-    /// They are on disk all the same.
+    /// The disk keeps them.
     None,
-    /// Any of them can be lost. The program syncs every COMMIT, as nobat does.
+    /// The disk can lose any of them. The program syncs every COMMIT, as nobat does.
     Forgets,
-    /// The same, and COMMITs are not synced, as they are not with SQLite's `synchronous=NORMAL`: what was answered can be lost.
+    /// The disk can lose any of them, and COMMITs are not synced, as with SQLite's `synchronous=NORMAL`: accepted tasks can be lost.
     ForgetsCommits,
 }
 
-/// What is wrong with the disk.
+/// Fault of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// No file can grow (`ENOSPC`).
@@ -46,25 +46,25 @@ pub enum Fault {
     Broken,
 }
 
-/// What the power cuts of a run took.
+/// Losses by the power cuts of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Losses {
-    /// How many cuts there were.
+    /// Number of power cuts.
     pub cuts: usize,
-    /// How many of them took something of the write-ahead log: a transaction that nobody was told of yet.
+    /// Number of cuts that lost writes of the write-ahead log: a transaction that was not answered yet.
     pub in_commits: usize,
-    /// How many took something of the file itself, in the middle of a checkpoint.
+    /// Number of cuts that lost writes of the database file itself, in the middle of a checkpoint.
     pub in_checkpoints: usize,
-    /// How many writes were lost in whole or in part.
+    /// Number of writes that were lost, whole or in part.
     pub writes: usize,
-    /// How many of these in part.
+    /// Number of writes that were lost in part.
     pub torn: usize,
 }
 
 impl Disk {
-    /// Makes one that has its files in `folder/data`.
+    /// Creates a disk with its files in `folder/data`.
     pub fn new(folder: &Path, cache: Cache) -> anyhow::Result<Self> {
-        // The program names its files by their absolute names, without links in them.
+        // The program names its files by absolute paths without symbolic links.
         let workshop = folder.canonicalize()?;
         let disk = Self { folder: workshop.join("data"), workshop, cache };
         for folder in [&disk.folder, &disk.undo()] {
@@ -78,12 +78,12 @@ impl Disk {
         Ok(disk)
     }
 
-    /// The database on it.
+    /// Returns the path of the database.
     pub fn data(&self) -> PathBuf {
         self.folder.join("nobat.db")
     }
 
-    /// The variables that put it below a program.
+    /// Returns the environment variables that put a program on this disk.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let text = |path: &Path| path.display().to_string();
         let mut variables =
@@ -97,7 +97,7 @@ impl Disk {
         variables
     }
 
-    /// From now on this is wrong with it.
+    /// Gives the disk this fault from now on.
     pub fn fail(&self, fault: Fault) {
         let word = match fault {
             Fault::Full => "full",
@@ -107,14 +107,14 @@ impl Disk {
         std::fs::write(self.fault(), word).expect("a file that can be written");
     }
 
-    /// Nothing is wrong with it any more.
+    /// Ends the fault.
     pub fn heal(&self) {
         std::fs::remove_file(self.fault()).expect("a fault");
     }
 
-    /// Cuts the power, once the program has been killed: of each file's writes that were not synced, some are lost.
+    /// Cuts the power after the program has been killed: some unsynced writes of each file are lost.
     ///
-    /// Either all of them, or the latest, or any sectors of any of them, as a disk loses them that writes in an order of its own.
+    /// Either all of them are lost, or the latest, or any sectors of any of them, because a disk writes in its own order.
     pub fn cut(&self, chance: &mut StdRng, losses: &mut Losses) -> anyhow::Result<()> {
         losses.cuts += 1;
         let rest = [Rest::Nothing, Rest::Earliest, Rest::Sectors][chance.random_range(0..3)];
@@ -125,7 +125,7 @@ impl Disk {
             losses.count(&file, lost);
             std::fs::remove_file(undo)?;
         }
-        // It is memory that processes share, and no longer there after a power cut.
+        // The index is memory that processes share, so a power cut removes it.
         let index = self.folder.join("nobat.db-shm");
         if index.exists() {
             std::fs::remove_file(index)?;

@@ -1,4 +1,4 @@
-//! Keys for tests, made as the program makes them, without a server.
+//! API keys for tests, created as the program creates them, without a server.
 
 use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::backend::Backend;
@@ -8,7 +8,7 @@ use nobat_core::registry::{Record, Recorded};
 use nobat_core::scope::Scopes;
 use nobat_core::time::Timestamp;
 
-/// Makes a key in that backend.
+/// Creates a key in this backend and returns its text.
 pub async fn make(backend: &Backend, tenant: &Tenant, scopes: Scopes, now: Timestamp) -> KeyText {
     let text = KeyText::new(rand::random());
     let key = Key {

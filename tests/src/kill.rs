@@ -1,7 +1,7 @@
-//! The real program, killed again and again under load, and a check that nothing came of it.
+//! The real program, killed repeatedly under load, and a check that no task is lost.
 //!
-//! Clients submit tasks whose work is a call to a ledger. The ledger and the clients are never killed, and write down what
-//! they did and saw; in the end the [`checker`] compares the two. The words are those of Jepsen's *total queue*.
+//! Clients submit tasks that call a ledger. The ledger and the clients are never killed, and record what they did and saw. At the
+//! end, the [`checker`] compares both records. Its terms are those of Jepsen's *total queue*.
 
 pub mod checker;
 pub mod client;
@@ -25,88 +25,88 @@ use crate::disk::{Cache, Losses};
 pub use checker::{Verdict, check};
 pub use executioner::run;
 
-/// What a run is made of.
+/// Parameters of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// How many tasks are submitted.
+    /// Number of tasks that are submitted.
     pub tasks: usize,
-    /// How often the program is ended before they are all done.
+    /// Number of times that the program is ended before all tasks are done.
     pub ends: usize,
-    /// How it is ended.
+    /// Way of ending the program.
     pub how: How,
-    /// Where it keeps its tasks.
+    /// Backend of the program.
     pub place: Place,
-    /// What chance is made of.
+    /// Seed of all random choices.
     pub seed: u64,
 }
 
-/// Where the program keeps its tasks.
+/// Backend of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In a file, which one process has to itself.
+    /// File, which one process owns.
     File,
-    /// In a file on a disk that has a cache. Whenever the program is killed, the power goes as well.
+    /// File on a disk with a cache. Each kill of the program also cuts the power.
     Disk(Cache),
-    /// In `DynamoDB` and SQS, which two copies of it share; they are ended by turns.
+    /// `DynamoDB` and SQS, shared by two instances, which are ended in turns.
     Cloud,
 }
 
-/// How the program is ended.
+/// Way of ending the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// `kill -9`: at once, whatever it is doing.
+    /// `kill -9`: the program ends at once.
     Kill,
-    /// SIGTERM: it is to finish what it has begun, and to exit with 0.
+    /// SIGTERM: the program finishes its running tasks and must exit with code 0.
     Terminate,
 }
 
-/// Everything that is known once a run is over.
+/// Evidence of a finished run.
 #[derive(Debug, Default)]
 pub struct Evidence {
-    /// What the clients did and saw, in the order of time.
+    /// History of the clients, in order of time.
     pub history: Vec<history::Event>,
-    /// The calls that the ledger has taken down, in the order of time.
+    /// Calls that the ledger recorded, in order of time.
     pub executions: Vec<ledger::Execution>,
-    /// The kills, in the order of time.
+    /// Kills, in order of time.
     pub kills: Vec<Kill>,
-    /// All tasks as the program shows them in the end, by id.
+    /// Final state of all tasks as the program shows them, by id.
     pub tasks: std::collections::BTreeMap<String, Standing>,
-    /// How many tasks the program runs at a time.
+    /// Number of tasks that the program runs at a time.
     pub concurrency: usize,
-    /// What the power cuts took, if the kills were such.
+    /// Losses by power cuts, if the kills were power cuts.
     pub losses: Losses,
 }
 
 /// One kill.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Kill {
-    /// Before this moment the process was certainly alive.
+    /// Time up to which the process was certainly alive.
     pub sent: Timestamp,
-    /// From this moment on it was certainly dead.
+    /// Time from which the process was certainly dead.
     pub over: Timestamp,
 }
 
-/// How a task ended, if it did.
+/// Final state of a task.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
-    /// The word for it.
+    /// Status of the task, as in the API.
     pub status: String,
-    /// The attempts that are on record as crashed.
+    /// Attempts that are on record as crashed.
     pub crashed: Vec<Crash>,
 }
 
-/// An attempt that is on record as crashed.
+/// Attempt that is on record as crashed.
 #[derive(Clone, Copy, Debug)]
 pub struct Crash {
-    /// Its number.
+    /// Number of the attempt.
     pub attempt: u64,
-    /// When a worker took the task.
+    /// Time when a worker claimed the task.
     pub from: Timestamp,
-    /// When it was found out that nothing would come of that.
+    /// Time when the program recorded the crash.
     pub to: Timestamp,
 }
 
-/// A file of one JSON object a line.
+/// File with one JSON object per line.
 struct Record(Mutex<File>);
 
 impl Record {
@@ -127,16 +127,16 @@ impl Record {
     }
 }
 
-/// The time by the clock that the program goes by too.
+/// Returns the time of the clock that the program uses, too.
 fn now() -> Timestamp {
     SystemClock.now()
 }
 
-/// What holds once a line is written.
+/// Durability of a written line.
 #[derive(Clone, Copy)]
 enum Durability {
-    /// It survives this process.
+    /// The line survives this process.
     Written,
-    /// It survives this machine.
+    /// The line survives this machine.
     OnDisk,
 }

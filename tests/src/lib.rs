@@ -1,4 +1,4 @@
-//! The proof of nobat: what every backend must do, and what must hold whatever goes wrong.
+//! Test suites of nobat: conformance of every backend, and invariants under every kind of fault.
 #![expect(clippy::missing_panics_doc, reason = "a test that fails panics; that is what all of this is for")]
 
 pub mod aws;

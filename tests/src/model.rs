@@ -1,8 +1,8 @@
-//! A backend that is a picture of one: a table and a queue that stand apart, by the rules of the design for the cloud.
+//! Model of the cloud backend: a separate table and queue, by the design's rules for AWS.
 //!
-//! It is no third backend, but what the conformance suite is tried on and what the simulation puts in the place of `DynamoDB` and
-//! SQS. It takes every freedom that they are documented to take, when its [`Habits`] say so: messages come twice, late, or after
-//! they were deleted; indexes are behind; what has expired stays; and a write that is repeated finds itself already made.
+//! It is no third backend. The conformance suite is tested on it, and the simulation uses it in place of `DynamoDB` and SQS.
+//! If its [`Habits`] say so, it does everything that they are documented to do. Messages come twice, late, or after their
+//! deletion. Indexes lag. Expired items stay. A repeated write finds itself already made.
 
 pub mod calls;
 pub mod habits;
@@ -26,24 +26,24 @@ use crate::time::Time;
 use calls::Calls;
 use habits::{Habits, Tame};
 
-/// A function's queue hides what was received for so many times the function's own timeout.
+/// Visibility timeout of a function's queue, as a multiple of the function's timeout.
 pub const VISIBILITY_TIMEOUTS: u32 = 6;
-/// How long the function for dead letters may take.
+/// Timeout of the function for dead letters.
 pub const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A table, a queue, and the queue of dead letters.
+/// Table, queue of hints, and dead-letter queue.
 #[derive(Clone)]
 pub struct Model {
-    /// The table.
+    /// Table.
     pub store: Arc<ModelStore>,
-    /// The queue of hints.
+    /// Queue of hints.
     pub queue: Arc<ModelQueue>,
-    /// What the queue of hints has given up on.
+    /// Dead-letter queue.
     pub dead_letters: Arc<ModelQueue>,
 }
 
 impl Model {
-    /// Empty ones, with such habits, for a worker that may take that long over a batch.
+    /// Creates an empty model with these habits. `worker` is the maximum time that a worker takes for a batch.
     pub fn new(time: &Arc<Time>, retention: Duration, worker: Duration, calls: Arc<Calls>, habits: &Arc<dyn Habits>) -> Self {
         let queue = |timeout: Duration, dead_letters| {
             Arc::new(ModelQueue::new(time.clone(), habits.clone(), timeout * VISIBILITY_TIMEOUTS, dead_letters))
@@ -53,14 +53,14 @@ impl Model {
         Self { store: Arc::new(store), queue: queue(worker, Some(dead_letters.clone())), dead_letters }
     }
 
-    /// What the engines see of it.
+    /// Returns the model as a backend for the engines.
     pub fn backend(&self) -> Backend {
         let registry = self.store.registry();
         Backend { store: self.store.clone(), queue: self.queue.clone(), registry: registry.clone(), flows: registry }
     }
 }
 
-/// A model store and a model queue, which know nothing of one another and have no habits. What has expired is pruned.
+/// Creates a separate model store and model queue without habits. Expired tasks are removed by pruning.
 pub fn backend(time: &Arc<Time>, retention: Duration) -> Backend {
     let habits: Arc<dyn Habits> = Arc::new(Tame);
     let store = ModelStore::new(time.clone(), retention, Removal::ByPruning, Arc::default(), habits.clone());

@@ -1,7 +1,8 @@
-//! What an endpoint that is down costs, and what it costs the one beside it: the real engines on a real store, in virtual time.
+//! Effect of an endpoint that is down on its own calls and on another endpoint, with the real engines on a real store in virtual time.
 //!
-//! Half an hour goes by in which one endpoint alone is called, at random moments. Then a crowd of tasks comes for another, which is down for
-//! half an hour, and well again after that. Each call of the store takes its time, so that whoever asks in vain is in the way of others.
+//! For half an hour only one endpoint is called, at random times. Then many tasks come for another endpoint, which is down for half an hour
+//! and
+//! healthy after that. Every store call takes time, so tasks that ask in vain delay the others.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -37,45 +38,45 @@ use crate::simulation::executor::{Executor, Step};
 use crate::slow::Slow;
 use crate::time::{MachineClock, Time};
 
-/// How large a run is, and on what.
+/// Size of a run and its environment.
 pub struct Plan {
-    /// How many tasks wait for the endpoint that is down.
+    /// Number of tasks for the endpoint that is down.
     pub crowd: usize,
-    /// How far apart the tasks for the other one are, on the average.
+    /// Average interval between tasks for the healthy endpoint.
     pub every: Duration,
-    /// How long a call of the store takes.
+    /// Duration of a store call.
     pub latency: Duration,
-    /// How often is swept.
+    /// Interval between sweeps.
     pub sweep: Duration,
-    /// Where the store's calls are carried out, if they need a runtime. Nothing else happens meanwhile.
+    /// Runtime for store calls, if they need one. Each call blocks everything else.
     pub runtime: Option<Handle>,
 }
 
-/// What was seen.
+/// Measurements.
 #[derive(Debug)]
 pub struct Seen {
-    /// How many calls of the endpoint that is down were made while it was.
+    /// Calls of the down endpoint while it was down.
     pub calls: usize,
-    /// How many tasks for the other one were done in either half hour.
+    /// Tasks of the healthy endpoint that were done in each half hour.
     pub done: [usize; 2],
-    /// How long 99 in a hundred of those waited at most, in either half hour.
+    /// 99th percentile of their waiting time, in each half hour.
     pub p99: [Duration; 2],
-    /// How many tasks of the crowd were done in the end.
+    /// Tasks of the down endpoint that were done at the end.
     pub crowd_done: usize,
 }
 
-/// How many tasks run at a time.
+/// Number of tasks that run at a time.
 const CONCURRENCY: usize = 64;
-/// How long either half of a run lasts.
+/// Duration of each half of a run.
 pub const HALF: Duration = Duration::from_mins(30);
-/// How long the crowd has afterwards.
+/// Maximum time for the remaining tasks afterwards.
 const AFTER: Duration = Duration::from_mins(40);
-/// How many tasks are stored at once.
+/// Number of tasks in one insert.
 const BATCH: usize = 50;
-/// How long the endpoint that is down takes to say so.
+/// Time until the down endpoint answers.
 const ANSWER: Duration = Duration::from_millis(20);
 
-/// Beside what happens: what is so, and what was seen.
+/// State shared by the actors: environment and measurements.
 struct Stage {
     time: Arc<Time>,
     clock: Arc<MachineClock>,
@@ -85,11 +86,11 @@ struct Stage {
     calls: AtomicUsize,
     crowd_done: AtomicUsize,
     came: Mutex<HashMap<TaskId, Timestamp>>,
-    /// When each of the others came, and how long it waited.
+    /// Arrival and waiting time of each task of the healthy endpoint.
     waited: Mutex<Vec<(Timestamp, Duration)>>,
 }
 
-/// The endpoint that is down, as a kind of tasks.
+/// Handler for calls of the endpoint that is down.
 struct Ill(Arc<Stage>);
 
 impl Handler for Ill {
@@ -109,7 +110,7 @@ impl Handler for Ill {
     }
 }
 
-/// The one beside it.
+/// Handler for calls of the healthy endpoint.
 struct Well(Arc<Stage>);
 
 impl Handler for Well {
@@ -126,7 +127,7 @@ impl Handler for Well {
     }
 }
 
-/// Plays it, on an empty backend with that clock's time.
+/// Runs the plan on an empty backend that uses this time.
 pub fn play(plan: Plan, time: &Arc<Time>, backend: &Backend) -> Seen {
     let stage = Arc::new(Stage {
         time: Arc::clone(time),
@@ -177,7 +178,7 @@ impl Stage {
     }
 }
 
-/// Works off what there is.
+/// Runs the worker.
 async fn work(stage: Arc<Stage>, backend: Backend) {
     let handlers = Handlers::new().with(Ill(Arc::clone(&stage))).with(Well(Arc::clone(&stage)));
     let runner = Runner::new(backend, handlers, Arc::clone(&stage.clock) as Arc<dyn Clock>, stage.dice.clone(), Edition::default());
@@ -192,7 +193,7 @@ async fn sweep(stage: Arc<Stage>, backend: Backend, every: Duration) {
     }
 }
 
-/// Names both endpoints; then those for the one that is well come all the time, and in the middle the crowd.
+/// Creates both endpoints. Then submits tasks for the healthy endpoint all the time, and the other tasks at half time.
 async fn submit(stage: Arc<Stage>, backend: Backend, plan: Arc<Plan>) {
     for kind in [Well::KIND, Ill::KIND] {
         name(&stage, &backend, kind).await;
@@ -226,7 +227,7 @@ async fn accept(stage: &Stage, backend: &Backend, tasks: Vec<Task>) {
     assert!(matches!(inserted, Ok(Inserted::Created(_))), "{inserted:?}");
 }
 
-/// A task of that kind, for the endpoint of the same name. It is tried again as often as it takes.
+/// Returns a task of this kind for the endpoint of the same name. Its 50 attempts are more than it needs.
 fn task(stage: &Stage, kind: &str, number: usize) -> Task {
     let exponential = Exponential {
         max_attempts: const { NonZeroU32::new(50).unwrap() },
@@ -244,7 +245,7 @@ fn task(stage: &Stage, kind: &str, number: usize) -> Task {
     Task { kind: sample::name(kind), settings: Box::new(settings), ..plain }
 }
 
-/// An endpoint of that name that takes a hundred calls a second, and has the usual breaker.
+/// Creates an endpoint of this name with a rate of 100 calls a second and the default circuit breaker.
 async fn name(stage: &Stage, backend: &Backend, name: &str) {
     let hundred = const { NonZeroU32::new(100).unwrap() };
     let pace = Pace { rate: hundred, period: Duration::from_secs(1), burst: hundred };

@@ -1,8 +1,9 @@
-//! A noisy neighbour: the latencies of a quiet tenant while a stranger or another tenant does its worst.
+//! Noisy neighbour: the latencies of a quiet tenant while a stranger or another tenant attacks.
 //!
-//! Three processes: the server, which is the real program; the attacker; and this one, the quiet tenant and its receiver. The quiet tenant
+//! Three processes: the server, which is the real program; the attacker; and this one, with the quiet tenant and its endpoint. The quiet
+//! tenant
 //! submits, reads and receives at a steady rate, first alone and then under one attack, on the same server. The attacker runs at the lowest
-//! scheduling priority, so that the processor time which the attack costs its sender is not charged to the server.
+//! scheduling priority, so that the server does not pay for the attacker's processor time.
 
 pub mod attack;
 pub mod attacks;
@@ -39,32 +40,32 @@ use crate::world::names::Names;
 use crate::world::process::Process;
 use crate::world::program::Program;
 
-/// One attack, and how long it is watched.
+/// One attack and its measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// The attack.
     pub attack: Attack,
-    /// Where the server keeps its tasks.
+    /// Backend of the server.
     pub store: Store,
-    /// Whether the attack has its full size or a small one.
+    /// True if the attack has its full size.
     pub is_full: bool,
-    /// How long latencies are measured, before the attack and again during it.
+    /// Duration of each measurement, before the attack and during it.
     pub measured: Duration,
-    /// How long the attack goes on before it is measured.
+    /// Time between the start of the attack and its measurement.
     pub lead: Duration,
 }
 
-/// Where a server keeps its tasks.
+/// Backend of a server.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
-    /// In an SQLite file
+    /// SQLite file
     Sqlite,
-    /// In DynamoDB and SQS, on an emulator
+    /// DynamoDB and SQS, on an emulator
     Aws,
 }
 
 impl Store {
-    /// The attacks that are made on it. Those on connections and bodies do not get as far as the store, and are made on a file only.
+    /// Returns the attacks for this backend. Attacks on connections and bodies do not reach the store, so they run on a file only.
     pub fn attacks(self) -> Vec<Attack> {
         match self {
             Self::Sqlite => Attack::value_variants().to_vec(),
@@ -83,18 +84,18 @@ pub struct Outcome {
     pub harmed: Vec<String>,
     /// The server's peak memory, in MiB.
     pub memory: u64,
-    /// What the attacker did, and how it was answered.
+    /// Counts of the attacker: its actions and their answers.
     pub report: Report,
 }
 
-/// A hint that is not settled is there again after this long: some time after the lease has run out.
+/// Visibility timeout: an unsettled hint reappears some time after the lease has expired.
 const VISIBILITY: Duration = Duration::from_secs(65);
-/// Where names are looked up during [`Attack::SilentNames`].
+/// Name server during [`Attack::SilentNames`].
 const NAME_SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 53, 53));
-/// The name of the quiet tenant's receiver there.
+/// Name of the quiet tenant's endpoint at that name server.
 const QUIET_NAME: &str = "quiet.test";
 
-/// Runs one attack on a server of its own. The attacker is this program again, started with `arguments`.
+/// Runs one attack on a new server. The attacker is this program again, started with `arguments`.
 pub async fn run(plan: Plan, arguments: &[&str]) -> anyhow::Result<Outcome> {
     let scratch = Scratch::new()?;
     let place = Place::new(plan.store, scratch.path()).await?;
@@ -124,7 +125,7 @@ pub async fn run(plan: Plan, arguments: &[&str]) -> anyhow::Result<Outcome> {
     Ok(Outcome { quiet: calm, noisy, harmed, memory, report })
 }
 
-/// A store, and how the server is told to use it.
+/// Backend, and the server's flags and variables for it.
 struct Place {
     backend: Backend,
     flags: Vec<String>,
@@ -151,7 +152,7 @@ impl Place {
     }
 }
 
-/// Keys of a quiet and of a loud tenant, made before the server starts: the server has seen neither.
+/// Creates keys of a quiet and of a loud tenant before the server starts, so that the server has no cache of them.
 async fn make_keys(backend: &Backend) -> anyhow::Result<[KeyText; 2]> {
     let mut made = Vec::new();
     for tenant in ["quiet", "loud"] {
@@ -160,7 +161,7 @@ async fn make_keys(backend: &Backend) -> anyhow::Result<[KeyText; 2]> {
     made.try_into().ok().context("two keys")
 }
 
-/// Answers for the quiet tenant's receiver, and is silent about every other name.
+/// Starts a name server that knows the quiet tenant's endpoint and never answers for other names.
 async fn name_server() -> anyhow::Result<Names> {
     let answer = |name: &str, sort| match (name, sort) {
         (QUIET_NAME, crate::world::names::Sort::A) => Some(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]),
@@ -170,14 +171,14 @@ async fn name_server() -> anyhow::Result<Names> {
     Names::start(NAME_SERVER, answer).await.context("the name server needs port 53 of a loopback address")
 }
 
-/// Commands that the server's shell runs before the server.
+/// Returns the commands that the server's shell runs before the server.
 fn setup(attack: Attack, folder: &Path) -> anyhow::Result<String> {
     Ok(match attack {
         Attack::IdleConnections => "ulimit -n 1024".to_owned(),
         Attack::SilentNames => {
             let file = folder.join("resolv.conf");
             std::fs::write(&file, format!("nameserver {NAME_SERVER}\n"))?;
-            // In a mount namespace of its own. `exec` keeps the process, whose memory is looked at.
+            // In its own mount namespace. `exec` keeps the process id, whose memory is measured.
             let mount = format!("mount --bind \"{}\" /etc/resolv.conf && exec \"$0\" \"$@\"", file.display());
             format!("exec unshare --mount sh -c '{mount}' \"$0\" \"$@\"")
         }
@@ -186,13 +187,13 @@ fn setup(attack: Attack, folder: &Path) -> anyhow::Result<String> {
 }
 
 impl Outcome {
-    /// Requests and deliveries of the quiet tenant that failed or were late beyond patience.
+    /// Returns the requests and deliveries of the quiet tenant that failed or took too long.
     pub fn failures(&self) -> Vec<&str> {
         [&self.quiet.failures, &self.noisy.failures, &self.harmed].into_iter().flatten().map(String::as_str).collect()
     }
 }
 
-/// The head of a table with a row for each [`Outcome`].
+/// Head of a table with a row for each [`Outcome`].
 pub const HEAD: &str = "| attack | submit, p99 quiet → attacked | read | delivery | a thread's wake-up | a sync of the disk | failures | peak memory | attacker |\n|---|---|---|---|---|---|---|---|---|";
 
 impl fmt::Display for Outcome {

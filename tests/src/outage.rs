@@ -1,8 +1,8 @@
-//! The real program while its table or its queue is away, and a check that it recovers by itself once they are back.
+//! The real program while its table or its queue is unavailable, and a check that it recovers by itself.
 //!
-//! Users submit tasks at a steady rate and wait for their ends, whatever becomes of table and queue: what they get is the throughput.
-//! The faults are those of a network (see [`crate::aws::tap`]), and a queue that comes back empty. In the end the table itself is
-//! looked at: what was accepted is there, and done.
+//! Users submit tasks at a steady rate and wait for their ends, also during the faults. The throughput is the number of ends that they see.
+//! The faults are those of a network (see [`crate::aws::tap`]), and a queue that comes back empty. At the end, the table itself is
+//! checked: every accepted task is there and done.
 
 pub mod cycle;
 pub mod fault;
@@ -20,52 +20,52 @@ use crate::outage::settlement::Settlement;
 use crate::outage::stage::Stage;
 use crate::outage::users::Users;
 
-/// What a run is made of.
+/// Parameters of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// How many faults there are, one after the other; their kinds come round.
+    /// Number of faults, one after another. The kinds of faults repeat in turn.
     pub cycles: usize,
-    /// How many tasks are submitted in a second.
+    /// Number of tasks submitted per second.
     pub rate: u32,
-    /// How long a fault lasts at least.
+    /// Minimum duration of a fault.
     pub fault: Duration,
-    /// How long there is none before the next, once all is well again. Throughput is measured over as long.
+    /// Time without a fault after each recovery. Throughput is measured over the same time.
     pub calm: Duration,
-    /// What becomes of that which only a sweep finds.
+    /// Speed of the sweep for tasks that only a sweep finds.
     pub sweeps: Sweeps,
 }
 
-/// How the sweep finds what nobody was told of. Marks are minutes apart.
+/// Time at which the sweep finds tasks without a hint. Marks are minutes apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sweeps {
-    /// When its mark comes, as it does for users.
+    /// The sweep finds them when their marks come, as for users.
     InTime,
-    /// In the next pass: moments in the table are set back, as if the minutes had passed.
+    /// The next pass finds them: the test sets their timestamps in the table back.
     Hurried,
 }
 
-/// What came of it.
+/// Result of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// One fault after the other.
+    /// Faults, one after another.
     pub cycles: Vec<Cycle>,
-    /// What was found in the table in the end.
+    /// Final content of the table.
     pub settlement: Settlement,
-    /// What should not have been, in words.
+    /// Violations, in words.
     pub wrong: Vec<String>,
 }
 
-/// How soon throughput must be back after a fault.
+/// Maximum time after a fault until throughput is back.
 pub const RECOVERY: Duration = Duration::from_mins(1);
-/// How much of the throughput before the fault is taken for all of it.
+/// Share of the earlier throughput that counts as recovered.
 pub const ENOUGH: f64 = 0.9;
 
-/// Goes through with the plan.
+/// Carries out the plan.
 pub async fn run(plan: Plan) -> anyhow::Result<Report> {
     let stage = Stage::set().await?;
     let users = Users::start(stage.address(), plan.rate);
     let (mut cycles, mut wrong): (Vec<Cycle>, _) = (Vec::new(), Vec::new());
-    // One measure to warm up, one to have something to compare with.
+    // One measurement to warm up, one as the baseline.
     tokio::time::sleep(2 * plan.calm).await;
     for number in 0..plan.cycles {
         let fault = Fault::ALL[number % Fault::ALL.len()];
@@ -84,7 +84,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Report> {
 }
 
 impl Report {
-    /// Whether all is as it should be.
+    /// Returns true if there are no violations.
     pub fn is_clean(&self) -> bool {
         self.wrong.is_empty()
     }

@@ -1,4 +1,4 @@
-//! The real program with kinds that end or block it, started again whenever it is gone, and good work beside them all the while.
+//! The real program with kinds that end or block it, restarted whenever it ends, with good tasks beside them all the time.
 
 pub mod supervisor;
 
@@ -12,59 +12,59 @@ use crate::scratch::Scratch;
 use crate::world::exchange::{Answer, exchange};
 use crate::world::{has_ended, path};
 
-/// What a handler does to its process. The names are those of the kinds in `examples/poison.rs`.
+/// Effect of a handler on its process. The names are those of the kinds in `examples/poison.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Poison {
-    /// It ends it.
+    /// It aborts the process.
     Abort,
-    /// It fills the stack, which ends it.
+    /// It overflows the stack, which ends the process.
     Overflow,
-    /// It takes memory without end, which ends it where memory has one.
+    /// It allocates memory without end, which ends the process if its memory is limited.
     Allocate,
-    /// It keeps a thread for ever, asleep.
+    /// It blocks a thread for ever by sleeping.
     Block,
-    /// Nothing: a panic is caught.
+    /// It panics, which the program catches.
     Panic,
 }
 
-/// What is submitted.
+/// Tasks to submit.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// What the bad tasks do.
+    /// Effects of the bad tasks.
     pub poisons: &'static [Poison],
-    /// How many there are of each.
+    /// Number of bad tasks for each effect.
     pub each: usize,
-    /// How many attempts each of them has.
+    /// Number of attempts of each bad task.
     pub attempts: usize,
-    /// How many good tasks there are at least. There are more of them until the last bad one has ended.
+    /// Minimum number of good tasks. More are submitted until the last bad task has ended.
     pub good: usize,
 }
 
-/// What came of it.
+/// Result of a run.
 pub struct Outcome {
-    /// The bad tasks, as they ended.
+    /// Ended bad tasks.
     pub bad: Vec<(Poison, Value)>,
-    /// The good ones.
+    /// Ended good tasks.
     pub good: Vec<Value>,
-    /// How often the program ended by itself, and was started again.
+    /// Number of times that the program ended by itself and was restarted.
     pub restarts: usize,
-    /// The longest that a request had to wait for its answer from a program that was there.
+    /// Longest wait for an answer of a running program.
     pub slowest: Duration,
 }
 
-/// How long good work takes, in seconds: long enough to be met by a crash.
+/// Duration of a good task in seconds, long enough to be hit by a crash.
 const WORK: f64 = 0.02;
-/// How many good tasks come at a time.
+/// Number of good tasks in one batch.
 const HANDFUL: usize = 10;
-/// What lies between one handful and the next, at least.
+/// Minimum pause between two batches.
 const PACE: Duration = Duration::from_millis(100);
-/// What is waited before a program is asked again that is not there.
+/// Pause before the next request to a program that is gone.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Far more than anything takes, the minute after which a blocked program ends included.
+/// Time limit of a run, far beyond its usual duration. It includes the minute after which a blocked program ends.
 const PATIENCE: Duration = Duration::from_mins(20);
 
 impl Poison {
-    /// Those that end the process, and the one that does not.
+    /// Effects that show at once: three that end the process, and a panic.
     pub const SUDDEN: [Self; 4] = [Self::Abort, Self::Overflow, Self::Allocate, Self::Panic];
 
     fn kind(self) -> &'static str {
@@ -77,20 +77,20 @@ impl Poison {
         }
     }
 
-    /// Whether it ends the process, at once or after a while.
+    /// Returns true if the effect ends the process, at once or after a while.
     pub fn is_deadly(self) -> bool {
         self != Self::Panic
     }
 }
 
 impl Plan {
-    /// How often the program can end at most: each attempt of a bad task ends it once.
+    /// Returns the maximum number of restarts: each attempt of a bad task ends the program once.
     pub fn most_restarts(&self) -> usize {
         self.poisons.iter().filter(|poison| poison.is_deadly()).count() * self.each * self.attempts
     }
 }
 
-/// Goes through with it.
+/// Carries out the plan.
 pub async fn run(plan: Plan) -> anyhow::Result<Outcome> {
     let scratch = Scratch::new()?;
     let supervisor = Supervisor::start(scratch.path().join("nobat.db")).await?;
@@ -126,7 +126,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Outcome> {
     Ok(Outcome { bad, good, restarts, slowest })
 }
 
-/// Those who submit tasks and ask for them, whatever becomes of the program.
+/// Client that submits tasks and polls them, even while the program restarts.
 struct Users<'a> {
     supervisor: &'a Supervisor,
     submitted: usize,
@@ -135,7 +135,7 @@ struct Users<'a> {
 }
 
 impl Users<'_> {
-    /// A handful of good tasks. Each has attempts enough to be met by one crash after the other.
+    /// Submits a batch of good tasks. Each has enough attempts to meet one crash after another.
     async fn good(&mut self, tasks: &mut Vec<Value>) {
         let task = json!({"kind": "noop", "payload": {"sleep": WORK}, "retry": {"max_attempts": 50, "base": 0.05, "max": 0.5}});
         tasks.extend(self.submit(&task, HANDFUL).await);
@@ -153,7 +153,7 @@ impl Users<'_> {
         self.ask("GET", path, &[], "").await
     }
 
-    /// Asks until there is an answer, which must be a good one.
+    /// Repeats a request until there is an answer, which must be 200 or 202.
     async fn ask(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Value {
         loop {
             assert!(self.begun.elapsed() < PATIENCE, "it never comes to an end: {method} {path}");
@@ -163,7 +163,7 @@ impl Users<'_> {
                     self.slowest = self.slowest.max(asked.elapsed());
                     return good(&answer);
                 }
-                // It is gone, or will be in a moment.
+                // The program has ended, or is about to.
                 Err(_) => sleep(PAUSE).await,
             }
         }

@@ -1,4 +1,4 @@
-//! Calls of AWS: DynamoDB, SQS and KMS in their JSON protocols, Lambda as a REST API, `CloudFormation` by forms.
+//! Calls to AWS: DynamoDB, SQS and KMS in their JSON protocols, Lambda as a REST API, `CloudFormation` with form bodies.
 
 use std::net::SocketAddr;
 
@@ -6,19 +6,19 @@ use serde_json::Value;
 
 use crate::world::exchange::{Answer, exchange};
 
-/// Where everything is.
+/// Region of every service.
 pub const REGION: &str = "us-east-1";
 
-/// Who asks: the owner of the emulator's only account.
+/// Access key of the owner of the emulator's only account.
 pub const ACCESS_KEY: &str = "test";
 
-/// The emulator does not check what this key has signed, so that nothing is.
+/// Secret of [`ACCESS_KEY`]. The emulator does not check signatures, so the client signs nothing.
 pub const SECRET_KEY: &str = "test";
 
-/// When a request says it was signed.
+/// Date that requests claim to be signed on.
 const DAY: &str = "20260101";
 
-/// Speaks to one emulator.
+/// Client of one emulator.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
     address: SocketAddr,
@@ -28,58 +28,58 @@ pub struct Client {
 /// A service of AWS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
-    /// Tables.
+    /// DynamoDB.
     DynamoDb,
-    /// Queues.
+    /// SQS.
     Sqs,
-    /// Keys.
+    /// KMS.
     Kms,
-    /// Functions.
+    /// Lambda.
     Lambda,
-    /// Stacks.
+    /// `CloudFormation`.
     CloudFormation,
 }
 
-/// What a service says when it does not do what it was asked.
+/// Error that a service returns for a refused call.
 #[derive(Debug, thiserror::Error)]
 #[error("{status} {code}: {message}")]
 pub struct Refusal {
-    /// The status.
+    /// HTTP status.
     pub status: u16,
-    /// The kind of error, without the namespace that some services put in front.
+    /// Error code, without the namespace that some services put in front.
     pub code: String,
-    /// What else it says.
+    /// Error message.
     pub message: String,
 }
 
 impl Client {
-    /// The owner of the account, at the emulator that has this address.
+    /// Creates a client for the owner of the account at the emulator with this address.
     pub fn new(address: SocketAddr) -> Self {
         Self { address, key: ACCESS_KEY }
     }
 
-    /// The same, as somebody else.
+    /// Returns the same client with another access key.
     #[must_use]
     pub fn with_key(self, key: &'static str) -> Self {
         Self { key, ..self }
     }
 
-    /// An operation of DynamoDB that must succeed.
+    /// Calls an operation of DynamoDB. Panics if it fails.
     pub async fn dynamodb(&self, operation: &str, input: &Value) -> Value {
         self.must(Service::DynamoDb, operation, input).await
     }
 
-    /// An operation of SQS that must succeed.
+    /// Calls an operation of SQS. Panics if it fails.
     pub async fn sqs(&self, operation: &str, input: &Value) -> Value {
         self.must(Service::Sqs, operation, input).await
     }
 
-    /// A request to Lambda, and what came of it.
+    /// Sends a request to Lambda and returns the answer.
     pub async fn lambda(&self, method: &str, path: &str, body: &str) -> Answer {
         self.send(Service::Lambda, method, &format!("/2015-03-31/{path}"), &[], body).await
     }
 
-    /// What `CloudFormation` says of a stack, in XML.
+    /// Calls an operation of `CloudFormation` on a stack and returns the XML answer. Panics if it fails.
     pub async fn stack(&self, operation: &str, stack: &str) -> String {
         let form = format!("Action={operation}&StackName={stack}&Version=2010-05-15");
         let headers = [("content-type", "application/x-www-form-urlencoded")];
@@ -88,7 +88,7 @@ impl Client {
         answer.text()
     }
 
-    /// An operation of DynamoDB, SQS or KMS, and what came of it.
+    /// Calls an operation of DynamoDB, SQS or KMS and returns its output or its error.
     pub async fn call(&self, service: Service, operation: &str, input: &Value) -> Result<Value, Refusal> {
         let target = format!("{}.{operation}", service.target());
         let answer = self.send(service, "POST", "/", &[("x-amz-target", &target)], &input.to_string()).await;
@@ -107,7 +107,7 @@ impl Client {
         answer.unwrap_or_else(|refusal| panic!("{operation} of {input:#}: {refusal}"))
     }
 
-    /// Who asks, and of which service; the signature is made of zeros.
+    /// Returns an `authorization` header that names the access key and the service. Its signature consists of zeros.
     fn authorization(&self, service: Service) -> String {
         let credential = format!("{}/{DAY}/{REGION}/{}/aws4_request", self.key, service.name());
         format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders=host, Signature={:064}", 0)

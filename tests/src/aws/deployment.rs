@@ -1,4 +1,4 @@
-//! How nobat gets to AWS: its functions built, and a stack made of them, by the tools that its users use.
+//! Deployment of nobat to AWS: builds the functions and deploys a stack of them, with the tools that users use.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -10,28 +10,28 @@ use crate::aws::emulator::Emulator;
 use crate::tools::{Tools, folder};
 use crate::world::program::workspace;
 
-/// What a stack is deployed from.
+/// Template or app that a stack is deployed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// `infra/template.yaml`, by SAM.
     Sam,
-    /// The same without `ReportBatchItemFailures`.
+    /// `infra/template.yaml` without `ReportBatchItemFailures`, by SAM.
     SamWithoutReport,
     /// `infra/cdk`, by CDK.
     Cdk,
 }
 
-/// The name of every stack: each has an emulator of its own.
+/// Name of every stack. Each stack has its own emulator.
 pub const STACK: &str = "nobat";
 
-/// What a stack here is told besides its defaults: its tasks may call this machine.
+/// Value of `PrivateNetworks`: tasks may call this machine. All other parameters keep their defaults.
 const PRIVATE_NETWORKS: &str = "127.0.0.0/8";
 
-/// Lines of the built template that make the worker and `dead_letter` say which records failed.
+/// Lines of the built template that make the worker and `dead_letter` report which records failed.
 const REPORT: &str = "      FunctionResponseTypes:\n      - ReportBatchItemFailures\n";
 
 impl Source {
-    /// Deploys it to an emulator, as the commands in the documentation do.
+    /// Deploys the stack to an emulator with the commands of the documentation.
     pub fn deploy(self, emulator: &Emulator) {
         let functions = Functions::built();
         match self {
@@ -42,16 +42,16 @@ impl Source {
     }
 }
 
-/// What `sam build` left: for both kinds of stack the same programs.
+/// Output of `sam build`. Both kinds of stack use the same programs.
 struct Functions {
-    /// The template that names them.
+    /// Built template, which names the programs.
     template: PathBuf,
-    /// Where each of them has a folder.
+    /// Folder with one subfolder for each function.
     binaries: PathBuf,
 }
 
 impl Functions {
-    /// Builds them, once in a process; what is up to date already is not compiled again.
+    /// Builds the functions once in a process. The tools do not recompile what is up to date.
     fn built() -> &'static Self {
         static BUILT: OnceLock<Functions> = OnceLock::new();
         BUILT.get_or_init(|| {
@@ -64,7 +64,7 @@ impl Functions {
         })
     }
 
-    /// A copy of the template beside the first, since it names the programs by their place.
+    /// Writes a copy of the template beside the original, because the template names the programs by relative path.
     fn template_without_report(&self) -> PathBuf {
         let template = fs::read_to_string(&self.template).expect("the built template");
         let without = template.replace(REPORT, "");
@@ -75,8 +75,9 @@ impl Functions {
     }
 }
 
-/// Optimized a little: that takes half the time, and nobody measures here. In a folder of their own, so that what people build and
-/// deploy is never one of these.
+/// Builds with a low optimization level: the build takes half the time, and no test measures these programs. They have their own target
+/// folder, so
+/// that nobody deploys one of them by mistake.
 fn sam_build(home: &Path) {
     let mut sam = tool(Tools::Deployment, "sam");
     sam.args(["build", "--template-file", "template.yaml", "--build-dir"]).arg(home.join("sam"));
@@ -105,17 +106,17 @@ fn cdk_deploy(binaries: &Path, emulator: &Emulator) {
         }
         cdk
     };
-    // To bootstrap takes the app as well, though it deploys nothing of it.
+    // `cdk bootstrap` needs the app as well, although it deploys nothing of it.
     run(cdk().arg("bootstrap").arg(format!("aws://000000000000/{}", crate::aws::client::REGION)));
     run(cdk().args(["deploy", "--require-approval", "never", "--output"]).arg(folder().join("cdk.out")));
 }
 
-/// What both kinds of stack call the kind of processor that this machine has.
+/// Returns this machine's processor architecture, as both kinds of stack name it.
 fn architecture() -> String {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }.to_owned()
 }
 
-/// A program that finds the others of its set, and knows of no account but the emulator's.
+/// Returns a command that finds the other programs of its set and knows no account but the emulator's.
 fn tool(tools: Tools, program: &str) -> Command {
     let programs = tools.programs();
     let mut command = Command::new(programs.join(program));
@@ -123,7 +124,7 @@ fn tool(tools: Tools, program: &str) -> Command {
     command.env("NO_PROXY", "127.0.0.1,localhost");
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        // What Cargo says of the package under test would have ring's build script run again, and what stands on it compiled anew.
+        // Cargo's variables of the package under test would make ring's build script run again and recompile its dependents.
         if ["CARGO_PKG_", "CARGO_MANIFEST_", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"].iter().any(|of| text.starts_with(of)) {
             command.env_remove(&name);
         }

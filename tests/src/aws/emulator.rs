@@ -1,4 +1,4 @@
-//! The emulator as a process.
+//! Process of the emulator.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -13,30 +13,30 @@ use crate::aws::tap::Tap;
 use crate::tools::{Tools, folder};
 use crate::world::program::workspace;
 
-/// An emulator of AWS. It ends when this is dropped, or when the process that started it is gone, however it went.
+/// Emulator of AWS. It ends when this value is dropped, or when the process that started it ends in any way.
 pub struct Emulator {
     address: SocketAddr,
-    /// Not there if somebody else started it.
+    /// `None` if the emulator was started elsewhere (see [`ENDPOINT`]).
     child: Option<Child>,
 }
 
-/// Whether the emulator looks at who may do what.
+/// Enforcement of IAM roles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Iam {
-    /// Everybody may do everything.
+    /// Every caller may do everything.
     Ignored,
-    /// A function may do what its role says. Whoever comes with [`ACCESS_KEY`] is the owner of the account.
+    /// A function may do what its role allows. A caller with [`ACCESS_KEY`] is the owner of the account.
     Enforced,
 }
 
-/// Names an emulator that is running already, as in `http://127.0.0.1:4566`, to be shared instead of a new one.
+/// Environment variable with the URL of a running emulator to share instead of a new one, as in `http://127.0.0.1:4566`.
 pub const ENDPOINT: &str = "NOBAT_TEST_AWS_ENDPOINT";
 
-/// How much of the log is shown when it does not start.
+/// Lines of the log that are shown if the emulator does not start.
 const TAIL: usize = 30;
 
 impl Emulator {
-    /// The one that the tests of a binary share, started when it is first asked for. IAM is ignored.
+    /// Returns the emulator that the tests of a binary share. The first call starts it. IAM is ignored.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Emulator> = OnceLock::new();
         SHARED.get_or_init(|| match std::env::var(ENDPOINT) {
@@ -45,35 +45,35 @@ impl Emulator {
         })
     }
 
-    /// One of the test's own.
+    /// Starts an emulator for one test.
     pub fn start(iam: Iam) -> Self {
         Self::launch(iam, &[])
     }
 
-    /// One of the test's own, whose functions reach the table through a tap, and the queues without one.
+    /// Starts an emulator for one test. Its functions reach the table through a tap, and the queues directly.
     pub fn with_table_behind(tap: &Tap, iam: Iam) -> Self {
-        // It is the functions that inherit this: they read it as everything does that is made of an AWS SDK.
+        // The functions inherit this variable, and every AWS SDK reads it.
         let emulator = Self::launch(iam, &[("AWS_ENDPOINT_URL_DYNAMODB", tap.url())]);
         tap.aim_at(emulator.address);
         emulator
     }
 
-    /// Where it listens.
+    /// Returns the address on which the emulator listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its URL, which is that of every service.
+    /// Returns the emulator's URL, which every service shares.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Somebody to speak to it with.
+    /// Returns a client of the emulator.
     pub fn client(&self) -> Client {
         Client::new(self.address)
     }
 
-    /// What a program must find in its environment to take this for AWS.
+    /// Returns the environment variables that make a program use this emulator as AWS.
     pub fn variables(&self) -> [(&'static str, String); 5] {
         [
             ("AWS_ENDPOINT_URL", self.url()),
@@ -101,13 +101,13 @@ impl Emulator {
 impl Drop for Emulator {
     fn drop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
-        // The end of its standard input is what it takes for the end of everything.
+        // The emulator ends when its standard input ends.
         drop(child.stdin.take());
         let _ = child.wait();
     }
 }
 
-/// The launcher, which passes its environment on to the functions. Nothing of ours is to get there.
+/// Returns the command of the launcher. It passes its environment on to the functions, so the environment is cleared.
 fn command(iam: Iam) -> Command {
     let home = folder().join("run");
     fs::create_dir_all(&home).expect("a folder for what it unpacks");
@@ -120,14 +120,14 @@ fn command(iam: Iam) -> Command {
     command
 }
 
-/// The port it says it listens on. It says so within a minute, or ends.
+/// Returns the port that the emulator prints. The launcher prints it within a minute, or ends.
 fn announced(child: &mut Child) -> Option<u16> {
     let mut line = String::new();
     BufReader::new(child.stdout.take()?).read_line(&mut line).ok()?;
     line.trim().parse().ok()
 }
 
-/// One for each emulator of a test binary; those of its next run take their place.
+/// Returns the log file of the next emulator of this test binary. The next run of the binary overwrites it.
 fn log_file() -> PathBuf {
     static STARTED: AtomicU32 = AtomicU32::new(0);
     let program = std::env::current_exe().expect("a program that is running");

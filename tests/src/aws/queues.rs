@@ -1,4 +1,4 @@
-//! A queue of hints, and the one for those that came to nothing.
+//! Queue of hints and its dead-letter queue.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::aws::client::Client;
 use crate::aws::template;
 
-/// A queue and its dead-letter queue, both empty, with names of their own. Nobody deletes them: they go with their emulator.
+/// Queue and its dead-letter queue, both empty, with unique names. The tests do not delete them: they end with their emulator.
 pub struct Queues {
     client: Client,
     hints: String,
@@ -15,7 +15,7 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// Makes them; a message that is received and not deleted is there again after `visibility`, which is in whole seconds.
+    /// Creates both queues. A message that is received and not deleted reappears after `visibility`, in whole seconds.
     pub async fn create(client: Client, visibility: Duration) -> Self {
         let name = format!("nobat-{:032x}", rand::random::<u128>());
         let dead_letters = create(client, &format!("{name}-dead"), &json!({})).await;
@@ -26,27 +26,27 @@ impl Queues {
         Self { client, hints, dead_letters }
     }
 
-    /// Those that have these URLs.
+    /// Returns the queues with these URLs.
     pub fn at(client: Client, hints: String, dead_letters: String) -> Self {
         Self { client, hints, dead_letters }
     }
 
-    /// The URL of the queue.
+    /// Returns the URL of the queue.
     pub fn hints(&self) -> &str {
         &self.hints
     }
 
-    /// The URL of the dead-letter queue.
+    /// Returns the URL of the dead-letter queue.
     pub fn dead_letters(&self) -> &str {
         &self.dead_letters
     }
 
-    /// Sends a message of any kind, as somebody might who is not nobat.
+    /// Sends a message with any body, as a foreign sender might.
     pub async fn send(&self, body: &str) {
         self.client.sqs("SendMessage", &json!({ "QueueUrl": self.hints, "MessageBody": body })).await;
     }
 
-    /// Sends up to ten messages in one call.
+    /// Sends up to 10 messages in one call.
     pub async fn send_all(&self, bodies: &[String]) {
         let entry = |(place, body): (usize, &String)| json!({ "Id": place.to_string(), "MessageBody": body });
         let entries: Vec<Value> = bodies.iter().enumerate().map(entry).collect();
@@ -59,7 +59,7 @@ impl Queues {
         self.client.sqs("SendMessage", &json!({ "QueueUrl": self.dead_letters, "MessageBody": body })).await;
     }
 
-    /// The group of every message that can be received, up to ten.
+    /// Receives up to 10 messages and returns their message groups, or `-` for a message without one.
     pub async fn groups(&self) -> Vec<String> {
         let ask =
             json!({ "QueueUrl": self.hints, "MaxNumberOfMessages": 10, "WaitTimeSeconds": 1, "MessageSystemAttributeNames": ["All"] });
@@ -68,7 +68,7 @@ impl Queues {
         messages.map(|message| message["Attributes"]["MessageGroupId"].as_str().unwrap_or("-").to_owned()).collect()
     }
 
-    /// Has messages of both queues come again after so long, in whole seconds.
+    /// Sets the visibility timeout of both queues, in whole seconds.
     pub async fn set_visibility(&self, visibility: Duration) {
         for url in [&self.hints, &self.dead_letters] {
             let attributes = json!({ "VisibilityTimeout": visibility.as_secs().to_string() });
@@ -76,24 +76,24 @@ impl Queues {
         }
     }
 
-    /// Loses all that is in both queues.
+    /// Deletes all messages of both queues.
     pub async fn purge(&self) {
         for url in [&self.hints, &self.dead_letters] {
             self.client.sqs("PurgeQueue", &json!({ "QueueUrl": url })).await;
         }
     }
 
-    /// How many messages wait in the queue for their time to come.
+    /// Returns the number of delayed messages in the queue.
     pub async fn delayed(&self) -> u64 {
         count(&attributes(self.client, &self.hints).await, "Delayed")
     }
 
-    /// How many messages are in the queue, be they ready, taken or delayed.
+    /// Returns the number of messages in the queue: ready, received and delayed.
     pub async fn depth(&self) -> u64 {
         depth(self.client, &self.hints).await
     }
 
-    /// How many messages are in the dead-letter queue.
+    /// Returns the number of messages in the dead-letter queue.
     pub async fn dead(&self) -> u64 {
         depth(self.client, &self.dead_letters).await
     }

@@ -1,4 +1,4 @@
-//! nobat as it is deployed: its API to speak to, its table and its queues to look into, its functions to stop and to start.
+//! nobat as deployed on AWS: its API, its table and queues, and its functions, which tests can stop and start.
 
 use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
@@ -22,37 +22,37 @@ use crate::keys;
 use crate::world::exchange::{Answer, exchange};
 use crate::world::{has_ended, path};
 
-/// A stack on an emulator of its own that enforces IAM, its functions' way to the table through a tap.
+/// Stack on its own emulator that enforces IAM. Its functions reach the table through a tap.
 pub struct Stack {
     /// The table.
     pub table: Table,
-    /// The queue of hints, and that of dead letters.
+    /// Queue of hints and the dead-letter queue.
     pub queues: Queues,
-    /// In front of the table, for the functions. Whoever looks into it from outside goes by another way.
+    /// Tap between the functions and the table. [`Stack::table`] does not go through it.
     pub tap: Tap,
     client: Client,
-    /// The first label of its host, by which API Gateway knows the API.
+    /// Host of the API. Its first label is the API's id, by which API Gateway routes requests.
     host: String,
     sweeper: String,
-    /// A key that may do everything.
+    /// API key with all scopes.
     key: KeyText,
     emulator: Emulator,
 }
 
-/// What a story waits for at most: the schedule fires every minute.
+/// Maximum wait of a story: 3 minutes, because the schedule fires every minute.
 pub const PATIENCE: Duration = Duration::from_mins(3);
 
-/// How often one looks whether it has come to that.
+/// Interval between two checks of a condition.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// After how long a message comes again. With the template's six minutes, ten receives would take an hour.
+/// Visibility timeout of messages: 2 seconds. With the template's 6 minutes, 10 receives would take an hour.
 pub const VISIBILITY: Duration = Duration::from_secs(2);
 
-/// What taps live in that outlive the test which made them.
+/// Runtime of the taps, which outlive the test that created them.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
 
 impl Stack {
-    /// The stack that the stories of a test binary share, one after the other, as it is when nobody has touched it.
+    /// Returns the stack that the stories of a test binary share, one story at a time, restored to its initial state.
     pub async fn of(source: Source) -> MutexGuard<'static, Self> {
         static STACKS: [OnceLock<Mutex<Stack>>; 3] = [const { OnceLock::new() }; 3];
         let cell = &STACKS[source as usize];
@@ -72,7 +72,7 @@ impl Stack {
         Self::find(emulator.await.expect("a deployment"), tap).await
     }
 
-    /// Reads from `CloudFormation` where everything is.
+    /// Reads names and URLs from `CloudFormation`.
     async fn find(emulator: Emulator, tap: Tap) -> Self {
         let client = emulator.client();
         let (said, resources) = (client.stack("DescribeStacks", STACK).await, client.stack("DescribeStackResources", STACK).await);
@@ -81,7 +81,7 @@ impl Stack {
         let id = host.split('.').next().unwrap_or_default();
         let settings =
             nobat_aws::Settings { table: output("TableName"), queue_url: output("QueueUrl"), retention: Duration::from_hours(24) };
-        // As its owner makes the first one: by the table, for nobody can ask the API for it.
+        // The owner creates the first key through the table, because no key exists that could ask the API for it.
         let backend = nobat_aws::connect_to_emulator(&settings, &emulator.url()).await;
         let key = keys::make(&backend, &Tenant::default(), Scopes::all(), SystemClock.now()).await;
         Self {
@@ -90,29 +90,29 @@ impl Stack {
             tap,
             client,
             host: format!("{id}.execute-api.localhost:{}", emulator.address().port()),
-            // CDK adds a path before it, and a digest behind.
+            // CDK adds a path before the name and a digest after it.
             sweeper: among(&resources, ["LogicalResourceId", "PhysicalResourceId"], |id| id.contains("SweeperFunction")),
             key,
             emulator,
         }
     }
 
-    /// A key to it that may do everything.
+    /// Returns an API key of the stack with all scopes.
     pub fn key(&self) -> &str {
         self.key.as_str()
     }
 
-    /// The URL of the API. Every name below `localhost` is this machine (RFC 6761, section 6.3).
+    /// Returns the URL of the API. Every name below `localhost` is this machine (RFC 6761, section 6.3).
     pub fn url(&self) -> String {
         format!("http://{}", self.host)
     }
 
-    /// What a program must find in its environment to look into the stack as its owner.
+    /// Returns the environment variables that let a program access the stack as its owner.
     pub fn variables(&self) -> [(&'static str, String); 5] {
         self.emulator.variables()
     }
 
-    /// Undoes what a story before may have left.
+    /// Undoes the changes that an earlier story may have left.
     async fn restore(&self) {
         self.tap.set(Flow::Open);
         self.queues.set_visibility(VISIBILITY).await;
@@ -120,12 +120,12 @@ impl Stack {
         self.set_workers(true).await;
     }
 
-    /// Has nobody take hints from the queue until they are resumed.
+    /// Stops the workers from receiving hints until [`Stack::resume_workers`].
     pub async fn pause_workers(&self) {
         self.set_workers(false).await;
     }
 
-    /// Has hints be taken from the queue again.
+    /// Lets the workers receive hints again.
     pub async fn resume_workers(&self) {
         self.set_workers(true).await;
     }
@@ -141,47 +141,47 @@ impl Stack {
         assert!(matches!(answer.status, 200 | 202), "{}", answer.text());
     }
 
-    /// Has the sweeper run, as its schedule does.
+    /// Invokes the sweeper, as its schedule does.
     pub async fn sweep(&self) {
         let path = format!("functions/{}/invocations", self.sweeper);
-        // There may be one at a time, and the schedule's own may be the one.
+        // At most one sweeper runs at a time, and the schedule's own run may be the one.
         let swept = reached("a sweep", async || self.client.lambda("POST", &path, "{}").await, |answer| answer.status != 429).await;
         assert!(swept.status == 200 && swept.header("x-amz-function-error").is_empty(), "{} {}", swept.status, swept.text());
     }
 
-    /// `GET`
+    /// Sends a `GET` request.
     pub async fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, &[], "").await
     }
 
-    /// `POST` of JSON.
+    /// Sends a `POST` request with a JSON body.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.post_with(path, &[], body).await
     }
 
-    /// `POST` of JSON, with headers besides.
+    /// Sends a `POST` request with a JSON body and more headers.
     pub async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
         self.ask("POST", path, headers, &body.to_string()).await
     }
 
-    /// `PUT` of JSON.
+    /// Sends a `PUT` request with a JSON body.
     pub async fn put(&self, path: &str, body: &Value) -> Answer {
         self.ask("PUT", path, &[], &body.to_string()).await
     }
 
-    /// `DELETE`
+    /// Sends a `DELETE` request.
     pub async fn delete(&self, path: &str) -> Answer {
         self.ask("DELETE", path, &[], "").await
     }
 
-    /// A task that is accepted.
+    /// Submits a task, which must be accepted, and returns it.
     pub async fn submit(&self, task: &Value) -> Value {
         let answer = self.post("/v1/tasks", task).await;
         assert_eq!(answer.status, 202, "{}", answer.text());
         answer.json()
     }
 
-    /// The task once it has ended.
+    /// Waits for the end of a task and returns it.
     pub async fn ended(&self, task: &Value) -> Value {
         let path = format!("{}?wait=5", path(task));
         reached("the end of a task", async || self.get(&path).await.json(), has_ended).await
@@ -190,7 +190,7 @@ impl Stack {
     async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let authorization = format!("Bearer {}", self.key());
         let own = [("host", self.host.as_str()), ("authorization", authorization.as_str())];
-        // A story that brings its own says whom it speaks for.
+        // Headers of the story replace the default ones, so a story can use another key.
         let own = own.into_iter().filter(|(name, _)| !headers.iter().any(|(given, _)| given == name));
         let headers: Vec<(&str, &str)> = headers.iter().copied().chain(own).collect();
         let answer = exchange(self.emulator.address(), method, path, &headers, body).await;
@@ -198,7 +198,7 @@ impl Stack {
     }
 }
 
-/// What is seen once it is so.
+/// Calls `look` until `is_so` accepts the result, and returns it. Panics after [`PATIENCE`].
 pub async fn reached<T>(what: &str, look: impl AsyncFn() -> T, is_so: impl Fn(&T) -> bool) -> T {
     let begun = Instant::now();
     loop {
@@ -211,7 +211,7 @@ pub async fn reached<T>(what: &str, look: impl AsyncFn() -> T, is_so: impl Fn(&T
     }
 }
 
-/// The value beside the one key of a list in XML that is meant. Neither holds anything that XML would write otherwise.
+/// Returns the value of the first list member whose key `is_meant` accepts. Keys and values hold no character that XML escapes.
 fn among(xml: &str, [key, value]: [&str; 2], is_meant: impl Fn(&str) -> bool) -> String {
     let members = xml.split("</member>").filter(|member| element(member, key).is_some_and(&is_meant));
     let mut found = members.filter_map(|member| element(member, value));

@@ -1,4 +1,4 @@
-//! A table of the backend's, as the template makes it.
+//! Table of the AWS backend, as the template defines it.
 
 use std::time::{Duration, Instant};
 
@@ -9,20 +9,20 @@ use crate::aws::client::Client;
 use crate::aws::template;
 use crate::world::PATIENCE;
 
-/// An empty table with a name of its own. Nobody deletes it: it goes with its emulator.
+/// Empty table with a unique name. The tests do not delete it: it ends with its emulator.
 pub struct Table {
     client: Client,
     name: String,
 }
 
-/// What `CreateTable` and the template call by the same names.
+/// Properties with the same name in `CreateTable` and in the template.
 const PROPERTIES: [&str; 4] = ["AttributeDefinitions", "BillingMode", "GlobalSecondaryIndexes", "KeySchema"];
 
-/// How often one asks whether the table is there. The emulator has it at once; others take a while.
+/// Interval between two checks that the table is active. The emulator's table is active at once; other services take a while.
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Table {
-    /// Makes one, without TTL: the tests live in a time of their own, and the emulator would delete by its own.
+    /// Creates a table without TTL: the tests use virtual time, and the emulator would delete by its own clock.
     pub async fn create(client: Client) -> Self {
         let name = format!("nobat-{:032x}", rand::random::<u128>());
         let mut input = definition();
@@ -37,17 +37,17 @@ impl Table {
         Self { client, name }
     }
 
-    /// One that is there.
+    /// Returns the existing table with this name.
     pub fn named(client: Client, name: String) -> Self {
         Self { client, name }
     }
 
-    /// Its name.
+    /// Returns the name of the table.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Sets moments of a task that stands in it, in milliseconds, as if it had been stored at another time.
+    /// Sets timestamps of a stored task, in milliseconds, as if it had been stored at another time.
     pub async fn set_moments(&self, task: &Value, moments: &[(&str, Timestamp)]) {
         let id = task["id"].as_str().unwrap_or_else(|| panic!("not a task: {task:#}"));
         let changes: Vec<String> = moments.iter().map(|(name, _)| format!("#{name} = :{name}")).collect();
@@ -64,7 +64,7 @@ impl Table {
         self.client.dynamodb("UpdateItem", &input).await;
     }
 
-    /// Everything in it, in DynamoDB's own JSON.
+    /// Returns all items, in DynamoDB's own JSON.
     pub async fn items(&self) -> Vec<Value> {
         let (mut items, mut input) = (Vec::new(), json!({ "TableName": self.name, "ConsistentRead": true }));
         loop {

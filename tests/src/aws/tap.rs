@@ -1,4 +1,4 @@
-//! A tap in front of a server: what flows through it can be stopped, as a network stops it.
+//! Tap in front of a server: tests stop, delay and cut its traffic, as a network fault would.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// A port that passes on to another. It goes with the runtime it was made in.
+/// Port that relays to another port. It ends with the runtime in which it was created.
 pub struct Tap {
     address: SocketAddr,
     inner: Arc<Inner>,
@@ -20,37 +20,37 @@ pub struct Tap {
 struct Inner {
     target: OnceLock<SocketAddr>,
     flow: watch::Sender<Flow>,
-    /// How many connections were closed because it refuses them, or are dead because it swallows them.
+    /// Number of connections that the tap closed (`Refused`, `Reset`) or swallowed.
     refused: watch::Sender<usize>,
 }
 
-/// What becomes of what flows through a tap.
+/// Fate of the traffic through a tap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// It arrives.
+    /// The tap relays everything.
     Open,
-    /// Connections are closed, those that are open and those that are made: the server is down.
+    /// The tap closes open and new connections: the server is down.
     Refused,
-    /// The same, but nobody takes leave: connections are reset (RST).
+    /// The tap resets open and new connections (RST) instead of closing them.
     Reset,
-    /// It arrives nowhere, and nobody is told. What is on its way arrives late, if the tap is opened in time.
+    /// The tap holds back all traffic without an error. Held traffic arrives late if the tap is opened in time.
     BlackHole,
-    /// It arrives nowhere, and never will: what is being said is lost, and its connection is dead for good, though nobody closes it.
+    /// The tap drops all traffic for good. An affected connection stays dead but open.
     Swallowed,
-    /// It arrives after so long.
+    /// The tap relays traffic after this delay.
     Late(Duration),
-    /// The next reply is lost with its connection, after what it replies to has been done; then the tap is open.
+    /// The tap drops the next reply and closes its connection, after the server handled the request. Then the tap is open.
     LosesNextReply,
 }
 
 impl Flow {
-    /// Whether connections come to their end.
+    /// Returns true if the tap ends connections.
     fn is_closed(self) -> bool {
         matches!(self, Self::Refused | Self::Reset)
     }
 }
 
-/// Why a connection is at its end.
+/// Marker: the connection has ended.
 struct Closed;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ enum Direction {
 }
 
 impl Tap {
-    /// A tap on a port that is free, in front of nothing yet: until then it refuses everybody.
+    /// Creates a tap on a free port without a target. Until [`Tap::aim_at`], it closes every connection.
     pub async fn new() -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let (address, flow) = (listener.local_addr()?, watch::Sender::new(Flow::Open));
@@ -68,42 +68,42 @@ impl Tap {
         Ok(Self { address, server: tokio::spawn(serve(listener, Arc::clone(&inner))), inner })
     }
 
-    /// A tap in front of a server.
+    /// Creates a tap in front of a server.
     pub async fn before(target: SocketAddr) -> std::io::Result<Self> {
         let tap = Self::new().await?;
         tap.aim_at(target);
         Ok(tap)
     }
 
-    /// Says what it is in front of, once.
+    /// Sets the target. Panics at the second call.
     pub fn aim_at(&self, target: SocketAddr) {
         self.inner.target.set(target).expect("a tap that is in front of nothing");
     }
 
-    /// Where it listens.
+    /// Returns the address on which the tap listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its URL.
+    /// Returns the URL of the tap.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Lets things flow so from now on.
+    /// Sets the flow from now on.
     pub fn set(&self, flow: Flow) {
         self.inner.flow.send_replace(flow);
     }
 
-    /// Resolves when so many more connections were refused, or swallowed.
+    /// Resolves when the tap has refused or swallowed `count` more connections.
     pub async fn refuses(&self, count: usize) {
         let mut refused = self.inner.refused.subscribe();
         let enough = *refused.borrow_and_update() + count;
-        // It cannot be closed: the sender is here.
+        // The channel cannot close: the sender lives in `self`.
         let _ = refused.wait_for(|refused| *refused >= enough).await;
     }
 
-    /// How they flow now.
+    /// Returns the current flow.
     pub fn flow(&self) -> Flow {
         *self.inner.flow.borrow()
     }
@@ -123,7 +123,7 @@ async fn serve(listener: TcpListener, inner: Arc<Inner>) {
 }
 
 impl Inner {
-    /// Passes on what one client and the server have to say to each other, until one of them, or the tap, has enough.
+    /// Relays between one client and the server until one of them or the tap ends the connection.
     async fn relay(&self, mut client: TcpStream) {
         let mut flow = self.flow.subscribe();
         let Some(target) = self.target.get() else { return };
@@ -132,13 +132,13 @@ impl Inner {
         let requests = self.pump(&mut from_client, &mut to_server, Direction::Request);
         let replies = self.pump(&mut from_server, &mut to_client, Direction::Reply);
         tokio::select! {
-            // In this order: what comes while the tap refuses goes nowhere.
+            // `biased` checks the flow first: bytes that arrive while the tap refuses must go nowhere.
             biased;
             _ = flow.wait_for(|flow| flow.is_closed()) => self.refused.send_modify(|count| *count += 1),
             _ = async { tokio::try_join!(requests, replies) } => {}
         }
         if *flow.borrow() == Flow::Reset {
-            // If it cannot be, it is closed: as good a fault as any.
+            // If the call fails, the connection is closed instead of reset, which is a fault as well.
             let _ = client.set_zero_linger();
         }
     }
@@ -168,10 +168,10 @@ impl Inner {
         }
     }
 
-    /// Resolves when what has arrived may go on.
+    /// Resolves when received bytes may be relayed.
     async fn passable(&self) {
         let (flow, mut changes) = (*self.flow.borrow(), self.flow.subscribe());
-        // It cannot be closed: the sender is here.
+        // The channel cannot close: the sender lives in `self`.
         if let Flow::Late(delay) = flow {
             let _ = timeout(delay, changes.wait_for(|now| *now != flow)).await;
         }

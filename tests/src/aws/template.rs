@@ -1,4 +1,4 @@
-//! What `infra/template.yaml` says of what AWS must provide.
+//! Resources of `infra/template.yaml`.
 
 use std::process::Command;
 use std::sync::OnceLock;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::tools::Tools;
 use crate::world::program::workspace;
 
-/// The properties of a resource, as they are written; a `!Ref` stands as `{"Ref": …}`.
+/// Returns the properties of a resource as written. A `!Ref` appears as `{"Ref": …}`.
 pub fn properties(resource: &str) -> &'static Value {
     static TEMPLATE: OnceLock<Value> = OnceLock::new();
     let found = &TEMPLATE.get_or_init(read)["Resources"][resource]["Properties"];

@@ -1,4 +1,4 @@
-//! `cargo run --release -p nobat-tests --bin cost`: what tasks cost on AWS, measured anew and written into `docs/cost.md`.
+//! `cargo run --release -p nobat-tests --bin cost`: measures the cost of tasks on AWS again and writes it into `docs/cost.md`.
 
 use std::fs;
 

@@ -1,21 +1,21 @@
-//! `cargo run -p nobat-tests --bin emulator`: AWS on this machine, for as long as this runs.
+//! `cargo run -p nobat-tests --bin emulator`: runs an emulator of AWS on this machine until this process ends.
 
 use clap::{Parser, ValueEnum};
 use nobat_tests::aws::emulator::{Emulator, Iam};
 
-/// Runs an emulator of AWS and says what to put into the environment of programs that are to use it
+/// Runs an emulator of AWS and prints the environment variables for programs that use it
 #[derive(Parser)]
 struct Cli {
-    /// Whether the roles of functions mean anything
+    /// Enforcement of the functions' IAM roles
     #[arg(long, value_enum, default_value_t = Roles::Enforced)]
     roles: Roles,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Roles {
-    /// A function may do what its role says
+    /// A function may do what its role allows
     Enforced,
-    /// Everybody may do everything
+    /// Every caller may do everything
     Ignored,
 }
 
@@ -28,7 +28,7 @@ fn main() {
     for (name, value) in emulator.variables() {
         println!("export {name}={value}");
     }
-    // Until this process is ended, by whatever means: the emulator goes with it.
+    // The emulator ends with this process, however the process ends.
     loop {
         std::thread::park();
     }

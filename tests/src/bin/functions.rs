@@ -1,7 +1,8 @@
-//! `cargo run --release -p nobat-tests --bin functions -- FOLDER`: what each function takes, as Lambda's own runtime would see it.
+//! `cargo run --release -p nobat-tests --bin functions -- FOLDER`: measures start time, CPU time and memory of each function.
 //!
-//! Lambda speaks to a function through an HTTP API, from which the function takes one event after the other:
-//! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>. This is that API, in front of the emulator's table and queue.
+//! Lambda hands events to a function through an HTTP API, from which the function takes one event after another:
+//! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>. This program serves that API, in front of the emulator's table and
+//! queue.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -39,21 +40,21 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 /// Measures the four functions of a `sam build` through Lambda's Runtime API
 #[derive(Parser)]
 struct Cli {
-    /// What `sam build` left: a folder with one for each function
+    /// Output folder of `sam build`, with one folder for each function
     #[arg(default_value = "infra/.aws-sam/build")]
     folder: PathBuf,
 }
 
-/// How many events a function is given before it counts as warm.
+/// Events that a function gets before it counts as warm.
 const COLD: usize = 50;
-/// How many events are measured.
+/// Events that are measured.
 const WARM: usize = 500;
-/// How many hints stand in an event for the worker.
+/// Hints in one event for the worker.
 const BATCH: usize = 10;
-/// How often each function is started, to see how long that takes.
+/// Starts of each function, to measure the start time.
 const STARTS: usize = 10;
 
-/// What one function took.
+/// Measurements of one function. Sizes and memory are in bytes.
 struct Taken {
     binary: u64,
     zip: u64,
@@ -112,14 +113,14 @@ fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// Ten tasks that are due.
+/// Returns 10 due tasks.
 fn tasks(number: usize) -> Vec<Task> {
     let first = number as u128 * BATCH as u128;
     let kind = sample::name("noop");
     (0..BATCH as u128).map(|place| Task { kind: kind.clone(), ..sample::task(first + place, SystemClock.now()) }).collect()
 }
 
-/// What API Gateway sends for a request with that key.
+/// Returns the event that API Gateway sends for a request with this key.
 fn request(key: &str) -> Value {
     let http = json!({"method": "POST", "path": "/v1/tasks", "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "-"});
     json!({
@@ -133,7 +134,7 @@ fn request(key: &str) -> Value {
     })
 }
 
-/// What the event source sends for messages.
+/// Returns the event that the SQS event source sends for hints at these tasks.
 fn hints(tasks: &[Task]) -> Value {
     let record = |task: &Task| {
         let body = json!({"tenant": task.tenant.as_str(), "id": task.id}).to_string();
@@ -169,13 +170,13 @@ async fn measure(program: &Path, variables: &[(&str, String)], events: Vec<Value
     })
 }
 
-/// A function, and the API from which it takes its events.
+/// Process of a function, and the API from which it takes its events.
 struct Runtime {
     child: Child,
     begun: Instant,
     asked: mpsc::UnboundedReceiver<Instant>,
     failures: Arc<AtomicUsize>,
-    /// It goes with the listener's task.
+    /// The API's listener ends when this is dropped.
     _stop: oneshot::Sender<()>,
 }
 
@@ -205,7 +206,7 @@ impl Runtime {
         Ok(Self { child, begun, asked: receiver, failures, _stop: stop })
     }
 
-    /// How long after its start it asks for its next event.
+    /// Returns the time between the start of the function and its next request for an event. Waits for at most 1 minute.
     async fn asked(&mut self) -> anyhow::Result<Duration> {
         let asked = tokio::time::timeout(Duration::from_mins(1), self.asked.recv()).await.context("it does not ask for an event")?;
         Ok(asked.context("the API has ended")?.duration_since(self.begun))
@@ -215,7 +216,7 @@ impl Runtime {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// The time that all its threads have spent on a processor.
+    /// Returns the CPU time of all threads.
     fn cpu(&self) -> anyhow::Result<Duration> {
         let mut nanoseconds = 0;
         for thread in std::fs::read_dir(format!("/proc/{}/task", self.id()?))? {
@@ -225,7 +226,7 @@ impl Runtime {
         Ok(Duration::from_nanos(nanoseconds))
     }
 
-    /// The most memory that it ever had, in bytes.
+    /// Returns the peak resident memory, in bytes.
     fn most_memory(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()?))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
@@ -254,7 +255,7 @@ async fn serve(listener: TcpListener, api: Arc<Api>) {
                 let api = Arc::clone(&api);
                 async move { Ok::<_, Infallible>(api.answer(request).await) }
             });
-            // It breaks when the function is ended.
+            // The connection breaks when the function is ended.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
         });
     }
@@ -273,7 +274,7 @@ impl Api {
         }
     }
 
-    /// An answer, or that there will be none.
+    /// Takes the function's response or error, and counts failures.
     async fn take(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let is_error = request.uri().path().ends_with("/error");
         let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
@@ -299,7 +300,7 @@ fn next(event: &Value) -> Response<Full<Bytes>> {
         .expect("headers that are some")
 }
 
-/// How long it is in a zip file, as it is deployed.
+/// Returns the size of the program in a zip file, as it is deployed, in bytes.
 async fn zipped(program: &Path) -> anyhow::Result<u64> {
     let zip = std::env::temp_dir().join(format!("nobat-function-{}.zip", std::process::id()));
     let status = Command::new("python3").args(["-m", "zipfile", "-c"]).arg(&zip).arg(program).status().await.context("python3")?;

@@ -1,4 +1,4 @@
-//! `cargo run --release -p nobat-tests --bin kill`: ends the real program again and again, and checks that nothing came of it.
+//! `cargo run --release -p nobat-tests --bin kill`: kills the real program repeatedly and checks that no task is lost.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,42 +7,42 @@ use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use nobat_tests::kill::{How, Place, Plan, check, run};
 
-/// Ends nobat again and again under load, and checks that nothing is lost or done twice without a reason
+/// Kills nobat repeatedly under load, and checks that no task is lost or executed twice without a reason
 #[derive(Parser)]
 struct Cli {
-    /// How many tasks are submitted
+    /// Number of tasks to submit
     #[arg(long, default_value_t = 10_000)]
     tasks: usize,
-    /// How often it is ended
+    /// Number of kills
     #[arg(long, default_value_t = 50)]
     kills: usize,
-    /// How it is ended
+    /// Signal that ends the program
     #[arg(long, value_enum, default_value_t = Ending::Kill)]
     how: Ending,
-    /// Where it keeps its tasks
+    /// Backend of the program
     #[arg(long, value_enum, default_value_t = Backend::Sqlite)]
     backend: Backend,
-    /// What chance is made of
+    /// Seed of all random choices
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where the file, the history and the ledger are left
+    /// Folder for the file, the history and the ledger. Its old content is deleted
     #[arg(long, default_value = "target/kill")]
     folder: PathBuf,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Backend {
-    /// In an SQLite file
+    /// SQLite file
     Sqlite,
-    /// In DynamoDB and SQS, two copies of it, on an emulator
+    /// DynamoDB and SQS on an emulator, with two instances of the program
     Aws,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Ending {
-    /// SIGKILL, at once
+    /// SIGKILL, which ends the program at once
     Kill,
-    /// SIGTERM, which it is to obey with exit code 0
+    /// SIGTERM, after which the program must exit with code 0
     Terminate,
 }
 

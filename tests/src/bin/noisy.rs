@@ -1,4 +1,4 @@
-//! `cargo run --release -p nobat-tests --bin noisy`: measures a quiet tenant while a stranger or another tenant does its worst.
+//! `cargo run --release -p nobat-tests --bin noisy`: measures a quiet tenant while a stranger or another tenant attacks.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,24 +7,24 @@ use clap::Parser;
 use nobat_tests::noisy::attack::{Attack, obey};
 use nobat_tests::noisy::{HEAD, Plan, Store, run};
 
-/// Measures a quiet tenant of nobat, alone and under one attack after the other, and prints a table
+/// Measures a quiet tenant of nobat, alone and under one attack after another, and prints a table
 ///
 /// Name look-ups (silent-names) need root, for a mount namespace and port 53 of a loopback address.
 #[derive(Parser)]
 struct Cli {
-    /// The attacks to make; by default all that get as far as the store on `aws`, and all on `sqlite`
+    /// Attacks to make. Default: on `sqlite` all attacks, on `aws` all that reach the store
     #[arg(value_enum)]
     attacks: Vec<Attack>,
-    /// Where the server keeps its tasks
+    /// Backend of the server
     #[arg(long, value_enum, default_value_t = Store::Sqlite)]
     backend: Store,
-    /// Make small attacks, as the tests do
+    /// Makes small attacks, as the tests do
     #[arg(long)]
     small: bool,
     /// Seconds of each measurement, before the attack and during it
     #[arg(long, default_value_t = 20)]
     seconds: u64,
-    /// Seconds that an attack goes on before it is measured
+    /// Seconds between the start of an attack and its measurement
     #[arg(long, default_value_t = 5)]
     lead: u64,
 }

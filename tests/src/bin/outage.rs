@@ -1,4 +1,4 @@
-//! `cargo run -p nobat-tests --bin outage`: takes the table and the queue away from the real program, and checks that it recovers.
+//! `cargo run -p nobat-tests --bin outage`: takes table and queue away from the real program, and checks that it recovers.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,19 +7,19 @@ use clap::Parser;
 use nobat_tests::outage::cycle::HEAD;
 use nobat_tests::outage::{Plan, Sweeps, run};
 
-/// Takes table and queue away from nobat again and again, and checks that it recovers by itself and loses nothing
+/// Takes table and queue away from nobat repeatedly, and checks that it recovers by itself and loses no task
 #[derive(Parser)]
 struct Cli {
-    /// How many faults there are, one after the other
+    /// Number of faults, one after another
     #[arg(long, default_value_t = 20)]
     cycles: usize,
-    /// How many tasks are submitted in a second
+    /// Tasks submitted per second, from 1 to 1,000
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rate: u32,
-    /// How long each fault lasts at least, in seconds
+    /// Minimum length of each fault, in seconds
     #[arg(long, default_value_t = 15)]
     fault: u64,
-    /// How long throughput is measured before and after, in seconds
+    /// Seconds for which throughput is measured before and after the faults. At least 1
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     calm: u64,
 }

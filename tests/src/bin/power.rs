@@ -1,4 +1,4 @@
-//! `cargo run -p nobat-tests --bin power`: cuts the power again and again, and checks that what was answered with 202 is still there.
+//! `cargo run -p nobat-tests --bin power`: cuts the power repeatedly, and checks that every task answered with 202 is still there.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,22 +8,22 @@ use clap::Parser;
 use nobat_tests::disk::Cache;
 use nobat_tests::kill::{How, Place, Plan, check, run};
 
-/// Cuts the power under nobat again and again, on a disk that loses what was not synced, and checks that nothing is lost that was answered
+/// Cuts the power under nobat repeatedly, on a disk that loses unsynced writes, and checks that no accepted task is lost
 #[derive(Parser)]
 struct Cli {
-    /// How many tasks are submitted; 20 for each cut unless said otherwise
+    /// Number of tasks to submit. Default: 20 for each cut
     #[arg(long)]
     tasks: Option<usize>,
-    /// How often the power is cut
+    /// Number of power cuts
     #[arg(long, default_value_t = 500)]
     cuts: usize,
-    /// Positive control: with COMMITs that are not synced (`synchronous=NORMAL`), something must be lost
+    /// Positive control: if COMMITs are not synced (`synchronous=NORMAL`), tasks must be lost
     #[arg(long)]
     control: bool,
-    /// What chance is made of
+    /// Seed of all random choices
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where the file, the history and the ledger are left
+    /// Folder for the file, the history and the ledger. Its old content is deleted
     #[arg(long, default_value = "target/power")]
     folder: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! Makes any number of simulated runs, or one again.
+//! Makes any number of simulated runs, or repeats one.
 
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -9,19 +9,19 @@ use std::time::Instant;
 use clap::Parser;
 use nobat_tests::simulation::{Subject, Summary, Violation, simulate};
 
-/// Simulates nobat under everything that can go wrong. Prints the last steps of the first run that breaks a promise, and fails.
+/// Simulates nobat under all kinds of faults. Prints the last steps of the first run that breaks a promise, and exits with an error.
 #[derive(Parser)]
 struct Arguments {
-    /// How many runs to make on each backend.
+    /// Number of runs on each backend.
     #[arg(long, default_value_t = 1_000)]
     seeds: u64,
-    /// The seed to begin with.
+    /// First seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Make this run alone.
+    /// Makes only the run of this seed.
     #[arg(long)]
     seed: Option<u64>,
-    /// `sqlite` or `model`; both unless said.
+    /// `sqlite` or `model`. Default: both.
     #[arg(long)]
     backend: Option<Subject>,
 }
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Makes the runs, on as many threads as there are processors.
+/// Makes the runs, with one thread for each processor.
 fn run(subject: Subject, first: u64, count: u64) -> Result<Summary, Box<Violation>> {
     let next = AtomicU64::new(first);
     let total = Mutex::new(Ok(Summary::default()));

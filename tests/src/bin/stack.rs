@@ -1,13 +1,13 @@
-//! `cargo run -p nobat-tests --bin stack`: nobat as it is deployed to AWS, on this machine, for as long as this runs.
+//! `cargo run -p nobat-tests --bin stack`: runs nobat on this machine as deployed to AWS, until this process ends.
 
 use clap::{Parser, ValueEnum};
 use nobat_tests::aws::deployment::Source;
 use nobat_tests::aws::stack::Stack;
 
-/// Starts an emulator of AWS, builds nobat's functions, deploys them there with IAM enforced, and says where the API is
+/// Starts an emulator of AWS, builds nobat's functions, deploys them there with IAM enforced, and prints the URL of the API
 #[derive(Parser)]
 struct Cli {
-    /// What deploys them
+    /// Tool that deploys the stack
     #[arg(long, value_enum, default_value_t = By::Sam)]
     by: By,
 }

@@ -1,4 +1,4 @@
-//! A worker says that it is still there.
+//! Heartbeats of a worker.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn lease_until(task: &Task) -> nobat_core::time::Timestamp {
     }
 }
 
-/// It has its lease for longer, and nothing else is changed but the version.
+/// A heartbeat extends the lease and changes nothing else but the version.
 pub async fn renews_the_lease(world: World) {
     let running = world.claim(&world.insert(sample::elaborate_due(1, world.now())).await).await;
     world.time.advance(Duration::from_secs(20));
@@ -35,7 +35,7 @@ pub async fn renews_the_lease(world: World) {
     assert!(matches!(claim, Claim::Refused(nobat_core::lifecycle::Refused::Running, _)), "{claim:?}");
 }
 
-/// What was said of the progress stays until something else is said of it.
+/// The stored progress stays until a heartbeat brings other progress.
 pub async fn keeps_the_progress_until_there_is_other(world: World) {
     let running = world.claim(&world.insert(sample::task(1, world.now())).await).await;
     for (said, kept) in
@@ -48,7 +48,7 @@ pub async fn keeps_the_progress_until_there_is_other(world: World) {
     assert_eq!(world.get(&running).await.progress, Some(sample::json("2")), "an end does not take it back");
 }
 
-/// It learns that somebody has called the task off, and goes on learning it.
+/// A heartbeat reports a requested cancellation, and so does every later one.
 pub async fn passes_on_that_it_is_to_stop(world: World) {
     let running = world.claim(&world.insert(sample::task(1, world.now())).await).await;
     world.backend.apply(&running.name(), None, Event::Cancel, world.now()).await.unwrap();
@@ -57,7 +57,7 @@ pub async fn passes_on_that_it_is_to_stop(world: World) {
     }
 }
 
-/// Without the newest lease there is nothing to renew, and nothing is written.
+/// Without the newest lease, a heartbeat renews nothing and writes nothing.
 pub async fn is_lost_without_the_newest_lease(world: World) {
     let new = |number| sample::with_attempts(number, 5, world.now());
     let waiting = world.insert(new(1)).await;
@@ -78,7 +78,7 @@ pub async fn is_lost_without_the_newest_lease(world: World) {
     assert_eq!(beat(&world, &second, None).await, Beat::Renewed { cancel: CancelRequest::None });
 }
 
-/// A worker that brings its result with the copy it claimed meets a conflict, reads again, and gets through.
+/// A worker that settles with the copy it claimed meets a conflict. It reads the task again and succeeds.
 pub async fn outdates_the_workers_copy(world: World) {
     let running = world.claim(&world.insert(sample::task(1, world.now())).await).await;
     beat(&world, &running, Some("1")).await;

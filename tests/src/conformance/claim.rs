@@ -1,4 +1,4 @@
-//! A worker takes a task.
+//! Claims of a worker.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use nobat_core::task::{HeldReason, Settings, Task};
 use super::{World, fail, succeed};
 use crate::sample;
 
-/// The one write that stores decide on by themselves decides as the core would: the same answer, the same task.
+/// The store decides on claims by itself, and must decide as the core does: same answer, same task.
 pub async fn agrees_with_the_lifecycle_on_every_state(world: World) {
     let tasks = in_every_state(&world).await;
     world.time.advance(Duration::from_secs(30));
@@ -37,7 +37,7 @@ pub async fn agrees_with_the_lifecycle_on_every_state(world: World) {
     assert_eq!(verdicts, refusals.into_iter().chain(["granted".to_owned()]).collect(), "the states are all there are");
 }
 
-/// Tasks in every state that a claim can meet, half a minute from now.
+/// Returns tasks in every state that a claim can meet 30 seconds from now.
 async fn in_every_state(world: &World) -> Vec<Task> {
     let now = world.now();
     let new = |number| sample::with_attempts(number, 3, now);
@@ -91,13 +91,13 @@ async fn in_every_state(world: &World) -> Vec<Task> {
     tasks
 }
 
-/// What is not there cannot be claimed.
+/// A missing task cannot be claimed.
 pub async fn finds_nothing_where_nothing_is(world: World) {
     let task = sample::task(1, world.now());
     assert!(matches!(world.backend.store.claim(&task.name(), world.now() + LEASE, world.now()).await.unwrap(), Claim::Missing));
 }
 
-/// Of two who want the same task at the same time one gets it, and the other is told that it runs.
+/// Of two concurrent claims of a task, one is granted. The other is refused because the task runs.
 pub async fn grants_one_of_two_at_once(world: World) {
     for number in 0..20 {
         let name = world.insert(sample::task(number, world.now())).await.name();
@@ -110,7 +110,7 @@ pub async fn grants_one_of_two_at_once(world: World) {
     }
 }
 
-/// Every claim of a task's life has a token of its own, one greater than the last.
+/// Each claim of a task gets a new token, greater by one than the last.
 pub async fn grants_each_token_once(world: World) {
     let mut task = world.insert(sample::with_attempts(1, 5, world.now())).await;
     for token in 1..=5 {

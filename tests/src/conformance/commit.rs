@@ -1,4 +1,4 @@
-//! What became of a task is written.
+//! Commits of a task's changes.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use nobat_core::task::{End, HeldReason, State, Status, Task, TaskError};
 use super::{Hints, World, begin, fail, succeed};
 use crate::sample;
 
-/// A task is led through its whole life, several times over, and every stop on the way is read back as it was written.
+/// A task goes through its whole life three times. After every step, the stored task equals the written one.
 pub async fn reads_back_every_transition(world: World) {
     let mut task = world.insert(sample::with_attempts(1, 30, world.now())).await;
     for round in 0..3 {
@@ -76,7 +76,7 @@ async fn step(world: &World, task: &Task, event: Event) -> Task {
     change.task
 }
 
-/// Who has read an older version changes nothing and is told so.
+/// A commit over an older version changes nothing and returns a conflict.
 pub async fn refuses_a_stale_version(world: World) {
     let read = world.insert(sample::with_attempts(1, 3, world.now())).await;
     let running = world.claim(&read).await;
@@ -95,7 +95,7 @@ pub async fn refuses_a_stale_version(world: World) {
     assert_eq!(world.get(&read).await, written);
 }
 
-/// A change of a task that is not there makes none.
+/// A change of a missing task creates none.
 pub async fn refuses_what_is_not_there(world: World) {
     let task = sample::task(1, world.now());
     let change = world.change(&task, Event::Cancel);
@@ -108,7 +108,7 @@ async fn assert_conflict(world: &World, change: Change) {
     assert!(matches!(committed, Committed::Conflict), "{committed:?}");
 }
 
-/// The callback is there as soon as the end is, however the end came about, and is like any other task.
+/// The callback is written with the end, for every kind of end, and is a task like any other.
 pub async fn writes_the_callback_with_the_end(world: World) {
     let now = world.now();
     let new = |number| sample::reported(sample::with_attempts(number, 2, now));
@@ -135,7 +135,7 @@ pub async fn writes_the_callback_with_the_end(world: World) {
     }
 }
 
-/// Where the change is refused there is no callback either.
+/// A refused change writes no callback.
 pub async fn writes_no_callback_when_refused(world: World) {
     let task = world.insert(sample::reported(sample::task(1, world.now()))).await;
     let change = world.change(&task, Event::Cancel);
@@ -156,7 +156,7 @@ pub async fn writes_no_callback_when_refused(world: World) {
     assert_eq!(world.backend.store.list(&query, world.now()).await.unwrap().tasks.len(), 1);
 }
 
-/// A result of 64 KiB, and then one of 256 KiB, comes back whole.
+/// Results of 64 KiB and 256 KiB are read back whole.
 pub async fn takes_a_large_result(world: World) {
     for (number, bytes) in [64 * 1024, 256 * 1024].into_iter().enumerate() {
         let task = world.insert(sample::task(number as u128, world.now())).await;
@@ -168,7 +168,7 @@ pub async fn takes_a_large_result(world: World) {
     }
 }
 
-/// Whoever waits for news of a task is woken by a change of it, where the store can tell.
+/// A change of a task wakes those who wait for it, if the store can tell.
 pub async fn tells_those_who_wait(world: World) {
     let task = world.insert(sample::task(1, world.now())).await;
     let name = task.name();

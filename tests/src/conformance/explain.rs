@@ -1,4 +1,4 @@
-//! Why a task is not running, as the API says it of what the backend holds.
+//! Explanations by the API of why a task is not running, from what the backend holds.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::World;
 use crate::sample;
 
-/// Every kind is run.
+/// Registry that accepts every kind.
 struct Any;
 
 impl Kinds for Any {
@@ -63,7 +63,7 @@ async fn put(app: &App, path: &str, body: Value) {
     assert!(status.is_success(), "{status}: {body:?}");
 }
 
-/// A task that is told to wait for a minute.
+/// Returns a task that is held for a minute.
 async fn held(world: &World, number: u128, reason: HeldReason, promise: Option<Promise>) -> Task {
     let mut task = sample::task(number, world.now());
     task.settings.flow_key = Some(sample::name("customer-42"));
@@ -72,7 +72,7 @@ async fn held(world: &World, number: u128, reason: HeldReason, promise: Option<P
     world.bring(&task, Event::Hold { token: task.token, reason, until, reserved: promise.into() }).await
 }
 
-/// What is paused is told of as long as it is; then it is woken.
+/// The explanation names a pause as long as it lasts. When the pause ends, the task is woken.
 pub async fn tells_of_a_pause_as_long_as_there_is_one(world: World) {
     let app = app(&world);
     let task = held(&world, 1, HeldReason::Paused, None).await;
@@ -87,7 +87,7 @@ pub async fn tells_of_a_pause_as_long_as_there_is_one(world: World) {
     assert_eq!(world.get(&task).await.due_at, world.now(), "and not when it would have asked again by itself");
 }
 
-/// A flow is told of as it is kept.
+/// The explanation and the API show the limiter state as stored.
 pub async fn tells_of_a_rate_and_of_what_is_promised(world: World) {
     let (app, now) = (app(&world), world.now());
     put(&app, "/v1/flows/customer-42", json!({"rate": 1, "period": 10})).await;

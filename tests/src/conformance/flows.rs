@@ -1,4 +1,4 @@
-//! What is known of flows.
+//! Limiter states.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use nobat_core::time::Timestamp;
 use super::{Removal, World};
 use crate::sample;
 
-/// A flow of which everything is known that can be: slots held, places given out, a breaker that is open, a pause.
+/// Returns a limiter state with every part set: slots in use, reserved starts, an open circuit breaker, a pause.
 fn busy(now: Timestamp) -> Flow {
     let count = const { NonZeroU32::new(1).unwrap() };
     let breaker = BreakerPolicy { minimum: count, ..BreakerPolicy::default() };
@@ -40,7 +40,7 @@ fn billing() -> FlowName {
     name(FlowOf::Endpoint(sample::name("billing")))
 }
 
-/// What was written is what is read, and every write counts.
+/// A state is read back as written, and every write increments the version.
 pub async fn reads_back_what_was_written(world: World) {
     let flows = &world.backend.flows;
     assert_eq!(flows.read(&billing()).await.unwrap(), Kept::default());
@@ -50,7 +50,7 @@ pub async fn reads_back_what_was_written(world: World) {
     }
 }
 
-/// Whoever has read another version learns what stands there, and has written nothing.
+/// A write over another version than the stored one returns the stored state and writes nothing.
 pub async fn writes_over_the_version_that_was_read_alone(world: World) {
     let (flows, now) = (&world.backend.flows, world.now());
     assert_eq!(flows.write(&billing(), &busy(now), 3, now).await.unwrap(), Written::Conflict(Kept::default()));
@@ -62,7 +62,7 @@ pub async fn writes_over_the_version_that_was_read_alone(world: World) {
     assert_eq!(flows.read(&billing()).await.unwrap(), stands);
 }
 
-/// A flow is its tenant's, and of one sort.
+/// A limiter state belongs to one tenant and one scope.
 pub async fn keeps_flows_apart(world: World) {
     let (flows, now) = (&world.backend.flows, world.now());
     let of = || sample::name("billing");
@@ -76,7 +76,7 @@ pub async fn keeps_flows_apart(world: World) {
     assert_eq!(flows.read(&billing()).await.unwrap().flow, busy(now));
 }
 
-/// A rest is ended in the flow that is named, whatever else is known of it; where there is none, nothing is written.
+/// `Lift` ends the pause of the named limiter only and keeps the rest of its state. Without a pause, it writes nothing.
 pub async fn ends_a_rest_when_somebody_says_so(world: World) {
     let (backend, now) = (&world.backend, world.now());
     let resting = |kept: &Kept| kept.flow.state(&Limits::default(), now).held_until.is_some();
@@ -91,7 +91,7 @@ pub async fn ends_a_rest_when_somebody_says_so(world: World) {
     assert!(resting(&backend.flows.read(&name(FlowOf::Key(sample::name("billing")))).await.unwrap()), "it is another flow");
 }
 
-/// A flow that nobody writes to is forgotten, and begins anew.
+/// A limiter state that is not written for longer than [`IDLE`] is pruned and starts anew.
 pub async fn forgets_what_nobody_uses(world: World) {
     let flows = &world.backend.flows;
     let used = name(FlowOf::Tenant);

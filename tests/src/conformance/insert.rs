@@ -1,4 +1,4 @@
-//! Tasks come in.
+//! Inserts of tasks.
 
 use nobat_core::json::Json;
 use nobat_core::ports::Inserted;
@@ -7,7 +7,7 @@ use nobat_core::task::Task;
 use super::World;
 use crate::sample;
 
-/// What is stored is what was given, to the last bit of the last field.
+/// A task is read back as given, in every field.
 pub async fn reads_back_bit_for_bit(world: World) {
     let now = world.now();
     for task in [sample::task(1, now), sample::elaborate(2, now), sample::listed(3, now)] {
@@ -19,7 +19,7 @@ pub async fn reads_back_bit_for_bit(world: World) {
     }
 }
 
-/// A second task of the same name is not written; the answer is the one that is there, as it stands now.
+/// A second task of the same name is not written. The answer is the stored task in its present state.
 pub async fn answers_an_existing_id_with_what_is_stored(world: World) {
     let now = world.now();
     let first = world.insert(sample::elaborate(1, now)).await;
@@ -32,7 +32,7 @@ pub async fn answers_an_existing_id_with_what_is_stored(world: World) {
     assert_eq!(world.get(&first).await, first);
 }
 
-/// If one of a batch is there already none is written; otherwise all are.
+/// If one task of a batch exists already, none is written. Otherwise all are.
 pub async fn writes_a_batch_whole_or_not_at_all(world: World) {
     let now = world.now();
     let tasks: Vec<Task> = (0..100).map(|number| sample::task(number, now)).collect();
@@ -51,7 +51,7 @@ pub async fn writes_a_batch_whole_or_not_at_all(world: World) {
     }
 }
 
-/// One id in two tenants is two tasks.
+/// The same id in two tenants names two tasks.
 pub async fn keeps_tenants_apart(world: World) {
     let now = world.now();
     let ours = world.insert(sample::task(1, now)).await;
@@ -63,7 +63,7 @@ pub async fn keeps_tenants_apart(world: World) {
     assert_eq!(world.get(&theirs).await, running);
 }
 
-/// 256 KiB, and sizes around those at which stores begin to put payloads elsewhere, come back whole through every write.
+/// Payloads up to 256 KiB come back whole through every write. The sizes include those at which stores move payloads elsewhere.
 pub async fn takes_the_largest_payload(world: World) {
     for (number, bytes) in [0, 1, 1_000, 1_021, 1_022, 1_023, 1_024, 4_096, 65_536, 256 * 1024 - 2].into_iter().enumerate() {
         let payload = sample::json(&format!("\"{}\"", "é".repeat(bytes / 2) + &"x".repeat(bytes % 2)));
@@ -77,7 +77,7 @@ pub async fn takes_the_largest_payload(world: World) {
     }
 }
 
-/// A name that was never given is no task's.
+/// A name that was never inserted is not found.
 pub async fn finds_nothing_where_nothing_is(world: World) {
     world.insert(sample::task(1, world.now())).await;
     assert_eq!(world.find(&sample::task(2, world.now()).name()).await, None);

@@ -1,4 +1,4 @@
-//! Tasks are looked through.
+//! Lists of tasks.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,7 +28,7 @@ async fn listed(world: &World, query: &ListQuery) -> Vec<TaskName> {
     names(&world.backend.store.list(query, world.now()).await.unwrap().tasks)
 }
 
-/// Inserts so many tasks, each a second after the one before, and returns them with the newest first.
+/// Inserts one task for each number, a second apart, and returns them newest first.
 async fn insert_in_turn(world: &World, numbers: std::ops::Range<u128>) -> Vec<Task> {
     let mut tasks = Vec::new();
     for number in numbers {
@@ -38,7 +38,7 @@ async fn insert_in_turn(world: &World, numbers: std::ops::Range<u128>) -> Vec<Ta
     tasks
 }
 
-/// The order is that of acceptance, backwards, and is not disturbed by what becomes of a task.
+/// The list is in reverse order of acceptance. Later changes of a task do not affect the order.
 pub async fn shows_the_newest_first(world: World) {
     let tasks = insert_in_turn(&world, 0..10).await;
     let running = world.claim(&tasks[7]).await;
@@ -48,7 +48,7 @@ pub async fn shows_the_newest_first(world: World) {
     assert_eq!(listed(&world, &ListQuery { limit: 3, ..everything() }).await, names(&tasks[..3]));
 }
 
-/// Each filter alone, and all of them together, let through what passes them and nothing else.
+/// Each filter, alone and combined, lets through exactly the matching tasks.
 pub async fn filters(world: World) {
     let start = world.now();
     let mut tasks = Vec::new();
@@ -98,7 +98,7 @@ pub async fn filters(world: World) {
     }
 }
 
-/// Page after page shows every task once, also while others come in and tasks change.
+/// The pages show every task once, even while tasks are inserted and changed.
 pub async fn walks_over_everything_once(world: World) {
     let tasks = insert_in_turn(&world, 0..25).await;
     let mut seen: BTreeMap<[u8; 16], u32> = BTreeMap::new();
@@ -118,7 +118,7 @@ pub async fn walks_over_everything_once(world: World) {
     assert!(tasks.iter().all(|task| seen.contains_key(&task.id.to_bytes())), "nothing left out");
 }
 
-/// A page looks at no more than so many tasks, and says where to go on even if it found none that pass.
+/// A page scans at most `MAX_SCANNED` tasks, and returns a cursor even if none matches.
 pub async fn looks_at_a_bounded_number(world: World) {
     let rare = Task { kind: sample::name("rare"), ..sample::task(0, world.now()) };
     world.insert(rare.clone()).await;
@@ -141,7 +141,7 @@ pub async fn looks_at_a_bounded_number(world: World) {
     assert_eq!((pages, found), (3, vec![rare.name()]));
 }
 
-/// A listed task is the stored one, save for the bodies and the record, which may be left out.
+/// A listed task equals the stored one, except that payload, result and attempts may be omitted.
 pub async fn shows_what_a_list_shows(world: World) {
     let now = world.now();
     let running = world.claim(&world.insert(sample::elaborate_due(1, now)).await).await;
@@ -156,7 +156,7 @@ pub async fn shows_what_a_list_shows(world: World) {
     }
 }
 
-/// What waits is counted for each tenant, and no further than asked for. Tasks that run may be counted or not; ended ones are not.
+/// Waiting tasks are counted for each tenant, up to the requested number. Running tasks may be counted; ended ones are not.
 pub async fn counts_what_waits(world: World) {
     let (one, other) = (tenant("one"), tenant("other"));
     let task = |number, of: &Tenant| Task { tenant: of.clone(), ..sample::task(number, world.now()) };

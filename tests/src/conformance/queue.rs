@@ -1,4 +1,4 @@
-//! Work reaches the workers.
+//! Delivery of tasks to the workers.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -10,7 +10,7 @@ use nobat_core::task::Task;
 use super::{Hints, World, begin, fail, names, succeed};
 use crate::sample::{self, tenant};
 
-/// Receives until something comes, as workers do.
+/// Receives until a task comes, as workers do.
 async fn receive_some(world: &World, max: usize) -> Vec<Task> {
     loop {
         let received = world.receive(max).await;
@@ -20,7 +20,7 @@ async fn receive_some(world: &World, max: usize) -> Vec<Task> {
     }
 }
 
-/// One call brings a task that was accepted before it.
+/// One call delivers a task that was accepted before it.
 pub async fn hands_over_what_is_due(world: World) {
     let task = sample::elaborate_due(1, world.now());
     world.accept(vec![task.clone()]).await;
@@ -30,7 +30,7 @@ pub async fn hands_over_what_is_due(world: World) {
     assert_eq!(world.get(&task).await, received[0]);
 }
 
-/// Somebody who waits already is given a task that was accepted for later, when its time comes.
+/// A waiting receiver gets a task that was accepted for later, when the task is due.
 pub async fn hands_over_what_becomes_due(world: World) {
     let task = Task { due_at: world.now() + Duration::from_secs(15), ..sample::task(1, world.now()) };
     world.accept(vec![task.clone()]).await;
@@ -40,7 +40,7 @@ pub async fn hands_over_what_becomes_due(world: World) {
     assert_eq!(names(&receiving.await), [task.name()]);
 }
 
-/// Somebody who waits already is given what comes in.
+/// A waiting receiver gets a task that is accepted meanwhile.
 pub async fn hands_over_what_is_inserted_meanwhile(world: World) {
     let mut receiving = pin!(receive_some(&world, 10));
     assert!(begin(&mut receiving).await.is_none());
@@ -51,7 +51,7 @@ pub async fn hands_over_what_is_inserted_meanwhile(world: World) {
     assert_eq!(world.get(&task).await, received[0]);
 }
 
-/// While one worker has a task no other is given it, and it is given to one of them.
+/// Each task is handed to exactly one worker as long as its lease lasts.
 pub async fn hands_a_task_to_one_worker(world: World) {
     let tasks: Vec<Task> = (0..9).map(|number| sample::task(number, world.now())).collect();
     world.accept(tasks.clone()).await;
@@ -66,7 +66,7 @@ pub async fn hands_a_task_to_one_worker(world: World) {
     world.receives_next(sample::task(100, world.now())).await;
 }
 
-/// No more than the worker has room for, and nothing of the rest is lost.
+/// A receive returns at most the requested number of tasks and loses none of the others.
 pub async fn hands_over_no_more_than_asked_for(world: World) {
     world.accept((0..10).map(|number| sample::task(number, world.now())).collect()).await;
     let mut taken = 0;
@@ -86,7 +86,7 @@ pub async fn hands_over_no_more_than_asked_for(world: World) {
     assert_eq!(taken, 5);
 }
 
-/// A task is handed over in the millisecond in which it is due, and not in the one before.
+/// A task is handed over in the millisecond in which it is due, not in the one before.
 pub async fn hands_over_nothing_before_its_time(world: World) {
     let task = Task { due_at: world.now() + Duration::from_mins(1), ..sample::task(1, world.now()) };
     world.accept(vec![task.clone()]).await;
@@ -96,7 +96,7 @@ pub async fn hands_over_nothing_before_its_time(world: World) {
     assert_eq!(names(&receive_some(&world, 10).await), [task.name()]);
 }
 
-/// What a worker gives back is given to another.
+/// A task that a worker releases is handed over again.
 pub async fn hands_over_again_what_was_released(world: World) {
     let task = sample::task(1, world.now());
     world.accept(vec![task]).await;
@@ -107,7 +107,7 @@ pub async fn hands_over_again_what_was_released(world: World) {
     }
 }
 
-/// A retry comes when its delay is over, and a callback at once.
+/// A retry is handed over after its delay, a callback at once.
 pub async fn hands_over_a_retry_and_a_callback(world: World) {
     world.accept(vec![sample::reported(sample::with_attempts(1, 2, world.now()))]).await;
     let first = receive_some(&world, 10).await.remove(0);
@@ -122,7 +122,7 @@ pub async fn hands_over_a_retry_and_a_callback(world: World) {
     assert_eq!(callback.settings.parent, Some(first.id));
 }
 
-/// Somebody who stops waiting takes nothing along, whether it was on its way to him or not.
+/// A dropped receive loses no task, even one that was on its way to it.
 pub async fn loses_nothing_when_it_is_dropped(world: World) {
     {
         let mut receiving = pin!(receive_some(&world, 10));
@@ -140,7 +140,7 @@ pub async fn loses_nothing_when_it_is_dropped(world: World) {
     assert_eq!(names(&receive_some(&world, 10).await), [task.name()]);
 }
 
-/// A task whose deadline has passed is not started any more. If the backend ends it then and there, it is as the sweep would.
+/// A task past its deadline is not started. If the backend ends it at once, it writes the same as the sweep.
 pub async fn hands_over_nothing_that_expired(world: World) {
     let mut task = Task { due_at: world.now() + Duration::from_secs(1), ..sample::reported(sample::task(1, world.now())) };
     task.settings.expires_at = Some(world.now() + Duration::from_secs(2));
@@ -162,7 +162,7 @@ pub async fn hands_over_nothing_that_expired(world: World) {
     }
 }
 
-/// A tenant with much to do makes no other wait for all of it. Where the queue stands apart that is the queue's affair.
+/// A tenant with many tasks does not make other tenants wait for all of them. A separate queue of hints decides this by itself.
 pub async fn hands_over_some_of_everybodys(world: World) {
     if world.hints == Hints::Apart {
         return;

@@ -1,4 +1,4 @@
-//! Records and the audit trail.
+//! Configuration records and the audit trail.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn entry(of: &Tenant, object: &str, now: Timestamp) -> Entry {
     Entry { tenant: of.clone(), at: now, actor, action: Action::TenantChanged, object: object.to_owned(), mark: rand::random() }
 }
 
-/// What two entries have in common if they say the same.
+/// Returns the fields of an entry without its random `mark`, for comparison.
 fn said(entry: &Entry) -> (Tenant, Timestamp, Actor, Action, String) {
     (entry.tenant.clone(), entry.at, entry.actor, entry.action, entry.object.clone())
 }
@@ -38,7 +38,7 @@ async fn trail(world: &World, tenant: &Tenant) -> Vec<Entry> {
     world.backend.registry.trail(&query, world.now()).await.unwrap().entries
 }
 
-/// A record is read back as it was written, and written anew over the version before.
+/// A record is read back as written, and can be written again over the version before.
 pub async fn finds_what_was_written(world: World) {
     let (first, second) = (record(Sort::Tenant, "acme", 1), record(Sort::Tenant, "acme", 2));
     assert_eq!(world.backend.registry.find(&first.name).await.unwrap(), None);
@@ -50,7 +50,7 @@ pub async fn finds_what_was_written(world: World) {
     assert_eq!(world.backend.registry.find(&other).await.unwrap(), None, "another sort is another record");
 }
 
-/// One record that is not at the version before keeps all of them, and the entry, from being written.
+/// If one record's version does not follow the stored one, no record and no entry is written.
 pub async fn writes_all_or_nothing(world: World) {
     assert_eq!(write(&world, vec![record(Sort::Key, "a", 1)]).await, Recorded::Done);
     for stale in [1, 3] {
@@ -65,7 +65,7 @@ pub async fn writes_all_or_nothing(world: World) {
     assert_eq!(world.backend.registry.page(None, Sort::Key, None, 10).await.unwrap(), both);
 }
 
-/// A tenant's record is not the installation's, nor another tenant's, whatever their names have in common.
+/// Records of a tenant, of another tenant and of the installation are separate, even if their names are equal.
 pub async fn keeps_records_of_tenants_apart(world: World) {
     let of = |of: Option<&str>| {
         let record = record(Sort::Key, "a", 1);
@@ -83,7 +83,7 @@ pub async fn keeps_records_of_tenants_apart(world: World) {
     }
 }
 
-/// A record goes at the version that was read, on record, and one of its name begins anew.
+/// A record is removed only at the version that was read, with an audit entry. A new record of its name starts at version 1.
 pub async fn removes_the_version_that_was_read(world: World) {
     let (first, second) = (record(Sort::Key, "a", 1), record(Sort::Key, "a", 2));
     for record in [&first, &second] {
@@ -105,7 +105,7 @@ pub async fn removes_the_version_that_was_read(world: World) {
     assert_eq!(write(&world, vec![first]).await, Recorded::Done);
 }
 
-/// Pages go on where the one before ended, by name, through one sort.
+/// Each page continues after the last name of the page before, within one kind of record.
 pub async fn pages_by_name(world: World) {
     let names = ["a", "a-1", "a.b", "b", "key"];
     for of in names {
@@ -123,7 +123,7 @@ pub async fn pages_by_name(world: World) {
     assert_eq!(seen, names);
 }
 
-/// The trail holds what was done, the newest first, page by page, each tenant's apart.
+/// The audit trail is newest first, in pages, separate for each tenant.
 pub async fn shows_the_trail(world: World) {
     let (one, other) = (tenant("one"), tenant("other"));
     let mut written = Vec::new();
@@ -148,7 +148,7 @@ pub async fn shows_the_trail(world: World) {
     assert!(trail(&world, &other).await.is_empty());
 }
 
-/// What was done to a task is on record if it was done, and not if it was not.
+/// A change of a task is on the audit trail if it was committed, and not if it was refused.
 pub async fn records_a_change_with_the_change(world: World) {
     let task = world.insert(sample::reported(sample::task(1, world.now()))).await;
     let entry = entry(&task.tenant, &task.id.to_string(), world.now());
@@ -162,7 +162,7 @@ pub async fn records_a_change_with_the_change(world: World) {
     assert!(world.find(&follow_up.name()).await.is_some(), "with its callback");
 }
 
-/// Entries are kept as long as ended tasks are.
+/// Audit entries are kept as long as ended tasks.
 pub async fn forgets_what_was_kept_for_long_enough(world: World) {
     write(&world, vec![record(Sort::Key, "a", 1)]).await;
     let last = Duration::from_millis(1);
@@ -174,7 +174,7 @@ pub async fn forgets_what_was_kept_for_long_enough(world: World) {
     assert!(world.backend.registry.find(&record(Sort::Key, "a", 1).name).await.unwrap().is_some(), "the key itself stays");
 }
 
-/// No more is taken out of a bucket than is in it, whoever takes, and others' are their own.
+/// Takes never exceed the tenant's rate and burst. Each tenant has its own bucket.
 pub async fn takes_no_more_than_the_rate(world: World) {
     let count = |count| NonZeroU32::new(count).unwrap();
     let rate = Rate { per_second: count(20), burst: count(30) };

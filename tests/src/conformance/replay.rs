@@ -1,4 +1,4 @@
-//! Replays that come more than once.
+//! Repeated replays.
 
 use futures_util::future::join_all;
 use nobat_core::audit::{Action, Actor, Entry};
@@ -9,7 +9,7 @@ use nobat_core::task::{KeyedRequest, Task};
 use super::World;
 use crate::sample;
 
-/// Of eight replays that name the same generation one starts the next, even if that ends before the others arrive.
+/// Of eight replays that name the same generation, one starts the next generation, even if that ends before the others arrive.
 pub async fn starts_one_generation_of_those_that_name_the_same(world: World) {
     let task = ended(&world, 1).await;
     let outcomes = join_all((0..8).map(async |mark| {
@@ -31,7 +31,7 @@ pub async fn starts_one_generation_of_those_that_name_the_same(world: World) {
     assert_eq!(done(replay(&world, &task, Some(2), None, 9).await).generation, 3);
 }
 
-/// A request with an idempotency key is carried out once, also after the generation that it started has ended.
+/// A replay with an idempotency key is carried out once, even after the generation that it started has ended.
 pub async fn carries_out_a_request_once(world: World) {
     let (task, request) = (ended(&world, 1).await, sample::request(1));
     let outcomes = join_all((0..4).map(|mark| replay(&world, &task, None, Some(request), mark))).await;
@@ -47,7 +47,7 @@ pub async fn carries_out_a_request_once(world: World) {
     assert_eq!(done(replay(&world, &task, None, Some(sample::request(2)), 7).await).generation, 3);
 }
 
-/// The newest requests are remembered, and the oldest are forgotten first.
+/// A task remembers its newest `KEPT_REQUESTS` requests and forgets the oldest first.
 pub async fn remembers_a_bounded_number_of_requests(world: World) {
     let task = ended(&world, 1).await;
     for number in 0..=u8::try_from(Task::KEPT_REQUESTS).unwrap() {

@@ -1,4 +1,4 @@
-//! Ended tasks are kept for a while, and then they are not.
+//! Retention of ended tasks.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ async fn ended(world: &World, task: Task) -> Task {
     world.bring(&running, succeed(&running)).await
 }
 
-/// An ended task is removed when it has been kept for long enough since its end; no other ever is.
+/// An ended task is removed when its retention since the end is over. Other tasks are never removed.
 pub async fn prunes_what_was_kept_for_long_enough(world: World) {
     let waiting = world.insert(Task { due_at: world.now() + DAY * 300, ..sample::task(1, world.now()) }).await;
     let running = world.claim(&world.insert(sample::task(2, world.now())).await).await;
@@ -38,7 +38,7 @@ pub async fn prunes_what_was_kept_for_long_enough(world: World) {
     }
 }
 
-/// No more than asked for, and the rest the next time.
+/// A prune removes at most the requested number. The next prune continues.
 pub async fn prunes_a_bounded_number(world: World) {
     for number in 0..5 {
         ended(&world, sample::task(number, world.now())).await;
@@ -49,7 +49,7 @@ pub async fn prunes_a_bounded_number(world: World) {
     }
 }
 
-/// From that moment on it is absent to everybody, whether it has been removed yet or not.
+/// A task whose retention is over is absent for every caller, even before it is removed.
 pub async fn hides_what_was_kept_for_long_enough(world: World) {
     let task = ended(&world, sample::reported(sample::task(1, world.now()))).await;
     world.time.advance(RETENTION + Duration::from_millis(1));
@@ -71,7 +71,7 @@ pub async fn hides_what_was_kept_for_long_enough(world: World) {
     assert_eq!(names(&world.backend.store.list(&query, world.now()).await.unwrap().tasks), []);
 }
 
-/// Its name is free again, though it has not been removed, and nothing of it is left in the one that takes it.
+/// A task whose retention is over frees its name before it is removed. The next task of that name inherits nothing.
 pub async fn gives_its_name_to_another_task(world: World) {
     let large = sample::json(&format!("\"{}\"", "x".repeat(100_000)));
     for number in [1, 2] {
@@ -93,7 +93,7 @@ pub async fn gives_its_name_to_another_task(world: World) {
     assert_eq!(world.get(&alone).await, alone);
 }
 
-/// The report of the first may outlast it, since it ended later; the second has a report of its own.
+/// The first task's callback may outlast it, since the callback ended later. The second task gets a callback with another id.
 pub async fn reports_the_end_of_either_task_of_one_name(world: World) {
     let number = 1;
     let (began, mut reports) = (world.now(), Vec::new());
@@ -111,7 +111,7 @@ pub async fn reports_the_end_of_either_task_of_one_name(world: World) {
     assert_ne!(reports[0], reports[1]);
 }
 
-/// A replay makes it a task like any other.
+/// A replayed task is kept like any other, and its retention starts at its new end.
 pub async fn lasts_again_after_a_replay(world: World) {
     let task = ended(&world, sample::task(1, world.now())).await;
     world.time.advance_to(world.now() + RETENTION - DAY);

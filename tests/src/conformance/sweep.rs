@@ -1,4 +1,4 @@
-//! What the sweep is shown.
+//! Tasks that the store shows to the sweeper.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn with_deadline(mut task: Task, after: Duration) -> Task {
     task
 }
 
-/// A lease that ran out is seen, with the whole task but perhaps its payload; a renewed one is not.
+/// An expired lease is shown, with the whole task except perhaps its payload. A renewed lease is not shown.
 pub async fn shows_a_lease_that_ran_out(world: World) {
     let dead = world.claim(&world.insert(sample::elaborate_due(1, world.now())).await).await;
     let alive = world.claim(&world.insert(sample::task(2, world.now())).await).await;
@@ -31,19 +31,19 @@ pub async fn shows_a_lease_that_ran_out(world: World) {
     world.time.advance(Duration::from_mins(3));
     let mut shown = due(&world).await;
     if world.hints == Hints::Apart {
-        // A mark may be reached before the lease that lies behind it has run out; the sweep then moves it.
+        // The sweep mark may be due before the lease ends; the sweeper then moves the mark.
         shown.retain(|task| task.id != alive.id);
     }
     assert_eq!(shown, [without_payload(&shown[0], dead)]);
 }
 
-/// The task, less its payload if that was left out.
+/// Returns the task without its payload if `shown` has none.
 fn without_payload(shown: &Task, task: Task) -> Task {
     let payload = if shown.payload == Json::null() { Json::null() } else { task.payload };
     Task { payload, ..task }
 }
 
-/// A deadline that passed while the task waited is seen, however far off its start is.
+/// A passed deadline of a waiting task is shown, however far off its start is.
 pub async fn shows_a_deadline_that_passed(world: World) {
     let deadline = Duration::from_secs(90);
     let now = world.now();
@@ -58,7 +58,7 @@ pub async fn shows_a_deadline_that_passed(world: World) {
     assert_eq!(shown, [soon, much_later]);
 }
 
-/// A task that has been due for a while is seen where its hint can have been lost, and needs none where there is none.
+/// A task that has been due for a while is shown if its hint can be lost. Without hints, it is not shown.
 pub async fn shows_a_due_task_whose_hint_was_lost(world: World) {
     let task = world.insert(Task { due_at: world.now() + Duration::from_mins(10), ..sample::task(1, world.now()) }).await;
     let later = world.insert(Task { due_at: world.now() + Duration::from_hours(3), ..sample::task(2, world.now()) }).await;
@@ -70,14 +70,14 @@ pub async fn shows_a_due_task_whose_hint_was_lost(world: World) {
         }
         Hints::Apart => {
             assert_eq!(due(&world).await, [task]);
-            // Too far off for any queue's delay: it is hinted shortly before its time.
+            // The start is beyond any queue's maximum delay, so the hint is sent shortly before it.
             world.time.advance_to(later.due_at - Duration::from_mins(1));
             assert!(due(&world).await.contains(&later));
         }
     }
 }
 
-/// No more than asked for.
+/// The store shows at most the requested number of tasks.
 pub async fn shows_a_bounded_number(world: World) {
     let tasks: Vec<Task> = (0..10).map(|number| with_deadline(sample::task(number, world.now()), Duration::from_secs(1))).collect();
     world.insert_all(tasks).await;
@@ -86,7 +86,7 @@ pub async fn shows_a_bounded_number(world: World) {
     assert_eq!(due(&world).await.len(), 10);
 }
 
-/// What waits for its time, has just become due, runs, or has ended, is none of the sweep's business.
+/// Tasks that wait for their time, have just become due, run, or have ended are not shown.
 pub async fn shows_nothing_that_needs_nothing(world: World) {
     let now = world.now();
     world.insert(Task { due_at: now + Duration::from_hours(1), ..sample::task(1, now) }).await;
@@ -100,12 +100,12 @@ pub async fn shows_nothing_that_needs_nothing(world: World) {
     let shown = due(&world).await;
     match world.hints {
         Hints::InTheStore => assert_eq!(shown, []),
-        // A claim leaves the mark, and this one stood at the deadline.
+        // A claim keeps the mark, and this mark is at the deadline.
         Hints::Apart => assert!(shown.iter().all(|task| *task == running), "{shown:?}"),
     }
 }
 
-/// What the sweep has put off stays out of its sight until then, where it would otherwise see it every time.
+/// A postponed task is not shown until then. Otherwise every sweep would see it.
 pub async fn leaves_alone_what_was_postponed(world: World) {
     let task = world.insert(sample::task(1, world.now())).await;
     world.time.advance(Duration::from_mins(10));
@@ -119,7 +119,7 @@ pub async fn leaves_alone_what_was_postponed(world: World) {
     }
 }
 
-/// A sweep that was slow puts off what it saw, not what has become of it since.
+/// A slow sweep postpones only the version that it saw, not later changes.
 pub async fn shows_a_change_after_a_postponement_that_came_too_late(world: World) {
     let seen = world.insert(sample::task(1, world.now())).await;
     let running = world.claim(&seen).await;

@@ -1,4 +1,4 @@
-//! A clock that shows when somebody has lain down to sleep.
+//! Clock that counts the sleeps that have started.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use nobat_core::time::Timestamp;
 
 use crate::time::Time;
 
-/// Virtual time, as those who sleep by it see it.
+/// Virtual time that counts pending sleeps.
 pub(super) struct WatchedClock {
     time: Arc<Time>,
     lain_down: AtomicUsize,
@@ -23,7 +23,7 @@ impl WatchedClock {
         Arc::new(Self { time: Arc::clone(time), lain_down: AtomicUsize::new(0) })
     }
 
-    /// How often somebody has lain down by now.
+    /// Returns the number of sleeps that have started so far.
     pub(super) fn lain_down(&self) -> usize {
         self.lain_down.load(Ordering::SeqCst)
     }
@@ -37,7 +37,7 @@ impl Clock for WatchedClock {
 
     async fn sleep(&self, duration: Duration) {
         let mut sleep = pin!(self.time.sleep_until(self.time.now() + duration));
-        // Counted once time knows of them: whoever sees the count may move time on.
+        // Counted only after `Time` knows the sleeper: a test that sees the count may advance the time.
         if poll!(&mut sleep).is_pending() {
             self.lain_down.fetch_add(1, Ordering::SeqCst);
             sleep.await;

@@ -1,15 +1,15 @@
-//! What the tasks of the scenarios do, which is next to nothing: what is counted is what nobat does around it.
+//! Handlers of the scenarios. They do almost nothing: only nobat's own usage is counted.
 
 use nobat_worker::context::TaskContext;
 use nobat_worker::handler::{Failure, Handler, Handlers};
 use serde_json::{Value, json};
 
-/// All kinds there are.
+/// Returns all handlers.
 pub(super) fn handlers() -> Handlers {
     Handlers::new().with(Work).with(Delivery)
 }
 
-/// Takes any payload; fails as many attempts as its `fail` says.
+/// Takes any payload. Fails the first `fail` attempts.
 struct Work;
 
 impl Handler for Work {
@@ -25,7 +25,7 @@ impl Handler for Work {
     }
 }
 
-/// Stands for kind `http` where callbacks are delivered: nothing is sent, and the answer is always 204.
+/// Stand-in for kind `http`, which delivers callbacks. It sends nothing and always returns status 204.
 struct Delivery;
 
 impl Handler for Delivery {

@@ -1,4 +1,4 @@
-//! `docs/cost.md`: the tables that are made, between the words that are written.
+//! Page `docs/cost.md`: generated tables between hand-written text.
 
 use std::path::PathBuf;
 
@@ -13,19 +13,19 @@ use crate::world::program::workspace;
 const BEGIN: &str = "<!-- From here to the end mark, `cargo run --release -p nobat-tests --bin cost` writes. -->\n";
 const END: &str = "<!-- The end mark. -->\n";
 
-/// Where the page is.
+/// Returns the path of the page.
 pub fn path() -> PathBuf {
     workspace().join("docs/cost.md")
 }
 
-/// The page with these tables in the place of those that it has.
+/// Returns the page with its tables replaced.
 pub fn with_tables(page: &str, tables: &str) -> String {
     let (above, rest) = page.split_once(BEGIN).expect("a mark where the tables begin");
     let (_, below) = rest.split_once(END).expect("a mark where the tables end");
     format!("{above}{BEGIN}{tables}{END}{below}")
 }
 
-/// What a million tasks use and cost, and what is used and paid while there are none.
+/// Returns the tables: usage and cost of a million tasks, and cost of the sweeps while there are none.
 pub fn tables(scenarios: &[Scenario], sweep: &Used, prices: &Prices) -> String {
     let units: String = scenarios.iter().map(units).collect();
     let dollars: String = scenarios.iter().map(|scenario| dollars(scenario, prices)).collect();
@@ -59,7 +59,7 @@ fn dollars(scenario: &Scenario, prices: &Prices) -> String {
     format!("| {name} | {:.2} | {:.2} | {:.2} | {:.2} | **{total:.2}** |\n", bill.dynamodb, bill.sqs, bill.lambda, bill.http_api)
 }
 
-/// What is used besides where starts are limited, and what one flow can grant.
+/// Returns the tables about limits: their extra usage, and the rate that one limit key can grant.
 pub fn limits(starts: &[Starts], heat: &[Heat]) -> String {
     let starts: String = starts.iter().map(of_starts).collect();
     let heat: String = heat.iter().map(of_heat).collect();
@@ -82,7 +82,7 @@ fn of_heat(Heat { processes, starts, writes, turned_away }: &Heat) -> String {
     format!("| {processes} | {starts} | {writes} | {turned_away} |\n")
 }
 
-/// A number with up to three digits behind the point.
+/// Formats a number with up to three decimals.
 fn short(number: f64) -> String {
     let text = format!("{number:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

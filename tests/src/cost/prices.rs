@@ -1,4 +1,4 @@
-//! What AWS asks for what was used, as `tests/aws/prices.json` has it.
+//! Prices of AWS, read from `tests/aws/prices.json`.
 
 use std::fs;
 
@@ -8,37 +8,37 @@ use crate::cost::scenario::Scenario;
 use crate::cost::stage::Used;
 use crate::world::program::workspace;
 
-/// Public prices on demand, without free tiers, and what is assumed besides.
+/// Public on-demand prices without free tiers, and assumptions about what cannot be measured.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prices {
-    /// Where they hold.
+    /// AWS region of the prices.
     pub region: String,
-    /// When they were looked up.
+    /// Date of the look-up.
     pub looked_up: String,
-    /// How.
+    /// Note on how the prices were looked up.
     pub note: String,
-    /// What they are.
+    /// Prices in dollars for a million of each unit.
     pub dollars_a_million: DollarsAMillion,
-    /// What the meter cannot measure.
+    /// Values that the meter cannot measure.
     pub assumed: Assumed,
-    /// Where they can be looked up again.
+    /// Pages that list the prices.
     pub sources: Vec<String>,
 }
 
-/// Dollars for a million of each.
+/// Dollars for a million of each unit.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DollarsAMillion {
-    /// Write request units of a table on demand.
+    /// Write request units of an on-demand table.
     pub write_units: f64,
-    /// Read request units of a table on demand.
+    /// Read request units of an on-demand table.
     pub read_units: f64,
     /// Requests to a standard queue.
     pub sqs_requests: f64,
     /// Invocations of functions.
     pub invocations: f64,
-    /// Gigabytes of memory that a function on arm64 has for a second.
+    /// Gigabyte-seconds of memory of a function on arm64.
     pub gigabyte_seconds: f64,
     /// Requests to an HTTP API.
     pub http_requests: f64,
@@ -46,47 +46,47 @@ pub struct DollarsAMillion {
     pub scheduled: f64,
 }
 
-/// How long functions take, with next to nothing done in the handler, and the memory they have.
+/// Duration of functions whose handler does almost nothing, and their memory.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Assumed {
-    /// The memory of a function, in MiB.
+    /// Memory of a function, in MiB.
     pub memory_mib: f64,
-    /// One request to the API, in milliseconds.
+    /// Duration of one request to the API, in milliseconds.
     pub request_ms: f64,
-    /// One batch of ten, in milliseconds.
+    /// Duration of one batch of 10, in milliseconds.
     pub batch_ms: f64,
-    /// One sweep that finds nothing, in milliseconds.
+    /// Duration of one sweep that finds nothing, in milliseconds.
     pub sweep_ms: f64,
 }
 
-/// Dollars for a million tasks, by who is paid.
+/// Dollars for a million tasks, for each service.
 #[derive(Clone, Copy, Debug)]
 pub struct Bill {
-    /// The table.
+    /// DynamoDB.
     pub dynamodb: f64,
-    /// The queue.
+    /// SQS.
     pub sqs: f64,
-    /// The functions.
+    /// Lambda.
     pub lambda: f64,
-    /// The door.
+    /// HTTP API of API Gateway.
     pub http_api: f64,
 }
 
-/// Lambda receives a batch, and deletes it.
+/// Requests that Lambda makes to SQS for each batch: one receive and one delete.
 pub const POLLER_REQUESTS: u32 = 2;
-/// How many minutes a month has: 730 hours.
+/// Minutes in a month of 730 hours.
 const MINUTES: f64 = 43_800.0;
 
 impl Prices {
-    /// Reads the file.
+    /// Reads the price file.
     pub fn read() -> Self {
         let path = workspace().join("tests/aws/prices.json");
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
-    /// What a million tasks come to.
+    /// Returns the cost of a million tasks of a scenario.
     pub fn bill(&self, scenario: &Scenario) -> Bill {
         let (used, tasks, price) = (scenario.used, f64::from(scenario.tasks), &self.dollars_a_million);
         let seconds = f64::from(used.requests) * self.assumed.request_ms / 1_000.0
@@ -100,7 +100,7 @@ impl Prices {
         }
     }
 
-    /// What a month of sweeps comes to that find nothing, in dollars.
+    /// Returns the cost of a month of sweeps that find nothing, one a minute, in dollars.
     pub fn month_of_sweeps(&self, sweep: &Used) -> f64 {
         let price = &self.dollars_a_million;
         let units = sweep.units.write * price.write_units + sweep.units.read * price.read_units;
@@ -114,19 +114,19 @@ impl Prices {
 }
 
 impl Bill {
-    /// All of it.
+    /// Returns the sum.
     pub fn total(&self) -> f64 {
         self.dynamodb + self.sqs + self.lambda + self.http_api
     }
 }
 
 impl Used {
-    /// nobat's requests to SQS, and Lambda's.
+    /// Returns the number of requests to SQS, those of nobat and those of Lambda.
     pub fn sqs_requests(&self) -> u32 {
         self.sends + self.batches * POLLER_REQUESTS
     }
 
-    /// Invocations of the API's function and of the worker.
+    /// Returns the number of invocations of the API's function and of the worker.
     pub fn invocations(&self) -> u32 {
         self.requests + self.batches
     }

@@ -1,4 +1,4 @@
-//! What a task can go through, and what it uses on the way.
+//! Scenarios that a task can go through, and their usage.
 
 use std::time::Duration;
 
@@ -6,30 +6,30 @@ use serde_json::{Value, json};
 
 use crate::cost::stage::{BATCH, Stage, Used};
 
-/// What so many tasks used that all went through the same.
+/// Usage of tasks that all went through the same scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
-    /// What they went through.
+    /// Name of the scenario.
     pub name: &'static str,
-    /// How many there were.
+    /// Number of tasks.
     pub tasks: u32,
-    /// What all of them used.
+    /// Usage of all tasks together.
     pub used: Used,
 }
 
-/// Tasks that are enough for a full batch.
+/// Number of tasks that fills one batch.
 const TASKS: u32 = 10;
-/// How many tasks a submission takes at most.
+/// Maximum number of tasks in one submission.
 const MANY: u32 = 100;
-/// The pause before the second attempt. The emulator takes its time for it.
+/// Pause before the second attempt. It is real time on the emulator.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A delay that no message can have.
+/// Delay that is longer than any message can have.
 const LONG: Duration = Duration::from_hours(1);
 
 const ONE: &str = "/v1/tasks";
 const BATCH_OF_TASKS: &str = "/v1/tasks/batch";
 
-/// All scenarios, in the order of the page.
+/// Runs all scenarios, in the order of the page.
 pub async fn all() -> Vec<Scenario> {
     vec![
         happy().await,
@@ -44,7 +44,7 @@ pub async fn all() -> Vec<Scenario> {
     ]
 }
 
-/// Accepted, claimed, done, nobody asking: what the budget is about.
+/// Each task is accepted, claimed and done, and no client polls: the scenario of the cost budget.
 pub async fn happy() -> Scenario {
     let mut stage = Stage::set().await;
     submit(&mut stage, TASKS, &task(&json!({}))).await;
@@ -63,7 +63,7 @@ pub async fn retry() -> Scenario {
     Scenario { name: "one retry", tasks: TASKS, used: stage.used() }
 }
 
-/// The end is reported by a callback, which is a task as well.
+/// A callback, which is a task as well, reports the end.
 pub async fn callback() -> Scenario {
     let mut stage = Stage::set().await;
     submit(&mut stage, TASKS, &task(&json!({ "callback": { "url": "https://example.com/hooks/nobat" } }))).await;
@@ -72,7 +72,7 @@ pub async fn callback() -> Scenario {
     Scenario { name: "with a callback", tasks: TASKS, used: stage.used() }
 }
 
-/// The payload is too long to stand with its task.
+/// The payload is too long for the task's own item.
 pub async fn long_payload() -> Scenario {
     let mut stage = Stage::set().await;
     for number in 0..TASKS {
@@ -85,7 +85,7 @@ pub async fn long_payload() -> Scenario {
     Scenario { name: "payload of 4 KiB", tasks: TASKS, used: stage.used() }
 }
 
-/// As many as a submission takes, all or none.
+/// One submission holds the maximum number of tasks, all or none.
 pub async fn batch() -> Scenario {
     let mut stage = Stage::set().await;
     let tasks = vec![task(&json!({})); MANY as usize];
@@ -94,7 +94,7 @@ pub async fn batch() -> Scenario {
     Scenario { name: "submitted 100 at a time", tasks: MANY, used: stage.used() }
 }
 
-/// Too far ahead for a message: the sweep sends it when the time has come. That it looks every minute is not the task's doing.
+/// The delay is too long for a message, so the sweeper sends the hint later. The cost of the sweep every minute is not counted.
 pub async fn long_delay() -> Scenario {
     let mut stage = Stage::set().await;
     let idle = sweep(&mut stage).await;
@@ -110,7 +110,7 @@ pub async fn long_delay() -> Scenario {
     Scenario { name: "delayed by an hour", tasks: TASKS, used }
 }
 
-/// The same request once more: what the second one uses.
+/// The same request is sent again. Only the second request is counted.
 pub async fn replay() -> Scenario {
     let mut stage = Stage::set().await;
     for turn in 0..2 {
@@ -124,7 +124,7 @@ pub async fn replay() -> Scenario {
     Scenario { name: "sent again with its key, alone", tasks: TASKS, used: stage.used() }
 }
 
-/// One look at a task.
+/// A client gets a task once.
 pub async fn look() -> Scenario {
     let mut stage = Stage::set().await;
     let tasks = submit(&mut stage, TASKS, &task(&json!({}))).await;
@@ -135,7 +135,7 @@ pub async fn look() -> Scenario {
     Scenario { name: "one look at a task", tasks: TASKS, used: stage.used() }
 }
 
-/// A look that waits for an end which does not come.
+/// A client waits for an end that does not come.
 pub async fn wait() -> Scenario {
     let mut stage = Stage::set().await;
     let tasks = submit(&mut stage, 1, &task(&json!({}))).await;
@@ -145,7 +145,7 @@ pub async fn wait() -> Scenario {
     Scenario { name: "`?wait=5` in vain", tasks: 1, used: stage.used() }
 }
 
-/// A sweep that finds nothing, which is what most of them do.
+/// Returns the usage of a sweep that finds nothing, as most sweeps do.
 pub async fn idle_sweep() -> Used {
     sweep(&mut Stage::set().await).await
 }
@@ -164,7 +164,7 @@ async fn submit(stage: &mut Stage, count: u32, task: &Value) -> Vec<Value> {
     accepted
 }
 
-/// A task with a small payload, and whatever else is said of it.
+/// Returns a task with a small payload and the fields of `more`.
 fn task(more: &Value) -> Value {
     let payload = json!({ "order_id": "A-10017", "customer": 42, "total": "129.90 EUR", "lines": [{ "sku": "B-7", "count": 2 }] });
     let mut task = json!({ "kind": "work", "payload": payload });

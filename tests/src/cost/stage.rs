@@ -1,4 +1,4 @@
-//! All of nobat on an emulator of AWS, with a meter on it: the API behind a socket, the worker, the sweeper, in one process.
+//! All of nobat on an emulator of AWS with a meter: the API behind a socket, the worker and the sweeper, in one process.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,55 +32,55 @@ use crate::time::Time;
 use crate::world::PATIENCE;
 use crate::world::exchange::{Answer, exchange};
 
-/// How long `?wait=` is granted in Lambda.
+/// Maximum of `?wait=` in Lambda.
 pub const MAX_WAIT: Duration = Duration::from_secs(5);
-/// How many messages Lambda hands to a worker at a time.
+/// Maximum number of messages that Lambda hands to a worker at a time.
 pub const BATCH: usize = 10;
-/// How long ended tasks are kept; nothing ends that long ago here.
+/// Retention of ended tasks: 30 days. No scenario lasts that long.
 const RETENTION: Duration = Duration::from_hours(30 * 24);
-/// The longest timeout of a task, and how long an invocation of a function may take.
+/// Maximum timeout of a task, and maximum duration of a function's invocation.
 const TIMEOUT: Duration = Duration::from_secs(50);
-/// After how long a message is there again that was not deleted: none is, in a scenario.
+/// Visibility timeout of messages. No scenario reaches it.
 const VISIBILITY: Duration = Duration::from_mins(5);
-/// How often one looks whether there is nothing more to wait for than time.
+/// Interval between two checks that every request waits for time alone.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// An empty table and an empty queue, and all that works on them. Time is virtual, and passes when a scenario says so.
+/// Empty table and queue with all engines. Time is virtual and passes only when a scenario advances it.
 pub struct Stage {
-    /// What the meter hangs on.
+    /// Backend whose calls the meter counts.
     pub backend: Backend,
-    /// Its time.
+    /// Virtual time.
     pub time: Arc<Time>,
     meter: Meter,
     clock: Arc<WatchedClock>,
     api: SocketAddr,
     runner: Runner,
     sweeper: Sweeper,
-    /// What Lambda receives and deletes by. Its calls are not nobat's, and come to what the batches come to.
+    /// Queue client of Lambda, which receives and deletes. The meter does not see it: its requests follow from the batches.
     poller: Arc<dyn Queue>,
-    /// What is not for the meter to see.
+    /// Usage that the meter does not count.
     used: Used,
     authorization: String,
     _stop: DropGuard,
 }
 
-/// What was used of AWS.
+/// Usage of AWS.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Used {
     /// Units of the table and its indexes.
     pub units: Units,
     /// Requests to SQS that nobat makes itself.
     pub sends: u32,
-    /// Batches that were handed to the worker. Each is an invocation, and for Lambda a receive and a delete.
+    /// Batches handed to the worker. Each costs one invocation, and Lambda one receive and one delete.
     pub batches: u32,
-    /// Requests to the API. Each is an invocation as well.
+    /// Requests to the API. Each costs one invocation.
     pub requests: u32,
-    /// For how long requests were held because they asked for it.
+    /// Time for which the API held requests with `?wait=`.
     pub held: Duration,
 }
 
 impl Stage {
-    /// Sets everything up on the emulator that the process shares.
+    /// Sets up everything on the emulator that the process shares.
     pub async fn set() -> Self {
         let emulator = Emulator::shared();
         let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
@@ -105,23 +105,23 @@ impl Stage {
             authorization: format!("Bearer {}", key.as_str()),
             _stop: stop.drop_guard(),
         };
-        // A process reads a key and its tenant once in ten seconds, however many requests come with it: that is no task's.
+        // A process reads a key and its tenant once in 10 seconds, however many requests use them, so no task is charged for it.
         stage.request("GET", "/v1/tasks/none", &[], "").await;
-        // Nor what is laid down for a queue and a kind.
+        // The same holds for the configuration of a queue and a kind.
         stage.submit("/v1/tasks", &[], &json!({"kind": "work"})).await;
         stage.work(1).await;
         stage.used();
         stage
     }
 
-    /// Submits something that must be accepted.
+    /// Submits a body, which must be accepted, and returns the answer.
     pub async fn submit(&mut self, path: &str, headers: &[(&str, &str)], body: &Value) -> Value {
         let answer = self.request("POST", path, headers, &body.to_string()).await;
         assert_eq!(answer.status, 202, "{}", answer.text());
         answer.json()
     }
 
-    /// Asks for a task.
+    /// Gets a task and returns it.
     pub async fn get(&mut self, task: &Value, query: &str) -> Value {
         let path = format!("/v1/tasks/{}{query}", task["id"].as_str().expect("an id"));
         let begun = self.time.now();
@@ -131,7 +131,7 @@ impl Stage {
         answer.json()
     }
 
-    /// Hands so many messages to the worker, as Lambda does when there are many: ten at a time.
+    /// Hands `messages` messages to the worker in batches of 10, as Lambda does under load.
     pub async fn work(&mut self, messages: usize) {
         let mut received = self.receive(messages).await;
         while !received.is_empty() {
@@ -144,25 +144,25 @@ impl Stage {
         }
     }
 
-    /// Sweeps as the function does: until nothing is found any more.
+    /// Sweeps as the function does: until a sweep finds nothing.
     pub async fn sweep(&mut self) {
         let clock = self.time.clock();
         self.sweeper.run_until(&*clock, self.time.now() + TIMEOUT).await.expect("a table that answers");
     }
 
-    /// What the meter has counted since somebody last looked.
+    /// Returns the counts of the meter since the last call.
     pub fn reading(&self) -> Reading {
         self.meter.take()
     }
 
-    /// What was used since somebody last asked. Of everything it must be known.
+    /// Returns the usage since the last call. Panics if the cost of a call is unknown.
     pub fn used(&mut self) -> Used {
         let reading = self.reading();
         assert_eq!(reading.unknown(), 0, "nobody knows what some calls cost: {reading:#?}");
         Used { units: reading.units(), sends: reading.sqs_requests(), ..std::mem::take(&mut self.used) }
     }
 
-    /// Makes a request. If it comes to nothing but waiting, time is moved on.
+    /// Sends a request. Advances the virtual time while the request only waits.
     async fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         self.used.requests += 1;
         let headers = [headers, &[("authorization", self.authorization.as_str())]].concat();
@@ -173,7 +173,7 @@ impl Stage {
         }
     }
 
-    /// Whoever waits for a task sleeps twice at a time: until the next look, and until the time is up.
+    /// Advances the time. A request with `?wait=` sleeps twice at a time: until the next look, and until its time is up.
     async fn pass_time(&self) {
         let mut seen = self.clock.lain_down() + 1;
         loop {
@@ -198,7 +198,7 @@ impl Stage {
 }
 
 impl Used {
-    /// The same, without what would have been used anyway.
+    /// Returns the usage without the units that would have been used anyway.
     #[must_use]
     pub fn without(self, anyway: Self) -> Self {
         let units = Units { write: self.units.write - anyway.units.write, read: self.units.read - anyway.units.read };

@@ -1,4 +1,4 @@
-//! What starts through a limited endpoint cost besides, and how many of them one flow can grant.
+//! Extra cost of starts through a limited endpoint, and number of starts that one limit key can grant.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -23,46 +23,46 @@ use crate::simulation::dice::Dice;
 use crate::simulation::executor::{Executor, Step};
 use crate::time::Time;
 
-/// What so many starts used of their flow's item, by how many came at the same time.
+/// Usage of the limiter's item by [`COUNT`] starts, by the number of concurrent starts.
 #[derive(Clone, Copy, Debug)]
 pub struct Starts {
-    /// What the endpoint was limited by.
+    /// Limits of the endpoint.
     pub limits: &'static str,
-    /// One after the other.
+    /// Usage by one start after another.
     pub alone: Units,
-    /// [`AT_ONCE`] at a time.
+    /// Usage by [`AT_ONCE`] concurrent starts.
     pub at_once: Units,
 }
 
-/// What one flow key came to that as many as possible started through.
+/// Load on one limit key through which as many tasks as possible start.
 #[derive(Clone, Copy, Debug)]
 pub struct Heat {
-    /// How many processes did, [`IN_A_PROCESS`] at a time each.
+    /// Number of processes, each with [`IN_A_PROCESS`] tasks at a time.
     pub processes: u32,
-    /// How many started in a second.
+    /// Starts per second.
     pub starts: u32,
-    /// How many writes were tried in a second, the refused ones included.
+    /// Attempted writes per second, including refused ones.
     pub writes: u32,
-    /// How many in a second were told that it is too much, and held.
+    /// Tasks per second that were held because their limiter was overloaded.
     pub turned_away: u32,
 }
 
-/// How many starts are counted.
+/// Number of starts that are counted.
 pub const COUNT: usize = 1_000;
-/// How many come at the same time, where they do.
+/// Number of concurrent starts.
 pub const AT_ONCE: usize = 64;
-/// How many one process starts at a time: as many messages as Lambda hands to a worker.
+/// Number of tasks that one process starts at a time: as many as messages in a Lambda batch.
 pub const IN_A_PROCESS: usize = 10;
-/// How long it takes to the table, and how long back, at least and at most, in milliseconds.
+/// Minimum and maximum of the one-way latency to the table, in milliseconds.
 const WAY: (u64, u64) = (2, 4);
-/// How long a call takes on the average.
+/// Average duration of a call: two ways.
 pub const CALL: Duration = Duration::from_millis(WAY.0 + WAY.1);
-/// How long a task takes.
+/// Duration of a task.
 pub const WORK: Duration = Duration::from_millis(100);
-/// How long the flow is used.
+/// Duration of the load.
 const LENGTH: Duration = Duration::from_secs(30);
 
-/// What is counted on the emulator.
+/// Counts the usage on the emulator.
 pub async fn starts() -> Vec<Starts> {
     let pace = Some(pace(1_000));
     let breaker = Some(BreakerPolicy::default());
@@ -95,7 +95,7 @@ async fn count(limits: Limits, at_once: usize) -> Units {
     reading.units()
 }
 
-/// Starts a task and ends it, as one that takes no time.
+/// Starts a task and completes it at once.
 async fn start(gate: &Gate, flow: &[Limited]) -> Result<(), StoreError> {
     match gate.enter(flow, &Turn::default(), Passes::default()).await? {
         Entry::Go(passes) => {
@@ -115,9 +115,9 @@ fn pace(rate: u32) -> Pace {
     Pace { rate, period: Duration::from_secs(1), burst: rate }
 }
 
-/// How many starts one flow key grants, in virtual time.
+/// Counts the starts that one limit key grants, in virtual time.
 ///
-/// In a thread of its own: inside a runtime, whoever steps aside for others is woken by that runtime, which waits for this.
+/// It runs in its own thread. Inside a runtime, a future that yields is woken by that runtime, which in turn waits for this function.
 pub fn heat() -> Vec<Heat> {
     std::thread::spawn(|| [1, 5, 10, 20, 40].map(use_up).into()).join().expect("a run that goes well")
 }
@@ -138,7 +138,7 @@ fn use_up(processes: u32) -> Heat {
         executor.add(format!("process {process}"), move || {
             let (gate, counts, time) = (Arc::clone(&gate), Arc::clone(&counts), Arc::clone(&time));
             Box::pin(async move {
-                // More than anybody gets.
+                // More than any task can use, so the rate itself never holds a task.
                 let flow = [limited(FlowOf::Key(sample::name("hot")), Limits { pace: Some(pace(1_000_000)), ..Limits::default() })];
                 join_all((0..IN_A_PROCESS).map(|_| async {
                     loop {
@@ -166,10 +166,10 @@ fn use_up(processes: u32) -> Heat {
     }
 }
 
-/// How long a task is held whose flow could not be asked.
+/// Delay of a task whose limiter is unavailable.
 const HELD: Duration = Duration::from_secs(10);
 
-/// Flows that are some way off.
+/// Limiter store with network latency.
 struct Far {
     inner: Arc<dyn Flows>,
     time: Arc<Time>,

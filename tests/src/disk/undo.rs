@@ -1,4 +1,4 @@
-//! The undo log of a file: what stood where something was written, since the file was last synced.
+//! Undo log of a file: the bytes that each write replaced since the last sync of the file.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -7,48 +7,49 @@ use std::path::Path;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-/// What remains of the writes that were not synced.
+/// Unsynced writes that remain after a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
-    /// Nothing.
+    /// No write remains.
     Nothing,
-    /// The first so many, and nothing of those that came later.
+    /// Some first writes remain, and none after them.
     Earliest,
-    /// Any sector of any write, the last one or an earlier one, but not something in between.
+    /// Any sectors of any writes remain. A sector is as one of the writes left it, never a mixture.
     Sectors,
 }
 
-/// What was lost.
+/// Losses of one file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lost {
-    /// How many writes, in whole or in part.
+    /// Number of writes that were lost, whole or in part.
     pub writes: usize,
-    /// How many of these in part.
+    /// Number of writes that were lost in part.
     pub torn: usize,
 }
 
-/// What a disk writes whole or not at all, in bytes.
+/// Bytes that a disk writes whole or not at all.
 const SECTOR: usize = 512;
-/// The length of what stands in front of the old bytes (`struct record` in `disk.c`).
+/// Length of the header before the old bytes (`struct record` in `disk.c`).
 const HEADER: usize = 32;
 
-/// One write, or a truncation, which is a write of no bytes. (One that remains leaves zeros where it cut: SQLite truncates nothing that
-/// it has not synced before, save for files that it is about to remove.)
+/// One write, or a truncation, which is a write of 0 bytes. A truncation that remains leaves zeros where it cut. SQLite truncates only what
+/// it has
+/// synced before, except for files that it is about to remove.
 #[derive(Debug)]
 struct Write<'a> {
     offset: usize,
     count: usize,
-    /// How long the file was before.
+    /// Length of the file before the write.
     size_before: usize,
-    /// What stood there, as far as the file went.
+    /// Bytes that the write replaced, up to the end of the file.
     old: &'a [u8],
 }
 
-/// Brings a file back to where it stood before some of the writes in its undo log.
+/// Restores a file to its content before the lost writes of its undo log.
 pub fn undo(log: &Path, file: &Path, rest: Rest, chance: &mut StdRng) -> std::io::Result<Lost> {
     let log = std::fs::read(log)?;
     let writes = read(&log);
-    // What is not there has been deleted.
+    // A missing file has been deleted.
     if writes.is_empty() || !file.exists() {
         return Ok(Lost::default());
     }
@@ -58,7 +59,7 @@ pub fn undo(log: &Path, file: &Path, rest: Rest, chance: &mut StdRng) -> std::io
     Ok(lost)
 }
 
-/// All writes that are told of in whole: the program was killed before it could begin with one that is not.
+/// Returns all complete records. If a record is incomplete, the program was killed before it began that write.
 fn read(mut log: &[u8]) -> Vec<Write<'_>> {
     let mut writes = Vec::new();
     while let Some((header, rest)) = log.split_at_checked(HEADER) {
@@ -70,7 +71,7 @@ fn read(mut log: &[u8]) -> Vec<Write<'_>> {
     writes
 }
 
-/// Takes the writes back, the last one first. A sector of which one write remains keeps what came before that, too.
+/// Undoes the lost writes, the last one first. A sector of which one write remains keeps the earlier writes, too.
 fn lose(writes: &[Write<'_>], image: &mut Vec<u8>, rest: Rest, chance: &mut StdRng) -> Lost {
     let kept = match rest {
         Rest::Earliest => chance.random_range(0..=writes.len()),
@@ -99,7 +100,7 @@ fn lose(writes: &[Write<'_>], image: &mut Vec<u8>, rest: Rest, chance: &mut StdR
 }
 
 impl Write<'_> {
-    /// Where it ended; of a truncation, where the file did.
+    /// Returns the end of the write. For a truncation, returns the old end of the file.
     fn end(&self) -> usize {
         self.offset + self.count.max(self.old.len())
     }
@@ -108,7 +109,7 @@ impl Write<'_> {
         self.offset / SECTOR..self.end().div_ceil(SECTOR)
     }
 
-    /// Puts back what stood there before, between those places.
+    /// Restores the old bytes within this range.
     fn take_back(&self, within: Range<usize>, image: &mut Vec<u8>) {
         let (from, to) = (within.start.max(self.offset), within.end.min(self.end()));
         if image.len() < to {
@@ -126,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// A file that is written to, and the log of it.
+    /// File that is written to, and its undo log.
     #[derive(Default)]
     struct Made {
         image: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Compares what was asked for with what was done.
+//! Comparison of the submitted tasks with the calls that the ledger recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,45 +7,45 @@ use crate::kill::history::What;
 use crate::kill::ledger::Execution;
 use crate::kill::{Crash, Evidence};
 
-/// What the evidence proves. Pieces of work are named by their keys.
+/// Result of the check. Pieces of work are named by their keys.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// How many were asked for.
+    /// Number of pieces of work that clients tried to submit.
     pub attempted: usize,
-    /// How many of them were answered with 202.
+    /// Number of pieces of work that the program accepted with 202.
     pub acknowledged: usize,
-    /// How often the program was killed.
+    /// Number of kills.
     pub kills: usize,
-    /// Those whose client got no answer, and which were done all the same.
+    /// Number of pieces of work without an answer that were done nevertheless.
     pub recovered: usize,
-    /// Those whose client got no answer, and which were never heard of again.
+    /// Number of pieces of work without an answer that were never done.
     pub vanished: usize,
-    /// Executions beyond the first of each task.
+    /// Number of executions beyond the first of each task.
     pub duplicated: usize,
-    /// Answered with 202, and never done, or no longer there.
+    /// Pieces of work that were accepted with 202, and were never done or are no longer stored.
     pub lost: BTreeSet<u64>,
-    /// Done, though nobody asked for it, or though it was refused.
+    /// Pieces of work that were done although no client submitted them, or although they were refused.
     pub unexpected: BTreeSet<u64>,
-    /// Made into more than one task.
+    /// Pieces of work that became more than one task.
     pub doubled: BTreeSet<u64>,
-    /// Repeated, though no attempt that was killed is on record.
+    /// Pieces of work that were repeated without a killed attempt on record.
     pub unexplained: BTreeSet<u64>,
     /// Tasks that have not ended.
     pub stuck: BTreeSet<String>,
-    /// Tasks that ended otherwise than they should: the ledger never refuses.
+    /// Tasks that ended without success. The ledger never refuses a call.
     pub failed: BTreeSet<String>,
-    /// How many repetitions there could be at most: everything that runs, at each kill.
+    /// Maximum number of repetitions: all running tasks at each kill.
     pub bound: usize,
 }
 
-/// What the clients know of a piece of work.
+/// Clients' knowledge of one piece of work.
 #[derive(Default)]
 struct Known {
     tasks: BTreeSet<String>,
     unknown: bool,
 }
 
-/// Judges the evidence.
+/// Checks the evidence.
 pub fn check(evidence: &Evidence) -> Verdict {
     let known = known(evidence);
     let done = by(&evidence.executions, |execution| execution.key);
@@ -87,7 +87,7 @@ fn known(evidence: &Evidence) -> BTreeMap<u64, Known> {
 }
 
 impl Known {
-    /// Whether nothing can have come of it.
+    /// Returns true if no task can exist for this piece of work.
     fn is_nothing(&self) -> bool {
         self.tasks.is_empty() && !self.unknown
     }
@@ -109,11 +109,11 @@ fn of_status(evidence: &Evidence, is_so: impl Fn(&str) -> bool) -> BTreeSet<Stri
     evidence.tasks.iter().filter(|(_, task)| is_so(&task.status)).map(|(id, _)| id.clone()).collect()
 }
 
-/// The keys of one task's executions that were followed by another without a reason.
+/// Returns the keys of one task's executions that were repeated without a reason.
 ///
-/// The reason is that the attempt is on record as crashed, and a kill lies between its beginning and its end there. (The
-/// ledger's own times say nothing of this: a busy ledger takes a call down when its caller is dead already.) One attempt makes one
-/// call, so of two calls with the same number one has no reason.
+/// A repetition has a reason if the attempt is on record as crashed and a kill lies between its recorded start and end. The ledger's
+/// times prove nothing: a busy ledger may record a call after its caller died. One attempt makes one call, so of two calls with
+/// the same attempt number one has no reason.
 fn unexplained(executions: &[&Execution], evidence: &Evidence) -> BTreeSet<u64> {
     let mut attempts: Vec<&Execution> = executions.to_vec();
     attempts.sort_by_key(|execution| execution.attempt);
@@ -131,7 +131,7 @@ fn unexplained(executions: &[&Execution], evidence: &Evidence) -> BTreeSet<u64> 
 }
 
 impl Verdict {
-    /// Whether every promise was kept.
+    /// Returns true if no violation was found.
     pub fn is_clean(&self) -> bool {
         let is_nothing_wrong = [&self.lost, &self.unexpected, &self.doubled, &self.unexplained].iter().all(|keys| keys.is_empty());
         is_nothing_wrong && self.stuck.is_empty() && self.failed.is_empty() && self.duplicated <= self.bound
@@ -160,7 +160,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// How many there are, and the first of them.
+/// Writes the number of violations and the first 5 of them.
 fn violation<T: fmt::Debug>(f: &mut fmt::Formatter<'_>, name: &str, found: &BTreeSet<T>) -> fmt::Result {
     let some: Vec<String> = found.iter().take(5).map(|one| format!("{one:?}")).collect();
     writeln!(f, "{}", format!("{name:<14}{:>8}  {}", found.len(), some.join(", ")).trim_end())
@@ -178,7 +178,7 @@ mod tests {
         Timestamp::from_millis(1_000 * second)
     }
 
-    /// A run of one piece of work, number 7, whose task is `a`, with one kill from second 10 to 11.
+    /// Run of one piece of work, number 7, whose task is `a`, with one kill from second 10 to 11.
     #[derive(Default)]
     struct Made(Evidence);
 

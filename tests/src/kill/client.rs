@@ -1,4 +1,4 @@
-//! A client that submits tasks whatever becomes of the program, and notes what it saw.
+//! Client that keeps submitting tasks while the program is killed, and records what it saw.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,48 +13,48 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::kill::history::{History, What};
 use crate::world::exchange::{ExchangeError, exchange};
 
-/// What the clients share.
+/// State that the clients share.
 pub struct Load {
-    /// What they note things in.
+    /// History of all clients.
     pub history: History,
-    /// Where copies of the program listen at the moment.
+    /// Addresses on which instances of the program listen now.
     pub addresses: watch::Receiver<Vec<SocketAddr>>,
-    /// What the tasks are to call.
+    /// URL that the tasks call.
     pub url: String,
-    /// How many tasks there are to be.
+    /// Number of tasks to submit.
     pub tasks: u64,
-    /// How many of them were begun with.
+    /// Number of tasks that clients have started to submit.
     pub begun: AtomicU64,
-    /// How many lives of the program they are spread over.
+    /// Number of lives of the program over which the tasks are spread.
     pub lives: u64,
-    /// Which of them it is in, once there is one.
+    /// Current life of the program, once it runs.
     pub life: watch::Receiver<Option<Life>>,
 }
 
-/// One of the program's lives.
+/// One life of the program, between a start and a kill.
 #[derive(Clone, Copy)]
 pub struct Life {
-    /// Its number.
+    /// Number of the life.
     pub number: u64,
-    /// When the program began to listen.
+    /// Time when the program began to listen.
     pub since: Instant,
-    /// How long it is to go on.
+    /// Planned length of the life.
     pub length: Duration,
 }
 
-/// One of the clients.
+/// Client.
 pub struct Client {
-    /// Its number.
+    /// Number of the client.
     pub number: usize,
-    /// What it shares with the others.
+    /// State that the clients share.
     pub load: Arc<Load>,
 }
 
-/// How long a client waits for news after a request that came to nothing.
+/// Maximum wait for a change of addresses after a failed request.
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl Client {
-    /// Submits tasks until all have been.
+    /// Submits tasks until all have been submitted.
     pub async fn run(self) -> anyhow::Result<()> {
         loop {
             let key = self.load.begun.fetch_add(1, Ordering::Relaxed);
@@ -66,8 +66,8 @@ impl Client {
         }
     }
 
-    /// Waits for the moment at which a task is to be submitted: they go on evenly for as long as a life does, and what a life did not
-    /// come to is left to the next.
+    /// Waits until this task is to be submitted. The tasks are spread evenly over each life. Tasks that a life did not get to are
+    /// submitted in the next one.
     async fn turn(&self, key: u64) -> anyhow::Result<()> {
         let (place, tasks) = (key * self.load.lives, self.load.tasks);
         let mut life = self.load.life.clone();
@@ -81,7 +81,7 @@ impl Client {
         }
     }
 
-    /// Submits a task until it is known what came of it. Half of them have no idempotency key; of those a lost answer is the end.
+    /// Submits a task until its fate is known. Half of the tasks have no idempotency key; a lost answer ends the attempts for these.
     async fn submit(&self, key: u64) -> anyhow::Result<()> {
         let mut addresses = self.load.addresses.clone();
         loop {
@@ -94,7 +94,7 @@ impl Client {
                 What::Unknown if !is_keyed(key) => return Ok(()),
                 What::Invoke | What::Fail | What::Unknown => {}
             }
-            // As a rule the program is dead, and will listen elsewhere; if not, it is asked again where it was.
+            // Usually the program is dead and will listen elsewhere. Otherwise the client retries at the same address.
             let _ = timeout(PAUSE, addresses.wait_for(|alive| !alive.contains(&address))).await;
         }
     }
@@ -107,7 +107,7 @@ impl Client {
         let task = json!({
             "kind": "http",
             "payload": {"url": self.load.url, "body": {"key": key}},
-            // Enough attempts for a task that is met by one kill after the other.
+            // Enough attempts for a task that meets one kill after another.
             "retry": {"max_attempts": 50, "base": 0.1, "max": 2},
         });
         let idempotency_key = format!("work-{key}");
@@ -117,7 +117,7 @@ impl Client {
                 let task = answer.json()["id"].as_str().unwrap_or_default().to_owned();
                 Ok(What::Ok { task })
             }
-            // What a 5xx was carried out of is not known.
+            // The client cannot know which part of a request with a 5xx answer was carried out.
             Ok(answer) if answer.status >= 500 => Ok(What::Unknown),
             Ok(answer) => anyhow::bail!("a task was refused: {}", answer.text()),
             Err(ExchangeError::NotSent(_)) => Ok(What::Fail),
@@ -130,7 +130,7 @@ impl Client {
     }
 }
 
-/// Every other piece of work has an idempotency key.
+/// Returns true for every other piece of work: it is submitted with an idempotency key.
 fn is_keyed(key: u64) -> bool {
     key.is_multiple_of(2)
 }

@@ -1,4 +1,4 @@
-//! A run: the program lives and dies as the plan says, then finishes what is left, and gives account.
+//! Run: starts and kills the program as planned, then lets it finish the rest, and collects the evidence.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,20 +23,20 @@ use crate::world::exchange::{Answer, exchange};
 use crate::world::{has_ended, moment};
 
 const CLIENTS: usize = 16;
-/// The program lives for so many milliseconds.
+/// Length of a life, in milliseconds.
 const LIFE: std::ops::RangeInclusive<u64> = 50..=2_000;
-/// Then something comes in, and it lives on for up to so many microseconds: long enough to be in the middle of it.
+/// Time between a request and the kill, in microseconds: short enough to hit the request's processing.
 const LAST_MOMENT: std::ops::RangeInclusive<u64> = 0..=1_500;
-/// The same on a disk whose syncs take 10 ms.
+/// Time between a request and the kill on a disk whose syncs take 10 ms, in microseconds.
 const LAST_MOMENT_OF_DISK: std::ops::RangeInclusive<u64> = 0..=15_000;
-/// Every so many lives, one ends before the program has come up, if the power goes with it.
+/// If kills cut the power, one in this many lives ends before the program has started.
 const INFANT_MORTALITY: u32 = 4;
-/// It takes up to so many milliseconds for that, most of which a checkpoint takes.
+/// Time until such an early kill, in milliseconds. A checkpoint takes most of the start.
 const CHILDHOOD: std::ops::RangeInclusive<u64> = 10..=400;
-/// If nothing comes in for so long, it is ended without.
+/// Maximum wait for a request before the kill.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// Goes through with the plan, with all files in `folder`, and returns what is known afterwards.
+/// Carries out the plan with all files in `folder`, and returns the evidence.
 pub async fn run(plan: Plan, folder: &Path) -> anyhow::Result<Evidence> {
     let ledger = Ledger::open(&folder.join("ledger.jsonl"), plan.seed).await?;
     let (alive, addresses) = watch::channel(Vec::new());
@@ -61,7 +61,7 @@ pub async fn run(plan: Plan, folder: &Path) -> anyhow::Result<Evidence> {
         subject.start().await?;
         turns.send_replace(Some(client::Life { number, since: Instant::now(), length: fate.length }));
         sleep(fate.length).await;
-        // The moment is as random as before, but never one at which nothing is under way that could be lost.
+        // The kill waits for a request, so that it always hits work in progress. The moment is still random.
         let _ = timeout(QUIET, load.history.invoked()).await;
         std::thread::sleep(fate.last_moment);
         kills.extend(subject.end_one(plan.how).await?);
@@ -77,9 +77,9 @@ pub async fn run(plan: Plan, folder: &Path) -> anyhow::Result<Evidence> {
     Ok(Evidence { history, executions, kills, tasks, concurrency: CONCURRENCY, losses })
 }
 
-/// What becomes of one of its lives.
+/// Fate of one life.
 struct Fate {
-    /// When it ends, if it is before the program has come up.
+    /// Time of the kill if it comes before the program has started.
     childhood: Option<Duration>,
     length: Duration,
     last_moment: Duration,
@@ -96,7 +96,7 @@ fn fates(plan: Plan) -> Vec<Fate> {
     (0..plan.ends).map(|_| fate()).collect()
 }
 
-/// All tasks once they have ended, or as they stand when they are stuck.
+/// Returns all tasks once they have ended, or in their present state if they are stuck.
 async fn settle(address: SocketAddr, patience: Duration) -> anyhow::Result<BTreeMap<String, Standing>> {
     let deadline = Instant::now() + patience;
     let mut tasks = BTreeMap::new();
@@ -105,7 +105,7 @@ async fn settle(address: SocketAddr, patience: Duration) -> anyhow::Result<BTree
         while !has_ended(&task) && Instant::now() < deadline {
             task = get(address, &format!("{path}?wait=5")).await?.json();
         }
-        // The list does not show attempts; those of a task that was tried once and succeeded are known without.
+        // The list omits attempts. A task with one attempt has no crash on record.
         if task["attempt"] != 1 {
             task = get(address, &path).await?.json();
         }

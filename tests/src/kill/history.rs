@@ -1,4 +1,4 @@
-//! What the clients did, and what they saw of it.
+//! History of what the clients did and saw.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -12,44 +12,44 @@ use crate::kill::{Durability, Record, now};
 /// One line of the history.
 #[derive(Clone, Debug, Serialize)]
 pub struct Event {
-    /// When.
+    /// Time of the event.
     pub at: Timestamp,
-    /// Which client.
+    /// Number of the client.
     pub client: usize,
-    /// What it asked for. A key is the number of a piece of work, and stands in the body.
+    /// Key of the piece of work: its number, which the task's body contains.
     pub key: u64,
-    /// What happened.
+    /// Event.
     #[serde(flatten)]
     pub what: What,
 }
 
-/// What happened.
+/// Event that a client recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "what")]
 pub enum What {
-    /// A request was sent.
+    /// The client sends a request.
     Invoke,
-    /// It was answered with 202.
+    /// The program answered with 202.
     Ok {
-        /// The task that it made.
+        /// Id of the created task.
         task: String,
     },
-    /// It was refused, or never sent: nothing can have come of it.
+    /// The request was refused or never sent, so no task can exist.
     Fail,
-    /// There was no answer: it was carried out, or it was not.
+    /// The client got no answer or a 5xx, so the request may have been carried out.
     Unknown,
 }
 
-/// The history, as it is written.
+/// History, in memory and in a file.
 pub struct History {
     record: Record,
     events: Mutex<Vec<Event>>,
-    /// Tells of every request that is about to be sent.
+    /// Signals every request that a client is about to send.
     invoked: watch::Sender<()>,
 }
 
 impl History {
-    /// An empty one.
+    /// Creates an empty history.
     pub fn create(path: &Path) -> std::io::Result<Self> {
         Ok(Self { record: Record::create(path)?, events: Mutex::default(), invoked: watch::Sender::default() })
     }
@@ -68,11 +68,11 @@ impl History {
 
     /// Resolves when a client is about to send its next request.
     pub async fn invoked(&self) {
-        // It cannot be closed: the sender is here.
+        // The channel cannot close: the sender lives in `self`.
         let _ = self.invoked.subscribe().changed().await;
     }
 
-    /// All that was written.
+    /// Returns all recorded events.
     pub fn events(&self) -> Vec<Event> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

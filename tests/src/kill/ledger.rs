@@ -1,4 +1,4 @@
-//! The server that the tasks call: it takes every call down, on disk, before it answers.
+//! Server that the tasks call. It records every call on disk before it answers.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -26,17 +26,17 @@ use crate::kill::{Durability, Record, now};
 /// One call.
 #[derive(Clone, Debug, Serialize)]
 pub struct Execution {
-    /// When it was taken down.
+    /// Time when the call was recorded.
     pub at: Timestamp,
-    /// What it is for.
+    /// Key of the piece of work.
     pub key: u64,
-    /// The task that it is made by.
+    /// Id of the task that made the call.
     pub task: String,
-    /// Which of its attempts.
+    /// Number of the task's attempt.
     pub attempt: u64,
 }
 
-/// A ledger, open for calls.
+/// Running ledger.
 pub struct Ledger {
     address: SocketAddr,
     book: Arc<Book>,
@@ -54,11 +54,11 @@ struct Order {
     key: u64,
 }
 
-/// Work takes up to this long, so that there is always some under way when the program is killed.
+/// Maximum duration of a call, long enough that some call is in progress at each kill.
 const LONGEST_WORK: Duration = Duration::from_millis(100);
 
 impl Ledger {
-    /// Opens one.
+    /// Starts a ledger.
     pub async fn open(path: &Path, seed: u64) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -68,12 +68,12 @@ impl Ledger {
         Ok(Self { address, book, server })
     }
 
-    /// What to call.
+    /// Returns the URL that tasks call.
     pub fn url(&self) -> String {
         format!("http://{}/work", self.address)
     }
 
-    /// All calls so far.
+    /// Returns all calls so far.
     pub fn executions(&self) -> Vec<Execution> {
         self.book.executions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

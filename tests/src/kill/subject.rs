@@ -1,4 +1,4 @@
-//! The program under test: one process on a file, or two that share a table and a queue.
+//! Program under test: one process on a file, or two that share a table and a queue.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,23 +19,23 @@ use crate::world::complaints;
 use crate::world::process::{Process, Starting};
 use crate::world::program::Program;
 
-/// How many tasks a copy runs at a time.
+/// Number of tasks that an instance runs at a time.
 pub(crate) const CONCURRENCY: usize = 128;
-/// A hint that a dead copy has taken is there again after this long: some time after the lease has run out.
+/// Visibility timeout: a hint that a dead instance received reappears some time after the lease has expired.
 const VISIBILITY: Duration = Duration::from_secs(65);
 
-/// The copies of the program, and those who are told where they listen.
+/// Instances of the program, and the channel that tells clients their addresses.
 pub(crate) struct Subject {
     program: PathBuf,
     flags: Vec<String>,
     variables: Vec<(&'static str, String)>,
-    /// The file, if it is one.
+    /// Database file, if the backend is a file.
     data: Option<PathBuf>,
     copies: Vec<Option<Process>>,
-    /// Which of them is ended next.
+    /// Number of ends so far, which selects the instance that is ended next.
     next: usize,
     alive: watch::Sender<Vec<SocketAddr>>,
-    /// What its file is on, if that is to lose power.
+    /// Disk of the file, if kills cut the power.
     disk: Option<Disk>,
     chance: StdRng,
     losses: Losses,
@@ -83,13 +83,14 @@ impl Subject {
         self.copies.push(None);
     }
 
-    /// How long after the last start a task may take to end before it is stuck. In the cloud, the sweep finds what a dead copy left
-    /// behind when its mark comes, minutes later.
+    /// Returns the time after the last start within which a task must end. Longer on AWS: the sweeper finds a dead instance's tasks only
+    /// when
+    /// their marks come, minutes later.
     pub(crate) fn patience(&self) -> Duration {
         if self.data.is_some() { Duration::from_mins(2) } else { Duration::from_mins(8) }
     }
 
-    /// Starts the copies that do not run, and says where one listens.
+    /// Starts the instances that do not run, and returns the address of one.
     pub(crate) async fn start(&mut self) -> anyhow::Result<SocketAddr> {
         for copy in self.copies.iter_mut().filter(|copy| copy.is_none()) {
             *copy = Some(Process::start(&self.program, &self.flags, &self.variables).await?);
@@ -98,8 +99,8 @@ impl Subject {
         self.addresses().first().copied().context("a copy")
     }
 
-    /// Ends the copy whose turn it is, and checks its log. Clients are told afterwards only: whoever is being served right now is
-    /// part of the test.
+    /// Ends the next instance and checks its log. Clients learn of it only afterwards, so that requests in progress are part of
+    /// the test.
     pub(crate) async fn end_one(&mut self, how: How) -> anyhow::Result<Option<Kill>> {
         let turn = self.next % self.copies.len();
         self.next += 1;
@@ -110,7 +111,7 @@ impl Subject {
         Ok(kill)
     }
 
-    /// Kills the program before it has come up.
+    /// Kills the program before it has started.
     pub(crate) async fn kill_while_starting(&mut self, moment: Duration) -> anyhow::Result<Kill> {
         let sent = now();
         let log = Starting::new(&self.program, &self.flags, &self.variables)?.kill_after(moment).await?;
@@ -120,12 +121,12 @@ impl Subject {
         Ok(kill)
     }
 
-    /// What the power cuts took so far.
+    /// Returns the losses by power cuts so far.
     pub(crate) fn losses(&self) -> Losses {
         self.losses
     }
 
-    /// Cuts the power, if that belongs to it, and looks what became of the file.
+    /// Cuts the power if the disk is to lose power, and checks the file.
     fn look_after(&mut self) -> anyhow::Result<()> {
         if let Some(disk) = &self.disk {
             disk.cut(&mut self.chance, &mut self.losses)?;
@@ -133,7 +134,7 @@ impl Subject {
         self.data.as_deref().filter(|data| data.exists()).map_or(Ok(()), integrity)
     }
 
-    /// Tells all copies to stop.
+    /// Stops all instances with SIGTERM.
     pub(crate) async fn end_all(&mut self) -> anyhow::Result<()> {
         for process in self.copies.iter_mut().filter_map(Option::take) {
             end(process, How::Terminate).await?;
@@ -173,10 +174,10 @@ fn refuse_complaints(log: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Has SQLite check the file as the dead process left it.
+/// Lets SQLite check the file as the dead process left it.
 ///
-/// It is a copy that is looked at: whoever is the last to close a file brings its write-ahead log home, and to find its way
-/// out of a log that was left behind is the program's own part of the test.
+/// It checks a copy. The last process that closes a file checkpoints its write-ahead log, and recovery from a leftover log is
+/// part of the program's test.
 fn integrity(data: &Path) -> anyhow::Result<()> {
     let with = |suffix: &str| {
         let mut name = data.as_os_str().to_owned();

@@ -1,25 +1,25 @@
-//! Which call a write belongs to, so that a client that makes a write again can be told from another that makes the same.
+//! Identity of calls, which tells a client's retry of a write from another client's equal write.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Numbers the calls. A call that is repeated keeps its number, as `crates/aws` keeps the mark in `op` over the SDK's retries.
+/// Numbers the calls. A retried call keeps its number, as `crates/aws` keeps the mark in `op` over the SDK's retries.
 #[derive(Debug, Default)]
 pub struct Calls {
     last: AtomicU64,
     current: AtomicU64,
 }
 
-/// The number of a call.
+/// Number of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Call(u64);
 
 impl Calls {
-    /// A new call.
+    /// Begins a new call.
     pub fn begin(&self) -> Call {
         Call(self.last.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// The call in whose name a write is made now. One that nobody has announced is a call of its own.
+    /// Returns the current call. Without an announced call, it begins a new one.
     pub fn current(&self) -> Call {
         match self.current.load(Ordering::Relaxed) {
             0 => self.begin(),
@@ -27,17 +27,17 @@ impl Calls {
         }
     }
 
-    /// The same, if somebody has announced it.
+    /// Returns the current call if it was announced with [`Self::enter`].
     pub fn announced(&self) -> Option<Call> {
         Some(self.current.load(Ordering::Relaxed)).filter(|call| *call != 0).map(Call)
     }
 
-    /// What is done until [`Self::leave`] is done in the name of this call.
+    /// Announces the call to which everything belongs until [`Self::leave`].
     pub fn enter(&self, call: Call) {
         self.current.store(call.0, Ordering::Relaxed);
     }
 
-    /// The opposite of [`Self::enter`].
+    /// Ends the announcement by [`Self::enter`].
     pub fn leave(&self) {
         self.current.store(0, Ordering::Relaxed);
     }

@@ -1,49 +1,49 @@
-//! What a table and a queue in the cloud are known to do, and need not do.
+//! Behavior that a table and a queue in the cloud are known to show, but need not show.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Something that is seen in the cloud and nowhere else.
+/// Behavior that only the cloud shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Habit {
-    /// A message is delivered a second time though it is hidden: another server had a copy.
+    /// The queue delivers a hidden message a second time: another server had a copy.
     DeliversTwice,
-    /// A message is delivered after it was deleted: the server with the copy was away just then.
+    /// The queue delivers a message after its deletion: the server with the copy was unavailable then.
     DeliversDeleted,
-    /// A receive counts, and its answer arrives nowhere.
+    /// The queue counts a receive whose answer is lost.
     LosesReceived,
-    /// A message was received so often that it is moved to the dead letters.
+    /// The queue moves a message to the dead letters because it was received too often.
     GivesUp,
-    /// A dead letter makes for another hint.
+    /// A dead letter causes another hint.
     HintsDeadLetter,
     /// A task is ended after the third dead letter in a row.
     EndsAsPipeline,
     /// A function is killed while it works on several messages.
     KillsBatch,
-    /// A function gives part of its messages back, and not all.
+    /// A function returns some messages of its batch, but not all.
     SplitsBatch,
-    /// The index of what needs attention shows what was so, and not what is.
+    /// The sweep index shows an earlier state.
     ShowsOldAttention,
-    /// The index of all tasks does not show one yet, or still shows one that is gone.
+    /// The index of all tasks does not show a task yet, or still shows a removed one.
     ShowsOldList,
-    /// A write was made, its answer lost, and it is asked for again.
+    /// A write was made, its answer was lost, and the client repeats it.
     RepeatsWrite,
-    /// Such a repetition is refused, and known for what it is.
+    /// A repeated write is refused and recognized as already made.
     KnowsWriteAgain,
-    /// Such a repetition finds that somebody has written since.
+    /// A repeated write finds that another write came in between.
     RepeatsTooLate,
-    /// A call is turned away: there are too many.
+    /// A call is throttled.
     Throttles,
-    /// Another call gets what the call before it was refused.
+    /// A retry succeeds after a throttled call.
     SucceedsAtRetry,
-    /// What has expired is removed, some time or other.
+    /// An expired item is removed, at an unspecified time.
     RemovesExpired,
-    /// What has expired is still there.
+    /// An expired item is still there.
     KeepsExpired,
 }
 
 impl Habit {
-    /// All of them.
+    /// All habits.
     pub const ALL: [Self; 17] = [
         Self::DeliversTwice,
         Self::DeliversDeleted,
@@ -64,7 +64,7 @@ impl Habit {
         Self::KeepsExpired,
     ];
 
-    /// What was counted, in the plural.
+    /// Returns the plural noun for counts of this habit.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::DeliversTwice => "messages delivered twice",
@@ -88,19 +88,19 @@ impl Habit {
     }
 }
 
-/// Decides which habits show, and is told of it when one did.
+/// Decides which habits show, and counts them.
 pub trait Habits: Send + Sync {
-    /// Whether it shows now.
+    /// Returns true if the habit shows now.
     fn shows(&self, habit: Habit) -> bool;
 
-    /// Some time, of at most this length.
+    /// Returns a duration of at most `most`.
     fn some_time(&self, most: Duration) -> Duration;
 
-    /// It has shown.
+    /// Records that the habit has shown.
     fn note(&self, habit: Habit);
 }
 
-/// A cloud without habits: it does at once what it is asked to do, once.
+/// Cloud without habits: every call takes effect at once, and once.
 pub struct Tame;
 
 impl Habits for Tame {
@@ -115,17 +115,17 @@ impl Habits for Tame {
     fn note(&self, _habit: Habit) {}
 }
 
-/// How often each habit has shown.
+/// Counts of each habit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shown([u64; Habit::ALL.len()]);
 
 impl Shown {
-    /// It has shown once more.
+    /// Counts a habit.
     pub fn note(&mut self, habit: Habit) {
         self.0[habit as usize] += 1;
     }
 
-    /// How often it has.
+    /// Returns the count of a habit.
     pub fn times(&self, habit: Habit) -> u64 {
         self.0[habit as usize]
     }

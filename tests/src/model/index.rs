@@ -1,4 +1,4 @@
-//! An index that follows its table with some delay.
+//! Index that lags behind its table.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -8,41 +8,41 @@ use nobat_core::time::Timestamp;
 use super::habits::{Habit, Habits};
 use super::table::Key;
 
-/// What an index says of each item, now and a while ago.
+/// Index entries of each item, present and past.
 pub(super) struct Index<V> {
-    /// How far behind the table a read of it can be.
+    /// Maximum lag of a read behind the table.
     lag: Duration,
-    /// The habit of being behind.
+    /// Habit under which the lag is decided and counted.
     habit: Habit,
     entries: BTreeMap<Key, VecDeque<Entry<V>>>,
 }
 
 struct Entry<V> {
     since: Timestamp,
-    /// `None`: the item is not in the index.
+    /// `None` if the item is not in the index.
     value: Option<V>,
 }
 
 impl<V: Clone + PartialEq> Index<V> {
-    /// An empty one.
+    /// Creates an empty index.
     pub(super) fn new(lag: Duration, habit: Habit) -> Self {
         Self { lag, habit, entries: BTreeMap::new() }
     }
 
-    /// What the table says from now on.
+    /// Records the table's value from now on.
     pub(super) fn write(&mut self, key: Key, value: Option<V>, now: Timestamp) {
         let known = self.entries.entry(key).or_default();
         if known.back().map(|entry| &entry.value) == Some(&value) {
             return;
         }
         known.push_back(Entry { since: now, value });
-        // What was so when the lag began is the oldest that can still be shown.
+        // The value at the beginning of the lag is the oldest that a read may still show.
         while known.get(1).is_some_and(|next| next.since + self.lag < now) {
             known.pop_front();
         }
     }
 
-    /// One read. Each item is shown as it was at some moment within the lag: the partitions of an index do not wait for each other.
+    /// Reads the index. Each item is shown as of some moment within the lag, because partitions of an index lag independently.
     pub(super) fn read(&self, now: Timestamp, habits: &dyn Habits) -> Vec<(&Key, &V)> {
         self.entries.iter().filter_map(|(key, known)| Some((key, self.shown(known, now, habits)?))).collect()
     }
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
     use crate::sample;
 
-    /// Always as late as can be.
+    /// Habits with the maximum lag.
     struct Slow;
 
     impl Habits for Slow {

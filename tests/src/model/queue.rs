@@ -1,4 +1,4 @@
-//! A queue as SQS is one, and the queue of what it gives up on.
+//! Queue with the rules of SQS, and its dead-letter queue.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,24 +13,24 @@ use super::habits::{Habit, Habits};
 use super::table::LONGEST_DELAY;
 use crate::time::Time;
 
-/// How long a receive waits for something to come, at most.
+/// Maximum wait of a receive.
 const WAIT: Duration = Duration::from_secs(20);
-/// How many messages one receive brings, at most.
+/// Maximum number of messages in one receive.
 const MAX_RECEIVED: usize = 10;
 /// `maxReceiveCount` of the redrive policy.
 const MAX_RECEIVES: u32 = 10;
-/// How long after the first delivery the copy on another server is delivered, at most.
+/// Maximum time between the first delivery and the delivery of a copy.
 const COPY: Duration = Duration::from_mins(2);
-/// How long after it was deleted a message is delivered, at most.
+/// Maximum time between the deletion of a message and its late delivery.
 const AFTER_DELETE: Duration = Duration::from_mins(10);
 
-/// A queue in memory.
+/// Queue in memory.
 pub struct ModelQueue {
     time: Arc<Time>,
     habits: Arc<dyn Habits>,
-    /// How long a message that was received is hidden from everybody else.
+    /// Time for which a received message is hidden.
     visibility: Duration,
-    /// Where a message goes that was received too often; one that has no such queue stays.
+    /// Queue for messages that were received too often. Without it, they stay.
     dead_letters: Option<Arc<ModelQueue>>,
     state: Mutex<State>,
     sent: Notify,
@@ -49,30 +49,30 @@ struct Message {
     redrives: u32,
     visible_at: Timestamp,
     receives: u32,
-    /// Deleted, but not on every server.
+    /// True if the message is deleted, but not on every server.
     is_deleted: bool,
 }
 
 impl Message {
-    /// Good for this receive alone, as a receipt handle is.
+    /// Returns the receipt, which is valid for this receive only, as a receipt handle of SQS.
     fn receipt(&self) -> Receipt {
         Receipt(format!("{}-{}", self.id, self.receives))
     }
 }
 
-/// A message, as whoever receives it reads it.
+/// Received message.
 #[derive(Clone, Debug)]
 pub struct Letter {
-    /// The task that it names.
+    /// Task that the message names.
     pub name: TaskName,
-    /// How many hints in a row came to nothing before it.
+    /// Number of consecutive dead letters of the task before this message.
     pub redrives: u32,
-    /// What the queue knows it by.
+    /// Receipt for settling the message.
     pub receipt: Receipt,
 }
 
 impl ModelQueue {
-    /// An empty queue.
+    /// Creates an empty queue.
     pub fn new(time: Arc<Time>, habits: Arc<dyn Habits>, visibility: Duration, dead_letters: Option<Arc<Self>>) -> Self {
         Self { time, habits, visibility, dead_letters, state: Mutex::default(), sent: Notify::new() }
     }
@@ -90,7 +90,7 @@ impl ModelQueue {
         self.sent.notify_waiters();
     }
 
-    /// Waits for messages as long as a receive does, and takes some.
+    /// Waits for messages as long as a receive does, and receives up to `max`.
     pub async fn letters(&self, max: usize) -> Vec<Letter> {
         let give_up = self.time.now() + WAIT;
         loop {
@@ -128,7 +128,8 @@ impl ModelQueue {
         letters
     }
 
-    /// Moves away what was received too often: a queue finds that out when the message would be received once more.
+    /// Moves messages with too many receives to the dead-letter queue. As in SQS, this happens when such a message would be received once
+    /// more.
     fn bury(&self) {
         let Some(dead_letters) = &self.dead_letters else { return };
         let now = self.time.now();
@@ -140,7 +141,7 @@ impl ModelQueue {
         }
     }
 
-    /// Deletes a message. An older receipt does nothing: the message has been received again since.
+    /// Deletes a message. An older receipt does nothing, because the message has been received again since.
     fn delete(&self, receipt: &Receipt) {
         let mut state = self.state();
         let Some(place) = state.messages.iter().position(|message| message.receipt() == *receipt) else { return };
@@ -152,7 +153,7 @@ impl ModelQueue {
         }
     }
 
-    /// Deletes what is acknowledged. What is to be delivered again is left alone, until it is visible by itself.
+    /// Deletes the acknowledged messages. Returned ones reappear after the visibility timeout.
     pub fn forget(&self, settlements: &[(Receipt, Settlement)]) {
         for (receipt, _) in settlements.iter().filter(|(_, settlement)| *settlement == Settlement::Acknowledge) {
             self.delete(receipt);
@@ -171,7 +172,7 @@ impl State {
 impl Queue for ModelQueue {
     async fn send(&self, hints: Vec<Hint>) -> Result<(), StoreError> {
         for hint in hints.into_iter().filter(|hint| hint.delay <= LONGEST_DELAY) {
-            // `DelaySeconds` are whole.
+            // SQS takes `DelaySeconds` in whole seconds.
             let delay = Duration::from_secs(u64::try_from(hint.delay.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX));
             self.push(hint.name, hint.redrives, delay);
         }

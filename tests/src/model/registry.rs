@@ -1,4 +1,4 @@
-//! Registry and flows over maps in memory. They have no habits: all of their reads are consistent, and a write that is repeated is known again.
+//! Configuration and limiter store over maps in memory. It has no habits: all reads are consistent, and a repeated write is recognized.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -16,7 +16,7 @@ use nobat_core::time::Timestamp;
 
 use super::calls::{Call, Calls};
 
-/// What is configured, and who changed it.
+/// Configuration records, audit trail, rate buckets and limiter states.
 pub struct ModelRegistry {
     retention: Duration,
     calls: Arc<Calls>,
@@ -34,22 +34,22 @@ struct Kept {
 struct KeptFlow {
     kept: flow::Kept,
     written_at: Timestamp,
-    /// Who wrote it last.
+    /// Call that wrote the state last.
     by: Call,
 }
 
 impl ModelRegistry {
-    /// Nothing yet.
+    /// Creates an empty store.
     pub fn new(retention: Duration, calls: Arc<Calls>) -> Self {
         Self { retention, calls, kept: Mutex::default() }
     }
 
-    /// Puts something on record.
+    /// Adds an entry to the audit trail.
     pub fn record(&self, entry: Entry) {
         self.kept().trail.push(entry);
     }
 
-    /// Forgets up to so many flows that nobody has written to for long, and says how many.
+    /// Removes up to `limit` limiter states that were not written for longer than [`IDLE`]. Returns how many were removed.
     pub fn forget_flows(&self, limit: usize, now: Timestamp) -> usize {
         let mut kept = self.kept();
         let idle = kept.flows.iter().filter(|(_, flow)| flow.written_at < now - IDLE).map(|(name, _)| name.clone());

@@ -1,4 +1,4 @@
-//! The store over a table: each method one conditional write, which is known again when it is repeated.
+//! Task store over the model table. Each method is one conditional write, which is recognized when it is repeated.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::table::{Attention, Item, Table};
 use crate::conformance::Removal;
 use crate::time::Time;
 
-/// A table in memory, and what is asked of it.
+/// Task store over a table in memory.
 pub struct ModelStore {
     retention: Duration,
     removal: Removal,
@@ -29,13 +29,13 @@ pub struct ModelStore {
 }
 
 impl ModelStore {
-    /// An empty table that keeps ended tasks for so long.
+    /// Creates an empty store that keeps ended tasks for `retention`.
     pub fn new(time: Arc<Time>, retention: Duration, removal: Removal, calls: Arc<Calls>, habits: Arc<dyn Habits>) -> Self {
         let registry = Arc::new(ModelRegistry::new(retention, calls.clone()));
         Self { retention, removal, calls, habits, table: Mutex::new(Table::new(time)), registry }
     }
 
-    /// What is configured, beside the tasks.
+    /// Returns the configuration store beside the tasks.
     pub fn registry(&self) -> Arc<ModelRegistry> {
         self.registry.clone()
     }
@@ -52,7 +52,7 @@ impl ModelStore {
         table.get(name).filter(|item| self.is_kept(&item.task, now))
     }
 
-    /// Whether a refused write of this call was made by an earlier try of it, whose answer was lost.
+    /// Returns true if an earlier try of this call made the write, so that the refusal only means that its answer was lost.
     fn is_own(&self, found: Option<&Item>, own: Call) -> bool {
         let is_own = found.is_some_and(|item| item.op == own);
         if is_own {
@@ -61,7 +61,7 @@ impl ModelStore {
         is_own
     }
 
-    /// What TTL does, when it comes by: it takes some of what has expired, and leaves the rest for another time, or for ever.
+    /// Acts as TTL: removes some expired tasks, and leaves the others for later or for ever.
     fn expire(&self, table: &mut Table, now: Timestamp) {
         let expired = table.keys_of(|task| !self.is_kept(task, now));
         for key in expired {
@@ -78,7 +78,7 @@ impl ModelStore {
 impl Store for ModelStore {
     async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
         let (mut table, own) = (self.table(), self.calls.current());
-        // One task is a conditional put, and several are a transaction, which is known by its token too.
+        // One task is a conditional put. Several tasks are a transaction, which is also recognized by its token.
         if tasks.len() > 1 && table.has_made(own) {
             self.habits.note(Habit::KnowsWriteAgain);
             return Ok(Inserted::Created(tasks));
@@ -166,7 +166,7 @@ impl Store for ModelStore {
         for (place, key) in places.into_iter().take(ListQuery::MAX_SCANNED) {
             last = Some(Position(place));
             left -= 1;
-            // The index only suggests: what stands in the table decides.
+            // The index may be stale, so the item in the table decides.
             let task = table.by_key(&key).map(|item| &item.task);
             found.extend(task.filter(|task| query.matches(task, now) && self.is_kept(task, now)).cloned());
             if found.len() == query.limit {
@@ -211,7 +211,7 @@ impl Store for ModelStore {
         Ok(gone.len().max(flows))
     }
 
-    /// Nobody tells of what is written elsewhere.
+    /// Never resolves: the cloud does not report writes of other processes.
     async fn changed(&self, _name: &TaskName) {
         std::future::pending::<()>().await;
     }

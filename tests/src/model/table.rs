@@ -1,4 +1,4 @@
-//! A table as `DynamoDB` is one: items, two indexes that follow it, and what expires.
+//! Table with the rules of `DynamoDB`: items, two lagging indexes, and expiry.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,47 +13,47 @@ use super::habits::{Habit, Habits};
 use super::index::Index;
 use crate::time::Time;
 
-/// The longest delay that a hint can be sent with; what is due later is left to the sweep.
+/// Maximum delay of a hint. The sweep sends the hints of tasks that are due later.
 pub const LONGEST_DELAY: Duration = Duration::from_mins(15);
-/// How far the index of what needs attention can be behind: for longer than it takes until the next sweep.
+/// Maximum lag of the sweep index: longer than the interval between two sweeps.
 pub const ATTENTION_LAG: Duration = Duration::from_secs(90);
-/// How far the index of all tasks can be behind.
+/// Maximum lag of the index of all tasks.
 pub const RECENT_LAG: Duration = Duration::from_secs(10);
-/// How long before a task is due the sweep sees to its hint, and how long after that it looks whether a hint was enough.
+/// Time before the due time at which the sweep sends a hint, and time after it at which the sweep checks that a hint was enough.
 const MARGIN: Duration = Duration::from_mins(2);
-/// For how long a transaction is known by its token.
+/// Time for which a transaction is recognized by its token.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html>
 const TOKEN_LIFE: Duration = Duration::from_mins(10);
 
-/// Tenant and id, in an order that can be kept in a map.
+/// Tenant and id, in an order for maps.
 pub type Key = (String, [u8; 16]);
 
-/// The key of a name.
+/// Returns the key of a task.
 pub fn key(name: &TaskName) -> Key {
     (name.tenant.to_string(), name.id.to_bytes())
 }
 
-/// One item.
+/// Item of a task.
 #[derive(Clone)]
 pub struct Item {
-    /// The task.
+    /// Task.
     pub task: Task,
-    /// The call that wrote it last, by its attribute `op`; beats and postponements do not say.
+    /// Call that wrote the item last, as in its attribute `op`. Heartbeats and postponements do not set it.
     pub op: Call,
-    /// Where it stands in the index of what needs attention, if it does.
+    /// Place in the sweep index.
     pub attention: Option<Attention>,
 }
 
-/// A place in the index of what needs attention.
+/// Place in the sweep index.
 #[derive(Clone, Copy)]
 pub enum Attention {
-    /// The sweep must look at the task then.
+    /// Time at which the sweep must look at the task.
     Due(Timestamp),
-    /// The task has failed, and is listed with other dead ones.
+    /// The task has failed and is listed as a dead letter.
     Failed,
 }
 
-/// The items and their indexes.
+/// Items and their indexes.
 pub struct Table {
     items: BTreeMap<Key, Item>,
     attention: Index<Timestamp>,
@@ -63,30 +63,30 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty one.
+    /// Creates an empty table.
     pub fn new(time: Arc<Time>) -> Self {
         let (attention, recent) = (Index::new(ATTENTION_LAG, Habit::ShowsOldAttention), Index::new(RECENT_LAG, Habit::ShowsOldList));
         Self { items: BTreeMap::new(), attention, recent, transactions: BTreeMap::new(), time }
     }
 
-    /// An item, as it stands after every write.
+    /// Returns an item by a consistent read.
     pub fn get(&self, name: &TaskName) -> Option<&Item> {
         self.items.get(&key(name))
     }
 
-    /// The same, by its key.
+    /// Returns an item by its key, by a consistent read.
     pub fn by_key(&self, key: &Key) -> Option<&Item> {
         self.items.get(key)
     }
 
-    /// Writes a task in the name of a call whose clock shows `now`.
+    /// Writes a task for the call `op`. `now` is the caller's clock.
     pub fn put(&mut self, task: Task, op: Call, now: Timestamp) {
         let before = self.get(&task.name()).and_then(|item| item.attention);
         let attention = attention(&task, before, now);
         self.write(Item { task, op, attention });
     }
 
-    /// Changes an item without a word about who did.
+    /// Changes an item without setting its `op`.
     pub fn update(&mut self, name: &TaskName, change: impl FnOnce(&mut Item)) {
         if let Some(mut item) = self.get(name).cloned() {
             change(&mut item);
@@ -105,7 +105,7 @@ impl Table {
         self.items.insert(key, item);
     }
 
-    /// The keys whose mark has been reached, as far as the index knows, the oldest mark first.
+    /// Returns the keys whose mark has been reached, the oldest mark first. The index may lag.
     pub fn marked(&self, now: Timestamp, habits: &dyn Habits) -> Vec<Key> {
         let mut marked = self.attention.read(self.time.now(), habits);
         marked.retain(|(_, mark)| **mark <= now);
@@ -113,7 +113,7 @@ impl Table {
         marked.into_iter().map(|(key, _)| key.clone()).collect()
     }
 
-    /// A tenant's places in the index of all tasks, as far as it knows, the newest first.
+    /// Returns a tenant's places in the index of all tasks, the newest first. The index may lag.
     pub fn places(&self, tenant: &str, habits: &dyn Habits) -> Vec<(String, Key)> {
         let all = self.recent.read(self.time.now(), habits);
         let own = all.into_iter().filter(|((of, _), _)| of == tenant);
@@ -122,12 +122,12 @@ impl Table {
         places
     }
 
-    /// Whether this transaction was made already, and not too long ago to be known by its token.
+    /// Returns true if this transaction was made within the last 10 minutes, the life of its token.
     pub fn has_made(&self, transaction: Call) -> bool {
         self.transactions.get(&transaction).is_some_and(|made| *made + TOKEN_LIFE > self.time.now())
     }
 
-    /// Notes that a transaction was made.
+    /// Records that a transaction was made.
     pub fn note_transaction(&mut self, transaction: Call) {
         self.transactions.insert(transaction, self.time.now());
     }
@@ -139,21 +139,21 @@ impl Table {
         self.recent.write(key.clone(), None, self.time.now());
     }
 
-    /// The keys of the items of which this is so.
+    /// Returns the keys of the items whose task `is_so` accepts.
     pub fn keys_of(&self, is_so: impl Fn(&Task) -> bool) -> Vec<Key> {
         self.items.iter().filter(|(_, item)| is_so(&item.task)).map(|(key, _)| key.clone()).collect()
     }
 }
 
-/// Where a task stands in the list of its tenant: by creation, then by id.
+/// Returns the sort key of a task in its tenant's list: creation time, then id.
 pub fn place(task: &Task) -> String {
     format!("{:015}{:032x}", task.created_at.millis(), u128::from_be_bytes(task.id.to_bytes()))
 }
 
-/// Where a task belongs when it is written like this.
+/// Returns the task's place in the sweep index after this write.
 fn attention(task: &Task, before: Option<Attention>, now: Timestamp) -> Option<Attention> {
     match &task.state {
-        // A claim leaves the mark where it was: most tasks have ended before it is reached.
+        // A claim keeps the mark: most tasks end before it is reached.
         State::Running(_) => before,
         State::Ended(ended) if ended.end == End::Failed => Some(Attention::Failed),
         State::Ended(_) => None,

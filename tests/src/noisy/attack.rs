@@ -1,4 +1,4 @@
-//! The attacker as a process: this program again, told by a variable which attack to make.
+//! Attacker as a process: this program again, with the attack in an environment variable.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,68 +17,68 @@ use tokio::time::timeout;
 
 use crate::noisy::attacks;
 
-/// Set for the process that attacks: an [`Order`] as JSON.
+/// Environment variable of the attacking process: an [`Order`] as JSON.
 const ORDER: &str = "NOISY_ORDER";
 
-/// What a stranger or a tenant does to a server.
+/// Attack by a stranger or a tenant on a server.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Attack {
-    /// A stranger asks for long answers on 10,000 connections and never reads.
+    /// A stranger requests long answers on 10,000 connections and never reads them.
     UnreadAnswers,
-    /// A tenant lists with filters that match nothing, on 3,000 connections.
+    /// A tenant lists tasks with filters that match nothing, on 3,000 connections.
     FilteredLists,
-    /// A tenant sends most of a body on 1,000 connections, and no more.
+    /// A tenant sends most of a body on 1,000 connections, and never the rest.
     StalledBodies,
-    /// A stranger sends bodies without end.
+    /// A stranger sends endless bodies.
     EndlessBodies,
-    /// A stranger connects and leaves as often as it can.
+    /// A stranger connects and disconnects as often as it can.
     NewConnections,
     /// A stranger at the quiet tenant's own address tries 360 keys a second.
     BadKeys,
-    /// A stranger holds 1,010 connections of a server that has 1,024 handles.
+    /// A stranger holds 1,010 connections of a server that has 1,024 file handles.
     IdleConnections,
-    /// A tenant makes 200,000 limit keys, with tasks for them.
+    /// A tenant creates 200,000 limit keys and tasks for them.
     LimitKeys,
-    /// A tenant's tasks go to an endpoint that answers a byte a second.
+    /// A tenant's tasks call an endpoint that answers with one byte a second.
     DrippingEndpoint,
-    /// A tenant's tasks go to names whose name server never answers.
+    /// A tenant's tasks call names whose name server never answers.
     SilentNames,
     /// A tenant submits as fast as it can.
     Submissions,
 }
 
-/// Which attack to make, and on whom.
+/// Attack to make, and its target.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Order {
     /// The attack.
     pub attack: Attack,
-    /// Whether it has its full size.
+    /// True if the attack has its full size.
     pub is_full: bool,
     /// The server.
     pub server: SocketAddr,
-    /// The key of a tenant, for attacks that need one.
+    /// Key of a tenant, for attacks that need one.
     pub key: String,
 }
 
 impl Order {
-    /// `full`, or `small` unless the attack has its full size.
+    /// Returns `full` if the attack has its full size, otherwise `small`.
     pub fn size(&self, small: usize, full: usize) -> usize {
         if self.is_full { full } else { small }
     }
 }
 
-/// Events of an attack, counted by name: connections, answers by status.
+/// Counts of an attack's events by name: connections, answers by status.
 #[derive(Clone, Default)]
 pub struct Counts(Arc<Mutex<BTreeMap<String, u64>>>);
 
 impl Counts {
-    /// Counts one more.
+    /// Counts an event.
     pub fn add(&self, name: impl Into<String>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(name.into()).or_default() += 1;
     }
 }
 
-/// The counts of an attack that is over.
+/// Counts of a finished attack.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Report(pub BTreeMap<String, u64>);
 
@@ -89,14 +89,14 @@ impl fmt::Display for Report {
     }
 }
 
-/// An attacker at work. Dropped, it is killed.
+/// Running attacker. Dropping it kills the process.
 pub struct Attacker(Child);
 
-/// How long an attacker may take to stop.
+/// Maximum time for an attacker to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Attacker {
-    /// Starts one: this program with these arguments, at the lowest priority and with all the handles it may have.
+    /// Starts an attacker: this program with these arguments, at the lowest priority and with the maximum number of file handles.
     pub fn start(order: &Order, arguments: &[&str]) -> anyhow::Result<Self> {
         let mut shell = Command::new("sh");
         shell.args(["-c", "ulimit -Sn $(ulimit -Hn) && exec nice -n 19 \"$0\" \"$@\""]);
@@ -104,7 +104,7 @@ impl Attacker {
         Ok(Self(shell.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?))
     }
 
-    /// Has it stop, and returns its counts.
+    /// Stops the attacker and returns its counts.
     pub async fn stop(mut self) -> anyhow::Result<Report> {
         drop(self.0.stdin.take());
         let mut said = String::new();
@@ -116,7 +116,7 @@ impl Attacker {
     }
 }
 
-/// Makes the attack that the environment asks for, until standard input ends; returns whether it asks for one.
+/// Makes the attack that the environment variable names, until standard input ends. Returns true if there was one.
 pub async fn obey() -> anyhow::Result<bool> {
     let Ok(order) = std::env::var(ORDER) else { return Ok(false) };
     let (order, counts) = (serde_json::from_str(&order)?, Counts::default());

@@ -1,4 +1,4 @@
-//! What each attack does. All of them go on until they are aborted.
+//! Implementation of each attack. All of them run until they are aborted.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use tokio::time::{interval, sleep};
 use crate::noisy::attack::{Attack, Counts, Order};
 use crate::noisy::wire::{ATTACKER, Wire, connect, request};
 
-/// The pause of an attacker that was turned away, before it tries again.
+/// Pause of an attacker that was refused, before its next try.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Lays the ground for an attack, before anything is measured.
+/// Prepares an attack before the first measurement.
 pub async fn prepare(order: &Order) -> anyhow::Result<()> {
     if order.attack == Attack::FilteredLists {
         let mut wire = Wire::open(ATTACKER, order.server).await?;
@@ -58,12 +58,12 @@ pub async fn make(order: Order, counts: Counts) {
     }
 }
 
-/// Runs so many at the same time.
+/// Runs `count` futures at the same time.
 async fn everywhere<F: Future<Output = ()> + Send + 'static>(count: usize, start: impl Fn(usize) -> F) {
     join_all((0..count).map(|number| tokio::spawn(start(number)))).await;
 }
 
-/// Sends requests one after the other on one connection, and connects again when that is closed.
+/// Sends requests one after another on one connection. Reconnects when the connection is closed.
 async fn repeat(order: Arc<Order>, from: Ipv4Addr, request: String, counts: Counts) {
     loop {
         if let Ok(mut wire) = Wire::open(from, order.server).await {
@@ -86,7 +86,7 @@ async fn unread(order: Arc<Order>, counts: Counts) {
             && stream.write_all(twice.as_bytes()).await.is_ok()
         {
             counts.add("connections");
-            // To look whether it is closed would be to read.
+            // A read would tell whether the connection is closed, but this attack must not read.
             while stream.peer_addr().is_ok() && matches!(stream.take_error(), Ok(None)) {
                 sleep(Duration::from_secs(1)).await;
             }
@@ -105,7 +105,7 @@ async fn stall(order: Arc<Order>, counts: Counts) {
     loop {
         if let Ok(mut wire) = Wire::open(ATTACKER, order.server).await {
             counts.add("connections");
-            // An answer can come while it still sends.
+            // The server may answer while the attacker still sends.
             let _ = wire.send(most.as_bytes()).await;
             match wire.answer().await {
                 Ok(status) => counts.add(status.to_string()),
@@ -157,7 +157,7 @@ async fn idle(order: Arc<Order>, counts: Counts) {
     loop {
         if let Ok(mut wire) = Wire::open(ATTACKER, order.server).await {
             counts.add("connections");
-            // It ends when the server closes it.
+            // The read ends when the server closes the connection.
             let _ = wire.answer().await;
         }
         sleep(PAUSE).await;
@@ -219,7 +219,7 @@ async fn silent_names(order: Arc<Order>, counts: Counts) {
     submit(&order, order.size(1, 2), Duration::from_secs(1), call, &counts).await;
 }
 
-/// Submits so many batches of a hundred at once, and then one each time.
+/// Submits `batches` batches of 100 tasks at once, and then one batch every `every`.
 async fn submit(order: &Order, batches: usize, every: Duration, task: impl Fn(usize) -> Value, counts: &Counts) {
     let (mut ticks, mut number) = (interval(every), 0);
     loop {

@@ -1,4 +1,4 @@
-//! The quiet tenant: a steady, modest rate of submissions, reads and deliveries, each measured.
+//! Quiet tenant: a steady, modest rate of submissions, reads and deliveries, each measured.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -28,12 +28,12 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::world::exchange::{Answer, exchange};
 use crate::world::{attempts, path};
 
-/// Rounds a second. Each is a submission, a read of its task, and a delivery.
+/// Rounds per second. Each is a submission, a read of its task, and a delivery.
 const RATE: u32 = 40;
-/// How long a delivery may take before it counts as failed.
+/// Maximum time of a delivery before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A tenant with a receiver of its own.
+/// Tenant with its own endpoint.
 pub struct Quiet {
     server: SocketAddr,
     authorization: String,
@@ -42,33 +42,33 @@ pub struct Quiet {
     probe: PathBuf,
     arrivals: Arc<Arrivals>,
     next: AtomicU64,
-    /// Paths of the tasks that were accepted.
+    /// Paths of the accepted tasks.
     accepted: Mutex<Vec<String>>,
 }
 
-/// Deliveries that are waited for, by number.
+/// Deliveries that are awaited, by number.
 type Arrivals = Mutex<HashMap<u64, oneshot::Sender<Instant>>>;
 
-/// Latencies of one measurement: of a hundred, 99 took no longer than this.
+/// Latencies of one measurement, as 99th percentiles.
 #[derive(Debug, Default)]
 pub struct Figures {
-    /// From the first byte of a `POST` to its 202, on a new connection each time.
+    /// Time from the first byte of a `POST` to its 202, on a new connection each time.
     pub submit: Duration,
-    /// The same for `GET` of the task.
+    /// Time from the first byte of a `GET` of the task to its 200, on a new connection each time.
     pub read: Duration,
-    /// From the 202 to the receiver.
+    /// Time from the 202 to the arrival at the endpoint.
     pub delivery: Duration,
-    /// Delay of a thread's wake-up in this process: the time that the machine alone makes a request wait.
+    /// Delay of a thread's wake-up in this process: the wait that the machine alone adds to a request.
     pub wake_up: Duration,
-    /// A write of 4 KiB and its `fdatasync` in this process: the time that the disk alone makes a submission wait.
+    /// Duration of a 4 KiB write and its `fdatasync` in this process: the wait that the disk alone adds to a submission.
     pub disk: Duration,
-    /// Rounds that were measured.
+    /// Number of measured rounds.
     pub rounds: usize,
-    /// Requests that were not answered as they should be, and deliveries that did not come.
+    /// Requests with an unexpected answer, and deliveries that did not come.
     pub failures: Vec<String>,
 }
 
-/// One round.
+/// Latencies of one round.
 #[derive(Clone, Copy)]
 struct Round {
     submit: Duration,
@@ -77,7 +77,7 @@ struct Round {
 }
 
 impl Quiet {
-    /// Starts the receiver, which the server is to call by the name `host`. `folder` is on the server's disk.
+    /// Starts the endpoint, which the server calls by the name `host`. `folder` is on the server's disk.
     pub async fn start(server: SocketAddr, key: &str, host: &str, folder: &Path) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{host}:{}", listener.local_addr()?.port());
@@ -87,10 +87,10 @@ impl Quiet {
         Ok(Self { server, authorization, url, probe: folder.join("probe"), arrivals, next: AtomicU64::new(0), accepted: Mutex::default() })
     }
 
-    /// Goes on for so long, and returns what was measured once all deliveries have come.
+    /// Runs rounds for `time`, and returns the latencies once all deliveries have come.
     pub async fn measure(&self, time: Duration) -> anyhow::Result<Figures> {
         let mut ticks = interval(Duration::from_secs(1) / RATE);
-        // A server that is slow gets no fewer requests for it.
+        // A slow server must not get fewer requests.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let (begun, mut rounds, mut running) = (Instant::now(), Vec::new(), FuturesUnordered::new());
         let lateness = std::thread::spawn(move || lateness(time));
@@ -131,7 +131,7 @@ impl Quiet {
         if answer.status == expected { Ok((sent.elapsed(), answer)) } else { Err(format!("{method}: {} {}", answer.status, answer.text())) }
     }
 
-    /// Accepted tasks that did not succeed at their first attempt.
+    /// Returns the accepted tasks that did not succeed at their first attempt.
     pub async fn harmed(&self) -> Vec<String> {
         let paths = std::mem::take(&mut *self.accepted.lock().unwrap_or_else(PoisonError::into_inner));
         let mut harmed = Vec::new();
@@ -150,7 +150,7 @@ impl Quiet {
     }
 }
 
-/// Returns the 99th percentile of the delay of a thread's wake-up. The thread sleeps for a millisecond again and again.
+/// Returns the 99th percentile of the delay of a thread's wake-up. The thread sleeps for 1 ms repeatedly.
 fn lateness(time: Duration) -> Duration {
     const PAUSE: Duration = Duration::from_millis(1);
     let (begun, mut late) = (Instant::now(), Vec::new());
@@ -162,7 +162,7 @@ fn lateness(time: Duration) -> Duration {
     p99(late)
 }
 
-/// Returns the 99th percentile of the time that a write of 4 KiB and its `fdatasync` take. It writes as often as the tenant submits.
+/// Returns the 99th percentile of the duration of a 4 KiB write and its `fdatasync`. It writes as often as the tenant submits.
 fn syncs(path: &Path, time: Duration) -> std::io::Result<Duration> {
     let mut file = File::create(path)?;
     let (begun, mut taken) = (Instant::now(), Vec::new());
@@ -197,7 +197,7 @@ fn figures(rounds: Vec<Result<Round, String>>) -> Figures {
     Figures { submit, read, delivery, rounds: total, failures, ..Figures::default() }
 }
 
-/// Notes when each delivery comes. Connections are closed after each, so that every delivery needs a new one.
+/// Records the arrival of each delivery. It closes the connection after each, so that every delivery needs a new one.
 async fn receive(listener: TcpListener, arrivals: Arc<Arrivals>) {
     while let Ok((stream, _)) = listener.accept().await {
         let arrivals = Arc::clone(&arrivals);

@@ -8,16 +8,16 @@ use anyhow::{Context, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// The attacker's own address, so that limits by address tell it from the quiet tenant.
+/// Address of the attacker, so that limits by address tell it from the quiet tenant.
 pub const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 
 /// Ports of the attacker's connections.
 ///
-/// They lie below the range from which Linux chooses ports (32,768 to 60,999). A port that is bound in that range is not chosen for the
-/// quiet tenant's connections either, at any address: an attacker of many connections would use up the quiet tenant's ports.
+/// They are below the range from which Linux chooses ports (32,768 to 60,999). If the attacker bound ports in that range, Linux would not
+/// choose them for the quiet tenant either, at any address, and the quiet tenant would run out of ports.
 const PORTS: Range<u16> = 2_000..32_000;
 
-/// Connects from an address of this machine, with a receive buffer of so many bytes if that is given.
+/// Connects from an address of this machine. `receive_buffer` is the size of the receive buffer in bytes.
 pub async fn connect(from: Ipv4Addr, to: SocketAddr, receive_buffer: Option<u32>) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     if let Some(bytes) = receive_buffer {
@@ -34,7 +34,7 @@ fn next_port() -> u16 {
     PORTS.start + count.unwrap_or_default()
 }
 
-/// A request's bytes.
+/// Returns the bytes of a request.
 pub fn request(method: &str, path: &str, key: Option<&str>, body: &str) -> String {
     let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
     let length = format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
@@ -42,30 +42,30 @@ pub fn request(method: &str, path: &str, key: Option<&str>, body: &str) -> Strin
     format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{key}{length}\r\n{body}")
 }
 
-/// A connection that sends one request after the other.
+/// Connection that sends one request after another.
 pub struct Wire {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Wire {
-    /// Connects.
+    /// Connects to the server.
     pub async fn open(from: Ipv4Addr, to: SocketAddr) -> anyhow::Result<Self> {
         Ok(Self { stream: connect(from, to, None).await?, buffer: Vec::new() })
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     pub async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes).await
     }
 
-    /// Sends a request and reads its answer to the end. Returns the status.
+    /// Sends a request and reads its whole answer. Returns the status.
     pub async fn exchange(&mut self, request: &str) -> anyhow::Result<u16> {
         self.send(request.as_bytes()).await?;
         self.answer().await
     }
 
-    /// Reads one answer to its end. Returns the status.
+    /// Reads one whole answer. Returns the status.
     pub async fn answer(&mut self) -> anyhow::Result<u16> {
         self.buffer.clear();
         loop {
@@ -79,7 +79,7 @@ impl Wire {
     }
 }
 
-/// The status of an answer and where its body ends, once its head is there.
+/// Returns the status of an answer and the offset of its end, or `None` if its head is incomplete.
 fn head(answer: &[u8]) -> anyhow::Result<Option<(u16, usize)>> {
     let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(&answer[..end])?;

@@ -1,4 +1,4 @@
-//! One fault: what there was before, while it lasted, and afterwards.
+//! One fault: measurements before, during and after it.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -11,40 +11,40 @@ use crate::outage::users::{LIMIT, Users};
 use crate::outage::{ENOUGH, Plan, RECOVERY};
 use crate::world::exchange::exchange;
 
-/// What was measured. Throughputs are tasks a second whose users saw them end; `before` is the highest so far.
+/// Measurements. Throughputs are tasks per second whose users saw them end. `before` is the highest so far.
 #[derive(Clone, Debug)]
 pub struct Cycle {
     fault: Fault,
     pub(crate) before: f64,
     during: f64,
     after: f64,
-    /// How long the fault lasted.
+    /// Duration of the fault.
     lasted: Duration,
-    /// How many requests were answered with 503, and the longest that one of those took.
+    /// Number of requests that were answered with 503, and the longest duration of one of them.
     refused: (usize, Duration),
-    /// How long after the fault throughput was back; the limit, if it was not.
+    /// Time after the fault until throughput was back, or the limit if it was not.
     pub(crate) recovery: Duration,
-    /// What was said of health.
+    /// Violations of the health checks.
     health: Vec<&'static str>,
 }
 
-/// How often it is looked how things are.
+/// Interval between two checks.
 const LOOK: Duration = Duration::from_millis(250);
-/// How long it may take until the program says that it is not ready, or that it is again.
+/// Maximum time until the program reports that it is not ready, or that it is ready again.
 const NOTICE: Duration = Duration::from_secs(20);
-/// How many tasks wait in the queue when it is emptied, and how long.
+/// Number of tasks that wait in the queue when it is emptied, and their delay.
 const WAITING: (usize, Duration) = (20, Duration::from_secs(15));
-/// How long an answer takes at most that needs nobody else.
+/// Maximum duration of an answer that needs no table and no queue.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
-/// The head of a table of cycles.
+/// Head of a table of cycles.
 pub const HEAD: &str = "| # | fault | lasted | tasks/s at best before | during | 503s (longest) | back after | afterwards | of before |
 |---|---|---|---|---|---|---|---|---|";
 
 impl Cycle {
-    /// Lets a fault happen, and measures around it.
+    /// Causes a fault and measures around it.
     ///
-    /// `best` is the highest throughput that was measured in this run so far.
+    /// `best` is the highest throughput of this run so far.
     pub(crate) async fn run(fault: Fault, plan: Plan, best: f64, stage: &Stage, users: &Users) -> anyhow::Result<Self> {
         if fault == Fault::Emptied {
             users.submit_for_later(WAITING.0, WAITING.1).await;
@@ -59,7 +59,7 @@ impl Cycle {
         stage.heal(fault);
         let healed = Instant::now();
         let (recovery, _) = regained(users, healed, before, plan.calm).await;
-        // What waited may have been served by then, and nothing else: it must still be so.
+        // The recovery may have come from tasks that had been waiting, so throughput is measured once more.
         let calm = Instant::now();
         let (_, after) = regained(users, calm, before, plan.calm).await;
         let mut cycle = Self { fault, before, during, after, lasted, refused, recovery, health };
@@ -69,12 +69,12 @@ impl Cycle {
         Ok(cycle)
     }
 
-    /// How much of the throughput came back.
+    /// Returns the share of the throughput that came back.
     pub fn share(&self) -> f64 {
         self.after / self.before
     }
 
-    /// What should not have been.
+    /// Returns the violations, in words.
     pub(crate) fn wrong(&self) -> Vec<String> {
         let mut wrong: Vec<String> = self.health.iter().map(|what| (*what).to_owned()).collect();
         if self.recovery >= RECOVERY {
@@ -92,7 +92,7 @@ impl Cycle {
         wrong
     }
 
-    /// A row of the table.
+    /// Returns a row of the table.
     pub(crate) fn row(&self, number: usize) -> String {
         let (refused, longest) = self.refused;
         format!(
@@ -109,7 +109,7 @@ impl Cycle {
     }
 }
 
-/// While a part is away, the program must say that it is alive, and soon that it is not ready.
+/// Returns violations of the health checks during a fault: the program must report at once that it is alive, and soon that it is not ready.
 async fn watch_health(address: SocketAddr) -> Vec<&'static str> {
     let mut wrong = Vec::new();
     if !comes_to_say(address, "/readyz", 503).await {
@@ -138,8 +138,8 @@ async fn is(address: SocketAddr, path: &str, status: u16) -> bool {
     matches!(answered, Ok(Ok(answer)) if answer.status == status)
 }
 
-/// How long it took until users were served as before, and how many were then in a second: the beginning of the first window in which
-/// they were, or the last one in which they might have been.
+/// Returns the time until throughput was back, and the throughput then. The time is the beginning of the first window with enough
+/// throughput, or of the last one within the limit.
 async fn regained(users: &Users, since: Instant, before: f64, window: Duration) -> (Duration, f64) {
     loop {
         let (passed, rate) = (since.elapsed(), users.rate(window));
@@ -150,7 +150,7 @@ async fn regained(users: &Users, since: Instant, before: f64, window: Duration) 
     }
 }
 
-/// Waits until it is so, but not for ever.
+/// Waits until `is_so` returns true, but at most for `patience`.
 async fn until(is_so: impl Fn() -> bool, patience: Duration) {
     let begun = Instant::now();
     while !is_so() && begun.elapsed() < patience {

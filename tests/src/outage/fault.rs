@@ -1,20 +1,20 @@
-//! What can become of a table or a queue.
+//! Faults of the table and the queue.
 
 use std::fmt::{self, Display};
 use std::time::Duration;
 
 use crate::aws::tap::Flow;
 
-/// What is the matter for a while.
+/// Fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It cannot be spoken with, in one way or another.
+    /// The part is unreachable, in the way that `Flow` says.
     Away(Part, Flow),
-    /// The queue is down, and comes back empty.
+    /// The queue is down and comes back empty.
     Emptied,
 }
 
-/// What the program stands on.
+/// Part of AWS on which the program depends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The table.
@@ -23,11 +23,11 @@ pub enum Part {
     Queue,
 }
 
-/// Longer than the program waits for the answer to one try of a call.
+/// Delay that is longer than the program waits for one try of a call.
 const LATE: Flow = Flow::Late(Duration::from_secs(5));
 
 impl Fault {
-    /// All of them; the first three are those after which all is soon well.
+    /// All faults. The program recovers quickly from the first three.
     pub const ALL: [Self; 11] = [
         Self::Away(Part::Table, Flow::Refused),
         Self::Emptied,
@@ -42,7 +42,7 @@ impl Fault {
         Self::Away(Part::Queue, LATE),
     ];
 
-    /// Which part it is about.
+    /// Returns the affected part.
     pub fn part(self) -> Part {
         match self {
             Self::Away(part, _) => part,
@@ -50,7 +50,7 @@ impl Fault {
         }
     }
 
-    /// How things flow to and from that part.
+    /// Returns the flow to and from that part during the fault.
     pub fn flow(self) -> Flow {
         match self {
             Self::Away(_, flow) => flow,

@@ -1,4 +1,4 @@
-//! What stands in the table once nobody submits any more.
+//! Content of the table once no user submits any more.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -12,33 +12,33 @@ use tokio::time::sleep;
 use crate::outage::Sweeps;
 use crate::outage::stage::Stage;
 
-/// What became of the tasks.
+/// Final states of the tasks.
 #[derive(Debug, Default)]
 pub struct Settlement {
-    /// How many were accepted.
+    /// Number of tasks whose users got a 202.
     accepted: usize,
-    /// Those of them that are not there.
+    /// Ids of accepted tasks that are missing.
     lost: Vec<String>,
-    /// Those that are there, and ended otherwise than well, or did not end at all; with their status.
+    /// Ids and items of tasks that did not succeed or did not end.
     unfinished: Vec<(String, String)>,
-    /// How many are there whose users were never told.
+    /// Number of tasks in the table whose users never got a 202.
     recovered: usize,
-    /// How many took more than one attempt.
+    /// Number of tasks with more than one claim.
     again: usize,
-    /// How many were only done once nobody submitted any more.
+    /// Number of tasks that had not ended when the users stopped.
     late: usize,
     took: Duration,
 }
 
-/// How often the table is looked at.
+/// Interval between two looks at the table.
 const LOOK: Duration = Duration::from_secs(2);
-/// How long the last may take: a sweep finds it when its mark comes, minutes after its lease ran out, and may have to do so twice.
+/// Maximum wait for the last task. The sweep finds it when its mark comes, minutes after its lease expired, and may have to do so twice.
 const PATIENCE: Duration = Duration::from_mins(10);
-/// Moments are set so far back.
+/// Time by which timestamps are set back.
 const BACK: Duration = Duration::from_mins(1);
 
 impl Settlement {
-    /// Waits until all have ended.
+    /// Waits until all tasks have ended.
     pub(crate) async fn reach(stage: &Stage, accepted: &[Value], sweeps: Sweeps) -> Self {
         let (begun, mut late) = (Instant::now(), None);
         loop {
@@ -76,7 +76,7 @@ impl Settlement {
         settlement
     }
 
-    /// What should not have been.
+    /// Returns the violations, in words.
     pub(crate) fn wrong(&self) -> Vec<String> {
         let lost = self.lost.iter().map(|id| format!("{id} was accepted, and is lost"));
         let unfinished = self.unfinished.iter().map(|(id, task)| format!("{id} was not done: {task}"));
@@ -101,7 +101,7 @@ impl Display for Settlement {
     }
 }
 
-/// The tasks in the table, by id.
+/// Returns the tasks in the table, by id.
 async fn tasks(stage: &Stage) -> BTreeMap<String, Value> {
     let items = stage.table.items().await.into_iter().filter(|item| item["SK"]["S"] == "task");
     let id = |item: &Value| item["PK"]["S"].as_str().and_then(|key| key.rsplit('#').next()).unwrap_or_default().to_owned();
@@ -116,7 +116,7 @@ fn has_ended(task: &Value) -> bool {
     matches!(status(task), "succeeded" | "failed" | "canceled" | "expired")
 }
 
-/// Has the next sweep see to it. A lease that is still there is nobody's: what was begun has long been over.
+/// Makes the next sweep see the task. It may end a lease, because no attempt can still be running.
 async fn set_back(stage: &Stage, item: &Value) {
     let (now, id) = (SystemClock.now(), item["PK"]["S"].as_str().and_then(|key| key.rsplit('#').next()).unwrap_or_default());
     let (task, past) = (json!({"id": id}), now - BACK);

@@ -1,4 +1,4 @@
-//! The program, and what it stands on, each behind a tap.
+//! Program, table and queue, with a tap in front of both.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,22 +14,22 @@ use crate::world::complaints;
 use crate::world::process::Process;
 use crate::world::program::Program;
 
-/// One copy of the program, on a table and a queue that are its own.
+/// One instance of the program with its own table and queue.
 pub struct Stage {
-    /// The table, looked at past the tap.
+    /// Table, accessed without the tap.
     pub table: Table,
-    /// The queue, past the tap.
+    /// Queue, accessed without the tap.
     pub queues: Queues,
     table_tap: Tap,
     queue_tap: Tap,
     process: Process,
 }
 
-/// A hint that came to nothing is there again after this long: some time after the lease has run out.
+/// Visibility timeout: an unsettled hint reappears some time after the lease has expired.
 const VISIBILITY: Duration = Duration::from_secs(65);
 
 impl Stage {
-    /// Starts it.
+    /// Starts the program.
     pub async fn set() -> anyhow::Result<Self> {
         let emulator = Emulator::shared();
         let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
@@ -41,12 +41,12 @@ impl Stage {
         Ok(Self { table, queues, table_tap, queue_tap, process })
     }
 
-    /// Where the program listens.
+    /// Returns the address on which the program listens.
     pub fn address(&self) -> SocketAddr {
         self.process.address()
     }
 
-    /// Lets a fault happen.
+    /// Causes a fault.
     pub async fn suffer(&self, fault: Fault) -> anyhow::Result<()> {
         self.tap(fault.part()).set(fault.flow());
         if fault == Fault::Emptied {
@@ -57,12 +57,12 @@ impl Stage {
         Ok(())
     }
 
-    /// Lets it be over.
+    /// Ends a fault.
     pub fn heal(&self, fault: Fault) {
         self.tap(fault.part()).set(Flow::Open);
     }
 
-    /// Tells the program to stop, and returns what its log complains of.
+    /// Stops the program and returns the complaints of its log.
     pub async fn end(self) -> anyhow::Result<Vec<String>> {
         let (status, log) = self.process.terminate().await?;
         ensure!(status.code() == Some(0), "told to stop, it ended with {status}:\n{}", log.join("\n"));

@@ -1,4 +1,4 @@
-//! Those who submit tasks and wait for them to end, one every moment, whatever becomes of those before them.
+//! Users who submit tasks at a steady rate and wait for their ends, independently of each other.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::world::exchange::{Answer, exchange};
 use crate::world::{has_ended, path};
 
-/// The users, and what they have seen so far.
+/// Users, and their observations so far.
 pub struct Users {
     address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
@@ -20,39 +20,39 @@ pub struct Users {
     arrivals: JoinHandle<()>,
 }
 
-/// What users saw.
+/// Observations of the users.
 #[derive(Default)]
 struct Seen {
-    /// The tasks that were answered with 202.
+    /// Tasks that were answered with 202.
     accepted: Vec<Value>,
-    /// When users came.
+    /// Times when users came.
     came: Vec<Instant>,
-    /// When users were shown the ends of their tasks.
+    /// Times when users saw the end of their task.
     served: Vec<Instant>,
-    /// When users were told to come again, and how long they had waited for that.
+    /// Times when users got a 503, and how long they had waited for it.
     refused: Vec<(Instant, Duration)>,
-    /// What should not have been.
+    /// Violations, in words.
     wrong: Vec<String>,
 }
 
-/// How long a user waits for the end of a task, in seconds.
+/// Seconds for which a user waits for the end of a task.
 const WAIT: u64 = 15;
-/// How long an answer may take that is not held: two calls, of which each has its 5 seconds.
+/// Maximum duration of an answer without `?wait=`: two calls to AWS of up to 5 seconds each.
 pub const LIMIT: Duration = Duration::from_secs(10);
-/// What is granted beyond that to a machine that has other things to do.
+/// Extra time for a busy machine.
 const SLACK: Duration = Duration::from_secs(3);
 
 impl Users {
-    /// Lets so many come in a second.
+    /// Starts users at `rate` per second.
     pub fn start(address: SocketAddr, rate: u32) -> Self {
         let (seen, stop) = (Arc::default(), CancellationToken::new());
         let arrivals = tokio::spawn(arrive(address, rate, Arc::clone(&seen), stop.clone()));
         Self { address, seen, stop, arrivals }
     }
 
-    /// How many users a second were shown the ends of their tasks, of late.
+    /// Returns the number of users per second who saw the end of their task within the time `last`.
     ///
-    /// No more than came: what was left waiting by a fault is made up for afterwards, and is no measure for anything.
+    /// It is at most the number of users who came. Tasks that a fault delayed end afterwards and would inflate the rate.
     pub fn rate(&self, last: Duration) -> f64 {
         let seen = lock(&self.seen);
         let count = |moments: &[Instant]| moments.iter().rev().take_while(|at| at.elapsed() <= last).count();
@@ -60,14 +60,14 @@ impl Users {
         f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / last.as_secs_f64()
     }
 
-    /// How many users were told to come again since then, and the longest that one of them has waited for that.
+    /// Returns the number of users who got a 503 since then, and the longest wait for it.
     pub fn refused_since(&self, since: Instant) -> (usize, Duration) {
         let seen = lock(&self.seen);
         let refused = seen.refused.iter().filter(|(at, _)| *at >= since);
         refused.fold((0, Duration::ZERO), |(count, longest), (_, waited)| (count + 1, longest.max(*waited)))
     }
 
-    /// One more, with several tasks at once that are due later.
+    /// Submits `count` tasks in one batch, due after `delay`.
     pub async fn submit_for_later(&self, count: usize, delay: Duration) {
         let task = json!({"kind": "noop", "delay": delay.as_secs()});
         let batch = json!({"tasks": vec![task; count]}).to_string();
@@ -78,7 +78,7 @@ impl Users {
         }
     }
 
-    /// Lets nobody come any more, waits until the last has gone, and returns the tasks that were accepted and all that was wrong.
+    /// Stops new users, waits for the last one, and returns the accepted tasks and the violations.
     pub async fn stop(self) -> anyhow::Result<(Vec<Value>, Vec<String>)> {
         self.stop.cancel();
         self.arrivals.await?;
@@ -105,7 +105,7 @@ async fn arrive(address: SocketAddr, rate: u32, seen: Arc<Mutex<Seen>>, stop: Ca
     users.join_all().await;
 }
 
-/// One of them.
+/// One user.
 struct User {
     address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
@@ -124,7 +124,7 @@ impl User {
         }
     }
 
-    /// The answer, if it is a good one. The only other that there may be is 503, which says when to come again.
+    /// Returns the answer if its status is 200 or 202. The only other permitted answer is a 503 with a positive `retry-after`.
     async fn ask(&self, method: &str, path: &str, body: &str, limit: Duration) -> Option<Answer> {
         let asked = Instant::now();
         let answer = exchange(self.address, method, path, &[], body).await;
