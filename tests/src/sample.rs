@@ -1,4 +1,4 @@
-//! Tasks to test with.
+//! Sample tasks.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -13,27 +13,27 @@ use nobat_core::retry::{Exponential, Jitter, RetryPolicy, Schedule};
 use nobat_core::task::{End, Fingerprint, KeyedRequest, Left, Settings, State, Task, Turn, Waiting};
 use nobat_core::time::Timestamp;
 
-/// When the tests begin.
+/// Start time of the tests.
 pub fn start() -> Timestamp {
     Timestamp::from_millis(1_800_000_000_123)
 }
 
-/// A name that is one.
+/// Returns a valid name. Panics if it is invalid.
 pub fn name(text: &str) -> Name {
     Name::new(text).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// JSON that is some.
+/// Returns valid JSON. Panics if it is invalid.
 pub fn json(text: &str) -> Json {
     Json::from_text(text.to_owned()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Request with an idempotency key, told from others by that number.
+/// Returns a request with an idempotency key, which the number identifies.
 pub fn request(number: u8) -> KeyedRequest {
     KeyedRequest { key: [number; 16], body: [number; 8] }
 }
 
-/// The plainest task there is, accepted and due at `now`.
+/// Returns the plainest task, accepted and due at `now`.
 pub fn task(number: u128, now: Timestamp) -> Task {
     Task {
         tenant: Tenant::default(),
@@ -59,7 +59,7 @@ pub fn task(number: u128, now: Timestamp) -> Task {
     }
 }
 
-/// A task whose submitter used everything there is to say, in values that are easily lost on the way to a disk and back.
+/// Returns a task with every option set, to values that are easily lost on the way to a disk and back.
 pub fn elaborate(number: u128, now: Timestamp) -> Task {
     let exponential = Exponential {
         max_attempts: const { NonZeroU32::new(7).unwrap() },
@@ -112,7 +112,7 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
     }
 }
 
-/// The same, with a list of delays, the other ends, and none of what can be absent.
+/// Returns a task with a list of delays, the other ends, and no optional values.
 pub fn listed(number: u128, now: Timestamp) -> Task {
     let delays = vec![Duration::ZERO, Duration::from_millis(1), Duration::from_millis(3_001), Duration::from_hours(24 * 366)];
     Task {
@@ -129,26 +129,26 @@ pub fn listed(number: u128, now: Timestamp) -> Task {
     }
 }
 
-/// A task that may be tried so often, a second apart.
+/// Returns a task with this many attempts, a second apart.
 pub fn with_attempts(number: u128, attempts: usize, now: Timestamp) -> Task {
     let delays = vec![Duration::from_secs(1); attempts.saturating_sub(1)];
     let retry = RetryPolicy { schedule: Schedule::Delays(delays), max_age: None };
     Task { settings: Box::new(Settings { retry, ..Settings::default() }), ..task(number, now) }
 }
 
-/// The task, to be reported at every end.
+/// Returns the task with a callback for every end.
 pub fn reported(mut task: Task) -> Task {
     task.settings.callback =
         Some(Callback { url: "https://example.com/done".to_owned(), on: End::ALL.to_vec(), retry: RetryPolicy::default() });
     task
 }
 
-/// A tenant that is one.
+/// Returns a valid tenant. Panics if it is invalid.
 pub fn tenant(text: &str) -> Tenant {
     Tenant::new(text).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// An elaborate task that is due.
+/// Returns an elaborate task that is due.
 pub fn elaborate_due(number: u128, now: Timestamp) -> Task {
     Task { due_at: now, ..elaborate(number, now) }
 }

@@ -1,13 +1,13 @@
-//! A directory for a test's files.
+//! Temporary directory for a test's files.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A fresh directory under the system's own, removed when this is dropped.
+/// New directory under the system's temporary directory. Dropping this value removes it.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Makes one.
+    /// Creates the directory.
     pub fn new() -> std::io::Result<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let name = format!("nobat-test-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
@@ -16,7 +16,7 @@ impl Scratch {
         Ok(Self(path))
     }
 
-    /// Where it is.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -24,7 +24,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What cannot be removed is left to whoever cleans the system's directory.
+        // If it cannot be removed, the system's cleanup has to do so.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! A process that runs tasks like a server: it takes what there is as soon as there is room.
+//! Task loop of a server: takes tasks as soon as it has room.
 
 use std::pin::pin;
 
@@ -9,13 +9,13 @@ use nobat_core::ports::Delivery;
 use nobat_worker::run::Runner;
 use tokio_util::sync::CancellationToken;
 
-/// Works for as long as it is let, on so many tasks at a time. Its queue must answer.
+/// Runs up to `concurrency` tasks at a time until it is dropped. Panics if the queue returns an error.
 pub async fn serve(runner: &Runner, concurrency: usize) {
     let receive = |room| async move { runner.backend.queue.receive(room).await.expect("a queue that answers") };
     work_off(concurrency, receive, |delivery| run(runner, delivery)).await;
 }
 
-/// Takes as many deliveries as there is room for, and runs them beside one another, for as long as it is let.
+/// Receives as many deliveries as there is room for, and runs them concurrently, until it is dropped.
 pub async fn work_off<Received, Run>(concurrency: usize, receive: impl Fn(usize) -> Received, run: impl Fn(Delivery) -> Run)
 where
     Received: Future<Output = Vec<Delivery>>,

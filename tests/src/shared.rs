@@ -1,4 +1,4 @@
-//! A limit that many processes share: the real engines on a real store, in virtual time, with far more to do than may be done.
+//! Limit shared by many processes: the real engines on a real store, in virtual time, with many more tasks than the limit allows.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,25 +29,25 @@ use crate::simulation::executor::{Executor, Step};
 use crate::slow::Slow;
 use crate::time::{MachineClock, Time};
 
-/// How many workers there are in all, each of which runs one task at a time.
+/// Number of workers in all. Each runs one task at a time.
 pub const WORKERS: usize = 64;
-/// How many may start in a second.
+/// Maximum starts per second.
 pub const RATE: u32 = 50;
-/// How many may run at once.
+/// Maximum number of running tasks.
 pub const PARALLELISM: u32 = 4;
-/// The key that all tasks name.
+/// Limit key of all tasks.
 const KEY: &str = "partner";
-/// How many tasks are stored at once.
+/// Number of tasks in one insert.
 const BATCH: usize = 50;
 
-/// What was seen.
+/// Measurements.
 #[derive(Debug)]
 pub struct Seen {
-    /// How many started.
+    /// Number of starts.
     pub starts: usize,
-    /// How many started in any second, at most.
+    /// Maximum number of starts in any second.
     pub most_in_a_second: usize,
-    /// How many ran at once, at most.
+    /// Maximum number of tasks that ran at once.
     pub most_at_once: usize,
 }
 
@@ -78,20 +78,20 @@ impl Handler for Work {
     }
 }
 
-/// Who shares the limit, and for how long.
+/// Processes that share the limit, and duration of the run.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// How many processes the workers are of.
+    /// Number of processes that the workers are divided into.
     pub processes: usize,
-    /// How long a call of the store takes.
+    /// Duration of a store call.
     pub latency: Duration,
-    /// How many tasks wait from the beginning.
+    /// Number of tasks that wait from the beginning.
     pub tasks: usize,
-    /// For how long it is looked at.
+    /// Duration of the run.
     pub lasts: Duration,
 }
 
-/// Has tasks wait for the limit, on an empty backend, and looks what becomes of them.
+/// Runs tasks with a shared limit on an empty backend, and measures their starts.
 pub fn play(time: &Arc<Time>, backend: &Backend, plan: Plan) -> Seen {
     let Plan { processes, latency, tasks, lasts } = plan;
     let stage = Arc::new(Stage {
@@ -139,13 +139,13 @@ pub fn play(time: &Arc<Time>, backend: &Backend, plan: Plan) -> Seen {
     let starts = stage.starts.lock().expect("a lock");
     Seen {
         starts: starts.len(),
-        // A start follows its right by some calls of the store, of which it may have to wait for one more or less.
+        // A start follows its permit by some store calls, and their number varies by up to one.
         most_in_a_second: most_within(&starts, Duration::from_secs(1).saturating_sub(latency * 4)),
         most_at_once: stage.most_at_once.load(Ordering::Relaxed),
     }
 }
 
-/// How many there are in any stretch of that length, at most.
+/// Returns the maximum number of starts in any interval of this length.
 fn most_within(starts: &[Timestamp], length: Duration) -> usize {
     let within = |(place, start): (usize, &Timestamp)| starts[place..].iter().take_while(|later| later.since(*start) < length).count();
     starts.iter().enumerate().map(within).max().unwrap_or(0)

@@ -1,8 +1,8 @@
-//! Everything that can go wrong, in an order that a seed decides and a second run repeats.
+//! Simulation of everything that can go wrong, in an order that a seed decides and a second run repeats.
 //!
-//! The real engines work on a real store, in virtual time, while calls fail, hang and lose their answers, hints are lost and
-//! doubled, and processes die or stand still at any point where they wait. The promises of the design are checked after
-//! every step, and once more when everything has come to rest. One seed is one run.
+//! The real engines work on a real store in virtual time. Calls fail, hang and lose their answers. Hints are lost and doubled.
+//! Processes crash or freeze at any point where they wait. The promises of the design are checked after every step, and once
+//! more when everything has come to rest. One seed is one run.
 
 pub mod actors;
 pub mod client;
@@ -46,42 +46,42 @@ use sabotage::{Sabotage, sabotaged};
 use stage::Stage;
 use witness::Witness;
 
-/// What is put to the test.
+/// Backend under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// The `SQLite` backend, in memory.
+    /// `SQLite` backend, in memory.
     Sqlite,
-    /// A store and a queue that stand apart, as in the cloud.
+    /// Separate store and queue, as in the cloud.
     Model,
 }
 
-/// A broken promise, and how it came about.
+/// Broken promise, and the steps that led to it.
 #[derive(Debug)]
 pub struct Violation {
-    /// On which backend.
+    /// Backend of the run.
     pub subject: Subject,
-    /// In which run.
+    /// Seed of the run.
     pub seed: u64,
-    /// Which promise.
+    /// Description of the broken promise.
     pub what: String,
-    /// The last steps before it was noticed.
+    /// Last steps before the violation was noticed.
     pub trace: Vec<String>,
 }
 
-/// What a run came to. Two runs of one seed come to the same.
+/// Summary of a run. Two runs of one seed have equal summaries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// How many steps were taken.
+    /// Number of steps.
     pub steps: u64,
-    /// How many tasks clients were told are accepted.
+    /// Number of tasks whose acceptance a client saw.
     pub accepted: u64,
-    /// How many times a handler ran.
+    /// Number of handler executions.
     pub executions: u64,
-    /// How many times a process died.
+    /// Number of crashed processes.
     pub crashes: u64,
-    /// How much time passed.
+    /// Virtual time that passed.
     pub passed: Duration,
-    /// What the cloud did that only clouds do.
+    /// Counts of the cloud's habits.
     pub shown: Shown,
 }
 
@@ -101,9 +101,9 @@ pub fn simulate(seed: u64, subject: Subject) -> Result<Summary, Box<Violation>> 
     simulate_with(seed, subject, None)
 }
 
-/// Makes one run, on a backend that may have been tampered with.
+/// Makes one run. With `sabotage`, the backend breaks a promise.
 pub fn simulate_with(seed: u64, subject: Subject, sabotage: Option<Sabotage>) -> Result<Summary, Box<Violation>> {
-    // Drawn apart, so that a seed means what it did before there were limits, where it has none.
+    // Drawn from a separate generator, so that runs without limits are the same as before limits were added.
     let laid = limits::drawn(&Dice::seeded(!seed));
     let stage = Stage::new(seed, |dice| laid.over(subject.plan(dice)));
     let clocks = subject.clocks(&stage);
@@ -125,10 +125,10 @@ pub fn simulate_with(seed: u64, subject: Subject, sabotage: Option<Sabotage>) ->
 }
 
 impl Subject {
-    /// Both.
+    /// Both backends.
     pub const ALL: [Self; 2] = [Self::Sqlite, Self::Model];
 
-    /// What goes wrong in a run.
+    /// Returns the plan of a run.
     fn plan(self, dice: &Dice) -> Plan {
         let plan = if dice.per_mille(150) { Plan::calm(dice) } else { Plan::stormy(dice) };
         match self {
@@ -137,17 +137,17 @@ impl Subject {
         }
     }
 
-    /// The clock of each process: a machine's own, or that of the one machine they are all on.
+    /// Returns the clock of each process: its own, or on SQLite the one of the machine that all share.
     fn clocks(self, stage: &Stage) -> Vec<Arc<MachineClock>> {
         let processes = stage.plan.workers + 1 + stage.plan.clients;
         match self {
             Self::Sqlite => vec![stage.time.clock(); processes],
-            // There is one more: somebody sees to dead letters.
+            // One more for the process that handles dead letters.
             Self::Model => (0..=processes).map(|_| stage.time.clock()).collect(),
         }
     }
 
-    /// What is put to the test, and where it puts dead letters.
+    /// Returns the backend under test and its dead-letter queue.
     fn backend(self, stage: &Arc<Stage>, clock: &Arc<MachineClock>) -> (Backend, Option<Arc<ModelQueue>>) {
         match self {
             Self::Sqlite => {
@@ -162,7 +162,7 @@ impl Subject {
         }
     }
 
-    /// Who removes what has expired.
+    /// Returns the actor that removes expired tasks.
     fn removal(self) -> Removal {
         match self {
             Self::Sqlite => Removal::ByPruning,
@@ -170,7 +170,7 @@ impl Subject {
         }
     }
 
-    /// The word for it.
+    /// Returns the name of the backend, as in the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sqlite => "sqlite",

@@ -1,6 +1,6 @@
-//! How much of something a test has: enough for every push, or enough to believe it.
+//! Size of a test: small for every push, or full as a proof.
 
-/// `push`, or `full` where the variable `FULL_SIZE` is set, as in `FULL_SIZE=1 cargo test --release --workspace --test stories`.
+/// Returns `push`, or `full` if the variable `FULL_SIZE` is set, as in `FULL_SIZE=1 cargo test --release --workspace --test stories`.
 pub fn size(push: usize, full: usize) -> usize {
     if std::env::var_os("FULL_SIZE").is_some() { full } else { push }
 }

@@ -1,4 +1,4 @@
-//! A way to a backend on which every call takes its time.
+//! Slow access to a backend: every call takes time.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -20,17 +20,17 @@ use tokio::runtime::Handle;
 
 use crate::time::Time;
 
-/// A store, a registry and flows that take so much of virtual time for each call.
+/// Store, registry and limiter store whose calls each take `latency` of virtual time.
 pub struct Slow {
     inner: Backend,
     time: Arc<Time>,
     latency: Duration,
-    /// Where calls are carried out that wait for something real. To virtual time they happen at once.
+    /// Runtime for calls that wait for real I/O. They take no virtual time.
     runtime: Option<Handle>,
 }
 
 impl Slow {
-    /// The same backend, but for what its calls take. Its queue is as it was.
+    /// Returns the backend with slow calls. Its queue is unchanged.
     pub fn backend(inner: &Backend, time: &Arc<Time>, latency: Duration, runtime: Option<Handle>) -> Backend {
         let slow = Arc::new(Self { inner: inner.clone(), time: Arc::clone(time), latency, runtime });
         Backend { store: slow.clone(), queue: inner.queue.clone(), registry: slow.clone(), flows: slow }

@@ -97,7 +97,7 @@ pub async fn finds_nothing_where_nothing_is(world: World) {
     assert!(matches!(world.backend.store.claim(&task.name(), world.now() + LEASE, world.now()).await.unwrap(), Claim::Missing));
 }
 
-/// Of two concurrent claims of a task, one is granted. The other is refused because the task runs.
+/// Two concurrent claims of a task: one is granted, the other is refused because the task runs.
 pub async fn grants_one_of_two_at_once(world: World) {
     for number in 0..20 {
         let name = world.insert(sample::task(number, world.now())).await.name();

@@ -9,7 +9,7 @@ use nobat_core::task::{KeyedRequest, Task};
 use super::World;
 use crate::sample;
 
-/// Of eight replays that name the same generation, one starts the next generation, even if that ends before the others arrive.
+/// Only one of eight replays that name the same generation starts the next generation, even if that ends before the others arrive.
 pub async fn starts_one_generation_of_those_that_name_the_same(world: World) {
     let task = ended(&world, 1).await;
     let outcomes = join_all((0..8).map(async |mark| {

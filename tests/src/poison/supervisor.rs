@@ -1,4 +1,4 @@
-//! What supervisors do: start the program, and start it again when it is gone.
+//! Supervisor: starts the program, and restarts it when it ends by itself.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,18 +10,18 @@ use tokio::task::JoinHandle;
 use crate::world::process::Process;
 use crate::world::program::Program;
 
-/// The program with the bad kinds, on one file.
+/// Program with the bad kinds, on one file.
 pub struct Supervisor {
     address: watch::Receiver<SocketAddr>,
     stop: oneshot::Sender<()>,
     loop_: JoinHandle<anyhow::Result<usize>>,
 }
 
-/// How much address space the program has, in KiB, so that taking memory without end ends it and not the machine.
+/// Address space of the program, in KiB. With this limit, endless allocation ends the program and not the machine.
 const ADDRESS_SPACE: u32 = 2 * 1024 * 1024;
 
 impl Supervisor {
-    /// Starts it.
+    /// Starts the program.
     pub async fn start(data: PathBuf) -> anyhow::Result<Self> {
         let program = Program::Poison.path();
         let first = launch(&program, &data).await?;
@@ -30,12 +30,12 @@ impl Supervisor {
         Ok(Self { address, stop, loop_: tokio::spawn(supervise(program, data, first, tell, stopped)) })
     }
 
-    /// Where it listens, or listened last.
+    /// Returns the address on which the program listens or listened last.
     pub fn address(&self) -> SocketAddr {
         *self.address.borrow()
     }
 
-    /// Tells it to stop, and says how often it had to be started again.
+    /// Stops the program and returns the number of restarts.
     pub async fn stop(self) -> anyhow::Result<usize> {
         let _ = self.stop.send(());
         self.loop_.await?

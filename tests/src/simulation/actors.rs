@@ -1,4 +1,4 @@
-//! The processes of an installation: those that run tasks, and the one that looks after them.
+//! Processes of an installation: workers and the sweeper.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,17 +19,17 @@ use super::stage::Stage;
 use crate::model::habits::{Habit, Habits};
 use crate::serve::work_off;
 
-/// How many tasks a worker runs at a time.
+/// Number of tasks that a worker runs at a time.
 const CONCURRENCY: usize = 4;
-/// How long a function may take over a batch, where it is not said otherwise.
+/// Timeout of a function for a batch, unless the plan sets one.
 const FUNCTION_TIMEOUT: Duration = Duration::from_mins(15);
-/// How many messages a function in the cloud is handed at a time.
+/// Maximum number of messages in a batch of a function in the cloud.
 pub const BATCH: usize = 10;
-/// How long a function may sweep in the cloud, less what it keeps back.
+/// Maximum duration of a sweep by a function in the cloud, without its reserve.
 const SWEEP_TIME: Duration = Duration::from_secs(45);
 
-/// A process that runs tasks: like a server, which takes the next one as soon as it has room, or like a function,
-/// which is handed a batch and answers when it is through with all of it.
+/// Returns a process that runs tasks: as a server, which takes the next task as soon as it has room, or as a function, which
+/// gets a batch and answers when all of it is done.
 pub fn worker(stage: &Arc<Stage>, actor: String, place: usize, clock: Arc<dyn Clock>, backend: Backend) -> BoxFuture<'static, ()> {
     let handlers = handlers(stage, &actor, place);
     let runner = Runner::new(backend, handlers, clock, stage.dice.clone(), Edition::default());
@@ -89,7 +89,7 @@ impl Worker {
             Delivery::Hint { receipt, .. } => Some(receipt.clone()),
             Delivery::Claimed(_) => None,
         };
-        // A server that is stopped gives back what it runs.
+        // A server that is stopped releases its running tasks.
         let stop = CancellationToken::new();
         if self.stage.happens(self.stage.plan.crashes) {
             stop.cancel();
@@ -100,7 +100,7 @@ impl Worker {
 
     async fn settle(&self, settlements: Vec<(Receipt, Settlement)>) {
         if !settlements.is_empty() {
-            // A hint that is not settled comes again.
+            // An unsettled hint reappears.
             let _ = self.runner.backend.queue.settle(settlements).await;
         }
     }
@@ -112,7 +112,7 @@ impl Worker {
     }
 }
 
-/// What a function comes to, unless it is killed because its time is over: then all that it worked on comes again.
+/// Returns the output of a function, or `None` if it is killed at its timeout. After a kill, its whole batch reappears.
 pub async fn in_time<T>(stage: &Stage, timeout: Duration, work: impl Future<Output = T>) -> Option<T> {
     match select(pin!(work), stage.time.sleep_until(stage.time.now() + timeout)).await {
         Either::Left((done, _)) => Some(done),
@@ -120,7 +120,7 @@ pub async fn in_time<T>(stage: &Stage, timeout: Duration, work: impl Future<Outp
     }
 }
 
-/// A function was killed while it worked on so many messages.
+/// Records that a function was killed while it worked on this many messages.
 pub fn note_killed(stage: &Stage, actor: &str, messages: usize) {
     stage.trace(actor, format_args!("is killed over {messages} messages"));
     if messages > 1 {
@@ -135,7 +135,7 @@ fn note_split(stage: &Stage, settlements: &[(Receipt, Settlement)]) {
     }
 }
 
-/// The process that sweeps every minute, and prunes every hour.
+/// Returns the process that sweeps every minute and prunes every hour.
 pub fn sweeper(stage: &Arc<Stage>, clock: Arc<dyn Clock>, backend: Backend) -> BoxFuture<'static, ()> {
     let sweeper = Sweeper { backend: backend.clone(), chance: stage.dice.clone() };
     let pruner = Pruner { backend };

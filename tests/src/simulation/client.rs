@@ -1,4 +1,4 @@
-//! Those who submit tasks, and change their minds.
+//! Clients that submit, cancel, replay, list and await tasks.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::model::habits::Habits;
 use crate::model::table::RECENT_LAG;
 use crate::sample;
 
-/// A client that makes so many requests in all, however often it is started anew.
+/// Returns a client that makes `left` requests in all, across restarts.
 pub fn client(stage: Arc<Stage>, actor: String, clock: Arc<dyn Clock>, backend: Backend, left: Arc<AtomicU32>) -> BoxFuture<'static, ()> {
     let kinds = handlers(&stage, &actor, 0);
     let client = Client { stage, actor, backend, clock, kinds };
@@ -57,9 +57,9 @@ struct Client {
     kinds: Handlers,
 }
 
-/// How often a client repeats a request that was not answered.
+/// Number of tries of a request that is not answered.
 const TRIES: u32 = 3;
-/// How many idempotency keys there are to choose from: few, so that clients meet over them.
+/// Number of idempotency keys to choose from: few, so that clients use the same ones.
 const IDEMPOTENCY_KEYS: u64 = 4;
 
 impl Client {
@@ -83,12 +83,12 @@ impl Client {
         Keeper { stage: &self.stage, actor: &self.actor, backend: &self.backend, clock: &*self.clock }
     }
 
-    /// Submits tasks, with an idempotency key or without, and repeats the request until it is answered.
+    /// Submits tasks, with or without an idempotency key, and repeats the request up to [`TRIES`] times until it is answered.
     async fn submit(&self, count: u64) {
         let dice = &self.stage.dice;
         let tenant = if dice.per_mille(800) { Tenant::default() } else { sample::tenant("other") };
         let idempotency_key = dice.per_mille(500).then(|| format!("key-{count}-{}", dice.below(IDEMPOTENCY_KEYS)));
-        // What is submitted under a key is nearly always the same.
+        // Requests with the same key nearly always have the same body.
         let of_key = idempotency_key.as_ref().filter(|_| dice.per_mille(900)).map(|key| Dice::seeded(hash(key)));
         let bodies: Vec<String> = (0..count).map(|_| self.body(of_key.as_ref().unwrap_or(dice))).collect();
         let fingerprint = idempotency_key.as_ref().map(|_| fingerprint(&bodies));
@@ -112,7 +112,7 @@ impl Client {
 
     fn take_answer(&self, asked: &[Task], inserted: Inserted) {
         let tasks = match inserted {
-            // The key stands for another request: it is refused, and nothing is accepted.
+            // The key belongs to another request, so this one is refused and nothing is accepted.
             Inserted::Existing(tasks) if tasks.iter().any(|task| task.settings.fingerprint != asked[0].settings.fingerprint) => return,
             Inserted::Created(tasks) | Inserted::Existing(tasks) => tasks,
         };
@@ -153,7 +153,7 @@ impl Client {
         task
     }
 
-    /// A submission, as JSON.
+    /// Returns the JSON of a submission.
     fn body(&self, dice: &Dice) -> String {
         let number = dice.bits();
         let (flow_key, queue) = self.limited_by(number);
@@ -198,7 +198,7 @@ impl Client {
         body.to_string()
     }
 
-    /// The flow key that a task names, and the queue that it is in, if anything is laid down at all.
+    /// Returns a task's limit key and queue, or nothing if the run has no limits.
     fn limited_by(&self, number: u64) -> (Option<String>, Option<String>) {
         if !self.stage.plan.is_anything_laid_down() {
             return (None, None);
@@ -208,13 +208,14 @@ impl Client {
         (key.map(str::to_owned), dice.per_mille(300).then(|| QUEUE.to_owned()))
     }
 
-    /// The endpoint that a task goes to, if there is one.
+    /// Returns the endpoint of a task, if it has one.
     fn goes_to(&self, kind: &str, number: u64) -> Option<String> {
         let goes = self.stage.plan.partner.is_some() && kind == "work" && Dice::seeded(!number).per_mille(600);
         goes.then(|| PARTNER.to_owned())
     }
 
-    /// A function gives up a little before it is killed, and a task is to give up before that.
+    /// Returns the longest timeout of a task, in seconds. A function stops a little before it is killed, and tasks must time out before
+    /// that.
     fn longest_timeout(&self) -> f64 {
         self.stage.plan.cloud.function_timeout.map_or(f64::INFINITY, |timeout| timeout.as_secs_f64() - 5.0)
     }
@@ -222,7 +223,7 @@ impl Client {
     fn failure(&self, dice: &Dice) -> Wrong {
         let failures = [Wrong::Error, Wrong::Error, Wrong::Pause, Wrong::Permanent, Wrong::Panic, Wrong::Hang, Wrong::Kill];
         match dice.pick(&failures).unwrap_or_default() {
-            // In a calm run no process dies.
+            // In a calm run no process crashes.
             Wrong::Kill if self.stage.plan.is_calm() => Wrong::Error,
             failure => failure,
         }
@@ -233,14 +234,14 @@ impl Client {
         self.stage.dice.pick(&accepted).map(|(tenant, id)| TaskName { tenant, id })
     }
 
-    /// Cancels a task.
+    /// Cancels a random task.
     async fn cancel(&self) {
         if let Some(name) = self.some_task() {
             self.cancel_one(&name).await;
         }
     }
 
-    /// Cancels all tasks, most of which wait for their reservations: none of those may be left.
+    /// Cancels all tasks, most of which hold reservations. None of these may be left over.
     async fn cancel_everything(&self) {
         let accepted: Vec<Key> = self.stage.ledger().accepted.iter().cloned().collect();
         for (tenant, id) in accepted {
@@ -257,7 +258,7 @@ impl Client {
         .await;
     }
 
-    /// Wants a task done again.
+    /// Replays a random task.
     async fn replay(&self) {
         let Some(name) = self.some_task() else { return };
         let key = if self.stage.dice.per_mille(500) { ReplayKey::Same } else { ReplayKey::New };
@@ -265,7 +266,7 @@ impl Client {
         self.meddle(&name, Event::Replay { key, generation: None }, Refused::NotEnded, is_anew).await;
     }
 
-    /// Has an event happen to a task; it must come to what is expected, or be refused for the one reason there can be.
+    /// Applies an event to a task. The result must be as expected, or refused with `reason`.
     async fn meddle(&self, name: &TaskName, event: Event, reason: Refused, is_expected: impl Fn(&Task) -> bool) {
         self.stage.ledger().meddled_with.insert(key(name));
         let is_right = match self.backend.apply(name, None, event, self.clock.now()).await {
@@ -279,7 +280,7 @@ impl Client {
         }
     }
 
-    /// Looks through all tasks of a tenant: none is shown twice or out of order, and none is missing that was accepted a while ago.
+    /// Lists all tasks of a tenant. None may be shown twice or out of order, and none that was accepted a while ago may be missing.
     async fn list(&self) {
         let tenant = Tenant::default();
         let accepted: BTreeSet<Key> = self.stage.ledger().accepted.iter().filter(|(of, _)| *of == tenant).cloned().collect();
@@ -305,7 +306,7 @@ impl Client {
         }
     }
 
-    /// Waits for a task to end, as a request with `wait` does.
+    /// Waits for the end of a task, as a request with `wait` does.
     async fn wait(&self) {
         let Some(name) = self.some_task() else { return };
         let give_up = self.clock.now() + Duration::from_secs(25);
@@ -322,7 +323,7 @@ impl Client {
     }
 }
 
-/// FNV-1a, for want of anything better to make a seed of a text.
+/// Returns the FNV-1a hash of a text, as a seed.
 fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -1,4 +1,4 @@
-//! What nobody may start, since somebody paused it, or took away the endpoint that it is for.
+//! Queues, kinds and endpoints whose tasks must not start because they are paused or removed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use nobat_core::lane::Lane;
 use nobat_core::registry::{Record, RecordName, Sort};
 use nobat_core::time::Timestamp;
 
-/// Since when each thing is closed that is.
+/// Closed records, and the times since when they are closed.
 #[derive(Default)]
 pub struct Closed {
     since: BTreeMap<RecordName, Timestamp>,
 }
 
 impl Closed {
-    /// A record was written.
+    /// Records the write of a record.
     pub fn written(&mut self, record: &Record, now: Timestamp) {
         let is_open = match record.name.sort {
             Sort::Endpoint => Endpoint::from_text(&record.body, record.version).is_ok_and(|endpoint| endpoint.is_open()),
@@ -29,7 +29,7 @@ impl Closed {
         }
     }
 
-    /// A record was removed: of a lane that is as good as open, and of an endpoint it is not.
+    /// Records the removal of a record. A removed queue or kind counts as open, a removed endpoint as closed.
     pub fn removed(&mut self, name: &RecordName, now: Timestamp) {
         if name.sort == Sort::Endpoint {
             self.since.entry(name.clone()).or_insert(now);
@@ -38,8 +38,9 @@ impl Closed {
         }
     }
 
-    /// A task begins that is of these, and was claimed then. Says which promise that breaks, if it does: that a change holds everywhere a
-    /// while after it was made, by clocks that are so far apart at most.
+    /// Checks a start under these records by a task that was claimed at `claimed_at`. Returns an error if a record was closed so long
+    /// before
+    /// the claim that every process must know, given that clocks differ by at most `apart`.
     pub fn begins(&self, of: &[RecordName], claimed_at: Timestamp, apart: Duration) -> Result<(), String> {
         let is_known = |name: &&RecordName| self.since.get(name).is_some_and(|since| *since + FRESH + apart < claimed_at);
         match of.iter().find(is_known) {

@@ -1,41 +1,41 @@
-//! Chance, from a seed.
+//! Random numbers from a seed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nobat_core::ports::Chance;
 
-/// A generator of numbers that a seed decides (`SplitMix64`).
+/// Random number generator with a seed (`SplitMix64`).
 ///
-/// Written out here, so that a seed on record means the same run with every version of every library.
+/// It is written out here, so that a recorded seed means the same run with every version of every library.
 pub struct Dice(AtomicU64);
 
 impl Dice {
-    /// The numbers of this seed.
+    /// Creates a generator with this seed.
     pub fn seeded(seed: u64) -> Self {
         Self(AtomicU64::new(seed))
     }
 
-    /// A number from 0 up to but not including `end`.
+    /// Returns a number from 0 up to but not including `end`.
     pub fn below(&self, end: u64) -> u64 {
         self.bits() % end.max(1)
     }
 
-    /// A number from `least` to `most`.
+    /// Returns a number from `least` to `most`, inclusive.
     pub fn between(&self, least: u64, most: u64) -> u64 {
         least + self.below(most - least + 1)
     }
 
-    /// Yes, so many times in a thousand.
+    /// Returns true with a probability of `times` in a thousand.
     pub fn per_mille(&self, times: u64) -> bool {
         self.below(1_000) < times
     }
 
-    /// One of these.
+    /// Returns a random element, or `None` if there is none.
     pub fn pick<T: Clone>(&self, of: &[T]) -> Option<T> {
         of.get(usize::try_from(self.below(of.len() as u64)).unwrap_or(0)).cloned()
     }
 
-    /// Puts these in another order.
+    /// Shuffles the elements.
     pub fn shuffle<T>(&self, these: &mut [T]) {
         for last in (1..these.len()).rev() {
             these.swap(last, usize::try_from(self.below(last as u64 + 1)).unwrap_or(0));

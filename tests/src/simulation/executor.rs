@@ -1,4 +1,4 @@
-//! Runs the actors, one step of one of them at a time, in an order that the dice decide.
+//! Executor that runs the actors, one step of one actor at a time, in a random order from the seed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use nobat_core::time::Timestamp;
 use super::dice::Dice;
 use crate::time::Time;
 
-/// Something that acts on its own, as a process does: it can be killed at any point where it waits, and started anew.
+/// Actor, such as a process. It can be killed at any point where it waits, and restarted.
 pub struct Actor {
-    /// What it is called in the trace.
+    /// Name in the trace.
     pub name: String,
     start: Box<dyn Fn() -> BoxFuture<'static, ()>>,
     life: Life,
     woken: Arc<Woken>,
-    /// It does nothing before this moment: it was stopped in its tracks, or is being started again.
+    /// Time before which the actor does nothing, because it is frozen or restarting.
     away_until: Timestamp,
 }
 
@@ -29,14 +29,14 @@ enum Life {
     Over,
 }
 
-/// What came of a step.
+/// Result of a step.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     /// An actor did something.
     Acted(usize),
-    /// Nobody had anything to do, so time went on.
+    /// No actor had anything to do, so time passed.
     TimePassed,
-    /// Nobody has anything to do, and nobody ever will.
+    /// No actor has anything to do, now or later.
     Stuck,
     /// An actor panicked.
     Panicked(usize),
@@ -50,35 +50,35 @@ impl Wake for Woken {
     }
 }
 
-/// All actors, and the time they live in.
+/// All actors and their virtual time.
 pub struct Executor {
     time: Arc<Time>,
     actors: Vec<Actor>,
 }
 
 impl Executor {
-    /// Nobody yet.
+    /// Creates an executor without actors.
     pub fn new(time: Arc<Time>) -> Self {
         Self { time, actors: Vec::new() }
     }
 
-    /// Adds an actor, which begins, and begins anew after a crash, as `start` says.
+    /// Adds an actor. `start` starts it, at first and after a crash.
     pub fn add(&mut self, name: String, start: impl Fn() -> BoxFuture<'static, ()> + 'static) {
         let woken = Arc::new(Woken(AtomicBool::new(true)));
         self.actors.push(Actor { name, start: Box::new(start), life: Life::NotStarted, woken, away_until: Timestamp::EPOCH });
     }
 
-    /// Who they are.
+    /// Returns all actors.
     pub fn actors(&self) -> &[Actor] {
         &self.actors
     }
 
-    /// Whether that actor has done all it had to do.
+    /// Returns true if the actor has finished.
     pub fn is_over(&self, actor: usize) -> bool {
         matches!(self.actors[actor].life, Life::Over)
     }
 
-    /// Kills an actor where it stands, and starts it anew after a while.
+    /// Kills an actor and restarts it after `after`.
     pub fn crash(&mut self, actor: usize, after: Duration) {
         let actor = &mut self.actors[actor];
         if !matches!(actor.life, Life::Over) {
@@ -87,12 +87,12 @@ impl Executor {
         }
     }
 
-    /// Holds an actor where it stands, as SIGSTOP does: its timers go on, and it notices nothing until it goes on itself.
+    /// Freezes an actor, as SIGSTOP does: its timers run, but it notices nothing until it continues.
     pub fn freeze(&mut self, actor: usize, duration: Duration) {
         self.actors[actor].away_until = self.time.now() + duration;
     }
 
-    /// Lets one actor of those who can go on take one step, or time pass until somebody can.
+    /// Runs one step of a random actor that can continue, or advances the time until one can.
     pub fn step(&mut self, dice: &Dice) -> Step {
         let now = self.time.now();
         let able: Vec<usize> = (0..self.actors.len()).filter(|actor| self.actors[*actor].can_go_on(now)).collect();

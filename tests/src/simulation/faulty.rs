@@ -1,4 +1,4 @@
-//! What an actor has of the backend: a way to it on which anything can be held up or lost.
+//! Faulty access of an actor to the backend: any call can be delayed or lost.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use super::stage::{Service, Stage, short, step_aside};
 use crate::model::calls::Call;
 use crate::model::habits::{Habit, Habits};
 
-/// One actor's way to a store and a queue.
+/// Access of one actor to the backend.
 #[derive(Clone)]
 pub struct Faulty {
     stage: Arc<Stage>,
@@ -34,15 +34,15 @@ pub struct Faulty {
 }
 
 impl Faulty {
-    /// The backend as `actor` sees it.
+    /// Returns the backend as `actor` sees it.
     pub fn backend(stage: &Arc<Stage>, actor: &str, inner: &Backend) -> Backend {
         let way = Arc::new(Self { stage: stage.clone(), actor: actor.to_owned(), inner: inner.clone() });
-        // Where nothing is laid down, what the registry says is nothing; and a run is what it was before there was one.
+        // Without any configuration, the registry is not made faulty. So runs without limits are the same as before limits were added.
         let registry = if stage.plan.is_anything_laid_down() { way.clone() } else { inner.registry.clone() };
         Backend { store: way.clone(), queue: way.clone(), registry, flows: way }
     }
 
-    /// Makes a call, and makes it again if it fails, as the SDK does: still the same call, to whoever can tell.
+    /// Makes a call, and retries it as the SDK does if it fails. All tries keep the number of the call.
     async fn call<T, F>(&self, service: Service, what: String, effect: impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
@@ -61,7 +61,7 @@ impl Faulty {
         answer
     }
 
-    /// One try of a call, which others come in front of and after, and which may fail before its effect or after it.
+    /// Makes one try of a call. Other calls may come before and after it, and it may fail before or after its effect.
     async fn attempt<T, F>(&self, service: Service, what: &str, call: Call, effect: &impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
@@ -79,7 +79,7 @@ impl Faulty {
             return Err(StoreError::Overloaded);
         }
         let answer = match service {
-            // A store answers at once, so that nobody else acts in the name of this call.
+            // A store answers at once, so no other actor can act under this call's number.
             Service::Store => {
                 self.stage.calls.enter(call);
                 let answer = effect().await;
@@ -104,7 +104,7 @@ impl Faulty {
         }
     }
 
-    /// What becomes of whoever tries to claim a task that nobody can: some fail, and some die of it.
+    /// Fails for a poisoned task: some claimants get an error, others crash.
     async fn taste(&self, name: &TaskName) -> Result<(), StoreError> {
         if !self.stage.is_poisoned(name) {
             return Ok(());
@@ -117,7 +117,7 @@ impl Faulty {
         Err(StoreError::Unavailable("simulated, for this task alone".to_owned()))
     }
 
-    /// What becomes of a hint on its way into the queue.
+    /// Loses, doubles and delays hints on their way into the queue.
     fn spoil(&self, hints: Vec<Hint>) -> Vec<Hint> {
         let (stage, plan) = (&self.stage, &self.stage.plan);
         let mut sent = Vec::new();
@@ -226,7 +226,7 @@ impl Faulty {
     }
 }
 
-/// A process that changes a flow without asking for a start. That renews none of its slots.
+/// Access of a process that changes a limiter state without asking for a start, which renews none of its slots.
 struct Aside<'a>(&'a Faulty);
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! Handlers that do as their payload says, and write it down.
+//! Handlers that follow the script in their payload, and record what they do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,49 +20,49 @@ use super::stage::{Stage, short};
 use super::starts::Right;
 use crate::sample;
 
-/// What a task does when it is run.
+/// Script of a task: its behavior when it is run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Script {
-    /// Tells tasks apart.
+    /// Number that identifies the task.
     pub number: u64,
-    /// How many attempts of a generation go wrong before one goes well.
+    /// Number of attempts of a generation that fail before one succeeds.
     pub failures: u32,
-    /// How they go wrong.
+    /// Kind of failure of these attempts.
     pub failure: Wrong,
-    /// How many seconds it takes.
+    /// Duration in seconds.
     pub seconds: u64,
-    /// Whether it stops when it is called off.
+    /// Reaction to a cancellation.
     pub manners: Manners,
-    /// The flow key that it names.
+    /// Limit key of the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flow_key: Option<String>,
-    /// The queue that it is in, if that is not the usual one.
+    /// Queue of the task, unless it is the default one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
-    /// The endpoint that it goes to.
+    /// Endpoint of the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
 }
 
-/// How an attempt goes wrong.
+/// Kind of failure of an attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wrong {
-    /// With an error after which another attempt may help.
+    /// Error that another attempt may cure.
     #[default]
     Error,
-    /// With an error that asks for a pause.
+    /// Error that asks for a pause.
     Pause,
-    /// With an error after which none will.
+    /// Permanent error.
     Permanent,
-    /// With a panic.
+    /// Panic.
     Panic,
-    /// It takes for ever.
+    /// The attempt never returns.
     Hang,
-    /// It brings its whole process down.
+    /// The attempt crashes its process.
     Kill,
 }
 
-/// What a handler does when it is called off.
+/// Reaction of a handler to a cancellation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Manners {
     /// It stops.
@@ -72,13 +72,13 @@ pub enum Manners {
     Ignores,
 }
 
-/// The code of [`Wrong::Permanent`].
+/// Error code of [`Wrong::Permanent`].
 pub const PERMANENT: &str = "permanent";
 
-/// What a run returns: which one it was.
+/// Result of an execution, which names it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Done {
-    /// Its number in the ledger.
+    /// Number of the execution in the ledger.
     pub execution: usize,
 }
 
@@ -88,16 +88,16 @@ struct Player {
     actor: String,
 }
 
-/// The kind that every worker knows.
+/// Kind that every worker knows.
 struct Work(Player);
 
-/// The kind that only one worker knows.
+/// Kind that only one worker knows.
 struct Rare(Player);
 
-/// Where callbacks arrive.
+/// Receiver of callbacks.
 struct Receiver(Player);
 
-/// What a worker of this name runs. The first one knows a kind that the others do not.
+/// Returns the handlers of a worker. Only the first worker knows kind `rare`.
 pub fn handlers(stage: &Arc<Stage>, actor: &str, place: usize) -> Handlers {
     let player = Player { stage: stage.clone(), actor: actor.to_owned() };
     let all = Handlers::new().with(Work(player.clone())).with(Receiver(player.clone()));
@@ -136,7 +136,7 @@ impl Handler for Rare {
     }
 }
 
-/// The request that a callback is. A submission is checked with a request that has no body yet.
+/// Request of a callback. Submissions are checked with a request that has no body yet.
 #[derive(Deserialize)]
 struct Request {
     body: Option<Box<RawValue>>,
@@ -155,39 +155,39 @@ impl Handler for Receiver {
 }
 
 impl Script {
-    /// What it must have in common with others to be done together with them.
+    /// Returns the key that tasks of one batch have in common, or `None` for a task that goes alone.
     fn likeness(&self) -> Option<u64> {
         (!self.number.is_multiple_of(5)).then_some(self.number % 2)
     }
 
-    /// Whether it ends at once, and with an error of its own if it fails: with others it then ends as it does alone.
+    /// Returns true if the attempt ends at once and fails only with its own error: in a batch it then ends as it does alone.
     fn is_plain(&self) -> bool {
         let is_its_own = matches!(self.failure, Wrong::Error | Wrong::Pause | Wrong::Permanent);
         self.seconds == 0 && (self.failures == 0 || is_its_own)
     }
 
-    /// The flows that it is of, less that of its endpoint.
+    /// Returns the limit scopes of the task, without that of its endpoint.
     fn flows(&self, kind: &str) -> Vec<FlowOf> {
         let (key, queue) = (self.flow_key.as_deref(), self.queue.as_deref());
         let named = [key.map(|key| FlowOf::Key(sample::name(key))), queue.map(|queue| FlowOf::Queue(sample::name(queue)))];
         named.into_iter().flatten().chain([FlowOf::Kind(sample::name(kind))]).collect()
     }
 
-    /// The flow of its endpoint.
+    /// Returns the limit scope of the task's endpoint.
     fn flow_of_endpoint(&self) -> Option<FlowOf> {
         self.endpoint.as_deref().map(|endpoint| FlowOf::Endpoint(sample::name(endpoint)))
     }
 }
 
-/// An attempt that is limited. It is over when this is dropped, however that comes about.
+/// Limited attempt. Dropping it ends the attempt.
 struct UnderWay {
     stage: Arc<Stage>,
     flows: Vec<(FlowName, usize)>,
 }
 
-/// A run that has begun.
+/// Started execution.
 struct Begun {
-    /// Its number in the ledger.
+    /// Number of the execution in the ledger.
     execution: usize,
     _under_way: UnderWay,
 }
@@ -209,11 +209,11 @@ impl Player {
         self.go_through(mood, begun, script, context).await
     }
 
-    /// Runs tasks together, as one request: their endpoint sees one start, and is in one mood.
+    /// Runs a batch as one request: the endpoint sees one start, and has one mood for all.
     async fn play_together(&self, kind: &str, batch: Vec<(Script, &TaskContext)>) -> Together<Done> {
         let Some((first, context)) = batch.first() else { return Ok(Vec::new()) };
         self.look_at_batch(&batch);
-        // Whoever leads was claimed before the others.
+        // The leader was claimed before its companions.
         let claimed_at = batch.iter().map(|(_, context)| self.claimed_at(context)).min().unwrap_or_else(|| self.stage.time.now());
         let _at_endpoint = first.flow_of_endpoint().map(|flow| self.starts(vec![flow], context, claimed_at));
         let mood = self.mood(first);
@@ -222,13 +222,13 @@ impl Player {
             let mut ledger = self.stage.ledger();
             ledger.meddled_with.extend(batch.iter().map(|(_, context)| key(&context.name)));
         }
-        // All of them begin, whichever of them brings the others down.
+        // All executions begin before any runs, because one of them may crash the process.
         let parts = batch.into_iter().map(|(script, context)| (self.begins(kind, &script, context), script, context));
         let parts: Vec<(Begun, Script, &TaskContext)> = parts.collect();
         Ok(join_all(parts.into_iter().map(|(begun, script, context)| self.go_through(mood, begun, script, context))).await)
     }
 
-    /// What goes together has the same endpoint, is alike, and is not too much.
+    /// Checks that all tasks of a batch have the same endpoint, tenant and batch key, and that the batch is not too large.
     fn look_at_batch(&self, batch: &[(Script, &TaskContext)]) {
         let most = self.stage.plan.partner.as_ref().and_then(|partner| partner.batch).map_or(0, |batch| batch.max_items.get());
         let is_alike = |pair: &[(Script, &TaskContext)]| {
@@ -290,7 +290,7 @@ impl Player {
         Err(match script.failure {
             Wrong::Permanent => Failure::permanent(PERMANENT, "it will never work"),
             Wrong::Pause => Failure::retry_after(Duration::from_secs(40), "busy", "come back later"),
-            // Not by `panic!`, whose hook would write to the terminal.
+            // `panic!` would run the hook, which writes to the terminal.
             Wrong::Panic => std::panic::resume_unwind(Box::new("as the script says")),
             Wrong::Error | Wrong::Hang | Wrong::Kill => Failure::retry("broken", "it broke"),
         })
@@ -300,7 +300,7 @@ impl Player {
         self.stage.ledger().given_at(&self.actor, &context.name, context.number).unwrap_or_else(|| self.stage.time.now())
     }
 
-    /// Notes that something starts that is of these flows, and was claimed then.
+    /// Records a start in these limit scopes by a task that was claimed at `claimed_at`.
     fn starts(&self, of: Vec<FlowOf>, context: &TaskContext, claimed_at: Timestamp) -> UnderWay {
         let (stage, tenant) = (&self.stage, &context.name.tenant);
         let right = Right { actor: self.actor.clone(), claimed_at, apart: stage.plan.clocks_apart() };
@@ -333,7 +333,7 @@ impl Player {
     }
 }
 
-/// The record that says whether tasks of a flow may start at all, if there can be one.
+/// Returns the record that can pause the tasks of a limit scope, if one can exist.
 fn record_name(of: &FlowOf, context: &TaskContext) -> Option<RecordName> {
     let sort = match of {
         FlowOf::Endpoint(_) => Sort::Endpoint,

@@ -1,4 +1,4 @@
-//! Whoever pauses queues, kinds and endpoints, takes endpoints away, and lets everything go on again.
+//! Operator that pauses queues, kinds and endpoints, removes endpoints, and opens everything again.
 
 use std::time::Duration;
 
@@ -17,32 +17,32 @@ use super::partner::{PARTNER, Partner};
 use super::stage::Stage;
 use crate::sample;
 
-/// One of those who have the right to.
+/// Operator.
 pub struct Keeper<'a> {
-    /// What it shares with the others.
+    /// State that all actors share.
     pub stage: &'a Stage,
-    /// Its name.
+    /// Name in the trace.
     pub actor: &'a str,
-    /// Its way to the registry.
+    /// Access to the backend.
     pub backend: &'a Backend,
-    /// Its clock.
+    /// Clock of the operator.
     pub clock: &'a dyn Clock,
 }
 
-/// What something is to be.
+/// Wanted state of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
     Open,
     Paused,
-    /// Taken away; what cannot be is paused.
+    /// Removed. A record that cannot be removed is paused.
     Away,
 }
 
-/// How long it waits before it tries again what must be done.
+/// Pause before a retry of a necessary change.
 const PAUSE: Duration = Duration::from_secs(5);
 
 impl Keeper<'_> {
-    /// Changes something, whatever comes of it.
+    /// Changes a random record and ignores errors.
     pub async fn change(&self) {
         let dice = &self.stage.dice;
         let Some(name) = dice.pick(&all(self.stage)) else { return };
@@ -50,7 +50,7 @@ impl Keeper<'_> {
         let _ = self.set(&name, wanted).await;
     }
 
-    /// Lets everything go on, and does not rest before that.
+    /// Opens every record, and retries until each is open.
     pub async fn open_everything(&self) {
         for name in all(self.stage) {
             while !matches!(self.set(&name, Wanted::Open).await, Ok(Recorded::Done)) {
@@ -102,7 +102,7 @@ impl Keeper<'_> {
         }
     }
 
-    /// As the API does; that it does not come to all of them makes no difference but in time.
+    /// Wakes held tasks, as the API does. Tasks that it does not reach only start later.
     async fn wake(&self, name: &RecordName) {
         let of = |sort| (name.sort == sort).then(|| name.name.clone());
         let (queue, kind, endpoint) = (of(Sort::Queue), of(Sort::Kind), of(Sort::Endpoint));
@@ -117,7 +117,7 @@ impl Keeper<'_> {
     }
 }
 
-/// Everything that can be closed.
+/// Returns the names of all records that can be closed.
 fn all(stage: &Stage) -> Vec<RecordName> {
     let lanes = [(Sort::Queue, QUEUE), (Sort::Kind, "work"), (Sort::Kind, "rare")];
     let endpoint = stage.plan.partner.as_ref().map(|_| (Sort::Endpoint, PARTNER));

@@ -1,12 +1,13 @@
-//! What a task can have become between two looks at it.
+//! Legal changes of a task between two looks at it.
 
 use nobat_core::id::TaskId;
 use nobat_core::ports::TaskName;
 use nobat_core::task::{CancelRequest, End, State, Task};
 
-/// Whether nobody wrote to the task.
+/// Returns true if no write changed the task.
 ///
-/// Where the queue is an index, a backend can hand over a task that waits, or end it past its deadline, along with any call.
+/// If the queue is an index over the tasks, any call may hand over a waiting task or end it past its deadline. Such changes are
+/// ignored.
 pub(super) fn is_untouched(before: Option<&Task>, after: Option<&Task>) -> bool {
     match (before, after) {
         (Some(before), Some(after)) if before != after => {
@@ -17,7 +18,7 @@ pub(super) fn is_untouched(before: Option<&Task>, after: Option<&Task>) -> bool 
     }
 }
 
-/// The callback that must have been written along with the end at which the task was seen.
+/// Returns the name of the callback that must have been written with the task's end.
 pub(super) fn callback_of(task: &Task) -> Option<TaskName> {
     let State::Ended(ended) = &task.state else { return None };
     let is_wanted = task.settings.callback.as_ref().is_some_and(|callback| callback.on.contains(&ended.end));
@@ -25,7 +26,7 @@ pub(super) fn callback_of(task: &Task) -> Option<TaskName> {
     is_wanted.then(|| TaskName { tenant: task.tenant.clone(), id })
 }
 
-/// Whether a task can have become this, in however many writes.
+/// Checks that the task can have changed from `before` to `after`, in any number of writes.
 pub(super) fn follows(before: &Task, after: &Task) -> Result<(), &'static str> {
     if before.version == after.version {
         return if before == after { Ok(()) } else { Err("it changed, and its version did not") };

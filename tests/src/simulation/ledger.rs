@@ -1,4 +1,4 @@
-//! What clients were promised, and what handlers did: written down outside of everything that can fail.
+//! Record of what clients were promised and what handlers did, outside of everything that can fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,133 +10,133 @@ use nobat_core::ports::TaskName;
 use nobat_core::task::{Outcome, Task};
 use nobat_core::time::Timestamp;
 
-/// A task's name, in an order.
+/// Tenant and id of a task, in an order for maps.
 pub type Key = (Tenant, TaskId);
 
-/// The key of a name.
+/// Returns the key of a task.
 pub fn key(name: &TaskName) -> Key {
     (name.tenant.clone(), name.id)
 }
 
-/// The record.
+/// Ledger of a run.
 #[derive(Default)]
 pub struct Ledger {
-    /// Every task that a client has asked for, whatever it was answered.
+    /// Payloads of all tasks that a client tried to submit, whatever the answer.
     pub asked_for: BTreeMap<Key, Json>,
-    /// Those that a client was told are accepted.
+    /// Tasks whose acceptance a client saw.
     pub accepted: BTreeSet<Key>,
-    /// Those that somebody has called off or wanted done again, or whose partner failed them, so that their end is not known beforehand.
+    /// Tasks whose end is not predictable, because a client canceled or replayed them or their partner failed them.
     pub meddled_with: BTreeSet<Key>,
-    /// How often each was put off by its partner, which counts as no attempt.
+    /// Number of deferrals of each task by its partner. A deferral is no attempt.
     put_off: BTreeMap<Key, usize>,
-    /// Every run of a handler, in order.
+    /// Executions of handlers, in order.
     pub executions: Vec<Execution>,
-    /// The tokens that an actor was given for a task, and when: an answer can be overtaken by a later one.
+    /// Tokens that an actor was given for a task, and the times. It keeps all of them, because a later answer can overtake an earlier one.
     in_hand: BTreeMap<(String, Key), BTreeMap<u64, Timestamp>>,
-    /// The attempts that are on record.
+    /// Attempts on record.
     recorded: BTreeSet<(Key, u64)>,
-    /// Actors whose handler has brought their process down.
+    /// Actors whose handler crashed their process.
     pub killed: BTreeSet<String>,
-    /// How many messages each function works on.
+    /// Number of messages that each function works on.
     pub batches: BTreeMap<String, usize>,
-    /// When a hint was last sent for a task, by how many dead letters came before it.
+    /// Time of the last hint of a task, by the number of dead letters before it.
     hints: BTreeMap<Key, BTreeMap<u32, Timestamp>>,
-    /// When a dead letter was first seen for a task, by how many came before it.
+    /// Time when a dead letter of a task was first opened, by the number of dead letters before it.
     letters: BTreeMap<Key, BTreeMap<u32, Timestamp>>,
 }
 
-/// How long a task is left alone after its first dead letter, and after its second.
+/// Pauses after the first and the second dead letter of a task.
 const PAUSES: [Duration; 2] = [Duration::from_mins(5), Duration::from_mins(15)];
 
-/// One run of a handler.
+/// Execution of a handler.
 pub struct Execution {
-    /// Of which task.
+    /// Task of the execution.
     pub task: Key,
-    /// Under which claim.
+    /// Token of the claim.
     pub token: u64,
-    /// How it ended, if it did.
+    /// End of the execution, if it has ended.
     pub end: Option<ExecutionEnd>,
 }
 
-/// How a handler returned.
+/// End of an execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExecutionEnd {
-    /// With a result.
+    /// The handler returned a result.
     Returned,
-    /// With an error, or a panic.
+    /// The handler returned an error or panicked.
     Failed,
 }
 
 impl Ledger {
-    /// An actor was given a task.
+    /// Records that an actor was given a task.
     pub fn given(&mut self, actor: &str, name: &TaskName, token: u64, now: Timestamp) {
         self.in_hand.entry((actor.to_owned(), key(name))).or_default().insert(token, now);
     }
 
-    /// When an actor was given a task under that token, if it was.
+    /// Returns the time when an actor was given a task with this token.
     pub fn given_at(&self, actor: &str, name: &TaskName, token: u64) -> Option<Timestamp> {
         self.in_hand.get(&(actor.to_owned(), key(name)))?.get(&token).copied()
     }
 
-    /// An actor has written a task. Returns whether the attempt that it put on record, if it did, was its own to bring to an end.
+    /// Records that an actor has written a task. Returns true if the actor was entitled to record the task's last attempt.
     pub fn has_written(&mut self, actor: &str, task: &Task) -> bool {
         let key = key(&task.name());
         let Some(attempt) = task.attempts.last() else { return true };
         let is_new = self.recorded.insert((key.clone(), attempt.number));
         let was_given = self.in_hand.get(&(actor.to_owned(), key)).is_some_and(|tokens| tokens.contains_key(&attempt.number));
-        // That a lease ran out is for anybody to say.
+        // Every actor may record that a lease has expired.
         !is_new || attempt.outcome == Outcome::Crashed || was_given
     }
 
-    /// A partner puts a task off.
+    /// Records that the partner deferred a task.
     pub fn puts_off(&mut self, name: &TaskName) {
         *self.put_off.entry(key(name)).or_default() += 1;
     }
 
-    /// How often a task was put off.
+    /// Returns the number of deferrals of a task.
     pub fn put_off(&self, task: &Key) -> usize {
         self.put_off.get(task).copied().unwrap_or_default()
     }
 
-    /// A handler begins; returns the number of the execution.
+    /// Records the start of an execution and returns its number.
     pub fn begins(&mut self, name: &TaskName, token: u64) -> usize {
         self.executions.push(Execution { task: key(name), token, end: None });
         self.executions.len() - 1
     }
 
-    /// A handler returns.
+    /// Records the end of an execution.
     pub fn ends(&mut self, execution: usize, end: ExecutionEnd) {
         self.executions[execution].end = Some(end);
     }
 
-    /// Somebody has sent a hint, whatever became of it on its way.
+    /// Records that a hint was sent, even if it is lost on its way.
     pub fn hinted(&mut self, task: Key, redrives: u32, now: Timestamp) {
         self.hints.entry(task).or_default().insert(redrives, now);
     }
 
-    /// When the last hint for a task was sent.
+    /// Returns the time of the last hint of a task.
     pub fn last_hint(&self, task: &Key) -> Option<Timestamp> {
         self.hints.get(task)?.values().max().copied()
     }
 
-    /// When the last hint for a task was sent that came after so many dead letters.
+    /// Returns the time of the last hint of a task after `redrives` dead letters.
     pub fn last_hint_after(&self, task: &Key, redrives: u32) -> Option<Timestamp> {
         self.hints.get(task)?.get(&redrives).copied()
     }
 
-    /// Somebody has opened a dead letter.
+    /// Records that a dead letter was opened.
     pub fn opened(&mut self, task: Key, redrives: u32, now: Timestamp) {
         self.letters.entry(task).or_default().entry(redrives).or_insert(now);
     }
 
-    /// Whether a task has had three dead letters, each with the pause before it that is due.
+    /// Returns true if a task had three dead letters with the required pauses between them.
     pub fn was_given_every_chance(&self, task: &Key) -> bool {
         let Some(letters) = self.letters.get(task) else { return false };
         let first: Option<Vec<Timestamp>> = (0..3).map(|redrives| letters.get(&redrives).copied()).collect();
         first.is_some_and(|first| first.windows(2).zip(PAUSES).all(|(pair, pause)| pair[1].since(pair[0]) >= pause))
     }
 
-    /// The runs of one task.
+    /// Returns the executions of one task.
     pub fn executions_of(&self, task: &Key) -> impl Iterator<Item = &Execution> {
         self.executions.iter().filter(move |execution| execution.task == *task)
     }

@@ -1,4 +1,4 @@
-//! What may become of a dead letter: its task is hinted again, twice, and then ended; unless it needs neither.
+//! Checks on dead letters: the worker sends two more hints, then ends the task, unless the task needs neither.
 
 use nobat_core::ports::TaskName;
 use nobat_core::task::{ErrorCode, State, Task};
@@ -9,24 +9,24 @@ use super::witness::Witness;
 use crate::model::Letter;
 use crate::model::habits::{Habit, Habits};
 
-/// A dead letter that somebody has opened.
+/// Opened dead letter.
 pub struct Opened {
     name: TaskName,
     redrives: u32,
     at: Timestamp,
-    /// The task, as it stood then.
+    /// Task as stored when the dead letter was opened.
     task: Option<Task>,
 }
 
 impl Witness {
-    /// Somebody opens a dead letter.
+    /// Records that a dead letter is opened.
     pub fn opens(&self, letter: &Letter) -> Opened {
         let at = self.stage.time.now();
         self.stage.ledger().opened(key(&letter.name), letter.redrives, at);
         Opened { name: letter.name.clone(), redrives: letter.redrives, at, task: self.look(&letter.name) }
     }
 
-    /// Somebody says that a dead letter may be forgotten: what it was about has been seen to.
+    /// Checks that an acknowledged dead letter has been handled.
     pub fn forgets(&self, letter: &Opened) {
         let Some(task) = &letter.task else { return };
         let is_same = self.look(&letter.name).is_some_and(|now| now.version == task.version);
@@ -35,14 +35,14 @@ impl Witness {
         self.expect(!is_same || is_hinted || !self.needs_a_hint(task, letter.at), &letter.name, "a dead letter was dropped");
     }
 
-    /// Whether a task waits and could start, by every clock there is.
+    /// Returns true if a task waits and could start, by every clock.
     fn needs_a_hint(&self, task: &Task, at: Timestamp) -> bool {
         let apart = self.stage.plan.clocks_apart();
         let has_no_deadline = task.settings.expires_at.is_none_or(|deadline| deadline > self.stage.time.now() + apart);
         matches!(task.state, State::Waiting(_)) && task.due_at + apart <= at && has_no_deadline
     }
 
-    /// A task is given up on as the pipeline's failure after the third dead letter, and not before.
+    /// Checks that a task is ended as undeliverable only after its third dead letter.
     pub(super) fn check_pipeline(&self, task: &Task) {
         let code = task.error.as_ref().map(|error| error.code.as_str());
         if matches!(task.state, State::Ended(_)) && code == Some(ErrorCode::PIPELINE) {

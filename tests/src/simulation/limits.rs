@@ -1,4 +1,4 @@
-//! What is laid down in a run: how often something may start, how many at once, and where tasks go.
+//! Limits of a run: rates, concurrency, and the endpoint of tasks.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -17,23 +17,23 @@ use super::plan::Plan;
 use super::stage::Stage;
 use crate::sample;
 
-/// Whose tasks there are.
+/// Tenants of the tasks.
 pub const TENANTS: [&str; 2] = ["default", "other"];
-/// The flow keys that tasks name.
+/// Limit keys of the tasks.
 pub const KEYS: [&str; 2] = ["key-a", "key-b"];
-/// The queue that some tasks are in.
+/// Queue of some tasks.
 pub const QUEUE: &str = "narrow";
 
-/// What tasks of a flow have to keep to.
+/// Limits of a scope.
 #[derive(Clone, Debug)]
 pub struct Laid {
-    /// What they have in common.
+    /// Scope of the limits.
     pub of: FlowOf,
-    /// What holds for them.
+    /// Limits of the scope.
     pub limits: Limits,
 }
 
-/// What is laid down in a run, and how often somebody pauses some of it.
+/// Limits of a run, and how often an operator pauses something.
 #[derive(Clone, Debug, Default)]
 pub struct Drawn {
     limits: Vec<Laid>,
@@ -42,13 +42,13 @@ pub struct Drawn {
 }
 
 impl Drawn {
-    /// The plan, with this laid down in it.
+    /// Returns the plan with these limits.
     pub fn over(self, plan: Plan) -> Plan {
         Plan { limits: self.limits, partner: self.partner, changes: self.changes, ..plan }
     }
 }
 
-/// What is laid down in a run; in every other one that is nothing.
+/// Draws the limits of a run. Half of the runs have none.
 pub fn drawn(dice: &Dice) -> Drawn {
     if dice.per_mille(500) {
         return Drawn::default();
@@ -71,7 +71,7 @@ pub fn drawn(dice: &Dice) -> Drawn {
     Drawn { limits: laid, partner, changes }
 }
 
-/// So many times as much as what is little.
+/// Draws limits. `more` multiplies the small base values.
 fn limits(dice: &Dice, more: u32) -> Limits {
     let count = |of: &[u32]| NonZeroU32::MIN.saturating_add(dice.pick(of).unwrap_or(1) * more - 1);
     let period = Duration::from_secs(dice.pick(&[1, 10, 60]).unwrap_or(1));
@@ -84,7 +84,7 @@ fn limits(dice: &Dice, more: u32) -> Limits {
     }
 }
 
-/// Writes down what is laid down, for every tenant, as the API does.
+/// Writes the limits for every tenant, as the API does.
 pub fn lay_down(stage: &Stage, backend: &Backend) {
     for tenant in TENANTS.map(sample::tenant) {
         for (place, Laid { of, limits }) in (0..).zip(&stage.plan.limits) {

@@ -1,4 +1,4 @@
-//! No task is left alone for longer than the sweep pauses: one that is due is hinted, a lease that ran out is noticed.
+//! Liveness check: the sweep must send hints for due tasks and notice expired leases within its longest pause.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use super::stage::short;
 use super::witness::Witness;
 use crate::model::table::ATTENTION_LAG;
 
-/// The shortest and the longest pause of the sweep between two hints of one task.
+/// Minimum and maximum pause of the sweep between two hints of one task.
 const PAUSE: (Duration, Duration) = (Duration::from_mins(5), Duration::from_hours(1));
-/// How long after its time the sweep looks at a task for the first time, how often it comes, and how long it takes.
+/// Delay of the sweep's first look at a task, plus the sweep's interval and duration.
 const ROUND: Duration = Duration::from_mins(4);
-/// How long it takes, after things went wrong for the last time, until everybody is there again and done with what hung.
+/// Time after the last fault until every process runs again and every hung call is over.
 const RECOVERY: Duration = Duration::from_mins(20);
 
 impl Witness {
-    /// Looks for tasks that nobody looks after.
+    /// Reports tasks that no process has looked after in time.
     pub fn find_neglected(&self) {
         let Some(calm_since) = self.stage.calm_since() else { return };
         for task in self.open_tasks() {
@@ -31,19 +31,19 @@ impl Witness {
         }
     }
 
-    /// When somebody must have looked after a task that needs it `since` then.
+    /// Returns the latest time at which a process must have looked after a task that needs it since `since`.
     fn latest_look(&self, task: &Task, since: Timestamp, calm_since: Timestamp) -> Timestamp {
         let hint = self.stage.ledger().last_hint(&key(&task.name())).unwrap_or(since);
         let last = hint.max(since);
         if self.stage.plan.is_calm() && matches!(task.state, State::Waiting(_)) {
-            // As long again as it has waited: each pause of the sweep is twice the one before it.
+            // Each pause of the sweep is twice the one before, so it equals the time that the task has waited.
             return last + last.since(since).clamp(PAUSE.0, PAUSE.1) + ROUND + ATTENTION_LAG;
         }
         last.max(calm_since) + PAUSE.1 + ROUND + ATTENTION_LAG + RECOVERY + self.stage.plan.clocks_apart()
     }
 }
 
-/// Since when a task needs somebody to look after it.
+/// Returns the time since when a task needs attention.
 fn waits_since(task: &Task) -> Option<Timestamp> {
     match &task.state {
         State::Waiting(_) => Some(task.due_at),

@@ -1,4 +1,4 @@
-//! Somebody else's API, which tasks go to: it is well, or down, or has too much to do, in turns.
+//! API of a partner, to which tasks go. It is well, down or busy, in turns.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -11,43 +11,43 @@ use nobat_core::secrets::Secrets;
 use super::dice::Dice;
 use crate::sample;
 
-/// Its name as an endpoint.
+/// Name of the partner's endpoint.
 pub const PARTNER: &str = "partner";
-/// The code of an attempt while it is down.
+/// Error code of an attempt while the partner is down.
 pub const DOWN: &str = "http_503";
-/// The code of an attempt while it has too much to do.
+/// Error code of an attempt while the partner is busy.
 pub const BUSY: &str = "http_429";
 
-/// What it is like.
+/// Behavior of the partner.
 #[derive(Clone, Debug)]
 pub struct Partner {
-    /// What it can take.
+    /// Limits of the endpoint.
     pub limits: Limits,
-    /// How tasks are gathered for it, if they are.
+    /// Batching of tasks for the endpoint, if any.
     pub batch: Option<Batch>,
-    /// How long it takes until everything begins again.
+    /// Length of a cycle of moods.
     round: Duration,
-    /// How much of that it is down.
+    /// Part of the cycle in which the partner is down.
     down: Duration,
-    /// How much of that it then has too much to do.
+    /// Following part of the cycle in which the partner is busy.
     busy: Duration,
-    /// What it asks for meanwhile.
+    /// Pause that the partner asks for while it is busy.
     rest: Duration,
 }
 
-/// How it is at a moment.
+/// State of the partner at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
-    /// It does its work.
+    /// The partner accepts calls.
     Well,
-    /// It does nothing.
+    /// The partner fails all calls.
     Down,
-    /// It asks to be left alone for so long.
+    /// The partner asks for a pause of this length.
     Busy(Duration),
 }
 
 impl Partner {
-    /// One that takes what `limits` say, and has a breaker before it more often than not.
+    /// Draws a partner with these limits. It has a circuit breaker in 70 % of the runs.
     pub fn drawn(dice: &Dice, limits: Limits) -> Self {
         let count = |of: &[u32]| NonZeroU32::MIN.saturating_add(dice.pick(of).unwrap_or(1) - 1);
         let seconds = |of: &[u64]| Duration::from_secs(dice.pick(of).unwrap_or(1));
@@ -68,7 +68,7 @@ impl Partner {
         }
     }
 
-    /// Its record as an endpoint.
+    /// Returns the configuration of the endpoint.
     pub fn endpoint(&self, standing: Standing, version: u64) -> Endpoint {
         Endpoint {
             url: "https://partner.example".parse().expect("a URL"),
@@ -86,7 +86,7 @@ impl Partner {
         }
     }
 
-    /// How it is, so long after the beginning.
+    /// Returns the mood at this time after the beginning.
     pub fn mood(&self, passed: Duration) -> Mood {
         match Duration::from_millis(u64::try_from(passed.as_millis() % self.round.as_millis()).unwrap_or(0)) {
             of_round if of_round < self.down => Mood::Down,

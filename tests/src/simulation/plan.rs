@@ -1,6 +1,6 @@
-//! What may go wrong in a run.
+//! Plan of a run: the faults that may happen.
 //!
-//! Not everything in every run: where all faults are frequent, those that need a long quiet stretch before them never show.
+//! A run has only some of them. If all faults were frequent, those that need a long quiet period first would never show.
 
 use std::time::Duration;
 
@@ -8,79 +8,79 @@ use super::dice::Dice;
 use super::limits::Laid;
 use super::partner::Partner;
 
-/// How long a client pauses at most, where it is not said otherwise.
+/// Maximum pause of a client, unless the plan sets another.
 const PAUSE: Duration = Duration::from_secs(20);
 
-/// How often things go wrong, in times out of a thousand, and who takes part.
+/// Probabilities of the faults, per mille, and the number of actors.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// A call fails, and does nothing.
+    /// A call fails without effect.
     pub fails: u64,
-    /// A call does its work, and its answer is lost.
+    /// A call takes effect, and its answer is lost.
     pub loses_reply: u64,
-    /// A call takes some seconds.
+    /// A call takes up to 8 seconds.
     pub is_slow: u64,
     /// A call takes longer than a lease lasts.
     pub hangs: u64,
     /// A hint is lost.
     pub loses_hint: u64,
-    /// A hint comes twice.
+    /// A hint is doubled.
     pub doubles_hint: u64,
-    /// A hint comes some minutes late.
+    /// A hint comes up to 10 minutes late.
     pub delays_hint: u64,
-    /// A step is an actor's last, until it is started anew.
+    /// An actor crashes and is restarted.
     pub crashes: u64,
-    /// An actor stands still for longer than a lease lasts.
+    /// An actor freezes for longer than a lease lasts.
     pub freezes: u64,
-    /// The store or the queue goes away for some minutes.
+    /// The store or the queue is unavailable for up to 10 minutes.
     pub outages: u64,
-    /// A machine's clock is set.
+    /// A machine's clock is set to a wrong time.
     pub clock_sets: u64,
-    /// By how many seconds a clock is wrong at most.
+    /// Maximum error of a clock, in seconds.
     pub skew: u64,
-    /// How many processes run tasks.
+    /// Number of processes that run tasks.
     pub workers: usize,
-    /// How many clients there are.
+    /// Number of clients.
     pub clients: usize,
-    /// How many things each client does.
+    /// Number of requests of each client.
     pub requests: u32,
-    /// How long a client pauses between two of them, at most.
+    /// Maximum pause of a client between two requests.
     pub pause: Duration,
-    /// How many tasks a client submits at a time, at most.
+    /// Maximum number of tasks in one submission.
     pub largest_request: u64,
-    /// How often tasks may start, and how many at once.
+    /// Rate and concurrency limits.
     pub limits: Vec<Laid>,
-    /// Whose endpoint tasks go to, if there is one.
+    /// Partner whose endpoint tasks go to, if any.
     pub partner: Option<Partner>,
-    /// A client pauses something, or lets it go on, instead of what it was about to do.
+    /// A client pauses or opens something instead of its planned request.
     pub changes: u64,
-    /// What only a cloud does, if this is one.
+    /// Habits of the cloud, if the run uses the model of it.
     pub cloud: Cloud,
 }
 
-/// How often a table and a queue in the cloud show their habits, in times out of a thousand, and how they are used.
+/// Probabilities of the cloud's habits, per mille, and its settings.
 #[derive(Clone, Debug, Default)]
 pub struct Cloud {
     /// A message is delivered twice.
     pub delivers_twice: u64,
-    /// A message is delivered after it was deleted.
+    /// A message is delivered after its deletion.
     pub delivers_deleted: u64,
-    /// An index shows what was so.
+    /// An index shows an earlier state.
     pub lags: u64,
-    /// The table turns calls away for a while.
+    /// The table throttles calls for a while.
     pub throttles: u64,
-    /// Tasks, out of a thousand, that nobody can claim: whoever tries fails, or dies of it.
+    /// Share of poisoned tasks, per mille. A worker that claims such a task gets an error or crashes.
     pub poison: u64,
-    /// How often the SDK makes a call again that failed.
+    /// Number of retries of a failed call by the SDK.
     pub retries: u32,
-    /// How long a function may take over a batch; none is killed where this is not said.
+    /// Timeout of a function for a batch. `None`: no function is killed.
     pub function_timeout: Option<Duration>,
-    /// A client looks through the list instead of what it was about to do.
+    /// A client lists tasks instead of its planned request.
     pub lists: u64,
 }
 
 impl Plan {
-    /// A run in which about half of what can go wrong does.
+    /// Returns a plan with about half of all faults.
     pub fn stormy(dice: &Dice) -> Self {
         let sometimes = |most: u64| if dice.per_mille(500) { dice.between(1, most) } else { 0 };
         Self {
@@ -108,7 +108,7 @@ impl Plan {
         }
     }
 
-    /// A run in which nothing goes wrong but hints and the tasks themselves, so that it is known how each of them must end.
+    /// Returns a plan in which only hints and the tasks themselves fail, so that the end of each task is predictable.
     pub fn calm(dice: &Dice) -> Self {
         let sometimes = |most: u64| if dice.per_mille(500) { dice.between(1, most) } else { 0 };
         let (loses_hint, doubles_hint, delays_hint) = (sometimes(300), sometimes(500), sometimes(300));
@@ -125,7 +125,7 @@ impl Plan {
         }
     }
 
-    /// The same in the cloud. Some runs are slow enough for ten receives of one message, three times over.
+    /// Returns the plan for the cloud. Some runs are slow enough for ten receives of one message, three times over.
     #[must_use]
     pub fn in_the_cloud(self, dice: &Dice) -> Self {
         let sometimes = |most: u64| if dice.per_mille(500) { dice.between(1, most) } else { 0 };
@@ -146,17 +146,17 @@ impl Plan {
         Self { pause, largest_request: 12, cloud, ..self }
     }
 
-    /// By how much two clocks can differ.
+    /// Returns the maximum difference between two clocks.
     pub fn clocks_apart(&self) -> Duration {
         Duration::from_secs(2 * self.skew)
     }
 
-    /// Whether the registry is asked for anything but what is not there.
+    /// Returns true if the run has any configuration.
     pub fn is_anything_laid_down(&self) -> bool {
         !self.limits.is_empty() || self.changes > 0
     }
 
-    /// Whether the end of each task is known beforehand.
+    /// Returns true if the end of each task is predictable.
     pub fn is_calm(&self) -> bool {
         let faults = [self.fails, self.loses_reply, self.is_slow, self.hangs, self.crashes, self.freezes, self.outages, self.skew];
         let of_the_cloud = [self.cloud.throttles, self.cloud.poison];

@@ -1,4 +1,4 @@
-//! What may become of a write that was made, and is made again because its answer was lost.
+//! Checks on repeated writes: a write that took effect is repeated because its answer was lost.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,18 +10,18 @@ use super::witness::Witness;
 use crate::model::calls::Call;
 use crate::model::habits::{Habit, Habits};
 
-/// What calls have written.
+/// Effects of each call.
 #[derive(Default)]
 pub struct Repeats(Mutex<BTreeMap<Call, Made>>);
 
-/// What a call has written.
+/// Effect of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Made {
     /// New tasks.
     Tasks,
-    /// The claim of this number.
+    /// Claim with this token.
     Claim(u64),
-    /// This version.
+    /// Task version.
     Version(u64),
 }
 
@@ -32,7 +32,7 @@ impl Repeats {
 }
 
 impl Witness {
-    /// What this call has written already, if it is made again.
+    /// Returns the earlier effect of this call, if the call is a repetition.
     pub(super) fn made_before(&self, call: Option<Call>) -> Option<Made> {
         let made = call.and_then(|call| self.repeats.made().get(&call).copied());
         if made.is_some() {
@@ -41,14 +41,14 @@ impl Witness {
         made
     }
 
-    /// A call has written something.
+    /// Records the effect of a call.
     pub(super) fn note_made(&self, call: Option<Call>, made: Made) {
         if let Some(call) = call {
             self.repeats.made().insert(call, made);
         }
     }
 
-    /// A write that is made again either is known, and changes nothing, or comes so late that somebody has written since.
+    /// Checks a repeated write: it must be recognized and change nothing, or be refused because another write came in between.
     pub(super) fn check_repeated(&self, is_known: bool, before: Option<&Task>, after: Option<&Task>, made: Made, name: &TaskName) {
         self.expect(before == after, name, "a write that was made again was made twice");
         if is_known {
@@ -57,7 +57,7 @@ impl Witness {
         self.stage.note(Habit::RepeatsTooLate);
         let is_as_made = before.is_some_and(|task| match (made, &task.state) {
             (Made::Tasks, _) => task.version == 1,
-            // Whoever calls a running task off leaves it its claim, and writes all the same.
+            // A cancellation of a running task keeps its claim but counts as a write in between.
             (Made::Claim(token), State::Running(lease)) => task.token == token && lease.cancel == CancelRequest::None,
             (Made::Claim(_), _) => false,
             (Made::Version(version), _) => task.version == version,

@@ -1,4 +1,4 @@
-//! One run: the processes, what befalls them, and how they come to rest.
+//! One run: the processes, their faults, and the time until they come to rest.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -21,16 +21,16 @@ use crate::model::ModelQueue;
 use crate::model::habits::Shown;
 use crate::time::MachineClock;
 
-/// So many steps into a run things stop going wrong, if the clients are not through before.
+/// Maximum number of steps with faults, if the clients do not finish before.
 const STORM_STEPS: u64 = 30_000;
-/// After so many steps the tasks that have not ended are looked at, whether anybody else does or not.
+/// Interval in steps at which the unended tasks are read, even if no actor does so.
 const LOOK_EVERY: u64 = 32;
-/// So many steps are taken after the last task has ended.
+/// Number of steps after the last task has ended.
 const LAST_STEPS: u64 = 200;
-/// When this many steps and nothing going wrong have not brought everything to rest, something is stuck.
+/// Maximum number of steps without faults until everything is at rest. Beyond it, something is stuck.
 const CALM_STEPS: u64 = 100_000;
 
-/// One run under way.
+/// Run in progress.
 pub(super) struct Run {
     stage: Arc<Stage>,
     witness: Arc<Witness>,
@@ -38,12 +38,12 @@ pub(super) struct Run {
     executor: Executor,
     steps: u64,
     crashes: u64,
-    /// When the last task ended.
+    /// Time when the last task ended.
     ended_at: Timestamp,
 }
 
 impl Run {
-    /// The processes, before any of them has begun. One of them sees to dead letters, where there are any.
+    /// Creates the processes before any of them starts. One of them handles dead letters, if the backend has any.
     pub(super) fn new(
         stage: Arc<Stage>,
         witness: Arc<Witness>,
@@ -82,7 +82,7 @@ impl Run {
         run
     }
 
-    /// Lets things happen and go wrong until the clients are through; then lets them come to rest.
+    /// Runs with faults until the clients are done, then without faults until everything is at rest.
     pub(super) fn play(&mut self) -> Result<(), String> {
         while !self.clients_are_through() && self.steps < STORM_STEPS {
             self.step()?;
@@ -104,16 +104,16 @@ impl Run {
             }
         }
         self.ended_at = self.stage.time.now();
-        // What follows an end is written after it.
+        // Writes that follow an end, such as releases of reservations, come after it.
         (0..LAST_STEPS).try_for_each(|_| self.step())
     }
 
-    /// When the last task ended.
+    /// Returns the time when the last task ended.
     pub(super) fn ended_at(&self) -> Timestamp {
         self.ended_at
     }
 
-    /// Where the queue is an index, a due task needs nobody to hint it, and a look at it is more than a look.
+    /// Checks for neglected tasks, in the cloud only. Where the queue is an index, a due task needs no hint, and reading it can change it.
     fn look_for_neglected(&self) {
         if self.steps.is_multiple_of(LOOK_EVERY) && self.stage.plan.cloud.function_timeout.is_some() {
             self.witness.find_neglected();
@@ -136,7 +136,7 @@ impl Run {
         self.stage.violation().map_or(Ok(()), Err)
     }
 
-    /// Lets something go wrong with the processes, or with what they rely on.
+    /// Draws a fault of the processes or of the services.
     fn stir(&mut self) {
         let (stage, plan) = (self.stage.clone(), &self.stage.plan);
         let actor = || usize::try_from(stage.dice.below(self.executor.actors().len() as u64)).unwrap_or(0);
@@ -159,7 +159,7 @@ impl Run {
         }
     }
 
-    /// Sets a clock, which is wrong from then on.
+    /// Sets a clock to a random error within the plan's limit.
     fn set_clock(&self, clock: usize) {
         let most = self.stage.plan.skew * 1_000;
         let skew = self.stage.dice.below(2 * most + 1).cast_signed() - most.cast_signed();
@@ -183,7 +183,7 @@ impl Run {
         (all - self.stage.plan.clients..all).all(|client| self.executor.is_over(client))
     }
 
-    /// What it came to.
+    /// Returns the summary.
     pub(super) fn summary(&self) -> Summary {
         let ledger = self.stage.ledger();
         Summary {

@@ -1,4 +1,4 @@
-//! Backends that break a promise, to see that it is noticed.
+//! Backends that break a promise, which the simulation must notice.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -24,55 +24,55 @@ use serde_json::{Map, Value, json};
 use super::Subject;
 use crate::model::calls::{Call, Calls};
 
-/// Which promise is broken.
+/// Broken promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
-    /// A change is written whatever the version is that it was made from.
+    /// A change is written over any version.
     IgnoresVersions,
-    /// A change is written without the callback that belongs to it.
+    /// A change is written without its callback.
     ForgetsCallbacks,
-    /// Every fifth insertion is answered for, and not made.
+    /// Every fifth insert is reported as done but not written.
     LosesInsertions,
-    /// A running task is claimed as if it waited.
+    /// A running task can be claimed.
     IgnoresLeases,
-    /// A lease is renewed, and the answer is that nobody asked the handler to stop.
+    /// A heartbeat renews the lease but does not report a requested cancellation.
     KeepsQuietAboutCancel,
-    /// The sweep is shown nothing.
+    /// The sweep sees no tasks.
     BlindsTheSweep,
-    /// The token stays what it was when a task is claimed again.
+    /// A second claim keeps the token of the first.
     ReusesTokens,
-    /// A batch is written up to the first task that is there already.
+    /// A batch is written up to the first task that exists already.
     SplitsBatches,
-    /// The second attempt, and every other after it, leaves no record.
+    /// Every attempt after the first is missing from the record.
     LosesRecords,
-    /// A claim that is made again takes whatever lease there is for its own.
+    /// A repeated claim takes any lease for its own.
     TakesAnyLease,
-    /// A write that is made again is not known for what it is.
+    /// A repeated write is not recognized.
     ForgetsItsWrites,
-    /// An end is written, and its callback forgotten when the transaction of both is made again.
+    /// An end is written, and its callback is lost when the transaction of both is repeated.
     TearsTransactions,
-    /// The sweep's look is put off for half a day.
+    /// The sweep is postponed by another 12 hours.
     PutsOffForTooLong,
-    /// Dead letters are thrown away.
+    /// Dead letters are acknowledged without handling.
     DropsDeadLetters,
-    /// The first dead letter is taken for the third.
+    /// The first dead letter counts as the third.
     GivesUpTooSoon,
-    /// What is written of a flow is answered for, and forgotten.
+    /// A write of a limiter state is reported as done but not made.
     ForgetsFlows,
-    /// A flow is written whatever the version is that it was made from.
+    /// A limiter state is written over any version.
     OverwritesFlows,
-    /// How a breaker stands is not kept.
+    /// The state of a circuit breaker is not stored.
     ForgetsBreakers,
-    /// That the other side wants to be left alone is not kept.
+    /// A pause that an endpoint asked for is not stored.
     ForgetsRests,
-    /// Reservations are not given back.
+    /// Reservations are not released.
     KeepsReservations,
-    /// What is paused is shown as if it were not.
+    /// Paused records are shown as open.
     HidesPauses,
 }
 
 impl Sabotage {
-    /// All of them.
+    /// All kinds of sabotage.
     pub const ALL: [Self; 21] = [
         Self::IgnoresVersions,
         Self::ForgetsCallbacks,
@@ -97,8 +97,9 @@ impl Sabotage {
         Self::HidesPauses,
     ];
 
-    /// Whether it makes a difference: where the queue hands over claimed tasks nobody asks for a claim, and calls that are made
-    /// again, sweeps that are put off, and dead letters are of the cloud alone.
+    /// Returns true if the sabotage affects this backend. Where the queue hands over claimed tasks, no worker calls `claim`. Repeated
+    /// calls,
+    /// postponed sweeps and dead letters exist in the cloud only.
     pub fn concerns(self, subject: Subject) -> bool {
         let of_the_store = [
             Self::IgnoresVersions,
@@ -119,7 +120,7 @@ impl Sabotage {
     }
 }
 
-/// The backend, with its store, its flows and its registry sabotaged.
+/// Returns the backend with its task store, limiter store and configuration store sabotaged.
 pub fn sabotaged(inner: Backend, sabotage: Sabotage, calls: Arc<Calls>) -> Backend {
     let store = Saboteur { inner: inner.store.clone(), sabotage, calls, seen: Mutex::default(), insertions: AtomicU64::new(0) };
     let flows = FlowSaboteur { inner: inner.flows.clone(), sabotage };
@@ -136,24 +137,24 @@ struct Saboteur {
 }
 
 impl Saboteur {
-    /// The task as it is stored, at whatever version that is.
+    /// Returns the stored task.
     fn current(&self, name: &TaskName, now: Timestamp) -> Option<Task> {
         self.inner.get(name, now).now_or_never().and_then(Result::ok).flatten()
     }
 
-    /// Whether this call has come before.
+    /// Returns true if this call was made before.
     fn is_repeated(&self) -> bool {
         self.calls.announced().is_some_and(|call| !self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(call))
     }
 
-    /// Goes on in the name of a call that nobody has heard of.
+    /// Continues under a new call number.
     fn disguise(&self) {
         if self.sabotage == Sabotage::ForgetsItsWrites {
             self.calls.enter(self.calls.begin());
         }
     }
 
-    /// Writes an end and forgets about its callback: at first the call seems to fail, and then to have been made before.
+    /// Writes an end without its callback. The first try reports an error, and the retry finds the write already made.
     async fn tear(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError> {
         if !self.is_repeated() {
             self.inner.commit(Change { follow_up: None, ..change }, now).await?;
@@ -162,7 +163,7 @@ impl Saboteur {
         self.inner.commit(Change { follow_up: None, ..change }, now).await
     }
 
-    /// Writes a task, whatever was there.
+    /// Writes a task over any stored version.
     async fn force(&self, task: Task, now: Timestamp) -> Result<Committed, StoreError> {
         let read_version = self.current(&task.name(), now).map_or(0, |task| task.version);
         self.inner
@@ -316,14 +317,14 @@ impl Flows for FlowSaboteur {
     }
 }
 
-/// The flow, less one thing that is known of it.
+/// Returns the limiter state without one field.
 fn without(flow: &Flow, what: &str) -> Flow {
     let mut known: Map<String, Value> = serde_json::from_str(&flow.to_text()).unwrap_or_default();
     known.remove(what);
     Flow::from_text(&Value::from(known).to_string()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The flow, with no slot free that was reserved before.
+/// Returns the limiter state without the release of any reservation.
 fn with_reservations_of(before: &Flow, flow: &Flow) -> Flow {
     let [before, mut after] = [before, flow].map(|flow| serde_json::from_str::<Value>(&flow.to_text()).unwrap_or_default());
     after["times"]["next"] = json!(before["times"]["next"].as_i64().max(after["times"]["next"].as_i64()));
@@ -364,7 +365,7 @@ impl Registry for RegistrySaboteur {
     }
 }
 
-/// The record, as if nothing were paused.
+/// Returns the record with every pause removed.
 fn opened(record: Record) -> Record {
     let body = record.body.replace(r#""paused":true"#, r#""paused":false"#).replace(r#""standing":"paused""#, r#""standing":"open""#);
     Record { body, ..record }

@@ -1,4 +1,4 @@
-//! What all actors of a run share.
+//! State that all actors of a run share.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,15 +19,15 @@ use crate::model::habits::{Habit, Habits, Shown};
 use crate::sample;
 use crate::time::Time;
 
-/// The dice, the time, what is planned, what has happened, and whether it was allowed to.
+/// Random numbers, time, plan, history, and violations of a run.
 pub struct Stage {
-    /// Chance.
+    /// Random numbers.
     pub dice: Arc<Dice>,
-    /// Time.
+    /// Virtual time.
     pub time: Arc<Time>,
-    /// What may go wrong in this run.
+    /// Faults that may happen in this run.
     pub plan: Plan,
-    /// Which call is being made.
+    /// Numbers of the calls.
     pub calls: Arc<Calls>,
     shown: Mutex<Shown>,
     ledger: Mutex<Ledger>,
@@ -38,18 +38,18 @@ pub struct Stage {
     violation: Mutex<Option<String>>,
 }
 
-/// What goes wrong now.
+/// Present faults.
 #[derive(Clone, Copy)]
 struct Trouble {
     is_over: bool,
-    /// Since when nothing has gone wrong, once it is over.
+    /// Time since when no fault has happened, once faults are over.
     calm_since: Timestamp,
     throttled_until: Timestamp,
     store_away_until: Timestamp,
     queue_away_until: Timestamp,
 }
 
-/// The two things that can be away.
+/// Service that can be unavailable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
     /// The store.
@@ -58,11 +58,11 @@ pub enum Service {
     Queue,
 }
 
-/// How many steps the trace goes back.
+/// Number of steps in the trace.
 const TRACED: usize = 60;
 
 impl Stage {
-    /// The stage of a run.
+    /// Creates the shared state of a run.
     pub fn new(seed: u64, plan: impl FnOnce(&Dice) -> Plan) -> Arc<Self> {
         let dice = Arc::new(Dice::seeded(seed));
         let plan = plan(&dice);
@@ -84,27 +84,27 @@ impl Stage {
         })
     }
 
-    /// What clients and handlers have seen.
+    /// Returns the ledger of clients and handlers.
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         lock(&self.ledger)
     }
 
-    /// What started, of what is limited.
+    /// Returns the record of limited starts.
     pub fn starts(&self) -> MutexGuard<'_, Starts> {
         lock(&self.starts)
     }
 
-    /// What nobody may start.
+    /// Returns the record of paused and removed configuration.
     pub fn closed(&self) -> MutexGuard<'_, Closed> {
         lock(&self.closed)
     }
 
-    /// How long ago it began.
+    /// Returns the virtual time since the beginning.
     pub fn passed(&self) -> Duration {
         self.time.now().since(sample::start())
     }
 
-    /// Notes a step.
+    /// Adds a step to the trace.
     pub fn trace(&self, who: &str, what: fmt::Arguments<'_>) {
         let mut trace = lock(&self.trace);
         if trace.len() == TRACED {
@@ -113,40 +113,40 @@ impl Stage {
         trace.push_back(format!("{:>12.3} s  {who:<10} {what}", self.passed().as_secs_f64()));
     }
 
-    /// The last steps.
+    /// Returns the last steps.
     pub fn traced(&self) -> Vec<String> {
         lock(&self.trace).iter().cloned().collect()
     }
 
-    /// Notes that a promise was broken; the first time counts.
+    /// Records a broken promise. Only the first one is kept.
     pub fn violate(&self, what: String) {
         lock(&self.violation).get_or_insert(what);
     }
 
-    /// The promise that was broken.
+    /// Returns the broken promise, if any.
     pub fn violation(&self) -> Option<String> {
         lock(&self.violation).clone()
     }
 
-    /// From now on nothing goes wrong any more.
+    /// Ends all faults.
     pub fn end_trouble(&self) {
         let mut trouble = lock(&self.trouble);
         trouble.is_over = true;
         trouble.calm_since = self.time.now();
     }
 
-    /// Since when nothing has gone wrong with the processes and with what they rely on; `None` while it still may.
+    /// Returns the time since when processes and services have had no faults, or `None` while faults may happen.
     pub fn calm_since(&self) -> Option<Timestamp> {
         let trouble = *lock(&self.trouble);
         (trouble.is_over || self.plan.is_calm()).then_some(trouble.calm_since)
     }
 
-    /// Whether something may still go wrong.
+    /// Returns true if faults may still happen.
     pub fn is_troubled(&self) -> bool {
         !lock(&self.trouble).is_over
     }
 
-    /// Makes a service fail for a while.
+    /// Makes a service unavailable for a while.
     pub fn take_away(&self, service: Service, duration: Duration) {
         let until = self.time.now() + duration;
         match service {
@@ -155,30 +155,30 @@ impl Stage {
         }
     }
 
-    /// Makes the store turn calls away for a while.
+    /// Makes the store throttle calls for a while.
     pub fn throttle(&self, duration: Duration) {
         lock(&self.trouble).throttled_until = self.time.now() + duration;
     }
 
-    /// Whether a service turns this call away.
+    /// Returns true if the service throttles this call.
     pub fn is_throttled(&self, service: Service) -> bool {
         let is_busy = service == Service::Store && lock(&self.trouble).throttled_until > self.time.now();
         is_busy && self.happens(700)
     }
 
-    /// Whether nobody can claim that task, as long as things go wrong at all.
+    /// Returns true if claims of this task fail, which they do only while faults may happen.
     pub fn is_poisoned(&self, name: &TaskName) -> bool {
         let bytes = name.id.to_bytes();
         let number = u64::from(u16::from_be_bytes([bytes[13], bytes[14]]));
         self.is_troubled() && number % 1_000 < self.plan.cloud.poison
     }
 
-    /// How often each habit has shown.
+    /// Returns the counts of the cloud's habits.
     pub fn shown(&self) -> Shown {
         *lock(&self.shown)
     }
 
-    /// Whether a service fails just now.
+    /// Returns true if a service is unavailable now.
     pub fn is_away(&self, service: Service) -> bool {
         let trouble = *lock(&self.trouble);
         let until = match service {
@@ -188,7 +188,7 @@ impl Stage {
         !trouble.is_over && until > self.time.now()
     }
 
-    /// Yes, so many times in a thousand, while things go wrong at all.
+    /// Returns true with this probability while faults may happen.
     pub fn happens(&self, per_mille: u64) -> bool {
         per_mille > 0 && self.is_troubled() && self.dice.per_mille(per_mille)
     }
@@ -201,7 +201,7 @@ impl Habits for Stage {
             Habit::DeliversTwice => self.happens(cloud.delivers_twice),
             Habit::DeliversDeleted => self.happens(cloud.delivers_deleted),
             Habit::ShowsOldAttention | Habit::ShowsOldList => self.happens(cloud.lags),
-            // Long after things went wrong for the last time.
+            // Independent of faults: expiry comes long after the last of them.
             Habit::RemovesExpired => self.dice.per_mille(300),
             _ => false,
         }
@@ -216,7 +216,7 @@ impl Habits for Stage {
     }
 }
 
-/// Lets everybody else go first.
+/// Yields once, so that other actors can act first.
 pub async fn step_aside() {
     let mut has_waited = false;
     std::future::poll_fn(move |context| {
@@ -229,13 +229,13 @@ pub async fn step_aside() {
     .await;
 }
 
-/// The end of a task's id: enough to follow it through a trace.
+/// Returns the last 6 characters of a task's id, enough to follow it in a trace.
 pub fn short(name: &TaskName) -> String {
     let id = name.id.to_string();
     id[id.len() - 6..].to_owned()
 }
 
-/// Nothing is left half done under these locks.
+/// Locks a mutex. A poisoned one is usable, because no state is left half written under these locks.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,12 +1,13 @@
-//! Who started, when, and of which flow: whether it was too often, or too many at once.
+//! Checks of starts per limit scope: not too often, and not too many at once.
 //!
-//! A right to start is granted somewhere between the claim and the start, by the clock of the process that asks for it. So a period is
-//! broken for certain by those that were both claimed and started in it; and as many as clocks differ by may be too many for a right one.
+//! A start is permitted between its claim and its start, by the clock of the process that asks. So only starts that were both claimed and
+//! started within a period certainly break its rate, and clock differences allow some more.
 //!
-//! A slot is a lease. That a process which stood still, or could not reach the flow, has lost it, nobody can know but by the time that
-//! passed: its attempt does not count from then on, however long it goes on.
+//! A slot is a lease. A process that froze or could not reach the limiter may have lost it, which only the passed time tells. From then on
+//! its
+//! attempts do not count.
 //!
-//! While a breaker is not closed, as many start as probes were granted; and while the other side wants to be left alone, nothing does.
+//! While a circuit breaker is not closed, only as many tasks start as probes were granted. While an endpoint asks for a pause, none start.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,26 +16,26 @@ use nobat_core::flow::{BreakerState, FlowName, FlowState, Limits, Pace};
 use nobat_core::ports::LEASE;
 use nobat_core::time::Timestamp;
 
-/// All starts of tasks that are limited.
+/// All starts of limited tasks.
 #[derive(Default)]
 pub struct Starts {
     of: BTreeMap<FlowName, Vec<Start>>,
     heard: BTreeMap<(String, FlowName), Heard>,
-    /// What was known before a flow was read.
+    /// Contacts before the last read of a limiter state.
     read: BTreeMap<(String, FlowName), Heard>,
-    /// How flows stood when they were last written.
+    /// Limiter states as last written.
     stands: BTreeMap<FlowName, Stand>,
 }
 
-/// How a flow stands.
+/// Relevant part of a limiter state.
 #[derive(Default)]
 struct Stand {
-    /// Since when nothing may start, and until when by some clock or other.
+    /// Pause of starts: the time since when it holds, and its end by some clock.
     rest: Option<(Timestamp, Timestamp)>,
     outage: Option<Outage>,
 }
 
-/// What a breaker lets through while it is not closed.
+/// Probes and starts while a circuit breaker is not closed.
 struct Outage {
     since: Timestamp,
     probe_until: Option<Timestamp>,
@@ -42,7 +43,7 @@ struct Outage {
     starts: usize,
 }
 
-/// One of them.
+/// One start.
 struct Start {
     actor: String,
     claimed_at: Timestamp,
@@ -50,42 +51,43 @@ struct Start {
     has_lapsed: bool,
 }
 
-/// That a process was heard of in a flow.
+/// Last contact of a process with a limiter state.
 #[derive(Clone, Copy, Default)]
 struct Heard {
     at: Timestamp,
-    /// Until when its slots are its own, by every clock there is.
+    /// Time until which its slots are certainly its own, by every clock.
     until: Timestamp,
-    /// What was claimed by then has lost its slot since.
+    /// Time of the contact before a lapse. Tasks claimed up to then have lost their slots.
     lapsed: Option<Timestamp>,
 }
 
-/// A right that is used.
+/// Permit that a start uses.
 #[derive(Clone)]
 pub struct Right {
-    /// Of which process.
+    /// Process that uses it.
     pub actor: String,
-    /// When the task was claimed that it is for.
+    /// Time when its task was claimed.
     pub claimed_at: Timestamp,
-    /// By how much clocks differ at most.
+    /// Maximum difference between clocks.
     pub apart: Duration,
 }
 
-/// For how long a process believes what it has seen of a flow.
+/// Time for which a process trusts the limiter state that it has read.
 const BELIEVED: Duration = Duration::from_secs(1);
-/// For how long a holder that was heard of is not heard of again.
+/// Time after a contact in which a process need not renew its slots: half a lease.
 const HEARD: Duration = Duration::from_secs(LEASE.as_secs() / 2);
 
 impl Starts {
-    /// A process has read a flow, which it asked for when its clock showed `asked_at`: if it writes nothing then, its slots, if it has any,
-    /// need not be renewed.
+    /// Records that a process has read a limiter state when its clock showed `asked_at`. If it does not write then, its slots, if any, need
+    /// no
+    /// renewal.
     pub fn reads(&mut self, actor: &str, flow: &FlowName, asked_at: Timestamp, now: Timestamp, apart: Duration) {
         let before = self.heard.get(&(actor.to_owned(), flow.clone())).copied().unwrap_or_default();
         self.has_written(actor, flow, asked_at, now, apart);
         self.read.insert((actor.to_owned(), flow.clone()), before);
     }
 
-    /// A process is about to write a flow: whether its slots are renewed is not known by what it read.
+    /// Records that a process is about to write a limiter state. Its read no longer proves that its slots need no renewal.
     pub fn writes(&mut self, actor: &str, flow: &FlowName) {
         let place = (actor.to_owned(), flow.clone());
         if let Some(before) = self.read.remove(&place) {
@@ -93,14 +95,14 @@ impl Starts {
         }
     }
 
-    /// A process has written a flow, by what its clock showed as `told_at`: its slots, if it has any, are renewed.
+    /// Records that a process has written a limiter state when its clock showed `told_at`. This renews its slots, if any.
     pub fn has_written(&mut self, actor: &str, flow: &FlowName, told_at: Timestamp, now: Timestamp, apart: Duration) {
         let heard = self.heard.entry((actor.to_owned(), flow.clone())).or_default();
         heard.lapse(now);
         *heard = Heard { at: now, until: told_at + HEARD - apart, ..*heard };
     }
 
-    /// A flow was written, and stands like that.
+    /// Records the limiter state that was written.
     pub fn stands(&mut self, flow: &FlowName, state: &FlowState, now: Timestamp) {
         let stand = self.stands.entry(flow.clone()).or_default();
         stand.rest = match (stand.rest, state.held_until) {
@@ -119,7 +121,7 @@ impl Starts {
         outage.probe_until = probe_until;
     }
 
-    /// An attempt begins. Says which promise that breaks, if it does.
+    /// Records the start of an attempt. Returns its number, or the promise that the start breaks.
     pub fn begins(&mut self, flow: &FlowName, limits: &Limits, right: &Right, now: Timestamp) -> Result<usize, String> {
         if let Some(stand) = self.stands.get_mut(flow) {
             stand.begins(right, now).map_err(|what| format!("{}: {what}", flow.of))?;
@@ -147,7 +149,7 @@ impl Starts {
         Ok(starts.len() - 1)
     }
 
-    /// An attempt is over.
+    /// Records the end of an attempt.
     pub fn ends(&mut self, flow: &FlowName, place: usize) {
         if let Some(start) = self.of.get_mut(flow).and_then(|starts| starts.get_mut(place)) {
             start.is_over = true;
@@ -156,7 +158,7 @@ impl Starts {
 }
 
 impl Stand {
-    /// Something starts. What was claimed after a change has asked for its right after that as well.
+    /// Checks a start against pause and circuit breaker. A task that was claimed after a change also asked for its permit after it.
     fn begins(&mut self, right: &Right, now: Timestamp) -> Result<(), String> {
         let is_after = |since: Timestamp| since + BELIEVED + right.apart < right.claimed_at;
         if let Some((since, until)) = self.rest
@@ -177,7 +179,7 @@ impl Stand {
 }
 
 impl Heard {
-    /// Notes that it was not heard of for so long that its slots may be another's.
+    /// Records a lapse if the slots may have passed to another process.
     fn lapse(&mut self, now: Timestamp) {
         if self.until <= now {
             self.lapsed = Some(self.at);
@@ -185,8 +187,9 @@ impl Heard {
     }
 }
 
-/// How many may start in a period, if the clocks of those who start differ by so much: so many as fit between the first of them and the
-/// last, a fiftieth of the period early, and those of a burst besides.
+/// Returns the maximum number of starts in a period, if clocks differ by `apart`: the burst, and as many as fit between the first and the
+/// last.
+/// Each may be early by a fiftieth of the period.
 fn most_within(pace: Pace, apart: Duration) -> u128 {
     let lateness = pace.period / 50;
     let interval = (pace.period + lateness).as_micros().div_ceil(u128::from(pace.rate.get()));

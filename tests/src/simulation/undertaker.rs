@@ -1,4 +1,4 @@
-//! The function that sees to dead letters, as the real one does.
+//! Function that handles dead letters, as the real one does.
 
 use std::sync::Arc;
 
@@ -12,22 +12,22 @@ use super::stage::Stage;
 use super::witness::Witness;
 use crate::model::{DEAD_LETTER_TIMEOUT, Letter, ModelQueue};
 
-/// Takes dead letters out of their queue, a batch at a time.
+/// Worker that takes dead letters from their queue, a batch at a time.
 pub struct Undertaker {
-    /// What it shares with the others.
+    /// State that all actors share.
     pub stage: Arc<Stage>,
-    /// Who sees whether it does its work.
+    /// Monitor that checks its work.
     pub witness: Arc<Witness>,
-    /// The queue of dead letters.
+    /// Dead-letter queue.
     pub queue: Arc<ModelQueue>,
-    /// How it does it.
+    /// Engine under test.
     pub engine: DeadLetters,
-    /// What is done to it.
+    /// Sabotage of the engine, if any.
     pub sabotage: Option<Sabotage>,
 }
 
 impl Undertaker {
-    /// Works for as long as it is let.
+    /// Handles dead letters until it is dropped.
     pub async fn work(self) {
         loop {
             let letters = self.queue.letters(BATCH).await;

@@ -1,4 +1,4 @@
-//! What must be so when everything has come to rest.
+//! Final checks, when everything has come to rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::sample;
 
 const AT_ONCE: &str = "a store under simulation answers at once";
 
-/// The first promise that was found broken, if one was.
+/// Returns the first broken promise.
 pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend, removal: Removal) -> Result<(), String> {
     let tasks = read_all(stage, backend)?;
     let ledger = stage.ledger();
@@ -41,7 +41,7 @@ pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend, removal: Remov
         }
         is_on_record(key, task, &ledger).map_err(told)?;
         failed_for_a_reason(task).map_err(told)?;
-        // Whoever was put off too often has attempts spent by it.
+        // Too many deferrals spend attempts, which makes the end unpredictable.
         let is_known = !ledger.meddled_with.contains(key) && ledger.put_off(key) < usize::try_from(Task::MAX_PUT_OFF).unwrap_or(0);
         if stage.plan.is_calm() && task.settings.parent.is_none() && is_known {
             ended_as_it_must(key, task, &ledger).map_err(told)?;
@@ -55,7 +55,7 @@ pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend, removal: Remov
     }
 }
 
-/// Where nothing fails, a reservation ends with its task: when no task waits, no flow counts any, and the next task waits for none.
+/// Checks that no reservation is left. In a calm run, a reservation ends with its task, so none may remain when no task waits.
 pub fn no_reservation_is_left(stage: &Stage, backend: &Backend, ended_at: Timestamp) -> Result<(), String> {
     for tenant in limits::TENANTS.map(sample::tenant) {
         for Laid { of, limits } in stage.plan.limits.iter().filter(|_| stage.plan.is_calm()) {
@@ -70,18 +70,18 @@ pub fn no_reservation_is_left(stage: &Stage, backend: &Backend, ended_at: Timest
     Ok(())
 }
 
-/// When they have been kept for long enough all of them are removed, and nothing is left of them.
+/// Checks that all tasks are pruned once their retention is over.
 fn all_are_pruned(stage: &Stage, backend: &Backend, count: usize) -> Result<(), String> {
     let pruned = Pruner { backend: backend.clone() }.run_once(stage.time.now()).now_or_never();
     match pruned.ok_or(AT_ONCE)?.map_err(|error| error.to_string())? {
-        // Flows and the trail go at the same time, and the longest count is told.
+        // Limiter states and the audit trail are pruned at the same time, and `run_once` returns the largest count.
         pruned if pruned < count => Err(format!("{pruned} tasks were removed in the end, of {count}")),
         _ if !read_all(stage, backend)?.is_empty() => Err("something is listed that was removed".to_owned()),
         _ => Ok(()),
     }
 }
 
-/// Where the database removes them when it likes, nothing is to be seen of them all the same, and their names are free.
+/// Checks that expired tasks are hidden and their names are free, even before the database removes them.
 fn all_are_hidden(stage: &Stage, backend: &Backend, some: Option<Task>) -> Result<(), String> {
     for _ in 0..3 {
         if !read_all(stage, backend)?.is_empty() {
@@ -99,7 +99,7 @@ fn all_are_hidden(stage: &Stage, backend: &Backend, some: Option<Task>) -> Resul
     }
 }
 
-/// All tasks of all tenants, found by walking the lists, each as it is stored.
+/// Reads all tasks of all tenants by walking the lists.
 fn read_all(stage: &Stage, backend: &Backend) -> Result<BTreeMap<Key, Task>, String> {
     let now = stage.time.now();
     let mut tasks = BTreeMap::new();
@@ -139,7 +139,7 @@ fn every_accepted_task_has_ended(tasks: &BTreeMap<Key, Task>, ledger: &Ledger) -
     Ok(())
 }
 
-/// Somebody asked for it, or it is a callback; and it carries what was asked for.
+/// Checks that a client submitted the task, or that it is the callback of an end.
 fn is_known(key: &Key, task: &Task, ledger: &Ledger, witness: &Witness) -> Result<(), String> {
     match (task.settings.parent, ledger.asked_for.get(key)) {
         (None, None) => Err("nobody asked for it".to_owned()),
@@ -150,7 +150,7 @@ fn is_known(key: &Key, task: &Task, ledger: &Ledger, witness: &Witness) -> Resul
     }
 }
 
-/// Each claim ran at most once, and each run is on record.
+/// Checks that each claim ran at most once and that each execution is on record.
 fn is_on_record(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), String> {
     let mut runs = BTreeSet::new();
     for execution in ledger.executions_of(key) {
@@ -170,7 +170,7 @@ fn is_on_record(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), String> {
     }
 }
 
-/// It was given up only when its policy was exhausted, or after an error that said so; the witness judges the pipeline's.
+/// Checks that a failed task had exhausted its retry policy or a permanent error. The monitor checks dead letters.
 fn failed_for_a_reason(task: &Task) -> Result<(), String> {
     let State::Ended(Ended { end: End::Failed, .. }) = task.state else { return Ok(()) };
     let is_for_good = task.error.as_ref().is_some_and(|error| [PERMANENT, ErrorCode::PIPELINE].contains(&error.code.as_str()));
@@ -180,8 +180,8 @@ fn failed_for_a_reason(task: &Task) -> Result<(), String> {
     Err("it was given up with attempts left".to_owned())
 }
 
-/// Where nothing but the task itself can go wrong it ends as its script says, after exactly the attempts that this takes,
-/// whatever its neighbours do.
+/// Checks that a task ended as its script says, after exactly the attempts that this takes, whatever its neighbors do. Valid where only the
+/// task itself can fail.
 fn ended_as_it_must(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), String> {
     let script: Script = task.payload.parse().map_err(|error| error.to_string())?;
     let allowed = task.settings.retry.max_attempts();

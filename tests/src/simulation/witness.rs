@@ -1,4 +1,4 @@
-//! Stands between everybody and the store, sees every write, and knows which are allowed.
+//! Monitor between all actors and the store. It sees every write and knows which are legal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ use super::ledger::{ExecutionEnd, Key, key};
 use super::repeats::{Made, Repeats};
 use super::stage::{Stage, short};
 
-/// Sees the store before and after each call. Nothing goes wrong between it and the store.
+/// Monitor that reads the store before and after each call. No faults happen between it and the store.
 pub struct Witness {
     pub(super) stage: Arc<Stage>,
     inner: Backend,
@@ -30,7 +30,7 @@ pub struct Witness {
     pub(super) repeats: Repeats,
 }
 
-/// What the store was seen to hold.
+/// Last seen content of the store.
 #[derive(Default)]
 struct Seen {
     tasks: BTreeMap<Key, Task>,
@@ -40,29 +40,29 @@ struct Seen {
 }
 
 impl Witness {
-    /// Watches over a backend, whose store answers at once.
+    /// Creates a monitor of a backend whose store answers at once.
     pub fn new(stage: &Arc<Stage>, inner: Backend) -> Arc<Self> {
         Arc::new(Self { stage: stage.clone(), inner, seen: Mutex::default(), repeats: Repeats::default() })
     }
 
-    /// The backend, watched over.
+    /// Returns the monitored backend.
     pub fn backend(self: &Arc<Self>) -> Backend {
         Backend { store: self.clone(), queue: self.clone(), registry: self.inner.registry.clone(), flows: self.inner.flows.clone() }
     }
 
-    /// How many tasks were not seen to end.
+    /// Returns the number of tasks that were not seen to end.
     pub fn unended(&self) -> usize {
         self.seen().unended.len()
     }
 
-    /// The tasks that have not ended. A backend can end one by itself, so they are looked at again.
+    /// Returns the tasks that have not ended. It reads them again, because a backend can end a task by itself.
     pub fn open_tasks(&self) -> Vec<Task> {
         let unended = self.seen().unended.clone();
         let found = unended.into_iter().filter_map(|(tenant, id)| self.look(&TaskName { tenant, id }));
         found.filter(|task| !matches!(task.state, State::Ended(_))).collect()
     }
 
-    /// The callbacks of a task, one for each end that was to be reported.
+    /// Returns the callbacks of a task, one for each end with a callback.
     pub fn callbacks_of(&self, task: &Key) -> BTreeSet<TaskId> {
         self.seen().callbacks.get(task).cloned().unwrap_or_default()
     }
@@ -71,7 +71,7 @@ impl Witness {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The task as it is stored now, which must be something that what was seen before can have become.
+    /// Reads the task and checks that its last seen state can have changed into this one.
     pub(super) fn look(&self, name: &TaskName) -> Option<Task> {
         let found = at_once(self.inner.store.get(name, self.stage.time.now())).unwrap_or_else(|error| panic!("{error}"));
         let mut seen = self.seen();
@@ -107,7 +107,7 @@ impl Witness {
         }
     }
 
-    /// A token is granted once, and not before the task is due, unless it waited for others who may take it along.
+    /// Checks that a token is granted once, and not before the task is due. Companions of a batch may be claimed early.
     fn note_grant(&self, task: &Task, may_be_early: bool) {
         let is_new = self.seen().granted.insert((key(&task.name()), task.token));
         self.expect(is_new, &task.name(), "two workers were given the same token");
@@ -131,7 +131,7 @@ impl Witness {
         }
     }
 
-    /// A result is that of a run which the newest token stood for, and which is over.
+    /// Checks that a result comes from a finished execution with the newest token.
     fn check_result(&self, task: &Task) {
         let done: Option<Done> = task.result.as_ref().and_then(|result| result.parse().ok());
         let ledger = self.stage.ledger();
@@ -144,7 +144,7 @@ impl Witness {
     }
 }
 
-/// What the store under simulation answers; it waits for nobody, so that what is seen before and after belongs to one write.
+/// Returns the store's answer. The store never waits, so what is seen before and after a call belongs to one write.
 fn at_once<T>(answer: impl Future<Output = T>) -> T {
     answer.now_or_never().unwrap_or_else(|| panic!("a store under simulation answers at once"))
 }
@@ -239,7 +239,7 @@ impl Store for Witness {
                 self.note_made(call, Made::Version(change.task.version));
             }
             Committed::Conflict => {
-                // In memory the look before can itself be the call along with which the task was handed over.
+                // In memory, the read before can itself have handed over the task.
                 let is_stale = [&before, &after].iter().any(|task| task.as_ref().map(|task| task.version) != Some(change.read_version));
                 self.expect(
                     is_stale && is_untouched(before.as_ref(), after.as_ref()),
@@ -276,7 +276,7 @@ impl Store for Witness {
         for task in &page.tasks {
             let is_so = self.look(&task.name()).is_some_and(|now| {
                 let is_same = (now.version, &now.state) == (task.version, &task.state);
-                // In memory, the call that lists then hands over the tasks that are due.
+                // In memory, the call to `list` then hands over the due tasks.
                 let is_handed_over = matches!((&task.state, &now.state), (State::Waiting(_), State::Running(_)))
                     && now.version == task.version + 1
                     && now.token == task.token + 1;
