@@ -1,29 +1,29 @@
-//! nobat with kinds that do to their process the worst that safe code can do.
+//! nobat with kinds that do the worst to their process that safe code can.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use nobat::{Failure, Handler, Handlers, TaskContext};
 
-/// Ends the process.
+/// Aborts the process.
 struct Abort;
 
 /// Calls itself until the stack is full, which ends the process.
 struct Overflow;
 
-/// Takes memory until there is none left, which ends the process.
+/// Allocates memory until none is left, which ends the process.
 struct Allocate;
 
-/// Keeps its thread and a processor for ever.
+/// Blocks its thread for ever and uses a processor.
 struct Spin;
 
-/// Keeps its thread for ever, asleep.
+/// Blocks its thread for ever by sleeping.
 struct Block;
 
-/// Panics, which ends nothing but the attempt.
+/// Panics, which ends only the attempt.
 struct Panic;
 
-/// How much memory is taken at a time, in bytes.
+/// Size of each allocation, in bytes.
 const PIECE: usize = 16 * 1024 * 1024;
 
 impl Handler for Abort {
@@ -48,7 +48,7 @@ impl Handler for Overflow {
 
 #[expect(unconditional_recursion, reason = "this is what it is for")]
 fn deeper(depth: u64) -> u64 {
-    // Neither is the frame empty nor the call the last thing that is done, so that no compiler makes a loop of it.
+    // The frame is not empty and the call is not in tail position, so that no compiler turns it into a loop.
     let frame = black_box([depth; 64]);
     deeper(depth + 1) + frame[63]
 }

@@ -1,4 +1,4 @@
-//! Time that passes when a test says so.
+//! Virtual time that passes only when a test advances it.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -11,30 +11,30 @@ use async_trait::async_trait;
 use nobat_core::ports::Clock;
 use nobat_core::time::Timestamp;
 
-/// Virtual time: it stands still until it is moved, and then wakes whoever slept for long enough.
+/// Virtual time. It stands still until it is advanced, and then wakes the sleepers whose deadline has passed.
 pub struct Time {
     inner: Mutex<Inner>,
 }
 
 struct Inner {
     now: Timestamp,
-    /// By deadline, then in the order in which they lay down.
+    /// Wakers by deadline, then in order of arrival.
     sleepers: BTreeMap<(Timestamp, u64), Waker>,
     lain_down: u64,
 }
 
 impl Time {
-    /// Time that stands at `now`.
+    /// Creates a time that stands at `now`.
     pub fn at(now: Timestamp) -> Arc<Self> {
         Arc::new(Self { inner: Mutex::new(Inner { now, sleepers: BTreeMap::new(), lain_down: 0 }) })
     }
 
-    /// Where it stands.
+    /// Returns the current time.
     pub fn now(&self) -> Timestamp {
         self.lock().now
     }
 
-    /// Moves it on, never back.
+    /// Advances the time to `moment`. An earlier moment has no effect.
     pub fn advance_to(&self, moment: Timestamp) {
         let woken = {
             let mut inner = self.lock();
@@ -46,22 +46,22 @@ impl Time {
         woken.into_values().for_each(Waker::wake);
     }
 
-    /// Moves it on by that long.
+    /// Advances the time by `duration`.
     pub fn advance(&self, duration: Duration) {
         self.advance_to(self.now() + duration);
     }
 
-    /// When the next sleeper wants to be woken.
+    /// Returns the earliest deadline of a sleeper.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.lock().sleepers.keys().next().map(|(deadline, _)| *deadline)
     }
 
-    /// Resolves when time has come to `deadline`.
+    /// Resolves when the time has reached `deadline`.
     pub fn sleep_until(self: &Arc<Self>, deadline: Timestamp) -> Sleep {
         Sleep { time: self.clone(), deadline, place: None }
     }
 
-    /// A machine's clock, which is right until it is set wrong.
+    /// Creates a machine's clock, which is right until it is set wrong.
     pub fn clock(self: &Arc<Self>) -> Arc<MachineClock> {
         Arc::new(MachineClock { time: self.clone(), skew: AtomicI64::new(0) })
     }
@@ -71,7 +71,7 @@ impl Time {
     }
 }
 
-/// Waits for a moment of virtual time.
+/// Future that waits for a moment of virtual time.
 pub struct Sleep {
     time: Arc<Time>,
     deadline: Timestamp,
@@ -105,14 +105,14 @@ impl Drop for Sleep {
     }
 }
 
-/// The clock of one machine.
+/// Clock of one machine.
 pub struct MachineClock {
     time: Arc<Time>,
     skew: AtomicI64,
 }
 
 impl MachineClock {
-    /// Sets it, so that it is wrong by so many milliseconds.
+    /// Sets the clock's error, in milliseconds.
     pub fn set_wrong_by(&self, millis: i64) {
         self.skew.store(millis, Ordering::Relaxed);
     }
@@ -124,7 +124,7 @@ impl Clock for MachineClock {
         Timestamp::from_millis(self.time.now().millis() + self.skew.load(Ordering::Relaxed))
     }
 
-    /// A wrong clock shows another time; it does not run faster or slower.
+    /// Sleeps for `duration`. A wrong clock shows another time, but it does not run faster or slower.
     async fn sleep(&self, duration: Duration) {
         self.time.sleep_until(self.time.now() + duration).await;
     }

@@ -1,4 +1,4 @@
-//! What Cargo does not bring: installed once, when somebody asks for it.
+//! Tools that Cargo does not provide. They are installed once, at their first use.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,25 +6,25 @@ use std::process::{Command, Stdio};
 
 use crate::world::program::workspace;
 
-/// A set of programs that come from another registry than crates.io.
+/// Set of programs from a registry other than crates.io.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tools {
-    /// The emulator of AWS: Python.
+    /// Emulator of AWS, for Python.
     Emulator,
-    /// What builds the functions and deploys SAM's template: `sam`, `cargo-lambda`, `cfn-lint`: Python too.
+    /// Tools that build the functions and deploy SAM's template, for Python: `sam`, `cargo-lambda`, `cfn-lint`.
     Deployment,
-    /// What deploys the CDK app: `cdk`, from npm.
+    /// Tool that deploys the CDK app: `cdk`, from npm.
     Cdk,
-    /// The official library of Standard Webhooks for Python.
+    /// Official library of Standard Webhooks for Python.
     WebhooksPython,
-    /// The one for JavaScript, from npm.
+    /// Official library of Standard Webhooks for JavaScript, from npm.
     WebhooksNode,
 }
 
 impl Tools {
-    /// The folder of the programs, installed.
+    /// Installs the programs if necessary, and returns their folder.
     ///
-    /// Test binaries that run at the same time wait for whoever is first. What fails says what is missing: no test is skipped.
+    /// Concurrent test binaries wait for the first one. A failure names the missing requirement: no test is skipped.
     pub fn programs(self) -> PathBuf {
         fs::create_dir_all(folder()).unwrap_or_else(|error| panic!("{} cannot be made: {error}", folder().display()));
         let lock = File::create(folder().join(format!("{self:?}.lock").to_lowercase())).expect("a file to lock");
@@ -39,7 +39,7 @@ impl Tools {
         }
     }
 
-    /// Whether what is there was made from the recipe as it is now: the stamp is written last, when all went well.
+    /// Returns true if the installation matches the present recipe. The stamp is written last, after a successful installation.
     fn is_installed(self) -> bool {
         let recipe = fs::read(self.recipe()).unwrap_or_else(|error| panic!("{} cannot be read: {error}", self.recipe().display()));
         fs::read(self.stamp()).is_ok_and(|stamp| stamp == recipe)
@@ -58,7 +58,7 @@ impl Tools {
         }
     }
 
-    /// What names the versions.
+    /// Returns the file that pins the versions.
     fn recipe(self) -> PathBuf {
         workspace().join(match self {
             Self::Emulator => "tests/aws/emulator.txt",
@@ -78,7 +78,7 @@ impl Tools {
         }
     }
 
-    /// It goes when the folder goes.
+    /// Returns the path of the stamp. It is inside the installation, so that both are removed together.
     fn stamp(self) -> PathBuf {
         self.home().join(".installed")
     }
@@ -103,7 +103,7 @@ impl Tools {
     }
 }
 
-/// Where everything is that has to do with AWS and is not to be kept.
+/// Returns the folder of all temporary files of the AWS tests.
 pub fn folder() -> &'static Path {
     static FOLDER: std::sync::LazyLock<PathBuf> = std::sync::LazyLock::new(|| workspace().join("target/aws"));
     &FOLDER

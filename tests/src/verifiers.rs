@@ -1,4 +1,4 @@
-//! The official libraries of Standard Webhooks, by which receivers verify what nobat signs.
+//! Official libraries of Standard Webhooks, with which endpoints verify nobat's signatures.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::tools::Tools;
 use crate::world::program::workspace;
 use crate::world::receiver::Received;
 
-/// The library of a language.
+/// Library of a language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Library {
     /// `standardwebhooks` from `PyPI`.
@@ -24,10 +24,10 @@ pub enum Library {
 }
 
 impl Library {
-    /// All of them.
+    /// All libraries.
     pub const ALL: [Self; 3] = [Self::Python, Self::JavaScript, Self::Rust];
 
-    /// Installs what is not there yet. That takes longer than what is signed is good for.
+    /// Installs the library if necessary. Call it before signing: the installation takes longer than signatures are valid.
     pub fn install(self) {
         match self {
             Self::Python => drop(Tools::WebhooksPython.programs()),
@@ -36,7 +36,7 @@ impl Library {
         }
     }
 
-    /// Of each of these requests, whether the library takes it for one that was signed with that secret.
+    /// Returns for each request true if the library accepts its signature with this secret.
     pub fn takes(self, secret: &str, requests: &[Received]) -> Vec<bool> {
         match self {
             Self::Python => run(&Tools::WebhooksPython.programs().join("python"), "verify.py", secret, requests),
@@ -49,7 +49,7 @@ impl Library {
     }
 }
 
-/// Hands a script each request in a line of JSON, and reads a line of each.
+/// Passes each request to a script as a line of JSON, and reads one line for each.
 fn run(program: &PathBuf, script: &str, secret: &str, requests: &[Received]) -> Vec<bool> {
     let scratch = Scratch::new().expect("a directory");
     let file = scratch.path().join("requests");

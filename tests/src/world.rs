@@ -1,6 +1,6 @@
-//! The world that a story takes place in: the real program on a port of its own, and a real server beside it to be called.
+//! Environment of an end-to-end test: the real program on its own port, and a real server that it calls.
 //!
-//! Nothing is waited for by the clock: `?wait=` tells when a task has ended, and the [`Receiver`] when it was called.
+//! Tests do not sleep: `?wait=` reports the end of a task, and the [`Receiver`] reports its calls.
 
 pub mod exchange;
 pub mod names;
@@ -28,50 +28,50 @@ use crate::world::process::{Process, Ran};
 use crate::world::program::Program;
 use crate::world::receiver::Receiver;
 
-/// A nobat with an empty file, and a server for it to call.
+/// Running nobat with an empty file, and a server for it to call.
 ///
-/// A story ends with [`World::end`], which fails it if anything was left behind.
+/// A story ends with [`World::end`], which fails if unfinished tasks or unexpected complaints are left.
 pub struct World {
-    /// The server that tasks call.
+    /// Server that tasks call.
     pub receiver: Receiver,
     program: PathBuf,
     flags: Vec<String>,
     variables: Vec<(&'static str, String)>,
-    /// What the file is on, if something is to be wrong with it.
+    /// Disk of the file, if the story makes it fail.
     disk: Option<Disk>,
-    /// Complaints in the log that belong to the story.
+    /// Complaints in the log that the story expects.
     expected: Vec<&'static str>,
     process: Option<Process>,
-    /// What the processes before this one had to say.
+    /// Log of the earlier processes.
     log: Vec<String>,
     scratch: Scratch,
 }
 
-/// What a story waits for at most. It is far more than anything takes, so that a busy machine fails no test.
+/// Maximum wait of a story: far more than anything takes, so that a busy machine fails no test.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The flags of a nobat that may call this machine.
+/// Flags of a nobat that may call this machine.
 pub const OPEN: [&str; 2] = ["--allow-private-networks", "127.0.0.0/8"];
 
 impl World {
-    /// `nobat`, allowed to call this machine.
+    /// Starts `nobat`, which may call this machine.
     pub async fn start() -> Self {
         Self::with(&OPEN).await
     }
 
-    /// `nobat` with these flags and nothing else said.
+    /// Starts `nobat` with these flags only.
     pub async fn with(flags: &[&str]) -> Self {
         Self::of(Program::Nobat, flags).await
     }
 
-    /// A program with these flags.
+    /// Starts a program with these flags.
     pub async fn of(program: Program, flags: &[&str]) -> Self {
         let mut world = Self::new(program, flags).await;
         world.go_on().await;
         world
     }
 
-    /// `nobat` on a disk that can be told to fail, with so many handles for files and connections.
+    /// Starts `nobat` on a disk that can be made to fail, with this maximum number of files and connections.
     pub async fn on_a_bad_machine(handles: usize) -> Self {
         let mut world = Self::new(Program::Nobat, &OPEN).await;
         let disk = Disk::new(world.scratch.path(), Cache::None).expect("a disk");
@@ -82,7 +82,7 @@ impl World {
         world
     }
 
-    /// `nobat` with these flags, and with a soft and a hard limit of open files.
+    /// Starts `nobat` with these flags, and with a soft and a hard limit of open files.
     pub async fn with_handles(soft: u32, hard: u32, flags: &[&str]) -> Self {
         let mut world = Self::new(Program::Nobat, flags).await;
         let script = world.scratch.path().join("limited");
@@ -113,7 +113,7 @@ impl World {
         self.try_to_go_on().await.unwrap_or_else(|error| panic!("the program did not start: {error:#}"));
     }
 
-    /// The same, if it can be started.
+    /// Starts the program again, or returns the error.
     pub async fn try_to_go_on(&mut self) -> anyhow::Result<()> {
         assert!(self.process.is_none(), "it is running");
         let data = ["--data".to_owned(), self.data().display().to_string()];
@@ -121,13 +121,13 @@ impl World {
         Ok(())
     }
 
-    /// Starts it again with other flags.
+    /// Starts the program again with other flags.
     pub async fn go_on_with(&mut self, flags: &[&str]) {
         self.flags = flags.iter().copied().map(str::to_owned).collect();
         self.go_on().await;
     }
 
-    /// Sets a variable for the next start; an empty one is not set.
+    /// Sets an environment variable for the next start. An empty value removes it.
     pub fn set_variable(&mut self, name: &'static str, value: &str) {
         self.variables.retain(|(other, _)| *other != name);
         if !value.is_empty() {
@@ -135,20 +135,20 @@ impl World {
         }
     }
 
-    /// Ends the program as a power cut would, at once.
+    /// Kills the program (SIGKILL).
     pub async fn kill(&mut self) {
         let log = self.process.take().expect("a process").kill().await.expect("a process that can be killed");
         self.log.extend(log);
     }
 
-    /// Tells the program to stop, and waits until it has, which must be with exit code 0.
+    /// Stops the program (SIGTERM) and waits for its end, which must be with exit code 0.
     pub async fn stop(&mut self) {
         let (status, log) = self.process.take().expect("a process").terminate().await.expect("a process that can be told to stop");
         self.log.extend(log);
         assert_eq!(status.code(), Some(0), "{}", self.log.join("\n"));
     }
 
-    /// Ends the story: all tasks have ended, the program stops as it should, and its log holds neither an error nor a panic.
+    /// Ends the story: all tasks must have ended, the program must stop with exit code 0, and its log must hold no error and no panic.
     pub async fn end(mut self) {
         let tasks = self.tasks("").await;
         let left: Vec<_> = tasks.iter().filter(|task| !has_ended(task)).collect();
@@ -159,52 +159,52 @@ impl World {
         assert!(complaints.is_empty(), "the log complains:\n{}", complaints.join("\n"));
     }
 
-    /// The id of the program's process.
+    /// Returns the process id of the program.
     pub fn process_id(&self) -> u32 {
         self.process.as_ref().and_then(Process::id).expect("a process")
     }
 
-    /// Whether the program answers.
+    /// Returns true if the program answers.
     pub async fn is_reachable(&self) -> bool {
         exchange(self.address(), "GET", "/healthz", &[], "").await.is_ok()
     }
 
-    /// Where the program listens.
+    /// Returns the address on which the program listens.
     pub fn address(&self) -> SocketAddr {
         self.process.as_ref().expect("a process").address()
     }
 
-    /// Id of the program's process.
+    /// Returns the process id of the program.
     pub fn process(&self) -> u32 {
         self.process.as_ref().and_then(Process::id).expect("a process")
     }
 
-    /// The file that holds everything.
+    /// Returns the path of the database file.
     pub fn data(&self) -> PathBuf {
         self.disk.as_ref().map_or_else(|| self.scratch.path().join("nobat.db"), Disk::data)
     }
 
-    /// What the file is on.
+    /// Returns the disk of the file. Panics if it cannot be made to fail.
     pub fn disk(&self) -> &Disk {
         self.disk.as_ref().expect("a disk that can be told to fail")
     }
 
-    /// The log may complain with these words: they belong to the story.
+    /// Allows complaints in the log that contain this text.
     pub fn expect(&mut self, complaint: &'static str) {
         self.expected.push(complaint);
     }
 
-    /// A place for other files of the story.
+    /// Returns the folder for other files of the story.
     pub fn folder(&self) -> &Path {
         self.scratch.path()
     }
 
-    /// All that the program has logged before it was stopped or killed.
+    /// Returns the log of all processes that were stopped or killed.
     pub fn log(&self) -> String {
         self.log.join("\n")
     }
 
-    /// The file, looked at while nobody runs.
+    /// Opens the database file. Panics if the program is running.
     pub fn file(&self) -> Connection {
         assert!(self.process.is_none(), "it is running");
         Connection::open(self.data()).expect("a SQLite file")
@@ -216,56 +216,56 @@ impl World {
         process::run(&self.program, arguments, url.as_deref()).await.expect("a program that runs")
     }
 
-    /// `GET`
+    /// Sends a `GET` request.
     pub async fn get(&self, path: &str) -> Answer {
         exchange(self.address(), "GET", path, &[], "").await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
-    /// `GET`, with headers besides.
+    /// Sends a `GET` request with more headers.
     pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         exchange(self.address(), "GET", path, headers, "").await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
-    /// `POST` of JSON.
+    /// Sends a `POST` request with a JSON body.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.post_with(path, &[], &body.to_string()).await
     }
 
-    /// `POST` of a text as JSON, with headers besides.
+    /// Sends a `POST` request with a text as its JSON body and more headers.
     pub async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let answer = exchange(self.address(), "POST", path, headers, body).await;
         answer.unwrap_or_else(|error| panic!("POST {path}: {error}"))
     }
 
-    /// Any method, with JSON or, for `null`, without a body.
+    /// Sends a request with a JSON body, or without a body if it is `null`.
     pub async fn ask(&self, method: &str, path: &str, body: &Value) -> Answer {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         exchange(self.address(), method, path, &[], &body).await.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
-    /// A task that is accepted.
+    /// Submits a task, which must be accepted, and returns it.
     pub async fn submit(&self, task: &Value) -> Value {
         let answer = self.post("/v1/tasks", task).await;
         assert_eq!(answer.status, 202, "{}", answer.text());
         answer.json()
     }
 
-    /// The task as it stands.
+    /// Returns the task in its present state.
     pub async fn task(&self, task: &Value) -> Value {
         self.get(&path(task)).await.json()
     }
 
-    /// The task once it has ended.
+    /// Waits for the end of a task and returns it.
     pub async fn ended(&self, task: &Value) -> Value {
         self.wait(task, 20.0, has_ended).await
     }
 
-    /// The task once it is like that. Each question is held by the server for a moment, so that this is no busy loop.
+    /// Waits until `is_so` accepts the task, and returns it. The server holds each request for 0.1 seconds, so that this is no busy loop.
     pub async fn until(&self, task: &Value, is_so: impl Fn(&Value) -> bool) -> Value {
         self.wait(task, 0.1, is_so).await
     }
 
-    /// All tasks that pass a filter such as `status=failed&`, the newest first.
+    /// Returns all tasks that pass a filter such as `status=failed&`, the newest first.
     pub async fn tasks(&self, filter: &str) -> Vec<Value> {
         let (mut tasks, mut cursor) = (Vec::new(), String::new());
         loop {
@@ -290,33 +290,33 @@ impl World {
     }
 }
 
-/// Whether nothing more will become of it.
+/// Returns true if the task has ended.
 pub fn has_ended(task: &Value) -> bool {
     matches!(task["status"].as_str(), Some("succeeded" | "failed" | "canceled" | "expired"))
 }
 
-/// The path of a task.
+/// Returns the path of a task.
 pub fn path(task: &Value) -> String {
     format!("/v1/tasks/{}", task["id"].as_str().unwrap_or_else(|| panic!("not a task: {task:#}")))
 }
 
-/// A field of each of a task's attempts, such as `/outcome`, or `-` where there is none.
+/// Returns a field of each of a task's attempts, such as `/outcome`, or `-` if it is missing.
 pub fn attempts(task: &Value, pointer: &str) -> Vec<String> {
     let text = |attempt: &Value| attempt.pointer(pointer).and_then(Value::as_str).unwrap_or("-").to_owned();
     task["attempts"].as_array().into_iter().flatten().map(text).collect()
 }
 
-/// A moment so far from now, as the API takes it.
+/// Returns the time at this distance from now, in the API's format.
 pub fn from_now(duration: Duration) -> String {
     (SystemClock.now() + duration).to_string()
 }
 
-/// The moment that a field of a task, or of an attempt, names.
+/// Returns the time in a field of a task or an attempt.
 pub fn moment(task: &Value, field: &str) -> Timestamp {
     task[field].as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no moment in {field}: {task:#}"))
 }
 
-/// The lines of a log that no run should leave, save for the panics that a `noop` was told to have.
+/// Returns the lines of a log that no run should leave: errors and panics, except the panics that a `noop` task ordered.
 pub fn complaints(log: &[String]) -> Vec<&str> {
     let is_ordered = |line: &str| line.contains("something panicked") && line.contains("worker/src/noop.rs");
     let is_complaint = |line: &&str| (line.contains(r#""level":"ERROR""#) || line.contains("panicked at")) && !is_ordered(line);

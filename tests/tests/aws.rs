@@ -1,7 +1,8 @@
-//! What a user of nobat on AWS sees, through a stack that was built and deployed as users do it, once by SAM and once by CDK.
-//! What its functions may do, their roles say.
+//! End-to-end tests of nobat on AWS, on stacks that are built and deployed as users do it, once by SAM and once by CDK. IAM is enforced, so
+//! the
+//! functions may do only what their roles allow.
 
-/// Tells a story for every source of a stack.
+/// Makes a test of every story for each source of a stack.
 macro_rules! told_of_both {
     ($($story:ident),* $(,)?) => {
         mod sam {

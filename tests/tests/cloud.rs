@@ -1,4 +1,4 @@
-//! What the cloud backend makes of bad luck: answers that get lost, bodies that are gone, marks that lie far ahead.
+//! Failures of the AWS backend: lost answers, missing bodies, and sweep marks far ahead.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use nobat_worker::sweep::Sweeper;
 use nobat_worker::system::SystemChance;
 use serde_json::{Value, json};
 
-/// A backend behind a tap, and the table behind both.
+/// Backend behind a tap, and direct access to its table and queues.
 struct Cloud {
     backend: Backend,
     table: Table,
@@ -66,7 +66,7 @@ impl Cloud {
         self.backend.store.get(name, self.now).await.unwrap().unwrap()
     }
 
-    /// Has something done of whose calls the first is answered in vain.
+    /// Runs `work`, and loses the answer of its first call.
     async fn losing_a_reply<T>(&self, work: impl Future<Output = T>) -> T {
         self.tap.set(Flow::LosesNextReply);
         let done = work.await;
@@ -78,7 +78,7 @@ impl Cloud {
         Sweeper { backend: self.backend.clone(), chance: Arc::new(SystemChance) }
     }
 
-    /// The items that are bodies: their sort keys, and when they go.
+    /// Returns the items that hold bodies: their sort keys and expiry times in seconds.
     async fn bodies(&self) -> Vec<(String, Option<i64>)> {
         let items = self.table.items().await;
         let body = |item: &Value| {
@@ -189,7 +189,7 @@ async fn a_report_that_was_not_to_be_leaves_nothing_that_stays() {
     assert_eq!(stays, 1, "the payload of the report that is there");
 }
 
-/// SQS's fair queues go by it; that they are fair, no emulator shows.
+/// SQS's fair queues depend on the group. The emulator cannot show their fairness.
 #[tokio::test]
 async fn every_hint_names_its_tenant_as_its_group_the_sweepers_too() {
     let mut cloud = Cloud::start().await;
@@ -215,7 +215,7 @@ async fn all_processes_have_the_same_master_key_and_the_table_has_it_wrapped() {
     let made = emulator.client().call(Service::Kms, "CreateKey", &json!({})).await.unwrap();
     let key = made["KeyMetadata"]["Arn"].as_str().unwrap();
     let source = async || nobat_aws::vault_of_emulator(cloud.table.name(), key, &cloud.tap.url()).await;
-    // Nobody has made one yet, and both begin at once.
+    // No master key exists yet, and both processes create one at the same time.
     let (one, other) = (source().await, source().await);
     let (of_one, of_other) = tokio::join!(one.vault(), other.vault());
     let sealed = of_one.unwrap().seal("here", b"hunter2", [1; 12]);
@@ -224,7 +224,7 @@ async fn all_processes_have_the_same_master_key_and_the_table_has_it_wrapped() {
     assert_eq!(late.open("here", &sealed).unwrap(), b"hunter2");
     let items = cloud.table.items().await;
     assert_eq!(items.len(), 1, "{items:#?}");
-    // Once a process has it, it asks nobody any more; one that has not can do nothing without KMS.
+    // A process that has the master key needs KMS no more. A new process can do nothing without KMS.
     cloud.tap.set(Flow::Refused);
     assert!(one.vault().await.is_ok());
     assert!(matches!(source().await.vault().await, Err(NoVault::Unavailable(_))));

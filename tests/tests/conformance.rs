@@ -1,4 +1,4 @@
-//! Every backend, and the model that stands in for those in the cloud, does what a backend must do.
+//! Conformance of every backend and of the model that stands in for AWS.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use nobat_tests::scratch::Scratch;
 use nobat_tests::time::Time;
 use nobat_tests::{conformance_cases, model};
 
-/// Makes a test of every case, in a module for each noun, around the function `make` of the module it stands in.
+/// Makes a test of every case, in a module for each noun, with the function `make` of the enclosing module.
 macro_rules! tests {
     ($($noun:ident: [$($case:ident),*])*) => {
         $(mod $noun {
@@ -60,7 +60,7 @@ mod model_backend {
 mod aws {
     use super::*;
 
-    /// What a worker took along when it went is there again after this long; no case may take longer to settle what it takes.
+    /// Visibility timeout: hints of a dropped worker reappear after 10 seconds. No case may take longer to settle its hints.
     const VISIBILITY: Duration = Duration::from_secs(10);
 
     async fn make(time: Arc<Time>) -> World {

@@ -1,4 +1,4 @@
-//! What tasks cost on AWS: the budget is kept, and the page says what is so.
+//! Cost of tasks on AWS: the budget is kept, and `docs/cost.md` is up to date.
 
 use std::fs;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn written(write: f64) -> Usage {
     Usage { tries: 1, units: Units { write, read: 0.0 }, unknown: 0 }
 }
 
-/// One call to the table and no other, and so many to the queue.
+/// Returns a reading with one call to the table and `sends` calls to the queue.
 fn calls(operation: &str, usage: Usage, sends: u32) -> Reading {
     let sqs = if sends == 0 { None } else { Some(("SendMessageBatch".to_owned(), sends)) };
     Reading { dynamodb: [(operation.to_owned(), usage)].into(), sqs: sqs.into_iter().collect() }
@@ -54,7 +54,7 @@ async fn every_step_of_the_happy_path_costs_what_the_budget_says() {
     assert_eq!(stage.reading(), calls("UpdateItem", written(2.0), 0), "the item, and its mark removed");
 }
 
-/// Statistics, which are to add 0.2 write units, are not built.
+/// Statistics, which will add 0.2 write units, do not exist yet.
 #[tokio::test]
 async fn the_happy_path_stays_within_the_budget() {
     let ten = scenario::happy().await;

@@ -1,4 +1,4 @@
-//! The emulator that the tests of the AWS side stand on.
+//! Emulator of AWS on which the AWS tests depend.
 
 use std::net::SocketAddr;
 use std::process::Stdio;

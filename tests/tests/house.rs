@@ -1,4 +1,4 @@
-//! The rules of the house, which no compiler knows.
+//! Repository rules that no compiler checks.
 
 mod house {
     mod cloud;

@@ -1,6 +1,6 @@
-//! The real program, ended again and again under load: nothing is lost, and nothing is done twice without a reason.
+//! The real program, ended repeatedly under load: no task is lost, and none is repeated without a reason.
 //!
-//! The size that fits a push; `cargo run --release -p nobat-tests --bin kill` is the same at any size.
+//! Small size for every push. `cargo run --release -p nobat-tests --bin kill` runs it at any size.
 
 use nobat_tests::kill::{How, Place, Plan, Verdict, check, run};
 use nobat_tests::scratch::Scratch;

@@ -1,5 +1,4 @@
-//! An endpoint that is down for half an hour, with a crowd of tasks that wait for it: it is called by probes alone, and the one beside it is
-//! none the worse for it.
+//! Endpoint that is down for half an hour while many tasks wait for it: only probes call it, and another endpoint is not slowed down.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +18,8 @@ use nobat_tests::size::size;
 use nobat_tests::time::Time;
 use tokio::runtime::Runtime;
 
-/// Those that were under way when the breaker opened, those that began while the first nine failures came in, and a probe every thirty seconds
-/// and a little.
+/// Maximum number of calls: those that ran when the circuit breaker opened, those that started before the first 9 failures were recorded,
+/// and a little less than one probe every 30 seconds.
 const MOST_CALLS: usize = 64 + 9 + 60;
 
 fn check(seen: &Seen, crowd: usize) {
@@ -42,7 +41,7 @@ fn an_endpoint_that_is_down_costs_probes_alone_and_its_neighbour_nothing_on_a_fi
     check(&play(plan, &time, &sqlite.backend()), crowd);
 }
 
-/// A table and a queue in memory, where there is room for a crowd: each call to the emulator takes its real time as well.
+/// A table and a queue in memory, which have room for many tasks. Calls to the emulator would also take real time.
 #[test]
 fn an_endpoint_that_is_down_costs_probes_alone_and_its_neighbour_nothing_on_a_model_of_a_table() {
     let time = Time::at(sample::start());
@@ -52,7 +51,7 @@ fn an_endpoint_that_is_down_costs_probes_alone_and_its_neighbour_nothing_on_a_mo
     check(&play(plan, &time, &model::backend(&time, RETENTION)), crowd);
 }
 
-/// The queue is a picture of SQS, for a real one knows nothing of virtual time.
+/// The queue is a model of SQS, because a real one does not follow virtual time.
 #[test]
 fn an_endpoint_that_is_down_costs_probes_alone_and_its_neighbour_nothing_on_a_table() {
     let time = Time::at(sample::start());

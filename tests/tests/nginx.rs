@@ -1,5 +1,6 @@
-//! nginx in front of four nobats, by the script that is there for users as well, and nginx as what nobat calls. Left to `.ci/run`, since not
-//! everybody has nginx.
+//! nginx in front of four nobats, tested by the script that users can run, too, and nginx as an endpoint. Only `.ci/run` runs these tests,
+//! because
+//! not every machine has nginx.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
-/// How long a hint stays out of sight that a nobat has taken and died with.
+/// Visibility timeout: a hint that a killed nobat received reappears after 30 seconds.
 const VISIBILITY: Duration = Duration::from_secs(30);
 
 async fn run(variables: &[(&str, String)]) {
@@ -44,7 +45,7 @@ async fn four_nobats_on_one_table_stand_behind_nginx() {
     run(&[&emulator.variables()[..], &own].concat()).await;
 }
 
-/// An nginx that answers 503, and asks to be left alone for so many seconds, while there is a file `busy` in that folder.
+/// Starts an nginx that answers 503 with `Retry-After` in seconds, as long as the folder holds a file `busy`.
 async fn busy(folder: &Path, seconds: u32) -> (Child, String) {
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let place = folder.display();
@@ -85,7 +86,7 @@ async fn a_whole_flow_is_held_for_as_long_as_nginx_asks_for_and_no_attempt_is_sp
     let task = json!({"kind": "http", "endpoint": "busy", "payload": {}, "retry": {"max_attempts": 1}});
     let first = world.submit(&task).await;
     let first = held(&world, &first).await;
-    // It is well at once, and nobody finds out before the time it asked for.
+    // nginx is well again at once, but nobat must not call it before the requested time.
     std::fs::remove_file(world.folder().join("busy")).unwrap();
     let (until, told) = (moment(&first["held"], "until"), moment(&first["attempts"][0], "finished_at"));
     assert!(until.since(told) >= Duration::from_millis(4_900), "{first:#}");

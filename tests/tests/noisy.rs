@@ -1,6 +1,6 @@
-//! Small noisy neighbours: under each attack every request of the quiet tenant is answered, and every task succeeds at its first attempt.
+//! Small noisy neighbours: under each attack, every request of the quiet tenant is answered, and every task succeeds at its first attempt.
 //!
-//! Latencies are not judged here: `cargo run --release -p nobat-tests --bin noisy` measures them.
+//! These tests do not check latencies. `cargo run --release -p nobat-tests --bin noisy` measures them.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! The real program while its table or its queue is away: it says so, loses nothing, and recovers by itself.
+//! The real program while its table or its queue is unavailable: it reports this, loses nothing, and recovers by itself.
 //!
-//! The size that fits a push; `cargo run --release -p nobat-tests --bin outage` has every fault, and lasts longer.
+//! Small size for every push. `cargo run --release -p nobat-tests --bin outage` runs every fault, for longer.
 
 use std::time::Duration;
 

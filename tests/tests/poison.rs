@@ -1,4 +1,4 @@
-//! Handlers that do the worst to their process: the others are done all the same, and the bad ones end.
+//! Handlers that do the worst to their process: all other tasks are done, and the bad ones end.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use nobat_tests::world::program::Program;
 use nobat_tests::world::{World, attempts};
 use serde_json::{Value, json};
 
-/// As many as keep every thread that handlers have.
+/// Returns the number of threads for handlers.
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
@@ -22,7 +22,7 @@ async fn outcome(plan: Plan) -> Outcome {
     for (poison, task) in &outcome.bad {
         assert_eq!((&task["status"], &task["error"]["code"]), (&json!("failed"), &json!("crashed")), "{task:#}");
         let outcomes = attempts(task, "/outcome");
-        // One that only panics may be met by a neighbour's crash before it does.
+        // A task that only panics may be hit by another task's crash first.
         let is_as_told = |outcome: &String| outcome == "crashed" || (!poison.is_deadly() && outcome == "failed");
         assert!(outcomes.len() == plan.attempts && outcomes.iter().all(is_as_told), "{task:#}");
     }
@@ -31,7 +31,7 @@ async fn outcome(plan: Plan) -> Outcome {
     outcome
 }
 
-/// It is done, and every attempt that a neighbour spoiled is on record before the one that did it.
+/// Checks that the task succeeded and that every attempt which a crash ended is on record before the last one.
 fn assert_done(task: &Value) {
     let outcomes = attempts(task, "/outcome");
     let (last, before) = outcomes.split_last().unwrap_or_else(|| panic!("no attempts: {task:#}"));

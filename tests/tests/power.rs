@@ -1,6 +1,6 @@
-//! The power is cut under the real program again and again: what was answered with 202 is on disk.
+//! Power cuts under the real program: every task that was answered with 202 is on disk.
 //!
-//! The size that fits a push; `cargo run -p nobat-tests --bin power` is the same at any size.
+//! Small size for every push. `cargo run -p nobat-tests --bin power` runs it at any size.
 #![cfg(target_os = "linux")]
 
 use nobat_tests::disk::{Cache, Losses};
@@ -24,7 +24,7 @@ async fn what_was_answered_survives_twelve_power_cuts() {
     assert!(losses.in_commits > 0, "no cut has met a write, so this run has proved nothing");
 }
 
-/// The positive control: that a disk which forgets is seen to.
+/// Positive control: losses on a disk without syncs are detected.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_answered_is_lost_if_commits_are_not_synced() {
     let (verdict, _) = verdict(Cache::ForgetsCommits, 6).await;

@@ -1,5 +1,6 @@
-//! The README's tour, and every line of the docs that calls nobat, run as they stand there: only the ports, and `cargo run` for the program
-//! that is there already, are put in their places.
+//! The README's tour and every call of nobat in the docs, run as written. Only the ports are replaced, and `cargo run` by the program that
+//! is
+//! already built.
 
 use std::process::Stdio;
 
@@ -12,46 +13,46 @@ use tokio::process::Command;
 const RUN: &str = "cargo run --release -- ";
 const MARK: &str = "--- the next block";
 
-/// The headings of the README below which curl calls nobat. Each is a test's.
+/// Headings of the README with calls by curl. Each has its test.
 const HEADINGS: [&str; 4] = ["A tour with curl", "Calls to other people's APIs", "Reports", "On a public address"];
-/// The pages whose calls are all one test's.
+/// Pages with calls by curl. One test runs all of them.
 const PAGES: [&str; 2] = ["docs/delivery.md", "docs/operations.md"];
 
-/// A file of the repository.
+/// Returns the text of a file of the repository.
 fn page(name: &str) -> String {
     std::fs::read_to_string(workspace().join(name)).unwrap()
 }
 
-/// The blocks of shell commands below a heading of the README.
+/// Returns the blocks of shell commands below a heading of the README.
 fn blocks(heading: &str) -> Vec<String> {
     let readme = page("README.md");
     let (_, section) = readme.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("there is no {heading}"));
     blocks_of(section.split("\n## ").next().unwrap_or_default())
 }
 
-/// The blocks of shell commands in a text.
+/// Returns the blocks of shell commands in a text.
 fn blocks_of(text: &str) -> Vec<String> {
     let blocks = text.split("```sh\n").skip(1).filter_map(|block| block.split("```").next());
     blocks.map(str::to_owned).collect()
 }
 
-/// Those of them by which curl calls nobat.
+/// Returns the blocks in which curl calls nobat.
 fn calls_of(text: &str) -> Vec<String> {
     blocks_of(text).into_iter().filter(|block| block.contains("curl ") && block.contains("127.0.0.1:8080")).collect()
 }
 
-/// Has curl fail where the answer is no success.
+/// Makes curl fail if the answer is an error.
 const STRICT: &str = "curl() { command curl --fail-with-body \"$@\"; }\n";
 
-/// Runs commands as one session of a shell, and returns what each block of them printed.
+/// Runs blocks as one shell session, and returns the output of each.
 async fn paste(blocks: &[String], world: &World) -> Vec<String> {
     paste_with(blocks, world, "").await
 }
 
-/// The same, with that key in `NOBAT_KEY`.
+/// Runs blocks as one shell session with this key in `NOBAT_KEY`, and returns the output of each.
 async fn paste_with(blocks: &[String], world: &World, key: &str) -> Vec<String> {
     let blocks = blocks.join(&format!("echo '{MARK}'\n"));
-    // Whatever goes wrong, what was started in the background is not left there.
+    // Ends background processes even after a failure.
     let script = format!("trap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n{blocks}");
     let mut shell = Command::new("bash");
     shell.args(["-euo", "pipefail", "-c", &script]).current_dir(world.folder()).kill_on_drop(true);
@@ -65,7 +66,7 @@ async fn paste_with(blocks: &[String], world: &World, key: &str) -> Vec<String> 
     printed.split(MARK).map(|printed| printed.trim().to_owned()).collect()
 }
 
-/// The last line that was printed, as JSON.
+/// Returns the last line of the output, as JSON.
 fn last(printed: &str) -> Value {
     let line = printed.lines().last().unwrap_or_default();
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {printed}"))
@@ -105,9 +106,9 @@ async fn the_tour_works_when_it_is_pasted() {
     let serve = tour.remove(0);
     let flags: Vec<&str> = serve.trim().strip_prefix(RUN).and_then(|rest| rest.strip_prefix("serve ")).unwrap().split(' ').collect();
     let world = World::with(&flags).await;
-    // A port that was free a moment ago, for the server that the tour starts itself.
+    // A free port for the server that the tour starts itself.
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    // Where a reader waits for a second, the test waits for what the reader waits for.
+    // Where the tour sleeps for a second, the test waits until the server listens.
     let ready = format!("until curl -s -o there http://127.0.0.1:{port}/; do :; done");
     for block in &mut tour {
         *block = block
@@ -137,7 +138,7 @@ async fn the_tour_works_when_it_is_pasted() {
     world.end().await;
 }
 
-/// Makes keys as these lines say, on the file while nobody runs, and returns the first.
+/// Stops the program, creates keys with these command lines, starts it again, and returns the first key.
 async fn make_keys(world: &mut World, lines: &[&str]) -> String {
     let mut keys = Vec::new();
     world.stop().await;
@@ -161,7 +162,7 @@ async fn keys_are_made_and_tenants_given_limits_as_it_says() {
     let block = blocks("On a public address").remove(1).replace("127.0.0.1:8080", &world.address().to_string());
     let printed = paste_with(&[STRICT.to_owned() + &block], &world, &key).await.remove(0);
     assert_eq!(last(&printed)["requests"]["rate"], 100, "{printed}");
-    // Nothing was posted, and nobody is let in without a key.
+    // `World::end` would list tasks without a key, which is refused. No task was submitted.
     world.stop().await;
 }
 
@@ -176,7 +177,7 @@ async fn every_call_in_the_docs_is_answered_as_it_should_be() {
         let calls = calls.concat().replace("127.0.0.1:8080", &world.address().to_string());
         let calls = calls.replace("https://billing.example", &world.receiver.url(""));
         let printed = paste_with(&[STRICT.to_owned() + &calls], &world, &key).await.remove(0);
-        // A call whose answer is kept in a variable prints nothing.
+        // A call whose answer is assigned to a variable prints nothing.
         let count = calls.lines().filter(|line| line.starts_with("curl ")).count();
         assert_eq!(printed.lines().count(), count, "{name}: {printed}");
         for line in printed.lines() {

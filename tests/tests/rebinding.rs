@@ -1,5 +1,6 @@
-//! The program, a name server that the test answers for, and an internal server that nobody may reach. Left to `.ci/run`: it needs network
-//! and mount namespaces of its own, in which the address of a public server is this machine's, and in which names are looked up here.
+//! The program, a name server that the test controls, and an internal server that must not be reached. Only `.ci/run` runs this test. It
+//! needs
+//! its own network and mount namespaces, in which a public address is this machine's and names are looked up here.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,18 +17,18 @@ use nobat_tests::world::{OPEN, World, attempts};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// Set for the process that is inside.
+/// Environment variable that is set for the process inside the namespaces.
 const INSIDE: &str = "REBINDING_INSIDE";
-/// Public by its number, and here this machine's.
+/// Public address, which is this machine's inside the namespaces.
 const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(1, 2, 3, 4));
-/// What makes a machine of the namespaces, and goes on as the test. It is given the program, and a file to write to.
+/// Script that sets up the namespaces and continues as the test. `$0` is the test program, `$1` a file for `resolv.conf`.
 const SETUP: &str = "ip link set lo up
 ip addr add 1.2.3.4/32 dev lo
 echo 'nameserver 127.0.0.1' > \"$1\"
 mount --bind \"$1\" /etc/resolv.conf
 exec \"$0\" --include-ignored --nocapture";
 
-/// A server that counts whoever connects.
+/// Server that counts connections.
 struct Internal(Arc<AtomicUsize>);
 
 impl Internal {
@@ -49,7 +50,7 @@ impl Internal {
     }
 }
 
-/// Where a name leads that was asked for so many times before.
+/// Returns the addresses of a name, after `before` earlier look-ups.
 fn lead(name: &str, sort: Sort, before: usize) -> Vec<IpAddr> {
     let addresses: &[&str] = match (name, sort) {
         ("mapped.test", Sort::Aaaa) => &["::ffff:127.0.0.1"],
@@ -70,9 +71,9 @@ fn call(url: &str) -> Value {
     json!({"kind": "http", "payload": {"url": url}, "retry": {"delays": [0.1, 0.1]}})
 }
 
-/// Runs this very test again, inside.
+/// Runs this test again inside new namespaces.
 fn outside() {
-    // Built before, for Cargo may want to ask somebody.
+    // Built outside, because Cargo may need the network.
     Program::Nobat.path();
     let scratch = Scratch::new().unwrap();
     let mut inside = Command::new("unshare");
@@ -92,7 +93,7 @@ async fn no_name_leads_the_program_to_an_internal_server() {
     }
     let mut before: HashMap<(String, bool), usize> = HashMap::new();
     let names = Names::start(Ipv4Addr::LOCALHOST.into(), move |name, sort| {
-        // Many names that turn as one: look-ups of one name share an answer while they are under way.
+        // Many names act as one, because concurrent look-ups of the same name share an answer.
         let name = if name.starts_with("turning") { "turning.test" } else { name };
         let count = before.entry((name.to_owned(), sort == Sort::A)).or_default();
         *count += 1;
@@ -105,13 +106,13 @@ async fn no_name_leads_the_program_to_an_internal_server() {
     let mut world = World::with(&[]).await;
     let url = |name: &str, path: &str| format!("http://{name}:{port}{path}");
 
-    // That all of this works.
+    // Positive control: the public server can be reached.
     let task = world.ended(&world.submit(&call(&url("public.test", "/there"))).await).await;
     assert_eq!((&task["status"], public.received("/there").len()), (&json!("succeeded"), 1), "{task:#}");
 
     let mut messages = Vec::new();
     for name in ["four.test", "six.test", "mapped.test", "mixed.test", "crossed.test", "metadata.test"] {
-        // Where somebody listens, and where nobody does.
+        // A port with a listener, and one without.
         for url in [url(name, "/"), format!("http://{name}:8/")] {
             let task = world.ended(&world.submit(&call(&url)).await).await;
             assert_eq!((&task["status"], attempts(&task, "/error/code")), (&json!("failed"), vec!["blocked_address".to_owned()]), "{url}");
@@ -134,7 +135,7 @@ async fn no_name_leads_the_program_to_an_internal_server() {
         assert!(refused.status == 422 && refused.text().contains("blocked_address"), "{host}: {}", refused.text());
     }
 
-    // Public when it is called first, and private when it is called again.
+    // The name is public at the first look-up and private at the next.
     public.script("/later", [Reply::status(500).header("connection", "close")]);
     let task = world.ended(&world.submit(&call(&url("later.test", "/later"))).await).await;
     assert_eq!(attempts(&task, "/error/code"), ["http_500", "blocked_address"]);
@@ -163,7 +164,7 @@ async fn no_name_leads_the_program_to_an_internal_server() {
     assert!(reached > count / 10 && blocked > count / 10, "{reached} reached it, and {blocked} did not");
     assert!(names.asked() - asked > count, "every connection has its own look-up");
     assert_eq!(internal.hits(), 0);
-    // It was there all the time: whoever may, reaches it by name.
+    // Positive control: with permission, the internal server can be reached by name.
     world.stop().await;
     world.go_on_with(&OPEN).await;
     let mut task = call(&url("four.test", "/"));

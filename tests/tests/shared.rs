@@ -1,4 +1,4 @@
-//! A limit is kept, and used, by all processes that share it.
+//! A limit that several processes share is neither exceeded nor left unused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use nobat_tests::shared::{PARALLELISM, Plan, RATE, play};
 use nobat_tests::size::size;
 use nobat_tests::time::Time;
 
-/// Half a minute, or two, with a third more to do than may be done. At least so many per cent of the limit must be used.
+/// Runs for 30 seconds (120 at full size), with a third more tasks than the limit allows. At least `least` per cent of the limit must be
+/// used.
 fn check(time: &Arc<Time>, backend: &Backend, processes: usize, latency: Duration, least: usize) {
     let seconds = size(30, 120);
     let (tasks, lasts) = (seconds * RATE as usize * 4 / 3, Duration::from_secs(u64::try_from(seconds).unwrap()));
@@ -30,8 +31,9 @@ fn sixty_four_workers_of_eight_processes_keep_a_limit_and_use_it_on_a_file() {
     check(&time, &sqlite.backend(), 8, Duration::from_millis(1), 95);
 }
 
-/// Where a call takes five milliseconds, processes that write the same flow are in one another's way: two of them can use what there is, and
-/// eight some two thirds of it. What is promised is kept by any number.
+/// If a store call takes 5 ms, processes that write the same limiter state conflict. Two of them can use nearly all of the limit, eight
+/// about two
+/// thirds. No number of processes exceeds it.
 #[test]
 fn sixty_four_workers_keep_a_limit_on_a_model_of_a_table_and_few_processes_use_it() {
     for (processes, least) in [(2, 93), (8, 55)] {

@@ -1,10 +1,10 @@
-//! The promises hold in every simulated run, and a broken one is noticed.
+//! The promises hold in every simulated run, and sabotage is detected.
 
 use nobat_tests::model::habits::Habit;
 use nobat_tests::simulation::sabotage::Sabotage;
 use nobat_tests::simulation::{Subject, Summary, simulate, simulate_with};
 
-/// How many runs are made on each backend; `simulate` makes any number of them.
+/// Number of runs on each backend. The program `simulate` makes any number of them.
 const SEEDS: u64 = 500;
 
 fn run(subject: Subject, seeds: impl Iterator<Item = u64>) -> Summary {
@@ -18,7 +18,7 @@ fn run(subject: Subject, seeds: impl Iterator<Item = u64>) -> Summary {
     total
 }
 
-/// Every run that ever broke a promise is on record, and none does so again.
+/// Runs all recorded seeds that once broke a promise.
 #[test]
 fn what_was_broken_once_stays_mended() {
     for line in include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#')) {
@@ -48,7 +48,7 @@ fn a_seed_is_the_same_run_every_time() {
     }
 }
 
-/// A harness that never fails proves nothing: each way to break a promise is found in the runs above.
+/// Checks that each kind of sabotage is detected in the runs above. A harness that never fails proves nothing.
 #[test]
 fn broken_promises_are_noticed() {
     let mut unnoticed = Vec::new();

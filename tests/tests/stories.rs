@@ -1,4 +1,4 @@
-//! What a user of nobat sees: the real program, a real server for it to call, and nothing in between.
+//! End-to-end tests from the user's view: the real program, and a real server for it to call.
 
 mod stories {
     mod answers;

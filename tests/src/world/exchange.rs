@@ -1,4 +1,4 @@
-//! One request on a connection of its own.
+//! One request on its own connection.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,53 +11,53 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-/// What came back.
+/// Answer to a request.
 pub struct Answer {
-    /// The status.
+    /// HTTP status.
     pub status: u16,
-    /// The headers.
+    /// Headers.
     pub headers: HeaderMap,
-    /// The body.
+    /// Body.
     pub body: Bytes,
 }
 
-/// Why nothing came back.
+/// Error of a request without an answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
-    /// Nobody was there, so nothing was sent and nothing can have come of it.
+    /// The connection failed, so nothing was sent and the request had no effect.
     #[error("there was no connection: {0}")]
     NotSent(#[source] std::io::Error),
-    /// The request may have been carried out, or not.
+    /// The request may have been carried out.
     #[error("there was no answer: {0}")]
     Unanswered(#[source] anyhow::Error),
 }
 
-/// Longer than any server holds an answer.
+/// Maximum wait for an answer, longer than any server holds one.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
 impl Answer {
-    /// The body as JSON.
+    /// Returns the body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{} is not JSON: {error}", self.text()))
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// A header's value, or nothing.
+    /// Returns a header's value, or an empty text.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// Status and `code` of a problem.
+    /// Returns the status and the `code` of a problem document.
     pub fn problem(&self) -> (u16, String) {
         (self.status, self.json()["code"].as_str().unwrap_or_default().to_owned())
     }
 }
 
-/// Sends a request, its body as JSON unless a header says otherwise, and reads the answer.
+/// Sends a request and reads the answer. The body is sent as JSON unless a header says otherwise.
 pub async fn exchange(
     address: SocketAddr,
     method: &str,
@@ -84,7 +84,7 @@ pub async fn exchange(
 
 async fn converse(stream: TcpStream, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
     let (mut sender, connection) = client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    // Ends by itself once the sender is dropped; what breaks it shows in the answer.
+    // The task ends once the sender is dropped. Its errors show in the answer.
     tokio::spawn(connection);
     let (head, body) = sender.send_request(request).await?.into_parts();
     Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: body.collect().await?.to_bytes() })

@@ -1,4 +1,4 @@
-//! A name server that answers as it is told.
+//! Name server with programmed answers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-/// A name server (RFC 1035, section 4) at the port that resolvers ask. Nothing that it says may be kept: it is good for 0 seconds.
+/// Name server (RFC 1035, section 4) on port 53. Its answers have a TTL of 0 seconds, so no resolver caches them.
 pub struct Names {
     server: JoinHandle<()>,
     asked: Arc<AtomicUsize>,
 }
 
-/// What is asked for.
+/// Record type of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sort {
     /// IPv4 addresses.
@@ -22,13 +22,13 @@ pub enum Sort {
     Aaaa,
 }
 
-/// The bytes before the question.
+/// Length of the header before the question, in bytes.
 const HEAD: usize = 12;
 const A: u16 = 1;
 const AAAA: u16 = 28;
 
 impl Names {
-    /// Starts one at an address. `answer` is told the name, and what is asked for; with `None` the server stays silent.
+    /// Starts a name server on an address. `answer` gets the name and the record type. If it returns `None`, the server stays silent.
     pub async fn start(
         address: IpAddr,
         mut answer: impl FnMut(&str, Sort) -> Option<Vec<IpAddr>> + Send + 'static,
@@ -41,7 +41,7 @@ impl Names {
             while let Ok((length, from)) = socket.recv_from(&mut query).await {
                 count.fetch_add(1, Ordering::SeqCst);
                 if let Some(reply) = reply(&query[..length], &mut answer) {
-                    // Whoever does not hear it asks again.
+                    // A resolver that gets no answer asks again.
                     let _ = socket.send_to(&reply, from).await;
                 }
             }
@@ -49,7 +49,7 @@ impl Names {
         Ok(Self { server, asked })
     }
 
-    /// How often it was asked.
+    /// Returns the number of questions so far.
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
@@ -75,7 +75,7 @@ fn reply(query: &[u8], answer: &mut impl FnMut(&str, Sort) -> Option<Vec<IpAddr>
         None => Vec::new(),
     };
     let count = u8::try_from(addresses.len()).ok()?;
-    // The query's id; an answer to a question that wished recursion, which is available; one question, and so many answers.
+    // The query's id; flags of an answer with recursion desired and available; one question, and the number of answers.
     let mut reply = vec![query[0], query[1], 0x81, 0x80, 0, 1, 0, count, 0, 0, 0, 0];
     reply.extend_from_slice(question);
     for address in addresses {
@@ -84,14 +84,14 @@ fn reply(query: &[u8], answer: &mut impl FnMut(&str, Sort) -> Option<Vec<IpAddr>
             IpAddr::V6(address) => address.octets().to_vec(),
         };
         let [high, low] = asked.to_be_bytes();
-        // The name of the question, the sort, class IN, 0 seconds, and the length of the address.
+        // A pointer to the question's name, the record type, class IN, a TTL of 0 seconds, and the length of the address.
         reply.extend([0xc0, 12, high, low, 0, 1, 0, 0, 0, 0, 0, u8::try_from(bytes.len()).ok()?]);
         reply.extend(bytes);
     }
     Some(reply)
 }
 
-/// The name that is asked for, and where it ends.
+/// Returns the name in the question, and the offset after it.
 fn name(query: &[u8]) -> Option<(String, usize)> {
     let (mut labels, mut at) = (Vec::new(), HEAD);
     loop {

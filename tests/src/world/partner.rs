@@ -1,4 +1,4 @@
-//! Another server to be called, written with other tools than nobat, and in a process of its own.
+//! External server to be called, written with other tools than nobat, in its own process.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::world::PATIENCE;
 use crate::world::program::workspace;
 
-/// A server that is running. Dropped, it is killed.
+/// Running server. Dropping this value kills it.
 pub struct Partner {
     address: SocketAddr,
     lines: Lines<BufReader<ChildStdout>>,
@@ -18,7 +18,7 @@ pub struct Partner {
 }
 
 impl Partner {
-    /// A script of `tests/partners`, in Python. It says in its first line where it listens.
+    /// Starts a Python script of `tests/partners`. Its first line of output is its address.
     pub async fn start(script: &str, arguments: &[&str]) -> Self {
         let mut python = Command::new("python3");
         python.arg(workspace().join("tests/partners").join(script)).args(arguments);
@@ -28,12 +28,12 @@ impl Partner {
         Self { address, lines, _child: child }
     }
 
-    /// The URL of a path there.
+    /// Returns the URL of a path on this server.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// The next thing that it says.
+    /// Returns the next line of its output.
     pub async fn says(&mut self) -> String {
         next(&mut self.lines).await
     }

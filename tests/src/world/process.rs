@@ -1,4 +1,4 @@
-//! The program as a process: started, told to stop, killed, or run to its end.
+//! Program as a process: started, stopped, killed, or run to its end.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,47 +12,47 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// A server that is running. Dropped, it is killed.
+/// Running server. Dropping this value kills it.
 pub struct Process {
     child: Child,
     address: SocketAddr,
     log: JoinHandle<Vec<String>>,
 }
 
-/// A server that has been started, and has not said yet where it listens.
+/// Started server that has not printed its address yet.
 pub struct Starting {
     child: Child,
     lines: Lines<BufReader<ChildStderr>>,
     seen: Vec<String>,
 }
 
-/// A program that ran to its end.
+/// Finished program.
 #[derive(Debug)]
 pub struct Ran {
-    /// Its exit code.
+    /// Exit code.
     pub code: i32,
-    /// What it wrote to standard output.
+    /// Standard output.
     pub stdout: String,
-    /// What it wrote to standard error.
+    /// Standard error.
     pub stderr: String,
 }
 
-/// Far more than starting and stopping take; stopping includes up to 25 seconds for what runs.
+/// Maximum time to start or stop, far more than usual. A stop includes up to 25 seconds for running tasks.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 impl Process {
-    /// Starts `program serve` on a port that is free, with these variables besides, and resolves once it listens there.
+    /// Starts `program serve` on a free port with these additional variables, and resolves once it listens.
     pub async fn start(program: &Path, flags: &[String], variables: &[(&str, String)]) -> anyhow::Result<Self> {
         Starting::new(program, flags, variables)?.listening().await
     }
 
-    /// Starts `program serve` on a file, with so many KiB of address space, and no room for dumps of its memory.
+    /// Starts `program serve` on a file, with a limit of its address space in KiB, and without core dumps.
     pub async fn start_limited(program: &Path, data: &Path, kibibytes: u32) -> anyhow::Result<Self> {
         let setup = format!("ulimit -c 0 && ulimit -v {kibibytes}");
         Self::start_after(&setup, program, &["--data".to_owned(), data.display().to_string()], &[]).await
     }
 
-    /// Starts `program serve` in a shell that runs `setup` first, with these variables besides.
+    /// Starts `program serve` in a shell that runs `setup` first, with these additional variables.
     pub async fn start_after(setup: &str, program: &Path, flags: &[String], variables: &[(&str, String)]) -> anyhow::Result<Self> {
         let mut shell = command(Path::new("sh"));
         shell.args(["-c", &format!("{setup} && exec \"$0\" \"$@\"")]).arg(program);
@@ -60,7 +60,7 @@ impl Process {
         Starting::launch(shell, flags)?.listening().await
     }
 
-    /// The largest resident set size so far (`VmHWM`), in KiB. Linux only.
+    /// Returns the peak resident set size so far (`VmHWM`), in KiB. Linux only.
     pub fn peak_memory(&self) -> anyhow::Result<u64> {
         let id = self.child.id().context("it has ended before")?;
         let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
@@ -68,31 +68,31 @@ impl Process {
         line.trim().trim_end_matches(" kB").parse().context("VmHWM is not a number")
     }
 
-    /// Resolves when it has ended by itself.
+    /// Resolves when the process has ended by itself.
     pub async fn ended(&mut self) -> std::io::Result<ExitStatus> {
         self.child.wait().await
     }
 
-    /// Its id, until it has ended.
+    /// Returns the process id, or `None` if the process has ended.
     pub fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Kills it (SIGKILL), and returns its log.
+    /// Kills the process (SIGKILL), and returns its log.
     pub async fn kill(mut self) -> anyhow::Result<Vec<String>> {
         self.child.kill().await?;
         Ok(self.log.await?)
     }
 
-    /// Tells it to stop (SIGTERM), waits until it has, and returns how it ended and its log.
+    /// Stops the process (SIGTERM), waits for its end, and returns its exit status and its log.
     pub async fn terminate(mut self) -> anyhow::Result<(ExitStatus, Vec<String>)> {
         let id = self.child.id().context("it has ended before")?;
-        // The shell's own `kill`: the program of that name is not on every machine.
+        // The shell's built-in `kill`, because not every machine has a program of that name.
         let told = Command::new("sh").args(["-c", "kill -TERM \"$0\""]).arg(id.to_string()).status().await?;
         ensure!(told.success(), "it cannot be told to stop");
         let status = timeout(PATIENCE, self.child.wait()).await.context("it does not stop")??;
@@ -101,7 +101,7 @@ impl Process {
 }
 
 impl Starting {
-    /// Starts `program serve` on a port that is free, with these variables besides.
+    /// Starts `program serve` on a free port with these additional variables.
     pub fn new(program: &Path, flags: &[String], variables: &[(&str, String)]) -> anyhow::Result<Self> {
         let mut program = command(program);
         program.envs(variables.iter().map(|(name, value)| (*name, value.as_str())));
@@ -115,14 +115,14 @@ impl Starting {
         Ok(Self { child, lines, seen: Vec::new() })
     }
 
-    /// Resolves once it listens.
+    /// Resolves once the process listens.
     pub async fn listening(mut self) -> anyhow::Result<Process> {
         let announced = announced(&mut self.lines, &mut self.seen);
         let address = timeout(PATIENCE, announced).await.context("it does not say where it listens")??;
         Ok(Process { child: self.child, address, log: tokio::spawn(rest(self.lines, self.seen)) })
     }
 
-    /// Kills it (SIGKILL) once so much time has passed, and returns its log.
+    /// Kills the process (SIGKILL) after `time`, and returns its log.
     pub async fn kill_after(mut self, time: Duration) -> anyhow::Result<Vec<String>> {
         let end = timeout(time, self.child.wait()).await;
         ensure!(end.is_err(), "it ended by itself");
@@ -145,7 +145,7 @@ pub async fn run(program: &Path, arguments: &[&str], url: Option<&str>) -> anyho
     })
 }
 
-/// A program without the settings of whoever runs the tests.
+/// Returns a command without the `NOBAT_` variables of the user who runs the tests.
 fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).kill_on_drop(true);
@@ -155,7 +155,7 @@ fn command(program: &Path) -> Command {
     command
 }
 
-/// Reads the log up to the line that names the address.
+/// Reads the log up to the line with the address.
 async fn announced(lines: &mut Lines<BufReader<ChildStderr>>, seen: &mut Vec<String>) -> anyhow::Result<SocketAddr> {
     while let Some(line) = lines.next_line().await? {
         let address = address(&line);

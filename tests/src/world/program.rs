@@ -1,4 +1,4 @@
-//! Where the programs under test are, and that they are up to date.
+//! Paths of the programs under test, which are built at first use.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,16 +7,16 @@ use std::sync::OnceLock;
 /// A program under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// `nobat` itself.
+    /// `nobat`.
     Nobat,
-    /// `examples/greet.rs`, a program with a kind of its own.
+    /// `examples/greet.rs`, a program with its own kind.
     Greet,
     /// `tests/examples/poison.rs`, a program with kinds that end or block it.
     Poison,
 }
 
 impl Program {
-    /// Where it is, built.
+    /// Returns the path of the built program.
     pub fn path(self) -> PathBuf {
         static FOLDER: OnceLock<PathBuf> = OnceLock::new();
         let folder = FOLDER.get_or_init(build);
@@ -28,15 +28,15 @@ impl Program {
     }
 }
 
-/// The top of the workspace.
+/// Returns the root folder of the workspace.
 pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace around this crate")
 }
 
-/// Cargo, the one that runs the tests if one does.
+/// Returns a Cargo command. It is the Cargo that runs the tests, if any.
 ///
-/// What that one says of the package under test is not passed on: the build scripts of some crates (ring) run again whenever it
-/// changes, and everything that stands on them is compiled anew.
+/// Its variables about the package under test are removed. Build scripts of some crates (ring) run again whenever these change, and all
+/// dependents are recompiled.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace());
@@ -49,10 +49,10 @@ pub fn cargo() -> Command {
     cargo
 }
 
-/// Builds the programs beside the one that is running, and says in which folder.
+/// Builds the programs beside the running one, and returns their folder.
 ///
-/// Cargo builds the programs of other packages for no test. It is asked for the whole workspace, as by `cargo test
-/// --workspace`, and with the AWS backend, as in releases: there is little left to compile.
+/// Cargo does not build programs of other packages for a test. The build covers the whole workspace, as `cargo test
+/// --workspace`, with the AWS backend, as in releases. So little is left to compile.
 fn build() -> PathBuf {
     let this = std::env::current_exe().expect("a program that is running");
     let folder = this.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).expect("a folder around it");

@@ -1,4 +1,4 @@
-//! A receiver that works on bytes: it sends answers, and breaks connections, that no HTTP library would.
+//! Receiver that works on bytes: it sends answers, and breaks connections, as no HTTP library would.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,34 +8,34 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// A server on loopback. Dropping it stops it.
+/// Server on loopback. Dropping it stops it.
 pub struct RawReceiver {
     address: SocketAddr,
     received: Arc<Mutex<Vec<RawRequest>>>,
     server: JoinHandle<()>,
 }
 
-/// A request as it arrived.
+/// Request as it arrived.
 #[derive(Clone, Debug)]
 pub struct RawRequest {
-    /// Number of the connection it came on, from 1.
+    /// Number of its connection, from 1.
     pub connection: usize,
     /// Number of the request on its connection, from 1.
     pub number: usize,
     /// Request line and headers, without the empty line. Header names are in lower case, as nobat sends them.
     pub head: String,
-    /// The body, as long as `content-length` says.
+    /// Body, of the length in `content-length`.
     pub body: Vec<u8>,
 }
 
-/// The reaction to a request.
+/// Reaction to a request.
 #[derive(Clone)]
 pub enum Reaction {
-    /// Sends these bytes and keeps the connection.
+    /// Sends these bytes and keeps the connection open.
     Send(Vec<u8>),
     /// Sends these bytes and closes the connection with a FIN.
     SendAndClose(Vec<u8>),
-    /// Closes the connection with a RST, without a byte.
+    /// Closes the connection with a RST and sends nothing.
     Reset,
 }
 
@@ -61,17 +61,17 @@ impl RawReceiver {
         Self::start(move |_| Reaction::Send(answer.clone())).await
     }
 
-    /// The URL of a path here.
+    /// Returns the URL of a path on this server.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// All requests so far, in order of arrival.
+    /// Returns all requests so far, in order of arrival.
     pub fn received(&self) -> Vec<RawRequest> {
         self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Connection and number of every request so far.
+    /// Returns connection and number of every request so far.
     pub fn places(&self) -> Vec<(usize, usize)> {
         self.received().iter().map(|request| (request.connection, request.number)).collect()
     }
@@ -84,14 +84,14 @@ impl Drop for RawReceiver {
 }
 
 impl RawRequest {
-    /// The values of a header, one for each line.
+    /// Returns the values of a header, one for each line.
     pub fn header(&self, name: &str) -> Vec<&str> {
         let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
         lines.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
     }
 }
 
-/// An HTTP/1.1 answer with these headers, each ended by CR LF, and a body of known length.
+/// Returns an HTTP/1.1 answer with these headers, each ended by CR LF, and a body of known length.
 pub fn answer(status: u16, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 {status} Status\r\n{headers}content-length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()

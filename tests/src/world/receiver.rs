@@ -1,4 +1,4 @@
-//! The other side: a server that answers as it is told, and remembers all that it was sent.
+//! Receiver that answers as programmed and records all requests.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use crate::world::PATIENCE;
 
-/// A server on this machine. Whatever it was told nothing about it answers with 200.
+/// Server on this machine. It answers with 200 on paths without a script.
 pub struct Receiver {
     address: SocketAddr,
     inner: Arc<Inner>,
@@ -32,26 +32,26 @@ pub struct Receiver {
 struct Inner {
     replies: Mutex<BTreeMap<String, VecDeque<Reply>>>,
     received: Mutex<Vec<Received>>,
-    /// How many requests there were.
+    /// Number of requests so far.
     count: watch::Sender<usize>,
 }
 
-/// A request as it arrived.
+/// Request as it arrived.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// Its method.
+    /// Method.
     pub method: String,
-    /// Its path.
+    /// Path.
     pub path: String,
-    /// Its query, without the question mark; empty if there is none.
+    /// Query without the question mark, empty if there is none.
     pub query: String,
-    /// Its headers.
+    /// Headers.
     pub headers: HeaderMap,
-    /// Its body.
+    /// Body.
     pub body: Bytes,
 }
 
-/// What to answer.
+/// Programmed answer.
 #[derive(Clone)]
 pub struct Reply {
     status: u16,
@@ -60,17 +60,17 @@ pub struct Reply {
     gate: Option<Gate>,
 }
 
-/// Holds answers back until it is opened.
+/// Gate that holds answers back until it is opened.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<watch::Sender<bool>>);
 
 impl Receiver {
-    /// Starts one on a port that is free.
+    /// Starts a receiver on a free port.
     pub async fn start() -> std::io::Result<Self> {
         Self::start_at("127.0.0.1:0").await
     }
 
-    /// Starts one at an address of this machine.
+    /// Starts a receiver on an address of this machine.
     pub async fn start_at(address: &str) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let (address, inner) = (listener.local_addr()?, Arc::new(Inner::default()));
@@ -78,27 +78,27 @@ impl Receiver {
         Ok(Self { address, inner, server })
     }
 
-    /// The URL of a path here.
+    /// Returns the URL of a path on this receiver.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers requests for a path with these replies, one by one; the last one again and again.
+    /// Sets the replies for a path. They are used in order, and the last one is repeated.
     pub fn script(&self, path: &str, replies: impl IntoIterator<Item = Reply>) {
         lock(&self.inner.replies).insert(path.to_owned(), replies.into_iter().collect());
     }
 
-    /// What was sent to a path so far, in the order of arrival.
+    /// Returns the requests for a path so far, in order of arrival.
     pub fn received(&self, path: &str) -> Vec<Received> {
         lock(&self.inner.received).iter().filter(|request| request.path == path).cloned().collect()
     }
 
-    /// All requests, once there are at least `count`.
+    /// Waits for at least `count` requests in all, and returns all of them.
     pub async fn wait_for_all(&self, count: usize) -> Vec<Received> {
         let mut all = self.inner.count.subscribe();
         let arrived = timeout(PATIENCE, all.wait_for(|received| *received >= count)).await.is_ok();
@@ -106,7 +106,7 @@ impl Receiver {
         lock(&self.inner.received).clone()
     }
 
-    /// What was sent to a path, once there were so many requests.
+    /// Waits for at least `count` requests for a path, and returns them.
     pub async fn wait_for(&self, path: &str, count: usize) -> Vec<Received> {
         let mut all = self.inner.count.subscribe();
         let arrived = all.wait_for(|_| self.received(path).len() >= count);
@@ -124,37 +124,37 @@ impl Drop for Receiver {
 }
 
 impl Received {
-    /// The body as JSON.
+    /// Returns the body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{:?} is not JSON: {error}", self.body))
     }
 
-    /// A header's value, or nothing.
+    /// Returns a header's value, or an empty text.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 }
 
 impl Reply {
-    /// A bare status.
+    /// Creates a reply with this status and no body.
     pub fn status(status: u16) -> Self {
         Self { status, headers: Vec::new(), body: String::new(), gate: None }
     }
 
-    /// The same, with a header more.
+    /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// The same, with a body.
+    /// Sets the body.
     #[must_use]
     pub fn body(self, body: impl Into<String>) -> Self {
         Self { body: body.into(), ..self }
     }
 
-    /// The same, but not before the gate is opened.
+    /// Holds the reply back until the gate is opened.
     #[must_use]
     pub fn behind(self, gate: &Gate) -> Self {
         Self { gate: Some(gate.clone()), ..self }
@@ -173,13 +173,13 @@ impl Reply {
 }
 
 impl Gate {
-    /// Lets through what waits, and everything after it.
+    /// Opens the gate for waiting and later replies.
     pub fn open(&self) {
         self.0.send_replace(true);
     }
 
     async fn passed(&self) {
-        // It cannot be closed: the sender is here.
+        // The channel cannot close: the sender lives in `self`.
         let _ = self.0.subscribe().wait_for(|is_open| *is_open).await;
     }
 }
@@ -187,7 +187,7 @@ impl Gate {
 impl Inner {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
-        // Whoever hangs up in the middle is not heard.
+        // A request whose client disconnects before its end is not recorded.
         let Ok(body) = body.collect().await else { return Response::default() };
         let path = head.uri.path().to_owned();
         let received = Received {
@@ -219,7 +219,7 @@ async fn serve(listener: TcpListener, inner: Arc<Inner>) {
         let inner = Arc::clone(&inner);
         tokio::spawn(async move {
             let answer = service_fn(|request| async { Ok::<_, Infallible>(inner.answer(request).await) });
-            // That a client hung up, or was killed, is part of the stories.
+            // Clients that disconnect or are killed are part of the stories.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
         });
     }

@@ -12,15 +12,15 @@ told_of_both![
     a_task_whose_hints_all_came_to_nothing_fails_and_can_be_replayed,
 ];
 
-/// What no task is named by.
+/// Message that names no task.
 const MALFORMED: &str = "not a hint";
 
-/// What became of a message that is no hint, and came in a batch with nine that are.
+/// Fate of a malformed message that was received in a batch with nine hints.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
-    /// It is among the dead letters.
+    /// It is in the dead-letter queue.
     DeadLetter,
-    /// It was deleted with the others.
+    /// It was deleted with the batch.
     Lost,
 }
 
@@ -34,7 +34,7 @@ async fn without_the_report_of_failed_records_a_message_is_lost_with_its_batch()
     assert_eq!(fate_of_the_tenth(&stack).await, Fate::Lost);
 }
 
-/// Has a batch of ten be received whole, and follows the one that is no hint.
+/// Makes the workers receive a batch of ten, and follows the malformed message.
 async fn fate_of_the_tenth(stack: &Stack) -> Fate {
     stack.pause_workers().await;
     let tasks = vec![json!({"kind": "noop"}); 9];
@@ -71,7 +71,7 @@ async fn a_task_whose_hint_was_received_in_vain_is_hinted_again(stack: &Stack) {
     stack.resume_workers().await;
     reached("a dead letter", async || stack.queues.dead().await, |dead| *dead == 1).await;
     stack.tap.set(Flow::Open);
-    // `dead_letter` could not look either, until now. It gives the workers five minutes.
+    // The function `dead_letter` could not read the table until now. It sends a hint with a delay of 5 minutes.
     reached("a hint that waits", async || stack.queues.delayed().await, |delayed| *delayed == 1).await;
     reached("no dead letter", async || stack.queues.dead().await, |dead| *dead == 0).await;
     assert_eq!(stack.get(&path(&task)).await.json()["attempt"], 0);

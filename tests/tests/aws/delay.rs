@@ -11,7 +11,7 @@ told_of_both![a_task_due_later_than_a_message_can_wait_is_left_to_the_schedule];
 async fn a_task_due_later_than_a_message_can_wait_is_left_to_the_schedule(stack: &Stack) {
     let task = stack.submit(&json!({"kind": "noop", "delay": 3600})).await;
     assert_eq!((&task["status"], stack.queues.depth().await), (&json!("scheduled"), 0));
-    // An hour passes, but for three seconds. Nobody calls the sweeper: its minute comes.
+    // Sets the clock an hour ahead, less 3 seconds. The schedule invokes the sweeper within a minute.
     let due = SystemClock.now() + Duration::from_secs(3);
     stack.table.set_moments(&task, &[("due_at", due), ("mark", due - Duration::from_mins(2))]).await;
     assert_eq!(stack.get(&path(&task)).await.json()["status"], "scheduled");

@@ -13,7 +13,7 @@ told_of_both![
     many_tasks_go_in_one_request,
 ];
 
-/// A name that no other story has.
+/// Returns a unique name.
 fn name() -> String {
     format!("endpoint-{:016x}", rand::random::<u64>())
 }

@@ -9,7 +9,7 @@ async fn a_task_that_fails_every_time_is_tried_again_and_fails(stack: &Stack) {
     let task = stack.ended(&stack.submit(&task).await).await;
     assert_eq!((&task["status"], &task["attempt"]), (&json!("failed"), &json!(3)), "{task:#}");
     assert_eq!(attempts(&task, "/error/code"), ["noop_failed"; 3]);
-    // That a task fails is no matter of its hints: they are all settled.
+    // A failed task does not affect its hints: all of them are settled.
     reached("an empty queue", async || stack.queues.depth().await, |depth| *depth == 0).await;
     assert_eq!(stack.queues.dead().await, 0);
 }

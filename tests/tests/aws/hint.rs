@@ -13,7 +13,7 @@ async fn a_lost_hint_is_found_by_the_sweeper(stack: &Stack) {
     assert_eq!(stack.queues.depth().await, 1);
     stack.queues.purge().await;
     stack.resume_workers().await;
-    // As long after as the sweep begins to wonder what became of it.
+    // Sets the time back beyond the point at which the sweeper checks the hint.
     let now = SystemClock.now();
     stack.table.set_moments(&task, &[("due_at", now - Duration::from_mins(3)), ("mark", now - Duration::from_mins(1))]).await;
     stack.sweep().await;

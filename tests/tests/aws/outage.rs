@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 told_of_both![while_the_store_is_away_nothing_fails_and_all_is_done_afterwards];
 
-/// How often the functions knock in vain: each asks three times for each hint, and two of ten receives are gone.
+/// Number of refused connections to wait for: each function tries 3 times for each of 5 hints, and 2 of 10 receives are then used up.
 const KNOCKS: usize = 30;
 
 async fn while_the_store_is_away_nothing_fails_and_all_is_done_afterwards(stack: &Stack) {

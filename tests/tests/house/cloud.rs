@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use super::settings::words;
 use super::source::texts;
 
-/// Runs something below `infra/`, which must go well, and returns what it says.
+/// Runs a program in `infra/`, which must succeed, and returns its standard output.
 fn run(tools: Tools, program: &str, arguments: &[&str]) -> String {
     let programs = tools.programs();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(std::iter::once(programs.clone()).chain(std::env::split_paths(&path))).expect("a PATH");
     let mut command = Command::new(programs.join(program));
     command.args(arguments).current_dir(workspace().join("infra")).env("PATH", path);
-    // Checking a template asks nobody, but not without a region.
+    // Checking a template makes no call to AWS, but needs a region.
     command.env("AWS_DEFAULT_REGION", "us-east-1").env("SAM_CLI_TELEMETRY", "0");
     let output = command.output().expect("a program that has just been installed");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::source::{first_cells, quoted, section, text};
 
-/// Who may import whom, tests aside. A crate that is not in the list may not be.
+/// Imports that each crate may have, tests aside. Every crate must be listed.
 const IMPORTS: [(&str, &[&str]); 10] = [
     ("nobat-core", &[]),
     ("nobat-sqlite", &["nobat-core"]),
@@ -16,14 +16,14 @@ const IMPORTS: [(&str, &[&str]); 10] = [
     ("nobat", &["nobat-api", "nobat-aws", "nobat-core", "nobat-delivery", "nobat-sqlite", "nobat-worker"]),
     ("nobat-functions", &["nobat-api", "nobat-aws", "nobat-core", "nobat-delivery", "nobat-worker"]),
     ("nobat-bench", &["nobat"]),
-    // What proves a backend has to name it.
+    // The test suites have to name every backend.
     ("nobat-tests", &["nobat-api", "nobat-aws", "nobat-core", "nobat-sqlite", "nobat-worker"]),
 ];
 
-/// What the domain knows nothing of: a runtime, a disk, a network.
+/// Crates that the core must not use: a runtime, a disk, a network.
 const NOT_IN_THE_CORE: [&str; 8] = ["axum", "http", "hyper", "reqwest", "rusqlite", "tokio", "tokio-util", "tower"];
 
-/// The crates that may name what AWS calls things.
+/// Crates that may use the SDKs of AWS.
 const OF_THE_CLOUD: [&str; 2] = ["nobat-aws", "nobat-functions"];
 
 struct Dependency {
@@ -32,7 +32,7 @@ struct Dependency {
     is_ours: bool,
 }
 
-/// The crates of the workspace, and what they depend on.
+/// Returns the crates of the workspace and their dependencies.
 fn crates() -> BTreeMap<String, Vec<Dependency>> {
     let output = cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output().expect("cargo");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -51,7 +51,7 @@ fn name(value: &Value) -> String {
     value["name"].as_str().expect("a name").to_owned()
 }
 
-/// The crates that depend on `name`, tests aside.
+/// Returns the crates that depend on `name`, tests aside.
 pub(super) fn users_of(name: &str) -> Vec<String> {
     let uses = |dependencies: &[Dependency]| dependencies.iter().any(|import| import.name == name && !import.is_for_tests);
     crates().into_iter().filter(|(_, dependencies)| uses(dependencies)).map(|(name, _)| name).collect()

@@ -2,7 +2,7 @@ use nobat_tests::world::program::workspace;
 
 use super::source::{files, text};
 
-/// Where people and machines keep their files. Put together here, so that this file does not break its own rule.
+/// Returns home folders of users and machines. They are assembled here, so that this file does not break its own rule.
 fn homes() -> Vec<String> {
     ["root", "home", "Users", "work"].map(|home| format!("/{home}/")).into()
 }
@@ -13,7 +13,7 @@ fn no_file_names_a_place_on_the_machine_it_was_written_on() {
         let name = file.strip_prefix(workspace()).expect("a file of the repository").display().to_string();
         let text = text(&name);
         for (number, line) in text.lines().enumerate() {
-            // What follows a letter or a dot is part of a URL, or of a path inside the repository.
+            // After a letter or a dot, the text is part of a URL or of a path inside the repository.
             let is_absolute = |home: &str| {
                 line.match_indices(home)
                     .any(|(place, _)| !line[..place].ends_with(|before: char| before.is_alphanumeric() || ".}>".contains(before)))

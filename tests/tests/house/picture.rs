@@ -9,12 +9,12 @@ use nobat_tests::sample;
 
 use super::source::{section, text};
 
-/// What the README's picture of a task's life shows: from where, by what, to where.
+/// Arrow of the README's picture of a task's life: from, event, to.
 type Edge = (String, String, String);
 
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// The picture, line by line.
+/// Returns the lines of the picture.
 fn picture() -> Vec<String> {
     let section = section(&text("README.md"), "## The picture");
     let blocks: Vec<&str> = section.split("```").skip(1).step_by(2).collect();
@@ -22,7 +22,7 @@ fn picture() -> Vec<String> {
     block.lines().map(str::to_owned).collect()
 }
 
-/// `from A, B:  label ─► C     label ─► D`
+/// Reads lines such as `from A, B:  label ─► C     label ─► D`.
 fn sentences(picture: &[String]) -> Vec<Edge> {
     let mut edges = Vec::new();
     for line in picture {
@@ -35,7 +35,7 @@ fn sentences(picture: &[String]) -> Vec<Edge> {
     edges
 }
 
-/// `A ─► B ────► C ────► D`, with what brings about each arrow but the first above it, in the same order.
+/// Reads the line `A ─► B ────► C ────► D`. The line above it names the event of each arrow except the first, in the same order.
 fn main_line(picture: &[String]) -> Vec<Edge> {
     let place = picture.iter().position(|line| line.contains("submit ─►")).expect("a line that begins with submit");
     let labels = ["submit"].into_iter().chain(picture[place - 1].split_whitespace());
@@ -46,7 +46,7 @@ fn main_line(picture: &[String]) -> Vec<Edge> {
     edges
 }
 
-/// The arrows that go up and down. What they say must stand in the picture; where they lead is read by people.
+/// Arrows that go up and down. Their labels must be in the picture; only people check their ends.
 const CROSSWISE: [(&str, &str, &str); 5] = [
     ("running", "error, none left, or permanent ─►", "failed"),
     ("running", "error, attempts left", "retrying"),
@@ -90,7 +90,7 @@ fn ended(end: End) -> Task {
     }
 }
 
-/// A task that stands there at `now`.
+/// Returns a task with this status at `now`.
 fn standing(word: &str) -> Task {
     match Status::from_word(word).unwrap_or_else(|| panic!("{word} is no status")) {
         Status::Scheduled => sample::task(1, now() + PAUSE),
@@ -99,13 +99,13 @@ fn standing(word: &str) -> Task {
             after(running(), Event::Hold { token: 1, reason: HeldReason::NoHandler, until: now() + PAUSE, reserved: None.into() }, now())
         }
         Status::Running => running(),
-        // The sample's pause between attempts is a second.
+        // The sample task's pause between attempts is one second.
         Status::Retrying => after(running(), failing(&running(), Retry::Backoff), now()),
         Status::Ended(end) => ended(end),
     }
 }
 
-/// Where a task comes that stands at `from`, by what the picture says.
+/// Returns the status that a task with status `from` reaches by this event.
 fn follow(from: &str, by: &str) -> &'static str {
     if by == "submit" {
         return sample::task(1, now() + PAUSE).status(now()).as_str();

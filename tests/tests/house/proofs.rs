@@ -2,10 +2,10 @@ use std::collections::BTreeSet;
 
 use super::source::{quoted, text, texts};
 
-/// Pages that say what holds, and by which test that is shown.
+/// Pages that state guarantees and name the tests that prove them.
 const PAGES: [&str; 2] = ["SECURITY.md", "docs/guarantees.md"];
 
-/// Every function that there is.
+/// Returns the names of all functions.
 fn functions() -> BTreeSet<String> {
     let sources = texts(&["crates", "functions", "tests", "bench"], "rs");
     let name = |rest: &str| rest.split(|end: char| !end.is_ascii_alphanumeric() && end != '_').next().unwrap_or_default().to_owned();
@@ -16,7 +16,7 @@ fn functions() -> BTreeSet<String> {
 fn what_is_promised_names_tests_that_there_are() {
     let functions = functions();
     for page in PAGES {
-        // Names of tests are sentences; shorter words in backticks are other things.
+        // Names of tests have at least three underscores; shorter words in backticks are something else.
         let named: Vec<String> =
             quoted(&text(page)).into_iter().filter(|word| word.matches('_').count() >= 3 && !word.contains('/')).collect();
         assert!(named.len() > 5, "{page} names no tests");

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::source::texts;
 
-/// utoipa collects schemas by name, and of two of one name the last one silently stands for both.
+/// utoipa collects schemas by name. If two have the same name, the last one silently replaces the first.
 #[test]
 fn every_schema_of_the_description_has_a_name_of_its_own() {
     let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -16,7 +16,7 @@ fn every_schema_of_the_description_has_a_name_of_its_own() {
     assert!(named.is_empty(), "schemas that hide one another: {named:#?}");
 }
 
-/// What a file derives schemas for: the line, and the name, which is the type's unless another is said.
+/// Returns line and name of each schema that a file derives. The name is that of the type, unless an attribute sets another.
 fn schemas(text: &str) -> Vec<(usize, String)> {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let derives = (0..lines.len()).filter(|line| lines[*line].starts_with("#[") && lines[*line].contains("ToSchema)"));

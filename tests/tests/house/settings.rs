@@ -5,7 +5,7 @@ use nobat_tests::world::program::Program;
 
 use super::source::{first_cells, quoted, section, text, texts};
 
-/// The settings that README's table names, each with its default.
+/// Returns the settings in README's table with their defaults.
 fn told() -> Vec<(String, String)> {
     let readme = section(&text("README.md"), "## Settings");
     let row = |line: &str| {
@@ -15,7 +15,7 @@ fn told() -> Vec<(String, String)> {
     readme.lines().filter_map(row).collect()
 }
 
-/// The words that begin like a setting.
+/// Returns the words that begin with `NOBAT_`.
 pub(super) fn words(text: &str) -> BTreeSet<String> {
     let is_part = |character: char| character.is_ascii_uppercase() || character == '_';
     let words = text.split(|character| !is_part(character));
@@ -34,7 +34,7 @@ fn the_readme_tells_of_every_variable_that_the_code_names_and_of_no_other() {
 #[tokio::test]
 async fn the_readmes_defaults_are_the_programs_and_each_variable_is_a_flag_too() {
     let help = run(&Program::Nobat.path(), &["serve", "--help"], None).await.unwrap().stdout;
-    // A flag and what is said of it can stand on several lines.
+    // A flag and its text may span several lines.
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     for (name, default) in told().into_iter().filter(|(name, _)| !["NOBAT_URL", "NOBAT_KEY"].contains(&name.as_str())) {
         let flag = format!("--{}", name.trim_start_matches("NOBAT_").to_lowercase().replace('_', "-"));
@@ -42,7 +42,7 @@ async fn the_readmes_defaults_are_the_programs_and_each_variable_is_a_flag_too()
         let (_, rest) = told.unwrap_or_else(|| panic!("there is no {flag}"));
         let said = rest.trim_start().strip_prefix("[default: ").and_then(|rest| rest.split(']').next());
         assert_eq!(said.unwrap_or("none"), default, "{name}");
-        // Of a secret, the help does not show what is set.
+        // The help does not show the value of a secret.
         let read = [format!("[env: {name}=]"), format!("[env: {name}]")];
         assert!(read.iter().any(|read| help.contains(read)), "{flag} is not read from {name}");
     }

@@ -2,26 +2,26 @@ use std::path::{Path, PathBuf};
 
 use nobat_tests::world::program::workspace;
 
-/// What the repository holds: everything but what is built, what git keeps, and what a program left behind.
+/// Returns the files of the repository, without build output, git's files and databases.
 pub(super) fn files() -> Vec<PathBuf> {
     let mut files = Vec::new();
     collect(workspace(), &mut files);
     files
 }
 
-/// Every file of that ending below one of these folders, and its text.
+/// Returns the files with this extension in these folders, with their texts.
 pub(super) fn texts(folders: &[&str], ending: &str) -> Vec<(PathBuf, String)> {
     let is_there = |file: &Path| folders.iter().any(|folder| file.starts_with(workspace().join(folder)));
     let is_so = |file: &PathBuf| is_there(file) && file.extension().is_some_and(|extension| extension == ending);
     files().into_iter().filter(is_so).map(|file| (file.clone(), read(&file))).collect()
 }
 
-/// A file of the repository.
+/// Returns the text of a file of the repository.
 pub(super) fn text(name: &str) -> String {
     read(&workspace().join(name))
 }
 
-/// What stands below a heading of a Markdown file, up to the next of its rank.
+/// Returns the text below a heading of a Markdown file, up to the next heading of level 2.
 pub(super) fn section(text: &str, heading: &str) -> String {
     let below = text.lines().skip_while(|line| *line != heading).skip(1);
     let section: Vec<&str> = below.take_while(|line| !line.starts_with("## ")).collect();
@@ -29,13 +29,13 @@ pub(super) fn section(text: &str, heading: &str) -> String {
     section.join("\n")
 }
 
-/// The first cells of a Markdown table's rows.
+/// Returns the first cells of a Markdown table's rows.
 pub(super) fn first_cells(section: &str) -> Vec<&str> {
     let rows = section.lines().filter_map(|line| line.strip_prefix('|')?.split('|').next());
     rows.skip(2).collect()
 }
 
-/// What stands between backticks.
+/// Returns the texts between backticks.
 pub(super) fn quoted(text: &str) -> Vec<String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }

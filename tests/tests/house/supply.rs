@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::source::text;
 
-/// The texts of a list in `deny.toml`. They are kept there, for cargo-deny knows more to look for; what can be told without it is
-/// told here, on every push.
+/// Returns the texts of a list in `deny.toml`. The lists are in that file because cargo-deny checks more. This test checks, on every push,
+/// what it can check without cargo-deny.
 fn list(section: &str, key: &str) -> Vec<String> {
     let deny = text("deny.toml");
     let section = deny.split("\n[").find_map(|part| part.strip_prefix(section)?.strip_prefix("]\n")).expect("that section");
@@ -18,7 +18,7 @@ fn list(section: &str, key: &str) -> Vec<String> {
     list
 }
 
-/// Every crate that is built for any platform, save our own.
+/// Returns every foreign crate that is built for any platform.
 fn foreign() -> Vec<Value> {
     let output = cargo().args(["metadata", "--locked", "--all-features", "--format-version", "1"]).output().expect("cargo");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -27,8 +27,8 @@ fn foreign() -> Vec<Value> {
     packages.into_iter().filter(|package| !package["source"].is_null()).collect()
 }
 
-/// Whether a crate can be had under licences of the list. Every part between two `AND`s has to offer one, wherever the brackets
-/// are: that refuses some that could be had, and takes none that could not.
+/// Returns true if a license expression can be satisfied by allowed licenses. Every part between two `AND`s has to offer one, whatever the
+/// brackets. So it may refuse an acceptable expression, but never accepts an unacceptable one.
 fn is_allowed(expression: &str, allowed: &[String]) -> bool {
     let expression = expression.replace(['(', ')'], "").replace('/', " OR ");
     expression.split(" AND ").all(|part| part.split(" OR ").any(|licence| allowed.iter().any(|allowed| allowed == licence.trim())))

@@ -5,10 +5,10 @@ use nobat_tests::world::program::workspace;
 use super::dependencies::users_of;
 use super::source::texts;
 
-/// The only file that parses URLs.
+/// Only file that parses URLs.
 const PARSER: &str = "crates/core/src/http_url.rs";
 
-/// Methods of texts that compare, search or cut. A URL that must be compared or taken apart is an `HttpUrl`.
+/// Methods of texts that compare, search or cut. Code that compares a URL or takes it apart must use an `HttpUrl`.
 const OF_TEXTS: [&str; 17] = [
     "as_bytes",
     "chars",
@@ -29,7 +29,7 @@ const OF_TEXTS: [&str; 17] = [
     "trim_end_matches",
 ];
 
-/// The program's own lines, tests left out: file, line number, line without spaces.
+/// Returns the program's own lines without tests: file, line number, line without spaces.
 fn lines() -> Vec<(String, usize, String)> {
     let mut lines: Vec<(String, usize, String)> = Vec::new();
     for (file, text) in texts(&["crates", "functions"], "rs") {
@@ -41,7 +41,7 @@ fn lines() -> Vec<(String, usize, String)> {
         for (number, line) in code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
             let line: String = line.split_whitespace().collect();
             match lines.last_mut() {
-                // A chain of methods that goes on.
+                // This line continues a method chain.
                 Some((file, _, before)) if line.starts_with('.') && *file == name => before.push_str(&line),
                 _ => lines.push((name.clone(), number + 1, line)),
             }
@@ -50,7 +50,7 @@ fn lines() -> Vec<(String, usize, String)> {
     lines
 }
 
-/// Returns whether a line uses a text method on a name that ends in `url`, or compares one with another value.
+/// Returns true if a line uses a text method on a name that ends in `url`, or compares one with another value.
 fn handles_a_url_as_text(line: &str) -> bool {
     line.match_indices("url").any(|(place, _)| {
         let rest = &line[place + "url".len()..];
@@ -73,7 +73,7 @@ fn one_module_parses_urls() {
 
 #[test]
 fn urls_are_not_compared_as_text() {
-    // The raw text of a submission is searched for what the parser drops.
+    // The raw text of a submission is searched for parts that the parser drops.
     let raw = "ifself.url.contains(['?','#']){";
     for (file, number, line) in lines().into_iter().filter(|(file, _, line)| file != PARSER && line != raw) {
         assert!(!handles_a_url_as_text(&line), "{file}:{number}: use `HttpUrl`: {line}");

@@ -1,4 +1,4 @@
-//! Answers of receivers, as they are read and kept.
+//! Answers of endpoints, as nobat reads and stores them.
 
 use nobat_tests::world::raw_receiver::{RawReceiver, Reaction, answer};
 use nobat_tests::world::receiver::Reply;
@@ -11,7 +11,7 @@ const ZLIB: &[u8] = b"x\x9c\xabV\xca\xcfV\xb2R()*M\xad\x05\x00\x19w\x041";
 const DEFLATE: &[u8] = b"\xabV\xca\xcfV\xb2R()*M\xad\x05\x00";
 const BROTLI: &[u8] = b"\x8b\x05\x80{\"ok\": true}\x03";
 
-/// A task that calls this URL, once.
+/// Returns a task that calls this URL once.
 fn call(url: &str) -> Value {
     json!({"kind": "http", "payload": {"url": url, "body": {"n": 1}}, "retry": {"max_attempts": 1}})
 }
@@ -59,7 +59,7 @@ async fn answer_is_kept_as_text_or_as_base64() {
     world.end().await;
 }
 
-/// Writes the results of an item with that id.
+/// Function that writes the results for an item's id.
 type Results = fn(&str) -> String;
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn per_item_results_are_read_as_receivers_write_them() {
     world.end().await;
 }
 
-/// Brotli that stores its content uncompressed.
+/// Returns Brotli data that stores its content uncompressed.
 fn stored_brotli(text: &str) -> Vec<u8> {
     let length = u32::try_from(text.len() - 1).expect("a short text");
     // WBITS 16 (one bit 0), ISLAST 0, MNIBBLES 4 (00), MLEN - 1 in 16 bits, ISUNCOMPRESSED 1, padding to a byte.

@@ -4,7 +4,7 @@ use nobat_tests::world::receiver::Reply;
 use nobat_tests::world::{World, from_now, path};
 use serde_json::{Value, json};
 
-/// Submits a task to be reported, and returns it as the report shows it.
+/// Submits a task with a callback. Returns the ended task and the body of the callback.
 async fn reported(world: &World, place: &str, mut task: Value) -> (Value, Value) {
     task["callback"] = json!({"url": world.receiver.url(place)});
     let task = world.submit(&task).await;
@@ -17,7 +17,7 @@ async fn reported(world: &World, place: &str, mut task: Value) -> (Value, Value)
     (task, report.json())
 }
 
-/// Waits until all tasks have ended, callbacks among them.
+/// Waits until all tasks have ended, including callbacks.
 async fn all_ended(world: &World) {
     for task in world.tasks("").await {
         world.ended(&task).await;
