@@ -1,7 +1,7 @@
 """Runs the emulator of AWS on a free port of this machine, until standard input ends.
 
-It ends when whoever started this is gone, however that came about: the other end of the pipe is closed by the system.
-The one argument is a folder for what the emulator unpacks. Once it answers, its port is written to standard output.
+It ends with the process that started it, however that process ends: the system closes the other end of the pipe.
+The only argument is a folder for the emulator's temporary files. Once it answers, it prints its port.
 """
 
 import asyncio
@@ -14,17 +14,17 @@ import sys
 import tempfile
 import threading
 
-# Seconds. It takes less than one where nothing else is going on.
+# Maximum time to start, in seconds. It takes less than one second on an idle machine.
 PATIENCE = 60
 
 
 def main(folder):
-    # A group of its own, so that the functions that the emulator starts can be ended along with it.
+    # A new process group, so that the functions that the emulator starts can be killed with it.
     os.setpgid(0, 0)
     signal.alarm(PATIENCE)
     home = tempfile.mkdtemp(dir=folder)
     threading.Thread(target=end_with_standard_input, args=[home], daemon=True).start()
-    # Opened here and handed on: a port that is free now may be taken before somebody else gets to open it.
+    # Opened here and passed on: a port that is free now may be taken before the server opens it.
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     port = listener.getsockname()[1]
     prepare(home, port)
@@ -42,17 +42,17 @@ def end_with_standard_input(home):
 
 
 def prepare(home, port):
-    """Sets what the emulator reads when it is imported, and what the functions inherit from it."""
+    """Sets the variables that the emulator reads at its import and that the functions inherit."""
     tempfile.tempdir = home
     os.environ.update(
         GATEWAY_PORT=str(port), AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}", IOT_MTLS_ENABLED="0", SFTP_ENABLED="0"
     )
-    # The runtime API writes heads and bodies apart. With Nagle's algorithm each warm invocation waits 50 ms for that.
+    # The runtime API writes head and body separately. With Nagle's algorithm each warm invocation would wait 50 ms.
     socketserver.StreamRequestHandler.disable_nagle_algorithm = True
 
 
 def correct_permissions():
-    """SQS has no permissions of their own for batches: who may send a message may send ten at once.
+    """Maps batch operations of SQS to the single ones: SQS has no separate permissions for batches.
 
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_AddPermission.html
     """
@@ -84,7 +84,7 @@ async def serve(listener, port):
 
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
-    # Longer than the AWS SDK keeps a connection that nobody uses.
+    # Seconds. Longer than the AWS SDK keeps an idle connection.
     config.keep_alive_timeout = 75
     await hypercorn.asyncio.serve(announcing, config)
 
@@ -92,7 +92,7 @@ async def serve(listener, port):
 def announce(port):
     signal.alarm(0)
     print(port, flush=True)
-    # Nobody reads standard output after this line: what else is written there belongs in the log.
+    # The tests stop reading standard output after this line, so later output goes to the log.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 

@@ -1,17 +1,16 @@
 /*
- * Preloaded into a program, this stands between it and the files of one folder, and is a disk of the worse kind (Linux, glibc).
+ * Library that is preloaded into a program and simulates a faulty disk for the files of one folder (Linux, glibc).
  *
- *   DISK_FOLDER   the folder, by its absolute name
- *   DISK_UNDO     if set, the disk has a cache that forgets: whatever is written to a file stands in `<this>/<file>.undo` with
- *                 what stood there before, until the file is synced. Whoever kills the program and puts the old bytes back has
- *                 cut the power.
- *   DISK_LAZY     if set, the log is synced no more often than under SQLite's `synchronous=NORMAL` (see `is_promised`)
- *   DISK_FAULT    a file that says what is wrong with the disk as long as it is there: `full`, `read-only` or `broken`
- *   DISK_HANDLES  how many files and connections the program may have open
+ *   DISK_FOLDER   absolute path of the folder
+ *   DISK_UNDO     folder of undo logs; if set, the disk has a volatile cache. `<this>/<file>.undo` holds the old bytes of every
+ *                 write until the file is synced. A test cuts the power by killing the program and restoring old bytes.
+ *   DISK_LAZY     if set, the log is synced no more often than with SQLite's `synchronous=NORMAL` (see `is_promised`)
+ *   DISK_FAULT    path of a file; while it exists, it names the fault of the disk: `full`, `read-only` or `broken`
+ *   DISK_HANDLES  maximum number of open files and connections of the program
  *
- * What it knows of SQLite: the names of its files, that it writes by write and pwrite alone, and never truncates as it opens. The
- * `-shm` file is a shared mapping, rebuilt from the log by whoever comes after a power cut; it is not looked after. That a file
- * was made or removed is taken to be on disk at once.
+ * Assumptions about SQLite: the names of its files; it writes only with write and pwrite, and never truncates when it opens a
+ * file. The `-shm` file is a shared mapping, which the next process rebuilds from the log after a power cut, so it is ignored.
+ * Creations and removals of files count as on disk at once.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -32,7 +31,7 @@
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 #define MAX_FILES 4096
 
-/* Written in front of the old bytes; read by undo.rs. All are in bytes; a truncation has the count 0. */
+/* Header before the old bytes, which undo.rs reads. All fields are in bytes. A truncation has the count 0. */
 struct record {
     long long offset, count, size_before, saved;
 };
@@ -42,10 +41,10 @@ enum kind { NOT_OURS, DATABASE, LOG, JOURNAL, OTHER };
 static struct file {
     enum kind kind;
     int undo;              /* the undo log, or -1 */
-    int is_header_written; /* the last write was to the head of the file */
+    int is_header_written; /* the last write was at offset 0 */
 } files[MAX_FILES];
 
-/* Holds an undo record and its write together. */
+/* Keeps an undo record and its write together. */
 static pthread_mutex_t writing = PTHREAD_MUTEX_INITIALIZER;
 
 __attribute__((constructor)) static void limit_handles(void) {
@@ -58,14 +57,14 @@ __attribute__((constructor)) static void limit_handles(void) {
 
 static void give_up(const char *why) {
     perror(why);
-    abort(); /* A disk that cannot keep its own books proves nothing. */
+    abort(); /* Without complete undo logs, the test proves nothing. */
 }
 
 static struct file *ours(int fd) {
     return fd >= 0 && fd < MAX_FILES && files[fd].kind != NOT_OURS ? &files[fd] : NULL;
 }
 
-/* The name of a file within the folder, or NULL if it is elsewhere. */
+/* Returns the name of a file in the folder, or NULL if the file is elsewhere. */
 static const char *name_of(const char *path) {
     const char *folder = getenv("DISK_FOLDER");
     size_t length = folder ? strlen(folder) : 0;
@@ -85,7 +84,7 @@ static int undo_path(char *path, const char *name) {
     return folder && snprintf(path, PATH_MAX, "%s/%s.undo", folder, name) < PATH_MAX;
 }
 
-/* ---- what can be wrong with it ---- */
+/* ---- faults ---- */
 
 enum fault { NONE, FULL, READ_ONLY, BROKEN };
 
@@ -106,7 +105,7 @@ static int refuse(int error) {
     return 1;
 }
 
-/* A full disk has no room for a file to grow, but takes what is written over what is there. */
+/* Returns 1 if the fault refuses a write. A full disk refuses growth of a file, but accepts writes over existing bytes. */
 static int is_refused(int fd, long long end) {
     struct stat now;
     switch (fault()) {
@@ -117,7 +116,7 @@ static int is_refused(int fd, long long end) {
     }
 }
 
-/* ---- the cache that forgets ---- */
+/* ---- volatile cache ---- */
 
 static void remember(struct file *file, int fd, long long offset, long long count) {
     struct stat now;
@@ -134,15 +133,15 @@ static void remember(struct file *file, int fd, long long offset, long long coun
     file->is_header_written = offset == 0;
 }
 
-/* What is synced can no longer be undone. */
+/* Empties the undo log, because synced writes cannot be lost. */
 static void settle(int undo) {
     if (REAL(ftruncate)(undo, 0) != 0) give_up("ftruncate");
 }
 
 /*
- * Whether a sync of this file would take place. SQLite runs with synchronous=FULL and syncs its log at every COMMIT. With NORMAL
- * it would sync it at two moments only: when it has written the log's header, and before a checkpoint, that is, before it
- * writes to the database (see `settle_log`).
+ * Returns true if this sync makes the file durable. SQLite runs with synchronous=FULL and syncs its log at every COMMIT. With
+ * NORMAL it would sync the log only after writing its header, and before a checkpoint, which is before a write to the database
+ * (see `settle_log`).
  */
 static int is_promised(const struct file *file) {
     return file->kind != LOG || file->is_header_written || !getenv("DISK_LAZY");
@@ -156,8 +155,8 @@ static void settle_log(const struct file *written) {
 }
 
 /*
- * A sync takes 10 ms, as on a disk that turns, so that many cuts meet one; one of the database itself, which a checkpoint makes
- * and which is rare, takes so long that some cuts meet it too. Nothing is really synced: the machine keeps its own power.
+ * A sync takes 10 ms, as on a rotating disk, so that many power cuts hit one. A sync of the database itself is rare, because only
+ * checkpoints make it; it takes 200 ms, so that some cuts hit it. No real sync is made: the machine itself keeps its power.
  */
 static int sync_slowly(struct file *file) {
     if (file->undo < 0) return 0;
@@ -169,7 +168,7 @@ static int sync_slowly(struct file *file) {
     return 0;
 }
 
-/* ---- what the program calls ---- */
+/* ---- replaced library functions ---- */
 
 static int sync_file(int fd, int (*real)(int)) {
     struct file *file = ours(fd);

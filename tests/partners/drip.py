@@ -1,6 +1,6 @@
-"""Answers every request with a body of a byte a second, and goes on until the other side hangs up.
+"""Answers every request with a body of one byte a second, until the client disconnects.
 
-It prints where it listens, and then a line for each that calls and for each that hangs up.
+It prints its address, and then a line for each call and for each disconnection.
 """
 
 import socket

@@ -1,6 +1,6 @@
-"""Resets the first so many connections (RST, not FIN), each in another way, and answers 200 from then on.
+"""Resets the first connections (RST, not FIN), in three ways in turn, and answers 200 from then on.
 
-It prints where it listens, and then a line for each connection.
+The argument is the number of resets. It prints its address, and then a line for each connection.
 """
 
 import itertools

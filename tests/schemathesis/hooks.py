@@ -1,4 +1,4 @@
-"""What Schemathesis cannot know of nobat: which kinds there are, where no task may go, and what no schema can say."""
+"""Facts about nobat that the schema cannot express: known kinds, blocked addresses, and rules between fields."""
 
 import random
 import re
@@ -9,24 +9,24 @@ from schemathesis.generation import GenerationMode
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 URL = re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?(/[!-~]*)?")
 
-# Fields that can be wrong in what is as the schema says, and why.
+# Fields that can be refused although the request matches the schema, with the reason.
 BEYOND_THE_SCHEMA = [
-    r"/run_at",  # beside `delay`, or more than 366 days ahead
-    r"/expires_at",  # over, or before it may start
-    r"/timeout",  # longer than this server grants
-    r"/payload(/.*)?",  # its kind's own business
-    r"/callback/url",  # where nobat does not go
+    r"/run_at",  # set together with `delay`, or more than 366 days ahead
+    r"/expires_at",  # in the past, or before the task may start
+    r"/timeout",  # longer than this server allows
+    r"/payload(/.*)?",  # checked by the kind
+    r"/callback/url",  # a blocked address
     r"/labels/.*",  # more bytes than characters, or invisible ones
-    r"(/callback)?/retry/delays",  # beside the fields that it excludes
-    r"/ca",  # not certificates
-    r"/path",  # one that leads away from the endpoint
-    r"/endpoint",  # for a kind whose tasks go to none
-    r"/url",  # where nobat does not go, or what no path can be put behind
-    r"/headers(/.*)?",  # what nobody may set, or more bytes than are sent
+    r"(/callback)?/retry/delays",  # set together with fields that exclude it
+    r"/ca",  # not certificates in PEM
+    r"/path",  # leads outside the endpoint
+    r"/endpoint",  # the kind takes no endpoint
+    r"/url",  # a blocked address, or a URL to which no path can be appended
+    r"/headers(/.*)?",  # a reserved header, or more bytes than nobat sends
     r"/(success|retry_on)/\d+",  # not a range of statuses
-    r"(/flow)?/rate",  # not there, but its period or its burst
+    r"(/flow)?/rate",  # missing, with a period or a burst
     r"/label",  # more bytes than characters, or invisible ones
-    r"/networks/\d+",  # not a network, or everybody
+    r"/networks/\d+",  # not a network, or all addresses
 ]
 FIELD = re.compile(r"(/tasks/\d+)?(" + "|".join(BEYOND_THE_SCHEMA) + ")", re.DOTALL)
 CODES = {"idempotency_key_reused", "invalid_cursor", "unknown_kind", "unknown_endpoint", "blocked_address"}
@@ -34,9 +34,9 @@ CODES = {"idempotency_key_reused", "invalid_cursor", "unknown_kind", "unknown_en
 
 @schemathesis.hook
 def before_call(ctx, case, kwargs):
-    """Makes of most submissions tasks that are run here, so that what else is wrong with them, or right, is what decides.
+    """Gives most submissions a known kind, so that the rest of the request decides whether it is accepted.
 
-    Each request comes from somewhere else: whoever comes without a good key again and again is not listened to for a while.
+    Each request has another client address, because nobat blocks an address for a while after several invalid keys.
     """
     origin = ".".join(str(random.randrange(1, 255)) for _ in range(3))
     case.headers = {**(case.headers or {}), "X-Forwarded-For": f"10.{origin}"}
@@ -60,7 +60,7 @@ def prepare(task, is_as_described):
             task.pop("run_at", None)
         if isinstance(task.get("retry"), dict) and len(task["retry"]) > 1:
             task["retry"].pop("delays", None)
-    # Whatever is taken is done: nobody outside is called for it. The top-level domain is one that does not exist (RFC 6761).
+    # nobat runs the accepted tasks, and must call no foreign server. The top-level domain `invalid` does not exist (RFC 6761).
     for holder in (task, task.get("callback"), task.get("payload")):
         if isinstance(holder, dict) and isinstance(holder.get("url"), str) and URL.fullmatch(holder["url"]):
             holder["url"] = "https://nobat.invalid/"
@@ -74,7 +74,7 @@ def refuses_only_what_no_schema_can_say(ctx, response, case):
     try:
         problem = response.json()
     except ValueError:
-        # Of what no handler ever saw, nothing more is said; whether that may be, another check knows.
+        # The HTTP server itself refused the request. Another check decides whether it may.
         return
     if problem["code"] in CODES:
         return

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 const PATH: &str = "/v1/callback-secret";
 
-/// The report of a new task's end at that place.
+/// Submits a task with a callback to this path, and returns the callback's request.
 async fn report(world: &World, place: &str) -> Received {
     let task = world.submit(&json!({"kind": "noop", "callback": {"url": world.receiver.url(place)}})).await;
     world.ended(&task).await;
@@ -20,7 +20,7 @@ async fn report(world: &World, place: &str) -> Received {
     report
 }
 
-/// What `webhook-signature` must be, if these secrets sign.
+/// Returns the `webhook-signature` header that these secrets make.
 fn expected(report: &Received, secrets: &[&str]) -> String {
     let secrets: Vec<WebhookSecret> = secrets.iter().map(|secret| secret.parse().unwrap()).collect();
     let seconds: i64 = report.header("webhook-timestamp").parse().unwrap();
@@ -33,7 +33,7 @@ async fn set(world: &World) -> String {
     set.json()["secret"].as_str().unwrap().to_owned()
 }
 
-/// One process, which is told of every change: no change waits for the ten seconds for which a process believes what it read.
+/// A change made through a process takes effect there at once, without the 10 seconds for which a process trusts what it has read.
 #[tokio::test]
 async fn changed_callback_secret_holds_at_once_in_the_process_that_was_told() {
     let world = World::start().await;
@@ -63,7 +63,7 @@ async fn callbacks_are_signed_with_every_secret_that_is_good() {
     let mut world = World::start().await;
     let unsigned = report(&world, "/unsigned").await;
     assert_eq!((unsigned.header("webhook-id"), unsigned.header("webhook-signature")), ("", ""));
-    // What was read of secrets is believed for some seconds, so a new process has it at once.
+    // A process trusts what it has read of secrets for 10 seconds; a new process reads them at once.
     let first = set(&world).await;
     restart(&mut world).await;
     let signed = report(&world, "/one").await;
@@ -106,7 +106,7 @@ async fn secrets_are_kept_under_a_key_that_stands_beside_the_data_or_is_given() 
     let data = world.data();
     let refused = world.run(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()]).await;
     assert!(refused.code != 0 && refused.stderr.contains("put it back") && !file.exists(), "{refused:?}");
-    // The same key, given by its variable.
+    // The same key in the environment variable.
     let key = std::fs::read_to_string(&hidden).unwrap();
     world.set_variable("NOBAT_MASTER_KEY", key.trim());
     world.go_on().await;
@@ -132,7 +132,7 @@ async fn a_callback_is_not_sent_without_its_signature() {
     assert_eq!(world.receiver.received("/done").len(), 0);
     world.stop().await;
     assert!(world.log().contains("a callback secret cannot be opened with the master key that is here"), "and is said at the start");
-    // It rests for a minute; nobody has to wait for that here.
+    // The hold lasts a minute. The test ends it in the file.
     assert_eq!(world.file().execute("UPDATE tasks SET wake_at = 0, due_at = 0 WHERE held IS NOT NULL", []).unwrap(), 1);
     world.set_variable("NOBAT_MASTER_KEY", "");
     world.go_on().await;

@@ -1,4 +1,4 @@
-//! The client commands: JSON passes through unchanged, an accepted task is always named, and every resource has commands.
+//! Client commands: they pass JSON through unchanged, always print an accepted task's id, and cover every resource.
 
 use nobat_tests::world::World;
 use nobat_tests::world::process::run;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-/// JSON that no parser may write anew: numbers that a double alters or cannot hold, a duplicate key, keys out of order.
+/// JSON that must not be rewritten: numbers that a double alters or cannot hold, a duplicate key, keys out of order.
 const FRAGILE: &str = r#"{"ratio":1e999,"price":1.10,"zero":-0,"digits":123456789012345678901234567890,"a":1,"a":2,"B":0}"#;
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn an_accepted_task_is_named_although_the_connection_breaks() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let id = "task_01jd8rkz5m3q4v9x2y7w6t0abc";
     let server = tokio::spawn(async move {
-        // The head of a 202 and half of its body; then a 202, and no answer to the request that waits.
+        // The head of a 202 and half of its body; then a whole 202, and no answer to the waiting request.
         let half = format!("HTTP/1.1 202 Accepted\r\nLocation: /v1/tasks/{id}\r\nContent-Length: 100\r\n\r\n{{");
         let body = format!(r#"{{"id":"{id}"}}"#);
         let whole = format!("HTTP/1.1 202 Accepted\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());

@@ -5,13 +5,13 @@ use nobat_tests::world::{PATIENCE, World};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// Connections that one address may have.
+/// Maximum number of connections of one address.
 const SHARE: usize = 60;
-/// Largest body.
+/// Maximum length of a body, in bytes.
 const BODY: usize = 256 * 1024;
 const DOCUMENT: &str = "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// A connection from an address of this machine, with a receive buffer of that many bytes.
+/// Connects from an address of this machine, with a receive buffer of `buffer` bytes.
 async fn connect(from: &str, to: SocketAddr, buffer: u32) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(buffer)?;
@@ -19,7 +19,7 @@ async fn connect(from: &str, to: SocketAddr, buffer: u32) -> std::io::Result<Tcp
     socket.connect(to).await
 }
 
-/// Whether a new connection from there is answered.
+/// Returns true if the server answers a new connection from this address.
 async fn is_answered(from: &str, to: SocketAddr) -> bool {
     let answer = async {
         let mut stream = connect(from, to, 64 * 1024).await?;
@@ -30,7 +30,7 @@ async fn is_answered(from: &str, to: SocketAddr) -> bool {
     answer.await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
-/// One machine opens more connections than it may have, asks for a long answer on each, and reads nothing.
+/// One address opens more connections than it may have, requests a long answer on each, and reads nothing.
 #[tokio::test]
 async fn clients_that_do_not_read_shut_nobody_out_and_are_ended() {
     let world = World::with(&["--max-connections-per-address", &SHARE.to_string()]).await;
@@ -38,7 +38,7 @@ async fn clients_that_do_not_read_shut_nobody_out_and_are_ended() {
     let mut stalled = Vec::new();
     for _ in 0..2 * SHARE {
         let mut stream = connect("127.0.0.2", address, 2 * 1024).await.expect("a connection");
-        // Those beyond the share may be closed already.
+        // The server may have closed the connections beyond the share already.
         let _ = stream.write_all(DOCUMENT.repeat(100).as_bytes()).await;
         stalled.push(stream);
     }
@@ -65,7 +65,7 @@ async fn start_body(to: SocketAddr, sent: usize) -> TcpStream {
 #[tokio::test]
 async fn body_that_cannot_be_kept_is_refused_before_it_is_sent() {
     let world = World::start().await;
-    // All that one tenant can have in memory, but for some bytes.
+    // All memory for bodies that one tenant may use, less some bytes.
     let mut stalled = Vec::new();
     for _ in 0..128 {
         stalled.push(start_body(world.address(), BODY - 1).await);

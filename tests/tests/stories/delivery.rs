@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::net::TcpListener;
 
-/// A task that calls the receiver, tried again after a tenth of a second, twice.
+/// Returns a task that calls the receiver, with two retries after 0.1 seconds each.
 fn call(world: &World, path: &str) -> Value {
     json!({"kind": "http", "payload": {"url": world.receiver.url(path)}, "retry": {"delays": [0.1, 0.1]}})
 }
@@ -68,7 +68,7 @@ async fn a_refusal_is_final() {
 #[tokio::test]
 async fn a_server_that_is_not_there_is_called_again_and_given_up_on() {
     let world = World::start().await;
-    // A port that was free a moment ago, and that nobody listens on.
+    // A free port, on which no server listens.
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let call = json!({"kind": "http", "payload": {"url": format!("http://{address}/")}, "retry": {"delays": [0.1, 0.1]}});
     let task = world.ended(&world.submit(&call).await).await;

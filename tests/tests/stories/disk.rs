@@ -8,10 +8,10 @@ use nobat_tests::world::{PATIENCE, World, attempts};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-/// More than a story opens.
+/// More handles than a story uses.
 const ENOUGH_HANDLES: usize = 1_024;
 
-/// Submits tasks side by side, and returns those that are accepted and how many are not. These are told when to come back.
+/// Submits tasks concurrently, and returns the accepted ones and the number of refused ones. Refusals must carry `retry-after`.
 async fn submit(world: &World) -> (Vec<Value>, usize) {
     let task = json!({"kind": "noop"});
     let answers = join_all((0..8).map(|_| world.post("/v1/tasks", &task))).await;
@@ -23,7 +23,7 @@ async fn submit(world: &World) -> (Vec<Value>, usize) {
     (accepted.iter().map(Answer::json).collect(), refused.len())
 }
 
-/// Asks for readiness until the status is this one: an answer may be a second old.
+/// Polls `/readyz` until it has this status, because its answer may be up to one second old.
 async fn comes_to_say(world: &World, status: u16) -> Value {
     let begun = Instant::now();
     loop {
@@ -35,7 +35,7 @@ async fn comes_to_say(world: &World, status: u16) -> Value {
     }
 }
 
-/// Kills the program, has SQLite check the file, and starts it again: all these tasks must be there, and be done.
+/// Kills the program, lets SQLite check the file, and starts the program again. All these tasks must then succeed.
 async fn survive_a_kill(world: &mut World, accepted: &[Value]) {
     world.kill().await;
     let verdict: String = world.file().pragma_query_value(None, "integrity_check", |row| row.get(0)).unwrap();
@@ -119,12 +119,12 @@ async fn crowd_beyond_the_handles_keeps_nobody_out_for_good() {
     let before = world.submit(&json!({"kind": "noop", "delay": 0.1})).await;
     let mut crowd = Vec::new();
     for _ in 0..100 {
-        // A connection beyond the limit can be reset before it is made.
+        // A connection beyond the limit may be reset before it is established.
         crowd.extend(TcpStream::connect(world.address()).await);
     }
     let address = world.address();
     let post = || exchange(address, "POST", "/v1/tasks", &[], r#"{"kind": "noop"}"#);
-    // Half of the handles are kept for files and calls; a connection beyond the others is closed.
+    // Half of the handles are reserved for files and calls. The server closes connections beyond the other half.
     assert!(post().await.is_err(), "the crowd is connected");
     drop(crowd);
     let mut accepted = vec![before];
@@ -132,7 +132,7 @@ async fn crowd_beyond_the_handles_keeps_nobody_out_for_good() {
     while accepted.len() < 20 {
         match post().await {
             Ok(answer) => accepted.push(answer.json()),
-            // The server has not seen yet that the crowd is gone.
+            // The server has not noticed yet that the connections are closed.
             Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
         }
     }

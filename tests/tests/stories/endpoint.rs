@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 const PATH: &str = "/v1/endpoints/billing";
 
-/// Names the receiver as the endpoint `billing`, with whatever else is said.
+/// Creates or replaces the endpoint `billing`, which is the receiver, with these additional fields.
 async fn name(world: &World, besides: Value) -> Value {
     let mut endpoint = json!({"url": world.receiver.url("/api"), "breaker": {"enabled": false}});
     for (field, value) in besides.as_object().unwrap() {
@@ -21,7 +21,7 @@ async fn name(world: &World, besides: Value) -> Value {
     answer.json()
 }
 
-/// A task for it, tried again after a tenth of a second, twice.
+/// Returns a task for the endpoint, with two retries after 0.1 seconds each.
 fn call(path: &str) -> Value {
     json!({"kind": "http", "endpoint": "billing", "payload": {"path": path, "body": {"order": 7}}, "retry": {"delays": [0.1, 0.1]}})
 }
@@ -30,7 +30,7 @@ async fn held(world: &World, task: &Value, reason: &str) -> Value {
     world.until(task, |task| task["held"]["reason"] == reason).await
 }
 
-/// What `webhook-signature` must be, if these secrets sign.
+/// Returns the `webhook-signature` header that these secrets make.
 fn expected(request: &Received, secrets: &[&str]) -> String {
     let secrets: Vec<WebhookSecret> = secrets.iter().map(|secret| secret.parse().unwrap()).collect();
     let seconds: i64 = request.header("webhook-timestamp").parse().unwrap();
@@ -265,7 +265,7 @@ async fn a_partner_that_asks_to_be_left_alone_is_left_alone_by_everybody_and_no_
     world.end().await;
 }
 
-/// An endpoint that somebody says is well, one that is elsewhere now, a flow key and a queue that may do more: each lets go what it held.
+/// An endpoint that is resumed, one with a new URL, and a limit key and a queue with higher limits: each releases its held tasks.
 #[tokio::test]
 async fn what_holds_a_task_back_ends_when_somebody_says_so_or_lays_down_something_else() {
     let world = World::start().await;
@@ -400,7 +400,7 @@ async fn an_endpoint_can_be_tried_whatever_stands_in_the_way_of_its_tasks() {
     world.end().await;
 }
 
-/// Many tasks for that path.
+/// Submits many tasks for that path.
 async fn crowd(world: &World, path: &str) -> Vec<Value> {
     let mut tasks = Vec::new();
     for _ in 0..size(100, 1_000) / 100 {
@@ -410,14 +410,14 @@ async fn crowd(world: &World, path: &str) -> Vec<Value> {
     tasks
 }
 
-/// How many of them started before they would have asked again by themselves. All of them succeed, by their first attempt that counts.
+/// Returns how many tasks started before their next check would have come. All of them must succeed at their first counted attempt.
 async fn started_sooner(world: &World, held: &[Value]) -> usize {
     let mut sooner = 0;
     for before in held {
         let task = world.ended(before).await;
         assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)), "{task:#}");
         let last = task["attempts"].as_array().unwrap().last().unwrap();
-        // One that asks just now is not held.
+        // A task that is being checked at this moment is not held.
         let is_sooner = before["held"].is_null() || moment(last, "started_at") < moment(&before["held"], "until");
         sooner += usize::from(is_sooner);
     }
@@ -431,7 +431,7 @@ async fn a_crowd_that_is_paused_is_held_and_woken_by_whoever_resumes_it() {
     let tasks = crowd(&world, "/hook").await;
     let asks_again_in = |task: &Value| moment(&task["held"], "until").since(moment(task, "created_at"));
     for task in &tasks {
-        // After some times in vain, it asks again in some seconds.
+        // After several checks, the next one comes only some seconds later.
         world.until(task, |task| task["held"]["reason"] == "paused" && asks_again_in(task) > Duration::from_secs(5)).await;
     }
     let held = join_all(tasks.iter().map(|task| world.task(task))).await;

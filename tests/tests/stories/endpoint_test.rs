@@ -1,4 +1,4 @@
-//! `POST /v1/endpoints/{name}/test` under load.
+//! Load on `POST /v1/endpoints/{name}/test`.
 
 use futures_util::future::join_all;
 use nobat_tests::world::World;
@@ -18,7 +18,7 @@ async fn endpoint_tests_at_once_are_few() {
     let crowd = join_all((0..20).map(|_| test("one")));
     let rest = async {
         world.receiver.wait_for("/one/", 2).await;
-        // Two of each are under way by now, which is all that the tenant has.
+        // Two tests of each of four endpoints then run, which is the tenant's maximum.
         let others = join_all(["two", "two", "three", "three", "four", "four"].map(&test));
         let last = async {
             for name in ["two", "three", "four"] {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 const ENDPOINT: &str = "/v1/endpoints/billing";
 
-/// Names the receiver as the endpoint `billing`, with whatever else is said.
+/// Creates or replaces the endpoint `billing`, which is the receiver, with these additional fields.
 async fn name(world: &World, besides: Value) {
     let mut endpoint = json!({"url": world.receiver.url("/api"), "breaker": {"enabled": false}});
     for (field, value) in besides.as_object().unwrap() {
@@ -21,19 +21,19 @@ async fn put(world: &World, path: &str, body: Value) {
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
-/// A task for the endpoint.
+/// Returns a task for the endpoint.
 fn call(path: &str) -> Value {
     json!({"kind": "http", "endpoint": "billing", "payload": {"path": path}, "retry": {"delays": [0, 0, 0]}})
 }
 
-/// What is said of a task now.
+/// Returns the explanation of a task.
 async fn explain(world: &World, task: &Value) -> Value {
     let answer = world.get(&format!("{}/explain", path(task))).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.json()
 }
 
-/// What is said of a task once it is this.
+/// Waits until the explanation of a task has this code, and returns it.
 async fn said(world: &World, task: &Value, code: &str) -> Value {
     let begun = Instant::now();
     loop {
@@ -42,7 +42,7 @@ async fn said(world: &World, task: &Value, code: &str) -> Value {
             return explanation;
         }
         assert!(begun.elapsed() < PATIENCE, "it never came to {code}: {explanation:#}");
-        // The server holds that for a moment, so that this is no busy loop.
+        // The server holds this request for 0.05 seconds, so that this is no busy loop.
         world.get(&format!("{}?wait=0.05", path(task))).await;
     }
 }
@@ -119,7 +119,7 @@ async fn a_breaker_says_how_it_stands_and_how_it_came_to_that() {
 
     assert_eq!(world.ended(&task).await["status"], "succeeded");
     let begun = Instant::now();
-    // What an attempt says to a flow is written beside its end, and may be there a moment later.
+    // The report of an attempt to the limiter is a separate write, which may come a moment after the task's end.
     let closed = loop {
         let breaker = world.get(ENDPOINT).await.json()["state"]["breaker"].clone();
         if breaker["state"] == "closed" {

@@ -28,7 +28,7 @@ async fn a_file_of_a_newer_nobat_is_refused_and_left_as_it_is() {
     assert!(refused.stderr.contains(&format!("the file has schema {}", known + 1)), "{}", refused.stderr);
     let found: i64 = world.file().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     assert_eq!(found, known + 1);
-    // Had it only been added to, it could be used all the same.
+    // A newer schema that only adds to this one can still be used.
     oldest_reader(known);
     world.go_on().await;
     world.ended(&task).await;
@@ -59,7 +59,7 @@ async fn ended_tasks_are_gone_once_they_were_kept_for_long_enough_and_waiting_on
     let old = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
     let waiting = world.submit(&json!({"kind": "noop", "delay": 3600})).await;
     world.stop().await;
-    // Nobody can wait for a day to pass, so everything in the file is made two days older.
+    // The test cannot wait for a day, so it makes everything in the file two days older.
     let two_days = 2 * 24 * 3600 * 1000;
     let aged = "UPDATE tasks SET seq = seq - (?1 << 20), created_at = created_at - ?1, ended_at = ended_at - ?1";
     assert_eq!(world.file().execute(aged, [two_days]).unwrap(), 2);
@@ -86,7 +86,7 @@ async fn a_setting_that_makes_no_sense_is_refused_by_its_name() {
     world.end().await;
 }
 
-/// Names of the files in the world's folder, less those of the world's own server.
+/// Returns the names of files in the world's folder, without those of the world's own server.
 fn others(world: &World) -> Vec<String> {
     let names = std::fs::read_dir(world.folder()).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
     names.filter(|name| !name.starts_with("nobat.db")).collect()
@@ -114,7 +114,7 @@ async fn an_idle_servers_file_holds_every_task_without_its_log() {
     let begun = std::time::Instant::now();
     while std::fs::metadata(&log).unwrap().len() > 0 {
         assert!(begun.elapsed() < PATIENCE, "the log stays");
-        // Reads and health checks do not put it off.
+        // Reads and health checks do not delay it.
         assert_eq!(world.get("/readyz").await.status, 200);
         assert_eq!(world.task(&task).await["status"], "succeeded");
     }

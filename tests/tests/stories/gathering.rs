@@ -1,4 +1,4 @@
-//! Endpoints that get many tasks in one request.
+//! Endpoints with batches: many tasks in one request.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 const PATH: &str = "/v1/endpoints/events";
 
-/// Names the receiver as the endpoint `events`, with that batch, and returns the secret.
+/// Creates the endpoint `events`, which is the receiver, with this batch configuration, and returns its secret.
 async fn name(world: &World, batch: Value, flow: Value) -> String {
     let endpoint = json!({"url": world.receiver.url("/api"), "batch": batch, "flow": flow, "breaker": {"enabled": false}});
     let answer = world.ask("PUT", PATH, &endpoint).await;
@@ -34,7 +34,7 @@ async fn submit_all(world: &World, tasks: Vec<Value>) -> Vec<Value> {
     submitted
 }
 
-/// How many items each request to that path had, and the numbers of all of them.
+/// Returns the number of items in each request to that path, and the numbers of all items.
 fn sizes(world: &World, path: &str) -> (Vec<usize>, BTreeSet<u64>) {
     let received = world.receiver.received(path);
     let items: Vec<Vec<Value>> = received.iter().map(|request| request.json().as_array().unwrap().clone()).collect();
@@ -173,7 +173,7 @@ async fn those_who_wait_for_others_say_so_and_can_be_called_off() {
     world.end().await;
 }
 
-/// The next member leads at once, and not after the two seconds for which it waits for a leader that does not come.
+/// The next member leads at once, not only after the 2 seconds for which it waits for a missing leader.
 #[tokio::test]
 async fn next_member_leads_when_the_leader_is_canceled_or_held() {
     let world = World::start().await;
@@ -254,8 +254,9 @@ async fn a_task_that_its_own_limits_hold_back_does_not_keep_the_others() {
     world.end().await;
 }
 
-/// Whoever has waited for a limit of its own and then waits for others must not lose its place by that: at one task for each wait of the
-/// batch, these two hundred would take an hour.
+/// A task that waits first for its own limit and then for its batch must keep its reservation. Otherwise only one task would start per
+/// batch
+/// wait, and these 200 tasks would take an hour.
 #[tokio::test]
 async fn a_limit_of_the_tasks_own_lets_through_what_it_says_also_where_they_go_together() {
     let world = World::start().await;
@@ -264,7 +265,7 @@ async fn a_limit_of_the_tasks_own_lets_through_what_it_says_also_where_they_go_t
     let of_customer = |number| {
         let mut task = event(number);
         task["flow_key"] = json!("customer");
-        // Far more than it takes, and far less than it would.
+        // Far more than the test takes, and far less than the hour without reservations.
         task["expires_at"] = json!(from_now(Duration::from_mins(3)));
         task
     };
@@ -348,7 +349,7 @@ async fn a_request_that_is_told_that_all_is_gone_closes_the_endpoint_whoever_lea
     let before = world.submit(&event(0)).await;
     world.until(&before, |task| task["held"]["reason"] == "endpoint_gone").await;
     assert_eq!(world.post(&format!("{PATH}/resume"), &json!({})).await.status, 200);
-    // It is told so for the second time, and the other for the first.
+    // This task gets its second 410, and the other its first.
     let after = world.submit(&event(1)).await;
     let before = world.ended(&before).await;
     assert_eq!((&before["status"], attempts(&before, "/error/code")), (&json!("failed"), vec!["http_410".to_owned(); 2]));

@@ -16,7 +16,7 @@ async fn submit(world: &World, count: usize, delay: f64) -> Vec<Value> {
     answer.json()["data"].as_array().unwrap().clone()
 }
 
-/// All tasks succeed by one attempt each, and the endpoint's breaker stays closed.
+/// Checks that all tasks succeed with one attempt each, and that the endpoint's circuit breaker stays closed.
 async fn assert_all_went_well(world: &World, tasks: &[Value]) {
     for task in tasks {
         let task = world.ended(task).await;
@@ -31,7 +31,7 @@ async fn idle_strangers_leave_handles_for_calls() {
     let tasks = submit(&world, 20, 2.0).await;
     let mut strangers = Vec::new();
     for _ in 0..590 {
-        // A connection beyond the limit can be reset before it is made.
+        // A connection beyond the limit may be reset before it is established.
         strangers.extend(TcpStream::connect(world.address()).await);
     }
     world.receiver.wait_for("/hook", 20).await;
@@ -54,7 +54,7 @@ async fn call_without_a_handle_is_held_and_spends_no_attempt() {
     let tasks = submit(&world, 100, 0.0).await;
     let handles = format!("/proc/{}/fd", world.process_id());
     let begun = Instant::now();
-    // Each call that is answered by nobody keeps its connection.
+    // Each unanswered call keeps its connection.
     while std::fs::read_dir(&handles).unwrap().count() < HANDLES as usize {
         assert!(begun.elapsed() < PATIENCE, "there are handles left");
         tokio::task::yield_now().await;

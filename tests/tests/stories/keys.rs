@@ -4,7 +4,7 @@ use nobat_tests::world::program::Program;
 use nobat_tests::world::{OPEN, PATIENCE, World, path};
 use serde_json::{Value, json};
 
-/// Makes a key in the world's file, while nobody runs on it.
+/// Creates a key in the world's file, while no server runs on it.
 async fn make(world: &World, arguments: &[&str]) -> String {
     let data = world.data();
     let ran = world.run(&[&["keys", "create", "--data", data.to_str().unwrap()], arguments].concat()).await;
@@ -72,7 +72,7 @@ async fn a_key_of_the_file_opens_the_server_and_makes_others_there() {
 async fn keys_of_a_file_in_use_name_the_server_and_the_command_to_run() {
     let world = World::start().await;
     let (data, program, url) = (world.data(), Program::Nobat.path(), format!("http://{}", world.address()));
-    // Without the variable that names the server.
+    // Without `NOBAT_URL`, which names the server.
     let create = ["keys", "create", "--data", data.to_str().unwrap(), "--tenant", "acme", "--label", "the shop"];
     let refused = run(&program, &create, None).await.unwrap();
     let command = format!("{} keys create --url {url} --tenant acme --label 'the shop'", program.display());
@@ -81,7 +81,7 @@ async fn keys_of_a_file_in_use_name_the_server_and_the_command_to_run() {
     assert_eq!(refused.stderr.lines().count(), 1, "{refused:?}");
     let ran = tokio::process::Command::new("sh").args(["-c", &command]).output().await.unwrap();
     assert!(ran.status.success() && ran.stdout.starts_with(b"nb_live_"), "{ran:?}");
-    // A key on the command line is not repeated.
+    // The error must not repeat a key from the command line.
     let list = ["keys", "list", "--data", data.to_str().unwrap(), "--key", "nb_live_hunter2"];
     let refused = run(&program, &list, None).await.unwrap();
     assert!(refused.code == 1 && !refused.stderr.contains("hunter2"), "{refused:?}");

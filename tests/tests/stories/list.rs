@@ -1,7 +1,7 @@
 use nobat_tests::world::{World, moment};
 use serde_json::{Value, json};
 
-/// Seven tasks, of which two are dead letters and two stand in another queue.
+/// Submits seven tasks. Two of them end as failed, and two are in another queue.
 async fn seven(world: &World) -> Vec<Value> {
     let dead = json!({"kind": "noop", "payload": {"fail": 1}, "retry": {"max_attempts": 1}});
     let other = json!({"kind": "noop", "queue": "other", "payload": {"sleep": 0}});
@@ -59,7 +59,7 @@ async fn pages_follow_one_another_and_show_everything_once() {
         let found = page["data"].as_array().unwrap();
         assert!(found.len() <= 2);
         seen.extend(found.iter().cloned());
-        // What is accepted meanwhile stands in front, and does not move the rest.
+        // Tasks accepted meanwhile come first and do not shift the later pages.
         world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
         match page["next_cursor"].as_str() {
             Some(cursor) => query = format!("limit=2&cursor={cursor}"),

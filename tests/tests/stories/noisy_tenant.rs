@@ -8,13 +8,14 @@ use serde_json::{Value, json};
 
 /// Connections on which the noisy tenant lists at the same time.
 const CONNECTIONS: usize = 100;
-/// Tasks of the noisy tenant, in batches of 100. A page looks at 1,000 of them.
+/// Batches of 100 tasks of the noisy tenant. A page scans 1,000 tasks.
 const BATCHES: usize = 10;
-/// Quiet tenants. Each brings a key that the server has not seen, so that its submission looks up key, tenant and configuration. Medians
-/// are compared, so that a disk that stalls once fails no test.
+/// Number of quiet tenants. Each brings a key that the server has not seen, so that its submission looks up key, tenant and configuration.
+/// The
+/// test compares medians, so that a single stall of the disk does not fail it.
 const QUIET: usize = 3;
 
-/// Creates a key, with `admin` if the server asks for one already. Returns the header's value.
+/// Creates a key with the key `admin`, or without one if `admin` is empty. Returns the `authorization` header.
 async fn create_key(world: &World, admin: &str, tenant: &str, scopes: &[&str]) -> String {
     let key = json!({"tenant": tenant, "scopes": scopes});
     let headers = [("authorization", admin)];
@@ -23,7 +24,7 @@ async fn create_key(world: &World, admin: &str, tenant: &str, scopes: &[&str]) -
     format!("Bearer {}", created.json()["key"].as_str().unwrap())
 }
 
-/// Sends a request with that key, and returns the time it took beside the answer.
+/// Sends a request with this key, and returns its duration and its answer.
 async fn timed(world: &World, key: &str, method: &str, path: &str, body: &Value) -> (Duration, Answer) {
     let (begun, body) = (Instant::now(), if body.is_null() { String::new() } else { body.to_string() });
     let answer = exchange(world.address(), method, path, &[("authorization", key)], &body).await;
@@ -45,7 +46,7 @@ async fn lists_of_a_tenant_do_not_delay_requests_of_another() {
     for number in 0..QUIET {
         quiet.push(create_key(&world, &admin, &format!("quiet-{number}"), &["tasks:write", "tasks:read"]).await);
     }
-    // Labels make a row long to read, so that lists wait for the store rather than for the clients of this test.
+    // Labels make rows slow to read, so that lists wait for the store and not for the clients of this test.
     let labels: serde_json::Map<_, _> = (0..10).map(|number| (format!("label-{number}"), json!("x".repeat(60)))).collect();
     let batch = json!({"tasks": vec![json!({"kind": "noop", "labels": labels}); 100]});
     for _ in 0..BATCHES {
@@ -69,7 +70,7 @@ async fn lists_of_a_tenant_do_not_delay_requests_of_another() {
         })
     });
     let flood: Vec<_> = flood.collect();
-    // By then every list waits behind those of all other connections.
+    // From then on, every list waits behind those of all other connections.
     while answered.load(Ordering::Relaxed) < 2 * CONNECTIONS {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

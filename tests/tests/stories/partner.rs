@@ -10,7 +10,7 @@ async fn endpoint(world: &World, name: &str, settings: &Value) {
     assert_eq!(answer.status, 201, "{}", answer.text());
 }
 
-/// A nobat that runs so many tasks at a time.
+/// Starts a nobat that runs this many tasks at a time.
 async fn with_concurrency(concurrency: &str) -> World {
     World::with(&[&OPEN[..], &["--concurrency", concurrency]].concat()).await
 }
@@ -24,7 +24,7 @@ async fn a_partner_that_resets_connections_is_tried_again_by_the_policy_and_left
     const RESETS: usize = 5;
     let world = World::start().await;
     let mut partner = Partner::start("reset.py", &[&RESETS.to_string()]).await;
-    // Open for long enough to be seen so on a busy machine.
+    // Open long enough to be seen on a busy machine.
     let breaker = json!({"minimum": 3, "open": 3});
     endpoint(
         &world,
@@ -52,7 +52,7 @@ async fn a_partner_that_resets_connections_is_tried_again_by_the_policy_and_left
             assert!(moment(&pair[1], "started_at").since(moment(&pair[0], "finished_at")) >= Duration::from_millis(200), "{task:#}");
         }
     }
-    // Three that opened it, and one probe after the other.
+    // Three resets opened the circuit breaker, the others were probes.
     assert_eq!(failed, RESETS);
     for _ in 3..RESETS {
         assert!(partner.says().await.starts_with("reset"));
@@ -91,7 +91,7 @@ async fn while_one_partner_drips_others_are_called() {
     endpoint(&world, "quick", &json!({"url": other.url("")})).await;
     let mut slow = vec![world.submit(&call("dripping", "/hook")).await];
     assert_eq!(partner.says().await, "called /hook");
-    // More of them than there are workers.
+    // More tasks than workers.
     for _ in 0..5 {
         slow.push(world.submit(&call("dripping", "/hook")).await);
     }

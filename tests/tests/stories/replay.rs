@@ -42,7 +42,7 @@ async fn of_many_replays_of_one_generation_one_is_carried_out() {
     let world = World::start().await;
     for round in 0..size(10, 500) {
         let task = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
-        // Each generation ends in a moment: without `generation`, replays that come a little later start another one.
+        // Each generation ends within a moment. Without `generation`, a replay that comes a little later would start another one.
         let (replay, body) = (format!("{}/replay", path(&task)), json!({"generation": 1}));
         let answers = join_all((0..8).map(|_| world.post(&replay, &body))).await;
         let (replayed, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 202);
@@ -87,7 +87,7 @@ async fn the_command_replays_the_generation_that_it_names() {
 async fn of_many_replays_at_once_one_begins_a_generation() {
     let world = World::start().await;
     for round in 0..size(10, 500) {
-        // What is replayed must not have ended again before the others come.
+        // The replayed task must not end before the other replays arrive.
         let (place, gate) = (format!("/round-{round}"), Gate::default());
         world.receiver.script(&place, [Reply::status(200), Reply::status(200).behind(&gate)]);
         let task = world.submit(&json!({"kind": "http", "payload": {"url": world.receiver.url(&place)}})).await;

@@ -1,16 +1,16 @@
-//! Requests as they leave for a receiver: framing, keys and bodies.
+//! Requests to endpoints: framing, idempotency keys and bodies.
 
 use nobat_tests::world::raw_receiver::{RawReceiver, Reaction, answer};
 use nobat_tests::world::receiver::Reply;
 use nobat_tests::world::{World, attempts};
 use serde_json::{Value, json};
 
-/// `PUT`s the endpoint `billing`.
+/// Creates or replaces the endpoint `billing` and returns the status.
 async fn put(world: &World, endpoint: &Value) -> u16 {
     world.ask("PUT", "/v1/endpoints/billing", endpoint).await.status
 }
 
-/// Pointers of the errors of a refused submission with this payload.
+/// Submits a task with this payload, which must be refused, and returns the pointers of the errors.
 async fn pointers(world: &World, payload: Value) -> Vec<String> {
     let refused = world.post("/v1/tasks", &json!({"kind": "http", "payload": payload})).await;
     assert_eq!(refused.status, 422, "{}", refused.text());

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 /// Seconds between two starts.
 const PERIOD: u64 = 2;
-/// Waiting tasks. Their reservations reach 40 seconds ahead.
+/// Number of waiting tasks. Their reservations reach 40 seconds ahead.
 const WAITING: u64 = 20;
 
-/// One scope with a rate: the route that sets the rate, and the field by which a task belongs to it.
+/// Limit scope with a rate: the route that sets the rate, and the fields of a task that belongs to it.
 struct Scope {
     route: &'static str,
     limits: fn(Value) -> Value,
@@ -42,7 +42,7 @@ async fn reserve(world: &World, task: &Value) -> (Value, Vec<Value>) {
     assert_eq!(answer.status, 202, "{}", answer.text());
     let waiting = answer.json()["data"].as_array().unwrap().clone();
     for task in &waiting {
-        // The first of them may have started by then.
+        // The first of them may already have started.
         world.until(task, |task| task["held"]["reason"] == "rate" || has_ended(task)).await;
     }
     (first, waiting)
@@ -52,7 +52,7 @@ async fn reserve(world: &World, task: &Value) -> (Value, Vec<Value>) {
 async fn starts_soon(world: &World, task: &Value, first: &Value) {
     let task = world.ended(&world.submit(task).await).await;
     assert_eq!(task["status"], "succeeded", "{task:#}");
-    // The few tasks that started before the others were canceled take two periods; the reservations reach ten times as far.
+    // The few tasks that started before the cancellations take two periods; the reservations reach ten times as far.
     let waited = moment(&task, "started_at").since(moment(first, "started_at"));
     assert!(waited < Duration::from_secs(PERIOD * 5), "{waited:?}: {task:#}");
 }
@@ -72,7 +72,7 @@ async fn canceled_tasks_give_their_reservations_back_in_every_scope() {
         let (first, waiting) = reserve(&world, &fields).await;
         cancel_all(&world, &waiting).await;
         let begun = Instant::now();
-        // A task that was claimed when it was canceled gives its reservation back a moment later.
+        // A task that was claimed when it was canceled releases its reservation a moment later.
         while world.get(route).await.json()["state"]["promised_ahead"] != 0 {
             assert!(begun.elapsed() < PATIENCE, "{route}");
         }
@@ -119,7 +119,7 @@ async fn tasks_that_resume_wakes_take_the_earliest_free_reservations() {
     let last = waiting.pop().unwrap();
     cancel_all(&world, &waiting).await;
     let before = world.task(&last).await;
-    // The same limits again: waiting tasks ask again ten seconds later, when every process knows of the change.
+    // Writes the same limits again: waiting tasks ask again 10 seconds later, when every process knows the change.
     put(&world, "/v1/flows/customer", &rate()).await;
     let woken = world.task(&last).await;
     let after = world.ended(&last).await;

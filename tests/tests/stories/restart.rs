@@ -86,7 +86,7 @@ async fn whoever_waits_is_answered_when_the_program_is_told_to_stop() {
     let task = world.submit(&json!({"kind": "noop", "delay": 1})).await;
     let (address, path) = (world.address(), format!("/v1/tasks/{}?wait=20", task["id"].as_str().unwrap()));
     let waiting = tokio::spawn(async move { nobat_tests::world::exchange::exchange(address, "GET", &path, &[], "").await });
-    // By the time that many later requests were answered, this one has been read.
+    // Once this many later requests are answered, the server has read the waiting one.
     for _ in 0..20 {
         world.get("/healthz").await;
     }

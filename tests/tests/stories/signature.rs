@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 const ENDPOINT: &str = "/v1/endpoints/billing";
 const CALLBACK_SECRET: &str = "/v1/callback-secret";
-/// How many tasks a request brings at most.
+/// Maximum number of tasks in one submission.
 const MANY: usize = 100;
 
 async fn endpoint(world: &World) -> String {
@@ -20,7 +20,7 @@ async fn secret(world: &World, method: &str, path: &str, body: Value) -> String 
     answer.json()["secret"].as_str().unwrap_or_else(|| panic!("no secret in {}", answer.text())).to_owned()
 }
 
-/// Submits so many tasks.
+/// Submits `count` tasks.
 async fn submit(world: &World, task: &Value, count: usize) -> Vec<Value> {
     let mut submitted = Vec::new();
     while submitted.len() < count {
@@ -32,14 +32,14 @@ async fn submit(world: &World, task: &Value, count: usize) -> Vec<Value> {
     submitted
 }
 
-/// Waits until all tasks have ended, callbacks among them.
+/// Waits until all tasks have succeeded, including callbacks.
 async fn all_ended(world: &World) {
     for task in world.tasks("").await {
         assert_eq!(world.ended(&task).await["status"], "succeeded");
     }
 }
 
-/// Every library takes just these of them for signed with that secret.
+/// Checks that every library accepts exactly those requests for which `is_signed` returns true.
 fn check(secret: &str, requests: &[Received], is_signed: impl Fn(usize) -> bool) {
     let expected: Vec<bool> = (0..requests.len()).map(is_signed).collect();
     for library in Library::ALL {
@@ -50,7 +50,7 @@ fn check(secret: &str, requests: &[Received], is_signed: impl Fn(usize) -> bool)
     }
 }
 
-/// Nothing of a request can be changed without every library seeing it.
+/// Checks that every library notices any change of a request.
 fn check_changes(secret: &str, request: &Received) {
     let with = |name: &'static str, value: &str| {
         let mut changed = request.clone();
@@ -70,7 +70,7 @@ fn check_changes(secret: &str, request: &Received) {
     check(secret, std::slice::from_ref(request), |_| true);
 }
 
-/// How many secrets signed a request.
+/// Returns the number of secrets that signed a request.
 fn signatures(request: &Received) -> usize {
     request.header("webhook-signature").split(' ').count()
 }
@@ -84,7 +84,7 @@ async fn the_official_libraries_verify_what_goes_to_an_endpoint_while_its_secret
     let task =
         json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/charge", "body": {"order": 7, "name": "Zoë \u{1f600}"}}});
     let before = submit(&world, &task, half).await;
-    // In the middle of what is under way.
+    // The rotation comes while calls are in progress.
     world.receiver.wait_for("/api/charge", half / 2).await;
     let rotate = format!("{ENDPOINT}/rotate");
     let (new, after) = tokio::join!(secret(&world, "POST", &rotate, json!({"overlap": 3600})), submit(&world, &task, half));
@@ -123,7 +123,7 @@ async fn the_official_libraries_verify_reports_while_the_secret_of_callbacks_is_
     submit(&world, &task("/old", &world), count).await;
     all_ended(&world).await;
     let new = secret(&world, "POST", &format!("{CALLBACK_SECRET}/rotate"), json!({"overlap": 3600})).await;
-    // What was read of secrets is believed for some seconds, so a new process has it at once.
+    // A process trusts what it has read of secrets for 10 seconds; a new process reads them at once.
     restart(&mut world).await;
     submit(&world, &task("/both", &world), count).await;
     all_ended(&world).await;
@@ -149,7 +149,7 @@ async fn each_attempt_is_signed_anew_under_the_same_id() {
     let world = World::start().await;
     let secret = endpoint(&world).await;
     world.receiver.script("/api/charge", [500, 500, 200].map(Reply::status));
-    // Further apart than a second, in which moments are written.
+    // More than one second apart, the resolution of the signed timestamp.
     let retry = json!({"delays": [1.1, 1.1]});
     let task = world.submit(&json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/charge"}, "retry": retry})).await;
     let task = world.ended(&task).await;

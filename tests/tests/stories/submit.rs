@@ -76,7 +76,7 @@ async fn a_name_that_leads_to_this_machine_is_blocked_when_it_is_dialled() {
     let name = local_name().expect("a name in /etc/hosts that leads to this machine or its network");
     let world = World::with(&[]).await;
     let url = format!("http://{name}:{}/hook", world.receiver.address().port());
-    // Nothing is wrong with the name as such, so it is accepted; a name says nothing of where it leads.
+    // The name itself is valid, so the submission is accepted. Its address is known only at the call.
     let task = world.submit(&json!({"kind": "http", "payload": {"url": url}})).await;
     let task = world.ended(&task).await;
     assert_eq!((&task["status"], &task["error"]["code"]), (&json!("failed"), &json!("blocked_address")), "{url}");
@@ -84,7 +84,7 @@ async fn a_name_that_leads_to_this_machine_is_blocked_when_it_is_dialled() {
     world.end().await;
 }
 
-/// A name that the system's own table leads to an address which is not public, and that is not local by what it means.
+/// Returns a name from `/etc/hosts` with a non-public address, but not one that is local by its top-level domain.
 fn local_name() -> Option<String> {
     let table = std::fs::read_to_string("/etc/hosts").ok()?;
     let lines = table.lines().map(|line| line.split('#').next().unwrap_or_default().split_whitespace().collect::<Vec<_>>());

@@ -8,7 +8,7 @@ fn payload(path: Option<&str>) -> Value {
     path.map_or_else(|| json!({"body": 1}), |path| json!({"path": path, "body": 1}))
 }
 
-/// Path and query of the only request that the receiver got since `count` requests.
+/// Returns path and query of the only request that the receiver got after the first `count`.
 async fn called(receiver: &Receiver, count: usize) -> String {
     let all = receiver.wait_for_all(count + 1).await;
     assert_eq!(all.len(), count + 1, "{all:?}");
