@@ -1,8 +1,9 @@
-//! Effect of an endpoint that is down on its own calls and on another endpoint, with the real engines on a real store in virtual time.
+//! Effect of an endpoint that is down: number of its calls, and delay of another endpoint. The real engines run on a real store in virtual
+//! time.
 //!
 //! For half an hour only one endpoint is called, at random times. Then many tasks come for another endpoint, which is down for half an hour
 //! and
-//! healthy after that. Every store call takes time, so tasks that ask in vain delay the others.
+//! healthy after that. Every store call takes time, so refused tasks delay the others.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;

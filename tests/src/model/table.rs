@@ -19,7 +19,7 @@ pub const LONGEST_DELAY: Duration = Duration::from_mins(15);
 pub const ATTENTION_LAG: Duration = Duration::from_secs(90);
 /// Maximum lag of the index of all tasks.
 pub const RECENT_LAG: Duration = Duration::from_secs(10);
-/// Time before the due time at which the sweep sends a hint, and time after it at which the sweep checks that a hint was enough.
+/// Distance of the mark from the due time. Before it, the sweep sends a hint. After it, the sweep checks that a hint was enough.
 const MARGIN: Duration = Duration::from_mins(2);
 /// Time for which a transaction is recognized by its token.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html>

@@ -13,8 +13,8 @@ pub const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 
 /// Ports of the attacker's connections.
 ///
-/// They are below the range from which Linux chooses ports (32,768 to 60,999). If the attacker bound ports in that range, Linux would not
-/// choose them for the quiet tenant either, at any address, and the quiet tenant would run out of ports.
+/// They are below the range from which Linux chooses ports (32,768 to 60,999). If the attacker bound ports in that range, Linux would
+/// not choose them for the quiet tenant either, at any address. The quiet tenant would run out of ports.
 const PORTS: Range<u16> = 2_000..32_000;
 
 /// Connects from an address of this machine. `receive_buffer` is the size of the receive buffer in bytes.

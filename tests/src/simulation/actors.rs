@@ -28,7 +28,7 @@ pub const BATCH: usize = 10;
 /// Maximum duration of a sweep by a function in the cloud, without its reserve.
 const SWEEP_TIME: Duration = Duration::from_secs(45);
 
-/// Returns a process that runs tasks: as a server, which takes the next task as soon as it has room, or as a function, which
+/// Returns a process that runs tasks as a server or as a function. A server takes the next task as soon as it has room. A function
 /// gets a batch and answers when all of it is done.
 pub fn worker(stage: &Arc<Stage>, actor: String, place: usize, clock: Arc<dyn Clock>, backend: Backend) -> BoxFuture<'static, ()> {
     let handlers = handlers(stage, &actor, place);

@@ -42,7 +42,7 @@ impl Witness {
         matches!(task.state, State::Waiting(_)) && task.due_at + apart <= at && has_no_deadline
     }
 
-    /// Checks that a task is ended as undeliverable only after its third dead letter.
+    /// Checks that a task ends with `ErrorCode::PIPELINE` only after its third dead letter.
     pub(super) fn check_pipeline(&self, task: &Task) {
         let code = task.error.as_ref().map(|error| error.code.as_str());
         if matches!(task.state, State::Ended(_)) && code == Some(ErrorCode::PIPELINE) {

@@ -27,8 +27,8 @@ fn foreign() -> Vec<Value> {
     packages.into_iter().filter(|package| !package["source"].is_null()).collect()
 }
 
-/// Returns true if a license expression can be satisfied by allowed licenses. Every part between two `AND`s has to offer one, whatever the
-/// brackets. So it may refuse an acceptable expression, but never accepts an unacceptable one.
+/// Returns true if allowed licences satisfy a licence expression. Every part between two `AND`s has to offer one; brackets are ignored. So
+/// it may refuse an acceptable expression, but never accepts an unacceptable one.
 fn is_allowed(expression: &str, allowed: &[String]) -> bool {
     let expression = expression.replace(['(', ')'], "").replace('/', " OR ");
     expression.split(" AND ").all(|part| part.split(" OR ").any(|licence| allowed.iter().any(|allowed| allowed == licence.trim())))
