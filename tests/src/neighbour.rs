@@ -2,8 +2,7 @@
 //! time.
 //!
 //! For half an hour only one endpoint is called, at random times. Then many tasks come for another endpoint, which is down for half an hour
-//! and
-//! healthy after that. Every store call takes time, so refused tasks delay the others.
+//! and healthy after that. Every store call takes time, so refused tasks delay the others.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;

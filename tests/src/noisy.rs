@@ -1,9 +1,8 @@
 //! Noisy neighbour: the latencies of a quiet tenant while a stranger or another tenant attacks.
 //!
 //! Three processes: the server, which is the real program; the attacker; and this one, with the quiet tenant and its endpoint. The quiet
-//! tenant
-//! submits, reads and receives at a steady rate, first alone and then under one attack, on the same server. The attacker runs at the lowest
-//! scheduling priority, so that the server does not pay for the attacker's processor time.
+//! tenant submits, reads and receives at a steady rate, first alone and then under one attack, on the same server. The attacker runs at the
+//! lowest scheduling priority, so that the server does not pay for the attacker's processor time.
 
 pub mod attack;
 pub mod attacks;

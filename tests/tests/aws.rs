@@ -1,6 +1,5 @@
 //! End-to-end tests of nobat on AWS, on stacks that are built and deployed as users do it, once by SAM and once by CDK. IAM is enforced, so
-//! the
-//! functions may do only what their roles allow.
+//! the functions may do only what their roles allow.
 
 /// Makes a test of every story for each source of a stack.
 macro_rules! told_of_both {

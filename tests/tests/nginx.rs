@@ -1,6 +1,5 @@
 //! nginx in front of four nobats, tested by the script that users can run, too, and nginx as an endpoint. Only `.ci/run` runs these tests,
-//! because
-//! not every machine has nginx.
+//! because not every machine has nginx.
 
 use std::path::Path;
 use std::process::Stdio;

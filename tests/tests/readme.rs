@@ -1,6 +1,5 @@
 //! The README's tour and every call of nobat in the docs, run as written. Only the ports are replaced, and `cargo run` by the program that
-//! is
-//! already built.
+//! is already built.
 
 use std::process::Stdio;
 

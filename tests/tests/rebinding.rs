@@ -1,6 +1,5 @@
 //! The program, a name server that the test controls, and an internal server that must not be reached. Only `.ci/run` runs this test. It
-//! needs
-//! its own network and mount namespaces, in which a public address is this machine's and names are looked up here.
+//! needs its own network and mount namespaces, in which a public address is this machine's and names are looked up here.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

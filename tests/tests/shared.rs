@@ -32,8 +32,7 @@ fn sixty_four_workers_of_eight_processes_keep_a_limit_and_use_it_on_a_file() {
 }
 
 /// If a store call takes 5 ms, processes that write the same limiter state conflict. Two of them can use nearly all of the limit, eight
-/// about two
-/// thirds. No number of processes exceeds it.
+/// about two thirds. No number of processes exceeds it.
 #[test]
 fn sixty_four_workers_keep_a_limit_on_a_model_of_a_table_and_few_processes_use_it() {
     for (processes, least) in [(2, 93), (8, 55)] {

@@ -76,8 +76,7 @@ impl Functions {
 }
 
 /// Builds with a low optimization level: the build takes half the time, and no test measures these programs. They have their own target
-/// folder, so
-/// that no user deploys one of them by mistake.
+/// folder, so that no user deploys one of them by mistake.
 fn sam_build(home: &Path) {
     let mut sam = tool(Tools::Deployment, "sam");
     sam.args(["build", "--template-file", "template.yaml", "--build-dir"]).arg(home.join("sam"));

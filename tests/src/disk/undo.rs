@@ -33,8 +33,7 @@ const SECTOR: usize = 512;
 const HEADER: usize = 32;
 
 /// One write, or a truncation, which is a write of 0 bytes. A truncation that remains leaves zeros where it cut. SQLite truncates only what
-/// it has
-/// synced before, except for files that it is about to remove.
+/// it has synced before, except for files that it is about to remove.
 #[derive(Debug)]
 struct Write<'a> {
     offset: usize,

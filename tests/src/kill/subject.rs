@@ -84,8 +84,7 @@ impl Subject {
     }
 
     /// Returns the time after the last start within which a task must end. Longer on AWS: the sweeper finds a dead instance's tasks only
-    /// when
-    /// their marks come, minutes later.
+    /// when their marks come, minutes later.
     pub(crate) fn patience(&self) -> Duration {
         if self.data.is_some() { Duration::from_mins(2) } else { Duration::from_mins(8) }
     }

@@ -39,8 +39,7 @@ impl Closed {
     }
 
     /// Checks a start under these records by a task that was claimed at `claimed_at`. Returns an error if a record was closed so long
-    /// before
-    /// the claim that every process must know. Clocks differ by at most `apart`.
+    /// before the claim that every process must know. Clocks differ by at most `apart`.
     pub fn begins(&self, of: &[RecordName], claimed_at: Timestamp, apart: Duration) -> Result<(), String> {
         let is_known = |name: &&RecordName| self.since.get(name).is_some_and(|since| *since + FRESH + apart < claimed_at);
         match of.iter().find(is_known) {

@@ -98,8 +98,7 @@ impl Sabotage {
     ];
 
     /// Returns true if the sabotage affects this backend. Where the queue hands over claimed tasks, no worker calls `claim`. Repeated
-    /// calls,
-    /// postponed sweeps and dead letters exist in the cloud only.
+    /// calls, postponed sweeps and dead letters exist in the cloud only.
     pub fn concerns(self, subject: Subject) -> bool {
         let of_the_store = [
             Self::IgnoresVersions,

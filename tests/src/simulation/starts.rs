@@ -4,8 +4,7 @@
 //! started within a period certainly break its rate, and clock differences allow some more.
 //!
 //! A slot is a lease. A process that froze or could not reach the limiter may have lost it, which only the passed time tells. From then on
-//! its
-//! attempts do not count.
+//! its attempts do not count.
 //!
 //! While a circuit breaker is not closed, only as many tasks start as probes were granted. While an endpoint asks for a pause, none start.
 
@@ -79,8 +78,7 @@ const HEARD: Duration = Duration::from_secs(LEASE.as_secs() / 2);
 
 impl Starts {
     /// Records that a process has read a limiter state when its clock showed `asked_at`. If it does not write then, its slots, if any, need
-    /// no
-    /// renewal.
+    /// no renewal.
     pub fn reads(&mut self, actor: &str, flow: &FlowName, asked_at: Timestamp, now: Timestamp, apart: Duration) {
         let before = self.heard.get(&(actor.to_owned(), flow.clone())).copied().unwrap_or_default();
         self.has_written(actor, flow, asked_at, now, apart);
@@ -188,8 +186,7 @@ impl Heard {
 }
 
 /// Returns the maximum number of starts in a period, if clocks differ by `apart`: the burst, and as many as fit between the first and the
-/// last.
-/// Each may be early by a fiftieth of the period.
+/// last. Each may be early by a fiftieth of the period.
 fn most_within(pace: Pace, apart: Duration) -> u128 {
     let lateness = pace.period / 50;
     let interval = (pace.period + lateness).as_micros().div_ceil(u128::from(pace.rate.get()));

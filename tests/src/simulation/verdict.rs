@@ -181,8 +181,7 @@ fn failed_for_a_reason(task: &Task) -> Result<(), String> {
 }
 
 /// Checks that a task ended as its script says, after exactly the attempts that this takes, independent of other tasks. Valid where only
-/// the
-/// task itself can fail.
+/// the task itself can fail.
 fn ended_as_it_must(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), String> {
     let script: Script = task.payload.parse().map_err(|error| error.to_string())?;
     let allowed = task.settings.retry.max_attempts();

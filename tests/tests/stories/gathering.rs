@@ -255,8 +255,7 @@ async fn a_task_that_its_own_limits_hold_back_does_not_keep_the_others() {
 }
 
 /// A task that waits first for its own limit and then for its batch must keep its reservation. Otherwise only one task would start per
-/// batch
-/// wait, and these 200 tasks would take an hour.
+/// batch wait, and these 200 tasks would take an hour.
 #[tokio::test]
 async fn a_limit_of_the_tasks_own_lets_through_what_it_says_also_where_they_go_together() {
     let world = World::start().await;

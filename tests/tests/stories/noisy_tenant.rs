@@ -11,8 +11,7 @@ const CONNECTIONS: usize = 100;
 /// Batches of 100 tasks of the noisy tenant. A page scans 1,000 tasks.
 const BATCHES: usize = 10;
 /// Number of quiet tenants. Each brings a key that the server has not seen, so that its submission looks up key, tenant and configuration.
-/// The
-/// test compares medians, so that a single stall of the disk does not fail it.
+/// The test compares medians, so that a single stall of the disk does not fail it.
 const QUIET: usize = 3;
 
 /// Creates a key with the key `admin`, or without one if `admin` is empty. Returns the `authorization` header.
