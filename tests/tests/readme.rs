@@ -12,20 +12,26 @@ use tokio::process::Command;
 const RUN: &str = "cargo run --release -- ";
 const MARK: &str = "--- the next block";
 
-/// Headings of the README with calls by curl. Each has its test.
-const HEADINGS: [&str; 4] = ["A tour with curl", "Calls to other people's APIs", "Reports", "On a public address"];
+/// Pages and headings below which curl calls nobat. Each has a test of its own.
+const SECTIONS: [(&str, &str); 4] = [
+    ("README.md", "A tour with curl"),
+    ("docs/getting-started.md", "Call an API"),
+    ("docs/getting-started.md", "Report the end of a task"),
+    ("docs/getting-started.md", "Create API keys"),
+];
 /// Pages with calls by curl. One test runs all of them.
-const PAGES: [&str; 2] = ["docs/delivery.md", "docs/operations.md"];
+const PAGES: [&str; 3] = ["docs/tasks.md", "docs/delivery.md", "docs/security.md"];
 
 /// Returns the text of a file of the repository.
 fn page(name: &str) -> String {
     std::fs::read_to_string(workspace().join(name)).unwrap()
 }
 
-/// Returns the blocks of shell commands below a heading of the README.
+/// Returns the blocks of shell commands below a heading of [`SECTIONS`].
 fn blocks(heading: &str) -> Vec<String> {
-    let readme = page("README.md");
-    let (_, section) = readme.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("there is no {heading}"));
+    let (name, _) = SECTIONS.iter().find(|(_, known)| *known == heading).unwrap_or_else(|| panic!("{heading} is not in SECTIONS"));
+    let page = page(name);
+    let (_, section) = page.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("{name} has no {heading}"));
     blocks_of(section.split("\n## ").next().unwrap_or_default())
 }
 
@@ -74,7 +80,7 @@ fn last(printed: &str) -> Value {
 #[tokio::test]
 async fn reports_are_signed_as_it_says() {
     let world = World::start().await;
-    let block = blocks("Reports").remove(0).replace("127.0.0.1:8080", &world.address().to_string());
+    let block = blocks("Report the end of a task").remove(0).replace("127.0.0.1:8080", &world.address().to_string());
     let printed = paste(&[block], &world).await.remove(0);
     let (set, rotated) = printed.split_once('\n').unwrap();
     for (answer, signing) in [(set, 1), (rotated, 2)] {
@@ -88,7 +94,7 @@ async fn reports_are_signed_as_it_says() {
 #[tokio::test]
 async fn endpoints_are_called_as_it_says() {
     let world = World::start().await;
-    let block = blocks("Calls to other people's APIs").remove(0).replace("127.0.0.1:8080", &world.address().to_string());
+    let block = blocks("Call an API").remove(0).replace("127.0.0.1:8080", &world.address().to_string());
     let printed = paste(&[block.replace("https://billing.example", &world.receiver.url(""))], &world).await.remove(0);
     let answers: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let [endpoint, task, paused, resumed, flow] = answers.try_into().expect("five answers");
@@ -155,10 +161,10 @@ async fn make_keys(world: &mut World, lines: &[&str]) -> String {
 #[tokio::test]
 async fn keys_are_made_and_tenants_given_limits_as_it_says() {
     let mut world = World::start().await;
-    let lines = blocks("On a public address").remove(0);
+    let lines = blocks("Create API keys").remove(0);
     let lines: Vec<&str> = lines.lines().filter_map(|line| line.strip_prefix(RUN)).filter(|line| line.starts_with("keys ")).collect();
     let key = make_keys(&mut world, &lines).await;
-    let block = blocks("On a public address").remove(1).replace("127.0.0.1:8080", &world.address().to_string());
+    let block = blocks("Create API keys").remove(1).replace("127.0.0.1:8080", &world.address().to_string());
     let printed = paste_with(&[STRICT.to_owned() + &block], &world, &key).await.remove(0);
     assert_eq!(last(&printed)["requests"]["rate"], 100, "{printed}");
     // `World::end` would list tasks without a key, which is refused. No task was submitted.
@@ -189,13 +195,16 @@ async fn every_call_in_the_docs_is_answered_as_it_should_be() {
 
 #[test]
 fn no_call_of_the_readme_and_the_docs_is_left_out() {
-    for section in page("README.md").split("\n## ").filter(|section| !calls_of(section).is_empty()) {
-        let heading = section.lines().next().unwrap_or_default();
-        assert!(HEADINGS.contains(&heading), "nobody runs what stands below {heading}");
+    for name in ["README.md", "docs/getting-started.md"] {
+        for section in page(name).split("\n## ").filter(|section| !calls_of(section).is_empty()) {
+            let heading = section.lines().next().unwrap_or_default();
+            assert!(SECTIONS.contains(&(name, heading)), "no test runs the calls of {name} below {heading}");
+        }
     }
     let docs = std::fs::read_dir(workspace().join("docs")).unwrap().map(|entry| format!("docs/{}", entry.unwrap().file_name().display()));
     for name in docs.chain(["SECURITY.md", "ARCHITECTURE.md", "infra/nginx/README.md"].map(str::to_owned)) {
-        assert!(PAGES.contains(&name.as_str()) || calls_of(&page(&name)).is_empty(), "nobody runs what stands in {name}");
+        let is_run = PAGES.contains(&name.as_str()) || SECTIONS.iter().any(|(page, _)| *page == name);
+        assert!(is_run || calls_of(&page(&name)).is_empty(), "no test runs the calls of {name}");
     }
 }
 

@@ -5,14 +5,14 @@ use nobat_tests::world::program::Program;
 
 use super::source::{first_cells, quoted, section, text, texts};
 
-/// Returns the settings in README's table with their defaults.
+/// Returns the settings in the table of docs/operations.md, each with its default.
 fn told() -> Vec<(String, String)> {
-    let readme = section(&text("README.md"), "## Settings");
+    let page = section(&text("docs/operations.md"), "## Settings");
     let row = |line: &str| {
         let cells: Vec<&str> = line.strip_prefix("| `")?.split('|').collect();
         Some((quoted(&format!("`{}", cells[0])).remove(0), cells[1].trim().trim_matches('`').to_owned()))
     };
-    readme.lines().filter_map(row).collect()
+    page.lines().filter_map(row).collect()
 }
 
 /// Returns the words that begin with `NOBAT_`.
@@ -23,16 +23,16 @@ pub(super) fn words(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_readme_tells_of_every_variable_that_the_code_names_and_of_no_other() {
+fn the_docs_tell_of_every_variable_that_the_code_names_and_of_no_other() {
     let named: BTreeSet<String> = texts(&["crates", "examples", "functions"], "rs").iter().flat_map(|(_, text)| words(text)).collect();
-    let readme = text("README.md");
-    let told: BTreeSet<String> = first_cells(&section(&readme, "## Settings")).into_iter().flat_map(quoted).collect();
+    let page = text("docs/operations.md");
+    let told: BTreeSet<String> = first_cells(&section(&page, "## Settings")).into_iter().flat_map(quoted).collect();
     assert_eq!(named, told);
-    assert_eq!(words(&readme), told, "no other part of the README names another");
+    assert_eq!(words(&page), told, "no other part of the page names another");
 }
 
 #[tokio::test]
-async fn the_readmes_defaults_are_the_programs_and_each_variable_is_a_flag_too() {
+async fn the_docs_defaults_are_the_programs_and_each_variable_is_a_flag_too() {
     let help = run(&Program::Nobat.path(), &["serve", "--help"], None).await.unwrap().stdout;
     // A flag and its text may span several lines.
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
