@@ -27,7 +27,7 @@ pub(crate) fn table() -> anyhow::Result<String> {
 
 /// Returns the backend for the table and the queue.
 pub(crate) async fn backend() -> anyhow::Result<Backend> {
-    let days: u32 = number("NOBAT_RETENTION", RETENTION)?;
+    let days: u32 = number("NOBAT_RETENTION_DAYS", RETENTION)?;
     let settings = nobat_aws::Settings {
         table: table()?,
         queue_url: required("NOBAT_QUEUE_URL")?,

@@ -60,7 +60,7 @@ fn take(body: &[u8]) -> Result<Draft, Vec<String>> {
 
 fn lay_down(body: &[u8]) -> Result<Lane, Vec<String>> {
     let submission: LaneSubmission = read_object(body).map_err(|error| vec![error.to_string()])?;
-    submission.lane("/flow", &Lane::default()).map_err(told)
+    submission.lane("/limits", &Lane::default()).map_err(told)
 }
 
 fn told(wrong: Vec<Invalid>) -> Vec<String> {
@@ -86,7 +86,7 @@ fn check(Draft { endpoint, made }: &Draft) {
 
 fn check_limits(limits: &Limits) {
     assert!(limits.pace.is_none_or(|pace| !pace.period.is_zero()), "{limits:?}");
-    assert!(limits.breaker.is_none_or(|breaker| breaker.failure_share > 0.0 && breaker.failure_share <= 1.0), "{limits:?}");
+    assert!(limits.breaker.is_none_or(|breaker| breaker.failure_rate > 0.0 && breaker.failure_rate <= 1.0), "{limits:?}");
 }
 
 /// Replaces every text but the URL by a secret. Neither errors nor the record may contain it.

@@ -18,13 +18,13 @@ BEYOND_THE_SCHEMA = [
     r"/callback/url",  # a blocked address
     r"/labels/.*",  # more bytes than characters, or invisible ones
     r"(/callback)?/retry/delays",  # set together with fields that exclude it
-    r"/ca",  # not certificates in PEM
+    r"/ca_certificates",  # not certificates in PEM
     r"/path",  # leads outside the endpoint
     r"/endpoint",  # the kind takes no endpoint
     r"/url",  # a blocked address, or a URL to which no path can be appended
     r"/headers(/.*)?",  # a reserved header, or more bytes than nobat sends
-    r"/(success|retry_on)/\d+",  # not a range of statuses
-    r"(/flow)?/rate",  # missing, with a period or a burst
+    r"/(success|retry_statuses)/\d+",  # not a range of statuses
+    r"(/limits)?/rate",  # missing, with a period or a burst
     r"/label",  # more bytes than characters, or invisible ones
     r"/networks/\d+",  # not a network, or all addresses
 ]

@@ -231,9 +231,9 @@ async fn accept(stage: &Stage, backend: &Backend, tasks: Vec<Task>) {
 fn task(stage: &Stage, kind: &str, number: usize) -> Task {
     let exponential = Exponential {
         max_attempts: const { NonZeroU32::new(50).unwrap() },
-        base: Duration::from_secs(10),
-        factor: 1.0,
-        max: Duration::from_secs(10),
+        initial_delay: Duration::from_secs(10),
+        multiplier: 1.0,
+        max_delay: Duration::from_secs(10),
         jitter: Jitter::None,
     };
     let settings = Settings {
@@ -256,7 +256,7 @@ async fn name(stage: &Stage, backend: &Backend, name: &str) {
         timeout: None,
         retry: None,
         answers: Answers::default(),
-        limits: Limits { pace: Some(pace), parallelism: None, breaker: Some(BreakerPolicy::default()) },
+        limits: Limits { pace: Some(pace), concurrency: None, breaker: Some(BreakerPolicy::default()) },
         batch: None,
         standing: Standing::Open,
         authority: None,

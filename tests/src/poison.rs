@@ -137,7 +137,8 @@ struct Users<'a> {
 impl Users<'_> {
     /// Submits a batch of good tasks. Each has enough attempts to meet one crash after another.
     async fn good(&mut self, tasks: &mut Vec<Value>) {
-        let task = json!({"kind": "noop", "payload": {"sleep": WORK}, "retry": {"max_attempts": 50, "base": 0.05, "max": 0.5}});
+        let task =
+            json!({"kind": "noop", "payload": {"sleep": WORK}, "retry": {"max_attempts": 50, "initial_delay": 0.05, "max_delay": 0.5}});
         tasks.extend(self.submit(&task, HANDFUL).await);
     }
 

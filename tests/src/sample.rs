@@ -63,9 +63,9 @@ pub fn task(number: u128, now: Timestamp) -> Task {
 pub fn elaborate(number: u128, now: Timestamp) -> Task {
     let exponential = Exponential {
         max_attempts: const { NonZeroU32::new(7).unwrap() },
-        base: Duration::from_millis(1_234),
-        factor: 1.1,
-        max: Duration::from_secs(86_399),
+        initial_delay: Duration::from_millis(1_234),
+        multiplier: 1.1,
+        max_delay: Duration::from_secs(86_399),
         jitter: Jitter::None,
     };
     let text = "{\"n\" : 123456789012345678901234567890.10, \"a\":[1 , 2.0],\n\t\"s\":\"\\u00e9\\\"\\/ тест 🦀\", \"n\":null}";
@@ -91,7 +91,7 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
             submitted_by: Some(KeyText::new([9; 20]).digest().id()),
             key_generation: Some(3),
             endpoint: Some(name("billing.eu_1")),
-            flow_key: Some(name("customer-42")),
+            limit_key: Some(name("customer-42")),
             hops: 2,
             left: Left { timeout: true, retry: true },
         }),

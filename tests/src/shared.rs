@@ -34,7 +34,7 @@ pub const WORKERS: usize = 64;
 /// Maximum starts per second.
 pub const RATE: u32 = 50;
 /// Maximum number of running tasks.
-pub const PARALLELISM: u32 = 4;
+pub const CONCURRENCY: u32 = 4;
 /// Limit key of all tasks.
 const KEY: &str = "partner";
 /// Number of tasks in one insert.
@@ -152,16 +152,16 @@ fn most_within(starts: &[Timestamp], length: Duration) -> usize {
 }
 
 fn task(number: usize, now: Timestamp) -> Task {
-    let settings = Settings { flow_key: Some(sample::name(KEY)), ..Settings::default() };
+    let settings = Settings { limit_key: Some(sample::name(KEY)), ..Settings::default() };
     Task { kind: sample::name(Work::KIND), settings: Box::new(settings), ..sample::task(u128::try_from(number).expect("a number"), now) }
 }
 
 fn lay_down(backend: &Backend, now: Timestamp) {
     let count = |count| NonZeroU32::new(count).expect("some");
     let pace = Pace { rate: count(RATE), period: Duration::from_secs(1), burst: count(1) };
-    let limits = Limits { pace: Some(pace), parallelism: Some(count(PARALLELISM)), breaker: None };
+    let limits = Limits { pace: Some(pace), concurrency: Some(count(CONCURRENCY)), breaker: None };
     let tenant = Tenant::default();
-    let record = Lane { limits, version: 1, ..Lane::default() }.record(Lane::record_name(&tenant, Sort::FlowKey, &sample::name(KEY)));
+    let record = Lane { limits, version: 1, ..Lane::default() }.record(Lane::record_name(&tenant, Sort::LimitKey, &sample::name(KEY)));
     let (actor, action) = (Actor::Operator, Action::FlowChanged);
     let entry = Entry { tenant, at: now, actor, action, object: KEY.to_owned(), mark: 0 };
     let written = backend.registry.write(vec![record], entry).now_or_never();

@@ -166,7 +166,7 @@ async fn keys_are_made_and_tenants_given_limits_as_it_says() {
     let key = make_keys(&mut world, &lines).await;
     let block = blocks("Create API keys").remove(1).replace("127.0.0.1:8080", &world.address().to_string());
     let printed = paste_with(&[STRICT.to_owned() + &block], &world, &key).await.remove(0);
-    assert_eq!(last(&printed)["requests"]["rate"], 100, "{printed}");
+    assert_eq!(last(&printed)["request_rate"]["rate"], 100, "{printed}");
     // `World::end` would list tasks without a key, which is refused. No task was submitted.
     world.stop().await;
 }

@@ -8,7 +8,7 @@ use nobat_sqlite::Sqlite;
 use nobat_tests::conformance::RETENTION;
 use nobat_tests::model;
 use nobat_tests::sample;
-use nobat_tests::shared::{PARALLELISM, Plan, RATE, play};
+use nobat_tests::shared::{CONCURRENCY, Plan, RATE, play};
 use nobat_tests::size::size;
 use nobat_tests::time::Time;
 
@@ -20,7 +20,7 @@ fn check(time: &Arc<Time>, backend: &Backend, processes: usize, latency: Duratio
     let plan = Plan { processes, latency, tasks, lasts };
     let seen = play(time, backend, plan);
     println!("{plan:?}: {seen:?}, {} % used", seen.starts * 100 / (seconds * RATE as usize));
-    assert!(seen.most_in_a_second <= RATE as usize && seen.most_at_once <= PARALLELISM as usize, "{seen:?}");
+    assert!(seen.most_in_a_second <= RATE as usize && seen.most_at_once <= CONCURRENCY as usize, "{seen:?}");
     assert!(seen.starts >= seconds * RATE as usize * least / 100, "{seen:?}");
 }
 

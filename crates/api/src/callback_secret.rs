@@ -53,12 +53,12 @@ pub(crate) struct Rotate {
     /// 0 ends the older secrets at once, as `PUT` does. Less than 10 is not allowed, since other processes sign with the new secret only
     /// within 10 seconds.
     #[schema(minimum = 0, maximum = 2_592_000)]
-    pub(crate) overlap: f64,
+    pub(crate) grace_period: f64,
 }
 
 impl Default for Rotate {
     fn default() -> Self {
-        Self { secret: None, overlap: OVERLAP }
+        Self { secret: None, grace_period: OVERLAP }
     }
 }
 
@@ -115,7 +115,7 @@ pub(crate) async fn set(State(app): State<App>, Allowed(caller, _): Allowed<Conf
 
 /// Replace the callback secret
 ///
-/// The process that answers signs with the new secret at once, other processes within 10 seconds. The older secrets also sign for `overlap`
+/// The process that answers signs with the new secret at once, other processes within 10 seconds. The older secrets also sign for `grace_period`
 /// seconds, so that receivers can switch over in the meantime. After that, no process signs with them.
 #[utoipa::path(
     post,
@@ -123,7 +123,7 @@ pub(crate) async fn set(State(app): State<App>, Allowed(caller, _): Allowed<Conf
     operation_id = "rotate_callback_secret",
     tag = "callbacks",
     security(("key" = ["config:write"])),
-    request_body(content = Rotate, description = "May be left out.", example = json!({"overlap": 86400})),
+    request_body(content = Rotate, description = "May be left out.", example = json!({"grace_period": 86400})),
     responses((status = 201, description = "Both sign.", body = SecretsView)),
 )]
 pub(crate) async fn rotate(
@@ -131,8 +131,8 @@ pub(crate) async fn rotate(
     Allowed(caller, _): Allowed<ConfigWrite>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Rotate { secret, overlap } = options_without_key(&app, &caller.tenant, request, ROTATE_INSTEAD).await?;
-    let overlap = grace_period(overlap)?;
+    let Rotate { secret, grace_period: seconds } = options_without_key(&app, &caller.tenant, request, ROTATE_INSTEAD).await?;
+    let overlap = grace_period(seconds)?;
     let change = Change { secret, overlap, action: Action::CallbackSecretRotated };
     reply::value(StatusCode::CREATED, SECRETS_BYTES, &change.make(&app, &caller).await?)
 }
@@ -195,7 +195,10 @@ impl Change {
             let changed = secrets.renewed(|sealed| vault.renew(&place, sealed, rand::random()));
             let changed = changed.with(sealed.clone(), self.overlap, now);
             changed.map_err(|_| {
-                Problem::new(Code::TooManySecrets, format!("{MAX_LIVE} are still in use: wait for an overlap to end, or set one by PUT"))
+                Problem::new(
+                    Code::TooManySecrets,
+                    format!("{MAX_LIVE} are still in use: wait for a grace period to end, or set one by PUT"),
+                )
             })
         })
         .await?;

@@ -155,7 +155,7 @@ pub(crate) async fn replay(
 
 /// Checks the grace period of a replaced API key: 0 to 30 days.
 pub(crate) fn overlap(seconds: f64) -> Result<Duration, Problem> {
-    Bounds::delay(MAX_OVERLAP).seconds(seconds).map_err(|detail| vec![Invalid::new("/overlap", detail)].into())
+    Bounds::delay(MAX_OVERLAP).seconds(seconds).map_err(|detail| vec![Invalid::new("/grace_period", detail)].into())
 }
 
 /// Checks the grace period of a signing secret: 0 for none, or 10 seconds to 30 days. Other processes learn of a new secret within
@@ -165,7 +165,7 @@ pub(crate) fn grace_period(seconds: f64) -> Result<Duration, Problem> {
     let overlap = Duration::try_from_secs_f64(seconds).ok().filter(|time| time.is_zero() || (FRESH..=MAX_OVERLAP).contains(time));
     let expected =
         || format!("expected 0, or seconds from {least} to {most}: other processes sign with the new secret within {least} seconds");
-    overlap.ok_or_else(|| vec![Invalid::new("/overlap", expected())].into())
+    overlap.ok_or_else(|| vec![Invalid::new("/grace_period", expected())].into())
 }
 
 /// Returns the options from the body, and the request's idempotency key, if it has one.

@@ -34,7 +34,7 @@ pub enum Code {
     /// The body took too long to arrive.
     BodyTimeout,
     /// The API key is revoked or expired.
-    KeyOver,
+    KeyInactive,
     /// The task has ended, which is final.
     TaskEnded,
     /// The task has not ended, so it cannot be replayed.
@@ -62,7 +62,7 @@ pub enum Code {
     /// The URL leads to an address that nobat does not call.
     BlockedAddress,
     /// The request came through too many tasks that submitted one another.
-    TooManyHops,
+    LoopDetected,
     /// The idempotency key was used for another request.
     IdempotencyKeyReused,
     /// The tenant exceeds its request rate.
@@ -70,7 +70,7 @@ pub enum Code {
     /// The tenant has reached its maximum number of waiting tasks.
     QuotaExceeded,
     /// Too many requests from one address had no valid API key.
-    TooManyFailures,
+    TooManyAuthFailures,
     /// The maximum number of endpoint tests is in progress.
     TooManyTests,
     /// A bug, or a damaged store.
@@ -100,7 +100,7 @@ impl Code {
         Self::EndpointNotFound,
         Self::MethodNotAllowed,
         Self::BodyTimeout,
-        Self::KeyOver,
+        Self::KeyInactive,
         Self::TaskEnded,
         Self::TaskNotEnded,
         Self::GenerationMismatch,
@@ -114,11 +114,11 @@ impl Code {
         Self::UnknownKind,
         Self::UnknownEndpoint,
         Self::BlockedAddress,
-        Self::TooManyHops,
+        Self::LoopDetected,
         Self::IdempotencyKeyReused,
         Self::RateLimited,
         Self::QuotaExceeded,
-        Self::TooManyFailures,
+        Self::TooManyAuthFailures,
         Self::TooManyTests,
         Self::Internal,
         Self::NoMasterKey,
@@ -159,7 +159,7 @@ impl Code {
             Self::EndpointNotFound => ("endpoint_not_found", StatusCode::NOT_FOUND, "There is no such endpoint"),
             Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed here"),
             Self::BodyTimeout => ("body_timeout", StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive"),
-            Self::KeyOver => ("key_over", StatusCode::CONFLICT, "The key opens nothing any more"),
+            Self::KeyInactive => ("key_inactive", StatusCode::CONFLICT, "The key opens nothing any more"),
             Self::TaskEnded => ("task_ended", StatusCode::CONFLICT, "The task has ended"),
             Self::TaskNotEnded => ("task_not_ended", StatusCode::CONFLICT, "The task has not ended"),
             Self::GenerationMismatch => ("generation_mismatch", StatusCode::CONFLICT, "The task is at another generation"),
@@ -177,13 +177,13 @@ impl Code {
             Self::UnknownKind => ("unknown_kind", StatusCode::UNPROCESSABLE_ENTITY, "Nobody here runs this kind of task"),
             Self::UnknownEndpoint => ("unknown_endpoint", StatusCode::UNPROCESSABLE_ENTITY, "There is no endpoint of this name"),
             Self::BlockedAddress => ("blocked_address", StatusCode::UNPROCESSABLE_ENTITY, "This address is not allowed"),
-            Self::TooManyHops => ("too_many_hops", StatusCode::UNPROCESSABLE_ENTITY, "This is a loop"),
+            Self::LoopDetected => ("loop_detected", StatusCode::UNPROCESSABLE_ENTITY, "This is a loop"),
             Self::IdempotencyKeyReused => {
                 ("idempotency_key_reused", StatusCode::UNPROCESSABLE_ENTITY, "The idempotency key was used for another request")
             }
             Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
             Self::QuotaExceeded => ("quota_exceeded", StatusCode::TOO_MANY_REQUESTS, "Too many tasks are waiting"),
-            Self::TooManyFailures => ("too_many_failures", StatusCode::TOO_MANY_REQUESTS, "Too many requests without a valid key"),
+            Self::TooManyAuthFailures => ("too_many_auth_failures", StatusCode::TOO_MANY_REQUESTS, "Too many requests without a valid key"),
             Self::TooManyTests => ("too_many_tests", StatusCode::TOO_MANY_REQUESTS, "Too many endpoint tests are under way"),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something is wrong on our side"),
             Self::NoMasterKey => ("no_master_key", StatusCode::NOT_IMPLEMENTED, "No secrets are kept here"),

@@ -77,7 +77,7 @@ impl Caller {
     pub(crate) fn key(&self) -> Option<KeyId> {
         match self.actor {
             Actor::Key(id) => Some(id),
-            Actor::Anybody | Actor::Operator | Actor::Worker => None,
+            Actor::Anonymous | Actor::Operator | Actor::Worker => None,
         }
     }
 
@@ -140,9 +140,9 @@ async fn caller(parts: &Parts, app: &App) -> Result<Caller, Problem> {
         meant_for_this_machine(parts, origin)?;
         let tenant = Tenant::default();
         let settings = app.keyring().settings(&app.backend, &tenant, now).await?;
-        Caller { tenant, scopes: Scopes::all(), actor: Actor::Anybody, settings }
+        Caller { tenant, scopes: Scopes::all(), actor: Actor::Anonymous, settings }
     };
-    if let Some(rate) = caller.settings.requests {
+    if let Some(rate) = caller.settings.request_rate {
         app.permits().take(&app.backend, &caller.tenant, rate, now).await?;
     }
     Ok(caller)

@@ -13,7 +13,7 @@ use axum::response::Response;
 use nobat_core::audit::Action;
 use nobat_core::callback::HTTP;
 use nobat_core::endpoint::{Batch, Draft, Endpoint, EndpointSubmission, Exchange, Receiving, Standing, Trial};
-use nobat_core::flow::{BreakerView, FlowOf, FlowState, FlowView};
+use nobat_core::flow::{BreakerView, FlowOf, LimiterStatus, LimitsView};
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::name::Name;
@@ -77,23 +77,23 @@ pub(crate) struct EndpointView {
     #[schema(required)]
     retry: Option<RetryView>,
     /// HTTP statuses that count as success.
-    success: Vec<String>,
+    success_statuses: Vec<String>,
     /// HTTP statuses after which nobat retries the task.
-    retry_on: Vec<String>,
+    retry_statuses: Vec<String>,
     /// Start rate and concurrency of its tasks.
-    flow: FlowView,
+    limits: LimitsView,
     /// Circuit breaker, which holds its tasks when too many attempts fail.
-    breaker: BreakerView,
+    circuit_breaker: BreakerView,
     /// Current state of its limits and of its circuit breaker. Only in answers to `GET` of one endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
-    state: Option<FlowState>,
+    state: Option<LimiterStatus>,
     /// Batching of tasks into one request. `null`: one request for each task.
     #[schema(required)]
     batch: Option<BatchView>,
     /// Certificate authorities that must vouch for the endpoint, as PEM. `null`: those of the operating system.
     #[schema(required)]
-    ca: Option<String>,
+    ca_certificates: Option<String>,
     /// True if a client paused it. nobat holds its tasks.
     paused: bool,
     /// True if it answered 410 (Gone). nobat holds its tasks until a client resumes it or changes its URL.
@@ -113,12 +113,12 @@ struct BatchView {
     /// Maximum time in seconds that the first task of a batch waits for others.
     max_wait: f64,
     /// True if the endpoint's answer contains a result for each task.
-    results: bool,
+    per_item_results: bool,
 }
 
 impl From<Batch> for BatchView {
     fn from(batch: Batch) -> Self {
-        Self { max_items: batch.max_items, max_wait: batch.max_wait.as_secs_f64(), results: batch.results }
+        Self { max_items: batch.max_items, max_wait: batch.max_wait.as_secs_f64(), per_item_results: batch.per_item_results }
     }
 }
 
@@ -170,9 +170,9 @@ impl FromRequestParts<App> for Named {
         "headers": {"authorization": "Bearer …"},
         "timeout": 30,
         "retry": {"max_attempts": 8},
-        "flow": {"rate": 10, "period": 1, "parallelism": 4},
-        "breaker": {"failure_share": 0.5, "window": 60, "minimum": 10, "open": 30},
-        "batch": {"max_items": 100, "max_wait": 5, "results": false},
+        "limits": {"rate": 10, "period": 1, "concurrency": 4},
+        "circuit_breaker": {"failure_rate": 0.5, "window": 60, "minimum_calls": 10, "open_duration": 30},
+        "batch": {"max_items": 100, "max_wait": 5, "per_item_results": false},
     })),
     responses(
         (status = 200, description = "It was changed.", body = EndpointView),
@@ -290,7 +290,7 @@ pub(crate) async fn page(
 
 /// Remove an endpoint
 ///
-/// nobat holds its waiting tasks with the reason `no_endpoint`. They wait until an endpoint with this name exists again, or a client
+/// nobat holds its waiting tasks with the reason `endpoint_missing`. They wait until an endpoint with this name exists again, or a client
 /// cancels them.
 #[utoipa::path(
     delete,
@@ -323,7 +323,7 @@ pub(crate) async fn remove(
 
 /// Replace the secret of an endpoint
 ///
-/// The process that answers signs with the new secret at once, other processes within 10 seconds. The older secrets also sign for `overlap`
+/// The process that answers signs with the new secret at once, other processes within 10 seconds. The older secrets also sign for `grace_period`
 /// seconds, so that the endpoint can switch over in the meantime. After that, no process signs with them.
 #[utoipa::path(
     post,
@@ -332,7 +332,7 @@ pub(crate) async fn remove(
     tag = "endpoints",
     security(("key" = ["config:write"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The endpoint's name.", example = "billing")),
-    request_body(content = Rotate, description = "May be left out.", example = json!({"overlap": 86400})),
+    request_body(content = Rotate, description = "May be left out.", example = json!({"grace_period": 86400})),
     responses((status = 200, description = "Both sign.", body = EndpointView)),
 )]
 pub(crate) async fn rotate(
@@ -341,8 +341,8 @@ pub(crate) async fn rotate(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Rotate { secret, overlap } = options_without_key(&app, &caller.tenant, request, ROTATE_INSTEAD).await?;
-    let overlap = grace_period(overlap)?;
+    let Rotate { secret, grace_period: seconds } = options_without_key(&app, &caller.tenant, request, ROTATE_INSTEAD).await?;
+    let overlap = grace_period(seconds)?;
     let given = secret.map(|text| text.parse::<WebhookSecret>()).transpose();
     let given = given.map_err(|error| Problem::from(vec![Invalid::new("/secret", error.to_string())]))?;
     let is_given = given.is_some();
@@ -352,7 +352,7 @@ pub(crate) async fn rotate(
         let sealed = vault.seal(&place, secret.as_bytes(), rand::random());
         let secrets = endpoint.secrets.renewed(|sealed| vault.renew(&place, sealed, rand::random())).with(sealed, overlap, now);
         let secrets = secrets.map_err(|_| {
-            Problem::new(Code::TooManySecrets, format!("{MAX_LIVE} are still in use: wait for an overlap to end, or set one by PUT"))
+            Problem::new(Code::TooManySecrets, format!("{MAX_LIVE} are still in use: wait for a grace period to end, or set one by PUT"))
         })?;
         let headers = endpoint.headers.into_iter().map(|(name, sealed)| (name, vault.renew(&place, &sealed, rand::random())));
         Ok(Endpoint { secrets, headers: headers.collect(), ..endpoint })
@@ -453,7 +453,7 @@ pub(crate) async fn test(
     let call = Json::from_outside(&call).map_err(|error| Problem::from(vec![Invalid::new("", error.to_string())]))?;
     app.kinds.check(&HTTP, &call, Aim::Endpoint).map_err(|unfit| match unfit {
         Unfit::Payload(invalid) => Problem::from(invalid),
-        Unfit::UnknownKind(_) | Unfit::NoEndpoint => vec![Invalid::new("", "nobody here calls endpoints")].into(),
+        Unfit::UnknownKind(_) | Unfit::EndpointMissing => vec![Invalid::new("", "nobody here calls endpoints")].into(),
     })?;
     let _slot = app.test_slots().acquire(&caller.tenant, &name)?;
     let now = app.clock.now();
@@ -511,13 +511,13 @@ impl EndpointView {
             secret: None,
             timeout: endpoint.timeout.as_ref().map(Duration::as_secs_f64),
             retry: endpoint.retry.as_ref().map(RetryView::from),
-            success: texts(&endpoint.answers.success),
-            retry_on: texts(&endpoint.answers.retry_on),
-            flow: endpoint.limits.into(),
-            breaker: endpoint.limits.breaker.into(),
+            success_statuses: texts(&endpoint.answers.success_statuses),
+            retry_statuses: texts(&endpoint.answers.retry_statuses),
+            limits: endpoint.limits.into(),
+            circuit_breaker: endpoint.limits.breaker.into(),
             state: None,
             batch: endpoint.batch.map(BatchView::from),
-            ca: endpoint.authority.clone(),
+            ca_certificates: endpoint.authority.clone(),
             paused: endpoint.standing == Standing::Paused,
             gone: endpoint.standing == Standing::Gone,
             created_at: endpoint.created_at,

@@ -51,10 +51,10 @@ async fn circumstances(app: &App, task: &Task) -> Result<Circumstances, StoreErr
     let (registry, tenant, settings) = (&app.backend.registry, &task.tenant, &task.settings);
     let lane = async |sort, name| registry.lane(&Lane::record_name(tenant, sort, name)).await;
     let endpoint = async { OptionFuture::from(settings.endpoint.as_ref().map(|name| registry.endpoint(tenant, name))).await.transpose() };
-    let key = async { OptionFuture::from(settings.flow_key.as_ref().map(|key| lane(Sort::FlowKey, key))).await.transpose() };
+    let key = async { OptionFuture::from(settings.limit_key.as_ref().map(|key| lane(Sort::LimitKey, key))).await.transpose() };
     let laid_down = try_join5(lane(Sort::Queue, &task.queue), lane(Sort::Kind, &task.kind), registry.tenant(tenant), endpoint, key);
     let (queue, kind, of_tenant, endpoint, key) = laid_down.await?;
-    let (lanes, endpoint) = (Lanes { queue, kind, tenant: of_tenant.flow }, endpoint.flatten());
+    let (lanes, endpoint) = (Lanes { queue, kind, tenant: of_tenant.limits }, endpoint.flatten());
     let flows = flows_of(task, &lanes, endpoint.as_ref(), key.as_ref()).into_iter().map(async |(of, limits)| {
         let name = FlowName { tenant: tenant.clone(), of };
         let flow = app.backend.flows.read(&name).await?.flow;

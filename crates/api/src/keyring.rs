@@ -100,7 +100,7 @@ impl Keyring {
             let network = origin.map(client_network);
             let pace = if self.has_failed_too_often(network, now) { Pace::Slowed(network) } else { Pace::Full };
             turn = Some(self.lookups.turn(pace).await.ok_or_else(|| match pace {
-                Pace::Slowed(_) => too_many_failures(Duration::from_secs(1)),
+                Pace::Slowed(_) => too_many_auth_failures(Duration::from_secs(1)),
                 Pace::Full => StoreError::Overloaded.into(),
             })?);
         }
@@ -154,7 +154,7 @@ impl Keyring {
         *bucket = left;
         match taken {
             Taken::Granted(_) => Ok(()),
-            Taken::Wait(pause) => Err(too_many_failures(pause)),
+            Taken::Wait(pause) => Err(too_many_auth_failures(pause)),
         }
     }
 
@@ -164,9 +164,9 @@ impl Keyring {
     }
 }
 
-fn too_many_failures(pause: Duration) -> Problem {
+fn too_many_auth_failures(pause: Duration) -> Problem {
     let detail = "too many requests from this address had no valid key";
-    Problem::new(Code::TooManyFailures, detail).retry_after(whole_seconds(pause))
+    Problem::new(Code::TooManyAuthFailures, detail).retry_after(whole_seconds(pause))
 }
 
 /// Maximum number of entries in each of the maps. The server reads a dropped entry again.

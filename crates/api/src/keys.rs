@@ -67,7 +67,7 @@ pub(crate) struct Create {
 pub(crate) struct Rotate {
     /// Grace period: seconds for which the old key stays valid. Default 0. At most 2,592,000 (30 days).
     #[schema(minimum = 0, maximum = 2_592_000)]
-    overlap: f64,
+    grace_period: f64,
 }
 
 /// Options of a revocation. There are none yet.
@@ -274,7 +274,7 @@ pub(crate) async fn one(State(app): State<App>, _: Allowed<Admin>, Named(id): Na
 
 /// Replace a key
 ///
-/// Creates a key with the same tenant, scopes, networks and expiry. The old key expires at once, or after `overlap` seconds.
+/// Creates a key with the same tenant, scopes, networks and expiry. The old key expires at once, or after `grace_period` seconds.
 #[utoipa::path(
     post,
     path = "/v1/keys/{id}/rotate",
@@ -282,7 +282,7 @@ pub(crate) async fn one(State(app): State<App>, _: Allowed<Admin>, Named(id): Na
     tag = "keys",
     security(("key" = ["admin"])),
     params(("id" = String, Path, pattern = "^key_[0-9a-z]{26}$", description = "The key's id.", example = "key_01jd8rkz5m3q4v9x2y7w6t0abc")),
-    request_body(content = Rotate, description = "May be left out.", example = json!({"overlap": 86400})),
+    request_body(content = Rotate, description = "May be left out.", example = json!({"grace_period": 86400})),
     responses((status = 201, description = "The new key.", body = KeyView)),
 )]
 pub(crate) async fn rotate(
@@ -292,8 +292,8 @@ pub(crate) async fn rotate(
     request: Request,
 ) -> Result<Response, Problem> {
     let instead = "a key is shown once, and cannot be shown again: send this without the header, and if the answer is lost, list the keys, revoke the new one and create another";
-    let Rotate { overlap } = options_without_key(&app, &caller.tenant, request, instead).await?;
-    let overlap = overlap_of(overlap)?;
+    let Rotate { grace_period } = options_without_key(&app, &caller.tenant, request, instead).await?;
+    let overlap = overlap_of(grace_period)?;
     let text = KeyText::new(rand::random());
     let now = app.clock.now();
     let new = change(&app, &caller, id, Action::KeyRotated, now, |old| {
@@ -341,7 +341,7 @@ async fn change(
     for _ in 0..MAX_CONFLICTS {
         let old = app.backend.registry.key(id).await?.ok_or_else(not_found)?;
         if old.is_over(now) {
-            return Err(Problem::new(Code::KeyOver, "the key was revoked or has expired, so there is nothing to do to it"));
+            return Err(Problem::new(Code::KeyInactive, "the key was revoked or has expired, so there is nothing to do to it"));
         }
         let version = old.version + 1;
         let (changed, new) = make(old);

@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use nobat_core::audit::Action;
-use nobat_core::flow::{FlowName, FlowOf, FlowState, FlowSubmission, FlowView, Limits};
+use nobat_core::flow::{FlowName, FlowOf, LimiterStatus, Limits, LimitsSubmission, LimitsView};
 use nobat_core::lane::{Lane, LaneSubmission};
 use nobat_core::name::Name;
 use nobat_core::read::{Said, read_object};
@@ -35,8 +35,8 @@ pub(crate) struct PutKind {
     paused: Option<bool>,
     /// Start rate and concurrency of its tasks. `null` removes all limits.
     #[serde(default, deserialize_with = "nobat_core::read::said_object")]
-    #[schema(value_type = Option<FlowSubmission>, required = false)]
-    flow: Said<FlowSubmission>,
+    #[schema(value_type = Option<LimitsSubmission>, required = false)]
+    limits: Said<LimitsSubmission>,
 }
 
 /// Configuration of a queue.
@@ -49,14 +49,14 @@ pub(crate) struct QueueView {
     /// True if it is paused: nobat holds its tasks instead of starting them.
     paused: bool,
     /// Start rate and concurrency of its tasks.
-    flow: FlowView,
+    limits: LimitsView,
     /// Retries of tasks that set none and whose endpoint sets none. `null`: the defaults.
     #[schema(required)]
     retry: Option<RetryView>,
     /// Current state of its limits. Only in answers to `GET`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
-    state: Option<FlowState>,
+    state: Option<LimiterStatus>,
 }
 
 /// Configuration of a kind.
@@ -69,27 +69,27 @@ pub(crate) struct KindView {
     /// True if it is paused: nobat holds its tasks instead of starting them.
     paused: bool,
     /// Start rate and concurrency of its tasks.
-    flow: FlowView,
+    limits: LimitsView,
     /// Current state of its limits. Only in answers to `GET`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
-    state: Option<FlowState>,
+    state: Option<LimiterStatus>,
 }
 
 /// Limits of the tasks with the same limit key.
 #[derive(Serialize, ToSchema)]
-#[schema(as = FlowKey)]
-pub(crate) struct FlowKeyView {
+#[schema(as = LimitKey)]
+pub(crate) struct LimitKeyView {
     /// Limit key.
     #[schema(value_type = String)]
     key: Name,
-    /// Start rate and concurrency of the tasks that name it in `flow_key`.
+    /// Start rate and concurrency of the tasks that name it in `limit_key`.
     #[serde(flatten)]
-    flow: FlowView,
+    limits: LimitsView,
     /// Current state of its limits. Only in answers to `GET`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
-    state: Option<FlowState>,
+    state: Option<LimiterStatus>,
 }
 
 /// Update a queue
@@ -103,10 +103,10 @@ pub(crate) struct FlowKeyView {
     put,
     path = "/v1/queues/{name}",
     operation_id = "put_queue",
-    tag = "flows",
+    tag = "limits",
     security(("key" = ["config:write"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The queue's name.", example = "default")),
-    request_body(content = LaneSubmission, example = json!({"paused": false, "flow": {"parallelism": 10}, "retry": {"max_attempts": 8}})),
+    request_body(content = LaneSubmission, example = json!({"paused": false, "limits": {"concurrency": 10}, "retry": {"max_attempts": 8}})),
     responses((status = 200, description = "It holds.", body = QueueView)),
 )]
 pub(crate) async fn put_queue(
@@ -126,7 +126,7 @@ pub(crate) async fn put_queue(
     get,
     path = "/v1/queues/{name}",
     operation_id = "get_queue",
-    tag = "flows",
+    tag = "limits",
     security(("key" = ["config:write"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The queue's name.", example = "default")),
     responses((status = 200, description = "What holds.", body = QueueView)),
@@ -152,7 +152,7 @@ pub(crate) async fn get_queue(
     put,
     path = "/v1/kinds/{name}",
     operation_id = "put_kind",
-    tag = "flows",
+    tag = "limits",
     security(("key" = ["config:write"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The kind's name.", example = "http")),
     request_body(content = PutKind, example = json!({"paused": true})),
@@ -164,7 +164,7 @@ pub(crate) async fn put_kind(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let said = |PutKind { paused, flow }| LaneSubmission { paused, flow, ..LaneSubmission::default() };
+    let said = |PutKind { paused, limits }| LaneSubmission { paused, limits, ..LaneSubmission::default() };
     let lane = put(&app, &caller, Sort::Kind, Action::KindChanged, &name, request, said).await?;
     reply::value(StatusCode::OK, LANE_BYTES, &KindView::new(name, &lane))
 }
@@ -176,7 +176,7 @@ pub(crate) async fn put_kind(
     get,
     path = "/v1/kinds/{name}",
     operation_id = "get_kind",
-    tag = "flows",
+    tag = "limits",
     security(("key" = ["config:write"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The kind's name.", example = "http")),
     responses((status = 200, description = "What holds.", body = KindView)),
@@ -193,7 +193,7 @@ pub(crate) async fn get_kind(
 
 /// Replace the limits of a limit key
 ///
-/// The limits apply to all tasks of the tenant that name the key in `flow_key`, whatever their kind, queue and endpoint. Omitted fields are
+/// The limits apply to all tasks of the tenant that name the key in `limit_key`, whatever their kind, queue and endpoint. Omitted fields are
 /// not limited. Every process applies the change within 10 seconds.
 ///
 /// The request also ends a pause that an endpoint asked for (`Retry-After`), even if the limits stay the same. nobat then wakes held tasks,
@@ -201,13 +201,13 @@ pub(crate) async fn get_kind(
 /// others at their next check.
 #[utoipa::path(
     put,
-    path = "/v1/flows/{name}",
-    operation_id = "put_flow",
-    tag = "flows",
+    path = "/v1/limits/{name}",
+    operation_id = "put_limits",
+    tag = "limits",
     security(("key" = ["config:write"])),
-    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The flow key.", example = "customer-42")),
-    request_body(content = FlowSubmission, example = json!({"rate": 10, "period": 1, "parallelism": 4})),
-    responses((status = 200, description = "It holds.", body = FlowKeyView)),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The limit key.", example = "customer-42")),
+    request_body(content = LimitsSubmission, example = json!({"rate": 10, "period": 1, "concurrency": 4})),
+    responses((status = 200, description = "It holds.", body = LimitKeyView)),
 )]
 pub(crate) async fn put_flow(
     State(app): State<App>,
@@ -215,9 +215,9 @@ pub(crate) async fn put_flow(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let said = |flow| LaneSubmission { flow: Said::This(flow), ..LaneSubmission::default() };
-    let lane = put(&app, &caller, Sort::FlowKey, Action::FlowChanged, &name, request, said).await?;
-    reply::value(StatusCode::OK, LANE_BYTES, &FlowKeyView { key: name, flow: lane.limits.into(), state: None })
+    let said = |limits| LaneSubmission { limits: Said::This(limits), ..LaneSubmission::default() };
+    let lane = put(&app, &caller, Sort::LimitKey, Action::FlowChanged, &name, request, said).await?;
+    reply::value(StatusCode::OK, LANE_BYTES, &LimitKeyView { key: name, limits: lane.limits.into(), state: None })
 }
 
 /// Get the limits of a limit key and their state
@@ -225,25 +225,25 @@ pub(crate) async fn put_flow(
 /// Returns no limits if the key has no configuration.
 #[utoipa::path(
     get,
-    path = "/v1/flows/{name}",
-    operation_id = "get_flow",
-    tag = "flows",
+    path = "/v1/limits/{name}",
+    operation_id = "get_limits",
+    tag = "limits",
     security(("key" = ["config:write"])),
-    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The flow key.", example = "customer-42")),
-    responses((status = 200, description = "What holds.", body = FlowKeyView)),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The limit key.", example = "customer-42")),
+    responses((status = 200, description = "What holds.", body = LimitKeyView)),
 )]
 pub(crate) async fn get_flow(
     State(app): State<App>,
     Allowed(caller, _): Allowed<ConfigWrite>,
     Named(name): Named,
 ) -> Result<Response, Problem> {
-    let lane = get(&app, &caller, Sort::FlowKey, &name).await?;
+    let lane = get(&app, &caller, Sort::LimitKey, &name).await?;
     let state = Some(state(&app, &caller, FlowOf::Key(name.clone()), &lane.limits).await?);
-    reply::value(StatusCode::OK, LANE_BYTES, &FlowKeyView { key: name, flow: lane.limits.into(), state })
+    reply::value(StatusCode::OK, LANE_BYTES, &LimitKeyView { key: name, limits: lane.limits.into(), state })
 }
 
 /// Returns the current state of limits of the caller's tenant.
-pub(crate) async fn state(app: &App, caller: &Caller, of: FlowOf, limits: &Limits) -> Result<FlowState, Problem> {
+pub(crate) async fn state(app: &App, caller: &Caller, of: FlowOf, limits: &Limits) -> Result<LimiterStatus, Problem> {
     let kept = app.backend.flows.read(&FlowName { tenant: caller.tenant.clone(), of }).await?;
     Ok(kept.flow.state(limits, app.clock.now()))
 }
@@ -266,19 +266,19 @@ async fn put<T: for<'de> Deserialize<'de>>(
     let body = body::json(app, &caller.tenant, &head.headers, body).await?;
     let submission = said(read_object(&body)?);
     // Limits are validated under the pointer of the field that the client sent.
-    let root = if sort == Sort::FlowKey { "" } else { "/flow" };
+    let root = if sort == Sort::LimitKey { "" } else { "/limits" };
     for _ in 0..MAX_CONFLICTS {
         let current = get(app, caller, sort, name).await?;
         let lane = submission.lane(root, &current)?;
         if write(app, caller, lane.record(Lane::record_name(&caller.tenant, sort, name)), action, name).await? {
             let of = match sort {
-                Sort::FlowKey => Of::FlowKey(name),
+                Sort::LimitKey => Of::LimitKey(name),
                 Sort::Queue => Of::Queue(name),
                 _ => Of::Kind(name),
             };
             let is_other = (lane.paused, lane.limits) != (current.paused, current.limits);
             // For a limit key, repeating the same limits still ends a pause that an endpoint asked for.
-            if sort == Sort::FlowKey || is_other && !lane.paused {
+            if sort == Sort::LimitKey || is_other && !lane.paused {
                 wake(app, caller, of).await;
             }
             return Ok(lane);
@@ -289,12 +289,12 @@ async fn put<T: for<'de> Deserialize<'de>>(
 
 impl QueueView {
     fn new(name: Name, lane: &Lane) -> Self {
-        Self { name, paused: lane.paused, flow: lane.limits.into(), retry: lane.retry.as_ref().map(RetryView::from), state: None }
+        Self { name, paused: lane.paused, limits: lane.limits.into(), retry: lane.retry.as_ref().map(RetryView::from), state: None }
     }
 }
 
 impl KindView {
     fn new(name: Name, lane: &Lane) -> Self {
-        Self { name, paused: lane.paused, flow: lane.limits.into(), state: None }
+        Self { name, paused: lane.paused, limits: lane.limits.into(), state: None }
     }
 }

@@ -79,7 +79,7 @@ pub(crate) fn text() -> &'static [u8] {
         (name = "tenants", description = "What each of them may use."),
         (name = "callbacks", description = "What the reports of ended tasks are signed with."),
         (name = "endpoints", description = "Other people's APIs, and how they are called."),
-        (name = "flows", description = "How often tasks start, how many at once, and when not at all."),
+        (name = "limits", description = "How often tasks start, how many at once, and when not at all."),
         (name = "audit", description = "Who changed what."),
         (name = "health", description = "For those who watch over it."),
     ),
@@ -160,8 +160,14 @@ impl Modify for Optional {
     }
 }
 
-const DOOR: [Code; 6] =
-    [Code::Unauthorized, Code::MissingScope, Code::AddressNotAllowed, Code::MisdirectedRequest, Code::RateLimited, Code::TooManyFailures];
+const DOOR: [Code; 6] = [
+    Code::Unauthorized,
+    Code::MissingScope,
+    Code::AddressNotAllowed,
+    Code::MisdirectedRequest,
+    Code::RateLimited,
+    Code::TooManyAuthFailures,
+];
 const BODY: [Code; 6] = [
     Code::MalformedJson,
     Code::MalformedBody,
@@ -173,7 +179,7 @@ const BODY: [Code; 6] = [
 const TASKS: [Code; 7] = [
     Code::ValidationFailed,
     Code::UnknownKind,
-    Code::TooManyHops,
+    Code::LoopDetected,
     Code::UnknownEndpoint,
     Code::BlockedAddress,
     Code::InvalidIdempotencyKey,
@@ -197,9 +203,9 @@ fn codes(operation: &str) -> Vec<Code> {
         }
         "explain_task" => &[&[Code::TaskNotFound], &STORE],
         "get_key" => &[&[Code::KeyNotFound], &STORE],
-        "rotate_key" => &[&BODY, &[Code::ValidationFailed, Code::KeyNotFound, Code::KeyOver, Code::IdempotencyKeyNotSupported], &STORE],
-        "revoke_key" => &[&BODY, &[Code::ValidationFailed, Code::KeyNotFound, Code::KeyOver], &STORE],
-        "put_tenant" | "put_queue" | "put_kind" | "put_flow" => &[&BODY, &[Code::ValidationFailed, Code::NotFound], &STORE],
+        "rotate_key" => &[&BODY, &[Code::ValidationFailed, Code::KeyNotFound, Code::KeyInactive, Code::IdempotencyKeyNotSupported], &STORE],
+        "revoke_key" => &[&BODY, &[Code::ValidationFailed, Code::KeyNotFound, Code::KeyInactive], &STORE],
+        "put_tenant" | "put_queue" | "put_kind" | "put_limits" => &[&BODY, &[Code::ValidationFailed, Code::NotFound], &STORE],
         "put_endpoint" => &[&BODY, &[Code::ValidationFailed, Code::BlockedAddress, Code::NotFound, Code::NoMasterKey], &STORE],
         "get_endpoint" => &[&[Code::EndpointNotFound], &STORE],
         "remove_endpoint" => &[&BODY, &[Code::ValidationFailed, Code::EndpointNotFound], &STORE],
@@ -210,7 +216,7 @@ fn codes(operation: &str) -> Vec<Code> {
             &[&BODY, &[Code::ValidationFailed, Code::EndpointNotFound, Code::IdempotencyKeyNotSupported, Code::TooManyTests], &STORE]
         }
         "rotate_endpoint_secret" => &[&BODY, &ROTATE, &[Code::EndpointNotFound], &STORE],
-        "get_tenant" | "get_queue" | "get_kind" | "get_flow" => &[&[Code::NotFound], &STORE],
+        "get_tenant" | "get_queue" | "get_kind" | "get_limits" => &[&[Code::NotFound], &STORE],
         "set_callback_secret" => &[&BODY, &[Code::ValidationFailed, Code::NoMasterKey], &STORE],
         "rotate_callback_secret" => &[&BODY, &ROTATE, &STORE],
         "get_callback_secret" => &[&STORE],
@@ -252,7 +258,7 @@ pub(crate) fn submission() -> Value {
         "run_at": "2026-12-01T08:00:00Z",
         "timeout": 30,
         "expires_at": "2026-12-02T08:00:00Z",
-        "retry": {"max_attempts": 5, "base": 10, "factor": 2, "max": 3600, "jitter": "full", "max_age": 86400},
+        "retry": {"max_attempts": 5, "initial_delay": 10, "multiplier": 2, "max_delay": 3600, "jitter": "full", "max_age": 86400},
         "callback": {"url": "https://example.com/done", "on": ["succeeded", "failed"]},
         "labels": {"customer": "42"},
     })
@@ -265,7 +271,7 @@ pub(crate) fn accepted() -> Value {
         "kind": "http",
         "queue": "default",
         "endpoint": null,
-        "flow_key": null,
+        "limit_key": null,
         "status": "scheduled",
         "payload": {"method": "POST", "url": "https://example.com/hook", "headers": {"x-a": "b"}, "body": {"order_id": 7}},
         "labels": {"customer": "42"},
@@ -311,14 +317,14 @@ pub(crate) fn explained() -> Value {
     json!({
         "id": "task_01jd8rkz5m3q4v9x2y7w6t0abc",
         "status": "held",
-        "code": "breaker",
+        "code": "circuit_open",
         "reason": "the breaker of endpoint billing has been open since 2026-12-01T08:00:10.140Z, and the next attempt is let through at \
             2026-12-01T08:00:40.140Z; it asks again at 2026-12-01T08:00:41.020Z",
         "until": "2026-12-01T08:00:41.020Z",
-        "by": {"sort": "endpoint", "name": "billing"},
+        "blocked_by": {"type": "endpoint", "name": "billing"},
         "attempt": 1,
         "max_attempts": 5,
-        "held": {"reason": "breaker", "until": "2026-12-01T08:00:41.020Z"},
+        "held": {"reason": "circuit_open", "until": "2026-12-01T08:00:41.020Z"},
         "error": {"code": "http_503", "message": "the answer was 503"},
     })
 }

@@ -32,7 +32,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/endpoints/{name}/test", post(endpoints::test))
         .route("/v1/queues/{name}", get(lanes::get_queue).put(lanes::put_queue))
         .route("/v1/kinds/{name}", get(lanes::get_kind).put(lanes::put_kind))
-        .route("/v1/flows/{name}", get(lanes::get_flow).put(lanes::put_flow))
+        .route("/v1/limits/{name}", get(lanes::get_flow).put(lanes::put_flow))
         .route("/v1/audit", get(trail::page))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))

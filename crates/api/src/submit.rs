@@ -166,7 +166,7 @@ impl<'a> Taking<'a> {
             id: self.identity.id(&self.caller.tenant, place, self.now),
             fingerprint: self.identity.fingerprint(),
             submitted_by: self.caller.key(),
-            max_payload: self.caller.settings.payload_bytes,
+            max_payload: self.caller.settings.max_payload_bytes,
             max_timeout: self.app.max_timeout,
             kinds: &*self.app.kinds,
             endpoint: endpoint.as_deref(),
@@ -202,7 +202,7 @@ impl<'a> Taking<'a> {
 
     /// Returns true if the tenant may have so many more waiting tasks.
     async fn may_wait(&self, count: usize) -> Result<bool, StoreError> {
-        let Some(limit) = self.caller.settings.waiting else { return Ok(true) };
+        let Some(limit) = self.caller.settings.max_pending_tasks else { return Ok(true) };
         let (tenant, store) = (&self.caller.tenant, &self.app.backend.store);
         let more = More { tenant, limit, count, recount: self.app.recount, now: self.now };
         self.app.quota().admits(&more, async |at_most| store.waiting(tenant, at_most).await).await
@@ -257,7 +257,7 @@ fn hops(headers: &HeaderMap) -> Result<u8, Problem> {
     let Some(said) = headers.get(&HOPS) else { return Ok(0) };
     let hops = said.to_str().ok().and_then(|text| text.parse().ok()).filter(|hops| *hops <= Settings::MAX_HOPS);
     let detail = || format!("tasks made one another: expected `nobat-hops` to be 0 to {}", Settings::MAX_HOPS);
-    hops.ok_or_else(|| Problem::new(Code::TooManyHops, detail()))
+    hops.ok_or_else(|| Problem::new(Code::LoopDetected, detail()))
 }
 
 impl Accepted {

@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use nobat_core::audit::Action;
 use nobat_core::bounds::Bounds;
-use nobat_core::flow::{FlowSubmission, FlowView, Limits};
+use nobat_core::flow::{Limits, LimitsSubmission, LimitsView};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{Position, StoreError};
 use nobat_core::rate::Rate;
@@ -35,7 +35,7 @@ const TENANT_BYTES: usize = 200;
 const MAX_CONFLICTS: usize = 5;
 /// Bounds of `rate` and `burst`.
 const RATES: Bounds = Bounds::count(100_000);
-/// Bounds of `waiting` and `payload_bytes`.
+/// Bounds of `max_pending_tasks` and `max_payload_bytes`.
 const COUNTS: Bounds = Bounds::count(u32::MAX);
 
 /// Limits of a tenant. Omitted fields are not limited.
@@ -46,17 +46,17 @@ pub(crate) struct Put {
     /// Rate limit of its API requests.
     #[serde(default, deserialize_with = "nobat_core::read::maybe_object")]
     #[schema(value_type = Option<PutRate>, required = false)]
-    requests: Option<PutRate>,
+    request_rate: Option<PutRate>,
     /// Maximum number of its tasks that wait to run at a time.
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
-    waiting: Option<f64>,
+    max_pending_tasks: Option<f64>,
     /// Maximum size of the payload of a task, in bytes.
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
-    payload_bytes: Option<f64>,
+    max_payload_bytes: Option<f64>,
     /// Start rate and concurrency of its tasks.
     #[serde(default, deserialize_with = "nobat_core::read::maybe_object")]
-    #[schema(value_type = Option<FlowSubmission>, required = false)]
-    flow: Option<FlowSubmission>,
+    #[schema(value_type = Option<LimitsSubmission>, required = false)]
+    limits: Option<LimitsSubmission>,
 }
 
 /// Rate limit to set.
@@ -93,15 +93,15 @@ pub(crate) struct TenantView {
     name: Tenant,
     /// Rate limit of its API requests. `null`: no limit.
     #[schema(required)]
-    requests: Option<RateView>,
+    request_rate: Option<RateView>,
     /// Maximum number of its tasks that wait to run at a time. `null`: no limit.
     #[schema(value_type = Option<u64>, required)]
-    waiting: Option<NonZeroU32>,
+    max_pending_tasks: Option<NonZeroU32>,
     /// Maximum size of the payload of a task, in bytes. `null`: only the limit of every request body applies (256 KiB).
     #[schema(value_type = Option<u64>, required)]
-    payload_bytes: Option<NonZeroU32>,
+    max_payload_bytes: Option<NonZeroU32>,
     /// Start rate and concurrency of its tasks.
-    flow: FlowView,
+    limits: LimitsView,
 }
 
 /// One page of tenants.
@@ -138,7 +138,7 @@ impl FromRequestParts<App> for Named {
     tag = "tenants",
     security(("key" = ["admin"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The tenant's name.", example = "acme")),
-    request_body(content = Put, example = json!({"requests": {"rate": 100, "burst": 200}, "waiting": 10000, "payload_bytes": 65536})),
+    request_body(content = Put, example = json!({"request_rate": {"rate": 100, "burst": 200}, "max_pending_tasks": 10000, "max_payload_bytes": 65536})),
     responses((status = 200, description = "It holds.", body = TenantView)),
 )]
 pub(crate) async fn put(
@@ -224,26 +224,33 @@ fn read(record: Record) -> Result<TenantView, StoreError> {
 impl Put {
     /// Returns the settings, or all errors in the request.
     fn settings(self) -> Result<TenantSettings, Vec<Invalid>> {
-        let (flow, mut wrong) = match self.flow.unwrap_or_default().checked("/flow") {
-            Ok(flow) => (flow, Vec::new()),
+        let (limits, mut wrong) = match self.limits.unwrap_or_default().checked("/limits") {
+            Ok(limits) => (limits, Vec::new()),
             Err(wrong) => (Limits::default(), wrong),
         };
         let mut whole = |pointer: &str, bounds: Bounds, number: Option<f64>| {
             bounds.whole(number?).map_err(|detail| wrong.push(Invalid::new(pointer, detail))).ok()
         };
-        let requests = self.requests.and_then(|PutRate { rate, burst }| {
-            let (rate, burst) = (whole("/requests/rate", RATES, Some(rate)), whole("/requests/burst", RATES, burst));
+        let request_rate = self.request_rate.and_then(|PutRate { rate, burst }| {
+            let (rate, burst) = (whole("/request_rate/rate", RATES, Some(rate)), whole("/request_rate/burst", RATES, burst));
             Some(Rate { per_second: rate?, burst: burst.or(rate)? })
         });
-        let (waiting, payload_bytes) = (whole("/waiting", COUNTS, self.waiting), whole("/payload_bytes", COUNTS, self.payload_bytes));
-        let settings = TenantSettings { requests, waiting, payload_bytes, flow, version: 0 };
+        let (max_pending_tasks, max_payload_bytes) =
+            (whole("/max_pending_tasks", COUNTS, self.max_pending_tasks), whole("/max_payload_bytes", COUNTS, self.max_payload_bytes));
+        let settings = TenantSettings { request_rate, max_pending_tasks, max_payload_bytes, limits, version: 0 };
         if wrong.is_empty() { Ok(settings) } else { Err(wrong) }
     }
 }
 
 impl TenantView {
     fn new(name: Tenant, settings: TenantSettings) -> Self {
-        let requests = settings.requests.map(|rate| RateView { rate: rate.per_second, burst: rate.burst });
-        Self { name, requests, waiting: settings.waiting, payload_bytes: settings.payload_bytes, flow: settings.flow.into() }
+        let request_rate = settings.request_rate.map(|rate| RateView { rate: rate.per_second, burst: rate.burst });
+        Self {
+            name,
+            request_rate,
+            max_pending_tasks: settings.max_pending_tasks,
+            max_payload_bytes: settings.max_payload_bytes,
+            limits: settings.limits.into(),
+        }
     }
 }

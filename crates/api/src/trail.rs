@@ -32,7 +32,7 @@ pub(crate) struct EntryView {
     /// Tenant whose data the action changed.
     #[schema(value_type = String)]
     tenant: Tenant,
-    /// Id of the API key that was used. `anybody`: a client of a server that requires no keys. `operator`: a program that opened the file
+    /// Id of the API key that was used. `anonymous`: a client of a server that requires no keys. `operator`: a program that opened the file
     /// or wrote to the table without the API. `worker`: nobat itself, after an endpoint's answer.
     actor: String,
     /// Action: `task.canceled`, `task.replayed`, `key.created`, `key.rotated`, `key.revoked`, `tenant.changed`, `callback_secret.set`,

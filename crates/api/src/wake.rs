@@ -24,7 +24,7 @@ pub(crate) enum Of<'a> {
     Queue(&'a Name),
     Kind(&'a Name),
     /// Tasks of a limit key. An earlier `Retry-After` no longer applies.
-    FlowKey(&'a Name),
+    LimitKey(&'a Name),
 }
 
 impl Of<'_> {
@@ -32,7 +32,7 @@ impl Of<'_> {
     fn change(&self) -> (FlowOf, FlowChange) {
         match *self {
             Self::EndpointAnew(name) => (FlowOf::Endpoint(name.clone()), FlowChange::Lift),
-            Self::FlowKey(name) => (FlowOf::Key(name.clone()), FlowChange::Lift),
+            Self::LimitKey(name) => (FlowOf::Key(name.clone()), FlowChange::Lift),
             Self::Endpoint(name) => (FlowOf::Endpoint(name.clone()), FlowChange::Restart),
             Self::Queue(name) => (FlowOf::Queue(name.clone()), FlowChange::Restart),
             Self::Kind(name) => (FlowOf::Kind(name.clone()), FlowChange::Restart),
@@ -47,13 +47,13 @@ pub(crate) async fn wake(app: &App, caller: &Caller, of: Of<'_>) {
     let (queue, kind) = match of {
         Of::Queue(name) => (Some(name.clone()), None),
         Of::Kind(name) => (None, Some(name.clone())),
-        Of::Endpoint(_) | Of::EndpointAnew(_) | Of::FlowKey(_) => (None, None),
+        Of::Endpoint(_) | Of::EndpointAnew(_) | Of::LimitKey(_) => (None, None),
     };
     let query = ListQuery { tenant, status, queue, kind, created_after: None, created_before: None, limit: PAGE, after: None };
     let is_meant = |task: &Task| match of {
         Of::Queue(_) | Of::Kind(_) => true,
         Of::Endpoint(name) | Of::EndpointAnew(name) => task.settings.endpoint.as_ref() == Some(name),
-        Of::FlowKey(name) => task.settings.flow_key.as_ref() == Some(name),
+        Of::LimitKey(name) => task.settings.limit_key.as_ref() == Some(name),
     };
     let work = async {
         let (flow, change) = of.change();

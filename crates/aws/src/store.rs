@@ -51,7 +51,7 @@ impl Store for Table {
             .value("scheduled", text("scheduled"))
             .value("retrying", text("retrying"))
             .value("held", text("held"))
-            .value("gathering", text(HeldReason::Gathering.as_str()))
+            .value("gathering", text(HeldReason::Batching.as_str()))
             .value("now", moment(now));
         match self.update(item::key(name), claim, Some(&own)).await? {
             Written::Done(item) => self.granted(&item, until, now).await.map(Claim::Granted),

@@ -30,7 +30,7 @@ pub enum Actor {
     /// Client with this API key.
     Key(KeyId),
     /// Client of an installation that requires no API keys.
-    Anybody,
+    Anonymous,
     /// Operator with access to the file or the table, without the API.
     Operator,
     /// Worker, because of the outcome of a task that it ran.
@@ -41,7 +41,7 @@ impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key(id) => id.fmt(f),
-            Self::Anybody => f.write_str("anybody"),
+            Self::Anonymous => f.write_str("anonymous"),
             Self::Operator => f.write_str("operator"),
             Self::Worker => f.write_str("worker"),
         }
@@ -58,7 +58,7 @@ impl FromStr for Actor {
 
     fn from_str(text: &str) -> Result<Self, UnknownWord> {
         match text {
-            "anybody" => Ok(Self::Anybody),
+            "anonymous" => Ok(Self::Anonymous),
             "operator" => Ok(Self::Operator),
             "worker" => Ok(Self::Worker),
             id => id.parse().map(Self::Key).map_err(|_| UnknownWord),
@@ -174,7 +174,7 @@ mod tests {
             assert_eq!(Action::of(action.as_str()), action);
         }
         assert_eq!(Action::of("key.polished"), Action::Other, "so that a trail is read that a later version went on with");
-        for actor in [Actor::Anybody, Actor::Operator, Actor::Worker, Actor::Key(KeyText::new([3; 20]).digest().id())] {
+        for actor in [Actor::Anonymous, Actor::Operator, Actor::Worker, Actor::Key(KeyText::new([3; 20]).digest().id())] {
             assert_eq!(actor.to_string().parse(), Ok(actor));
         }
         assert_eq!("nobody".parse::<Actor>(), Err(UnknownWord));

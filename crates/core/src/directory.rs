@@ -22,7 +22,7 @@ pub struct Directory {
     clock: Arc<dyn Clock>,
     edition: Edition,
     lanes: Known<(Tenant, Name, Name), Arc<Lanes>>,
-    flow_keys: Known<(Tenant, Name), Arc<Lane>>,
+    limit_keys: Known<(Tenant, Name), Arc<Lane>>,
     endpoints: Known<(Tenant, Name), Option<Arc<Endpoint>>>,
     callback_secrets: Known<Tenant, Arc<CallbackSecrets>>,
 }
@@ -89,7 +89,7 @@ impl Directory {
             clock,
             edition,
             lanes: Known::default(),
-            flow_keys: Known::default(),
+            limit_keys: Known::default(),
             endpoints: Known::default(),
             callback_secrets: Known::default(),
         }
@@ -100,17 +100,17 @@ impl Directory {
         let read = async {
             let queue = self.registry.lane(&Lane::record_name(tenant, Sort::Queue, queue)).await?;
             let kind = self.registry.lane(&Lane::record_name(tenant, Sort::Kind, kind)).await?;
-            let tenant = self.registry.tenant(tenant).await?.flow;
+            let tenant = self.registry.tenant(tenant).await?.limits;
             Ok(Arc::new(Lanes { queue, kind, tenant }))
         };
         self.lanes.get((tenant, (tenant.clone(), queue.clone(), kind.clone())), self, read).await
     }
 
     /// Returns the configuration of this limit key.
-    pub async fn flow_key(&self, tenant: &Tenant, key: &Name) -> Result<Arc<Lane>, StoreError> {
-        let name: RecordName = Lane::record_name(tenant, Sort::FlowKey, key);
+    pub async fn limit_key(&self, tenant: &Tenant, key: &Name) -> Result<Arc<Lane>, StoreError> {
+        let name: RecordName = Lane::record_name(tenant, Sort::LimitKey, key);
         let read = async { self.registry.lane(&name).await.map(Arc::new) };
-        self.flow_keys.get((tenant, (tenant.clone(), key.clone())), self, read).await
+        self.limit_keys.get((tenant, (tenant.clone(), key.clone())), self, read).await
     }
 
     /// Returns the endpoint of this name, if there is one.
@@ -135,7 +135,7 @@ impl Directory {
 /// that the others are not asked in vain. `key` is the configuration of the task's limit key.
 pub fn flows_of(task: &Task, lanes: &Lanes, endpoint: Option<&Endpoint>, key: Option<&Lane>) -> Vec<(FlowOf, Limits)> {
     let of_endpoint = task.settings.endpoint.clone().zip(endpoint).map(|(name, endpoint)| (FlowOf::Endpoint(name), endpoint.limits));
-    let of_key = task.settings.flow_key.clone().zip(key).map(|(key, lane)| (FlowOf::Key(key), lane.limits));
+    let of_key = task.settings.limit_key.clone().zip(key).map(|(key, lane)| (FlowOf::Key(key), lane.limits));
     let of_lanes = [
         (FlowOf::Kind(task.kind.clone()), lanes.kind.limits),
         (FlowOf::Queue(task.queue.clone()), lanes.queue.limits),
@@ -228,11 +228,11 @@ mod tests {
                 return Err(StoreError::Overloaded);
             }
             let lane = Lane { paused: true, version: 1, ..Lane::default() };
-            let flow = Limits { parallelism: NonZeroU32::new(3), ..Limits::default() };
+            let flow = Limits { concurrency: NonZeroU32::new(3), ..Limits::default() };
             Ok(match name.sort {
-                Sort::Queue | Sort::FlowKey => Some(lane.record(name.clone())),
+                Sort::Queue | Sort::LimitKey => Some(lane.record(name.clone())),
                 Sort::Tenant => {
-                    let settings = TenantSettings { flow, version: 1, ..TenantSettings::default() };
+                    let settings = TenantSettings { limits: flow, version: 1, ..TenantSettings::default() };
                     Some(Record { name: name.clone(), version: 1, body: settings.to_text() })
                 }
                 _ => None,
@@ -281,7 +281,7 @@ mod tests {
         let look = |directory: &Directory| {
             let before = registry.0.load(Ordering::Relaxed);
             let lanes = at_once(directory.lanes(&tenant, &name("q"), &name("k"))).unwrap();
-            assert!(lanes.queue.paused && !lanes.kind.paused && lanes.tenant.parallelism == NonZeroU32::new(3));
+            assert!(lanes.queue.paused && !lanes.kind.paused && lanes.tenant.concurrency == NonZeroU32::new(3));
             registry.0.load(Ordering::Relaxed) - before
         };
         assert_eq!((look(&directory), look(&directory)), (3, 0));
@@ -297,7 +297,7 @@ mod tests {
         hand.0.store(0, Ordering::Relaxed);
         assert_eq!(look(&directory), 3, "a clock that was set back makes nothing fresh");
         assert!(at_once(directory.endpoint(&tenant, &name("e"))).unwrap().is_none());
-        assert!(at_once(directory.flow_key(&tenant, &name("f"))).unwrap().paused);
+        assert!(at_once(directory.limit_key(&tenant, &name("f"))).unwrap().paused);
     }
 
     #[test]
@@ -348,8 +348,8 @@ mod tests {
             (Tenant::default(), Tenant::new("loud").unwrap(), |number: usize| Name::new(&format!("n{number}")).unwrap());
         let others = 3 * MAX_KNOWN;
         for number in 0..others {
-            assert!(at_once(directory.flow_key(&quiet, &name(0))).is_ok());
-            assert!(at_once(directory.flow_key(&loud, &name(number))).is_ok());
+            assert!(at_once(directory.limit_key(&quiet, &name(0))).is_ok());
+            assert!(at_once(directory.limit_key(&loud, &name(number))).is_ok());
         }
         assert_eq!(registry.0.load(Ordering::Relaxed), 1 + others);
     }

@@ -58,9 +58,9 @@ pub struct Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answers {
     /// Statuses that mean success.
-    pub success: Statuses,
+    pub success_statuses: Statuses,
     /// Statuses that mean that a later attempt may succeed.
-    pub retry_on: Statuses,
+    pub retry_statuses: Statuses,
 }
 
 /// Meaning of a response for a task.
@@ -82,7 +82,7 @@ pub struct Batch {
     /// Maximum time for which the first task waits for others.
     pub max_wait: Duration,
     /// True if the response reports the outcome of each item.
-    pub results: bool,
+    pub per_item_results: bool,
 }
 
 /// State of an endpoint.
@@ -182,9 +182,9 @@ pub const MAX_BASE: usize = 1_024;
 impl Answers {
     /// Returns the meaning of a response with this status.
     pub fn meaning(&self, status: u16) -> Meaning {
-        if self.success.contains(status) {
+        if self.success_statuses.contains(status) {
             Meaning::Success
-        } else if self.retry_on.contains(status) {
+        } else if self.retry_statuses.contains(status) {
             Meaning::Retry
         } else {
             Meaning::Final
@@ -199,7 +199,7 @@ impl Default for Answers {
             let read = |text: &&str| text.parse().unwrap_or_else(|_| unreachable!("it stands in a test as well"));
             Statuses::new(texts.iter().map(read).collect())
         };
-        Self { success: statuses(&["200-299"]), retry_on: statuses(&["408", "425", "429", ">=500"]) }
+        Self { success_statuses: statuses(&["200-299"]), retry_statuses: statuses(&["408", "425", "429", ">=500"]) }
     }
 }
 
@@ -216,9 +216,9 @@ struct Stored {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry: Option<StoredRetry>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    success: Option<Statuses>,
+    success_statuses: Option<Statuses>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    retry_on: Option<Statuses>,
+    retry_statuses: Option<Statuses>,
     #[serde(flatten)]
     limits: StoredLimits,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -241,17 +241,17 @@ fn millis(duration: Duration) -> u64 {
 impl From<&Endpoint> for Stored {
     fn from(endpoint: &Endpoint) -> Self {
         let usual = Answers::default();
-        let Answers { success, retry_on } = endpoint.answers.clone();
+        let Answers { success_statuses, retry_statuses } = endpoint.answers.clone();
         Self {
             url: endpoint.url.clone(),
             headers: endpoint.headers.clone(),
             secrets: endpoint.secrets.clone(),
             timeout_ms: endpoint.timeout.map(millis),
             retry: endpoint.retry.as_ref().map(StoredRetry::from),
-            success: Some(success).filter(|success| *success != usual.success),
-            retry_on: Some(retry_on).filter(|retry_on| *retry_on != usual.retry_on),
+            success_statuses: Some(success_statuses).filter(|success_statuses| *success_statuses != usual.success_statuses),
+            retry_statuses: Some(retry_statuses).filter(|retry_statuses| *retry_statuses != usual.retry_statuses),
             limits: endpoint.limits.into(),
-            batch: endpoint.batch.map(|batch| StoredBatch(batch.max_items, millis(batch.max_wait), batch.results)),
+            batch: endpoint.batch.map(|batch| StoredBatch(batch.max_items, millis(batch.max_wait), batch.per_item_results)),
             standing: endpoint.standing,
             authority: endpoint.authority.clone(),
             created_at: endpoint.created_at,
@@ -262,14 +262,18 @@ impl From<&Endpoint> for Stored {
 impl Stored {
     fn with_version(self, version: u64) -> Endpoint {
         let usual = Answers::default();
-        let batch = |StoredBatch(max_items, wait, results)| Batch { max_items, max_wait: Duration::from_millis(wait), results };
+        let batch =
+            |StoredBatch(max_items, wait, per_item_results)| Batch { max_items, max_wait: Duration::from_millis(wait), per_item_results };
         Endpoint {
             url: self.url,
             headers: self.headers,
             secrets: self.secrets,
             timeout: self.timeout_ms.map(Duration::from_millis),
             retry: self.retry.map(RetryPolicy::from),
-            answers: Answers { success: self.success.unwrap_or(usual.success), retry_on: self.retry_on.unwrap_or(usual.retry_on) },
+            answers: Answers {
+                success_statuses: self.success_statuses.unwrap_or(usual.success_statuses),
+                retry_statuses: self.retry_statuses.unwrap_or(usual.retry_statuses),
+            },
             limits: self.limits.into(),
             batch: self.batch.map(batch),
             standing: self.standing,
@@ -313,18 +317,18 @@ mod tests {
             secrets: Secrets::default().with(sealed, Duration::ZERO, Timestamp::EPOCH).unwrap(),
             timeout: Some(Duration::from_millis(1_234)),
             retry: Some(RetryPolicy { schedule: Schedule::Delays(vec![Duration::from_secs(5)]), max_age: Some(Duration::from_hours(1)) }),
-            answers: Answers { success: statuses("200"), retry_on: statuses("!501") },
+            answers: Answers { success_statuses: statuses("200"), retry_statuses: statuses("!501") },
             limits: Limits {
                 pace: Some(Pace { rate: count(10), period: Duration::from_millis(1_500), burst: count(3) }),
-                parallelism: Some(count(4)),
+                concurrency: Some(count(4)),
                 breaker: Some(BreakerPolicy {
-                    failure_share: 0.25,
+                    failure_rate: 0.25,
                     window: Duration::from_secs(7),
-                    minimum: count(2),
-                    open: Duration::from_secs(3),
+                    minimum_calls: count(2),
+                    open_duration: Duration::from_secs(3),
                 }),
             },
-            batch: Some(Batch { max_items: count(100), max_wait: Duration::from_secs(5), results: true }),
+            batch: Some(Batch { max_items: count(100), max_wait: Duration::from_secs(5), per_item_results: true }),
             standing: Standing::Gone,
             authority: Some("-----BEGIN CERTIFICATE-----".to_owned()),
             version: 7,

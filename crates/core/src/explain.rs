@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 
 use crate::directory::Lanes;
 use crate::endpoint::{Endpoint, Standing};
-use crate::flow::{BreakerState, Flow, FlowOf, FlowState, Limits};
+use crate::flow::{BreakerState, Flow, FlowOf, LimiterStatus, Limits};
 use crate::id::TaskId;
 use crate::name::Name;
 use crate::ports::LEASE;
@@ -16,7 +16,7 @@ use crate::view::{ErrorView, HeldView, StatusWord, TaskView};
 
 /// Closed list of the reasons why a task is not running, or of the fact that it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum ExplainCode {
     /// The task is not due.
     Scheduled,
     /// An attempt failed, and the next one is not due.
@@ -24,7 +24,7 @@ pub enum Why {
     /// The task is held, and the reason still applies.
     Held(HeldReason),
     /// The task was held, the reason no longer applies, and the task asks again soon.
-    Cleared,
+    Unblocked,
     /// The task is due, and waits for a worker.
     Queued,
     /// The task has been due for more than a minute, and no worker has taken it.
@@ -39,14 +39,14 @@ pub enum Why {
     Ended(End),
 }
 
-impl Why {
+impl ExplainCode {
     /// Returns the word for the reason.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
             Self::Backoff => "backoff",
             Self::Held(reason) => reason.as_str(),
-            Self::Cleared => "cleared",
+            Self::Unblocked => "unblocked",
             Self::Queued => "queued",
             Self::NoWorker => "no_worker",
             Self::DeadlinePassed => "deadline_passed",
@@ -59,7 +59,7 @@ impl Why {
     /// Returns all reasons, in the order of a task's life.
     pub fn all() -> impl Iterator<Item = Self> {
         let held = HeldReason::ALL.into_iter().chain([HeldReason::Other]).map(Self::Held);
-        let waiting = [Self::Cleared, Self::Queued, Self::NoWorker, Self::DeadlinePassed, Self::Running, Self::LeaseExpired];
+        let waiting = [Self::Unblocked, Self::Queued, Self::NoWorker, Self::DeadlinePassed, Self::Running, Self::LeaseExpired];
         [Self::Scheduled, Self::Backoff].into_iter().chain(held).chain(waiting).chain(End::ALL.map(Self::Ended))
     }
 }
@@ -92,7 +92,7 @@ pub struct Known {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
     /// Code for programs.
-    pub code: Why,
+    pub code: ExplainCode,
     /// Sentence for people.
     pub reason: String,
     /// Time at which this changes by itself, or at which nobat checks again.
@@ -119,8 +119,8 @@ pub struct ExplanationView<'a> {
     #[cfg_attr(feature = "openapi", schema(value_type = StatusWord))]
     pub status: StatusWord,
     /// Reason code for programs. The list is closed, and a code never changes its meaning.
-    #[cfg_attr(feature = "openapi", schema(value_type = Why))]
-    pub code: Why,
+    #[cfg_attr(feature = "openapi", schema(value_type = ExplainCode))]
+    pub code: ExplainCode,
     /// Reason in one sentence for people, with more details.
     pub reason: String,
     /// Time at which this changes by itself, or at which nobat checks again. For a running task: end of its lease, unless the worker renews
@@ -129,7 +129,7 @@ pub struct ExplanationView<'a> {
     pub until: Option<Timestamp>,
     /// Object that holds the task. `null` if there is none with a name.
     #[cfg_attr(feature = "openapi", schema(required))]
-    pub by: Option<ByView>,
+    pub blocked_by: Option<ByView>,
     /// Number of attempts so far that count against the retry policy, including one that is running.
     pub attempt: u32,
     /// Number of attempts that the retry policy allows. A task that left its policy to its endpoint uses the endpoint's current one, or
@@ -147,9 +147,9 @@ pub struct ExplanationView<'a> {
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = ExplanationBy))]
 pub struct ByView {
-    /// Type of the object: `endpoint`, `flow_key`, `kind`, `queue` or `tenant`.
+    /// Type of the object: `endpoint`, `limit_key`, `kind`, `queue` or `tenant`.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
-    pub sort: &'static str,
+    pub r#type: &'static str,
     /// Name of the object.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub name: Name,
@@ -160,19 +160,19 @@ impl<'a> ExplanationView<'a> {
     pub fn new(task: &'a Task, explanation: Explanation, now: Timestamp) -> Self {
         let TaskView { id, status, attempt, held, error, .. } = TaskView::summary(task, now);
         let Explanation { code, reason, until, by, max_attempts } = explanation;
-        let by = by.map(|of| ByView { sort: of.sort(), name: of.name().unwrap_or(task.tenant.name()).clone() });
-        Self { id, status, code, reason, until, by, attempt, max_attempts, held: held.flatten(), error }
+        let blocked_by = by.map(|of| ByView { r#type: of.sort(), name: of.name().unwrap_or(task.tenant.name()).clone() });
+        Self { id, status, code, reason, until, blocked_by, attempt, max_attempts, held: held.flatten(), error }
     }
 }
 
-impl Serialize for Why {
+impl Serialize for ExplainCode {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
     }
 }
 
 #[cfg(feature = "openapi")]
-impl utoipa::PartialSchema for Why {
+impl utoipa::PartialSchema for ExplainCode {
     fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
         utoipa::openapi::ObjectBuilder::new()
             .schema_type(utoipa::openapi::schema::Type::String)
@@ -182,7 +182,7 @@ impl utoipa::PartialSchema for Why {
 }
 
 #[cfg(feature = "openapi")]
-impl utoipa::ToSchema for Why {}
+impl utoipa::ToSchema for ExplainCode {}
 
 /// Task, and the state around it.
 struct Case<'a> {
@@ -218,22 +218,24 @@ impl Case<'_> {
         match &task.state {
             State::Ended(ended) => self.ended(*ended),
             State::Running(lease) => self.running(*lease),
-            State::Waiting(_) if task.is_past_deadline(self.now) => {
-                self.says(Why::DeadlinePassed, None, "its deadline passed before it could start, and it is about to expire".to_owned())
-            }
+            State::Waiting(_) if task.is_past_deadline(self.now) => self.says(
+                ExplainCode::DeadlinePassed,
+                None,
+                "its deadline passed before it could start, and it is about to expire".to_owned(),
+            ),
             State::Waiting(_) if due <= self.now => self.due(),
-            State::Waiting(Waiting::Scheduled) => self.later(Why::Scheduled, format!("its time comes at {due}")),
+            State::Waiting(Waiting::Scheduled) => self.later(ExplainCode::Scheduled, format!("its time comes at {due}")),
             State::Waiting(Waiting::Retrying) => {
                 let (attempt, most) = (task.attempt, self.max_attempts());
                 let error = task.error.as_ref().map_or("an error", |error| error.code.as_str());
                 let failed = format!("attempt {attempt} of {most} failed with {error}, and attempt {} is made at {due}", attempt + 1);
-                self.later(Why::Backoff, failed)
+                self.later(ExplainCode::Backoff, failed)
             }
             State::Waiting(Waiting::Held(held)) => self.held(held.reason),
         }
     }
 
-    fn says(&self, code: Why, until: Option<Timestamp>, reason: String) -> Explanation {
+    fn says(&self, code: ExplainCode, until: Option<Timestamp>, reason: String) -> Explanation {
         Explanation { code, reason, until, by: None, max_attempts: self.max_attempts() }
     }
 
@@ -249,7 +251,7 @@ impl Case<'_> {
             (End::Canceled, _) => format!("it was called off at {at}"),
             (End::Expired, _) => format!("it expired at {at}, since its deadline passed before it could start"),
         };
-        self.says(Why::Ended(end), None, reason)
+        self.says(ExplainCode::Ended(end), None, reason)
     }
 
     fn running(&self, lease: Lease) -> Explanation {
@@ -259,27 +261,27 @@ impl Case<'_> {
             let reason = format!(
                 "attempt {attempt} of {most} began at {started}, its worker was not heard of again, and its lease ran out at {until}"
             );
-            return self.says(Why::LeaseExpired, None, reason);
+            return self.says(ExplainCode::LeaseExpired, None, reason);
         }
         let asked = if lease.cancel == CancelRequest::Requested { ", and it was asked to stop" } else { "" };
         let reason = format!("attempt {attempt} of {most} has been running since {started}, under a lease until {until}{asked}");
-        self.says(Why::Running, Some(until), reason)
+        self.says(ExplainCode::Running, Some(until), reason)
     }
 
     /// Explains a task that waits for a worker. Only a worker decides whether the task may start, but some obstacles are known before.
     fn due(&self) -> Explanation {
         let due = self.task.due_at;
         let (code, reason) = if self.now.since(due) > LEASE {
-            (Why::NoWorker, format!("it has been due since {due}, and no worker has taken it: all are busy, or none is there"))
+            (ExplainCode::NoWorker, format!("it has been due since {due}, and no worker has taken it: all are busy, or none is there"))
         } else {
-            (Why::Queued, format!("it has been due since {due}, and waits for a worker"))
+            (ExplainCode::Queued, format!("it has been due since {due}, and waits for a worker"))
         };
         let prospect = self.prospect(self.now).map(|says| format!("; as things stand it will be held then: {says}"));
         self.says(code, None, reason + &prospect.unwrap_or_default())
     }
 
     /// Explains a task that waits for its time.
-    fn later(&self, code: Why, reason: String) -> Explanation {
+    fn later(&self, code: ExplainCode, reason: String) -> Explanation {
         let prospect = self.prospect(self.task.due_at).map(|says| format!("; as things stand it will be held then: {says}"));
         self.says(code, self.task.wake_at(), reason + &prospect.unwrap_or_default() + &self.deadline())
     }
@@ -302,9 +304,9 @@ impl Case<'_> {
         let deadline = self.deadline();
         match found {
             Some(Obstacle { reason, says, by, then, .. }) => {
-                Explanation { by, ..self.says(Why::Held(reason), self.task.wake_at(), format!("{says}; {then} {due}{deadline}")) }
+                Explanation { by, ..self.says(ExplainCode::Held(reason), self.task.wake_at(), format!("{says}; {then} {due}{deadline}")) }
             }
-            None => self.says(Why::Cleared, self.task.wake_at(), format!("{}; {ASKS_AGAIN} {due}{deadline}", self.over(stored))),
+            None => self.says(ExplainCode::Unblocked, self.task.wake_at(), format!("{}; {ASKS_AGAIN} {due}{deadline}", self.over(stored))),
         }
     }
 
@@ -324,7 +326,7 @@ impl Case<'_> {
         let of = of_endpoint?;
         let name = self.called(&of);
         if endpoint.is_none() {
-            return Some(Obstacle::new(HeldReason::NoEndpoint, Some(of), format!("there is no {name} any more")));
+            return Some(Obstacle::new(HeldReason::EndpointMissing, Some(of), format!("there is no {name} any more")));
         }
         is(Standing::Gone).then(|| Obstacle::new(HeldReason::EndpointGone, Some(of), format!("{name} said that it is gone for good")))
     }
@@ -345,19 +347,19 @@ impl Case<'_> {
     fn still(&self, stored: HeldReason) -> Option<Obstacle> {
         let of_endpoint = || self.task.settings.endpoint.clone().map(FlowOf::Endpoint);
         match stored {
-            HeldReason::Rate => self.rate(),
-            HeldReason::Parallelism => self.parallelism(),
-            HeldReason::Breaker => self.flows().find_map(|(known, state)| self.open(known, &state)),
+            HeldReason::RateLimited => self.rate(),
+            HeldReason::ConcurrencyLimited => self.concurrency(),
+            HeldReason::CircuitOpen => self.flows().find_map(|(known, state)| self.open(known, &state)),
             HeldReason::RetryAfter => self.flows().find_map(|(known, state)| self.resting(known, &state)).or_else(|| self.put_off()),
             HeldReason::NoHandler => self.no_handler(),
-            HeldReason::NoSecret => {
+            HeldReason::SecretUnavailable => {
                 let what = of_endpoint().map_or_else(|| "it".to_owned(), |of| format!("what goes to {}", self.called(&of)));
                 let says = format!("the secret that {what} is signed with could not be had");
-                Some(Obstacle::new(HeldReason::NoSecret, of_endpoint(), says))
+                Some(Obstacle::new(HeldReason::SecretUnavailable, of_endpoint(), says))
             }
-            HeldReason::FlowUnavailable => {
+            HeldReason::LimiterUnavailable => {
                 let says = "what is laid down for it could not be read, or a flow of it not be asked".to_owned();
-                Some(Obstacle::new(HeldReason::FlowUnavailable, None, says))
+                Some(Obstacle::new(HeldReason::LimiterUnavailable, None, says))
             }
             HeldReason::ResourceExhausted => {
                 let says = "the process that took it lacked handles, ports, memory or look-ups for its call".to_owned();
@@ -366,36 +368,37 @@ impl Case<'_> {
             HeldReason::Other => {
                 Some(Obstacle::new(HeldReason::Other, None, "a later version holds it, for a reason of its own".to_owned()))
             }
-            HeldReason::Gathering => self.passing(self.task.due_at).or_else(|| self.gathering()),
+            HeldReason::Batching => self.passing(self.task.due_at).or_else(|| self.gathering()),
             // The caller has checked these already.
-            HeldReason::Paused | HeldReason::EndpointGone | HeldReason::NoEndpoint => None,
+            HeldReason::Paused | HeldReason::EndpointGone | HeldReason::EndpointMissing => None,
         }
     }
 
     fn rate(&self) -> Option<Obstacle> {
         let promise = self.task.turn.reserved.promise.as_ref();
-        let is_it = |known: &Known, state: &FlowState| match promise {
+        let is_it = |known: &Known, state: &LimiterStatus| match promise {
             Some(promise) => promise.of == known.of,
             None => state.tokens == Some(0),
         };
         let (known, state) = self.flows().find(|(known, state)| known.limits.pace.is_some() && is_it(known, state))?;
-        let (pace, ahead) = (known.limits.pace?, state.promised_ahead.unwrap_or_default());
+        let (pace, ahead) = (known.limits.pace?, state.reserved_starts.unwrap_or_default());
         let (name, period) = (self.called(&known.of), pace.period.as_secs_f64());
         let says = format!("{name} has a rate of {} every {period} s, with {ahead} promised ahead", pace.rate);
         let is_promised = promise.is_some_and(|promise| pace.knows(promise.booking));
         let then = if is_promised { "its turn is promised for" } else { ASKS_AGAIN };
-        Some(Obstacle { then, ..Obstacle::new(HeldReason::Rate, Some(known.of.clone()), says) })
+        Some(Obstacle { then, ..Obstacle::new(HeldReason::RateLimited, Some(known.of.clone()), says) })
     }
 
-    fn parallelism(&self) -> Option<Obstacle> {
-        let is_full = |(known, state): &(&Known, FlowState)| known.limits.parallelism.is_some_and(|most| state.in_use >= Some(most.get()));
+    fn concurrency(&self) -> Option<Obstacle> {
+        let is_full =
+            |(known, state): &(&Known, LimiterStatus)| known.limits.concurrency.is_some_and(|most| state.running >= Some(most.get()));
         let (known, _) = self.flows().find(is_full)?;
-        let says = format!("{} has a parallelism of {}, all of it in use", self.called(&known.of), known.limits.parallelism?);
-        Some(Obstacle::new(HeldReason::Parallelism, Some(known.of.clone()), says))
+        let says = format!("{} has a concurrency of {}, all of it in use", self.called(&known.of), known.limits.concurrency?);
+        Some(Obstacle::new(HeldReason::ConcurrencyLimited, Some(known.of.clone()), says))
     }
 
-    fn open(&self, known: &Known, state: &FlowState) -> Option<Obstacle> {
-        let breaker = state.breaker.as_ref()?;
+    fn open(&self, known: &Known, state: &LimiterStatus) -> Option<Obstacle> {
+        let breaker = state.circuit_breaker.as_ref()?;
         let (since, probe) = (breaker.since?, breaker.next_probe?);
         let finds = match breaker.state {
             BreakerState::HalfOpen if self.now < probe => "one attempt is finding out how things are".to_owned(),
@@ -403,11 +406,11 @@ impl Case<'_> {
             _ => "the next attempt is let through".to_owned(),
         };
         let says = format!("the breaker of {} has been open since {since}, and {finds}", self.called(&known.of));
-        Some(Obstacle { until: Some(probe), ..Obstacle::new(HeldReason::Breaker, Some(known.of.clone()), says) })
+        Some(Obstacle { until: Some(probe), ..Obstacle::new(HeldReason::CircuitOpen, Some(known.of.clone()), says) })
     }
 
-    fn resting(&self, known: &Known, state: &FlowState) -> Option<Obstacle> {
-        let until = state.held_until?;
+    fn resting(&self, known: &Known, state: &LimiterStatus) -> Option<Obstacle> {
+        let until = state.paused_until?;
         let says = format!("the other side asked that {} be left alone until {until}", self.called(&known.of));
         Some(Obstacle { until: Some(until), ..Obstacle::new(HeldReason::RetryAfter, Some(known.of.clone()), says) })
     }
@@ -417,13 +420,13 @@ impl Case<'_> {
         let of = self.task.settings.endpoint.clone().map(FlowOf::Endpoint)?;
         let (name, seconds) = (self.called(&of), batch.max_wait.as_secs_f64());
         let says = format!("it waits up to {seconds} s for others, to go to {name} together, {} at most", batch.max_items);
-        Some(Obstacle { then: "unless it goes before, it asks again at", ..Obstacle::new(HeldReason::Gathering, Some(of), says) })
+        Some(Obstacle { then: "unless it goes before, it asks again at", ..Obstacle::new(HeldReason::Batching, Some(of), says) })
     }
 
     /// Returns the pause that the receiver asked the last attempt for. It holds for this task, whatever happens to the limiter.
     fn put_off(&self) -> Option<Obstacle> {
         let settings = &self.task.settings;
-        let of = settings.flow_key.clone().map(FlowOf::Key).or_else(|| settings.endpoint.clone().map(FlowOf::Endpoint));
+        let of = settings.limit_key.clone().map(FlowOf::Key).or_else(|| settings.endpoint.clone().map(FlowOf::Endpoint));
         let says = "the other side asked the attempt before to leave it alone".to_owned();
         (self.task.turn.times == 0).then(|| Obstacle { then: "it is tried again at", ..Obstacle::new(HeldReason::RetryAfter, of, says) })
     }
@@ -436,21 +439,21 @@ impl Case<'_> {
         match stored {
             HeldReason::Paused => "its queue, its kind or its endpoint was paused, and none of them is now".to_owned(),
             HeldReason::EndpointGone => format!("{endpoint} had said that it is gone, and is called again"),
-            HeldReason::NoEndpoint => format!("{endpoint} was not there, and is now"),
-            HeldReason::Rate => "as many had started as may in that time, and there is room now".to_owned(),
-            HeldReason::Parallelism => "as many ran as may at a time, and there is room now".to_owned(),
-            HeldReason::Breaker => format!("the breaker of {endpoint} was open, and is not now"),
+            HeldReason::EndpointMissing => format!("{endpoint} was not there, and is now"),
+            HeldReason::RateLimited => "as many had started as may in that time, and there is room now".to_owned(),
+            HeldReason::ConcurrencyLimited => "as many ran as may at a time, and there is room now".to_owned(),
+            HeldReason::CircuitOpen => format!("the breaker of {endpoint} was open, and is not now"),
             HeldReason::RetryAfter => "the other side had asked to be left alone, and that time is over".to_owned(),
-            HeldReason::Gathering => format!("it waited for others that go to {endpoint}, and each goes alone now"),
+            HeldReason::Batching => format!("it waited for others that go to {endpoint}, and each goes alone now"),
             HeldReason::NoHandler => format!("whoever took it did not run tasks of {kind}, and somebody does now"),
-            HeldReason::NoSecret | HeldReason::FlowUnavailable | HeldReason::ResourceExhausted | HeldReason::Other => {
+            HeldReason::SecretUnavailable | HeldReason::LimiterUnavailable | HeldReason::ResourceExhausted | HeldReason::Other => {
                 "it was held".to_owned()
             }
         }
     }
 
     /// Returns the task's limiters and their current states.
-    fn flows(&self) -> impl Iterator<Item = (&Known, FlowState)> {
+    fn flows(&self) -> impl Iterator<Item = (&Known, LimiterStatus)> {
         self.around.flows.iter().map(|known| (known, known.flow.state(&known.limits, self.now)))
     }
 

@@ -25,8 +25,8 @@ pub use breaker::{BreakerChange, BreakerPolicy, BreakerState, Verdict};
 pub use gathering::{Gathered, MAX_BATCH_BYTES, Member, Place};
 pub use pace::{Booking, HORIZON, Pace};
 pub use slots::Holder;
-pub use state::{BreakerStanding, FlowState};
-pub use submission::{BreakerSubmission, BreakerView, FlowSubmission, FlowView};
+pub use state::{BreakerStatus, LimiterStatus};
+pub use submission::{BreakerSubmission, BreakerView, LimitsSubmission, LimitsView};
 
 use crate::flow::breaker::{Breaker, Changes, Passage};
 use crate::flow::gathering::Gathering;
@@ -193,12 +193,12 @@ impl fmt::Display for FlowOf {
 }
 
 impl FlowOf {
-    /// Returns the word for the property, such as `endpoint` or `flow_key`.
+    /// Returns the word for the property, such as `endpoint` or `limit_key`.
     pub fn sort(&self) -> &'static str {
         match self {
             Self::Endpoint(_) => "endpoint",
             Self::Batch(..) => "batch",
-            Self::Key(_) => "flow_key",
+            Self::Key(_) => "limit_key",
             Self::Kind(_) => "kind",
             Self::Queue(_) => "queue",
             Self::Tenant => "tenant",
@@ -220,7 +220,7 @@ pub struct Limits {
     /// Start rate.
     pub pace: Option<Pace>,
     /// Maximum number of tasks that run at the same time.
-    pub parallelism: Option<NonZeroU32>,
+    pub concurrency: Option<NonZeroU32>,
     /// Circuit breaker.
     pub breaker: Option<BreakerPolicy>,
 }
@@ -402,7 +402,7 @@ impl Flow {
                 self.times.take_back(booking);
             }
             let until = until.max(now) + ask.spread.of(ask.patience());
-            return Answer::Wait(Wait { reason: HeldReason::Breaker, until: until.min(now + HORIZON), booking: None });
+            return Answer::Wait(Wait { reason: HeldReason::CircuitOpen, until: until.min(now + HORIZON), booking: None });
         }
         let is_probe = passage == Passage::Probe;
         match self.start(limits, ask, now) {
@@ -419,17 +419,17 @@ impl Flow {
     /// Takes a reservation at the rate limit and a concurrency slot.
     fn start(&mut self, limits: &Limits, ask: &Ask, now: Timestamp) -> Result<(Option<Booking>, bool), Wait> {
         let booking = limits.pace.map(|pace| self.booking(pace, ask, now)).transpose()?;
-        if let Some(most) = limits.parallelism
+        if let Some(most) = limits.concurrency
             && !self.slots.take(most, ask.holder, now)
         {
             // The task keeps its reservation while it waits for a slot.
             let until = self.slots.turn(most, now).unwrap_or_else(|| ask.far_ahead(now));
-            return Err(Wait { reason: HeldReason::Parallelism, until: until.max(now + ask.insistence()), booking });
+            return Err(Wait { reason: HeldReason::ConcurrencyLimited, until: until.max(now + ask.insistence()), booking });
         }
         if let Some(pace) = limits.pace {
             self.times.start(pace, now);
         }
-        Ok((booking, limits.parallelism.is_some()))
+        Ok((booking, limits.concurrency.is_some()))
     }
 
     /// Returns a reservation that can be used now.
@@ -443,7 +443,7 @@ impl Flow {
         let called = || ask.is_called.then(|| self.times.soon(pace, now)).flatten();
         if let Some((booking, free)) = promised.is_none().then(called).flatten() {
             // The due reservation at the other limiter is worth more than the last place in the queue here.
-            let wait = Wait { reason: HeldReason::Rate, until: free, booking: None };
+            let wait = Wait { reason: HeldReason::RateLimited, until: free, booking: None };
             return if free <= now { Ok(booking) } else { Err(wait) };
         }
         let found = promised.or_else(|| {
@@ -452,8 +452,8 @@ impl Flow {
         });
         match found {
             Some((booking, free)) if free <= now => Ok(booking),
-            Some((booking, free)) => Err(Wait { reason: HeldReason::Rate, until: free, booking: Some(booking) }),
-            None => Err(Wait { reason: HeldReason::Rate, until: ask.far_ahead(now), booking: None }),
+            Some((booking, free)) => Err(Wait { reason: HeldReason::RateLimited, until: free, booking: Some(booking) }),
+            None => Err(Wait { reason: HeldReason::RateLimited, until: ask.far_ahead(now), booking: None }),
         }
     }
 
@@ -664,7 +664,7 @@ mod tests {
         go(flow.enter(&limits, &ask(), at(0)));
         let promised = wait(flow.enter(&limits, &ask(), at(0)));
         let next = wait(flow.enter(&limits, &ask(), at(0)));
-        assert_eq!((promised.reason, promised.until, next.until), (HeldReason::Rate, at(102), at(204)));
+        assert_eq!((promised.reason, promised.until, next.until), (HeldReason::RateLimited, at(102), at(204)));
         let ask = Ask { booking: promised.booking, ..ask() };
         assert_eq!(go(flow.enter(&limits, &ask, promised.until)).booking, promised.booking);
         let late = wait(flow.enter(&limits, &ask, at(122)));
@@ -674,10 +674,10 @@ mod tests {
     #[test]
     fn whoever_finds_no_slot_keeps_its_place() {
         let twice = Pace { burst: count(2), ..pace(1) };
-        let (mut flow, limits) = (Flow::default(), Limits { pace: Some(twice), parallelism: Some(count(1)), breaker: None });
+        let (mut flow, limits) = (Flow::default(), Limits { pace: Some(twice), concurrency: Some(count(1)), breaker: None });
         let running = go(flow.enter(&limits, &ask(), at(0)));
         let held = wait(flow.enter(&limits, &ask(), at(0)));
-        assert_eq!(held.reason, HeldReason::Parallelism);
+        assert_eq!(held.reason, HeldReason::ConcurrencyLimited);
         let ask = Ask { booking: held.booking, ..ask() };
         flow.leave(&limits, running, ME, &report(Verdict::Good), held.until);
         assert_eq!(go(flow.enter(&limits, &ask, held.until)).booking, held.booking);
@@ -686,7 +686,7 @@ mod tests {
 
     #[test]
     fn whoever_finds_no_slot_again_and_again_asks_less_often() {
-        let (mut flow, limits) = (Flow::default(), Limits { parallelism: Some(count(1)), ..Limits::default() });
+        let (mut flow, limits) = (Flow::default(), Limits { concurrency: Some(count(1)), ..Limits::default() });
         let quick = go(flow.enter(&limits, &ask(), at(0)));
         flow.leave(&limits, quick, ME, &Report { took: Duration::from_millis(1), ..report(Verdict::Good) }, at(1));
         go(flow.enter(&limits, &ask(), at(1)));
@@ -700,8 +700,8 @@ mod tests {
 
     #[test]
     fn what_is_given_back_is_there_for_the_next() {
-        let breaker = Some(BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() });
-        let (mut flow, limits) = (Flow::default(), Limits { pace: Some(pace(1)), parallelism: Some(count(1)), breaker });
+        let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
+        let (mut flow, limits) = (Flow::default(), Limits { pace: Some(pace(1)), concurrency: Some(count(1)), breaker });
         let pass = go(flow.enter(&limits, &ask(), at(0)));
         flow.give_back(pass, ME, at(0));
         let pass = go(flow.enter(&limits, &ask(), at(0)));
@@ -714,13 +714,13 @@ mod tests {
 
     #[test]
     fn an_open_breaker_lets_one_through_when_its_time_is_over() {
-        let breaker = Some(BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() });
+        let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
         let (mut flow, limits) = (Flow::default(), Limits { breaker, ..Limits::default() });
         let pass = go(flow.enter(&limits, &ask(), at(0)));
         flow.leave(&limits, pass, ME, &report(Verdict::Bad), at(0));
         let half = Ask { times: 3, spread: Spread::from_bits(1 << 63), ..ask() };
         let held = wait(flow.enter(&limits, &half, at(0)));
-        assert_eq!((held.reason, held.until), (HeldReason::Breaker, at(34_000)));
+        assert_eq!((held.reason, held.until), (HeldReason::CircuitOpen, at(34_000)));
         let patient = Ask { times: 99, spread: Spread::from_bits(u64::MAX), ..ask() };
         assert_eq!(wait(flow.enter(&limits, &patient, at(0))).until, at(0) + HORIZON);
         let probe = go(flow.enter(&limits, &half, at(34_000)));
@@ -731,12 +731,12 @@ mod tests {
 
     #[test]
     fn a_probe_that_finds_no_slot_leaves_the_breaker_to_the_next() {
-        let breaker = Some(BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() });
-        let (mut flow, limits) = (Flow::default(), Limits { breaker, parallelism: Some(count(2)), ..Limits::default() });
+        let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
+        let (mut flow, limits) = (Flow::default(), Limits { breaker, concurrency: Some(count(2)), ..Limits::default() });
         let [failing, hanging] = [(); 2].map(|()| go(flow.enter(&limits, &ask(), at(0))));
         flow.leave(&limits, failing, ME, &report(Verdict::Bad), at(0));
-        let narrow = Limits { parallelism: Some(count(1)), ..limits };
-        assert_eq!(wait(flow.enter(&narrow, &ask(), at(30_000))).reason, HeldReason::Parallelism);
+        let narrow = Limits { concurrency: Some(count(1)), ..limits };
+        assert_eq!(wait(flow.enter(&narrow, &ask(), at(30_000))).reason, HeldReason::ConcurrencyLimited);
         flow.leave(&narrow, hanging, ME, &report(Verdict::Good), at(30_001));
         assert!(go(flow.enter(&narrow, &ask(), at(30_001))).is_probe, "what began before says nothing");
     }
@@ -758,7 +758,7 @@ mod tests {
 
     #[test]
     fn what_hung_through_an_outage_says_nothing_of_the_time_after_it() {
-        let breaker = Some(BreakerPolicy { minimum: count(2), ..BreakerPolicy::default() });
+        let breaker = Some(BreakerPolicy { minimum_calls: count(2), ..BreakerPolicy::default() });
         let limits = Limits { breaker, ..Limits::default() };
         let mut flow = Flow::default();
         let passes: Vec<Pass> = (0..6).map(|_| go(flow.enter(&limits, &ask(), at(0)))).collect();
@@ -784,26 +784,26 @@ mod tests {
         assert_eq!(wait(flow.enter(&limits, &ask(), at(1_000))).until, at(60_000));
         flow.lift(at(2_000));
         go(flow.enter(&limits, &ask(), at(2_000)));
-        assert_eq!(wait(flow.enter(&limits, &ask(), at(2_000))).reason, HeldReason::Rate);
+        assert_eq!(wait(flow.enter(&limits, &ask(), at(2_000))).reason, HeldReason::RateLimited);
         let waiting = (0..20).map(|_| wait(flow.enter(&limits, &ask(), at(2_000))).until).max().unwrap();
         flow.lift(at(3_000));
         assert!(at(4_000) < waiting, "{waiting}");
         go(flow.enter(&limits, &ask(), at(3_000)));
-        assert_eq!(flow.state(&limits, at(3_000)).promised_ahead, Some(0), "reservations begin anew");
+        assert_eq!(flow.state(&limits, at(3_000)).reserved_starts, Some(0), "reservations begin anew");
     }
 
     #[test]
     fn a_task_that_waits_for_something_else_gives_its_reservation_back() {
-        let breaker = Some(BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() });
+        let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
         let limits = Limits { pace: Some(pace(1)), breaker, ..Limits::default() };
         let mut flow = Flow::default();
         let pass = go(flow.enter(&limits, &ask(), at(0)));
         let held = wait(flow.enter(&limits, &ask(), at(0)));
         flow.leave(&limits, pass, ME, &report(Verdict::Bad), at(10));
-        let promised = |flow: &Flow, millis| flow.state(&limits, at(millis)).promised_ahead;
+        let promised = |flow: &Flow, millis| flow.state(&limits, at(millis)).reserved_starts;
         assert_eq!(promised(&flow, 10), Some(1));
         let open = wait(flow.enter(&limits, &Ask { booking: held.booking, ..ask() }, at(20)));
-        assert_eq!((open.reason, promised(&flow, 20)), (HeldReason::Breaker, Some(0)));
+        assert_eq!((open.reason, promised(&flow, 20)), (HeldReason::CircuitOpen, Some(0)));
         let asked = Report { pause_until: Some(at(60_000)), ..report(Verdict::Unknown) };
         flow.leave(&limits, Pass::default(), ME, &asked, at(30));
         let resting = wait(flow.enter(&limits, &ask(), at(40)));
@@ -826,7 +826,7 @@ mod tests {
         assert!(line.last().unwrap().until > at(4_000));
         let called = Ask { is_called: true, ..ask() };
         let told = wait(flow.enter(&limits, &called, at(10)));
-        assert_eq!((told.booking, told.reason), (None, HeldReason::Rate));
+        assert_eq!((told.booking, told.reason), (None, HeldReason::RateLimited));
         assert!(at(10) < told.until && told.until < at(102), "{told:?}");
         go(flow.enter(&limits, &called, told.until));
         let next = wait(flow.enter(&limits, &Ask { booking: line[0].booking, ..ask() }, at(102)));
@@ -835,8 +835,8 @@ mod tests {
 
     #[test]
     fn is_read_back_as_kept() {
-        let breaker = Some(BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() });
-        let limits = Limits { pace: Some(pace(3)), parallelism: Some(count(2)), breaker };
+        let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
+        let limits = Limits { pace: Some(pace(3)), concurrency: Some(count(2)), breaker };
         let mut flow = Flow::default();
         for verdict in [Verdict::Good, Verdict::Bad] {
             assert_eq!(Flow::from_text(&flow.to_text()).unwrap(), flow);

@@ -214,7 +214,7 @@ impl Key {
         self.revoked_at.is_some() || self.expires_at.is_some_and(|end| end <= now)
     }
 
-    /// Replaces the key. Returns this key, which expires after the grace period `overlap`, and a new key with the same rights. The new key
+    /// Replaces the key. Returns this key, which expires after the grace period `grace_period`, and a new key with the same rights. The new key
     /// expires when this key would have expired without any rotation.
     pub fn rotate(self, digest: KeyDigest, overlap: Duration, now: Timestamp) -> (Self, Self) {
         let end = self.replaced.map_or(self.expires_at, |replaced| replaced.was_to_expire_at);

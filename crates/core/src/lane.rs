@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::flow::stored::StoredLimits;
-use crate::flow::{FlowSubmission, Limits};
+use crate::flow::{Limits, LimitsSubmission};
 use crate::name::{Name, Tenant};
 use crate::read::Said;
 use crate::registry::{Record, RecordName, Sort};
@@ -28,14 +28,14 @@ pub struct Lane {
 /// its value.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PutQueue))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = QueueUpdate))]
 pub struct LaneSubmission {
     /// True to pause the queue: no task of it starts. False to resume it.
     pub paused: Option<bool>,
     /// Rate and concurrency limits of the queue's tasks. `null` removes all limits.
     #[serde(default, deserialize_with = "crate::read::said_object")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<FlowSubmission>, required = false))]
-    pub flow: Said<FlowSubmission>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<LimitsSubmission>, required = false))]
+    pub limits: Said<LimitsSubmission>,
     /// Retry policy for tasks submitted from now on whose submission and endpoint set none. `null` means the defaults of its fields.
     #[serde(default, deserialize_with = "crate::read::said_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<RetrySubmission>, required = false))]
@@ -48,7 +48,7 @@ impl LaneSubmission {
         let mut wrong = Wrong::default();
         let lane = Lane {
             paused: self.paused.unwrap_or(current.paused),
-            limits: match &self.flow {
+            limits: match &self.limits {
                 Said::This(limits) => limits.limits(flow, &mut wrong),
                 Said::Usual => Limits::default(),
                 Said::Nothing => current.limits,
@@ -109,15 +109,15 @@ mod tests {
 
     #[test]
     fn what_is_left_out_stays_as_it_is_and_null_is_as_usual() {
-        let limits = Limits { parallelism: NonZeroU32::new(4), ..Limits::default() };
+        let limits = Limits { concurrency: NonZeroU32::new(4), ..Limits::default() };
         let current = Lane { paused: true, limits, retry: Some(RetryPolicy::default()), version: 3 };
-        let said = |body: &str| crate::read::read_object::<LaneSubmission>(body.as_bytes()).unwrap().lane("/flow", &current).unwrap();
+        let said = |body: &str| crate::read::read_object::<LaneSubmission>(body.as_bytes()).unwrap().lane("/limits", &current).unwrap();
         assert_eq!(said("{}"), Lane { version: 4, ..current.clone() });
         assert_eq!(said(r#"{"paused": false}"#), Lane { paused: false, version: 4, ..current.clone() });
-        assert_eq!(said(r#"{"paused": null, "flow": null}"#), Lane { limits: Limits::default(), version: 4, ..current.clone() });
+        assert_eq!(said(r#"{"paused": null, "limits": null}"#), Lane { limits: Limits::default(), version: 4, ..current.clone() });
         assert_eq!(said(r#"{"retry": null}"#), Lane { retry: None, version: 4, ..current.clone() });
-        let flow = Said::This(FlowSubmission { burst: Some(2.0), ..FlowSubmission::default() });
-        let wrong = LaneSubmission { flow, ..LaneSubmission::default() }.lane("", &current).unwrap_err();
+        let flow = Said::This(LimitsSubmission { burst: Some(2.0), ..LimitsSubmission::default() });
+        let wrong = LaneSubmission { limits: flow, ..LaneSubmission::default() }.lane("", &current).unwrap_err();
         assert_eq!(wrong.into_iter().map(|invalid| invalid.pointer).collect::<Vec<_>>(), ["/rate"]);
     }
 
@@ -125,7 +125,7 @@ mod tests {
     fn are_read_back_as_kept() {
         let count = |count| NonZeroU32::new(count).unwrap();
         let pace = Pace { rate: count(10), period: Duration::from_millis(1_500), burst: count(3) };
-        let limits = Limits { pace: Some(pace), parallelism: Some(count(4)), breaker: None };
+        let limits = Limits { pace: Some(pace), concurrency: Some(count(4)), breaker: None };
         let elaborate = Lane { paused: true, limits, retry: Some(RetryPolicy::default()), version: 7 };
         for lane in [Lane { version: 1, ..Lane::default() }, elaborate] {
             assert_eq!(Lane::from_text(&lane.to_text(), lane.version).unwrap(), lane);

@@ -89,7 +89,7 @@ pub enum Event {
     /// The deadline passed before the task could start.
     Expire,
     /// Hints for the task were delivered repeatedly, but every worker that received one died before it claimed the task.
-    PipelineFailed,
+    DispatchFailed,
     /// A client replays the task.
     Replay {
         /// Idempotency key that the receiver gets.
@@ -270,7 +270,7 @@ impl Task {
                 State::Ended(_) => return Err(Refused::Ended),
             },
             Event::Lead { at } => match &self.state {
-                State::Waiting(Waiting::Held(Held { reason: HeldReason::Gathering })) if self.due_at > at => self.due_at = at,
+                State::Waiting(Waiting::Held(Held { reason: HeldReason::Batching })) if self.due_at > at => self.due_at = at,
                 State::Waiting(_) => return Err(Refused::NotHeld),
                 State::Running(_) => return Err(Refused::Running),
                 State::Ended(_) => return Err(Refused::Ended),
@@ -292,10 +292,12 @@ impl Task {
                 State::Running(_) => return Err(Refused::Running),
                 State::Ended(_) => return Err(Refused::Ended),
             },
-            Event::PipelineFailed => match &self.state {
+            Event::DispatchFailed => match &self.state {
                 State::Waiting(_) if self.due_at <= now => {
-                    self.error =
-                        Some(TaskError::new(ErrorCode::PIPELINE, "its hints came to nothing again and again; no worker could claim it"));
+                    self.error = Some(TaskError::new(
+                        ErrorCode::DISPATCH_FAILED,
+                        "its hints came to nothing again and again; no worker could claim it",
+                    ));
                     self.end(End::Failed, now);
                 }
                 State::Waiting(_) => return Err(Refused::NotDue),
@@ -336,7 +338,7 @@ impl Task {
             State::Running(_) => return Err(Refused::Running),
             State::Waiting(_) if self.is_past_deadline(now) => return Err(Refused::PastDeadline),
             // The leader of a batch claims the other members before they are due.
-            State::Waiting(Waiting::Held(Held { reason: HeldReason::Gathering })) => {}
+            State::Waiting(Waiting::Held(Held { reason: HeldReason::Batching })) => {}
             State::Waiting(_) if self.due_at > now => return Err(Refused::NotDue),
             State::Waiting(_) => {}
         }

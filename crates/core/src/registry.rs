@@ -57,7 +57,7 @@ pub enum Sort {
     /// Configuration of a kind for one tenant, by the kind's name.
     Kind,
     /// Configuration of a tenant's limit key, by the key.
-    FlowKey,
+    LimitKey,
 }
 
 impl Sort {
@@ -70,7 +70,7 @@ impl Sort {
             Self::Endpoint => "endpoint",
             Self::Queue => "queue",
             Self::Kind => "kind",
-            Self::FlowKey => "flow_key",
+            Self::LimitKey => "limit_key",
         }
     }
 }

@@ -29,11 +29,11 @@ pub struct Exponential {
     /// Maximum number of attempts of one generation, including the first. Default 5.
     pub max_attempts: NonZeroU32,
     /// Delay before the first retry. Default 10 s.
-    pub base: Duration,
+    pub initial_delay: Duration,
     /// Factor by which the delay grows from one retry to the next. Default 2.
-    pub factor: f64,
+    pub multiplier: f64,
     /// Maximum delay. Default 1 h.
-    pub max: Duration,
+    pub max_delay: Duration,
     /// Randomness of delays. Default [`Jitter::Full`].
     pub jitter: Jitter,
 }
@@ -69,9 +69,9 @@ impl Default for Exponential {
     fn default() -> Self {
         Self {
             max_attempts: const { NonZeroU32::new(5).unwrap() },
-            base: Duration::from_secs(10),
-            factor: 2.0,
-            max: Duration::from_hours(1),
+            initial_delay: Duration::from_secs(10),
+            multiplier: 2.0,
+            max_delay: Duration::from_hours(1),
             jitter: Jitter::Full,
         }
     }
@@ -117,7 +117,7 @@ impl RetryPolicy {
             Schedule::Delays(delays) => delays.get(spent.saturating_sub(1) as usize).copied().unwrap_or_default(),
             Schedule::Exponential(policy) => {
                 let exponent = f64::from(spent.saturating_sub(1));
-                let seconds = (policy.base.as_secs_f64() * policy.factor.powf(exponent)).min(policy.max.as_secs_f64());
+                let seconds = (policy.initial_delay.as_secs_f64() * policy.multiplier.powf(exponent)).min(policy.max_delay.as_secs_f64());
                 match policy.jitter {
                     Jitter::Full => Duration::from_secs_f64(seconds * spread.0),
                     Jitter::None => Duration::from_secs_f64(seconds),
@@ -146,7 +146,7 @@ mod tests {
             delays(&RetryPolicy { schedule: Schedule::Exponential(policy.clone()), max_age: None }),
             [10_000, 20_000, 40_000, 80_000]
         );
-        policy.max = Duration::from_secs(30);
+        policy.max_delay = Duration::from_secs(30);
         assert_eq!(delays(&RetryPolicy { schedule: Schedule::Exponential(policy), max_age: None }), [10_000, 20_000, 30_000, 30_000]);
     }
 

@@ -38,7 +38,7 @@ impl Secrets {
         self.0.iter().filter(move |kept| kept.expires_at.is_none_or(|end| now < end))
     }
 
-    /// Returns the secrets with a new one added. The others sign for the grace period `overlap` longer, but not beyond their own end.
+    /// Returns the secrets with a new one added. The others sign for the grace period `grace_period` longer, but not beyond their own end.
     pub fn with(&self, sealed: Sealed, overlap: Duration, now: Timestamp) -> Result<Self, TooMany> {
         let end = now + overlap;
         let ending = self.live(now).filter(|_| !overlap.is_zero());

@@ -118,7 +118,7 @@ struct StoredSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     endpoint: Option<Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    flow_key: Option<Name>,
+    limit_key: Option<Name>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     left_timeout: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -137,7 +137,7 @@ pub(crate) struct StoredRetry {
 #[derive(Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "lowercase")]
 enum StoredSchedule {
-    Exponential { max_attempts: std::num::NonZeroU32, base_ms: u64, factor: f64, max_ms: u64, jitter: bool },
+    Exponential { max_attempts: std::num::NonZeroU32, initial_delay_ms: u64, multiplier: f64, max_delay_ms: u64, jitter: bool },
     Delays(Vec<u64>),
 }
 
@@ -178,7 +178,7 @@ impl From<&Settings> for StoredSettings {
             parent: settings.parent,
             by: settings.submitted_by,
             endpoint: settings.endpoint.clone(),
-            flow_key: settings.flow_key.clone(),
+            limit_key: settings.limit_key.clone(),
             left_timeout: settings.left.timeout,
             left_retry: settings.left.retry,
             hops: Some(settings.hops).filter(|hops| *hops > 0),
@@ -199,7 +199,7 @@ impl From<StoredSettings> for Settings {
             submitted_by: row.by,
             key_generation: None,
             endpoint: row.endpoint,
-            flow_key: row.flow_key,
+            limit_key: row.limit_key,
             left: Left { timeout: row.left_timeout, retry: row.left_retry },
             hops: row.hops.unwrap_or(0),
         }
@@ -218,9 +218,9 @@ impl From<&RetryPolicy> for StoredRetry {
             Schedule::Delays(delays) => StoredSchedule::Delays(delays.iter().copied().map(millis).collect()),
             Schedule::Exponential(growth) => StoredSchedule::Exponential {
                 max_attempts: growth.max_attempts,
-                base_ms: millis(growth.base),
-                factor: growth.factor,
-                max_ms: millis(growth.max),
+                initial_delay_ms: millis(growth.initial_delay),
+                multiplier: growth.multiplier,
+                max_delay_ms: millis(growth.max_delay),
                 jitter: growth.jitter == Jitter::Full,
             },
         };
@@ -232,13 +232,15 @@ impl From<StoredRetry> for RetryPolicy {
     fn from(row: StoredRetry) -> Self {
         let schedule = match row.schedule {
             StoredSchedule::Delays(delays) => Schedule::Delays(delays.into_iter().map(Duration::from_millis).collect()),
-            StoredSchedule::Exponential { max_attempts, base_ms, factor, max_ms, jitter } => Schedule::Exponential(Exponential {
-                max_attempts,
-                base: Duration::from_millis(base_ms),
-                factor,
-                max: Duration::from_millis(max_ms),
-                jitter: if jitter { Jitter::Full } else { Jitter::None },
-            }),
+            StoredSchedule::Exponential { max_attempts, initial_delay_ms, multiplier, max_delay_ms, jitter } => {
+                Schedule::Exponential(Exponential {
+                    max_attempts,
+                    initial_delay: Duration::from_millis(initial_delay_ms),
+                    multiplier,
+                    max_delay: Duration::from_millis(max_delay_ms),
+                    jitter: if jitter { Jitter::Full } else { Jitter::None },
+                })
+            }
         };
         Self { schedule, max_age: row.max_age_ms.map(Duration::from_millis) }
     }

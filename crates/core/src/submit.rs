@@ -33,7 +33,7 @@ pub struct Submission {
     #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9._-]{1,64}$"))]
     pub queue: Option<String>,
     /// Input of the handler, kept byte for byte. Default `null`. Kind `http` takes an object with `url`, or for an endpoint optionally
-    /// `path`. Its other fields are optional: `method` (default `POST`), `headers`, `timeout`, `success` and `retry_on`; `body`, or
+    /// `path`. Its other fields are optional: `method` (default `POST`), `headers`, `timeout`, `success` and `retry_statuses`; `body`, or
     /// `body_base64` for a binary body (default type `application/octet-stream`); `idempotency_key` (1 to 255 visible ASCII characters,
     /// default a key made by nobat).
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
@@ -47,9 +47,9 @@ pub struct Submission {
     /// Endpoint that a task of kind `http` calls. Its payload then has a `path` instead of a `url`.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9._-]{1,64}$"))]
     pub endpoint: Option<String>,
-    /// Limit key. All tasks of the tenant with this key share the limits of `/v1/flows/{key}`.
+    /// Limit key. All tasks of the tenant with this key share the limits of `/v1/limits/{key}`.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9._-]{1,64}$"))]
-    pub flow_key: Option<String>,
+    pub limit_key: Option<String>,
     /// Maximum duration of one attempt, in seconds. Default: the endpoint's timeout, else 30. At most the server's maximum, 43,200 by
     /// default.
     #[cfg_attr(feature = "openapi", schema(minimum = 0.001))]
@@ -82,13 +82,13 @@ pub struct RetrySubmission {
     pub max_attempts: Option<f64>,
     /// Delay before the first retry, in seconds. Default 10. With `jitter` `full`, this is the maximum.
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_622_400))]
-    pub base: Option<f64>,
+    pub initial_delay: Option<f64>,
     /// Factor by which the delay grows from one retry to the next. Default 2.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
-    pub factor: Option<f64>,
+    pub multiplier: Option<f64>,
     /// Maximum delay before a retry, in seconds. Default 3600.
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 31_622_400))]
-    pub max: Option<f64>,
+    pub max_delay: Option<f64>,
     /// Randomness of delays. `full`: random between 0 and the computed delay. `none`: exactly the computed delay. Default `full`.
     #[serde(default, deserialize_with = "crate::read::maybe_word")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<JitterWord>, required = false))]
@@ -195,7 +195,7 @@ pub enum Unfit {
     /// No handler runs this kind. Holds the known kinds.
     UnknownKind(Vec<String>),
     /// Tasks of this kind take no endpoint.
-    NoEndpoint,
+    EndpointMissing,
     /// The payload is not valid for the kind.
     Payload(Vec<Invalid>),
 }
@@ -265,7 +265,7 @@ impl Submission {
                 None => found.and_then(|endpoint| endpoint.retry.clone()).or_else(|| intake.queue?.retry.clone()).unwrap_or_default(),
             },
             left: Left { timeout: found.is_some() && self.timeout.is_none(), retry: found.is_some() && self.retry.is_none() },
-            flow_key: self.flow_key.as_deref().and_then(|key| wrong.name("/flow_key", Some(key))),
+            limit_key: self.limit_key.as_deref().and_then(|key| wrong.name("/limit_key", Some(key))),
             endpoint,
             callback: self.callback.and_then(|callback| wrong.callback(callback, intake.kinds)),
             labels: wrong.labels(self.labels.unwrap_or_default()),
@@ -360,11 +360,17 @@ impl Wrong {
 
     pub(crate) fn retry(&mut self, pointer: &str, retry: &RetrySubmission) -> RetryPolicy {
         let max_age = retry.max_age.and_then(|age| self.take(&format!("{pointer}/max_age"), AGES.seconds(age)));
-        let grows =
-            retry.max_attempts.is_some() || retry.base.is_some() || retry.factor.is_some() || retry.max.is_some() || retry.jitter.is_some();
+        let grows = retry.max_attempts.is_some()
+            || retry.initial_delay.is_some()
+            || retry.multiplier.is_some()
+            || retry.max_delay.is_some()
+            || retry.jitter.is_some();
         let schedule = match &retry.delays {
             Some(_) if grows => {
-                self.add(&format!("{pointer}/delays"), "`delays` excludes `max_attempts`, `base`, `factor`, `max` and `jitter`");
+                self.add(
+                    &format!("{pointer}/delays"),
+                    "`delays` excludes `max_attempts`, `initial_delay`, `multiplier`, `max_delay` and `jitter`",
+                );
                 Schedule::Delays(Vec::new())
             }
             Some(delays) => Schedule::Delays(self.delays(pointer, delays)),
@@ -385,13 +391,13 @@ impl Wrong {
         let default = Exponential::default();
         let at = |field: &str| format!("{pointer}/{field}");
         let max_attempts = retry.max_attempts.and_then(|count| self.take(&at("max_attempts"), Bounds::count(MAX_ATTEMPTS).whole(count)));
-        let factor = retry.factor.and_then(|factor| self.take(&at("factor"), FACTORS.number(factor)));
+        let multiplier = retry.multiplier.and_then(|factor| self.take(&at("multiplier"), FACTORS.number(factor)));
         let mut delay = |field: &str, seconds: Option<f64>| self.take(&at(field), DELAYS.seconds(seconds?));
         Exponential {
             max_attempts: max_attempts.unwrap_or(default.max_attempts),
-            base: delay("base", retry.base).unwrap_or(default.base),
-            factor: factor.unwrap_or(default.factor),
-            max: delay("max", retry.max).unwrap_or(default.max),
+            initial_delay: delay("initial_delay", retry.initial_delay).unwrap_or(default.initial_delay),
+            multiplier: multiplier.unwrap_or(default.multiplier),
+            max_delay: delay("max_delay", retry.max_delay).unwrap_or(default.max_delay),
             jitter: match retry.jitter {
                 Some(JitterWord::None) => Jitter::None,
                 Some(JitterWord::Full) | None => Jitter::Full,
@@ -443,7 +449,7 @@ impl Wrong {
                 let detail = format!("nobody here runs this kind; known kinds are: {}", known.join(", "));
                 self.0.push(Invalid { code: Some("unknown_kind"), ..Invalid::new("/kind", detail) });
             }
-            Err(Unfit::NoEndpoint) => self.add("/endpoint", "tasks of this kind go to no endpoint; those of kind `http` do"),
+            Err(Unfit::EndpointMissing) => self.add("/endpoint", "tasks of this kind go to no endpoint; those of kind `http` do"),
             Err(Unfit::Payload(invalid)) => self.0.extend(invalid.into_iter().map(|invalid| invalid.under("/payload"))),
         }
     }

@@ -112,7 +112,7 @@ pub struct Settings {
     /// Endpoint that the task calls.
     pub endpoint: Option<Name>,
     /// Limit key: tasks with the same key share its limits.
-    pub flow_key: Option<Name>,
+    pub limit_key: Option<Name>,
     /// Settings that the submission left to the endpoint.
     pub left: Left,
     /// Length of the chain of tasks that led to this submission: each task's request submitted the next one. 0 if there was none.
@@ -142,7 +142,7 @@ impl Default for Settings {
             submitted_by: None,
             key_generation: None,
             endpoint: None,
-            flow_key: None,
+            limit_key: None,
             left: Left::default(),
             hops: 0,
         }
@@ -196,25 +196,25 @@ pub enum HeldReason {
     /// The worker has no handler for the kind.
     NoHandler,
     /// A secret that the request needs, for its signature or its headers, is not available.
-    NoSecret,
+    SecretUnavailable,
     /// A rate limit is used up.
-    Rate,
+    RateLimited,
     /// A concurrency limit is used up.
-    Parallelism,
+    ConcurrencyLimited,
     /// The circuit breaker of the endpoint is open: too many calls failed.
-    Breaker,
+    CircuitOpen,
     /// The receiver asked for a pause (`Retry-After`).
     RetryAfter,
     /// The state of a limit could not be read or written.
-    FlowUnavailable,
+    LimiterUnavailable,
     /// The endpoint, the queue or the kind is paused.
     Paused,
     /// The endpoint answered that it is gone for good (410).
     EndpointGone,
     /// The endpoint was removed.
-    NoEndpoint,
+    EndpointMissing,
     /// The task waits for other tasks, to be sent to its endpoint with them in one batch.
-    Gathering,
+    Batching,
     /// The worker's process lacks file handles, ports, memory or DNS look-ups for the call.
     ResourceExhausted,
     /// A reason that this version does not know: a later version of nobat stored it.
@@ -226,16 +226,16 @@ impl HeldReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NoHandler => "no_handler",
-            Self::NoSecret => "no_secret",
-            Self::Rate => "rate",
-            Self::Parallelism => "parallelism",
-            Self::Breaker => "breaker",
+            Self::SecretUnavailable => "secret_unavailable",
+            Self::RateLimited => "rate_limited",
+            Self::ConcurrencyLimited => "concurrency_limited",
+            Self::CircuitOpen => "circuit_open",
             Self::RetryAfter => "retry_after",
-            Self::FlowUnavailable => "flow_unavailable",
+            Self::LimiterUnavailable => "limiter_unavailable",
             Self::Paused => "paused",
             Self::EndpointGone => "endpoint_gone",
-            Self::NoEndpoint => "no_endpoint",
-            Self::Gathering => "gathering",
+            Self::EndpointMissing => "endpoint_missing",
+            Self::Batching => "batching",
             Self::ResourceExhausted => "resource_exhausted",
             Self::Other => "other",
         }
@@ -243,7 +243,7 @@ impl HeldReason {
 
     /// Returns true if a client can end the hold by changing the configuration or by resuming what is paused.
     pub fn is_ended_by_hand(self) -> bool {
-        !matches!(self, Self::NoHandler | Self::NoSecret | Self::FlowUnavailable | Self::ResourceExhausted | Self::Other)
+        !matches!(self, Self::NoHandler | Self::SecretUnavailable | Self::LimiterUnavailable | Self::ResourceExhausted | Self::Other)
     }
 
     /// Returns the time at which a woken task tries again.
@@ -253,7 +253,7 @@ impl HeldReason {
     /// [`FRESH`] (10 s), until all workers have read the change.
     pub fn woken_at(self, now: Timestamp) -> Timestamp {
         match self {
-            Self::Paused | Self::EndpointGone | Self::NoEndpoint => now,
+            Self::Paused | Self::EndpointGone | Self::EndpointMissing => now,
             _ => now + FRESH,
         }
     }
@@ -261,16 +261,16 @@ impl HeldReason {
     /// All reasons except [`HeldReason::Other`].
     pub const ALL: [Self; 12] = [
         Self::NoHandler,
-        Self::NoSecret,
-        Self::Rate,
-        Self::Parallelism,
-        Self::Breaker,
+        Self::SecretUnavailable,
+        Self::RateLimited,
+        Self::ConcurrencyLimited,
+        Self::CircuitOpen,
         Self::RetryAfter,
-        Self::FlowUnavailable,
+        Self::LimiterUnavailable,
         Self::Paused,
         Self::EndpointGone,
-        Self::NoEndpoint,
-        Self::Gathering,
+        Self::EndpointMissing,
+        Self::Batching,
         Self::ResourceExhausted,
     ];
 
@@ -474,7 +474,7 @@ impl ErrorCode {
     /// The worker was told to stop.
     pub const INTERRUPTED: &'static str = "interrupted";
     /// Hints for the task were delivered repeatedly, but no worker claimed it.
-    pub const PIPELINE: &'static str = "pipeline";
+    pub const DISPATCH_FAILED: &'static str = "dispatch_failed";
     /// The payload is not valid for the kind.
     pub const INVALID_PAYLOAD: &'static str = "invalid_payload";
     /// The result of the handler cannot be stored: it is too long, or cannot be written as JSON.
@@ -498,9 +498,9 @@ impl ErrorCode {
     /// The URL cannot be called.
     pub const INVALID_URL: &'static str = "invalid_url";
     /// The response to a batch holds no result for this item.
-    pub const NO_RESULT: &'static str = "no_result";
+    pub const ITEM_RESULT_MISSING: &'static str = "item_result_missing";
     /// The response to a batch, or its result for this item, cannot be read as per-item results.
-    pub const INVALID_ANSWER: &'static str = "invalid_answer";
+    pub const INVALID_RESPONSE: &'static str = "invalid_response";
     /// The response to a batch is longer than the maximum that is read, so its per-item results are incomplete.
     pub const RESPONSE_TOO_LARGE: &'static str = "response_too_large";
     /// The payload told the `noop` handler to fail.
@@ -517,14 +517,14 @@ impl ErrorCode {
         Self::PROTOCOL,
         Self::BLOCKED_ADDRESS,
         Self::INVALID_URL,
-        Self::NO_RESULT,
-        Self::INVALID_ANSWER,
+        Self::ITEM_RESULT_MISSING,
+        Self::INVALID_RESPONSE,
         Self::RESPONSE_TOO_LARGE,
         Self::CRASHED,
         Self::INTERRUPTED,
         Self::CANCELED,
         Self::EXPIRED,
-        Self::PIPELINE,
+        Self::DISPATCH_FAILED,
         Self::INVALID_PAYLOAD,
         Self::INVALID_RESULT,
         Self::HANDLER_ERROR,

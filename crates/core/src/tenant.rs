@@ -13,13 +13,13 @@ use crate::stored::Unreadable;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TenantSettings {
     /// Maximum rate of API requests.
-    pub requests: Option<Rate>,
+    pub request_rate: Option<Rate>,
     /// Maximum number of waiting tasks.
-    pub waiting: Option<NonZeroU32>,
+    pub max_pending_tasks: Option<NonZeroU32>,
     /// Maximum length of a payload, in bytes.
-    pub payload_bytes: Option<NonZeroU32>,
+    pub max_payload_bytes: Option<NonZeroU32>,
     /// Rate and concurrency limits of the tenant's tasks.
-    pub flow: Limits,
+    pub limits: Limits,
     /// Number of writes to the record. 0 if there is none.
     pub version: u64,
 }
@@ -27,13 +27,13 @@ pub struct TenantSettings {
 #[derive(Serialize, Deserialize)]
 struct Stored {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    requests: Option<StoredRate>,
+    request_rate: Option<StoredRate>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    waiting: Option<NonZeroU32>,
+    max_pending_tasks: Option<NonZeroU32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    payload_bytes: Option<NonZeroU32>,
+    max_payload_bytes: Option<NonZeroU32>,
     #[serde(default, skip_serializing_if = "is_unlimited")]
-    flow: StoredLimits,
+    limits: StoredLimits,
 }
 
 fn is_unlimited(flow: &StoredLimits) -> bool {
@@ -48,10 +48,10 @@ impl TenantSettings {
     /// Returns the record: compact JSON, the same in every backend.
     pub fn to_text(self) -> String {
         let stored = Stored {
-            requests: self.requests.map(|rate| StoredRate(rate.per_second, rate.burst)),
-            waiting: self.waiting,
-            payload_bytes: self.payload_bytes,
-            flow: self.flow.into(),
+            request_rate: self.request_rate.map(|rate| StoredRate(rate.per_second, rate.burst)),
+            max_pending_tasks: self.max_pending_tasks,
+            max_payload_bytes: self.max_payload_bytes,
+            limits: self.limits.into(),
         };
         serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("numbers"))
     }
@@ -60,10 +60,10 @@ impl TenantSettings {
     pub fn from_text(text: &str, version: u64) -> Result<Self, Unreadable> {
         let stored: Stored = serde_json::from_str(text).map_err(|_| Unreadable("a tenant's settings"))?;
         Ok(Self {
-            requests: stored.requests.map(|rate| Rate { per_second: rate.0, burst: rate.1 }),
-            waiting: stored.waiting,
-            payload_bytes: stored.payload_bytes,
-            flow: stored.flow.into(),
+            request_rate: stored.request_rate.map(|rate| Rate { per_second: rate.0, burst: rate.1 }),
+            max_pending_tasks: stored.max_pending_tasks,
+            max_payload_bytes: stored.max_payload_bytes,
+            limits: stored.limits.into(),
             version,
         })
     }
@@ -76,11 +76,11 @@ mod tests {
     #[test]
     fn are_read_back_as_stored() {
         let count = NonZeroU32::new;
-        let requests = count(10).zip(count(20)).map(|(per_second, burst)| Rate { per_second, burst });
-        let flow = Limits { parallelism: count(7), ..Limits::default() };
+        let request_rate = count(10).zip(count(20)).map(|(per_second, burst)| Rate { per_second, burst });
+        let limits = Limits { concurrency: count(7), ..Limits::default() };
         for settings in [
             TenantSettings { version: 1, ..TenantSettings::default() },
-            TenantSettings { requests, waiting: count(100), payload_bytes: count(1_000), flow, version: 2 },
+            TenantSettings { request_rate, max_pending_tasks: count(100), max_payload_bytes: count(1_000), limits, version: 2 },
         ] {
             assert_eq!(TenantSettings::from_text(&settings.to_text(), settings.version).unwrap(), settings);
         }

@@ -14,7 +14,7 @@ use crate::task::{Attempt, State, Status, Task, TaskError, Waiting};
 use crate::time::Timestamp;
 
 /// Task as the API shows it. Lists omit `payload`, `result` and `attempts`. Responses to a key without the scope `payload:view` omit
-/// `payload` and `result`. Callbacks omit `payload`, `submitted_by`, `held` and `parent`, and `endpoint` and `flow_key` if they are `null`.
+/// `payload` and `result`. Callbacks omit `payload`, `submitted_by`, `held` and `parent`, and `endpoint` and `limit_key` if they are `null`.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Task))]
 pub struct TaskView<'a> {
@@ -41,7 +41,7 @@ pub struct TaskView<'a> {
     /// Limit key: tasks with the same key share its limits. Absent in callbacks if it is `null`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
-    pub flow_key: Option<Option<&'a Name>>,
+    pub limit_key: Option<Option<&'a Name>>,
     /// Labels set by the client.
     pub labels: &'a BTreeMap<String, String>,
     /// Number of attempts that count against the retry policy. A replay resets it to 0.
@@ -102,15 +102,15 @@ pub struct RetryView {
     /// Delay before the first retry, in seconds. With `jitter` `full`, this is the maximum. Absent if there are `delays`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(required = false))]
-    pub base: Option<f64>,
+    pub initial_delay: Option<f64>,
     /// Factor by which the delay grows from one retry to the next. Absent if there are `delays`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(required = false))]
-    pub factor: Option<f64>,
+    pub multiplier: Option<f64>,
     /// Maximum delay before a retry, in seconds. Absent if there are `delays`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(required = false))]
-    pub max: Option<f64>,
+    pub max_delay: Option<f64>,
     /// Randomness of delays: `full` or `none`. Absent if there are `delays`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, required = false))]
@@ -133,9 +133,9 @@ impl From<&RetryPolicy> for RetryView {
         };
         Self {
             max_attempts: policy.max_attempts(),
-            base: growth.map(|growth| seconds(&growth.base)),
-            factor: growth.map(|growth| growth.factor),
-            max: growth.map(|growth| seconds(&growth.max)),
+            initial_delay: growth.map(|growth| seconds(&growth.initial_delay)),
+            multiplier: growth.map(|growth| growth.multiplier),
+            max_delay: growth.map(|growth| seconds(&growth.max_delay)),
             jitter: growth.map(|growth| match growth.jitter {
                 Jitter::Full => "full",
                 Jitter::None => "none",
@@ -209,8 +209,8 @@ impl<'a> TaskView<'a> {
     /// Creates the view for a callback. It omits the payload, because the receiver may not be meant to see it and it doubles the size. It
     /// omits the API key, because the receiver has no use for it.
     pub fn report(task: &'a Task, now: Timestamp) -> Self {
-        let (endpoint, flow_key) = (task.settings.endpoint.as_ref().map(Some), task.settings.flow_key.as_ref().map(Some));
-        Self { payload: None, submitted_by: None, endpoint, flow_key, held: None, parent: None, ..Self::new(task, now) }
+        let (endpoint, limit_key) = (task.settings.endpoint.as_ref().map(Some), task.settings.limit_key.as_ref().map(Some));
+        Self { payload: None, submitted_by: None, endpoint, limit_key, held: None, parent: None, ..Self::new(task, now) }
     }
 
     /// Creates the view for lists.
@@ -226,7 +226,7 @@ impl<'a> TaskView<'a> {
             status: StatusWord(task.status(now)),
             payload: None,
             endpoint: Some(task.settings.endpoint.as_ref()),
-            flow_key: Some(task.settings.flow_key.as_ref()),
+            limit_key: Some(task.settings.limit_key.as_ref()),
             labels: &task.settings.labels,
             attempt: task.attempt,
             max_attempts: task.settings.retry.max_attempts(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nobat_core::directory::flows_of;
 use nobat_core::endpoint::{Batch, Endpoint, Standing};
-use nobat_core::explain::{Circumstances, ExplanationView, Known, Why, explain};
+use nobat_core::explain::{Circumstances, ExplainCode, ExplanationView, Known, explain};
 use nobat_core::flow::{Answer, Ask, BreakerPolicy, Flow, FlowOf, Holder, Limits, Pace, Pass, Promise, Report, Verdict};
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
@@ -39,9 +39,9 @@ fn billing() -> FlowOf {
     FlowOf::Endpoint(name("billing"))
 }
 
-/// A task for the endpoint `billing`, that names the flow key `customer-42`.
+/// A task for the endpoint `billing`, that names the limit key `customer-42`.
 fn task(state: State, due_at: Timestamp) -> Task {
-    let settings = Settings { endpoint: Some(name("billing")), flow_key: Some(name("customer-42")), ..Settings::default() };
+    let settings = Settings { endpoint: Some(name("billing")), limit_key: Some(name("customer-42")), ..Settings::default() };
     Task {
         tenant: Tenant::new("acme").unwrap(),
         id: TaskId::new(ago(600), 7),
@@ -113,11 +113,11 @@ fn paced() -> Limits {
 }
 
 fn parallel() -> Limits {
-    Limits { parallelism: Some(count(2)), ..Limits::default() }
+    Limits { concurrency: Some(count(2)), ..Limits::default() }
 }
 
 fn broken() -> Limits {
-    Limits { breaker: Some(BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() }), ..Limits::default() }
+    Limits { breaker: Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() }), ..Limits::default() }
 }
 
 fn enter(flow: &mut Flow, limits: &Limits, now: Timestamp) -> Answer {
@@ -145,7 +145,7 @@ fn promised() -> (Task, Circumstances) {
     go(&mut flow, &paced(), at(0));
     let Answer::Wait(wait) = enter(&mut flow, &paced(), at(0)) else { panic!("it goes") };
     let promise = Some(Promise { of: billing(), booking: wait.booking.unwrap() });
-    let task = Task { due_at: wait.until, turn: Turn { times: 1, reserved: promise.into(), put_off: 0 }, ..held(HeldReason::Rate) };
+    let task = Task { due_at: wait.until, turn: Turn { times: 1, reserved: promise.into(), put_off: 0 }, ..held(HeldReason::RateLimited) };
     (task, with(billing(), paced(), flow))
 }
 
@@ -221,7 +221,12 @@ fn waiting() -> Vec<Row> {
             "it has been due since 07:58:59, and no worker has taken it: all are busy, or none is there; as things stand it will be \
              held then: nobody here runs tasks of kind http",
         ),
-        (Task { due_at: ago(1), ..held(HeldReason::Rate) }, fair(), "queued", "it has been due since 07:59:59, and waits for a worker"),
+        (
+            Task { due_at: ago(1), ..held(HeldReason::RateLimited) },
+            fair(),
+            "queued",
+            "it has been due since 07:59:59, and waits for a worker",
+        ),
     ]
 }
 
@@ -271,7 +276,7 @@ fn kept_by_somebody() -> Vec<HeldRow> {
     vec![
         (HeldReason::Paused, paused(true, false, Standing::Open), "paused", "queue default is paused", Some(queue)),
         (HeldReason::Paused, both, "paused", "kind http and endpoint billing are paused", Some(kind.clone())),
-        (HeldReason::Rate, paused(false, false, Standing::Paused), "paused", "endpoint billing is paused", Some(billing())),
+        (HeldReason::RateLimited, paused(false, false, Standing::Paused), "paused", "endpoint billing is paused", Some(billing())),
         (
             HeldReason::EndpointGone,
             paused(false, false, Standing::Gone),
@@ -282,22 +287,22 @@ fn kept_by_somebody() -> Vec<HeldRow> {
         (
             HeldReason::Paused,
             Circumstances { endpoint: None, ..fair() },
-            "no_endpoint",
+            "endpoint_missing",
             "there is no endpoint billing any more",
             Some(billing()),
         ),
         (
-            HeldReason::NoSecret,
+            HeldReason::SecretUnavailable,
             fair(),
-            "no_secret",
+            "secret_unavailable",
             "the secret that what goes to endpoint billing is signed with could not be had",
             Some(billing()),
         ),
         (HeldReason::NoHandler, strange, "no_handler", "nobody here runs tasks of kind http", Some(kind)),
         (
-            HeldReason::FlowUnavailable,
+            HeldReason::LimiterUnavailable,
             fair(),
-            "flow_unavailable",
+            "limiter_unavailable",
             "what is laid down for it could not be read, or a flow of it not be asked",
             None,
         ),
@@ -324,37 +329,37 @@ fn kept_by_flows() -> Vec<HeldRow> {
     };
     vec![
         (
-            HeldReason::Rate,
+            HeldReason::RateLimited,
             with(key.clone(), paced(), after(&paced(), Verdict::Good, None, at(0))),
-            "rate",
-            "flow key customer-42 has a rate of 1 every 10 s, with 0 promised ahead",
+            "rate_limited",
+            "limit key customer-42 has a rate of 1 every 10 s, with 0 promised ahead",
             Some(key.clone()),
         ),
         (
-            HeldReason::Parallelism,
+            HeldReason::ConcurrencyLimited,
             with(FlowOf::Tenant, parallel(), busy()),
-            "parallelism",
-            "tenant acme has a parallelism of 2, all of it in use",
+            "concurrency_limited",
+            "tenant acme has a concurrency of 2, all of it in use",
             Some(FlowOf::Tenant),
         ),
         (
-            HeldReason::Breaker,
+            HeldReason::CircuitOpen,
             down(ago(10)),
-            "breaker",
+            "circuit_open",
             "the breaker of endpoint billing has been open since 07:59:50, and the next attempt is let through at 08:00:20",
             Some(billing()),
         ),
         (
-            HeldReason::Breaker,
+            HeldReason::CircuitOpen,
             down(ago(40)),
-            "breaker",
+            "circuit_open",
             "the breaker of endpoint billing has been open since 07:59:20, and the next attempt is let through",
             Some(billing()),
         ),
         (
-            HeldReason::Breaker,
+            HeldReason::CircuitOpen,
             probing,
-            "breaker",
+            "circuit_open",
             "the breaker of endpoint billing has been open since 07:59:20, and one attempt is finding out how things are",
             Some(billing()),
         ),
@@ -362,7 +367,7 @@ fn kept_by_flows() -> Vec<HeldRow> {
             HeldReason::RetryAfter,
             resting(&key, at(60)),
             "retry_after",
-            "the other side asked that flow key customer-42 be left alone until 08:01:00",
+            "the other side asked that limit key customer-42 be left alone until 08:01:00",
             Some(key),
         ),
         // That pause was lifted, and there is another one.
@@ -382,18 +387,18 @@ fn cleared() -> Vec<HeldRow> {
     let mut well = after(&broken(), Verdict::Bad, None, ago(40));
     let probe = go(&mut well, &broken(), ago(5));
     well.leave(&broken(), probe, ME, &Report { verdict: Verdict::Good, took: Duration::ZERO, pause_until: None }, ago(4));
-    let row = |reason, around, over| (reason, around, "cleared", over, None);
+    let row = |reason, around, over| (reason, around, "unblocked", over, None);
     let (room, free) = ("as many had started as may in that time, and there is room now", Flow::default);
     vec![
         row(HeldReason::Paused, fair(), "its queue, its kind or its endpoint was paused, and none of them is now"),
         row(HeldReason::EndpointGone, fair(), "endpoint billing had said that it is gone, and is called again"),
-        row(HeldReason::NoEndpoint, fair(), "endpoint billing was not there, and is now"),
-        row(HeldReason::Rate, flow(Limits::default(), free()), room),
-        row(HeldReason::Rate, flow(paced(), free()), room),
-        row(HeldReason::Parallelism, flow(parallel(), free()), "as many ran as may at a time, and there is room now"),
-        row(HeldReason::Breaker, flow(broken(), well), "the breaker of endpoint billing was open, and is not now"),
+        row(HeldReason::EndpointMissing, fair(), "endpoint billing was not there, and is now"),
+        row(HeldReason::RateLimited, flow(Limits::default(), free()), room),
+        row(HeldReason::RateLimited, flow(paced(), free()), room),
+        row(HeldReason::ConcurrencyLimited, flow(parallel(), free()), "as many ran as may at a time, and there is room now"),
+        row(HeldReason::CircuitOpen, flow(broken(), well), "the breaker of endpoint billing was open, and is not now"),
         row(HeldReason::RetryAfter, fair(), "the other side had asked to be left alone, and that time is over"),
-        row(HeldReason::Gathering, fair(), "it waited for others that go to endpoint billing, and each goes alone now"),
+        row(HeldReason::Batching, fair(), "it waited for others that go to endpoint billing, and each goes alone now"),
         row(HeldReason::NoHandler, fair(), "whoever took it did not run tasks of kind http, and somebody does now"),
     ]
 }
@@ -418,8 +423,8 @@ fn every_case_is_said_in_one_word_and_one_sentence() {
         said.insert(code);
     }
     // It has a case of its own.
-    said.insert(HeldReason::Gathering.as_str());
-    assert_eq!(said, Why::all().map(Why::as_str).collect(), "no word is without its case");
+    said.insert(HeldReason::Batching.as_str());
+    assert_eq!(said, ExplainCode::all().map(ExplainCode::as_str).collect(), "no word is without its case");
 }
 
 #[test]
@@ -427,29 +432,29 @@ fn a_turn_that_is_promised_is_told_as_long_as_it_holds() {
     let (task, around) = promised();
     let found = explain(&task, &around, at(0));
     let reason = "endpoint billing has a rate of 1 every 10 s, with 1 promised ahead; its turn is promised for 08:00:10.200Z";
-    assert_eq!((found.code, short(&found.reason).as_str()), (Why::Held(HeldReason::Rate), reason));
+    assert_eq!((found.code, short(&found.reason).as_str()), (ExplainCode::Held(HeldReason::RateLimited), reason));
     assert_eq!((found.until, found.by), (Some(task.due_at), Some(billing())));
     let mut changed = around.clone();
     changed.flows[0].limits.pace = Some(Pace { rate: count(2), period: Duration::from_secs(10), burst: count(1) });
     let reason = "endpoint billing has a rate of 2 every 10 s, with 0 promised ahead; it asks again at 08:00:10.200Z";
     assert_eq!(short(&explain(&task, &changed, at(0)).reason), reason, "at another rate the promise is worth nothing");
     changed.flows[0].limits.pace = None;
-    assert_eq!(explain(&task, &changed, at(0)).code, Why::Cleared);
+    assert_eq!(explain(&task, &changed, at(0)).code, ExplainCode::Unblocked);
 }
 
 #[test]
 fn a_task_that_waits_for_others_says_for_how_many_and_for_how_long() {
-    let batch = Batch { max_items: count(100), max_wait: Duration::from_secs(5), results: false };
+    let batch = Batch { max_items: count(100), max_wait: Duration::from_secs(5), per_item_results: false };
     let mut around = Circumstances { endpoint: Some(Endpoint { batch: Some(batch), ..endpoint() }), ..fair() };
-    let task = held(HeldReason::Gathering);
+    let task = held(HeldReason::Batching);
     let found = explain(&task, &around, at(0));
     let reason =
         "it waits up to 5 s for others, to go to endpoint billing together, 100 at most; unless it goes before, it asks again at 08:01:00";
-    assert_eq!((found.code, short(&found.reason).as_str()), (Why::Held(HeldReason::Gathering), reason));
+    assert_eq!((found.code, short(&found.reason).as_str()), (ExplainCode::Held(HeldReason::Batching), reason));
     assert_eq!((found.until, found.by), (Some(at(60)), Some(billing())));
     let down = after(&broken(), Verdict::Bad, Some(at(90)), ago(1));
     around.flows = vec![Known { of: billing(), limits: broken(), flow: down }];
-    assert_eq!(explain(&task, &around, at(0)).code, Why::Held(HeldReason::RetryAfter), "nobody goes, however many they are");
+    assert_eq!(explain(&task, &around, at(0)).code, ExplainCode::Held(HeldReason::RetryAfter), "nobody goes, however many they are");
 }
 
 #[test]
@@ -457,13 +462,13 @@ fn an_attempt_that_was_asked_to_leave_the_other_side_alone_is_its_tasks_own_busi
     let task = Task { turn: Turn { put_off: 1, ..Turn::default() }, ..held(HeldReason::RetryAfter) };
     let found = explain(&task, &fair(), at(0));
     let reason = "the other side asked the attempt before to leave it alone; it is tried again at 08:01:00";
-    assert_eq!((found.code, short(&found.reason).as_str()), (Why::Held(HeldReason::RetryAfter), reason));
+    assert_eq!((found.code, short(&found.reason).as_str()), (ExplainCode::Held(HeldReason::RetryAfter), reason));
     assert_eq!(found.by, Some(FlowOf::Key(name("customer-42"))));
 }
 
 #[test]
 fn every_word_is_listed_once() {
-    let words: Vec<&str> = Why::all().map(Why::as_str).collect();
+    let words: Vec<&str> = ExplainCode::all().map(ExplainCode::as_str).collect();
     assert_eq!(words.iter().collect::<BTreeSet<_>>().len(), words.len());
 }
 
@@ -479,7 +484,7 @@ fn what_is_shown_is_what_a_task_is_told_and_what_is_so_now() {
         "code": "paused",
         "reason": "queue default is paused; it asks again at 2027-01-15T08:01:00.000Z",
         "until": "2027-01-15T08:01:00.000Z",
-        "by": {"sort": "queue", "name": "default"},
+        "blocked_by": {"type": "queue", "name": "default"},
         "attempt": 1,
         "max_attempts": 5,
         "held": {"reason": "paused", "until": "2027-01-15T08:01:00.000Z"},

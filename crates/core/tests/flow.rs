@@ -163,7 +163,7 @@ const TEN_MINUTES: u64 = 600_000;
 #[test]
 fn fifty_a_second_and_four_at_once_are_kept_and_used() {
     for burst in [50, 10, 1] {
-        let limits = Limits { pace: Some(pace(50, burst)), parallelism: Some(count(4)), breaker: None };
+        let limits = Limits { pace: Some(pace(50, burst)), concurrency: Some(count(4)), breaker: None };
         let mut world = World::new(limits, 64, 40_000);
         world.run_until(TEN_MINUTES, |now| (20 + now % 29, true));
         let most = world.most_within(1_000);
@@ -179,7 +179,7 @@ fn fifty_a_second_and_four_at_once_are_kept_and_used() {
 #[test]
 fn slots_are_used_whatever_work_takes() {
     for takes in [5, 200, 3_000] {
-        let limits = Limits { parallelism: Some(count(4)), ..Limits::default() };
+        let limits = Limits { concurrency: Some(count(4)), ..Limits::default() };
         let tasks = usize::try_from(5 * TEN_MINUTES / takes).unwrap().min(100_000);
         let mut world = World::new(limits, 64, tasks);
         world.run_until(TEN_MINUTES, |_| (takes, true));
@@ -191,7 +191,7 @@ fn slots_are_used_whatever_work_takes() {
 #[test]
 fn an_outage_of_half_an_hour_costs_probes_alone() {
     let breaker = BreakerPolicy::default();
-    let limits = Limits { pace: Some(pace(100, 100)), parallelism: None, breaker: Some(breaker) };
+    let limits = Limits { pace: Some(pace(100, 100)), concurrency: None, breaker: Some(breaker) };
     let mut world = World::new(limits, 64, 10_000);
     let half_an_hour = 1_800_000;
     world.run_until(half_an_hour, |_| (20, false));

@@ -29,7 +29,7 @@ enum Op {
     LeaseExpired,
     Cancel,
     Expire,
-    PipelineFailed,
+    DispatchFailed,
     Replay(ReplayKey),
 }
 
@@ -139,18 +139,18 @@ impl Model {
             (Place::Running { until, .. }, Op::Cancel) => To(Place::Running { until, stop: true }),
             (Place::Waiting { .. }, Op::Cancel) => To(Place::Ended(End::Canceled)),
 
-            (Place::Running { .. }, Op::Claim { .. } | Op::Expire | Op::PipelineFailed) => No(Refused::Running),
+            (Place::Running { .. }, Op::Claim { .. } | Op::Expire | Op::DispatchFailed) => No(Refused::Running),
             (Place::Waiting { .. }, Op::Claim { .. }) if late => No(Refused::PastDeadline),
             (Place::Waiting { due, .. }, Op::Claim { .. }) if due > now => No(Refused::NotDue),
             (Place::Waiting { .. }, Op::Claim { lease }) => To(Place::Running { until: now + Duration::from_millis(lease), stop: false }),
             (Place::Waiting { .. }, Op::Expire) if late => To(Place::Ended(End::Expired)),
             (Place::Waiting { .. }, Op::Expire) => No(Refused::BeforeDeadline),
-            (Place::Waiting { due, .. }, Op::PipelineFailed) if due > now => No(Refused::NotDue),
-            (Place::Waiting { .. }, Op::PipelineFailed) => To(Place::Ended(End::Failed)),
+            (Place::Waiting { due, .. }, Op::DispatchFailed) if due > now => No(Refused::NotDue),
+            (Place::Waiting { .. }, Op::DispatchFailed) => To(Place::Ended(End::Failed)),
 
             (Place::Ended(_), Op::Replay(_)) => To(waiting(Why::Scheduled, now)),
             (_, Op::Replay(_)) => No(Refused::NotEnded),
-            (Place::Ended(_), Op::Claim { .. } | Op::LeaseExpired | Op::Cancel | Op::Expire | Op::PipelineFailed) => No(Refused::Ended),
+            (Place::Ended(_), Op::Claim { .. } | Op::LeaseExpired | Op::Cancel | Op::Expire | Op::DispatchFailed) => No(Refused::Ended),
         }
     }
 
@@ -185,7 +185,7 @@ impl Model {
             }
             Op::Succeed(_) | Op::Fail(..) | Op::Stop(_) | Op::Interrupt(_) | Op::LeaseExpired => (0, turn.1),
             Op::Replay(_) => (0, 0),
-            Op::Claim { .. } | Op::Release(_) | Op::Cancel | Op::Expire | Op::PipelineFailed => turn,
+            Op::Claim { .. } | Op::Release(_) | Op::Cancel | Op::Expire | Op::DispatchFailed => turn,
         };
         let outcome = match op {
             Op::Claim { .. } => {
@@ -212,7 +212,7 @@ impl Model {
             Op::Fail(..) => Some(Outcome::Failed),
             Op::Stop(_) => Some(Outcome::Canceled),
             Op::LeaseExpired => Some(Outcome::Crashed),
-            Op::Cancel | Op::Expire | Op::PipelineFailed => None,
+            Op::Cancel | Op::Expire | Op::DispatchFailed => None,
         };
         self.outcomes.extend(outcome.map(|outcome| (self.token, outcome)));
     }
@@ -259,7 +259,7 @@ fn event(op: Op, task: &Task, spread: Spread, now: Timestamp) -> Event {
         Op::LeaseExpired => Event::LeaseExpired { spread },
         Op::Cancel => Event::Cancel,
         Op::Expire => Event::Expire,
-        Op::PipelineFailed => Event::PipelineFailed,
+        Op::DispatchFailed => Event::DispatchFailed,
         Op::Replay(key) => Event::Replay { key, generation: None },
     }
 }
@@ -386,7 +386,7 @@ fn ops() -> impl Strategy<Value = Op> {
         3 => Just(Op::LeaseExpired),
         2 => Just(Op::Cancel),
         2 => Just(Op::Expire),
-        1 => Just(Op::PipelineFailed),
+        1 => Just(Op::DispatchFailed),
         3 => prop_oneof![Just(ReplayKey::Same), Just(ReplayKey::New)].prop_map(Op::Replay),
     ]
 }
@@ -518,9 +518,9 @@ fn who_is_woken_asks_soon_and_keeps_its_place() {
         let woken = transition(task, Event::Wake, now).map(|change| (change.task.due_at, change.task.turn));
         let kept = |promise: Option<Promise>| Turn { times: 0, reserved: promise.into(), put_off: 3 };
         let expected = match reason {
-            HeldReason::Paused | HeldReason::EndpointGone | HeldReason::NoEndpoint => Ok((now, kept(promise.clone()))),
+            HeldReason::Paused | HeldReason::EndpointGone | HeldReason::EndpointMissing => Ok((now, kept(promise.clone()))),
             HeldReason::RetryAfter => Ok((now + soon, kept(None))),
-            HeldReason::Rate | HeldReason::Parallelism | HeldReason::Breaker | HeldReason::Gathering => {
+            HeldReason::RateLimited | HeldReason::ConcurrencyLimited | HeldReason::CircuitOpen | HeldReason::Batching => {
                 Ok((now + soon, kept(promise.clone())))
             }
             _ => Err(Refused::NotHeld),
@@ -545,11 +545,11 @@ fn ended_task_holds_nothing_of_its_flows() {
     let after = |task: Task, event| transition(task, event, now).map(|change| (change.released, change.task.turn.reserved)).unwrap();
     let nothing = Reserved::default;
     let all = || (reserved.clone(), nothing());
-    assert_eq!(after(holding(held(HeldReason::Rate), None), Event::Cancel), all());
-    assert_eq!(after(holding(held(HeldReason::Rate), Some(0)), Event::Expire), all());
-    assert_eq!(after(holding(held(HeldReason::Rate), None), Event::PipelineFailed), all());
+    assert_eq!(after(holding(held(HeldReason::RateLimited), None), Event::Cancel), all());
+    assert_eq!(after(holding(held(HeldReason::RateLimited), Some(0)), Event::Expire), all());
+    assert_eq!(after(holding(held(HeldReason::RateLimited), None), Event::DispatchFailed), all());
     assert_eq!(after(holding(running(CancelRequest::Requested), None), Event::Release { token: 0 }), all());
-    let wait = Event::Hold { token: 0, reason: HeldReason::Rate, until: now, reserved: reserved.clone() };
+    let wait = Event::Hold { token: 0, reason: HeldReason::RateLimited, until: now, reserved: reserved.clone() };
     assert_eq!(after(holding(running(CancelRequest::Requested), None), wait.clone()), all());
     assert_eq!(after(holding(running(CancelRequest::None), None), wait), (nothing(), reserved.clone()));
     assert_eq!(after(holding(running(CancelRequest::None), None), Event::Release { token: 0 }), (nothing(), reserved.clone()));
@@ -569,9 +569,9 @@ fn only_a_gathered_task_is_made_to_lead() {
         ..task(&[], None, 0, None, None)
     };
     let led = |task| transition(task, Event::Lead { at }, now).map(|change| change.task.due_at);
-    assert_eq!(led(held(HeldReason::Gathering, 63)), Ok(at));
-    assert_eq!(led(held(HeldReason::Gathering, 2)), Err(Refused::NotHeld), "it comes before that anyway");
-    assert_eq!(led(held(HeldReason::Rate, 63)), Err(Refused::NotHeld));
+    assert_eq!(led(held(HeldReason::Batching, 63)), Ok(at));
+    assert_eq!(led(held(HeldReason::Batching, 2)), Err(Refused::NotHeld), "it comes before that anyway");
+    assert_eq!(led(held(HeldReason::RateLimited, 63)), Err(Refused::NotHeld));
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub struct Settings {
     #[arg(long, global = true, env = "NOBAT_QUEUE_URL")]
     pub queue_url: Option<String>,
     /// Days for which ended tasks are kept, from 1 to 3660
-    #[arg(long, global = true, env = "NOBAT_RETENTION", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3660))]
+    #[arg(long, global = true, env = "NOBAT_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3660))]
     pub retention: u32,
 }
 

@@ -39,16 +39,16 @@ const fn field(flag: &'static str, pointer: &'static str, form: Form, help: &'st
 const FIELDS: [Field; 24] = [
     field("queue", "/queue", Form::Text, "Queue. Default: default"),
     field("endpoint", "/endpoint", Form::Text, "Endpoint that a task of kind http calls. The payload then has a path instead of a url"),
-    field("flow-key", "/flow_key", Form::Text, "Flow key: tasks with the same key share the limits of that key"),
+    field("limit-key", "/limit_key", Form::Text, "Limit key: tasks with the same key share the limits of that key"),
     field("delay", "/delay", Form::Number, "Seconds until the earliest start. Default: 0. Not with --run-at"),
     field("run-at", "/run_at", Form::Text, "Earliest start (RFC 3339)"),
     field("timeout", "/timeout", Form::Number, "Maximum duration of an attempt in seconds. Default: that of the endpoint, else 30"),
     field("expires-at", "/expires_at", Form::Text, "Time from which the task is no longer started (RFC 3339). Default: none"),
     field("label", "/labels", Form::Pairs, "Label, as NAME=TEXT. Can be given up to 20 times"),
     field("retry-max-attempts", "/retry/max_attempts", Form::Number, "Maximum number of attempts, the first included. Default: 5"),
-    field("retry-base", "/retry/base", Form::Number, "Maximum delay before the first retry in seconds. Default: 10"),
-    field("retry-factor", "/retry/factor", Form::Number, "Factor by which the delay grows from retry to retry. Default: 2"),
-    field("retry-max", "/retry/max", Form::Number, "Maximum delay between attempts in seconds. Default: 3600"),
+    field("retry-initial-delay", "/retry/initial_delay", Form::Number, "Maximum delay before the first retry in seconds. Default: 10"),
+    field("retry-multiplier", "/retry/multiplier", Form::Number, "Factor by which the delay grows from retry to retry. Default: 2"),
+    field("retry-max-delay", "/retry/max_delay", Form::Number, "Maximum delay between attempts in seconds. Default: 3600"),
     field("retry-jitter", "/retry/jitter", Form::Text, "Spread of delays: full (from 0 to the delay) or none. Default: full"),
     field(
         "retry-max-age",
@@ -60,9 +60,9 @@ const FIELDS: [Field; 24] = [
     field("callback-url", "/callback/url", Form::Text, "URL to which the task is reported when it has ended"),
     field("callback-on", "/callback/on", Form::Words, "Ends to report: succeeded,failed,canceled,expired. Default: all"),
     field("callback-retry-max-attempts", "/callback/retry/max_attempts", Form::Number, "--retry-max-attempts of the report"),
-    field("callback-retry-base", "/callback/retry/base", Form::Number, "--retry-base of the report"),
-    field("callback-retry-factor", "/callback/retry/factor", Form::Number, "--retry-factor of the report"),
-    field("callback-retry-max", "/callback/retry/max", Form::Number, "--retry-max of the report"),
+    field("callback-retry-initial-delay", "/callback/retry/initial_delay", Form::Number, "--retry-initial-delay of the report"),
+    field("callback-retry-multiplier", "/callback/retry/multiplier", Form::Number, "--retry-multiplier of the report"),
+    field("callback-retry-max-delay", "/callback/retry/max_delay", Form::Number, "--retry-max-delay of the report"),
     field("callback-retry-jitter", "/callback/retry/jitter", Form::Text, "--retry-jitter of the report"),
     field("callback-retry-max-age", "/callback/retry/max_age", Form::Number, "--retry-max-age of the report"),
     field("callback-retry-delays", "/callback/retry/delays", Form::Numbers, "--retry-delays of the report"),
@@ -174,9 +174,12 @@ mod tests {
 
     #[test]
     fn errors_name_the_flag() {
-        for (pointer, flag) in
-            [("/delay", "--delay"), ("/retry/max", "--retry-max"), ("/labels/a", "--label a"), ("/retry/delays/0", "--retry-delays 0")]
-        {
+        for (pointer, flag) in [
+            ("/delay", "--delay"),
+            ("/retry/max_delay", "--retry-max-delay"),
+            ("/labels/a", "--label a"),
+            ("/retry/delays/0", "--retry-delays 0"),
+        ] {
             assert_eq!(flag_of(pointer).as_deref(), Some(flag));
         }
         assert_eq!((flag_of("/payload/url"), flag_of("/kind"), flag_of("")), (None, None, None));

@@ -90,7 +90,7 @@ struct Rotate {
     id: String,
     /// Seconds for which the replaced key stays valid
     #[arg(long, default_value = "0", value_parser = number)]
-    overlap: String,
+    grace_period: String,
 }
 
 #[derive(Args)]
@@ -113,9 +113,9 @@ impl Keys {
                 });
                 self.show_new(&client.post("/v1/keys", body.to_string()).await?)?;
             }
-            Command::Rotate(Rotate { id, overlap }) => {
+            Command::Rotate(Rotate { id, grace_period }) => {
                 let path = format!("/v1/keys/{}/rotate", encode(id));
-                self.show_new(&client.post(&path, format!(r#"{{"overlap":{overlap}}}"#)).await?)?;
+                self.show_new(&client.post(&path, format!(r#"{{"grace_period":{grace_period}}}"#)).await?)?;
             }
             Command::Revoke(Revoke { id }) => {
                 let key = client.delete(&format!("/v1/keys/{}", encode(id))).await?;

@@ -94,9 +94,9 @@ const RESOURCES: [Resource; 6] = [
     },
     Resource { name: "kinds", about: "Configure kinds: limits, pause", path: "/v1/kinds", has_names: true, columns: &[], actions: &LANE },
     Resource {
-        name: "flows",
-        about: "Configure flow keys: limits that tasks with the same key share",
-        path: "/v1/flows",
+        name: "limits",
+        about: "Configure limit keys: limits that tasks with the same key share",
+        path: "/v1/limits",
         has_names: true,
         columns: &[],
         actions: &[
@@ -109,7 +109,7 @@ const RESOURCES: [Resource; 6] = [
         about: "Configure tenants: what each of them may use",
         path: "/v1/tenants",
         has_names: true,
-        columns: &["name", "requests", "waiting", "payload_bytes", "flow"],
+        columns: &["name", "request_rate", "max_pending_tasks", "max_payload_bytes", "limits"],
         actions: &[
             action("list", "List tenants that have limits, by name", Method::GET, "", Body::List),
             action("get", "Show the limits of a tenant", Method::GET, "", Body::None),
@@ -127,7 +127,7 @@ const RESOURCES: [Resource; 6] = [
             action("put", "Set the secret. One that is generated is shown once", Method::PUT, "", Body::Optional),
             action(
                 "rotate",
-                "Replace the secret. The one before signs too for a day, or `overlap` seconds",
+                "Replace the secret. The one before signs too for a day, or `grace_period` seconds",
                 Method::POST,
                 "/rotate",
                 Body::Optional,

@@ -73,7 +73,7 @@ pub struct Serve {
     #[arg(long, env = "NOBAT_MAX_TIMEOUT", default_value_t = 12 * 60 * 60)]
     pub max_timeout: u32,
     /// Seconds that running tasks have to finish on SIGTERM. The server gives the others back within 8 seconds more
-    #[arg(long, env = "NOBAT_DRAIN", default_value_t = 20)]
+    #[arg(long, env = "NOBAT_DRAIN_TIMEOUT", default_value_t = 20)]
     pub drain: u32,
     /// Log filter: error, warn, info, debug, or `target=level` pairs
     #[arg(long, env = "NOBAT_LOG", default_value = "info")]

@@ -15,7 +15,7 @@ pub(crate) fn task(task: &Object) -> String {
         "kind",
         "queue",
         "endpoint",
-        "flow_key",
+        "limit_key",
         "status",
         "attempt",
         "max_attempts",
@@ -51,8 +51,8 @@ pub(crate) fn task(task: &Object) -> String {
 /// Returns the reason why a task is not running, one field a line.
 pub(crate) fn explanation(explanation: &Object) -> String {
     let mut lines = known(explanation, &["id", "status", "code", "reason", "until"]);
-    let by = explanation.object("by");
-    if let (Some(sort), Some(name)) = (by.text("sort"), by.text("name")) {
+    let by = explanation.object("blocked_by");
+    if let (Some(sort), Some(name)) = (by.text("type"), by.text("name")) {
         lines.push(vec!["by".to_owned(), format!("{sort} {name}")]);
     }
     lines.extend(known(explanation, &["attempt", "max_attempts", "held", "error"]));

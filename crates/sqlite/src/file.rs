@@ -20,6 +20,14 @@ pub enum OpenError {
         /// The process, if the lock file names it.
         holder: Holder,
     },
+    /// A nobat from before the first release wrote it.
+    #[error("the file has schema {found}, and this nobat needs {first} or later; choose another file with NOBAT_DATA")]
+    OldSchema {
+        /// The file's schema version.
+        found: i64,
+        /// The first version that is known here.
+        first: i64,
+    },
     /// A newer nobat has written the file.
     #[error("the file has schema {found}, and this nobat knows schemas up to {known}; run the nobat that wrote it, or a newer one")]
     NewerSchema {

@@ -1,23 +1,31 @@
-//! The tables and their migrations.
+//! Tables of the file, and the steps that bring an older file up to date.
 
 use rusqlite::Connection;
 
 use crate::OpenError;
 
-/// Identifies a SQLite file as nobat's, in the header field that SQLite reserves for it: "noba".
+/// Marks a SQLite file as nobat's, in the header field that SQLite keeps for it: "noba".
 const APPLICATION_ID: i32 = 0x6e6f_6261;
 
-/// One step per version. Released steps are never edited: the first n steps create version n.
-const MIGRATIONS: [&str; 4] = [V1, V2, V3, V4];
+/// Version of the schema that the first of [`MIGRATIONS`] makes. Files of earlier versions were never released and are refused.
+const FIRST_VERSION: i64 = 5;
 
-/// Oldest version that can use a file of the newest schema. A step that only adds keeps it. A step that removes something or changes its
-/// meaning raises it to its own version, and must come one release after the last use.
-const OLDEST_READER: i64 = 2;
+/// Steps from one version of the schema to the next. A step is never edited once it is released.
+const MIGRATIONS: [&str; 1] = [V5];
 
-/// `seq` is the time of acceptance in milliseconds, shifted to leave room for uniqueness. The order of the table is the order of lists,
-/// without an index. `payload` is null if the payload is in `payloads`, so that a change of status does not copy it. `wake_at` is
-/// [`nobat_core::task::Task::wake_at`]. The two small indexes on it are the queue.
-const V1: &str = "
+/// Oldest version of the schema whose nobat can use a file of the newest version. A step that only adds keeps it. A step that removes
+/// something or changes its meaning raises it to its own version, and must come one release after the last use of what it removes.
+const OLDEST_READER: i64 = 5;
+
+/// Table `tasks`: `seq` is the moment of acceptance in milliseconds, shifted to leave room for making it unique. The order of the table is
+/// the order of lists, and costs no index. `payload` is null if it is in `payloads`, so that a change of status does not copy it.
+/// `wake_at` is [`nobat_core::task::Task::wake_at`]; the two small indexes on it are the queue. `requests` are the requests with an
+/// idempotency key that changed the task.
+///
+/// Indexes: one over the tenant alone has its tasks in the order of `seq`. One of held tasks makes waking them cost nothing for others.
+///
+/// Table `records`: configuration and keys. The tenant is empty for those of the installation. Table `probe`: the row that readiness writes.
+const V5: &str = "
 CREATE TABLE tasks (
     seq INTEGER PRIMARY KEY,
     tenant TEXT NOT NULL,
@@ -46,32 +54,36 @@ CREATE TABLE tasks (
     error TEXT,
     progress TEXT,
     result TEXT,
-    payload TEXT
+    payload TEXT,
+    turn TEXT,
+    requests TEXT
 ) STRICT;
 CREATE UNIQUE INDEX tasks_by_id ON tasks (tenant, id);
-CREATE INDEX tasks_waiting ON tasks (wake_at) WHERE status < 3;
+CREATE INDEX tasks_of_tenant ON tasks (tenant);
+CREATE INDEX tasks_waiting ON tasks (tenant, wake_at) WHERE status < 3;
 CREATE INDEX tasks_expiring ON tasks (expires_at) WHERE status < 3 AND expires_at IS NOT NULL;
+CREATE INDEX tasks_held ON tasks (tenant, seq) WHERE status = 2;
 CREATE INDEX tasks_leased ON tasks (wake_at) WHERE status = 3;
 CREATE INDEX tasks_failed ON tasks (tenant, seq) WHERE status = 5;
 CREATE TABLE payloads (
     seq INTEGER PRIMARY KEY,
     payload TEXT NOT NULL
 ) STRICT;
-CREATE TABLE instance (
-    secret BLOB NOT NULL
-) STRICT;
-INSERT INTO instance (secret) VALUES (randomblob(32));
-";
-
-/// Adds configuration records and the audit trail. The queue's index is now by tenant. A list reads only its tenant's tasks: an index over
-/// the tenant alone has them in the order of `seq`. `oldest_reader` allows the previous version to use a file that a later one has written.
-const V2: &str = "
 CREATE TABLE records (
+    tenant TEXT NOT NULL DEFAULT '',
     sort TEXT NOT NULL,
     name TEXT NOT NULL,
     version INTEGER NOT NULL,
     body TEXT NOT NULL,
-    PRIMARY KEY (sort, name)
+    PRIMARY KEY (tenant, sort, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE flows (
+    tenant TEXT NOT NULL,
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    written_at INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    PRIMARY KEY (tenant, name)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE trail (
     seq INTEGER PRIMARY KEY,
@@ -83,46 +95,15 @@ CREATE TABLE trail (
 ) STRICT;
 CREATE INDEX trail_by_tenant ON trail (tenant, seq);
 CREATE TRIGGER trail_is_never_changed BEFORE UPDATE ON trail BEGIN SELECT RAISE(ABORT, 'the trail is never changed'); END;
-DROP INDEX tasks_waiting;
-CREATE INDEX tasks_waiting ON tasks (tenant, wake_at) WHERE status < 3;
-CREATE INDEX tasks_of_tenant ON tasks (tenant);
-ALTER TABLE instance ADD COLUMN oldest_reader INTEGER NOT NULL DEFAULT 2;
-";
-
-/// Adds the hold state of tasks (`turn`) and the limiters. Records can belong to a tenant. Those of the installation have none, which is
-/// what the previous version reads and writes.
-const V3: &str = "
-CREATE TABLE records_of_tenants (
-    tenant TEXT NOT NULL DEFAULT '',
-    sort TEXT NOT NULL,
-    name TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    body TEXT NOT NULL,
-    PRIMARY KEY (tenant, sort, name)
-) STRICT, WITHOUT ROWID;
-INSERT INTO records_of_tenants (sort, name, version, body) SELECT sort, name, version, body FROM records;
-DROP TABLE records;
-ALTER TABLE records_of_tenants RENAME TO records;
-ALTER TABLE tasks ADD COLUMN turn TEXT;
-CREATE TABLE flows (
-    tenant TEXT NOT NULL,
-    name TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    written_at INTEGER NOT NULL,
-    body TEXT NOT NULL,
-    PRIMARY KEY (tenant, name)
-) STRICT, WITHOUT ROWID;
-";
-
-/// Adds an index of held tasks, so that waking them reads no others. Adds the row that the readiness check writes, and the idempotency keys
-/// of requests that changed a task.
-const V4: &str = "
-ALTER TABLE tasks ADD COLUMN requests TEXT;
-CREATE INDEX tasks_held ON tasks (tenant, seq) WHERE status = 2;
 CREATE TABLE probe (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     written_at INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE instance (
+    secret BLOB NOT NULL,
+    oldest_reader INTEGER NOT NULL
+) STRICT;
+INSERT INTO instance (secret, oldest_reader) VALUES (randomblob(32), 5);
 ";
 
 /// Refuses a database of another program.
@@ -132,21 +113,28 @@ pub(crate) fn refuse_foreign(connection: &Connection) -> Result<(), OpenError> {
     if application != APPLICATION_ID && tables > 0 { Err(OpenError::Foreign) } else { Ok(()) }
 }
 
-/// Migrates the file to this version of nobat. Leaves a file of a later, compatible version unchanged.
+/// Makes the tables, or brings them up to date. Leaves a file of a later version that this one can read as it is.
+///
+/// Returns [`OpenError::OldSchema`] or [`OpenError::NewerSchema`] if this version cannot use the file.
 pub(crate) fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
     migrate_by(connection, &MIGRATIONS, OLDEST_READER)
 }
 
 fn migrate_by(connection: &mut Connection, steps: &[&str], oldest_reader: i64) -> Result<(), OpenError> {
-    let known = i64::try_from(steps.len()).unwrap_or(i64::MAX);
+    // An empty file has version 0: it is one step before the first version.
+    const EMPTY: i64 = FIRST_VERSION - 1;
+    let known = EMPTY + i64::try_from(steps.len()).unwrap_or(i64::MAX);
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if (1..FIRST_VERSION).contains(&found) {
+        return Err(OpenError::OldSchema { found, first: FIRST_VERSION });
+    }
     if found > known {
         let needed: i64 = transaction.query_row("SELECT oldest_reader FROM instance", [], |row| row.get(0))?;
         return if needed > known { Err(OpenError::NewerSchema { found, known }) } else { Ok(()) };
     }
     if found < known {
-        for step in steps.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        for step in steps.iter().skip(usize::try_from(found - EMPTY).unwrap_or(0)) {
             transaction.execute_batch(step)?;
         }
         transaction.execute("UPDATE instance SET oldest_reader = ?1", [oldest_reader])?;
@@ -160,12 +148,12 @@ fn migrate_by(connection: &mut Connection, steps: &[&str], oldest_reader: i64) -
 mod tests {
     use super::*;
 
-    const V5: &str = "ALTER TABLE tasks ADD COLUMN colour TEXT";
+    const V6: &str = "ALTER TABLE tasks ADD COLUMN colour TEXT";
 
     fn later(oldest_reader: i64) -> Connection {
         let mut connection = Connection::open_in_memory().unwrap();
         migrate(&mut connection).unwrap();
-        migrate_by(&mut connection, &[V1, V2, V3, V4, V5], oldest_reader).unwrap();
+        migrate_by(&mut connection, &[V5, V6], oldest_reader).unwrap();
         connection
     }
 
@@ -174,14 +162,23 @@ mod tests {
         let mut connection = later(OLDEST_READER);
         migrate(&mut connection).unwrap();
         let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-        assert_eq!(version, 5, "and leaves it as it is, so that the later one does not add it again");
-        migrate_by(&mut connection, &[V1, V2, V3, V4, V5], OLDEST_READER).unwrap();
+        assert_eq!(version, 6, "and leaves it as it is, so that the later one does not add it again");
+        migrate_by(&mut connection, &[V5, V6], OLDEST_READER).unwrap();
     }
 
     #[test]
     fn refuses_a_file_that_it_would_misread() {
-        let refused = migrate(&mut later(5)).unwrap_err();
-        assert!(matches!(refused, OpenError::NewerSchema { found: 5, known: 4 }), "{refused}");
+        let refused = migrate(&mut later(6)).unwrap_err();
+        assert!(matches!(refused, OpenError::NewerSchema { found: 6, known: 5 }), "{refused}");
+    }
+
+    #[test]
+    fn refuses_a_file_of_a_version_before_the_first() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection).unwrap();
+        connection.pragma_update(None, "user_version", 4).unwrap();
+        let refused = migrate(&mut connection).unwrap_err();
+        assert!(matches!(refused, OpenError::OldSchema { found: 4, first: 5 }), "{refused}");
     }
 
     #[test]

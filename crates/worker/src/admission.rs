@@ -116,7 +116,7 @@ impl Runner {
     /// Holds the task for `pause`. It keeps its reservations.
     pub(crate) fn unavailable(&self, task: &Task, pause: Duration) -> Admission {
         let (until, reserved) = (self.clock.now() + pause, task.turn.reserved.clone());
-        Admission::Hold { reason: HeldReason::FlowUnavailable, until, reserved }
+        Admission::Hold { reason: HeldReason::LimiterUnavailable, until, reserved }
     }
 
     async fn ask(&self, task: &Task) -> Result<Admission, StoreError> {
@@ -127,7 +127,7 @@ impl Runner {
         let endpoint = match &task.settings.endpoint {
             None => None,
             Some(name) => match self.directory.endpoint(&task.tenant, name).await? {
-                None => return Ok(self.patiently(task, HeldReason::NoEndpoint).await),
+                None => return Ok(self.patiently(task, HeldReason::EndpointMissing).await),
                 Some(endpoint) => match endpoint.standing {
                     Standing::Open => Some((name.clone(), endpoint)),
                     Standing::Paused => return Ok(self.patiently(task, HeldReason::Paused).await),
@@ -178,8 +178,8 @@ impl Runner {
 
     /// Returns the task's limiters other than the endpoint's.
     async fn others(&self, task: &Task, lanes: &Lanes) -> Result<Vec<Limited>, StoreError> {
-        let key = match &task.settings.flow_key {
-            Some(key) => Some(self.directory.flow_key(&task.tenant, key).await?),
+        let key = match &task.settings.limit_key {
+            Some(key) => Some(self.directory.limit_key(&task.tenant, key).await?),
             None => None,
         };
         let flows = flows_of(task, lanes, None, key.as_deref());
@@ -216,7 +216,7 @@ impl Runner {
         match self.gate.gather(&name, gathered, member).await? {
             Place::Wait(until) if !task.turn.reserved.promise.as_ref().is_some_and(is_called) => {
                 self.give_back(task, Reserved { batch: None, ..task.turn.reserved.clone() }).await;
-                return Ok(Admission::Hold { reason: HeldReason::Gathering, until, reserved: Reserved { promise: None, batch } });
+                return Ok(Admission::Hold { reason: HeldReason::Batching, until, reserved: Reserved { promise: None, batch } });
             }
             Place::Wait(_) | Place::Lead => {}
         }
@@ -247,7 +247,7 @@ impl Runner {
             // Another leader took this task at the same time, and finds it running.
             self.gate.give_back(course.passes).await;
             let until = self.clock.now() + patience(0, self.spread());
-            return Ok(Admission::Hold { reason: HeldReason::Gathering, until, reserved: Reserved::default() });
+            return Ok(Admission::Hold { reason: HeldReason::Batching, until, reserved: Reserved::default() });
         }
         members.retain(|member| *member != task.id);
         // A pause that the endpoint asks for concerns the request, whatever limit keys its tasks have.
@@ -329,8 +329,8 @@ fn limited(tenant: &Tenant, of: FlowOf, limits: nobat_core::flow::Limits) -> Lim
 
 /// Returns the limiter to pause if the endpoint asks for a pause: the limit key's, else the endpoint's.
 fn resting(task: &Task) -> Option<FlowOf> {
-    let Settings { endpoint, flow_key, .. } = &*task.settings;
-    flow_key.clone().map(FlowOf::Key).or_else(|| endpoint.clone().map(FlowOf::Endpoint))
+    let Settings { endpoint, limit_key, .. } = &*task.settings;
+    limit_key.clone().map(FlowOf::Key).or_else(|| endpoint.clone().map(FlowOf::Endpoint))
 }
 
 /// Returns the retry policy of a task that leaves it to its endpoint: the endpoint's, else its queue's, else the default.

@@ -56,7 +56,7 @@ impl DeadLetters {
                     let hint = Hint { name: name.clone(), delay: *pause, redrives: redrives + 1 };
                     self.backend.queue.send(vec![hint]).await
                 }
-                None => self.apply(task, Event::PipelineFailed).await,
+                None => self.apply(task, Event::DispatchFailed).await,
             },
         }
     }

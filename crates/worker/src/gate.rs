@@ -547,7 +547,7 @@ mod tests {
     }
 
     fn parallel(most: u32) -> [Limited; 1] {
-        limited(Limits { parallelism: Some(count(most)), ..Limits::default() })
+        limited(Limits { concurrency: Some(count(most)), ..Limits::default() })
     }
 
     fn report(verdict: Verdict) -> Report {
@@ -565,7 +565,7 @@ mod tests {
     async fn those_who_come_together_are_written_for_together() {
         let world = World::new();
         let pace = Pace { rate: count(100), period: Duration::from_secs(1), burst: count(7) };
-        let (gate, flows) = (world.gate(1), limited(Limits { pace: Some(pace), parallelism: Some(count(100)), breaker: None }));
+        let (gate, flows) = (world.gate(1), limited(Limits { pace: Some(pace), concurrency: Some(count(100)), breaker: None }));
         let entered = join_all((0..10).map(|_| enter(&gate, &flows))).await;
         assert_eq!(entered.iter().filter(|entered| entered.is_ok()).count(), 7);
         assert_eq!((world.flows.reads.load(Ordering::Relaxed), world.flows.writes.load(Ordering::Relaxed)), (1, 1));
@@ -643,7 +643,7 @@ mod tests {
     async fn what_is_said_again_because_a_writer_was_dropped_is_not_counted_twice() {
         let world = World::new();
         let pace = Pace { rate: count(1), period: Duration::from_mins(1), burst: count(3) };
-        let (gate, flows) = (world.gate(1), limited(Limits { pace: Some(pace), parallelism: Some(count(3)), breaker: None }));
+        let (gate, flows) = (world.gate(1), limited(Limits { pace: Some(pace), concurrency: Some(count(3)), breaker: None }));
         let first = enter(&gate, &flows).await.unwrap();
         let second = enter(&gate, &flows).await.unwrap();
         let third = enter(&gate, &flows).await.unwrap();
@@ -684,9 +684,9 @@ mod tests {
         let gate = world.gate(1);
         let [wide] = parallel(5);
         // Uses one in-memory limiter as if it were two.
-        let [narrow] = limited(Limits { parallelism: Some(count(1)), ..Limits::default() });
+        let [narrow] = limited(Limits { concurrency: Some(count(1)), ..Limits::default() });
         let wait = enter(&gate, &[wide, narrow]).await.err().unwrap();
-        assert_eq!((wait.reason, world.in_use()), (HeldReason::Parallelism, 0));
+        assert_eq!((wait.reason, world.in_use()), (HeldReason::ConcurrencyLimited, 0));
     }
 
     /// A task that waits for two limits must keep its progress at the first: the lower of the two limits alone sets the throughput.
@@ -739,7 +739,7 @@ mod tests {
         let flows = [flow("a"), flow("b")];
         let ahead = |place: usize| {
             let kept = lock(&world.flows.kept).get(&flows[place].name).cloned().unwrap_or_default();
-            kept.flow.state(&limits, world.clock.now()).promised_ahead.unwrap()
+            kept.flow.state(&limits, world.clock.now()).reserved_starts.unwrap()
         };
         let waiting = async |flows: &[Limited], promise: Option<Promise>| {
             let turn = Turn { reserved: promise.into(), ..Turn::default() };
@@ -773,9 +773,9 @@ mod tests {
             let passes = enter(&gate, &flows).await.unwrap();
             gate.leave(passes, &report(Verdict::Bad), None).await;
         }
-        assert_eq!(enter(&gate, &flows).await.err().unwrap().reason, HeldReason::Breaker);
+        assert_eq!(enter(&gate, &flows).await.err().unwrap().reason, HeldReason::CircuitOpen);
         assert!(enter(&other, &flows).await.is_ok(), "what was seen is believed for a second");
         *lock(&world.clock.0) += FRESH;
-        assert_eq!(enter(&other, &flows).await.err().unwrap().reason, HeldReason::Breaker);
+        assert_eq!(enter(&other, &flows).await.err().unwrap().reason, HeldReason::CircuitOpen);
     }
 }

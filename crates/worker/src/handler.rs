@@ -193,7 +193,7 @@ impl<H: Handler> AnyHandler for H {
         let input = payload.parse().map_err(|error| Unfit::Payload(vec![unreadable(error)]))?;
         let checked = match aim {
             Aim::Payload => Handler::check(self, &input),
-            Aim::Endpoint => self.check_for_endpoint(&input).ok_or(Unfit::NoEndpoint)?,
+            Aim::Endpoint => self.check_for_endpoint(&input).ok_or(Unfit::EndpointMissing)?,
         };
         checked.map_err(Unfit::Payload)
     }

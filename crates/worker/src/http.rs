@@ -74,9 +74,9 @@ pub struct Call {
     /// Maximum duration of the call, in seconds. At least 0.001. Effective only below the task's timeout.
     pub timeout: Option<f64>,
     /// Statuses that mean success, as in `200-299`. 1 to 20 ranges. Default: the endpoint's list, or `200-299` without an endpoint.
-    pub success: Option<Vec<Range>>,
+    pub success_statuses: Option<Vec<Range>>,
     /// Statuses that are retried, as in `>=500` or `!501`. At most 20 ranges. Default: the endpoint's list, or 408, 425, 429 and `>=500`.
-    pub retry_on: Option<Vec<Range>>,
+    pub retry_statuses: Option<Vec<Range>>,
 }
 
 /// Bounds of a call's timeout, in seconds. The task's timeout ends the call in any case.
@@ -128,7 +128,7 @@ impl Http {
         match (&self.signer, at(context)) {
             (_, None) => Ok(HeaderMap::new()),
             (Some(signer), Some(at)) => signer.headers_of(&at).await.map_err(|error| cannot_sign(&error, context)),
-            (None, Some(_)) => Err(Failure::held(HeldReason::NoSecret, "this program signs nothing")),
+            (None, Some(_)) => Err(Failure::held(HeldReason::SecretUnavailable, "this program signs nothing")),
         }
     }
 
@@ -153,7 +153,7 @@ fn at(context: &TaskContext) -> Option<At<'_>> {
 fn cannot_sign(error: &CannotSign, context: &TaskContext) -> Failure {
     tracing::warn!(task = %context.name.id, %error, "a request cannot be signed, and is not sent");
     // Error texts of a store or a service belong in the log only.
-    Failure::held(HeldReason::NoSecret, "what it must be signed with cannot be had")
+    Failure::held(HeldReason::SecretUnavailable, "what it must be signed with cannot be had")
 }
 
 impl Handler for Http {
@@ -216,13 +216,13 @@ fn wrong_anywhere(call: &Call) -> Vec<Invalid> {
     if let Some(Err(detail)) = call.timeout.map(|seconds| TIMEOUTS.seconds(seconds)) {
         wrong.push(Invalid::new("/timeout", detail));
     }
-    for (pointer, ranges) in [("/success", &call.success), ("/retry_on", &call.retry_on)] {
+    for (pointer, ranges) in [("/success_statuses", &call.success_statuses), ("/retry_statuses", &call.retry_statuses)] {
         if ranges.as_ref().is_some_and(|ranges| ranges.len() > Statuses::MAX) {
             wrong.push(Invalid::new(pointer, format!("expected at most {} ranges", Statuses::MAX)));
         }
     }
-    if call.success.as_ref().is_some_and(Vec::is_empty) {
-        wrong.push(Invalid::new("/success", "expected at least one range: otherwise it is never done"));
+    if call.success_statuses.as_ref().is_some_and(Vec::is_empty) {
+        wrong.push(Invalid::new("/success_statuses", "expected at least one range: otherwise it is never done"));
     }
     wrong
 }
@@ -254,8 +254,8 @@ fn decoded(base64: &str) -> Result<Vec<u8>, DecodeError> {
 fn answers(call: &Call, context: &TaskContext) -> Answers {
     let usual = context.endpoint.as_ref().map(|(_, endpoint)| endpoint.answers.clone()).unwrap_or_default();
     Answers {
-        success: call.success.clone().map_or(usual.success, Statuses::new),
-        retry_on: call.retry_on.clone().map_or(usual.retry_on, Statuses::new),
+        success_statuses: call.success_statuses.clone().map_or(usual.success_statuses, Statuses::new),
+        retry_statuses: call.retry_statuses.clone().map_or(usual.retry_statuses, Statuses::new),
     }
 }
 

@@ -173,7 +173,7 @@ impl Runner {
             // The lease is not renewed before the handler runs.
             () = self.clock.sleep(ADMISSION) => {
                 let (until, reserved) = (self.clock.now() + BEAT_AGAIN, task.turn.reserved.clone());
-                Err(Event::Hold { token, reason: HeldReason::FlowUnavailable, until, reserved })
+                Err(Event::Hold { token, reason: HeldReason::LimiterUnavailable, until, reserved })
             }
         };
         let course = match not_yet {

@@ -48,8 +48,8 @@ fn a_payload_of_http_is_refused_in_plain_words() {
         (r#""timeout": true"#, "/timeout: expected a number"),
         (r#""timeout": 0"#, "/timeout: expected seconds from 0.001 to 31622400"),
         (r#""timeout": 1e308"#, "/timeout: expected seconds from 0.001 to 31622400"),
-        (r#""success": "200""#, "/success: expected an array"),
-        (r#""success": [200]"#, "/success/0: expected a string"),
+        (r#""success_statuses": "200""#, "/success_statuses: expected an array"),
+        (r#""success_statuses": [200]"#, "/success_statuses/0: expected a string"),
         (r#""path": 7"#, "/path: expected a string"),
     ] {
         assert_eq!(errors("http", &with(field)), [error], "{field}");

@@ -88,7 +88,7 @@ function fn(scope: Construct, id: string, chosen: Settings, store: Store, partic
     environment: {
       NOBAT_TABLE: store.table.tableName,
       NOBAT_QUEUE_URL: store.queue.queueUrl,
-      NOBAT_RETENTION: String(chosen.retentionDays),
+      NOBAT_RETENTION_DAYS: String(chosen.retentionDays),
       NOBAT_LOG: chosen.logLevel,
       ...variables,
     },

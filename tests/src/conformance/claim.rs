@@ -78,7 +78,7 @@ async fn in_every_state(world: &World) -> Vec<Task> {
         world.bring(retrying_later, fail(retrying_later, Retry::After(Duration::from_hours(1)))).await,
         world.bring(held, rest(held, HeldReason::NoHandler, 30)).await,
         world.bring(held_later, rest(held_later, HeldReason::NoHandler, 31)).await,
-        world.bring(gathered, rest(gathered, HeldReason::Gathering, 3_600)).await,
+        world.bring(gathered, rest(gathered, HeldReason::Batching, 3_600)).await,
         long_dead.clone(),
         world.bring(asked, Event::Cancel).await,
         world.bring(succeeded, succeed(succeeded)).await,

@@ -20,7 +20,7 @@ pub async fn reads_back_every_transition(world: World) {
         task = world.claim(&task).await;
         let until = world.now() + Duration::from_millis(1_501);
         let promise = Some(Promise { of: FlowOf::Endpoint(sample::name("billing")), booking: Booking { slot: 7, interval: 1 } });
-        let hold = Event::Hold { token: task.token, reason: HeldReason::Rate, until, reserved: promise.into() };
+        let hold = Event::Hold { token: task.token, reason: HeldReason::RateLimited, until, reserved: promise.into() };
         task = step(&world, &task, hold).await;
         assert_eq!(task.turn.times, 1);
         for attempt in 0..9 {

@@ -66,7 +66,7 @@ async fn put(app: &App, path: &str, body: Value) {
 /// Returns a task that is held for a minute.
 async fn held(world: &World, number: u128, reason: HeldReason, promise: Option<Promise>) -> Task {
     let mut task = sample::task(number, world.now());
-    task.settings.flow_key = Some(sample::name("customer-42"));
+    task.settings.limit_key = Some(sample::name("customer-42"));
     let task = world.claim(&world.insert(task).await).await;
     let until = world.now() + Duration::from_mins(1);
     world.bring(&task, Event::Hold { token: task.token, reason, until, reserved: promise.into() }).await
@@ -79,7 +79,7 @@ pub async fn tells_of_a_pause_as_long_as_there_is_one(world: World) {
     let path = format!("/v1/tasks/{}/explain", task.id);
     put(&app, "/v1/queues/default", json!({"paused": true})).await;
     let paused = get(&app, &path).await;
-    assert_eq!((&paused["code"], &paused["by"]), (&json!("paused"), &json!({"sort": "queue", "name": "default"})));
+    assert_eq!((&paused["code"], &paused["blocked_by"]), (&json!("paused"), &json!({"type": "queue", "name": "default"})));
     assert_eq!(paused["until"], json!(task.due_at));
     put(&app, "/v1/queues/default", json!({"paused": false})).await;
     let over = get(&app, &path).await;
@@ -90,7 +90,7 @@ pub async fn tells_of_a_pause_as_long_as_there_is_one(world: World) {
 /// The explanation and the API show the limiter state as stored.
 pub async fn tells_of_a_rate_and_of_what_is_promised(world: World) {
     let (app, now) = (app(&world), world.now());
-    put(&app, "/v1/flows/customer-42", json!({"rate": 1, "period": 10})).await;
+    put(&app, "/v1/limits/customer-42", json!({"rate": 1, "period": 10})).await;
     let count = const { NonZeroU32::new(1).unwrap() };
     let limits = Limits { pace: Some(Pace { rate: count, period: Duration::from_secs(10), burst: count }), ..Limits::default() };
     let (mut flow, of) = (Flow::default(), FlowOf::Key(sample::name("customer-42")));
@@ -99,11 +99,11 @@ pub async fn tells_of_a_rate_and_of_what_is_promised(world: World) {
     let Answer::Wait(wait) = flow.enter(&limits, &ask, now) else { panic!("the second waits") };
     let name = FlowName { tenant: sample::task(1, now).tenant, of: of.clone() };
     assert_eq!(world.backend.flows.write(&name, &flow, 0, now).await.unwrap(), Written::Done);
-    let task = held(&world, 1, HeldReason::Rate, wait.booking.map(|booking| Promise { of, booking })).await;
+    let task = held(&world, 1, HeldReason::RateLimited, wait.booking.map(|booking| Promise { of, booking })).await;
     let told = get(&app, &format!("/v1/tasks/{}/explain", task.id)).await;
     let reason =
-        format!("flow key customer-42 has a rate of 1 every 10 s, with 1 promised ahead; its turn is promised for {}", task.due_at);
-    assert_eq!((&told["code"], &told["reason"]), (&json!("rate"), &json!(reason)));
-    let state = json!({"tokens": 0, "promised_ahead": 1, "in_use": null, "held_until": null, "breaker": null});
-    assert_eq!(get(&app, "/v1/flows/customer-42").await["state"], state);
+        format!("limit key customer-42 has a rate of 1 every 10 s, with 1 promised ahead; its turn is promised for {}", task.due_at);
+    assert_eq!((&told["code"], &told["reason"]), (&json!("rate_limited"), &json!(reason)));
+    let state = json!({"tokens": 0, "reserved_starts": 1, "running": null, "paused_until": null, "circuit_breaker": null});
+    assert_eq!(get(&app, "/v1/limits/customer-42").await["state"], state);
 }

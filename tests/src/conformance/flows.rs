@@ -15,9 +15,9 @@ use crate::sample;
 /// Returns a limiter state with every part set: slots in use, reserved starts, an open circuit breaker, a pause.
 fn busy(now: Timestamp) -> Flow {
     let count = const { NonZeroU32::new(1).unwrap() };
-    let breaker = BreakerPolicy { minimum: count, ..BreakerPolicy::default() };
+    let breaker = BreakerPolicy { minimum_calls: count, ..BreakerPolicy::default() };
     let pace = Pace { rate: count, period: Duration::from_secs(1), burst: const { NonZeroU32::new(3).unwrap() } };
-    let limits = Limits { pace: Some(pace), parallelism: NonZeroU32::new(2), breaker: Some(breaker) };
+    let limits = Limits { pace: Some(pace), concurrency: NonZeroU32::new(2), breaker: Some(breaker) };
     let mut flow = Flow::default();
     for pause in [None, Some(now + Duration::from_mins(1))] {
         let ask = Ask { holder: Holder(u64::MAX), booking: None, is_called: false, times: 0, spread: Spread::from_bits(0) };
@@ -79,7 +79,7 @@ pub async fn keeps_flows_apart(world: World) {
 /// `Lift` ends the pause of the named limiter only and keeps the rest of its state. Without a pause, it writes nothing.
 pub async fn ends_a_rest_when_somebody_says_so(world: World) {
     let (backend, now) = (&world.backend, world.now());
-    let resting = |kept: &Kept| kept.flow.state(&Limits::default(), now).held_until.is_some();
+    let resting = |kept: &Kept| kept.flow.state(&Limits::default(), now).paused_until.is_some();
     for name in [billing(), name(FlowOf::Key(sample::name("billing")))] {
         assert_eq!(backend.flows.write(&name, &busy(now), 0, now).await.unwrap(), Written::Done);
     }

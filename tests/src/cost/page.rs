@@ -67,7 +67,7 @@ pub fn limits(starts: &[Starts], heat: &[Heat]) -> String {
     format!(
         "\nUsed besides by {COUNT} starts through an endpoint, in one process, as write units + read units:\n\n\
          | limited by | one after the other | {AT_ONCE} at once |\n|---|--:|--:|\n{starts}\n\
-         What one flow key with a `rate` can grant, if a call to the table takes {call} ms and each process runs {IN_A_PROCESS} tasks at a time, of {work} ms each:\n\n\
+         What one limit key with a `rate` can grant, if a call to the table takes {call} ms and each process runs {IN_A_PROCESS} tasks at a time, of {work} ms each:\n\n\
          | processes | starts a second | writes a second, refused ones included | held a second, for it is too much |\n\
          |--:|--:|--:|--:|\n{heat}"
     )

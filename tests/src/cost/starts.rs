@@ -66,13 +66,13 @@ const LENGTH: Duration = Duration::from_secs(30);
 pub async fn starts() -> Vec<Starts> {
     let pace = Some(pace(1_000));
     let breaker = Some(BreakerPolicy::default());
-    let parallelism = NonZeroU32::new(100);
+    let concurrency = NonZeroU32::new(100);
     let mut all = Vec::new();
     for (name, limits) in [
         ("a breaker, as every endpoint has", Limits { breaker, ..Limits::default() }),
         ("`rate`, and no breaker", Limits { pace, ..Limits::default() }),
         ("`rate` and a breaker", Limits { pace, breaker, ..Limits::default() }),
-        ("`rate`, `parallelism` and a breaker", Limits { pace, breaker, parallelism }),
+        ("`rate`, `concurrency` and a breaker", Limits { pace, breaker, concurrency }),
     ] {
         all.push(Starts { limits: name, alone: count(limits, 1).await, at_once: count(limits, AT_ONCE).await });
     }

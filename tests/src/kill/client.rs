@@ -108,7 +108,7 @@ impl Client {
             "kind": "http",
             "payload": {"url": self.load.url, "body": {"key": key}},
             // Enough attempts for a task that meets one kill after another.
-            "retry": {"max_attempts": 50, "base": 0.1, "max": 2},
+            "retry": {"max_attempts": 50, "initial_delay": 0.1, "max_delay": 2},
         });
         let idempotency_key = format!("work-{key}");
         let headers: &[_] = if is_keyed(key) { &[("idempotency-key", idempotency_key.as_str())] } else { &[] };

@@ -171,8 +171,8 @@ async fn limit_keys(order: Arc<Order>, next: Arc<AtomicUsize>, counts: Counts) {
         loop {
             let first = next.fetch_add(50, Ordering::Relaxed) % keys;
             let names = || (first..first + 50).map(|number| format!("key-{number}"));
-            let tasks: Vec<Value> = names().map(|name| json!({"kind": "noop", "flow_key": name})).collect();
-            let limits = names().map(|name| request("PUT", &format!("/v1/flows/{name}"), Some(&order.key), r#"{"rate":1,"period":60}"#));
+            let tasks: Vec<Value> = names().map(|name| json!({"kind": "noop", "limit_key": name})).collect();
+            let limits = names().map(|name| request("PUT", &format!("/v1/limits/{name}"), Some(&order.key), r#"{"rate":1,"period":60}"#));
             let tasks = request("POST", "/v1/tasks/batch", Some(&order.key), &json!({"tasks": tasks}).to_string());
             if send_all(&mut wire, limits.chain([tasks]), &counts).await.is_err() {
                 break;

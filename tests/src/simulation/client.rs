@@ -156,14 +156,14 @@ impl Client {
     /// Returns the JSON of a submission.
     fn body(&self, dice: &Dice) -> String {
         let number = dice.bits();
-        let (flow_key, queue) = self.limited_by(number);
+        let (limit_key, queue) = self.limited_by(number);
         let mut script = Script {
             number,
             failures: dice.pick(&[0, 0, 0, 1, 2, 9]).unwrap_or(0),
             failure: self.failure(dice),
             seconds: dice.pick(&[0, 0, 0, 0, 1, 5, 30, 130]).unwrap_or(0),
             manners: dice.pick(&[Manners::Heeds, Manners::Ignores]).unwrap_or_default(),
-            flow_key,
+            limit_key,
             queue,
             endpoint: None,
         };
@@ -177,11 +177,11 @@ impl Client {
             "retry": if dice.per_mille(700) {
                 json!({"delays": (0..dice.below(4)).map(|_| dice.between(1, 90)).collect::<Vec<_>>()})
             } else {
-                json!({"max_attempts": dice.between(1, 4), "base": 5, "max": 60})
+                json!({"max_attempts": dice.between(1, 4), "initial_delay": 5, "max_delay": 60})
             },
         });
-        if let Some(key) = &script.flow_key {
-            body["flow_key"] = json!(key);
+        if let Some(key) = &script.limit_key {
+            body["limit_key"] = json!(key);
         }
         if let Some(queue) = &script.queue {
             body["queue"] = json!(queue);

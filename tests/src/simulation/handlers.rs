@@ -35,7 +35,7 @@ pub struct Script {
     pub manners: Manners,
     /// Limit key of the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub flow_key: Option<String>,
+    pub limit_key: Option<String>,
     /// Queue of the task, unless it is the default one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
@@ -168,7 +168,7 @@ impl Script {
 
     /// Returns the limit scopes of the task, without that of its endpoint.
     fn flows(&self, kind: &str) -> Vec<FlowOf> {
-        let (key, queue) = (self.flow_key.as_deref(), self.queue.as_deref());
+        let (key, queue) = (self.limit_key.as_deref(), self.queue.as_deref());
         let named = [key.map(|key| FlowOf::Key(sample::name(key))), queue.map(|queue| FlowOf::Queue(sample::name(queue)))];
         named.into_iter().flatten().chain([FlowOf::Kind(sample::name(kind))]).collect()
     }

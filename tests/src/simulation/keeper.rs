@@ -95,7 +95,7 @@ impl Keeper<'_> {
         Entry {
             tenant: name.tenant.clone().unwrap_or_default(),
             at: self.clock.now(),
-            actor: Actor::Anybody,
+            actor: Actor::Anonymous,
             action,
             object: name.name.to_string(),
             mark: self.stage.dice.bits(),

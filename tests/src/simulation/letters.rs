@@ -42,10 +42,10 @@ impl Witness {
         matches!(task.state, State::Waiting(_)) && task.due_at + apart <= at && has_no_deadline
     }
 
-    /// Checks that a task ends with `ErrorCode::PIPELINE` only after its third dead letter.
+    /// Checks that a task ends with `ErrorCode::DISPATCH_FAILED` only after its third dead letter.
     pub(super) fn check_pipeline(&self, task: &Task) {
         let code = task.error.as_ref().map(|error| error.code.as_str());
-        if matches!(task.state, State::Ended(_)) && code == Some(ErrorCode::PIPELINE) {
+        if matches!(task.state, State::Ended(_)) && code == Some(ErrorCode::DISPATCH_FAILED) {
             self.stage.note(Habit::EndsAsPipeline);
             let has_had_them = self.stage.ledger().was_given_every_chance(&key(&task.name()));
             self.expect(has_had_them, &task.name(), "it was given up on before its third dead letter");

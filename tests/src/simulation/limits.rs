@@ -76,11 +76,11 @@ fn limits(dice: &Dice, more: u32) -> Limits {
     let count = |of: &[u32]| NonZeroU32::MIN.saturating_add(dice.pick(of).unwrap_or(1) * more - 1);
     let period = Duration::from_secs(dice.pick(&[1, 10, 60]).unwrap_or(1));
     let pace = Pace { rate: count(&[1, 2, 5]), period, burst: count(&[1, 1, 3]) };
-    let parallelism = Some(count(&[1, 2, 4]));
+    let concurrency = Some(count(&[1, 2, 4]));
     match dice.below(3) {
         0 => Limits { pace: Some(pace), ..Limits::default() },
-        1 => Limits { parallelism, ..Limits::default() },
-        _ => Limits { pace: Some(pace), parallelism, breaker: None },
+        1 => Limits { concurrency, ..Limits::default() },
+        _ => Limits { pace: Some(pace), concurrency, breaker: None },
     }
 }
 
@@ -89,7 +89,7 @@ pub fn lay_down(stage: &Stage, backend: &Backend) {
     for tenant in TENANTS.map(sample::tenant) {
         for (place, Laid { of, limits }) in (0..).zip(&stage.plan.limits) {
             let (sort, action) = match of {
-                FlowOf::Key(_) => (Sort::FlowKey, Action::FlowChanged),
+                FlowOf::Key(_) => (Sort::LimitKey, Action::FlowChanged),
                 FlowOf::Queue(_) => (Sort::Queue, Action::QueueChanged),
                 FlowOf::Endpoint(_) => (Sort::Endpoint, Action::EndpointChanged),
                 _ => (Sort::Kind, Action::KindChanged),
@@ -102,7 +102,7 @@ pub fn lay_down(stage: &Stage, backend: &Backend) {
             let entry = Entry {
                 tenant: tenant.clone(),
                 at: stage.time.now(),
-                actor: Actor::Anybody,
+                actor: Actor::Anonymous,
                 action,
                 object: name.to_string(),
                 mark: place,

@@ -52,12 +52,12 @@ impl Partner {
         let count = |of: &[u32]| NonZeroU32::MIN.saturating_add(dice.pick(of).unwrap_or(1) - 1);
         let seconds = |of: &[u64]| Duration::from_secs(dice.pick(of).unwrap_or(1));
         let breaker = BreakerPolicy {
-            failure_share: dice.pick(&[0.2, 0.5, 1.0]).unwrap_or(0.5),
+            failure_rate: dice.pick(&[0.2, 0.5, 1.0]).unwrap_or(0.5),
             window: seconds(&[10, 60, 600]),
-            minimum: count(&[1, 2, 5]),
-            open: seconds(&[5, 30, 300]),
+            minimum_calls: count(&[1, 2, 5]),
+            open_duration: seconds(&[5, 30, 300]),
         };
-        let batch = Batch { max_items: count(&[1, 2, 3, 10]), max_wait: seconds(&[1, 5, 60]), results: false };
+        let batch = Batch { max_items: count(&[1, 2, 3, 10]), max_wait: seconds(&[1, 5, 60]), per_item_results: false };
         Self {
             limits: Limits { breaker: dice.per_mille(700).then_some(breaker), ..limits },
             batch: dice.per_mille(500).then_some(batch),

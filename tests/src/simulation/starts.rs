@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nobat_core::flow::{BreakerState, FlowName, FlowState, Limits, Pace};
+use nobat_core::flow::{BreakerState, FlowName, LimiterStatus, Limits, Pace};
 use nobat_core::ports::LEASE;
 use nobat_core::time::Timestamp;
 
@@ -101,13 +101,13 @@ impl Starts {
     }
 
     /// Records the limiter state that was written.
-    pub fn stands(&mut self, flow: &FlowName, state: &FlowState, now: Timestamp) {
+    pub fn stands(&mut self, flow: &FlowName, state: &LimiterStatus, now: Timestamp) {
         let stand = self.stands.entry(flow.clone()).or_default();
-        stand.rest = match (stand.rest, state.held_until) {
+        stand.rest = match (stand.rest, state.paused_until) {
             (Some((since, before)), Some(until)) if before == until => Some((since, until)),
             (_, until) => until.map(|until| (now, until)),
         };
-        let Some(breaker) = state.breaker.as_ref().filter(|breaker| breaker.state != BreakerState::Closed) else {
+        let Some(breaker) = state.circuit_breaker.as_ref().filter(|breaker| breaker.state != BreakerState::Closed) else {
             stand.outage = None;
             return;
         };
@@ -133,7 +133,7 @@ impl Starts {
                 return Err(format!("{within} of {} have started within {:?}, where {most} may", flow.of, pace.period));
             }
         }
-        if let Some(most) = limits.parallelism {
+        if let Some(most) = limits.concurrency {
             for start in starts.iter_mut().filter(|start| !start.is_over) {
                 let heard = self.heard.entry((start.actor.clone(), flow.clone())).or_default();
                 heard.lapse(now);

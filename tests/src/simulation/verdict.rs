@@ -61,7 +61,7 @@ pub fn no_reservation_is_left(stage: &Stage, backend: &Backend, ended_at: Timest
         for Laid { of, limits } in stage.plan.limits.iter().filter(|_| stage.plan.is_calm()) {
             let name = FlowName { tenant: tenant.clone(), of: of.clone() };
             let kept = backend.flows.read(&name).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
-            let left = kept.flow.state(limits, ended_at).promised_ahead.unwrap_or(0);
+            let left = kept.flow.state(limits, ended_at).reserved_starts.unwrap_or(0);
             if left > 0 {
                 return Err(format!("{left} starts of {of} are reserved at {ended_at}, when no task waits: {}", kept.flow.to_text()));
             }
@@ -173,7 +173,7 @@ fn is_on_record(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), String> {
 /// Checks that a failed task had exhausted its retry policy or a permanent error. The monitor checks dead letters.
 fn failed_for_a_reason(task: &Task) -> Result<(), String> {
     let State::Ended(Ended { end: End::Failed, .. }) = task.state else { return Ok(()) };
-    let is_for_good = task.error.as_ref().is_some_and(|error| [PERMANENT, ErrorCode::PIPELINE].contains(&error.code.as_str()));
+    let is_for_good = task.error.as_ref().is_some_and(|error| [PERMANENT, ErrorCode::DISPATCH_FAILED].contains(&error.code.as_str()));
     if is_for_good || task.attempt == task.settings.retry.max_attempts() {
         return Ok(());
     }

@@ -206,7 +206,7 @@ impl Store for Witness {
         match (&claim, expected) {
             (Claim::Granted(granted), Some(Ok(expected))) => {
                 self.expect(*granted == expected && after.as_ref() == Some(granted), name, "a claim was granted and not written");
-                let is_gathered = |held: &Held| held.reason == HeldReason::Gathering;
+                let is_gathered = |held: &Held| held.reason == HeldReason::Batching;
                 let was_gathered = matches!(before.map(|task| task.state), Some(State::Waiting(Waiting::Held(held))) if is_gathered(&held));
                 self.note_grant(granted, was_gathered);
                 self.note_made(call, Made::Claim(granted.token));

@@ -11,7 +11,7 @@ async fn a_callback_is_signed_with_its_tenants_secret(stack: &Stack) {
     let made = stack.post("/v1/keys", &json!({"tenant": "signed", "scopes": ["tasks:write", "config:write"]})).await;
     let authorization = format!("Bearer {}", made.json()["key"].as_str().unwrap());
     let signed = [("authorization", authorization.as_str())];
-    let rotated = stack.post_with("/v1/callback-secret/rotate", &signed, &json!({"overlap": 0})).await;
+    let rotated = stack.post_with("/v1/callback-secret/rotate", &signed, &json!({"grace_period": 0})).await;
     assert_eq!(rotated.status, 201, "{}", rotated.text());
     let secret: WebhookSecret = rotated.json()["secret"].as_str().unwrap().parse().unwrap();
     let task = json!({"kind": "noop", "callback": {"url": receiver.url("/done")}});

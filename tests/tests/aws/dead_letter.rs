@@ -88,7 +88,7 @@ async fn a_task_whose_hints_all_came_to_nothing_fails_and_can_be_replayed(stack:
     last["redrives"] = json!(2);
     stack.queues.send_dead(&last.to_string()).await;
     let failed = stack.ended(&task).await;
-    assert_eq!((&failed["status"], &failed["error"]["code"], &failed["attempt"]), (&json!("failed"), &json!("pipeline"), &json!(0)));
+    assert_eq!((&failed["status"], &failed["error"]["code"], &failed["attempt"]), (&json!("failed"), &json!("dispatch_failed"), &json!(0)));
     stack.resume_workers().await;
     assert_eq!(stack.post(&format!("{}/replay", path(&task)), &json!({})).await.status, 202);
     assert_eq!(stack.ended(&task).await["status"], "succeeded");

@@ -21,7 +21,7 @@ fn name() -> String {
 async fn an_endpoint_is_called_as_often_as_it_may_be(stack: &Stack) {
     let (receiver, name) = (Receiver::start().await.unwrap(), name());
     let endpoint =
-        json!({"url": receiver.url("/api"), "headers": {"authorization": "Bearer s3cret"}, "flow": {"rate": 2, "parallelism": 1}});
+        json!({"url": receiver.url("/api"), "headers": {"authorization": "Bearer s3cret"}, "limits": {"rate": 2, "concurrency": 1}});
     let endpoint = stack.put(&format!("/v1/endpoints/{name}"), &endpoint).await.json();
     let secret: WebhookSecret = endpoint["secret"].as_str().unwrap_or_else(|| panic!("{endpoint}")).parse().unwrap();
     let task = json!({"kind": "http", "endpoint": name, "payload": {"path": "/charge"}});
@@ -55,7 +55,7 @@ async fn what_is_gone_holds_its_tasks_until_somebody_looks_after_it(stack: &Stac
     let explain = format!("{}/explain", path(&task));
     reached("a word for it", async || stack.get(&explain).await.json(), |said| said["code"] == "endpoint_gone").await;
     assert_eq!(stack.delete(&place).await.status, 200);
-    held(stack, &task, "no_endpoint").await;
+    held(stack, &task, "endpoint_missing").await;
     assert_eq!(stack.put(&place, &endpoint).await.status, 201);
     let task = stack.ended(&task).await;
     assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)), "{task:#}");

@@ -24,7 +24,7 @@ async fn a_tenants_key_opens_its_own_alone(stack: &Stack) {
     assert_eq!(canceled.status, 200, "{}", canceled.text());
     let trail = stack.get("/v1/audit?tenant=acme").await.json();
     assert_eq!((&trail["data"][0]["action"], &trail["data"][0]["actor"]), (&json!("task.canceled"), &made.json()["id"]), "{trail:#}");
-    let limited = stack.put("/v1/tenants/acme", &json!({"requests": {"rate": 1, "burst": 1}})).await;
+    let limited = stack.put("/v1/tenants/acme", &json!({"request_rate": {"rate": 1, "burst": 1}})).await;
     assert_eq!(limited.status, 200, "{}", limited.text());
     assert!(stack.get("/v1/tenants").await.text().contains("acme"));
 }

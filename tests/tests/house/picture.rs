@@ -125,7 +125,7 @@ fn follow(from: &str, by: &str) -> &'static str {
         }
         "error, attempts left" => failing(&task, Retry::Backoff),
         "no handler for its kind" => Event::Hold { token, reason: HeldReason::NoHandler, until: later, reserved: None.into() },
-        "hints came to nothing" => Event::PipelineFailed,
+        "hints came to nothing" => Event::DispatchFailed,
         "cancel" => Event::Cancel,
         "deadline passed" => {
             let mut task = task;

@@ -66,7 +66,7 @@ type Results = fn(&str) -> String;
 async fn per_item_results_are_read_as_receivers_write_them() {
     let world = World::start().await;
     let put = async |url: String| {
-        let endpoint = json!({"url": url, "batch": {"max_items": 2, "max_wait": 600, "results": true}, "breaker": {"enabled": false}});
+        let endpoint = json!({"url": url, "batch": {"max_items": 2, "max_wait": 600, "per_item_results": true}, "circuit_breaker": {"enabled": false}});
         assert!(world.ask("PUT", "/v1/endpoints/events", &endpoint).await.status < 300);
     };
     let item = json!({"kind": "http", "endpoint": "events", "payload": {"body": 1}, "retry": {"max_attempts": 1}});
@@ -90,7 +90,7 @@ async fn per_item_results_are_read_as_receivers_write_them() {
         let succeeded: Vec<_> = ended.iter().filter(|task| task["status"] == "succeeded").collect();
         assert_eq!(succeeded.len(), 1, "one is named in the answer: {ended:#?}");
         assert_eq!(succeeded[0]["result"]["body"], 1);
-        assert_eq!(ended.iter().filter(|task| task["error"]["code"] == "no_result").count(), 1, "{ended:#?}");
+        assert_eq!(ended.iter().filter(|task| task["error"]["code"] == "item_result_missing").count(), 1, "{ended:#?}");
     }
     world.end().await;
 }
@@ -161,7 +161,7 @@ async fn every_form_of_retry_after_holds_the_task() {
     for (number, wish) in ["1.0", " 1 ", "0.5", "0, 1"].into_iter().enumerate() {
         let (name, path) = (format!("e{number}"), format!("/api{number}"));
         world.receiver.script(&path, [Reply::status(429).header("retry-after", wish), Reply::status(200)]);
-        let endpoint = json!({"url": world.receiver.url(&path), "breaker": {"enabled": false}});
+        let endpoint = json!({"url": world.receiver.url(&path), "circuit_breaker": {"enabled": false}});
         assert_eq!(world.ask("PUT", &format!("/v1/endpoints/{name}"), &endpoint).await.status, 201);
         world.receiver.script(&format!("{path}/hook"), [Reply::status(429).header("retry-after", wish), Reply::status(200)]);
         let task = json!({"kind": "http", "endpoint": name, "payload": {"path": "/hook"}, "retry": {"max_attempts": 1}});

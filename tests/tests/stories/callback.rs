@@ -37,7 +37,7 @@ async fn every_end_is_reported_with_the_task_as_it_ended_but_for_its_payload() {
         let (mut task, mut report) = reported(&world, &format!("/{end}"), task).await;
         assert_eq!((&report["status"], &report["type"]), (&json!(end), &json!(format!("task.{end}"))));
         report.as_object_mut().unwrap().remove("type");
-        for own in ["payload", "submitted_by", "endpoint", "flow_key", "held", "parent"] {
+        for own in ["payload", "submitted_by", "endpoint", "limit_key", "held", "parent"] {
             task.as_object_mut().unwrap().remove(own).unwrap();
         }
         assert_eq!(report, task, "the report is the task, less what its submitter sent and with which key, and less what says nothing");
@@ -69,9 +69,9 @@ async fn a_callback_is_tried_again_as_it_was_asked_for() {
     let callbacks = world.tasks("queue=callbacks&").await;
     let callback = world.ended(&callbacks[0]).await;
     assert_eq!((&callback["status"], &callback["attempt"], &callback["max_attempts"]), (&json!("failed"), &json!(3), &json!(3)));
-    let wrong = json!({"kind": "noop", "callback": {"url": world.receiver.url("/done"), "retry": {"factor": 0}}});
+    let wrong = json!({"kind": "noop", "callback": {"url": world.receiver.url("/done"), "retry": {"multiplier": 0}}});
     let refused = world.post("/v1/tasks", &wrong).await;
-    assert_eq!((refused.status, &refused.json()["errors"][0]["pointer"]), (422, &json!("/callback/retry/factor")));
+    assert_eq!((refused.status, &refused.json()["errors"][0]["pointer"]), (422, &json!("/callback/retry/multiplier")));
     world.end().await;
 }
 

@@ -41,7 +41,7 @@ async fn changed_callback_secret_holds_at_once_in_the_process_that_was_told() {
     let first = set(&world).await;
     let signed = report(&world, "/set").await;
     assert_eq!(signed.header("webhook-signature"), expected(&signed, &[&first]));
-    let rotated = world.post("/v1/callback-secret/rotate", &json!({"overlap": 60})).await;
+    let rotated = world.post("/v1/callback-secret/rotate", &json!({"grace_period": 60})).await;
     assert_eq!(rotated.status, 201, "{}", rotated.text());
     let second = rotated.json()["secret"].as_str().unwrap().to_owned();
     let both = report(&world, "/rotated").await;
@@ -127,7 +127,7 @@ async fn a_callback_is_not_sent_without_its_signature() {
     world.ended(&task).await;
     let callback = world.tasks("queue=callbacks&").await.remove(0);
     let callback = world.until(&callback, |callback| callback["status"] == "held").await;
-    assert_eq!((&callback["held"]["reason"], &callback["attempt"]), (&json!("no_secret"), &json!(0)), "{callback:#}");
+    assert_eq!((&callback["held"]["reason"], &callback["attempt"]), (&json!("secret_unavailable"), &json!(0)), "{callback:#}");
     assert!(!callback.to_string().contains("sealed"), "what is wrong with the key is the operator's business: {callback:#}");
     assert_eq!(world.receiver.received("/done").len(), 0);
     world.stop().await;

@@ -75,7 +75,7 @@ async fn a_value_out_of_bounds_names_its_flag_and_the_bounds() {
         ("--retry-max-attempts", "51", "--retry-max-attempts: expected a whole number from 1 to 50"),
         ("--retry-delays", "5,-1", "--retry-delays 1: expected seconds from 0 to 31622400"),
         ("--retry-jitter", "half", "--retry-jitter: expected `full` or `none`"),
-        ("--callback-retry-base", "-0.5", "--callback-retry-base: expected seconds from 0 to 31622400"),
+        ("--callback-retry-initial-delay", "-0.5", "--callback-retry-initial-delay: expected seconds from 0 to 31622400"),
     ] {
         let refused = world.run(&["submit", "noop", "--callback-url", "https://example.com", flag, value]).await;
         assert!(refused.code == 3 && refused.stderr.contains(error), "{refused:?}");
@@ -92,10 +92,10 @@ async fn a_task_for_an_endpoint_is_submitted_by_flags() {
     let endpoint = json!({"url": world.receiver.url("/api")}).to_string();
     let put = world.run(&["endpoints", "put", "billing", "--body", &endpoint]).await;
     assert!(put.code == 0 && put.stdout.contains("whsec_"), "{put:?}");
-    let flags = ["--endpoint", "billing", "--flow-key", "customer-42", "--retry-delays", "1,2", "--payload", r#"{"path": "/charge"}"#];
+    let flags = ["--endpoint", "billing", "--limit-key", "customer-42", "--retry-delays", "1,2", "--payload", r#"{"path": "/charge"}"#];
     let submitted = world.run(&[&["submit", "http", "--json"], &flags[..]].concat()).await;
     let task: Value = serde_json::from_str(&submitted.stdout).unwrap_or_else(|_| panic!("{submitted:?}"));
-    assert_eq!((&task["endpoint"], &task["flow_key"], &task["max_attempts"]), (&json!("billing"), &json!("customer-42"), &json!(3)));
+    assert_eq!((&task["endpoint"], &task["limit_key"], &task["max_attempts"]), (&json!("billing"), &json!("customer-42"), &json!(3)));
     assert_eq!(world.ended(&task).await["status"], "succeeded");
     assert_eq!(world.receiver.received("/api/charge").len(), 1);
     world.end().await;
@@ -117,7 +117,7 @@ async fn resources_are_configured_by_commands() {
     assert_eq!(json_of(&["endpoints", "pause", "billing"]).await["paused"], true);
     assert_eq!(json_of(&["endpoints", "resume", "billing"]).await["paused"], false);
     assert_eq!(
-        json_of(&["endpoints", "rotate", "billing", "--body", r#"{"overlap": 60}"#]).await["secrets"].as_array().map(Vec::len),
+        json_of(&["endpoints", "rotate", "billing", "--body", r#"{"grace_period": 60}"#]).await["secrets"].as_array().map(Vec::len),
         Some(2)
     );
     assert_eq!(json_of(&["endpoints", "test", "billing"]).await["answer"]["status"], 200);
@@ -127,20 +127,20 @@ async fn resources_are_configured_by_commands() {
     assert!(table.stdout.starts_with("NAME ") && table.stdout.lines().count() == 2, "{table:?}");
     assert_eq!(json_of(&["endpoints", "delete", "billing"]).await["name"], "billing");
     assert_eq!(world.run(&["endpoints", "get", "billing"]).await.code, 3);
-    assert_eq!(json_of(&["queues", "put", "default", "--body", r#"{"flow": {"rate": 5}}"#]).await["flow"]["rate"], 5);
+    assert_eq!(json_of(&["queues", "put", "default", "--body", r#"{"limits": {"rate": 5}}"#]).await["limits"]["rate"], 5);
     let paused = json_of(&["queues", "pause", "default"]).await;
-    assert_eq!((&paused["paused"], &paused["flow"]["rate"]), (&json!(true), &json!(5)), "the limits stay");
+    assert_eq!((&paused["paused"], &paused["limits"]["rate"]), (&json!(true), &json!(5)), "the limits stay");
     assert_eq!(json_of(&["queues", "resume", "default"]).await["paused"], false);
     assert_eq!(json_of(&["kinds", "pause", "noop"]).await["paused"], true);
     assert_eq!(json_of(&["kinds", "resume", "noop"]).await["paused"], false);
-    assert_eq!(json_of(&["flows", "put", "customer-42", "--body", r#"{"parallelism": 2}"#]).await["parallelism"], 2);
-    assert_eq!(json_of(&["flows", "get", "customer-42"]).await["parallelism"], 2);
-    assert_eq!(json_of(&["tenants", "put", "acme", "--body", r#"{"waiting": 10}"#]).await["waiting"], 10);
+    assert_eq!(json_of(&["limits", "put", "customer-42", "--body", r#"{"concurrency": 2}"#]).await["concurrency"], 2);
+    assert_eq!(json_of(&["limits", "get", "customer-42"]).await["concurrency"], 2);
+    assert_eq!(json_of(&["tenants", "put", "acme", "--body", r#"{"max_pending_tasks": 10}"#]).await["max_pending_tasks"], 10);
     assert_eq!(json_of(&["tenants", "list"]).await[0]["name"], "acme");
     assert!(json_of(&["callback-secret", "put"]).await["secret"].as_str().unwrap().starts_with("whsec_"));
     assert_eq!(json_of(&["callback-secret", "delete"]).await["secrets"], json!([]));
-    let wrong = world.run(&["queues", "put", "default", "--body", r#"{"flow": {"rate": 0}}"#]).await;
-    assert!(wrong.code == 3 && wrong.stderr.contains("/flow/rate: expected a whole number from 1 to 100000"), "{wrong:?}");
+    let wrong = world.run(&["queues", "put", "default", "--body", r#"{"limits": {"rate": 0}}"#]).await;
+    assert!(wrong.code == 3 && wrong.stderr.contains("/limits/rate: expected a whole number from 1 to 100000"), "{wrong:?}");
     assert_eq!(world.run(&["queues", "put", "default"]).await.code, 2, "a body is required");
     world.end().await;
 }

@@ -125,7 +125,7 @@ async fn tasks_that_make_one_another_come_to_an_end() {
         .to_string();
     let through = async |hops: &str| world.post_with("/v1/tasks", &[("nobat-hops", hops)], &body).await;
     for hops in ["4", "256", "-1", "many"] {
-        assert_eq!(through(hops).await.problem(), (422, "too_many_hops".to_owned()), "{hops}");
+        assert_eq!(through(hops).await.problem(), (422, "loop_detected".to_owned()), "{hops}");
     }
     world.ended(&through("3").await.json()).await;
     world.receiver.wait_for("/done", 1).await;

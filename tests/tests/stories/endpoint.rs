@@ -12,7 +12,7 @@ const PATH: &str = "/v1/endpoints/billing";
 
 /// Creates or replaces the endpoint `billing`, which is the receiver, with these additional fields.
 async fn name(world: &World, besides: Value) -> Value {
-    let mut endpoint = json!({"url": world.receiver.url("/api"), "breaker": {"enabled": false}});
+    let mut endpoint = json!({"url": world.receiver.url("/api"), "circuit_breaker": {"enabled": false}});
     for (field, value) in besides.as_object().unwrap() {
         endpoint[field] = value.clone();
     }
@@ -82,7 +82,7 @@ async fn a_task_that_waits_goes_by_what_its_endpoint_says_by_then() {
 #[tokio::test]
 async fn an_answer_means_what_was_said_of_it() {
     let world = World::start().await;
-    name(&world, json!({"success": ["200-299", "404"], "retry_on": [">=500", "!501"]})).await;
+    name(&world, json!({"success_statuses": ["200-299", "404"], "retry_statuses": [">=500", "!501"]})).await;
     for (path, replies, status, outcomes) in [
         ("/gone-already", vec![Reply::status(404)], "succeeded", vec!["succeeded"]),
         ("/not-made", vec![Reply::status(501)], "failed", vec!["failed"]),
@@ -98,7 +98,7 @@ async fn an_answer_means_what_was_said_of_it() {
         );
     }
     let mut own = call("/own");
-    own["payload"]["success"] = json!(["418"]);
+    own["payload"]["success_statuses"] = json!(["418"]);
     world.receiver.script("/api/own", [Reply::status(418)]);
     assert_eq!(world.ended(&world.submit(&own).await).await["status"], "succeeded", "a task can say it for itself");
     world.end().await;
@@ -203,7 +203,7 @@ async fn what_waits_for_an_endpoint_that_was_removed_is_held_until_there_is_one(
     let task = world.submit(&call("/hook")).await;
     held(&world, &task, "paused").await;
     assert_eq!(world.ask("DELETE", PATH, &Value::Null).await.status, 200);
-    held(&world, &task, "no_endpoint").await;
+    held(&world, &task, "endpoint_missing").await;
     assert_eq!(world.post("/v1/tasks", &call("/hook")).await.status, 422);
     name(&world, json!({})).await;
     assert_eq!(world.ended(&task).await["status"], "succeeded");
@@ -213,9 +213,9 @@ async fn what_waits_for_an_endpoint_that_was_removed_is_held_until_there_is_one(
 #[tokio::test]
 async fn a_rate_is_kept_by_all_tasks_of_a_key() {
     let world = World::start().await;
-    let laid = world.ask("PUT", "/v1/flows/customer-42", &json!({"rate": 5, "period": 1})).await.json();
+    let laid = world.ask("PUT", "/v1/limits/customer-42", &json!({"rate": 5, "period": 1})).await.json();
     assert_eq!((&laid["key"], &laid["rate"], &laid["burst"]), (&json!("customer-42"), &json!(5), &json!(1)));
-    let tasks: Vec<Value> = (0..10).map(|_| json!({"kind": "noop", "flow_key": "customer-42"})).collect();
+    let tasks: Vec<Value> = (0..10).map(|_| json!({"kind": "noop", "limit_key": "customer-42"})).collect();
     let tasks = world.post("/v1/tasks/batch", &json!({"tasks": tasks})).await.json();
     let mut starts = Vec::new();
     for task in tasks["data"].as_array().unwrap() {
@@ -231,13 +231,13 @@ async fn a_rate_is_kept_by_all_tasks_of_a_key() {
 #[tokio::test]
 async fn so_many_at_a_time_and_not_more() {
     let world = World::start().await;
-    name(&world, json!({"flow": {"parallelism": 1}})).await;
+    name(&world, json!({"limits": {"concurrency": 1}})).await;
     let gate = Gate::default();
     world.receiver.script("/api/slow", [Reply::status(200).behind(&gate)]);
     let first = world.submit(&call("/slow")).await;
     world.receiver.wait_for("/api/slow", 1).await;
     let second = world.submit(&call("/quick")).await;
-    held(&world, &second, "parallelism").await;
+    held(&world, &second, "concurrency_limited").await;
     assert_eq!(world.receiver.received("/api/quick").len(), 0);
     gate.open();
     for task in [first, second] {
@@ -274,14 +274,14 @@ async fn what_holds_a_task_back_ends_when_somebody_says_so_or_lays_down_somethin
     world.receiver.script("/api/down", [500, 200].map(Reply::status));
     let (mut here, mut there) = (json!({"url": world.receiver.url("/api")}), json!({"url": world.receiver.url("/v2")}));
     for endpoint in [&mut here, &mut there] {
-        endpoint["breaker"] = json!({"minimum": 1, "failure_share": 0.1, "open": 600});
+        endpoint["circuit_breaker"] = json!({"minimum_calls": 1, "failure_rate": 0.1, "open_duration": 600});
     }
     let put = async |path: String, body: &Value| {
         let answer = world.ask("PUT", &path, body).await;
         assert!(matches!(answer.status, 200 | 201), "{path}: {}", answer.text());
     };
     let mut tasks = Vec::new();
-    for (path, reason) in [("busy", "retry_after"), ("down", "breaker"), ("moved", "retry_after")] {
+    for (path, reason) in [("busy", "retry_after"), ("down", "circuit_open"), ("moved", "retry_after")] {
         put(format!("/v1/endpoints/{path}"), &here).await;
         let task = json!({"kind": "http", "endpoint": path, "payload": {"path": format!("/{path}")}});
         tasks.push(world.submit(&task).await);
@@ -289,21 +289,21 @@ async fn what_holds_a_task_back_ends_when_somebody_says_so_or_lays_down_somethin
     }
     let slow = json!({"rate": 1, "period": 3600});
     for (path, laid, task) in [
-        ("flows/slow", slow.clone(), json!({"kind": "noop", "flow_key": "slow"})),
-        ("queues/slow", json!({"flow": slow}), json!({"kind": "noop", "queue": "slow"})),
+        ("flows/slow", slow.clone(), json!({"kind": "noop", "limit_key": "slow"})),
+        ("queues/slow", json!({"limits": slow}), json!({"kind": "noop", "queue": "slow"})),
     ] {
         put(format!("/v1/{path}"), &laid).await;
         world.ended(&world.submit(&task).await).await;
         tasks.push(world.submit(&task).await);
-        held(&world, &tasks[tasks.len() - 1], "rate").await;
+        held(&world, &tasks[tasks.len() - 1], "rate_limited").await;
     }
 
     for name in ["busy", "down"] {
         assert_eq!(world.ask("POST", &format!("/v1/endpoints/{name}/resume"), &Value::Null).await.status, 200);
     }
     put("/v1/endpoints/moved".to_owned(), &there).await;
-    put("/v1/flows/slow".to_owned(), &json!({"rate": 1000})).await;
-    put("/v1/queues/slow".to_owned(), &json!({"flow": null})).await;
+    put("/v1/limits/slow".to_owned(), &json!({"rate": 1000})).await;
+    put("/v1/queues/slow".to_owned(), &json!({"limits": null})).await;
     for task in &tasks {
         let task = world.ended(task).await;
         assert_eq!(task["status"], "succeeded", "{task:#}");
@@ -315,18 +315,18 @@ async fn what_holds_a_task_back_ends_when_somebody_says_so_or_lays_down_somethin
 #[tokio::test]
 async fn to_pause_a_queue_or_a_kind_leaves_its_limits_what_they_are() {
     let world = World::start().await;
-    let laid = json!({"flow": {"rate": 5, "parallelism": 2}});
+    let laid = json!({"limits": {"rate": 5, "concurrency": 2}});
     for path in ["/v1/queues/slow", "/v1/kinds/noop"] {
         assert_eq!(world.ask("PUT", path, &laid).await.status, 200);
         for paused in [true, false] {
             let answer = world.ask("PUT", path, &json!({"paused": paused})).await.json();
             assert_eq!(
-                (&answer["paused"], &answer["flow"]["rate"], &answer["flow"]["parallelism"]),
+                (&answer["paused"], &answer["limits"]["rate"], &answer["limits"]["concurrency"]),
                 (&json!(paused), &json!(5), &json!(2))
             );
         }
-        let answer = world.ask("PUT", path, &json!({"flow": null})).await.json();
-        assert_eq!((&answer["paused"], &answer["flow"]["rate"]), (&json!(false), &Value::Null));
+        let answer = world.ask("PUT", path, &json!({"limits": null})).await.json();
+        assert_eq!((&answer["paused"], &answer["limits"]["rate"]), (&json!(false), &Value::Null));
     }
     world.end().await;
 }
@@ -334,14 +334,14 @@ async fn to_pause_a_queue_or_a_kind_leaves_its_limits_what_they_are() {
 #[tokio::test]
 async fn what_a_task_takes_for_success_hides_no_outage_from_the_breaker() {
     let world = World::start().await;
-    name(&world, json!({"breaker": {"minimum": 1, "failure_share": 0.1, "open": 600}})).await;
+    name(&world, json!({"circuit_breaker": {"minimum_calls": 1, "failure_rate": 0.1, "open_duration": 600}})).await;
     world.receiver.script("/api/hook", [Reply::status(503)]);
     let mut task = call("/hook");
-    task["payload"]["success"] = json!([">=100"]);
+    task["payload"]["success_statuses"] = json!([">=100"]);
     let first = world.ended(&world.submit(&task).await).await;
     assert_eq!((&first["status"], &first["result"]["status"]), (&json!("succeeded"), &json!(503)));
     let second = world.submit(&call("/hook")).await;
-    held(&world, &second, "breaker").await;
+    held(&world, &second, "circuit_open").await;
     world.post(&format!("/v1/tasks/{}/cancel", second["id"].as_str().unwrap()), &json!({})).await;
     assert_eq!(world.receiver.received("/api/hook").len(), 1);
     world.end().await;
@@ -350,14 +350,14 @@ async fn what_a_task_takes_for_success_hides_no_outage_from_the_breaker() {
 #[tokio::test]
 async fn a_breaker_opens_holds_what_comes_and_closes_again() {
     let world = World::start().await;
-    name(&world, json!({"breaker": {"minimum": 3, "open": 4}})).await;
+    name(&world, json!({"circuit_breaker": {"minimum_calls": 3, "open_duration": 4}})).await;
     world.receiver.script("/api/down", [500, 500, 500, 200].map(Reply::status));
     let task =
         world.submit(&json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/down"}, "retry": {"delays": [0, 0, 0]}})).await;
-    let waiting = held(&world, &task, "breaker").await;
+    let waiting = held(&world, &task, "circuit_open").await;
     assert_eq!(waiting["attempt"], 3);
     let other = world.submit(&call("/other")).await;
-    held(&world, &other, "breaker").await;
+    held(&world, &other, "circuit_open").await;
     assert_eq!(world.receiver.received("/api/other").len(), 0);
     for task in [task, other] {
         assert_eq!(world.ended(&task).await["status"], "succeeded");
@@ -368,7 +368,7 @@ async fn a_breaker_opens_holds_what_comes_and_closes_again() {
 #[tokio::test]
 async fn an_endpoint_can_be_tried_whatever_stands_in_the_way_of_its_tasks() {
     let world = World::start().await;
-    let besides = json!({"headers": {"authorization": "Bearer hunter2"}, "paused": true, "flow": {"rate": 1, "period": 3600}});
+    let besides = json!({"headers": {"authorization": "Bearer hunter2"}, "paused": true, "limits": {"rate": 1, "period": 3600}});
     let secret = name(&world, besides).await["secret"].as_str().unwrap().to_owned();
     world.receiver.script("/api/ping", [Reply::status(200).body("pong"), Reply::status(503), Reply::status(404)]);
     let test = async |call: Value| world.post(&format!("{PATH}/test"), &call).await.json();
@@ -394,7 +394,7 @@ async fn an_endpoint_can_be_tried_whatever_stands_in_the_way_of_its_tasks() {
     assert_eq!(world.post("/v1/endpoints/other/test", &json!({})).await.problem(), (404, "endpoint_not_found".to_owned()));
     assert_eq!(world.tasks("").await.len(), 0);
 
-    assert_eq!(world.ask("PUT", PATH, &json!({"url": world.receiver.url("/api"), "batch": {"results": true}})).await.status, 200);
+    assert_eq!(world.ask("PUT", PATH, &json!({"url": world.receiver.url("/api"), "batch": {"per_item_results": true}})).await.status, 200);
     test(json!({"path": "/many", "body": 1})).await;
     assert_eq!(world.receiver.received("/api/many")[0].json()[0]["body"], 1, "as its tasks would be sent");
     world.end().await;
@@ -454,7 +454,7 @@ async fn a_crowd_whose_endpoint_is_gone_or_removed_is_held_and_none_of_it_is_dro
     let tasks = join_all(tasks.iter().map(|task| world.task(task))).await;
     assert!(tasks.iter().all(|task| !has_ended(task)));
     let next = tasks.iter().filter(|task| !task["held"].is_null()).min_by_key(|task| moment(&task["held"], "until")).unwrap();
-    held(&world, next, "no_endpoint").await;
+    held(&world, next, "endpoint_missing").await;
     world.receiver.script("/api/moved", [Reply::status(200)]);
     name(&world, json!({})).await;
     started_sooner(&world, &tasks).await;

@@ -11,7 +11,7 @@ async fn endpoint_tests_at_once_are_few() {
     let gate = Gate::default();
     for name in ["one", "two", "three", "four", "five"] {
         world.receiver.script(&format!("/{name}/"), [Reply::status(200).behind(&gate)]);
-        let endpoint = json!({"url": world.receiver.url(&format!("/{name}")), "flow": {"parallelism": 1}});
+        let endpoint = json!({"url": world.receiver.url(&format!("/{name}")), "limits": {"concurrency": 1}});
         assert_eq!(world.ask("PUT", &format!("/v1/endpoints/{name}"), &endpoint).await.status, 201);
     }
     let test = async |name: &str| world.post(&format!("/v1/endpoints/{name}/test"), &json!({"path": "/"})).await;

@@ -8,7 +8,7 @@ const ENDPOINT: &str = "/v1/endpoints/billing";
 
 /// Creates or replaces the endpoint `billing`, which is the receiver, with these additional fields.
 async fn name(world: &World, besides: Value) {
-    let mut endpoint = json!({"url": world.receiver.url("/api"), "breaker": {"enabled": false}});
+    let mut endpoint = json!({"url": world.receiver.url("/api"), "circuit_breaker": {"enabled": false}});
     for (field, value) in besides.as_object().unwrap() {
         endpoint[field] = value.clone();
     }
@@ -64,14 +64,14 @@ async fn a_task_that_is_paused_says_by_what_and_when_that_is_over() {
     put(&world, "/v1/queues/default", json!({"paused": true})).await;
     let task = world.submit(&call("/hook")).await;
     let held = said(&world, &task, "paused").await;
-    assert_eq!((&held["by"], &held["status"]), (&json!({"sort": "queue", "name": "default"}), &json!("held")));
+    assert_eq!((&held["blocked_by"], &held["status"]), (&json!({"type": "queue", "name": "default"}), &json!("held")));
     assert_eq!(reason(&held), format!("queue default is paused; it asks again at {}", held["until"].as_str().unwrap()));
 
     assert_eq!(world.post(&format!("{ENDPOINT}/pause"), &json!({})).await.status, 200);
     assert!(reason(&said(&world, &task, "paused").await).starts_with("queue default and endpoint billing are paused"));
     put(&world, "/v1/queues/default", json!({"paused": false})).await;
     let held = said(&world, &task, "paused").await;
-    assert_eq!(held["by"], json!({"sort": "endpoint", "name": "billing"}));
+    assert_eq!(held["blocked_by"], json!({"type": "endpoint", "name": "billing"}));
 
     assert_eq!(world.post(&format!("{ENDPOINT}/resume"), &json!({})).await.status, 200);
     assert_eq!(world.ended(&task).await["status"], "succeeded");
@@ -83,20 +83,20 @@ async fn a_task_that_is_paused_says_by_what_and_when_that_is_over() {
 #[tokio::test]
 async fn a_task_that_waits_for_its_turn_says_at_which_rate_and_when_it_comes() {
     let world = World::start().await;
-    put(&world, "/v1/flows/customer-42", json!({"rate": 1, "period": 60})).await;
-    let task = json!({"kind": "noop", "flow_key": "customer-42"});
+    put(&world, "/v1/limits/customer-42", json!({"rate": 1, "period": 60})).await;
+    let task = json!({"kind": "noop", "limit_key": "customer-42"});
     let first = world.ended(&world.submit(&task).await).await;
     assert_eq!(first["status"], "succeeded");
     let second = world.submit(&task).await;
-    let held = said(&world, &second, "rate").await;
-    assert_eq!(held["by"], json!({"sort": "flow_key", "name": "customer-42"}));
+    let held = said(&world, &second, "rate_limited").await;
+    assert_eq!(held["blocked_by"], json!({"type": "limit_key", "name": "customer-42"}));
     let until = held["until"].as_str().unwrap();
     assert_eq!(
         reason(&held),
-        format!("flow key customer-42 has a rate of 1 every 60 s, with 1 promised ahead; its turn is promised for {until}")
+        format!("limit key customer-42 has a rate of 1 every 60 s, with 1 promised ahead; its turn is promised for {until}")
     );
-    let flow = world.get("/v1/flows/customer-42").await.json();
-    let state = json!({"tokens": 0, "promised_ahead": 1, "in_use": null, "held_until": null, "breaker": null});
+    let flow = world.get("/v1/limits/customer-42").await.json();
+    let state = json!({"tokens": 0, "reserved_starts": 1, "running": null, "paused_until": null, "circuit_breaker": null});
     assert_eq!((&flow["rate"], &flow["state"]), (&json!(1), &state));
     cancel(&world, &second).await;
     world.end().await;
@@ -105,15 +105,15 @@ async fn a_task_that_waits_for_its_turn_says_at_which_rate_and_when_it_comes() {
 #[tokio::test]
 async fn a_breaker_says_how_it_stands_and_how_it_came_to_that() {
     let mut world = World::start().await;
-    name(&world, json!({"breaker": {"minimum": 3, "open": 2}})).await;
-    let closed = world.get(ENDPOINT).await.json()["state"]["breaker"].clone();
+    name(&world, json!({"circuit_breaker": {"minimum_calls": 3, "open_duration": 2}})).await;
+    let closed = world.get(ENDPOINT).await.json()["state"]["circuit_breaker"].clone();
     assert_eq!(closed, json!({"state": "closed", "since": null, "next_probe": null, "changes": []}));
     world.receiver.script("/api/down", [500, 500, 500, 200].map(Reply::status));
     let task = world.submit(&call("/down")).await;
-    let held = said(&world, &task, "breaker").await;
+    let held = said(&world, &task, "circuit_open").await;
     assert_eq!((&held["attempt"], &held["error"]["code"]), (&json!(3), &json!("http_500")));
     assert!(reason(&held).starts_with("the breaker of endpoint billing has been open since "), "{held:#}");
-    let open = world.get(ENDPOINT).await.json()["state"]["breaker"].clone();
+    let open = world.get(ENDPOINT).await.json()["state"]["circuit_breaker"].clone();
     assert_eq!((&open["state"], &open["changes"][0]["to"]), (&json!("open"), &json!("open")));
     assert_eq!((&open["since"], open["next_probe"].is_string()), (&open["changes"][0]["at"], true));
 
@@ -121,7 +121,7 @@ async fn a_breaker_says_how_it_stands_and_how_it_came_to_that() {
     let begun = Instant::now();
     // The report of an attempt to the limiter is a separate write, which may come a moment after the task's end.
     let closed = loop {
-        let breaker = world.get(ENDPOINT).await.json()["state"]["breaker"].clone();
+        let breaker = world.get(ENDPOINT).await.json()["state"]["circuit_breaker"].clone();
         if breaker["state"] == "closed" {
             break breaker;
         }
@@ -162,7 +162,7 @@ async fn a_task_that_waits_for_its_time_says_which() {
 #[tokio::test]
 async fn a_task_that_runs_says_since_when_and_one_that_waits_for_its_slot_whose() {
     let world = World::start().await;
-    name(&world, json!({"flow": {"parallelism": 1}})).await;
+    name(&world, json!({"limits": {"concurrency": 1}})).await;
     let gate = Gate::default();
     world.receiver.script("/api/slow", [Reply::status(400).behind(&gate)]);
     let first = world.submit(&call("/slow")).await;
@@ -173,9 +173,9 @@ async fn a_task_that_runs_says_since_when_and_one_that_waits_for_its_slot_whose(
     let until = running["until"].as_str().unwrap();
     assert_eq!(reason(&running), format!("attempt 1 of 4 has been running since {started}, under a lease until {until}"));
     let second = world.submit(&call("/quick")).await;
-    let held = said(&world, &second, "parallelism").await;
-    assert!(reason(&held).starts_with("endpoint billing has a parallelism of 1, all of it in use; "), "{held:#}");
-    assert_eq!(world.get(ENDPOINT).await.json()["state"]["in_use"], 1);
+    let held = said(&world, &second, "concurrency_limited").await;
+    assert!(reason(&held).starts_with("endpoint billing has a concurrency of 1, all of it in use; "), "{held:#}");
+    assert_eq!(world.get(ENDPOINT).await.json()["state"]["running"], 1);
     gate.open();
     assert_eq!(
         (world.ended(&first).await["status"].as_str(), world.ended(&second).await["status"].as_str()),
@@ -197,7 +197,7 @@ async fn a_partner_that_asked_to_be_left_alone_is_named_and_until_when() {
     said(&world, &first, "retry_after").await;
     let other = world.submit(&other).await;
     let held = said(&world, &other, "retry_after").await;
-    let until = world.get(ENDPOINT).await.json()["state"]["held_until"].as_str().unwrap().to_owned();
+    let until = world.get(ENDPOINT).await.json()["state"]["paused_until"].as_str().unwrap().to_owned();
     assert!(reason(&held).starts_with(&format!("the other side asked that endpoint billing be left alone until {until}; ")), "{held:#}");
     for task in [first, other] {
         cancel(&world, &task).await;

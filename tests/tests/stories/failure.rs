@@ -22,7 +22,7 @@ async fn a_task_that_panics_every_time_fails_as_crashed_and_its_neighbours_succe
 #[tokio::test]
 async fn a_task_that_fails_at_first_succeeds_in_the_end() {
     let world = World::start().await;
-    let task = json!({"kind": "noop", "payload": {"fail": 2, "panic": 1}, "retry": {"base": 0.05, "jitter": "none"}});
+    let task = json!({"kind": "noop", "payload": {"fail": 2, "panic": 1}, "retry": {"initial_delay": 0.05, "jitter": "none"}});
     let task = world.ended(&world.submit(&task).await).await;
     assert_eq!((&task["status"], &task["attempt"], &task["max_attempts"]), (&json!("succeeded"), &json!(3), &json!(5)));
     assert_eq!(attempts(&task, "/error/code"), ["crashed", "noop_failed", "-"]);

@@ -13,7 +13,7 @@ const PATH: &str = "/v1/endpoints/events";
 
 /// Creates the endpoint `events`, which is the receiver, with this batch configuration, and returns its secret.
 async fn name(world: &World, batch: Value, flow: Value) -> String {
-    let endpoint = json!({"url": world.receiver.url("/api"), "batch": batch, "flow": flow, "breaker": {"enabled": false}});
+    let endpoint = json!({"url": world.receiver.url("/api"), "batch": batch, "limits": flow, "circuit_breaker": {"enabled": false}});
     let answer = world.ask("PUT", PATH, &endpoint).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
     answer.json()["secret"].as_str().unwrap().to_owned()
@@ -98,7 +98,7 @@ async fn a_request_that_fails_fails_for_each_and_each_is_tried_again() {
 #[tokio::test]
 async fn an_answer_can_say_what_became_of_each() {
     let world = World::start().await;
-    name(&world, json!({"max_items": 4, "max_wait": 2, "results": true}), json!({})).await;
+    name(&world, json!({"max_items": 4, "max_wait": 2, "per_item_results": true}), json!({})).await;
     let gate = Gate::default();
     let tasks = submit_all(&world, (0..3).map(event).collect()).await;
     let [good, bad, slow] = [0, 1, 2].map(|place: usize| tasks[place]["id"].as_str().unwrap().to_owned());
@@ -129,13 +129,13 @@ async fn an_answer_can_say_what_became_of_each() {
 #[tokio::test]
 async fn an_item_of_which_nothing_is_said_is_tried_again() {
     let world = World::start().await;
-    name(&world, json!({"max_items": 2, "max_wait": 60, "results": true}), json!({})).await;
+    name(&world, json!({"max_items": 2, "max_wait": 60, "per_item_results": true}), json!({})).await;
     world.receiver.script("/api/collect", [Reply::status(200).body(r#"{"results": []}"#), Reply::status(200).body("done")]);
     for task in submit_all(&world, (0..2).map(event).collect()).await {
         let task = world.ended(&task).await;
         assert_eq!(
             (&task["status"], attempts(&task, "/error/code")),
-            (&json!("failed"), ["no_result", "invalid_answer"].map(String::from).to_vec())
+            (&json!("failed"), ["item_result_missing", "invalid_response"].map(String::from).to_vec())
         );
     }
     world.end().await;
@@ -144,7 +144,7 @@ async fn an_item_of_which_nothing_is_said_is_tried_again() {
 #[tokio::test]
 async fn an_answer_that_must_be_read_is_not_read_in_part() {
     let world = World::start().await;
-    name(&world, json!({"max_items": 1, "max_wait": 60, "results": true}), json!({})).await;
+    name(&world, json!({"max_items": 1, "max_wait": 60, "per_item_results": true}), json!({})).await;
     let long = json!({"results": [{"id": "another", "status": 200, "body": "x".repeat(65_536)}]});
     world.receiver.script("/api/collect", [Reply::status(200).body(long.to_string())]);
     let task = world.submit(&event(0)).await;
@@ -159,7 +159,7 @@ async fn those_who_wait_for_others_say_so_and_can_be_called_off() {
     name(&world, json!({"max_items": 3, "max_wait": 600}), json!({})).await;
     let tasks = submit_all(&world, vec![event(0), event(1)]).await;
     for task in &tasks {
-        let held = world.until(task, |task| task["held"]["reason"] == "gathering").await;
+        let held = world.until(task, |task| task["held"]["reason"] == "batching").await;
         assert_eq!(held["attempt"], 0);
     }
     let canceled = world.post(&format!("/v1/tasks/{}/cancel", tasks[0]["id"].as_str().unwrap()), &json!({})).await.json();
@@ -183,10 +183,10 @@ async fn next_member_leads_when_the_leader_is_canceled_or_held() {
         leader["queue"] = json!("slow");
         let leader = world.submit(&leader).await;
         let begun = moment(&leader, "created_at");
-        world.until(&leader, |task| task["held"]["reason"] == "gathering").await;
+        world.until(&leader, |task| task["held"]["reason"] == "batching").await;
         let others = submit_all(&world, vec![event(1), event(2)]).await;
         for task in &others {
-            world.until(task, |task| task["held"]["reason"] == "gathering").await;
+            world.until(task, |task| task["held"]["reason"] == "batching").await;
         }
         if hold {
             assert_eq!(world.ask("PUT", "/v1/queues/slow", &json!({"paused": true})).await.status, 200);
@@ -238,12 +238,12 @@ async fn what_cannot_go_together_goes_apart() {
 async fn a_task_that_its_own_limits_hold_back_does_not_keep_the_others() {
     let world = World::start().await;
     name(&world, json!({"max_items": 3, "max_wait": 60}), json!({})).await;
-    let limit = json!({"flow": {"parallelism": 1}, "paused": true});
+    let limit = json!({"limits": {"concurrency": 1}, "paused": true});
     assert_eq!(world.ask("PUT", "/v1/queues/slow", &json!({"paused": false})).await.status, 200);
     let mut slow = event(0);
     slow["queue"] = json!("slow");
     let slow = world.submit(&slow).await;
-    world.until(&slow, |task| task["held"]["reason"] == "gathering").await;
+    world.until(&slow, |task| task["held"]["reason"] == "batching").await;
     assert_eq!(world.ask("PUT", "/v1/queues/slow", &limit).await.status, 200);
     for task in submit_all(&world, vec![event(1), event(2)]).await {
         assert_eq!(world.ended(&task).await["status"], "succeeded");
@@ -260,10 +260,10 @@ async fn a_task_that_its_own_limits_hold_back_does_not_keep_the_others() {
 async fn a_limit_of_the_tasks_own_lets_through_what_it_says_also_where_they_go_together() {
     let world = World::start().await;
     name(&world, json!({"max_items": 10, "max_wait": 20}), json!({})).await;
-    assert_eq!(world.ask("PUT", "/v1/flows/customer", &json!({"rate": 50, "period": 1})).await.status, 200);
+    assert_eq!(world.ask("PUT", "/v1/limits/customer", &json!({"rate": 50, "period": 1})).await.status, 200);
     let of_customer = |number| {
         let mut task = event(number);
-        task["flow_key"] = json!("customer");
+        task["limit_key"] = json!("customer");
         // Far more than the test takes, and far less than the hour without reservations.
         task["expires_at"] = json!(from_now(Duration::from_mins(3)));
         task
@@ -282,7 +282,7 @@ async fn none_of_those_who_go_together_is_lost_if_the_process_dies_before_or_on_
     name(&world, json!({"max_items": 3, "max_wait": 600}), json!({})).await;
     let early = submit_all(&world, vec![event(0), event(1)]).await;
     for task in &early {
-        world.until(task, |task| task["held"]["reason"] == "gathering").await;
+        world.until(task, |task| task["held"]["reason"] == "batching").await;
     }
     world.kill().await;
     world.go_on().await;
@@ -309,7 +309,7 @@ async fn who_has_not_the_time_to_wait_for_others_goes_before_its_deadline() {
     let world = World::start().await;
     name(&world, json!({"max_items": 9, "max_wait": 600}), json!({})).await;
     let patient = world.submit(&event(0)).await;
-    world.until(&patient, |task| task["held"]["reason"] == "gathering").await;
+    world.until(&patient, |task| task["held"]["reason"] == "batching").await;
     let mut hasty = event(1);
     hasty["expires_at"] = json!(from_now(Duration::from_secs(3)));
     for task in [world.submit(&hasty).await, patient] {
@@ -322,7 +322,7 @@ async fn who_has_not_the_time_to_wait_for_others_goes_before_its_deadline() {
 #[tokio::test]
 async fn an_item_whose_result_cannot_be_read_leaves_the_others_what_they_are() {
     let world = World::start().await;
-    name(&world, json!({"max_items": 3, "max_wait": 2, "results": true}), json!({})).await;
+    name(&world, json!({"max_items": 3, "max_wait": 2, "per_item_results": true}), json!({})).await;
     let gate = Gate::default();
     let mut once = event(0);
     once["retry"] = json!({"max_attempts": 1});
@@ -336,7 +336,7 @@ async fn an_item_whose_result_cannot_be_read_leaves_the_others_what_they_are() {
         ends.push((task["status"].as_str().unwrap().to_owned(), attempts(&task, "/error/code").remove(0)));
     }
     let end = |status: &str, code: &str| (status.to_owned(), code.to_owned());
-    assert_eq!(ends, [end("succeeded", "-"), end("failed", "no_result"), end("succeeded", "-")]);
+    assert_eq!(ends, [end("succeeded", "-"), end("failed", "item_result_missing"), end("succeeded", "-")]);
     world.end().await;
 }
 
@@ -366,7 +366,7 @@ async fn a_request_that_is_told_to_come_later_holds_all_that_goes_there_whicheve
     world.receiver.script("/api/collect", [Reply::status(429).header("retry-after", "2"), Reply::status(200)]);
     let of = |key: &str| {
         let mut event = event(0);
-        event["flow_key"] = json!(key);
+        event["limit_key"] = json!(key);
         event
     };
     let first = submit_all(&world, vec![of("a"), of("b")]).await;

@@ -22,7 +22,7 @@ async fn assert_all_went_well(world: &World, tasks: &[Value]) {
         let task = world.ended(task).await;
         assert_eq!((&task["status"], attempts(&task, "/outcome").len()), (&json!("succeeded"), 1), "{task:#}");
     }
-    assert_eq!(world.get(PATH).await.json()["state"]["breaker"]["state"], "closed");
+    assert_eq!(world.get(PATH).await.json()["state"]["circuit_breaker"]["state"], "closed");
 }
 
 #[tokio::test]

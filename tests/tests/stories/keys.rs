@@ -50,7 +50,7 @@ async fn a_key_of_the_file_opens_the_server_and_makes_others_there() {
     assert!(!listed.stdout.contains("nb_live_"), "{listed:?}");
     assert_eq!(with(&admin, &["get", task["id"].as_str().unwrap()]).await.code, 3, "an administrator of keys reads no tasks");
     let id = task["submitted_by"].as_str().unwrap();
-    let rotated = with(&admin, &["keys", "rotate", id, "--overlap", "60", "--url", &url]).await;
+    let rotated = with(&admin, &["keys", "rotate", id, "--grace-period", "60", "--url", &url]).await;
     assert!(rotated.code == 0 && rotated.stdout.starts_with("nb_live_"), "{rotated:?}");
     assert_eq!(with(acme, &["list"]).await.code, 0, "for a minute");
     let revoked = with(&admin, &["keys", "revoke", id, "--url", &url]).await;

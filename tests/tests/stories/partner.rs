@@ -25,16 +25,16 @@ async fn a_partner_that_resets_connections_is_tried_again_by_the_policy_and_left
     let world = World::start().await;
     let mut partner = Partner::start("reset.py", &[&RESETS.to_string()]).await;
     // Open long enough to be seen on a busy machine.
-    let breaker = json!({"minimum": 3, "open": 3});
+    let breaker = json!({"minimum_calls": 3, "open_duration": 3});
     endpoint(
         &world,
         "resetting",
-        &json!({"url": partner.url("/api"), "breaker": breaker, "retry": {"delays": [0.2, 0.2, 0.2, 0.2, 0.2, 0.2]}}),
+        &json!({"url": partner.url("/api"), "circuit_breaker": breaker, "retry": {"delays": [0.2, 0.2, 0.2, 0.2, 0.2, 0.2]}}),
     )
     .await;
     let task = json!({"kind": "http", "endpoint": "resetting", "payload": {}});
     let first = world.submit(&task).await;
-    let first = world.until(&first, |task| task["held"]["reason"] == "breaker").await;
+    let first = world.until(&first, |task| task["held"]["reason"] == "circuit_open").await;
     assert_eq!(attempts(&first, "/error/code"), ["connection_reset"; 3], "each way to reset is one");
     for way in ["before the request", "before the answer", "within the answer"] {
         assert_eq!(partner.says().await, format!("reset {way}"));
@@ -86,7 +86,7 @@ async fn a_partner_that_answers_a_byte_a_second_is_given_up_on_when_the_time_is_
 async fn while_one_partner_drips_others_are_called() {
     let world = with_concurrency("2").await;
     let mut partner = Partner::start("drip.py", &[]).await;
-    endpoint(&world, "dripping", &json!({"url": partner.url(""), "timeout": 3600, "flow": {"parallelism": 1}})).await;
+    endpoint(&world, "dripping", &json!({"url": partner.url(""), "timeout": 3600, "limits": {"concurrency": 1}})).await;
     let other = Receiver::start().await.unwrap();
     endpoint(&world, "quick", &json!({"url": other.url("")})).await;
     let mut slow = vec![world.submit(&call("dripping", "/hook")).await];

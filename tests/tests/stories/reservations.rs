@@ -18,9 +18,9 @@ struct Scope {
 }
 
 fn scopes(world: &World) -> Vec<Scope> {
-    let flow = |limits| json!({ "flow": limits });
+    let flow = |limits| json!({ "limits": limits });
     vec![
-        Scope { route: "/v1/flows/customer", limits: |limits| limits, fields: json!({"kind": "noop", "flow_key": "customer"}) },
+        Scope { route: "/v1/limits/customer", limits: |limits| limits, fields: json!({"kind": "noop", "limit_key": "customer"}) },
         Scope { route: "/v1/queues/narrow", limits: flow, fields: json!({"kind": "noop", "queue": "narrow"}) },
         Scope { route: "/v1/kinds/http", limits: flow, fields: json!({"kind": "http", "payload": {"url": world.receiver.url("/kind")}}) },
     ]
@@ -43,7 +43,7 @@ async fn reserve(world: &World, task: &Value) -> (Value, Vec<Value>) {
     let waiting = answer.json()["data"].as_array().unwrap().clone();
     for task in &waiting {
         // The first of them may already have started.
-        world.until(task, |task| task["held"]["reason"] == "rate" || has_ended(task)).await;
+        world.until(task, |task| task["held"]["reason"] == "rate_limited" || has_ended(task)).await;
     }
     (first, waiting)
 }
@@ -73,7 +73,7 @@ async fn canceled_tasks_give_their_reservations_back_in_every_scope() {
         cancel_all(&world, &waiting).await;
         let begun = Instant::now();
         // A task that was claimed when it was canceled releases its reservation a moment later.
-        while world.get(route).await.json()["state"]["promised_ahead"] != 0 {
+        while world.get(route).await.json()["state"]["reserved_starts"] != 0 {
             assert!(begun.elapsed() < PATIENCE, "{route}");
         }
         starts_soon(&world, &fields, &first).await;
@@ -84,11 +84,11 @@ async fn canceled_tasks_give_their_reservations_back_in_every_scope() {
 #[tokio::test]
 async fn canceled_tasks_of_an_endpoint_give_their_reservations_back() {
     let world = World::start().await;
-    let endpoint = json!({"url": world.receiver.url("/api"), "flow": rate()});
+    let endpoint = json!({"url": world.receiver.url("/api"), "limits": rate()});
     put(&world, "/v1/endpoints/billing", &endpoint).await;
     let task = json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/hook"}});
     let (first, waiting) = reserve(&world, &task).await;
-    let promised = world.get("/v1/endpoints/billing").await.json()["state"]["promised_ahead"].as_u64().unwrap();
+    let promised = world.get("/v1/endpoints/billing").await.json()["state"]["reserved_starts"].as_u64().unwrap();
     assert!(promised > WAITING / 2, "{promised}");
     cancel_all(&world, &waiting).await;
     starts_soon(&world, &task, &first).await;
@@ -98,8 +98,8 @@ async fn canceled_tasks_of_an_endpoint_give_their_reservations_back() {
 #[tokio::test]
 async fn expired_tasks_give_their_reservations_back() {
     let world = World::start().await;
-    put(&world, "/v1/flows/customer", &rate()).await;
-    let task = json!({"kind": "noop", "flow_key": "customer"});
+    put(&world, "/v1/limits/customer", &rate()).await;
+    let task = json!({"kind": "noop", "limit_key": "customer"});
     let mut short = task.clone();
     short["expires_at"] = json!(from_now(Duration::from_secs(3)));
     let (first, waiting) = reserve(&world, &short).await;
@@ -113,14 +113,14 @@ async fn expired_tasks_give_their_reservations_back() {
 #[tokio::test]
 async fn tasks_that_resume_wakes_take_the_earliest_free_reservations() {
     let world = World::start().await;
-    put(&world, "/v1/flows/customer", &rate()).await;
-    let task = json!({"kind": "noop", "flow_key": "customer"});
+    put(&world, "/v1/limits/customer", &rate()).await;
+    let task = json!({"kind": "noop", "limit_key": "customer"});
     let (_, mut waiting) = reserve(&world, &task).await;
     let last = waiting.pop().unwrap();
     cancel_all(&world, &waiting).await;
     let before = world.task(&last).await;
     // Writes the same limits again: waiting tasks ask again 10 seconds later, when every process knows the change.
-    put(&world, "/v1/flows/customer", &rate()).await;
+    put(&world, "/v1/limits/customer", &rate()).await;
     let woken = world.task(&last).await;
     let after = world.ended(&last).await;
     assert_eq!(after["status"], "succeeded");

@@ -11,7 +11,7 @@ const CALLBACK_SECRET: &str = "/v1/callback-secret";
 const MANY: usize = 100;
 
 async fn endpoint(world: &World) -> String {
-    secret(world, "PUT", ENDPOINT, json!({"url": world.receiver.url("/api"), "breaker": {"enabled": false}})).await
+    secret(world, "PUT", ENDPOINT, json!({"url": world.receiver.url("/api"), "circuit_breaker": {"enabled": false}})).await
 }
 
 async fn secret(world: &World, method: &str, path: &str, body: Value) -> String {
@@ -87,7 +87,7 @@ async fn the_official_libraries_verify_what_goes_to_an_endpoint_while_its_secret
     // The rotation comes while calls are in progress.
     world.receiver.wait_for("/api/charge", half / 2).await;
     let rotate = format!("{ENDPOINT}/rotate");
-    let (new, after) = tokio::join!(secret(&world, "POST", &rotate, json!({"overlap": 3600})), submit(&world, &task, half));
+    let (new, after) = tokio::join!(secret(&world, "POST", &rotate, json!({"grace_period": 3600})), submit(&world, &task, half));
     for task in before.iter().chain(&after) {
         assert_eq!(world.ended(task).await["status"], "succeeded");
     }
@@ -99,7 +99,7 @@ async fn the_official_libraries_verify_what_goes_to_an_endpoint_while_its_secret
     check_changes(&old, received.last().unwrap());
     check_changes(&new, received.last().unwrap());
 
-    let newest = secret(&world, "POST", &rotate, json!({"overlap": 0})).await;
+    let newest = secret(&world, "POST", &rotate, json!({"grace_period": 0})).await;
     let mut alone = task;
     alone["payload"]["path"] = json!("/alone");
     for task in submit(&world, &alone, size(10, 1_000)).await {
@@ -122,12 +122,12 @@ async fn the_official_libraries_verify_reports_while_the_secret_of_callbacks_is_
     let old = secret(&world, "PUT", CALLBACK_SECRET, json!({})).await;
     submit(&world, &task("/old", &world), count).await;
     all_ended(&world).await;
-    let new = secret(&world, "POST", &format!("{CALLBACK_SECRET}/rotate"), json!({"overlap": 3600})).await;
+    let new = secret(&world, "POST", &format!("{CALLBACK_SECRET}/rotate"), json!({"grace_period": 3600})).await;
     // A process trusts what it has read of secrets for 10 seconds; a new process reads them at once.
     restart(&mut world).await;
     submit(&world, &task("/both", &world), count).await;
     all_ended(&world).await;
-    let newest = secret(&world, "POST", &format!("{CALLBACK_SECRET}/rotate"), json!({"overlap": 0})).await;
+    let newest = secret(&world, "POST", &format!("{CALLBACK_SECRET}/rotate"), json!({"grace_period": 0})).await;
     restart(&mut world).await;
     submit(&world, &task("/new", &world), count).await;
     all_ended(&world).await;

@@ -62,7 +62,7 @@ async fn task_without_path_calls_the_registered_url() {
         ("/services/T0/B0", Some("/c"), "/services/T0/B0/c"),
         ("/services/T0/B0/", Some("/c"), "/services/T0/B0/c"),
     ] {
-        for batch in [Value::Null, json!({"max_wait": 0}), json!({"max_wait": 0, "results": true})] {
+        for batch in [Value::Null, json!({"max_wait": 0}), json!({"max_wait": 0, "per_item_results": true})] {
             let put = world.ask("PUT", PATH, &json!({"url": world.receiver.url(base), "batch": batch})).await;
             assert!(put.status < 300 && put.json()["url"] == world.receiver.url(base), "{}", put.text());
             let exchange = world.post(&format!("{PATH}/test"), &payload(path)).await.json();

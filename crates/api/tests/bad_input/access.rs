@@ -67,13 +67,13 @@ async fn whoever_guesses_keys_is_told_to_stop_and_whoever_has_one_is_not() {
         world.ask_with("nb_live_guess", "GET", "/v1/tasks", "").await.problem(401, "unauthorized");
     }
     let refused = world.ask_with("nb_live_guess", "GET", "/v1/tasks", "").await;
-    refused.problem(429, "too_many_failures");
+    refused.problem(429, "too_many_auth_failures");
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200, "a key that is known to be good");
     for _ in 0..12 {
         world.clock.advance(Duration::from_secs(1));
         world.ask_with("nb_live_guess", "GET", "/v1/tasks", "").await.problem(401, "unauthorized");
-        world.ask_with("nb_live_guess", "GET", "/v1/tasks", "").await.problem(429, "too_many_failures");
+        world.ask_with("nb_live_guess", "GET", "/v1/tasks", "").await.problem(429, "too_many_auth_failures");
     }
     assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200, "also once it is to be looked up again");
 }
@@ -86,7 +86,7 @@ async fn whoever_guesses_from_many_addresses_of_one_network_is_one() {
     for place in 0..20 {
         guess(&format!("2001:db8:0:1:{place:x}::{place:x}")).await.problem(401, "unauthorized");
     }
-    guess("2001:db8:0:1:ffff::1").await.problem(429, "too_many_failures");
+    guess("2001:db8:0:1:ffff::1").await.problem(429, "too_many_auth_failures");
     guess("2001:db8:0:2::1").await.problem(401, "unauthorized");
     guess("203.0.113.7").await.problem(401, "unauthorized");
 }
@@ -99,7 +99,7 @@ async fn a_revoked_key_opens_nothing_from_then_on() {
     let revoked = world.ask_with(&admin, "DELETE", &format!("/v1/keys/{}", id_of(&key)), "").await;
     assert!(revoked.status == 200 && revoked.json()["revoked_at"].is_string(), "{}", revoked.text());
     world.ask_with(&key, "GET", "/v1/tasks", "").await.problem(401, "unauthorized");
-    world.ask_with(&admin, "DELETE", &format!("/v1/keys/{}", id_of(&key)), "").await.problem(409, "key_over");
+    world.ask_with(&admin, "DELETE", &format!("/v1/keys/{}", id_of(&key)), "").await.problem(409, "key_inactive");
     world.ask_with(&admin, "DELETE", "/v1/keys/key_00000000000000000000000000", "").await.problem(404, "key_not_found");
 }
 
@@ -122,7 +122,7 @@ async fn a_key_that_another_process_revokes_works_for_ten_seconds_at_most() {
 async fn a_key_that_is_replaced_stays_good_for_the_overlap() {
     let world = World::guarded().await;
     let (admin, key) = (world.key("ops", "admin").await, world.key("acme", "tasks:read").await);
-    let rotated = world.ask_with(&admin, "POST", &format!("/v1/keys/{}/rotate", id_of(&key)), r#"{"overlap": 60}"#).await;
+    let rotated = world.ask_with(&admin, "POST", &format!("/v1/keys/{}/rotate", id_of(&key)), r#"{"grace_period": 60}"#).await;
     assert_eq!(rotated.status, 201, "{}", rotated.text());
     let new = rotated.json()["key"].as_str().unwrap().to_owned();
     assert_eq!((&rotated.json()["tenant"], &rotated.json()["scopes"]), (&json!("acme"), &json!(["tasks:read"])));
@@ -135,15 +135,15 @@ async fn a_key_that_is_replaced_stays_good_for_the_overlap() {
     assert_eq!(world.ask_with(&new, "GET", "/v1/tasks", "").await.status, 200);
     // The client lost the answer to a rotation and rotates again. The resulting key is valid for as long as the first one was to be.
     for _ in 0..2 {
-        let again = world.ask_with(&admin, "POST", &format!("/v1/keys/{}/rotate", id_of(&new)), r#"{"overlap": 60}"#).await;
+        let again = world.ask_with(&admin, "POST", &format!("/v1/keys/{}/rotate", id_of(&new)), r#"{"grace_period": 60}"#).await;
         assert_eq!((again.status, again.json()["expires_at"].clone()), (201, serde_json::Value::Null), "{}", again.text());
     }
     for overlap in ["-1", "2592001", "1e300"] {
-        let body = format!("{{\"overlap\": {overlap}}}");
+        let body = format!("{{\"grace_period\": {overlap}}}");
         world.ask_with(&admin, "POST", &format!("/v1/keys/{}/rotate", id_of(&new)), &body).await.names(
             422,
             "validation_failed",
-            &["/overlap"],
+            &["/grace_period"],
         );
     }
 }
@@ -314,7 +314,7 @@ async fn with_the_first_key_everybody_needs_one() {
     let key = created["key"].as_str().unwrap();
     assert_eq!(world.ask_with(key, "GET", "/v1/tasks", "").await.status, 200);
     let trail = world.ask_with(key, "GET", "/v1/audit", "").await.json();
-    assert_eq!((&trail["data"][0]["actor"], &trail["data"][0]["action"]), (&json!("anybody"), &json!("key.created")), "{trail:#}");
+    assert_eq!((&trail["data"][0]["actor"], &trail["data"][0]["action"]), (&json!("anonymous"), &json!("key.created")), "{trail:#}");
 }
 
 #[tokio::test]
@@ -388,7 +388,7 @@ async fn what_was_done_is_on_record_with_who_did_it() {
     world.ask_with(&key, "POST", &format!("/v1/tasks/{task}/cancel"), "").await;
     world.ask_with(&key, "POST", &format!("/v1/tasks/{task}/cancel"), "").await.problem(409, "task_ended");
     world.ask_with(&key, "POST", &format!("/v1/tasks/{task}/replay"), "").await;
-    world.ask_with(&admin, "PUT", "/v1/tenants/acme", r#"{"waiting": 7}"#).await;
+    world.ask_with(&admin, "PUT", "/v1/tenants/acme", r#"{"max_pending_tasks": 7}"#).await;
     let page = world.ask_with(&admin, "GET", "/v1/audit?tenant=acme&limit=3", "").await.json();
     let told: Vec<_> = page["data"]
         .as_array()

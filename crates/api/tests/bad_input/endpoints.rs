@@ -26,11 +26,14 @@ async fn what_is_wrong_with_an_endpoint_is_named_and_nothing_is_kept() {
         (json!({"url": url, "headers": {"authorization": null}}), vec!["/headers/authorization"]),
         (json!({"url": url, "secret": "hunter2"}), vec!["/secret"]),
         (json!({"url": url, "timeout": 0}), vec!["/timeout"]),
-        (json!({"url": url, "success": []}), vec!["/success"]),
-        (json!({"url": url, "retry_on": ["200", "5xx"]}), vec!["/retry_on/1"]),
-        (json!({"url": url, "flow": {"burst": 2}}), vec!["/flow/rate"]),
-        (json!({"url": url, "breaker": {"failure_share": 0}, "retry": {"factor": 0.5}}), vec!["/retry/factor", "/breaker/failure_share"]),
-        (json!({"url": url, "flow": {"rate": 0}}), vec!["/flow/rate"]),
+        (json!({"url": url, "success_statuses": []}), vec!["/success_statuses"]),
+        (json!({"url": url, "retry_statuses": ["200", "5xx"]}), vec!["/retry_statuses/1"]),
+        (json!({"url": url, "limits": {"burst": 2}}), vec!["/limits/rate"]),
+        (
+            json!({"url": url, "circuit_breaker": {"failure_rate": 0}, "retry": {"multiplier": 0.5}}),
+            vec!["/retry/multiplier", "/circuit_breaker/failure_rate"],
+        ),
+        (json!({"url": url, "limits": {"rate": 0}}), vec!["/limits/rate"]),
         (json!({"url": url, "colour": "red"}), vec!["/colour"]),
         (json!({}), vec!["/url"]),
     ] {
@@ -49,13 +52,13 @@ async fn what_is_wrong_with_an_endpoint_is_named_and_nothing_is_kept() {
 async fn what_is_wrong_with_a_lane_is_named() {
     let world = World::guarded().await;
     for (path, body, expected) in [
-        ("/v1/queues/default", json!({"flow": {"rate": 100_001}}), "/flow/rate"),
+        ("/v1/queues/default", json!({"limits": {"rate": 100_001}}), "/limits/rate"),
         ("/v1/queues/default", json!({"retry": {"max_attempts": 51}}), "/retry/max_attempts"),
         ("/v1/kinds/http", json!({"retry": {}}), "/retry"),
-        ("/v1/kinds/http", json!({"flow": {"period": 2}}), "/flow/rate"),
-        ("/v1/flows/customer-42", json!({"rate": 1, "period": 0}), "/period"),
-        ("/v1/flows/customer-42", json!({"paused": true}), "/paused"),
-        ("/v1/tenants/acme", json!({"flow": {"parallelism": 100_001}}), "/flow/parallelism"),
+        ("/v1/kinds/http", json!({"limits": {"period": 2}}), "/limits/rate"),
+        ("/v1/limits/customer-42", json!({"rate": 1, "period": 0}), "/period"),
+        ("/v1/limits/customer-42", json!({"paused": true}), "/paused"),
+        ("/v1/tenants/acme", json!({"limits": {"concurrency": 100_001}}), "/limits/concurrency"),
     ] {
         let problem = put(&world, path, &body).await.problem(422, "validation_failed");
         assert_eq!(pointers(&problem), [expected], "{path} {body}");
@@ -72,5 +75,5 @@ async fn a_task_for_an_endpoint_that_is_not_there_is_not_taken() {
     assert!(problem["errors"][0]["detail"].as_str().unwrap().contains("PUT /v1/endpoints/billing"), "it says the way out: {problem}");
     assert_eq!(put(&world, "/v1/endpoints/billing", &json!({"url": "https://example.com"})).await.status, 201);
     assert_eq!(submit(task).await.status, 202, "and then it is");
-    submit(json!({"kind": "noop", "endpoint": "b g", "flow_key": "a/b"})).await.problem(422, "validation_failed");
+    submit(json!({"kind": "noop", "endpoint": "b g", "limit_key": "a/b"})).await.problem(422, "validation_failed");
 }

@@ -34,9 +34,9 @@ async fn submit(world: &World, tenant: &str, task: &Value) -> String {
 /// Writes the limiter state that a worker would have written: two started tasks, one of which failed, and one with a reservation.
 async fn write_flow(world: &World, tenant: &str, of: FlowOf) {
     let (count, now) = (|count| NonZeroU32::new(count).unwrap(), world.clock.now());
-    let breaker = BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() };
+    let breaker = BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() };
     let pace = Pace { rate: count(1), period: Duration::from_secs(10), burst: count(2) };
-    let limits = Limits { pace: Some(pace), parallelism: Some(count(5)), breaker: Some(breaker) };
+    let limits = Limits { pace: Some(pace), concurrency: Some(count(5)), breaker: Some(breaker) };
     let mut flow = Flow::default();
     let enter = |flow: &mut Flow| {
         flow.enter(&limits, &Ask { holder: Holder(1), booking: None, is_called: false, times: 0, spread: Spread::from_bits(0) }, now)
@@ -52,10 +52,10 @@ async fn write_flow(world: &World, tenant: &str, of: FlowOf) {
 async fn what_is_laid_down_now_is_told_of_a_task_that_waits() {
     let world = World::guarded().await;
     put(&world, "acme", "/v1/endpoints/billing", &json!({"url": "https://example.com"})).await;
-    let task = submit(&world, "acme", &json!({"kind": "noop", "endpoint": "billing", "flow_key": "customer-42"})).await;
+    let task = submit(&world, "acme", &json!({"kind": "noop", "endpoint": "billing", "limit_key": "customer-42"})).await;
     let waits = get(&world, "acme", &task).await;
     assert_eq!(
-        (&waits["code"], &waits["status"], &waits["until"], &waits["by"]),
+        (&waits["code"], &waits["status"], &waits["until"], &waits["blocked_by"]),
         (&json!("queued"), &json!("queued"), &Value::Null, &Value::Null)
     );
     let says = async |what: &str| {
@@ -97,19 +97,20 @@ async fn what_has_ended_and_what_is_not_there_is_told_as_such() {
 #[tokio::test]
 async fn a_flow_shows_how_it_stands_to_its_own_tenant() {
     let world = World::guarded().await;
-    let flow = json!({"rate": 1, "period": 10, "burst": 2, "parallelism": 5});
+    let flow = json!({"rate": 1, "period": 10, "burst": 2, "concurrency": 5});
     let name = || Name::new("x").unwrap();
-    put(&world, "acme", "/v1/endpoints/x", &json!({"url": "https://example.com", "flow": flow, "breaker": {"minimum": 1}})).await;
-    put(&world, "acme", "/v1/queues/x", &json!({"flow": flow})).await;
-    put(&world, "acme", "/v1/kinds/x", &json!({"flow": flow})).await;
-    put(&world, "acme", "/v1/flows/x", &flow).await;
+    put(&world, "acme", "/v1/endpoints/x", &json!({"url": "https://example.com", "limits": flow, "circuit_breaker": {"minimum_calls": 1}}))
+        .await;
+    put(&world, "acme", "/v1/queues/x", &json!({"limits": flow})).await;
+    put(&world, "acme", "/v1/kinds/x", &json!({"limits": flow})).await;
+    put(&world, "acme", "/v1/limits/x", &flow).await;
     for of in [FlowOf::Endpoint(name()), FlowOf::Queue(name()), FlowOf::Kind(name()), FlowOf::Key(name())] {
         write_flow(&world, "acme", of).await;
     }
-    for path in ["/v1/queues/x", "/v1/kinds/x", "/v1/flows/x"] {
-        let state = json!({"tokens": 0, "promised_ahead": 1, "in_use": 1, "held_until": null, "breaker": null});
+    for path in ["/v1/queues/x", "/v1/kinds/x", "/v1/limits/x"] {
+        let state = json!({"tokens": 0, "reserved_starts": 1, "running": 1, "paused_until": null, "circuit_breaker": null});
         assert_eq!(get(&world, "acme", path).await["state"], state, "{path}");
-        let nothing = json!({"tokens": null, "promised_ahead": null, "in_use": null, "held_until": null, "breaker": null});
+        let nothing = json!({"tokens": null, "reserved_starts": null, "running": null, "paused_until": null, "circuit_breaker": null});
         assert_eq!(get(&world, "other", path).await["state"], nothing, "{path}: nothing is laid down there, and nothing happened");
     }
     let endpoint = get(&world, "acme", "/v1/endpoints/x").await;
@@ -119,7 +120,7 @@ async fn a_flow_shows_how_it_stands_to_its_own_tenant() {
         "next_probe": "2026-11-30T09:30:30.000Z",
         "changes": [{"to": "open", "at": "2026-11-30T09:30:00.000Z"}],
     });
-    assert_eq!((&endpoint["state"]["breaker"], &endpoint["state"]["in_use"]), (&breaker, &json!(1)));
+    assert_eq!((&endpoint["state"]["circuit_breaker"], &endpoint["state"]["running"]), (&breaker, &json!(1)));
     let listed = get(&world, "acme", "/v1/endpoints").await;
     assert_eq!(listed["data"][0].get("state"), None, "a list shows what is laid down");
 }

@@ -85,7 +85,10 @@ async fn rows_36_to_38_bounds() {
         (r#""timeout":1e300"#, &["/timeout"]),
         (r#""retry":{"max_attempts":1000000}"#, &["/retry/max_attempts"]),
         (r#""retry":{"max_attempts":0}"#, &["/retry/max_attempts"]),
-        (r#""retry":{"max_attempts":51,"base":-1,"factor":0}"#, &["/retry/max_attempts", "/retry/factor", "/retry/base"]),
+        (
+            r#""retry":{"max_attempts":51,"initial_delay":-1,"multiplier":0}"#,
+            &["/retry/max_attempts", "/retry/multiplier", "/retry/initial_delay"],
+        ),
         (r#""expires_at":"2020-01-01T00:00:00Z""#, &["/expires_at"]),
     ] {
         world.post("/v1/tasks", format!(r#"{{"kind":"noop",{fields}}}"#)).await.names(422, "validation_failed", pointers);

@@ -86,7 +86,7 @@ async fn row_13_a_field_is_given_once() {
         r#"{"kind":"noop","kind":"http"}"#,
         r#"{"kind":"noop","kind":"noop"}"#,
         r#"{"kind":"noop","payload":1,"payload":1}"#,
-        r#"{"kind":"noop","retry":{"base":1,"base":1}}"#,
+        r#"{"kind":"noop","retry":{"initial_delay":1,"initial_delay":1}}"#,
         r#"{"kind":"noop","\u006bind":"noop"}"#,
         r#"{"kind":"noop","labels":{"a":"1","a":"2"}}"#,
     ] {

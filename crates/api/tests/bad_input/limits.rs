@@ -21,7 +21,7 @@ async fn limited(world: &World, settings: &str) -> String {
 #[tokio::test]
 async fn whoever_asks_too_often_is_told_when_to_come_back() {
     let world = World::guarded().await;
-    let key = limited(&world, r#"{"requests": {"rate": 2, "burst": 4}}"#).await;
+    let key = limited(&world, r#"{"request_rate": {"rate": 2, "burst": 4}}"#).await;
     for _ in 0..4 {
         assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200);
     }
@@ -54,7 +54,7 @@ async fn a_store_that_can_take_no_more_is_told_of_in_time() {
 #[tokio::test]
 async fn no_more_tasks_wait_than_may() {
     let world = World::guarded().await;
-    let key = limited(&world, r#"{"waiting": 3}"#).await;
+    let key = limited(&world, r#"{"max_pending_tasks": 3}"#).await;
     let keyed = async || world.ask_from("Idempotency-Key: k\r\n", &key, "POST", "/v1/tasks", NOOP).await;
     let first = keyed().await;
     let two = world.ask_with(&key, "POST", "/v1/tasks/batch", r#"{"tasks":[{"kind":"noop"},{"kind":"noop"}]}"#).await;
@@ -74,7 +74,7 @@ async fn no_more_tasks_wait_than_may() {
 #[tokio::test]
 async fn a_batch_that_would_be_too_much_is_refused_whole() {
     let world = World::guarded().await;
-    let key = limited(&world, r#"{"waiting": 1}"#).await;
+    let key = limited(&world, r#"{"max_pending_tasks": 1}"#).await;
     world.ask_with(&key, "POST", "/v1/tasks/batch", r#"{"tasks":[{"kind":"noop"},{"kind":"noop"}]}"#).await.problem(429, "quota_exceeded");
     assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.json()["data"], json!([]));
     assert_eq!(world.ask_with(&key, "POST", "/v1/tasks", NOOP).await.status, 202);
@@ -83,7 +83,7 @@ async fn a_batch_that_would_be_too_much_is_refused_whole() {
 #[tokio::test]
 async fn a_payload_is_no_longer_than_its_tenants_may_be() {
     let world = World::guarded().await;
-    let key = limited(&world, r#"{"payload_bytes": 10}"#).await;
+    let key = limited(&world, r#"{"max_payload_bytes": 10}"#).await;
     let submit =
         async |payload: &str| world.ask_with(&key, "POST", "/v1/tasks", &format!(r#"{{"kind":"noop","payload":{payload}}}"#)).await;
     assert_eq!(submit(r#""12345678""#).await.status, 202);
@@ -95,13 +95,13 @@ async fn limits_that_could_not_be_meant_are_refused() {
     let world = World::guarded().await;
     let admin = world.key("ops", "admin").await;
     for (body, pointer) in [
-        (r#"{"requests": {"rate": 0}}"#, "/requests/rate"),
-        (r#"{"requests": {"rate": 100001}}"#, "/requests/rate"),
-        (r#"{"requests": {"rate": 1, "burst": 0}}"#, "/requests/burst"),
-        (r#"{"requests": {"burst": 1}}"#, "/requests/rate"),
-        (r#"{"waiting": 0}"#, "/waiting"),
-        (r#"{"waiting": -1}"#, "/waiting"),
-        (r#"{"payload_bytes": 1.5}"#, "/payload_bytes"),
+        (r#"{"request_rate": {"rate": 0}}"#, "/request_rate/rate"),
+        (r#"{"request_rate": {"rate": 100001}}"#, "/request_rate/rate"),
+        (r#"{"request_rate": {"rate": 1, "burst": 0}}"#, "/request_rate/burst"),
+        (r#"{"request_rate": {"burst": 1}}"#, "/request_rate/rate"),
+        (r#"{"max_pending_tasks": 0}"#, "/max_pending_tasks"),
+        (r#"{"max_pending_tasks": -1}"#, "/max_pending_tasks"),
+        (r#"{"max_payload_bytes": 1.5}"#, "/max_payload_bytes"),
         (r#"{"wating": 1}"#, "/wating"),
     ] {
         let answer = world.ask_with(&admin, "PUT", "/v1/tenants/acme", body).await;
@@ -109,9 +109,12 @@ async fn limits_that_could_not_be_meant_are_refused() {
         assert_eq!(named, pointer, "{body}");
     }
     world.ask_with(&admin, "PUT", "/v1/tenants/a%20b", "{}").await.problem(404, "not_found");
-    let unlimited = json!({"rate": null, "period": null, "burst": null, "parallelism": null});
+    let unlimited = json!({"rate": null, "period": null, "burst": null, "concurrency": null});
     let nothing = world.ask_with(&admin, "GET", "/v1/tenants/acme", "").await.json();
-    assert_eq!(nothing, json!({"name": "acme", "requests": null, "waiting": null, "payload_bytes": null, "flow": unlimited}));
+    assert_eq!(
+        nothing,
+        json!({"name": "acme", "request_rate": null, "max_pending_tasks": null, "max_payload_bytes": null, "limits": unlimited})
+    );
 }
 
 #[tokio::test]
@@ -119,14 +122,14 @@ async fn what_is_laid_down_is_shown_and_can_be_lifted() {
     let world = World::guarded().await;
     let admin = world.key("ops", "admin").await;
     for name in ["a", "b", "c"] {
-        world.ask_with(&admin, "PUT", &format!("/v1/tenants/{name}"), r#"{"requests": {"rate": 5}, "flow": {"rate": 7}}"#).await;
+        world.ask_with(&admin, "PUT", &format!("/v1/tenants/{name}"), r#"{"request_rate": {"rate": 5}, "limits": {"rate": 7}}"#).await;
     }
     let lifted = world.ask_with(&admin, "PUT", "/v1/tenants/b", "{}").await.json();
-    assert_eq!(lifted["requests"], json!(null));
+    assert_eq!(lifted["request_rate"], json!(null));
     let page = world.ask_with(&admin, "GET", "/v1/tenants?limit=2", "").await.json();
     assert_eq!(
         page["data"][0],
-        json!({"name": "a", "requests": {"rate": 5, "burst": 5}, "waiting": null, "payload_bytes": null, "flow": {"rate": 7, "period": 1.0, "burst": 1, "parallelism": null}})
+        json!({"name": "a", "request_rate": {"rate": 5, "burst": 5}, "max_pending_tasks": null, "max_payload_bytes": null, "limits": {"rate": 7, "period": 1.0, "burst": 1, "concurrency": null}})
     );
     let cursor = page["next_cursor"].as_str().unwrap();
     let rest = world.ask_with(&admin, "GET", &format!("/v1/tenants?limit=2&cursor={cursor}"), "").await.json();

@@ -51,7 +51,7 @@ impl Row {
             "submit_task" => r#"{"kind":"noop"}"#,
             "submit_batch" => r#"{"tasks":[{"kind":"noop"}]}"#,
             "create_key" => r#"{"scopes":["work"]}"#,
-            "put_tenant" | "put_queue" | "put_kind" | "put_flow" => "{}",
+            "put_tenant" | "put_queue" | "put_kind" | "put_limits" => "{}",
             "put_endpoint" => r#"{"url":"https://example.com"}"#,
             "cancel_task"
             | "replay_task"
@@ -78,7 +78,7 @@ impl Row {
             | "test_endpoint"
             | "get_queue"
             | "get_kind"
-            | "get_flow" => "",
+            | "get_limits" => "",
             other => panic!("{other} is new: say what a request to it looks like"),
         }
     }
@@ -179,8 +179,8 @@ async fn somebody_elses_endpoint_is_as_good_as_none() {
         assert_eq!(world.ask_with(&ours, "PUT", path, r#"{"paused":true}"#).await.json()["paused"], true);
         assert_eq!(world.ask_with(&theirs, "GET", path, "").await.json()["paused"], false, "{path}");
     }
-    assert_eq!(world.ask_with(&ours, "PUT", "/v1/flows/acme", r#"{"rate":1}"#).await.json()["rate"], 1);
-    assert_eq!(world.ask_with(&theirs, "GET", "/v1/flows/acme", "").await.json()["rate"], Value::Null);
+    assert_eq!(world.ask_with(&ours, "PUT", "/v1/limits/acme", r#"{"rate":1}"#).await.json()["rate"], 1);
+    assert_eq!(world.ask_with(&theirs, "GET", "/v1/limits/acme", "").await.json()["rate"], Value::Null);
 }
 
 #[test]

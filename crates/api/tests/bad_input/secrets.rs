@@ -33,11 +33,11 @@ async fn what_is_no_secret_is_refused_and_not_repeated() {
             );
         }
     }
-    for body in [json!({"secret": 7}), json!({"secrets": SECRET}), json!({"secret": SECRET, "overlap": 60})] {
+    for body in [json!({"secret": 7}), json!({"secrets": SECRET}), json!({"secret": SECRET, "grace_period": 60})] {
         world.ask_with(&key, "PUT", PATH, &body.to_string()).await.problem(422, "validation_failed");
     }
     for overlap in [json!(-1), json!(0.5), json!(9.9), json!(2_592_001), json!("1"), json!(null)] {
-        rotate(&world, &key, &json!({"overlap": overlap})).await.problem(422, "validation_failed");
+        rotate(&world, &key, &json!({"grace_period": overlap})).await.problem(422, "validation_failed");
     }
     assert_eq!(world.ask_with(&key, "GET", PATH, "").await.json(), json!({"secrets": []}), "and nothing was set");
 }
@@ -86,11 +86,11 @@ async fn only_so_many_secrets_sign_at_a_time() {
     let world = World::guarded().await;
     let key = world.key("acme", "config:write").await;
     for _ in 0..5 {
-        assert_eq!(rotate(&world, &key, &json!({"overlap": 60})).await.status, 201);
+        assert_eq!(rotate(&world, &key, &json!({"grace_period": 60})).await.status, 201);
     }
-    rotate(&world, &key, &json!({"overlap": 60})).await.problem(409, "too_many_secrets");
+    rotate(&world, &key, &json!({"grace_period": 60})).await.problem(409, "too_many_secrets");
     world.clock.advance(Duration::from_mins(1));
-    assert_eq!(rotate(&world, &key, &json!({"overlap": 60})).await.status, 201);
+    assert_eq!(rotate(&world, &key, &json!({"grace_period": 60})).await.status, 201);
     assert_eq!(world.ask_with(&key, "PUT", PATH, "").await.json()["secrets"].as_array().unwrap().len(), 1, "in place of them all");
 }
 

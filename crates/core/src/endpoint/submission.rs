@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::bounds::Bounds;
 use crate::callback::HTTP;
 use crate::endpoint::{Answers, Batch, Endpoint, MAX_BASE, Standing};
-use crate::flow::{BreakerSubmission, FlowSubmission, HORIZON, Limits};
+use crate::flow::{BreakerSubmission, HORIZON, Limits, LimitsSubmission};
 use crate::http_url::HttpUrl;
 use crate::json::Json;
 use crate::secrets::Secrets;
@@ -53,19 +53,19 @@ pub struct EndpointSubmission {
     pub retry: Option<RetrySubmission>,
     /// Statuses that mean success, such as `200-299`, which is the default. From 1 to 20 ranges.
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 20))]
-    pub success: Option<Vec<String>>,
+    pub success_statuses: Option<Vec<String>>,
     /// Statuses that mean that a later attempt may succeed, such as `>=500` or `!501`. Default 408, 425, 429 and `>=500`. At most 20
     /// ranges. A status in neither list is final.
     #[cfg_attr(feature = "openapi", schema(max_items = 20))]
-    pub retry_on: Option<Vec<String>>,
+    pub retry_statuses: Option<Vec<String>>,
     /// Start rate and concurrency of its calls. No limits by default.
     #[serde(default, deserialize_with = "crate::read::maybe_object")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<FlowSubmission>, required = false))]
-    pub flow: Option<FlowSubmission>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<LimitsSubmission>, required = false))]
+    pub limits: Option<LimitsSubmission>,
     /// Circuit breaker: it holds tasks when too many attempts fail. Enabled by default.
     #[serde(default, deserialize_with = "crate::read::maybe_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<BreakerSubmission>, required = false))]
-    pub breaker: Option<BreakerSubmission>,
+    pub circuit_breaker: Option<BreakerSubmission>,
     /// Batch settings. By default each task goes in a request of its own.
     #[serde(default, deserialize_with = "crate::read::maybe_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<BatchSubmission>, required = false))]
@@ -73,12 +73,12 @@ pub struct EndpointSubmission {
     /// Certificate authorities to trust for this endpoint, in place of the operating system's: up to ten certificates in PEM. At most
     /// 16,384 characters.
     #[cfg_attr(feature = "openapi", schema(max_length = 16384))]
-    pub ca: Option<String>,
+    pub ca_certificates: Option<String>,
     /// True if tasks for the endpoint are held. If omitted, the value does not change.
     pub paused: Option<bool>,
 }
 
-/// Settings for batches: several tasks in one request. The request body is an array of the tasks' bodies or, if `results` is set, of
+/// Settings for batches: several tasks in one request. The request body is an array of the tasks' bodies or, if `per_item_results` is set, of
 /// `{"id", "body"}`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -91,7 +91,7 @@ pub struct BatchSubmission {
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 900))]
     pub max_wait: Option<f64>,
     /// True if the response reports the outcome of each item: `{"results": [{"id", "status"}]}`. Default `false`.
-    pub results: Option<bool>,
+    pub per_item_results: Option<bool>,
 }
 
 /// Maximum number of tasks in one request, and its default. A client can submit as many in one request.
@@ -160,16 +160,17 @@ impl EndpointSubmission {
         let timeout = self.timeout.and_then(|timeout| wrong.take("/timeout", Bounds::timeout(receiving.max_timeout).seconds(timeout)));
         let retry = self.retry.map(|retry| wrong.retry("/retry", &retry));
         let usual = Answers::default();
-        if self.success.as_ref().is_some_and(Vec::is_empty) {
-            wrong.add("/success", "expected at least one range: otherwise nothing is ever done");
+        if self.success_statuses.as_ref().is_some_and(Vec::is_empty) {
+            wrong.add("/success_statuses", "expected at least one range: otherwise nothing is ever done");
         }
-        let success = self.success.map_or(usual.success, |texts| statuses("/success", texts, &mut wrong));
-        let retry_on = self.retry_on.map_or(usual.retry_on, |texts| statuses("/retry_on", texts, &mut wrong));
-        let limits = self.flow.unwrap_or_default().limits("/flow", &mut wrong);
-        let breaker = self.breaker.unwrap_or_default().policy("/breaker", &mut wrong);
+        let success_statuses =
+            self.success_statuses.map_or(usual.success_statuses, |texts| statuses("/success_statuses", texts, &mut wrong));
+        let retry_statuses = self.retry_statuses.map_or(usual.retry_statuses, |texts| statuses("/retry_statuses", texts, &mut wrong));
+        let limits = self.limits.unwrap_or_default().limits("/limits", &mut wrong);
+        let breaker = self.circuit_breaker.unwrap_or_default().policy("/circuit_breaker", &mut wrong);
         let batch = self.batch.map(|batch| batch.checked(&mut wrong));
-        if let Some(Err(detail)) = self.ca.as_deref().map(|pem| receiving.kinds.check_authority(pem)) {
-            wrong.add("/ca", detail);
+        if let Some(Err(detail)) = self.ca_certificates.as_deref().map(|pem| receiving.kinds.check_authority(pem)) {
+            wrong.add("/ca_certificates", detail);
         }
         let Some(url) = url.filter(|_| wrong.0.is_empty()) else { return Err(wrong.0) };
         let secrets = match given.as_ref().or(made.as_ref()).map(|secret| (receiving.seal)(secret.as_bytes())) {
@@ -185,11 +186,11 @@ impl EndpointSubmission {
             secrets,
             timeout,
             retry,
-            answers: Answers { success, retry_on },
+            answers: Answers { success_statuses, retry_statuses },
             limits: Limits { breaker, ..limits },
             batch,
             standing: standing(self.paused, &url, current),
-            authority: self.ca,
+            authority: self.ca_certificates,
             created_at: current.map_or(receiving.now, |current| current.created_at),
             version: current.map_or(0, |current| current.version) + 1,
             url,
@@ -202,7 +203,11 @@ impl BatchSubmission {
     fn checked(&self, wrong: &mut Wrong) -> Batch {
         let max_items = self.max_items.and_then(|count| wrong.take("/batch/max_items", Bounds::count(MAX_ITEMS.get()).whole(count)));
         let max_wait = self.max_wait.and_then(|seconds| wrong.take("/batch/max_wait", Bounds::delay(HORIZON).seconds(seconds)));
-        Batch { max_items: max_items.unwrap_or(MAX_ITEMS), max_wait: max_wait.unwrap_or(MAX_WAIT), results: self.results.unwrap_or(false) }
+        Batch {
+            max_items: max_items.unwrap_or(MAX_ITEMS),
+            max_wait: max_wait.unwrap_or(MAX_WAIT),
+            per_item_results: self.per_item_results.unwrap_or(false),
+        }
     }
 }
 
@@ -380,13 +385,13 @@ mod tests {
     #[test]
     fn a_batch_is_as_it_is_asked_for() {
         let batch = |json: &str| put(&format!(r#"{{"url": "https://billing.example", "batch": {json}}}"#), None).unwrap().endpoint.batch;
-        let of = |max_items, seconds, results| {
-            Some(Batch { max_items: NonZeroU32::new(max_items).unwrap(), max_wait: Duration::from_secs(seconds), results })
+        let of = |max_items, seconds, per_item_results| {
+            Some(Batch { max_items: NonZeroU32::new(max_items).unwrap(), max_wait: Duration::from_secs(seconds), per_item_results })
         };
         assert_eq!((batch("null"), batch("{}")), (None, of(100, 5, false)));
-        let trusted = put(r#"{"url": "https://billing.example", "ca": "good"}"#, None).unwrap().endpoint;
+        let trusted = put(r#"{"url": "https://billing.example", "ca_certificates": "good"}"#, None).unwrap().endpoint;
         assert_eq!(trusted.authority.as_deref(), Some("good"));
-        assert_eq!(batch(r#"{"max_items": 7, "max_wait": 0, "results": true}"#), of(7, 0, true));
+        assert_eq!(batch(r#"{"max_items": 7, "max_wait": 0, "per_item_results": true}"#), of(7, 0, true));
     }
 
     #[test]
@@ -405,21 +410,21 @@ mod tests {
 
     #[test]
     fn all_that_is_wrong_is_named() {
-        let json = r#"{"url": "https://127.0.0.1/?a", "secret": "hunter2", "timeout": 61, "retry": {"factor": 0}, "success": [],
-            "retry_on": ["5xx"], "flow": {"burst": 2}, "breaker": {"open": 0},
-            "batch": {"max_items": 101, "max_wait": 901}, "ca": "bad"}"#;
+        let json = r#"{"url": "https://127.0.0.1/?a", "secret": "hunter2", "timeout": 61, "retry": {"multiplier": 0}, "success_statuses": [],
+            "retry_statuses": ["5xx"], "limits": {"burst": 2}, "circuit_breaker": {"open_duration": 0},
+            "batch": {"max_items": 101, "max_wait": 901}, "ca_certificates": "bad"}"#;
         let mut wrong = put(json, None).unwrap_err();
         wrong.sort();
         let all = [
             "/batch/max_items",
             "/batch/max_wait",
-            "/breaker/open",
-            "/ca",
-            "/flow/rate",
-            "/retry/factor",
-            "/retry_on/0",
+            "/ca_certificates",
+            "/circuit_breaker/open_duration",
+            "/limits/rate",
+            "/retry/multiplier",
+            "/retry_statuses/0",
             "/secret",
-            "/success",
+            "/success_statuses",
             "/timeout",
             "/url",
             "/url",
@@ -441,6 +446,9 @@ mod tests {
             assert_eq!(put(&format!(r#"{{"url": "{url}"}}"#), None).unwrap_err(), ["/url"], "{url}");
         }
         let many = ["\"200\""; 21].join(",");
-        assert_eq!(put(&format!(r#"{{"url": "https://billing.example", "success": [{many}]}}"#), None).unwrap_err(), ["/success"]);
+        assert_eq!(
+            put(&format!(r#"{{"url": "https://billing.example", "success_statuses": [{many}]}}"#), None).unwrap_err(),
+            ["/success_statuses"]
+        );
     }
 }

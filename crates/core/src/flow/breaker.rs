@@ -11,22 +11,22 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BreakerPolicy {
     /// Share of failed attempts at which it opens, above 0 and up to 1. Default 0.5.
-    pub failure_share: f64,
+    pub failure_rate: f64,
     /// Time over which attempts are counted. Default 60 seconds.
     pub window: Duration,
     /// Minimum number of attempts in that time. Default 10.
-    pub minimum: NonZeroU32,
+    pub minimum_calls: NonZeroU32,
     /// Time for which it stays open before it lets one probe start. Default 30 seconds.
-    pub open: Duration,
+    pub open_duration: Duration,
 }
 
 impl Default for BreakerPolicy {
     fn default() -> Self {
         Self {
-            failure_share: 0.5,
+            failure_rate: 0.5,
             window: Duration::from_mins(1),
-            minimum: const { NonZeroU32::new(10).unwrap() },
-            open: Duration::from_secs(30),
+            minimum_calls: const { NonZeroU32::new(10).unwrap() },
+            open_duration: Duration::from_secs(30),
         }
     }
 }
@@ -215,14 +215,16 @@ impl Breaker {
         if let Self::Closed(window) = self {
             let is_too_much = verdict != Verdict::Unknown && window.add(policy, verdict == Verdict::Bad, now);
             if is_too_much {
-                *self = Self::Open { since: now, until: now + policy.open };
+                *self = Self::Open { since: now, until: now + policy.open_duration };
             }
             return;
         }
         match (&*self, verdict) {
             // An attempt that began before the circuit breaker opened shows nothing new when it ends now.
             (Self::HalfOpen { .. }, Verdict::Good) if is_probe => *self = Self::default(),
-            (Self::HalfOpen { since, .. }, Verdict::Bad) if is_probe => *self = Self::Open { since: *since, until: now + policy.open },
+            (Self::HalfOpen { since, .. }, Verdict::Bad) if is_probe => {
+                *self = Self::Open { since: *since, until: now + policy.open_duration }
+            }
             (Self::HalfOpen { .. }, Verdict::Unknown) if is_probe => self.withdraw(now),
             _ => {}
         }
@@ -242,7 +244,7 @@ impl Window {
         self.newer.all = self.newer.all.saturating_add(1);
         self.newer.bad = self.newer.bad.saturating_add(u32::from(is_bad));
         let (all, bad) = (self.newer.all.saturating_add(self.older.all), self.newer.bad.saturating_add(self.older.bad));
-        is_bad && all >= policy.minimum.get() && f64::from(bad) >= policy.failure_share * f64::from(all)
+        is_bad && all >= policy.minimum_calls.get() && f64::from(bad) >= policy.failure_rate * f64::from(all)
     }
 }
 

@@ -175,7 +175,7 @@ mod tests {
     }
 
     fn gathered(max_items: u32, apart: u64) -> Gathered {
-        let batch = Batch { max_items: NonZeroU32::new(max_items).unwrap(), max_wait: Duration::from_secs(5), results: false };
+        let batch = Batch { max_items: NonZeroU32::new(max_items).unwrap(), max_wait: Duration::from_secs(5), per_item_results: false };
         Gathered { batch, apart: Duration::from_millis(apart) }
     }
 

@@ -8,29 +8,29 @@ use crate::time::Timestamp;
 /// Current state of a limiter. The fields of a limit that is not set are `null`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct FlowState {
+pub struct LimiterStatus {
     /// Number of tasks without a reservation that could start now under the rate. `null` if there is no rate.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub tokens: Option<u32>,
     /// Number of tasks that wait for the rate and hold a reservation, at most 15 minutes ahead. `null` if there is no rate. A task that
     /// ends, or waits for something else, holds none.
     #[cfg_attr(feature = "openapi", schema(required))]
-    pub promised_ahead: Option<u32>,
+    pub reserved_starts: Option<u32>,
     /// Number of tasks that run. `null` if there is no concurrency limit.
     #[cfg_attr(feature = "openapi", schema(required))]
-    pub in_use: Option<u32>,
+    pub running: Option<u32>,
     /// End of the pause that the endpoint asked for. No task starts before. `null` if there is no pause.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
-    pub held_until: Option<Timestamp>,
+    pub paused_until: Option<Timestamp>,
     /// State of the circuit breaker. `null` if there is none.
     #[cfg_attr(feature = "openapi", schema(required))]
-    pub breaker: Option<BreakerStanding>,
+    pub circuit_breaker: Option<BreakerStatus>,
 }
 
 /// State of a circuit breaker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct BreakerStanding {
+pub struct BreakerStatus {
     /// `closed`: all tasks may start. `open`: no task may start. `half_open`: one attempt probes the endpoint, and the other tasks wait for
     /// its outcome.
     pub state: BreakerState,
@@ -47,15 +47,15 @@ pub struct BreakerStanding {
 
 impl Flow {
     /// Returns the state at `now` under these limits.
-    pub fn state(&self, limits: &Limits, now: Timestamp) -> FlowState {
-        let held_until = self.paused_until.filter(|until| now < *until);
-        let from = held_until.unwrap_or(now);
-        FlowState {
-            tokens: limits.pace.map(|pace| if held_until.is_some() { 0 } else { self.times.free(pace, now) }),
-            promised_ahead: limits.pace.map(|pace| self.times.promised(pace, from, now)),
-            in_use: limits.parallelism.map(|_| self.in_use(now)),
-            held_until,
-            breaker: limits.breaker.map(|_| self.breaker_standing()),
+    pub fn state(&self, limits: &Limits, now: Timestamp) -> LimiterStatus {
+        let paused_until = self.paused_until.filter(|until| now < *until);
+        let from = paused_until.unwrap_or(now);
+        LimiterStatus {
+            tokens: limits.pace.map(|pace| if paused_until.is_some() { 0 } else { self.times.free(pace, now) }),
+            reserved_starts: limits.pace.map(|pace| self.times.promised(pace, from, now)),
+            running: limits.concurrency.map(|_| self.in_use(now)),
+            paused_until,
+            circuit_breaker: limits.breaker.map(|_| self.breaker_status()),
         }
     }
 
@@ -64,11 +64,11 @@ impl Flow {
         self.changes.all().iter().filter(|change| !before.changes.all().contains(change))
     }
 
-    fn breaker_standing(&self) -> BreakerStanding {
+    fn breaker_status(&self) -> BreakerStatus {
         let (state, changes) = (self.breaker.state(), self.changes.all());
         let closed_at = || changes.last().filter(|last| last.to == BreakerState::Closed).map(|last| last.at);
         let (since, next_probe) = self.breaker.outage().unzip();
-        BreakerStanding { state, since: since.or_else(closed_at), next_probe, changes: changes.to_vec() }
+        BreakerStatus { state, since: since.or_else(closed_at), next_probe, changes: changes.to_vec() }
     }
 }
 
@@ -96,8 +96,8 @@ mod tests {
         let pace = Pace { rate: count(1), period: Duration::from_secs(1), burst: count(2) };
         Limits {
             pace: Some(pace),
-            parallelism: Some(count(2)),
-            breaker: Some(BreakerPolicy { minimum: count(1), ..BreakerPolicy::default() }),
+            concurrency: Some(count(2)),
+            breaker: Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() }),
         }
     }
 
@@ -113,16 +113,22 @@ mod tests {
         flow.leave(&limits(), pass, ME, &report, now);
     }
 
-    fn breaker(flow: &Flow, now: Timestamp) -> BreakerStanding {
-        flow.state(&limits(), now).breaker.unwrap()
+    fn breaker(flow: &Flow, now: Timestamp) -> BreakerStatus {
+        flow.state(&limits(), now).circuit_breaker.unwrap()
     }
 
     #[test]
     fn of_a_flow_without_limits_nothing_is_counted() {
-        assert_eq!(Flow::default().state(&Limits::default(), at(0)), FlowState::default());
+        assert_eq!(Flow::default().state(&Limits::default(), at(0)), LimiterStatus::default());
         let state = Flow::default().state(&limits(), at(0));
-        let closed = BreakerStanding { state: BreakerState::Closed, since: None, next_probe: None, changes: Vec::new() };
-        let free = FlowState { tokens: Some(2), promised_ahead: Some(0), in_use: Some(0), held_until: None, breaker: Some(closed) };
+        let closed = BreakerStatus { state: BreakerState::Closed, since: None, next_probe: None, changes: Vec::new() };
+        let free = LimiterStatus {
+            tokens: Some(2),
+            reserved_starts: Some(0),
+            running: Some(0),
+            paused_until: None,
+            circuit_breaker: Some(closed),
+        };
         assert_eq!(state, free);
     }
 
@@ -133,8 +139,8 @@ mod tests {
         go(&mut flow, at(0));
         (0..3).for_each(|_| assert!(matches!(flow.enter(&limits(), &ask(), at(0)), Answer::Wait(_))));
         let state = flow.state(&limits(), at(0));
-        assert_eq!((state.tokens, state.promised_ahead, state.in_use), (Some(0), Some(3), Some(2)));
-        assert_eq!(flow.state(&limits(), at(2)).promised_ahead, Some(2));
+        assert_eq!((state.tokens, state.reserved_starts, state.running), (Some(0), Some(3), Some(2)));
+        assert_eq!(flow.state(&limits(), at(2)).reserved_starts, Some(2));
     }
 
     #[test]
@@ -145,8 +151,8 @@ mod tests {
         flow.leave(&limits(), pass, ME, &asked, at(0));
         assert!(matches!(flow.enter(&limits(), &ask(), at(1)), Answer::Wait(_)));
         let state = flow.state(&limits(), at(1));
-        assert_eq!((state.tokens, state.promised_ahead, state.held_until), (Some(0), Some(1), Some(at(60))));
-        assert_eq!(flow.state(&limits(), at(60)).held_until, None);
+        assert_eq!((state.tokens, state.reserved_starts, state.paused_until), (Some(0), Some(1), Some(at(60))));
+        assert_eq!(flow.state(&limits(), at(60)).paused_until, None);
     }
 
     #[test]
@@ -157,7 +163,7 @@ mod tests {
         leave(&mut flow, pass, Verdict::Bad, at(1));
         let change = |to, seconds| BreakerChange { to, at: at(seconds) };
         let opened = change(BreakerState::Open, 1);
-        let open = BreakerStanding { state: BreakerState::Open, since: Some(at(1)), next_probe: Some(at(31)), changes: vec![opened] };
+        let open = BreakerStatus { state: BreakerState::Open, since: Some(at(1)), next_probe: Some(at(31)), changes: vec![opened] };
         assert_eq!(breaker(&flow, at(2)), open);
         let before = flow.clone();
         let probe = go(&mut flow, at(40));
@@ -206,7 +212,7 @@ mod tests {
         assert_eq!(breaker(&flow, at(50)).changes, changes);
         assert_eq!(flow.changes_since(&half_open).count(), 0);
         // The other process holds the only slot: the task passes the circuit breaker, finds no slot, and gives the probe back.
-        let narrow = Limits { parallelism: Some(NonZeroU32::MIN), ..limits() };
+        let narrow = Limits { concurrency: Some(NonZeroU32::MIN), ..limits() };
         flow.recount(Holder(2), 1, at(51));
         assert!(matches!(flow.enter(&narrow, &ask(), at(51)), Answer::Wait(_)));
         assert_eq!(breaker(&flow, at(51)).changes, changes);

@@ -14,7 +14,7 @@ pub(crate) struct StoredLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     pace: Option<StoredPace>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    parallelism: Option<NonZeroU32>,
+    concurrency: Option<NonZeroU32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     breaker: Option<StoredBreaker>,
 }
@@ -32,8 +32,8 @@ impl From<Limits> for StoredLimits {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self {
             pace: limits.pace.map(|pace| StoredPace(pace.rate, millis(pace.period), pace.burst)),
-            parallelism: limits.parallelism,
-            breaker: limits.breaker.map(|of| StoredBreaker(of.failure_share, millis(of.window), millis(of.open), of.minimum)),
+            concurrency: limits.concurrency,
+            breaker: limits.breaker.map(|of| StoredBreaker(of.failure_rate, millis(of.window), millis(of.open_duration), of.minimum_calls)),
         }
     }
 }
@@ -41,12 +41,12 @@ impl From<Limits> for StoredLimits {
 impl From<StoredLimits> for Limits {
     fn from(stored: StoredLimits) -> Self {
         let pace = |StoredPace(rate, period, burst)| Pace { rate, period: Duration::from_millis(period), burst };
-        let breaker = |StoredBreaker(failure_share, window, open, minimum)| BreakerPolicy {
-            failure_share,
+        let breaker = |StoredBreaker(failure_rate, window, open, minimum_calls)| BreakerPolicy {
+            failure_rate,
             window: Duration::from_millis(window),
-            minimum,
-            open: Duration::from_millis(open),
+            minimum_calls,
+            open_duration: Duration::from_millis(open),
         };
-        Self { pace: stored.pace.map(pace), parallelism: stored.parallelism, breaker: stored.breaker.map(breaker) }
+        Self { pace: stored.pace.map(pace), concurrency: stored.concurrency, breaker: stored.breaker.map(breaker) }
     }
 }

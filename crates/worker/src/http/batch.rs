@@ -77,7 +77,7 @@ pub(super) fn likeness(call: &Call) -> Option<u64> {
         }
         parts.extend([name, value.clone()]);
     }
-    for ranges in [&call.success, &call.retry_on] {
+    for ranges in [&call.success_statuses, &call.retry_statuses] {
         // A missing list differs from an empty one.
         let texts = ranges.as_ref().map(|ranges| Statuses::new(ranges.clone()).texts().collect::<Vec<_>>().join(","));
         parts.push(texts.map_or_else(String::new, |texts| format!("[{texts}]")));
@@ -115,7 +115,7 @@ pub(super) async fn send(http: &Http, batch: Vec<(Call, &TaskContext)>) -> Toget
 /// Builds the request, without its signature. `batch` must not be empty.
 pub(super) fn prepare_all<'a>(batch: Vec<(Call, &'a TaskContext)>, fixed: &HeaderMap, guard: &Guard) -> Result<Batched<'a>, Failure> {
     let endpoint = batch.first().and_then(|(_, context)| context.endpoint.as_ref());
-    let wants_results = endpoint.is_some_and(|(_, endpoint)| endpoint.batch.is_some_and(|batch| batch.results));
+    let wants_results = endpoint.is_some_and(|(_, endpoint)| endpoint.batch.is_some_and(|batch| batch.per_item_results));
     let body = if wants_results { items(&batch) } else { bodies(&batch) };
     let body = body.map_err(|error| Failure::permanent(ErrorCode::INVALID_PAYLOAD, error.to_string()))?;
     // The shortest timeout of the tasks applies to the request.
@@ -176,20 +176,20 @@ fn by_item(answer: &Answer, answers: &Answers, contexts: &[&TaskContext]) -> Tog
     }
     let whole = if answer.extent == Extent::Whole { results(without_bom(&answer.body)) } else { None };
     let Some(results) = whole else {
-        return Err(Failure::retry(ErrorCode::INVALID_ANSWER, "the answer is neither a list nor an object with a list `results`"));
+        return Err(Failure::retry(ErrorCode::INVALID_RESPONSE, "the answer is neither a list nor an object with a list `results`"));
     };
     // An unreadable result concerns only its own item. Of two results for one item the last counts.
     let results = results.iter().filter_map(|result| result.parse::<ItemResult>().ok());
     let mut by_id: HashMap<String, ItemResult> = results.map(|result| (result.id.clone(), result)).collect();
     let outcome = |context: &&TaskContext| match by_id.remove(&context.name.id.to_string()) {
         Some(result) => of_item(result, answers),
-        None => Err(Failure::retry(ErrorCode::NO_RESULT, "the answer says nothing of this item")),
+        None => Err(Failure::retry(ErrorCode::ITEM_RESULT_MISSING, "the answer says nothing of this item")),
     };
     Ok(contexts.iter().map(outcome).collect())
 }
 
 fn of_item(ItemResult { status, body, .. }: ItemResult, answers: &Answers) -> Result<Answered, Failure> {
-    let code = StatusCode::from_u16(status).map_err(|_| Failure::retry(ErrorCode::INVALID_ANSWER, "the status of this item is none"))?;
+    let code = StatusCode::from_u16(status).map_err(|_| Failure::retry(ErrorCode::INVALID_RESPONSE, "the status of this item is none"))?;
     match answers.meaning(status) {
         Meaning::Success => {
             let body = Some(body.map_or_else(|| Body::Text(String::new()), Body::Json));
