@@ -57,7 +57,7 @@ async fn tasks_that_block_every_thread_fail_and_the_api_answers_all_the_while() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_all_of_whose_threads_are_blocked_stops_when_it_is_told_to() {
-    let mut world = World::of(Program::Poison, &["--drain", "1"]).await;
+    let mut world = World::of(Program::Poison, &["--drain-timeout", "1"]).await;
     let mut tasks = Vec::new();
     for _ in 0..threads() {
         let task = world.submit(&json!({"kind": "spin", "retry": {"delays": []}, "timeout": 3600})).await;

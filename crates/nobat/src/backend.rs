@@ -35,7 +35,7 @@ pub struct Settings {
     pub queue_url: Option<String>,
     /// Days for which ended tasks are kept, from 1 to 3660
     #[arg(long, global = true, env = "NOBAT_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3660))]
-    pub retention: u32,
+    pub retention_days: u32,
 }
 
 /// Opened backend, and its properties that a server needs.
@@ -67,7 +67,7 @@ const SWEEP_OF_A_TABLE: Duration = Duration::from_mins(1);
 
 /// Opens the storage that the settings name.
 pub(crate) async fn open(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<Opened> {
-    let retention = Duration::from_hours(24 * u64::from(settings.retention));
+    let retention = Duration::from_hours(24 * u64::from(settings.retention_days));
     match settings.backend {
         Place::Sqlite => sqlite(settings, retention, clock),
         Place::Aws => aws(settings, retention).await,

@@ -3,7 +3,7 @@
 use nobat_sqlite::{BackupError, Holder, OpenError};
 
 /// Flags of `nobat keys` that name a store or hold a key. The suggested command goes through a server, so it must not contain them.
-const DROPPED: [&str; 6] = ["--data", "--backend", "--table", "--queue-url", "--retention", "--key"];
+const DROPPED: [&str; 6] = ["--data", "--backend", "--table", "--queue-url", "--retention-days", "--key"];
 
 /// Adds advice to an error if its cause is that another process has the file open.
 pub(crate) fn advise(error: anyhow::Error, advice: impl FnOnce(&Holder) -> String) -> anyhow::Error {

@@ -123,8 +123,8 @@ mod tests {
             (vec!["list", "--limit", "-1"], "--limit"),
             (vec!["wait", "task_x", "--timeout", "-1"], "--timeout"),
             (vec!["serve", "--concurrency", "-1"], "--concurrency"),
-            (vec!["serve", "--drain", "-1"], "--drain"),
-            (vec!["serve", "--retention", "-1"], "--retention"),
+            (vec!["serve", "--drain-timeout", "-1"], "--drain-timeout"),
+            (vec!["serve", "--retention-days", "-1"], "--retention-days"),
         ] {
             let error = command_line().try_get_matches_from([&["nobat"], arguments.as_slice()].concat()).unwrap_err();
             assert_eq!(error.kind(), clap::error::ErrorKind::ValueValidation, "{error}");

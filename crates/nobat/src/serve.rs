@@ -74,7 +74,7 @@ pub struct Serve {
     pub max_timeout: u32,
     /// Seconds that running tasks have to finish on SIGTERM. The server gives the others back within 8 seconds more
     #[arg(long, env = "NOBAT_DRAIN_TIMEOUT", default_value_t = 20)]
-    pub drain: u32,
+    pub drain_timeout: u32,
     /// Log filter: error, warn, info, debug, or `target=level` pairs
     #[arg(long, env = "NOBAT_LOG", default_value = "info")]
     pub log: String,
@@ -182,7 +182,7 @@ async fn serve_from(
         shutdown: stop.clone(),
     });
     let runner = Runner::new(for_handlers, handlers, Arc::clone(&clock), Arc::clone(&chance), edition);
-    let worker = Worker { runner: Arc::new(runner), concurrency: settings.concurrency, drain: seconds(settings.drain) };
+    let worker = Worker { runner: Arc::new(runner), concurrency: settings.concurrency, drain: seconds(settings.drain_timeout) };
     let sweeper = Sweeper { backend: backend.clone(), chance };
     let (pruner, last) = (Pruner { backend: backend.clone() }, backend);
     tracing::info!(address = %listener.local_addr()?, data = name, concurrency = settings.concurrency, "nobat serves");

@@ -63,7 +63,7 @@ async fn ended_tasks_are_gone_once_they_were_kept_for_long_enough_and_waiting_on
     let two_days = 2 * 24 * 3600 * 1000;
     let aged = "UPDATE tasks SET seq = seq - (?1 << 20), created_at = created_at - ?1, ended_at = ended_at - ?1";
     assert_eq!(world.file().execute(aged, [two_days]).unwrap(), 2);
-    world.go_on_with(&["--retention", "1"]).await;
+    world.go_on_with(&["--retention-days", "1"]).await;
     let young = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
     assert_eq!(world.get(&path(&old)).await.problem(), (404, "task_not_found".to_owned()));
     assert_eq!(world.post(&format!("{}/replay", path(&old)), &json!({})).await.problem(), (404, "task_not_found".to_owned()));
@@ -79,7 +79,7 @@ async fn ended_tasks_are_gone_once_they_were_kept_for_long_enough_and_waiting_on
 #[tokio::test]
 async fn a_setting_that_makes_no_sense_is_refused_by_its_name() {
     let world = World::start().await;
-    for setting in [["--retention", "0"], ["--concurrency", "many"], ["--allow-private-networks", "home"], ["--listen", "here"]] {
+    for setting in [["--retention-days", "0"], ["--concurrency", "many"], ["--allow-private-networks", "home"], ["--listen", "here"]] {
         let refused = world.run(&["serve", setting[0], setting[1]]).await;
         assert!(refused.code == 2 && refused.stderr.contains(setting[0]), "{refused:?}");
     }

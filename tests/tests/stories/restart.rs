@@ -57,7 +57,7 @@ async fn a_task_that_is_met_by_every_kill_fails_in_the_end() {
 
 #[tokio::test]
 async fn what_is_not_finished_when_it_is_told_to_stop_is_given_back_and_done_afterwards() {
-    let mut world = World::with(&["--allow-private-networks", "127.0.0.0/8", "--drain", "1"]).await;
+    let mut world = World::with(&["--allow-private-networks", "127.0.0.0/8", "--drain-timeout", "1"]).await;
     let (never, soon) = (Gate::default(), Gate::default());
     world.receiver.script("/long", [Reply::status(200).behind(&never), Reply::status(200)]);
     world.receiver.script("/short", [Reply::status(200).behind(&soon)]);
