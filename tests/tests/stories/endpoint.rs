@@ -289,7 +289,7 @@ async fn what_holds_a_task_back_ends_when_somebody_says_so_or_lays_down_somethin
     }
     let slow = json!({"rate": 1, "period": 3600});
     for (path, laid, task) in [
-        ("flows/slow", slow.clone(), json!({"kind": "noop", "limit_key": "slow"})),
+        ("limits/slow", slow.clone(), json!({"kind": "noop", "limit_key": "slow"})),
         ("queues/slow", json!({"limits": slow}), json!({"kind": "noop", "queue": "slow"})),
     ] {
         put(format!("/v1/{path}"), &laid).await;
