@@ -269,7 +269,7 @@ async fn name(stage: &Stage, backend: &Backend, name: &str) {
         at: stage.begun,
         actor: Actor::Operator,
         action: Action::EndpointChanged,
-        object: name.to_owned(),
+        target: name.to_owned(),
         mark: stage.dice.below(u64::MAX),
     };
     let written = backend.registry.write(vec![endpoint.record(&tenant, &sample::name(name))], entry).await;

@@ -162,8 +162,8 @@ fn lay_down(backend: &Backend, now: Timestamp) {
     let limits = Limits { pace: Some(pace), concurrency: Some(count(CONCURRENCY)), breaker: None };
     let tenant = Tenant::default();
     let record = Lane { limits, version: 1, ..Lane::default() }.record(Lane::record_name(&tenant, Sort::LimitKey, &sample::name(KEY)));
-    let (actor, action) = (Actor::Operator, Action::FlowChanged);
-    let entry = Entry { tenant, at: now, actor, action, object: KEY.to_owned(), mark: 0 };
+    let (actor, action) = (Actor::Operator, Action::LimitsChanged);
+    let entry = Entry { tenant, at: now, actor, action, target: KEY.to_owned(), mark: 0 };
     let written = backend.registry.write(vec![record], entry).now_or_never();
     assert!(matches!(written, Some(Ok(Recorded::Done))), "{written:?}");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nobat_core::backend::Backend;
 use nobat_core::directory::{Directory, Edition};
-use nobat_core::endpoint::Tester;
+use nobat_core::endpoint::EndpointTester;
 use nobat_core::ports::{Clock, QueueLoad};
 use nobat_core::submit::Kinds;
 use nobat_core::vault::VaultSource;
@@ -52,7 +52,7 @@ pub struct Parts {
     /// Maximum time for which `?wait=` holds an answer.
     pub max_wait: Duration,
     /// Client that makes test calls to endpoints.
-    pub tester: Arc<dyn Tester>,
+    pub tester: Arc<dyn EndpointTester>,
     /// Source of the vault that encrypts secrets before they are stored.
     pub vault: Arc<dyn VaultSource>,
     /// Key that authenticates the cursors of lists. All processes behind one address need the same one.

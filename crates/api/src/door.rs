@@ -82,8 +82,8 @@ impl Caller {
     }
 
     /// Returns the audit entry for an action of this client.
-    pub(crate) fn entry(&self, tenant: &Tenant, action: Action, object: &impl ToString, now: Timestamp) -> Entry {
-        Entry { tenant: tenant.clone(), at: now, actor: self.actor, action, object: object.to_string(), mark: rand::random() }
+    pub(crate) fn entry(&self, tenant: &Tenant, action: Action, target: &impl ToString, now: Timestamp) -> Entry {
+        Entry { tenant: tenant.clone(), at: now, actor: self.actor, action, target: target.to_string(), mark: rand::random() }
     }
 }
 

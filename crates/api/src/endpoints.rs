@@ -12,7 +12,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use nobat_core::audit::Action;
 use nobat_core::callback::HTTP;
-use nobat_core::endpoint::{Batch, Draft, Endpoint, EndpointSubmission, Exchange, Receiving, Standing, Trial};
+use nobat_core::endpoint::{Batch, Draft, Endpoint, EndpointSubmission, EndpointTest, Receiving, Standing, TestResult};
 use nobat_core::flow::{BreakerView, FlowOf, LimiterStatus, LimitsView};
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
@@ -437,7 +437,7 @@ pub(crate) async fn resume(
         description = "The payload of a task of kind `http` that names the endpoint. May be left out.",
         example = json!({"path": "/charge", "method": "POST", "body": {"order": 7}}),
     ),
-    responses((status = 200, description = "What was sent, and what came of it.", body = Exchange)),
+    responses((status = 200, description = "What was sent, and what came of it.", body = TestResult)),
 )]
 pub(crate) async fn test(
     State(app): State<App>,
@@ -457,7 +457,7 @@ pub(crate) async fn test(
     })?;
     let _slot = app.test_slots().acquire(&caller.tenant, &name)?;
     let now = app.clock.now();
-    let trial = Trial { tenant: caller.tenant, name, endpoint, call, id: TaskId::new(now, rand::random()), limit: MAX_TRIAL, now };
+    let trial = EndpointTest { tenant: caller.tenant, name, endpoint, call, id: TaskId::new(now, rand::random()), limit: MAX_TRIAL, now };
     reply::value(StatusCode::OK, ENDPOINT_BYTES, &app.tester.test(trial).await)
 }
 

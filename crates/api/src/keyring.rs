@@ -264,7 +264,7 @@ mod tests {
             at: at(0),
             actor: Actor::Operator,
             action: Action::KeyCreated,
-            object: String::new(),
+            target: String::new(),
             mark: 0,
         };
         let record = Record { name, version: 1, body: "{}".to_owned() };

@@ -94,7 +94,7 @@ pub(crate) struct LimitKeyView {
 
 /// Update a queue
 ///
-/// Omitted fields keep their values. `null` removes all limits (`flow`) or resets the retries to the defaults (`retry`). Every process
+/// Omitted fields keep their values. `null` removes all limits (`limits`) or resets the retries to the defaults (`retry`). Every process
 /// applies the change within 10 seconds.
 ///
 /// If the limits or the pause change and the queue is not paused, nobat also wakes held tasks, newest first. It spends up to five seconds
@@ -143,7 +143,7 @@ pub(crate) async fn get_queue(
 
 /// Update a kind
 ///
-/// Applies to the tasks of the caller's tenant. Omitted fields keep their values. `null` in `flow` removes all limits. Every process
+/// Applies to the tasks of the caller's tenant. Omitted fields keep their values. `null` in `limits` removes all limits. Every process
 /// applies the change within 10 seconds.
 ///
 /// If the limits or the pause change and the kind is not paused, nobat also wakes held tasks, newest first. It spends up to five seconds on
@@ -216,7 +216,7 @@ pub(crate) async fn put_flow(
     request: Request,
 ) -> Result<Response, Problem> {
     let said = |limits| LaneSubmission { limits: Said::This(limits), ..LaneSubmission::default() };
-    let lane = put(&app, &caller, Sort::LimitKey, Action::FlowChanged, &name, request, said).await?;
+    let lane = put(&app, &caller, Sort::LimitKey, Action::LimitsChanged, &name, request, said).await?;
     reply::value(StatusCode::OK, LANE_BYTES, &LimitKeyView { key: name, limits: lane.limits.into(), state: None })
 }
 

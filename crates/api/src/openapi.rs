@@ -243,7 +243,7 @@ pub(crate) const IDEMPOTENCY_KEY: &str = "The same key with the same body stands
 
 /// Description of `Idempotency-Key` on routes that change a task.
 pub(crate) const CHANGE_KEY: &str = "The same key with the same body is carried out once for a task, which remembers the last 16 such \
-    requests for as long as it is kept. Sent again, it is answered with the task as it stands. 1 to 255 ASCII characters, in quotes or bare.";
+    requests for as long as it is kept. TestRequest again, it is answered with the task as it stands. 1 to 255 ASCII characters, in quotes or bare.";
 
 /// Pattern of `Idempotency-Key`: 1 to 255 printable characters, in quotes, or bare without spaces and commas. Blanks around it are not part
 /// of a header's value.

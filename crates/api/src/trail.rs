@@ -37,13 +37,13 @@ pub(crate) struct EntryView {
     actor: String,
     /// Action: `task.canceled`, `task.replayed`, `key.created`, `key.rotated`, `key.revoked`, `tenant.changed`, `callback_secret.set`,
     /// `callback_secret.rotated`, `callback_secret.removed`, `endpoint.changed`, `endpoint.secret_rotated`, `endpoint.paused`,
-    /// `endpoint.resumed`, `endpoint.gone`, `endpoint.removed`, `queue.changed`, `kind.changed` or `flow.changed`. `other`: an action that
+    /// `endpoint.resumed`, `endpoint.gone`, `endpoint.removed`, `queue.changed`, `kind.changed` or `limits.changed`. `other`: an action that
     /// only a later version knows.
     #[schema(value_type = String)]
     action: &'static str,
     /// Target of the action: id of a task or of a key, or name of a tenant, an endpoint, a queue, a kind or a limit key. For a rotated key:
     /// its id and that of its successor.
-    object: String,
+    target: String,
 }
 
 /// One page of the audit trail.
@@ -95,7 +95,7 @@ pub(crate) async fn page(
 
 impl From<Entry> for EntryView {
     fn from(entry: Entry) -> Self {
-        let Entry { tenant, at, actor, action, object, mark: _ } = entry;
-        Self { at, tenant, actor: actor.to_string(), action: Action::as_str(action), object }
+        let Entry { tenant, at, actor, action, target, mark: _ } = entry;
+        Self { at, tenant, actor: actor.to_string(), action: Action::as_str(action), target }
     }
 }

@@ -179,7 +179,7 @@ impl Table {
         let attributes = [
             ("actor", text(entry.actor.to_string())),
             ("action", text(entry.action.as_str())),
-            ("object", text(&entry.object)),
+            ("target", text(&entry.target)),
             ("at", moment(entry.at)),
             ("expires_at", number(expiry(entry.at + self.retention))),
             ("op", text(own)),
@@ -222,7 +222,7 @@ fn entry(tenant: Tenant, item: &Item) -> Result<Entry, Unreadable> {
         at: reader.moment("at")?,
         actor: reader.text("actor")?.parse().map_err(|_| Unreadable("actor"))?,
         action: Action::of(reader.text("action")?),
-        object: reader.text("object")?.to_owned(),
+        target: reader.text("target")?.to_owned(),
         mark: mark.ok_or(Unreadable("SK"))?,
     })
 }

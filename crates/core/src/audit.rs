@@ -19,7 +19,7 @@ pub struct Entry {
     /// Kind of change.
     pub action: Action,
     /// Target of the change: the ID of a task or an API key, or the name of a tenant, endpoint, queue, kind or limit key.
-    pub object: String,
+    pub target: String,
     /// Random number that distinguishes two entries of the same time.
     pub mark: u64,
 }
@@ -104,7 +104,7 @@ pub enum Action {
     /// The configuration of a kind was changed.
     KindChanged,
     /// The configuration of a limit key was changed.
-    FlowChanged,
+    LimitsChanged,
     /// An action that only a later version of nobat knows.
     Other,
 }
@@ -129,7 +129,7 @@ impl Action {
         Self::EndpointRemoved,
         Self::QueueChanged,
         Self::KindChanged,
-        Self::FlowChanged,
+        Self::LimitsChanged,
     ];
 
     /// Returns the action with this word. Returns [`Action::Other`] if there is none.
@@ -157,7 +157,7 @@ impl Action {
             Self::EndpointRemoved => "endpoint.removed",
             Self::QueueChanged => "queue.changed",
             Self::KindChanged => "kind.changed",
-            Self::FlowChanged => "flow.changed",
+            Self::LimitsChanged => "limits.changed",
             Self::Other => "other",
         }
     }

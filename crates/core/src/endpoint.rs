@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use submission::{BatchSubmission, Draft, EndpointSubmission, Receiving};
-pub use trial::{Exchange, Fault, Heard, NoTester, Sent, Tester, Trial};
+pub use trial::{EndpointTest, EndpointTester, NoEndpointTester, TestError, TestRequest, TestResponse, TestResult};
 
 use crate::flow::Limits;
 use crate::flow::stored::StoredLimits;

@@ -24,7 +24,7 @@ pub struct Lane {
     pub version: u64,
 }
 
-/// Update of a queue's configuration. Omitted fields keep their values. `null` resets `flow` and `retry` to their defaults; `paused` keeps
+/// Update of a queue's configuration. Omitted fields keep their values. `null` resets `limits` and `retry` to their defaults; `paused` keeps
 /// its value.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

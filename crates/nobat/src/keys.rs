@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use nobat_api::{App, Door, Keys as Asked, Parts};
 use nobat_core::directory::Edition;
-use nobat_core::endpoint::NoTester;
+use nobat_core::endpoint::NoEndpointTester;
 use nobat_core::json::Json;
 use nobat_core::name::Name;
 use nobat_core::network::Network;
@@ -145,7 +145,7 @@ impl Keys {
             recount: opened.recount,
             max_timeout: Duration::ZERO,
             max_wait: Duration::ZERO,
-            tester: Arc::new(NoTester),
+            tester: Arc::new(NoEndpointTester),
             vault: Arc::new(Without),
             cursor_key: opened.cursor_key,
             shutdown: CancellationToken::new(),

@@ -232,7 +232,7 @@ mod tests {
         let sealed = Vault::new(MasterKey::new([2; 32]), Vec::new()).seal(&CallbackSecrets::place(&tenant), &[1; 32], [3; 12]);
         let secrets = CallbackSecrets::default().with(sealed, std::time::Duration::ZERO, now).unwrap();
         let record = Record { name: RecordName::of_callback_secret(&tenant), version: 1, body: secrets.to_text() };
-        let entry = Entry { tenant, at: now, actor: Actor::Operator, action: Action::CallbackSecretSet, object: String::new(), mark: 1 };
+        let entry = Entry { tenant, at: now, actor: Actor::Operator, action: Action::CallbackSecretSet, target: String::new(), mark: 1 };
         opened.backend.registry.write(vec![record], entry).await.unwrap();
         settings.sealing.open(&settings.place, &opened.backend).await.unwrap();
         let file = key_file(&settings.place.data);

@@ -98,13 +98,13 @@ impl Database {
 
     /// Writes an audit entry. A trigger prevents later changes.
     pub(crate) fn write_entry(&self, entry: &Entry) -> Result<(), Error> {
-        let Entry { tenant, at, actor, action, object, mark: _ } = entry;
-        self.prepare("INSERT INTO trail (tenant, at, actor, action, object) VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+        let Entry { tenant, at, actor, action, target, mark: _ } = entry;
+        self.prepare("INSERT INTO trail (tenant, at, actor, action, target) VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
             tenant.as_str(),
             at.millis(),
             actor.to_string(),
             action.as_str(),
-            object
+            target
         ])?;
         Ok(())
     }
@@ -138,7 +138,7 @@ fn page(connection: &Connection, tenant: Option<&Tenant>, sort: Sort, after: &st
 fn trail(connection: &Connection, query: &TrailQuery, oldest: Timestamp) -> Result<TrailPage, Error> {
     let before = query.after.as_ref().map_or(Ok(i64::MAX), |after| after.0.parse().map_err(|_| Error::Unreadable("position")))?;
     let sql =
-        "SELECT seq, tenant, at, actor, action, object FROM trail WHERE tenant = ?1 AND seq < ?2 AND at > ?3 ORDER BY seq DESC LIMIT ?4";
+        "SELECT seq, tenant, at, actor, action, target FROM trail WHERE tenant = ?1 AND seq < ?2 AND at > ?3 ORDER BY seq DESC LIMIT ?4";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params![query.tenant.as_str(), before, oldest.millis(), to_sql(query.limit)])?;
     let (mut entries, mut last) = (Vec::new(), None);
@@ -156,7 +156,7 @@ fn entry(row: &Row<'_>) -> Result<Entry, Error> {
         at: Timestamp::from_millis(row.get(2)?),
         actor: row.get_ref(3)?.as_str()?.parse().map_err(|_| Error::Unreadable("an actor"))?,
         action: Action::of(row.get_ref(4)?.as_str()?),
-        object: row.get(5)?,
+        target: row.get(5)?,
         mark: row.get::<_, i64>(0)?.cast_unsigned(),
     })
 }

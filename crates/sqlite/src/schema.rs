@@ -91,7 +91,7 @@ CREATE TABLE trail (
     at INTEGER NOT NULL,
     actor TEXT NOT NULL,
     action TEXT NOT NULL,
-    object TEXT NOT NULL
+    target TEXT NOT NULL
 ) STRICT;
 CREATE INDEX trail_by_tenant ON trail (tenant, seq);
 CREATE TRIGGER trail_is_never_changed BEFORE UPDATE ON trail BEGIN SELECT RAISE(ABORT, 'the trail is never changed'); END;
@@ -186,7 +186,7 @@ mod tests {
         let mut connection = Connection::open_in_memory().unwrap();
         migrate(&mut connection).unwrap();
         connection
-            .execute_batch("INSERT INTO trail (tenant, at, actor, action, object) VALUES ('a', 1, 'operator', 'key.created', 'k')")
+            .execute_batch("INSERT INTO trail (tenant, at, actor, action, target) VALUES ('a', 1, 'operator', 'key.created', 'k')")
             .unwrap();
         let refused = connection.execute_batch("UPDATE trail SET actor = 'anybody'").unwrap_err();
         assert!(refused.to_string().contains("never changed"), "{refused}");

@@ -306,7 +306,7 @@ impl Runner {
                 at: self.clock.now(),
                 actor: Actor::Worker,
                 action: Action::EndpointGone,
-                object: name.to_string(),
+                target: name.to_string(),
                 mark: self.chance.bits(),
             };
             let closed = Endpoint { standing: Standing::Gone, version: endpoint.version + 1, ..endpoint };

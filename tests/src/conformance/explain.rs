@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::Method;
 use nobat_api::{App, Door, Keys, Parts, ask};
 use nobat_core::directory::Edition;
-use nobat_core::endpoint::NoTester;
+use nobat_core::endpoint::NoEndpointTester;
 use nobat_core::flow::{Answer, Ask, Flow, FlowName, FlowOf, Holder, Limits, Pace, Promise, Written};
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Event;
@@ -44,7 +44,7 @@ fn app(world: &World) -> App {
         recount: Duration::ZERO,
         max_timeout: Duration::from_mins(1),
         max_wait: Duration::ZERO,
-        tester: Arc::new(NoTester),
+        tester: Arc::new(NoEndpointTester),
         vault: Arc::new(Without),
         cursor_key: [0; 32],
         edition: Edition::default(),

@@ -21,12 +21,12 @@ fn record(sort: Sort, of: &str, version: u64) -> Record {
 
 fn entry(of: &Tenant, object: &str, now: Timestamp) -> Entry {
     let actor = Actor::Key(KeyText::new([5; 20]).digest().id());
-    Entry { tenant: of.clone(), at: now, actor, action: Action::TenantChanged, object: object.to_owned(), mark: rand::random() }
+    Entry { tenant: of.clone(), at: now, actor, action: Action::TenantChanged, target: object.to_owned(), mark: rand::random() }
 }
 
 /// Returns the fields of an entry without its random `mark`, for comparison.
 fn said(entry: &Entry) -> (Tenant, Timestamp, Actor, Action, String) {
-    (entry.tenant.clone(), entry.at, entry.actor, entry.action, entry.object.clone())
+    (entry.tenant.clone(), entry.at, entry.actor, entry.action, entry.target.clone())
 }
 
 async fn write(world: &World, records: Vec<Record>) -> Recorded {

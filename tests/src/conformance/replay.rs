@@ -83,7 +83,7 @@ async fn replay(
         at: world.now(),
         actor: Actor::Operator,
         action: Action::TaskReplayed,
-        object: task.id.to_string(),
+        target: task.id.to_string(),
         mark,
     };
     let event = Event::Replay { key: ReplayKey::Same, generation };

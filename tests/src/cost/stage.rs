@@ -9,7 +9,7 @@ use nobat_aws::Settings;
 use nobat_aws::meter::{Meter, Reading, Units};
 use nobat_core::backend::Backend;
 use nobat_core::directory::Edition;
-use nobat_core::endpoint::NoTester;
+use nobat_core::endpoint::NoEndpointTester;
 use nobat_core::name::Tenant;
 use nobat_core::ports::{Clock, Delivery, Queue, Settlement};
 use nobat_core::scope::Scopes;
@@ -216,7 +216,7 @@ async fn serve(backend: &Backend, clock: Arc<dyn Clock>, stop: CancellationToken
         recount: nobat_aws::RECOUNT,
         max_timeout: TIMEOUT,
         max_wait: MAX_WAIT,
-        tester: Arc::new(NoTester),
+        tester: Arc::new(NoEndpointTester),
         vault: Arc::new(Without),
         cursor_key: [0; 32],
         shutdown: stop.clone(),

@@ -69,10 +69,10 @@ pub async fn starts() -> Vec<Starts> {
     let concurrency = NonZeroU32::new(100);
     let mut all = Vec::new();
     for (name, limits) in [
-        ("a breaker, as every endpoint has", Limits { breaker, ..Limits::default() }),
-        ("`rate`, and no breaker", Limits { pace, ..Limits::default() }),
-        ("`rate` and a breaker", Limits { pace, breaker, ..Limits::default() }),
-        ("`rate`, `concurrency` and a breaker", Limits { pace, breaker, concurrency }),
+        ("a circuit breaker, as every endpoint has", Limits { breaker, ..Limits::default() }),
+        ("`rate`, and no circuit breaker", Limits { pace, ..Limits::default() }),
+        ("`rate` and a circuit breaker", Limits { pace, breaker, ..Limits::default() }),
+        ("`rate`, `concurrency` and a circuit breaker", Limits { pace, breaker, concurrency }),
     ] {
         all.push(Starts { limits: name, alone: count(limits, 1).await, at_once: count(limits, AT_ONCE).await });
     }

@@ -291,7 +291,7 @@ impl Registry for Faulty {
             }
             Ok(recorded)
         };
-        self.call(Service::Store, format!("writes {} records about {}", records.len(), entry.object), effect).await
+        self.call(Service::Store, format!("writes {} records about {}", records.len(), entry.target), effect).await
     }
 
     async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<Recorded, StoreError> {

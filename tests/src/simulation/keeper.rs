@@ -97,7 +97,7 @@ impl Keeper<'_> {
             at: self.clock.now(),
             actor: Actor::Anonymous,
             action,
-            object: name.name.to_string(),
+            target: name.name.to_string(),
             mark: self.stage.dice.bits(),
         }
     }

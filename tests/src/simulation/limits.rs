@@ -89,7 +89,7 @@ pub fn lay_down(stage: &Stage, backend: &Backend) {
     for tenant in TENANTS.map(sample::tenant) {
         for (place, Laid { of, limits }) in (0..).zip(&stage.plan.limits) {
             let (sort, action) = match of {
-                FlowOf::Key(_) => (Sort::LimitKey, Action::FlowChanged),
+                FlowOf::Key(_) => (Sort::LimitKey, Action::LimitsChanged),
                 FlowOf::Queue(_) => (Sort::Queue, Action::QueueChanged),
                 FlowOf::Endpoint(_) => (Sort::Endpoint, Action::EndpointChanged),
                 _ => (Sort::Kind, Action::KindChanged),
@@ -104,7 +104,7 @@ pub fn lay_down(stage: &Stage, backend: &Backend) {
                 at: stage.time.now(),
                 actor: Actor::Anonymous,
                 action,
-                object: name.to_string(),
+                target: name.to_string(),
                 mark: place,
             };
             let written = backend.registry.write(vec![record], entry).now_or_never();

@@ -35,7 +35,7 @@ async fn compressed_answer_is_decoded() {
         let endpoint = json!({"url": receiver.url("/api"), "headers": {"accept-encoding": "gzip"}});
         assert!(world.ask("PUT", "/v1/endpoints/billing", &endpoint).await.status < 300);
         let tested = world.post("/v1/endpoints/billing/test", &json!({})).await.json();
-        assert_eq!(tested["answer"]["body"], json!({"ok": true}));
+        assert_eq!(tested["response"]["body"], json!({"ok": true}));
         assert_eq!(receiver.received()[1].header("accept-encoding"), ["gzip"], "the endpoint says otherwise");
     }
     world.end().await;

@@ -120,7 +120,7 @@ async fn resources_are_configured_by_commands() {
         json_of(&["endpoints", "rotate", "billing", "--body", r#"{"grace_period": 60}"#]).await["secrets"].as_array().map(Vec::len),
         Some(2)
     );
-    assert_eq!(json_of(&["endpoints", "test", "billing"]).await["answer"]["status"], 200);
+    assert_eq!(json_of(&["endpoints", "test", "billing"]).await["response"]["status"], 200);
     world.receiver.script("/api", [Reply::status(500)]);
     assert_eq!(world.run(&["endpoints", "test", "billing"]).await.code, 4, "a task would not succeed");
     let table = world.run(&["endpoints", "list"]).await;

@@ -374,7 +374,7 @@ async fn an_endpoint_can_be_tried_whatever_stands_in_the_way_of_its_tasks() {
     let test = async |call: Value| world.post(&format!("{PATH}/test"), &call).await.json();
     let exchange = test(json!({"path": "/ping", "headers": {"x-a": "b"}, "body": {"order": 7}})).await;
     assert_eq!(
-        (&exchange["answer"]["status"], &exchange["answer"]["body"], &exchange["error"]),
+        (&exchange["response"]["status"], &exchange["response"]["body"], &exchange["error"]),
         (&json!(200), &json!("pong"), &json!(null))
     );
     let (request, shown) = (world.receiver.received("/api/ping").remove(0), &exchange["request"]);

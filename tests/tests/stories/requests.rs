@@ -38,7 +38,7 @@ async fn request_without_body_says_its_length() {
         }
     }
     let tested = world.post("/v1/endpoints/billing/test", &json!({"method": "POST", "path": "/hook", "body_base64": ""})).await.json();
-    assert_eq!((&tested["answer"]["status"], &tested["error"]), (&json!(200), &json!(null)), "{tested:#}");
+    assert_eq!((&tested["response"]["status"], &tested["error"]), (&json!(200), &json!(null)), "{tested:#}");
     world.end().await;
 }
 

@@ -394,7 +394,7 @@ async fn what_was_done_is_on_record_with_who_did_it() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|entry| (entry["action"].clone(), entry["actor"].clone(), entry["object"].clone()))
+        .map(|entry| (entry["action"].clone(), entry["actor"].clone(), entry["target"].clone()))
         .collect();
     assert_eq!(
         told,

@@ -9,7 +9,7 @@ use nobat_api::{App, Door, Keys, Limits, Parts, router, serve_within};
 use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::backend::Backend;
 use nobat_core::directory::Edition;
-use nobat_core::endpoint::NoTester;
+use nobat_core::endpoint::NoEndpointTester;
 use nobat_core::json::Json;
 use nobat_core::key::{Key, KeyText};
 use nobat_core::lifecycle::{Event, transition};
@@ -172,7 +172,7 @@ impl World {
             recount: Duration::from_secs(1),
             max_timeout: Duration::from_hours(12),
             max_wait: Duration::from_secs(25),
-            tester: Arc::new(NoTester),
+            tester: Arc::new(NoEndpointTester),
             vault,
             cursor_key: [7; 32],
             shutdown: shutdown.clone(),
@@ -212,7 +212,7 @@ impl World {
             version: 1,
         });
         let (at, object) = (self.clock.now(), key.id().to_string());
-        let entry = Entry { tenant: key.tenant.clone(), at, actor: Actor::Operator, action: Action::KeyCreated, object, mark: 0 };
+        let entry = Entry { tenant: key.tenant.clone(), at, actor: Actor::Operator, action: Action::KeyCreated, target: object, mark: 0 };
         assert_eq!(self.backend.registry.write(vec![Record::from(&key)], entry).await.unwrap(), Recorded::Done);
         text.as_str().to_owned()
     }
@@ -220,7 +220,7 @@ impl World {
     /// Replaces a key's record, as another process would.
     pub(crate) async fn rewrite(&self, key: &Key) {
         let (at, object) = (self.clock.now(), key.id().to_string());
-        let entry = Entry { tenant: key.tenant.clone(), at, actor: Actor::Operator, action: Action::KeyRevoked, object, mark: 0 };
+        let entry = Entry { tenant: key.tenant.clone(), at, actor: Actor::Operator, action: Action::KeyRevoked, target: object, mark: 0 };
         assert_eq!(self.backend.registry.write(vec![Record::from(key)], entry).await.unwrap(), Recorded::Done);
     }
 

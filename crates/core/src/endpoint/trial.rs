@@ -15,14 +15,14 @@ use crate::time::Timestamp;
 /// Calls endpoints for a test. A test call belongs to no task. The endpoint may be paused or gone. No limiter is asked for a permit, and
 /// none learns the outcome.
 #[async_trait]
-pub trait Tester: Send + Sync {
+pub trait EndpointTester: Send + Sync {
     /// Sends the call as the call of a task would be sent: signed, and with the endpoint's headers. Returns the request and its outcome.
-    async fn test(&self, trial: Trial) -> Exchange;
+    async fn test(&self, trial: EndpointTest) -> TestResult;
 }
 
 /// Test call to make.
 #[derive(Clone, Debug)]
-pub struct Trial {
+pub struct EndpointTest {
     /// Tenant that owns the endpoint.
     pub tenant: Tenant,
     /// Name of the endpoint.
@@ -42,24 +42,24 @@ pub struct Trial {
 /// Request of a test call, and its outcome.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Exchange {
+pub struct TestResult {
     /// The request. `null` if none could be sent.
     #[cfg_attr(feature = "openapi", schema(required))]
-    pub request: Option<Sent>,
+    pub request: Option<TestRequest>,
     /// The response. `null` if there was none.
     #[cfg_attr(feature = "openapi", schema(required))]
-    pub answer: Option<Heard>,
+    pub response: Option<TestResponse>,
     /// Reason why there was no response, or why a task would not have succeeded with this one. `null` if a task would have succeeded.
     #[cfg_attr(feature = "openapi", schema(required))]
-    pub error: Option<Fault>,
+    pub error: Option<TestError>,
     /// Duration of the call in seconds.
     pub seconds: f64,
 }
 
 /// Request as it was sent.
 #[derive(Clone, Debug, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = SentRequest))]
-pub struct Sent {
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TestRequest {
     /// HTTP method.
     pub method: String,
     /// URL of the request.
@@ -76,8 +76,8 @@ pub struct Sent {
 
 /// Response of the endpoint.
 #[derive(Clone, Debug, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Answer))]
-pub struct Heard {
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TestResponse {
     /// HTTP status.
     pub status: u16,
     /// Headers, with names in lower case and without cookies.
@@ -95,7 +95,7 @@ pub struct Heard {
 /// Reason why a test call failed.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Fault {
+pub struct TestError {
     /// Stable error code for programs, the same as in a failed attempt of a task.
     pub code: String,
     /// Sentence for people.
@@ -104,13 +104,13 @@ pub struct Fault {
     pub retry: bool,
 }
 
-/// Tester of a program that calls no endpoints.
-pub struct NoTester;
+/// EndpointTester of a program that calls no endpoints.
+pub struct NoEndpointTester;
 
 #[async_trait]
-impl Tester for NoTester {
-    async fn test(&self, _trial: Trial) -> Exchange {
-        let fault = Fault { code: "not_called".to_owned(), message: "nothing is called from here".to_owned(), retry: false };
-        Exchange { request: None, answer: None, error: Some(fault), seconds: 0.0 }
+impl EndpointTester for NoEndpointTester {
+    async fn test(&self, _trial: EndpointTest) -> TestResult {
+        let fault = TestError { code: "not_called".to_owned(), message: "nothing is called from here".to_owned(), retry: false };
+        TestResult { request: None, response: None, error: Some(fault), seconds: 0.0 }
     }
 }

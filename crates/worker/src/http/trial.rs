@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
-use nobat_core::endpoint::{Exchange, Fault, Heard, Sent, Tester, Trial};
+use nobat_core::endpoint::{EndpointTest, EndpointTester, TestError, TestRequest, TestResponse, TestResult};
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Retry;
 use nobat_core::ports::TaskName;
@@ -32,20 +32,20 @@ struct Sample<'a> {
 }
 
 #[async_trait]
-impl Tester for Http {
-    async fn test(&self, trial: Trial) -> Exchange {
+impl EndpointTester for Http {
+    async fn test(&self, trial: EndpointTest) -> TestResult {
         let began = Instant::now();
-        let mut exchange = Exchange { request: None, answer: None, error: None, seconds: 0.0 };
+        let mut exchange = TestResult { request: None, response: None, error: None, seconds: 0.0 };
         if let Err(Failure { error, retry, .. }) = self.exchange(trial, &mut exchange).await {
-            exchange.error = Some(Fault { code: error.code.as_str().to_owned(), message: error.message, retry: retry != Retry::Never });
+            exchange.error = Some(TestError { code: error.code.as_str().to_owned(), message: error.message, retry: retry != Retry::Never });
         }
-        Exchange { seconds: began.elapsed().as_secs_f64(), ..exchange }
+        TestResult { seconds: began.elapsed().as_secs_f64(), ..exchange }
     }
 }
 
 impl Http {
-    async fn exchange(&self, trial: Trial, exchange: &mut Exchange) -> Result<(), Failure> {
-        let Trial { tenant, name, endpoint, call, id, limit, now } = trial;
+    async fn exchange(&self, trial: EndpointTest, exchange: &mut TestResult) -> Result<(), Failure> {
+        let EndpointTest { tenant, name, endpoint, call, id, limit, now } = trial;
         let mut call: Call = call.parse().map_err(|error| Failure::permanent(ErrorCode::INVALID_PAYLOAD, error.to_string()))?;
         if call.body.is_none() && call.body_base64.is_none() && matches!(call.method, Method::Post | Method::Put | Method::Patch) {
             let sample = Sample { r#type: "nobat.test", endpoint: name.as_str(), sent_at: now.to_string() };
@@ -64,28 +64,28 @@ impl Http {
         self.sign(&mut request, &id, &context).await?;
         exchange.request = Some(sent(&request, &fixed));
         let sent = self.client.send(request).await;
-        exchange.answer = sent.as_ref().ok().map(heard);
+        exchange.response = sent.as_ref().ok().map(heard);
         settle(sent, &answers, true, SystemTime::now()).map(drop)
     }
 }
 
 /// Describes the request for display. Values of the endpoint's headers are secret and left out.
-fn sent(request: &Request, fixed: &HeaderMap) -> Sent {
+fn sent(request: &Request, fixed: &HeaderMap) -> TestRequest {
     let shown =
         |name, value: &http::HeaderValue| (!fixed.contains_key(name)).then(|| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let headers: BTreeMap<_, _> = request.headers.iter().map(|(name, value)| (name.to_string(), shown(name, value))).collect();
     let body = text(&request.body, true).map(str::to_owned);
     let body_base64 = body.is_none().then(|| STANDARD.encode(&request.body));
     let (method, url) = (request.method.to_string(), request.destination.url().to_string());
-    Sent { method, url, headers, body, body_base64 }
+    TestRequest { method, url, headers, body, body_base64 }
 }
 
-fn heard(answer: &Answer) -> Heard {
+fn heard(answer: &Answer) -> TestResponse {
     let Answered { status, headers, body, body_base64, truncated } = answered(answer);
     let body = match body {
         Some(Body::Json(json)) => json,
         Some(Body::Text(text)) => Json::from_value(&text).unwrap_or_else(|_| unreachable!("text is JSON")),
         None => Json::null(),
     };
-    Heard { status, headers, body, body_base64, truncated }
+    TestResponse { status, headers, body, body_base64, truncated }
 }
