@@ -104,7 +104,7 @@ pub struct TestError {
     pub retry: bool,
 }
 
-/// EndpointTester of a program that calls no endpoints.
+/// Tester of a program that calls no endpoints.
 pub struct NoEndpointTester;
 
 #[async_trait]
