@@ -13,4 +13,5 @@ mod house {
     mod source;
     mod supply;
     mod urls;
+    mod words;
 }

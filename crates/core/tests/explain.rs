@@ -1,4 +1,4 @@
-//! Why a task is not running: every case, word for word.
+//! Explanations of tasks that do not run: every case, with its exact text.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -131,7 +131,7 @@ fn go(flow: &mut Flow, limits: &Limits, now: Timestamp) -> Pass {
     }
 }
 
-/// A flow of which one has started at that moment, and what came of it.
+/// Limiter at which one task started at that time, with the report of its call.
 fn after(limits: &Limits, verdict: Verdict, pause_until: Option<Timestamp>, now: Timestamp) -> Flow {
     let mut flow = Flow::default();
     let pass = go(&mut flow, limits, now);
@@ -139,7 +139,7 @@ fn after(limits: &Limits, verdict: Verdict, pause_until: Option<Timestamp>, now:
     flow
 }
 
-/// A task that waits for its turn at a rate, and how its flow stands.
+/// Task that holds a reservation at a rate, with the state of its limiter.
 fn promised() -> (Task, Circumstances) {
     let mut flow = Flow::default();
     go(&mut flow, &paced(), at(0));
@@ -160,10 +160,10 @@ fn busy() -> Flow {
 /// A task, how things stand, and what is expected: the word, and the sentence with times of that day alone.
 type Row = (Task, Circumstances, &'static str, &'static str);
 
-/// The same of a task that is held until 08:01, which the sentence ends with, and what stands in its way.
+/// The same for a task that is held until 08:01, the time at the end of the sentence, with its blocker.
 type HeldRow = (HeldReason, Circumstances, &'static str, &'static str, Option<FlowOf>);
 
-/// A sentence as it stands in a row.
+/// Sentence of a row.
 fn short(reason: &str) -> String {
     reason.replace("2027-01-15T", "").replace(".000Z", "")
 }
@@ -268,7 +268,7 @@ fn begun() -> Vec<Row> {
     ]
 }
 
-/// What holds until somebody ends it, whatever the task was told.
+/// Holds that last until a client ends them. The reason that the task was held with before does not matter.
 fn kept_by_somebody() -> Vec<HeldRow> {
     let (queue, kind) = (FlowOf::Queue(name("default")), FlowOf::Kind(name("http")));
     let both = paused(false, true, Standing::Paused);
@@ -317,7 +317,7 @@ fn kept_by_somebody() -> Vec<HeldRow> {
     ]
 }
 
-/// What is limited.
+/// Holds by limits.
 fn kept_by_flows() -> Vec<HeldRow> {
     let key = FlowOf::Key(name("customer-42"));
     let down = |open| with(billing(), broken(), after(&broken(), Verdict::Bad, None, open));

@@ -9,7 +9,7 @@ use nobat_core::flow::{Answer, Ask, Booking, BreakerPolicy, Flow, Holder, Limits
 use nobat_core::retry::Spread;
 use nobat_core::time::Timestamp;
 
-/// What happens at a moment, in milliseconds.
+/// Event at a time, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Happening {
     Over { task: usize, is_good: bool },
@@ -25,7 +25,7 @@ struct Task {
     attempts: u32,
 }
 
-/// Workers, tasks, and the other side.
+/// Workers, tasks and the receiver.
 struct World {
     limits: Limits,
     flow: Flow,
@@ -80,7 +80,7 @@ impl World {
         Spread::from_bits(self.chance)
     }
 
-    /// Lets time pass until then. `answers` says how long the other side takes at a moment, and whether it does what it should.
+    /// Lets time pass until then. `answers` returns the receiver's latency at a time, and true if it answers with success.
     fn run_until(&mut self, end: u64, answers: impl Fn(u64) -> (u64, bool)) {
         while let Some(Reverse((at, _, happening))) = self.agenda.peek().copied().filter(|Reverse((at, ..))| *at <= end) {
             self.agenda.pop();

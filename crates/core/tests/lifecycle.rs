@@ -33,7 +33,7 @@ enum Op {
     Replay(ReplayKey),
 }
 
-/// Which token a worker brings.
+/// Fencing token that a worker sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {
     Newest,
@@ -41,13 +41,13 @@ enum Token {
     NeverGranted,
 }
 
-/// What an event does in the model.
+/// Effect of an event in the model.
 enum Verdict {
     Refused(Refused),
     To(Place),
 }
 
-/// Where a task stands, in the words of the picture.
+/// State of a task, by the names of the picture in the README.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Waiting { due: Timestamp, why: Why },
@@ -74,7 +74,7 @@ struct Model {
     token: u64,
     attempt: u32,
     generation: u32,
-    /// How often it was held since its last attempt, and how many attempts of its generation were not counted.
+    /// Holds since the last attempt, and attempts of the generation that were not counted.
     turn: (u32, u32),
     outcomes: Vec<(u64, Outcome)>,
 }
@@ -115,7 +115,7 @@ impl Model {
         let late = self.deadline.is_some_and(|deadline| deadline <= now);
         let waiting = |why, due| Place::Waiting { due, why };
         match (self.place, op) {
-            // What a worker brings counts only under the newest lease, wherever the task stands.
+            // What a worker brings counts only under the newest lease, in every state of the task.
             (Place::Running { .. }, Op::Succeed(Token::Newest)) => To(Place::Ended(End::Succeeded)),
             (Place::Running { .. }, Op::Stop(Token::Newest)) => To(Place::Ended(End::Canceled)),
             (
@@ -154,7 +154,7 @@ impl Model {
         }
     }
 
-    /// Where a failed attempt leads.
+    /// State after a failed attempt.
     fn again(&self, retry: Retry, now: Timestamp) -> Place {
         let own = self.delays.get(self.attempt as usize - 1);
         let due = match (own, retry) {
@@ -264,7 +264,7 @@ fn event(op: Op, task: &Task, spread: Spread, now: Timestamp) -> Event {
     }
 }
 
-/// What must hold between a task and what became of it, whatever the event was.
+/// Checks the invariants between a task before and after any event.
 fn check_step(before: &Task, change: &Change, now: Timestamp) -> Result<(), TestCaseError> {
     let after = &change.task;
     prop_assert_eq!(change.read_version, before.version);
@@ -499,9 +499,8 @@ fn to_be_put_off_is_free_so_often_and_costs_an_attempt_from_then_on() {
     assert_eq!((task.token, task.attempt, task.turn.put_off), (53, 3, 50));
 }
 
-/// What is claimed while it is being stored is claimed as anything else is.
-/// Who is woken asks at once where nobody holds it for long by mistake, and where somebody may, when everybody has heard of the change. A place
-/// in a line is kept, unless it is one behind a rest that has ended.
+/// A woken task asks at once, or after the configuration's lifetime in other processes if one of them could hold it for long with the old
+/// configuration. It keeps its reservation, unless that lies behind a pause that has ended.
 #[test]
 fn who_is_woken_asks_soon_and_keeps_its_place() {
     let (now, soon) = (START, Duration::from_secs(10));

@@ -1,0 +1,111 @@
+use std::path::PathBuf;
+
+use super::source::texts;
+
+/// Names that the project no longer uses, with their replacements.
+const RENAMED: [(&str, &str); 24] = [
+    ("failure_share", "failure_rate"),
+    ("flow_key", "limit_key"),
+    ("flow_unavailable", "limiter_unavailable"),
+    ("held_until", "paused_until"),
+    ("invalid_answer", "invalid_response"),
+    ("key_over", "key_inactive"),
+    ("no_endpoint", "endpoint_missing"),
+    ("no_result", "item_result_missing"),
+    ("no_secret", "secret_unavailable"),
+    ("parallelism", "concurrency"),
+    ("payload_bytes", "max_payload_bytes"),
+    ("promised_ahead", "reserved_starts"),
+    ("retry_on", "retry_statuses"),
+    ("too_many_failures", "too_many_auth_failures"),
+    ("too_many_hops", "loop_detected"),
+    ("NOBAT_DRAIN", "NOBAT_DRAIN_TIMEOUT"),
+    ("NOBAT_RETENTION", "NOBAT_RETENTION_DAYS"),
+    ("BreakerStanding", "BreakerStatus"),
+    ("FlowSubmission", "LimitsSubmission"),
+    ("FlowView", "LimitsView"),
+    ("FlowKey", "LimitKey"),
+    ("FlowState", "LimiterStatus"),
+    ("PutQueue", "QueueUpdate"),
+    ("PipelineFailed", "DispatchFailed"),
+];
+
+/// Words that no comment and no page may use, with the reason.
+const VAGUE: [(&str, &str); 9] = [
+    ("whoever", "name the actor: client, worker, endpoint, sweeper, operator, tenant"),
+    ("somebody", "name the actor: client, worker, endpoint, sweeper, operator, tenant"),
+    ("nobody", "name the actor: client, worker, endpoint, sweeper, operator, tenant"),
+    ("the other side", "write receiver, client or server"),
+    ("what came of it", "write result, outcome or report"),
+    ("comes to an end", "write ends"),
+    ("laid down", "write configured"),
+    ("unless said", "write Default, with the value"),
+    ("the door", "write authentication or URL"),
+];
+
+/// Words that no doc comment may begin with. A doc comment begins with a noun or a verb: "Returns …", "Maximum delay …".
+const OPENINGS: [&str; 12] = ["What", "Whoever", "Who", "How", "Whether", "Of", "Has", "Where", "When", "Why", "Which", "That"];
+
+/// Returns true if the text contains the word, with no letter, digit or underscore before and after it.
+fn contains_word(text: &str, word: &str) -> bool {
+    let is_part = |character: char| character.is_alphanumeric() || character == '_';
+    text.match_indices(word).any(|(place, _)| {
+        let (before, after) = (&text[..place], &text[place + word.len()..]);
+        !before.ends_with(is_part) && !after.starts_with(is_part)
+    })
+}
+
+/// Returns the files of the project in these languages. This file names the rejected words and is left out.
+fn sources(endings: &[&str]) -> Vec<(PathBuf, String)> {
+    let all = endings.iter().flat_map(|ending| texts(&[""], ending));
+    all.filter(|(file, _)| !file.ends_with("house/words.rs")).collect()
+}
+
+/// Returns the comment of a line of Rust.
+fn comment(line: &str) -> Option<&str> {
+    line.trim_start().strip_prefix("//")
+}
+
+#[test]
+fn renamed_words_are_gone() {
+    let mut found = Vec::new();
+    for (file, text) in sources(&["rs", "md", "json", "yaml", "ts", "py"]) {
+        for (number, line) in text.lines().enumerate() {
+            let renamed = RENAMED.iter().filter(|(word, _)| contains_word(line, word));
+            found.extend(renamed.map(|(word, new)| format!("{}:{}: write {new} for {word}", file.display(), number + 1)));
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn comments_and_pages_use_no_vague_words() {
+    let mut found = Vec::new();
+    for (file, text) in sources(&["rs", "md"]) {
+        let is_page = file.extension().is_some_and(|extension| extension == "md");
+        for (number, line) in text.lines().enumerate() {
+            let Some(prose) = (if is_page { Some(line) } else { comment(line) }) else { continue };
+            let prose = prose.to_lowercase();
+            let vague = VAGUE.iter().filter(|(word, _)| contains_word(&prose, word));
+            found.extend(vague.map(|(word, advice)| format!("{}:{}: {word}: {advice}", file.display(), number + 1)));
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn doc_comments_begin_with_a_noun_or_a_verb() {
+    let mut found = Vec::new();
+    for (file, text) in sources(&["rs"]) {
+        let mut is_in_comment = false;
+        for (number, line) in text.lines().enumerate() {
+            let doc = comment(line).and_then(|rest| rest.strip_prefix(['/', '!']));
+            let opening = doc.filter(|_| !is_in_comment).and_then(|doc| doc.split_whitespace().next());
+            if opening.is_some_and(|word| OPENINGS.contains(&word)) {
+                found.push(format!("{}:{}: {}", file.display(), number + 1, line.trim()));
+            }
+            is_in_comment = doc.is_some();
+        }
+    }
+    assert!(found.is_empty(), "begin with a noun or a verb:\n{}", found.join("\n"));
+}
