@@ -82,7 +82,8 @@ async fn body_that_cannot_be_kept_is_refused_before_it_is_sent() {
     let mut answer = String::new();
     start_body(world.address(), 1).await.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("too many request bodies"), "{answer}");
-    world.submit(&serde_json::json!({"kind": "noop"})).await;
+    let task = world.submit(&serde_json::json!({"kind": "noop"})).await;
     drop(stalled);
+    world.ended(&task).await;
     world.end().await;
 }
