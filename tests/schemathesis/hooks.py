@@ -23,7 +23,7 @@ BEYOND_THE_SCHEMA = [
     r"/endpoint",  # the kind takes no endpoint
     r"/url",  # a blocked address, or a URL to which no path can be appended
     r"/headers(/.*)?",  # a reserved header, or more bytes than nobat sends
-    r"/(success|retry_statuses)/\d+",  # not a range of statuses
+    r"/(success|retry)_statuses/\d+",  # not a range of statuses
     r"(/limits)?/rate",  # missing, with a period or a burst
     r"/label",  # more bytes than characters, or invisible ones
     r"/networks/\d+",  # not a network, or all addresses
