@@ -8,8 +8,8 @@ use url::Url;
 fuzz_target!(|text: &str| {
     let Some(authority) = Authority::parse(text) else { return };
     assert!(!text.contains(['@', '/', '?', '#', '\\', ' ']), "{text:?}");
-    // In debug builds the other parser panics on non-ASCII names after decoding, since it has no Unicode tables here.
-    if text.contains('%') {
+    // In debug builds the other parser panics on names that are not ASCII after decoding, since it has no Unicode tables here.
+    if text.contains('%') || text.to_ascii_lowercase().contains("xn--") {
         return;
     }
     let Ok(url) = Url::parse(&format!("ws://{text}/")) else { return };
