@@ -150,45 +150,49 @@ impl Code {
                 ("idempotency_key_not_supported", StatusCode::BAD_REQUEST, "This request takes no idempotency key")
             }
             Self::InvalidCursor => ("invalid_cursor", StatusCode::BAD_REQUEST, "The cursor is not valid here"),
-            Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "A valid key is needed"),
-            Self::MissingScope => ("missing_scope", StatusCode::FORBIDDEN, "The key may not do this"),
-            Self::AddressNotAllowed => ("address_not_allowed", StatusCode::FORBIDDEN, "Not from this address"),
-            Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "There is nothing here"),
-            Self::TaskNotFound => ("task_not_found", StatusCode::NOT_FOUND, "There is no such task"),
-            Self::KeyNotFound => ("key_not_found", StatusCode::NOT_FOUND, "There is no such key"),
-            Self::EndpointNotFound => ("endpoint_not_found", StatusCode::NOT_FOUND, "There is no such endpoint"),
+            Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "A valid API key is required"),
+            Self::MissingScope => ("missing_scope", StatusCode::FORBIDDEN, "The API key lacks a scope"),
+            Self::AddressNotAllowed => ("address_not_allowed", StatusCode::FORBIDDEN, "The client address is not allowed"),
+            Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "No such route"),
+            Self::TaskNotFound => ("task_not_found", StatusCode::NOT_FOUND, "No such task"),
+            Self::KeyNotFound => ("key_not_found", StatusCode::NOT_FOUND, "No such API key"),
+            Self::EndpointNotFound => ("endpoint_not_found", StatusCode::NOT_FOUND, "No such endpoint"),
             Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed here"),
             Self::BodyTimeout => ("body_timeout", StatusCode::REQUEST_TIMEOUT, "The body took too long to arrive"),
-            Self::KeyInactive => ("key_inactive", StatusCode::CONFLICT, "The key opens nothing any more"),
+            Self::KeyInactive => ("key_inactive", StatusCode::CONFLICT, "The API key is revoked or expired"),
             Self::TaskEnded => ("task_ended", StatusCode::CONFLICT, "The task has ended"),
             Self::TaskNotEnded => ("task_not_ended", StatusCode::CONFLICT, "The task has not ended"),
             Self::GenerationMismatch => ("generation_mismatch", StatusCode::CONFLICT, "The task is at another generation"),
             Self::TooManySecrets => ("too_many_secrets", StatusCode::CONFLICT, "Too many secrets are in use"),
             Self::IdempotencyKeyPartlyExpired => {
-                ("idempotency_key_partly_expired", StatusCode::CONFLICT, "Part of the batch of this key is kept no longer")
+                ("idempotency_key_partly_expired", StatusCode::CONFLICT, "Some tasks of this idempotency key are no longer stored")
             }
             Self::BodyTooLarge => ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
             Self::UnsupportedContentEncoding => {
-                ("unsupported_content_encoding", StatusCode::UNSUPPORTED_MEDIA_TYPE, "This content encoding is not taken")
+                ("unsupported_content_encoding", StatusCode::UNSUPPORTED_MEDIA_TYPE, "The content encoding is not supported")
             }
-            Self::UnsupportedMediaType => ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "This media type is not taken"),
-            Self::MisdirectedRequest => ("misdirected_request", StatusCode::MISDIRECTED_REQUEST, "This is another server"),
+            Self::UnsupportedMediaType => ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "The media type is not supported"),
+            Self::MisdirectedRequest => {
+                ("misdirected_request", StatusCode::MISDIRECTED_REQUEST, "The host of the request is not this server")
+            }
             Self::ValidationFailed => ("validation_failed", StatusCode::UNPROCESSABLE_ENTITY, "The request is not valid"),
-            Self::UnknownKind => ("unknown_kind", StatusCode::UNPROCESSABLE_ENTITY, "Nobody here runs this kind of task"),
-            Self::UnknownEndpoint => ("unknown_endpoint", StatusCode::UNPROCESSABLE_ENTITY, "There is no endpoint of this name"),
+            Self::UnknownKind => ("unknown_kind", StatusCode::UNPROCESSABLE_ENTITY, "Unknown kind of task"),
+            Self::UnknownEndpoint => ("unknown_endpoint", StatusCode::UNPROCESSABLE_ENTITY, "Unknown endpoint"),
             Self::BlockedAddress => ("blocked_address", StatusCode::UNPROCESSABLE_ENTITY, "This address is not allowed"),
-            Self::LoopDetected => ("loop_detected", StatusCode::UNPROCESSABLE_ENTITY, "This is a loop"),
+            Self::LoopDetected => ("loop_detected", StatusCode::UNPROCESSABLE_ENTITY, "Tasks submit one another in a loop"),
             Self::IdempotencyKeyReused => {
                 ("idempotency_key_reused", StatusCode::UNPROCESSABLE_ENTITY, "The idempotency key was used for another request")
             }
             Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
             Self::QuotaExceeded => ("quota_exceeded", StatusCode::TOO_MANY_REQUESTS, "Too many tasks are waiting"),
-            Self::TooManyAuthFailures => ("too_many_auth_failures", StatusCode::TOO_MANY_REQUESTS, "Too many requests without a valid key"),
-            Self::TooManyTests => ("too_many_tests", StatusCode::TOO_MANY_REQUESTS, "Too many endpoint tests are under way"),
-            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something is wrong on our side"),
-            Self::NoMasterKey => ("no_master_key", StatusCode::NOT_IMPLEMENTED, "No secrets are kept here"),
+            Self::TooManyAuthFailures => {
+                ("too_many_auth_failures", StatusCode::TOO_MANY_REQUESTS, "Too many requests without a valid API key")
+            }
+            Self::TooManyTests => ("too_many_tests", StatusCode::TOO_MANY_REQUESTS, "Too many endpoint tests are in progress"),
+            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
+            Self::NoMasterKey => ("no_master_key", StatusCode::NOT_IMPLEMENTED, "The server has no master key"),
             Self::StoreUnavailable => ("store_unavailable", StatusCode::SERVICE_UNAVAILABLE, "The store does not answer"),
-            Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "There is too much to do at the moment"),
+            Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "The server is overloaded"),
         }
     }
 }

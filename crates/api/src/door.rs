@@ -176,7 +176,7 @@ async fn authenticate(parts: &Parts, app: &App, origin: Option<IpAddr>, now: Tim
 fn presented(parts: &Parts) -> Result<Option<&str>, Problem> {
     // Proxies and this server log URLs, so such a key counts as leaked. The log line below must not repeat it either.
     if parts.uri.query().is_some_and(|query| query.contains(KeyText::PREFIX)) {
-        tracing::warn!(path = parts.uri.path(), "a key came in a query string; it should be revoked, for it is in logs");
+        tracing::warn!(path = parts.uri.path(), "an API key came in a query string and may be in logs; revoke it");
         return Err(unauthorized());
     }
     let mut headers = parts.headers.get_all(AUTHORIZATION).iter();

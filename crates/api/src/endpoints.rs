@@ -256,7 +256,7 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Conf
     tag = "endpoints",
     security(("key" = ["config:write"])),
     params(
-        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "How many endpoints a page holds at most; 50 unless said."),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Maximum number of endpoints in a page. Default 50."),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
     ),
     responses((status = 200, description = "One page of endpoints.", body = PageView)),
@@ -437,7 +437,7 @@ pub(crate) async fn resume(
         description = "The payload of a task of kind `http` that names the endpoint. May be left out.",
         example = json!({"path": "/charge", "method": "POST", "body": {"order": 7}}),
     ),
-    responses((status = 200, description = "What was sent, and what came of it.", body = TestResult)),
+    responses((status = 200, description = "The request and its result.", body = TestResult)),
 )]
 pub(crate) async fn test(
     State(app): State<App>,
@@ -453,7 +453,7 @@ pub(crate) async fn test(
     let call = Json::from_outside(&call).map_err(|error| Problem::from(vec![Invalid::new("", error.to_string())]))?;
     app.kinds.check(&HTTP, &call, Aim::Endpoint).map_err(|unfit| match unfit {
         Unfit::Payload(invalid) => Problem::from(invalid),
-        Unfit::UnknownKind(_) | Unfit::EndpointMissing => vec![Invalid::new("", "nobody here calls endpoints")].into(),
+        Unfit::UnknownKind(_) | Unfit::EndpointMissing => vec![Invalid::new("", "this server calls no endpoints")].into(),
     })?;
     let _slot = app.test_slots().acquire(&caller.tenant, &name)?;
     let now = app.clock.now();

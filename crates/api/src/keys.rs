@@ -222,7 +222,7 @@ impl Create {
     security(("key" = ["admin"])),
     params(
         ("tenant" = Option<String>, Query, description = "Only keys of this tenant.", pattern = "^[A-Za-z0-9._-]{1,64}$"),
-        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "How many keys a page holds at most; 50 unless said."),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Maximum number of keys in a page. Default 50."),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
     ),
     responses((status = 200, description = "One page of keys.", body = PageView)),

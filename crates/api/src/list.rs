@@ -57,7 +57,7 @@ pub(crate) struct PageView<'a> {
         ("kind" = Option<String>, Query, description = "Only tasks of this kind.", pattern = "^[A-Za-z0-9._-]{1,64}$"),
         ("created_after" = Option<String>, Query, format = DateTime, description = "Only tasks accepted at or after this moment (RFC 3339)."),
         ("created_before" = Option<String>, Query, format = DateTime, description = "Only tasks accepted before this moment (RFC 3339)."),
-        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "How many tasks a page holds at most; 50 unless said."),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Maximum number of tasks in a page. Default 50."),
         ("cursor" = Option<String>, Query, pattern = "^([0-9a-f]{2}){16,}$", description = "`next_cursor` of the page before."),
     ),
     responses((status = 200, description = "One page of tasks.", body = PageView<'static>)),

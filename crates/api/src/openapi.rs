@@ -115,7 +115,8 @@ impl Modify for Security {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let mut scheme = Http::new(HttpAuthScheme::Bearer);
         scheme.description = Some(
-            "A key, such as `nb_live_…`. A server that nobody but its own machine can reach asks for none until one is made.".to_owned(),
+            "An API key, such as `nb_live_…`. A server that only its own machine can reach asks for no key until the first one is created."
+                .to_owned(),
         );
         document.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(scheme));
         for operation in document.paths.paths.values_mut().flat_map(operations) {
@@ -318,7 +319,7 @@ pub(crate) fn explained() -> Value {
         "id": "task_01jd8rkz5m3q4v9x2y7w6t0abc",
         "status": "held",
         "code": "circuit_open",
-        "reason": "the breaker of endpoint billing has been open since 2026-12-01T08:00:10.140Z, and the next attempt is let through at \
+        "reason": "the circuit breaker of endpoint billing has been open since 2026-12-01T08:00:10.140Z, and the next attempt is let through at \
             2026-12-01T08:00:40.140Z; it asks again at 2026-12-01T08:00:41.020Z",
         "until": "2026-12-01T08:00:41.020Z",
         "blocked_by": {"type": "endpoint", "name": "billing"},

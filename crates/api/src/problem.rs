@@ -73,7 +73,7 @@ impl Problem {
     fn log(&self, instance: &str) {
         match &self.cause {
             Some(cause) if self.code == Code::Internal => tracing::error!(instance, cause, "a request failed"),
-            Some(cause) => tracing::warn!(instance, cause, "a request was turned away"),
+            Some(cause) => tracing::warn!(instance, cause, "a request was refused"),
             None => {}
         }
     }

@@ -37,7 +37,7 @@ pub fn router(app: App) -> Router {
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/openapi.json", get(health::document))
-        .fallback(async || Problem::new(Code::NotFound, "the paths that there are stand in /openapi.json"))
+        .fallback(async || Problem::new(Code::NotFound, "/openapi.json lists all routes"))
         // axum adds the header `Allow`. The server ignores `X-HTTP-Method-Override`.
         .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed, "the header Allow names the methods that are"))
         .with_state(app)

@@ -200,7 +200,7 @@ async fn converse<S: Transport + Send + 'static>(
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(limits.grace, connection).await {
                 Ok(ended) => ended,
-                Err(_) => return tracing::warn!("a request was cut off, since it outlasted the grace"),
+                Err(_) => return tracing::warn!("a request was cut off: it took longer than the shutdown allows"),
             }
         }
     };

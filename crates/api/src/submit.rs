@@ -102,7 +102,7 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Task
     request_body(content = Batch, example = json!({"tasks": [{"kind": "noop"}, {"kind": "noop", "delay": 60}]})),
     responses((
         status = 202,
-        description = "Accepted: all of them will be done. They stand in the order they were sent in.",
+        description = "All tasks were accepted. They are in the order of the request.",
         body = BatchView<'static>,
         headers(("Idempotency-Replayed" = String, description = "`true` if the same request came before, and made these tasks then.")),
     )),

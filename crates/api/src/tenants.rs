@@ -193,7 +193,7 @@ pub(crate) async fn one(State(app): State<App>, _: Allowed<Admin>, Named(tenant)
     tag = "tenants",
     security(("key" = ["admin"])),
     params(
-        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "How many tenants a page holds at most; 50 unless said."),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Maximum number of tenants in a page. Default 50."),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
     ),
     responses((status = 200, description = "One page of tenants.", body = PageView)),

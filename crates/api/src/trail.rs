@@ -68,8 +68,8 @@ pub(crate) struct PageView {
     tag = "audit",
     security(("key" = ["admin"])),
     params(
-        ("tenant" = Option<String>, Query, description = "Whose; the caller's own unless said.", pattern = "^[A-Za-z0-9._-]{1,64}$"),
-        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "How many entries a page holds at most; 50 unless said."),
+        ("tenant" = Option<String>, Query, description = "Tenant whose entries are listed. Default: the caller's own.", pattern = "^[A-Za-z0-9._-]{1,64}$"),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Maximum number of entries in a page. Default 50."),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
     ),
     responses((status = 200, description = "One page of the trail.", body = PageView)),

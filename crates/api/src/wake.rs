@@ -63,9 +63,9 @@ pub(crate) async fn wake(app: &App, caller: &Caller, of: Of<'_>) {
     tokio::select! {
         woken = work => {
             if let Err(error) = woken {
-                tracing::warn!(%error, "those who were held could not all be woken; they ask again by themselves");
+                tracing::warn!(%error, "held tasks could not be woken; they are checked again later");
             }
         }
-        () = app.clock.sleep(LIMIT) => tracing::info!("not all who were held could be woken in time; the others ask again by themselves"),
+        () = app.clock.sleep(LIMIT) => tracing::info!("not all held tasks were woken in time; the others are checked again later"),
     }
 }

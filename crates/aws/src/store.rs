@@ -79,7 +79,7 @@ impl Store for Table {
             && let Err(error) = self.end_payload(&change.task, now).await
         {
             // The payload then stays in the table. This has no other effect.
-            tracing::warn!(task = %change.task.id, %error, "a payload that stands apart was not given its end");
+            tracing::warn!(task = %change.task.id, %error, "the expiry of an overflow payload was not set");
         }
         Ok(Committed::Done(Box::new(change.task)))
     }
@@ -163,7 +163,7 @@ impl Table {
         if item::mark(item).is_some_and(|mark| mark > latest)
             && let Err(error) = self.postpone(task, latest).await
         {
-            tracing::warn!(task = %task.id, %error, "a mark was not drawn in; the sweep looks later");
+            tracing::warn!(task = %task.id, %error, "the sweep time of a task was not moved forward; the sweep checks the task later");
         }
     }
 

@@ -167,7 +167,7 @@ impl Backend {
             let name = FlowName { tenant: task.tenant.clone(), of };
             match self.flows.change(&name, change, now).await {
                 Ok(successor) => self.lead(&task.tenant, successor, now).await,
-                Err(error) => tracing::warn!(task = %task.id, flow = %name.of, %error, "could not give back what a task held of its flow"),
+                Err(error) => tracing::warn!(task = %task.id, flow = %name.of, %error, "a reservation could not be given back"),
             }
         }
     }
@@ -178,7 +178,7 @@ impl Backend {
         let name = TaskName { tenant: tenant.clone(), id };
         match self.apply(&name, None, Event::Lead { at }, now).await {
             Ok(_) | Err(ApplyError::Missing | ApplyError::Refused(_)) => {}
-            Err(ApplyError::Store(error)) => tracing::warn!(task = %id, %error, "could not tell the next member of a batch that it leads"),
+            Err(ApplyError::Store(error)) => tracing::warn!(task = %id, %error, "the next member of a batch could not be made its leader"),
         }
     }
 

@@ -240,23 +240,23 @@ mod tests {
         }
 
         async fn page(&self, _: Option<&Tenant>, _: Sort, _: Option<&Name>, _: usize) -> Result<Vec<Record>, StoreError> {
-            unimplemented!("nobody asks")
+            unimplemented!("the directory does not call this")
         }
 
         async fn write(&self, _: Vec<Record>, _: Entry) -> Result<Recorded, StoreError> {
-            unimplemented!("nobody asks")
+            unimplemented!("the directory does not call this")
         }
 
         async fn remove(&self, _: &RecordName, _: u64, _: Entry) -> Result<Recorded, StoreError> {
-            unimplemented!("nobody asks")
+            unimplemented!("the directory does not call this")
         }
 
         async fn trail(&self, _: &TrailQuery, _: Timestamp) -> Result<TrailPage, StoreError> {
-            unimplemented!("nobody asks")
+            unimplemented!("the directory does not call this")
         }
 
         async fn take(&self, _: &Tenant, _: Rate, _: NonZeroU32, _: Timestamp) -> Result<Taken, StoreError> {
-            unimplemented!("nobody asks")
+            unimplemented!("the directory does not call this")
         }
     }
 

@@ -248,7 +248,7 @@ impl Case<'_> {
                 format!("it failed at {at}, after {attempt} of {most} attempts, with {}: {}", error.code.as_str(), error.message)
             }
             (End::Failed, None) => format!("it failed at {at}"),
-            (End::Canceled, _) => format!("it was called off at {at}"),
+            (End::Canceled, _) => format!("it was canceled at {at}"),
             (End::Expired, _) => format!("it expired at {at}, since its deadline passed before it could start"),
         };
         self.says(ExplainCode::Ended(end), None, reason)
@@ -328,7 +328,7 @@ impl Case<'_> {
         if endpoint.is_none() {
             return Some(Obstacle::new(HeldReason::EndpointMissing, Some(of), format!("there is no {name} any more")));
         }
-        is(Standing::Gone).then(|| Obstacle::new(HeldReason::EndpointGone, Some(of), format!("{name} said that it is gone for good")))
+        is(Standing::Gone).then(|| Obstacle::new(HeldReason::EndpointGone, Some(of), format!("{name} answered 410 Gone")))
     }
 
     /// Returns what holds all tasks of a limiter until a time after `at`: a pause of the receiver, or an open circuit breaker.
@@ -339,7 +339,7 @@ impl Case<'_> {
 
     fn no_handler(&self) -> Option<Obstacle> {
         let of = FlowOf::Kind(self.task.kind.clone());
-        let says = format!("nobody here runs tasks of {}", self.called(&of));
+        let says = format!("no worker here runs tasks of {}", self.called(&of));
         (!self.around.has_handler).then(|| Obstacle::new(HeldReason::NoHandler, Some(of), says))
     }
 
@@ -358,7 +358,7 @@ impl Case<'_> {
                 Some(Obstacle::new(HeldReason::SecretUnavailable, of_endpoint(), says))
             }
             HeldReason::LimiterUnavailable => {
-                let says = "what is laid down for it could not be read, or a flow of it not be asked".to_owned();
+                let says = "its configuration or the state of a limiter could not be read".to_owned();
                 Some(Obstacle::new(HeldReason::LimiterUnavailable, None, says))
             }
             HeldReason::ResourceExhausted => {
@@ -383,9 +383,9 @@ impl Case<'_> {
         let (known, state) = self.flows().find(|(known, state)| known.limits.pace.is_some() && is_it(known, state))?;
         let (pace, ahead) = (known.limits.pace?, state.reserved_starts.unwrap_or_default());
         let (name, period) = (self.called(&known.of), pace.period.as_secs_f64());
-        let says = format!("{name} has a rate of {} every {period} s, with {ahead} promised ahead", pace.rate);
+        let says = format!("{name} has a rate of {} every {period} s, with {ahead} starts reserved ahead", pace.rate);
         let is_promised = promise.is_some_and(|promise| pace.knows(promise.booking));
-        let then = if is_promised { "its turn is promised for" } else { ASKS_AGAIN };
+        let then = if is_promised { "its start is reserved for" } else { ASKS_AGAIN };
         Some(Obstacle { then, ..Obstacle::new(HeldReason::RateLimited, Some(known.of.clone()), says) })
     }
 
@@ -401,17 +401,17 @@ impl Case<'_> {
         let breaker = state.circuit_breaker.as_ref()?;
         let (since, probe) = (breaker.since?, breaker.next_probe?);
         let finds = match breaker.state {
-            BreakerState::HalfOpen if self.now < probe => "one attempt is finding out how things are".to_owned(),
+            BreakerState::HalfOpen if self.now < probe => "a probe is running".to_owned(),
             _ if self.now < probe => format!("the next attempt is let through at {probe}"),
             _ => "the next attempt is let through".to_owned(),
         };
-        let says = format!("the breaker of {} has been open since {since}, and {finds}", self.called(&known.of));
+        let says = format!("the circuit breaker of {} has been open since {since}, and {finds}", self.called(&known.of));
         Some(Obstacle { until: Some(probe), ..Obstacle::new(HeldReason::CircuitOpen, Some(known.of.clone()), says) })
     }
 
     fn resting(&self, known: &Known, state: &LimiterStatus) -> Option<Obstacle> {
         let until = state.paused_until?;
-        let says = format!("the other side asked that {} be left alone until {until}", self.called(&known.of));
+        let says = format!("the receiver asked for a pause of {} until {until}", self.called(&known.of));
         Some(Obstacle { until: Some(until), ..Obstacle::new(HeldReason::RetryAfter, Some(known.of.clone()), says) })
     }
 
@@ -427,7 +427,7 @@ impl Case<'_> {
     fn put_off(&self) -> Option<Obstacle> {
         let settings = &self.task.settings;
         let of = settings.limit_key.clone().map(FlowOf::Key).or_else(|| settings.endpoint.clone().map(FlowOf::Endpoint));
-        let says = "the other side asked the attempt before to leave it alone".to_owned();
+        let says = "the receiver asked for a pause in its last response".to_owned();
         (self.task.turn.times == 0).then(|| Obstacle { then: "it is tried again at", ..Obstacle::new(HeldReason::RetryAfter, of, says) })
     }
 
@@ -442,10 +442,10 @@ impl Case<'_> {
             HeldReason::EndpointMissing => format!("{endpoint} was not there, and is now"),
             HeldReason::RateLimited => "as many had started as may in that time, and there is room now".to_owned(),
             HeldReason::ConcurrencyLimited => "as many ran as may at a time, and there is room now".to_owned(),
-            HeldReason::CircuitOpen => format!("the breaker of {endpoint} was open, and is not now"),
-            HeldReason::RetryAfter => "the other side had asked to be left alone, and that time is over".to_owned(),
+            HeldReason::CircuitOpen => format!("the circuit breaker of {endpoint} was open, and is closed now"),
+            HeldReason::RetryAfter => "the pause that the receiver asked for is over".to_owned(),
             HeldReason::Batching => format!("it waited for others that go to {endpoint}, and each goes alone now"),
-            HeldReason::NoHandler => format!("whoever took it did not run tasks of {kind}, and somebody does now"),
+            HeldReason::NoHandler => format!("the worker that claimed it did not run tasks of {kind}, and a worker does now"),
             HeldReason::SecretUnavailable | HeldReason::LimiterUnavailable | HeldReason::ResourceExhausted | HeldReason::Other => {
                 "it was held".to_owned()
             }

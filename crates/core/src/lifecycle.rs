@@ -174,7 +174,7 @@ pub enum Refused {
     #[error("the task's deadline has not passed")]
     BeforeDeadline,
     /// No client can end the reason of the hold, or the task tries again soon enough anyway.
-    #[error("the task is not held by what somebody can end")]
+    #[error("no request can end the reason that the task is held for")]
     NotHeld,
 }
 

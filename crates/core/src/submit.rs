@@ -446,7 +446,7 @@ impl Wrong {
         match checked {
             Ok(()) => {}
             Err(Unfit::UnknownKind(known)) => {
-                let detail = format!("nobody here runs this kind; known kinds are: {}", known.join(", "));
+                let detail = format!("no worker here runs this kind; known kinds are: {}", known.join(", "));
                 self.0.push(Invalid { code: Some("unknown_kind"), ..Invalid::new("/kind", detail) });
             }
             Err(Unfit::EndpointMissing) => self.add("/endpoint", "tasks of this kind go to no endpoint; those of kind `http` do"),

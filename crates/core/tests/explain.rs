@@ -211,7 +211,7 @@ fn waiting() -> Vec<Row> {
             scheduled(ago(1)),
             down(ago(10)),
             "queued",
-            "it has been due since 07:59:59, and waits for a worker; as things stand it will be held then: the breaker of endpoint \
+            "it has been due since 07:59:59, and waits for a worker; as things stand it will be held then: the circuit breaker of endpoint \
              billing has been open since 07:59:50, and the next attempt is let through at 08:00:20",
         ),
         (
@@ -219,7 +219,7 @@ fn waiting() -> Vec<Row> {
             Circumstances { has_handler: false, ..fair() },
             "no_worker",
             "it has been due since 07:58:59, and no worker has taken it: all are busy, or none is there; as things stand it will be \
-             held then: nobody here runs tasks of kind http",
+             held then: no worker here runs tasks of kind http",
         ),
         (
             Task { due_at: ago(1), ..held(HeldReason::RateLimited) },
@@ -263,7 +263,7 @@ fn begun() -> Vec<Row> {
             "it failed at 07:59:55, after 5 of 5 attempts, with http_503: the answer was 503",
         ),
         (ended(End::Failed), none(), "failed", "it failed at 07:59:55"),
-        (ended(End::Canceled), none(), "canceled", "it was called off at 07:59:55"),
+        (ended(End::Canceled), none(), "canceled", "it was canceled at 07:59:55"),
         (ended(End::Expired), none(), "expired", "it expired at 07:59:55, since its deadline passed before it could start"),
     ]
 }
@@ -281,7 +281,7 @@ fn kept_by_somebody() -> Vec<HeldRow> {
             HeldReason::EndpointGone,
             paused(false, false, Standing::Gone),
             "endpoint_gone",
-            "endpoint billing said that it is gone for good",
+            "endpoint billing answered 410 Gone",
             Some(billing()),
         ),
         (
@@ -298,12 +298,12 @@ fn kept_by_somebody() -> Vec<HeldRow> {
             "the secret that what goes to endpoint billing is signed with could not be had",
             Some(billing()),
         ),
-        (HeldReason::NoHandler, strange, "no_handler", "nobody here runs tasks of kind http", Some(kind)),
+        (HeldReason::NoHandler, strange, "no_handler", "no worker here runs tasks of kind http", Some(kind)),
         (
             HeldReason::LimiterUnavailable,
             fair(),
             "limiter_unavailable",
-            "what is laid down for it could not be read, or a flow of it not be asked",
+            "its configuration or the state of a limiter could not be read",
             None,
         ),
         (
@@ -332,7 +332,7 @@ fn kept_by_flows() -> Vec<HeldRow> {
             HeldReason::RateLimited,
             with(key.clone(), paced(), after(&paced(), Verdict::Good, None, at(0))),
             "rate_limited",
-            "limit key customer-42 has a rate of 1 every 10 s, with 0 promised ahead",
+            "limit key customer-42 has a rate of 1 every 10 s, with 0 starts reserved ahead",
             Some(key.clone()),
         ),
         (
@@ -346,28 +346,28 @@ fn kept_by_flows() -> Vec<HeldRow> {
             HeldReason::CircuitOpen,
             down(ago(10)),
             "circuit_open",
-            "the breaker of endpoint billing has been open since 07:59:50, and the next attempt is let through at 08:00:20",
+            "the circuit breaker of endpoint billing has been open since 07:59:50, and the next attempt is let through at 08:00:20",
             Some(billing()),
         ),
         (
             HeldReason::CircuitOpen,
             down(ago(40)),
             "circuit_open",
-            "the breaker of endpoint billing has been open since 07:59:20, and the next attempt is let through",
+            "the circuit breaker of endpoint billing has been open since 07:59:20, and the next attempt is let through",
             Some(billing()),
         ),
         (
             HeldReason::CircuitOpen,
             probing,
             "circuit_open",
-            "the breaker of endpoint billing has been open since 07:59:20, and one attempt is finding out how things are",
+            "the circuit breaker of endpoint billing has been open since 07:59:20, and a probe is running",
             Some(billing()),
         ),
         (
             HeldReason::RetryAfter,
             resting(&key, at(60)),
             "retry_after",
-            "the other side asked that limit key customer-42 be left alone until 08:01:00",
+            "the receiver asked for a pause of limit key customer-42 until 08:01:00",
             Some(key),
         ),
         // That pause was lifted, and there is another one.
@@ -375,7 +375,7 @@ fn kept_by_flows() -> Vec<HeldRow> {
             HeldReason::Paused,
             resting(&billing(), at(90)),
             "retry_after",
-            "the other side asked that endpoint billing be left alone until 08:01:30",
+            "the receiver asked for a pause of endpoint billing until 08:01:30",
             Some(billing()),
         ),
     ]
@@ -396,10 +396,10 @@ fn cleared() -> Vec<HeldRow> {
         row(HeldReason::RateLimited, flow(Limits::default(), free()), room),
         row(HeldReason::RateLimited, flow(paced(), free()), room),
         row(HeldReason::ConcurrencyLimited, flow(parallel(), free()), "as many ran as may at a time, and there is room now"),
-        row(HeldReason::CircuitOpen, flow(broken(), well), "the breaker of endpoint billing was open, and is not now"),
-        row(HeldReason::RetryAfter, fair(), "the other side had asked to be left alone, and that time is over"),
+        row(HeldReason::CircuitOpen, flow(broken(), well), "the circuit breaker of endpoint billing was open, and is closed now"),
+        row(HeldReason::RetryAfter, fair(), "the pause that the receiver asked for is over"),
         row(HeldReason::Batching, fair(), "it waited for others that go to endpoint billing, and each goes alone now"),
-        row(HeldReason::NoHandler, fair(), "whoever took it did not run tasks of kind http, and somebody does now"),
+        row(HeldReason::NoHandler, fair(), "the worker that claimed it did not run tasks of kind http, and a worker does now"),
     ]
 }
 
@@ -431,12 +431,12 @@ fn every_case_is_said_in_one_word_and_one_sentence() {
 fn a_turn_that_is_promised_is_told_as_long_as_it_holds() {
     let (task, around) = promised();
     let found = explain(&task, &around, at(0));
-    let reason = "endpoint billing has a rate of 1 every 10 s, with 1 promised ahead; its turn is promised for 08:00:10.200Z";
+    let reason = "endpoint billing has a rate of 1 every 10 s, with 1 starts reserved ahead; its start is reserved for 08:00:10.200Z";
     assert_eq!((found.code, short(&found.reason).as_str()), (ExplainCode::Held(HeldReason::RateLimited), reason));
     assert_eq!((found.until, found.by), (Some(task.due_at), Some(billing())));
     let mut changed = around.clone();
     changed.flows[0].limits.pace = Some(Pace { rate: count(2), period: Duration::from_secs(10), burst: count(1) });
-    let reason = "endpoint billing has a rate of 2 every 10 s, with 0 promised ahead; it asks again at 08:00:10.200Z";
+    let reason = "endpoint billing has a rate of 2 every 10 s, with 0 starts reserved ahead; it asks again at 08:00:10.200Z";
     assert_eq!(short(&explain(&task, &changed, at(0)).reason), reason, "at another rate the promise is worth nothing");
     changed.flows[0].limits.pace = None;
     assert_eq!(explain(&task, &changed, at(0)).code, ExplainCode::Unblocked);
@@ -461,7 +461,7 @@ fn a_task_that_waits_for_others_says_for_how_many_and_for_how_long() {
 fn an_attempt_that_was_asked_to_leave_the_other_side_alone_is_its_tasks_own_business() {
     let task = Task { turn: Turn { put_off: 1, ..Turn::default() }, ..held(HeldReason::RetryAfter) };
     let found = explain(&task, &fair(), at(0));
-    let reason = "the other side asked the attempt before to leave it alone; it is tried again at 08:01:00";
+    let reason = "the receiver asked for a pause in its last response; it is tried again at 08:01:00";
     assert_eq!((found.code, short(&found.reason).as_str()), (ExplainCode::Held(HeldReason::RetryAfter), reason));
     assert_eq!(found.by, Some(FlowOf::Key(name("customer-42"))));
 }

@@ -54,7 +54,7 @@ pub enum TlsFault {
     #[error("its certificate is for another name")]
     WrongName,
     /// The certificate's issuer is not trusted.
-    #[error("its certificate is signed by nobody who is trusted here")]
+    #[error("no trusted authority signed its certificate")]
     UnknownIssuer,
     /// The certificate is invalid for another reason.
     #[error("its certificate is not valid")]

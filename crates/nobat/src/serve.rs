@@ -201,7 +201,7 @@ async fn serve_from(
     );
     // On a file, this write queues behind those that give tasks back. Once it is done, they are too.
     if settings.place.backend == Place::Sqlite && tokio::time::timeout(LAST_WRITES, last.ready(SystemClock.now())).await.is_err() {
-        tracing::error!("the last writes did not get through; what they gave back is found at the next start");
+        tracing::error!("the last writes failed; the next start finds the unfinished tasks");
     }
     if outcome.is_ok() {
         tracing::info!("nobat has stopped");
@@ -256,7 +256,7 @@ fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
     std::panic::set_hook(Box::new(|panic| {
         // Only the location: the message may quote a payload.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "something panicked");
+        tracing::error!(place, "a handler or a request panicked");
     }));
     Ok(())
 }

@@ -79,7 +79,7 @@ async fn blocked(runtime: &Handle) {
             if missed == LOOKS {
                 return;
             }
-            tracing::warn!(seconds = missed * LOOK.as_secs(), "no handler has come to an await, and none can be started");
+            tracing::warn!(seconds = missed * LOOK.as_secs(), "handlers block all threads, and no other handler can start");
         }
         sleep(LOOK).await;
     }

@@ -109,7 +109,7 @@ impl Runner {
     }
 
     fn not_known(&self, task: &Task, error: &StoreError) -> Admission {
-        tracing::warn!(task = %task.id, %error, "what is laid down for a task cannot be read, or its flow not be asked");
+        tracing::warn!(task = %task.id, %error, "the configuration or a limiter of a task cannot be read; the task is held");
         self.unavailable(task, FLOW_AWAY)
     }
 
@@ -299,7 +299,9 @@ impl Runner {
             let endpoint = match self.backend.registry.endpoint(tenant, name).await {
                 Ok(Some(endpoint)) if endpoint.is_open() && endpoint.is_where(called) => endpoint,
                 Ok(_) => return self.directory.forget(tenant),
-                Err(error) => return tracing::warn!(endpoint = %name, %error, "an endpoint is gone, and that could not be noted"),
+                Err(error) => {
+                    return tracing::warn!(endpoint = %name, %error, "an endpoint answered 410 Gone, and that could not be stored");
+                }
             };
             let entry = Entry {
                 tenant: tenant.clone(),
@@ -312,14 +314,16 @@ impl Runner {
             let closed = Endpoint { standing: Standing::Gone, version: endpoint.version + 1, ..endpoint };
             match self.backend.registry.write(vec![closed.record(tenant, name)], entry).await {
                 Ok(Recorded::Done) => {
-                    tracing::warn!(%tenant, endpoint = %name, "an endpoint is gone (410); what is meant for it is held");
+                    tracing::warn!(%tenant, endpoint = %name, "an endpoint answered 410 Gone; its tasks are held");
                     return self.directory.forget(tenant);
                 }
                 Ok(Recorded::Conflict) => {}
-                Err(error) => return tracing::warn!(endpoint = %name, %error, "an endpoint is gone, and that could not be noted"),
+                Err(error) => {
+                    return tracing::warn!(endpoint = %name, %error, "an endpoint answered 410 Gone, and that could not be stored");
+                }
             }
         }
-        tracing::warn!(endpoint = %name, "an endpoint is gone, and is being changed all the time");
+        tracing::warn!(endpoint = %name, "an endpoint answered 410 Gone, and that could not be stored because of other changes");
     }
 }
 

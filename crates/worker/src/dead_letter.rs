@@ -32,7 +32,7 @@ impl DeadLetters {
         match self.look(name, redrives).await {
             Ok(()) => Settlement::Acknowledge,
             Err(error) => {
-                tracing::warn!(task = %name.id, %error, "a dead letter could not be seen to; it will come again");
+                tracing::warn!(task = %name.id, %error, "a dead letter could not be processed; it will be received again");
                 Settlement::Return
             }
         }

@@ -303,7 +303,7 @@ impl Gate {
                 None => what = what.once_more(),
                 Some(Ok(reply)) => return Some(reply),
                 Some(Err(error)) => {
-                    tracing::warn!(flow = %limited.name.of, %error, "what came of a start could not be noted in its flow");
+                    tracing::warn!(flow = %limited.name.of, %error, "the outcome of a start could not be stored in its limiter");
                     return None;
                 }
             }
@@ -391,9 +391,9 @@ fn tell_of_changes(name: &FlowName, before: &Flow, after: &Flow) {
     for change in after.changes_since(before) {
         let (tenant, flow, state) = (&name.tenant, &name.of, change.to.as_str());
         if change.to == BreakerState::Open {
-            tracing::warn!(%tenant, %flow, state, at = %change.at, "too much fails: a breaker is open, and what it is for is held");
+            tracing::warn!(%tenant, %flow, state, at = %change.at, "circuit breaker opened; its tasks are held");
         } else {
-            tracing::info!(%tenant, %flow, state, at = %change.at, "a breaker lets something through again");
+            tracing::info!(%tenant, %flow, state, at = %change.at, "circuit breaker closed or let a probe start");
         }
     }
 }

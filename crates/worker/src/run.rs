@@ -186,7 +186,7 @@ impl Runner {
         let (context, started) = (TaskContext::new(&task, &course), self.clock.now());
         match self.execute(&task, &context, &course, limit, stop).await {
             Run::Lost => {
-                tracing::warn!(task = %task.id, token, "the lease was lost; what the handler did is not stored");
+                tracing::warn!(task = %task.id, token, "the lease was lost; the handler's result is not stored");
                 self.report(&context.name.tenant, course, None, started).await;
                 Settlement::Acknowledge
             }

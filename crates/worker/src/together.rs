@@ -102,7 +102,7 @@ impl Runner {
             // It was canceled, or another worker runs it.
             Ok(Claim::Refused(..) | Claim::Missing) => return Fetched::Gone,
             Err(error) => {
-                tracing::warn!(task = %name.id, %error, "a task could not be claimed to go along; it comes for itself");
+                tracing::warn!(task = %name.id, %error, "a batch member could not be claimed; it starts by itself");
                 return Fetched::Gone;
             }
         };
@@ -130,7 +130,7 @@ impl Runner {
     /// Runs the handler and keeps all leases alive.
     async fn execute_together(&self, parts: &[Part], limit: Duration, stop: &CancellationToken) -> Run {
         let Some(handler) = parts.first().and_then(|part| self.handlers.get(&part.task.kind)) else {
-            return Run::Over(Err(Failure::held(HeldReason::NoHandler, "nobody here runs this kind")));
+            return Run::Over(Err(Failure::held(HeldReason::NoHandler, "no worker here runs this kind")));
         };
         let granted = parts.iter().map(|part| part.context.timeout).min().unwrap_or(limit).min(limit);
         let mut work = handler.run_together(parts.iter().map(|part| (&part.task.payload, &part.context)).collect());
@@ -162,7 +162,7 @@ impl Runner {
             let ((), beat) = join(self.gate.renew(&part.course.passes), self.beat(&part.context, part.task.token, None)).await;
             match &beat {
                 Ok(Beat::Renewed { .. }) => {}
-                Ok(Beat::Lost) => tracing::warn!(task = %part.task.id, "the lease was lost; what came of it is not stored"),
+                Ok(Beat::Lost) => tracing::warn!(task = %part.task.id, "the lease was lost; the result is not stored"),
                 Err(error) => tracing::warn!(task = %part.task.id, %error, "a lease could not be renewed yet"),
             }
             beat.is_ok()

@@ -50,7 +50,7 @@ impl Worker {
         tokio::select! {
             () = tasks.wait() => {}
             () = self.runner.clock.sleep(self.drain) => {
-                tracing::warn!(tasks = tasks.len(), "the time to finish is over; what still runs is given back");
+                tracing::warn!(tasks = tasks.len(), "the drain time is over; running tasks are given back");
                 halt.cancel();
                 tokio::select! {
                     () = tasks.wait() => {}

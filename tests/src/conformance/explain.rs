@@ -101,8 +101,10 @@ pub async fn tells_of_a_rate_and_of_what_is_promised(world: World) {
     assert_eq!(world.backend.flows.write(&name, &flow, 0, now).await.unwrap(), Written::Done);
     let task = held(&world, 1, HeldReason::RateLimited, wait.booking.map(|booking| Promise { of, booking })).await;
     let told = get(&app, &format!("/v1/tasks/{}/explain", task.id)).await;
-    let reason =
-        format!("limit key customer-42 has a rate of 1 every 10 s, with 1 promised ahead; its turn is promised for {}", task.due_at);
+    let reason = format!(
+        "limit key customer-42 has a rate of 1 every 10 s, with 1 starts reserved ahead; its start is reserved for {}",
+        task.due_at
+    );
     assert_eq!((&told["code"], &told["reason"]), (&json!("rate_limited"), &json!(reason)));
     let state = json!({"tokens": 0, "reserved_starts": 1, "running": null, "paused_until": null, "circuit_breaker": null});
     assert_eq!(get(&app, "/v1/limits/customer-42").await["state"], state);

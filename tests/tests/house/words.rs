@@ -1,4 +1,6 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use nobat_tests::world::program::workspace;
 
 use super::source::texts;
 
@@ -30,7 +32,7 @@ const RENAMED: [(&str, &str); 24] = [
     ("PipelineFailed", "DispatchFailed"),
 ];
 
-/// Words that no comment and no page may use, with the reason.
+/// Words that no comment, page, error text, log text or OpenAPI text may use, with the words to use instead.
 const VAGUE: [(&str, &str); 9] = [
     ("whoever", "name the actor: client, worker, endpoint, sweeper, operator, tenant"),
     ("somebody", "name the actor: client, worker, endpoint, sweeper, operator, tenant"),
@@ -78,14 +80,25 @@ fn renamed_words_are_gone() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// Returns the parts of a file that users or developers read as prose: its pages, comments, and the texts in the programs' code.
+fn prose(file: &Path, text: &str) -> Vec<(usize, String)> {
+    let is_program = ["crates", "functions"].iter().any(|folder| file.starts_with(workspace().join(folder)));
+    let is_test = file.components().any(|part| part.as_os_str() == "tests");
+    let code_lines = match text.find("#[cfg(test)]\nmod tests") {
+        _ if !is_program || is_test => 0,
+        Some(end) => text[..end].lines().count(),
+        None => usize::MAX,
+    };
+    let is_rust = file.extension().is_some_and(|extension| extension == "rs");
+    let is_read = |(number, line): &(usize, &str)| !is_rust || *number < code_lines || comment(line).is_some();
+    text.lines().enumerate().filter(is_read).map(|(number, line)| (number, line.to_lowercase())).collect()
+}
+
 #[test]
-fn comments_and_pages_use_no_vague_words() {
+fn prose_uses_no_vague_words() {
     let mut found = Vec::new();
-    for (file, text) in sources(&["rs", "md"]) {
-        let is_page = file.extension().is_some_and(|extension| extension == "md");
-        for (number, line) in text.lines().enumerate() {
-            let Some(prose) = (if is_page { Some(line) } else { comment(line) }) else { continue };
-            let prose = prose.to_lowercase();
+    for (file, text) in sources(&["rs", "md", "json"]).into_iter().filter(|(file, _)| !file.ends_with("package-lock.json")) {
+        for (number, prose) in prose(&file, &text) {
             let vague = VAGUE.iter().filter(|(word, _)| contains_word(&prose, word));
             found.extend(vague.map(|(word, advice)| format!("{}:{}: {word}: {advice}", file.display(), number + 1)));
         }

@@ -93,7 +93,7 @@ async fn a_task_that_waits_for_its_turn_says_at_which_rate_and_when_it_comes() {
     let until = held["until"].as_str().unwrap();
     assert_eq!(
         reason(&held),
-        format!("limit key customer-42 has a rate of 1 every 60 s, with 1 promised ahead; its turn is promised for {until}")
+        format!("limit key customer-42 has a rate of 1 every 60 s, with 1 starts reserved ahead; its start is reserved for {until}")
     );
     let flow = world.get("/v1/limits/customer-42").await.json();
     let state = json!({"tokens": 0, "reserved_starts": 1, "running": null, "paused_until": null, "circuit_breaker": null});
@@ -112,7 +112,7 @@ async fn a_breaker_says_how_it_stands_and_how_it_came_to_that() {
     let task = world.submit(&call("/down")).await;
     let held = said(&world, &task, "circuit_open").await;
     assert_eq!((&held["attempt"], &held["error"]["code"]), (&json!(3), &json!("http_500")));
-    assert!(reason(&held).starts_with("the breaker of endpoint billing has been open since "), "{held:#}");
+    assert!(reason(&held).starts_with("the circuit breaker of endpoint billing has been open since "), "{held:#}");
     let open = world.get(ENDPOINT).await.json()["state"]["circuit_breaker"].clone();
     assert_eq!((&open["state"], &open["changes"][0]["to"]), (&json!("open"), &json!("open")));
     assert_eq!((&open["since"], open["next_probe"].is_string()), (&open["changes"][0]["at"], true));
@@ -198,7 +198,7 @@ async fn a_partner_that_asked_to_be_left_alone_is_named_and_until_when() {
     let other = world.submit(&other).await;
     let held = said(&world, &other, "retry_after").await;
     let until = world.get(ENDPOINT).await.json()["state"]["paused_until"].as_str().unwrap().to_owned();
-    assert!(reason(&held).starts_with(&format!("the other side asked that endpoint billing be left alone until {until}; ")), "{held:#}");
+    assert!(reason(&held).starts_with(&format!("the receiver asked for a pause of endpoint billing until {until}; ")), "{held:#}");
     for task in [first, other] {
         cancel(&world, &task).await;
     }
