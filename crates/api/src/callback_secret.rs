@@ -15,6 +15,7 @@ use nobat_core::vault::Sealed;
 use nobat_core::webhook::WebhookSecret;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 
 use crate::app::App;
 use crate::change::{ROTATE_INSTEAD, grace_period, options, options_without_key};
@@ -48,11 +49,8 @@ pub(crate) struct Rotate {
     /// `whsec_` and 24 to 64 random bytes in base64. Default: nobat generates a secret and shows it in the answer.
     #[schema(value_type = Option<String>, pattern = "^whsec_([A-Za-z0-9+/]{4}){8,20}([A-Za-z0-9+/]{4}|([A-Za-z0-9+/]{4})?[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$")]
     pub(crate) secret: Option<String>,
-    /// Grace period: seconds for which the older secrets also sign. Default 86,400 (a day). 0, or 10 to 2,592,000 (30 days).
-    ///
-    /// 0 ends the older secrets at once, as `PUT` does. Less than 10 is not allowed, since other processes sign with the new secret only
-    /// within 10 seconds.
-    #[schema(minimum = 0, maximum = 2_592_000)]
+    /// Seconds for which the older secrets also sign.
+    #[schema(schema_with = grace_period_schema)]
     pub(crate) grace_period: f64,
 }
 
@@ -60,6 +58,21 @@ impl Default for Rotate {
     fn default() -> Self {
         Self { secret: None, grace_period: OVERLAP }
     }
+}
+
+/// Returns the schema of the numbers that [`grace_period`] accepts.
+fn grace_period_schema() -> Schema {
+    let seconds = |from, to| ObjectBuilder::new().schema_type(Type::Number).minimum(Some(from)).maximum(Some(to));
+    OneOfBuilder::new()
+        .item(seconds(10, 2_592_000))
+        .item(seconds(0, 0))
+        .default(Some(OVERLAP.into()))
+        .description(Some(
+            "Grace period: seconds for which the older secrets also sign. Default 86,400 (a day). 0, or 10 to 2,592,000 (30 days). 0 ends \
+             the older secrets at once, as `PUT` does. Less than 10 is not allowed, because other processes sign with the new secret only \
+             within 10 seconds.",
+        ))
+        .into()
 }
 
 /// Options of a removal. There are none yet.

@@ -162,10 +162,12 @@ pub(crate) fn overlap(seconds: f64) -> Result<Duration, Problem> {
 /// [`FRESH`]. A shorter grace period would end before every process signs with the new secret.
 pub(crate) fn grace_period(seconds: f64) -> Result<Duration, Problem> {
     let (least, most) = (FRESH.as_secs(), MAX_OVERLAP.as_secs());
-    let overlap = Duration::try_from_secs_f64(seconds).ok().filter(|time| time.is_zero() || (FRESH..=MAX_OVERLAP).contains(time));
     let expected =
         || format!("expected 0, or seconds from {least} to {most}: other processes sign with the new secret within {least} seconds");
-    overlap.ok_or_else(|| vec![Invalid::new("/grace_period", expected())].into())
+    if seconds == 0.0 {
+        return Ok(Duration::ZERO);
+    }
+    Bounds::times(FRESH, MAX_OVERLAP).seconds(seconds).map_err(|_| vec![Invalid::new("/grace_period", expected())].into())
 }
 
 /// Returns the options from the body, and the request's idempotency key, if it has one.

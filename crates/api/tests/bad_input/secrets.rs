@@ -36,7 +36,9 @@ async fn what_is_no_secret_is_refused_and_not_repeated() {
     for body in [json!({"secret": 7}), json!({"secrets": SECRET}), json!({"secret": SECRET, "grace_period": 60})] {
         world.ask_with(&key, "PUT", PATH, &body.to_string()).await.problem(422, "validation_failed");
     }
-    for overlap in [json!(-1), json!(0.5), json!(9.9), json!(2_592_001), json!("1"), json!(null)] {
+    for overlap in
+        [json!(-1), json!(0.5), json!(1e-9), json!(9.9), json!(2_592_000.000_000_000_5), json!(2_592_001), json!("1"), json!(null)]
+    {
         rotate(&world, &key, &json!({"grace_period": overlap})).await.problem(422, "validation_failed");
     }
     assert_eq!(world.ask_with(&key, "GET", PATH, "").await.json(), json!({"secrets": []}), "and nothing was set");
