@@ -319,8 +319,8 @@ pub(crate) fn explained() -> Value {
         "id": "task_01jd8rkz5m3q4v9x2y7w6t0abc",
         "status": "held",
         "code": "circuit_open",
-        "reason": "the circuit breaker of endpoint billing has been open since 2026-12-01T08:00:10.140Z, and the next attempt is let through at \
-            2026-12-01T08:00:40.140Z; it asks again at 2026-12-01T08:00:41.020Z",
+        "reason": "the circuit breaker of endpoint billing has been open since 2026-12-01T08:00:10.140Z, and the next probe may start at \
+            2026-12-01T08:00:40.140Z; the task tries again at 2026-12-01T08:00:41.020Z",
         "until": "2026-12-01T08:00:41.020Z",
         "blocked_by": {"type": "endpoint", "name": "billing"},
         "attempt": 1,

@@ -204,7 +204,7 @@ struct Obstacle {
 }
 
 /// Phrase that applies to most held tasks.
-const ASKS_AGAIN: &str = "it asks again at";
+const ASKS_AGAIN: &str = "the task tries again at";
 
 impl Obstacle {
     fn new(reason: HeldReason, by: Option<FlowOf>, says: String) -> Self {
@@ -218,13 +218,11 @@ impl Case<'_> {
         match &task.state {
             State::Ended(ended) => self.ended(*ended),
             State::Running(lease) => self.running(*lease),
-            State::Waiting(_) if task.is_past_deadline(self.now) => self.says(
-                ExplainCode::DeadlinePassed,
-                None,
-                "its deadline passed before it could start, and it is about to expire".to_owned(),
-            ),
+            State::Waiting(_) if task.is_past_deadline(self.now) => {
+                self.says(ExplainCode::DeadlinePassed, None, "its deadline passed before it could start, and it expires soon".to_owned())
+            }
             State::Waiting(_) if due <= self.now => self.due(),
-            State::Waiting(Waiting::Scheduled) => self.later(ExplainCode::Scheduled, format!("its time comes at {due}")),
+            State::Waiting(Waiting::Scheduled) => self.later(ExplainCode::Scheduled, format!("it is due at {due}")),
             State::Waiting(Waiting::Retrying) => {
                 let (attempt, most) = (task.attempt, self.max_attempts());
                 let error = task.error.as_ref().map_or("an error", |error| error.code.as_str());
@@ -258,12 +256,11 @@ impl Case<'_> {
         let (attempt, most) = (self.task.attempt, self.max_attempts());
         let (started, until) = (lease.started_at, lease.until);
         if until <= self.now {
-            let reason = format!(
-                "attempt {attempt} of {most} began at {started}, its worker was not heard of again, and its lease ran out at {until}"
-            );
+            let reason =
+                format!("attempt {attempt} of {most} began at {started}, but its worker did not renew the lease, which expired at {until}");
             return self.says(ExplainCode::LeaseExpired, None, reason);
         }
-        let asked = if lease.cancel == CancelRequest::Requested { ", and it was asked to stop" } else { "" };
+        let asked = if lease.cancel == CancelRequest::Requested { ", and a client requested its cancellation" } else { "" };
         let reason = format!("attempt {attempt} of {most} has been running since {started}, under a lease until {until}{asked}");
         self.says(ExplainCode::Running, Some(until), reason)
     }
@@ -272,17 +269,17 @@ impl Case<'_> {
     fn due(&self) -> Explanation {
         let due = self.task.due_at;
         let (code, reason) = if self.now.since(due) > LEASE {
-            (ExplainCode::NoWorker, format!("it has been due since {due}, and no worker has taken it: all are busy, or none is there"))
+            (ExplainCode::NoWorker, format!("it has been due since {due}, and no worker has claimed it: all are busy, or none runs"))
         } else {
             (ExplainCode::Queued, format!("it has been due since {due}, and waits for a worker"))
         };
-        let prospect = self.prospect(self.now).map(|says| format!("; as things stand it will be held then: {says}"));
+        let prospect = self.prospect(self.now).map(|says| format!("; it will be held then, unless this changes: {says}"));
         self.says(code, None, reason + &prospect.unwrap_or_default())
     }
 
     /// Explains a task that waits for its time.
     fn later(&self, code: ExplainCode, reason: String) -> Explanation {
-        let prospect = self.prospect(self.task.due_at).map(|says| format!("; as things stand it will be held then: {says}"));
+        let prospect = self.prospect(self.task.due_at).map(|says| format!("; it will be held then, unless this changes: {says}"));
         self.says(code, self.task.wake_at(), reason + &prospect.unwrap_or_default() + &self.deadline())
     }
 
@@ -295,7 +292,7 @@ impl Case<'_> {
     /// Returns a phrase if the task expires before it is due, or else an empty text.
     fn deadline(&self) -> String {
         let first = self.task.settings.expires_at.filter(|deadline| *deadline <= self.task.due_at);
-        first.map(|deadline| format!("; but its deadline, {deadline}, comes first")).unwrap_or_default()
+        first.map(|deadline| format!("; but its deadline is earlier, at {deadline}")).unwrap_or_default()
     }
 
     fn held(&self, stored: HeldReason) -> Explanation {
@@ -326,9 +323,9 @@ impl Case<'_> {
         let of = of_endpoint?;
         let name = self.called(&of);
         if endpoint.is_none() {
-            return Some(Obstacle::new(HeldReason::EndpointMissing, Some(of), format!("there is no {name} any more")));
+            return Some(Obstacle::new(HeldReason::EndpointMissing, Some(of), format!("{name} no longer exists")));
         }
-        is(Standing::Gone).then(|| Obstacle::new(HeldReason::EndpointGone, Some(of), format!("{name} answered 410 Gone")))
+        is(Standing::Gone).then(|| Obstacle::new(HeldReason::EndpointGone, Some(of), format!("{name} responded with 410 Gone")))
     }
 
     /// Returns what holds all tasks of a limiter until a time after `at`: a pause of the receiver, or an open circuit breaker.
@@ -339,7 +336,7 @@ impl Case<'_> {
 
     fn no_handler(&self) -> Option<Obstacle> {
         let of = FlowOf::Kind(self.task.kind.clone());
-        let says = format!("no worker here runs tasks of {}", self.called(&of));
+        let says = format!("this installation has no handler for {}", self.called(&of));
         (!self.around.has_handler).then(|| Obstacle::new(HeldReason::NoHandler, Some(of), says))
     }
 
@@ -353,8 +350,10 @@ impl Case<'_> {
             HeldReason::RetryAfter => self.flows().find_map(|(known, state)| self.resting(known, &state)).or_else(|| self.put_off()),
             HeldReason::NoHandler => self.no_handler(),
             HeldReason::SecretUnavailable => {
-                let what = of_endpoint().map_or_else(|| "it".to_owned(), |of| format!("what goes to {}", self.called(&of)));
-                let says = format!("the secret that {what} is signed with could not be had");
+                let says = of_endpoint().map_or_else(
+                    || "its signing secret could not be read".to_owned(),
+                    |of| format!("the signing secret or a header of {} could not be read", self.called(&of)),
+                );
                 Some(Obstacle::new(HeldReason::SecretUnavailable, of_endpoint(), says))
             }
             HeldReason::LimiterUnavailable => {
@@ -362,11 +361,12 @@ impl Case<'_> {
                 Some(Obstacle::new(HeldReason::LimiterUnavailable, None, says))
             }
             HeldReason::ResourceExhausted => {
-                let says = "the process that took it lacked handles, ports, memory or look-ups for its call".to_owned();
+                let says = "the worker's process lacked handles, ports, memory or look-ups for its call".to_owned();
                 Some(Obstacle::new(HeldReason::ResourceExhausted, None, says))
             }
             HeldReason::Other => {
-                Some(Obstacle::new(HeldReason::Other, None, "a later version holds it, for a reason of its own".to_owned()))
+                let says = "a later version of nobat holds it for a reason that this version does not know".to_owned();
+                Some(Obstacle::new(HeldReason::Other, None, says))
             }
             HeldReason::Batching => self.passing(self.task.due_at).or_else(|| self.gathering()),
             // The caller has checked these already.
@@ -402,8 +402,8 @@ impl Case<'_> {
         let (since, probe) = (breaker.since?, breaker.next_probe?);
         let finds = match breaker.state {
             BreakerState::HalfOpen if self.now < probe => "a probe is running".to_owned(),
-            _ if self.now < probe => format!("the next attempt is let through at {probe}"),
-            _ => "the next attempt is let through".to_owned(),
+            _ if self.now < probe => format!("the next probe may start at {probe}"),
+            _ => "the next probe may start now".to_owned(),
         };
         let says = format!("the circuit breaker of {} has been open since {since}, and {finds}", self.called(&known.of));
         Some(Obstacle { until: Some(probe), ..Obstacle::new(HeldReason::CircuitOpen, Some(known.of.clone()), says) })
@@ -419,8 +419,11 @@ impl Case<'_> {
         let batch = self.around.endpoint.as_ref()?.batch?;
         let of = self.task.settings.endpoint.clone().map(FlowOf::Endpoint)?;
         let (name, seconds) = (self.called(&of), batch.max_wait.as_secs_f64());
-        let says = format!("it waits up to {seconds} s for others, to go to {name} together, {} at most", batch.max_items);
-        Some(Obstacle { then: "unless it goes before, it asks again at", ..Obstacle::new(HeldReason::Batching, Some(of), says) })
+        let says = format!("it waits up to {seconds} s for a batch of at most {} tasks to {name}", batch.max_items);
+        Some(Obstacle {
+            then: "unless the batch starts before, the task tries again at",
+            ..Obstacle::new(HeldReason::Batching, Some(of), says)
+        })
     }
 
     /// Returns the pause that the receiver asked the last attempt for. It holds for this task, whatever happens to the limiter.
@@ -428,7 +431,7 @@ impl Case<'_> {
         let settings = &self.task.settings;
         let of = settings.limit_key.clone().map(FlowOf::Key).or_else(|| settings.endpoint.clone().map(FlowOf::Endpoint));
         let says = "the receiver asked for a pause in its last response".to_owned();
-        (self.task.turn.times == 0).then(|| Obstacle { then: "it is tried again at", ..Obstacle::new(HeldReason::RetryAfter, of, says) })
+        (self.task.turn.times == 0).then(|| Obstacle::new(HeldReason::RetryAfter, of, says))
     }
 
     /// Returns a phrase for a reason that no longer applies.
@@ -437,15 +440,15 @@ impl Case<'_> {
             self.task.settings.endpoint.clone().map_or_else(|| "its endpoint".to_owned(), |name| self.called(&FlowOf::Endpoint(name)));
         let kind = self.called(&FlowOf::Kind(self.task.kind.clone()));
         match stored {
-            HeldReason::Paused => "its queue, its kind or its endpoint was paused, and none of them is now".to_owned(),
-            HeldReason::EndpointGone => format!("{endpoint} had said that it is gone, and is called again"),
-            HeldReason::EndpointMissing => format!("{endpoint} was not there, and is now"),
-            HeldReason::RateLimited => "as many had started as may in that time, and there is room now".to_owned(),
-            HeldReason::ConcurrencyLimited => "as many ran as may at a time, and there is room now".to_owned(),
+            HeldReason::Paused => "its queue, its kind or its endpoint was paused, and none of them is paused now".to_owned(),
+            HeldReason::EndpointGone => format!("{endpoint} had responded with 410 Gone, and is open again"),
+            HeldReason::EndpointMissing => format!("{endpoint} did not exist, and exists now"),
+            HeldReason::RateLimited => "its rate limit was reached, and a start is free now".to_owned(),
+            HeldReason::ConcurrencyLimited => "its concurrency limit was reached, and a slot is free now".to_owned(),
             HeldReason::CircuitOpen => format!("the circuit breaker of {endpoint} was open, and is closed now"),
             HeldReason::RetryAfter => "the pause that the receiver asked for is over".to_owned(),
-            HeldReason::Batching => format!("it waited for others that go to {endpoint}, and each goes alone now"),
-            HeldReason::NoHandler => format!("the worker that claimed it did not run tasks of {kind}, and a worker does now"),
+            HeldReason::Batching => format!("it waited for a batch to {endpoint}, which has no batches now"),
+            HeldReason::NoHandler => format!("the worker that claimed it had no handler for {kind}, and this installation has one now"),
             HeldReason::SecretUnavailable | HeldReason::LimiterUnavailable | HeldReason::ResourceExhausted | HeldReason::Other => {
                 "it was held".to_owned()
             }

@@ -18,7 +18,7 @@ use nobat_core::time::Timestamp;
 
 const ME: Holder = Holder(1);
 
-/// So many seconds after eight o'clock on a certain morning, when all of this is asked.
+/// Time that many seconds after 08:00:00, the time of all explanations here.
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_millis(1_800_000_000_000) + Duration::from_secs(seconds)
 }
@@ -70,7 +70,7 @@ fn scheduled(due_at: Timestamp) -> Task {
     task(State::Waiting(Waiting::Scheduled), due_at)
 }
 
-/// A task that was told to wait until in a minute.
+/// Task that is held for another minute.
 fn held(reason: HeldReason) -> Task {
     let turn = Turn { times: 1, ..Turn::default() };
     Task { turn, ..task(State::Waiting(Waiting::Held(Held { reason })), at(60)) }
@@ -92,17 +92,17 @@ fn endpoint() -> Endpoint {
     Endpoint::from_text(r#"{"url":"https://billing.example","created_at":"2027-01-01T00:00:00Z"}"#, 1).unwrap()
 }
 
-/// Nothing is in the way.
-fn fair() -> Circumstances {
+/// Circumstances without an obstacle.
+fn unobstructed() -> Circumstances {
     Circumstances { endpoint: Some(endpoint()), has_handler: true, ..Circumstances::default() }
 }
 
 fn with(of: FlowOf, limits: Limits, flow: Flow) -> Circumstances {
-    Circumstances { flows: vec![Known { of, limits, flow }], ..fair() }
+    Circumstances { flows: vec![Known { of, limits, flow }], ..unobstructed() }
 }
 
 fn paused(queue: bool, kind: bool, standing: Standing) -> Circumstances {
-    let mut around = fair();
+    let mut around = unobstructed();
     (around.lanes.queue.paused, around.lanes.kind.paused) = (queue, kind);
     around.endpoint = Some(Endpoint { standing, ..endpoint() });
     around
@@ -116,7 +116,7 @@ fn parallel() -> Limits {
     Limits { concurrency: Some(count(2)), ..Limits::default() }
 }
 
-fn broken() -> Limits {
+fn breaker_limits() -> Limits {
     Limits { breaker: Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() }), ..Limits::default() }
 }
 
@@ -143,7 +143,7 @@ fn after(limits: &Limits, verdict: Verdict, pause_until: Option<Timestamp>, now:
 fn promised() -> (Task, Circumstances) {
     let mut flow = Flow::default();
     go(&mut flow, &paced(), at(0));
-    let Answer::Wait(wait) = enter(&mut flow, &paced(), at(0)) else { panic!("it goes") };
+    let Answer::Wait(wait) = enter(&mut flow, &paced(), at(0)) else { panic!("the task starts at once") };
     let promise = Some(Promise { of: billing(), booking: wait.booking.unwrap() });
     let task = Task { due_at: wait.until, turn: Turn { times: 1, reserved: promise.into(), put_off: 0 }, ..held(HeldReason::RateLimited) };
     (task, with(billing(), paced(), flow))
@@ -157,7 +157,7 @@ fn busy() -> Flow {
     flow
 }
 
-/// A task, how things stand, and what is expected: the word, and the sentence with times of that day alone.
+/// Task, circumstances, expected code and expected sentence, with times of that day only.
 type Row = (Task, Circumstances, &'static str, &'static str);
 
 /// The same for a task that is held until 08:01, the time at the end of the sentence, with its blocker.
@@ -174,56 +174,56 @@ fn waiting() -> Vec<Row> {
     let mut over = scheduled(at(60));
     over.settings.expires_at = Some(ago(1));
     let retrying = || failed(1, "http_503", task(State::Waiting(Waiting::Retrying), at(60)));
-    let down = |open| with(billing(), broken(), after(&broken(), Verdict::Bad, None, open));
+    let down = |open| with(billing(), breaker_limits(), after(&breaker_limits(), Verdict::Bad, None, open));
     vec![
-        (scheduled(at(60)), fair(), "scheduled", "its time comes at 08:01:00"),
+        (scheduled(at(60)), unobstructed(), "scheduled", "it is due at 08:01:00"),
         (
             scheduled(at(60)),
             paused(true, false, Standing::Open),
             "scheduled",
-            "its time comes at 08:01:00; as things stand it will be held then: queue default is paused",
+            "it is due at 08:01:00; it will be held then, unless this changes: queue default is paused",
         ),
-        (late, fair(), "scheduled", "its time comes at 08:01:00; but its deadline, 08:00:30, comes first"),
-        (over, fair(), "deadline_passed", "its deadline passed before it could start, and it is about to expire"),
-        (retrying(), fair(), "backoff", "attempt 1 of 5 failed with http_503, and attempt 2 is made at 08:01:00"),
+        (late, unobstructed(), "scheduled", "it is due at 08:01:00; but its deadline is earlier, at 08:00:30"),
+        (over, unobstructed(), "deadline_passed", "its deadline passed before it could start, and it expires soon"),
+        (retrying(), unobstructed(), "backoff", "attempt 1 of 5 failed with http_503, and attempt 2 is made at 08:01:00"),
         (
             retrying(),
-            Circumstances { endpoint: None, ..fair() },
+            Circumstances { endpoint: None, ..unobstructed() },
             "backoff",
-            "attempt 1 of 5 failed with http_503, and attempt 2 is made at 08:01:00; as things stand it will be held then: there is no \
-             endpoint billing any more",
+            "attempt 1 of 5 failed with http_503, and attempt 2 is made at 08:01:00; it will be held then, unless this changes: \
+             endpoint billing no longer exists",
         ),
         (
             retrying(),
             down(ago(10)),
             "backoff",
-            // By then the next attempt is let through.
+            // A probe may start by then.
             "attempt 1 of 5 failed with http_503, and attempt 2 is made at 08:01:00",
         ),
-        (scheduled(ago(1)), fair(), "queued", "it has been due since 07:59:59, and waits for a worker"),
+        (scheduled(ago(1)), unobstructed(), "queued", "it has been due since 07:59:59, and waits for a worker"),
         (
             scheduled(ago(1)),
             paused(false, false, Standing::Paused),
             "queued",
-            "it has been due since 07:59:59, and waits for a worker; as things stand it will be held then: endpoint billing is paused",
+            "it has been due since 07:59:59, and waits for a worker; it will be held then, unless this changes: endpoint billing is paused",
         ),
         (
             scheduled(ago(1)),
             down(ago(10)),
             "queued",
-            "it has been due since 07:59:59, and waits for a worker; as things stand it will be held then: the circuit breaker of endpoint \
-             billing has been open since 07:59:50, and the next attempt is let through at 08:00:20",
+            "it has been due since 07:59:59, and waits for a worker; it will be held then, unless this changes: the circuit breaker of \
+             endpoint billing has been open since 07:59:50, and the next probe may start at 08:00:20",
         ),
         (
             scheduled(ago(61)),
-            Circumstances { has_handler: false, ..fair() },
+            Circumstances { has_handler: false, ..unobstructed() },
             "no_worker",
-            "it has been due since 07:58:59, and no worker has taken it: all are busy, or none is there; as things stand it will be \
-             held then: no worker here runs tasks of kind http",
+            "it has been due since 07:58:59, and no worker has claimed it: all are busy, or none runs; it will be held then, unless \
+             this changes: this installation has no handler for kind http",
         ),
         (
             Task { due_at: ago(1), ..held(HeldReason::RateLimited) },
-            fair(),
+            unobstructed(),
             "queued",
             "it has been due since 07:59:59, and waits for a worker",
         ),
@@ -233,13 +233,13 @@ fn waiting() -> Vec<Row> {
 fn begun() -> Vec<Row> {
     let mut left = running(at(40), CancelRequest::Requested);
     left.settings.left = Left { timeout: false, retry: true };
-    let mut queue_has_it = fair();
+    let mut queue_has_it = unobstructed();
     queue_has_it.lanes.queue.retry = Some(RetryPolicy { schedule: Schedule::Delays(vec![Duration::ZERO; 2]), max_age: None });
     let none = Circumstances::default;
     vec![
         (
             running(at(40), CancelRequest::None),
-            fair(),
+            unobstructed(),
             "running",
             "attempt 2 of 5 has been running since 07:59:40, under a lease until 08:00:40",
         ),
@@ -247,13 +247,13 @@ fn begun() -> Vec<Row> {
             left,
             queue_has_it,
             "running",
-            "attempt 2 of 3 has been running since 07:59:40, under a lease until 08:00:40, and it was asked to stop",
+            "attempt 2 of 3 has been running since 07:59:40, under a lease until 08:00:40, and a client requested its cancellation",
         ),
         (
             running(ago(1), CancelRequest::None),
-            fair(),
+            unobstructed(),
             "lease_expired",
-            "attempt 2 of 5 began at 07:59:40, its worker was not heard of again, and its lease ran out at 07:59:59",
+            "attempt 2 of 5 began at 07:59:40, but its worker did not renew the lease, which expired at 07:59:59",
         ),
         (ended(End::Succeeded), none(), "succeeded", "it succeeded at 07:59:55"),
         (
@@ -269,10 +269,10 @@ fn begun() -> Vec<Row> {
 }
 
 /// Holds that last until a client ends them. The reason that the task was held with before does not matter.
-fn kept_by_somebody() -> Vec<HeldRow> {
+fn held_until_a_client_acts() -> Vec<HeldRow> {
     let (queue, kind) = (FlowOf::Queue(name("default")), FlowOf::Kind(name("http")));
     let both = paused(false, true, Standing::Paused);
-    let strange = Circumstances { has_handler: false, ..fair() };
+    let strange = Circumstances { has_handler: false, ..unobstructed() };
     vec![
         (HeldReason::Paused, paused(true, false, Standing::Open), "paused", "queue default is paused", Some(queue)),
         (HeldReason::Paused, both, "paused", "kind http and endpoint billing are paused", Some(kind.clone())),
@@ -281,48 +281,54 @@ fn kept_by_somebody() -> Vec<HeldRow> {
             HeldReason::EndpointGone,
             paused(false, false, Standing::Gone),
             "endpoint_gone",
-            "endpoint billing answered 410 Gone",
+            "endpoint billing responded with 410 Gone",
             Some(billing()),
         ),
         (
             HeldReason::Paused,
-            Circumstances { endpoint: None, ..fair() },
+            Circumstances { endpoint: None, ..unobstructed() },
             "endpoint_missing",
-            "there is no endpoint billing any more",
+            "endpoint billing no longer exists",
             Some(billing()),
         ),
         (
             HeldReason::SecretUnavailable,
-            fair(),
+            unobstructed(),
             "secret_unavailable",
-            "the secret that what goes to endpoint billing is signed with could not be had",
+            "the signing secret or a header of endpoint billing could not be read",
             Some(billing()),
         ),
-        (HeldReason::NoHandler, strange, "no_handler", "no worker here runs tasks of kind http", Some(kind)),
+        (HeldReason::NoHandler, strange, "no_handler", "this installation has no handler for kind http", Some(kind)),
         (
             HeldReason::LimiterUnavailable,
-            fair(),
+            unobstructed(),
             "limiter_unavailable",
             "its configuration or the state of a limiter could not be read",
             None,
         ),
         (
             HeldReason::ResourceExhausted,
-            fair(),
+            unobstructed(),
             "resource_exhausted",
-            "the process that took it lacked handles, ports, memory or look-ups for its call",
+            "the worker's process lacked handles, ports, memory or look-ups for its call",
             None,
         ),
-        (HeldReason::Other, fair(), "other", "a later version holds it, for a reason of its own", None),
+        (
+            HeldReason::Other,
+            unobstructed(),
+            "other",
+            "a later version of nobat holds it for a reason that this version does not know",
+            None,
+        ),
     ]
 }
 
 /// Holds by limits.
-fn kept_by_flows() -> Vec<HeldRow> {
+fn held_by_limits() -> Vec<HeldRow> {
     let key = FlowOf::Key(name("customer-42"));
-    let down = |open| with(billing(), broken(), after(&broken(), Verdict::Bad, None, open));
+    let down = |open| with(billing(), breaker_limits(), after(&breaker_limits(), Verdict::Bad, None, open));
     let mut probing = down(ago(40));
-    go(&mut probing.flows[0].flow, &broken(), ago(5));
+    go(&mut probing.flows[0].flow, &breaker_limits(), ago(5));
     let resting = |of: &FlowOf, until| {
         let flow = after(&Limits::default(), Verdict::Unknown, Some(until), ago(1));
         with(of.clone(), Limits::default(), flow)
@@ -346,14 +352,14 @@ fn kept_by_flows() -> Vec<HeldRow> {
             HeldReason::CircuitOpen,
             down(ago(10)),
             "circuit_open",
-            "the circuit breaker of endpoint billing has been open since 07:59:50, and the next attempt is let through at 08:00:20",
+            "the circuit breaker of endpoint billing has been open since 07:59:50, and the next probe may start at 08:00:20",
             Some(billing()),
         ),
         (
             HeldReason::CircuitOpen,
             down(ago(40)),
             "circuit_open",
-            "the circuit breaker of endpoint billing has been open since 07:59:20, and the next attempt is let through",
+            "the circuit breaker of endpoint billing has been open since 07:59:20, and the next probe may start now",
             Some(billing()),
         ),
         (
@@ -381,30 +387,34 @@ fn kept_by_flows() -> Vec<HeldRow> {
     ]
 }
 
-/// Those that were held, and what they were held for is over.
-fn cleared() -> Vec<HeldRow> {
+/// Holds whose reason no longer applies.
+fn unblocked() -> Vec<HeldRow> {
     let flow = |limits, flow| with(billing(), limits, flow);
-    let mut well = after(&broken(), Verdict::Bad, None, ago(40));
-    let probe = go(&mut well, &broken(), ago(5));
-    well.leave(&broken(), probe, ME, &Report { verdict: Verdict::Good, took: Duration::ZERO, pause_until: None }, ago(4));
+    let mut well = after(&breaker_limits(), Verdict::Bad, None, ago(40));
+    let probe = go(&mut well, &breaker_limits(), ago(5));
+    well.leave(&breaker_limits(), probe, ME, &Report { verdict: Verdict::Good, took: Duration::ZERO, pause_until: None }, ago(4));
     let row = |reason, around, over| (reason, around, "unblocked", over, None);
-    let (room, free) = ("as many had started as may in that time, and there is room now", Flow::default);
+    let (room, free) = ("its rate limit was reached, and a start is free now", Flow::default);
     vec![
-        row(HeldReason::Paused, fair(), "its queue, its kind or its endpoint was paused, and none of them is now"),
-        row(HeldReason::EndpointGone, fair(), "endpoint billing had said that it is gone, and is called again"),
-        row(HeldReason::EndpointMissing, fair(), "endpoint billing was not there, and is now"),
+        row(HeldReason::Paused, unobstructed(), "its queue, its kind or its endpoint was paused, and none of them is paused now"),
+        row(HeldReason::EndpointGone, unobstructed(), "endpoint billing had responded with 410 Gone, and is open again"),
+        row(HeldReason::EndpointMissing, unobstructed(), "endpoint billing did not exist, and exists now"),
         row(HeldReason::RateLimited, flow(Limits::default(), free()), room),
         row(HeldReason::RateLimited, flow(paced(), free()), room),
-        row(HeldReason::ConcurrencyLimited, flow(parallel(), free()), "as many ran as may at a time, and there is room now"),
-        row(HeldReason::CircuitOpen, flow(broken(), well), "the circuit breaker of endpoint billing was open, and is closed now"),
-        row(HeldReason::RetryAfter, fair(), "the pause that the receiver asked for is over"),
-        row(HeldReason::Batching, fair(), "it waited for others that go to endpoint billing, and each goes alone now"),
-        row(HeldReason::NoHandler, fair(), "the worker that claimed it did not run tasks of kind http, and a worker does now"),
+        row(HeldReason::ConcurrencyLimited, flow(parallel(), free()), "its concurrency limit was reached, and a slot is free now"),
+        row(HeldReason::CircuitOpen, flow(breaker_limits(), well), "the circuit breaker of endpoint billing was open, and is closed now"),
+        row(HeldReason::RetryAfter, unobstructed(), "the pause that the receiver asked for is over"),
+        row(HeldReason::Batching, unobstructed(), "it waited for a batch to endpoint billing, which has no batches now"),
+        row(
+            HeldReason::NoHandler,
+            unobstructed(),
+            "the worker that claimed it had no handler for kind http, and this installation has one now",
+        ),
     ]
 }
 
 #[test]
-fn every_case_is_said_in_one_word_and_one_sentence() {
+fn every_case_has_its_code_and_sentence() {
     let mut said = BTreeSet::new();
     for (task, around, code, reason) in waiting().into_iter().chain(begun()) {
         let found = explain(&task, &around, at(0));
@@ -416,19 +426,19 @@ fn every_case_is_said_in_one_word_and_one_sentence() {
         assert_eq!(found.until, until, "{reason}");
         said.insert(code);
     }
-    for (stored, around, code, reason, by) in [kept_by_somebody(), kept_by_flows(), cleared()].concat() {
+    for (stored, around, code, reason, by) in [held_until_a_client_acts(), held_by_limits(), unblocked()].concat() {
         let found = explain(&held(stored), &around, at(0));
-        assert_eq!((found.code.as_str(), short(&found.reason)), (code, format!("{reason}; it asks again at 08:01:00")));
+        assert_eq!((found.code.as_str(), short(&found.reason)), (code, format!("{reason}; the task tries again at 08:01:00")));
         assert_eq!((found.until, found.by), (Some(at(60)), by), "{reason}");
         said.insert(code);
     }
-    // It has a case of its own.
+    // Batching has a test of its own.
     said.insert(HeldReason::Batching.as_str());
-    assert_eq!(said, ExplainCode::all().map(ExplainCode::as_str).collect(), "no word is without its case");
+    assert_eq!(said, ExplainCode::all().map(ExplainCode::as_str).collect(), "every code has a case");
 }
 
 #[test]
-fn a_turn_that_is_promised_is_told_as_long_as_it_holds() {
+fn reservation_is_shown_while_it_is_valid() {
     let (task, around) = promised();
     let found = explain(&task, &around, at(0));
     let reason = "endpoint billing has a rate of 1 every 10 s, with 1 starts reserved ahead; its start is reserved for 08:00:10.200Z";
@@ -436,44 +446,44 @@ fn a_turn_that_is_promised_is_told_as_long_as_it_holds() {
     assert_eq!((found.until, found.by), (Some(task.due_at), Some(billing())));
     let mut changed = around.clone();
     changed.flows[0].limits.pace = Some(Pace { rate: count(2), period: Duration::from_secs(10), burst: count(1) });
-    let reason = "endpoint billing has a rate of 2 every 10 s, with 0 starts reserved ahead; it asks again at 08:00:10.200Z";
-    assert_eq!(short(&explain(&task, &changed, at(0)).reason), reason, "at another rate the promise is worth nothing");
+    let reason = "endpoint billing has a rate of 2 every 10 s, with 0 starts reserved ahead; the task tries again at 08:00:10.200Z";
+    assert_eq!(short(&explain(&task, &changed, at(0)).reason), reason, "a reservation at another rate is void");
     changed.flows[0].limits.pace = None;
     assert_eq!(explain(&task, &changed, at(0)).code, ExplainCode::Unblocked);
 }
 
 #[test]
-fn a_task_that_waits_for_others_says_for_how_many_and_for_how_long() {
+fn batching_task_names_batch_size_and_wait() {
     let batch = Batch { max_items: count(100), max_wait: Duration::from_secs(5), per_item_results: false };
-    let mut around = Circumstances { endpoint: Some(Endpoint { batch: Some(batch), ..endpoint() }), ..fair() };
+    let mut around = Circumstances { endpoint: Some(Endpoint { batch: Some(batch), ..endpoint() }), ..unobstructed() };
     let task = held(HeldReason::Batching);
     let found = explain(&task, &around, at(0));
-    let reason =
-        "it waits up to 5 s for others, to go to endpoint billing together, 100 at most; unless it goes before, it asks again at 08:01:00";
+    let reason = "it waits up to 5 s for a batch of at most 100 tasks to endpoint billing; unless the batch starts before, the task tries \
+         again at 08:01:00";
     assert_eq!((found.code, short(&found.reason).as_str()), (ExplainCode::Held(HeldReason::Batching), reason));
     assert_eq!((found.until, found.by), (Some(at(60)), Some(billing())));
-    let down = after(&broken(), Verdict::Bad, Some(at(90)), ago(1));
-    around.flows = vec![Known { of: billing(), limits: broken(), flow: down }];
-    assert_eq!(explain(&task, &around, at(0)).code, ExplainCode::Held(HeldReason::RetryAfter), "nobody goes, however many they are");
+    let down = after(&breaker_limits(), Verdict::Bad, Some(at(90)), ago(1));
+    around.flows = vec![Known { of: billing(), limits: breaker_limits(), flow: down }];
+    assert_eq!(explain(&task, &around, at(0)).code, ExplainCode::Held(HeldReason::RetryAfter), "the pause holds every batch");
 }
 
 #[test]
-fn an_attempt_that_was_asked_to_leave_the_other_side_alone_is_its_tasks_own_business() {
+fn pause_of_one_attempt_holds_only_its_task() {
     let task = Task { turn: Turn { put_off: 1, ..Turn::default() }, ..held(HeldReason::RetryAfter) };
-    let found = explain(&task, &fair(), at(0));
-    let reason = "the receiver asked for a pause in its last response; it is tried again at 08:01:00";
+    let found = explain(&task, &unobstructed(), at(0));
+    let reason = "the receiver asked for a pause in its last response; the task tries again at 08:01:00";
     assert_eq!((found.code, short(&found.reason).as_str()), (ExplainCode::Held(HeldReason::RetryAfter), reason));
     assert_eq!(found.by, Some(FlowOf::Key(name("customer-42"))));
 }
 
 #[test]
-fn every_word_is_listed_once() {
+fn every_code_is_listed_once() {
     let words: Vec<&str> = ExplainCode::all().map(ExplainCode::as_str).collect();
     assert_eq!(words.iter().collect::<BTreeSet<_>>().len(), words.len());
 }
 
 #[test]
-fn what_is_shown_is_what_a_task_is_told_and_what_is_so_now() {
+fn view_shows_the_stored_hold_and_the_current_reason() {
     let task = failed(1, "http_503", held(HeldReason::Paused));
     let around = paused(true, false, Standing::Open);
     let view = ExplanationView::new(&task, explain(&task, &around, at(0)), at(0));
@@ -482,7 +492,7 @@ fn what_is_shown_is_what_a_task_is_told_and_what_is_so_now() {
         "id": task.id.to_string(),
         "status": "held",
         "code": "paused",
-        "reason": "queue default is paused; it asks again at 2027-01-15T08:01:00.000Z",
+        "reason": "queue default is paused; the task tries again at 2027-01-15T08:01:00.000Z",
         "until": "2027-01-15T08:01:00.000Z",
         "blocked_by": {"type": "queue", "name": "default"},
         "attempt": 1,
@@ -494,9 +504,9 @@ fn what_is_shown_is_what_a_task_is_told_and_what_is_so_now() {
 }
 
 #[test]
-fn a_task_is_asked_for_at_its_endpoint_first_and_of_lanes_only_where_there_is_a_limit() {
+fn limiters_are_listed_endpoint_first_if_they_have_limits() {
     let task = scheduled(at(0));
-    let mut around = fair();
+    let mut around = unobstructed();
     let key = Lane { limits: paced(), ..Lane::default() };
     let of = |around: &Circumstances| -> Vec<FlowOf> {
         flows_of(&task, &around.lanes, around.endpoint.as_ref(), Some(&key)).into_iter().map(|(of, _)| of).collect()

@@ -65,7 +65,7 @@ async fn a_task_that_is_paused_says_by_what_and_when_that_is_over() {
     let task = world.submit(&call("/hook")).await;
     let held = said(&world, &task, "paused").await;
     assert_eq!((&held["blocked_by"], &held["status"]), (&json!({"type": "queue", "name": "default"}), &json!("held")));
-    assert_eq!(reason(&held), format!("queue default is paused; it asks again at {}", held["until"].as_str().unwrap()));
+    assert_eq!(reason(&held), format!("queue default is paused; the task tries again at {}", held["until"].as_str().unwrap()));
 
     assert_eq!(world.post(&format!("{ENDPOINT}/pause"), &json!({})).await.status, 200);
     assert!(reason(&said(&world, &task, "paused").await).starts_with("queue default and endpoint billing are paused"));
@@ -146,7 +146,7 @@ async fn a_task_that_waits_for_its_time_says_which() {
     let scheduled = world.submit(&json!({"kind": "noop", "run_at": at})).await;
     let explanation = explain(&world, &scheduled).await;
     assert_eq!((&explanation["code"], &explanation["until"]), (&json!("scheduled"), &json!(at)));
-    assert_eq!(reason(&explanation), format!("its time comes at {at}"));
+    assert_eq!(reason(&explanation), format!("it is due at {at}"));
 
     let retrying = world.submit(&json!({"kind": "noop", "payload": {"fail": 1}, "retry": {"delays": [3600]}})).await;
     let explanation = said(&world, &retrying, "backoff").await;
@@ -212,7 +212,7 @@ async fn where_nobody_works_a_task_says_that_it_waits_for_a_worker() {
     let explanation = explain(&world, &task).await;
     assert_eq!((&explanation["code"], &explanation["status"]), (&json!("queued"), &json!("queued")));
     put(&world, "/v1/kinds/noop", json!({"paused": true})).await;
-    assert!(reason(&explain(&world, &task).await).ends_with("as things stand it will be held then: kind noop is paused"));
+    assert!(reason(&explain(&world, &task).await).ends_with("it will be held then, unless this changes: kind noop is paused"));
     let printed = world.run(&["explain", task["id"].as_str().unwrap()]).await;
     assert!(printed.code == 0 && printed.stdout.contains("kind noop is paused"), "{printed:?}");
     let printed = world.run(&["explain", task["id"].as_str().unwrap(), "--json"]).await;

@@ -67,12 +67,12 @@ async fn what_is_laid_down_now_is_told_of_a_task_that_waits() {
     says("and waits for a worker").await;
     put(&world, "acme", "/v1/queues/default", &json!({"paused": true})).await;
     put(&world, "acme", "/v1/kinds/noop", &json!({"paused": true})).await;
-    says("as things stand it will be held then: queue default and kind noop are paused").await;
+    says("it will be held then, unless this changes: queue default and kind noop are paused").await;
     put(&world, "acme", "/v1/queues/default", &json!({"paused": false})).await;
     put(&world, "acme", "/v1/kinds/noop", &json!({"paused": false})).await;
     says("and waits for a worker").await;
     write_flow(&world, "acme", FlowOf::Endpoint(Name::new("billing").unwrap())).await;
-    says("and the next attempt is let through at 2026-11-30T09:30:30.000Z").await;
+    says("and the next probe may start at 2026-11-30T09:30:30.000Z").await;
     world.clock.advance(Duration::from_secs(61));
     let waits = get(&world, "acme", &task).await;
     assert_eq!(waits["code"], "no_worker", "{waits}");
