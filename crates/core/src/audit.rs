@@ -173,7 +173,7 @@ mod tests {
         for action in Action::ALL {
             assert_eq!(Action::of(action.as_str()), action);
         }
-        assert_eq!(Action::of("key.polished"), Action::Other, "so that a trail is read that a later version went on with");
+        assert_eq!(Action::of("key.polished"), Action::Other, "an action of a later version is read as `Other`");
         for actor in [Actor::Anonymous, Actor::Operator, Actor::Worker, Actor::Key(KeyText::new([3; 20]).digest().id())] {
             assert_eq!(actor.to_string().parse(), Ok(actor));
         }

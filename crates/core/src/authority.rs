@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_authority_is_refused() {
+    fn malformed_authority_is_refused() {
         for text in [
             "[::1].evil.com",
             "localhost:evil.com",

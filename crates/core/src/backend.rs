@@ -31,7 +31,7 @@ pub struct Backend {
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// The task does not exist.
-    #[error("there is no such task")]
+    #[error("the task does not exist")]
     Missing,
     /// The lifecycle does not allow the event.
     #[error(transparent)]
@@ -68,10 +68,10 @@ pub enum NotReady {
     #[error("a read failed: {0}")]
     StoreReadFailed(StoreError),
     /// A queue in front of the store is full.
-    #[error("the store has more to do than it can take on")]
+    #[error("the store is overloaded")]
     StoreOverloaded,
     /// The queue does not respond. Tasks are accepted, but run late.
-    #[error("the queue does not answer: {0}")]
+    #[error("the queue does not respond: {0}")]
     QueueUnavailable(StoreError),
 }
 
@@ -155,7 +155,7 @@ impl Backend {
                 return Ok(Applied::Done(*written));
             }
         }
-        Err(StoreError::Unavailable("the task is being changed all the time".to_owned()).into())
+        Err(StoreError::Unavailable("other processes changed the task before every try of the write; try again".to_owned()).into())
     }
 
     /// Gives back what a task held at its limiters. The next task gets its reservation. If the task led a batch, the next member leads it.
@@ -167,7 +167,9 @@ impl Backend {
             let name = FlowName { tenant: task.tenant.clone(), of };
             match self.flows.change(&name, change, now).await {
                 Ok(successor) => self.lead(&task.tenant, successor, now).await,
-                Err(error) => tracing::warn!(task = %task.id, flow = %name.of, %error, "a reservation could not be given back"),
+                Err(error) => {
+                    tracing::warn!(task = %task.id, flow = %name.of, %error, "reservation was not given back; its slot stays taken")
+                }
             }
         }
     }
@@ -178,7 +180,9 @@ impl Backend {
         let name = TaskName { tenant: tenant.clone(), id };
         match self.apply(&name, None, Event::Lead { at }, now).await {
             Ok(_) | Err(ApplyError::Missing | ApplyError::Refused(_)) => {}
-            Err(ApplyError::Store(error)) => tracing::warn!(task = %id, %error, "the next member of a batch could not be made its leader"),
+            Err(ApplyError::Store(error)) => {
+                tracing::warn!(task = %id, %error, "next batch member was not made leader; it tries again by itself later")
+            }
         }
     }
 
@@ -231,7 +235,7 @@ impl Backend {
             return;
         }
         if let Err(error) = self.queue.send(hints).await {
-            tracing::warn!(%error, "hints were not sent; the sweep will send them");
+            tracing::warn!(%error, "hints were not sent; the sweeper sends them later");
         }
     }
 }

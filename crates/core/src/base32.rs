@@ -58,18 +58,18 @@ mod tests {
     }
 
     #[test]
-    fn pads_in_front() {
+    fn padding_is_in_front() {
         assert_eq!(encoded(&[0xff]), "7z");
         assert_eq!(encoded(&[0; 16]), "0".repeat(26));
         assert_eq!(decode::<1>("7z"), Some([0xff]));
-        assert_eq!(decode::<1>("8z"), None, "more than a byte");
-        assert_eq!(decode::<1>("7Z"), None, "lower case alone");
+        assert_eq!(decode::<1>("8z"), None, "the value exceeds one byte");
+        assert_eq!(decode::<1>("7Z"), None, "upper case is refused");
         assert_eq!(decode::<1>("7"), None);
     }
 
     proptest! {
         #[test]
-        fn is_read_back_as_written_and_in_order(one: [u8; 16], other: [u8; 16], long: [u8; 24]) {
+        fn bytes_are_read_back_and_keep_their_order(one: [u8; 16], other: [u8; 16], long: [u8; 24]) {
             prop_assert_eq!(decode(&encoded(&one)), Some(one));
             prop_assert_eq!(decode(&encoded(&long)), Some(long));
             prop_assert_eq!(encoded(&one).cmp(&encoded(&other)), one.cmp(&other));

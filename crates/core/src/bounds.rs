@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bound_that_the_text_names_is_accepted_and_the_next_number_is_not() {
+    fn named_bound_is_accepted_and_the_next_number_is_not() {
         let timeout = Bounds::timeout(Duration::from_hours(12));
         assert_eq!(timeout.seconds(0.001), Ok(Duration::from_millis(1)));
         assert_eq!(timeout.seconds(43_200.0), Ok(Duration::from_hours(12)));
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_have_no_fraction_however_they_are_written() {
+    fn whole_number_with_a_fraction_is_refused() {
         let count = Bounds::count(u32::MAX);
         for (number, whole) in [(1.0, 1), (25.0, 25), (2.5e1, 25), (4_294_967_295.0, u32::MAX)] {
             assert_eq!(count.whole(number).map(NonZeroU32::get), Ok(whole), "{number}");

@@ -47,7 +47,7 @@ impl CallbackSecrets {
 
     /// Reads what [`CallbackSecrets::to_text`] wrote.
     pub fn from_text(text: &str, version: u64) -> Result<Self, Unreadable> {
-        let secrets = serde_json::from_str(text).map_err(|_| Unreadable("the secrets of callbacks"))?;
+        let secrets = serde_json::from_str(text).map_err(|_| Unreadable("the signing secrets of callbacks"))?;
         Ok(Self { secrets, version })
     }
 }
@@ -58,7 +58,7 @@ mod tests {
     use crate::vault::{MASTER_KEY_BYTES, MasterKey, Vault};
 
     #[test]
-    fn what_is_sealed_anew_is_the_same_version_of_the_same() {
+    fn renewed_secrets_keep_their_version() {
         let one = CallbackSecrets::default().with(sealed(1), Duration::ZERO, Timestamp::EPOCH).unwrap();
         let renewed = one.renewed(|_| sealed(2));
         assert_eq!(renewed.version, one.version);
@@ -72,12 +72,12 @@ mod tests {
     #[test]
     fn a_secret_is_sealed_for_its_tenant() {
         let [one, other] = ["acme", "other"].map(|name| CallbackSecrets::place(&Tenant::new(name).unwrap()));
-        assert_eq!(one, "callback_secret/acme", "what is stored was sealed for that");
+        assert_eq!(one, "callback_secret/acme", "stored secrets were sealed for this context");
         assert_ne!(one, other);
     }
 
     #[test]
-    fn are_read_back_as_stored_and_count_their_writes() {
+    fn secrets_are_read_back_and_count_their_writes() {
         let (now, hour) = (Timestamp::EPOCH, Duration::from_hours(1));
         let secrets = CallbackSecrets::default().with(sealed(1), hour, now).unwrap().with(sealed(2), hour, now).unwrap();
         assert_eq!(CallbackSecrets::from_text(&secrets.to_text(), 2).unwrap(), secrets);

@@ -180,7 +180,7 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
             seen.edition == edition && seen.at <= now && asked_at < seen.at + age
         };
         if let Some(fresh) = seen.as_ref().filter(is_fresh) {
-            return fresh.value.clone().ok_or_else(|| StoreError::Unavailable("it could not be read a moment ago".to_owned()));
+            return fresh.value.clone().ok_or_else(|| StoreError::Unavailable("the same read failed within the last second".to_owned()));
         }
         let value = read.await;
         // The registry may have changed right after it received the request, however late it responded.
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_it_does_not_know_what_is_old_and_what_was_changed() {
+    fn missing_old_and_changed_entries_are_read_again() {
         let (registry, hand, edition) = (Arc::new(Paused::default()), Arc::new(Hand::default()), Edition::default());
         let new = || Directory::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, edition.clone());
         let (directory, other) = (new(), new());
@@ -287,37 +287,37 @@ mod tests {
         assert_eq!((look(&directory), look(&directory)), (3, 0));
         assert_eq!((look(&other), look(&other)), (3, 0));
         directory.forget(&tenant);
-        assert_eq!((look(&directory), look(&other), look(&other)), (3, 3, 0), "whoever shares the edition forgets as well");
+        assert_eq!((look(&directory), look(&other), look(&other)), (3, 3, 0), "directories that share the edition read again too");
         directory.forget(&Tenant::new("another").unwrap());
-        assert_eq!((look(&directory), look(&other)), (0, 0), "a change of another tenant's");
+        assert_eq!((look(&directory), look(&other)), (0, 0), "another tenant's change has no effect");
         hand.0.store(9_999, Ordering::Relaxed);
         assert_eq!(look(&directory), 0);
         hand.0.store(10_000, Ordering::Relaxed);
         assert_eq!(look(&directory), 3);
         hand.0.store(0, Ordering::Relaxed);
-        assert_eq!(look(&directory), 3, "a clock that was set back makes nothing fresh");
+        assert_eq!(look(&directory), 3, "a clock that was set back keeps no entry valid");
         assert!(at_once(directory.endpoint(&tenant, &name("e"))).unwrap().is_none());
         assert!(at_once(directory.limit_key(&tenant, &name("f"))).unwrap().paused);
     }
 
     #[test]
-    fn what_took_long_to_read_is_as_old_as_the_question() {
+    fn entry_age_counts_from_the_start_of_its_read() {
         let (registry, hand) = (Arc::new(Paused::default()), Arc::new(Hand::default()));
         let directory = Directory::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, Edition::default());
         let (tenant, name) = (Tenant::default(), Name::new("x").unwrap());
         let mut reading = Box::pin(directory.endpoint(&tenant, &name));
-        assert!(futures_util::FutureExt::now_or_never(&mut reading).is_none(), "it waits for the registry");
+        assert!(futures_util::FutureExt::now_or_never(&mut reading).is_none(), "the lookup waits for the registry");
         hand.0.store(9_000, Ordering::Relaxed);
         assert!(at_once(reading).is_ok());
         assert!(at_once(directory.endpoint(&tenant, &name)).is_ok());
         assert_eq!(registry.0.load(Ordering::Relaxed), 1);
         hand.0.store(10_000, Ordering::Relaxed);
         assert!(at_once(directory.endpoint(&tenant, &name)).is_ok());
-        assert_eq!(registry.0.load(Ordering::Relaxed), 2, "what it says may have been changed right after it was asked for");
+        assert_eq!(registry.0.load(Ordering::Relaxed), 2, "the registry may have changed right after the request");
     }
 
     #[test]
-    fn those_who_ask_at_the_same_time_have_it_read_once() {
+    fn concurrent_lookups_share_one_read() {
         let registry = Arc::new(Paused::default());
         let directory = Directory::new(Arc::clone(&registry) as _, Arc::new(Hand::default()), Edition::default());
         let (tenant, name) = (Tenant::default(), Name::new("x").unwrap());
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_wait_for_what_cannot_be_read_are_told_so_together() {
+    fn concurrent_lookups_share_a_failed_read() {
         let (registry, hand) = (Arc::new(Paused::default()), Arc::new(Hand::default()));
         let directory = Directory::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, Edition::default());
         let (tenant, name) = (Tenant::default(), Name::new("x").unwrap());
@@ -362,6 +362,6 @@ mod tests {
                 return value;
             }
         }
-        panic!("it waits")
+        panic!("the future waits for a timer or for I/O")
     }
 }

@@ -196,7 +196,7 @@ impl Default for Answers {
     /// Success: 200 to 299. Retry: 408, 425, 429 and from 500 on, which say "not now" rather than "not like this".
     fn default() -> Self {
         let statuses = |texts: &[&str]| {
-            let read = |text: &&str| text.parse().unwrap_or_else(|_| unreachable!("it stands in a test as well"));
+            let read = |text: &&str| text.parse().unwrap_or_else(|_| unreachable!("a test parses the default statuses"));
             Statuses::new(texts.iter().map(read).collect())
         };
         Self { success_statuses: statuses(&["200-299"]), retry_statuses: statuses(&["408", "425", "429", ">=500"]) }
@@ -337,24 +337,24 @@ mod tests {
     }
 
     #[test]
-    fn are_read_back_as_kept() {
+    fn endpoints_are_read_back_as_stored() {
         for endpoint in [plain(), elaborate()] {
             assert_eq!(Endpoint::from_text(&endpoint.to_text(), endpoint.version).unwrap(), endpoint);
         }
         let usual = r#"{"url":"https://billing.example/api","secrets":[],"standing":"open","created_at":"2027-01-15T08:00:00.123Z"}"#;
-        assert_eq!(plain().to_text(), usual, "what is usual is not written down");
+        assert_eq!(plain().to_text(), usual, "default values are not stored");
         assert!(Endpoint::from_text("{}", 1).is_err());
     }
 
     #[test]
-    fn what_is_kept_is_for_one_endpoint_of_one_tenant() {
+    fn secret_context_names_tenant_and_endpoint() {
         let (tenant, name) = (Tenant::new("acme").unwrap(), Name::new("billing").unwrap());
-        assert_eq!(Endpoint::place(&tenant, &name), "endpoint/acme/billing", "what is stored was sealed for that");
+        assert_eq!(Endpoint::place(&tenant, &name), "endpoint/acme/billing", "stored secrets were sealed for this context");
         assert_eq!(plain().record(&tenant, &name).name, Endpoint::record_name(&tenant, &name));
     }
 
     #[test]
-    fn no_path_leads_away() {
+    fn path_that_leaves_the_url_is_refused() {
         for path in ["", "?a=b", "?a=/../b", "/", "/charge", "/a/b?c=../d&e=%2e%2e", "/a..b/.c", "/%2e%2e%2e", "/a%2fb", "//a"] {
             assert!(is_path(path), "{path}");
         }
@@ -386,12 +386,12 @@ mod tests {
         }
         assert_eq!(plain().at(Some("/charge?now=1")).unwrap().as_str(), "https://billing.example/api/charge?now=1");
         for path in [None, Some("")] {
-            assert_eq!(plain().at(path).unwrap(), plain().url, "without a path, the URL is called as it was registered");
+            assert_eq!(plain().at(path).unwrap(), plain().url, "without a path, the registered URL is unchanged");
         }
     }
 
     #[test]
-    fn an_answer_means_what_was_said_of_it() {
+    fn status_lists_decide_the_meaning_of_a_response() {
         let usual = Answers::default();
         for (status, meaning) in [
             (200, Meaning::Success),

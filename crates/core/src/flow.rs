@@ -111,7 +111,7 @@ pub struct Kept {
 }
 
 /// Result of a [`Flows::write`].
-#[expect(clippy::large_enum_variant, reason = "one at a time, and never kept")]
+#[expect(clippy::large_enum_variant, reason = "one value exists at a time, and it is never stored")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
     /// The state was written.
@@ -151,7 +151,7 @@ pub enum FlowOf {
 
 /// The text is not the key of a limiter.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not the name of a flow")]
+#[error("not the name of a limiter")]
 pub struct InvalidFlow;
 
 impl FromStr for FlowOf {
@@ -563,7 +563,7 @@ impl Flow {
 
     /// Reads what [`Flow::to_text`] wrote.
     pub fn from_text(text: &str) -> Result<Self, Unreadable> {
-        serde_json::from_str(text).map_err(|_| Unreadable("a flow"))
+        serde_json::from_str(text).map_err(|_| Unreadable("the state of a limiter"))
     }
 }
 
@@ -645,21 +645,21 @@ mod tests {
     }
 
     #[test]
-    fn patience_doubles_and_has_an_end() {
+    fn patience_doubles_up_to_a_limit() {
         let wait = |times, bits| patience(times, Spread::from_bits(bits)).as_millis();
         assert_eq!([0, 1, 2, 9, 10, 1_000].map(|times| wait(times, 0)), [500, 1_000, 2_000, 256_000, 450_000, 450_000]);
         assert_eq!((wait(0, u64::MAX), wait(30, u64::MAX)), (1_000, 900_000));
     }
 
     #[test]
-    fn what_is_not_limited_goes() {
+    fn unlimited_task_starts_at_once() {
         let mut flow = Flow::default();
         assert_eq!(flow.enter(&Limits::default(), &ask(), at(0)), Answer::Go(Pass::default()));
         assert_eq!(flow, Flow::default());
     }
 
     #[test]
-    fn a_promise_is_kept_and_not_made_twice() {
+    fn reservation_is_kept_and_not_made_twice() {
         let (mut flow, limits) = (Flow::default(), Limits { pace: Some(pace(10)), ..Limits::default() });
         go(flow.enter(&limits, &ask(), at(0)));
         let promised = wait(flow.enter(&limits, &ask(), at(0)));
@@ -668,11 +668,11 @@ mod tests {
         let ask = Ask { booking: promised.booking, ..ask() };
         assert_eq!(go(flow.enter(&limits, &ask, promised.until)).booking, promised.booking);
         let late = wait(flow.enter(&limits, &ask, at(122)));
-        assert_eq!(late.until, at(184), "whoever comes too late starts as soon as there is room behind the one who started last");
+        assert_eq!(late.until, at(184), "a late task starts one interval after the last start");
     }
 
     #[test]
-    fn whoever_finds_no_slot_keeps_its_place() {
+    fn task_without_a_slot_keeps_its_reservation() {
         let twice = Pace { burst: count(2), ..pace(1) };
         let (mut flow, limits) = (Flow::default(), Limits { pace: Some(twice), concurrency: Some(count(1)), breaker: None });
         let running = go(flow.enter(&limits, &ask(), at(0)));
@@ -685,7 +685,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_finds_no_slot_again_and_again_asks_less_often() {
+    fn task_without_a_slot_waits_longer_each_time() {
         let (mut flow, limits) = (Flow::default(), Limits { concurrency: Some(count(1)), ..Limits::default() });
         let quick = go(flow.enter(&limits, &ask(), at(0)));
         flow.leave(&limits, quick, ME, &Report { took: Duration::from_millis(1), ..report(Verdict::Good) }, at(1));
@@ -695,11 +695,11 @@ mod tests {
             flow.recount(ME, 1, now);
             wait(flow.enter(&limits, &Ask { times, ..ask() }, now)).until.since(now).as_millis()
         });
-        assert_eq!(waits, [1, 2, 32, 1_024, 10_000, 10_000], "the average says a millisecond, and what runs takes for ever");
+        assert_eq!(waits, [1, 2, 32, 1_024, 10_000, 10_000], "the delay doubles from the average of one millisecond");
     }
 
     #[test]
-    fn what_is_given_back_is_there_for_the_next() {
+    fn returned_pass_is_free_for_the_next_task() {
         let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
         let (mut flow, limits) = (Flow::default(), Limits { pace: Some(pace(1)), concurrency: Some(count(1)), breaker });
         let pass = go(flow.enter(&limits, &ask(), at(0)));
@@ -713,7 +713,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_breaker_lets_one_through_when_its_time_is_over() {
+    fn open_breaker_allows_a_probe_after_its_duration() {
         let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
         let (mut flow, limits) = (Flow::default(), Limits { breaker, ..Limits::default() });
         let pass = go(flow.enter(&limits, &ask(), at(0)));
@@ -730,7 +730,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_finds_no_slot_leaves_the_breaker_to_the_next() {
+    fn probe_without_a_slot_is_left_to_the_next_task() {
         let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
         let (mut flow, limits) = (Flow::default(), Limits { breaker, concurrency: Some(count(2)), ..Limits::default() });
         let [failing, hanging] = [(); 2].map(|()| go(flow.enter(&limits, &ask(), at(0))));
@@ -738,11 +738,11 @@ mod tests {
         let narrow = Limits { concurrency: Some(count(1)), ..limits };
         assert_eq!(wait(flow.enter(&narrow, &ask(), at(30_000))).reason, HeldReason::ConcurrencyLimited);
         flow.leave(&narrow, hanging, ME, &report(Verdict::Good), at(30_001));
-        assert!(go(flow.enter(&narrow, &ask(), at(30_001))).is_probe, "what began before says nothing");
+        assert!(go(flow.enter(&narrow, &ask(), at(30_001))).is_probe, "the outcome of an attempt from before is ignored");
     }
 
     #[test]
-    fn nobody_goes_while_the_other_side_wants_to_be_left_alone() {
+    fn no_task_starts_during_a_pause_of_the_receiver() {
         for (pace, expected) in [(Some(pace(10)), [at(60_000), at(60_102)]), (None, [at(60_000), at(60_000)])] {
             let (mut flow, limits) = (Flow::default(), Limits { pace, ..Limits::default() });
             let pass = go(flow.enter(&limits, &ask(), at(0)));
@@ -757,7 +757,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hung_through_an_outage_says_nothing_of_the_time_after_it() {
+    fn calls_begun_before_recovery_do_not_reopen_the_breaker() {
         let breaker = Some(BreakerPolicy { minimum_calls: count(2), ..BreakerPolicy::default() });
         let limits = Limits { breaker, ..Limits::default() };
         let mut flow = Flow::default();
@@ -775,7 +775,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rest_can_be_lifted_and_the_pace_is_kept_all_the_same() {
+    fn lifted_pause_keeps_the_rate() {
         let limits = Limits { pace: Some(pace(10)), ..Limits::default() };
         let mut flow = Flow::default();
         let pass = go(flow.enter(&limits, &ask(), at(0)));
@@ -789,11 +789,11 @@ mod tests {
         flow.lift(at(3_000));
         assert!(at(4_000) < waiting, "{waiting}");
         go(flow.enter(&limits, &ask(), at(3_000)));
-        assert_eq!(flow.state(&limits, at(3_000)).reserved_starts, Some(0), "reservations begin anew");
+        assert_eq!(flow.state(&limits, at(3_000)).reserved_starts, Some(0), "reservations start again");
     }
 
     #[test]
-    fn a_task_that_waits_for_something_else_gives_its_reservation_back() {
+    fn task_held_for_another_reason_returns_its_reservation() {
         let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
         let limits = Limits { pace: Some(pace(1)), breaker, ..Limits::default() };
         let mut flow = Flow::default();
@@ -811,14 +811,14 @@ mod tests {
         assert_eq!(
             (resting.until, again.booking, promised(&flow, 50)),
             (at(60_000), resting.booking, Some(1)),
-            "it has one place, not two"
+            "the task keeps its one reservation"
         );
         flow.change(FlowChange::Return(resting.booking.unwrap()), at(60));
         assert_eq!(promised(&flow, 60), Some(0));
     }
 
     #[test]
-    fn whoever_is_called_elsewhere_does_not_stand_in_line() {
+    fn task_with_a_reservation_elsewhere_does_not_queue() {
         let limits = Limits { pace: Some(pace(10)), ..Limits::default() };
         let mut flow = Flow::default();
         go(flow.enter(&limits, &ask(), at(0)));
@@ -834,7 +834,7 @@ mod tests {
     }
 
     #[test]
-    fn is_read_back_as_kept() {
+    fn limiter_state_is_read_back_as_stored() {
         let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
         let limits = Limits { pace: Some(pace(3)), concurrency: Some(count(2)), breaker };
         let mut flow = Flow::default();

@@ -18,7 +18,7 @@ pub struct TaskId(u128);
 
 /// The text is not the id of a task.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a task's id is `task_` and 26 letters and digits")]
+#[error("expected the id of a task: `task_` and 26 letters and digits")]
 pub struct InvalidId;
 
 const PREFIX: &str = "task_";
@@ -116,14 +116,14 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn sorts_by_the_moment_it_was_made() {
+    fn ids_sort_by_creation_time() {
         let early = TaskId::new(Timestamp::from_millis(1_000), u128::MAX);
         let late = TaskId::new(Timestamp::from_millis(1_001), 0);
         assert!(early < late && early.to_string() < late.to_string());
     }
 
     #[test]
-    fn a_key_is_bound_to_its_tenant_its_route_and_its_place() {
+    fn id_of_a_key_depends_on_tenant_route_and_position() {
         let tenant = Tenant::default();
         let id = TaskId::from_key(&tenant, "/v1/tasks", "k", 0);
         assert_eq!(id, TaskId::from_key(&tenant, "/v1/tasks", "k", 0));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_it_did_not_write() {
+    fn malformed_id_is_refused() {
         for text in ["", "task_", "task_0", "job_01jd0000000000000000000000", "task_z1jd0000000000000000000000"] {
             assert_eq!(text.parse::<TaskId>(), Err(InvalidId), "{text}");
         }
@@ -142,7 +142,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_read_back_as_written(value: u128) {
+        fn id_is_read_back_as_written(value: u128) {
             let id = TaskId(value);
             prop_assert_eq!(id.to_string().parse(), Ok(id));
             prop_assert_eq!(TaskId::from_bytes(id.to_bytes()), id);

@@ -11,7 +11,7 @@ use crate::read::{ReadError, read};
 
 /// JSON value, kept byte for byte as received. Clones share the text.
 ///
-/// nobat never parses it and writes it anew. So two parsers cannot read it differently, and no number loses a digit.
+/// nobat never parses it and writes it again. So two parsers cannot read it differently, and no number loses a digit.
 #[derive(Clone, Serialize)]
 #[serde(transparent)]
 pub struct Json(Arc<RawValue>);
@@ -20,10 +20,10 @@ pub struct Json(Arc<RawValue>);
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnfitJson {
     /// Arrays and objects are nested deeper than [`Json::MAX_DEPTH`] levels.
-    #[error("nested more than {} deep", Json::MAX_DEPTH)]
+    #[error("expected at most {} levels of nesting", Json::MAX_DEPTH)]
     TooDeep,
     /// A string has an escape for half of a surrogate pair, which is not Unicode text (RFC 8259, section 8.2).
-    #[error("a string escapes a lone surrogate")]
+    #[error("a string has an escape for half of a surrogate pair; send both halves")]
     LoneSurrogate,
 }
 
@@ -130,13 +130,13 @@ mod tests {
     }
 
     #[test]
-    fn keeps_every_byte() {
+    fn json_keeps_every_byte() {
         let text = r#"{"n": 123456789012345678901234567890.10, "a":[1 , 2], "s":"\u00e9\"]]"}"#;
         assert_eq!(take(text).unwrap().get(), text);
     }
 
     #[test]
-    fn nests_as_deep_as_it_can_be_read_again() {
+    fn json_nested_too_deep_is_refused() {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
         let deepest = take(&nested(Json::MAX_DEPTH)).unwrap();
         let shown = format!(r#"{{"data": [{{"result": {{"body": {}}}}}]}}"#, deepest.get());
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_half_a_character() {
+    fn lone_surrogate_is_refused() {
         assert!(take(r#""\ud83d\ude00""#).is_ok());
         for text in [r#""\ud83d""#, r#""\ude00""#, r#""\ud83dx""#, r#""\ud83d\u0041""#] {
             assert_eq!(take(text), Err(UnfitJson::LoneSurrogate), "{text}");

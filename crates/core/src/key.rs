@@ -27,7 +27,7 @@ const CHECKED: usize = RANDOM + 4;
 
 /// The text is not an API key.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a key is `nb_live_` and 39 letters and digits; this is none, or it was mistyped")]
+#[error("not an API key, or mistyped; expected `nb_live_` and 39 letters and digits")]
 pub struct InvalidKey;
 
 impl KeyText {
@@ -102,13 +102,13 @@ const ID_PREFIX: &str = "key_";
 
 /// The text is not the id of an API key.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a key's id is `key_` and 26 letters and digits")]
+#[error("expected the id of an API key: `key_` and 26 letters and digits")]
 pub struct InvalidKeyId;
 
 impl KeyId {
     /// Returns the name of the key's record.
     pub fn name(self) -> Name {
-        Name::new(&self.to_string()).unwrap_or_else(|_| unreachable!("an id is made of the characters of a name"))
+        Name::new(&self.to_string()).unwrap_or_else(|_| unreachable!("an id has only characters that a name allows"))
     }
 }
 
@@ -242,7 +242,7 @@ impl Key {
 
     /// Inverse of [`Key::to_text`]. Ignores scopes that this version does not know.
     pub fn from_text(text: &str, version: u64) -> Result<Self, crate::stored::Unreadable> {
-        let unreadable = || crate::stored::Unreadable("a key");
+        let unreadable = || crate::stored::Unreadable("an API key");
         let stored: Stored = serde_json::from_str(text).map_err(|_| unreadable())?;
         Ok(Self {
             digest: KeyDigest(unhex(&stored.digest).ok_or_else(unreadable)?),
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_read_back_and_a_mistyped_one_is_not() {
+    fn key_is_read_back_and_a_mistyped_one_is_refused() {
         let text = KeyText::new(std::array::from_fn(|place| u8::try_from(place * 11).unwrap()));
         assert_eq!(text.as_str().len(), PREFIX.len() + 39);
         assert_eq!(text.as_str().parse(), Ok(text.clone()));
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_names_a_key_and_no_other() {
+    fn key_id_identifies_one_key() {
         let (one, other) = (KeyText::new([1; RANDOM]).digest(), KeyText::new([2; RANDOM]).digest());
         assert!(one != other && one.id() != other.id() && one == KeyText::new([1; RANDOM]).digest());
         assert_eq!(one.id().to_string().parse(), Ok(one.id()));
@@ -337,24 +337,24 @@ mod tests {
         let mut twice = one;
         twice.0[0] ^= 1;
         twice.0[31] ^= 1;
-        assert_ne!(one, twice, "one difference does not make up for another");
+        assert_ne!(one, twice, "two equal differences do not cancel each other");
         assert_eq!(one.id().name().as_str(), one.id().to_string());
         assert!("task_01jd0000000000000000000000".parse::<KeyId>().is_err());
     }
 
     #[test]
-    fn an_overlap_is_a_month_at_most() {
+    fn grace_period_is_at_most_30_days() {
         assert_eq!(MAX_OVERLAP.as_secs(), 30 * 86_400);
     }
 
     #[test]
-    fn opens_in_its_time_from_its_place() {
+    fn key_is_admitted_within_its_time_and_networks() {
         let (inside, outside) = ("10.1.2.3".parse().ok(), "192.0.2.1".parse().ok());
         let (during, after) = (Timestamp::from_millis(99), Timestamp::from_millis(100));
         assert_eq!(key().admit(inside, during), Ok(()));
         assert_eq!(key().admit(inside, after), Err(Barred::Over));
         assert_eq!(key().admit(outside, during), Err(Barred::Elsewhere));
-        assert_eq!(key().admit(None, during), Err(Barred::Elsewhere), "an unknown address");
+        assert_eq!(key().admit(None, during), Err(Barred::Elsewhere), "an unknown address is refused");
         let revoked = Key { revoked_at: Some(Timestamp::from_millis(50)), ..key() };
         assert_eq!(revoked.admit(inside, during), Err(Barred::Over));
         let anywhere = Key { networks: Vec::new(), expires_at: None, ..key() };
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_takes_anothers_place_is_good_for_as_long_as_that_was_made_for() {
+    fn rotated_key_keeps_the_expiry_of_the_old_key() {
         let (now, minute) = (Timestamp::from_millis(9), Duration::from_mins(1));
         let digest = |byte| KeyText::new([byte; RANDOM]).digest();
         for end in [None, Some(now + 2 * minute)] {
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn is_read_back_as_stored() {
+    fn key_is_read_back_as_stored() {
         let plain = Key { label: String::new(), networks: Vec::new(), expires_at: None, ..key() };
         let revoked = Key { revoked_at: Some(Timestamp::from_millis(9)), ..key() };
         let (replaced, _) = plain.clone().rotate(key().digest, Duration::ZERO, Timestamp::EPOCH);

@@ -94,7 +94,7 @@ impl Lane {
 
     /// Inverse of [`Lane::to_text`].
     pub fn from_text(text: &str, version: u64) -> Result<Self, Unreadable> {
-        let stored: Stored = serde_json::from_str(text).map_err(|_| Unreadable("a lane"))?;
+        let stored: Stored = serde_json::from_str(text).map_err(|_| Unreadable("the configuration of a queue, kind or limit key"))?;
         Ok(Self { paused: stored.paused, limits: stored.limits.into(), retry: stored.retry.map(RetryPolicy::from), version })
     }
 }
@@ -108,7 +108,7 @@ mod tests {
     use crate::flow::Pace;
 
     #[test]
-    fn what_is_left_out_stays_as_it_is_and_null_is_as_usual() {
+    fn omitted_fields_keep_their_values_and_null_resets() {
         let limits = Limits { concurrency: NonZeroU32::new(4), ..Limits::default() };
         let current = Lane { paused: true, limits, retry: Some(RetryPolicy::default()), version: 3 };
         let said = |body: &str| crate::read::read_object::<LaneSubmission>(body.as_bytes()).unwrap().lane("/limits", &current).unwrap();
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn are_read_back_as_kept() {
+    fn configuration_is_read_back_as_stored() {
         let count = |count| NonZeroU32::new(count).unwrap();
         let pace = Pace { rate: count(10), period: Duration::from_millis(1_500), burst: count(3) };
         let limits = Limits { pace: Some(pace), concurrency: Some(count(4)), breaker: None };
@@ -130,7 +130,7 @@ mod tests {
         for lane in [Lane { version: 1, ..Lane::default() }, elaborate] {
             assert_eq!(Lane::from_text(&lane.to_text(), lane.version).unwrap(), lane);
         }
-        assert_eq!(Lane::default().to_text(), "{}", "what is usual is not written down");
+        assert_eq!(Lane::default().to_text(), "{}", "default values are not stored");
         assert!(Lane::from_text("[]", 1).is_err());
     }
 }

@@ -150,7 +150,7 @@ pub enum Refused {
     #[error("the task is at generation {0}")]
     OtherGeneration(u32),
     /// The idempotency key was used with another body before.
-    #[error("the idempotency key came with another body before")]
+    #[error("the idempotency key was used with another body before")]
     KeyReused,
     /// A worker runs the task.
     #[error("the task is running")]
@@ -162,7 +162,7 @@ pub enum Refused {
     #[error("the lease was lost")]
     StaleToken,
     /// The lease has not expired.
-    #[error("the lease still holds")]
+    #[error("the lease has not expired")]
     LeaseHolds,
     /// The task is not due yet.
     #[error("the task is not due yet")]
@@ -174,7 +174,7 @@ pub enum Refused {
     #[error("the task's deadline has not passed")]
     BeforeDeadline,
     /// No client can end the reason of the hold, or the task tries again soon enough anyway.
-    #[error("no request can end the reason that the task is held for")]
+    #[error("no client can end the hold of the task")]
     NotHeld,
 }
 
@@ -296,7 +296,7 @@ impl Task {
                 State::Waiting(_) if self.due_at <= now => {
                     self.error = Some(TaskError::new(
                         ErrorCode::DISPATCH_FAILED,
-                        "its hints came to nothing again and again; no worker could claim it",
+                        "its hints were received repeatedly, but no worker could claim it",
                     ));
                     self.end(End::Failed, now);
                 }
@@ -321,7 +321,7 @@ impl Task {
         match self.state {
             State::Running(lease) if lease.until <= now => {
                 let batch = self.turn.reserved.batch.take();
-                let error = TaskError::new(ErrorCode::CRASHED, "nothing more was heard of its worker");
+                let error = TaskError::new(ErrorCode::CRASHED, "its worker did not renew the lease in time");
                 self.record(lease, Outcome::Crashed, Some(error), now);
                 self.try_again(lease, Retry::Backoff, None, spread, now);
                 Ok(batch)
@@ -439,5 +439,5 @@ impl Task {
 }
 
 fn canceled() -> TaskError {
-    TaskError::new(ErrorCode::CANCELED, "it was called off")
+    TaskError::new(ErrorCode::CANCELED, "a client canceled it")
 }

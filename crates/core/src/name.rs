@@ -14,7 +14,7 @@ pub struct Name(Arc<str>);
 
 /// The text is not a [`Name`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a name is 1 to 64 of the characters A-Z a-z 0-9 . _ -")]
+#[error("expected a name: 1 to 64 of the characters A-Z a-z 0-9 . _ -")]
 pub struct InvalidName;
 
 impl Name {
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_the_plain_and_refuses_the_rest() {
+    fn name_with_other_characters_is_refused() {
         assert!(Name::new("Orders.eu-1_b").is_ok());
         let long = "x".repeat(65);
         for text in ["", " ", "a b", "a/b", "nul\0", "\u{202e}abc", "ключ", long.as_str()] {

@@ -22,10 +22,10 @@ pub enum InvalidNetwork {
     #[error("expected a network such as 203.0.113.0/24, or an address")]
     Malformed,
     /// Bits after the prefix are set, so the intended network is unclear. Holds the network without them.
-    #[error("bits behind the prefix are set: did you mean {0}?")]
+    #[error("bits after the prefix are set; send {0} instead")]
     HostBits(IpNet),
     /// The network contains every address.
-    #[error("this admits everybody; leave the list out if that is meant")]
+    #[error("the network contains every address; send a smaller network, or omit it")]
     Everybody,
 }
 
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_an_address_by_any_of_its_spellings() {
+    fn address_matches_in_all_its_spellings() {
         for list in ["203.0.113.0/24", "::ffff:203.0.113.0/120"] {
             for inside in ["203.0.113.9", "::ffff:203.0.113.9"] {
                 assert!(network(list).contains(address(inside)), "{inside} in {list}");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_clear() {
+    fn ambiguous_or_malformed_network_is_refused() {
         assert_eq!("10.0.0.1/8".parse::<Network>(), Err(InvalidNetwork::HostBits("10.0.0.0/8".parse().unwrap())));
         for everybody in ["0.0.0.0/0", "::/0", "::ffff:0:0/96"] {
             assert_eq!(everybody.parse::<Network>(), Err(InvalidNetwork::Everybody));
@@ -176,7 +176,11 @@ mod tests {
     fn origin_is_the_nearest_address_that_is_no_trusted_proxy() {
         let proxies = [network("127.0.0.1"), network("10.0.0.0/8")];
         let of = |peer: &str, forwarded: &[&str]| origin(Some(address(peer)), &proxies, forwarded.iter().copied());
-        assert_eq!(of("198.51.100.7", &["203.0.113.9"]), Some(address("198.51.100.7")), "not a proxy: its header is ignored");
+        assert_eq!(
+            of("198.51.100.7", &["203.0.113.9"]),
+            Some(address("198.51.100.7")),
+            "the header of a client that is no proxy is ignored"
+        );
         assert_eq!(of("127.0.0.1", &["203.0.113.9"]), Some(address("203.0.113.9")));
         let far = ["1.1.1.1", "203.0.113.9", " 10.1.2.3"];
         assert_eq!(of("::ffff:127.0.0.1", &far), Some(address("203.0.113.9")), "the first element can be forged");
@@ -190,7 +194,7 @@ mod tests {
         for forwarded in [&[][..], &["203.0.113.9", "unknown"], &["203.0.113.9", ""], &["10.1.2.3"], &["x", "10.1.2.3"]] {
             assert_eq!(of(proxy, forwarded), None, "{forwarded:?}");
         }
-        assert_eq!(of(None, &["203.0.113.9"]), None, "a connection of which nothing is known");
+        assert_eq!(of(None, &["203.0.113.9"]), None, "the peer of the connection is unknown");
     }
 
     #[test]

@@ -277,12 +277,12 @@ pub struct Page {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The store or queue is unreachable, or did not answer in time.
-    #[error("the store does not answer: {0}")]
+    #[error("the store does not respond: {0}")]
     Unavailable(String),
     /// The store or queue has too many requests to accept another one.
-    #[error("the store has too much to do")]
+    #[error("the store is overloaded")]
     Overloaded,
     /// The stored data is invalid, because of a bug or a damaged file.
-    #[error("the store holds something unreadable: {0}")]
+    #[error("the stored data is invalid: {0}")]
     Corrupt(String),
 }

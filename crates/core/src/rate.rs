@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn grants_a_burst_then_the_rate() {
+    fn bucket_grants_a_burst_then_the_rate() {
         let now = Timestamp::from_millis(1_800_000_000_000);
         let rate = rate(10, 3);
         let (taken, bucket) = rate.take(Bucket::default(), count(5), now);
@@ -94,11 +94,11 @@ mod tests {
         assert_eq!(taken, Taken::Wait(Duration::from_millis(1)));
         let (taken, bucket) = rate.take(bucket, count(1), now + Duration::from_millis(100));
         assert_eq!((taken, rate.left(bucket, now + Duration::from_millis(100))), (Taken::Granted(count(1)), 0));
-        assert_eq!(rate.left(bucket, now + Duration::from_secs(9)), 3, "it never holds more");
+        assert_eq!(rate.left(bucket, now + Duration::from_secs(9)), 3, "the bucket never exceeds the burst");
     }
 
     #[test]
-    fn a_clock_that_is_set_back_costs_no_more_than_an_empty_bucket() {
+    fn clock_set_back_costs_at_most_an_empty_bucket() {
         let now = Timestamp::from_millis(1_800_000_000_000);
         let (_, bucket) = rate(1, 2).take(Bucket::default(), count(2), now + Duration::from_hours(1));
         assert_eq!(rate(1, 2).take(bucket, count(1), now).0, Taken::Wait(Duration::from_secs(1)));
@@ -106,7 +106,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_more_than_rate_and_burst_come_in_any_time(
+        fn grants_never_exceed_rate_and_burst(
             per_second in 1_u32..2_000, burst in 1_u32..100, pauses in proptest::collection::vec((0_u64..500, 1_u32..50), 1..100)
         ) {
             let rate = rate(per_second, burst);

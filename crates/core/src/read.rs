@@ -262,14 +262,14 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
-    #[expect(dead_code, reason = "only read")]
+    #[expect(dead_code, reason = "the test only deserializes it")]
     struct Outer {
         inner: Vec<Inner>,
     }
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
-    #[expect(dead_code, reason = "only read")]
+    #[expect(dead_code, reason = "the test only deserializes it")]
     struct Inner {
         count: u32,
     }
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn points_to_the_place_and_keeps_the_value_to_itself() {
+    fn mismatch_names_the_field_but_not_the_value() {
         let (pointer, detail) = mismatch_of(r#"{"inner": [{"count": 1}, {"count": "hunter2, expected or not"}]}"#);
         assert_eq!(pointer, "/inner/1/count");
         assert_eq!(detail, "expected a whole number from 0 to 4294967295");
@@ -310,7 +310,7 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
-    #[expect(dead_code, reason = "only read")]
+    #[expect(dead_code, reason = "the test only deserializes it")]
     struct Colored {
         #[serde(default, deserialize_with = "maybe_word")]
         one: Option<Color>,
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_expected_type_is_named_in_the_words_of_json() {
+    fn mismatch_names_the_expected_json_type() {
         for (json, pointer, detail) in [
             (r#"{"one": 7}"#, "/one", "expected a string"),
             (r#"{"one": {"red": null}}"#, "/one", "expected a string"),
@@ -359,9 +359,9 @@ mod tests {
     }
 
     #[test]
-    fn an_array_inside_is_not_taken_for_an_object_either() {
+    fn nested_array_is_not_read_as_an_object() {
         let count = |json: &str| read::<Holding>(json.as_bytes()).map(|holding| holding.counted.map(|counted| counted.count));
-        assert!(read::<Counted>(b"[7]").is_ok(), "serde does");
+        assert!(read::<Counted>(b"[7]").is_ok(), "serde itself accepts an array");
         assert_eq!(count(r#"{"counted": [7]}"#).unwrap_err().to_string(), "expected an object at `/counted`");
         assert_eq!(count(r#"{"counted": {"count": "x"}}"#).unwrap_err().to_string(), "expected a number at `/counted/count`");
         let good = [r#"{"counted": {"count": 7}}"#, r#"{"counted": null}"#, "{}"].map(|json| count(json).unwrap());
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_given_once() {
+    fn duplicate_name_is_malformed() {
         let labels = |json: &str| read::<Named>(json.as_bytes()).map(|named| named.labels.map(|labels| labels.len()));
         assert_eq!(
             [r#"{"labels": {"a": "1", "b": "1"}}"#, "{}", r#"{"labels": null}"#].map(|json| labels(json).unwrap()),
@@ -388,20 +388,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_malformed() {
+    fn text_that_is_not_json_is_malformed() {
         for json in ["", "{", "nan", r#"{"inner": []} x"#, r#"{"inner": [], "inner": []}"#, "{\"inner\": \"\u{0}\"}"] {
             assert!(matches!(read::<Outer>(json.as_bytes()), Err(ReadError::Malformed { .. })), "{json}");
         }
     }
 
     #[test]
-    fn broken_json_is_malformed_whatever_stands_before_the_break() {
+    fn truncated_json_with_an_unknown_field_is_malformed() {
         assert!(matches!(read::<Outer>(br#"{"unknown": 1, "inner": ["#), Err(ReadError::Malformed { .. })));
     }
 
     #[test]
-    fn an_array_is_not_taken_for_an_object() {
-        assert!(read::<Inner>(b"[1]").is_ok(), "serde does");
+    fn array_is_not_read_as_an_object() {
+        assert!(read::<Inner>(b"[1]").is_ok(), "serde itself accepts an array");
         assert_eq!(read_object::<Inner>(b" [1]").unwrap_err().to_string(), "expected an object at ``");
         assert!(matches!(read_object::<Inner>(b"[1"), Err(ReadError::Malformed { .. })));
         assert!(read_object::<Inner>(b" {\"count\": 1}").is_ok());

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn doubles_up_to_the_cap_and_stops() {
+    fn delay_doubles_up_to_the_maximum() {
         let mut policy = Exponential { jitter: Jitter::None, ..Exponential::default() };
         assert_eq!(
             delays(&RetryPolicy { schedule: Schedule::Exponential(policy.clone()), max_age: None }),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn age_ends_it_before_the_count_does() {
+    fn max_age_ends_retries_before_the_count() {
         let schedule = Schedule::Delays([5, 60, 600].map(Duration::from_secs).to_vec());
         assert_eq!(delays(&RetryPolicy { schedule, max_age: Some(Duration::from_mins(1)) }), [5_000, 60_000]);
     }
@@ -173,7 +173,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn full_jitter_stays_between_nothing_and_the_computed_delay(spent in 1_u32..5, random: u64) {
+        fn full_jitter_stays_between_zero_and_the_delay(spent in 1_u32..5, random: u64) {
             let due = RetryPolicy::default().next(spent, NOW, None, Spread::from_bits(random), NOW).unwrap();
             prop_assert!(due.since(NOW) <= Duration::from_secs(10 * 2_u64.pow(spent - 1)));
         }

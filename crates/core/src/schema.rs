@@ -13,7 +13,7 @@ pub(crate) fn labels() -> Schema {
     let text = ObjectBuilder::new().schema_type(Type::String).max_length(Some(MAX_LABEL_BYTES)).build();
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
-        .description(Some("Notes of the submitter's own: up to 20 names, each with up to 256 bytes of text."))
+        .description(Some("Labels for the client's own use: at most 20, each with a text of at most 256 bytes without control characters."))
         .max_properties(Some(MAX_LABELS))
         .property_names(Some(name))
         .additional_properties(Some(AdditionalProperties::RefOr(text.into())))
@@ -25,7 +25,7 @@ pub(crate) fn delays() -> Array {
     let wait = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0)).maximum(Some(31_622_400));
     ArrayBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
-        .description(Some("These waits in seconds, up to 49 of them, and one attempt more than there are waits."))
+        .description(Some("Delays before the retries, in seconds, at most 49. The task has one attempt more than delays."))
         .items(wait)
         .max_items(Some(MAX_ATTEMPTS as usize - 1))
         .build()

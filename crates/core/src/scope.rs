@@ -45,7 +45,7 @@ impl Scope {
 
 /// The text is not a scope.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the scopes are tasks:write, tasks:read, payload:view, tasks:replay, config:write, work and admin")]
+#[error("expected a scope: tasks:write, tasks:read, payload:view, tasks:replay, config:write, work or admin")]
 pub struct InvalidScope;
 
 impl FromStr for Scope {
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn are_read_back_as_written() {
+    fn scopes_are_read_back_as_written() {
         for scope in Scope::ALL {
             let only: Scopes = [scope].into_iter().collect();
             assert_eq!((only.to_string().parse(), only.iter().collect::<Vec<_>>()), (Ok(only), vec![scope]));
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_that_is_named_twice_is_in_it() {
+    fn scope_named_twice_is_in_the_set() {
         let twice: Scopes = "work,work".parse().unwrap();
         assert!(twice.contains(Scope::Work) && !twice.is_empty());
         assert!(Scopes::default().is_empty() && !Scopes::default().contains(Scope::Work));

@@ -29,7 +29,7 @@ pub const MAX_LIVE: usize = 5;
 
 /// The maximum number of secrets sign already.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{MAX_LIVE} secrets are in use")]
+#[error("{MAX_LIVE} secrets are in use; wait until one expires")]
 pub struct TooMany;
 
 impl Secrets {
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn one_replaces_another_at_once_or_after_an_overlap() {
+    fn new_secret_replaces_the_old_after_the_grace_period() {
         let now = Timestamp::EPOCH;
         let one = Secrets::default().with(sealed(1), HOUR, now).unwrap();
         assert_eq!(live(&one, now), [sealed(1)]);
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_overlap_does_not_bring_more_time_to_one_that_ends() {
+    fn longer_grace_period_does_not_extend_an_earlier_end() {
         let now = Timestamp::EPOCH;
         let one = Secrets::default().with(sealed(1), HOUR, now).unwrap().with(sealed(2), HOUR, now).unwrap();
         let three = one.with(sealed(3), 3 * HOUR, now).unwrap();
@@ -91,16 +91,16 @@ mod tests {
     }
 
     #[test]
-    fn so_many_sign_at_a_time_and_not_more() {
+    fn sixth_live_secret_is_refused() {
         let now = Timestamp::EPOCH;
         let full = (1..=5).fold(Secrets::default(), |secrets, byte| secrets.with(sealed(byte), HOUR, now).unwrap());
         assert_eq!(full.with(sealed(6), HOUR, now), Err(TooMany));
-        assert!(full.with(sealed(6), HOUR, now + HOUR).is_ok(), "those that ended make room");
+        assert!(full.with(sealed(6), HOUR, now + HOUR).is_ok(), "expired secrets do not count");
         assert!(full.with(sealed(6), Duration::ZERO, now).is_ok());
     }
 
     #[test]
-    fn each_is_sealed_anew_and_is_otherwise_as_it_was() {
+    fn renewed_secrets_keep_their_expiry() {
         let now = Timestamp::EPOCH;
         let two = Secrets::default().with(sealed(1), HOUR, now).unwrap().with(sealed(2), HOUR, now).unwrap();
         let renewed = two.renewed(|_| sealed(9));

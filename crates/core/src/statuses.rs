@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_read_as_it_is_written() {
+    fn list_contains_exactly_its_ranges() {
         let asked = [100, 199, 200, 299, 300, 404, 499, 500, 501, 503, 599, 600, 999];
         assert_eq!(among(&["200-299"], &asked), [200, 299]);
         assert_eq!(among(&["404"], &asked), [404]);
@@ -128,13 +128,13 @@ mod tests {
         assert_eq!(among(&[">500", "<200"], &asked), [100, 199, 501, 503, 599, 600, 999]);
         assert_eq!(among(&["<=200"], &asked), [100, 199, 200]);
         assert_eq!(among(&["500-599", "!501"], &asked), [500, 503, 599]);
-        assert_eq!(among(&["!501", "!>=503", "500-999"], &asked), [500], "in any order");
-        assert_eq!(among(&["!400-999"], &asked), [100, 199, 200, 299, 300], "all but these");
+        assert_eq!(among(&["!501", "!>=503", "500-999"], &asked), [500], "the order of ranges does not matter");
+        assert_eq!(among(&["!400-999"], &asked), [100, 199, 200, 299, 300], "excluded ranges alone mean all other statuses");
         assert!(among(&[], &asked).is_empty());
     }
 
     #[test]
-    fn what_is_not_a_range_is_refused() {
+    fn malformed_range_is_refused() {
         for text in [
             "",
             "!",
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn are_read_back_as_written() {
+    fn statuses_are_read_back_as_written() {
         let list = statuses(&["200-299", "!204", ">=500"]);
         let text = serde_json::to_string(&list).unwrap();
         assert_eq!(text, r#"["200-299","!204",">=500"]"#);
@@ -175,7 +175,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_is_read_makes_it_panic(text in "[!<>=0-9-]{0,9}") {
+        fn parsing_any_text_does_not_panic(text in "[!<>=0-9-]{0,9}") {
             let _ = text.parse::<Range>();
         }
     }

@@ -33,9 +33,9 @@ pub struct Submission {
     #[cfg_attr(feature = "openapi", schema(pattern = "^[A-Za-z0-9._-]{1,64}$"))]
     pub queue: Option<String>,
     /// Input of the handler, kept byte for byte. Default `null`. Kind `http` takes an object with `url`, or for an endpoint optionally
-    /// `path`. Its other fields are optional: `method` (default `POST`), `headers`, `timeout`, `success` and `retry_statuses`; `body`, or
-    /// `body_base64` for a binary body (default type `application/octet-stream`); `idempotency_key` (1 to 255 visible ASCII characters,
-    /// default a key made by nobat).
+    /// `path`. Its other fields are optional: `method` (default `POST`), `headers`, `timeout`, `success_statuses` and `retry_statuses`;
+    /// `body`, or `body_base64` for a binary body (default type `application/octet-stream`); `idempotency_key` (1 to 255 visible ASCII
+    /// characters, default a key made by nobat).
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
     pub payload: Option<Box<serde_json::value::RawValue>>,
     /// Minimum delay before the start, in seconds. At most 366 days. Excludes `run_at`.
@@ -306,7 +306,7 @@ impl Wrong {
     fn endpoint(&mut self, text: Option<&str>, found: Option<&Endpoint>) -> Option<Name> {
         let name = self.name("/endpoint", Some(text?))?;
         if found.is_none() {
-            let detail = format!("there is no endpoint of this name; `PUT /v1/endpoints/{name}` makes one");
+            let detail = format!("no endpoint has this name; create it with `PUT /v1/endpoints/{name}`");
             self.0.push(Invalid { code: Some("unknown_endpoint"), ..Invalid::new("/endpoint", detail) });
         }
         Some(name)
@@ -315,7 +315,7 @@ impl Wrong {
     fn payload(&mut self, payload: Option<Box<serde_json::value::RawValue>>, max: Option<NonZeroU32>) -> Json {
         let Some(payload) = payload else { return Json::null() };
         if let Some(max) = max.filter(|max| payload.get().len() > max.get() as usize) {
-            self.add("/payload", format!("this tenant's payloads may have {max} bytes"));
+            self.add("/payload", format!("expected at most {max} bytes, the limit of this tenant"));
         }
         Json::from_outside(&payload).unwrap_or_else(|error| {
             self.0.push(Invalid { code: Some("malformed_json"), ..Invalid::new("/payload", error.to_string()) });
@@ -332,7 +332,7 @@ impl Wrong {
         match (delay, run_at) {
             (None, None) => now,
             (Some(_), Some(_)) => {
-                self.add("/run_at", "`delay` and `run_at` exclude each other");
+                self.add("/run_at", "`delay` and `run_at` exclude each other; send one of them");
                 now
             }
             (Some(delay), None) => now + self.take("/delay", DELAYS.seconds(delay)).unwrap_or_default(),
@@ -353,7 +353,7 @@ impl Wrong {
         if deadline.is_some_and(|deadline| deadline <= now) {
             self.add("/expires_at", "expected a time in the future");
         } else if deadline.is_some_and(|deadline| deadline <= due_at) {
-            self.add("/expires_at", "expected a time after the one it may start at");
+            self.add("/expires_at", "expected a time after the earliest start, which `delay` or `run_at` sets");
         }
         deadline
     }
@@ -446,10 +446,10 @@ impl Wrong {
         match checked {
             Ok(()) => {}
             Err(Unfit::UnknownKind(known)) => {
-                let detail = format!("no worker here runs this kind; known kinds are: {}", known.join(", "));
+                let detail = format!("this installation has no handler for this kind; known kinds are: {}", known.join(", "));
                 self.0.push(Invalid { code: Some("unknown_kind"), ..Invalid::new("/kind", detail) });
             }
-            Err(Unfit::EndpointMissing) => self.add("/endpoint", "tasks of this kind go to no endpoint; those of kind `http` do"),
+            Err(Unfit::EndpointMissing) => self.add("/endpoint", "tasks of this kind take no endpoint; omit it, or send kind `http`"),
             Err(Unfit::Payload(invalid)) => self.0.extend(invalid.into_iter().map(|invalid| invalid.under("/payload"))),
         }
     }

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn are_read_back_as_stored() {
+    fn settings_are_read_back_as_stored() {
         let count = NonZeroU32::new;
         let request_rate = count(10).zip(count(20)).map(|(per_second, burst)| Rate { per_second, burst });
         let limits = Limits { concurrency: count(7), ..Limits::default() };

@@ -143,13 +143,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_shown_in_utc_to_the_millisecond() {
+    fn time_is_shown_in_utc_to_the_millisecond() {
         let moment: Timestamp = "2026-12-01T10:00:00.5+02:00".parse().unwrap();
         assert_eq!(moment.to_string(), "2026-12-01T08:00:00.500Z");
     }
 
     #[test]
-    fn reads_rfc_3339_and_nothing_else() {
+    fn only_rfc_3339_times_are_read() {
         for text in ["2026-12-01T08:00:00Z", "2026-12-01t08:00:00.123456789z", "2026-12-01 10:00:00+02:00", "2016-12-31T23:59:60-00:00"] {
             assert!(text.parse::<Timestamp>().is_ok(), "{text}");
         }
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_out_of_range_are_clamped() {
+    fn times_out_of_range_are_clamped() {
         for text in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:60.9999999999-23:59", "9999-12-30T22:00:01Z", "9999-12-30t23:00:00z"] {
             assert_eq!(text.parse(), Ok(Timestamp(LATEST)), "{text}");
         }
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn stays_within_what_can_be_written() {
+    fn time_arithmetic_stays_in_range() {
         assert_eq!((Timestamp::from_millis(i64::MAX) + Duration::MAX).to_string(), "9999-12-30T22:00:00.000Z");
         assert_eq!(Timestamp::EPOCH - Duration::MAX, Timestamp::EPOCH);
     }

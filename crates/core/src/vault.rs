@@ -86,10 +86,10 @@ pub struct Vault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CannotOpen {
     /// The secret was sealed under a master key that this process does not have.
-    #[error("it was sealed under another master key")]
+    #[error("the secret was sealed under another master key")]
     OtherKey,
     /// The secret was changed, or moved here from another place.
-    #[error("it was damaged, or does not belong here")]
+    #[error("the secret is damaged, or was copied from another place")]
     Damaged,
 }
 
@@ -154,10 +154,10 @@ pub trait VaultSource: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoVault {
     /// The process has no master key.
-    #[error("there is no master key here: secrets can neither be kept nor used")]
+    #[error("the process has no master key, so it can neither store nor use secrets")]
     NoKey,
     /// The service that keeps the master key did not return it.
-    #[error("the master key cannot be had: {0}")]
+    #[error("the master key is not available: {0}")]
     Unavailable(String),
 }
 
@@ -194,17 +194,17 @@ mod tests {
     }
 
     #[test]
-    fn opens_what_it_sealed_and_shows_nothing_of_it() {
+    fn sealed_secret_hides_its_text_and_opens_again() {
         let sealed = vault(1).seal("here", SECRET, [7; NONCE_LEN]);
         assert_eq!(vault(1).open("here", &sealed).unwrap(), SECRET);
         let bytes = URL_SAFE_NO_PAD.decode(sealed.0.strip_prefix(PREFIX).unwrap()).unwrap();
         assert_eq!(bytes.len(), MARK + NONCE_LEN + SECRET.len() + AES_256_GCM.tag_len());
         assert!(!bytes.windows(7).any(|window| window == b"hunter2"));
-        assert_ne!(sealed, vault(1).seal("here", SECRET, [8; NONCE_LEN]), "another nonce, another text");
+        assert_ne!(sealed, vault(1).seal("here", SECRET, [8; NONCE_LEN]), "another nonce gives another text");
     }
 
     #[test]
-    fn opens_nothing_elsewhere_nor_what_was_changed() {
+    fn moved_or_changed_secret_does_not_open() {
         let sealed = vault(1).seal("here", SECRET, [7; NONCE_LEN]);
         assert_eq!(vault(1).open("there", &sealed), Err(CannotOpen::Damaged));
         let bytes = URL_SAFE_NO_PAD.decode(sealed.0.strip_prefix(PREFIX).unwrap()).unwrap();
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_what_was_sealed_under_another_key() {
+    fn secret_under_an_older_key_opens_and_is_renewed() {
         let sealed = vault(1).seal("here", SECRET, [7; NONCE_LEN]);
         assert_eq!(vault(2).open("here", &sealed), Err(CannotOpen::OtherKey));
         let both = Vault::new(key(2), vec![key(1)]);
@@ -232,12 +232,12 @@ mod tests {
             (renewed, sealed.clone())
         );
         let anew = both.seal("here", SECRET, [7; NONCE_LEN]);
-        assert_eq!(vault(2).open("here", &anew).unwrap(), SECRET, "what is new is sealed under the newest");
+        assert_eq!(vault(2).open("here", &anew).unwrap(), SECRET, "a new secret is sealed under the newest key");
     }
 
     /// Test case 14 of the GCM specification's AES-256 vectors: key, nonce and text of zeros.
     #[test]
-    fn seals_as_the_specification_says() {
+    fn sealing_matches_the_gcm_test_vector() {
         let sealed = vault(0).seal("", &[0; 16], [0; NONCE_LEN]);
         let bytes = URL_SAFE_NO_PAD.decode(sealed.0.strip_prefix(PREFIX).unwrap()).unwrap();
         let hex = bytes[MARK + NONCE_LEN..].iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));

@@ -88,7 +88,7 @@ mod tests {
 
     /// Example from the specification's own libraries.
     #[test]
-    fn signs_as_the_libraries_verify() {
+    fn signature_matches_the_reference_example() {
         let secret = secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
         let at = Timestamp::from_millis(1_614_265_330_999);
         let signed = signature([&secret], "msg_p5jXN8AQM9LWM0D4loKWxJek", at, br#"{"test": 2432232314}"#);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn signs_with_every_secret_the_newest_first() {
+    fn every_secret_signs_newest_first() {
         let (new, old) = (WebhookSecret::new([1; 32]), WebhookSecret::new([2; 32]));
         let at = Timestamp::EPOCH;
         let both = signature([&new, &old], "a", at, b"b");

@@ -95,7 +95,7 @@ pub struct BatchSubmission {
 }
 
 /// Maximum number of tasks in one request, and its default. A client can submit as many in one request.
-const MAX_ITEMS: NonZeroU32 = NonZeroU32::new(100).expect("it is not zero");
+const MAX_ITEMS: NonZeroU32 = NonZeroU32::new(100).expect("100 is not zero");
 /// Default of the maximum time for which the first task waits for others.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
@@ -146,7 +146,7 @@ impl EndpointSubmission {
         let mut wrong = Wrong::default();
         let current = receiving.current;
         if self.url.contains(['?', '#']) {
-            wrong.add("/url", "expected a URL without a query and a fragment, since paths are put behind it");
+            wrong.add("/url", "expected a URL without a query and a fragment, because nobat appends paths to it");
         }
         let url = wrong.url(&self.url);
         let headers = headers(self.headers.unwrap_or_default(), url.as_ref(), current, &mut wrong);
@@ -161,7 +161,7 @@ impl EndpointSubmission {
         let retry = self.retry.map(|retry| wrong.retry("/retry", &retry));
         let usual = Answers::default();
         if self.success_statuses.as_ref().is_some_and(Vec::is_empty) {
-            wrong.add("/success_statuses", "expected at least one range: otherwise nothing is ever done");
+            wrong.add("/success_statuses", "expected at least one range; without one, no task can succeed");
         }
         let success_statuses =
             self.success_statuses.map_or(usual.success_statuses, |texts| statuses("/success_statuses", texts, &mut wrong));
@@ -227,18 +227,20 @@ fn headers(
         // Header names ignore case: all spellings are one header.
         let name = name.to_ascii_lowercase();
         if name == "idempotency-key" {
-            wrong.add(&pointer, "a key is for one task: receivers would take all tasks for the same one; set it in the task's payload");
+            let detail =
+                "an endpoint cannot set `Idempotency-Key`, because each task needs its own key; set `idempotency_key` in the payload";
+            wrong.add(&pointer, detail);
             continue;
         }
         if value.is_none() && is_elsewhere {
-            wrong.add(&pointer, "`null` keeps a value for the same scheme, host and port alone; say it again");
+            wrong.add(&pointer, "`null` keeps a value only for the same scheme, host and port; send the value");
             continue;
         }
         let value = value.map(Value::New).or_else(|| current?.headers.get(&name).cloned().map(Value::Kept));
         match value {
             Some(value) if !headers.contains_key(&name) => drop(headers.insert(name, value)),
-            Some(_) => wrong.add(&pointer, "the header is there twice"),
-            None => wrong.add(&pointer, "`null` keeps the value that is there, and there is none"),
+            Some(_) => wrong.add(&pointer, "the header is given twice; send it once"),
+            None => wrong.add(&pointer, "`null` keeps the stored value, but none is stored; send a value"),
         }
     }
     headers
@@ -312,7 +314,7 @@ mod tests {
         }
 
         fn check_authority(&self, pem: &str) -> Result<(), String> {
-            if pem == "good" { Ok(()) } else { Err("expected a good one".to_owned()) }
+            if pem == "good" { Ok(()) } else { Err("expected the text `good`".to_owned()) }
         }
     }
 
@@ -339,10 +341,10 @@ mod tests {
     }
 
     #[test]
-    fn a_new_one_gets_a_secret_and_an_old_one_keeps_it() {
+    fn new_endpoint_gets_a_secret_and_an_update_keeps_it() {
         let Draft { endpoint, made } = put(r#"{"url": "https://billing.example/api/"}"#, None).unwrap();
         assert_eq!((endpoint.url.as_str(), endpoint.version, endpoint.standing), ("https://billing.example/api/", 1, Standing::Open));
-        assert!(endpoint.limits.breaker.is_some(), "there is a breaker unless somebody wants none");
+        assert!(endpoint.limits.breaker.is_some(), "the circuit breaker is enabled by default");
         let secret = |endpoint: &Endpoint| endpoint.secrets.live(Timestamp::EPOCH).map(|kept| opened(&kept.sealed)).collect::<Vec<_>>();
         assert_eq!(secret(&endpoint), [made.unwrap().as_bytes().to_vec()]);
         let again = put(r#"{"url": "https://billing.example/v2"}"#, Some(&endpoint)).unwrap();
@@ -351,12 +353,12 @@ mod tests {
         assert_eq!(again.endpoint.secrets, endpoint.secrets);
         let own = WebhookSecret::new([3; WebhookSecret::BYTES]);
         let given = put(&format!(r#"{{"url": "https://billing.example/", "secret": "{}"}}"#, own.to_text()), Some(&endpoint)).unwrap();
-        assert!(given.made.is_none(), "a secret that was given is not shown");
+        assert!(given.made.is_none(), "a secret that the client set is not shown");
         assert_eq!(secret(&given.endpoint), [own.as_bytes().to_vec()]);
     }
 
     #[test]
-    fn values_of_headers_are_sealed_and_kept() {
+    fn header_values_are_sealed_and_kept() {
         let first = put(r#"{"url": "https://billing.example", "headers": {"Authorization": "Bearer hunter2"}}"#, None).unwrap().endpoint;
         assert!(!first.to_text().contains("hunter2"));
         assert_eq!(opened(&first.headers["authorization"]), b"Bearer hunter2");
@@ -372,10 +374,10 @@ mod tests {
         ] {
             let moved = put(&format!(r#"{{"url": "{url}", "headers": {{"authorization": null}}}}"#), Some(&first));
             let expected = if is_there { None } else { Some(vec!["/headers/authorization".to_owned()]) };
-            assert_eq!(moved.err(), expected, "what is kept goes nowhere else: {url}");
+            assert_eq!(moved.err(), expected, "a stored value goes to no other destination: {url}");
         }
         let without = put(r#"{"url": "https://billing.example"}"#, Some(&first)).unwrap();
-        assert!(without.endpoint.headers.is_empty(), "what is not said any more does not hold any more");
+        assert!(without.endpoint.headers.is_empty(), "omitted headers are removed");
         for (json, pointer) in [(r#"{"x-a": null}"#, "/headers/x-a"), (r#"{"X-A": "b", "x-a": "c"}"#, "/headers/x-a")] {
             let wrong = put(&format!(r#"{{"url": "https://billing.example", "headers": {json}}}"#), Some(&first)).unwrap_err();
             assert_eq!(wrong, [pointer]);
@@ -383,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_as_it_is_asked_for() {
+    fn batch_settings_are_stored_with_defaults() {
         let batch = |json: &str| put(&format!(r#"{{"url": "https://billing.example", "batch": {json}}}"#), None).unwrap().endpoint.batch;
         let of = |max_items, seconds, per_item_results| {
             Some(Batch { max_items: NonZeroU32::new(max_items).unwrap(), max_wait: Duration::from_secs(seconds), per_item_results })
@@ -395,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_lasts_until_somebody_ends_it() {
+    fn pause_lasts_until_a_client_ends_it() {
         let url = r#""url": "https://billing.example""#;
         let paused = put(&format!("{{{url}, \"paused\": true}}"), None).unwrap().endpoint;
         let standing = |json: &str, current: &Endpoint| put(json, Some(current)).unwrap().endpoint.standing;
@@ -404,12 +406,12 @@ mod tests {
         assert_eq!(standing(&format!("{{{url}, \"paused\": false}}"), &paused), Standing::Open);
         let gone = Endpoint { standing: Standing::Gone, ..paused };
         assert_eq!(standing(&format!("{{{url}}}"), &gone), Standing::Gone);
-        assert_eq!(standing(r#"{"url": "https://billing.example/v2"}"#, &gone), Standing::Open, "at another address it may be there");
+        assert_eq!(standing(r#"{"url": "https://billing.example/v2"}"#, &gone), Standing::Open, "another URL opens a gone endpoint");
         assert_eq!(standing(&format!("{{{url}, \"paused\": false}}"), &gone), Standing::Open);
     }
 
     #[test]
-    fn all_that_is_wrong_is_named() {
+    fn all_invalid_fields_are_named() {
         let json = r#"{"url": "https://127.0.0.1/?a", "secret": "hunter2", "timeout": 61, "retry": {"multiplier": 0}, "success_statuses": [],
             "retry_statuses": ["5xx"], "limits": {"burst": 2}, "circuit_breaker": {"open_duration": 0},
             "batch": {"max_items": 101, "max_wait": 901}, "ca_certificates": "bad"}"#;

@@ -110,7 +110,7 @@ pub struct NoEndpointTester;
 #[async_trait]
 impl EndpointTester for NoEndpointTester {
     async fn test(&self, _trial: EndpointTest) -> TestResult {
-        let fault = TestError { code: "not_called".to_owned(), message: "nothing is called from here".to_owned(), retry: false };
+        let fault = TestError { code: "not_called".to_owned(), message: "this program calls no endpoints".to_owned(), retry: false };
         TestResult { request: None, response: None, error: Some(fault), seconds: 0.0 }
     }
 }

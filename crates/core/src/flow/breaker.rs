@@ -269,17 +269,17 @@ mod tests {
     }
 
     #[test]
-    fn opens_when_half_of_enough_attempts_failed() {
+    fn breaker_opens_when_half_of_enough_attempts_failed() {
         let mut breaker = Breaker::default();
         (0..5).for_each(|_| breaker.note(policy(), false, Verdict::Good, at(0)));
         (0..4).for_each(|_| breaker.note(policy(), false, Verdict::Bad, at(1)));
-        assert_eq!(breaker.pass(PATIENCE, at(1)), Passage::Free, "nine are too few");
+        assert_eq!(breaker.pass(PATIENCE, at(1)), Passage::Free, "nine attempts are too few");
         breaker.note(policy(), false, Verdict::Bad, at(1));
         assert_eq!(breaker.pass(PATIENCE, at(1)), Passage::Closed(at(31)));
     }
 
     #[test]
-    fn what_is_older_than_the_window_is_forgotten() {
+    fn attempts_older_than_the_window_are_forgotten() {
         let mut breaker = Breaker::default();
         (0..9).for_each(|_| breaker.note(policy(), false, Verdict::Bad, at(0)));
         breaker.note(policy(), false, Verdict::Bad, at(60));
@@ -291,13 +291,13 @@ mod tests {
     }
 
     #[test]
-    fn one_probe_at_a_time_finds_the_recovery() {
+    fn open_breaker_allows_one_probe_at_a_time() {
         let mut breaker = opened();
         assert_eq!(breaker.pass(PATIENCE, at(29)), Passage::Closed(at(30)));
         assert_eq!(breaker.pass(PATIENCE, at(30)), Passage::Probe);
         assert_eq!(breaker.pass(PATIENCE, at(31)), Passage::Closed(at(90)));
         breaker.note(policy(), false, Verdict::Good, at(31));
-        assert_eq!(breaker.pass(PATIENCE, at(31)), Passage::Closed(at(90)), "what began before says nothing");
+        assert_eq!(breaker.pass(PATIENCE, at(31)), Passage::Closed(at(90)), "the outcome of an attempt from before is ignored");
         breaker.note(policy(), true, Verdict::Bad, at(32));
         assert_eq!(breaker.pass(PATIENCE, at(33)), Passage::Closed(at(62)));
         assert_eq!(breaker.pass(PATIENCE, at(62)), Passage::Probe);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_is_lost_or_called_off_makes_room_for_another() {
+    fn lost_or_withdrawn_probe_allows_another() {
         let mut breaker = opened();
         assert_eq!(breaker.pass(PATIENCE, at(30)), Passage::Probe);
         assert_eq!(breaker.pass(PATIENCE, at(90)), Passage::Probe);
@@ -317,12 +317,12 @@ mod tests {
     }
 
     #[test]
-    fn can_be_told_to_find_out_at_once() {
+    fn open_breaker_can_be_probed_at_once() {
         let mut breaker = opened();
         breaker.hurry(at(5));
         assert_eq!((breaker.pass(PATIENCE, at(5)), breaker.state()), (Passage::Probe, BreakerState::HalfOpen));
         breaker.hurry(at(6));
-        assert_eq!(breaker.pass(PATIENCE, at(6)), Passage::Closed(at(65)), "that is being found out");
+        assert_eq!(breaker.pass(PATIENCE, at(6)), Passage::Closed(at(65)), "a probe is running");
         let mut closed = Breaker::default();
         closed.hurry(at(6));
         assert_eq!(closed, Breaker::default());

@@ -151,7 +151,7 @@ mod tests {
         assert_eq!([3, 5, 4].map(|position| free.insert(position)), [0, 0, 0]);
         assert_eq!(free, FreeSlots(vec![Run(2, 3)]));
         assert_eq!(free.insert(2), 0);
-        assert_eq!(free.insert(1), 5, "all of them are at the end now");
+        assert_eq!(free.insert(1), 5, "all free slots are at the end");
         assert!(free.is_empty());
     }
 

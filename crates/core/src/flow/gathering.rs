@@ -184,41 +184,41 @@ mod tests {
     }
 
     #[test]
-    fn the_first_waits_for_others_and_takes_them_along() {
+    fn first_member_waits_and_leads_the_batch() {
         let (mut gathering, five) = (Gathering::default(), gathered(5, 0));
         assert_eq!(gathering.join(five, &member(1), at(0)), Place::Wait(at(5_000)));
-        assert_eq!(gathering.join(five, &member(2), at(3_000)), Place::Wait(at(7_000)), "in case the first does not come");
+        assert_eq!(gathering.join(five, &member(2), at(3_000)), Place::Wait(at(7_000)), "the second member covers for a missing first");
         assert_eq!(gathering.join(five, &member(3), at(3_000)), Place::Wait(at(65_000)));
-        assert_eq!(gathering.join(five, &member(1), at(4_000)), Place::Wait(at(5_000)), "it came early");
+        assert_eq!(gathering.join(five, &member(1), at(4_000)), Place::Wait(at(5_000)), "the first member is early");
         assert_eq!(gathering.join(five, &member(1), at(5_000)), Place::Lead);
         assert_eq!(gathering.take(id(1)), [id(1), id(2), id(3)]);
-        assert_eq!(gathering.take(id(2)), [], "it was taken along");
+        assert_eq!(gathering.take(id(2)), [], "the batch took the member");
         assert!(gathering.is_empty());
     }
 
     #[test]
-    fn whoever_fills_it_leads() {
+    fn member_that_fills_the_batch_leads_it() {
         let (mut gathering, two) = (Gathering::default(), gathered(2, 0));
         gathering.join(two, &member(1), at(0));
         assert_eq!(gathering.join(two, &member(2), at(1)), Place::Lead);
-        assert_eq!(gathering.join(two, &member(3), at(1)), Place::Wait(at(501)), "they are about to be taken");
+        assert_eq!(gathering.join(two, &member(3), at(1)), Place::Wait(at(501)), "the leader is about to take the members");
         assert_eq!(gathering.take(id(2)), [id(1), id(2)]);
-        assert_eq!(gathering.join(gathered(1, 0), &member(4), at(2)), Place::Lead, "who goes alone waits for nobody");
+        assert_eq!(gathering.join(gathered(1, 0), &member(4), at(2)), Place::Lead, "a batch of one does not wait");
     }
 
     #[test]
-    fn somebody_else_leads_if_the_first_does_not_come() {
+    fn second_member_leads_if_the_first_is_missing() {
         let (mut gathering, five) = (Gathering::default(), gathered(5, 0));
         gathering.join(five, &member(1), at(0));
         gathering.join(five, &member(2), at(0));
         assert_eq!(gathering.join(five, &member(2), at(65_000)), Place::Lead);
         gathering.join(five, &member(2), at(65_000));
-        assert_eq!(gathering.join(five, &member(3), at(2_000_000)), Place::Wait(at(2_005_000)), "what is left of old ones is forgotten");
+        assert_eq!(gathering.join(five, &member(3), at(2_000_000)), Place::Wait(at(2_005_000)), "members of an old batch are forgotten");
         assert_eq!(gathering.members, [id(3)]);
     }
 
     #[test]
-    fn those_without_room_come_as_many_at_a_time_as_can_go() {
+    fn members_beyond_a_full_batch_return_in_batch_sizes() {
         let (mut gathering, two) = (Gathering::default(), gathered(2, 1_000));
         gathering.join(two, &member(1), at(0));
         assert_eq!(gathering.join(two, &member(2), at(0)), Place::Lead);
@@ -231,19 +231,19 @@ mod tests {
     }
 
     #[test]
-    fn those_who_ended_keep_nobody_from_going() {
+    fn ended_members_do_not_block_a_batch() {
         let (mut gathering, two) = (Gathering::default(), gathered(2, 0));
         gathering.join(two, &member(1), at(0));
         assert_eq!(gathering.join(two, &member(2), at(0)), Place::Lead);
         gathering.put_off(at(30_000));
-        assert_eq!(gathering.join(two, &member(3), at(39_000)), Place::Wait(at(39_500)), "they may come yet");
+        assert_eq!(gathering.join(two, &member(3), at(39_000)), Place::Wait(at(39_500)), "the members can still come");
         assert_eq!(gathering.join(two, &member(3), at(40_001)), Place::Wait(at(45_001)));
-        assert_eq!(gathering.join(two, &member(2), at(40_002)), Place::Lead, "it had not ended after all, and fills the next");
+        assert_eq!(gathering.join(two, &member(2), at(40_002)), Place::Lead, "a returning member fills the next batch");
         assert_eq!(gathering.take(id(2)), [id(3), id(2)]);
     }
 
     #[test]
-    fn whoever_has_to_wait_for_something_else_makes_room() {
+    fn withdrawn_member_frees_its_place() {
         let (mut gathering, two) = (Gathering::default(), gathered(2, 0));
         gathering.join(two, &member(1), at(0));
         assert_eq!(gathering.join(two, &member(2), at(0)), Place::Lead);
@@ -251,31 +251,31 @@ mod tests {
         assert_eq!([2, 9].map(|number| gathering.withdraw(id(number), 100, at(0))), [None, None]);
         assert_eq!(gathering.bytes, 100);
         let successor = |millis| Some(Successor { id: id(2), at: at(millis) });
-        assert_eq!(leading.clone().withdraw(id(1), 100, at(7)), successor(7), "the next one leads, and need not wait for the first");
+        assert_eq!(leading.clone().withdraw(id(1), 100, at(7)), successor(7), "the next member leads at once");
         leading.put_off(at(700));
         assert_eq!(leading.withdraw(id(1), 100, at(7)), successor(700));
-        assert_eq!(gathering.join(two, &member(3), at(10)), Place::Lead, "it was time already");
+        assert_eq!(gathering.join(two, &member(3), at(10)), Place::Lead, "the batch is due");
         assert_eq!(gathering.take(id(3)), [id(1), id(3)]);
     }
 
     #[test]
-    fn who_has_not_the_time_to_wait_goes_before_its_deadline() {
+    fn member_with_a_near_deadline_leads_before_it() {
         let (mut gathering, five) = (Gathering::default(), gathered(5, 0));
         let until = |number, deadline| Member { deadline: Some(at(deadline)), ..member(number) };
-        assert_eq!(gathering.join(five, &until(1, 100_000), at(0)), Place::Wait(at(5_000)), "there is time");
+        assert_eq!(gathering.join(five, &until(1, 100_000), at(0)), Place::Wait(at(5_000)), "the deadline allows the full wait");
         assert_eq!(gathering.join(five, &until(2, 4_000), at(10)), Place::Wait(at(3_000)));
         assert_eq!(gathering.join(five, &member(3), at(20)), Place::Wait(at(63_000)));
         assert_eq!(gathering.join(five, &until(2, 4_000), at(3_000)), Place::Lead);
-        assert_eq!(Gathering::default().join(five, &until(4, 900), at(0)), Place::Lead, "there is none");
+        assert_eq!(Gathering::default().join(five, &until(4, 900), at(0)), Place::Lead, "the deadline allows no wait");
     }
 
     #[test]
-    fn what_would_be_too_long_goes_apart() {
+    fn members_beyond_the_size_limit_go_separately() {
         let (mut gathering, five) = (Gathering::default(), gathered(5, 0));
         let long = |number| Member { bytes: MAX_BATCH_BYTES - 50, ..member(number) };
         assert_eq!(gathering.join(five, &long(1), at(0)), Place::Wait(at(5_000)));
         assert_eq!(gathering.join(five, &member(2), at(0)), Place::Wait(at(500)));
-        assert_eq!(gathering.join(five, &long(1), at(1)), Place::Lead, "there is no use in waiting for more");
+        assert_eq!(gathering.join(five, &long(1), at(1)), Place::Lead, "a full batch does not wait");
         let too_long = Member { bytes: 2 * MAX_BATCH_BYTES, ..member(3) };
         assert_eq!(Gathering::default().join(gathered(1, 0), &too_long, at(0)), Place::Lead);
     }

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_starts_at_once_and_the_rest_at_the_pace() {
+    fn burst_starts_at_once_and_the_rest_at_the_rate() {
         let (mut times, pace) = (Timetable::default(), pace(10, 3));
         let booked: Vec<Booking> = (0..5).map(|_| times.book(pace, at(0)).unwrap()).collect();
         let mut startable = Vec::new();
@@ -273,25 +273,25 @@ mod tests {
             times.start(pace, at(0));
         }
         assert_eq!(startable, [true, true, true, false, false]);
-        assert_eq!((booked[3].at(), booked[4].at()), (at(102), at(204)), "a fiftieth is given up for those who are late");
+        assert_eq!((booked[3].at(), booked[4].at()), (at(102), at(204)), "reservations are a fiftieth further apart than the rate");
     }
 
     #[test]
-    fn whoever_comes_late_starts_as_soon_as_there_is_room() {
+    fn late_task_starts_at_the_next_free_time() {
         let (mut times, pace) = (Timetable::default(), pace(10, 1));
         let booked: Vec<Booking> = (0..20).map(|_| times.book(pace, at(0)).unwrap()).collect();
-        assert_eq!(times.kept(pace, booked[1], at(5_000)), Some(at(102)), "nobody else started");
+        assert_eq!(times.kept(pace, booked[1], at(5_000)), Some(at(102)), "no other task started");
         times.start(pace, at(5_000));
-        assert_eq!(times.kept(pace, booked[2], at(5_000)), Some(at(5_082)), "an interval later, less what it may be early by");
+        assert_eq!(times.kept(pace, booked[2], at(5_000)), Some(at(5_082)), "an interval later, minus the allowed earliness");
         (0..12).for_each(|_| times.start(pace, at(5_000)));
-        assert_eq!(times.kept(pace, booked[3], at(5_000)), None, "another place is better");
+        assert_eq!(times.kept(pace, booked[3], at(5_000)), None, "a new reservation is better");
         times.forget_start(booked[3]);
         times.forget_start(booked[4]);
         assert!(times.kept(pace, booked[3], at(5_300)).is_some());
     }
 
     #[test]
-    fn processes_that_disagree_about_a_pace_start_no_more_than_the_quicker_one_allows() {
+    fn processes_with_two_rates_stay_within_the_higher_rate() {
         let (mut times, old, new) = (Timetable::default(), pace(100, 1), pace(1, 1));
         let mut starts = 0;
         for millis in 0..1_000 {
@@ -306,15 +306,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_promised_further_ahead_than_the_horizon() {
+    fn reservation_beyond_the_horizon_is_refused() {
         let (mut times, pace) = (Timetable::default(), pace(1, 1));
         let booked = std::iter::from_fn(|| times.book(pace, at(0))).count();
-        assert_eq!(booked, 883, "a second and a fiftieth apart");
-        assert!(times.book(pace, at(2_000)).is_some(), "time makes room");
+        assert_eq!(booked, 883, "reservations are a second and a fiftieth apart");
+        assert!(times.book(pace, at(2_000)).is_some(), "passing time frees a reservation");
     }
 
     #[test]
-    fn another_pace_begins_anew_and_voids_what_was_promised() {
+    fn changed_rate_voids_reservations() {
         let (mut times, old, new) = (Timetable::default(), pace(1, 1), pace(100, 1));
         let booked: Vec<Booking> = (0..100).map(|_| times.book(old, at(0)).unwrap()).collect();
         let first = times.book(new, at(500)).unwrap();
@@ -323,14 +323,14 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_far_ahead_spoils_nothing_for_good() {
+    fn reservations_recover_after_a_clock_far_ahead() {
         let (mut times, pace) = (Timetable::default(), pace(1, 1));
         times.book(pace, at(3_600_000));
         assert_eq!(times.book(pace, at(0)).unwrap().at(), at(0));
     }
 
     #[test]
-    fn what_is_promised_and_what_is_free_can_be_told() {
+    fn free_and_reserved_starts_are_counted() {
         let (mut times, pace, slower) = (Timetable::default(), pace(10, 3), pace(5, 1));
         let told = |times: &Timetable, millis| (times.free(pace, at(millis)), times.promised(pace, at(0), at(millis)));
         assert_eq!(told(&times, 0), (3, 0));
@@ -341,15 +341,15 @@ mod tests {
         assert_eq!([0, 101, 102, 204].map(|millis| told(&times, millis)), [(0, 2), (0, 2), (0, 1), (0, 0)]);
         assert_eq!([306, 1_000, 100_000].map(|millis| told(&times, millis)), [(1, 0), (3, 0), (3, 0)]);
         times.pause(at(5_000));
-        assert_eq!((told(&times, 1_000).0, times.promised(pace, at(5_000), at(1_000))), (0, 0), "nobody was promised the time of a pause");
+        assert_eq!((told(&times, 1_000).0, times.promised(pace, at(5_000), at(1_000))), (0, 0), "no reservation lies within the pause");
         times.book(pace, at(1_000)).unwrap();
         assert_eq!(times.promised(pace, at(5_000), at(1_000)), 1);
         let before = times.clone();
-        assert_eq!((times.free(slower, at(1_000)), times), (1, before), "at another pace it begins anew");
+        assert_eq!((times.free(slower, at(1_000)), times), (1, before), "another rate starts again");
     }
 
     #[test]
-    fn slots_that_are_given_back_go_to_the_next_the_earliest_first() {
+    fn returned_slots_are_reused_earliest_first() {
         let (mut times, pace) = (Timetable::default(), pace(1, 1));
         let booked: Vec<Booking> = (0..6).map(|_| times.book(pace, at(0)).unwrap()).collect();
         for place in [1, 4, 2] {
@@ -357,14 +357,14 @@ mod tests {
         }
         assert_eq!(times.promised(pace, at(0), at(0)), 2);
         assert_eq!(times.advance(pace, booked[5], at(100)), booked[1], "a task that asks early gets an earlier slot");
-        assert_eq!(times.advance(pace, booked[3], at(2_000)), booked[2], "and gives its own back");
-        assert_eq!(times.advance(pace, booked[2], at(2_050)), booked[2], "its time has come");
+        assert_eq!(times.advance(pace, booked[3], at(2_000)), booked[2], "the task gives its own slot back");
+        assert_eq!(times.advance(pace, booked[2], at(2_050)), booked[2], "a due slot is kept");
         let later: Vec<Booking> = (0..3).map(|_| times.book(pace, at(2_050)).unwrap()).collect();
         assert_eq!(later, [3, 4, 5].map(|place: usize| booked[place]));
     }
 
     #[test]
-    fn reservations_that_are_all_given_back_leave_nothing_behind() {
+    fn returning_all_reservations_frees_every_slot() {
         let (mut times, pace) = (Timetable::default(), pace(1, 1));
         let first = times.book(pace, at(0)).unwrap();
         times.start(pace, at(0));
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn restarted_reservations_begin_now_and_starts_keep_their_distance() {
+    fn restarted_reservations_begin_now_and_keep_the_rate() {
         let (mut times, pace) = (Timetable::default(), pace(1, 1));
         let booked: Vec<Booking> = (0..60).map(|_| times.book(pace, at(0)).unwrap()).collect();
         times.start(pace, at(0));
@@ -396,7 +396,7 @@ mod tests {
     proptest! {
         /// Exactly as many tasks start as `free` returns.
         #[test]
-        fn as_many_start_as_are_free(rate in 1_u32..200, burst in 1_u32..20, starts in proptest::collection::vec(0_i64..300, 0..100)) {
+        fn free_count_equals_the_possible_starts(rate in 1_u32..200, burst in 1_u32..20, starts in proptest::collection::vec(0_i64..300, 0..100)) {
             let (mut times, pace) = (Timetable::default(), pace(rate, burst));
             let mut clock = 0;
             for pause in starts {
@@ -461,7 +461,7 @@ mod tests {
 
         /// No period has more starts than allowed, whenever tasks ask and however late they come.
         #[test]
-        fn in_no_period_are_there_more_starts_than_may_be(
+        fn no_period_exceeds_the_allowed_starts(
             rate in 1_u32..200, burst in 1_u32..20, asks in proptest::collection::vec((0_i64..100, 0_i64..300), 2..300)
         ) {
             let (mut times, pace) = (Timetable::default(), pace(rate, burst));

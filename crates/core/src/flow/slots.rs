@@ -111,7 +111,7 @@ impl Slots {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde requires this signature")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
@@ -132,29 +132,29 @@ mod tests {
     }
 
     #[test]
-    fn so_many_are_held_and_no_more() {
+    fn slots_beyond_the_limit_are_refused() {
         let mut slots = Slots::default();
         let taken = [ONE, OTHER, ONE].map(|holder| slots.take(count(2), holder, at(0)));
         assert_eq!((taken, slots.in_use(at(0))), ([true, true, false], 2));
         slots.release(ONE, Duration::from_secs(1));
         assert!(slots.take(count(2), OTHER, at(0)));
         assert!(!slots.take(count(2), ONE, at(0)));
-        assert!(!slots.take(count(1), ONE, at(0)), "a limit that was lowered holds from now on");
+        assert!(!slots.take(count(1), ONE, at(0)), "a lowered limit applies at once");
     }
 
     #[test]
-    fn slots_of_one_who_died_come_back_by_themselves() {
+    fn slots_of_a_dead_holder_are_freed_after_a_minute() {
         let mut slots = Slots::default();
         assert!(slots.take(count(1), ONE, at(0)));
         slots.recount(ONE, 1, at(30_000));
         assert!(!slots.take(count(1), OTHER, at(89_999)));
         assert!(slots.take(count(1), OTHER, at(90_000)));
         slots.release(ONE, Duration::ZERO);
-        assert_eq!(slots.in_use(at(90_000)), 1, "what the dead give back is not theirs any more");
+        assert_eq!(slots.in_use(at(90_000)), 1, "a release by a forgotten holder frees no slot");
     }
 
     #[test]
-    fn a_holder_knows_best_how_many_it_holds() {
+    fn recount_replaces_the_stored_count_of_a_holder() {
         let mut slots = Slots::default();
         assert!(slots.take(count(3), ONE, at(0)) && slots.take(count(3), OTHER, at(0)));
         slots.recount(ONE, 2, at(1));
@@ -163,32 +163,32 @@ mod tests {
         assert_eq!(slots.in_use(at(1)), 1);
         let before = slots.clone();
         slots.recount(OTHER, 1, at(29_999));
-        assert_eq!(slots, before, "there is nothing to write");
+        assert_eq!(slots, before, "an unchanged count needs no write");
         slots.recount(OTHER, 1, at(30_000));
         assert_eq!((slots.in_use(at(89_999)), slots.in_use(at(90_000))), (1, 0));
     }
 
     #[test]
-    fn turns_come_as_slots_become_free() {
+    fn turns_are_spaced_by_the_average_duration() {
         let mut slots = Slots::default();
         assert!(slots.take(count(4), ONE, at(0)));
         slots.release(ONE, Duration::from_secs(8));
         let turns: Vec<Timestamp> = (0..3).map(|_| slots.turn(count(4), at(0)).unwrap()).collect();
         assert_eq!(turns, [at(1_750), at(3_500), at(5_250)]);
-        assert_eq!(slots.turn(count(4), at(60_000)), Some(at(61_750)), "turns that passed are no one's");
+        assert_eq!(slots.turn(count(4), at(60_000)), Some(at(61_750)), "turns in the past are dropped");
         let rest = std::iter::from_fn(|| slots.turn(count(4), at(60_000))).count();
-        assert_eq!(rest, 513, "and none is further ahead than the horizon");
+        assert_eq!(rest, 513, "no turn lies beyond the horizon");
     }
 
     #[test]
-    fn nobody_is_told_to_come_late_on_a_guess() {
+    fn turns_without_an_average_stay_within_a_second() {
         let mut slots = Slots::default();
         let turns: Vec<Timestamp> = (0..100).map(|_| slots.turn(count(1), at(0)).unwrap()).collect();
         assert_eq!((turns[0], turns[10], turns[11]), (at(87), at(957), at(87)));
     }
 
     #[test]
-    fn a_clock_far_ahead_spoils_no_turn_for_good() {
+    fn turns_recover_after_a_clock_far_ahead() {
         let mut slots = Slots { average: 100, ..Slots::default() };
         slots.turn(count(1), at(36_000_000)).unwrap();
         assert_eq!(slots.turn(count(1), at(0)), None);

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_flow_without_limits_nothing_is_counted() {
+    fn status_without_limits_has_no_counts() {
         assert_eq!(Flow::default().state(&Limits::default(), at(0)), LimiterStatus::default());
         let state = Flow::default().state(&limits(), at(0));
         let closed = BreakerStatus { state: BreakerState::Closed, since: None, next_probe: None, changes: Vec::new() };
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_starts_and_what_waits_is_counted() {
+    fn status_counts_running_and_reserved_tasks() {
         let mut flow = Flow::default();
         go(&mut flow, at(0));
         go(&mut flow, at(0));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn while_the_other_side_is_left_alone_nothing_is_free() {
+    fn status_during_a_pause_has_no_free_starts() {
         let mut flow = Flow::default();
         let pass = go(&mut flow, at(0));
         let asked = Report { verdict: Verdict::Unknown, took: Duration::ZERO, pause_until: Some(at(60)) };
@@ -156,10 +156,10 @@ mod tests {
     }
 
     #[test]
-    fn a_breaker_says_how_it_came_to_stand_as_it_does() {
+    fn breaker_status_lists_its_changes() {
         let mut flow = Flow::default();
         let pass = go(&mut flow, at(0));
-        assert_eq!(flow.to_text().find("changes"), None, "of what never happened nothing is kept");
+        assert_eq!(flow.to_text().find("changes"), None, "without changes, none are stored");
         leave(&mut flow, pass, Verdict::Bad, at(1));
         let change = |to, seconds| BreakerChange { to, at: at(seconds) };
         let opened = change(BreakerState::Open, 1);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_changes_are_kept_and_no_more() {
+    fn breaker_status_keeps_the_last_five_changes() {
         let mut flow = Flow::default();
         let pass = go(&mut flow, at(0));
         leave(&mut flow, pass, Verdict::Bad, at(0));
@@ -188,7 +188,7 @@ mod tests {
         }
         let standing = breaker(&flow, at(450));
         let opened = BreakerChange { to: BreakerState::Open, at: at(0) };
-        assert_eq!((standing.since, standing.changes), (Some(at(0)), vec![opened]), "probes that find nothing new leave no trace");
+        assert_eq!((standing.since, standing.changes), (Some(at(0)), vec![opened]), "a failed probe adds no change");
         for round in 5..9 {
             let probe = go(&mut flow, at(round * 100));
             leave(&mut flow, probe, Verdict::Good, at(round * 100 + 1));
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_was_not_made_after_all_changes_nothing() {
+    fn returned_probe_leaves_no_breaker_change() {
         let mut flow = Flow::default();
         let pass = go(&mut flow, at(0));
         leave(&mut flow, pass, Verdict::Bad, at(0));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_version_kept_is_read() {
+    fn state_of_an_earlier_version_is_read() {
         let text = r#"{"times":{"next":0,"interval":0},"slots":{"held":[]},"breaker":{"open":{"since":"2027-01-15T08:00:00Z","until":"2027-01-15T08:00:30Z"}},"paused_until":null}"#;
         let standing = breaker(&Flow::from_text(text).unwrap(), at(0));
         assert_eq!((standing.state, standing.since, standing.changes.len()), (BreakerState::Open, Some(at(0)), 0));

@@ -105,7 +105,7 @@ impl LimitsSubmission {
     /// Returns the limits. Adds errors to `wrong`, with their fields under `pointer`.
     pub(crate) fn limits(&self, pointer: &str, wrong: &mut Wrong) -> Limits {
         if self.rate.is_none() && (self.period.is_some() || self.burst.is_some()) {
-            wrong.add(&format!("{pointer}/rate"), "`period` and `burst` say nothing without a `rate`");
+            wrong.add(&format!("{pointer}/rate"), "`period` and `burst` require a `rate`");
         }
         let period =
             self.period.map_or(Some(Duration::from_secs(1)), |period| wrong.take(&format!("{pointer}/period"), PERIODS.seconds(period)));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_is_not_limited() {
+    fn omitted_limits_do_not_apply() {
         assert_eq!(limits("{}"), Ok(Limits::default()));
         let count = |count| NonZeroU32::new(count).unwrap();
         let pace = Pace { rate: count(10), period: Duration::from_secs(1), burst: count(1) };
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_kept_is_named() {
+    fn invalid_limits_are_named() {
         for (json, pointers) in [
             (r#"{"rate": 100001}"#, vec!["/limits/rate"]),
             (r#"{"burst": 2}"#, vec!["/limits/rate"]),
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_breaker_unless_somebody_wants_none() {
+    fn breaker_is_enabled_by_default() {
         assert_eq!(policy("{}"), Ok(Some(BreakerPolicy::default())));
         assert_eq!(policy(r#"{"enabled": false}"#), Ok(None));
         let own = policy(r#"{"failure_rate": 0.2, "window": 7, "minimum_calls": 3, "open_duration": 900}"#).unwrap().unwrap();
