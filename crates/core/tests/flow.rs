@@ -1,4 +1,4 @@
-//! A flow with a backlog, in virtual time: nothing goes beyond its limits, and nothing of them is left unused.
+//! Limiter with a backlog, in virtual time: tasks stay within the limits and use them fully.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -161,7 +161,7 @@ fn pace(rate: u32, burst: u32) -> Pace {
 const TEN_MINUTES: u64 = 600_000;
 
 #[test]
-fn fifty_a_second_and_four_at_once_are_kept_and_used() {
+fn rate_and_concurrency_are_kept_and_used() {
     for burst in [50, 10, 1] {
         let limits = Limits { pace: Some(pace(50, burst)), concurrency: Some(count(4)), breaker: None };
         let mut world = World::new(limits, 64, 40_000);
@@ -177,7 +177,7 @@ fn fifty_a_second_and_four_at_once_are_kept_and_used() {
 }
 
 #[test]
-fn slots_are_used_whatever_work_takes() {
+fn slots_are_used_for_any_task_duration() {
     for takes in [5, 200, 3_000] {
         let limits = Limits { concurrency: Some(count(4)), ..Limits::default() };
         let tasks = usize::try_from(5 * TEN_MINUTES / takes).unwrap().min(100_000);
@@ -189,7 +189,7 @@ fn slots_are_used_whatever_work_takes() {
 }
 
 #[test]
-fn an_outage_of_half_an_hour_costs_probes_alone() {
+fn outage_of_half_an_hour_costs_only_probes() {
     let breaker = BreakerPolicy::default();
     let limits = Limits { pace: Some(pace(100, 100)), concurrency: None, breaker: Some(breaker) };
     let mut world = World::new(limits, 64, 10_000);

@@ -1,4 +1,4 @@
-//! The lifecycle against a second opinion: a model of it that was written from the design alone, and is too simple to be wrong in the same way.
+//! Lifecycle against a reference model, which was written from the design alone and is too simple to have the same errors.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 const START: Timestamp = Timestamp::EPOCH;
 
-/// An event as the generator knows it: what it needs of the task, such as its token, is filled in when its turn comes.
+/// Generated event. Values that depend on the task, such as its token, are filled in later.
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Claim { lease: u64 },
@@ -62,7 +62,7 @@ enum Why {
     Retrying,
 }
 
-/// The model: what the design says of a task, in plain numbers.
+/// Reference model of a task.
 #[derive(Clone, Debug)]
 struct Model {
     place: Place,
@@ -96,7 +96,7 @@ impl Model {
         }
     }
 
-    /// Makes the step, or says why not. One line for each arrow of the picture.
+    /// Makes the step, or returns why it is refused.
     fn step(&mut self, op: Op, now: Timestamp) -> Result<(), Refused> {
         match self.verdict(op, now) {
             Verdict::Refused(why) => Err(why),
@@ -218,7 +218,7 @@ impl Model {
     }
 }
 
-/// The place of a real task, to be compared with the model's.
+/// Returns the place of a real task, to compare it with the model's.
 fn place(task: &Task) -> Place {
     match &task.state {
         State::Waiting(why) => {
@@ -269,21 +269,17 @@ fn check_step(before: &Task, change: &Change, now: Timestamp) -> Result<(), Test
     let after = &change.task;
     prop_assert_eq!(change.read_version, before.version);
     prop_assert_eq!(after.version, before.version + 1);
-    prop_assert!(after.token == before.token || after.token == before.token + 1, "a token counts claims one by one");
-    prop_assert_eq!(
-        after.token > before.token,
-        is_running(after) && !is_running(before),
-        "a token is granted by a claim, and by nothing else"
-    );
-    prop_assert!(after.attempt <= after.settings.retry.max_attempts(), "no attempt beyond the policy");
-    prop_assert_eq!(after.wake_at().is_none(), is_ended(after), "somebody must look at it again unless it has ended");
+    prop_assert!(after.token == before.token || after.token == before.token + 1, "a claim raises the token by one");
+    prop_assert_eq!(after.token > before.token, is_running(after) && !is_running(before), "only a claim grants a token");
+    prop_assert!(after.attempt <= after.settings.retry.max_attempts(), "the attempts stay within the retry policy");
+    prop_assert_eq!(after.wake_at().is_none(), is_ended(after), "every task that has not ended has a wake-up time");
     if is_ended(before) {
-        prop_assert_eq!(after.generation, before.generation + 1, "an end changes by a replay only");
+        prop_assert_eq!(after.generation, before.generation + 1, "only a replay changes an ended task");
     } else {
         prop_assert_eq!(after.generation, before.generation);
     }
     if let (State::Running(lease), State::Waiting(_)) = (&before.state, &after.state) {
-        prop_assert_eq!(lease.cancel, CancelRequest::None, "what was called off does not wait for another attempt");
+        prop_assert_eq!(lease.cancel, CancelRequest::None, "a canceled task does not wait for another attempt");
     }
     if matches!(after.state, State::Waiting(Waiting::Retrying)) {
         prop_assert!(after.due_at >= now, "a retry is not due in the past");
@@ -297,7 +293,7 @@ fn check_record(before: &Task, after: &Task) -> Result<(), TestCaseError> {
     prop_assert!(after.attempts.is_sorted_by(|one, next| one.number < next.number), "attempts are numbered in order");
     prop_assert!(after.attempts.iter().all(|attempt| attempt.number <= after.token && attempt.finished_at >= attempt.started_at));
     let kept = after.attempts.iter().filter(|attempt| before.attempts.contains(attempt)).count();
-    prop_assert!(kept + 1 >= before.attempts.len().min(20), "at most the oldest attempt is forgotten");
+    prop_assert!(kept + 1 >= before.attempts.len().min(20), "at most the oldest attempt is dropped");
     let constant =
         |task: &Task| (task.tenant.clone(), task.id, task.kind.clone(), task.queue.clone(), task.payload.clone(), task.created_at);
     prop_assert_eq!(constant(before), constant(after));
@@ -316,9 +312,9 @@ fn check_callback(change: &Change) -> Result<(), TestCaseError> {
             let url = format!("\"{}\"", task.settings.callback.as_ref().map(|callback| callback.url.clone()).unwrap_or_default());
             prop_assert!(callback.payload.get().contains(&url));
             let status = format!("\"status\":\"{}\"", Status::Ended(ended.end).as_str());
-            prop_assert!(callback.payload.get().contains(&status), "it tells of this end");
+            prop_assert!(callback.payload.get().contains(&status), "the callback reports this end");
         }
-        _ => prop_assert!(change.follow_up.is_none(), "no callback without an end that is to be reported"),
+        _ => prop_assert!(change.follow_up.is_none(), "only a requested end has a callback"),
     }
     Ok(())
 }
@@ -391,7 +387,7 @@ fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Milliseconds by which time goes on before an event: mostly forward, now and then back, as it does between two machines.
+/// Milliseconds between two events: mostly forward, sometimes back, as between the clocks of two machines.
 fn passing() -> impl Strategy<Value = i64> {
     prop_oneof![4 => 0_i64..5_000, 4 => 0_i64..900_000, 2 => -300_000_i64..0]
 }
@@ -411,7 +407,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
 
     #[test]
-    fn agrees_with_the_model((task, delays) in tasks(), steps in prop::collection::vec((passing(), ops(), any::<u64>()), 1..80)) {
+    fn lifecycle_agrees_with_the_model((task, delays) in tasks(), steps in prop::collection::vec((passing(), ops(), any::<u64>()), 1..80)) {
         let mut model = Model::of(&task, &delays);
         let (mut task, mut now) = (task, START);
         let mut callbacks = BTreeSet::new();
@@ -427,7 +423,7 @@ proptest! {
                     prop_assert_eq!(Ok(()), expected, "{:?} on {:?}", op, before);
                     check_step(&before, &change, now)?;
                     if let Some(callback) = &change.follow_up {
-                        prop_assert!(callbacks.insert(callback.id), "each end has a callback of its own");
+                        prop_assert!(callbacks.insert(callback.id), "each end has its own callback");
                     }
                     if change.task.attempts.last() != before.attempts.last() {
                         recorded.extend(change.task.attempts.last().map(|attempt| (attempt.number, attempt.outcome)));
@@ -443,27 +439,27 @@ proptest! {
             prop_assert_eq!(task.settings.expires_at, model.deadline);
             prop_assert_eq!((task.turn.times, task.turn.put_off), model.turn);
         }
-        prop_assert_eq!(recorded, model.outcomes, "every attempt that ended is on record");
+        prop_assert_eq!(recorded, model.outcomes, "every ended attempt is recorded");
     }
 
-    /// Whatever the sweep does about time is allowed, and there is nothing left to do about it afterwards.
+    /// Every event that the sweeper applies is allowed, and leaves at most an expiry to apply.
     #[test]
-    fn what_time_brings_about_is_allowed((task, _) in tasks(), steps in prop::collection::vec((passing(), ops(), any::<u64>()), 1..40)) {
+    fn overdue_events_are_allowed((task, _) in tasks(), steps in prop::collection::vec((passing(), ops(), any::<u64>()), 1..40)) {
         let (mut task, mut now) = (task, START);
         for (passing, op, random) in steps {
             now = Timestamp::from_millis(now.millis() + passing);
             let spread = Spread::from_bits(random);
             if let Some(event) = overdue(&task, spread, now) {
-                prop_assert!(task.wake_at().is_some_and(|moment| moment <= now), "nothing is overdue before its time");
+                prop_assert!(task.wake_at().is_some_and(|moment| moment <= now), "no event is overdue before its time");
                 let swept = transition(task.clone(), event, now);
                 prop_assert!(swept.is_ok(), "{:?}", swept);
                 // One look may find a second thing: a crashed attempt of a task whose deadline has passed as well.
                 let again = swept.ok().and_then(|change| overdue(&change.task, spread, now));
                 prop_assert!(matches!(again, None | Some(Event::Expire)));
             } else if let State::Running(lease) = &task.state {
-                prop_assert!(lease.until > now, "a lease that ran out is seen");
+                prop_assert!(lease.until > now, "an expired lease is overdue");
             } else if let State::Waiting(_) = &task.state {
-                prop_assert!(task.settings.expires_at.is_none_or(|deadline| now < deadline), "a deadline that passed is seen");
+                prop_assert!(task.settings.expires_at.is_none_or(|deadline| now < deadline), "a passed deadline is overdue");
             }
             if let Ok(change) = transition(task.clone(), event(op, &task, spread, now), now) {
                 task = change.task;
@@ -473,7 +469,7 @@ proptest! {
 }
 
 #[test]
-fn a_replay_keeps_a_deadline_that_is_ahead_and_the_key_unless_it_is_to_be_new() {
+fn replay_keeps_a_future_deadline_and_the_key() {
     let ended = transition(task(&[], None, 0, Some(1_000), None), Event::Cancel, START).unwrap().task;
     let replay = |key, after| {
         transition(ended.clone(), Event::Replay { key, generation: None }, START + Duration::from_millis(after)).unwrap().task.settings
@@ -483,9 +479,9 @@ fn a_replay_keeps_a_deadline_that_is_ahead_and_the_key_unless_it_is_to_be_new() 
     assert_eq!((replay(ReplayKey::Same, 0).key_generation, replay(ReplayKey::New, 0).key_generation), (None, Some(2)));
 }
 
-/// One that always asks to be left alone is not asked for ever.
+/// A receiver that always asks for a pause is not called for ever.
 #[test]
-fn to_be_put_off_is_free_so_often_and_costs_an_attempt_from_then_on() {
+fn deferral_beyond_the_limit_costs_an_attempt() {
     let delays = [Duration::from_secs(1); 2];
     let (mut task, mut now) = (task(&delays, None, 0, None, None), START);
     while !is_ended(&task) {
@@ -502,7 +498,7 @@ fn to_be_put_off_is_free_so_often_and_costs_an_attempt_from_then_on() {
 /// A woken task asks at once, or after the configuration's lifetime in other processes if one of them could hold it for long with the old
 /// configuration. It keeps its reservation, unless that lies behind a pause that has ended.
 #[test]
-fn who_is_woken_asks_soon_and_keeps_its_place() {
+fn woken_task_tries_soon_and_keeps_its_reservation() {
     let (now, soon) = (START, Duration::from_secs(10));
     let booking = Booking { slot: 1, interval: 1 };
     let promise = Some(Promise { of: FlowOf::Tenant, booking });
@@ -528,9 +524,9 @@ fn who_is_woken_asks_soon_and_keeps_its_place() {
     }
 }
 
-/// An end gives back what the task held of its flows. So does a wake from a rest, which voids the place behind it.
+/// An end gives back all reservations of the task. A wake from a pause gives back the reservation behind the pause.
 #[test]
-fn ended_task_holds_nothing_of_its_flows() {
+fn ended_task_holds_no_reservation() {
     let now = START;
     let promise = Some(Promise { of: FlowOf::Tenant, booking: Booking { slot: 1, interval: 1 } });
     let reserved = Reserved { promise: promise.clone(), batch: Some(7) };
@@ -560,7 +556,7 @@ fn ended_task_holds_nothing_of_its_flows() {
 
 /// The next member of a batch asks when the batch is due, whatever it was told before. Nothing else is moved by that.
 #[test]
-fn only_a_gathered_task_is_made_to_lead() {
+fn only_a_batching_task_is_made_leader() {
     let (now, at) = (START, START + Duration::from_secs(3));
     let held = |reason, seconds| Task {
         state: State::Waiting(Waiting::Held(Held { reason })),
@@ -569,12 +565,12 @@ fn only_a_gathered_task_is_made_to_lead() {
     };
     let led = |task| transition(task, Event::Lead { at }, now).map(|change| change.task.due_at);
     assert_eq!(led(held(HeldReason::Batching, 63)), Ok(at));
-    assert_eq!(led(held(HeldReason::Batching, 2)), Err(Refused::NotHeld), "it comes before that anyway");
+    assert_eq!(led(held(HeldReason::Batching, 2)), Err(Refused::NotHeld), "the member tries again before that anyway");
     assert_eq!(led(held(HeldReason::RateLimited, 63)), Err(Refused::NotHeld));
 }
 
 #[test]
-fn a_claim_of_what_no_store_has_seen_is_a_claim() {
+fn claim_before_the_first_write_equals_a_claim() {
     let (until, late) = (START + Duration::from_mins(1), START + Duration::from_mins(2));
     let due = task(&[], None, 0, Some(100_000), None);
     let (mut unstored, stored) = (due.clone(), transition(due.clone(), Event::Claim { until }, START).unwrap().task);
@@ -586,7 +582,7 @@ fn a_claim_of_what_no_store_has_seen_is_a_claim() {
     assert_eq!(due.clone().claim_unstored(until, late), Err(Refused::PastDeadline));
 }
 
-/// The model's own test: it visits every place, so that agreeing with it means something.
+/// Checks the generator: its events reach every status.
 #[test]
 fn every_status_is_reached() {
     let due = task(&[Duration::from_secs(5)], None, 0, Some(100_000), None);
