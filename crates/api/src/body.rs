@@ -95,7 +95,9 @@ async fn collect(app: &App, tenant: &Tenant, mut body: Body) -> Result<Received,
 /// Returns the next piece of the body. Ignores trailers.
 async fn chunk(body: &mut Body) -> Result<Option<Bytes>, Problem> {
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Problem::new(Code::MalformedBody, "the body broke off, or its framing is wrong"))?;
+        let frame = frame.map_err(|_| {
+            Problem::new(Code::MalformedBody, "the body ended early or its framing is invalid; send the complete body again")
+        })?;
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
         }
@@ -108,7 +110,7 @@ fn received(bytes: Bytes, reservation: Option<Reservation>) -> Result<Received, 
 }
 
 fn over_budget(_: OverBudget) -> Problem {
-    let detail = "too many request bodies are under way; try again after the time in Retry-After";
+    let detail = "too many request bodies are in memory; try again after the time in Retry-After";
     Problem::new(Code::Overloaded, detail).with_header("connection", "close".to_owned())
 }
 
@@ -151,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_json_by_any_of_its_spellings() {
+    fn json_media_type_is_accepted_in_any_spelling() {
         for text in ["application/json", "Application/JSON", "application/json; charset=UTF-8", "application/json;charset=\"utf-8\";v=1"] {
             assert!(is_json(text), "{text}");
         }

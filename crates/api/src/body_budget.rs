@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tenant_takes_half_and_all_take_the_whole() {
+    fn tenant_gets_at_most_half_of_the_budget() {
         let budget = Arc::new(BodyBudget::default());
         let [one, two, three] = ["one", "two", "three"].map(|name| Tenant::new(name).unwrap());
         let mut first = budget.reserve(&one);

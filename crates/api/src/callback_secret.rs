@@ -36,7 +36,7 @@ const OVERLAP: f64 = 86_400.0;
 #[serde(deny_unknown_fields, default)]
 #[schema(as = SetCallbackSecret)]
 pub(crate) struct Set {
-    /// `whsec_` and 24 to 64 random bytes in base64. Default: nobat generates a secret and shows it in the answer.
+    /// `whsec_` and 24 to 64 random bytes in base64. Default: nobat generates a secret and shows it in the response.
     #[schema(value_type = Option<String>, pattern = "^whsec_([A-Za-z0-9+/]{4}){8,20}([A-Za-z0-9+/]{4}|([A-Za-z0-9+/]{4})?[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$")]
     secret: Option<String>,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Set {
 #[serde(deny_unknown_fields, default)]
 #[schema(as = RotateSecret)]
 pub(crate) struct Rotate {
-    /// `whsec_` and 24 to 64 random bytes in base64. Default: nobat generates a secret and shows it in the answer.
+    /// `whsec_` and 24 to 64 random bytes in base64. Default: nobat generates a secret and shows it in the response.
     #[schema(value_type = Option<String>, pattern = "^whsec_([A-Za-z0-9+/]{4}){8,20}([A-Za-z0-9+/]{4}|([A-Za-z0-9+/]{4})?[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$")]
     pub(crate) secret: Option<String>,
     /// Seconds for which the older secrets also sign.
@@ -86,7 +86,7 @@ struct Remove {}
 pub(crate) struct SecretsView {
     /// Secrets that sign, newest first. Empty: callbacks are not signed.
     secrets: Vec<SecretView>,
-    /// Generated secret. Only in the answer to the request that generated it.
+    /// Generated secret. Only in the response to the request that generated it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     secret: Option<String>,
@@ -109,8 +109,8 @@ pub(crate) struct SecretView {
 /// nobat signs callbacks of the caller's tenant with this secret only, as Standard Webhooks 1.0.0 specifies. It stores the secret encrypted
 /// and never shows it again.
 ///
-/// The process that answers signs with it at once. Other processes sign with the older secrets for up to 10 seconds. To replace a secret
-/// without that gap, rotate it.
+/// The process that handles the request signs with it at once. Other processes sign with the older secrets for up to 10 seconds. To
+/// replace a secret without that gap, rotate it.
 #[utoipa::path(
     put,
     path = "/v1/callback-secret",
@@ -118,7 +118,7 @@ pub(crate) struct SecretView {
     tag = "callbacks",
     security(("key" = ["config:write"])),
     request_body(content = Set, description = "May be left out.", example = json!({})),
-    responses((status = 200, description = "It signs.", body = SecretsView)),
+    responses((status = 200, description = "The secret is set.", body = SecretsView)),
 )]
 pub(crate) async fn set(State(app): State<App>, Allowed(caller, _): Allowed<ConfigWrite>, request: Request) -> Result<Response, Problem> {
     let Set { secret } = options(&app, &caller.tenant, request).await?;
@@ -137,7 +137,7 @@ pub(crate) async fn set(State(app): State<App>, Allowed(caller, _): Allowed<Conf
     tag = "callbacks",
     security(("key" = ["config:write"])),
     request_body(content = Rotate, description = "May be left out.", example = json!({"grace_period": 86400})),
-    responses((status = 201, description = "Both sign.", body = SecretsView)),
+    responses((status = 201, description = "The secret is replaced. The older ones sign until their grace period ends.", body = SecretsView)),
 )]
 pub(crate) async fn rotate(
     State(app): State<App>,
@@ -152,14 +152,14 @@ pub(crate) async fn rotate(
 
 /// Get the callback secrets
 ///
-/// Returns since when and until when each secret signs, but never a secret itself.
+/// Returns when each secret was set and when it expires, but never a secret itself.
 #[utoipa::path(
     get,
     path = "/v1/callback-secret",
     operation_id = "get_callback_secret",
     tag = "callbacks",
     security(("key" = ["config:write"])),
-    responses((status = 200, description = "What signs.", body = SecretsView)),
+    responses((status = 200, description = "The secrets that sign callbacks.", body = SecretsView)),
 )]
 pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<ConfigWrite>) -> Result<Response, Problem> {
     let secrets = app.backend.registry.callback_secrets(&caller.tenant).await?;
@@ -168,14 +168,14 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Conf
 
 /// Remove the callback secret
 ///
-/// The process that answers stops signing callbacks at once, other processes within 10 seconds.
+/// The process that handles the request stops signing callbacks at once, other processes within 10 seconds.
 #[utoipa::path(
     delete,
     path = "/v1/callback-secret",
     operation_id = "remove_callback_secret",
     tag = "callbacks",
     security(("key" = ["config:write"])),
-    responses((status = 200, description = "Nothing signs.", body = SecretsView)),
+    responses((status = 200, description = "All secrets are removed. Callbacks are not signed.", body = SecretsView)),
 )]
 pub(crate) async fn remove(
     State(app): State<App>,
@@ -236,7 +236,10 @@ async fn write(
             return Ok(SecretsView::new(&changed, now));
         }
     }
-    Err(Problem::new(Code::Overloaded, "the secret is being changed all the time"))
+    Err(Problem::new(
+        Code::Overloaded,
+        "other requests changed the secret at the same time, and this one changed nothing; try again after the time in Retry-After",
+    ))
 }
 
 impl SecretsView {

@@ -46,7 +46,7 @@ pub(crate) struct Replay {
     /// True to send the endpoint a new idempotency key, so that it repeats work that it has done already. Default: `false`.
     #[schema(default = false)]
     new_key: bool,
-    /// Generation to replay, from the task's field `generation`. If the task is at another generation, the answer is 409
+    /// Generation to replay, from the task's field `generation`. If the task is at another generation, the response is 409
     /// `generation_mismatch` and nothing is replayed. Default: any generation.
     #[schema(value_type = Option<u32>, minimum = 1)]
     generation: Option<f64>,
@@ -54,7 +54,7 @@ pub(crate) struct Replay {
 
 /// Cancel a task
 ///
-/// Cancels a task at once if it is not running. Asks a running task to stop; its handler then decides how it ends.
+/// Cancels a task at once if it is not running. Requests a running task to stop; its handler then decides how the task ends.
 #[utoipa::path(
     post,
     path = "/v1/tasks/{id}/cancel",
@@ -68,11 +68,11 @@ pub(crate) struct Replay {
     responses(
         (
             status = 200,
-            description = "It is canceled.",
+            description = "The task is canceled.",
             body = TaskView<'static>,
             headers(("Idempotency-Replayed" = String, description = "`true` if the same request was carried out before.")),
         ),
-        (status = 202, description = "It is running, and was asked to stop.", body = TaskView<'static>),
+        (status = 202, description = "The task is running, and its handler is requested to stop.", body = TaskView<'static>),
     ),
 )]
 pub(crate) async fn cancel(
@@ -130,7 +130,7 @@ fn is_canceling(task: &Task) -> bool {
     request_body(content = Replay, description = "May be left out.", example = json!({"new_key": true, "generation": 1})),
     responses((
         status = 202,
-        description = "It will be done again.",
+        description = "The task runs again.",
         body = TaskView<'static>,
         headers(("Idempotency-Replayed" = String, description = "`true` if the same request was carried out before.")),
     )),
@@ -196,8 +196,8 @@ pub(crate) async fn options_without_key<T: Default + for<'de> Deserialize<'de>>(
 }
 
 /// Advice on how to repeat a rotation whose answer was lost.
-pub(crate) const ROTATE_INSTEAD: &str = "a secret is shown once, and cannot be shown again: send this without the header; if the answer is \
-    lost, rotate again, or send a `secret` of your own";
+pub(crate) const ROTATE_INSTEAD: &str = "a secret is shown only once: send the request without the header; if the response is lost, \
+    rotate again, or send a `secret` of your own";
 
 /// Returns the options from the body, or the defaults if the body is empty.
 pub(crate) async fn options<T: Default + for<'de> Deserialize<'de>>(app: &App, tenant: &Tenant, request: Request) -> Result<T, Problem> {

@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_is_listed_once_and_named_apart() {
+    fn every_code_is_listed_once_with_a_unique_name() {
         for (place, code) in Code::ALL.into_iter().enumerate() {
             assert_eq!(Code::ALL.iter().position(|other| *other as usize == code as usize), Some(place));
             assert_eq!(Code::ALL.iter().position(|other| other.as_str() == code.as_str()), Some(place));

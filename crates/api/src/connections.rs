@@ -48,7 +48,7 @@ impl ConnectionMetrics {
 
     pub(crate) fn count_write_timeout(&self) {
         self.write_timeouts.fetch_add(1, Ordering::Relaxed);
-        self.log("a client did not read its answer in time; its connection was ended");
+        self.log("a client did not read its response in time; its connection is closed");
     }
 
     /// Logs the counters, at most once in [`LOG_INTERVAL`]: a flood of connections must not become a flood of log lines.
@@ -101,14 +101,14 @@ impl Connections {
     pub(crate) fn open(self: &Arc<Self>, peer: IpAddr) -> Option<Slot> {
         let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else {
             self.metrics.refused_total.fetch_add(1, Ordering::Relaxed);
-            self.metrics.log("the limit of connections is reached; further ones are closed at once");
+            self.metrics.log("the limit of connections is reached; new connections are closed at once");
             return None;
         };
         let is_proxy = self.trusted_proxies.iter().any(|proxy| proxy.contains(peer));
         let address = (!is_proxy).then(|| client_network(peer));
         if address.is_some_and(|address| !self.count(address)) {
             self.metrics.refused_address.fetch_add(1, Ordering::Relaxed);
-            self.metrics.log("an address has as many connections as one may have; further ones are closed at once");
+            self.metrics.log("an address has reached its limit of connections; its new connections are closed at once");
             return None;
         }
         self.metrics.open.fetch_add(1, Ordering::Relaxed);
@@ -166,11 +166,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_address_takes_half_of_all_connections_by_default() {
+    async fn address_gets_half_of_all_connections_by_default() {
         let connections = connections(4, None, &[]);
         let mut mine: Vec<_> = (0..3).map(|_| open(&connections, "203.0.113.9")).collect();
         assert_eq!(mine.iter().flatten().count(), 2);
-        assert!(open(&connections, "::ffff:203.0.113.9").is_none(), "the same address");
+        assert!(open(&connections, "::ffff:203.0.113.9").is_none(), "an IPv4-mapped address is the same address");
         let other = open(&connections, "203.0.113.10");
         assert!(other.is_some());
         mine.clear();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn addresses_of_one_64_are_one_address() {
+    async fn addresses_of_one_ipv6_network_count_as_one() {
         let connections = connections(10, Some(1), &[]);
         let _one = open(&connections, "2001:db8:0:1::1").unwrap();
         assert!(open(&connections, "2001:db8:0:1::2").is_none());
@@ -189,14 +189,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn trusted_proxy_is_bound_by_the_total_alone() {
+    async fn trusted_proxy_is_limited_only_by_the_total() {
         let connections = connections(3, Some(1), &["127.0.0.1"]);
         let slots: Vec<_> = (0..4).map(|_| open(&connections, "127.0.0.1")).collect();
         assert_eq!((slots.iter().flatten().count(), connections.metrics.refused_total()), (3, 1));
     }
 
     #[tokio::test]
-    async fn a_single_connection_is_always_allowed() {
+    async fn single_connection_is_always_allowed() {
         let connections = connections(1, None, &[]);
         assert!(open(&connections, "203.0.113.9").is_some());
     }

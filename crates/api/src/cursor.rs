@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn opens_for_the_list_it_was_made_for_and_no_other() {
+    fn cursor_opens_only_its_own_list() {
         let position = Position("task_01:7".into());
         let cursor = seal(&KEY, &list(), &position);
         assert_eq!(open(&KEY, &List::tasks(&ListQuery { limit: 7, ..query() }), &cursor), Some(position));
@@ -148,12 +148,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_forgery_opens(cursor in "\\PC{0,80}") {
+        fn forged_cursor_is_refused(cursor in "\\PC{0,80}") {
             prop_assert_eq!(open(&KEY, &list(), &cursor), None);
         }
 
         #[test]
-        fn no_changed_digit_opens(position in "\\PC{0,40}", place: prop::sample::Index, digit in "[0-9a-fA-F]") {
+        fn cursor_with_a_changed_digit_is_refused(position in "\\PC{0,40}", place: prop::sample::Index, digit in "[0-9a-fA-F]") {
             let sealed = seal(&KEY, &list(), &Position(position));
             let place = place.index(sealed.len());
             let mut changed = sealed.clone();

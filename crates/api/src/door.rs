@@ -116,7 +116,7 @@ impl<P: Permission> FromRequestParts<App> for Allowed<P> {
         let caller = caller(parts, app).await?;
         if !caller.scopes.contains(P::SCOPE) {
             let scope = P::SCOPE.as_str();
-            return Err(Problem::new(Code::MissingScope, format!("this takes a key with the scope {scope}")));
+            return Err(Problem::new(Code::MissingScope, format!("this route requires a key with the scope {scope}")));
         }
         Ok(Self(caller, PhantomData))
     }
@@ -126,7 +126,10 @@ async fn caller(parts: &Parts, app: &App) -> Result<Caller, Problem> {
     let now = app.clock.now();
     let origin = origin(parts, &app.door);
     if !network::admits(&app.door.admitted, origin) {
-        return Err(Problem::new(Code::AddressNotAllowed, "requests from this address are not taken"));
+        return Err(Problem::new(
+            Code::AddressNotAllowed,
+            "the server accepts no requests from this address; send the request from an allowed network",
+        ));
     }
     if app.door.keys == Keys::Never {
         let settings = TenantSettings::default();
@@ -167,7 +170,10 @@ async fn authenticate(parts: &Parts, app: &App, origin: Option<IpAddr>, now: Tim
     };
     match key.as_ref().map(|key| key.admit(origin, now)) {
         Some(Ok(())) => key.ok_or_else(unauthorized),
-        Some(Err(Barred::Elsewhere)) => Err(Problem::new(Code::AddressNotAllowed, "this key may not be used from this address")),
+        Some(Err(Barred::Elsewhere)) => Err(Problem::new(
+            Code::AddressNotAllowed,
+            "the key's `networks` do not contain this address; send the request from one of them, or use another key",
+        )),
         Some(Err(Barred::Over)) | None => Err(keyring.count_failure(origin, now).err().unwrap_or_else(unauthorized)),
     }
 }
@@ -176,7 +182,10 @@ async fn authenticate(parts: &Parts, app: &App, origin: Option<IpAddr>, now: Tim
 fn presented(parts: &Parts) -> Result<Option<&str>, Problem> {
     // Proxies and this server log URLs, so such a key counts as leaked. The log line below must not repeat it either.
     if parts.uri.query().is_some_and(|query| query.contains(KeyText::PREFIX)) {
-        tracing::warn!(path = parts.uri.path(), "an API key came in a query string and may be in logs; revoke it");
+        tracing::warn!(
+            path = parts.uri.path(),
+            "an API key was sent in a query string; the request is refused, and the key may be in logs: revoke it"
+        );
         return Err(unauthorized());
     }
     let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
@@ -195,7 +204,7 @@ const FORWARDED: [HeaderName; 4] =
 
 /// Returns the same 401 for keys that are missing, mistyped, unknown, revoked or expired. Otherwise a client could probe which keys exist.
 pub(crate) fn unauthorized() -> Problem {
-    Problem::new(Code::Unauthorized, "this takes a key, in a header: `Authorization: Bearer nb_live_…`")
+    Problem::new(Code::Unauthorized, "the request has no valid API key; send one in the header `Authorization: Bearer nb_live_…`")
 }
 
 /// Refuses, on a server without keys, a request that does not come from a program on this machine.
@@ -216,7 +225,7 @@ fn meant_for_this_machine(parts: &Parts, origin: Option<IpAddr>) -> Result<(), P
         return Ok(());
     }
     let detail =
-        "as long as it has no keys, this server answers only to `localhost` and addresses of this machine; `nobat keys create` makes one";
+        "without API keys, the server accepts only requests from its own machine to `localhost`; `nobat keys create` creates a key";
     Err(Problem::new(Code::MisdirectedRequest, detail))
 }
 

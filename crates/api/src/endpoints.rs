@@ -66,7 +66,7 @@ pub(crate) struct EndpointView {
     headers: BTreeMap<String, Option<String>>,
     /// Secrets that sign requests, newest first.
     secrets: Vec<SecretView>,
-    /// Generated secret. Only in the answer to the request that generated it.
+    /// Generated secret. Only in the response to the request that generated it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     secret: Option<String>,
@@ -84,19 +84,19 @@ pub(crate) struct EndpointView {
     limits: LimitsView,
     /// Circuit breaker, which holds its tasks when too many attempts fail.
     circuit_breaker: BreakerView,
-    /// Current state of its limits and of its circuit breaker. Only in answers to `GET` of one endpoint.
+    /// Current state of its limits and of its circuit breaker. Only in responses to `GET` of one endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     state: Option<LimiterStatus>,
     /// Batching of tasks into one request. `null`: one request for each task.
     #[schema(required)]
     batch: Option<BatchView>,
-    /// Certificate authorities that must vouch for the endpoint, as PEM. `null`: those of the operating system.
+    /// Certificate authorities that must have signed the endpoint's certificate, as PEM. `null`: those of the operating system.
     #[schema(required)]
     ca_certificates: Option<String>,
     /// True if a client paused it. nobat holds its tasks.
     paused: bool,
-    /// True if it answered 410 (Gone). nobat holds its tasks until a client resumes it or changes its URL.
+    /// True if it responded with 410 (Gone). nobat holds its tasks until a client resumes it or changes its URL.
     gone: bool,
     /// Time of its creation.
     #[schema(value_type = String, format = DateTime)]
@@ -112,7 +112,7 @@ struct BatchView {
     max_items: NonZeroU32,
     /// Maximum time in seconds that the first task of a batch waits for others.
     max_wait: f64,
-    /// True if the endpoint's answer contains a result for each task.
+    /// True if the endpoint's response contains a result for each task.
     per_item_results: bool,
 }
 
@@ -145,7 +145,7 @@ impl FromRequestParts<App> for Named {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let not_found = |_| Problem::new(Code::NotFound, format!("a name has {EXPECTED_NAME}"));
+        let not_found = |_| Problem::new(Code::NotFound, format!("the name in the path is not valid; expected {EXPECTED_NAME}"));
         Path::<Name>::from_request_parts(parts, app).await.map(|Path(name)| Self(name)).map_err(not_found)
     }
 }
@@ -156,8 +156,8 @@ impl FromRequestParts<App> for Named {
 /// process applies the change within 10 seconds, also to waiting tasks.
 ///
 /// If its limits, its batching or its URL change, nobat also wakes its held tasks, newest first. It spends up to five seconds on this and
-/// wakes up to about 1,000 tasks. They are checked again within 10 seconds, the others within 15 minutes. The same holds for a new
-/// endpoint, and for one that is no longer paused or gone.
+/// wakes up to about 1,000 tasks. They are checked again within 10 seconds, the others within 15 minutes. The same applies to a
+/// new endpoint, and to one that is no longer paused or gone.
 #[utoipa::path(
     put,
     path = "/v1/endpoints/{name}",
@@ -175,8 +175,8 @@ impl FromRequestParts<App> for Named {
         "batch": {"max_items": 100, "max_wait": 5, "per_item_results": false},
     })),
     responses(
-        (status = 200, description = "It was changed.", body = EndpointView),
-        (status = 201, description = "It is new. Its secret is shown this once, unless it was given.", body = EndpointView),
+        (status = 200, description = "The endpoint is changed.", body = EndpointView),
+        (status = 201, description = "The endpoint is created. The response shows its secret if nobat generated it.", body = EndpointView),
     ),
 )]
 pub(crate) async fn put(
@@ -205,7 +205,9 @@ pub(crate) async fn put(
         let Draft { endpoint, made } = submission.into_endpoint(&receiving)?;
         let record = endpoint.record(&caller.tenant, &name);
         if record.body.len() > MAX_RECORD {
-            return Err(vec![Invalid::new("", format!("all of it together may take {MAX_RECORD} bytes"))].into());
+            return Err(
+                vec![Invalid::new("", format!("the configuration is too large; expected at most {MAX_RECORD} bytes in total"))].into()
+            );
         }
         if write(&app, &caller, record, Action::EndpointChanged, &name).await? {
             let status = if current.is_some() { StatusCode::OK } else { StatusCode::CREATED };
@@ -230,7 +232,7 @@ pub(crate) async fn put(
 
 /// Get an endpoint and the state of its limits
 ///
-/// The answer never contains its secrets and the values of its headers.
+/// The response never contains its secrets or the values of its headers.
 #[utoipa::path(
     get,
     path = "/v1/endpoints/{name}",
@@ -257,7 +259,7 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Conf
     security(("key" = ["config:write"])),
     params(
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Maximum number of endpoints in a page. Default 50."),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the previous page."),
     ),
     responses((status = 200, description = "One page of endpoints.", body = PageView)),
 )]
@@ -299,7 +301,7 @@ pub(crate) async fn page(
     tag = "endpoints",
     security(("key" = ["config:write"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The endpoint's name.", example = "billing")),
-    responses((status = 200, description = "It is gone. This is what it was.", body = EndpointView)),
+    responses((status = 200, description = "The endpoint is removed. The response shows its last configuration.", body = EndpointView)),
 )]
 pub(crate) async fn remove(
     State(app): State<App>,
@@ -323,8 +325,8 @@ pub(crate) async fn remove(
 
 /// Replace the secret of an endpoint
 ///
-/// The process that answers signs with the new secret at once, other processes within 10 seconds. The older secrets also sign for `grace_period`
-/// seconds, so that the endpoint can switch over in the meantime. After that, no process signs with them.
+/// The process that handles the request signs with the new secret at once, other processes within 10 seconds. The older secrets also sign
+/// for `grace_period` seconds, so that the endpoint can switch over in the meantime. After that, no process signs with them.
 #[utoipa::path(
     post,
     path = "/v1/endpoints/{name}/rotate",
@@ -333,7 +335,7 @@ pub(crate) async fn remove(
     security(("key" = ["config:write"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The endpoint's name.", example = "billing")),
     request_body(content = Rotate, description = "May be left out.", example = json!({"grace_period": 86400})),
-    responses((status = 200, description = "Both sign.", body = EndpointView)),
+    responses((status = 200, description = "The secret is replaced. The older ones sign until their grace period ends.", body = EndpointView)),
 )]
 pub(crate) async fn rotate(
     State(app): State<App>,
@@ -363,11 +365,11 @@ pub(crate) async fn rotate(
 }
 
 /// Advice on how to repeat a pause or a resumption.
-const STATE_INSTEAD: &str = "this sets a state, and to set it again changes nothing: send it without the header";
+const STATE_INSTEAD: &str = "a repeated request changes nothing more: send it without the header";
 
 /// Pause an endpoint
 ///
-/// nobat holds its tasks with the reason `paused`. They use up no attempt. Running tasks go on.
+/// nobat holds its tasks with the reason `paused`. They spend no attempt. Running tasks continue.
 #[utoipa::path(
     post,
     path = "/v1/endpoints/{name}/pause",
@@ -375,7 +377,7 @@ const STATE_INSTEAD: &str = "this sets a state, and to set it again changes noth
     tag = "endpoints",
     security(("key" = ["config:write"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The endpoint's name.", example = "billing")),
-    responses((status = 200, description = "It is paused.", body = EndpointView)),
+    responses((status = 200, description = "The endpoint is paused.", body = EndpointView)),
 )]
 pub(crate) async fn pause(
     State(app): State<App>,
@@ -391,8 +393,7 @@ pub(crate) async fn pause(
 
 /// Resume an endpoint
 ///
-/// Ends a pause by a client, a 410 (Gone) and a `Retry-After`. If its circuit breaker is open, nobat lets one attempt through at once as a
-/// probe.
+/// Ends a pause by a client, a 410 (Gone) and a `Retry-After`. If its circuit breaker is open, nobat starts one attempt at once as a probe.
 ///
 /// nobat also wakes its held tasks, newest first. It spends up to five seconds on this and wakes up to about 1,000 tasks. They are checked
 /// again within 10 seconds, the others within 15 minutes.
@@ -403,7 +404,7 @@ pub(crate) async fn pause(
     tag = "endpoints",
     security(("key" = ["config:write"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The endpoint's name.", example = "billing")),
-    responses((status = 200, description = "It is called again.", body = EndpointView)),
+    responses((status = 200, description = "The endpoint is resumed.", body = EndpointView)),
 )]
 pub(crate) async fn resume(
     State(app): State<App>,
@@ -446,14 +447,16 @@ pub(crate) async fn test(
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    refuse_key(&head.headers, "a test changes nothing, and calls the endpoint each time: send it without the header")?;
+    refuse_key(&head.headers, "every test calls the endpoint, also a repeated one: send it without the header")?;
     let body = body::optional_json(&app, &caller.tenant, &head.headers, body).await?;
     let endpoint = app.backend.registry.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
     let call: Box<RawValue> = read_object(body.as_deref().unwrap_or(b"{}"))?;
     let call = Json::from_outside(&call).map_err(|error| Problem::from(vec![Invalid::new("", error.to_string())]))?;
     app.kinds.check(&HTTP, &call, Aim::Endpoint).map_err(|unfit| match unfit {
         Unfit::Payload(invalid) => Problem::from(invalid),
-        Unfit::UnknownKind(_) | Unfit::EndpointMissing => vec![Invalid::new("", "this server calls no endpoints")].into(),
+        Unfit::UnknownKind(_) | Unfit::EndpointMissing => {
+            vec![Invalid::new("", "this server does not run tasks of kind `http`, so it cannot call endpoints")].into()
+        }
     })?;
     let _slot = app.test_slots().acquire(&caller.tenant, &name)?;
     let now = app.clock.now();
@@ -492,11 +495,14 @@ pub(crate) async fn write(app: &App, caller: &Caller, record: Record, action: Ac
 }
 
 pub(crate) fn too_busy() -> Problem {
-    Problem::new(Code::Overloaded, "it is being changed all the time")
+    Problem::new(
+        Code::Overloaded,
+        "other requests changed it at the same time, and this one changed nothing; try again after the time in Retry-After",
+    )
 }
 
 fn not_found() -> Problem {
-    Problem::new(Code::EndpointNotFound, "`GET /v1/endpoints` lists those that there are")
+    Problem::new(Code::EndpointNotFound, "no endpoint has this name; `GET /v1/endpoints` lists all endpoints")
 }
 
 impl EndpointView {

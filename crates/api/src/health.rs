@@ -32,17 +32,17 @@ const OK: Health = Health { status: "ok" };
 
 /// Liveness
 ///
-/// Answers as long as the process runs. Checks nothing else, so that an unavailable store does not make an orchestrator restart the
+/// Returns 200 as long as the process runs. Checks nothing else, so that an unavailable store does not make an orchestrator restart the
 /// process.
-#[utoipa::path(get, path = "/healthz", operation_id = "healthz", tag = "health", responses((status = 200, description = "It answers.", body = Health)))]
+#[utoipa::path(get, path = "/healthz", operation_id = "healthz", tag = "health", responses((status = 200, description = "The process runs.", body = Health)))]
 pub(crate) async fn live() -> Result<Response, Problem> {
     reply::value(StatusCode::OK, 16, &OK)
 }
 
 /// Readiness
 ///
-/// Answers 200 if the store took a write and answered a read within the last second, and the queue answers. Otherwise answers 503 with the
-/// cause.
+/// Returns 200 if a write to the store and a read from it succeeded within the last second, and the queue is available. Otherwise returns
+/// 503 with the cause.
 ///
 /// Also shows the queues and other bounded resources that tenants share.
 #[utoipa::path(
@@ -51,8 +51,8 @@ pub(crate) async fn live() -> Result<Response, Problem> {
     operation_id = "readyz",
     tag = "health",
     responses(
-        (status = 200, description = "Work is taken.", body = ReadinessView),
-        (status = 503, description = "No work is taken, or it is not run. `cause` says why.", body = ReadinessView),
+        (status = 200, description = "The server accepts and runs tasks.", body = ReadinessView),
+        (status = 503, description = "The server accepts no tasks, or runs them late. `cause` is the reason.", body = ReadinessView),
     ),
 )]
 pub(crate) async fn ready(State(app): State<App>) -> Result<Response, Problem> {
@@ -77,8 +77,8 @@ pub(crate) struct ReadinessView {
     /// Reason for a 503. `null` with 200.
     ///
     /// `store_write_failed`: a write failed, for example on a full disk. `store_read_failed`: a read failed. `store_overloaded`: a queue in
-    /// front of the store is full. `queue_unavailable`: the queue does not answer; the server accepts tasks, which run late. `timeout`: no
-    /// answer within 5 seconds.
+    /// front of the store is full. `queue_unavailable`: the queue does not respond; the server accepts tasks, which run late. `timeout`: no
+    /// response within 5 seconds.
     #[schema(required, pattern = "^(store_write_failed|store_read_failed|store_overloaded|queue_unavailable|timeout)$")]
     cause: Option<&'static str>,
     /// Queues and other bounded resources of this process that tenants share.
@@ -98,8 +98,8 @@ pub(crate) struct QueueView {
     name: &'static str,
     /// Number of waiting operations. For `key_lookup` and `endpoint_test`: operations in progress. For `body_bytes`: bytes.
     length: usize,
-    /// Maximum of `length`. Beyond it the server answers 503 `overloaded`, or 429 for endpoint tests. Key look-ups wait up to 5 seconds
-    /// first; then the server answers 503, or 429 if their address guesses keys.
+    /// Maximum of `length`. Beyond it the server returns 503 `overloaded`, or 429 for endpoint tests. Key look-ups wait up to 5 seconds
+    /// first. Then the server returns 503, or 429 if too many requests from their address had no valid key.
     limit: usize,
     /// Maximum of `length` for one tenant.
     tenant_limit: usize,
@@ -190,17 +190,17 @@ async fn check(backend: Backend, clock: Arc<dyn Clock>, now: Timestamp) -> Resul
     tokio::select! {
         biased;
         ready = backend.ready(now) => ready.map_err(|error| {
-            tracing::warn!(%error, "not ready");
+            tracing::warn!(%error, "the readiness check failed; /readyz returns 503");
             Cause::from(error)
         }),
         () = clock.sleep(LIMIT) => {
-            tracing::warn!("not ready: store and queue did not answer in time");
+            tracing::warn!("store and queue did not respond in time; /readyz returns 503");
             Err(Cause::Timeout)
         }
     }
 }
 
-/// This document
+/// Get the OpenAPI document
 ///
 /// Returns the `OpenAPI` 3.1 document, generated from the server's code.
 #[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "health", responses((status = 200, description = "The document.", body = Object)))]

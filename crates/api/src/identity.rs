@@ -78,8 +78,7 @@ pub(crate) fn refuse_key(headers: &HeaderMap, instead: &'static str) -> Result<(
     if headers.contains_key(&HEADER) { Err(Problem::new(Code::IdempotencyKeyNotSupported, instead)) } else { Ok(()) }
 }
 
-const EXPECTED: &str =
-    "expected one key of 1 to 255 ASCII characters, in quotes if there is a space, a comma, a quote or a backslash in it";
+const EXPECTED: &str = "expected one key of 1 to 255 ASCII characters, in quotes if it contains a space, a comma, a quote or a backslash";
 
 fn fingerprint(route: &str, body: &[u8]) -> Fingerprint {
     let mut hash = Sha256::new();
@@ -97,7 +96,7 @@ mod tests {
     use axum::http::HeaderValue;
 
     #[test]
-    fn two_headers_are_no_key() {
+    fn request_with_two_keys_is_refused() {
         let mut headers = HeaderMap::new();
         headers.append(&HEADER, HeaderValue::from_static("a"));
         assert!(Identity::of(&headers, "/v1/tasks", b"{}").is_ok());
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn another_body_or_route_is_another_request() {
+    fn fingerprint_differs_by_body_and_route() {
         let prints = [fingerprint("/a", b"1"), fingerprint("/a", b"2"), fingerprint("/b", b"1")];
         assert!(prints[0] != prints[1] && prints[0] != prints[2] && prints[1] != prints[2]);
     }

@@ -165,7 +165,7 @@ impl Keyring {
 }
 
 fn too_many_auth_failures(pause: Duration) -> Problem {
-    let detail = "too many requests from this address had no valid key";
+    let detail = "too many requests from this address had no valid API key; try again after the time in Retry-After";
     Problem::new(Code::TooManyAuthFailures, detail).retry_after(whole_seconds(pause))
 }
 
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn that_there_are_no_keys_is_believed_for_a_while() {
+    async fn absence_of_keys_is_cached_for_ten_seconds() {
         let backend = Sqlite::in_memory(Duration::from_hours(1), Arc::new(Still)).unwrap().backend();
         let ring = Keyring::new(Keys::NotYet);
         assert!(!ring.asks_for_keys(&backend, at(0)).await.unwrap());
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(backend.registry.write(vec![record], entry).await.unwrap(), Recorded::Done);
         assert!(!ring.asks_for_keys(&backend, at(9_999)).await.unwrap());
         assert!(ring.asks_for_keys(&backend, at(10_000)).await.unwrap());
-        assert!(ring.asks_for_keys(&backend, at(0)).await.unwrap(), "and for good");
+        assert!(ring.asks_for_keys(&backend, at(0)).await.unwrap(), "the server requires keys from then on");
     }
 
     fn address(number: usize) -> IpAddr {
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_failed_too_often_is_not_forgotten_for_those_who_failed_long_ago() {
+    fn full_failure_map_keeps_addresses_that_failed_too_often() {
         let (ring, guesser) = (Keyring::new(Keys::Required), Some(address(MAX_KNOWN)));
         for _ in 0..FAILURES.burst.get() {
             ring.count_failure(guesser, at(0)).unwrap();
@@ -291,12 +291,12 @@ mod tests {
         let later = at(1_000);
         ring.count_failure(Some(address(MAX_KNOWN + 1)), later).unwrap();
         assert_eq!(lock(&ring.failures).len(), 2);
-        assert!(ring.count_failure(guesser, later).is_ok(), "once in a second");
+        assert!(ring.count_failure(guesser, later).is_ok(), "one failure a second is allowed");
         assert!(ring.has_failed_too_often(guesser, later));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn unknown_key_is_looked_up_whatever_its_neighbours_do() {
+    async fn unknown_key_of_a_guessing_address_is_looked_up() {
         let backend = Sqlite::in_memory(Duration::from_hours(1), Arc::new(Still)).unwrap().backend();
         let (ring, guess) = (Keyring::new(Keys::Required), KeyText::new([7; 20]));
         for origin in [Some(address(1)), None] {
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_before_a_change_is_not_taken_for_what_came_of_it() {
+    fn value_read_before_a_change_is_not_cached() {
         let known = Known::<u8, &str>::default();
         let before = known.changes();
         known.forget(&1);
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn key_in_use_is_known_after_any_number_of_others() {
+    fn key_in_use_stays_cached_among_many_others() {
         let known = Known::<usize, ()>::default();
         known.note(0, (), 0, at(0));
         for number in 1..3 * MAX_KNOWN {
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_addresses_are_remembered_and_no_more() {
+    fn failure_map_is_cleared_at_its_maximum_size() {
         let ring = Keyring::new(Keys::Required);
         for number in 0..=MAX_KNOWN {
             ring.count_failure(Some(address(number)), at(0)).unwrap();

@@ -102,7 +102,7 @@ pub(crate) struct KeyView {
     /// Time of its revocation. `null`: not revoked.
     #[schema(value_type = Option<String>, format = DateTime, required)]
     revoked_at: Option<Timestamp>,
-    /// Secret text of the key. Only in the answer to the request that created it.
+    /// Secret text of the key. Only in the response to the request that created it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     key: Option<String>,
@@ -121,7 +121,7 @@ pub(crate) struct PageView {
 
 /// Scope, as a word.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "it is there to be described")]
+#[expect(dead_code, reason = "only the OpenAPI document uses it")]
 pub(crate) enum ScopeWord {
     #[schema(rename = "tasks:write")]
     TasksWrite,
@@ -152,8 +152,8 @@ impl FromRequestParts<App> for Named {
 
 /// Create a key
 ///
-/// Only this answer contains the key. A server that required no keys requires them from the first key on. That key should have the scope
-/// `admin`.
+/// Only this response contains the key. A server that required no keys requires them once the first key exists. That key should have the
+/// scope `admin`.
 #[utoipa::path(
     post,
     path = "/v1/keys",
@@ -161,11 +161,12 @@ impl FromRequestParts<App> for Named {
     tag = "keys",
     security(("key" = ["admin"])),
     request_body(content = Create, example = json!({"tenant": "acme", "label": "the shop", "scopes": ["tasks:write", "tasks:read"]})),
-    responses((status = 201, description = "The key.", body = KeyView)),
+    responses((status = 201, description = "The key is created.", body = KeyView)),
 )]
 pub(crate) async fn create(State(app): State<App>, Allowed(caller, _): Allowed<Admin>, request: Request) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
-    let instead = "a key is shown once, and cannot be shown again: send this without the header, and if the answer is lost, list the keys and revoke the new one";
+    let instead =
+        "a key is shown only once: send the request without the header; if the response is lost, list the keys and revoke the new one";
     refuse_key(&head.headers, instead)?;
     let body = body::json(&app, &caller.tenant, &head.headers, body).await?;
     let create: Create = read_object(&body)?;
@@ -186,7 +187,7 @@ pub(crate) async fn create(State(app): State<App>, Allowed(caller, _): Allowed<A
     };
     let entry = caller.entry(&key.tenant, Action::KeyCreated, &key.id(), now);
     if app.backend.registry.write(vec![Record::from(&key)], entry).await? == Recorded::Conflict {
-        return Err(Problem::internal("two keys of 160 random bits are the same"));
+        return Err(Problem::internal("a new key has the same id as an existing one"));
     }
     app.keyring().ask_for_keys();
     reply::value(StatusCode::CREATED, KEY_BYTES, &KeyView::new(&key).with(&text))
@@ -213,7 +214,8 @@ impl Create {
 
 /// List keys
 ///
-/// Returns keys in the order of their ids, which is not chronological. A page may be shorter than `limit`, or empty, although more follow.
+/// Returns keys in the order of their ids, which is not chronological. A page may be shorter than `limit`, or empty, although more pages
+/// follow.
 #[utoipa::path(
     get,
     path = "/v1/keys",
@@ -223,7 +225,7 @@ impl Create {
     params(
         ("tenant" = Option<String>, Query, description = "Only keys of this tenant.", pattern = "^[A-Za-z0-9._-]{1,64}$"),
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Maximum number of keys in a page. Default 50."),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the previous page."),
     ),
     responses((status = 200, description = "One page of keys.", body = PageView)),
 )]
@@ -265,7 +267,7 @@ pub(crate) async fn page(State(app): State<App>, _: Allowed<Admin>, RawQuery(que
     tag = "keys",
     security(("key" = ["admin"])),
     params(("id" = String, Path, pattern = "^key_[0-9a-z]{26}$", description = "The key's id.", example = "key_01jd8rkz5m3q4v9x2y7w6t0abc")),
-    responses((status = 200, description = "What is known of the key.", body = KeyView)),
+    responses((status = 200, description = "The key, without its secret text.", body = KeyView)),
 )]
 pub(crate) async fn one(State(app): State<App>, _: Allowed<Admin>, Named(id): Named) -> Result<Response, Problem> {
     let key = app.backend.registry.key(id).await?.ok_or_else(not_found)?;
@@ -283,7 +285,7 @@ pub(crate) async fn one(State(app): State<App>, _: Allowed<Admin>, Named(id): Na
     security(("key" = ["admin"])),
     params(("id" = String, Path, pattern = "^key_[0-9a-z]{26}$", description = "The key's id.", example = "key_01jd8rkz5m3q4v9x2y7w6t0abc")),
     request_body(content = Rotate, description = "May be left out.", example = json!({"grace_period": 86400})),
-    responses((status = 201, description = "The new key.", body = KeyView)),
+    responses((status = 201, description = "The new key is created.", body = KeyView)),
 )]
 pub(crate) async fn rotate(
     State(app): State<App>,
@@ -291,7 +293,8 @@ pub(crate) async fn rotate(
     Named(id): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let instead = "a key is shown once, and cannot be shown again: send this without the header, and if the answer is lost, list the keys, revoke the new one and create another";
+    let instead = "a key is shown only once: send the request without the header; if the response is lost, list the keys, revoke the new \
+        one and create another";
     let Rotate { grace_period } = options_without_key(&app, &caller.tenant, request, instead).await?;
     let overlap = overlap_of(grace_period)?;
     let text = KeyText::new(rand::random());
@@ -306,8 +309,8 @@ pub(crate) async fn rotate(
 
 /// Revoke a key
 ///
-/// The process that answers refuses the key at once. Other processes that share its table refuse it within 10 seconds. The key's data
-/// stays.
+/// The process that handles the request refuses the key at once. Other processes that share its table refuse it within 10 seconds. The
+/// key's data stays.
 #[utoipa::path(
     delete,
     path = "/v1/keys/{id}",
@@ -315,7 +318,7 @@ pub(crate) async fn rotate(
     tag = "keys",
     security(("key" = ["admin"])),
     params(("id" = String, Path, pattern = "^key_[0-9a-z]{26}$", description = "The key's id.", example = "key_01jd8rkz5m3q4v9x2y7w6t0abc")),
-    responses((status = 200, description = "It is revoked.", body = KeyView)),
+    responses((status = 200, description = "The key is revoked.", body = KeyView)),
 )]
 pub(crate) async fn revoke(
     State(app): State<App>,
@@ -341,7 +344,7 @@ async fn change(
     for _ in 0..MAX_CONFLICTS {
         let old = app.backend.registry.key(id).await?.ok_or_else(not_found)?;
         if old.is_over(now) {
-            return Err(Problem::new(Code::KeyInactive, "the key was revoked or has expired, so there is nothing to do to it"));
+            return Err(Problem::new(Code::KeyInactive, "a revoked or expired key cannot be changed; create a new key"));
         }
         let version = old.version + 1;
         let (changed, new) = make(old);
@@ -356,11 +359,14 @@ async fn change(
             return Ok(new.unwrap_or(changed));
         }
     }
-    Err(Problem::new(Code::Overloaded, "the key is being changed all the time"))
+    Err(Problem::new(
+        Code::Overloaded,
+        "other requests changed the key at the same time, and this one changed nothing; try again after the time in Retry-After",
+    ))
 }
 
 fn not_found() -> Problem {
-    Problem::new(Code::KeyNotFound, "no key has this id")
+    Problem::new(Code::KeyNotFound, "no API key has this id; `GET /v1/keys` lists all keys")
 }
 
 impl KeyView {

@@ -53,7 +53,7 @@ pub(crate) struct QueueView {
     /// Retries of tasks that set none and whose endpoint sets none. `null`: the defaults.
     #[schema(required)]
     retry: Option<RetryView>,
-    /// Current state of its limits. Only in answers to `GET`.
+    /// Current state of its limits. Only in responses to `GET`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     state: Option<LimiterStatus>,
@@ -70,7 +70,7 @@ pub(crate) struct KindView {
     paused: bool,
     /// Start rate and concurrency of its tasks.
     limits: LimitsView,
-    /// Current state of its limits. Only in answers to `GET`.
+    /// Current state of its limits. Only in responses to `GET`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     state: Option<LimiterStatus>,
@@ -86,7 +86,7 @@ pub(crate) struct LimitKeyView {
     /// Start rate and concurrency of the tasks that name it in `limit_key`.
     #[serde(flatten)]
     limits: LimitsView,
-    /// Current state of its limits. Only in answers to `GET`.
+    /// Current state of its limits. Only in responses to `GET`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     state: Option<LimiterStatus>,
@@ -107,7 +107,7 @@ pub(crate) struct LimitKeyView {
     security(("key" = ["config:write"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The queue's name.", example = "default")),
     request_body(content = LaneSubmission, example = json!({"paused": false, "limits": {"concurrency": 10}, "retry": {"max_attempts": 8}})),
-    responses((status = 200, description = "It holds.", body = QueueView)),
+    responses((status = 200, description = "The queue is changed.", body = QueueView)),
 )]
 pub(crate) async fn put_queue(
     State(app): State<App>,
@@ -129,7 +129,7 @@ pub(crate) async fn put_queue(
     tag = "limits",
     security(("key" = ["config:write"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The queue's name.", example = "default")),
-    responses((status = 200, description = "What holds.", body = QueueView)),
+    responses((status = 200, description = "The queue and the state of its limits.", body = QueueView)),
 )]
 pub(crate) async fn get_queue(
     State(app): State<App>,
@@ -156,7 +156,7 @@ pub(crate) async fn get_queue(
     security(("key" = ["config:write"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The kind's name.", example = "http")),
     request_body(content = PutKind, example = json!({"paused": true})),
-    responses((status = 200, description = "It holds.", body = KindView)),
+    responses((status = 200, description = "The kind is changed.", body = KindView)),
 )]
 pub(crate) async fn put_kind(
     State(app): State<App>,
@@ -179,7 +179,7 @@ pub(crate) async fn put_kind(
     tag = "limits",
     security(("key" = ["config:write"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The kind's name.", example = "http")),
-    responses((status = 200, description = "What holds.", body = KindView)),
+    responses((status = 200, description = "The kind and the state of its limits.", body = KindView)),
 )]
 pub(crate) async fn get_kind(
     State(app): State<App>,
@@ -193,10 +193,10 @@ pub(crate) async fn get_kind(
 
 /// Replace the limits of a limit key
 ///
-/// The limits apply to all tasks of the tenant that name the key in `limit_key`, whatever their kind, queue and endpoint. Omitted fields are
-/// not limited. Every process applies the change within 10 seconds.
+/// The limits apply to all tasks of the tenant that name the key in `limit_key`, of any kind, queue and endpoint. Omitted fields are not
+/// limited. Every process applies the change within 10 seconds.
 ///
-/// The request also ends a pause that an endpoint asked for (`Retry-After`), even if the limits stay the same. nobat then wakes held tasks,
+/// The request also ends a pause that an endpoint requested (`Retry-After`), even if the limits stay the same. nobat then wakes held tasks,
 /// newest first. It spends up to five seconds on this and wakes up to about 1,000 tasks. They are checked again within 10 seconds, the
 /// others at their next check.
 #[utoipa::path(
@@ -207,7 +207,7 @@ pub(crate) async fn get_kind(
     security(("key" = ["config:write"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The limit key.", example = "customer-42")),
     request_body(content = LimitsSubmission, example = json!({"rate": 10, "period": 1, "concurrency": 4})),
-    responses((status = 200, description = "It holds.", body = LimitKeyView)),
+    responses((status = 200, description = "The limits are replaced.", body = LimitKeyView)),
 )]
 pub(crate) async fn put_flow(
     State(app): State<App>,
@@ -230,7 +230,7 @@ pub(crate) async fn put_flow(
     tag = "limits",
     security(("key" = ["config:write"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The limit key.", example = "customer-42")),
-    responses((status = 200, description = "What holds.", body = LimitKeyView)),
+    responses((status = 200, description = "The limits and their state.", body = LimitKeyView)),
 )]
 pub(crate) async fn get_flow(
     State(app): State<App>,

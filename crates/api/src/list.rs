@@ -43,8 +43,8 @@ pub(crate) struct PageView<'a> {
 
 /// List tasks
 ///
-/// Lists tasks, newest first. A page may be shorter than `limit`, or empty, although more follow: only `next_cursor` tells. A cursor is
-/// valid only with the filters of its page.
+/// Lists tasks, newest first. A page may be shorter than `limit`, or empty, although more pages follow. `next_cursor` is `null` only on the
+/// last page. A cursor is valid only with the filters of its page.
 #[utoipa::path(
     get,
     path = "/v1/tasks",
@@ -52,13 +52,13 @@ pub(crate) struct PageView<'a> {
     tag = "tasks",
     security(("key" = ["tasks:read"])),
     params(
-        ("status" = Option<StatusWord>, Query, description = "Only tasks that stand there."),
+        ("status" = Option<StatusWord>, Query, description = "Only tasks with this status."),
         ("queue" = Option<String>, Query, description = "Only tasks of this queue.", pattern = "^[A-Za-z0-9._-]{1,64}$"),
         ("kind" = Option<String>, Query, description = "Only tasks of this kind.", pattern = "^[A-Za-z0-9._-]{1,64}$"),
-        ("created_after" = Option<String>, Query, format = DateTime, description = "Only tasks accepted at or after this moment (RFC 3339)."),
-        ("created_before" = Option<String>, Query, format = DateTime, description = "Only tasks accepted before this moment (RFC 3339)."),
+        ("created_after" = Option<String>, Query, format = DateTime, description = "Only tasks accepted at or after this time (RFC 3339)."),
+        ("created_before" = Option<String>, Query, format = DateTime, description = "Only tasks accepted before this time (RFC 3339)."),
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Maximum number of tasks in a page. Default 50."),
-        ("cursor" = Option<String>, Query, pattern = "^([0-9a-f]{2}){16,}$", description = "`next_cursor` of the page before."),
+        ("cursor" = Option<String>, Query, pattern = "^([0-9a-f]{2}){16,}$", description = "`next_cursor` of the previous page."),
     ),
     responses((status = 200, description = "One page of tasks.", body = PageView<'static>)),
 )]
@@ -83,7 +83,7 @@ pub(crate) fn limit(text: &str) -> Option<usize> {
 }
 
 fn list_query(app: &App, tenant: Tenant, text: Option<&str>) -> Result<ListQuery, Problem> {
-    const MOMENT: &str = "a time as in RFC 3339, such as 2026-12-01T08:00:00Z; a + in it is written as %2B";
+    const MOMENT: &str = "a time as in RFC 3339, such as 2026-12-01T08:00:00Z, with %2B for each +";
     let name = |text: &str| Name::new(text).ok();
     let moment = |text: &str| text.parse::<Timestamp>().ok();
     let statuses = || Status::ALL.map(Status::as_str).join(", ");

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn good_keys_of_a_slowed_address_do_not_wait_for_one_another() {
+    async fn valid_keys_of_a_slowed_address_do_not_wait() {
         let (lookups, begun) = (Lookups::default(), Instant::now());
         for _ in 0..100 {
             lookups.turn(GUESSER).await.unwrap().found();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn addresses_that_wait_for_nothing_are_forgotten() {
+    async fn idle_addresses_are_removed_from_the_map() {
         let lookups = Lookups::default();
         for number in 0..2 * u32::try_from(MAX_IDLE_LANES).unwrap() {
             lookups.turn(Pace::Slowed(Some(IpAddr::V4(number.into())))).await.unwrap();

@@ -29,7 +29,7 @@ pub(crate) fn text() -> &'static [u8] {
 #[openapi(
     info(
         title = "nobat",
-        description = "An asynchronous task API: post work, get an id in milliseconds, and have it done behind your back, retried until it succeeds or is given up on.",
+        description = "Asynchronous task API. A client submits a task and gets its id in milliseconds. nobat runs the task in the background, and retries it as its retry policy says.",
         license(name = "MIT", identifier = "MIT"),
     ),
     servers((url = "/", description = "The server that serves this document.")),
@@ -74,14 +74,14 @@ pub(crate) fn text() -> &'static [u8] {
     ),
     components(schemas(ProblemView<'static>, FieldError<'static>)),
     tags(
-        (name = "tasks", description = "Work to be done."),
-        (name = "keys", description = "Who may do what."),
-        (name = "tenants", description = "What each of them may use."),
-        (name = "callbacks", description = "What the reports of ended tasks are signed with."),
-        (name = "endpoints", description = "Other people's APIs, and how they are called."),
-        (name = "limits", description = "How often tasks start, how many at once, and when not at all."),
-        (name = "audit", description = "Who changed what."),
-        (name = "health", description = "For those who watch over it."),
+        (name = "tasks", description = "Submission, state, cancellation and replay of tasks."),
+        (name = "keys", description = "API keys and their scopes."),
+        (name = "tenants", description = "Limits of tenants."),
+        (name = "callbacks", description = "Secrets that sign callbacks."),
+        (name = "endpoints", description = "Servers that tasks of kind `http` call, and their configuration."),
+        (name = "limits", description = "Pauses, start rates and concurrency of queues, kinds and limit keys."),
+        (name = "audit", description = "Record of changes, with the API key that made each."),
+        (name = "health", description = "Health checks, and this document."),
     ),
     modifiers(&Problems, &Optional, &Security),
 )]
@@ -115,7 +115,7 @@ impl Modify for Security {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let mut scheme = Http::new(HttpAuthScheme::Bearer);
         scheme.description = Some(
-            "An API key, such as `nb_live_…`. A server that only its own machine can reach asks for no key until the first one is created."
+            "An API key, such as `nb_live_…`. A server that only its own machine can reach requires no key until the first one is created."
                 .to_owned(),
         );
         document.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(scheme));
@@ -239,12 +239,13 @@ fn describe(operation: &mut Operation, codes: &[Code]) {
 }
 
 /// Description of `Idempotency-Key` on routes that submit tasks.
-pub(crate) const IDEMPOTENCY_KEY: &str = "The same key with the same body stands for the same request, however often it is sent, \
-    for as long as its tasks are kept. 1 to 255 ASCII characters, in quotes or bare.";
+pub(crate) const IDEMPOTENCY_KEY: &str = "A request with the key and the body of an earlier one is a repetition, and creates no tasks. \
+    This applies as long as the earlier tasks are kept. 1 to 255 ASCII characters, in quotes or bare.";
 
 /// Description of `Idempotency-Key` on routes that change a task.
-pub(crate) const CHANGE_KEY: &str = "The same key with the same body is carried out once for a task, which remembers the last 16 such \
-    requests for as long as it is kept. TestRequest again, it is answered with the task as it stands. 1 to 255 ASCII characters, in quotes or bare.";
+pub(crate) const CHANGE_KEY: &str = "nobat carries out requests with the same key and the same body once for each task. The response to a \
+    repeated request shows the task in its current state. A task remembers its last 16 keys, as long as it is kept. 1 to 255 ASCII \
+    characters, in quotes or bare.";
 
 /// Pattern of `Idempotency-Key`: 1 to 255 printable characters, in quotes, or bare without spaces and commas. Blanks around it are not part
 /// of a header's value.
@@ -296,7 +297,7 @@ pub(crate) fn accepted() -> Value {
 
 /// Example of the same task, after a failed attempt.
 pub(crate) fn retrying() -> Value {
-    let error = json!({"code": "http_503", "message": "the answer was 503"});
+    let error = json!({"code": "http_503", "message": "the destination answered 503"});
     let mut task = accepted();
     task["status"] = json!("retrying");
     task["attempt"] = json!(1);
@@ -326,7 +327,7 @@ pub(crate) fn explained() -> Value {
         "attempt": 1,
         "max_attempts": 5,
         "held": {"reason": "circuit_open", "until": "2026-12-01T08:00:41.020Z"},
-        "error": {"code": "http_503", "message": "the answer was 503"},
+        "error": {"code": "http_503", "message": "the destination answered 503"},
     })
 }
 
@@ -338,13 +339,13 @@ mod tests {
     const SNAPSHOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../openapi.json");
 
     #[test]
-    fn is_as_checked_in() {
+    fn document_matches_openapi_json() {
         let document = openapi().to_pretty_json().unwrap() + "\n";
         if std::env::var_os("UPDATE_SNAPSHOTS").is_some_and(|set| set == "1") {
             std::fs::write(SNAPSHOT, &document).unwrap();
         }
         let checked_in = std::fs::read_to_string(SNAPSHOT).unwrap_or_default();
-        assert!(checked_in == document, "openapi.json is not what the code says; UPDATE_SNAPSHOTS=1 writes it anew");
+        assert!(checked_in == document, "openapi.json is outdated; run this test with UPDATE_SNAPSHOTS=1 to rewrite it");
     }
 
     /// Operations that need no key.
@@ -364,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn every_code_that_a_path_can_answer_is_described() {
+    fn every_error_code_of_every_operation_is_described() {
         let mut document = openapi();
         let told = document.paths.paths.values_mut().flat_map(operations);
         let told: Vec<_> = told.flat_map(|operation| codes(operation.operation_id.as_deref().unwrap())).chain(DOOR).collect();

@@ -81,10 +81,13 @@ impl Permits {
 fn refused(rate: Rate, pause: Duration) -> Problem {
     let window = rate.burst.get().div_ceil(rate.per_second.get());
     let seconds = whole_seconds(pause);
-    Problem::new(Code::RateLimited, format!("this tenant may ask {} times a second", rate.per_second))
-        .retry_after(seconds)
-        .with_header("ratelimit-policy", format!("\"requests\";q={};w={window}", rate.burst))
-        .with_header("ratelimit", format!("\"requests\";r=0;t={seconds}"))
+    Problem::new(
+        Code::RateLimited,
+        format!("the tenant exceeds its rate of {} requests a second; try again after the time in Retry-After", rate.per_second),
+    )
+    .retry_after(seconds)
+    .with_header("ratelimit-policy", format!("\"requests\";q={};w={window}", rate.burst))
+    .with_header("ratelimit", format!("\"requests\";r=0;t={seconds}"))
 }
 
 #[cfg(test)]
@@ -168,19 +171,19 @@ mod tests {
     const RATE: Rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN };
 
     #[tokio::test]
-    async fn a_block_is_used_up_and_what_is_left_of_it_grows_old() {
+    async fn unused_rest_of_a_block_expires() {
         let (permits, tenant, now) = (Permits::default(), Tenant::default(), Timestamp::from_millis(5_000));
         let blocks = backend(&blocks(Some(3)));
         for _ in 0..2 {
             permits.take(&blocks, &tenant, RATE, now).await.unwrap();
         }
-        assert!(permits.take(&blocks, &tenant, RATE, now + GOOD_FOR).await.is_err(), "the third is over a second old");
-        assert!(permits.take(&blocks, &tenant, RATE, now).await.is_ok(), "until then it is good");
+        assert!(permits.take(&blocks, &tenant, RATE, now + GOOD_FOR).await.is_err(), "a token expires after a second");
+        assert!(permits.take(&blocks, &tenant, RATE, now).await.is_ok(), "a token is valid for a second");
         assert!(permits.take(&blocks, &tenant, RATE, now).await.is_err());
     }
 
     #[tokio::test]
-    async fn blocks_double_as_long_as_they_are_used_up_in_time() {
+    async fn block_size_doubles_while_blocks_are_used_up() {
         let (permits, tenant, now) = (Permits::default(), Tenant::default(), Timestamp::from_millis(5_000));
         let blocks = blocks(None);
         let backend = backend(&blocks);
@@ -189,11 +192,11 @@ mod tests {
         }
         assert_eq!(*blocks.asked.lock().unwrap(), [1, 2, 4]);
         permits.take(&backend, &tenant, RATE, now + GOOD_FOR).await.unwrap();
-        assert_eq!(*blocks.asked.lock().unwrap(), [1, 2, 4, 1], "a pause makes it modest again");
+        assert_eq!(*blocks.asked.lock().unwrap(), [1, 2, 4, 1], "after a pause, the block size is 1 again");
     }
 
     #[test]
-    fn two_blocks_that_came_at_the_same_time_are_added_up_and_an_old_one_is_not() {
+    fn concurrent_blocks_are_added_and_an_expired_one_is_not() {
         let (tenant, now, three) = (Tenant::default(), Timestamp::from_millis(5_000), NonZeroU32::new(3).unwrap());
         for (second, left) in [(now, 4), (now + GOOD_FOR, 2)] {
             let permits = Permits::default();
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_is_turned_away_while_another_has_more_than_it_needs() {
+    async fn concurrent_requests_share_one_block() {
         let (permits, tenant, now, blocks) = (Permits::default(), Tenant::default(), Timestamp::EPOCH, backend(&blocks(Some(2))));
         let take = || permits.take(&blocks, &tenant, RATE, now);
         let (first, second) = tokio::join!(take(), take());

@@ -56,24 +56,27 @@ impl Problem {
 
     /// Returns the same 404 for tasks that are unknown, expired or another tenant's. Otherwise a client could probe which tasks exist.
     pub(crate) fn task_not_found() -> Self {
-        Self::new(Code::TaskNotFound, "no task has this id, or it ended so long ago that it is kept no longer")
+        Self::new(Code::TaskNotFound, "no task has this id, or its retention has ended")
     }
 
     /// Error: the idempotency key was used with another body before.
     pub(crate) fn key_reused() -> Self {
-        Self::new(Code::IdempotencyKeyReused, "the key came with another body before; a new request needs a new key")
+        Self::new(Code::IdempotencyKeyReused, "the key was used with another body before; send a new key with a new request")
     }
 
     /// Error: a bug, or a damaged store. Only the log shows `cause`.
     pub(crate) fn internal(cause: impl Into<String>) -> Self {
-        Self { cause: Some(cause.into()), ..Self::new(Code::Internal, "the log names the cause under this problem's `instance`") }
+        Self {
+            cause: Some(cause.into()),
+            ..Self::new(Code::Internal, "the cause is in the server's log, under the `instance` of this response")
+        }
     }
 
     /// Logs the cause, if there is one that the client does not see. `instance` connects the log line and the answer.
     fn log(&self, instance: &str) {
         match &self.cause {
-            Some(cause) if self.code == Code::Internal => tracing::error!(instance, cause, "a request failed"),
-            Some(cause) => tracing::warn!(instance, cause, "a request was refused"),
+            Some(cause) if self.code == Code::Internal => tracing::error!(instance, cause, "a request failed; the client gets a 500"),
+            Some(cause) => tracing::warn!(instance, cause, "a request was refused; the client gets a 503"),
             None => {}
         }
     }
@@ -87,7 +90,7 @@ impl From<Vec<Invalid>> for Problem {
             clip(&mut error.pointer);
             clip(&mut error.detail);
         }
-        Self { errors, ..Self::new(code, "`errors` says what is wrong, and where") }
+        Self { errors, ..Self::new(code, "`errors` names each invalid field and the expected value") }
     }
 }
 
@@ -128,7 +131,7 @@ impl From<StoreError> for Problem {
                 cause: Some(error.to_string()),
                 ..Self::new(
                     Code::StoreUnavailable,
-                    "it is not known whether the request was carried out: look before asking again, or submit with an Idempotency-Key",
+                    "the request may have been carried out; check before you send it again, or submit with an Idempotency-Key",
                 )
             },
             StoreError::Overloaded => {
@@ -143,13 +146,13 @@ impl From<NoVault> for Problem {
     fn from(error: NoVault) -> Self {
         match error {
             NoVault::NoKey => {
-                Self::new(Code::NoMasterKey, "this server has no master key: its operator sets NOBAT_MASTER_KEY or NOBAT_KMS_KEY")
+                Self::new(Code::NoMasterKey, "the server cannot store secrets; its operator must set NOBAT_MASTER_KEY or NOBAT_KMS_KEY")
             }
             NoVault::Unavailable(_) => Self {
                 cause: Some(error.to_string()),
                 ..Self::new(
                     Code::StoreUnavailable,
-                    "the master key cannot be had, and nothing was changed; try again after the time in Retry-After",
+                    "the master key is unavailable, and nothing was changed; try again after the time in Retry-After",
                 )
             },
         }
@@ -164,7 +167,7 @@ impl From<ApplyError> for Problem {
             ApplyError::Refused(Refused::Ended) => Self::new(Code::TaskEnded, "a task that has ended can only be replayed"),
             ApplyError::Refused(Refused::NotEnded) => Self::new(Code::TaskNotEnded, "only a task that has ended can be replayed"),
             ApplyError::Refused(Refused::OtherGeneration(current)) => {
-                let detail = format!("the task is at generation {current}: read it, and replay that generation if it is still wanted");
+                let detail = format!("the task is at generation {current}; read the task, and replay that generation if it must run again");
                 Self::new(Code::GenerationMismatch, detail)
             }
             ApplyError::Refused(refused) => Self::internal(refused.to_string()),
@@ -187,12 +190,12 @@ pub(crate) struct ProblemView<'a> {
     #[schema(minimum = 400, maximum = 599, example = 422)]
     status: u16,
     /// Explanation of the error in this request.
-    #[schema(example = "`errors` says what is wrong, and where")]
+    #[schema(example = "`errors` names each invalid field and the expected value")]
     detail: &'a str,
     /// Stable code, for programs.
     #[schema(schema_with = code_schema)]
     code: &'a str,
-    /// Id of this answer. The server's log uses the same id.
+    /// Id of this response. The server's log uses the same id.
     #[schema(example = "urn:nobat:request:5d0f6c9d3b1b4a6f8f1e2a3b4c5d6e7f")]
     instance: &'a str,
     /// Errors of single fields. At most 100. Absent if the error is not about fields.
@@ -279,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_telling_code_stands_on_top_only_alone() {
+    fn specific_code_applies_only_if_all_errors_have_it() {
         let blocked = || invalid(Some("blocked_address"));
         assert_eq!(Problem::from(vec![blocked(), blocked()]).code, Code::BlockedAddress);
         assert_eq!(Problem::from(vec![blocked(), invalid(None)]).code, Code::ValidationFailed);
@@ -289,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_store_says_stays_inside() {
+    fn store_error_text_is_not_sent_to_the_client() {
         for error in [StoreError::Corrupt("row 7 of /var/lib".into()), StoreError::Unavailable("arn:aws:hunter2".into())] {
             let problem = Problem::from(error);
             assert!(!problem.detail.contains("row 7") && !problem.detail.contains("arn"), "{}", problem.detail);
@@ -298,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_name_is_cut_between_characters() {
+    fn long_field_name_is_cut_between_characters() {
         let problem = Problem::from(vec![Invalid::new("é".repeat(1_000), "no"); 1_000]);
         assert_eq!(problem.errors.len(), MAX_ERRORS);
         assert!(problem.errors[0].pointer.len() <= MAX_ERROR_BYTES + "…".len());

@@ -20,7 +20,7 @@ impl<'a> Query<'a> {
             if !known.contains(&&*name) {
                 query.refuse(&name, format!("unknown parameter, expected one of {}", known.join(", ")));
             } else if query.values.iter().any(|(other, _)| *other == name) {
-                query.refuse(&name, "given more than once");
+                query.refuse(&name, "given more than once, expected one value");
             } else {
                 query.values.push((name, value));
             }
@@ -59,15 +59,15 @@ mod tests {
     }
 
     #[test]
-    fn says_all_that_is_wrong() {
+    fn every_invalid_parameter_is_reported() {
         assert_eq!(pointers("limit=7&kind=a%20b"), Vec::<String>::new());
         assert_eq!(pointers("limti=7&limit=x&kind=a&kind=a"), ["?limti", "?kind", "?limit"]);
-        assert_eq!(pointers("limit"), ["?limit"], "a name without a value has an empty one");
+        assert_eq!(pointers("limit"), ["?limit"], "a parameter without a value has an empty value");
         assert_eq!(pointers("&&"), Vec::<String>::new());
     }
 
     #[test]
-    fn values_are_decoded() {
+    fn parameter_values_are_decoded() {
         let mut query = Query::read(Some("kind=%D0%BA+%2B"), &["kind"]);
         assert_eq!(query.get("kind", "text", |text| Some(text.to_owned())).as_deref(), Some("к +"));
         assert!(query.finish().is_ok());

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_counted_is_good_for_a_while_and_what_was_accepted_is_added() {
+    async fn count_is_reused_and_accepted_tasks_are_added() {
         let (quota, acme, other) = (Quota::default(), Tenant::new("acme").unwrap(), Tenant::default());
         let asks = [
             (&acme, 2, 0, 1),
@@ -115,14 +115,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_many_who_count_at_once_no_more_are_admitted_than_may_wait() {
+    async fn concurrent_requests_do_not_exceed_the_limit() {
         let (quota, acme) = (Quota::default(), Tenant::new("acme").unwrap());
         let counts = AtomicU64::new(0);
         let ask = |place: usize| {
             let (quota, acme, counts) = (&quota, &acme, &counts);
             async move {
                 let slowly = async |limit| {
-                    assert_eq!(limit, 3, "more than that need not be counted");
+                    assert_eq!(limit, 3, "the store counts up to the limit");
                     counts.fetch_add(1, Ordering::Relaxed);
                     for _ in 0..=place {
                         tokio::task::yield_now().await;
@@ -134,7 +134,7 @@ mod tests {
         };
         let admitted = join_all((0..10).map(ask)).await;
         assert_eq!(admitted.into_iter().filter(|admitted| *admitted).count(), 3);
-        assert_eq!(counts.into_inner(), 1, "those who come together have it counted once");
+        assert_eq!(counts.into_inner(), 1, "concurrent requests share one count");
     }
 
     #[tokio::test]
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_count_that_failed_is_no_count() {
+    async fn failed_count_is_not_cached() {
         let (quota, acme) = (Quota::default(), Tenant::new("acme").unwrap());
         assert!(quota.admits(&more(&acme, 1, 0), async |_| Err(StoreError::Overloaded)).await.is_err());
         assert!(!quota.admits(&more(&acme, 1, 0), async |_| Ok(3)).await.unwrap());

@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_one_key() {
+    fn invalid_key_is_refused() {
         let long = "k".repeat(256);
         for text in ["", "\"\"", "\"", "a b", "a,b", "a\tb", "\"a", "a\"", r#""a"b""#, r#""a\n""#, r#""a\"#, "\"a\";p=1", "ключ", &long]
         {
@@ -65,14 +65,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_printable_key_survives_its_quotes(key in "[ -~]{1,255}") {
+        fn printable_key_is_unchanged_by_quoting(key in "[ -~]{1,255}") {
             let quoted = format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""));
             let parsed = parse(quoted.as_bytes());
             prop_assert_eq!(parsed.as_deref(), Some(&*key));
         }
 
         #[test]
-        fn whatever_is_sent_is_a_short_ascii_key_or_none(value: Vec<u8>) {
+        fn parsed_key_is_short_ascii_for_any_input(value: Vec<u8>) {
             if let Some(key) = parse(&value) {
                 prop_assert!((1..=255).contains(&key.len()) && key.is_ascii());
             }

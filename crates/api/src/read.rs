@@ -39,8 +39,8 @@ impl FromRequestParts<App> for Named {
 
 /// Get a task
 ///
-/// With `wait`, the server holds the answer until the task has ended or the time is up. The answer shows the current state in both cases.
-/// Only keys with the scope `payload:view` see the payload and the result, here and in all other answers.
+/// With `wait`, the server holds the response until the task has ended or the time is up. The response shows the current state in both
+/// cases. Only keys with the scope `payload:view` see the payload and the result, in this response and in all others.
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}",
@@ -49,9 +49,9 @@ impl FromRequestParts<App> for Named {
     security(("key" = ["tasks:read"])),
     params(
         ("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc"),
-        ("wait" = Option<f64>, Query, minimum = 0, description = "Hold the answer for so many seconds, unless the task ends before. More than the server grants (25 on a server, 5 in Lambda) is the same as that much.", example = 25),
+        ("wait" = Option<f64>, Query, minimum = 0, description = "Maximum time in seconds for which the server holds the response until the task has ended. Default 0. The server lowers it to its maximum: 25, in Lambda 5.", example = 25),
     ),
-    responses((status = 200, description = "The task as it stands.", body = TaskView<'static>, example = json!(crate::openapi::retrying()))),
+    responses((status = 200, description = "The task in its current state.", body = TaskView<'static>, example = json!(crate::openapi::retrying()))),
 )]
 pub(crate) async fn one(
     State(app): State<App>,
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_no_longer_than_is_granted() {
+    fn wait_is_limited_to_the_maximum() {
         let max = Duration::from_secs(25);
         for (text, wait) in [("0", 0.0), ("-0", 0.0), ("1.5", 1.5), ("25", 25.0), ("1e300", 25.0), ("inf", 25.0)] {
             assert_eq!(seconds(text, max), Some(Duration::from_secs_f64(wait)), "{text}");

@@ -37,8 +37,13 @@ pub fn router(app: App) -> Router {
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/openapi.json", get(health::document))
-        .fallback(async || Problem::new(Code::NotFound, "/openapi.json lists all routes"))
+        .fallback(async || Problem::new(Code::NotFound, "no route has this path; /openapi.json lists all routes"))
         // axum adds the header `Allow`. The server ignores `X-HTTP-Method-Override`.
-        .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed, "the header Allow names the methods that are"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(
+                Code::MethodNotAllowed,
+                "the route does not accept this method; the header Allow lists the methods that it accepts",
+            )
+        })
         .with_state(app)
 }

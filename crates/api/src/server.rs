@@ -139,7 +139,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
             Ok(accepted) => return accepted,
             Err(error) if is_about_one_client(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "no connection can be taken");
+                tracing::warn!(%error, "accepting a connection failed; the server tries again after a pause");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -200,12 +200,12 @@ async fn converse<S: Transport + Send + 'static>(
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(limits.grace, connection).await {
                 Ok(ended) => ended,
-                Err(_) => return tracing::warn!("a request was cut off: it took longer than the shutdown allows"),
+                Err(_) => return tracing::warn!("a request took longer than the grace period of the shutdown; its connection is closed"),
             }
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection broke");
+        tracing::debug!(%error, "a connection ended with an error");
     }
 }
 
@@ -257,7 +257,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn kernel_keeps_little_for_a_client_that_reads_nothing() {
+    async fn unsent_bytes_in_the_kernel_are_bounded() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
@@ -273,7 +273,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn connection_of_another_address_does_not_wait_for_all_before_it() {
+    async fn addresses_take_turns_when_connections_start() {
         const LOUD: usize = 400;
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
@@ -304,13 +304,13 @@ mod tests {
         let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
         let before: usize = answer.rsplit("\r\n").next().unwrap().parse().unwrap();
         // The server accepts some connections while earlier ones start.
-        assert!(before < LOUD * 3 / 4, "{before} requests were answered before it");
+        assert!(before < LOUD * 3 / 4, "{before} requests were served before it");
         stop.cancel();
         serving.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn client_that_reads_nothing_is_ended_at_the_write_deadline() {
+    async fn client_that_reads_nothing_is_closed_at_the_write_deadline() {
         let (limits, begun) = (Limits::default(), Instant::now());
         let (mut client, server) = connect(&limits, &Arc::default());
         client.write_all(GET).await.unwrap();
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn client_that_drips_is_ended_and_one_that_reads_slowly_is_not() {
+    async fn client_below_the_minimum_read_rate_is_closed() {
         for (bytes, is_ended) in [(256, true), (1_024, false)] {
             let limits = Limits::default();
             let (mut client, server) = connect(&limits, &Arc::default());
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pause_between_two_slow_answers_is_no_stalled_write() {
+    async fn pause_between_slow_responses_is_not_a_write_timeout() {
         let limits = Limits { head: Duration::from_hours(2), ..Limits::default() };
         let (mut client, _server) = connect(&limits, &Arc::default());
         let mut buffer = vec![0; 4096];
@@ -352,7 +352,7 @@ mod tests {
                 read += client.read(&mut buffer).await.unwrap();
             }
             while let Ok(more) = timeout(Duration::from_millis(1), client.read(&mut buffer)).await {
-                assert_ne!(more.unwrap(), 0, "closed");
+                assert_ne!(more.unwrap(), 0, "the connection stays open");
             }
             tokio::time::sleep(Duration::from_hours(1)).await;
         }
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn client_that_sends_and_never_reads_fills_no_memory() {
+    async fn responses_to_a_client_that_never_reads_are_bounded() {
         const REQUEST: &[u8] = b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";
         let (limits, requests) = (Limits { write: Duration::from_hours(1), ..Limits::default() }, Arc::default());
         let (mut client, _server) = connect(&limits, &requests);
@@ -373,9 +373,9 @@ mod tests {
                 }
             }
         };
-        assert!(timeout(Duration::from_mins(1), sending).await.is_err(), "the server reads on");
+        assert!(timeout(Duration::from_mins(1), sending).await.is_err(), "the server stops reading");
         let answered = requests.load(Ordering::Relaxed);
         // An answer is at least 60 bytes long.
-        assert!(answered <= (PIPE_BYTES + MAX_BUFFER_BYTES) / 60, "{answered} answers");
+        assert!(answered <= (PIPE_BYTES + MAX_BUFFER_BYTES) / 60, "{answered} responses");
     }
 }

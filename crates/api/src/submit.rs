@@ -48,8 +48,8 @@ pub(crate) struct BatchView<'a> {
 
 /// Submit a task
 ///
-/// Once this request is answered, the task is on disk and nobat will run it. A repeated request with the same `Idempotency-Key` creates no
-/// second task. Its answer shows the task of the first request in its current state.
+/// When the client gets the response, the task is stored and nobat will run it. A repeated request with the same `Idempotency-Key` creates
+/// no second task. Its response shows the task of the first request in its current state.
 #[utoipa::path(
     post,
     path = "/v1/tasks",
@@ -59,15 +59,15 @@ pub(crate) struct BatchView<'a> {
     params(("Idempotency-Key" = String, Header, description = crate::openapi::IDEMPOTENCY_KEY, example = "\"order-7\"")),
     request_body(content = Submission, examples(
         ("simplest" = (summary = "Only `kind` is required", value = json!({"kind": "noop"}))),
-        ("complete" = (summary = "Everything that can be said", value = json!(crate::openapi::submission()))),
+        ("complete" = (summary = "All common fields", value = json!(crate::openapi::submission()))),
     )),
     responses((
         status = 202,
-        description = "Accepted: it will be done. `Location` is where to watch it.",
+        description = "The task is accepted. `Location` is its path.",
         body = TaskView<'static>,
         headers(
             ("Location" = String, description = "The path of the task."),
-            ("Idempotency-Replayed" = String, description = "`true` if the same request came before, and made this task then."),
+            ("Idempotency-Replayed" = String, description = "`true` if an earlier request with the same key created this task."),
         ),
         example = json!(crate::openapi::accepted()),
     )),
@@ -79,7 +79,7 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Task
     let submission: Submission = read_object(&body)?;
     let intake = Taking::new(&app, &identity, &caller, &head.headers)?;
     let accepted = intake.accept(1, intake.task(submission, 0).await?.map(|task| vec![task])).await?;
-    let Some(task) = accepted.tasks.first() else { return Err(Problem::internal("the store gave no task back")) };
+    let Some(task) = accepted.tasks.first() else { return Err(Problem::internal("the store returned no task")) };
     let mut response = accepted.marked(reply::task(StatusCode::ACCEPTED, task, &caller, intake.now)?);
     // A relative path. An absolute one would repeat the client's `Host` header, which could point other clients to another server.
     if let Ok(location) = HeaderValue::try_from(format!("{ONE}/{}", task.id)) {
@@ -102,9 +102,9 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Task
     request_body(content = Batch, example = json!({"tasks": [{"kind": "noop"}, {"kind": "noop", "delay": 60}]})),
     responses((
         status = 202,
-        description = "All tasks were accepted. They are in the order of the request.",
+        description = "All tasks are accepted. They are in the order of the request.",
         body = BatchView<'static>,
-        headers(("Idempotency-Replayed" = String, description = "`true` if the same request came before, and made these tasks then.")),
+        headers(("Idempotency-Replayed" = String, description = "`true` if an earlier request with the same key created these tasks.")),
     )),
 )]
 pub(crate) async fn batch(State(app): State<App>, Allowed(caller, _): Allowed<TasksWrite>, request: Request) -> Result<Response, Problem> {
@@ -209,7 +209,7 @@ impl<'a> Taking<'a> {
     }
 
     fn too_much_waits(&self) -> Problem {
-        let detail = "as many tasks of this tenant wait as may; nothing of the request was taken";
+        let detail = "the tenant has reached its `max_pending_tasks`, and no task was accepted; try again after the time in Retry-After";
         Problem::new(Code::QuotaExceeded, detail).retry_after(whole_seconds(self.app.recount))
     }
 
@@ -224,7 +224,7 @@ impl<'a> Taking<'a> {
         if found.len() != count {
             return Err(Problem::new(
                 Code::IdempotencyKeyPartlyExpired,
-                "some tasks of the batch ended so long ago that they are kept no longer; to have it done again, send it with a new key",
+                "the retention of some tasks of the batch has ended; to run the batch again, send it with a new key",
             ));
         }
         if matches!(self.identity, Identity::Keyed { .. }) {
@@ -256,7 +256,7 @@ impl<'a> Taking<'a> {
 fn hops(headers: &HeaderMap) -> Result<u8, Problem> {
     let Some(said) = headers.get(&HOPS) else { return Ok(0) };
     let hops = said.to_str().ok().and_then(|text| text.parse().ok()).filter(|hops| *hops <= Settings::MAX_HOPS);
-    let detail = || format!("tasks made one another: expected `nobat-hops` to be 0 to {}", Settings::MAX_HOPS);
+    let detail = || format!("too many tasks submitted one another; expected `nobat-hops` from 0 to {}", Settings::MAX_HOPS);
     hops.ok_or_else(|| Problem::new(Code::LoopDetected, detail()))
 }
 

@@ -122,15 +122,15 @@ impl FromRequestParts<App> for Named {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let not_found = |_| Problem::new(Code::NotFound, format!("a tenant's name has {EXPECTED_NAME}"));
+        let not_found = |_| Problem::new(Code::NotFound, format!("the tenant's name in the path is not valid; expected {EXPECTED_NAME}"));
         Path::<Tenant>::from_request_parts(parts, app).await.map(|Path(tenant)| Self(tenant)).map_err(not_found)
     }
 }
 
 /// Replace the limits of a tenant
 ///
-/// Replaces all limits: omitted fields are not limited. The process that answers applies the change at once. Other processes that share its
-/// table apply it within 10 seconds.
+/// Replaces all limits: omitted fields are not limited. The process that handles the request applies the change at once. Other processes
+/// that share its table apply it within 10 seconds.
 #[utoipa::path(
     put,
     path = "/v1/tenants/{name}",
@@ -139,7 +139,7 @@ impl FromRequestParts<App> for Named {
     security(("key" = ["admin"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The tenant's name.", example = "acme")),
     request_body(content = Put, example = json!({"request_rate": {"rate": 100, "burst": 200}, "max_pending_tasks": 10000, "max_payload_bytes": 65536})),
-    responses((status = 200, description = "It holds.", body = TenantView)),
+    responses((status = 200, description = "The limits are replaced.", body = TenantView)),
 )]
 pub(crate) async fn put(
     State(app): State<App>,
@@ -163,7 +163,10 @@ pub(crate) async fn put(
             return reply::value(StatusCode::OK, TENANT_BYTES, &TenantView::new(tenant, settings));
         }
     }
-    Err(Problem::new(Code::Overloaded, "the tenant is being changed all the time"))
+    Err(Problem::new(
+        Code::Overloaded,
+        "other requests changed the tenant at the same time, and this one changed nothing; try again after the time in Retry-After",
+    ))
 }
 
 /// Get a tenant
@@ -176,7 +179,7 @@ pub(crate) async fn put(
     tag = "tenants",
     security(("key" = ["admin"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The tenant's name.", example = "acme")),
-    responses((status = 200, description = "What it may use.", body = TenantView)),
+    responses((status = 200, description = "The limits of the tenant.", body = TenantView)),
 )]
 pub(crate) async fn one(State(app): State<App>, _: Allowed<Admin>, Named(tenant): Named) -> Result<Response, Problem> {
     let settings = app.backend.registry.tenant(&tenant).await?;
@@ -194,7 +197,7 @@ pub(crate) async fn one(State(app): State<App>, _: Allowed<Admin>, Named(tenant)
     security(("key" = ["admin"])),
     params(
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Maximum number of tenants in a page. Default 50."),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the previous page."),
     ),
     responses((status = 200, description = "One page of tenants.", body = PageView)),
 )]

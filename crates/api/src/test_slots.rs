@@ -46,7 +46,11 @@ impl TestSlots {
         if let Some((_, max, of_what)) = reached.into_iter().find(|(count, max, _)| count >= max) {
             taken.refused += 1;
             // A test takes at most ten seconds, and most take far less.
-            return Err(Problem::new(Code::TooManyTests, format!("{max} tests {of_what} run at a time")).retry_after(1));
+            return Err(Problem::new(
+                Code::TooManyTests,
+                format!("{max} tests {of_what} are in progress, which is the maximum; try again after the time in Retry-After"),
+            )
+            .retry_after(1));
         }
         let endpoint = (tenant.clone(), name.clone());
         taken.endpoints.push(endpoint.clone());
@@ -94,14 +98,14 @@ mod tests {
     }
 
     #[test]
-    fn each_limit_holds_and_ends_with_the_slot() {
+    fn dropped_slot_frees_its_place_in_every_limit() {
         let slots = TestSlots::default();
         let mut held: Vec<TestSlot> = (0..MAX_OF_ENDPOINT).map(|_| slots.acquire(&tenant(0), &name(0)).unwrap()).collect();
-        assert!(slots.acquire(&tenant(0), &name(0)).is_err(), "the endpoint's");
+        assert!(slots.acquire(&tenant(0), &name(0)).is_err(), "the limit of the endpoint is reached");
         held.extend((MAX_OF_ENDPOINT..MAX_OF_TENANT).map(|number| slots.acquire(&tenant(0), &name(number)).unwrap()));
-        assert!(slots.acquire(&tenant(0), &name(99)).is_err(), "the tenant's");
+        assert!(slots.acquire(&tenant(0), &name(99)).is_err(), "the limit of the tenant is reached");
         held.extend((MAX_OF_TENANT..MAX_IN_ALL).map(|number| slots.acquire(&tenant(number), &name(0)).unwrap()));
-        assert!(slots.acquire(&tenant(99), &name(0)).is_err(), "the process's");
+        assert!(slots.acquire(&tenant(99), &name(0)).is_err(), "the limit of the process is reached");
         held.swap_remove(0);
         assert!(slots.acquire(&tenant(0), &name(0)).is_ok());
         drop(held);

@@ -33,7 +33,7 @@ pub(crate) struct EntryView {
     #[schema(value_type = String)]
     tenant: Tenant,
     /// Id of the API key that was used. `anonymous`: a client of a server that requires no keys. `operator`: a program that opened the file
-    /// or wrote to the table without the API. `worker`: nobat itself, after an endpoint's answer.
+    /// or wrote to the table without the API. `worker`: nobat itself, after an endpoint's response.
     actor: String,
     /// Action: `task.canceled`, `task.replayed`, `key.created`, `key.rotated`, `key.revoked`, `tenant.changed`, `callback_secret.set`,
     /// `callback_secret.rotated`, `callback_secret.removed`, `endpoint.changed`, `endpoint.secret_rotated`, `endpoint.paused`,
@@ -70,9 +70,9 @@ pub(crate) struct PageView {
     params(
         ("tenant" = Option<String>, Query, description = "Tenant whose entries are listed. Default: the caller's own.", pattern = "^[A-Za-z0-9._-]{1,64}$"),
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Maximum number of entries in a page. Default 50."),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the previous page."),
     ),
-    responses((status = 200, description = "One page of the trail.", body = PageView)),
+    responses((status = 200, description = "One page of the audit trail.", body = PageView)),
 )]
 pub(crate) async fn page(
     State(app): State<App>,
