@@ -21,7 +21,7 @@ fn id_of(key: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_key_that_is_no_good_gets_one_answer_whatever_is_wrong_with_it() {
+async fn invalid_keys_get_the_same_response() {
     let world = World::guarded().await;
     let now = world.clock_now();
     let expired = world.key_that("acme", ALL, |key| Key { expires_at: Some(now), ..key }).await;
@@ -42,7 +42,7 @@ async fn a_key_that_is_no_good_gets_one_answer_whatever_is_wrong_with_it() {
 }
 
 #[tokio::test]
-async fn a_key_anywhere_but_in_its_header_is_none() {
+async fn key_outside_the_authorization_header_is_refused() {
     let world = World::guarded().await;
     let key = world.key("acme", ALL).await;
     let bare = |header: &str| format!("GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n");
@@ -59,7 +59,7 @@ async fn a_key_anywhere_but_in_its_header_is_none() {
 }
 
 #[tokio::test]
-async fn whoever_guesses_keys_is_told_to_stop_and_whoever_has_one_is_not() {
+async fn address_guessing_keys_is_blocked_and_a_valid_key_is_not() {
     let world = World::guarded().await;
     let key = world.key("acme", ALL).await;
     assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200);
@@ -69,18 +69,18 @@ async fn whoever_guesses_keys_is_told_to_stop_and_whoever_has_one_is_not() {
     let refused = world.ask_with("nb_live_guess", "GET", "/v1/tasks", "").await;
     refused.problem(429, "too_many_auth_failures");
     assert_eq!(refused.header("retry-after"), Some("1"));
-    assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200, "a key that is known to be good");
+    assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200, "a cached key is accepted");
     for _ in 0..12 {
         world.clock.advance(Duration::from_secs(1));
         world.ask_with("nb_live_guess", "GET", "/v1/tasks", "").await.problem(401, "unauthorized");
         world.ask_with("nb_live_guess", "GET", "/v1/tasks", "").await.problem(429, "too_many_auth_failures");
     }
-    assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200, "also once it is to be looked up again");
+    assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200, "a key whose cache entry has expired is accepted");
 }
 
 /// A client with one IPv6 network has 2^64 addresses, and can use another one for every guess.
 #[tokio::test]
-async fn whoever_guesses_from_many_addresses_of_one_network_is_one() {
+async fn guessing_addresses_of_one_ipv6_network_count_as_one() {
     let world = World::behind(Door { keys: Keys::Required, admitted: Vec::new(), proxies: networks(&["127.0.0.1"]) }).await;
     let guess = async |from: &str| world.ask_from(&format!("X-Forwarded-For: {from}\r\n"), "nb_live_guess", "GET", "/v1/tasks", "").await;
     for place in 0..20 {
@@ -92,7 +92,7 @@ async fn whoever_guesses_from_many_addresses_of_one_network_is_one() {
 }
 
 #[tokio::test]
-async fn a_revoked_key_opens_nothing_from_then_on() {
+async fn revoked_key_is_refused() {
     let world = World::guarded().await;
     let (admin, key) = (world.key("ops", "admin").await, world.key("acme", ALL).await);
     assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200);
@@ -104,7 +104,7 @@ async fn a_revoked_key_opens_nothing_from_then_on() {
 }
 
 #[tokio::test]
-async fn a_key_that_another_process_revokes_works_for_ten_seconds_at_most() {
+async fn key_revoked_by_another_process_ends_within_ten_seconds() {
     let world = World::guarded().await;
     let key = world.key("acme", ALL).await;
     assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200);
@@ -113,13 +113,13 @@ async fn a_key_that_another_process_revokes_works_for_ten_seconds_at_most() {
     let found = registry.key(id).await.unwrap().unwrap();
     let revoked = Key { revoked_at: Some(world.clock_now()), version: 2, ..found };
     world.rewrite(&revoked).await;
-    assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200, "it was looked up a moment ago");
+    assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200, "the cached key is still accepted");
     world.clock.advance(Duration::from_secs(10));
     world.ask_with(&key, "GET", "/v1/tasks", "").await.problem(401, "unauthorized");
 }
 
 #[tokio::test]
-async fn a_key_that_is_replaced_stays_good_for_the_overlap() {
+async fn replaced_key_is_valid_for_the_grace_period() {
     let world = World::guarded().await;
     let (admin, key) = (world.key("ops", "admin").await, world.key("acme", "tasks:read").await);
     let rotated = world.ask_with(&admin, "POST", &format!("/v1/keys/{}/rotate", id_of(&key)), r#"{"grace_period": 60}"#).await;
@@ -149,7 +149,7 @@ async fn a_key_that_is_replaced_stays_good_for_the_overlap() {
 }
 
 #[tokio::test]
-async fn a_key_is_shown_once_and_never_again() {
+async fn key_is_shown_only_once() {
     let world = World::guarded().await;
     let admin = world.key("ops", "admin").await;
     let body = r#"{"tenant": "acme", "label": "the shop", "scopes": ["tasks:write", "tasks:read"], "networks": ["127.0.0.0/8"]}"#;
@@ -168,7 +168,7 @@ async fn a_key_is_shown_once_and_never_again() {
 }
 
 #[tokio::test]
-async fn a_key_that_could_not_be_meant_is_not_made() {
+async fn invalid_key_configuration_is_refused() {
     let world = World::guarded().await;
     let admin = world.key("ops", "admin").await;
     for (body, pointer) in [
@@ -185,7 +185,7 @@ async fn a_key_that_could_not_be_meant_is_not_made() {
         world.ask_with(&admin, "POST", "/v1/keys", body).await.names(422, "validation_failed", &[pointer]);
     }
     let listed = world.ask_with(&admin, "GET", "/v1/keys", "").await.json();
-    assert_eq!(listed["data"].as_array().unwrap().len(), 1, "the administrator's own: {listed:#}");
+    assert_eq!(listed["data"].as_array().unwrap().len(), 1, "only the admin key exists: {listed:#}");
 }
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn keys_are_listed_page_by_page() {
 }
 
 #[tokio::test]
-async fn a_cursor_of_the_administrators_opens_its_own_list_alone() {
+async fn admin_cursor_opens_only_its_own_list() {
     let world = World::guarded().await;
     let admin = world.key("ops", "admin").await;
     for tenant in ["acme", "other"] {
@@ -215,7 +215,7 @@ async fn a_cursor_of_the_administrators_opens_its_own_list_alone() {
         assert_eq!(world.ask_with(&admin, "PUT", &format!("/v1/tenants/{tenant}"), "{}").await.status, 200);
     }
     let ask = async |path: &str| world.ask_with(&admin, "GET", path, "").await;
-    let cursor = async |path: &str| ask(path).await.json()["next_cursor"].as_str().expect("another page").to_owned();
+    let cursor = async |path: &str| ask(path).await.json()["next_cursor"].as_str().expect("the list has another page").to_owned();
     let (keys, tenants) = (cursor("/v1/keys?limit=1").await, cursor("/v1/tenants?limit=1").await);
     let trail = cursor("/v1/audit?tenant=acme&limit=1").await;
     for (path, cursors) in [
@@ -244,22 +244,22 @@ async fn a_cursor_of_the_administrators_opens_its_own_list_alone() {
 }
 
 #[tokio::test]
-async fn requests_come_from_admitted_places_alone() {
+async fn request_from_outside_the_allow_list_is_refused() {
     let admitted = networks(&["203.0.113.0/24"]);
     let world = World::behind(Door { keys: Keys::Required, admitted, proxies: networks(&["127.0.0.1"]) }).await;
     let key = world.key("acme", ALL).await;
     let from = async |forwarded: &str| world.ask_from(&format!("X-Forwarded-For: {forwarded}\r\n"), &key, "GET", "/v1/tasks", "").await;
     assert_eq!(from("203.0.113.9").await.status, 200);
-    assert_eq!(from("::ffff:203.0.113.9").await.status, 200, "the same address");
+    assert_eq!(from("::ffff:203.0.113.9").await.status, 200, "an IPv4-mapped address is the same address");
     for stranger in ["198.51.100.7", "203.0.113.9, 198.51.100.7", "unknown", ""] {
         from(stranger).await.problem(403, "address_not_allowed");
     }
     world.ask_with(&key, "GET", "/v1/tasks", "").await.problem(403, "address_not_allowed");
-    assert_eq!(world.get("/healthz").await.status, 200, "whoever watches over it comes from elsewhere");
+    assert_eq!(world.get("/healthz").await.status, 200, "the health check ignores the allow-list");
 }
 
 #[tokio::test]
-async fn what_a_stranger_says_of_where_it_comes_from_is_not_believed() {
+async fn forwarded_address_from_an_untrusted_client_is_ignored() {
     let world = World::behind(Door { keys: Keys::Required, admitted: networks(&["203.0.113.0/24"]), proxies: Vec::new() }).await;
     let key = world.key("acme", ALL).await;
     let lie = "X-Forwarded-For: 203.0.113.9\r\nX-Real-IP: 203.0.113.9\r\nForwarded: for=203.0.113.9\r\n";
@@ -267,7 +267,7 @@ async fn what_a_stranger_says_of_where_it_comes_from_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_stranger_is_turned_away_before_the_body_is_read() {
+async fn unauthorized_request_is_refused_before_its_body_is_read() {
     let world = World::behind(Door { keys: Keys::Required, admitted: networks(&["203.0.113.0/24"]), proxies: Vec::new() }).await;
     for path in ["/v1/tasks", "/v1/tasks/batch", "/v1/keys"] {
         let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 200000\r\n\r\n");
@@ -279,7 +279,7 @@ async fn a_stranger_is_turned_away_before_the_body_is_read() {
 }
 
 #[tokio::test]
-async fn a_key_opens_from_its_own_places_alone() {
+async fn key_is_accepted_only_from_its_networks() {
     let world = World::behind(Door { keys: Keys::Required, admitted: Vec::new(), proxies: networks(&["127.0.0.1"]) }).await;
     let key = world.key_that("acme", ALL, |key| Key { networks: networks(&["2001:db8::/32"]), ..key }).await;
     let from = async |forwarded: &str| world.ask_from(&format!("X-Forwarded-For: {forwarded}\r\n"), &key, "GET", "/v1/tasks", "").await;
@@ -288,7 +288,7 @@ async fn a_key_opens_from_its_own_places_alone() {
 }
 
 #[tokio::test]
-async fn without_keys_only_this_machine_is_answered() {
+async fn server_without_keys_accepts_only_local_requests() {
     let world = World::start().await;
     for host in ["localhost:8080", "127.0.0.1", "[::1]:8080"] {
         assert_eq!(world.ask(format!("GET /v1/tasks HTTP/1.1\r\nHost: {host}\r\n\r\n")).await.status, 200, "{host}");
@@ -307,7 +307,7 @@ async fn without_keys_only_this_machine_is_answered() {
 }
 
 #[tokio::test]
-async fn with_the_first_key_everybody_needs_one() {
+async fn first_key_makes_keys_required() {
     let world = World::behind(Door { keys: Keys::NotYet, admitted: Vec::new(), proxies: Vec::new() }).await;
     let created = world.post("/v1/keys", r#"{"scopes": ["admin", "tasks:read"]}"#).await.json();
     world.get("/v1/tasks").await.problem(401, "unauthorized");
@@ -318,7 +318,7 @@ async fn with_the_first_key_everybody_needs_one() {
 }
 
 #[tokio::test]
-async fn a_first_key_that_another_process_makes_is_asked_for_within_ten_seconds() {
+async fn first_key_of_another_process_is_required_in_ten_seconds() {
     let world = World::behind(Door { keys: Keys::NotYet, admitted: Vec::new(), proxies: Vec::new() }).await;
     assert_eq!(world.get("/v1/tasks").await.status, 200);
     let key = world.key("default", "tasks:read").await;
@@ -328,13 +328,13 @@ async fn a_first_key_that_another_process_makes_is_asked_for_within_ten_seconds(
 }
 
 #[tokio::test]
-async fn tenants_never_meet() {
+async fn tenants_do_not_see_each_others_tasks() {
     let world = World::guarded().await;
     let (ours, theirs) = (world.key("ours", ALL).await, world.key("theirs", ALL).await);
     let keyed = async |key: &str, body: &str| world.ask_from("Idempotency-Key: k\r\n", key, "POST", "/v1/tasks", body).await;
     let (first, second) = (keyed(&ours, NOOP).await, keyed(&theirs, r#"{"kind":"noop","delay":1}"#).await);
     assert_eq!((first.status, second.status), (202, 202), "{}", second.text());
-    assert_ne!(first.json()["id"], second.json()["id"], "a key for idempotency is its tenant's own");
+    assert_ne!(first.json()["id"], second.json()["id"], "an idempotency key belongs to one tenant");
     assert_eq!(first.json()["submitted_by"], json!(id_of(&ours)));
     keyed(&ours, NOOP).await;
     let other = world.ask_with(&ours, "POST", "/v1/tasks", NOOP).await.json();
@@ -353,7 +353,7 @@ async fn tenants_never_meet() {
 }
 
 #[tokio::test]
-async fn payloads_and_results_are_for_those_who_may_see_them() {
+async fn payload_and_result_require_the_scope_payload_view() {
     let world = World::guarded().await;
     let (seeing, blind) = (
         world.key("acme", "tasks:write,tasks:read,tasks:replay,payload:view").await,
@@ -381,7 +381,7 @@ async fn payloads_and_results_are_for_those_who_may_see_them() {
 }
 
 #[tokio::test]
-async fn what_was_done_is_on_record_with_who_did_it() {
+async fn audit_trail_names_actions_and_keys() {
     let world = World::guarded().await;
     let (admin, key) = (world.key("ops", "admin").await, world.key("acme", ALL).await);
     let task = world.ask_with(&key, "POST", "/v1/tasks", NOOP).await.json()["id"].as_str().unwrap().to_owned();

@@ -85,7 +85,7 @@ fn check<T: std::fmt::Debug>(
     let runtime = Runtime::new().unwrap();
     let world = runtime.block_on(World::start_within(limits));
     // All deadlines have passed, so no request waits for one.
-    world.clock.strike();
+    world.clock.end_sleeps();
     let mut runner = TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) });
     let asked = runner.run(&strategy, |input| {
         let status = runtime.block_on(async {

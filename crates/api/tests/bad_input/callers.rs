@@ -36,7 +36,7 @@ const UNREADABLE: [&str; 11] = [
 ];
 
 #[tokio::test]
-async fn unreadable_forwarded_address_is_refused_where_a_list_applies() {
+async fn unreadable_forwarded_address_is_refused_with_an_allow_list() {
     let inside = ["127.0.0.0/8"];
     for (admitted, key_networks) in [(&inside[..], &[][..]), (&[][..], &inside[..])] {
         let (world, key) = behind_a_proxy(admitted, key_networks).await;
@@ -50,7 +50,7 @@ async fn unreadable_forwarded_address_is_refused_where_a_list_applies() {
 }
 
 #[tokio::test]
-async fn unreadable_forwarded_address_is_accepted_where_no_list_applies() {
+async fn unreadable_forwarded_address_is_accepted_without_a_list() {
     let (world, key) = behind_a_proxy(&[], &[]).await;
     for hop in UNREADABLE {
         assert_eq!(world.ask_from(&format!("X-Forwarded-For: {hop}\r\n"), &key, "GET", "/v1/tasks", "").await.status, 200, "{hop}");
@@ -82,7 +82,7 @@ async fn forwarded_address_is_read_with_port_brackets_and_quotes() {
 }
 
 #[tokio::test]
-async fn good_key_is_answered_while_a_neighbour_guesses() {
+async fn valid_key_is_accepted_while_its_address_guesses() {
     let world = World::guarded().await;
     let mut guesses = 0;
     for round in 0..3_u8 {
@@ -98,11 +98,11 @@ async fn good_key_is_answered_while_a_neighbour_guesses() {
         }
         assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200);
     }
-    assert_eq!(guesses, 20, "the rest is told to stop");
+    assert_eq!(guesses, 20, "further guesses get 429");
 }
 
 #[tokio::test]
-async fn keyless_server_answers_no_authority_but_its_own_machines() {
+async fn keyless_server_refuses_a_foreign_authority() {
     let world = World::start().await;
     let ask = async |target: &str, headers: &str| world.ask(format!("GET {target} HTTP/1.1\r\n{headers}\r\n\r\n")).await;
     for (target, headers) in [

@@ -18,7 +18,7 @@ fn pointers(problem: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_an_endpoint_is_named_and_nothing_is_kept() {
+async fn invalid_endpoint_is_refused_and_not_stored() {
     let world = World::guarded().await;
     let url = "https://example.com";
     for (body, expected) in [
@@ -49,7 +49,7 @@ async fn what_is_wrong_with_an_endpoint_is_named_and_nothing_is_kept() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_lane_is_named() {
+async fn invalid_queue_kind_or_limits_are_refused() {
     let world = World::guarded().await;
     for (path, body, expected) in [
         ("/v1/queues/default", json!({"limits": {"rate": 100_001}}), "/limits/rate"),
@@ -66,14 +66,17 @@ async fn what_is_wrong_with_a_lane_is_named() {
 }
 
 #[tokio::test]
-async fn a_task_for_an_endpoint_that_is_not_there_is_not_taken() {
+async fn task_for_an_unknown_endpoint_is_refused() {
     let world = World::guarded().await;
     let submit = async |task: Value| send(&world, "POST", "/v1/tasks", &task.to_string()).await;
     let task = json!({"kind": "noop", "endpoint": "billing"});
     let problem = submit(task.clone()).await.problem(422, "unknown_endpoint");
     assert_eq!(pointers(&problem), ["/endpoint"]);
-    assert!(problem["errors"][0]["detail"].as_str().unwrap().contains("PUT /v1/endpoints/billing"), "it says the way out: {problem}");
+    assert!(
+        problem["errors"][0]["detail"].as_str().unwrap().contains("PUT /v1/endpoints/billing"),
+        "the text names the request that creates the endpoint: {problem}"
+    );
     assert_eq!(put(&world, "/v1/endpoints/billing", &json!({"url": "https://example.com"})).await.status, 201);
-    assert_eq!(submit(task).await.status, 202, "and then it is");
+    assert_eq!(submit(task).await.status, 202, "a task for an existing endpoint is accepted");
     submit(json!({"kind": "noop", "endpoint": "b g", "limit_key": "a/b"})).await.problem(422, "validation_failed");
 }

@@ -49,7 +49,7 @@ async fn write_flow(world: &World, tenant: &str, of: FlowOf) {
 }
 
 #[tokio::test]
-async fn what_is_laid_down_now_is_told_of_a_task_that_waits() {
+async fn explanation_uses_the_current_configuration() {
     let world = World::guarded().await;
     put(&world, "acme", "/v1/endpoints/billing", &json!({"url": "https://example.com"})).await;
     let task = submit(&world, "acme", &json!({"kind": "noop", "endpoint": "billing", "limit_key": "customer-42"})).await;
@@ -79,7 +79,7 @@ async fn what_is_laid_down_now_is_told_of_a_task_that_waits() {
 }
 
 #[tokio::test]
-async fn what_has_ended_and_what_is_not_there_is_told_as_such() {
+async fn ended_task_is_explained_and_missing_one_is_not_found() {
     let world = World::guarded().await;
     let task = submit(&world, "acme", &json!({"kind": "noop", "delay": 60})).await;
     let waits = get(&world, "acme", &task).await;
@@ -95,7 +95,7 @@ async fn what_has_ended_and_what_is_not_there_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn a_flow_shows_how_it_stands_to_its_own_tenant() {
+async fn limiter_state_is_shown_only_to_its_tenant() {
     let world = World::guarded().await;
     let flow = json!({"rate": 1, "period": 10, "burst": 2, "concurrency": 5});
     let name = || Name::new("x").unwrap();
@@ -111,7 +111,7 @@ async fn a_flow_shows_how_it_stands_to_its_own_tenant() {
         let state = json!({"tokens": 0, "reserved_starts": 1, "running": 1, "paused_until": null, "circuit_breaker": null});
         assert_eq!(get(&world, "acme", path).await["state"], state, "{path}");
         let nothing = json!({"tokens": null, "reserved_starts": null, "running": null, "paused_until": null, "circuit_breaker": null});
-        assert_eq!(get(&world, "other", path).await["state"], nothing, "{path}: nothing is laid down there, and nothing happened");
+        assert_eq!(get(&world, "other", path).await["state"], nothing, "{path}: the other tenant has no limits and no state");
     }
     let endpoint = get(&world, "acme", "/v1/endpoints/x").await;
     let breaker = json!({
@@ -122,5 +122,5 @@ async fn a_flow_shows_how_it_stands_to_its_own_tenant() {
     });
     assert_eq!((&endpoint["state"]["circuit_breaker"], &endpoint["state"]["running"]), (&breaker, &json!(1)));
     let listed = get(&world, "acme", "/v1/endpoints").await;
-    assert_eq!(listed["data"][0].get("state"), None, "a list shows what is laid down");
+    assert_eq!(listed["data"][0].get("state"), None, "a list shows no limiter state");
 }

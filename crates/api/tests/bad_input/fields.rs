@@ -3,7 +3,7 @@
 use crate::world::World;
 
 #[tokio::test]
-async fn row_33_only_a_cursor_of_this_list_opens_it() {
+async fn row_33_cursor_of_another_list_is_refused() {
     let world = World::start().await;
     for _ in 0..3 {
         world.submit(r#"{"kind":"noop"}"#).await;
@@ -31,7 +31,7 @@ async fn row_33_only_a_cursor_of_this_list_opens_it() {
 }
 
 #[tokio::test]
-async fn row_34_queries_are_checked_like_bodies() {
+async fn row_34_invalid_query_parameters_are_refused() {
     let world = World::start().await;
     for (query, pointers) in [
         ("limit=1000000", &["?limit"][..]),
@@ -50,14 +50,14 @@ async fn row_34_queries_are_checked_like_bodies() {
         world.get(&format!("/v1/tasks?{query}")).await.names(422, "validation_failed", pointers);
     }
     let answer = world.get("/v1/tasks?created_after=2026-12-01T10:00:00+02:00").await;
-    assert!(answer.text().contains("%2B"), "a bare plus is a blank, and the answer says so: {}", answer.text());
+    assert!(answer.text().contains("%2B"), "the error text says that a plus is written as %2B: {}", answer.text());
     let all = "/v1/tasks?status=queued&queue=default&kind=noop&created_after=2026-11-30T11:30:00%2B02:00&created_before=2027-01-01T00:00:00Z&limit=100";
     world.submit(r#"{"kind":"noop"}"#).await;
     assert_eq!(world.get(all).await.json()["data"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn waits_are_checked() {
+async fn invalid_wait_is_refused() {
     let world = World::start().await;
     let id = world.submit(r#"{"kind":"noop"}"#).await;
     for query in ["wait=-1", "wait=NaN", "wait=", "wait=soon", "wait=1&wait=1", "wait", "wait=1s", "wait=-inf"] {
@@ -69,7 +69,7 @@ async fn waits_are_checked() {
 }
 
 #[tokio::test]
-async fn rows_36_to_38_bounds() {
+async fn rows_36_to_38_values_out_of_bounds_are_refused() {
     let world = World::start().await;
     for (fields, pointers) in [
         (r#""run_at":"2076-12-01T00:00:00Z""#, &["/run_at"][..]),
@@ -104,7 +104,7 @@ async fn rows_36_to_38_bounds() {
 }
 
 #[tokio::test]
-async fn telling_codes_stand_on_top() {
+async fn specific_code_is_the_code_of_the_response() {
     let world = World::start().await;
     world.post("/v1/tasks", r#"{"kind":"nope"}"#).await.names(422, "unknown_kind", &["/kind"]);
     let blocked = r#"{"kind":"http","payload":{"url":"https://127.0.0.1"}}"#;
@@ -117,7 +117,7 @@ async fn telling_codes_stand_on_top() {
 }
 
 #[tokio::test]
-async fn row_35_one_bad_item_refuses_the_batch() {
+async fn row_35_invalid_task_refuses_the_whole_batch() {
     let world = World::start().await;
     let batch = r#"{"tasks":[{"kind":"noop"},{"kind":"noop","timeout":0},{"kind":"noop"},{"kind":"nope"}]}"#;
     world.post("/v1/tasks/batch", batch).await.names(422, "validation_failed", &["/tasks/1/timeout", "/tasks/3/kind"]);

@@ -3,7 +3,7 @@
 use crate::world::World;
 
 #[tokio::test]
-async fn row_10_only_json_is_taken() {
+async fn row_10_other_media_types_are_refused() {
     let world = World::start().await;
     let body = r#"{"kind":"noop"}"#;
     for media_type in [
@@ -29,7 +29,7 @@ async fn row_10_only_json_is_taken() {
 }
 
 #[tokio::test]
-async fn row_11_what_is_not_json_is_refused_with_its_place_and_not_its_text() {
+async fn row_11_malformed_json_is_refused_with_its_position() {
     let world = World::start().await;
     let bodies: [&[u8]; 13] = [
         b"",
@@ -80,7 +80,7 @@ async fn row_12_depth_is_bounded() {
 }
 
 #[tokio::test]
-async fn row_13_a_field_is_given_once() {
+async fn row_13_repeated_field_is_refused() {
     let world = World::start().await;
     for body in [
         r#"{"kind":"noop","kind":"http"}"#,
@@ -96,11 +96,11 @@ async fn row_13_a_field_is_given_once() {
     world.post("/v1/tasks/batch", r#"{"tasks":[],"tasks":[]}"#).await.problem(400, "malformed_json");
     let kept = r#"{"a":1,"a" : 2}"#;
     let answer = world.post("/v1/tasks", format!(r#"{{"kind":"noop","payload":{kept}}}"#)).await;
-    assert!(answer.text().contains(kept), "a payload is kept as it came: {}", answer.text());
+    assert!(answer.text().contains(kept), "a payload is stored unchanged: {}", answer.text());
 }
 
 #[tokio::test]
-async fn row_14_numbers_in_a_payload_are_nobodys_business() {
+async fn row_14_numbers_in_a_payload_are_unchanged() {
     let world = World::start().await;
     let digits = "1".repeat(400);
     for number in ["9007199254740993", "1.10", "1e400", "-0", &digits] {
@@ -132,12 +132,12 @@ async fn row_15_and_16_unknown_fields_are_refused_by_name() {
     let long = "x".repeat(200_000);
     let answer = world.post("/v1/tasks", format!(r#"{{"kind":"noop","{long}":1}}"#)).await;
     answer.problem(422, "validation_failed");
-    assert!(answer.text().len() < 2_000, "an answer is not as long as the question");
+    assert!(answer.text().len() < 2_000, "a response does not repeat a long field name");
     assert!(world.store.all().is_empty());
 }
 
 #[tokio::test]
-async fn other_shapes_are_refused_without_their_values() {
+async fn value_of_a_wrong_type_is_refused_and_not_echoed() {
     let world = World::start().await;
     for (body, pointer) in [
         (r#""hunter2""#, ""),
@@ -157,7 +157,7 @@ async fn other_shapes_are_refused_without_their_values() {
 }
 
 #[tokio::test]
-async fn row_19_names_are_narrow() {
+async fn row_19_invalid_names_are_refused() {
     let world = World::start().await;
     let long = "x".repeat(65);
     let huge = "x".repeat(200_000);
@@ -176,7 +176,7 @@ async fn row_19_names_are_narrow() {
 }
 
 #[tokio::test]
-async fn errors_are_not_sent_by_the_thousand() {
+async fn number_of_errors_in_a_response_is_limited() {
     let world = World::start().await;
     let labels: Vec<_> = (0..10_000).map(|place| format!(r#""b {place}":"""#)).collect();
     let answer = world.post("/v1/tasks", format!(r#"{{"kind":"noop","labels":{{{}}}}}"#, labels.join(","))).await;

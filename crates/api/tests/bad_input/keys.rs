@@ -7,7 +7,7 @@ use crate::world::World;
 const BODY: &str = r#"{"kind":"noop"}"#;
 
 #[tokio::test]
-async fn row_24_a_key_is_one_short_text() {
+async fn row_24_invalid_idempotency_key_is_refused() {
     let world = World::start().await;
     let long = "k".repeat(256);
     for key in ["", "\"\"", &long, "a b", "a,b", "a\tb", "ключ", "\"a", "\"a\"b\"", "a\r\nIdempotency-Key: a", "a\r\nIdempotency-Key: b"]
@@ -37,7 +37,7 @@ async fn rows_21_and_23_the_same_key_is_the_same_request() {
 }
 
 #[tokio::test]
-async fn row_27_a_key_is_free_again_when_its_task_is_kept_no_longer() {
+async fn row_27_key_is_free_after_the_retention_of_its_task() {
     let world = World::guarded().await;
     let key = world.key("acme", "tasks:write,tasks:read").await;
     let submit = async |body: &str| world.ask_from("Idempotency-Key: k\r\n", &key, "POST", "/v1/tasks", body).await;
@@ -47,7 +47,7 @@ async fn row_27_a_key_is_free_again_when_its_task_is_kept_no_longer() {
     let missing = world.ask_with(&key, "GET", "/v1/tasks/task_01jd0000000000000000000000", "").await.problem(404, "task_not_found");
     let mut gone = world.ask_with(&key, "GET", &format!("/v1/tasks/{id}"), "").await.problem(404, "task_not_found");
     gone["instance"] = missing["instance"].clone();
-    assert_eq!(gone, missing, "as if there had never been one");
+    assert_eq!(gone, missing, "an expired task looks like a missing one");
     let other = submit(r#"{"kind":"noop","payload":2}"#).await;
     assert_eq!((other.status, other.header("idempotency-replayed")), (202, None));
     assert_eq!((&other.json()["id"], &other.json()["status"]), (&id.into(), &"queued".into()));
@@ -61,7 +61,7 @@ async fn quoted_and_bare_are_one_key() {
 }
 
 #[tokio::test]
-async fn row_26_keys_of_other_routes_are_other_keys() {
+async fn row_26_same_key_on_another_route_is_another_key() {
     let world = World::start().await;
     let header = "Idempotency-Key: a\r\n";
     let batch = format!(r#"{{"tasks":[{BODY},{BODY}]}}"#);
@@ -69,13 +69,17 @@ async fn row_26_keys_of_other_routes_are_other_keys() {
     let first = world.post_with("/v1/tasks/batch", header, &batch).await;
     assert_eq!((first.status, first.header("idempotency-replayed")), (202, None));
     let again = world.post_with("/v1/tasks/batch", header, &batch).await;
-    assert_eq!((again.json(), again.header("idempotency-replayed")), (first.json(), Some("true")), "in the order they were sent in");
+    assert_eq!(
+        (again.json(), again.header("idempotency-replayed")),
+        (first.json(), Some("true")),
+        "the tasks are in the order of the request"
+    );
     world.post_with("/v1/tasks/batch", header, format!(r#"{{"tasks":[{BODY}]}}"#)).await.problem(422, "idempotency_key_reused");
     assert_eq!(world.store.all().len(), 3);
 }
 
 #[tokio::test]
-async fn a_batch_that_is_half_gone_is_not_made_whole_in_silence() {
+async fn repeated_batch_with_expired_tasks_is_refused() {
     let world = World::start().await;
     let batch = format!(r#"{{"tasks":[{BODY},{BODY}]}}"#);
     let first = world.post_with("/v1/tasks/batch", "Idempotency-Key: a\r\n", &batch).await.json();
@@ -86,7 +90,7 @@ async fn a_batch_that_is_half_gone_is_not_made_whole_in_silence() {
 }
 
 #[tokio::test]
-async fn row_28_what_was_not_valid_leaves_its_key_free() {
+async fn row_28_invalid_request_leaves_its_key_free() {
     let world = World::start().await;
     let header = "Idempotency-Key: a\r\n";
     world.post_with("/v1/tasks", header, r#"{"kind":"nope"}"#).await.problem(422, "unknown_kind");
@@ -98,7 +102,7 @@ async fn row_28_what_was_not_valid_leaves_its_key_free() {
 
 /// A repeated request is accepted even if its body has become invalid since the first one.
 #[tokio::test]
-async fn a_repeated_request_is_recognised_though_it_would_not_be_valid_now() {
+async fn repeated_request_is_recognised_after_it_became_invalid() {
     let world = World::start().await;
     let header = "Idempotency-Key: a\r\n";
     let body = r#"{"kind":"noop","expires_at":"2026-11-30T09:31:00Z"}"#;

@@ -19,7 +19,7 @@ async fn limited(world: &World, settings: &str) -> String {
 }
 
 #[tokio::test]
-async fn whoever_asks_too_often_is_told_when_to_come_back() {
+async fn request_above_the_rate_is_refused_with_retry_after() {
     let world = World::guarded().await;
     let key = limited(&world, r#"{"request_rate": {"rate": 2, "burst": 4}}"#).await;
     for _ in 0..4 {
@@ -31,7 +31,7 @@ async fn whoever_asks_too_often_is_told_when_to_come_back() {
     assert_eq!(refused.header("ratelimit-policy"), Some("\"requests\";q=4;w=2"));
     assert_eq!(refused.header("ratelimit"), Some("\"requests\";r=0;t=1"));
     let other = world.key("other", "tasks:read").await;
-    assert_eq!(world.ask_with(&other, "GET", "/v1/tasks", "").await.status, 200, "others are not concerned");
+    assert_eq!(world.ask_with(&other, "GET", "/v1/tasks", "").await.status, 200, "other tenants are not limited");
     world.clock.advance(Duration::from_millis(500));
     assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200);
     world.ask_with(&key, "GET", "/v1/tasks", "").await.problem(429, "rate_limited");
@@ -39,7 +39,7 @@ async fn whoever_asks_too_often_is_told_when_to_come_back() {
 
 /// Row 30: an overloaded store does not affect accepted tasks.
 #[tokio::test]
-async fn a_store_that_can_take_no_more_is_told_of_in_time() {
+async fn overloaded_store_is_reported_with_retry_after() {
     let world = World::start().await;
     let id = world.submit(NOOP).await;
     world.store.overload();
@@ -52,7 +52,7 @@ async fn a_store_that_can_take_no_more_is_told_of_in_time() {
 }
 
 #[tokio::test]
-async fn no_more_tasks_wait_than_may() {
+async fn task_above_max_pending_tasks_is_refused() {
     let world = World::guarded().await;
     let key = limited(&world, r#"{"max_pending_tasks": 3}"#).await;
     let keyed = async || world.ask_from("Idempotency-Key: k\r\n", &key, "POST", "/v1/tasks", NOOP).await;
@@ -63,16 +63,16 @@ async fn no_more_tasks_wait_than_may() {
     refused.problem(429, "quota_exceeded");
     assert_eq!(refused.header("retry-after"), Some("1"));
     let again = keyed().await;
-    assert_eq!((again.status, &again.json()["id"]), (202, &first.json()["id"]), "what was taken before is no more than before");
+    assert_eq!((again.status, &again.json()["id"]), (202, &first.json()["id"]), "a repeated request is accepted at the limit");
     let name = TaskName { tenant: Tenant::new("acme").unwrap(), id: first.json()["id"].as_str().unwrap().parse().unwrap() };
     world.backend.apply(&name, None, Event::Cancel, world.clock_now()).await.unwrap();
     world.clock.advance(Duration::from_secs(1));
-    assert_eq!(world.ask_with(&key, "POST", "/v1/tasks", NOOP).await.status, 202, "there is room again");
+    assert_eq!(world.ask_with(&key, "POST", "/v1/tasks", NOOP).await.status, 202, "a task is accepted below the limit");
     world.ask_with(&key, "POST", "/v1/tasks", NOOP).await.problem(429, "quota_exceeded");
 }
 
 #[tokio::test]
-async fn a_batch_that_would_be_too_much_is_refused_whole() {
+async fn batch_above_max_pending_tasks_is_refused_whole() {
     let world = World::guarded().await;
     let key = limited(&world, r#"{"max_pending_tasks": 1}"#).await;
     world.ask_with(&key, "POST", "/v1/tasks/batch", r#"{"tasks":[{"kind":"noop"},{"kind":"noop"}]}"#).await.problem(429, "quota_exceeded");
@@ -81,7 +81,7 @@ async fn a_batch_that_would_be_too_much_is_refused_whole() {
 }
 
 #[tokio::test]
-async fn a_payload_is_no_longer_than_its_tenants_may_be() {
+async fn payload_above_max_payload_bytes_is_refused() {
     let world = World::guarded().await;
     let key = limited(&world, r#"{"max_payload_bytes": 10}"#).await;
     let submit =
@@ -91,7 +91,7 @@ async fn a_payload_is_no_longer_than_its_tenants_may_be() {
 }
 
 #[tokio::test]
-async fn limits_that_could_not_be_meant_are_refused() {
+async fn invalid_tenant_limits_are_refused() {
     let world = World::guarded().await;
     let admin = world.key("ops", "admin").await;
     for (body, pointer) in [
@@ -118,7 +118,7 @@ async fn limits_that_could_not_be_meant_are_refused() {
 }
 
 #[tokio::test]
-async fn what_is_laid_down_is_shown_and_can_be_lifted() {
+async fn tenant_limits_are_listed_and_can_be_removed() {
     let world = World::guarded().await;
     let admin = world.key("ops", "admin").await;
     for name in ["a", "b", "c"] {

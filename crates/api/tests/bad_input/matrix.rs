@@ -34,7 +34,7 @@ fn rows() -> Vec<Row> {
             let security = row["security"].as_array().unwrap().first();
             let scopes = security.map(|security| security["key"].as_array().unwrap().clone());
             let scope = scopes.map(|scopes| {
-                assert_eq!(scopes.len(), 1, "{path}: one scope opens a route");
+                assert_eq!(scopes.len(), 1, "{path}: a route requires one scope");
                 scopes[0].as_str().unwrap().parse().unwrap()
             });
             let mut parameters = row["parameters"].as_array().into_iter().flatten();
@@ -79,7 +79,7 @@ impl Row {
             | "get_queue"
             | "get_kind"
             | "get_limits" => "",
-            other => panic!("{other} is new: say what a request to it looks like"),
+            other => panic!("the operation {other} has no row in `Row::body`; add a valid body"),
         }
     }
 
@@ -96,23 +96,23 @@ async fn submitted(world: &World, tenant: &str) -> String {
 }
 
 /// Creates an endpoint of this tenant with the name `acme`.
-async fn named(world: &World, tenant: &str) {
+async fn put_endpoint_acme(world: &World, tenant: &str) {
     let key = world.key(tenant, "config:write").await;
     let answer = world.ask_with(&key, "PUT", "/v1/endpoints/acme", r#"{"url":"https://example.com"}"#).await;
     assert!([200, 201].contains(&answer.status), "{}", answer.text());
 }
 
 #[tokio::test]
-async fn every_route_asks_for_its_scope_and_takes_no_other() {
+async fn every_route_requires_exactly_its_scope() {
     let world = World::guarded().await;
     for row in rows() {
         let Some(needed) = row.scope else {
-            assert!(PUBLIC.contains(&row.id.as_str()), "{} is open to everybody", row.id);
+            assert!(PUBLIC.contains(&row.id.as_str()), "{} requires no key and is not in PUBLIC", row.id);
             continue;
         };
         let (task, thing) = (submitted(&world, "acme").await, row.path.starts_with("/v1/keys"));
         if row.path.starts_with("/v1/endpoints/") {
-            named(&world, "acme").await;
+            put_endpoint_acme(&world, "acme").await;
         }
         for scope in Scope::ALL {
             let key = world.key("acme", scope.as_str()).await;
@@ -129,7 +129,7 @@ async fn every_route_asks_for_its_scope_and_takes_no_other() {
 }
 
 #[tokio::test]
-async fn no_route_but_the_public_ones_answers_whoever_has_no_key() {
+async fn every_route_but_the_public_ones_requires_a_key() {
     let world = World::guarded().await;
     let task = submitted(&world, "acme").await;
     for row in rows().iter().filter(|row| row.scope.is_some()) {
@@ -144,7 +144,7 @@ async fn no_route_but_the_public_ones_answers_whoever_has_no_key() {
 }
 
 #[tokio::test]
-async fn somebody_elses_thing_is_as_good_as_none() {
+async fn task_of_another_tenant_looks_like_a_missing_one() {
     let world = World::guarded().await;
     let theirs = submitted(&world, "acme").await;
     let nothing = "task_01jd0000000000000000000000";
@@ -158,23 +158,27 @@ async fn somebody_elses_thing_is_as_good_as_none() {
     }
     let all = Scope::ALL.map(Scope::as_str).join(",");
     let task = world.ask_with(&world.key("acme", &all).await, "GET", &format!("/v1/tasks/{theirs}"), "").await.json();
-    assert_eq!(task["status"], "queued", "and nothing was done to it");
+    assert_eq!(task["status"], "queued", "the task of the other tenant is unchanged");
 }
 
 /// A name belongs to one tenant. Another tenant's record of the same name is neither visible nor changed.
 #[tokio::test]
-async fn somebody_elses_endpoint_is_as_good_as_none() {
+async fn endpoint_of_another_tenant_looks_like_a_missing_one() {
     let world = World::guarded().await;
-    named(&world, "acme").await;
+    put_endpoint_acme(&world, "acme").await;
     let (theirs, ours) = (world.key("acme", "config:write").await, world.key("other", "config:write").await);
     let before = world.ask_with(&theirs, "GET", "/v1/endpoints/acme", "").await.json();
     for row in rows().iter().filter(|row| row.path.starts_with("/v1/endpoints/") && row.id != "put_endpoint") {
         row.ask(&world, &ours, "").await.problem(404, "endpoint_not_found");
     }
     assert_eq!(world.ask_with(&ours, "GET", "/v1/endpoints", "").await.json()["data"], serde_json::json!([]));
-    named(&world, "other").await;
+    put_endpoint_acme(&world, "other").await;
     assert_eq!(world.ask_with(&ours, "POST", "/v1/endpoints/acme/pause", "").await.json()["paused"], true);
-    assert_eq!(world.ask_with(&theirs, "GET", "/v1/endpoints/acme", "").await.json(), before, "and nothing was done to it");
+    assert_eq!(
+        world.ask_with(&theirs, "GET", "/v1/endpoints/acme", "").await.json(),
+        before,
+        "the endpoint of the other tenant is unchanged"
+    );
     for path in ["/v1/queues/acme", "/v1/kinds/acme"] {
         assert_eq!(world.ask_with(&ours, "PUT", path, r#"{"paused":true}"#).await.json()["paused"], true);
         assert_eq!(world.ask_with(&theirs, "GET", path, "").await.json()["paused"], false, "{path}");
@@ -184,14 +188,14 @@ async fn somebody_elses_endpoint_is_as_good_as_none() {
 }
 
 #[test]
-fn every_operation_is_judged() {
+fn every_admin_operation_is_classified() {
     let rows = rows();
     let known: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
     for id in OF_THE_INSTALLATION.iter().chain(&PUBLIC) {
-        assert!(known.contains(id), "{id} is not there any more");
+        assert!(known.contains(id), "{id} is not in the document");
     }
     for row in rows.iter().filter(|row| row.scope == Some(Scope::Admin)) {
-        assert!(OF_THE_INSTALLATION.contains(&row.id.as_str()), "{}: is it about one tenant or about all?", row.id);
+        assert!(OF_THE_INSTALLATION.contains(&row.id.as_str()), "{} requires `admin` and is not in OF_THE_INSTALLATION", row.id);
     }
 }
 
@@ -218,12 +222,12 @@ fn id_of(key: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_post_honours_an_idempotency_key_or_refuses_it_by_name() {
+async fn every_post_accepts_or_refuses_an_idempotency_key() {
     const HEADER: &str = "Idempotency-Key: order-7\r\n";
     let world = World::guarded().await;
     for row in rows().iter().filter(|row| row.method == "POST") {
         let key = world.key("acme", row.scope.unwrap().as_str()).await;
-        named(&world, "acme").await;
+        put_endpoint_acme(&world, "acme").await;
         let id = if row.path.starts_with("/v1/keys") { id_of(&world.key("acme", "work").await) } else { submitted(&world, "acme").await };
         if row.id == "replay_task" {
             let writer = world.key("acme", "tasks:write").await;
@@ -243,7 +247,7 @@ async fn every_post_honours_an_idempotency_key_or_refuses_it_by_name() {
         let (done, again) = (world.store.all(), post(row.body()).await);
         assert_eq!((again.status, again.header("idempotency-replayed")), (first.status, Some("true")), "{}", row.id);
         assert_eq!(again.json(), first.json(), "{}", row.id);
-        assert_eq!(world.store.all(), done, "{}: it is carried out once", row.id);
+        assert_eq!(world.store.all(), done, "{}: the request is carried out once", row.id);
         // With another valid body, the same key belongs to another request.
         let other = if row.body().is_empty() { "{}".to_owned() } else { format!(" {}", row.body()) };
         post(&other).await.problem(422, "idempotency_key_reused");

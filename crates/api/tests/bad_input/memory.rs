@@ -20,13 +20,18 @@ use tokio::sync::watch;
 pub(crate) struct Memory {
     tasks: Mutex<BTreeMap<TaskId, Task>>,
     writes: watch::Sender<()>,
-    ambush: Mutex<Option<Change>>,
+    change_after_read: Mutex<Option<Change>>,
     is_overloaded: AtomicBool,
 }
 
 impl Memory {
     pub(crate) fn new() -> Self {
-        Self { tasks: Mutex::default(), writes: watch::Sender::new(()), ambush: Mutex::default(), is_overloaded: AtomicBool::new(false) }
+        Self {
+            tasks: Mutex::default(),
+            writes: watch::Sender::new(()),
+            change_after_read: Mutex::default(),
+            is_overloaded: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn all(&self) -> Vec<Task> {
@@ -43,8 +48,8 @@ impl Memory {
     }
 
     /// Writes this change right after the next read of a task, so that the reader sees the old version.
-    pub(crate) fn lie_in_ambush(&self, change: Change) {
-        *self.ambush.lock().unwrap() = Some(change);
+    pub(crate) fn write_after_next_read(&self, change: Change) {
+        *self.change_after_read.lock().unwrap() = Some(change);
     }
 
     fn write(&self, change: Change) -> Committed {
@@ -64,8 +69,8 @@ impl Memory {
     }
 }
 
-fn unasked<T>() -> Result<T, StoreError> {
-    Err(StoreError::Corrupt("the API has no business here".into()))
+fn not_called<T>() -> Result<T, StoreError> {
+    Err(StoreError::Corrupt("the API must not call this method".into()))
 }
 
 #[async_trait]
@@ -86,8 +91,8 @@ impl Store for Memory {
 
     async fn get(&self, name: &TaskName, _now: Timestamp) -> Result<Option<Task>, StoreError> {
         let task = self.tasks.lock().unwrap().get(&name.id).cloned();
-        let ambush = self.ambush.lock().unwrap().take();
-        ambush.map(|change| self.write(change));
+        let change_after_read = self.change_after_read.lock().unwrap().take();
+        change_after_read.map(|change| self.write(change));
         Ok(task)
     }
 
@@ -113,11 +118,11 @@ impl Store for Memory {
     }
 
     async fn claim(&self, _: &TaskName, _: Timestamp, _: Timestamp) -> Result<Claim, StoreError> {
-        unasked()
+        not_called()
     }
 
     async fn beat(&self, _: &TaskName, _: u64, _: Timestamp, _: Option<Json>) -> Result<Beat, StoreError> {
-        unasked()
+        not_called()
     }
 
     async fn waiting(&self, _: &Tenant, at_most: usize) -> Result<usize, StoreError> {
@@ -126,15 +131,15 @@ impl Store for Memory {
     }
 
     async fn due(&self, _: usize, _: Timestamp) -> Result<Vec<Task>, StoreError> {
-        unasked()
+        not_called()
     }
 
     async fn postpone(&self, _: &Task, _: Timestamp) -> Result<(), StoreError> {
-        unasked()
+        not_called()
     }
 
     async fn prune(&self, _: usize, _: Timestamp) -> Result<usize, StoreError> {
-        unasked()
+        not_called()
     }
 }
 
@@ -146,11 +151,11 @@ impl Queue for Memory {
     }
 
     async fn receive(&self, _: usize) -> Result<Vec<Delivery>, StoreError> {
-        unasked()
+        not_called()
     }
 
     async fn settle(&self, _: Vec<(Receipt, Settlement)>) -> Result<(), StoreError> {
-        unasked()
+        not_called()
     }
 
     async fn ready(&self) -> Result<(), StoreError> {

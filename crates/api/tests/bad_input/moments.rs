@@ -5,7 +5,7 @@ use crate::world::World;
 const LAST: &str = "9999-12-31T23:59:59Z";
 
 #[tokio::test]
-async fn last_moment_of_all_is_accepted_wherever_there_is_no_limit() {
+async fn last_representable_time_is_accepted_without_a_limit() {
     let world = World::start().await;
     for end in [LAST, "9999-12-31T23:59:59.999999999999Z", "9999-12-31T23:59:59-23:59", "9999-12-31T23:59:60Z"] {
         let task = world.submit(&format!(r#"{{"kind":"noop","expires_at":"{end}"}}"#)).await;

@@ -17,7 +17,7 @@ async fn rotate(world: &World, key: &str, body: &Value) -> Answer {
 }
 
 #[tokio::test]
-async fn what_is_no_secret_is_refused_and_not_repeated() {
+async fn invalid_secret_is_refused_and_not_echoed() {
     let world = World::guarded().await;
     let key = world.key("acme", "config:write").await;
     let short = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLa==";
@@ -41,18 +41,18 @@ async fn what_is_no_secret_is_refused_and_not_repeated() {
     {
         rotate(&world, &key, &json!({"grace_period": overlap})).await.problem(422, "validation_failed");
     }
-    assert_eq!(world.ask_with(&key, "GET", PATH, "").await.json(), json!({"secrets": []}), "and nothing was set");
+    assert_eq!(world.ask_with(&key, "GET", PATH, "").await.json(), json!({"secrets": []}), "no secret is set");
 }
 
 #[tokio::test]
-async fn a_secret_is_shown_when_it_is_made_and_never_again() {
+async fn secret_is_shown_only_when_it_is_generated() {
     let world = World::guarded().await;
     let key = world.key("acme", "config:write").await;
     let made = world.ask_with(&key, "PUT", PATH, "").await.json();
     let secret = made["secret"].as_str().unwrap();
     assert!(secret.parse::<nobat_core::webhook::WebhookSecret>().is_ok(), "{secret}");
     let given = rotate(&world, &key, &json!({"secret": SECRET})).await;
-    assert_eq!((given.status, given.json()["secret"].clone()), (201, Value::Null), "whoever gave it knows it");
+    assert_eq!((given.status, given.json()["secret"].clone()), (201, Value::Null), "a secret that the client sent is not shown");
     let shown = world.ask_with(&key, "GET", PATH, "").await;
     let now = "2026-11-30T09:30:00.000Z";
     assert_eq!(
@@ -72,7 +72,7 @@ async fn a_secret_is_shown_when_it_is_made_and_never_again() {
 }
 
 #[tokio::test]
-async fn a_secret_is_its_tenants_own() {
+async fn secret_belongs_to_one_tenant() {
     let world = World::guarded().await;
     let (acme, other) = (world.key("acme", "config:write").await, world.key("other", "config:write").await);
     world.ask_with(&acme, "PUT", PATH, "").await;
@@ -84,7 +84,7 @@ async fn a_secret_is_its_tenants_own() {
 }
 
 #[tokio::test]
-async fn only_so_many_secrets_sign_at_a_time() {
+async fn number_of_signing_secrets_is_limited() {
     let world = World::guarded().await;
     let key = world.key("acme", "config:write").await;
     for _ in 0..5 {
@@ -93,11 +93,11 @@ async fn only_so_many_secrets_sign_at_a_time() {
     rotate(&world, &key, &json!({"grace_period": 60})).await.problem(409, "too_many_secrets");
     world.clock.advance(Duration::from_mins(1));
     assert_eq!(rotate(&world, &key, &json!({"grace_period": 60})).await.status, 201);
-    assert_eq!(world.ask_with(&key, "PUT", PATH, "").await.json()["secrets"].as_array().unwrap().len(), 1, "in place of them all");
+    assert_eq!(world.ask_with(&key, "PUT", PATH, "").await.json()["secrets"].as_array().unwrap().len(), 1, "PUT replaces all secrets");
 }
 
 #[tokio::test]
-async fn without_a_master_key_no_secret_is_taken() {
+async fn secret_without_a_master_key_is_refused() {
     let world = World::guarded_with(Arc::new(Without)).await;
     let key = world.key("acme", "config:write").await;
     let refused = world.ask_with(&key, "PUT", PATH, "").await.problem(501, "no_master_key");

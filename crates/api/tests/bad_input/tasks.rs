@@ -6,7 +6,7 @@ use nobat_core::ports::Clock;
 use crate::world::{World, post};
 
 #[tokio::test]
-async fn a_task_is_taken_shown_and_listed() {
+async fn task_is_accepted_shown_and_listed() {
     let world = World::start().await;
     let answer = world.post("/v1/tasks", r#"{"kind":"noop","payload":{"a":1.0},"labels":{"customer":"42"}}"#).await;
     assert_eq!((answer.status, answer.header("content-type")), (202, Some("application/json")));
@@ -23,7 +23,7 @@ async fn a_task_is_taken_shown_and_listed() {
 }
 
 #[tokio::test]
-async fn a_wait_ends_with_the_task() {
+async fn wait_ends_when_the_task_ends() {
     let world = World::start().await;
     let id = world.submit(r#"{"kind":"noop"}"#).await;
     world.run(&id).await;
@@ -35,32 +35,32 @@ async fn a_wait_ends_with_the_task() {
     assert_eq!((&task["status"], task["result"]["n"].as_f64()), (&"succeeded".into(), Some(1.0)));
     let slept = world.clock.slept();
     let ended = world.get(&format!("/v1/tasks/{id}?wait=25")).await;
-    assert_eq!((ended.status, world.clock.slept()), (200, slept), "what has ended is not waited for");
+    assert_eq!((ended.status, world.clock.slept()), (200, slept), "the server does not wait for an ended task");
 }
 
 #[tokio::test]
-async fn a_wait_misses_no_end_that_comes_while_it_looks() {
+async fn wait_notices_an_end_right_after_its_read() {
     let world = World::start().await;
     let id = world.submit(r#"{"kind":"noop"}"#).await;
     let task = world.store.all().remove(0);
-    world.store.lie_in_ambush(transition(task, Event::Cancel, world.clock.now()).unwrap());
+    world.store.write_after_next_read(transition(task, Event::Cancel, world.clock.now()).unwrap());
     assert_eq!(world.get(&format!("/v1/tasks/{id}?wait=25")).await.json()["status"], "canceled");
 }
 
 #[tokio::test]
-async fn a_wait_ends_with_its_time() {
+async fn wait_ends_when_its_time_is_up() {
     let world = World::start().await;
     let id = world.submit(r#"{"kind":"noop","delay":60}"#).await;
     let mut client = world.connect().await;
     client.send(format!("GET /v1/tasks/{id}?wait=1e9 HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
     world.clock.sleepers(1).await;
-    world.clock.strike();
+    world.clock.end_sleeps();
     let answer = client.answer().await.unwrap();
     assert_eq!((answer.status, &answer.json()["status"]), (200, &"scheduled".into()));
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_is_not_waited_for() {
+async fn wait_ends_when_the_client_disconnects() {
     let world = World::start().await;
     let id = world.submit(r#"{"kind":"noop","delay":60}"#).await;
     let mut client = world.connect().await;
@@ -85,7 +85,11 @@ async fn row_31_cancel() {
     let version = || world.store.all().iter().find(|task| task.id.to_string() == running).unwrap().version;
     let before = version();
     let again = world.post(&format!("/v1/tasks/{running}/cancel"), "").await;
-    assert_eq!((again.status, &again.json()["status"], version()), (202, &"running".into(), before), "and nothing was written");
+    assert_eq!(
+        (again.status, &again.json()["status"], version()),
+        (202, &"running".into(), before),
+        "a repeated cancellation writes nothing"
+    );
     world.post(&format!("/v1/tasks/{waiting}/cancel"), "").await.problem(409, "task_ended");
     world.post(&format!("/v1/tasks/{running}/cancel"), r#"{"force":true}"#).await.names(422, "validation_failed", &["/force"]);
 }
@@ -113,7 +117,7 @@ async fn replay() {
 }
 
 #[tokio::test]
-async fn one_connection_carries_many_requests() {
+async fn connection_carries_many_requests() {
     let world = World::start().await;
     let mut client = world.connect().await;
     for _ in 0..100 {
@@ -124,7 +128,7 @@ async fn one_connection_carries_many_requests() {
 }
 
 #[tokio::test]
-async fn the_document_names_what_there_is() {
+async fn document_lists_only_existing_routes() {
     let world = World::start().await;
     let document = world.get("/openapi.json").await.json();
     assert_eq!(document["openapi"], "3.1.0");

@@ -161,7 +161,7 @@ async fn world() -> (World, String) {
 }
 
 #[tokio::test]
-async fn no_error_text_names_a_type_of_rust() {
+async fn error_texts_name_no_rust_types() {
     let world = world().await;
     let fields = fields();
     assert!(fields.len() > 80, "{}", fields.len());
@@ -181,7 +181,7 @@ async fn no_error_text_names_a_type_of_rust() {
 }
 
 #[tokio::test]
-async fn bounds_in_texts_are_those_of_the_check_and_of_the_document() {
+async fn bounds_in_error_texts_match_the_check_and_the_document() {
     let world = world().await;
     let mut checked = 0;
     for field in fields() {

@@ -16,7 +16,7 @@ fn submission(length: usize) -> String {
 }
 
 #[tokio::test]
-async fn row_1_a_body_declared_too_long_is_refused_before_it_is_read() {
+async fn row_1_body_declared_too_long_is_refused_unread() {
     let world = World::start().await;
     let head = format!("POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", LIMIT + 1);
     for rest in ["\r\n", "Expect: 100-continue\r\n\r\n", &format!("\r\n{}", " ".repeat(200_000))] {
@@ -33,7 +33,7 @@ async fn row_1_a_body_declared_too_long_is_refused_before_it_is_read() {
 
 /// Many clients that get a reset while they send report only the reset, and not the answer that explains it.
 #[tokio::test]
-async fn a_client_that_is_refused_can_finish_its_sentence() {
+async fn refused_client_can_finish_sending() {
     let world = World::start().await;
     let mut client = world.connect().await;
     client.send("POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 300000\r\n\r\n").await;
@@ -44,7 +44,7 @@ async fn a_client_that_is_refused_can_finish_its_sentence() {
 }
 
 #[tokio::test]
-async fn row_2_a_body_that_grows_too_long_is_cut_off() {
+async fn row_2_chunked_body_above_the_limit_is_refused() {
     let world = World::start().await;
     let mut client = world.connect().await;
     client.send("POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n").await;
@@ -59,7 +59,7 @@ async fn row_2_a_body_that_grows_too_long_is_cut_off() {
 }
 
 #[tokio::test]
-async fn row_3_nothing_is_unpacked() {
+async fn row_3_compressed_body_is_refused() {
     let world = World::start().await;
     for encoding in ["gzip", "br", "zstd", "deflate", "identity, gzip", "x"] {
         let answer = world.post_with("/v1/tasks", &format!("Content-Encoding: {encoding}\r\n"), r#"{"kind":"noop"}"#).await;
@@ -115,7 +115,7 @@ async fn row_4_no_request_is_smuggled_in_another() {
 
 /// RFC 9112, section 3.2.
 #[tokio::test]
-async fn host_is_named_once() {
+async fn missing_repeated_or_invalid_host_is_refused() {
     let world = World::guarded().await;
     for headers in ["", "Host: localhost\r\nHost: localhost\r\n", "Host: localhost\r\nHost: other\r\n", "Host: a b\r\n", "Host: a/b\r\n"] {
         let mut client = world.connect().await;
@@ -149,7 +149,7 @@ async fn transfer_coding_other_than_chunked_is_not_implemented() {
 }
 
 #[tokio::test]
-async fn row_4_chunks_without_sense_are_refused() {
+async fn row_4_malformed_chunks_are_refused() {
     let world = World::start().await;
     for chunks in ["fffffffffffffffff\r\nx", "10000000000000001\r\nx", "g\r\nx", "+1\r\nx", "1\r\nxx\r\n0\r\n\r\n"] {
         let mut client = world.connect().await;
@@ -164,7 +164,7 @@ async fn row_4_chunks_without_sense_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_5_half_a_head_is_hung_up_on() {
+async fn row_5_incomplete_head_is_closed_at_its_deadline() {
     let world = World::start().await;
     let began = tokio::time::Instant::now();
     for beginning in ["", "POST /v1/tasks HTT", "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: "] {
@@ -176,7 +176,7 @@ async fn row_5_half_a_head_is_hung_up_on() {
 }
 
 #[tokio::test]
-async fn row_6_a_body_that_trickles_is_given_up_on() {
+async fn row_6_slow_body_is_refused_at_its_deadline() {
     let world = World::start().await;
     let mut client = world.connect().await;
     client
@@ -187,7 +187,7 @@ async fn row_6_a_body_that_trickles_is_given_up_on() {
     client.send("\"n").await;
     client.send("oo").await;
     assert_eq!((world.clock.slept(), world.clock.longest()), (1, Duration::from_secs(15)));
-    world.clock.strike();
+    world.clock.end_sleeps();
     let answer = client.answer().await.unwrap();
     answer.problem(408, "body_timeout");
     assert_eq!(answer.header("connection"), Some("close"));
@@ -196,7 +196,7 @@ async fn row_6_a_body_that_trickles_is_given_up_on() {
 }
 
 #[tokio::test]
-async fn stalled_bodies_of_a_tenant_are_bounded_and_leave_room_for_others() {
+async fn stalled_bodies_of_a_tenant_leave_room_for_others() {
     let world = World::guarded().await;
     let (theirs, ours) = (world.key("theirs", "tasks:write").await, world.key("ours", "tasks:write").await);
     let submit = async |key: &str| world.ask_with(key, "POST", "/v1/tasks", &submission(LIMIT)).await;
@@ -215,7 +215,11 @@ async fn stalled_bodies_of_a_tenant_are_bounded_and_leave_room_for_others() {
     refused.problem(503, "overloaded");
     assert!(refused.header("retry-after").is_some() && refused.header("connection") == Some("close"));
     assert_eq!(submit(&ours).await.status, 202);
-    assert_eq!(world.ask_with(&theirs, "POST", "/v1/tasks", r#"{"kind":"noop"}"#).await.status, 202, "a short one takes no room");
+    assert_eq!(
+        world.ask_with(&theirs, "POST", "/v1/tasks", r#"{"kind":"noop"}"#).await.status,
+        202,
+        "a body in one piece needs no reservation"
+    );
     drop(stalled);
     until(async || Some(submit(&theirs).await).filter(|answer| answer.status == 202)).await;
 }
@@ -231,7 +235,7 @@ async fn until<T>(ask: impl AsyncFn() -> Option<T>) -> T {
 }
 
 #[tokio::test]
-async fn client_that_reads_nothing_is_reset_and_others_are_let_in() {
+async fn client_that_reads_nothing_is_reset_and_frees_its_slot() {
     let write = Duration::from_millis(300);
     let limits = Limits { connections: 8, write, ..Limits::default() };
     let metrics = std::sync::Arc::clone(&limits.metrics);
@@ -245,7 +249,7 @@ async fn client_that_reads_nothing_is_reset_and_others_are_let_in() {
     }
     until(async || (metrics.open() == 4).then_some(())).await;
     world.connect().await.closed().await;
-    assert_eq!(metrics.refused_address(), 1, "one address has half of all connections");
+    assert_eq!(metrics.refused_address(), 1, "one address gets half of all connections");
     until(async || (metrics.open() == 0).then_some(())).await;
     assert_eq!(metrics.write_timeouts(), 4);
     assert_eq!(world.get("/healthz").await.status, 200);
@@ -263,7 +267,7 @@ async fn connection_without_a_further_request_is_closed() {
 }
 
 #[tokio::test]
-async fn a_body_that_comes_with_its_head_costs_no_timer() {
+async fn body_that_arrives_with_its_head_needs_no_timer() {
     let world = World::start().await;
     let mut client = world.connect().await;
     for _ in 0..3 {
@@ -278,7 +282,7 @@ async fn a_body_that_comes_with_its_head_costs_no_timer() {
 }
 
 #[tokio::test]
-async fn row_7_one_too_many_is_hung_up_on_and_disturbs_nobody() {
+async fn row_7_connection_above_the_limit_is_closed() {
     let world = World::start_within(Limits { connections: 2, connections_per_address: NonZeroUsize::new(2), ..Limits::default() }).await;
     let health = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let (mut first, mut second) = (world.connect().await, world.connect().await);
@@ -302,7 +306,7 @@ async fn row_7_one_too_many_is_hung_up_on_and_disturbs_nobody() {
 }
 
 #[tokio::test]
-async fn row_8_http_2_is_not_spoken() {
+async fn row_8_http_2_is_refused() {
     let world = World::start().await;
     let mut client = world.connect().await;
     client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
@@ -311,7 +315,7 @@ async fn row_8_http_2_is_not_spoken() {
 }
 
 #[tokio::test]
-async fn row_9_a_head_can_be_too_long() {
+async fn row_9_head_above_the_limit_is_refused() {
     let world = World::start().await;
     let long = format!("X: {}\r\n", "x".repeat(16 * 1024));
     let many = "X: y\r\n".repeat(101);
@@ -328,7 +332,7 @@ async fn row_9_a_head_can_be_too_long() {
 }
 
 #[tokio::test]
-async fn row_17_other_methods_are_refused_and_the_right_ones_named() {
+async fn row_17_other_methods_are_refused_with_an_allow_header() {
     let world = World::start().await;
     for (method, path, allowed) in [
         ("DELETE", "/v1/tasks", "GET,HEAD,POST"),
@@ -351,7 +355,7 @@ async fn row_17_other_methods_are_refused_and_the_right_ones_named() {
 }
 
 #[tokio::test]
-async fn row_18_odd_paths_lead_nowhere() {
+async fn row_18_unknown_paths_are_not_found() {
     let world = World::start().await;
     for path in [
         "/",
@@ -382,11 +386,11 @@ async fn row_18_odd_paths_lead_nowhere() {
         world.post(&format!("/v1/tasks/{id}/cancel"), "").await.problem(404, "task_not_found");
         world.post(&format!("/v1/tasks/{id}/replay"), "").await.problem(404, "task_not_found");
     }
-    assert!(bodies.iter().all(|body| *body == bodies[0]), "one answer for all of them (row 32)");
+    assert!(bodies.iter().all(|body| *body == bodies[0]), "all unknown ids get the same response (row 32)");
 }
 
 #[tokio::test]
-async fn odd_forms_of_request_lines_break_nothing() {
+async fn malformed_request_lines_are_refused() {
     let world = World::start().await;
     for line in ["OPTIONS * HTTP/1.1", "CONNECT h:443 HTTP/1.1", "GET http://other/nothing HTTP/1.1", "GET http://h HTTP/1.1"] {
         let answer = world.ask(format!("{line}\r\nHost: localhost\r\n\r\n")).await;
@@ -411,7 +415,7 @@ async fn row_20_no_link_is_built_from_the_host_header() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_finishes_what_it_began() {
+async fn server_finishes_running_requests_at_shutdown() {
     let world = World::start_within(Limits { grace: Duration::from_hours(1), head: Duration::from_hours(1), ..Limits::default() }).await;
     let id = world.submit(r#"{"kind":"noop","delay":60}"#).await;
     let (mut idle, mut waiting) = (world.connect().await, world.connect().await);
@@ -427,7 +431,7 @@ async fn a_server_that_stops_finishes_what_it_began() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_stops_waits_for_nobody_beyond_its_grace() {
+async fn shutdown_waits_no_longer_than_the_grace_period() {
     let world = World::start_within(Limits { grace: Duration::from_secs(3), ..Limits::default() }).await;
     let mut client = world.connect().await;
     client.send("POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{").await;

@@ -42,18 +42,23 @@ pub(crate) struct World {
     pub(crate) server: JoinHandle<()>,
 }
 
-/// Clock that only the test advances. All sleeps last until [`StoppedClock::strike`].
+/// Clock that only the test advances. All sleeps last until [`StoppedClock::end_sleeps`].
 pub(crate) struct StoppedClock {
     now: watch::Sender<Timestamp>,
     sleepers: watch::Sender<usize>,
-    struck: watch::Sender<bool>,
+    sleeps_ended: watch::Sender<bool>,
     longest: Mutex<Duration>,
 }
 
 impl StoppedClock {
     fn new() -> Self {
         let now = "2026-11-30T09:30:00Z".parse().unwrap();
-        Self { now: watch::Sender::new(now), sleepers: watch::Sender::new(0), struck: watch::Sender::new(false), longest: Mutex::default() }
+        Self {
+            now: watch::Sender::new(now),
+            sleepers: watch::Sender::new(0),
+            sleeps_ended: watch::Sender::new(false),
+            longest: Mutex::default(),
+        }
     }
 
     /// Advances the clock.
@@ -77,8 +82,8 @@ impl StoppedClock {
     }
 
     /// Ends all sleeps, also future ones.
-    pub(crate) fn strike(&self) {
-        self.struck.send_replace(true);
+    pub(crate) fn end_sleeps(&self) {
+        self.sleeps_ended.send_replace(true);
     }
 }
 
@@ -94,7 +99,7 @@ impl Clock for StoppedClock {
             *longest = duration.max(*longest);
         }
         self.sleepers.send_modify(|sleepers| *sleepers += 1);
-        self.struck.subscribe().wait_for(|struck| *struck).await.unwrap();
+        self.sleeps_ended.subscribe().wait_for(|sleeps_ended| *sleeps_ended).await.unwrap();
     }
 }
 
@@ -106,7 +111,7 @@ impl Kinds for TwoKinds {
         match kind.as_str() {
             "noop" => Ok(()),
             "http" if payload.get().contains("127.0.0.1") => {
-                Err(Unfit::Payload(vec![Invalid { code: Some("blocked_address"), ..Invalid::new("/url", "leads inside") }]))
+                Err(Unfit::Payload(vec![Invalid { code: Some("blocked_address"), ..Invalid::new("/url", "leads to a private address") }]))
             }
             "http" if payload.get().contains("https://") => Ok(()),
             "http" => Err(Unfit::Payload(vec![Invalid::new("/url", "missing field `url`")])),
@@ -189,7 +194,7 @@ impl World {
     pub(crate) async fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
         let mut client = self.connect().await;
         client.send(request).await;
-        client.answer().await.expect("an answer")
+        client.answer().await.expect("the server sends a response")
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -261,18 +266,18 @@ impl World {
     }
 
     /// Applies an event to a task, as a worker would.
-    pub(crate) async fn bring(&self, id: &str, event: Event) {
+    pub(crate) async fn apply(&self, id: &str, event: Event) {
         let name = TaskName { tenant: Tenant::default(), id: id.parse().unwrap() };
         let task = self.store.get(&name, self.clock.now()).await.unwrap().unwrap();
         self.store.commit(transition(task, event, self.clock.now()).unwrap(), self.clock.now()).await.unwrap();
     }
 
     pub(crate) async fn run(&self, id: &str) {
-        self.bring(id, Event::Claim { until: self.clock.now() + Duration::from_mins(1) }).await;
+        self.apply(id, Event::Claim { until: self.clock.now() + Duration::from_mins(1) }).await;
     }
 
     pub(crate) async fn succeed(&self, id: &str) {
-        self.bring(id, Event::Succeed { token: 1, result: Json::from_text("{\"n\": 1.0}".into()).unwrap() }).await;
+        self.apply(id, Event::Succeed { token: 1, result: Json::from_text("{\"n\": 1.0}".into()).unwrap() }).await;
     }
 }
 
