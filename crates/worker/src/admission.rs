@@ -300,7 +300,7 @@ impl Runner {
                 Ok(Some(endpoint)) if endpoint.is_open() && endpoint.is_where(called) => endpoint,
                 Ok(_) => return self.directory.forget(tenant),
                 Err(error) => {
-                    return tracing::warn!(endpoint = %name, %error, "an endpoint answered 410 Gone, and that could not be stored");
+                    return tracing::warn!(endpoint = %name, %error, "an endpoint answered 410 Gone; it could not be marked as gone");
                 }
             };
             let entry = Entry {
@@ -319,11 +319,11 @@ impl Runner {
                 }
                 Ok(Recorded::Conflict) => {}
                 Err(error) => {
-                    return tracing::warn!(endpoint = %name, %error, "an endpoint answered 410 Gone, and that could not be stored");
+                    return tracing::warn!(endpoint = %name, %error, "an endpoint answered 410 Gone; it could not be marked as gone");
                 }
             }
         }
-        tracing::warn!(endpoint = %name, "an endpoint answered 410 Gone, and that could not be stored because of other changes");
+        tracing::warn!(endpoint = %name, "an endpoint answered 410 Gone; it could not be marked as gone because of other changes");
     }
 }
 

@@ -41,7 +41,7 @@ impl DeadLetters {
     async fn look(&self, name: &TaskName, redrives: u32) -> Result<(), StoreError> {
         let now = self.clock.now();
         let Some(task) = self.backend.store.get(name, now).await? else {
-            tracing::warn!(task = %name.id, "a dead letter names a task that is not there");
+            tracing::warn!(task = %name.id, "a dead letter names a task that does not exist; it is dropped");
             return Ok(());
         };
         if let Some(event) = overdue(&task, Spread::from_bits(self.chance.bits()), now) {

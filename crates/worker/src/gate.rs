@@ -303,7 +303,7 @@ impl Gate {
                 None => what = what.once_more(),
                 Some(Ok(reply)) => return Some(reply),
                 Some(Err(error)) => {
-                    tracing::warn!(flow = %limited.name.of, %error, "the outcome of a start could not be stored in its limiter");
+                    tracing::warn!(flow = %limited.name.of, %error, "a limiter could not store the outcome of a start");
                     return None;
                 }
             }
@@ -562,7 +562,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_come_together_are_written_for_together() {
+    async fn concurrent_requests_share_one_write() {
         let world = World::new();
         let pace = Pace { rate: count(100), period: Duration::from_secs(1), burst: count(7) };
         let (gate, flows) = (world.gate(1), limited(Limits { pace: Some(pace), concurrency: Some(count(100)), breaker: None }));
@@ -575,7 +575,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flow_without_limits_is_read_and_not_written() {
+    async fn limiter_without_limits_is_read_but_not_written() {
         let world = World::new();
         let passes = enter(&world.gate(1), &limited(Limits::default())).await.unwrap();
         world.gate(1).leave(passes, &report(Verdict::Bad), None).await;
@@ -583,7 +583,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn processes_share_what_a_flow_lets_through() {
+    async fn processes_share_one_concurrency_limit() {
         let world = World::new();
         let (gates, flows) = ([1, 2, 3].map(|number| world.gate(number)), parallel(4));
         for round in 0..20 {
@@ -601,13 +601,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_is_lost_costs_no_slot_for_good() {
+    async fn lost_write_reply_leaks_no_slot() {
         let world = World::new();
         let (gate, flows) = (world.gate(1), parallel(2));
         let first = enter(&gate, &flows).await.unwrap();
         world.flows.lost.store(1, Ordering::Relaxed);
         assert!(gate.enter(&flows, &Turn::default(), Passes::default()).await.is_err());
-        assert_eq!(world.in_use(), 2, "it was written all the same");
+        assert_eq!(world.in_use(), 2, "the write whose reply was lost took a slot");
         let second = enter(&gate, &flows).await.unwrap();
         world.flows.lost.store(1, Ordering::Relaxed);
         gate.leave(first, &report(Verdict::Good), None).await;
@@ -616,7 +616,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slot_whose_task_is_dropped_is_free_with_the_next_write() {
+    async fn slot_of_dropped_task_is_freed_by_the_next_write() {
         let world = World::new();
         let (gate, flows) = (world.gate(1), parallel(1));
         drop(enter(&gate, &flows).await.unwrap());
@@ -624,7 +624,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_is_dropped_while_it_writes_leaves_the_others_to_write_for_themselves() {
+    async fn waiting_operation_is_written_after_its_writer_is_dropped() {
         let world = World::new();
         let (gate, flows) = (world.gate(1), parallel(2));
         let mut dropped = Box::pin(enter(&gate, &flows));
@@ -640,7 +640,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_said_again_because_a_writer_was_dropped_is_not_counted_twice() {
+    async fn operation_repeated_after_a_dropped_writer_counts_once() {
         let world = World::new();
         let pace = Pace { rate: count(1), period: Duration::from_mins(1), burst: count(3) };
         let (gate, flows) = (world.gate(1), limited(Limits { pace: Some(pace), concurrency: Some(count(3)), breaker: None }));
@@ -652,20 +652,20 @@ mod tests {
         let mut other = Box::pin(gate.give_back(third));
         assert!(poll_immediate(&mut dropped).await.is_none() && poll_immediate(&mut other).await.is_none());
         while world.in_use() == 3 {
-            assert!(poll_immediate(&mut dropped).await.is_none(), "it writes for both, and is not told yet");
+            assert!(poll_immediate(&mut dropped).await.is_none(), "the writer has no reply yet");
         }
         drop(dropped);
         other.await;
-        assert_eq!(world.in_use(), 1, "one of the three is at work");
+        assert_eq!(world.in_use(), 1, "only the second task still runs");
         *lock(&world.clock.0) += FRESH;
         let others = world.gate(2);
-        assert!(enter(&others, &flows).await.is_ok(), "what was given back can be used");
-        assert!(enter(&others, &flows).await.is_err(), "and once");
+        assert!(enter(&others, &flows).await.is_ok(), "a start that was given back is free");
+        assert!(enter(&others, &flows).await.is_err(), "it is free only once");
         gate.leave(second, &good, None).await;
     }
 
     #[tokio::test]
-    async fn slots_of_long_work_are_kept_by_renewing_them() {
+    async fn slot_is_kept_while_it_is_renewed() {
         let world = World::new();
         let (gate, other, flows) = (world.gate(1), world.gate(2), parallel(1));
         let passes = enter(&gate, &flows).await.unwrap();
@@ -675,11 +675,11 @@ mod tests {
             assert!(enter(&other, &flows).await.is_err());
         }
         *lock(&world.clock.0) += Duration::from_secs(61);
-        assert!(enter(&other, &flows).await.is_ok(), "whoever is not heard of is gone");
+        assert!(enter(&other, &flows).await.is_ok(), "a slot that is not renewed is freed");
     }
 
     #[tokio::test]
-    async fn a_flow_that_says_no_gives_the_others_theirs_back() {
+    async fn refusal_by_one_limiter_frees_slots_of_the_others() {
         let world = World::new();
         let gate = world.gate(1);
         let [wide] = parallel(5);
@@ -691,7 +691,7 @@ mod tests {
 
     /// A task that waits for two limits must keep its progress at the first: the lower of the two limits alone sets the throughput.
     #[tokio::test]
-    async fn two_limits_of_one_task_let_through_what_the_lower_one_does() {
+    async fn task_with_two_rates_starts_at_the_lower_rate() {
         for (wide, narrow) in [(10, 5), (5, 10), (5, 5), (6, 5)] {
             let world = World::new();
             let gate = world.gate(1);
@@ -727,7 +727,7 @@ mod tests {
 
     /// A task that holds a reservation at one limiter and waits at another keeps one reservation. The other slot is free.
     #[tokio::test]
-    async fn reservation_that_is_replaced_is_given_back() {
+    async fn replaced_reservation_is_given_back() {
         let world = World::new();
         let gate = world.gate(1);
         let pace = Pace { rate: count(1), period: Duration::from_secs(10), burst: count(1) };
@@ -745,7 +745,7 @@ mod tests {
             let turn = Turn { reserved: promise.into(), ..Turn::default() };
             match gate.enter(flows, &turn, Passes::default()).await.unwrap() {
                 Entry::Wait { promise, .. } => promise,
-                Entry::Go(_) => panic!("it goes"),
+                Entry::Go(_) => panic!("the task may start"),
             }
         };
         enter(&gate, &flows[1..]).await.unwrap();
@@ -764,7 +764,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failures_open_the_breaker_for_everybody() {
+    async fn failures_open_the_breaker_for_all_processes() {
         let world = World::new();
         let (gate, other, flows) =
             (world.gate(1), world.gate(2), limited(Limits { breaker: Some(BreakerPolicy::default()), ..Limits::default() }));
@@ -774,7 +774,7 @@ mod tests {
             gate.leave(passes, &report(Verdict::Bad), None).await;
         }
         assert_eq!(enter(&gate, &flows).await.err().unwrap().reason, HeldReason::CircuitOpen);
-        assert!(enter(&other, &flows).await.is_ok(), "what was seen is believed for a second");
+        assert!(enter(&other, &flows).await.is_ok(), "each process caches a limiter for a second");
         *lock(&world.clock.0) += FRESH;
         assert_eq!(enter(&other, &flows).await.err().unwrap().reason, HeldReason::CircuitOpen);
     }

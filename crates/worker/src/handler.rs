@@ -155,7 +155,7 @@ impl Handlers {
     /// Adds a handler. It replaces one of the same kind.
     #[must_use]
     pub fn with<H: Handler>(mut self, handler: H) -> Self {
-        const { assert!(Name::is_valid(H::KIND), "a handler's KIND is 1 to 64 of the characters A-Z a-z 0-9 . _ -") };
+        const { assert!(Name::is_valid(H::KIND), "a handler's KIND must have 1 to 64 of the characters A-Z a-z 0-9 . _ -") };
         if let Ok(kind) = Name::new(H::KIND) {
             self.by_kind.insert(kind, Arc::new(handler));
         }

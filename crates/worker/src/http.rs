@@ -128,7 +128,9 @@ impl Http {
         match (&self.signer, at(context)) {
             (_, None) => Ok(HeaderMap::new()),
             (Some(signer), Some(at)) => signer.headers_of(&at).await.map_err(|error| cannot_sign(&error, context)),
-            (None, Some(_)) => Err(Failure::held(HeldReason::SecretUnavailable, "this program signs nothing")),
+            (None, Some(_)) => {
+                Err(Failure::held(HeldReason::SecretUnavailable, "this program has no signer, so it cannot sign requests to endpoints"))
+            }
         }
     }
 
@@ -151,9 +153,9 @@ fn at(context: &TaskContext) -> Option<At<'_>> {
 
 /// Holds the task: the secret or the key to it may be available again later.
 fn cannot_sign(error: &CannotSign, context: &TaskContext) -> Failure {
-    tracing::warn!(task = %context.name.id, %error, "a request cannot be signed, and is not sent");
+    tracing::warn!(task = %context.name.id, %error, "a request cannot be signed; it is not sent, and its task is held");
     // Error texts of a store or a service belong in the log only.
-    Failure::held(HeldReason::SecretUnavailable, "what it must be signed with cannot be had")
+    Failure::held(HeldReason::SecretUnavailable, "the secret or a stored header of the request cannot be read")
 }
 
 impl Handler for Http {
@@ -165,11 +167,11 @@ impl Handler for Http {
         let mut wrong = Vec::new();
         match &call.url {
             Some(url) => wrong.extend(Destination::parse(url, self.client.guard()).err().map(bad_url)),
-            None => wrong.push(Invalid::new("/url", "missing field `url`; or the task must name an `endpoint`")),
+            None => wrong.push(Invalid::new("/url", "missing field `url`; send it, or name an `endpoint` in the task")),
         }
         wrong.extend(wrong_anywhere(call));
         if call.path.is_some() {
-            wrong.push(Invalid::new("/path", "a path is put behind the URL of an endpoint, and the task names none"));
+            wrong.push(Invalid::new("/path", "a `path` needs an endpoint, and the task names none; send the whole URL in `url`"));
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
@@ -177,11 +179,13 @@ impl Handler for Http {
     fn check_for_endpoint(&self, call: &Call) -> Option<Result<(), Vec<Invalid>>> {
         let mut wrong = wrong_anywhere(call);
         if call.url.is_some() {
-            wrong.push(Invalid::new("/url", "the endpoint has the URL; a `path` is put behind that"));
+            wrong.push(Invalid::new("/url", "the URL comes from the endpoint; remove `url`, or send the rest of the URL as `path`"));
         }
         if call.path.as_ref().is_some_and(|path| !is_path(path)) {
-            let detail =
-                format!("expected nothing, or `/` or `?` and up to {MAX_PATH} printable ASCII characters without `#`, `\\` and steps up");
+            let detail = format!(
+                "expected an empty text, or at most {MAX_PATH} visible ASCII characters that begin with `/` or `?`, without `#`, `\\` and \
+                 the segments `.` and `..`"
+            );
             wrong.push(Invalid::new("/path", detail));
         }
         Some(if wrong.is_empty() { Ok(()) } else { Err(wrong) })
@@ -195,7 +199,7 @@ impl Handler for Http {
         request.timeout = request.timeout.saturating_sub(began.elapsed());
         match select(pin!(self.client.send(request)), pin!(context.canceled())).await {
             Either::Left((sent, _)) => settle(sent, &answers, context.endpoint.is_some(), SystemTime::now()),
-            Either::Right(_) => Err(Failure::permanent(ErrorCode::CANCELED, "the task was called off during the call")),
+            Either::Right(_) => Err(Failure::permanent(ErrorCode::CANCELED, "the task was canceled during the call")),
         }
     }
 
@@ -222,7 +226,7 @@ fn wrong_anywhere(call: &Call) -> Vec<Invalid> {
         }
     }
     if call.success_statuses.as_ref().is_some_and(Vec::is_empty) {
-        wrong.push(Invalid::new("/success_statuses", "expected at least one range: otherwise it is never done"));
+        wrong.push(Invalid::new("/success_statuses", "expected at least one range: without one, no response is a success"));
     }
     wrong
 }
@@ -233,13 +237,13 @@ fn wrong_key(call: &Call) -> Option<String> {
         return Some(HeaderFault::IdempotencyKey.to_string());
     }
     let is_other = |(name, value): (&String, &String)| name.eq_ignore_ascii_case(IDEMPOTENCY_KEY) && value != key;
-    call.headers.iter().any(is_other).then(|| "the header `Idempotency-Key` names another key; give one of the two".to_owned())
+    call.headers.iter().any(is_other).then(|| "the header `Idempotency-Key` has another value; send only one of the two".to_owned())
 }
 
 fn wrong_base64(call: &Call) -> Option<&'static str> {
     let text = call.body_base64.as_ref()?;
     if call.body.is_some() {
-        return Some("`body` is given as well; give one of the two");
+        return Some("`body` is present too; send only one of the two");
     }
     decoded(text).is_err().then_some("expected base64 with the standard alphabet (RFC 4648, section 4)")
 }
@@ -277,8 +281,8 @@ fn prepare(call: &Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext)
     };
     let destination = url.map_err(BadUrl::from).and_then(|url| Destination::new(url, guard));
     let destination = destination.map_err(|bad| Failure::permanent(bad.code(), bad.to_string()))?;
-    let mut headers =
-        headers::read(&call.headers).map_err(|_| Failure::permanent(ErrorCode::INVALID_PAYLOAD, "its headers cannot be sent"))?;
+    let mut headers = headers::read(&call.headers)
+        .map_err(|_| Failure::permanent(ErrorCode::INVALID_PAYLOAD, "the payload contains headers that cannot be sent"))?;
     // The endpoint's headers replace the task's: a client that may send tasks there must not choose the identity.
     for (name, value) in fixed {
         headers.insert(name, value.clone());
@@ -287,7 +291,9 @@ fn prepare(call: &Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext)
     let body = match (&call.body_base64, &call.body) {
         (Some(base64), _) => {
             headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/octet-stream"));
-            decoded(base64).map_err(|_| Failure::permanent(ErrorCode::INVALID_PAYLOAD, "its body is not base64"))?.into()
+            decoded(base64)
+                .map_err(|_| Failure::permanent(ErrorCode::INVALID_PAYLOAD, "`body_base64` of the payload is not base64"))?
+                .into()
         }
         (None, Some(body)) => write(body, &mut headers),
         (None, None) => Bytes::new(),
@@ -428,7 +434,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn delivers_json_byte_for_byte_and_says_who_calls() {
+    async fn json_body_is_sent_unchanged_with_identifying_headers() {
         let (url, mut requests) = server(response(200, "", "")).await;
         run(format!(r#"{{"url": "{url}", "headers": {{"X-A": "b"}}, "body": {{"n": 1.00, "a":[ ]}}}}"#)).await.unwrap();
         let request = requests.recv().await.unwrap();
@@ -444,7 +450,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_goes_out_in_the_type_that_it_is_given() {
+    async fn body_is_encoded_for_its_content_type() {
         for (headers, body, sent) in [
             (r#"{"content-type": "text/plain"}"#, r#""a\nb""#, "a\nb"),
             (r#"{"Content-Type": "application/x-www-form-urlencoded"}"#, r#""a=b""#, "a=b"),
@@ -462,7 +468,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_is_kept_as_what_it_is() {
+    async fn response_body_is_stored_as_json_or_text() {
         let head = "content-type: application/json; charset=utf-8\r\nset-cookie: s3cret\r\nx-a: 1\r\nX-A: 2\r\n";
         let kept = |body: &str| {
             format!(
@@ -481,7 +487,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_answer_is_too_long_to_keep() {
+    async fn longest_response_fits_into_the_result() {
         let wide = (0..90).map(|number| format!("x-{number}: {}\r\n", "\u{e9}\"".repeat(50))).collect::<Vec<_>>().concat();
         for body in ["\0", "\"", "\u{1f}", "\u{80}"] {
             let whole = answer_to(response(200, &wide, &body.repeat(64 * 1024 / body.len()))).await.unwrap();
@@ -493,7 +499,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_may_pass_is_tried_again_and_what_will_not_is_final() {
+    async fn temporary_status_is_retried_and_permanent_status_is_final() {
         for status in [408, 425, 429, 500, 502, 503, 599] {
             let failure = answer_to(response(status, "", "s3cret")).await.unwrap_err();
             assert_eq!(failure, Failure::retry(&format!("http_{status}"), format!("the destination answered {status}")));
@@ -509,12 +515,12 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_blocked_is_final_when_no_answer_comes() {
+    fn missing_response_is_final_only_for_a_blocked_address() {
         let settled = |error| settle(Err(error), &Answers::default(), false, UNIX_EPOCH).unwrap_err();
         assert_eq!((settled(SendError::BlockedAddress).retry, settled(SendError::Dns).retry), (Retry::Never, Retry::Backoff));
         assert_eq!(settled(SendError::Timeout).error.code.as_str(), "timeout");
         assert_eq!(settled(SendError::Timeout).held, None);
-        assert_eq!(settled(SendError::LocalResources).held, Some(HeldReason::ResourceExhausted), "it is not the destination's fault");
+        assert_eq!(settled(SendError::LocalResources).held, Some(HeldReason::ResourceExhausted), "the task is held, not failed");
     }
 
     #[test]
@@ -535,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn a_submission_is_told_all_that_is_wrong_with_it() {
+    fn invalid_payload_is_refused_with_all_its_errors() {
         let payload = r#"{"url": "http://169.254.169.254/", "headers": {"Host": "a", "x/y": "b", "x-a": "b\n"}, "timeout": 0}"#;
         let pointers = ["/url", "/headers/Host", "/headers/x-a", "/headers/x~1y", "/timeout"];
         let found = wrong(payload);
@@ -557,14 +563,14 @@ mod tests {
     }
 
     #[test]
-    fn takes_what_can_be_delivered() {
+    fn valid_payload_is_accepted() {
         let fits = |payload: &str| AnyHandler::check(&Http::new(Client::new(Guard::default())), &json(payload), Aim::Payload).is_ok();
         assert!(fits(r#"{"url": "https://example.com/hook"}"#));
         assert!(fits(r#"{"method": "GET", "url": "http://example.com", "headers": {"x-a": "b"}, "body": null, "timeout": 0.5}"#));
     }
 
     #[tokio::test]
-    async fn a_payload_that_is_no_longer_right_is_final() {
+    async fn stored_payload_that_became_invalid_is_final() {
         let failure = run(r#"{"url": "http://10.0.0.1/"}"#.to_owned()).await.unwrap_err();
         assert_eq!((failure.error.code.as_str(), failure.retry), ("blocked_address", Retry::Never));
         let failure = run(r#"{"url": "http://127.0.0.1/", "headers": {"te": "s3cret"}}"#.to_owned()).await.unwrap_err();
@@ -572,7 +578,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn its_own_timeout_ends_it_sooner() {
+    async fn payload_timeout_shortens_the_attempt() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let failure = run(format!(r#"{{"url": "{url}", "timeout": 0.05}}"#)).await.unwrap_err();
@@ -580,18 +586,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn being_called_off_ends_the_call() {
+    async fn cancellation_closes_the_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let payload = json(format!(r#"{{"url": "http://{}/"}}"#, listener.local_addr().unwrap()));
         let (handler, context) = (handler(), context());
         let call = AnyHandler::run(&handler, &payload, &context);
-        let call_off = async {
+        let cancel = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             read(&mut stream).await;
             context.cancel();
             stream
         };
-        let (outcome, mut stream) = tokio::join!(call, call_off);
+        let (outcome, mut stream) = tokio::join!(call, cancel);
         assert_eq!(outcome.unwrap_err().error.code.as_str(), "canceled");
         assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "the connection is closed");
     }

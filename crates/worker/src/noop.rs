@@ -64,7 +64,7 @@ impl Script {
 async fn sleep(pause: Duration, context: &TaskContext) -> Result<(), Failure> {
     match select(pin!(tokio::time::sleep(pause)), pin!(context.canceled())).await {
         Either::Left(_) => Ok(()),
-        Either::Right(_) => Err(Failure::permanent(ErrorCode::CANCELED, "the task was called off in its sleep")),
+        Either::Right(_) => Err(Failure::permanent(ErrorCode::CANCELED, "the task was canceled during its sleep")),
     }
 }
 
@@ -112,21 +112,21 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_done_at_once() {
+    fn empty_payload_succeeds_at_once() {
         for text in ["null", "{}", r#"{"sleep": 0}"#, r#"{"sleep": 0.0, "fail": 0, "panic": 0}"#] {
             assert_eq!(run_at_once(text, 1), Ok("null".to_owned()), "{text}");
         }
     }
 
     #[test]
-    fn the_first_attempts_fail_and_panic_as_they_are_told() {
+    fn first_attempts_fail_and_panic_as_configured() {
         let outcomes = |text| (1..=4).map(|attempt| run_at_once(text, attempt).err().unwrap_or_default()).collect::<Vec<_>>();
         assert_eq!(outcomes(r#"{"fail": 2}"#), ["noop_failed", "noop_failed", "", ""]);
         assert_eq!(outcomes(r#"{"panic": 1, "fail": 3}"#), ["crashed", "noop_failed", "noop_failed", ""]);
     }
 
     #[test]
-    fn refuses_what_it_cannot_do() {
+    fn invalid_payload_is_refused() {
         for (text, pointer) in [
             (r#"{"sleep": -1}"#, "/sleep"),
             (r#"{"sleep": 1e300}"#, "/sleep"),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sleeps_as_long_as_it_is_told() {
+    async fn sleep_lasts_the_configured_time() {
         let before = Instant::now();
         AnyHandler::run(&Noop, &payload(r#"{"sleep": 2.5}"#), &context(1)).await.unwrap();
         let slept = before.elapsed();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn is_woken_when_it_is_called_off() {
+    async fn cancellation_ends_the_sleep() {
         let (context, before, text) = (context(1), Instant::now(), payload(r#"{"sleep": 3600}"#));
         let sleeping = AnyHandler::run(&Noop, &text, &context);
         let (outcome, ()) = tokio::join!(sleeping, async { context.cancel() });

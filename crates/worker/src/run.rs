@@ -95,7 +95,7 @@ impl Runner {
             Ok(Some(task)) => self.attempt(task, limit, stop).await,
             Ok(None) => Settlement::Acknowledge,
             Err(error) => {
-                tracing::warn!(%error, "a task could not be claimed; its hint will come again");
+                tracing::warn!(%error, "a task could not be claimed; its hint will be received again");
                 Settlement::Return
             }
         }
@@ -268,7 +268,7 @@ impl Runner {
                     }
                     // The handler continues. Storing its outcome shows whether the lease was still held.
                     Err(error) => {
-                        tracing::warn!(task = %task.id, %error, "a lease could not be renewed yet");
+                        tracing::warn!(task = %task.id, %error, "a lease could not be renewed yet; the worker tries again");
                         pulse.set(self.clock.sleep(BEAT_AGAIN).fuse());
                     }
                 },
@@ -342,7 +342,7 @@ impl Runner {
 
     /// Holds a task whose call needs resources that this process lacks. The first wait is up to 1 s. It doubles each time, up to 1 minute.
     fn hold_briefly(&self, task: &Task, reason: HeldReason) -> Event {
-        tracing::warn!(task = %task.id, "a call cannot be made: this process lacks handles, ports, memory or look-ups; the task is held");
+        tracing::warn!(task = %task.id, "a call lacks handles, ports, memory or look-up slots of this process; its task is held");
         let until = self.clock.now() + patience(task.turn.times, self.spread()).min(REST);
         Event::Hold { token: task.token, reason, until, reserved: Reserved::default() }
     }
@@ -360,10 +360,12 @@ impl Runner {
                 Ok(_) => return Settlement::Acknowledge,
                 Err(ApplyError::Missing | ApplyError::Refused(_)) => {
                     // Either an earlier try stored it and its answer was lost, or another attempt took over. Both settle the hint.
-                    tracing::info!(task = %name.id, "an outcome was refused: the lease was given up or lost");
+                    tracing::info!(task = %name.id, "an outcome was not stored, because the lease had ended or was lost");
                     return Settlement::Acknowledge;
                 }
-                Err(ApplyError::Store(error)) => tracing::warn!(task = %name.id, %error, "an outcome could not be stored yet"),
+                Err(ApplyError::Store(error)) => {
+                    tracing::warn!(task = %name.id, %error, "an outcome could not be stored yet; the worker tries again");
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => {

@@ -32,7 +32,7 @@ pub(crate) enum CannotSign {
     Closed(#[from] CannotOpen),
     #[error("a secret cannot be read: {0}")]
     Misread(#[from] InvalidSecret),
-    #[error("a header cannot be sent")]
+    #[error("a stored header of the endpoint cannot be sent")]
     Header,
 }
 
@@ -52,7 +52,7 @@ impl At<'_> {
 fn add(signature: String, id: &str, now: Timestamp, headers: &mut HeaderMap) {
     headers.insert("webhook-timestamp", HeaderValue::from(seconds(now)));
     for (name, value) in [("webhook-id", id.to_owned()), ("webhook-signature", signature)] {
-        headers.insert(name, HeaderValue::try_from(value).unwrap_or_else(|_| unreachable!("digits, letters and base64")));
+        headers.insert(name, HeaderValue::try_from(value).unwrap_or_else(|_| unreachable!("ids and signatures are valid header values")));
     }
 }
 

@@ -108,7 +108,7 @@ impl Sweeper {
             Ok(_) => Ok(1),
             Err(ApplyError::Missing | ApplyError::Refused(_)) => Ok(0),
             Err(ApplyError::Store(error)) => {
-                tracing::warn!(task = %task.id, %error, "an overdue task could not be checked yet");
+                tracing::warn!(task = %task.id, %error, "an overdue task could not be updated; a later sweep tries again");
                 Err(task)
             }
         }

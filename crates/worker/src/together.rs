@@ -102,7 +102,7 @@ impl Runner {
             // It was canceled, or another worker runs it.
             Ok(Claim::Refused(..) | Claim::Missing) => return Fetched::Gone,
             Err(error) => {
-                tracing::warn!(task = %name.id, %error, "a batch member could not be claimed; it starts by itself");
+                tracing::warn!(task = %name.id, %error, "a batch member could not be claimed; it starts later, without this batch");
                 return Fetched::Gone;
             }
         };
@@ -130,7 +130,7 @@ impl Runner {
     /// Runs the handler and keeps all leases alive.
     async fn execute_together(&self, parts: &[Part], limit: Duration, stop: &CancellationToken) -> Run {
         let Some(handler) = parts.first().and_then(|part| self.handlers.get(&part.task.kind)) else {
-            return Run::Over(Err(Failure::held(HeldReason::NoHandler, "no worker here runs this kind")));
+            return Run::Over(Err(Failure::held(HeldReason::NoHandler, "this worker has no handler for the kind of the task")));
         };
         let granted = parts.iter().map(|part| part.context.timeout).min().unwrap_or(limit).min(limit);
         let mut work = handler.run_together(parts.iter().map(|part| (&part.task.payload, &part.context)).collect());
@@ -163,7 +163,7 @@ impl Runner {
             match &beat {
                 Ok(Beat::Renewed { .. }) => {}
                 Ok(Beat::Lost) => tracing::warn!(task = %part.task.id, "the lease was lost; the result is not stored"),
-                Err(error) => tracing::warn!(task = %part.task.id, %error, "a lease could not be renewed yet"),
+                Err(error) => tracing::warn!(task = %part.task.id, %error, "a lease could not be renewed yet; the worker tries again"),
             }
             beat.is_ok()
         });
@@ -176,7 +176,7 @@ impl Runner {
             Run::Over(Err(failure)) => (Some(Err(failure.clone())), vec![Some(Err(failure)); parts.len()]),
             Run::Interrupted => (None, vec![None; parts.len()]),
         };
-        each.resize(parts.len(), Some(Err(Failure::retry(ErrorCode::HANDLER_ERROR, "the handler said nothing of this task"))));
+        each.resize(parts.len(), Some(Err(Failure::retry(ErrorCode::HANDLER_ERROR, "the handler returned no outcome for this task"))));
         let took = self.clock.now().since(started);
         let mut events = Vec::with_capacity(parts.len());
         let mut of_endpoint = None;

@@ -38,7 +38,7 @@ impl Worker {
             match received {
                 Ok(deliveries) => self.start(deliveries, permit, &room, &tasks, &halt),
                 Err(error) => {
-                    tracing::warn!(%error, "the queue does not answer");
+                    tracing::warn!(%error, "the queue does not respond; the worker tries again");
                     tokio::select! {
                         () = stop.cancelled() => {}
                         () = self.runner.clock.sleep(RECOVERY) => {}
@@ -50,11 +50,13 @@ impl Worker {
         tokio::select! {
             () = tasks.wait() => {}
             () = self.runner.clock.sleep(self.drain) => {
-                tracing::warn!(tasks = tasks.len(), "the drain time is over; running tasks are given back");
+                tracing::warn!(tasks = tasks.len(), "the drain timeout has passed; running tasks are given back");
                 halt.cancel();
                 tokio::select! {
                     () = tasks.wait() => {}
-                    () = self.runner.clock.sleep(GIVE_BACK) => tracing::error!(tasks = tasks.len(), "tasks could not be given back"),
+                    () = self.runner.clock.sleep(GIVE_BACK) => {
+                        tracing::error!(tasks = tasks.len(), "tasks could not be given back; they run again after their leases expire");
+                    }
                 }
             }
         }
@@ -97,7 +99,7 @@ async fn run_and_settle(runner: &Runner, delivery: Delivery, halt: &Cancellation
     if let Some(receipt) = receipt
         && let Err(error) = runner.backend.queue.settle(vec![(receipt, settlement)]).await
     {
-        tracing::warn!(%error, "a hint could not be settled; it will come again");
+        tracing::warn!(%error, "a hint could not be settled; it will be received again");
     }
 }
 
@@ -112,7 +114,7 @@ pub async fn every<T, F: Future<Output = Result<T, StoreError>>>(
     let rounds = async {
         loop {
             if let Err(error) = run_once(clock.now()).await {
-                tracing::warn!(engine = name, %error, "an engine could not do its work; it tries again");
+                tracing::warn!(engine = name, %error, "an engine run failed; the next run tries again");
             }
             clock.sleep(interval).await;
         }

@@ -19,7 +19,7 @@ fn errors(kind: &str, payload: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_payload_of_noop_is_refused_in_plain_words() {
+fn invalid_noop_payload_is_refused_with_field_and_reason() {
     for (payload, error) in [
         ("7", ": expected an object"),
         (r#"{"sleep": "x"}"#, "/sleep: expected a number"),
@@ -38,7 +38,7 @@ fn a_payload_of_noop_is_refused_in_plain_words() {
 }
 
 #[test]
-fn a_payload_of_http_is_refused_in_plain_words() {
+fn invalid_http_payload_is_refused_with_field_and_reason() {
     let with = |field: &str| format!(r#"{{"url": "https://example.com", {field}}}"#);
     for (field, error) in [
         (r#""method": 7"#, "/method: expected a string"),

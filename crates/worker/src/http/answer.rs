@@ -64,9 +64,11 @@ pub(super) fn refused(status: StatusCode, headers: &HeaderMap, meaning: Meaning,
     let message = format!("the destination answered {}", status.as_u16());
     let is_about_all = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     match (meaning, pause(headers, now)) {
-        (Meaning::Final, _) if at_endpoint && status == StatusCode::GONE => Failure::gone(&code, format!("{message}: it is gone for good")),
+        (Meaning::Final, _) if at_endpoint && status == StatusCode::GONE => {
+            Failure::gone(&code, format!("{message}; the endpoint is marked as gone"))
+        }
         _ if headers.get(NO_RETRY).is_some_and(|value| value == "1") => {
-            Failure::permanent(&code, format!("{message}, and that it is not to be tried again"))
+            Failure::permanent(&code, format!("{message} and forbade further attempts by the header `{NO_RETRY}`"))
         }
         (Meaning::Retry, Some(pause)) if is_about_all => Failure::put_off(pause, &code, message),
         (Meaning::Retry, Some(pause)) => Failure::retry_after(pause, &code, message),

@@ -48,7 +48,7 @@ struct ItemResult {
 /// Reads a status, as a number or as a string of digits.
 fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
     let json = Json::deserialize(deserializer)?;
-    json.get().trim_matches('"').parse().map_err(|_| D::Error::custom("expected a status"))
+    json.get().trim_matches('"').parse().map_err(|_| D::Error::custom("expected an HTTP status"))
 }
 
 /// Reads the results of all items: `{"results": [...]}` or the bare list.
@@ -123,7 +123,7 @@ pub(super) fn prepare_all<'a>(batch: Vec<(Call, &'a TaskContext)>, fixed: &Heade
     let timeout = batch.iter().filter_map(|(call, _)| call.timeout).reduce(f64::min);
     let key = key_of_all(batch.iter().map(|(call, context)| key(call, context)));
     let (calls, contexts): (Vec<Call>, Vec<&TaskContext>) = batch.into_iter().unzip();
-    let (Some(first), Some(context)) = (calls.into_iter().next(), contexts.first()) else { unreachable!("there is a call") };
+    let (Some(first), Some(context)) = (calls.into_iter().next(), contexts.first()) else { unreachable!("a batch has at least one call") };
     let mut request = prepare(&Call { body: Some(body), timeout, ..first }, fixed, guard, context)?;
     request.timeout = request.timeout.min(limit.unwrap_or(request.timeout));
     let id = key_of_all(contexts.iter().map(|context| context.idempotency_key.as_str()));
@@ -171,25 +171,26 @@ fn introduce(headers: &mut HeaderMap, key: &str, contexts: &[&TaskContext]) -> R
 /// Reads the outcome of each task from a response with a result per item.
 fn by_item(answer: &Answer, answers: &Answers, contexts: &[&TaskContext]) -> Together<Answered> {
     if answer.extent == Extent::Cut {
-        let message = format!("the answer is longer than {MAX_BODY} bytes, and says something of each item in the whole of it alone");
+        let message = format!("the response is longer than {MAX_BODY} bytes, so the results of its items cannot be read");
         return Err(Failure::retry(ErrorCode::RESPONSE_TOO_LARGE, message));
     }
     let whole = if answer.extent == Extent::Whole { results(without_bom(&answer.body)) } else { None };
     let Some(results) = whole else {
-        return Err(Failure::retry(ErrorCode::INVALID_RESPONSE, "the answer is neither a list nor an object with a list `results`"));
+        return Err(Failure::retry(ErrorCode::INVALID_RESPONSE, "the response is neither a list nor an object with a list `results`"));
     };
     // An unreadable result concerns only its own item. Of two results for one item the last counts.
     let results = results.iter().filter_map(|result| result.parse::<ItemResult>().ok());
     let mut by_id: HashMap<String, ItemResult> = results.map(|result| (result.id.clone(), result)).collect();
     let outcome = |context: &&TaskContext| match by_id.remove(&context.name.id.to_string()) {
         Some(result) => of_item(result, answers),
-        None => Err(Failure::retry(ErrorCode::ITEM_RESULT_MISSING, "the answer says nothing of this item")),
+        None => Err(Failure::retry(ErrorCode::ITEM_RESULT_MISSING, "the response has no result for this item")),
     };
     Ok(contexts.iter().map(outcome).collect())
 }
 
 fn of_item(ItemResult { status, body, .. }: ItemResult, answers: &Answers) -> Result<Answered, Failure> {
-    let code = StatusCode::from_u16(status).map_err(|_| Failure::retry(ErrorCode::INVALID_RESPONSE, "the status of this item is none"))?;
+    let code = StatusCode::from_u16(status)
+        .map_err(|_| Failure::retry(ErrorCode::INVALID_RESPONSE, "the status of this item is not an HTTP status"))?;
     match answers.meaning(status) {
         Meaning::Success => {
             let body = Some(body.map_or_else(|| Body::Text(String::new()), Body::Json));

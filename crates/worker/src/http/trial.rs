@@ -84,7 +84,7 @@ fn heard(answer: &Answer) -> TestResponse {
     let Answered { status, headers, body, body_base64, truncated } = answered(answer);
     let body = match body {
         Some(Body::Json(json)) => json,
-        Some(Body::Text(text)) => Json::from_value(&text).unwrap_or_else(|_| unreachable!("text is JSON")),
+        Some(Body::Text(text)) => Json::from_value(&text).unwrap_or_else(|_| unreachable!("a text can be written as JSON")),
         None => Json::null(),
     };
     TestResponse { status, headers, body, body_base64, truncated }
