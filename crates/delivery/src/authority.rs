@@ -19,7 +19,7 @@ pub enum InvalidAuthority {
     #[error("expected 1 to {MAX_CERTIFICATES} certificates in PEM, as in `-----BEGIN CERTIFICATE-----`")]
     NotPem,
     /// A PEM block does not contain an X.509 certificate.
-    #[error("expected X.509 certificates, and one of them is none")]
+    #[error("expected X.509 certificates; one of the PEM blocks is not a certificate")]
     NotACertificate,
 }
 
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_certificates_and_nothing_else() {
+    fn only_pem_certificates_are_accepted() {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
         assert_eq!(check(&certificate), Ok(()));

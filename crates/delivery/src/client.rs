@@ -111,7 +111,7 @@ struct Connections {
 impl Client {
     /// Creates a client that connects where the guard permits and trusts the operating system's certificate authorities.
     pub fn new(guard: Guard) -> Self {
-        let resolver = SystemResolver::new().unwrap_or_else(|error| unreachable!("the defaults are usable: {error}"));
+        let resolver = SystemResolver::new().unwrap_or_else(|error| unreachable!("the default resolver configuration is valid: {error}"));
         Self::with_resolver(guard, Arc::new(resolver))
     }
 
@@ -240,13 +240,13 @@ fn connections(connector: Connector, tls: ClientConfig) -> Connections {
 fn tls() -> ConfigBuilder<ClientConfig, WantsVerifier> {
     ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .unwrap_or_else(|_| unreachable!("ring speaks TLS 1.2 and 1.3"))
+        .unwrap_or_else(|_| unreachable!("ring supports TLS 1.2 and 1.3"))
 }
 
 /// A machine without certificates (a bare container) can still call `http` destinations, so the program starts without them.
 fn trusting_the_system() -> ClientConfig {
     let trusting = tls().with_native_roots().unwrap_or_else(|error| {
-        tracing::warn!(%error, "no trusted certificates were found on this machine, so no https destination can be reached");
+        tracing::warn!(%error, "no trusted certificates were found on this machine; https destinations cannot be reached");
         tls().with_root_certificates(RootCertStore::empty())
     });
     trusting.with_no_client_auth()
@@ -319,17 +319,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sends_a_request_and_brings_the_answer() {
+    async fn request_is_sent_and_its_response_returned() {
         let (server, mut heard) = recording().await;
         let answer = send(&server.url_as("shop.test")).await.unwrap();
         assert_eq!((answer.status.as_u16(), &answer.body[..], answer.extent), (200, &b"ok"[..], Extent::Whole));
         let expected = format!("POST / HTTP/1.1\r\nhost: shop.test:{}\r\ncontent-length: 2\r\n\r\n", server.address.port());
-        assert_eq!(heard.recv().await.unwrap(), expected, "and nothing that the sender did not ask for, such as accept-encoding");
+        assert_eq!(heard.recv().await.unwrap(), expected, "no header is added, such as accept-encoding");
     }
 
     /// Skips the check at submission, so that only the check at connection time counts.
     #[tokio::test]
-    async fn nothing_private_is_reached_unless_it_is_allowed() {
+    async fn private_address_is_reached_only_if_allowed() {
         let mut servers = vec![Server::saying(OK).await];
         servers.extend(Server::start_on(IpAddr::V6(Ipv6Addr::LOCALHOST), |_| async { Ok(()) }).await);
         for server in &servers {
@@ -340,11 +340,11 @@ mod tests {
             }
             assert_eq!(server.hits(), 0);
         }
-        assert!(send(&servers[0].url()).await.is_ok() && servers[0].hits() == 1, "it was there all the time");
+        assert!(send(&servers[0].url()).await.is_ok() && servers[0].hits() == 1, "the server is reached if its address is allowed");
     }
 
     #[tokio::test]
-    async fn a_name_that_turns_private_leads_nowhere() {
+    async fn name_that_turns_private_is_blocked() {
         let server = Server::saying(OK).await;
         let (url, guard) = (server.url_as("shop.test"), open_guard());
         let client = Client::with_resolver(guard.clone(), Names::leading_to(&[&["127.0.0.1"], &["169.254.169.254"]]));
@@ -365,25 +365,25 @@ mod tests {
     #[tokio::test]
     async fn a_proxy_in_the_environment_is_not_used() {
         let proxy = Server::saying(OK).await;
-        let mut half = Command::new(std::env::current_exe().unwrap());
-        half.args(["--exact", "client::tests::half_of_the_test_above", "--include-ignored"]);
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "client::tests::request_in_child_process_with_proxy_variables_succeeds", "--include-ignored"]);
         for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
-            half.env(name, proxy.url());
+            child.env(name, proxy.url());
         }
-        let output = tokio::task::spawn_blocking(move || half.output().unwrap()).await.unwrap();
+        let output = tokio::task::spawn_blocking(move || child.output().unwrap()).await.unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.contains("1 passed"), "{text}");
         assert_eq!(proxy.hits(), 0);
     }
 
     #[tokio::test]
-    #[ignore = "run by the test above, with a proxy in its environment"]
-    async fn half_of_the_test_above() {
+    #[ignore = "run in a child process by `a_proxy_in_the_environment_is_not_used`"]
+    async fn request_in_child_process_with_proxy_variables_succeeds() {
         assert_eq!(answer_to(&b"HTTP/1.1 204 No Content\r\n\r\n"[..]).await.unwrap().status.as_u16(), 204);
     }
 
     #[tokio::test]
-    async fn an_endless_answer_is_cut_and_hung_up_on() {
+    async fn endless_response_is_cut_and_its_connection_closed() {
         let (ended, mut end) = mpsc::unbounded_channel();
         let server = Server::start(move |mut stream| {
             let ended = ended.clone();
@@ -402,14 +402,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_of_just_the_limit_is_whole() {
+    async fn response_at_the_size_limit_is_complete() {
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {MAX_BODY}\r\n\r\n");
         let answer = answer_to(head + &"x".repeat(MAX_BODY)).await.unwrap();
         assert_eq!((answer.body.len(), answer.extent), (MAX_BODY, Extent::Whole));
     }
 
     #[tokio::test]
-    async fn compressed_answer_is_decoded() {
+    async fn compressed_response_is_decoded() {
         let head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 22\r\n\r\n";
         let gzip = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xcb\xcf\x06\x00\x47\xdd\xdc\x79\x02\x00\x00\x00";
         let answer = answer_to([&head[..], gzip].concat()).await.unwrap();
@@ -417,14 +417,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn compressed_answer_is_read_no_further_than_a_plain_one() {
+    async fn compressed_response_has_the_same_size_limit() {
         let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: zstd\r\ncontent-length: {}\r\n\r\n", 2 * MAX_BODY);
         let answer = answer_to(head + &"x".repeat(2 * MAX_BODY)).await.unwrap();
         assert_eq!((answer.body.len(), answer.extent), (MAX_BODY, Extent::Cut));
     }
 
     #[tokio::test]
-    async fn request_without_body_says_its_length() {
+    async fn empty_post_put_and_patch_state_their_length() {
         let (server, mut heard) = recording().await;
         let client = Client::with_resolver(open_guard(), Names::leading_to(&[]));
         let bodiless = |method| Request { method, body: Bytes::new(), ..request(&server.url(), &open_guard(), LONG) };
@@ -472,12 +472,12 @@ mod tests {
             let server = answering_once(b"", is_reset).await;
             let client = Client::with_resolver(open_guard(), Names::leading_to(&[]));
             assert!(second_answer(&client, &server.url()).await.is_ok());
-            assert_eq!(server.hits(), 2, "the second request came on the first connection, and on a fresh one");
+            assert_eq!(server.hits(), 2, "the second request is sent on the first connection and again on a new one");
         }
     }
 
     #[tokio::test]
-    async fn request_lost_within_its_answer_is_not_sent_again() {
+    async fn request_lost_within_its_response_is_not_sent_again() {
         for is_reset in [true, false] {
             let server = answering_once(b"HTTP/1.1 2", is_reset).await;
             let client = Client::with_resolver(open_guard(), Names::leading_to(&[]));
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn time_is_up_for_those_who_say_nothing_or_nothing_of_use() {
+    async fn silent_or_slow_server_runs_into_the_timeout() {
         let silent = Server::start(|stream| async move {
             stream.writable().await?;
             std::future::pending().await
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_http_is_said_to_be_so() {
+    async fn response_that_is_not_http_is_a_protocol_error() {
         let flood = "x-a: y\r\n".repeat(10_000);
         let wide = format!("HTTP/1.1 200 OK\r\nx-a: {}\r\n\r\n", "y".repeat(1_000_000));
         let answers = [
@@ -536,12 +536,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_becomes_of_a_connection_is_told_apart() {
+    async fn connection_failures_have_distinct_errors() {
         // The port of this end of a connection is taken, but nothing listens on it.
         let server = Server::saying(OK).await;
         let taken = TcpStream::connect(server.address).await.unwrap();
-        let nobody = format!("http://{}/", taken.local_addr().unwrap());
-        assert_eq!(send(&nobody).await.unwrap_err(), SendError::ConnectionRefused);
+        let unused = format!("http://{}/", taken.local_addr().unwrap());
+        assert_eq!(send(&unused).await.unwrap_err(), SendError::ConnectionRefused);
         // A socket that is closed with unread data answers with a reset.
         let resetting = Server::start(|stream| async move { stream.readable().await }).await;
         assert_eq!(send(&resetting.url()).await.unwrap_err(), SendError::ConnectionReset);
@@ -642,7 +642,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tls_says_what_is_wrong() {
+    async fn tls_error_names_its_cause() {
         assert_eq!(GOOD.call().await.unwrap().status.as_u16(), 200);
         let fails = [
             (Tls { name: "other.test", ..GOOD }, TlsFault::WrongName),
@@ -662,7 +662,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_authority_of_its_own_vouches_for_a_destination_and_for_no_other() {
+    async fn custom_authority_is_trusted_only_for_its_own_requests() {
         let ((one, issuer), (other, _)) = (authority_as_pem("one"), authority_as_pem("other"));
         let (certificate, key) = certified(&issuer);
         let server = serve_tls(certificate, key).await;
@@ -677,7 +677,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn http_2_is_spoken_to_whoever_offers_it() {
+    async fn http_2_is_used_if_the_server_offers_it() {
         let (root, issuer) = authority();
         let (certificate, key) = certified(&issuer);
         let acceptor = acceptor(certificate, key, &[b"h2", b"http/1.1"]);
@@ -701,7 +701,7 @@ mod tests {
             assert!(answer.body.starts_with(format!("HTTP/2.0 POST {} {{}}xx", secure(&server)).as_bytes()), "{:.80?}", answer.body);
             assert_eq!((answer.body.len(), answer.extent), (MAX_BODY, Extent::Cut));
         }
-        assert_eq!(server.hits(), 1, "one connection is enough");
+        assert_eq!(server.hits(), 1, "all requests share one connection");
     }
 
     fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
@@ -783,7 +783,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_serves_again_if_the_other_side_keeps_it() {
+    async fn kept_connection_is_reused() {
         let server = Server::start(|mut stream| async move {
             loop {
                 read_head(&mut stream).await?;
@@ -802,7 +802,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_holds_no_secrets() {
+    fn debug_output_of_a_request_contains_no_secrets() {
         let mut request = request("https://example.com/hook?token=s3cret", &Guard::default(), LONG);
         request.headers.insert("authorization", "s3cret".parse().unwrap());
         request.body = Bytes::from_static(b"s3cret");

@@ -41,7 +41,7 @@ pub(crate) struct Connector {
 /// Reason why no connection was opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    #[error("not a public address")]
+    #[error("the address is not public")]
     Blocked,
     #[error("the name could not be resolved")]
     Dns,
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn literals_are_checked_as_names_are() {
+    async fn literal_addresses_are_checked_like_names() {
         let server = Server::saying(OK).await;
         for host in ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "0.0.0.0", "[::]", "169.254.169.254"] {
             assert!(is_blocked(&connect(Guard::default(), &[], &server.url_as(host)).await), "{host}");
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_that_is_refused_is_not_reached_by_any_name() {
+    async fn refused_port_is_not_reached_by_any_name() {
         let server = Server::saying(OK).await;
         let guard = open_guard().refusing(vec![server.address]);
         for (names, host) in [(&[][..], "127.0.0.1"), (&[], "[::ffff:127.0.0.1]"), (&[&["127.0.0.1"][..]], "shop.test")] {
@@ -190,11 +190,11 @@ mod tests {
             assert!(is_blocked(&connect(guard.clone(), &[], &server.url_as(host)).await), "{host}");
         }
         assert!(is_blocked(&connect(guard, &[&["127.3.3.3"]], &server.url_as("shop.test")).await));
-        assert_eq!(server.hits(), 1, "the connection that this test made itself");
+        assert_eq!(server.hits(), 1, "only the test itself has connected");
     }
 
     #[tokio::test]
-    async fn a_url_without_a_port_goes_to_that_of_its_scheme() {
+    async fn url_without_port_uses_the_default_of_its_scheme() {
         let refusing = |port| open_guard().refusing(vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)]);
         for (url, port, other) in [("http://127.0.0.1/", 80, 443), ("https://127.0.0.1/", 443, 80)] {
             assert!(is_blocked(&connect(refusing(port), &[], url).await), "{url}");
@@ -203,12 +203,12 @@ mod tests {
     }
 
     #[test]
-    fn many_addresses_have_no_more_time_than_one() {
+    fn several_addresses_share_one_connect_timeout() {
         assert_eq!([0, 1, 4].map(share), [CONNECT_TIMEOUT, CONNECT_TIMEOUT, CONNECT_TIMEOUT / 4]);
     }
 
     #[tokio::test]
-    async fn one_private_answer_blocks_the_name() {
+    async fn name_with_any_private_address_is_blocked() {
         let server = Server::saying(OK).await;
         let url = server.url_as("shop.test");
         for answers in
@@ -221,18 +221,18 @@ mod tests {
 
     /// One look-up per connection: the second answer is never requested, so it cannot be dialed.
     #[tokio::test]
-    async fn what_is_dialled_is_what_was_checked() {
+    async fn dialed_address_is_the_checked_address() {
         let server = Server::saying(OK).await;
         let names = Names::leading_to(&[&["127.0.0.1"], &["10.0.0.1"]]);
         let connector = Connector::new(open_guard(), names);
         let url: Uri = server.url_as("shop.test").parse().unwrap();
         assert_eq!(connector.connect(&url, &Origin::current()).await.unwrap().peer_addr().unwrap(), server.address);
-        assert!(is_blocked(&connector.connect(&url, &Origin::current()).await), "the name has changed its mind");
+        assert!(is_blocked(&connector.connect(&url, &Origin::current()).await), "the second look-up returns a blocked address");
     }
 
     /// Names that resolve to a different address each time, with concurrent requests.
     #[tokio::test]
-    async fn a_name_that_changes_all_the_time_leads_nobody_astray() {
+    async fn alternating_name_never_reaches_a_private_address() {
         struct Turning(AtomicUsize);
         #[async_trait]
         impl Resolve for Turning {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dead_address_leaves_the_next_one_its_turn() {
+    async fn unreachable_address_is_followed_by_the_next() {
         let server = Server::saying(OK).await;
         let connected = connect(open_guard(), &[&["127.0.0.2", "127.0.0.1"]], &server.url_as("shop.test")).await;
         assert_eq!(connected.unwrap().peer_addr().unwrap(), server.address);

@@ -29,7 +29,7 @@ pub enum BadUrl {
     #[error("this port belongs to a protocol other than HTTP")]
     Port,
     /// The host is an address that tasks may not call, or a name of one.
-    #[error("the host is not a public one")]
+    #[error("the host is not public")]
     Blocked,
 }
 
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_public_destinations() {
+    fn public_destinations_are_accepted() {
         for (url, uri) in [
             ("https://example.com", "https://example.com/"),
             ("HTTP://EXAMPLE.com:80/A?b=c#d", "http://example.com/A?b=c"),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_an_address_however_it_is_spelt() {
+    fn private_address_is_blocked_in_every_notation() {
         all_are(
             BadUrl::Blocked,
             &[
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_hosts_that_read_otherwise_than_they_are_written() {
+    fn ambiguous_hosts_are_refused() {
         for url in [
             "http://１２７.0.0.1/",
             "http://127。0。0。1/",
@@ -202,14 +202,14 @@ mod tests {
     }
 
     #[test]
-    fn takes_a_url_of_its_longest_and_no_longer() {
+    fn url_length_limit_is_enforced() {
         let long = |length: usize| format!("https://example.com/{}", "x".repeat(length - "https://example.com/".len()));
         assert!(parse(&long(HttpUrl::MAX_LENGTH)).is_ok());
         assert_eq!(parse(&long(HttpUrl::MAX_LENGTH + 1)), Err(BadUrl::Invalid(InvalidUrl::TooLong)));
     }
 
     #[test]
-    fn blocks_names_that_mean_something_local() {
+    fn local_names_are_blocked() {
         all_are(
             BadUrl::Blocked,
             &[
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn local_names_follow_the_networks_that_are_allowed() {
+    fn local_names_are_permitted_with_their_networks() {
         let takes = |url: &str, networks: &[&str]| Destination::parse(url, &guard(networks)).is_ok();
         assert!(takes("http://localhost:3000", &["127.0.0.0/8"]) && takes("http://localhost:3000", &["::1/128"]));
         assert!(takes("http://127.1", &["127.0.0.0/8"]) && takes("http://[::ffff:127.0.0.1]", &["127.0.0.0/8"]));
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_plain_http_to_a_host() {
+    fn invalid_urls_are_refused_with_their_reason() {
         all_are(
             BadUrl::Invalid(InvalidUrl::Scheme),
             &["file:///etc/passwd", "ftp://example.com", "gopher://example.com", "javascript:alert(1)", "ws://example.com", "unix:/x"],
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_logged_is_the_host() {
+    fn debug_output_contains_only_the_host() {
         let destination = Destination::parse("https://example.com/T000/secret?token=secret", &Guard::default()).unwrap();
         assert_eq!(format!("{destination:?}"), "Destination(example.com)");
     }

@@ -22,13 +22,13 @@ pub enum SendError {
     #[error("the destination refused the connection")]
     ConnectionRefused,
     /// The destination closed the connection before its response was complete.
-    #[error("the destination closed the connection before its answer was complete")]
+    #[error("the destination closed the connection before its response was complete")]
     ConnectionReset,
     /// The destination's name has no address.
     #[error("the name of the destination could not be resolved")]
     Dns,
     /// The destination's certificate is not trusted, or the TLS handshake failed.
-    #[error("no trusted connection to the destination: {0}")]
+    #[error("no trusted connection to the destination could be opened: {0}")]
     Tls(TlsFault),
     /// The guard does not permit the destination's address.
     #[error("the destination is not a public address")]
@@ -40,7 +40,7 @@ pub enum SendError {
     #[error("this process lacks the resources for the call")]
     LocalResources,
     /// The response is not HTTP, or its head exceeds the limits.
-    #[error("the destination did not answer in HTTP, or with headers beyond all measure")]
+    #[error("the response of the destination is not valid HTTP, or its headers are too large")]
     Protocol,
 }
 
@@ -48,7 +48,7 @@ pub enum SendError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TlsFault {
     /// The certificate has expired or is not valid yet.
-    #[error("its certificate is not valid at this time")]
+    #[error("its certificate has expired or is not valid yet")]
     Expired,
     /// The certificate is for another name.
     #[error("its certificate is for another name")]
@@ -60,7 +60,7 @@ pub enum TlsFault {
     #[error("its certificate is not valid")]
     Certificate,
     /// The certificate authorities of the request cannot be read.
-    #[error("the certificate authorities that were named for it cannot be read")]
+    #[error("the certificate authorities configured for it cannot be read")]
     Authority,
     /// The peers have no common TLS parameters, or the destination does not speak TLS.
     #[error("the TLS handshake failed")]
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lack_of_own_resources_is_told_from_faults_of_the_destination() {
+    fn lack_of_local_resources_is_not_a_destination_error() {
         let explained = |errno: Errno| SendError::explain(&ConnectError::Io(io::Error::from_raw_os_error(errno.raw_os_error())));
         for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL] {
             assert_eq!(explained(errno), SendError::LocalResources, "{errno}");

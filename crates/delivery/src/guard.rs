@@ -226,7 +226,7 @@ mod tests {
     ];
 
     #[test]
-    fn lets_through_the_public_internet_and_nothing_else() {
+    fn default_guard_permits_only_public_addresses() {
         let guard = Guard::default();
         assert_eq!(permitted(&guard, &PUBLIC), PUBLIC);
         assert!(permitted(&guard, &CLOSED_UNLESS_ALLOWED).is_empty());
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn opens_what_the_operator_allows_and_no_more() {
+    fn allowed_networks_are_permitted_and_no_others() {
         let guard = guard(&["10.1.0.0/16", "127.0.0.1/32", "fd12::/16"]);
         assert_eq!(permitted(&guard, &["10.1.2.3", "10.2.0.1", "127.0.0.1", "127.0.0.2"]), ["10.1.2.3", "127.0.0.1"]);
         assert_eq!(permitted(&guard, &["fd12:3456::1", "fd13::1", "::1"]), ["fd12:3456::1"]);
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_stays_so_whatever_is_allowed() {
+    fn refused_sockets_stay_refused_with_all_networks_allowed() {
         let guard = guard(&["0.0.0.0/0", "::/0"]).refusing(vec!["127.0.0.1:9001".parse().unwrap(), "[::1]:9001".parse().unwrap()]);
         let permits = |address: &str, port| guard.permits_port(address.parse().unwrap(), port);
         assert_eq!(
@@ -261,12 +261,12 @@ mod tests {
             for address in ["127.0.0.1", "127.0.0.2", "127.255.255.254", "::1", "::ffff:127.9.9.9"] {
                 assert!(!permits(address, 9001) && permits(address, 9002), "{address}");
             }
-            assert!(permits("10.0.0.1", 9001), "whether it is an address of this machine is known once it is dialled");
+            assert!(permits("10.0.0.1", 9001), "the guard learns at dial time if this is an address of this machine");
         }
     }
 
     #[test]
-    fn even_everything_is_not_all() {
+    fn special_addresses_stay_blocked_with_all_networks_allowed() {
         let guard = guard(&["0.0.0.0/0", "::/0"]);
         assert_eq!(permitted(&guard, &CLOSED_UNLESS_ALLOWED), CLOSED_UNLESS_ALLOWED);
         assert!(permitted(&guard, &NEVER).is_empty());

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_what_is_plain_and_keeps_it_out_of_sight() {
+    fn valid_headers_are_accepted_and_hidden_in_debug_output() {
         let headers =
             read_all(&[("X-A", "b\tc ~!\""), ("Authorization", "Bearer s3cret"), ("content-type", "text/plain"), ("x-e", "")]).unwrap();
         assert_eq!((headers["x-a"].as_bytes(), headers.len()), (&b"b\tc ~!\""[..], 4));
@@ -131,21 +131,21 @@ mod tests {
     }
 
     #[test]
-    fn refuses_values_that_could_end_a_header_early() {
+    fn values_that_could_end_a_header_early_are_refused() {
         for value in ["a\r\nx-b: c", "a\nb", "a\rb", "a\0b", "caf\u{e9}", "\u{202e}", "\u{7f}", "a\u{b}b"] {
             assert_eq!(fault("x-a", value), Some(HeaderFault::Value), "{value:?}");
         }
     }
 
     #[test]
-    fn refuses_names_that_are_no_tokens() {
+    fn header_names_that_are_not_tokens_are_refused() {
         for name in ["", "x a", "x:a", "x\r\na", "\u{ff58}-a", "x\0", "(x)"] {
             assert_eq!(fault(name, "b"), Some(HeaderFault::Name), "{name:?}");
         }
     }
 
     #[test]
-    fn refuses_what_is_not_the_senders_to_say() {
+    fn reserved_headers_are_refused() {
         let names = "Host content-length TRANSFER-ENCODING Connection Keep-Alive TE Trailer Upgrade Proxy-Authorization proxy-connection \
                      webhook-id Webhook-Signature X-Forwarded-For x-forwarded-host Forwarded Expect Nobat-Task-Id";
         for name in names.split_whitespace() {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn says_all_that_is_wrong_at_once() {
+    fn all_invalid_headers_are_reported_at_once() {
         let wrong = read_all(&[("Host", "a"), ("x-a", "\n"), ("x-b", "fine")]).unwrap_err();
         let named: Vec<_> = wrong.iter().map(|wrong| (wrong.name.as_deref(), wrong.fault)).collect();
         assert_eq!(named, [(Some("Host"), HeaderFault::Reserved), (Some("x-a"), HeaderFault::Value)]);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_within_its_limits() {
+    fn header_count_and_size_limits_are_enforced() {
         let many: BTreeMap<_, _> = (0..=MAX_HEADERS).map(|number| (format!("x-{number}"), String::new())).collect();
         assert_eq!(read(&many).unwrap_err(), [BadHeader { name: None, fault: HeaderFault::TooMany }]);
         assert_eq!(fault("x-a", &"b".repeat(MAX_HEADER_BYTES - 3)), None);

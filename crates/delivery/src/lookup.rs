@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_tenants_together_are_bounded() {
+    async fn look_ups_of_all_tenants_are_bounded() {
         let silent = Arc::new(Silent::default());
         let lookups = Arc::new(Lookups::new(silent.clone()));
         for number in 0..1_000 {
@@ -239,7 +239,7 @@ mod tests {
             assert!(join_all(round).await.iter().all(Result::is_err));
             assert_eq!(silent.under_way.load(Ordering::SeqCst), 0);
         }
-        assert_eq!(silent.asked.load(Ordering::SeqCst), 10 * MAX_LOOKUPS_OF_TENANT, "none had to wait for the one before");
+        assert_eq!(silent.asked.load(Ordering::SeqCst), 10 * MAX_LOOKUPS_OF_TENANT, "no look-up waits for an earlier one");
         assert!(lookups.resolve("quick.test", &origin("flood")).await.is_ok());
     }
 

@@ -77,7 +77,7 @@ impl SystemResolver {
             if modified != known {
                 match from_system() {
                     Ok(resolver) => loaded.resolver = resolver,
-                    Err(error) => tracing::warn!(%error, "the resolver configuration changed and is not usable; keeping the one before"),
+                    Err(error) => tracing::warn!(%error, "the resolver configuration changed and is not usable; keeping the previous one"),
                 }
                 loaded.modified = Some(modified);
             }
@@ -95,7 +95,7 @@ fn from_system() -> io::Result<TokioResolver> {
     match hickory_resolver::system_conf::read_system_conf() {
         Ok((config, options)) => build(config, options),
         Err(error) => {
-            tracing::warn!(%error, "/etc/resolv.conf is not usable; asking a name server on 127.0.0.1");
+            tracing::warn!(%error, "/etc/resolv.conf is not usable; using a name server on 127.0.0.1");
             let server = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
             build(ResolverConfig::from_name_servers(vec![server]), ResolverOpts::default())
         }

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_moments() {
+    fn dates_in_common_formats_are_parsed() {
         for value in [
             "Sun, 06 Nov 1994 08:50:37 GMT",
             "Sunday, 06-Nov-94 08:50:37 GMT",
@@ -127,15 +127,15 @@ mod tests {
     }
 
     #[test]
-    fn large_numbers_are_moments_since_1970() {
+    fn large_numbers_are_unix_times() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_932_700);
         let seconds = |value: &str| read(value.as_bytes(), now).map(|pause| pause.as_secs());
         assert_eq!(["1795932749", "1795932748.5", "1795932749000"].map(seconds), [Some(49); 3]);
-        assert_eq!(seconds("1795932699"), None, "it has passed");
+        assert_eq!(seconds("1795932699"), None, "a time in the past gives no pause");
     }
 
     #[test]
-    fn nonsense_is_ignored() {
+    fn invalid_values_are_ignored() {
         for value in
             ["-1", "+1", "", " ", ".", "1.5.2", "soon", "5s", "1e3", "0x10", "NaN", "Thu, 01 Jan 1970 00:00:00 GMT", "-", "\u{663}"]
         {
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_of_several_counts() {
+    fn longest_of_several_values_counts() {
         for value in ["10, 60, 5", "soon, 60", "60,", "Sun, 06 Nov 1994 08:50:37 GMT, 7", "7,Sunday, 06-Nov-94 08:50:37 GMT, soon"] {
             assert_eq!(seconds(value), Some(60), "{value}");
         }

@@ -152,7 +152,7 @@ const ROWS: &[(u8, Case)] = &[
     (67, Case::Answers("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\n\x1f\x0b\x08\0", "", Outcome::Body(4, true))),
     (67, Case::Answers("HTTP/1.1 200 OK\r\n", "x-a: b\r\n", Outcome::Fails(SendError::Protocol))),
     (67, Case::Answers("", "HTTP/1.1 103 Early Hints\r\n\r\n", Outcome::Fails(SendError::Timeout))),
-    (68, Case::Elsewhere("src/retry_after.rs", "nonsense_is_ignored")),
+    (68, Case::Elsewhere("src/retry_after.rs", "invalid_values_are_ignored")),
     (68, Case::Elsewhere("../worker/src/http.rs", "pause_is_a_day_at_most")),
     (
         69,
@@ -161,7 +161,7 @@ const ROWS: &[(u8, Case)] = &[
             "an_endpoint_that_is_gone_holds_what_is_meant_for_it_until_somebody_resumes_it",
         ),
     ),
-    (70, Case::Elsewhere("src/client.rs", "tls_says_what_is_wrong")),
+    (70, Case::Elsewhere("src/client.rs", "tls_error_names_its_cause")),
 ];
 
 /// Longer than any case takes. Endless responses end earlier, by their limits.
@@ -169,7 +169,7 @@ const LONG: Duration = Duration::from_mins(1);
 const SHORT: Duration = Duration::from_millis(300);
 
 #[tokio::test]
-async fn every_row_gets_its_answer() {
+async fn every_row_has_its_expected_result() {
     let numbers: BTreeSet<u8> = ROWS.iter().map(|(number, _)| *number).collect();
     assert_eq!(numbers, (52..=70).collect());
     for (number, case) in ROWS {
@@ -241,7 +241,7 @@ async fn turns(times: usize, row: &str) {
             Err(other) => panic!("{row}: {other}"),
         }
     }
-    assert_eq!((open.hits(), internal.hits(), names.asked()), (reached, 0, times), "{row}: one look-up for each connection");
+    assert_eq!((open.hits(), internal.hits(), names.asked()), (reached, 0, times), "{row}: each connection makes one look-up");
     assert_eq!((reached, blocked), (times.div_ceil(3), times - times.div_ceil(3)), "{row}");
 }
 

@@ -82,7 +82,7 @@ fn sockets() -> usize {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn silent_name_server_delays_no_other_tenant_and_keeps_no_socket() {
+async fn silent_name_server_delays_no_tenant_and_leaks_no_socket() {
     let (web, client) = (web_server().await, client(name_server().await));
     let quick = async |number: usize| {
         let began = Instant::now();
@@ -117,13 +117,13 @@ async fn silent_name_server_delays_no_other_tenant_and_keeps_no_socket() {
     }
     let began = Instant::now();
     while sockets() > before {
-        assert!(began.elapsed() < Duration::from_secs(10), "{} sockets, and there were {before}", sockets());
+        assert!(began.elapsed() < Duration::from_secs(10), "{} sockets are open, {before} before the test", sockets());
         tokio::task::yield_now().await;
     }
 }
 
 #[tokio::test]
-async fn silent_name_server_ends_as_a_name_that_does_not_resolve() {
+async fn silent_name_server_results_in_a_dns_error() {
     let client = client(name_server().await);
     let began = Instant::now();
     let sent = client.send(request("a", "http://slow.test/", Duration::from_mins(1))).await;
@@ -131,5 +131,9 @@ async fn silent_name_server_ends_as_a_name_that_does_not_resolve() {
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     let began = Instant::now();
     let again = client.send(request("b", "http://slow.test/", Duration::from_mins(1))).await;
-    assert_eq!((again.unwrap_err(), began.elapsed() < Duration::from_secs(1)), (SendError::Dns, true), "for a moment it is known to fail");
+    assert_eq!(
+        (again.unwrap_err(), began.elapsed() < Duration::from_secs(1)),
+        (SendError::Dns, true),
+        "a failed look-up is remembered for a moment"
+    );
 }
