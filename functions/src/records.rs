@@ -27,7 +27,7 @@ pub(crate) fn read(event: SqsEvent) -> (Vec<Record>, Vec<Receipt>) {
         }
     }
     if !strangers.is_empty() {
-        tracing::error!(messages = ?strangers, "messages that do not name a task");
+        tracing::error!(messages = ?strangers, "messages do not name a task; Lambda returns them to the queue");
     }
     (records, strangers)
 }

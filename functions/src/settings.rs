@@ -75,7 +75,7 @@ fn allowed_networks() -> anyhow::Result<Vec<IpNet>> {
 pub(crate) fn list<N: FromStr>(name: &str) -> anyhow::Result<Vec<N>> {
     let text = env::var(name).unwrap_or_default();
     let networks = text.split(',').map(str::trim).filter(|network| !network.is_empty());
-    networks.map(|network| network.parse().ok().with_context(|| format!("{name} takes CIDRs, separated by commas"))).collect()
+    networks.map(|network| network.parse().ok().with_context(|| format!("{name} is not valid; give CIDRs, separated by commas"))).collect()
 }
 
 /// Reads a number of seconds.
@@ -85,7 +85,7 @@ pub(crate) fn seconds(name: &str, default: u32) -> anyhow::Result<Duration> {
 
 fn number<N: FromStr>(name: &str, default: N) -> anyhow::Result<N> {
     match env::var(name) {
-        Ok(text) => text.parse().ok().with_context(|| format!("{name} is not a number: {text}")),
+        Ok(text) => text.parse().ok().with_context(|| format!("{name} is not a whole number: {text}")),
         Err(_) => Ok(default),
     }
 }
@@ -93,6 +93,6 @@ fn number<N: FromStr>(name: &str, default: N) -> anyhow::Result<N> {
 fn required(name: &str) -> anyhow::Result<String> {
     match env::var(name) {
         Ok(text) if !text.is_empty() => Ok(text),
-        _ => bail!("{name} is not set"),
+        _ => bail!("the variable {name} is missing or empty"),
     }
 }

@@ -28,6 +28,6 @@ async fn handle(sweeper: &Sweeper, event: LambdaEvent<Value>) -> Result<Value, E
     let clock = SystemClock;
     let deadline = Timestamp::from_millis(event.context.deadline.cast_signed()) - MARGIN;
     let swept = sweeper.run_until(&clock, deadline.max(clock.now())).await?;
-    tracing::info!(judged = swept.judged, hinted = swept.hinted, "swept");
+    tracing::info!(judged = swept.judged, hinted = swept.hinted, "the sweep is complete");
     Ok(Value::Null)
 }

@@ -32,7 +32,7 @@ impl Table {
         if let Some(payload) = read.payload {
             // Without the payload, the handler refuses `null`, which ends the task. An error here would keep the task from ever ending.
             task.payload = self.read_body(&task.name(), &payload).await?.unwrap_or_else(|| {
-                tracing::error!(task = %task.id, "an overflow payload is missing");
+                tracing::error!(task = %task.id, "an overflow payload is missing; the handler gets null");
                 Json::null()
             });
         }

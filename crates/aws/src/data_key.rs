@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn those_who_wait_for_a_key_that_is_not_to_be_had_ask_once() {
+    async fn unavailable_key_is_requested_once_for_all_waiters() {
         let (asked, listener) = (Arc::new(AtomicUsize::new(0)), TcpListener::bind("127.0.0.1:0").await.unwrap());
         let url = format!("http://{}", listener.local_addr().unwrap());
         let count = Arc::clone(&asked);

@@ -66,7 +66,7 @@ impl Table {
 fn readable(item: &Item) -> Option<Task> {
     let read = item::read(item);
     if let Err(error) = &read {
-        tracing::error!(%error, key = item.get("PK").and_then(|key| key.as_s().ok()), "an item cannot be read");
+        tracing::error!(%error, key = item.get("PK").and_then(|key| key.as_s().ok()), "an item of the table cannot be read; it is skipped");
     }
     read.ok().map(|read| read.task)
 }

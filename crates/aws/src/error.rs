@@ -37,7 +37,7 @@ const THROTTLES: [&str; 8] = [
     "LimitExceededException",
 ];
 
-#[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
+#[expect(clippy::needless_pass_by_value, reason = "it is passed to `map_err`")]
 /// Returns the error of a call whose retries by the SDK are exhausted.
 pub(crate) fn failed<E: ProvideErrorMetadata + Error + 'static>(error: SdkError<E>) -> StoreError {
     if error.code().is_some_and(|code| THROTTLES.contains(&code)) {
@@ -48,7 +48,7 @@ pub(crate) fn failed<E: ProvideErrorMetadata + Error + 'static>(error: SdkError<
 
 /// Returns the error of a write whose retries by the SDK are exhausted. An earlier try may have succeeded without a response, even if the
 /// last was throttled. So it is never reported as overload, which would mean that nothing was written.
-#[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
+#[expect(clippy::needless_pass_by_value, reason = "it is passed to `map_err`")]
 pub(crate) fn unsure<E: ProvideErrorMetadata + Error + 'static>(error: SdkError<E>) -> StoreError {
     StoreError::Unavailable(causes(&error))
 }

@@ -23,7 +23,7 @@ pub struct NoHint;
 /// Returns the body of a message.
 pub(crate) fn write(hint: &Hint) -> String {
     let body = Body { tenant: hint.name.tenant.to_string(), id: hint.name.id, redrives: hint.redrives };
-    serde_json::to_string(&body).unwrap_or_else(|_| unreachable!("texts and a number"))
+    serde_json::to_string(&body).unwrap_or_else(|_| unreachable!("texts and numbers are always valid JSON"))
 }
 
 /// Reads the body of a message. Returns the task that may be due, and the number of its earlier dead letters.
@@ -33,7 +33,7 @@ pub fn read(body: &str) -> Result<(TaskName, u32), NoHint> {
     Ok((TaskName { tenant, id: body.id }, body.redrives))
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(count: &u32) -> bool {
     *count == 0
 }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_read_back_as_written() {
+    fn hint_reads_back_as_written() {
         let name = TaskName { tenant: Tenant::default(), id: TaskId::from_key(&Tenant::default(), "", "k", 0) };
         for redrives in [0, 2] {
             let hint = Hint { redrives, ..Hint::new(name.clone(), Duration::ZERO) };
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_names_no_task() {
+    fn body_without_a_task_is_refused() {
         let id = "task_01jd8rkz5m3q4v9x2y7w6t0abc";
         for body in
             ["", "{}", "null", "hello", r#"{"tenant":"","id":"task_01jd8rkz5m3q4v9x2y7w6t0abc"}"#, r#"{"tenant":"default","id":"1"}"#]

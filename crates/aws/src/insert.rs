@@ -57,7 +57,7 @@ impl Table {
         let existing: Vec<Read> = found.iter().map(item::read).collect::<Result<_, _>>()?;
         let existing: Vec<Read> = existing.into_iter().filter(|read| self.is_kept(&read.task, now)).collect();
         if existing.is_empty() {
-            return Err(StoreError::Unavailable("what was there when the tasks were written is gone".to_owned()));
+            return Err(StoreError::Unavailable("the existing tasks were deleted during the write".to_owned()));
         }
         let is_named = |task: &Task| existing.iter().any(|read| read.task.id == task.id && read.payload == payload_apart(task));
         try_join_all(tasks.iter().filter(|task| !is_named(task)).map(|task| self.orphan_payload(task, now))).await?;

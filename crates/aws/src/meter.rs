@@ -87,7 +87,7 @@ impl Intercept for Meter {
 
     /// Called for every try. Its consumption is unknown until the response arrives.
     fn read_before_transmit(&self, _: &Sending<'_>, _: &RuntimeComponents, state: &mut ConfigBag) -> Result<(), BoxError> {
-        let call = state.load::<Metadata>().ok_or("a call without a name")?;
+        let call = state.load::<Metadata>().ok_or("the call has no operation name")?;
         let mut reading = self.reading();
         if call.service() == "SQS" {
             *reading.sqs.entry(call.name().to_owned()).or_default() += 1;

@@ -102,7 +102,10 @@ fn whole_seconds(delay: Duration) -> i32 {
 /// it.
 fn delivery(message: Message) -> Option<Delivery> {
     let Ok((name, _)) = hint::read(message.body.as_deref().unwrap_or_default()) else {
-        tracing::error!(message = message.message_id, "a message does not name a task");
+        tracing::error!(
+            message = message.message_id,
+            "a message does not name a task; it goes to the dead-letter queue after its last receive"
+        );
         return None;
     };
     Some(Delivery::Hint { name, receipt: Receipt(message.receipt_handle?) })

@@ -79,7 +79,7 @@ impl Store for Table {
             && let Err(error) = self.end_payload(&change.task, now).await
         {
             // The payload then stays in the table. This has no other effect.
-            tracing::warn!(task = %change.task.id, %error, "the expiry of an overflow payload was not set");
+            tracing::warn!(task = %change.task.id, %error, "the expiry of an overflow payload was not set; the payload stays in the table");
         }
         Ok(Committed::Done(Box::new(change.task)))
     }
@@ -173,7 +173,7 @@ impl Table {
         let Ok(change) = transition(task, Event::Release { token }, now) else { return };
         let own = new_op();
         if let Err(error) = self.update(item::key(&name), self.change(&change, &own, now), Some(&own)).await {
-            tracing::warn!(task = %name.id, %error, "a claim could not be given back");
+            tracing::warn!(task = %name.id, %error, "a claim could not be given back; its lease will expire");
         }
     }
 
@@ -185,7 +185,7 @@ impl Table {
         match transition(task.clone(), Event::Claim { until }, now) {
             Err(refused) => Ok(Claim::Refused(refused, task)),
             // Only reached if the condition above and the lifecycle disagree.
-            Ok(_) => Err(StoreError::Corrupt("a claim was refused that should have been granted".to_owned())),
+            Ok(_) => Err(StoreError::Corrupt("a claim was refused although the lifecycle grants it".to_owned())),
         }
     }
 

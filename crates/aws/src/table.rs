@@ -107,7 +107,7 @@ impl Table {
                 error => return Err(unsure(error)),
             }
         }
-        Err(StoreError::Unavailable("a refusal that names no reason".to_owned()))
+        Err(StoreError::Unavailable("DynamoDB refused a write and gave no reason".to_owned()))
     }
 
     /// Updates an item if the condition holds. `op` is the value that the update writes to the attribute of that name, if any.
@@ -128,7 +128,7 @@ impl Table {
                 Err(error) => return Err(unsure(error)),
             }
         }
-        Err(StoreError::Unavailable("a refusal that names no reason".to_owned()))
+        Err(StoreError::Unavailable("DynamoDB refused a write and gave no reason".to_owned()))
     }
 
     /// Makes all writes or none. On refusal it returns the items that did not meet their condition.

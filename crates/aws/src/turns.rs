@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn list_waits_for_its_tenants_turn_alone() {
+    async fn list_waits_only_for_lists_of_its_own_tenant() {
         let (turns, loud) = (ListTurns::default(), tenant("loud"));
         let (mut taken, begun) = (fill(&turns, &loud).await, Instant::now());
         let mut waiting = std::pin::pin!(turns.turn(&loud));

@@ -7,7 +7,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// Body of a successful answer.
+/// Body of a successful response.
 #[derive(Debug)]
 pub(crate) struct Answer(String);
 
@@ -40,7 +40,7 @@ impl Answer {
     }
 
     pub(crate) fn page(&self) -> anyhow::Result<Page> {
-        serde_json::from_str(&self.0).context("the answer is not a page of a list")
+        serde_json::from_str(&self.0).context("the response is not a page of a list")
     }
 }
 
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_keeps_every_byte_and_its_fields_keep_their_order() {
+    fn response_keeps_its_bytes_and_the_order_of_its_fields() {
         let text = r#"{"b": 1e999, "a": {"n": -0, "n": 1.10}, "s": "\u00e9"}"#;
         let answer = Answer::new(text.into()).unwrap();
         assert_eq!(answer.text(), text);

@@ -106,10 +106,10 @@ async fn aws(settings: &Settings, retention: Duration) -> anyhow::Result<Opened>
 }
 
 #[cfg(not(feature = "aws"))]
-#[expect(clippy::unused_async, reason = "with the feature it waits")]
+#[expect(clippy::unused_async, reason = "with the feature, it awaits")]
 async fn aws(_settings: &Settings, _retention: Duration) -> anyhow::Result<Opened> {
     anyhow::bail!(
-        "this nobat was built without the AWS backend; releases and images have it, and `cargo build --release --features aws` builds it in"
+        "this nobat was built without the AWS backend; use a release or an image, or build with `cargo build --release --features aws`"
     )
 }
 
@@ -129,14 +129,14 @@ mod tests {
 
     #[cfg(feature = "aws")]
     #[tokio::test]
-    async fn says_which_setting_is_missing() {
+    async fn missing_setting_is_named() {
         assert!(refusal(&[]).await.contains("NOBAT_TABLE"));
         assert!(refusal(&["--table", "t"]).await.contains("NOBAT_QUEUE_URL"));
     }
 
     #[cfg(not(feature = "aws"))]
     #[tokio::test]
-    async fn says_how_to_get_a_backend_that_is_not_built_in() {
+    async fn missing_backend_error_names_the_build_flag() {
         assert!(refusal(&["--table", "t", "--queue-url", "q"]).await.contains("--features aws"));
     }
 }

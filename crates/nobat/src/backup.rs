@@ -33,7 +33,7 @@ impl Backup {
         eprintln!("{} is a copy of {}", self.to.display(), self.data.display());
         let key = vault::key_file(&self.data);
         if key.exists() {
-            eprintln!("the master key is not in it: keep a copy of {} in another place", key.display());
+            eprintln!("the copy does not contain the master key: keep a copy of {} in another place", key.display());
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -45,7 +45,7 @@ impl Restore {
         eprintln!("{} was created from {}; tasks accepted after the backup are not in it", self.data.display(), self.from.display());
         let key = vault::key_file(&self.data);
         if !key.exists() {
-            eprintln!("secrets need the master key of that time: put its file back as {}", key.display());
+            eprintln!("secrets need the master key of the time of the backup: restore its file as {}", key.display());
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -51,7 +51,7 @@ pub(crate) struct Remote {
     http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
-/// Answer with a status of 4xx or 5xx: problem details (RFC 9457). Fields that cannot be read are empty.
+/// Response with a status of 4xx or 5xx: problem details (RFC 9457). Fields that cannot be read are empty.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Refusal {
@@ -69,16 +69,21 @@ struct FieldError {
     detail: String,
 }
 
-/// Maximum time for the head of an answer, and again for its body. It is longer than the maximum `?wait=` of a server.
+/// Maximum time for the head of a response, and again for its body. It is longer than the maximum `?wait=` of a server.
 const TIMEOUT: Duration = Duration::from_mins(1);
 /// Number of elements in one page of a list.
 const PAGE: usize = 100;
 
 impl Client {
     pub(crate) fn new(target: &Target) -> anyhow::Result<Self> {
-        let base = HttpUrl::parse(&target.url).context("NOBAT_URL, or --url")?;
+        let base = HttpUrl::parse(&target.url).context("NOBAT_URL or --url is not valid")?;
         let (base, host) = to_this_machine(base)?;
-        let connector = HttpsConnectorBuilder::new().with_native_roots().context("no certificates")?.https_or_http().enable_http1().build();
+        let connector = HttpsConnectorBuilder::new()
+            .with_native_roots()
+            .context("the certificate authorities of this machine cannot be loaded")?
+            .https_or_http()
+            .enable_http1()
+            .build();
         let authorization = target.key.as_deref().map(authorization).transpose()?;
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
         Ok(Self::There(Box::new(Remote { base, host, authorization, http })))
@@ -120,7 +125,7 @@ impl Client {
             Self::Here(app) => nobat_api::ask(app.clone(), method, path, body).await,
         };
         if status.is_success() {
-            return Answer::new(body.into()).with_context(|| format!("the answer has status {status} and is not JSON"));
+            return Answer::new(body.into()).with_context(|| format!("the response has status {status} and is not JSON"));
         }
         let problem: Refusal = serde_json::from_slice(&body).unwrap_or_default();
         let refusal = Refusal { status: status.as_u16(), ..problem };
@@ -131,7 +136,7 @@ impl Client {
 /// Returns the `Authorization` header for a key.
 fn authorization(key: &str) -> anyhow::Result<HeaderValue> {
     // The error must not repeat the value, which may be most of a key.
-    let key: KeyText = key.trim().parse().context("NOBAT_KEY, or --key")?;
+    let key: KeyText = key.trim().parse().context("NOBAT_KEY or --key is not valid")?;
     let mut header = HeaderValue::from_str(&format!("Bearer {}", key.as_str()))?;
     header.set_sensitive(true);
     Ok(header)
@@ -150,24 +155,24 @@ impl Remote {
             request = request.header(AUTHORIZATION, authorization);
         }
         if let Some(key) = key {
-            let key = HeaderValue::from_str(key).context("the idempotency key cannot be a header")?;
+            let key = HeaderValue::from_str(key).context("the idempotency key is not a valid header; use visible ASCII characters")?;
             request = request.header(HeaderName::from_static("idempotency-key"), key);
         }
         let request = request.body(Full::from(body.unwrap_or_default()))?;
-        let cannot_talk = || format!("cannot talk to {} (is `nobat serve` running there?)", self.base);
-        let sent = within_timeout(self.http.request(request)).await.with_context(cannot_talk)?;
+        let cannot_reach = || format!("cannot reach {} (is `nobat serve` running there?)", self.base);
+        let sent = within_timeout(self.http.request(request)).await.with_context(cannot_reach)?;
         let (status, task) = (sent.status(), sent.headers().get(LOCATION).and_then(|path| path.to_str().ok()).map(str::to_owned));
         let body = within_timeout(sent.into_body().collect()).await.with_context(|| match &task {
-            // The task is stored, even if the rest of the answer is lost.
-            Some(path) => format!("accepted: {}\nthe rest of the answer did not come", path.rsplit('/').next().unwrap_or_default()),
-            None => cannot_talk(),
+            // The task is stored, even if the rest of the response is lost.
+            Some(path) => format!("accepted: {}\nthe rest of the response did not arrive", path.rsplit('/').next().unwrap_or_default()),
+            None => cannot_reach(),
         });
         Ok((status, body?.to_bytes()))
     }
 }
 
 async fn within_timeout<T, E: Into<anyhow::Error>>(answer: impl Future<Output = Result<T, E>>) -> anyhow::Result<T> {
-    tokio::time::timeout(TIMEOUT, answer).await.context("no answer in time")?.map_err(Into::into)
+    tokio::time::timeout(TIMEOUT, answer).await.context("no response in time")?.map_err(Into::into)
 }
 
 impl Refusal {
@@ -185,7 +190,7 @@ impl std::error::Error for Refusal {}
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.detail.as_str() {
-            "" => write!(f, "the answer has status {}", self.status)?,
+            "" => write!(f, "the response has status {}", self.status)?,
             // The lines below give the details.
             _ if !self.errors.is_empty() => write!(f, "the request is not valid ({} {})", self.status, self.code)?,
             detail => write!(f, "{detail} ({} {})", self.status, self.code)?,

@@ -13,7 +13,7 @@ use crate::answer::{Answer, array};
 use crate::client::{Client, Target, encode};
 use crate::{exit, show};
 
-/// Maximum time in seconds that one request of `wait` asks the server to hold the answer. The server may grant less.
+/// Maximum time in seconds that one request of `wait` asks the server to hold the response. The server may grant less.
 const WAIT: f64 = 20.0;
 /// The same on a terminal, which shows progress. The server answers early only when the task ends, so progress needs short requests.
 const WAIT_FOR_PROGRESS: f64 = 1.0;
@@ -167,7 +167,7 @@ pub(crate) async fn wait(client: &Client, id: &str, limit: Option<Duration>, tar
         let asked = Instant::now();
         let answer = client.get(&format!("/v1/tasks/{}?wait={hold}", encode(id))).await?;
         let task = answer.object();
-        let code = match task.text("status").context("the answer is not a task")?.as_str() {
+        let code = match task.text("status").context("the response is not a task")?.as_str() {
             "succeeded" => Some(0),
             "failed" | "canceled" | "expired" => Some(exit::NOT_SUCCEEDED),
             _ if limit.is_some_and(|limit| begun.elapsed() >= limit) => Some(exit::NOT_ENDED),

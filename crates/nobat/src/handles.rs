@@ -16,7 +16,7 @@ pub(crate) fn raise_limit() -> u64 {
     if limit.current != limit.maximum
         && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
     {
-        tracing::warn!(%error, limit = unlimited(limit.current), "the limit of open files cannot be raised");
+        tracing::warn!(%error, limit = unlimited(limit.current), "the limit of open files cannot be raised; the current limit stays");
     }
     unlimited(getrlimit(Resource::Nofile).current)
 }

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_goes_through_the_server_with_the_same_arguments_and_without_the_key() {
+    fn suggested_command_names_the_server_and_omits_the_key() {
         let url = "http://127.0.0.1:8080";
         for (given, expected) in [
             (vec!["nobat", "keys", "create"], "nobat keys create --url http://127.0.0.1:8080"),
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn other_errors_stay_as_they_are() {
+    fn other_errors_stay_unchanged() {
         let error = advise(anyhow::Error::new(OpenError::Foreign).context("cannot use x.db"), stop_first);
         assert_eq!(format!("{error:#}"), format!("cannot use x.db: {}", OpenError::Foreign));
         let holder = Holder { process: Some(7), address: None };

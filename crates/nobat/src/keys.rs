@@ -158,7 +158,7 @@ impl Keys {
             return print(&format!("{}\n", answer.text()));
         }
         let key = answer.object();
-        let [text, id, tenant] = ["key", "id", "tenant"].map(|field| key.text(field).context("the answer is not a key"));
+        let [text, id, tenant] = ["key", "id", "tenant"].map(|field| key.text(field).context("the response is not a key"));
         eprintln!("created {} of tenant {}. The key is not shown again:", id?, tenant?);
         print(&format!("{}\n", text?))
     }
@@ -173,6 +173,6 @@ impl Kinds for NoKinds {
     }
 
     fn check_authority(&self, _pem: &str) -> Result<(), String> {
-        Err("nothing is called from here".to_owned())
+        Err("this process makes no calls".to_owned())
     }
 }

@@ -54,7 +54,7 @@ enum Command {
     Wait(command::Wait),
     /// Cancel a task
     Cancel(command::Cancel),
-    /// Run a task again that has ended
+    /// Run an ended task again
     Replay(command::Replay),
     /// Create, list, rotate and revoke API keys of a server (--url), or of the file or the table itself
     Keys(keys::Keys),
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent_and_takes_negative_numbers_as_values() {
+    fn command_line_takes_negative_numbers_as_values() {
         command_line().debug_assert();
         for (arguments, flag) in [
             (vec!["list", "--limit", "-1"], "--limit"),
@@ -130,6 +130,6 @@ mod tests {
             assert_eq!(error.kind(), clap::error::ErrorKind::ValueValidation, "{error}");
             assert!(error.to_string().contains(flag), "{error}");
         }
-        assert!(command_line().try_get_matches_from(["nobat", "submit", "noop", "--delay", "-1"]).is_ok(), "the server names the bounds");
+        assert!(command_line().try_get_matches_from(["nobat", "submit", "noop", "--delay", "-1"]).is_ok(), "the server checks the bounds");
     }
 }

@@ -54,7 +54,7 @@ const fn action(name: &'static str, about: &'static str, method: Method, end: &'
 
 /// Actions of queues and of kinds.
 const LANE: [Action; 4] = [
-    action("get", "Show its limits, and how many tasks start now", Method::GET, "", Body::None),
+    action("get", "Show its configuration and the state of its limits", Method::GET, "", Body::None),
     action("put", "Change it. Omitted fields keep their values", Method::PUT, "", Body::Required),
     action("pause", "Start no more of its tasks. Running tasks go on", Method::PUT, "", Body::Fixed(r#"{"paused":true}"#)),
     action("resume", "Start its tasks again", Method::PUT, "", Body::Fixed(r#"{"paused":false}"#)),
@@ -77,7 +77,7 @@ const RESOURCES: [Resource; 6] = [
             action("rotate", "Replace its signing secret. The new one is shown once", Method::POST, "/rotate", Body::Optional),
             action(
                 "test",
-                "Call it once and show what it answers (exit code 4 if a task would not succeed)",
+                "Call it once and show its response (exit code 4 if a task would not succeed)",
                 Method::POST,
                 "/test",
                 Body::Optional,
@@ -100,20 +100,20 @@ const RESOURCES: [Resource; 6] = [
         has_names: true,
         columns: &[],
         actions: &[
-            action("get", "Show its limits, and how many tasks start now", Method::GET, "", Body::None),
-            action("put", "Replace its limits. Omitted fields are not limited", Method::PUT, "", Body::Required),
+            action("get", "Show its configuration and the state of its limits", Method::GET, "", Body::None),
+            action("put", "Replace its limits. Omitted limits are removed", Method::PUT, "", Body::Required),
         ],
     },
     Resource {
         name: "tenants",
-        about: "Configure tenants: what each of them may use",
+        about: "Configure tenants: their limits",
         path: "/v1/tenants",
         has_names: true,
         columns: &["name", "request_rate", "max_pending_tasks", "max_payload_bytes", "limits"],
         actions: &[
             action("list", "List tenants that have limits, by name", Method::GET, "", Body::List),
             action("get", "Show the limits of a tenant", Method::GET, "", Body::None),
-            action("put", "Replace the limits of a tenant. Omitted fields are not limited", Method::PUT, "", Body::Required),
+            action("put", "Replace the limits of a tenant. Omitted limits are removed", Method::PUT, "", Body::Required),
         ],
     },
     Resource {
@@ -123,11 +123,11 @@ const RESOURCES: [Resource; 6] = [
         has_names: false,
         columns: &[],
         actions: &[
-            action("get", "Show which secrets sign, but not the secrets", Method::GET, "", Body::None),
-            action("put", "Set the secret. One that is generated is shown once", Method::PUT, "", Body::Optional),
+            action("get", "Show which secrets sign callbacks, without their values", Method::GET, "", Body::None),
+            action("put", "Set the secret. A generated secret is shown once", Method::PUT, "", Body::Optional),
             action(
                 "rotate",
-                "Replace the secret. The one before signs too for a day, or `grace_period` seconds",
+                "Replace the secret. The previous one also signs for `grace_period` seconds. Default: a day",
                 Method::POST,
                 "/rotate",
                 Body::Optional,

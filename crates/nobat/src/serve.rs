@@ -104,7 +104,7 @@ impl Serve {
 /// on Linux). A connection beyond it waits for a second or more, until its client sends again.
 const BACKLOG: u32 = 4_096;
 
-/// Binds the address. Clients can connect from here on, but get no answer before the server accepts connections.
+/// Binds the address. Clients can connect from here on, but get no response before the server accepts connections.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // As `TcpListener::bind` does. Without it, a restart fails until the connections of the previous server have expired.
@@ -119,7 +119,7 @@ async fn stop_on_signal(mut terminate: Signal, mut interrupt: Signal, stop: Canc
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!("stopping: no more work is taken");
+    tracing::info!("nobat is stopping; no more tasks start");
     stop.cancel();
     // A second signal ends the process at once. No task is lost, since its lease expires and nobat runs it again.
     tokio::select! {
@@ -185,7 +185,7 @@ async fn serve_from(
     let worker = Worker { runner: Arc::new(runner), concurrency: settings.concurrency, drain: seconds(settings.drain_timeout) };
     let sweeper = Sweeper { backend: backend.clone(), chance };
     let (pruner, last) = (Pruner { backend: backend.clone() }, backend);
-    tracing::info!(address = %listener.local_addr()?, data = name, concurrency = settings.concurrency, "nobat serves");
+    tracing::info!(address = %listener.local_addr()?, data = name, concurrency = settings.concurrency, "nobat is listening");
     let workshop = Workshop::open()?;
     let working = async {
         let outcome = workshop.run(worker, stop.clone()).await;
@@ -201,7 +201,7 @@ async fn serve_from(
     );
     // On a file, this write queues behind those that give tasks back. Once it is done, they are too.
     if settings.place.backend == Place::Sqlite && tokio::time::timeout(LAST_WRITES, last.ready(SystemClock.now())).await.is_err() {
-        tracing::error!("the last writes failed; the next start finds the unfinished tasks");
+        tracing::error!("the last writes failed; unfinished tasks run again after the next start");
     }
     if outcome.is_ok() {
         tracing::info!("nobat has stopped");
@@ -225,12 +225,12 @@ fn limits(settings: &Serve) -> Limits {
 
 /// Returns the rule for API keys. Fails if other machines can reach the server and no key exists, since then anyone could use it.
 async fn keys(backend: &Backend, address: SocketAddr, settings: &Serve) -> anyhow::Result<Keys> {
-    if backend.registry.has_keys().await.context("cannot look for keys")? {
+    if backend.registry.has_keys().await.context("cannot read the API keys")? {
         return Ok(Keys::Required);
     }
-    let make_one = "make a key first: `nobat keys create --scopes admin`";
-    ensure!(address.ip().is_loopback(), "{address} can be reached by others, and there are no keys; {make_one}");
-    ensure!(settings.trusted_proxies.is_empty(), "proxies bring others here, and there are no keys; {make_one}");
+    let make_one = "create a key first: `nobat keys create --scopes admin`";
+    ensure!(address.ip().is_loopback(), "other machines can reach {address}, and no API key exists; {make_one}");
+    ensure!(settings.trusted_proxies.is_empty(), "trusted proxies forward requests of others, and no API key exists; {make_one}");
     Ok(Keys::NotYet)
 }
 
@@ -242,14 +242,14 @@ fn own_addresses(listens: SocketAddr) -> Vec<SocketAddr> {
     loopback.map(|address| SocketAddr::new(address, port)).into_iter().chain([listens]).collect()
 }
 
-/// Returns false for trace lines of libraries, which show requests and answers with their payloads.
+/// Returns false for trace lines of libraries, which show requests and responses with their payloads.
 fn is_harmless(line: &Metadata<'_>) -> bool {
     line.target().starts_with("nobat") || *line.level() != Level::TRACE
 }
 
 /// Logs to standard error: lines for people on a terminal, otherwise one JSON object a line.
 fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
-    let filter: Targets = filter.parse().context("NOBAT_LOG is not a filter")?;
+    let filter: Targets = filter.parse().context("NOBAT_LOG is not a log filter; use a level such as info, or target=level pairs")?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = if std::io::IsTerminal::is_terminal(&std::io::stderr()) { lines.boxed() } else { lines.json().boxed() };
     tracing_subscriber::registry().with(lines.with_filter(filter.and(filter_fn(is_harmless)))).init();

@@ -1,4 +1,4 @@
-//! Answers of the API as tables for people. Values are shown as the API wrote them. Only control characters of a terminal are escaped.
+//! Responses of the API as tables for people. Values are shown as the API wrote them. Only control characters of a terminal are escaped.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up_and_escape_codes_are_not_obeyed() {
+    fn columns_line_up_and_escape_codes_are_escaped() {
         let json = r#"[{"id": "task_1", "kind": "\u001b[31mred", "queue": "q", "status": "failed", "attempt": 1,
             "max_attempts": 5, "created_at": "now", "error": {"code": "timeout", "message": "…"}}]"#;
         assert_eq!(
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_shown_as_they_were_written_on_one_line() {
+    fn values_are_shown_unchanged_on_one_line() {
         let thirty = "123456789012345678901234567890";
         for json in ["1e999", "1.10", "-0", thirty, r#"{"a":1,"a":2}"#, r#"{"b":1,"a":[1.0]}"#, r#"{"s":"\u00e9"}"#] {
             assert_eq!(value(json), json);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn records_have_a_dash_where_there_is_no_value() {
+    fn missing_value_of_a_record_is_a_dash() {
         let keys = rows(r#"[{"id": "key_1", "scopes": ["work", "admin"], "expires_at": null}]"#);
         assert_eq!(records(&keys, &["id", "scopes", "expires_at"]), "ID     SCOPES      EXPIRES_AT\nkey_1  work,admin  -\n");
     }

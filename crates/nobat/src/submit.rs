@@ -44,7 +44,7 @@ impl Submit {
             Err(other) => other,
         })?;
         if self.wait {
-            let id = answer.object().text("id").context("the answer is not a task")?;
+            let id = answer.object().text("id").context("the response is not a task")?;
             // A script then knows the id even if the wait fails, and need not submit the task again.
             eprintln!("accepted: {id}");
             return wait(&client, &id, None, &self.target).await;
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_become_the_body_and_numbers_stay_as_they_are_written() {
+    fn flags_become_the_body_with_numbers_unchanged() {
         assert_eq!(body(&[]), r#"{"kind":"noop"}"#);
         assert_eq!(body(&["--payload", r#"{"n": 1e999}"#, "--delay", "1.10"]), r#"{"delay":1.10,"kind":"noop","payload":{"n": 1e999}}"#);
         assert_eq!(

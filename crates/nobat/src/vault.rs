@@ -59,7 +59,7 @@ impl Sealing {
         let given: Vec<MasterKey> = given.map(str::parse).collect::<Result<_, _>>().context("NOBAT_MASTER_KEY")?;
         ensure!(
             !given.is_empty() || place.backend == Place::Aws || self.kms_key().is_none(),
-            "NOBAT_KMS_KEY is for NOBAT_BACKEND=aws; a file's secrets are kept under NOBAT_MASTER_KEY, or a key beside it"
+            "NOBAT_KMS_KEY requires NOBAT_BACKEND=aws; for a file, set NOBAT_MASTER_KEY, or neither to use a key file beside it"
         );
         Ok(given)
     }
@@ -82,11 +82,11 @@ impl Sealing {
                 let key = match read(&file)? {
                     Some(key) => key,
                     None if !signing(backend).await?.is_empty() => bail!(
-                        "{} is gone, and secrets were kept under the key in it: put it back, or give the key as NOBAT_MASTER_KEY. If it is lost, \
-                         set another (`openssl rand -base64 32`), and then every secret anew",
+                        "the key file {} is missing, and stored secrets need its key: put it back, or set the key as NOBAT_MASTER_KEY. \
+                         If the key is lost, set a new one (`openssl rand -base64 32`), and then every secret again",
                         file.display()
                     ),
-                    None => make(&file).with_context(|| format!("cannot make {}", file.display()))?,
+                    None => make(&file).with_context(|| format!("cannot create {}", file.display()))?,
                 };
                 let vault = Vault::new(key, Vec::new());
                 warn_of_closed(&vault, backend).await?;
@@ -115,9 +115,9 @@ async fn wrapped(place: &Settings, key: &str) -> anyhow::Result<Vaults> {
 }
 
 #[cfg(not(feature = "aws"))]
-#[expect(clippy::unused_async, reason = "with the feature it waits")]
+#[expect(clippy::unused_async, reason = "with the feature, it awaits")]
 async fn wrapped(_place: &Settings, _key: &str) -> anyhow::Result<Vaults> {
-    bail!("this nobat was built without the AWS backend")
+    bail!("this nobat was built without the AWS backend; use a release or an image")
 }
 
 /// Returns the path of the key file, beside the data. A copy of the data alone then contains no readable secrets.
@@ -131,7 +131,7 @@ pub(crate) fn key_file(data: &Path) -> PathBuf {
 
 /// Returns the tenants whose callbacks are signed, and their secrets.
 async fn signing(backend: &Backend) -> anyhow::Result<Vec<(Tenant, CallbackSecrets)>> {
-    backend.registry.signing(SystemClock.now()).await.context("cannot look for secrets")
+    backend.registry.signing(SystemClock.now()).await.context("cannot read the callback secrets")
 }
 
 /// Warns at the start of secrets that this key does not open. Otherwise the first failed callback would be the first sign of it.
@@ -140,7 +140,7 @@ async fn warn_of_closed(vault: &Vault, backend: &Backend) -> anyhow::Result<()> 
     for (tenant, secrets) in signing(backend).await? {
         let place = CallbackSecrets::place(&tenant);
         if let Some(error) = secrets.secrets.live(now).find_map(|kept| vault.open(&place, &kept.sealed).err()) {
-            tracing::warn!(%tenant, %error, "a callback secret cannot be opened with the master key that is here");
+            tracing::warn!(%tenant, %error, "a callback secret cannot be decrypted with the configured master key; callbacks are held");
         }
     }
     Ok(())
@@ -157,7 +157,7 @@ fn read(path: &Path) -> anyhow::Result<Option<MasterKey>> {
     // A mounted volume can give a group access to its files at each mount. This takes that access away again.
     let (of_group, of_all) = (mode & 0o070, mode & 0o007);
     let is_closed = of_all == 0 && (of_group == 0 || file.set_permissions(Permissions::from_mode(0o600)).is_ok());
-    ensure!(is_closed, "others can read {0}, which holds the master key: `chmod 600 {0}`", path.display());
+    ensure!(is_closed, "other users can read {0}, which contains the master key; run `chmod 600 {0}`", path.display());
     let mut text = String::new();
     file.read_to_string(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
     text.parse().map(Some).with_context(|| path.display().to_string())
@@ -177,7 +177,7 @@ fn make(path: &Path) -> anyhow::Result<MasterKey> {
     std::fs::rename(&draft, path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()?;
-    tracing::info!(file = %path.display(), "a master key was made for secrets: keep a copy of it, apart from the data");
+    tracing::info!(file = %path.display(), "a master key was created; keep a copy of its file apart from the data");
     Ok(key)
 }
 
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_made_once_for_its_owner_alone() {
+    fn key_file_is_created_once_and_only_its_owner_can_read_it() {
         let folder = folder();
         let file = key_file(&folder.path().join("nobat.db"));
         assert_eq!(file, folder.path().join("nobat.db.key"));
@@ -201,11 +201,11 @@ mod tests {
         let key = make(&file).unwrap();
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(read(&file).unwrap(), Some(key));
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no draft file is left");
     }
 
     #[test]
-    fn a_file_that_others_can_read_or_that_holds_no_key_is_refused() {
+    fn key_file_that_others_can_read_or_without_a_key_is_refused() {
         let folder = folder();
         let file = folder.path().join("nobat.db.key");
         make(&file).unwrap();
@@ -215,14 +215,14 @@ mod tests {
             assert!(read(&file).unwrap_err().to_string().contains("chmod 600"), "{mode:o}");
         }
         set(0o660);
-        assert!(read(&file).unwrap().is_some(), "opened to a group by a volume, and closed again");
+        assert!(read(&file).unwrap().is_some(), "access of a group is removed");
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::write(&file, "").unwrap();
         assert!(format!("{:#}", read(&file).unwrap_err()).contains("nobat.db.key: a master key is 32 bytes"));
     }
 
     #[tokio::test]
-    async fn a_key_that_is_gone_is_not_replaced_by_another() {
+    async fn lost_key_file_is_not_replaced() {
         let folder = folder();
         let settings = crate::serve::Serve::parse_from(["serve".as_ref(), "--data".as_ref(), folder.path().join("nobat.db").as_os_str()]);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);

@@ -31,7 +31,7 @@ impl Workshop {
     /// Starts the threads, one for each processor.
     pub(crate) fn open() -> anyhow::Result<Self> {
         let runtime = Builder::new_multi_thread().thread_name("nobat-handlers").enable_all().build();
-        Ok(Self(Some(runtime.context("there are no threads for handlers")?)))
+        Ok(Self(Some(runtime.context("cannot start the threads for handlers")?)))
     }
 
     /// Runs the worker until `stop` fires and it has finished.
@@ -49,11 +49,11 @@ impl Workshop {
         tokio::select! {
             ended = working => ended.context("the worker panicked"),
             () = blocked(runtime.handle()) => {
-                tracing::error!(seconds = LEASE.as_secs(), "handlers block all threads; the program ends, so that it can be started again");
-                bail!("handlers that never come to an await have blocked all threads for {} seconds", LEASE.as_secs())
+                tracing::error!(seconds = LEASE.as_secs(), "handlers block all threads; the process exits, so that it can be restarted");
+                bail!("handlers without an await have blocked all threads for {} seconds", LEASE.as_secs())
             }
             () = too_long => {
-                tracing::error!("handlers block all threads, and their tasks cannot be given back; their leases will run out");
+                tracing::error!("handlers block all threads; their tasks cannot be given back, and their leases will expire");
                 Ok(())
             }
         }
@@ -79,7 +79,7 @@ async fn blocked(runtime: &Handle) {
             if missed == LOOKS {
                 return;
             }
-            tracing::warn!(seconds = missed * LOOK.as_secs(), "handlers block all threads, and no other handler can start");
+            tracing::warn!(seconds = missed * LOOK.as_secs(), "handlers block all threads; no other handler can start");
         }
         sleep(LOOK).await;
     }

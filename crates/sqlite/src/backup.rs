@@ -12,10 +12,10 @@ use crate::schema;
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// A file exists at the destination.
-    #[error("{} is there already; nothing is written over", .0.display())]
+    #[error("{} already exists; choose another path or remove the file", .0.display())]
     Exists(PathBuf),
     /// The file does not exist.
-    #[error("{} is not there", .0.display())]
+    #[error("{} does not exist", .0.display())]
     Missing(PathBuf),
     /// The file's content is damaged.
     #[error("{} is damaged: {found}", path.display())]

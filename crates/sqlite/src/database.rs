@@ -378,7 +378,7 @@ impl Database {
                 // A row that cannot be read must not block other tenants.
                 match Tenant::new(row.get_ref(0)?.as_str()?) {
                     Ok(tenant) => self.lanes.waits(&tenant, Timestamp::from_millis(row.get(1)?)),
-                    Err(error) => tracing::error!(%error, "tasks of a tenant whose name cannot be read are passed over"),
+                    Err(error) => tracing::error!(%error, "a tenant name cannot be read; the tasks of this tenant do not run"),
                 }
             }
         }
@@ -457,7 +457,7 @@ impl Database {
     pub(crate) fn finish(&self) {
         let is_busy = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
         if !matches!(is_busy, Ok(false)) {
-            tracing::warn!("the log was not moved into the file; the next start reads both");
+            tracing::warn!("the write-ahead log was not moved into the file; the next start reads both");
         }
     }
 
@@ -610,7 +610,7 @@ fn select_readable(connection: &Connection, sql: &str, params: impl Params) -> R
             Ok(task) => tasks.push(task),
             Err(error @ Error::Unreadable(_)) => {
                 let seq = found.get(0)?;
-                tracing::error!(%error, seq, "a task cannot be read, and is passed over");
+                tracing::error!(%error, seq, "a task cannot be read; it is skipped");
                 unreadable.push(seq);
             }
             Err(error) => return Err(error),
@@ -630,4 +630,4 @@ pub(crate) fn to_sql(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-const _: () = assert!(status::HELD < status::RUNNING, "the indexes take every status below 3 for waiting, and 3 for running");
+const _: () = assert!(status::HELD < status::RUNNING, "the indexes treat every status below 3 as waiting, and 3 as running");

@@ -37,7 +37,7 @@ pub enum OpenError {
         known: i64,
     },
     /// The file is a SQLite database of another program.
-    #[error("the file is a SQLite database, but not one of nobat's; choose another with NOBAT_DATA")]
+    #[error("the file is a SQLite database of another program; choose another file with NOBAT_DATA")]
     Foreign,
     /// SQLite cannot use the file.
     #[error("the file cannot be used: {0}")]
@@ -130,7 +130,7 @@ impl Lock {
         let text = format!("{}{rest}\n", std::process::id());
         let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
         if let Err(error) = written {
-            tracing::debug!(%error, "the lock file does not name this process");
+            tracing::debug!(%error, "the lock file was not written; errors of other processes do not name this process");
         }
     }
 }

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_has_a_turn_before_anybody_has_another() {
+    fn tenants_with_due_tasks_take_turns() {
         let mut lanes = Lanes::default();
         for (name, at) in [("c", 1), ("a", 2), ("b", 9)] {
             lanes.waits(&tenant(name), Timestamp::from_millis(at));
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_earliest_moment_counts() {
+    fn earliest_due_time_of_a_tenant_counts() {
         let mut lanes = Lanes::default();
         let at = Timestamp::from_millis;
         lanes.waits(&tenant("a"), at(5));

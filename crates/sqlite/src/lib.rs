@@ -71,7 +71,7 @@ impl Sqlite {
         let database = Database::new(connection, Arc::clone(&dispatch), retention)?;
         let ended = database.end_leases()?;
         if ended > 0 {
-            tracing::warn!(tasks = ended, "tasks were running when nobat stopped; each counts as an attempt that crashed");
+            tracing::warn!(tasks = ended, "tasks were running when nobat stopped; the attempt of each counts as crashed");
         }
         let again = path.to_owned();
         let writer = Writer::thread(database, Arc::clone(&clock), Box::new(move || Ok(file::connect(&again)?)))?;
@@ -122,7 +122,7 @@ enum Error {
     #[error(transparent)]
     Sqlite(rusqlite::Error),
     /// SQLite failed in another operation of the same transaction.
-    #[error("the transaction was given up: {0}")]
+    #[error("the transaction was rolled back: {0}")]
     Spoiled(String),
     /// The row contains data that this version did not write.
     #[error("{0} cannot be read")]

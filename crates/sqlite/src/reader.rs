@@ -68,7 +68,7 @@ impl Readers {
             queue.count_refusal();
             return Err(StoreError::Overloaded);
         };
-        done.map_err(|_| StoreError::Unavailable("the read was not done".to_owned()))?.map_err(StoreError::from)
+        done.map_err(|_| StoreError::Unavailable("the read ended without a result".to_owned()))?.map_err(StoreError::from)
     }
 
     pub(crate) fn load(&self) -> Vec<QueueLoad> {
@@ -121,7 +121,7 @@ fn run(connection: &Connection, waiting: &TurnQueue<Operation>) {
         for operation in next {
             // A panic in one read must not end the thread that serves all others of its class.
             if catch_unwind(AssertUnwindSafe(|| operation(connection))).is_err() {
-                tracing::error!("a read panicked");
+                tracing::error!("a read panicked; its caller gets an error");
             }
         }
     }

@@ -158,22 +158,22 @@ mod tests {
     }
 
     #[test]
-    fn goes_on_with_a_file_that_a_later_version_has_only_added_to() {
+    fn file_of_compatible_later_version_is_accepted() {
         let mut connection = later(OLDEST_READER);
         migrate(&mut connection).unwrap();
         let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-        assert_eq!(version, 6, "and leaves it as it is, so that the later one does not add it again");
+        assert_eq!(version, 6, "the file keeps its version");
         migrate_by(&mut connection, &[V5, V6], OLDEST_READER).unwrap();
     }
 
     #[test]
-    fn refuses_a_file_that_it_would_misread() {
+    fn file_of_incompatible_later_version_is_refused() {
         let refused = migrate(&mut later(6)).unwrap_err();
         assert!(matches!(refused, OpenError::NewerSchema { found: 6, known: 5 }), "{refused}");
     }
 
     #[test]
-    fn refuses_a_file_of_a_version_before_the_first() {
+    fn file_older_than_the_first_version_is_refused() {
         let mut connection = Connection::open_in_memory().unwrap();
         migrate(&mut connection).unwrap();
         connection.pragma_update(None, "user_version", 4).unwrap();
@@ -188,7 +188,7 @@ mod tests {
         connection
             .execute_batch("INSERT INTO trail (tenant, at, actor, action, target) VALUES ('a', 1, 'operator', 'key.created', 'k')")
             .unwrap();
-        let refused = connection.execute_batch("UPDATE trail SET actor = 'anybody'").unwrap_err();
+        let refused = connection.execute_batch("UPDATE trail SET actor = 'anonymous'").unwrap_err();
         assert!(refused.to_string().contains("never changed"), "{refused}");
     }
 }

@@ -114,12 +114,12 @@ mod tests {
     }
 
     #[test]
-    fn one_tenant_alone_may_take_all_slots() {
+    fn sole_tenant_may_take_all_slots() {
         assert_eq!(shares(128, &["a", "a"]).allowance(&tenant("a")), usize::MAX);
     }
 
     #[test]
-    fn one_of_several_tenants_leaves_an_eighth_free() {
+    fn tenant_among_several_leaves_an_eighth_free() {
         let mut shares = shares(128, &["a", "b"]);
         assert_eq!(shares.allowance(&tenant("a")), 112);
         assert_eq!(shares.fill("a"), 112);

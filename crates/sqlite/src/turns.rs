@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_ends_where_there_is_no_more_room() {
+    fn group_ends_before_an_operation_without_room() {
         let queue = queue(&[("a", 1), ("a", 2), ("b", 1), ("b", 2)]);
         let mut room = 3;
         let group = queue.take(|weight| {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn both_bounds_refuse_and_count() {
+    fn operation_above_a_bound_is_refused_and_counted() {
         let queue = queue(&[("a", 1), ("a", 2), ("a", 3), ("a", 4)]);
         assert!(matches!(queue.push(&Some(tenant("a")), 5), Err(StoreError::Overloaded)));
         queue.push(&Some(tenant("b")), 6).unwrap();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_queue_gives_out_what_is_left() {
+    fn closed_queue_returns_its_remaining_operations() {
         let queue = queue(&[("a", 1)]);
         queue.close();
         assert_eq!(queue.take(|_| true), [1]);

@@ -134,14 +134,14 @@ impl Writer {
             };
             Outcome { reply: Box::new(reply), spoiled }
         })?;
-        result.await.unwrap_or_else(|_| Err(StoreError::Unavailable("it was not written".to_owned())))
+        result.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the write ended without a result".to_owned())))
     }
 
     /// Gives back claims that no worker will run. If that fails, their leases expire.
     pub(crate) fn give_back(&self, tasks: Vec<Task>, now: Timestamp) {
         // Owned by the installation, like the last write before the process ends: these come before it.
         if self.submit(Load::of(None), release(tasks, now)).is_err() {
-            tracing::warn!("claims could not be given back; their leases will run out");
+            tracing::warn!("claims could not be given back; their leases will expire");
         }
     }
 
@@ -216,7 +216,7 @@ impl Group {
         let mut replies = Vec::with_capacity(operations.len());
         let done = self.attempt(operations, &mut replies);
         if let Err(error) = &done {
-            tracing::error!(%error, operations = replies.len(), "a transaction failed; the file is opened anew");
+            tracing::error!(%error, operations = replies.len(), "a transaction failed; the file is reopened");
             self.recover();
         }
         for reply in replies {
@@ -250,7 +250,7 @@ impl Group {
         self.database.rollback();
         match self.reopen.as_ref().map(|reopen| reopen()) {
             Some(Ok(connection)) => self.database.reconnect(connection),
-            Some(Err(error)) => tracing::error!(%error, "the file could not be opened anew"),
+            Some(Err(error)) => tracing::error!(%error, "the file could not be reopened"),
             None => {}
         }
     }
@@ -295,7 +295,7 @@ mod tests {
         assert!(std::fs::metadata(&log).unwrap().len() > 0);
         // Probes in a row, each sooner than the log is emptied.
         while std::fs::metadata(&log).unwrap().len() > 0 {
-            assert!(Instant::now() < end, "the log stays");
+            assert!(Instant::now() < end, "the log is emptied within 30 seconds");
             let probe = |database: &mut Database| {
                 let done = database.probe(Timestamp::EPOCH);
                 Outcome { reply: Box::new(|_| ()), spoiled: spoiled(&done) }
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_beside_an_operation_that_the_disk_has_no_room_for() {
+    fn full_disk_undoes_the_whole_group() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("full.db");
         let mut connection = Connection::open(&path).unwrap();
@@ -321,8 +321,8 @@ mod tests {
         let count = |group: &Group| -> i64 {
             group.database.connection().query_row("SELECT count(*) FROM payloads", [], |row| row.get(0)).unwrap()
         };
-        assert_eq!(count(&group), 0, "neither what came before it nor what came after");
+        assert_eq!(count(&group), 0, "no operation of the failed group is written");
         group.transact([before, after].map(execute).into());
-        assert_eq!(count(&group), 2, "and what comes next is written");
+        assert_eq!(count(&group), 2, "the next group is written");
     }
 }

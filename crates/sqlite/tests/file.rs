@@ -76,7 +76,7 @@ fn task(number: u128) -> Task {
 }
 
 #[tokio::test]
-async fn is_opened_by_one_at_a_time() {
+async fn file_is_opened_by_one_process_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nobat.db");
     let first = open(&path).unwrap();
@@ -102,7 +102,7 @@ async fn is_opened_by_one_at_a_time() {
     drop(first);
     drop(open(&path).unwrap());
     let _next = open(&path).unwrap();
-    assert_eq!(holder(&path).address, None, "the address of a server that has stopped is not named");
+    assert_eq!(holder(&path).address, None, "the address of a stopped server is not named");
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn an_idle_writer_moves_the_log_into_the_file() {
     let log = folder.path().join("nobat.db-wal");
     let begun = std::time::Instant::now();
     while std::fs::metadata(&log).unwrap().len() > 0 {
-        assert!(begun.elapsed() < Duration::from_mins(1), "the log stays");
+        assert!(begun.elapsed() < Duration::from_mins(1), "the log is emptied within a minute");
         // An operation that writes nothing does not delay it.
         let claimed = sqlite.backend().store.claim(&task(99).name(), now(), now()).await.unwrap();
         assert!(matches!(claimed, Claim::Missing));
@@ -135,7 +135,7 @@ async fn an_idle_writer_moves_the_log_into_the_file() {
 }
 
 #[tokio::test]
-async fn of_a_newer_nobat_or_of_another_program_is_left_alone() {
+async fn file_of_newer_or_other_program_is_refused_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let newer = folder.path().join("newer.db");
     drop(open(&newer).unwrap());
@@ -149,15 +149,15 @@ async fn of_a_newer_nobat_or_of_another_program_is_left_alone() {
     Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
     assert!(matches!(open(&foreign), Err(OpenError::Foreign)));
     let tables: i64 = Connection::open(&foreign).unwrap().query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
-    assert_eq!(tables, 1, "nothing was added to it");
+    assert_eq!(tables, 1, "no table is added");
 
     let text = folder.path().join("text.db");
-    std::fs::write(&text, "not a database, but long enough to be taken for the header of one, if nobody looks").unwrap();
+    std::fs::write(&text, "not a database, but as long as the first fields of the header of a database file").unwrap();
     assert!(matches!(open(&text), Err(OpenError::Sqlite(_))));
 }
 
 #[tokio::test]
-async fn keeps_what_was_answered_and_ends_the_leases_of_the_dead() {
+async fn reopened_file_keeps_tasks_and_ends_old_leases() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nobat.db");
     let (waiting, running) = (task(1), task(2));
@@ -175,7 +175,7 @@ async fn keeps_what_was_answered_and_ends_the_leases_of_the_dead() {
 }
 
 #[tokio::test]
-async fn holds_everything_by_itself_once_it_is_closed() {
+async fn closed_file_is_complete_without_its_log() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nobat.db");
     let sqlite = open(&path).unwrap();
@@ -187,7 +187,7 @@ async fn holds_everything_by_itself_once_it_is_closed() {
 }
 
 #[tokio::test]
-async fn that_cannot_be_written_refuses_and_recovers_by_itself() {
+async fn unwritable_file_refuses_writes_and_recovers() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nobat.db");
     let sqlite = open(&path).unwrap();
@@ -214,7 +214,7 @@ async fn with_one_damaged(path: &Path, change: &str) -> (Task, Task) {
 }
 
 #[tokio::test]
-async fn with_a_row_that_cannot_be_read_still_hands_out_the_others() {
+async fn unreadable_row_does_not_block_other_tasks() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nobat.db");
     let (damaged, sound) = with_one_damaged(&path, "UPDATE tasks SET settings = '{' WHERE id = ?1").await;
@@ -229,21 +229,21 @@ async fn with_a_row_that_cannot_be_read_still_hands_out_the_others() {
 }
 
 #[tokio::test]
-async fn hands_an_accepted_task_to_whoever_waits_for_work() {
+async fn accepted_task_goes_to_a_waiting_worker_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let sqlite = open(&folder.path().join("nobat.db")).unwrap();
     let backend = sqlite.backend();
     let mut receive = std::pin::pin!(backend.queue.receive(1));
     // Registers the worker as waiting.
     assert!(futures_util::poll!(receive.as_mut()).is_pending());
-    let Inserted::Created(created) = backend.accept(vec![task(1)], now()).await.unwrap() else { panic!("it is new") };
+    let Inserted::Created(created) = backend.accept(vec![task(1)], now()).await.unwrap() else { panic!("the task was not created") };
     let received = receive.await.unwrap();
     let [Delivery::Claimed(claimed)] = received.as_slice() else { panic!("{received:?}") };
-    assert_eq!(**claimed, created[0], "claimed in the transaction that accepted it");
+    assert_eq!(**claimed, created[0], "the task is claimed in the transaction that accepts it");
 }
 
 #[tokio::test]
-async fn with_a_tenant_whose_name_cannot_be_read_still_serves_the_others() {
+async fn unreadable_tenant_name_does_not_block_other_tenants() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nobat.db");
     let (_, sound) = with_one_damaged(&path, "UPDATE tasks SET tenant = 'a b' WHERE id = ?1").await;

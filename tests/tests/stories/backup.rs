@@ -27,7 +27,7 @@ async fn a_backup_taken_while_it_works_holds_all_that_was_accepted_before() {
             async { world.run(&["backup", copy.to_str().unwrap(), "--data", data.to_str().unwrap()]).await },
             submit(&world, 30)
         );
-        assert!(backup.code == 0 && backup.stderr.contains("the master key is not in it"), "{backup:?}");
+        assert!(backup.code == 0 && backup.stderr.contains("does not contain the master key"), "{backup:?}");
         world.kill().await;
         for ending in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{ending}", data.display()));
@@ -55,7 +55,7 @@ async fn of_two_backups_to_one_place_one_is_made_and_the_other_refused() {
     for _ in 0..5 {
         let (one, other) = tokio::join!(world.run(&arguments), world.run(&arguments));
         for ran in [one, other] {
-            assert!(ran.code == 0 || ran.stderr.contains("there already"), "{ran:?}");
+            assert!(ran.code == 0 || ran.stderr.contains("already exists"), "{ran:?}");
             made += i32::from(ran.code == 0);
         }
     }
@@ -72,14 +72,14 @@ async fn neither_a_backup_nor_a_file_is_written_over() {
     let (copy, data) = (copy.to_str().unwrap(), data.to_str().unwrap());
     assert_eq!(world.run(&["backup", copy, "--data", data]).await.code, 0);
     let again = world.run(&["backup", copy, "--data", data]).await;
-    assert!(again.code != 0 && again.stderr.contains("there already"), "{again:?}");
+    assert!(again.code != 0 && again.stderr.contains("already exists"), "{again:?}");
     let running = world.run(&["restore", copy, "--data", data]).await;
     assert!(running.code != 0 && running.stderr.contains("is in use by the nobat server at"), "{running:?}");
     world.stop().await;
     let there = world.run(&["restore", copy, "--data", data]).await;
-    assert!(there.code != 0 && there.stderr.contains("there already"), "{there:?}");
+    assert!(there.code != 0 && there.stderr.contains("already exists"), "{there:?}");
     let missing = world.run(&["backup", "another.db", "--data", "no-such-file.db"]).await;
-    assert!(missing.code != 0 && missing.stderr.contains("is not there"), "{missing:?}");
+    assert!(missing.code != 0 && missing.stderr.contains("does not exist"), "{missing:?}");
     std::fs::write(copy, b"no database at all").unwrap();
     let damaged = world.run(&["restore", copy, "--data", &format!("{data}-2")]).await;
     assert!(damaged.code != 0 && !std::path::Path::new(&format!("{data}-2")).exists(), "{damaged:?}");

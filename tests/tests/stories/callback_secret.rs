@@ -131,7 +131,7 @@ async fn a_callback_is_not_sent_without_its_signature() {
     assert!(!callback.to_string().contains("sealed"), "what is wrong with the key is the operator's business: {callback:#}");
     assert_eq!(world.receiver.received("/done").len(), 0);
     world.stop().await;
-    assert!(world.log().contains("a callback secret cannot be opened with the master key that is here"), "and is said at the start");
+    assert!(world.log().contains("a callback secret cannot be decrypted with the configured master key"), "and is said at the start");
     // The hold lasts a minute. The test ends it in the file.
     assert_eq!(world.file().execute("UPDATE tasks SET wake_at = 0, due_at = 0 WHERE held IS NOT NULL", []).unwrap(), 1);
     world.set_variable("NOBAT_MASTER_KEY", "");

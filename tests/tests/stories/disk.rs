@@ -49,7 +49,7 @@ async fn survive_a_kill(world: &mut World, accepted: &[Value]) {
 async fn outlasts(fault: Fault) {
     let mut world = World::on_a_bad_machine(ENOUGH_HANDLES).await;
     world.expect("a transaction failed");
-    world.expect("the file could not be opened anew");
+    world.expect("the file could not be reopened");
     let gate = Gate::default();
     world.receiver.script("/hook", [Reply::status(200).behind(&gate)]);
     let before = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;

@@ -43,7 +43,7 @@ async fn a_file_of_another_program_is_refused_and_left_as_it_is() {
     rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE songs (name TEXT); INSERT INTO songs VALUES ('x')").unwrap();
     let refused = world.run(&["serve", "--listen", "127.0.0.1:0", "--data", other.to_str().unwrap()]).await;
     assert_eq!(refused.code, 1, "{refused:?}");
-    assert!(refused.stderr.contains("not one of nobat's"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("of another program"), "{}", refused.stderr);
     let text = world.folder().join("notes.txt");
     std::fs::write(&text, "these are notes, and no database at all\n".repeat(100)).unwrap();
     let refused = world.run(&["serve", "--listen", "127.0.0.1:0", "--data", text.to_str().unwrap()]).await;

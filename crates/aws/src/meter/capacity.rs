@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_is_rounded_up_to_4_kib_and_costs_half_if_it_may_be_behind() {
+    fn read_rounds_up_to_4_kib_and_eventual_read_costs_half() {
         for (bytes, read) in [(10, 1.0), (4_096, 1.0), (4_097, 2.0)] {
             let output = Output::erase(GetItemOutput::builder().set_item(Some(item(bytes))).build());
             assert_eq!(read_units(&output, 1.0, 1), Some(Units { read, write: 0.0 }), "{bytes}");
@@ -181,13 +181,17 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_rounded_up_as_a_whole_and_a_batch_item_by_item() {
+    fn query_rounds_up_as_a_whole_and_batch_per_item() {
         let items = vec![item(1_536), item(6_656)];
         let query = Output::erase(QueryOutput::builder().set_items(Some(items.clone())).build());
         assert_eq!(read_units(&query, 1.0, 0), Some(Units { read: 2.0, write: 0.0 }));
         let batch = BatchGetItemOutput::builder().responses("tasks", items);
         assert_eq!(read_units(&Output::erase(batch.clone().build()), 1.0, 2), Some(Units { read: 3.0, write: 0.0 }));
-        assert_eq!(read_units(&Output::erase(batch.clone().build()), 1.0, 4), Some(Units { read: 5.0, write: 0.0 }), "two are not there");
+        assert_eq!(
+            read_units(&Output::erase(batch.clone().build()), 1.0, 4),
+            Some(Units { read: 5.0, write: 0.0 }),
+            "each missing item costs one unit"
+        );
         let left = KeysAndAttributes::builder().keys(item(10)).build().unwrap();
         assert_eq!(
             read_units(&Output::erase(batch.unprocessed_keys("tasks", left).build()), 1.0, 3),
@@ -196,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_write_costs_as_much_as_what_is_there() {
+    fn refused_write_costs_as_much_as_the_existing_item() {
         for (found, write) in [(None, 1.0), (Some(item(1_024)), 1.0), (Some(item(1_025)), 2.0)] {
             let refused = ConditionalCheckFailedException::builder().set_item(found).build();
             let put = Error::erase(PutItemError::ConditionalCheckFailedException(refused.clone()));
@@ -209,13 +213,17 @@ mod tests {
     }
 
     #[test]
-    fn a_write_costs_what_its_answer_says_and_a_repeated_transaction_is_a_read() {
+    fn write_costs_as_reported_and_repeated_transaction_is_read() {
         let report = || ConsumedCapacity::builder();
         let put = Output::erase(PutItemOutput::builder().consumed_capacity(report().capacity_units(3.0).build()).build());
         assert_eq!(consumed(&put, Asked::Write), Some(Units { write: 3.0, read: 0.0 }));
         let repeated = report().capacity_units(2.0).read_capacity_units(2.0).build();
         let repeated = Output::erase(TransactWriteItemsOutput::builder().consumed_capacity(repeated).build());
         assert_eq!(consumed(&repeated, Asked::Write), Some(Units { write: 0.0, read: 2.0 }));
-        assert_eq!(consumed(&Output::erase(UpdateItemOutput::builder().build()), Asked::Write), None, "it does not say");
+        assert_eq!(
+            consumed(&Output::erase(UpdateItemOutput::builder().build()), Asked::Write),
+            None,
+            "an output without consumption is unknown"
+        );
     }
 }
