@@ -1,4 +1,4 @@
-/* Preloaded, it makes every sync take 1 ms more: what a network disk costs. */
+/* When preloaded, adds 1 ms to every sync. A network disk has about this latency. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <time.h>

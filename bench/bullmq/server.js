@@ -1,5 +1,5 @@
-// Durable BullMQ behind Fastify: what nobat's numbers are held against.
-// Redis runs with `appendfsync always`, so that a 202 means the same as nobat's: it is on disk.
+// Durable BullMQ behind Fastify, for comparison with nobat.
+// Redis runs with `appendfsync always`, so that a 202 means the same as with nobat: the task is on disk.
 import Fastify from "fastify";
 import Redis from "ioredis";
 import { Queue, Worker } from "bullmq";

@@ -43,8 +43,8 @@ impl BullMq {
             .spawn()
             .context("node cannot be started")?;
         let mut line = String::new();
-        BufReader::new(server.stdout.take().context("no output")?).read_line(&mut line)?;
-        let address = line.trim().parse().context("BullMQ did not start")?;
+        BufReader::new(server.stdout.take().context("the server has no standard output")?).read_line(&mut line)?;
+        let address = line.trim().parse().context("the BullMQ server did not print its address")?;
         Ok(Self { redis, server, address })
     }
 
@@ -52,7 +52,7 @@ impl BullMq {
     pub(crate) async fn done(&self, connection: &mut Connection) -> anyhow::Result<usize> {
         let (_, answer) = connection.exchange("GET /done HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
         let answer: serde_json::Value = serde_json::from_str(answer)?;
-        Ok(usize::try_from(answer["done"].as_u64().context("no number")?)?)
+        Ok(usize::try_from(answer["done"].as_u64().context("the response has no number of tasks")?)?)
     }
 }
 

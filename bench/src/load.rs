@@ -39,7 +39,7 @@ impl Load {
 }
 
 /// Returns the rate per second.
-#[expect(clippy::cast_precision_loss, reason = "a rate is no exact number")]
+#[expect(clippy::cast_precision_loss, reason = "a rate needs no exact number")]
 pub(crate) fn per_second(count: usize, elapsed: Duration) -> f64 {
     count as f64 / elapsed.as_secs_f64()
 }
@@ -66,7 +66,7 @@ pub(crate) async fn post(address: SocketAddr, connections: usize, body: &str, un
                 while left.get() > 0 && end.is_none_or(|end| Instant::now() < end) {
                     left.set(left.get() - 1);
                     let sent = Instant::now();
-                    ensure!(connection.exchange(&request).await?.0 == 202, "a task was not accepted");
+                    ensure!(connection.exchange(&request).await?.0 == 202, "the server did not accept a task");
                     latencies.push(sent.elapsed());
                 }
                 Ok::<_, anyhow::Error>(latencies)
@@ -129,11 +129,11 @@ impl Connection {
 fn complete(answer: &[u8]) -> anyhow::Result<Option<(u16, usize)>> {
     let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(&answer[..end])?;
-    let status = head.get(9..12).context("no status")?.parse()?;
+    let status = head.get(9..12).context("the response has no status")?.parse()?;
     let length = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
     });
     let body = end + 4;
-    Ok((answer.len() - body >= length.context("no length")?).then_some((status, body)))
+    Ok((answer.len() - body >= length.context("the response has no content-length")?).then_some((status, body)))
 }

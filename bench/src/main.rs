@@ -41,10 +41,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Server {
-    /// (used by the bench itself) the bare limit
+    /// Serve the bare limit (started by the benchmark itself)
     #[command(hide = true)]
     Limit { data: PathBuf },
-    /// (used by the bench itself) nobat
+    /// Serve nobat (started by the benchmark itself)
     #[command(hide = true)]
     Nobat { data: PathBuf, concurrency: usize },
 }

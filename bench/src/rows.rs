@@ -38,7 +38,7 @@ const HAND_OVERS: usize = 2_000;
 impl Runs {
     /// Measures everything and prints the table row by row.
     pub(crate) async fn print(&self) -> anyhow::Result<()> {
-        println!("| what | measured | of the limit | bar |");
+        println!("| measurement | result | ratio to the limit | target |");
         println!("|---|---|---|---|");
         for connections in [64, 256] {
             self.rates(connections, Disk::Plain).await?;
@@ -121,7 +121,7 @@ impl Runs {
             let bullmq = BullMq::start(&self.data, 0)?;
             rates.push(load::post(bullmq.address, 64, NOOP, Until::Elapsed(Duration::from_secs(self.seconds))).await?.rate());
         }
-        row("durable BullMQ: accepts, 64 connections", &format!("{:.0}/s", median(rates)), "", "half of ours or less");
+        row("durable BullMQ: accepts, 64 connections", &format!("{:.0}/s", median(rates)), "", "at most half of nobat");
         let mut rates = Vec::new();
         for _ in 0..self.rounds {
             let bullmq = BullMq::start(&self.data, 128)?;
@@ -131,7 +131,7 @@ impl Runs {
             while bullmq.done(&mut connection).await? < 20_000 {}
             rates.push(per_second(20_000, begun.elapsed()));
         }
-        row("durable BullMQ: accept → done, 20000 tasks", &format!("{:.0}/s", median(rates)), "", "half of ours or less");
+        row("durable BullMQ: accept → done, 20000 tasks", &format!("{:.0}/s", median(rates)), "", "at most half of nobat");
         Ok(())
     }
 
@@ -155,13 +155,13 @@ async fn run_stamp(connection: &mut Connection) -> anyhow::Result<u64> {
     let (_, answer) = connection.exchange(&load::request(STAMP)).await?;
     let accepted = nanoseconds();
     let task: serde_json::Value = serde_json::from_str(answer)?;
-    let get = format!("GET /v1/tasks/{}?wait=25 HTTP/1.1\r\nhost: localhost\r\n\r\n", task["id"].as_str().context("no id")?);
+    let get = format!("GET /v1/tasks/{}?wait=25 HTTP/1.1\r\nhost: localhost\r\n\r\n", task["id"].as_str().context("the task has no id")?);
     loop {
         let (_, answer) = connection.exchange(&get).await?;
         let task: serde_json::Value = serde_json::from_str(answer)?;
         if !task["finished_at"].is_null() {
             // A handler that started before the 202 arrived counts as no delay.
-            return Ok(task["result"].as_u64().context("no result")?.saturating_sub(accepted));
+            return Ok(task["result"].as_u64().context("the task has no result")?.saturating_sub(accepted));
         }
     }
 }

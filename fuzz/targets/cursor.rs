@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{ListQuery, Position};
 
-#[allow(dead_code, reason = "the lists of administrators are no other than these")]
+#[allow(dead_code, reason = "this target checks some lists only")]
 #[path = "../../crates/api/src/cursor.rs"]
 mod cursor;
 

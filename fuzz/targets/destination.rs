@@ -10,10 +10,10 @@ use nobat_core::http_url::{HttpUrl, UrlHost};
 use crate::destination::Destination;
 use crate::guard::Guard;
 
-#[allow(dead_code, reason = "a word for it is for those who are refused")]
+#[allow(dead_code, reason = "this target does not read the error texts")]
 #[path = "../../crates/delivery/src/destination.rs"]
 mod destination;
-#[allow(dead_code, reason = "the connector's part of it")]
+#[allow(dead_code, reason = "only the connector uses these parts")]
 #[path = "../../crates/delivery/src/guard.rs"]
 mod guard;
 
@@ -23,18 +23,18 @@ fuzz_target!(|text: &str| {
 });
 
 fn check(text: &str, opened: &[&str]) {
-    let guard = &Guard::new(opened.iter().map(|network| network.parse().expect("a network")).collect());
+    let guard = &Guard::new(opened.iter().map(|network| network.parse().expect("valid network")).collect());
     let Ok(destination) = Destination::parse(text, guard) else { return };
     let url = destination.url().clone();
     assert!(text.len() <= HttpUrl::MAX_LENGTH && url.as_str().len() <= HttpUrl::MAX_LENGTH);
-    let read_again = HttpUrl::parse(url.as_str()).expect("the canonical form");
+    let read_again = HttpUrl::parse(url.as_str()).expect("the canonical form parses");
     assert!(read_again == url && read_again.same_destination(&url) && read_again.as_str() == url.as_str(), "{url}");
     let shown = format!("{destination:?}");
     let uri = destination.clone().into_uri();
     assert!(matches!(uri.scheme_str(), Some("http" | "https")), "{uri}");
-    let authority = uri.authority().expect("an authority").as_str();
+    let authority = uri.authority().expect("the URI has an authority").as_str();
     assert!(!authority.contains(['@', '%']), "{uri}");
-    let host = uri.host().expect("a host");
+    let host = uri.host().expect("the URI has a host");
     // The dialed host and port must be those that were checked.
     match url.host() {
         UrlHost::Name(name) => assert_eq!(name, host),
@@ -53,7 +53,7 @@ fn check(text: &str, opened: &[&str]) {
         assert!(!matches!(top, "localhost" | "internal"), "{uri}");
         assert!(top != "local" || !opened.is_empty(), "{uri}");
     }
-    let again = Destination::parse(&uri.to_string(), guard).expect("what was taken");
+    let again = Destination::parse(&uri.to_string(), guard).expect("the accepted URL parses again");
     assert!(again == destination, "{uri} is read as {}", again.into_uri());
 }
 
@@ -61,7 +61,7 @@ fn check(text: &str, opened: &[&str]) {
 /// octal or hexadecimal.
 fn address(host: &str) -> Option<IpAddr> {
     if let Some(literal) = host.strip_prefix('[') {
-        return Some(literal.strip_suffix(']')?.parse().expect("an IPv6 address"));
+        return Some(literal.strip_suffix(']')?.parse().expect("valid IPv6 address"));
     }
     let parts: Vec<u64> = host.split('.').map(number).collect::<Option<_>>()?;
     let (last, first) = parts.split_last().filter(|(_, first)| first.len() <= 3)?;

@@ -37,11 +37,11 @@ fuzz_target!(|body: &[u8]| {
         Ok(draft) => check(&draft),
         Err(reasons) => assert!(!reasons.is_empty()),
     }
-    if let Ok(lane) = lay_down(body) {
-        assert_eq!(Lane::from_text(&lane.to_text(), lane.version).expect("what was written"), lane);
+    if let Ok(lane) = read_lane(body) {
+        assert_eq!(Lane::from_text(&lane.to_text(), lane.version).expect("the record reads back"), lane);
         check_limits(&lane.limits);
     }
-    keeps_to_itself(body);
+    check_secrecy(body);
 });
 
 /// Returns the endpoint, or all error texts.
@@ -55,27 +55,27 @@ fn take(body: &[u8]) -> Result<Draft, Vec<String>> {
         random: [5; WebhookSecret::BYTES],
         now: Timestamp::from_millis(NOW),
     };
-    submission.into_endpoint(&receiving).map_err(told)
+    submission.into_endpoint(&receiving).map_err(error_texts)
 }
 
-fn lay_down(body: &[u8]) -> Result<Lane, Vec<String>> {
+fn read_lane(body: &[u8]) -> Result<Lane, Vec<String>> {
     let submission: LaneSubmission = read_object(body).map_err(|error| vec![error.to_string()])?;
-    submission.lane("/limits", &Lane::default()).map_err(told)
+    submission.lane("/limits", &Lane::default()).map_err(error_texts)
 }
 
-fn told(wrong: Vec<Invalid>) -> Vec<String> {
+fn error_texts(wrong: Vec<Invalid>) -> Vec<String> {
     assert!(wrong.iter().all(|wrong| wrong.pointer.is_empty() || wrong.pointer.starts_with('/')), "{wrong:?}");
     wrong.into_iter().map(|wrong| format!("{}: {}", wrong.pointer, wrong.detail)).collect()
 }
 
 fn check(Draft { endpoint, made }: &Draft) {
     let text = endpoint.to_text();
-    assert_eq!(Endpoint::from_text(&text, endpoint.version).expect("what was written"), *endpoint);
+    assert_eq!(Endpoint::from_text(&text, endpoint.version).expect("the record reads back"), *endpoint);
     assert!(text.len() <= MAX_RECORD, "{} bytes", text.len());
     assert!(endpoint.url.as_str().len() <= MAX_BASE, "{}", endpoint.url);
-    assert_eq!(HttpUrl::parse(endpoint.url.as_str()).expect("what was written"), endpoint.url);
+    assert_eq!(HttpUrl::parse(endpoint.url.as_str()).expect("the URL parses again"), endpoint.url);
     for path in [None, Some(""), Some("?a=b"), Some("/"), Some("/a?b")] {
-        assert!(endpoint.at(path).expect("a URL below it").same_destination(&endpoint.url), "{}", endpoint.url);
+        assert!(endpoint.at(path).expect("the path joins the URL").same_destination(&endpoint.url), "{}", endpoint.url);
     }
     assert!(endpoint.timeout.is_none_or(|timeout| !timeout.is_zero() && timeout <= MAX_TIMEOUT), "{:?}", endpoint.timeout);
     assert!(endpoint.batch.is_none_or(|batch| batch.max_items.get() <= 100 && batch.max_wait <= HORIZON), "{:?}", endpoint.batch);
@@ -90,7 +90,7 @@ fn check_limits(limits: &Limits) {
 }
 
 /// Replaces every text but the URL by a secret. Neither errors nor the record may contain it.
-fn keeps_to_itself(body: &[u8]) {
+fn check_secrecy(body: &[u8]) {
     let Some(body) = hidden(body, |name, _| name == "url") else { return };
     match take(&body) {
         Ok(draft) => assert!(!draft.endpoint.to_text().contains(SECRET), "{:?}", draft.endpoint),

@@ -38,10 +38,10 @@ fuzz_target!(|text: &str| {
             wire.extend(b"\r\n");
             let mut arrived = [httparse::EMPTY_HEADER; headers::MAX_HEADERS];
             let mut request = httparse::Request::new(&mut arrived);
-            assert_eq!(request.parse(&wire), Ok(httparse::Status::Complete(wire.len())), "the head ends where it ends");
+            assert_eq!(request.parse(&wire), Ok(httparse::Status::Complete(wire.len())), "the head ends at its last byte");
             assert_eq!((request.headers.len(), headers.len()), (given.len(), given.len()));
             for (name, value) in &given {
-                let arrived = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).expect("it arrives");
+                let arrived = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).expect("the header arrives");
                 assert_eq!(arrived.value.trim_ascii(), value.as_bytes().trim_ascii());
                 let name = name.to_lowercase();
                 assert!(!RESERVED.iter().any(|reserved| name == *reserved || (reserved.ends_with('-') && name.starts_with(reserved))));

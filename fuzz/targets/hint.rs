@@ -12,5 +12,5 @@ mod hint;
 fuzz_target!(|body: &str| {
     let Ok((name, redrives)) = hint::read(body) else { return };
     let written = hint::write(&Hint { redrives, ..Hint::new(name.clone(), Duration::ZERO) });
-    assert_eq!(hint::read(&written).expect("what was written"), (name, redrives));
+    assert_eq!(hint::read(&written).expect("the hint reads back"), (name, redrives));
 });

@@ -12,7 +12,7 @@ fuzz_target!(|value: &[u8]| {
     let again = format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""));
     assert_eq!(quoted::parse(again.as_bytes()).as_deref(), Some(&*key));
     match value {
-        [b'"', ..] => assert_eq!(again.as_bytes(), value, "a key has one spelling in quotes"),
+        [b'"', ..] => assert_eq!(again.as_bytes(), value, "a quoted key has one spelling"),
         bare => assert_eq!(bare, key.as_bytes()),
     }
 });

@@ -11,13 +11,13 @@ fuzz_target!(|text: &str| {
     let taken = Json::from_outside(raw);
     let sevenfold = format!("[[[[[[[{}]]]]]]]", without_numbers(raw.get()));
     let readable = serde_json::from_str::<Value>(&sevenfold);
-    assert_eq!(taken.is_ok(), readable.is_ok(), "{taken:?}, but {readable:?}");
+    assert_eq!(taken.is_ok(), readable.is_ok(), "accepted: {taken:?}, readable: {readable:?}");
     let Ok(json) = taken else { return };
     assert_eq!(json.get(), raw.get());
     // Read back from a store, and inside a response.
-    let kept = Json::from_text(json.get().to_owned()).expect("what was taken");
+    let kept = Json::from_text(json.get().to_owned()).expect("accepted JSON reads back");
     assert_eq!(kept, json);
-    let shown = serde_json::to_string(&[kept]).expect("JSON");
+    let shown = serde_json::to_string(&[kept]).expect("valid JSON");
     assert_eq!(shown, format!("[{}]", raw.get()));
 });
 

@@ -13,19 +13,19 @@ fuzz_target!(|text: &str| {
         assert_eq!(network.to_string().parse(), Ok(*network));
         let all_of_four = network.contains(Ipv4Addr::UNSPECIFIED.into()) && network.contains(Ipv4Addr::BROADCAST.into());
         let all_of_six = network.contains(Ipv6Addr::UNSPECIFIED.into()) && network.contains(Ipv6Addr::from_bits(u128::MAX).into());
-        assert!(!all_of_four && !all_of_six, "{network} is everybody");
+        assert!(!all_of_four && !all_of_six, "{network} contains all addresses");
     }
     let is_trusted = |address| networks.iter().any(|network| network.contains(address));
-    for peer in [IpAddr::from([127, 0, 0, 1]), IpAddr::from([203, 0, 113, 7]), "::ffff:10.0.0.1".parse().expect("an address")] {
+    for peer in [IpAddr::from([127, 0, 0, 1]), IpAddr::from([203, 0, 113, 7]), "::ffff:10.0.0.1".parse().expect("valid address")] {
         let from = origin(Some(peer), &networks, forwarded.split(','));
         let Some(from) = from else {
-            assert!(is_trusted(peer), "a peer that is no proxy is known");
+            assert!(is_trusted(peer), "the address of an untrusted peer is known");
             continue;
         };
         let mut elements = forwarded.split(',').filter_map(forwarded_address);
-        assert!(from == peer.to_canonical() || elements.any(|element| element == from), "{from} stands nowhere");
-        assert!(!is_trusted(from), "{from}: a proxy is no client");
-        assert!(is_trusted(peer) || from == peer.to_canonical(), "a peer that is not trusted has no say");
+        assert!(from == peer.to_canonical() || elements.any(|element| element == from), "{from} is neither the peer nor in the header");
+        assert!(!is_trusted(from), "{from}: a trusted proxy is not the client");
+        assert!(is_trusted(peer) || from == peer.to_canonical(), "the header of an untrusted peer is ignored");
         assert!(admits(&networks, None) == networks.is_empty());
         // Elements farther from the server must not be read.
         let farther = format!("198.51.100.1,{forwarded}");

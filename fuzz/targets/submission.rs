@@ -35,7 +35,7 @@ fuzz_target!(|body: &[u8]| {
         Ok(task) => check(body, &task),
         Err(reasons) => assert!(!reasons.is_empty()),
     }
-    keeps_to_itself(body);
+    check_secrecy(body);
 });
 
 /// Returns the task, or all error texts.
@@ -69,21 +69,21 @@ fn check(body: &[u8], task: &Task) {
     let sent: Value = match serde_json::from_slice(body) {
         // The payload may contain a number that is too large to compute with.
         Err(error) if error.to_string().starts_with("number out of range") => return,
-        sent => sent.expect("what is taken is JSON that every handler can read"),
+        sent => sent.expect("an accepted task is JSON that every handler can read"),
     };
-    let payload: Value = task.payload.parse().expect("what is taken is JSON that every handler can read");
+    let payload: Value = task.payload.parse().expect("an accepted task is JSON that every handler can read");
     assert_eq!(&payload, sent.get("payload").unwrap_or(&Value::Null));
-    let shown = serde_json::to_string(&TaskView::new(task, now)).expect("JSON");
-    let shown: Value = serde_json::from_str(&shown).expect("JSON");
+    let shown = serde_json::to_string(&TaskView::new(task, now)).expect("valid JSON");
+    let shown: Value = serde_json::from_str(&shown).expect("valid JSON");
     assert_eq!(shown["payload"], payload);
     // Stored settings must read back unchanged.
-    let mut kept = settings_from_text(settings_to_text(&task.settings).as_deref()).expect("what was written");
+    let mut kept = settings_from_text(settings_to_text(&task.settings).as_deref()).expect("the settings read back");
     kept.expires_at = task.settings.expires_at;
     assert_eq!(kept, *task.settings);
 }
 
 /// Replaces every text by a secret, which errors must not repeat. A known kind stays, so that its handler checks the rest.
-fn keeps_to_itself(body: &[u8]) {
+fn check_secrecy(body: &[u8]) {
     let Some(body) = hidden(body, |name, value| name == "kind" && (value == "http" || value == "noop")) else { return };
     for reason in take(&body).err().into_iter().flatten() {
         assert!(!reason.contains(SECRET), "{reason}");
