@@ -1,10 +1,10 @@
-"""Compares what SAM and what CDK deploy. Prints nothing and ends with 0 if it is the same; prints the differences and ends with 1 if not.
+"""Compares the resources that SAM and CDK deploy. Prints the differences. The exit code is 0 if there are none, otherwise 1.
 
     npm ci --prefix cdk
     python compare.py [template.yaml]
 
-Needs the package aws-sam-translator, node, and `npm ci` in cdk/. They are compared as they are by default, with every parameter
-changed, so that one which is not handed on is found too, and with every MaxTaskTimeout, since each has timeouts of its own.
+Needs the package aws-sam-translator, node, and `npm ci` in cdk/. Compares the stacks with the default parameters, with every parameter
+changed, which finds parameters that have no effect, and with every MaxTaskTimeout, since other timeouts depend on it.
 """
 
 import difflib
@@ -44,7 +44,7 @@ CHANGED = {
 def main(template):
     unchanged = [name for name, default in parameters_of(template).items() if CHANGED.get(name, default) == default]
     if unchanged:
-        raise SystemExit(f"CHANGED gives no other value to {', '.join(unchanged)}")
+        raise SystemExit(f"CHANGED does not change these parameters: {', '.join(unchanged)}")
     build_cdk()
     cases = {"by default": {}, "with every parameter changed": CHANGED}
     cases |= {f"with MaxTaskTimeout={it}": {"MaxTaskTimeout": it} for it in ("110", "290", "590")}
@@ -60,12 +60,12 @@ def main(template):
 
 
 def compare(said, sam, cdk):
-    """Returns the lines of a difference; none if there is none."""
+    """Returns the lines that differ, with their context."""
     return difflib.unified_diff(lines(sam), lines(cdk), f"SAM, {said}", f"CDK, {said}", n=2, lineterm="")
 
 
 def lines(template):
-    """One line for each value, with its path in front, so that every line of a difference says what it is about."""
+    """Returns one line for each value, with its path in front, so that every differing line names its value."""
     return sorted(leaves(normal(template), ""))
 
 
@@ -83,12 +83,12 @@ def leaves(node, path):
 def build_cdk():
     compiler = CDK / "node_modules" / ".bin" / "tsc"
     if not compiler.exists():
-        raise SystemExit(f"{compiler.relative_to(HERE)} is not there: run `npm ci` in cdk/")
+        raise SystemExit(f"{compiler.relative_to(HERE)} does not exist: run `npm ci` in cdk/")
     run([compiler], env=os.environ)
 
 
 def synthesize(parameters):
-    """Has the CDK app write its template, with empty programs for code."""
+    """Returns the template that the CDK app writes, with empty files as programs."""
     with tempfile.TemporaryDirectory() as scratch:
         for function in FUNCTIONS:
             program = Path(scratch, "code", function, "bootstrap")

@@ -1,4 +1,4 @@
-"""Prints what the template of SAM comes to: plain CloudFormation, with parameters, mappings and conditions resolved.
+"""Prints the SAM template as plain CloudFormation, with parameters, mappings and conditions resolved.
 
     python expand.py template.yaml [Parameter=value ...]
 
@@ -18,7 +18,7 @@ os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
 from samtranslator.translator.transform import transform  # noqa: E402
 from samtranslator.yaml_helper import yaml_parse  # noqa: E402
 
-# It also warns about metrics of its own use, which are not collected here.
+# The translator also warns about its usage metrics, which are not collected here.
 logging.getLogger("samtranslator").setLevel(logging.ERROR)
 
 ABSENT = {"Ref": "AWS::NoValue"}
@@ -31,7 +31,7 @@ def parameters_of(path):
 
 
 def expand(path, overrides=None):
-    """Returns the template at `path` as CloudFormation gets it, its parameters being at their defaults or as `overrides` says."""
+    """Returns the template at `path` as CloudFormation. Parameters have the values in `overrides`, otherwise their defaults."""
     template = yaml_parse(Path(path).read_text(encoding="utf-8"))
     values = Values(template, overrides or {})
     for section in ("Parameters", "Mappings", "Conditions"):
@@ -43,7 +43,7 @@ def expand(path, overrides=None):
 
 
 class Values:
-    """What the references of a template to its own parameters, mappings and conditions come to."""
+    """Resolves references of a template to its own parameters, mappings and conditions."""
 
     def __init__(self, template, overrides):
         self.parameters = {name: it.get("Default") for name, it in template.get("Parameters", {}).items()}
@@ -55,7 +55,7 @@ class Values:
         self.conditions = template.get("Conditions", {})
 
     def resolve(self, node):
-        """Resolves everything in `node` that can be; references to resources and pseudo parameters stay."""
+        """Returns `node` with its references resolved. References to resources and pseudo parameters stay."""
         if isinstance(node, list):
             return [it for it in map(self.resolve, node) if it != ABSENT]
         if not isinstance(node, dict):
@@ -87,7 +87,7 @@ class Values:
 
     def substitute(self, argument):
         if not isinstance(argument, str):
-            raise SystemExit("Fn::Sub with a list of its own variables is not used here, and not understood")
+            raise SystemExit("Fn::Sub with its own variables is not supported")
         known = lambda match: str(self.parameters.get(match[1], match[0]))  # noqa: E731
         return {"Fn::Sub": re.sub(r"\$\{([^}]+)\}", known, argument)}
 
@@ -102,7 +102,7 @@ class Values:
 
 
 class NoPolicies:
-    """Managed policies by name: none is used."""
+    """Managed policies by name. The template uses none."""
 
     def load(self):
         return {}

@@ -1,7 +1,7 @@
-"""Brings a CloudFormation template into one form, whether SAM's translator or CDK wrote it.
+"""Converts CloudFormation templates of SAM's translator and of CDK into one normal form.
 
-Every property of every resource is kept. What goes is how it was said: logical ids that CDK makes longer, the many ways to write a
-reference, numbers as strings, the order of what has none, objects that say nothing, and what only the tools themselves care for.
+Keeps every property of every resource. Removes differences without effect: the suffixes of logical ids in CDK, the spelling of
+references, numbers as strings, the order of unordered lists, empty objects, and metadata of the tools.
 """
 
 import re
@@ -13,7 +13,7 @@ REFERENCE = re.compile(r"\$\{([^}.]+)")
 
 
 def normal(template):
-    """Returns `{"Resources": …, "Outputs": …}` in which equal things are equal."""
+    """Returns `{"Resources": …, "Outputs": …}` in normal form."""
     resources = {plain_id(key): resource(it) for key, it in template["Resources"].items()}
     outputs = {key: value(it) for key, it in template.get("Outputs", {}).items()}
     return {"Resources": resources, "Outputs": outputs}
@@ -26,7 +26,7 @@ def plain_id(logical_id):
 
 
 def resource(it):
-    """Leaves out what is not a setting: metadata, an order of creation that references imply, code, and policies that are the default."""
+    """Returns a resource without metadata, code, default policies, and an order of creation that references imply."""
     kept = {key: value(it[key]) for key in ("Type", "Properties")}
     for policy in ("DeletionPolicy", "UpdateReplacePolicy"):
         if it.get(policy, "Delete") != "Delete":
@@ -39,14 +39,14 @@ def resource(it):
 
 
 def value(node):
-    """Normalises any value. References become text, as in `Fn::Sub`."""
+    """Returns a value in normal form. References become text, as in `Fn::Sub`."""
     if isinstance(node, dict):
         if len(node) == 1:
             [(key, argument)] = node.items()
             if key in REFERENCES:
                 return REFERENCES[key](argument)
             if key.startswith("Fn::"):
-                raise SystemExit(f"{key} is not used here, and not understood")
+                raise SystemExit(f"{key} is not supported")
         return {key: listed(key, value(it)) for key, it in node.items() if it != {}}
     if isinstance(node, list):
         return [value(it) for it in node]
@@ -54,7 +54,7 @@ def value(node):
 
 
 def listed(key, it):
-    """Sorts lists whose order means nothing, and makes lists of what may stand alone."""
+    """Sorts unordered lists, and turns single values into lists where both forms are valid."""
     if key in ("Action", "Resource"):
         return sorted(it) if isinstance(it, list) else [it]
     if key == "AttributeDefinitions":

@@ -1,8 +1,8 @@
-"""Prints, as JSON, what each function may do to which resource.
+"""Prints the actions that each function may take on each resource, as JSON.
 
     python policies.py [template.yaml]
 
-A managed policy or a wildcard in an action ends it with 1: such a permission could not be read off a list.
+Fails if a role has a managed policy, or an action a wildcard, since a list of actions cannot show such permissions.
 Needs the package aws-sam-translator.
 """
 
@@ -15,7 +15,7 @@ from normal import normal
 
 
 def policies(template):
-    """Returns `{function: {resource: [action, …]}}`, functions being named as their programs are."""
+    """Returns `{function: {resource: [action, …]}}`. Functions have the names of their programs."""
     resources = normal(template)["Resources"]
     programs = {
         name: template["Resources"][name]["Metadata"]["BuildProperties"]["Binary"]
@@ -29,7 +29,7 @@ def allowed(resources, function):
     role = resources[function]["Properties"]["Role"].removeprefix("${").removesuffix(".Arn}")
     properties = resources[role]["Properties"]
     if "ManagedPolicyArns" in properties:
-        raise SystemExit(f"{role} has a managed policy")
+        raise SystemExit(f"{role} has a managed policy; list its actions instead")
     actions = {}
     for policy in properties["Policies"]:
         for statement in policy["PolicyDocument"]["Statement"]:
@@ -39,19 +39,19 @@ def allowed(resources, function):
 
 
 def named(arn):
-    """Writes `${Table.Arn}/index/recent` as `Table/index/recent`."""
+    """Returns `Table/index/recent` for `${Table.Arn}/index/recent`."""
     return arn.replace("${", "").replace(".Arn}", "")
 
 
 def restricted(statement):
-    """Writes what a condition asks for, as in `Table where C#?*`."""
+    """Returns the values of a condition, as in `Table where C#?*`."""
     values = [value for tests in statement.get("Condition", {}).values() for them in tests.values() for value in them]
     return f" where {', '.join(values)}" if values else ""
 
 
 def checked(role, statement):
     if statement["Effect"] != "Allow" or any("*" in action for action in statement["Action"]):
-        raise SystemExit(f"{role} has a statement that is not a plain list of allowed actions: {statement}")
+        raise SystemExit(f"{role} has a statement that denies, or whose actions have a wildcard: {statement}")
     return statement["Action"]
 
 

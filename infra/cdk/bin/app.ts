@@ -6,15 +6,15 @@ import { fromContext } from './context';
 const app = new App();
 const stack = new Stack(app, app.node.tryGetContext('stackName') ?? 'nobat', {
   description: 'nobat, an asynchronous task API on Lambda, SQS and DynamoDB',
-  // Of what `cdk bootstrap` makes, the bucket alone is used, not the roles: they allow by conditions that emulators do not know.
+  // Uses only the bucket of `cdk bootstrap`. The conditions in its roles are not supported by emulators.
   synthesizer: new CliCredentialsStackSynthesizer(),
 });
 const nobat = new Nobat(stack, 'Nobat', fromContext(app.node));
 
-new CfnOutput(stack, 'ApiUrl', { value: nobat.apiUrl, description: 'Where tasks are posted, at /v1/tasks' });
+new CfnOutput(stack, 'ApiUrl', { value: nobat.apiUrl, description: 'Base URL of the API. Clients post tasks to /v1/tasks' });
 new CfnOutput(stack, 'QueueUrl', { value: nobat.queue.queueUrl, description: 'The queue of hints' });
 new CfnOutput(stack, 'DeadLetterQueueUrl', {
   value: nobat.deadLetterQueue.queueUrl,
-  description: 'Where hints go that were received ten times in vain',
+  description: 'The queue of hints that were received ten times without success',
 });
 new CfnOutput(stack, 'TableName', { value: nobat.table.tableName, description: 'The table of tasks' });

@@ -1,7 +1,7 @@
 import { Node } from 'constructs';
 import { LogRetentionDays, MaxTaskTimeout, NobatProps } from '../lib/props';
 
-/** Where `cargo lambda build` leaves the functions, seen from here. */
+/** Folder with the output of `cargo lambda build`, relative to the folder `cdk`. */
 const BUILT = '../../target/lambda';
 
 /** Reads the construct's properties from the context, where everything given on the command line is a string. */
@@ -28,14 +28,14 @@ export function fromContext(node: Node): NobatProps {
 function oneOf<T extends string>(key: string, value: string | undefined, allowed: readonly T[]): T | undefined {
   const found = allowed.find((one) => one === value);
   if (value !== undefined && found === undefined) {
-    throw new Error(`${key} is ${allowed.join(' or ')}, not ${value}`);
+    throw new Error(`${key} must be ${allowed.join(' or ')}, not ${value}`);
   }
   return found;
 }
 
 function number(key: string, value: string | undefined): number | undefined {
   if (value !== undefined && !/^\d+$/.test(value)) {
-    throw new Error(`${key} is a whole number, not ${value}`);
+    throw new Error(`${key} must be a whole number, not ${value}`);
   }
   return value === undefined ? undefined : Number(value);
 }

@@ -39,12 +39,12 @@ function ofQueues({ queue, deadLetterQueue }: Store): Alarm[] {
     ],
     [
       'DeadLettersAlarm',
-      'Ten receives of a hint came to nothing. Look at the logs of worker and dead_letter; what stays in the queue names no task.',
+      'A hint was received ten times without success. Read the logs of worker and dead_letter. A message that stays in the queue names no task.',
       { ...metric(deadLetterQueue, 'NumberOfMessagesReceived'), period: 600 },
     ],
     [
       'DeadLetterQueueAlarm',
-      'The dead-letter queue is not empty, and nothing receives from it.',
+      'The dead-letter queue is not empty, and dead_letter does not receive from it.',
       { ...metric(deadLetterQueue, 'ApproximateNumberOfMessagesVisible'), statistic: 'Minimum' },
     ],
   ];
@@ -65,8 +65,8 @@ function ofTable({ table }: Store): Alarm[] {
     const dimensions = [{ name: 'TableName', value: table.tableName }, ...index];
     const throttled = (metricName: string): Watch => ({ namespace: 'AWS/DynamoDB', metricName, dimensions });
     return [
-      [`${id}ReadsAlarm`, `Reads of ${said} are throttled. Nothing is lost, all is slower.`, throttled('ReadThrottleEvents')],
-      [`${id}WritesAlarm`, `Writes to ${said} are throttled. Nothing is lost, all is slower.`, throttled('WriteThrottleEvents')],
+      [`${id}ReadsAlarm`, `Reads of ${said} are throttled. No task is lost, but all requests are slower.`, throttled('ReadThrottleEvents')],
+      [`${id}WritesAlarm`, `Writes to ${said} are throttled. No task is lost, but all requests are slower.`, throttled('WriteThrottleEvents')],
     ];
   });
 }
@@ -83,7 +83,7 @@ function ofSweeps({ sweeper }: Functions): Alarm[] {
   return [
     [
       'SweeperAlarm',
-      'No sweep was begun for three minutes. What a lost hint was for, and what is due later than in 15 minutes, waits.',
+      'No sweep started for three minutes. Until the next one, tasks with lost hints and tasks with delays over 15 minutes wait.',
       { ...invocations(sweeper, 'Invocations'), ...silent },
     ],
   ];
@@ -95,14 +95,14 @@ function ofFunctions({ api, worker, deadLetter, sweeper }: Functions): Alarm[] {
   const throttles = (id: string, fn: lambda.Function, said: string): Alarm =>
     [`${id}ThrottlesAlarm`, said, invocations(fn, 'Throttles')];
   return [
-    errors('Api', api, 'The api function failed or ran out of time; its callers got a 500.'),
-    throttles('Api', api, "The api function found no free concurrency; its callers got a 503. The account's quota may be too small."),
-    errors('Worker', worker, 'The worker function failed or ran out of time, which tasks that fail do not make it do. Its hints come again.'),
-    throttles('Worker', worker, 'The worker function found no free concurrency. Its hints come again, ten times at most.'),
-    errors('DeadLetter', deadLetter, 'The dead_letter function failed or ran out of time.'),
-    throttles('DeadLetter', deadLetter, 'The dead_letter function found no free concurrency.'),
-    errors('Sweeper', sweeper, 'A sweep failed or ran out of time. The next one does its work, unless it fails likewise.'),
-    throttles('Sweeper', sweeper, 'A sweep found no free concurrency, or the one before it was still running.'),
+    errors('Api', api, 'The api function failed or timed out. Its clients got a 500.'),
+    throttles('Api', api, "The api function was throttled. Its clients got a 503. The concurrency quota of the account may be too small."),
+    errors('Worker', worker, 'The worker function failed or timed out. A failed task is not the cause. The queue delivers its hints again.'),
+    throttles('Worker', worker, 'The worker function was throttled. The queue delivers its hints again, at most ten times.'),
+    errors('DeadLetter', deadLetter, 'The dead_letter function failed or timed out.'),
+    throttles('DeadLetter', deadLetter, 'The dead_letter function was throttled.'),
+    errors('Sweeper', sweeper, 'A sweep failed or timed out. The next sweep does its work.'),
+    throttles('Sweeper', sweeper, 'A sweep was throttled, for example because the previous sweep was still running.'),
   ];
 }
 

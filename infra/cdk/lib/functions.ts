@@ -100,7 +100,7 @@ function fn(scope: Construct, id: string, chosen: Settings, store: Store, partic
 function built(code: string, program: string): string {
   const folder = join(code, program);
   if (!existsSync(join(folder, 'bootstrap'))) {
-    throw new Error(`${folder} holds no bootstrap: build it with cargo lambda build --release --package nobat-functions --output-format binary`);
+    throw new Error(`${folder} contains no bootstrap: build it with cargo lambda build --release --package nobat-functions --output-format binary`);
   }
   return folder;
 }

@@ -45,7 +45,7 @@ export interface NobatProps {
   readonly privateNetworks?: readonly string[];
   /** Networks (CIDRs) whose requests the API accepts. @default all */
   readonly allowFrom?: readonly string[];
-  /** Maximum rate of the API, in requests per second. Above it, the API answers 429. @default 1000 */
+  /** Maximum rate of the API, in requests per second. Above it, the API responds with 429. @default 1000 */
   readonly throttleRate?: number;
   /** Burst of the API: capacity of its token bucket, in requests. @default 1000 */
   readonly throttleBurst?: number;
@@ -83,13 +83,13 @@ export function settings(props: NobatProps, stackName: string): Settings {
   };
   const timeouts = TIMEOUTS[chosen.maxTaskTimeout];
   if (timeouts === undefined) {
-    throw new Error(`maxTaskTimeout is one of ${Object.keys(TIMEOUTS).join(', ')}, not ${chosen.maxTaskTimeout}`);
+    throw new Error(`maxTaskTimeout must be one of ${Object.keys(TIMEOUTS).join(', ')}, not ${chosen.maxTaskTimeout}`);
   }
   if (chosen.maxConcurrency < 2 || chosen.maxConcurrency > 1000) {
-    throw new Error(`maxConcurrency is between 2 and 1000, not ${chosen.maxConcurrency}`);
+    throw new Error(`maxConcurrency must be from 2 to 1000, not ${chosen.maxConcurrency}`);
   }
   if (!LOG_RETENTION_DAYS.includes(chosen.logRetentionDays)) {
-    throw new Error(`logRetentionDays is one of ${LOG_RETENTION_DAYS.join(', ')}, not ${chosen.logRetentionDays}`);
+    throw new Error(`logRetentionDays must be one of ${LOG_RETENTION_DAYS.join(', ')}, not ${chosen.logRetentionDays}`);
   }
   return { ...chosen, timeouts };
 }

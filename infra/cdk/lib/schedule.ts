@@ -10,7 +10,7 @@ export function schedule(scope: Construct, sweeper: lambda.Function): void {
     inlinePolicies: { schedule: new iam.PolicyDocument({ statements: [mayInvoke(sweeper)] }) },
   });
   new scheduler.CfnSchedule(scope, 'SweeperSchedule', {
-    description: 'Has nobat look for what is overdue.',
+    description: 'Invokes the sweeper, which finds overdue tasks.',
     scheduleExpression: 'rate(1 minute)',
     flexibleTimeWindow: { mode: 'OFF' },
     state: 'ENABLED',

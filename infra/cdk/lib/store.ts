@@ -27,7 +27,7 @@ export function store(scope: Construct, chosen: Settings): Store {
     deadLetterQueue: { queue: deadLetterQueue, maxReceiveCount: 10 },
   });
   const secretsKey = new kms.Key(scope, 'SecretsKey', {
-    description: 'Wraps the key that the secrets of nobat are kept under',
+    description: 'Encrypts the master key that encrypts the secrets of nobat',
     enableKeyRotation: true,
     // The table outlives the stack, and without the key its secrets are lost.
     removalPolicy: RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
