@@ -40,48 +40,50 @@ macro_rules! conformance_cases {
     ($test:ident) => {
         $test! {
             insert: [
-                reads_back_bit_for_bit, answers_an_existing_id_with_what_is_stored, writes_a_batch_whole_or_not_at_all,
-                keeps_tenants_apart, takes_the_largest_payload, finds_nothing_where_nothing_is
+                reads_back_bit_for_bit, existing_id_returns_the_stored_task, writes_a_batch_whole_or_not_at_all,
+                keeps_tenants_apart, takes_the_largest_payload, missing_task_is_not_found
             ]
             claim: [
-                agrees_with_the_lifecycle_on_every_state, finds_nothing_where_nothing_is, grants_one_of_two_at_once,
+                agrees_with_the_lifecycle_on_every_state, missing_task_is_not_claimed, grants_one_of_two_concurrent_claims,
                 grants_each_token_once
             ]
             commit: [
-                reads_back_every_transition, refuses_a_stale_version, refuses_what_is_not_there, writes_the_callback_with_the_end,
-                writes_no_callback_when_refused, takes_a_large_result, tells_those_who_wait
+                reads_back_every_transition, refuses_a_stale_version, refuses_a_missing_task, writes_the_callback_with_the_end,
+                writes_no_callback_when_refused, takes_a_large_result, wakes_waiting_callers
             ]
             beat: [
-                renews_the_lease, keeps_the_progress_until_there_is_other, passes_on_that_it_is_to_stop,
+                renews_the_lease, keeps_the_progress_until_it_is_replaced, reports_a_requested_cancellation,
                 is_lost_without_the_newest_lease, outdates_the_workers_copy
             ]
             list: [
-                shows_the_newest_first, filters, walks_over_everything_once, looks_at_a_bounded_number, shows_what_a_list_shows, counts_what_waits
+                shows_the_newest_first, filters, pages_show_every_task_once, page_scans_a_bounded_number,
+                listed_task_equals_the_stored_one, counts_waiting_tasks
             ]
             replay: [
-                starts_one_generation_of_those_that_name_the_same, carries_out_a_request_once, remembers_a_bounded_number_of_requests
+                same_generation_is_replayed_once, carries_out_a_request_once, remembers_a_bounded_number_of_requests
             ]
             sweep: [
-                shows_a_lease_that_ran_out, shows_a_deadline_that_passed, shows_a_due_task_whose_hint_was_lost, shows_a_bounded_number,
-                shows_nothing_that_needs_nothing, leaves_alone_what_was_postponed, shows_a_change_after_a_postponement_that_came_too_late
+                shows_an_expired_lease, shows_a_passed_deadline, shows_a_due_task_whose_hint_was_lost, shows_a_bounded_number,
+                hides_tasks_that_need_no_sweep, hides_a_postponed_task, stale_postponement_does_not_hide_a_change
             ]
             retention: [
-                prunes_what_was_kept_for_long_enough, prunes_a_bounded_number, hides_what_was_kept_for_long_enough,
-                gives_its_name_to_another_task, reports_the_end_of_either_task_of_one_name, lasts_again_after_a_replay
+                prunes_tasks_past_their_retention, prunes_a_bounded_number, hides_tasks_past_their_retention,
+                frees_the_name_for_another_task, reports_both_tasks_of_one_name, restarts_after_a_replay
             ]
             queue: [
-                hands_over_what_is_due, hands_over_what_becomes_due, hands_over_what_is_inserted_meanwhile,
-                hands_a_task_to_one_worker, hands_over_no_more_than_asked_for, hands_over_nothing_before_its_time,
-                hands_over_again_what_was_released, hands_over_a_retry_and_a_callback, loses_nothing_when_it_is_dropped,
-                hands_over_nothing_that_expired, hands_over_some_of_everybodys
+                delivers_a_due_task, delivers_a_task_when_it_becomes_due, delivers_a_task_inserted_while_waiting,
+                delivers_each_task_to_one_worker, delivers_no_more_than_requested, delivers_no_task_before_it_is_due,
+                delivers_a_released_task_again, delivers_a_retry_and_a_callback, loses_no_task_when_dropped,
+                delivers_no_expired_task, delivers_tasks_of_every_tenant
             ]
             flows: [
-                reads_back_what_was_written, writes_over_the_version_that_was_read_alone, keeps_flows_apart, ends_a_rest_when_somebody_says_so, forgets_what_nobody_uses
+                reads_back_the_written_state, refuses_to_write_over_another_version, keeps_limiters_apart,
+                lift_ends_the_pause_of_one_limiter, prunes_idle_limiters
             ]
-            explain: [tells_of_a_pause_as_long_as_there_is_one, tells_of_a_rate_and_of_what_is_promised]
+            explain: [names_a_pause_while_it_lasts, names_a_rate_and_its_reservations]
             registry: [
-                finds_what_was_written, writes_all_or_nothing, keeps_records_of_tenants_apart, removes_the_version_that_was_read, pages_by_name, shows_the_trail, records_a_change_with_the_change,
-                forgets_what_was_kept_for_long_enough, takes_no_more_than_the_rate
+                finds_the_written_record, writes_all_or_nothing, keeps_records_of_tenants_apart, removes_only_the_read_version,
+                pages_by_name, lists_the_audit_trail, records_an_entry_with_its_change, prunes_old_audit_entries, takes_no_more_than_the_rate
             ]
         }
     };
@@ -140,7 +142,7 @@ impl World {
     pub async fn insert_all(&self, tasks: Vec<Task>) -> Vec<Task> {
         match self.backend.store.insert(tasks, self.now()).await.unwrap() {
             Inserted::Created(tasks) => tasks,
-            Inserted::Existing(tasks) => panic!("there already: {tasks:?}"),
+            Inserted::Existing(tasks) => panic!("the tasks exist already: {tasks:?}"),
         }
     }
 
@@ -157,7 +159,7 @@ impl World {
 
     /// Returns the stored task, which must exist.
     pub async fn get(&self, task: &Task) -> Task {
-        self.find(&task.name()).await.unwrap_or_else(|| panic!("{} is gone", task.id))
+        self.find(&task.name()).await.unwrap_or_else(|| panic!("{} is missing", task.id))
     }
 
     /// Claims a task. Panics if the claim is not granted.
@@ -178,7 +180,7 @@ impl World {
     pub async fn commit(&self, change: Change) -> Task {
         match self.backend.store.commit(change, self.now()).await.unwrap() {
             Committed::Done(task) => *task,
-            Committed::Conflict => panic!("a conflict"),
+            Committed::Conflict => panic!("the commit met a conflict"),
         }
     }
 
@@ -216,7 +218,7 @@ impl World {
         let name = sentinel.name();
         self.accept(vec![sentinel]).await;
         let taken: Vec<TaskName> = self.receive(10).await.iter().map(Task::name).collect();
-        assert_eq!(taken, [name], "only what was accepted last");
+        assert_eq!(taken, [name], "the queue delivers only the task that was accepted last");
     }
 }
 
@@ -232,7 +234,7 @@ fn succeed(task: &Task) -> Event {
 fn fail(task: &Task, retry: Retry) -> Event {
     Event::Fail {
         token: task.token,
-        error: TaskError::new("http_503", "the other side is «busy»"),
+        error: TaskError::new("http_503", "the endpoint is «busy»"),
         retry,
         policy: None,
         spread: Spread::from_bits(0),

@@ -36,7 +36,7 @@ pub async fn renews_the_lease(world: World) {
 }
 
 /// The stored progress stays until a heartbeat brings other progress.
-pub async fn keeps_the_progress_until_there_is_other(world: World) {
+pub async fn keeps_the_progress_until_it_is_replaced(world: World) {
     let running = world.claim(&world.insert(sample::task(1, world.now())).await).await;
     for (said, kept) in
         [(None, None), (Some("{\"at\": 0.10}"), Some("{\"at\": 0.10}")), (None, Some("{\"at\": 0.10}")), (Some("2"), Some("2"))]
@@ -45,11 +45,11 @@ pub async fn keeps_the_progress_until_there_is_other(world: World) {
         assert_eq!(world.get(&running).await.progress, kept.map(sample::json));
     }
     world.backend.apply(&running.name(), None, succeed(&running), world.now()).await.unwrap();
-    assert_eq!(world.get(&running).await.progress, Some(sample::json("2")), "an end does not take it back");
+    assert_eq!(world.get(&running).await.progress, Some(sample::json("2")), "an ended task keeps its progress");
 }
 
 /// A heartbeat reports a requested cancellation, and so does every later one.
-pub async fn passes_on_that_it_is_to_stop(world: World) {
+pub async fn reports_a_requested_cancellation(world: World) {
     let running = world.claim(&world.insert(sample::task(1, world.now())).await).await;
     world.backend.apply(&running.name(), None, Event::Cancel, world.now()).await.unwrap();
     for _ in 0..2 {

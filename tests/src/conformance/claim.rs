@@ -34,7 +34,7 @@ pub async fn agrees_with_the_lifecycle_on_every_state(world: World) {
         }
     }
     let refusals = [Refused::Ended, Refused::Running, Refused::PastDeadline, Refused::NotDue].map(|refused| refused.to_string());
-    assert_eq!(verdicts, refusals.into_iter().chain(["granted".to_owned()]).collect(), "the states are all there are");
+    assert_eq!(verdicts, refusals.into_iter().chain(["granted".to_owned()]).collect(), "every refusal occurs");
 }
 
 /// Returns tasks in every state that a claim can meet 30 seconds from now.
@@ -71,7 +71,7 @@ async fn in_every_state(world: &World) -> Vec<Task> {
     let [retrying, retrying_later, held, held_later, gathered, long_dead, asked, succeeded, failed, canceled, released, replayed] =
         &running[..]
     else {
-        unreachable!("twelve were made")
+        unreachable!("12 tasks are running")
     };
     tasks.extend([
         world.bring(retrying, fail(retrying, Retry::Backoff)).await,
@@ -92,13 +92,13 @@ async fn in_every_state(world: &World) -> Vec<Task> {
 }
 
 /// A missing task cannot be claimed.
-pub async fn finds_nothing_where_nothing_is(world: World) {
+pub async fn missing_task_is_not_claimed(world: World) {
     let task = sample::task(1, world.now());
     assert!(matches!(world.backend.store.claim(&task.name(), world.now() + LEASE, world.now()).await.unwrap(), Claim::Missing));
 }
 
 /// Two concurrent claims of a task: one is granted, the other is refused because the task runs.
-pub async fn grants_one_of_two_at_once(world: World) {
+pub async fn grants_one_of_two_concurrent_claims(world: World) {
     for number in 0..20 {
         let name = world.insert(sample::task(number, world.now())).await.name();
         let claim = || world.backend.store.claim(&name, world.now() + LEASE, world.now());

@@ -29,7 +29,7 @@ pub async fn reads_back_every_transition(world: World) {
             task = match attempt % 3 {
                 0 if attempt > 0 => step(&world, &task, fail(&task, Retry::PutOff(HeldReason::RetryAfter, world.now()))).await,
                 0 => {
-                    assert!(task.turn.reserved.promise.is_some(), "a claim leaves what was promised");
+                    assert!(task.turn.reserved.promise.is_some(), "a claim keeps the reservation");
                     step(&world, &task, fail(&task, Retry::Backoff)).await
                 }
                 1 => step(&world, &task, Event::Interrupt { token: task.token }).await,
@@ -40,7 +40,7 @@ pub async fn reads_back_every_transition(world: World) {
             };
         }
         world.time.advance(Duration::from_secs(5));
-        task = end_by_turns(&world, task, round).await;
+        task = end_in_turn(&world, task, round).await;
         assert_eq!(task.finished_at(), Some(world.now()));
         let key = if round == 1 { ReplayKey::New } else { ReplayKey::Same };
         task = step(&world, &task, Event::Replay { key, generation: None }).await;
@@ -51,7 +51,7 @@ pub async fn reads_back_every_transition(world: World) {
     assert_eq!(task.status(world.now()), Status::Ended(End::Canceled));
 }
 
-async fn end_by_turns(world: &World, task: Task, round: u32) -> Task {
+async fn end_in_turn(world: &World, task: Task, round: u32) -> Task {
     let mut task = world.claim(&task).await;
     match round {
         0 => step(world, &task, succeed(&task)).await,
@@ -96,7 +96,7 @@ pub async fn refuses_a_stale_version(world: World) {
 }
 
 /// A change of a missing task creates none.
-pub async fn refuses_what_is_not_there(world: World) {
+pub async fn refuses_a_missing_task(world: World) {
     let task = sample::task(1, world.now());
     let change = world.change(&task, Event::Cancel);
     assert_conflict(&world, change).await;
@@ -169,7 +169,7 @@ pub async fn takes_a_large_result(world: World) {
 }
 
 /// A change of a task wakes those who wait for it, if the store can tell.
-pub async fn tells_those_who_wait(world: World) {
+pub async fn wakes_waiting_callers(world: World) {
     let task = world.insert(sample::task(1, world.now())).await;
     let name = task.name();
     let mut waiting = world.backend.store.changed(&name);
@@ -178,6 +178,6 @@ pub async fn tells_those_who_wait(world: World) {
     world.bring(&running, succeed(&running)).await;
     match world.hints {
         Hints::InTheStore => waiting.await,
-        Hints::Apart => assert_eq!(begin(&mut waiting).await, None, "it cannot know of what is written elsewhere"),
+        Hints::Apart => assert_eq!(begin(&mut waiting).await, None, "a separate store does not report writes"),
     }
 }

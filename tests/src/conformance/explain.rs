@@ -73,7 +73,7 @@ async fn held(world: &World, number: u128, reason: HeldReason, promise: Option<P
 }
 
 /// The explanation names a pause as long as it lasts. When the pause ends, the task is woken.
-pub async fn tells_of_a_pause_as_long_as_there_is_one(world: World) {
+pub async fn names_a_pause_while_it_lasts(world: World) {
     let app = app(&world);
     let task = held(&world, 1, HeldReason::Paused, None).await;
     let path = format!("/v1/tasks/{}/explain", task.id);
@@ -84,19 +84,19 @@ pub async fn tells_of_a_pause_as_long_as_there_is_one(world: World) {
     put(&app, "/v1/queues/default", json!({"paused": false})).await;
     let over = get(&app, &path).await;
     assert_eq!((&over["code"], &over["held"]), (&json!("queued"), &json!(null)));
-    assert_eq!(world.get(&task).await.due_at, world.now(), "and not when it would have asked again by itself");
+    assert_eq!(world.get(&task).await.due_at, world.now(), "the task is due now, not at the end of its hold");
 }
 
 /// The explanation and the API show the limiter state as stored.
-pub async fn tells_of_a_rate_and_of_what_is_promised(world: World) {
+pub async fn names_a_rate_and_its_reservations(world: World) {
     let (app, now) = (app(&world), world.now());
     put(&app, "/v1/limits/customer-42", json!({"rate": 1, "period": 10})).await;
     let count = const { NonZeroU32::new(1).unwrap() };
     let limits = Limits { pace: Some(Pace { rate: count, period: Duration::from_secs(10), burst: count }), ..Limits::default() };
     let (mut flow, of) = (Flow::default(), FlowOf::Key(sample::name("customer-42")));
     let ask = Ask { holder: Holder(1), booking: None, is_called: false, times: 0, spread: Spread::from_bits(0) };
-    let Answer::Go(_) = flow.enter(&limits, &ask, now) else { panic!("the first does not wait") };
-    let Answer::Wait(wait) = flow.enter(&limits, &ask, now) else { panic!("the second waits") };
+    let Answer::Go(_) = flow.enter(&limits, &ask, now) else { panic!("the first start is granted") };
+    let Answer::Wait(wait) = flow.enter(&limits, &ask, now) else { panic!("the second start is reserved") };
     let name = FlowName { tenant: sample::task(1, now).tenant, of: of.clone() };
     assert_eq!(world.backend.flows.write(&name, &flow, 0, now).await.unwrap(), Written::Done);
     let task = held(&world, 1, HeldReason::RateLimited, wait.booking.map(|booking| Promise { of, booking })).await;

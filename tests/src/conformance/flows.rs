@@ -41,7 +41,7 @@ fn billing() -> FlowName {
 }
 
 /// A state is read back as written, and every write increments the version.
-pub async fn reads_back_what_was_written(world: World) {
+pub async fn reads_back_the_written_state(world: World) {
     let flows = &world.backend.flows;
     assert_eq!(flows.read(&billing()).await.unwrap(), Kept::default());
     for (version, flow) in [(1, busy(world.now())), (2, Flow::default()), (3, busy(world.now()))] {
@@ -51,7 +51,7 @@ pub async fn reads_back_what_was_written(world: World) {
 }
 
 /// A write over another version than the stored one returns the stored state and writes nothing.
-pub async fn writes_over_the_version_that_was_read_alone(world: World) {
+pub async fn refuses_to_write_over_another_version(world: World) {
     let (flows, now) = (&world.backend.flows, world.now());
     assert_eq!(flows.write(&billing(), &busy(now), 3, now).await.unwrap(), Written::Conflict(Kept::default()));
     assert_eq!(flows.write(&billing(), &busy(now), 0, now).await.unwrap(), Written::Done);
@@ -63,7 +63,7 @@ pub async fn writes_over_the_version_that_was_read_alone(world: World) {
 }
 
 /// A limiter state belongs to one tenant and one scope.
-pub async fn keeps_flows_apart(world: World) {
+pub async fn keeps_limiters_apart(world: World) {
     let (flows, now) = (&world.backend.flows, world.now());
     let of = || sample::name("billing");
     let others = [FlowOf::Key(of()), FlowOf::Kind(of()), FlowOf::Queue(of()), FlowOf::Tenant, FlowOf::Endpoint(sample::name("billing2"))];
@@ -77,7 +77,7 @@ pub async fn keeps_flows_apart(world: World) {
 }
 
 /// `Lift` ends the pause of the named limiter only and keeps the rest of its state. Without a pause, it writes nothing.
-pub async fn ends_a_rest_when_somebody_says_so(world: World) {
+pub async fn lift_ends_the_pause_of_one_limiter(world: World) {
     let (backend, now) = (&world.backend, world.now());
     let resting = |kept: &Kept| kept.flow.state(&Limits::default(), now).paused_until.is_some();
     for name in [billing(), name(FlowOf::Key(sample::name("billing")))] {
@@ -87,12 +87,12 @@ pub async fn ends_a_rest_when_somebody_says_so(world: World) {
     let lifted = backend.flows.read(&billing()).await.unwrap();
     assert!(!resting(&lifted) && lifted.flow.in_use(now) == 1, "{lifted:?}");
     backend.flows.change(&billing(), FlowChange::Lift, now).await.unwrap();
-    assert_eq!(backend.flows.read(&billing()).await.unwrap(), lifted, "there was nothing left to end");
-    assert!(resting(&backend.flows.read(&name(FlowOf::Key(sample::name("billing")))).await.unwrap()), "it is another flow");
+    assert_eq!(backend.flows.read(&billing()).await.unwrap(), lifted, "without a pause, nothing is written");
+    assert!(resting(&backend.flows.read(&name(FlowOf::Key(sample::name("billing")))).await.unwrap()), "the other limiter stays paused");
 }
 
 /// A limiter state that is not written for longer than [`IDLE`] is pruned and starts anew.
-pub async fn forgets_what_nobody_uses(world: World) {
+pub async fn prunes_idle_limiters(world: World) {
     let flows = &world.backend.flows;
     let used = name(FlowOf::Tenant);
     for (name, over) in [(&billing(), 0), (&used, 0)] {

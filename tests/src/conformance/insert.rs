@@ -20,7 +20,7 @@ pub async fn reads_back_bit_for_bit(world: World) {
 }
 
 /// A second task of the same name is not written. The answer is the stored task in its present state.
-pub async fn answers_an_existing_id_with_what_is_stored(world: World) {
+pub async fn existing_id_returns_the_stored_task(world: World) {
     let now = world.now();
     let first = world.insert(sample::elaborate(1, now)).await;
     let first = world.bring(&first, nobat_core::lifecycle::Event::Cancel).await;
@@ -45,7 +45,7 @@ pub async fn writes_a_batch_whole_or_not_at_all(world: World) {
         assert_eq!(world.find(&task.name()).await, None);
     }
     let others: Vec<Task> = (100..200).map(|number| sample::task(number, now)).collect();
-    assert_eq!(world.insert_all(others.clone()).await, others, "in the order they were given in");
+    assert_eq!(world.insert_all(others.clone()).await, others, "the tasks are in the order of the insert");
     for task in &others {
         assert_eq!(world.get(task).await, *task);
     }
@@ -71,14 +71,14 @@ pub async fn takes_the_largest_payload(world: World) {
         world.insert(task.clone()).await;
         assert!(world.get(&task).await == task, "{bytes} bytes");
         let running = world.claim(&task).await;
-        assert!(running.payload == task.payload, "{bytes} bytes, as it is handed to a worker");
+        assert!(running.payload == task.payload, "{bytes} bytes, claimed");
         let ended = world.bring(&running, super::succeed(&running)).await;
-        assert!(ended.payload == task.payload && world.get(&task).await == ended, "{bytes} bytes, at the end");
+        assert!(ended.payload == task.payload && world.get(&task).await == ended, "{bytes} bytes, ended");
     }
 }
 
 /// A name that was never inserted is not found.
-pub async fn finds_nothing_where_nothing_is(world: World) {
+pub async fn missing_task_is_not_found(world: World) {
     world.insert(sample::task(1, world.now())).await;
     assert_eq!(world.find(&sample::task(2, world.now()).name()).await, None);
     let elsewhere = Task { tenant: sample::tenant("other"), ..sample::task(1, world.now()) };

@@ -99,7 +99,7 @@ pub async fn filters(world: World) {
 }
 
 /// The pages show every task once, even while tasks are inserted and changed.
-pub async fn walks_over_everything_once(world: World) {
+pub async fn pages_show_every_task_once(world: World) {
     let tasks = insert_in_turn(&world, 0..25).await;
     let mut seen: BTreeMap<[u8; 16], u32> = BTreeMap::new();
     let mut query = ListQuery { limit: 4, ..everything() };
@@ -114,12 +114,12 @@ pub async fn walks_over_everything_once(world: World) {
             None => break,
         }
     }
-    assert!(seen.values().all(|times| *times == 1), "nothing twice");
-    assert!(tasks.iter().all(|task| seen.contains_key(&task.id.to_bytes())), "nothing left out");
+    assert!(seen.values().all(|times| *times == 1), "no task is shown twice");
+    assert!(tasks.iter().all(|task| seen.contains_key(&task.id.to_bytes())), "no task is left out");
 }
 
 /// A page scans at most `MAX_SCANNED` tasks, and returns a cursor even if none matches.
-pub async fn looks_at_a_bounded_number(world: World) {
+pub async fn page_scans_a_bounded_number(world: World) {
     let rare = Task { kind: sample::name("rare"), ..sample::task(0, world.now()) };
     world.insert(rare.clone()).await;
     for batch in 1..=21 {
@@ -142,7 +142,7 @@ pub async fn looks_at_a_bounded_number(world: World) {
 }
 
 /// A listed task equals the stored one, except that payload, result and attempts may be omitted.
-pub async fn shows_what_a_list_shows(world: World) {
+pub async fn listed_task_equals_the_stored_one(world: World) {
     let now = world.now();
     let running = world.claim(&world.insert(sample::elaborate_due(1, now)).await).await;
     let stored = [world.bring(&running, succeed(&running)).await, world.insert(sample::elaborate(2, now)).await];
@@ -157,7 +157,7 @@ pub async fn shows_what_a_list_shows(world: World) {
 }
 
 /// Waiting tasks are counted for each tenant, up to the requested number. Running tasks may be counted; ended ones are not.
-pub async fn counts_what_waits(world: World) {
+pub async fn counts_waiting_tasks(world: World) {
     let (one, other) = (tenant("one"), tenant("other"));
     let task = |number, of: &Tenant| Task { tenant: of.clone(), ..sample::task(number, world.now()) };
     let tasks = world.insert_all((1..=5).map(|number| task(number, &one)).collect()).await;

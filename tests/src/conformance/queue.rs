@@ -21,7 +21,7 @@ async fn receive_some(world: &World, max: usize) -> Vec<Task> {
 }
 
 /// One call delivers a task that was accepted before it.
-pub async fn hands_over_what_is_due(world: World) {
+pub async fn delivers_a_due_task(world: World) {
     let task = sample::elaborate_due(1, world.now());
     world.accept(vec![task.clone()]).await;
     let received = world.receive(10).await;
@@ -31,7 +31,7 @@ pub async fn hands_over_what_is_due(world: World) {
 }
 
 /// A waiting receiver gets a task that was accepted for later, when the task is due.
-pub async fn hands_over_what_becomes_due(world: World) {
+pub async fn delivers_a_task_when_it_becomes_due(world: World) {
     let task = Task { due_at: world.now() + Duration::from_secs(15), ..sample::task(1, world.now()) };
     world.accept(vec![task.clone()]).await;
     let mut receiving = pin!(receive_some(&world, 10));
@@ -41,7 +41,7 @@ pub async fn hands_over_what_becomes_due(world: World) {
 }
 
 /// A waiting receiver gets a task that is accepted meanwhile.
-pub async fn hands_over_what_is_inserted_meanwhile(world: World) {
+pub async fn delivers_a_task_inserted_while_waiting(world: World) {
     let mut receiving = pin!(receive_some(&world, 10));
     assert!(begin(&mut receiving).await.is_none());
     let task = sample::task(1, world.now());
@@ -52,7 +52,7 @@ pub async fn hands_over_what_is_inserted_meanwhile(world: World) {
 }
 
 /// Each task is handed to exactly one worker as long as its lease lasts.
-pub async fn hands_a_task_to_one_worker(world: World) {
+pub async fn delivers_each_task_to_one_worker(world: World) {
     let tasks: Vec<Task> = (0..9).map(|number| sample::task(number, world.now())).collect();
     world.accept(tasks.clone()).await;
     let mut taken = Vec::new();
@@ -67,7 +67,7 @@ pub async fn hands_a_task_to_one_worker(world: World) {
 }
 
 /// A receive returns at most the requested number of tasks and loses none of the others.
-pub async fn hands_over_no_more_than_asked_for(world: World) {
+pub async fn delivers_no_more_than_requested(world: World) {
     world.accept((0..10).map(|number| sample::task(number, world.now())).collect()).await;
     let mut taken = 0;
     while taken < 10 {
@@ -87,7 +87,7 @@ pub async fn hands_over_no_more_than_asked_for(world: World) {
 }
 
 /// A task is handed over in the millisecond in which it is due, not in the one before.
-pub async fn hands_over_nothing_before_its_time(world: World) {
+pub async fn delivers_no_task_before_it_is_due(world: World) {
     let task = Task { due_at: world.now() + Duration::from_mins(1), ..sample::task(1, world.now()) };
     world.accept(vec![task.clone()]).await;
     world.time.advance(Duration::from_millis(59_999));
@@ -97,7 +97,7 @@ pub async fn hands_over_nothing_before_its_time(world: World) {
 }
 
 /// A task that a worker releases is handed over again.
-pub async fn hands_over_again_what_was_released(world: World) {
+pub async fn delivers_a_released_task_again(world: World) {
     let task = sample::task(1, world.now());
     world.accept(vec![task]).await;
     for token in 1..4 {
@@ -108,7 +108,7 @@ pub async fn hands_over_again_what_was_released(world: World) {
 }
 
 /// A retry is handed over after its delay, a callback at once.
-pub async fn hands_over_a_retry_and_a_callback(world: World) {
+pub async fn delivers_a_retry_and_a_callback(world: World) {
     world.accept(vec![sample::reported(sample::with_attempts(1, 2, world.now()))]).await;
     let first = receive_some(&world, 10).await.remove(0);
     world.backend.apply(&first.name(), Some(first.clone()), fail(&first, Retry::Backoff), world.now()).await.unwrap();
@@ -123,7 +123,7 @@ pub async fn hands_over_a_retry_and_a_callback(world: World) {
 }
 
 /// A dropped receive loses no task, even one that was on its way to it.
-pub async fn loses_nothing_when_it_is_dropped(world: World) {
+pub async fn loses_no_task_when_dropped(world: World) {
     {
         let mut receiving = pin!(receive_some(&world, 10));
         assert!(begin(&mut receiving).await.is_none());
@@ -141,7 +141,7 @@ pub async fn loses_nothing_when_it_is_dropped(world: World) {
 }
 
 /// A task past its deadline is not started. If the backend ends it at once, it writes the same as the sweep.
-pub async fn hands_over_nothing_that_expired(world: World) {
+pub async fn delivers_no_expired_task(world: World) {
     let mut task = Task { due_at: world.now() + Duration::from_secs(1), ..sample::reported(sample::task(1, world.now())) };
     task.settings.expires_at = Some(world.now() + Duration::from_secs(2));
     world.accept(vec![task.clone()]).await;
@@ -163,7 +163,7 @@ pub async fn hands_over_nothing_that_expired(world: World) {
 }
 
 /// A tenant with many tasks does not make other tenants wait for all of them. A separate queue of hints decides this by itself.
-pub async fn hands_over_some_of_everybodys(world: World) {
+pub async fn delivers_tasks_of_every_tenant(world: World) {
     if world.hints == Hints::Apart {
         return;
     }
@@ -174,7 +174,7 @@ pub async fn hands_over_some_of_everybodys(world: World) {
     }
     let mut tenants: Vec<String> = world.receive(6).await.iter().map(|task| task.tenant.to_string()).collect();
     tenants.sort_unstable();
-    assert_eq!(tenants, ["b", "busy", "busy", "busy", "busy", "c"], "what others leave is not wasted");
+    assert_eq!(tenants, ["b", "busy", "busy", "busy", "busy", "c"], "the busy tenant gets the remaining room");
     world.accept(vec![task(103, "b")]).await;
-    assert_eq!(world.receive(1).await[0].tenant, tenant("b"), "it is their turn");
+    assert_eq!(world.receive(1).await[0].tenant, tenant("b"), "the other tenant is next");
 }

@@ -25,7 +25,7 @@ fn entry(of: &Tenant, object: &str, now: Timestamp) -> Entry {
 }
 
 /// Returns the fields of an entry without its random `mark`, for comparison.
-fn said(entry: &Entry) -> (Tenant, Timestamp, Actor, Action, String) {
+fn fields(entry: &Entry) -> (Tenant, Timestamp, Actor, Action, String) {
     (entry.tenant.clone(), entry.at, entry.actor, entry.action, entry.target.clone())
 }
 
@@ -39,7 +39,7 @@ async fn trail(world: &World, tenant: &Tenant) -> Vec<Entry> {
 }
 
 /// A record is read back as written, and can be written again over the version before.
-pub async fn finds_what_was_written(world: World) {
+pub async fn finds_the_written_record(world: World) {
     let (first, second) = (record(Sort::Tenant, "acme", 1), record(Sort::Tenant, "acme", 2));
     assert_eq!(world.backend.registry.find(&first.name).await.unwrap(), None);
     for record in [first, second] {
@@ -47,7 +47,7 @@ pub async fn finds_what_was_written(world: World) {
         assert_eq!(world.backend.registry.find(&record.name).await.unwrap(), Some(record));
     }
     let other = RecordName { tenant: None, sort: Sort::Key, name: name("acme") };
-    assert_eq!(world.backend.registry.find(&other).await.unwrap(), None, "another sort is another record");
+    assert_eq!(world.backend.registry.find(&other).await.unwrap(), None, "a record of another kind is not found");
 }
 
 /// If one record's version does not follow the stored one, no record and no entry is written.
@@ -57,7 +57,7 @@ pub async fn writes_all_or_nothing(world: World) {
         let records = vec![record(Sort::Key, "b", 1), record(Sort::Key, "a", stale)];
         assert_eq!(write(&world, records).await, Recorded::Conflict, "version {stale} over 1");
     }
-    assert_eq!(write(&world, vec![record(Sort::Key, "c", 2)]).await, Recorded::Conflict, "version 2 over nothing");
+    assert_eq!(write(&world, vec![record(Sort::Key, "c", 2)]).await, Recorded::Conflict, "version 2 without version 1");
     assert_eq!(world.backend.registry.page(None, Sort::Key, None, 10).await.unwrap(), [record(Sort::Key, "a", 1)]);
     assert_eq!(trail(&world, &Tenant::default()).await.len(), 1);
     let both = vec![record(Sort::Key, "a", 2), record(Sort::Key, "b", 1)];
@@ -84,7 +84,7 @@ pub async fn keeps_records_of_tenants_apart(world: World) {
 }
 
 /// A record is removed only at the version that was read, with an audit entry. A new record of its name starts at version 1.
-pub async fn removes_the_version_that_was_read(world: World) {
+pub async fn removes_only_the_read_version(world: World) {
     let (first, second) = (record(Sort::Key, "a", 1), record(Sort::Key, "a", 2));
     for record in [&first, &second] {
         assert_eq!(write(&world, vec![record.clone()]).await, Recorded::Done);
@@ -124,21 +124,21 @@ pub async fn pages_by_name(world: World) {
 }
 
 /// The audit trail is newest first, in pages, separate for each tenant.
-pub async fn shows_the_trail(world: World) {
+pub async fn lists_the_audit_trail(world: World) {
     let (one, other) = (tenant("one"), tenant("other"));
     let mut written = Vec::new();
     for number in 1..=5_u64 {
         world.time.advance(Duration::from_millis(1));
         let entry = entry(&one, &format!("object-{number}"), world.now());
         world.backend.registry.write(vec![record(Sort::Tenant, "one", number)], entry.clone()).await.unwrap();
-        written.insert(0, said(&entry));
+        written.insert(0, fields(&entry));
     }
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
         let query = TrailQuery { tenant: one.clone(), limit: 2, after };
         let page = world.backend.registry.trail(&query, world.now()).await.unwrap();
         assert!(page.entries.len() <= 2);
-        seen.extend(page.entries.iter().map(said));
+        seen.extend(page.entries.iter().map(fields));
         after = page.next;
         if after.is_none() {
             break;
@@ -149,7 +149,7 @@ pub async fn shows_the_trail(world: World) {
 }
 
 /// A change of a task is on the audit trail if it was committed, and not if it was refused.
-pub async fn records_a_change_with_the_change(world: World) {
+pub async fn records_an_entry_with_its_change(world: World) {
     let task = world.insert(sample::reported(sample::task(1, world.now()))).await;
     let entry = entry(&task.tenant, &task.id.to_string(), world.now());
     let cancel = Change { entry: Some(entry.clone()), ..world.change(&task, Event::Cancel) };
@@ -158,12 +158,12 @@ pub async fn records_a_change_with_the_change(world: World) {
     assert!(trail(&world, &task.tenant).await.is_empty());
     let follow_up = cancel.follow_up.clone().unwrap();
     assert_eq!(world.commit(cancel).await.version, 2);
-    assert_eq!(trail(&world, &task.tenant).await.iter().map(said).collect::<Vec<_>>(), [said(&entry)]);
-    assert!(world.find(&follow_up.name()).await.is_some(), "with its callback");
+    assert_eq!(trail(&world, &task.tenant).await.iter().map(fields).collect::<Vec<_>>(), [fields(&entry)]);
+    assert!(world.find(&follow_up.name()).await.is_some(), "the callback is written");
 }
 
 /// Audit entries are kept as long as ended tasks.
-pub async fn forgets_what_was_kept_for_long_enough(world: World) {
+pub async fn prunes_old_audit_entries(world: World) {
     write(&world, vec![record(Sort::Key, "a", 1)]).await;
     let last = Duration::from_millis(1);
     world.time.advance(RETENTION.saturating_sub(last));
@@ -171,7 +171,7 @@ pub async fn forgets_what_was_kept_for_long_enough(world: World) {
     world.time.advance(Duration::from_millis(1));
     world.backend.store.prune(10, world.now()).await.unwrap();
     assert!(trail(&world, &Tenant::default()).await.is_empty());
-    assert!(world.backend.registry.find(&record(Sort::Key, "a", 1).name).await.unwrap().is_some(), "the key itself stays");
+    assert!(world.backend.registry.find(&record(Sort::Key, "a", 1).name).await.unwrap().is_some(), "the key itself is kept");
 }
 
 /// Takes never exceed the tenant's rate and burst. Each tenant has its own bucket.

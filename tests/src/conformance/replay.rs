@@ -10,7 +10,7 @@ use super::World;
 use crate::sample;
 
 /// Only one of eight replays that name the same generation starts the next generation, even if that ends before the others arrive.
-pub async fn starts_one_generation_of_those_that_name_the_same(world: World) {
+pub async fn same_generation_is_replayed_once(world: World) {
     let task = ended(&world, 1).await;
     let outcomes = join_all((0..8).map(async |mark| {
         let outcome = replay(&world, &task, Some(1), None, mark).await;

@@ -17,7 +17,7 @@ async fn ended(world: &World, task: Task) -> Task {
 }
 
 /// An ended task is removed when its retention since the end is over. Other tasks are never removed.
-pub async fn prunes_what_was_kept_for_long_enough(world: World) {
+pub async fn prunes_tasks_past_their_retention(world: World) {
     let waiting = world.insert(Task { due_at: world.now() + DAY * 300, ..sample::task(1, world.now()) }).await;
     let running = world.claim(&world.insert(sample::task(2, world.now())).await).await;
     let slow = world.claim(&world.insert(sample::task(3, world.now())).await).await;
@@ -50,7 +50,7 @@ pub async fn prunes_a_bounded_number(world: World) {
 }
 
 /// A task whose retention is over is absent for every caller, even before it is removed.
-pub async fn hides_what_was_kept_for_long_enough(world: World) {
+pub async fn hides_tasks_past_their_retention(world: World) {
     let task = ended(&world, sample::reported(sample::task(1, world.now()))).await;
     world.time.advance(RETENTION + Duration::from_millis(1));
     assert_eq!(world.find(&task.name()).await, None);
@@ -72,7 +72,7 @@ pub async fn hides_what_was_kept_for_long_enough(world: World) {
 }
 
 /// A task whose retention is over frees its name before it is removed. The next task of that name inherits nothing.
-pub async fn gives_its_name_to_another_task(world: World) {
+pub async fn frees_the_name_for_another_task(world: World) {
     let large = sample::json(&format!("\"{}\"", "x".repeat(100_000)));
     for number in [1, 2] {
         ended(&world, Task { payload: large.clone(), ..sample::task(number, world.now()) }).await;
@@ -94,7 +94,7 @@ pub async fn gives_its_name_to_another_task(world: World) {
 }
 
 /// The first task's callback may outlast it, since the callback ended later. The second task gets a callback with another id.
-pub async fn reports_the_end_of_either_task_of_one_name(world: World) {
+pub async fn reports_both_tasks_of_one_name(world: World) {
     let number = 1;
     let (began, mut reports) = (world.now(), Vec::new());
     for _ in 0..2 {
@@ -112,7 +112,7 @@ pub async fn reports_the_end_of_either_task_of_one_name(world: World) {
 }
 
 /// A replayed task is kept like any other, and its retention starts at its new end.
-pub async fn lasts_again_after_a_replay(world: World) {
+pub async fn restarts_after_a_replay(world: World) {
     let task = ended(&world, sample::task(1, world.now())).await;
     world.time.advance_to(world.now() + RETENTION - DAY);
     let replayed = world.bring(&task, Event::Replay { key: ReplayKey::Same, generation: None }).await;

@@ -20,7 +20,7 @@ fn with_deadline(mut task: Task, after: Duration) -> Task {
 }
 
 /// An expired lease is shown, with the whole task except perhaps its payload. A renewed lease is not shown.
-pub async fn shows_a_lease_that_ran_out(world: World) {
+pub async fn shows_an_expired_lease(world: World) {
     let dead = world.claim(&world.insert(sample::elaborate_due(1, world.now())).await).await;
     let alive = world.claim(&world.insert(sample::task(2, world.now())).await).await;
     world.time.advance(LEASE / 2);
@@ -44,7 +44,7 @@ fn without_payload(shown: &Task, task: Task) -> Task {
 }
 
 /// A passed deadline of a waiting task is shown, however far off its start is.
-pub async fn shows_a_deadline_that_passed(world: World) {
+pub async fn shows_a_passed_deadline(world: World) {
     let deadline = Duration::from_secs(90);
     let now = world.now();
     let soon = world.insert(with_deadline(sample::task(1, now), deadline)).await;
@@ -87,7 +87,7 @@ pub async fn shows_a_bounded_number(world: World) {
 }
 
 /// Tasks that wait for their time, have just become due, run, or have ended are not shown.
-pub async fn shows_nothing_that_needs_nothing(world: World) {
+pub async fn hides_tasks_that_need_no_sweep(world: World) {
     let now = world.now();
     world.insert(Task { due_at: now + Duration::from_hours(1), ..sample::task(1, now) }).await;
     world.insert(with_deadline(sample::task(2, now), Duration::from_hours(1))).await;
@@ -106,7 +106,7 @@ pub async fn shows_nothing_that_needs_nothing(world: World) {
 }
 
 /// A postponed task is not shown until then. Otherwise every sweep would see it.
-pub async fn leaves_alone_what_was_postponed(world: World) {
+pub async fn hides_a_postponed_task(world: World) {
     let task = world.insert(sample::task(1, world.now())).await;
     world.time.advance(Duration::from_mins(10));
     let until = world.now() + Duration::from_mins(5);
@@ -120,7 +120,7 @@ pub async fn leaves_alone_what_was_postponed(world: World) {
 }
 
 /// A slow sweep postpones only the version that it saw, not later changes.
-pub async fn shows_a_change_after_a_postponement_that_came_too_late(world: World) {
+pub async fn stale_postponement_does_not_hide_a_change(world: World) {
     let seen = world.insert(sample::task(1, world.now())).await;
     let running = world.claim(&seen).await;
     world.backend.store.postpone(&seen, world.now() + Duration::from_hours(10)).await.unwrap();
