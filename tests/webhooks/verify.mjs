@@ -1,4 +1,4 @@
-// Reads a request a line, and says whether the official library takes it for one that was signed with that secret.
+// Reads one request per line, and prints for each `true` if the official library accepts its signature, otherwise `false`.
 
 import { createInterface } from "node:readline";
 

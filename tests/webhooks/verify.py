@@ -1,4 +1,4 @@
-"""Reads one request per line, and prints for each whether the official library accepts its signature."""
+"""Reads one request per line, and prints for each `true` if the official library accepts its signature, otherwise `false`."""
 
 import json
 import sys
