@@ -46,7 +46,7 @@ impl Handler for Overflow {
     }
 }
 
-#[expect(unconditional_recursion, reason = "this is what it is for")]
+#[expect(unconditional_recursion, reason = "the recursion overflows the stack on purpose")]
 fn deeper(depth: u64) -> u64 {
     // The frame is not empty and the call is not in tail position, so that no compiler turns it into a loop.
     let frame = black_box([depth; 64]);

@@ -104,12 +104,12 @@ impl Disk {
             Fault::ReadOnly => "read-only",
             Fault::Broken => "broken",
         };
-        std::fs::write(self.fault(), word).expect("a file that can be written");
+        std::fs::write(self.fault(), word).expect("the fault file can be written");
     }
 
     /// Ends the fault.
     pub fn heal(&self) {
-        std::fs::remove_file(self.fault()).expect("a fault");
+        std::fs::remove_file(self.fault()).expect("the fault file can be removed");
     }
 
     /// Cuts the power after the program has been killed: some unsynced writes of each file are lost.
@@ -120,7 +120,7 @@ impl Disk {
         let rest = [Rest::Nothing, Rest::Earliest, Rest::Sectors][chance.random_range(0..3)];
         for entry in self.undo().read_dir()? {
             let undo = entry?.path();
-            let file = self.folder.join(undo.file_stem().context("a name")?);
+            let file = self.folder.join(undo.file_stem().context("the undo log has a name")?);
             let lost = undo::undo(&undo, &file, rest, chance).with_context(|| format!("{} cannot be undone", file.display()))?;
             losses.count(&file, lost);
             std::fs::remove_file(undo)?;

@@ -103,7 +103,7 @@ impl Handler for Ill {
         self.0.calls.fetch_add(usize::from(is_down), Ordering::Relaxed);
         self.0.clock.sleep(ANSWER).await;
         if is_down {
-            return Err(Failure::retry("http_503", "the destination answered 503"));
+            return Err(Failure::retry("http_503", "the endpoint responded with 503"));
         }
         self.0.crowd_done.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -119,8 +119,8 @@ impl Handler for Well {
     type Output = ();
 
     async fn run(&self, _: Value, context: &TaskContext) -> Result<(), Failure> {
-        if let Some(came) = self.0.came.lock().expect("a lock").remove(&context.name.id) {
-            self.0.waited.lock().expect("a lock").push((came, self.0.time.now().since(came)));
+        if let Some(came) = self.0.came.lock().expect("the lock is not poisoned").remove(&context.name.id) {
+            self.0.waited.lock().expect("the lock is not poisoned").push((came, self.0.time.now().since(came)));
         }
         self.0.clock.sleep(Duration::from_millis(self.0.dice.between(20, 200))).await;
         Ok(())
@@ -161,7 +161,7 @@ pub fn play(plan: Plan, time: &Arc<Time>, backend: &Backend) -> Seen {
 
 impl Stage {
     fn seen(&self) -> Seen {
-        let waited = self.waited.lock().expect("a lock");
+        let waited = self.waited.lock().expect("the lock is not poisoned");
         let half = |from: Timestamp| {
             let mut times: Vec<Duration> =
                 waited.iter().filter(|(came, _)| (from..from + HALF).contains(came)).map(|(_, waited)| *waited).collect();
@@ -188,7 +188,7 @@ async fn work(stage: Arc<Stage>, backend: Backend) {
 async fn sweep(stage: Arc<Stage>, backend: Backend, every: Duration) {
     let sweeper = Sweeper { backend, chance: stage.dice.clone() };
     loop {
-        sweeper.run_until(&*stage.clock, stage.time.now() + every).await.expect("a store that answers");
+        sweeper.run_until(&*stage.clock, stage.time.now() + every).await.expect("the store answers");
         stage.clock.sleep(every).await;
     }
 }
@@ -215,7 +215,7 @@ async fn submit(stage: Arc<Stage>, backend: Backend, plan: Arc<Plan>) {
             stage.clock.sleep(Duration::from_millis(stage.dice.between(1, most))).await;
             number += 1;
             let task = task(&stage, Well::KIND, number);
-            stage.came.lock().expect("a lock").insert(task.id, stage.time.now());
+            stage.came.lock().expect("the lock is not poisoned").insert(task.id, stage.time.now());
             accept(&stage, &backend, vec![task]).await;
         }
     });
@@ -241,7 +241,7 @@ fn task(stage: &Stage, kind: &str, number: usize) -> Task {
         retry: RetryPolicy { schedule: Schedule::Exponential(exponential), max_age: None },
         ..Settings::default()
     };
-    let plain = sample::task(u128::try_from(number).expect("a number"), stage.time.now());
+    let plain = sample::task(u128::try_from(number).expect("the number fits in a u128"), stage.time.now());
     Task { kind: sample::name(kind), settings: Box::new(settings), ..plain }
 }
 
@@ -250,7 +250,7 @@ async fn name(stage: &Stage, backend: &Backend, name: &str) {
     let hundred = const { NonZeroU32::new(100).unwrap() };
     let pace = Pace { rate: hundred, period: Duration::from_secs(1), burst: hundred };
     let endpoint = Endpoint {
-        url: "https://example.com".parse().expect("a URL"),
+        url: "https://example.com".parse().expect("the URL is valid"),
         headers: std::collections::BTreeMap::new(),
         secrets: Secrets::default(),
         timeout: None,

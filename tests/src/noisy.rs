@@ -120,7 +120,7 @@ pub async fn run(plan: Plan, arguments: &[&str]) -> anyhow::Result<Outcome> {
     let memory = server.peak_memory()? / 1024;
     let log = server.kill().await?;
     let complaints = complaints(&log);
-    ensure!(complaints.is_empty(), "the log complains:\n{}", complaints.join("\n"));
+    ensure!(complaints.is_empty(), "the log contains errors:\n{}", complaints.join("\n"));
     Ok(Outcome { quiet: calm, noisy, harmed, memory, report })
 }
 
@@ -157,7 +157,7 @@ async fn make_keys(backend: &Backend) -> anyhow::Result<[KeyText; 2]> {
     for tenant in ["quiet", "loud"] {
         made.push(keys::make(backend, &Tenant::new(tenant)?, Scopes::all(), SystemClock.now()).await);
     }
-    made.try_into().ok().context("two keys")
+    made.try_into().ok().context("the number of keys is not two")
 }
 
 /// Starts a name server that knows the quiet tenant's endpoint and never answers for other names.

@@ -147,7 +147,7 @@ impl Users<'_> {
         let (key, batch) = (format!("batch-{}", self.submitted), json!({"tasks": vec![task; count]}).to_string());
         let mut answer = self.ask("POST", "/v1/tasks/batch", &[("idempotency-key", &key)], &batch).await;
         let tasks = answer["data"].take();
-        tasks.as_array().cloned().unwrap_or_else(|| panic!("no tasks: {answer:#}"))
+        tasks.as_array().cloned().unwrap_or_else(|| panic!("the response has no tasks: {answer:#}"))
     }
 
     async fn get(&mut self, path: &str) -> Value {
@@ -157,7 +157,7 @@ impl Users<'_> {
     /// Repeats a request until there is an answer, which must be 200 or 202.
     async fn ask(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Value {
         loop {
-            assert!(self.begun.elapsed() < PATIENCE, "it never comes to an end: {method} {path}");
+            assert!(self.begun.elapsed() < PATIENCE, "the run takes too long, at {method} {path}");
             let (address, asked) = (self.supervisor.address(), Instant::now());
             match exchange(address, method, path, headers, body).await {
                 Ok(answer) => {

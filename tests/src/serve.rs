@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 /// Runs up to `concurrency` tasks at a time until it is dropped. Panics if the queue returns an error.
 pub async fn serve(runner: &Runner, concurrency: usize) {
-    let receive = |room| async move { runner.backend.queue.receive(room).await.expect("a queue that answers") };
-    work_off(concurrency, receive, |delivery| run(runner, delivery)).await;
+    let receive = |room| async move { runner.backend.queue.receive(room).await.expect("the queue answers") };
+    process_deliveries(concurrency, receive, |delivery| run(runner, delivery)).await;
 }
 
 /// Receives as many deliveries as there is room for, and runs them concurrently, until it is dropped.
-pub async fn work_off<Received, Run>(concurrency: usize, receive: impl Fn(usize) -> Received, run: impl Fn(Delivery) -> Run)
+pub async fn process_deliveries<Received, Run>(concurrency: usize, receive: impl Fn(usize) -> Received, run: impl Fn(Delivery) -> Run)
 where
     Received: Future<Output = Vec<Delivery>>,
     Run: Future<Output = ()>,
@@ -49,6 +49,6 @@ async fn run(runner: &Runner, delivery: Delivery) {
     };
     let settlement = runner.run(delivery, &CancellationToken::new()).await;
     if let Some(receipt) = receipt {
-        runner.backend.queue.settle(vec![(receipt, settlement)]).await.expect("a queue that answers");
+        runner.backend.queue.settle(vec![(receipt, settlement)]).await.expect("the queue answers");
     }
 }

@@ -69,7 +69,7 @@ impl Handler for Work {
 
     async fn run(&self, _: Value, _: &TaskContext) -> Result<(), Failure> {
         let stage = &self.0;
-        stage.starts.lock().expect("a lock").push(stage.time.now());
+        stage.starts.lock().expect("the lock is not poisoned").push(stage.time.now());
         let running = stage.running.fetch_add(1, Ordering::Relaxed) + 1;
         stage.most_at_once.fetch_max(running, Ordering::Relaxed);
         stage.clock.sleep(Duration::from_millis(stage.dice.between(20, 49))).await;
@@ -103,10 +103,10 @@ pub fn play(time: &Arc<Time>, backend: &Backend, plan: Plan) -> Seen {
         most_at_once: AtomicUsize::new(0),
     });
     let begun = time.now();
-    lay_down(backend, begun);
+    write_limits(backend, begun);
     for first in (0..tasks).step_by(BATCH) {
         let tasks = (first..tasks.min(first + BATCH)).map(|number| task(number, begun)).collect();
-        let inserted = backend.accept(tasks, begun).now_or_never().expect("a store that answers at once");
+        let inserted = backend.accept(tasks, begun).now_or_never().expect("the store answers at once");
         assert!(matches!(inserted, Ok(Inserted::Created(_))), "{inserted:?}");
     }
     let slow = Slow::backend(backend, time, latency, None);
@@ -126,7 +126,7 @@ pub fn play(time: &Arc<Time>, backend: &Backend, plan: Plan) -> Seen {
         Box::pin(async move {
             loop {
                 stage.clock.sleep(Duration::from_mins(1)).await;
-                sweeper.run_once(stage.time.now()).await.expect("a store that answers");
+                sweeper.run_once(stage.time.now()).await.expect("the store answers");
             }
         })
     });
@@ -136,7 +136,7 @@ pub fn play(time: &Arc<Time>, backend: &Backend, plan: Plan) -> Seen {
             step => panic!("{step:?} at {}", time.now()),
         }
     }
-    let starts = stage.starts.lock().expect("a lock");
+    let starts = stage.starts.lock().expect("the lock is not poisoned");
     Seen {
         starts: starts.len(),
         // A start follows its permit by some store calls, and their number varies by up to one.
@@ -153,11 +153,15 @@ fn most_within(starts: &[Timestamp], length: Duration) -> usize {
 
 fn task(number: usize, now: Timestamp) -> Task {
     let settings = Settings { limit_key: Some(sample::name(KEY)), ..Settings::default() };
-    Task { kind: sample::name(Work::KIND), settings: Box::new(settings), ..sample::task(u128::try_from(number).expect("a number"), now) }
+    Task {
+        kind: sample::name(Work::KIND),
+        settings: Box::new(settings),
+        ..sample::task(u128::try_from(number).expect("the number fits in a u128"), now)
+    }
 }
 
-fn lay_down(backend: &Backend, now: Timestamp) {
-    let count = |count| NonZeroU32::new(count).expect("some");
+fn write_limits(backend: &Backend, now: Timestamp) {
+    let count = |count| NonZeroU32::new(count).expect("the count is positive");
     let pace = Pace { rate: count(RATE), period: Duration::from_secs(1), burst: count(1) };
     let limits = Limits { pace: Some(pace), concurrency: Some(count(CONCURRENCY)), breaker: None };
     let tenant = Tenant::default();

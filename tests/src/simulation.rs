@@ -112,12 +112,12 @@ pub fn simulate_with(seed: u64, subject: Subject, sabotage: Option<Sabotage>) ->
         Some(sabotage) => sabotaged(backend, sabotage, stage.calls.clone()),
         None => backend,
     };
-    limits::lay_down(&stage, &backend);
+    limits::write_limits(&stage, &backend);
     let witness = Witness::new(&stage, backend.clone());
     let mut run = Run::new(stage.clone(), witness.clone(), clocks, dead_letters, sabotage);
     let outcome = run.play().and_then(|()| {
         let summary = run.summary();
-        verdict::no_reservation_is_left(&stage, &backend, run.ended_at())?;
+        verdict::check_reservations(&stage, &backend, run.ended_at())?;
         verdict::judge(&stage, &witness, &backend, subject.removal())?;
         Ok(Summary { shown: stage.shown(), ..summary })
     });
@@ -194,6 +194,6 @@ impl fmt::Display for Violation {
         }
         writeln!(f, "{}", self.what)?;
         let (subject, seed) = (self.subject.as_str(), self.seed);
-        write!(f, "seed {seed} on {subject}; again: cargo run -p nobat-tests --bin simulate -- --backend {subject} --seed {seed}")
+        write!(f, "seed {seed} on {subject}; to repeat: cargo run -p nobat-tests --bin simulate -- --backend {subject} --seed {seed}")
     }
 }

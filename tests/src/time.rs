@@ -20,13 +20,13 @@ struct Inner {
     now: Timestamp,
     /// Wakers by deadline, then in order of arrival.
     sleepers: BTreeMap<(Timestamp, u64), Waker>,
-    lain_down: u64,
+    sleeps_started: u64,
 }
 
 impl Time {
     /// Creates a time that stands at `now`.
     pub fn at(now: Timestamp) -> Arc<Self> {
-        Arc::new(Self { inner: Mutex::new(Inner { now, sleepers: BTreeMap::new(), lain_down: 0 }) })
+        Arc::new(Self { inner: Mutex::new(Inner { now, sleepers: BTreeMap::new(), sleeps_started: 0 }) })
     }
 
     /// Returns the current time.
@@ -89,8 +89,8 @@ impl Future for Sleep {
         }
         let deadline = self.deadline;
         let place = *self.place.get_or_insert_with(|| {
-            inner.lain_down += 1;
-            (deadline, inner.lain_down)
+            inner.sleeps_started += 1;
+            (deadline, inner.sleeps_started)
         });
         inner.sleepers.insert(place, context.waker().clone());
         Poll::Pending

@@ -26,12 +26,12 @@ impl Tools {
     ///
     /// Concurrent test binaries wait for the first one. A failure names the missing requirement: no test is skipped.
     pub fn programs(self) -> PathBuf {
-        fs::create_dir_all(folder()).unwrap_or_else(|error| panic!("{} cannot be made: {error}", folder().display()));
-        let lock = File::create(folder().join(format!("{self:?}.lock").to_lowercase())).expect("a file to lock");
-        lock.lock().expect("a file that can be locked");
+        fs::create_dir_all(folder()).unwrap_or_else(|error| panic!("{} cannot be created: {error}", folder().display()));
+        let lock = File::create(folder().join(format!("{self:?}.lock").to_lowercase())).expect("the lock file can be created");
+        lock.lock().expect("the lock file can be locked");
         if !self.is_installed() {
             self.install();
-            fs::copy(self.recipe(), self.stamp()).expect("a copy of the recipe");
+            fs::copy(self.recipe(), self.stamp()).expect("the recipe can be copied");
         }
         match self {
             Self::Emulator | Self::Deployment | Self::WebhooksPython => self.home().join("bin"),
@@ -99,7 +99,7 @@ impl Tools {
     fn run(self, command: &mut Command) {
         let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{}: {command:?}: {error}", self.needs()));
         let said = [output.stdout, output.stderr].concat();
-        assert!(output.status.success(), "{}: {command:?} said\n{}", self.needs(), String::from_utf8_lossy(&said));
+        assert!(output.status.success(), "{}: {command:?} failed:\n{}", self.needs(), String::from_utf8_lossy(&said));
     }
 }
 

@@ -42,7 +42,7 @@ impl Library {
             Self::Python => run(&Tools::WebhooksPython.programs().join("python"), "verify.py", secret, requests),
             Self::JavaScript => run(&"node".into(), "verify.mjs", secret, requests),
             Self::Rust => {
-                let webhook = Webhook::new(secret).expect("a secret");
+                let webhook = Webhook::new(secret).expect("the secret is valid");
                 requests.iter().map(|request| webhook.verify(&request.body, &request.headers).is_ok()).collect()
             }
         }
@@ -51,20 +51,20 @@ impl Library {
 
 /// Passes each request to a script as a line of JSON, and reads one line for each.
 fn run(program: &PathBuf, script: &str, secret: &str, requests: &[Received]) -> Vec<bool> {
-    let scratch = Scratch::new().expect("a directory");
+    let scratch = Scratch::new().expect("the directory can be created");
     let file = scratch.path().join("requests");
-    std::fs::write(&file, requests.iter().map(|request| line(secret, request)).collect::<String>()).expect("a file");
+    std::fs::write(&file, requests.iter().map(|request| line(secret, request)).collect::<String>()).expect("the file can be written");
     let script = workspace().join("tests/webhooks").join(script);
-    let requests = Stdio::from(std::fs::File::open(&file).expect("the file"));
+    let requests = Stdio::from(std::fs::File::open(&file).expect("the file can be opened"));
     let output =
         Command::new(program).arg(script).stdin(requests).output().unwrap_or_else(|error| panic!("{}: {error}", program.display()));
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    said.lines().map(|line| line.parse().unwrap_or_else(|_| panic!("neither true nor false: {line}"))).collect()
+    said.lines().map(|line| line.parse().unwrap_or_else(|_| panic!("the script printed neither true nor false: {line}"))).collect()
 }
 
 fn line(secret: &str, request: &Received) -> String {
     let headers: BTreeMap<&str, &str> = request.headers.keys().map(|name| (name.as_str(), request.header(name.as_str()))).collect();
-    let body = std::str::from_utf8(&request.body).expect("JSON");
+    let body = std::str::from_utf8(&request.body).expect("the body is UTF-8");
     format!("{}\n", json!({"secret": secret, "headers": headers, "body": body}))
 }

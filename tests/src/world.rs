@@ -74,7 +74,7 @@ impl World {
     /// Starts `nobat` on a disk that can be made to fail, with this maximum number of files and connections.
     pub async fn on_a_bad_machine(handles: usize) -> Self {
         let mut world = Self::new(Program::Nobat, &OPEN).await;
-        let disk = Disk::new(world.scratch.path(), Cache::None).expect("a disk");
+        let disk = Disk::new(world.scratch.path(), Cache::None).expect("the disk can be created");
         world.variables = disk.variables();
         world.variables.push(("DISK_HANDLES", handles.to_string()));
         world.disk = Some(disk);
@@ -87,8 +87,8 @@ impl World {
         let mut world = Self::new(Program::Nobat, flags).await;
         let script = world.scratch.path().join("limited");
         let text = format!("#!/bin/sh\nulimit -Sn {soft} && ulimit -Hn {hard} && exec '{}' \"$@\"\n", world.program.display());
-        std::fs::write(&script, text).expect("a script");
-        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("a script that can be run");
+        std::fs::write(&script, text).expect("the script can be written");
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("the script can be made executable");
         world.program = script;
         world.go_on().await;
         world
@@ -96,7 +96,7 @@ impl World {
 
     async fn new(program: Program, flags: &[&str]) -> Self {
         Self {
-            receiver: Receiver::start().await.expect("a receiver"),
+            receiver: Receiver::start().await.expect("the receiver can be started"),
             program: program.path(),
             flags: flags.iter().copied().map(str::to_owned).collect(),
             variables: Vec::new(),
@@ -104,7 +104,7 @@ impl World {
             expected: Vec::new(),
             process: None,
             log: Vec::new(),
-            scratch: Scratch::new().expect("a directory"),
+            scratch: Scratch::new().expect("the directory can be created"),
         }
     }
 
@@ -115,7 +115,7 @@ impl World {
 
     /// Starts the program again, or returns the error.
     pub async fn try_to_go_on(&mut self) -> anyhow::Result<()> {
-        assert!(self.process.is_none(), "it is running");
+        assert!(self.process.is_none(), "the program is not running");
         let data = ["--data".to_owned(), self.data().display().to_string()];
         self.process = Some(Process::start(&self.program, &[&data, self.flags.as_slice()].concat(), &self.variables).await?);
         Ok(())
@@ -137,13 +137,13 @@ impl World {
 
     /// Kills the program (SIGKILL).
     pub async fn kill(&mut self) {
-        let log = self.process.take().expect("a process").kill().await.expect("a process that can be killed");
+        let log = self.process.take().expect("the program is running").kill().await.expect("the program can be killed");
         self.log.extend(log);
     }
 
     /// Stops the program (SIGTERM) and waits for its end, which must be with exit code 0.
     pub async fn stop(&mut self) {
-        let (status, log) = self.process.take().expect("a process").terminate().await.expect("a process that can be told to stop");
+        let (status, log) = self.process.take().expect("the program is running").terminate().await.expect("the program can be stopped");
         self.log.extend(log);
         assert_eq!(status.code(), Some(0), "{}", self.log.join("\n"));
     }
@@ -152,16 +152,16 @@ impl World {
     pub async fn end(mut self) {
         let tasks = self.tasks("").await;
         let left: Vec<_> = tasks.iter().filter(|task| !has_ended(task)).collect();
-        assert!(left.is_empty(), "work was left behind: {left:#?}");
+        assert!(left.is_empty(), "some tasks have not ended: {left:#?}");
         self.stop().await;
         let mut complaints = complaints(&self.log);
         complaints.retain(|line| !self.expected.iter().any(|expected| line.contains(expected)));
-        assert!(complaints.is_empty(), "the log complains:\n{}", complaints.join("\n"));
+        assert!(complaints.is_empty(), "the log contains errors:\n{}", complaints.join("\n"));
     }
 
     /// Returns the process id of the program.
     pub fn process_id(&self) -> u32 {
-        self.process.as_ref().and_then(Process::id).expect("a process")
+        self.process.as_ref().and_then(Process::id).expect("the program is running")
     }
 
     /// Returns true if the program answers.
@@ -171,12 +171,12 @@ impl World {
 
     /// Returns the address on which the program listens.
     pub fn address(&self) -> SocketAddr {
-        self.process.as_ref().expect("a process").address()
+        self.process.as_ref().expect("the program is running").address()
     }
 
     /// Returns the process id of the program.
     pub fn process(&self) -> u32 {
-        self.process.as_ref().and_then(Process::id).expect("a process")
+        self.process.as_ref().and_then(Process::id).expect("the program is running")
     }
 
     /// Returns the path of the database file.
@@ -186,7 +186,7 @@ impl World {
 
     /// Returns the disk of the file. Panics if it cannot be made to fail.
     pub fn disk(&self) -> &Disk {
-        self.disk.as_ref().expect("a disk that can be told to fail")
+        self.disk.as_ref().expect("the world has a disk that can fail")
     }
 
     /// Allows complaints in the log that contain this text.
@@ -206,14 +206,14 @@ impl World {
 
     /// Opens the database file. Panics if the program is running.
     pub fn file(&self) -> Connection {
-        assert!(self.process.is_none(), "it is running");
-        Connection::open(self.data()).expect("a SQLite file")
+        assert!(self.process.is_none(), "the program is not running");
+        Connection::open(self.data()).expect("the SQLite file can be opened")
     }
 
     /// Runs the program as a client of itself, or as a second server.
     pub async fn run(&self, arguments: &[&str]) -> Ran {
         let url = self.process.as_ref().map(|process| format!("http://{}", process.address()));
-        process::run(&self.program, arguments, url.as_deref()).await.expect("a program that runs")
+        process::run(&self.program, arguments, url.as_deref()).await.expect("the program can be run")
     }
 
     /// Sends a `GET` request.
@@ -285,7 +285,7 @@ impl World {
             if is_so(&task) {
                 return task;
             }
-            assert!(begun.elapsed() < PATIENCE, "it never came to that: {task:#}");
+            assert!(begun.elapsed() < PATIENCE, "the task did not reach the expected state in time: {task:#}");
         }
     }
 }
@@ -297,7 +297,7 @@ pub fn has_ended(task: &Value) -> bool {
 
 /// Returns the path of a task.
 pub fn path(task: &Value) -> String {
-    format!("/v1/tasks/{}", task["id"].as_str().unwrap_or_else(|| panic!("not a task: {task:#}")))
+    format!("/v1/tasks/{}", task["id"].as_str().unwrap_or_else(|| panic!("the task has no id: {task:#}")))
 }
 
 /// Returns a field of each of a task's attempts, such as `/outcome`, or `-` if it is missing.
@@ -313,7 +313,7 @@ pub fn from_now(duration: Duration) -> String {
 
 /// Returns the time in a field of a task or an attempt.
 pub fn moment(task: &Value, field: &str) -> Timestamp {
-    task[field].as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no moment in {field}: {task:#}"))
+    task[field].as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("`{field}` is no timestamp: {task:#}"))
 }
 
 /// Returns the lines of a log that no run should leave: errors and panics, except the panics that a `noop` task ordered.

@@ -56,9 +56,9 @@ impl Functions {
         static BUILT: OnceLock<Functions> = OnceLock::new();
         BUILT.get_or_init(|| {
             let home = folder().join("functions");
-            fs::create_dir_all(&home).expect("a folder for the functions");
-            let lock = File::create(home.join("build.lock")).expect("a file to lock");
-            lock.lock().expect("a file that can be locked");
+            fs::create_dir_all(&home).expect("the functions' folder can be created");
+            let lock = File::create(home.join("build.lock")).expect("the lock file can be created");
+            lock.lock().expect("the lock file can be locked");
             sam_build(&home);
             Self { template: home.join("sam/template.yaml"), binaries: home.join("lambda") }
         })
@@ -66,11 +66,14 @@ impl Functions {
 
     /// Writes a copy of the template beside the original, because the template names the programs by relative path.
     fn template_without_report(&self) -> PathBuf {
-        let template = fs::read_to_string(&self.template).expect("the built template");
+        let template = fs::read_to_string(&self.template).expect("the built template can be read");
         let without = template.replace(REPORT, "");
-        assert!(!without.contains("ReportBatchItemFailures") && without != template, "the setting is not where it was:\n{template}");
+        assert!(
+            !without.contains("ReportBatchItemFailures") && without != template,
+            "the built template has no ReportBatchItemFailures to remove:\n{template}"
+        );
         let path = self.template.with_file_name("without-report.yaml");
-        fs::write(&path, without).expect("a template");
+        fs::write(&path, without).expect("the template can be written");
         path
     }
 }
@@ -133,11 +136,11 @@ fn tool(tools: Tools, program: &str) -> Command {
 
 fn first_in_path(programs: PathBuf) -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::join_paths(std::iter::once(programs).chain(std::env::split_paths(&path))).expect("a PATH")
+    std::env::join_paths(std::iter::once(programs).chain(std::env::split_paths(&path))).expect("PATH can be joined")
 }
 
 fn run(command: &mut Command) {
     let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "{command:?} said\n{}", String::from_utf8_lossy(&said));
+    assert!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&said));
 }

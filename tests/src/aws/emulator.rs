@@ -90,10 +90,10 @@ impl Emulator {
             .envs(variables.iter().map(|(name, value)| (*name, value.as_str())))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(File::create(&log).expect("a log file"))
+            .stderr(File::create(&log).expect("the log file can be created"))
             .spawn()
-            .expect("Python, which has just been installed");
-        let port = announced(&mut child).unwrap_or_else(|| panic!("the emulator does not start; its log ends so:\n{}", tail(&log)));
+            .expect("the installed Python can be started");
+        let port = announced(&mut child).unwrap_or_else(|| panic!("the emulator does not start; the end of its log:\n{}", tail(&log)));
         Self { address: SocketAddr::from(([127, 0, 0, 1], port)), child: Some(child) }
     }
 }
@@ -110,7 +110,7 @@ impl Drop for Emulator {
 /// Returns the command of the launcher. It passes its environment on to the functions, so the environment is cleared.
 fn command(iam: Iam) -> Command {
     let home = folder().join("run");
-    fs::create_dir_all(&home).expect("a folder for what it unpacks");
+    fs::create_dir_all(&home).expect("the emulator's folder can be created");
     let mut command = Command::new(Tools::Emulator.programs().join("python"));
     command.arg(workspace().join("tests/aws/emulator.py")).arg(home).env_clear();
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -130,21 +130,21 @@ fn announced(child: &mut Child) -> Option<u16> {
 /// Returns the log file of the next emulator of this test binary. The next run of the binary overwrites it.
 fn log_file() -> PathBuf {
     static STARTED: AtomicU32 = AtomicU32::new(0);
-    let program = std::env::current_exe().expect("a program that is running");
+    let program = std::env::current_exe().expect("the path of the running program is known");
     let stem = program.file_stem().unwrap_or_default().to_string_lossy();
     let logs = folder().join("log");
-    fs::create_dir_all(&logs).expect("a folder for logs");
+    fs::create_dir_all(&logs).expect("the log folder can be created");
     logs.join(format!("{stem}-{}.log", STARTED.fetch_add(1, Ordering::Relaxed)))
 }
 
 fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    format!("{}\n(the whole of it: {})", lines[lines.len().saturating_sub(TAIL)..].join("\n"), log.display())
+    format!("{}\n(full log: {})", lines[lines.len().saturating_sub(TAIL)..].join("\n"), log.display())
 }
 
 fn resolve(url: &str) -> SocketAddr {
-    let authority = url.strip_prefix("http://").unwrap_or_else(|| panic!("{ENDPOINT} must begin with http://, and is {url}"));
+    let authority = url.strip_prefix("http://").unwrap_or_else(|| panic!("{ENDPOINT} is {url}; it must begin with http://"));
     let addresses = authority.trim_end_matches('/').to_socket_addrs();
-    addresses.ok().and_then(|mut found| found.next()).unwrap_or_else(|| panic!("{ENDPOINT} must name a host and a port, and is {url}"))
+    addresses.ok().and_then(|mut found| found.next()).unwrap_or_else(|| panic!("{ENDPOINT} is {url}; it must name a host and a port"))
 }

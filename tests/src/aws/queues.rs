@@ -101,7 +101,7 @@ impl Queues {
 
 async fn create(client: Client, name: &str, attributes: &Value) -> String {
     let created = client.sqs("CreateQueue", &json!({ "QueueName": name, "Attributes": attributes })).await;
-    created["QueueUrl"].as_str().unwrap_or_else(|| panic!("no queue: {created:#}")).to_owned()
+    created["QueueUrl"].as_str().unwrap_or_else(|| panic!("the response has no QueueUrl: {created:#}")).to_owned()
 }
 
 async fn arn(client: Client, url: &str) -> Value {
@@ -115,7 +115,7 @@ async fn depth(client: Client, url: &str) -> u64 {
 
 fn count(attributes: &Value, state: &str) -> u64 {
     let number = attributes[format!("ApproximateNumberOfMessages{state}")].as_str().and_then(|text| text.parse().ok());
-    number.unwrap_or_else(|| panic!("no numbers: {attributes:#}"))
+    number.unwrap_or_else(|| panic!("the number of messages is missing: {attributes:#}"))
 }
 
 async fn attributes(client: Client, url: &str) -> Value {

@@ -49,7 +49,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub const VISIBILITY: Duration = Duration::from_secs(2);
 
 /// Runtime of the taps, which outlive the test that created them.
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("the runtime can be created"));
 
 impl Stack {
     /// Returns the stack that the stories of a test binary share, one story at a time, restored to its initial state.
@@ -57,27 +57,27 @@ impl Stack {
         static STACKS: [OnceLock<Mutex<Stack>>; 3] = [const { OnceLock::new() }; 3];
         let cell = &STACKS[source as usize];
         let deployed = tokio::task::spawn_blocking(move || cell.get_or_init(|| Mutex::new(RUNTIME.block_on(Self::deploy(source)))));
-        let stack = deployed.await.expect("a stack that can be deployed").lock().await;
+        let stack = deployed.await.expect("the stack can be deployed").lock().await;
         stack.restore().await;
         stack
     }
 
     async fn deploy(source: Source) -> Self {
-        let tap = Tap::new().await.expect("a tap");
+        let tap = Tap::new().await.expect("the tap can be created");
         let emulator = Emulator::with_table_behind(&tap, Iam::Enforced);
         let emulator = tokio::task::spawn_blocking(move || {
             source.deploy(&emulator);
             emulator
         });
-        Self::find(emulator.await.expect("a deployment"), tap).await
+        Self::find(emulator.await.expect("the deployment succeeds"), tap).await
     }
 
     /// Reads names and URLs from `CloudFormation`.
     async fn find(emulator: Emulator, tap: Tap) -> Self {
         let client = emulator.client();
         let (said, resources) = (client.stack("DescribeStacks", STACK).await, client.stack("DescribeStackResources", STACK).await);
-        let output = |name: &str| among(&said, ["OutputKey", "OutputValue"], |key| key == name);
-        let host = output("ApiUrl").split_once("//").map(|(_, host)| host.to_owned()).expect("a URL");
+        let output = |name: &str| find_member(&said, ["OutputKey", "OutputValue"], |key| key == name);
+        let host = output("ApiUrl").split_once("//").map(|(_, host)| host.to_owned()).expect("ApiUrl is a URL");
         let id = host.split('.').next().unwrap_or_default();
         let settings =
             nobat_aws::Settings { table: output("TableName"), queue_url: output("QueueUrl"), retention: Duration::from_hours(24) };
@@ -91,7 +91,7 @@ impl Stack {
             client,
             host: format!("{id}.execute-api.localhost:{}", emulator.address().port()),
             // CDK adds a path before the name and a digest after it.
-            sweeper: among(&resources, ["LogicalResourceId", "PhysicalResourceId"], |id| id.contains("SweeperFunction")),
+            sweeper: find_member(&resources, ["LogicalResourceId", "PhysicalResourceId"], |id| id.contains("SweeperFunction")),
             key,
             emulator,
         }
@@ -135,7 +135,7 @@ impl Stack {
         let queue = format!(":{}", self.queues.hints().rsplit('/').next().unwrap_or_default());
         let is_of_workers = |source: &&Value| source["EventSourceArn"].as_str().is_some_and(|arn| arn.ends_with(&queue));
         let source = all["EventSourceMappings"].as_array().into_iter().flatten().find(is_of_workers);
-        let id = source.and_then(|source| source["UUID"].as_str()).unwrap_or_else(|| panic!("nobody takes hints: {all:#}"));
+        let id = source.and_then(|source| source["UUID"].as_str()).unwrap_or_else(|| panic!("no function receives hints: {all:#}"));
         let change = json!({ "Enabled": enabled }).to_string();
         let answer = self.client.lambda("PUT", &format!("event-source-mappings/{id}"), &change).await;
         assert!(matches!(answer.status, 200 | 202), "{}", answer.text());
@@ -206,16 +206,16 @@ pub async fn reached<T>(what: &str, look: impl AsyncFn() -> T, is_so: impl Fn(&T
         if is_so(&seen) {
             return seen;
         }
-        assert!(begun.elapsed() < PATIENCE, "it never came to that: {what}");
+        assert!(begun.elapsed() < PATIENCE, "timed out waiting for: {what}");
         tokio::time::sleep(PAUSE).await;
     }
 }
 
 /// Returns the value of the first list member whose key `is_meant` accepts. Keys and values hold no character that XML escapes.
-fn among(xml: &str, [key, value]: [&str; 2], is_meant: impl Fn(&str) -> bool) -> String {
+fn find_member(xml: &str, [key, value]: [&str; 2], is_meant: impl Fn(&str) -> bool) -> String {
     let members = xml.split("</member>").filter(|member| element(member, key).is_some_and(&is_meant));
     let mut found = members.filter_map(|member| element(member, value));
-    found.next().unwrap_or_else(|| panic!("no such {key}: {xml}")).to_owned()
+    found.next().unwrap_or_else(|| panic!("no matching {key} in: {xml}")).to_owned()
 }
 
 fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {

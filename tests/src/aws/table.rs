@@ -30,7 +30,7 @@ impl Table {
         let mut table = client.dynamodb("CreateTable", &input).await["TableDescription"].take();
         let begun = Instant::now();
         while table["TableStatus"] != "ACTIVE" {
-            assert!(begun.elapsed() < PATIENCE, "it is never active: {table:#}");
+            assert!(begun.elapsed() < PATIENCE, "the table does not become active: {table:#}");
             tokio::time::sleep(PAUSE).await;
             table = client.dynamodb("DescribeTable", &json!({ "TableName": name })).await["Table"].take();
         }
@@ -49,7 +49,7 @@ impl Table {
 
     /// Sets timestamps of a stored task, in milliseconds, as if it had been stored at another time.
     pub async fn set_moments(&self, task: &Value, moments: &[(&str, Timestamp)]) {
-        let id = task["id"].as_str().unwrap_or_else(|| panic!("not a task: {task:#}"));
+        let id = task["id"].as_str().unwrap_or_else(|| panic!("the task has no id: {task:#}"));
         let changes: Vec<String> = moments.iter().map(|(name, _)| format!("#{name} = :{name}")).collect();
         let names: Value = moments.iter().map(|(name, _)| (format!("#{name}"), json!(name))).collect();
         let values: Value = moments.iter().map(|(name, at)| (format!(":{name}"), json!({ "N": at.millis().to_string() }))).collect();

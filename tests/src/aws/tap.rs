@@ -77,7 +77,7 @@ impl Tap {
 
     /// Sets the target. Panics at the second call.
     pub fn aim_at(&self, target: SocketAddr) {
-        self.inner.target.set(target).expect("a tap that is in front of nothing");
+        self.inner.target.set(target).expect("the tap has no target yet");
     }
 
     /// Returns the address on which the tap listens.
@@ -157,11 +157,11 @@ impl Inner {
                 is_dead = true;
                 continue;
             }
-            self.passable().await;
+            self.wait_until_open().await;
             if length == 0 {
                 return to.shutdown().await.map_err(|_| Closed);
             }
-            if direction == Direction::Reply && self.loses_this_one() {
+            if direction == Direction::Reply && self.loses_reply() {
                 return Err(Closed);
             }
             to.write_all(&chunk[..length]).await.map_err(|_| Closed)?;
@@ -169,7 +169,7 @@ impl Inner {
     }
 
     /// Resolves when received bytes may be relayed.
-    async fn passable(&self) {
+    async fn wait_until_open(&self) {
         let (flow, mut changes) = (*self.flow.borrow(), self.flow.subscribe());
         // The channel cannot close: the sender lives in `self`.
         if let Flow::Late(delay) = flow {
@@ -178,7 +178,7 @@ impl Inner {
         let _ = changes.wait_for(|flow| *flow != Flow::BlackHole).await;
     }
 
-    fn loses_this_one(&self) -> bool {
+    fn loses_reply(&self) -> bool {
         self.flow.send_if_modified(|flow| {
             let is_lost = *flow == Flow::LosesNextReply;
             if is_lost {
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_refused_never_arrives() {
+    async fn refused_request_never_arrives() {
         let (receiver, tap) = tapped().await;
         tap.set(Flow::Refused);
         assert!(post(tap.address(), "lost").await.is_err());
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_fell_into_a_black_hole_arrives_late() {
+    async fn black_holed_request_arrives_late() {
         let (receiver, tap) = tapped().await;
         tap.set(Flow::BlackHole);
         let address = tap.address();
@@ -237,10 +237,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_reset_never_arrives_and_says_so() {
+    async fn reset_request_never_arrives_and_fails() {
         let (receiver, tap) = tapped().await;
         tap.set(Flow::Reset);
-        let Err(ExchangeError::Unanswered(error)) = post(tap.address(), "lost").await else { panic!("an answer") };
+        let Err(ExchangeError::Unanswered(error)) = post(tap.address(), "lost").await else { panic!("the request got a response") };
         assert!(format!("{error:?}").contains("reset"), "{error:?}");
         tap.set(Flow::Open);
         assert_eq!(post(tap.address(), "found").await.unwrap().status, 200);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_swallowed_never_arrives_and_the_next_connection_is_as_good_as_new() {
+    async fn swallowed_request_never_arrives_and_later_ones_do() {
         let (receiver, tap) = tapped().await;
         let mut caught = TcpStream::connect(tap.address()).await.unwrap();
         tap.set(Flow::Swallowed);
@@ -256,22 +256,22 @@ mod tests {
         written.unwrap();
         tap.set(Flow::Open);
         assert_eq!(post(tap.address(), "found").await.unwrap().status, 200);
-        assert!(caught.read_u8().now_or_never().is_none(), "it is neither answered nor closed");
+        assert!(caught.read_u8().now_or_never().is_none(), "the caught connection is neither answered nor closed");
         assert_eq!(bodies(&receiver), ["found"]);
     }
 
     #[tokio::test]
-    async fn what_is_late_arrives_late() {
+    async fn request_and_reply_arrive_late() {
         let (receiver, tap) = tapped().await;
         let (lateness, before) = (Duration::from_millis(50), std::time::Instant::now());
         tap.set(Flow::Late(lateness));
         assert_eq!(post(tap.address(), "late").await.unwrap().status, 200);
-        assert!(before.elapsed() >= 2 * lateness, "there and back");
+        assert!(before.elapsed() >= 2 * lateness, "the request and the reply are both delayed");
         assert_eq!(bodies(&receiver), ["late"]);
     }
 
     #[tokio::test]
-    async fn one_reply_is_lost_and_what_it_replied_to_is_done() {
+    async fn lost_reply_leaves_its_request_handled() {
         let (receiver, tap) = tapped().await;
         tap.set(Flow::LosesNextReply);
         assert!(matches!(post(tap.address(), "first").await, Err(ExchangeError::Unanswered(_))));

@@ -80,7 +80,7 @@ async fn main() -> anyhow::Result<()> {
         ("ApiFunction", "one POST /v1/tasks"),
         ("WorkerFunction", "a batch of ten `noop`"),
         ("SweeperFunction", "a sweep that finds nothing"),
-        ("DeadLetterFunction", "a letter of a task that is not there"),
+        ("DeadLetterFunction", "a dead letter of a missing task"),
     ] {
         let mut events = Vec::new();
         for number in 0..COLD + WARM {
@@ -108,7 +108,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(clippy::cast_precision_loss, reason = "for people to read")]
+#[expect(clippy::cast_precision_loss, reason = "the value is only displayed")]
 fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
@@ -160,7 +160,7 @@ async fn measure(program: &Path, variables: &[(&str, String)], events: Vec<Value
         runtime.asked().await?;
     }
     let cpu = runtime.cpu()?.saturating_sub(before) / u32::try_from(WARM)?;
-    ensure!(runtime.failures() == 0, "some events failed");
+    ensure!(runtime.failures() == 0, "the function failed some events");
     Ok(Taken {
         binary: program.metadata()?.len(),
         zip: zipped(program).await?,
@@ -208,7 +208,8 @@ impl Runtime {
 
     /// Returns the time between the start of the function and its next request for an event. Waits for at most 1 minute.
     async fn asked(&mut self) -> anyhow::Result<Duration> {
-        let asked = tokio::time::timeout(Duration::from_mins(1), self.asked.recv()).await.context("it does not ask for an event")?;
+        let asked =
+            tokio::time::timeout(Duration::from_mins(1), self.asked.recv()).await.context("the function does not request an event")?;
         Ok(asked.context("the API has ended")?.duration_since(self.begun))
     }
 
@@ -229,12 +230,12 @@ impl Runtime {
     /// Returns the peak resident memory, in bytes.
     fn most_memory(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the process status has no VmHWM")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1_024)
     }
 
     fn id(&self) -> anyhow::Result<u32> {
-        self.child.id().context("it has ended")
+        self.child.id().context("the function has ended")
     }
 }
 
@@ -297,14 +298,14 @@ fn next(event: &Value) -> Response<Full<Bytes>> {
         .header("lambda-runtime-deadline-ms", deadline.millis())
         .header("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:000000000000:function:f")
         .body(Full::from(event.to_string()))
-        .expect("headers that are some")
+        .expect("the response is valid")
 }
 
 /// Returns the size of the program in a zip file, as it is deployed, in bytes.
 async fn zipped(program: &Path) -> anyhow::Result<u64> {
     let zip = std::env::temp_dir().join(format!("nobat-function-{}.zip", std::process::id()));
     let status = Command::new("python3").args(["-m", "zipfile", "-c"]).arg(&zip).arg(program).status().await.context("python3")?;
-    ensure!(status.success(), "it cannot be zipped");
+    ensure!(status.success(), "the program cannot be zipped");
     let length = zip.metadata()?.len();
     std::fs::remove_file(zip)?;
     Ok(length)

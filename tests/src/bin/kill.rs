@@ -60,7 +60,7 @@ fn main() -> anyhow::Result<ExitCode> {
     if cli.folder.exists() {
         std::fs::remove_dir_all(&cli.folder)?;
     }
-    std::fs::create_dir_all(&cli.folder).with_context(|| format!("{} cannot be made", cli.folder.display()))?;
+    std::fs::create_dir_all(&cli.folder).with_context(|| format!("{} cannot be created", cli.folder.display()))?;
     println!("{plan:?}, evidence in {}", cli.folder.display());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let verdict = check(&runtime.block_on(run(plan, &cli.folder))?);

@@ -36,7 +36,7 @@ fn main() -> anyhow::Result<ExitCode> {
     if cli.folder.exists() {
         std::fs::remove_dir_all(&cli.folder)?;
     }
-    std::fs::create_dir_all(&cli.folder).with_context(|| format!("{} cannot be made", cli.folder.display()))?;
+    std::fs::create_dir_all(&cli.folder).with_context(|| format!("{} cannot be created", cli.folder.display()))?;
     println!("{plan:?}, evidence in {}", cli.folder.display());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let evidence = runtime.block_on(run(plan, &cli.folder))?;
@@ -44,7 +44,14 @@ fn main() -> anyhow::Result<ExitCode> {
     println!("{}{verdict}", evidence.losses);
     let is_as_it_should_be = if cli.control { !verdict.lost.is_empty() } else { verdict.is_clean() };
     if cli.control {
-        println!("{}", if is_as_it_should_be { "seen to lose tasks, as it should" } else { "nothing is lost: the disk does not forget" });
+        println!(
+            "{}",
+            if is_as_it_should_be {
+                "accepted tasks are lost, as expected without synced COMMITs"
+            } else {
+                "no accepted task is lost: the disk loses no unsynced COMMIT"
+            }
+        );
     }
     Ok(if is_as_it_should_be { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

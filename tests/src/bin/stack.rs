@@ -33,11 +33,11 @@ async fn main() {
     }
     println!("export NOBAT_TABLE={} NOBAT_QUEUE_URL={}", stack.table.name(), stack.queues.hints());
     println!("export NOBAT_URL={} NOBAT_KEY={}", stack.url(), stack.key());
-    eprintln!("\nThese lines are for another terminal; there, for example:");
+    eprintln!("\nRun these lines in another terminal, and then for example:");
     eprintln!(
         "  curl -s \"$NOBAT_URL/v1/tasks\" -H \"authorization: Bearer $NOBAT_KEY\" -H 'content-type: application/json' -d '{{\"kind\": \"noop\"}}'"
     );
     eprintln!("  cargo run --release -- submit noop --wait");
-    eprintln!("The emulator goes when this is ended.");
+    eprintln!("The emulator ends with this program.");
     std::future::pending::<()>().await;
 }

@@ -15,17 +15,17 @@ use crate::time::Time;
 /// Virtual time that counts pending sleeps.
 pub(super) struct WatchedClock {
     time: Arc<Time>,
-    lain_down: AtomicUsize,
+    sleeps_started: AtomicUsize,
 }
 
 impl WatchedClock {
     pub(super) fn new(time: &Arc<Time>) -> Arc<Self> {
-        Arc::new(Self { time: Arc::clone(time), lain_down: AtomicUsize::new(0) })
+        Arc::new(Self { time: Arc::clone(time), sleeps_started: AtomicUsize::new(0) })
     }
 
     /// Returns the number of sleeps that have started so far.
-    pub(super) fn lain_down(&self) -> usize {
-        self.lain_down.load(Ordering::SeqCst)
+    pub(super) fn sleeps_started(&self) -> usize {
+        self.sleeps_started.load(Ordering::SeqCst)
     }
 }
 
@@ -39,7 +39,7 @@ impl Clock for WatchedClock {
         let mut sleep = pin!(self.time.sleep_until(self.time.now() + duration));
         // Counted only after `Time` knows the sleeper: a test that sees the count may advance the time.
         if poll!(&mut sleep).is_pending() {
-            self.lain_down.fetch_add(1, Ordering::SeqCst);
+            self.sleeps_started.fetch_add(1, Ordering::SeqCst);
             sleep.await;
         }
     }

@@ -19,7 +19,7 @@ impl Handler for Work {
 
     async fn run(&self, input: Value, context: &TaskContext) -> Result<Value, Failure> {
         if u64::from(context.attempt) <= input["fail"].as_u64().unwrap_or(0) {
-            return Err(Failure::retry("http_503", "the other side answered 503"));
+            return Err(Failure::retry("http_503", "the endpoint responded: 503"));
         }
         Ok(json!({ "ok": true }))
     }

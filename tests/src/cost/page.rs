@@ -20,8 +20,8 @@ pub fn path() -> PathBuf {
 
 /// Returns the page with its tables replaced.
 pub fn with_tables(page: &str, tables: &str) -> String {
-    let (above, rest) = page.split_once(BEGIN).expect("a mark where the tables begin");
-    let (_, below) = rest.split_once(END).expect("a mark where the tables end");
+    let (above, rest) = page.split_once(BEGIN).expect("the page has the begin mark");
+    let (_, below) = rest.split_once(END).expect("the page has the end mark");
     format!("{above}{BEGIN}{tables}{END}{below}")
 }
 
@@ -31,11 +31,11 @@ pub fn tables(scenarios: &[Scenario], sweep: &Used, prices: &Prices) -> String {
     let dollars: String = scenarios.iter().map(|scenario| dollars(scenario, prices)).collect();
     format!(
         "Used by one task:\n\n\
-         | | write units | read units | requests to SQS, ours + Lambda's | invocations, `api` + `worker` | HTTP requests |\n\
+         | | write units | read units | requests to SQS, by nobat + by Lambda | invocations, `api` + `worker` | HTTP requests |\n\
          |---|--:|--:|--:|--:|--:|\n{units}\n\
-         Dollars a million ({}, prices of {}):\n\n\
-         | | DynamoDB | SQS | Lambda | HTTP API | all |\n|---|--:|--:|--:|--:|--:|\n{dollars}\n\
-         A sweep that finds nothing reads {} units; one a minute, they come to ${:.2} a month.\n",
+         Dollars per million tasks ({}, prices of {}):\n\n\
+         | | DynamoDB | SQS | Lambda | HTTP API | total |\n|---|--:|--:|--:|--:|--:|\n{dollars}\n\
+         A sweep that finds nothing reads {} units. One sweep a minute costs ${:.2} a month.\n",
         prices.region,
         prices.looked_up,
         short(sweep.units.read),
@@ -65,10 +65,10 @@ pub fn limits(starts: &[Starts], heat: &[Heat]) -> String {
     let heat: String = heat.iter().map(of_heat).collect();
     let (call, work) = (CALL.as_millis(), WORK.as_millis());
     format!(
-        "\nUsed besides by {COUNT} starts through an endpoint, in one process, as write units + read units:\n\n\
+        "\nExtra usage of {COUNT} starts through an endpoint, in one process, as write units + read units:\n\n\
          | limited by | one after the other | {AT_ONCE} at once |\n|---|--:|--:|\n{starts}\n\
-         What one limit key with a `rate` can grant, if a call to the table takes {call} ms and each process runs {IN_A_PROCESS} tasks at a time, of {work} ms each:\n\n\
-         | processes | starts a second | writes a second, refused ones included | held a second, for it is too much |\n\
+         Starts that one limit key with a `rate` can grant, if a call to the table takes {call} ms and each process runs {IN_A_PROCESS} tasks at a time, of {work} ms each:\n\n\
+         | processes | starts a second | writes a second, including refused ones | held a second because of overload |\n\
          |--:|--:|--:|--:|\n{heat}"
     )
 }

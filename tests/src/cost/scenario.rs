@@ -121,7 +121,7 @@ pub async fn replay() -> Scenario {
             assert_eq!(task["attempt"], 0, "turn {turn}");
         }
     }
-    Scenario { name: "sent again with its key, alone", tasks: TASKS, used: stage.used() }
+    Scenario { name: "repeated request with its key", tasks: TASKS, used: stage.used() }
 }
 
 /// A client gets a task once.
@@ -132,7 +132,7 @@ pub async fn look() -> Scenario {
     for task in &tasks {
         stage.get(task, "").await;
     }
-    Scenario { name: "one look at a task", tasks: TASKS, used: stage.used() }
+    Scenario { name: "one read of a task", tasks: TASKS, used: stage.used() }
 }
 
 /// A client waits for an end that does not come.
@@ -142,7 +142,7 @@ pub async fn wait() -> Scenario {
     stage.used();
     let shown = stage.get(&tasks[0], "?wait=5").await;
     assert_eq!(shown["status"], "queued");
-    Scenario { name: "`?wait=5` in vain", tasks: 1, used: stage.used() }
+    Scenario { name: "`?wait=5` without an end", tasks: 1, used: stage.used() }
 }
 
 /// Returns the usage of a sweep that finds nothing, as most sweeps do.

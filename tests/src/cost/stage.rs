@@ -123,7 +123,7 @@ impl Stage {
 
     /// Gets a task and returns it.
     pub async fn get(&mut self, task: &Value, query: &str) -> Value {
-        let path = format!("/v1/tasks/{}{query}", task["id"].as_str().expect("an id"));
+        let path = format!("/v1/tasks/{}{query}", task["id"].as_str().expect("the task has an id"));
         let begun = self.time.now();
         let answer = self.request("GET", &path, &[], "").await;
         self.used.held += self.time.now().since(begun);
@@ -140,14 +140,14 @@ impl Stage {
             self.used.batches += 1;
             let settled = self.runner.run_batch(batch, self.time.now() + TIMEOUT).await;
             assert!(settled.iter().all(|(_, settlement)| *settlement == Settlement::Acknowledge), "{settled:?}");
-            self.poller.settle(settled).await.expect("a queue that answers");
+            self.poller.settle(settled).await.expect("the queue answers");
         }
     }
 
     /// Sweeps as the function does: until a sweep finds nothing.
     pub async fn sweep(&mut self) {
         let clock = self.time.clock();
-        self.sweeper.run_until(&*clock, self.time.now() + TIMEOUT).await.expect("a table that answers");
+        self.sweeper.run_until(&*clock, self.time.now() + TIMEOUT).await.expect("the table answers");
     }
 
     /// Returns the counts of the meter since the last call.
@@ -158,7 +158,7 @@ impl Stage {
     /// Returns the usage since the last call. Panics if the cost of a call is unknown.
     pub fn used(&mut self) -> Used {
         let reading = self.reading();
-        assert_eq!(reading.unknown(), 0, "nobody knows what some calls cost: {reading:#?}");
+        assert_eq!(reading.unknown(), 0, "the cost of some calls is unknown: {reading:#?}");
         Used { units: reading.units(), sends: reading.sqs_requests(), ..std::mem::take(&mut self.used) }
     }
 
@@ -169,18 +169,18 @@ impl Stage {
         let answer = exchange(self.api, method, path, &headers, body);
         tokio::select! {
             answer = answer => answer.unwrap_or_else(|error| panic!("{path}: {error}")),
-            () = self.pass_time() => unreachable!("time does not end"),
+            () = self.pass_time() => unreachable!("`pass_time` never returns"),
         }
     }
 
     /// Advances the time. A request with `?wait=` sleeps twice at a time: until the next look, and until its time is up.
     async fn pass_time(&self) {
-        let mut seen = self.clock.lain_down() + 1;
+        let mut seen = self.clock.sleeps_started() + 1;
         loop {
-            let lain_down = self.clock.lain_down();
-            if lain_down > seen {
-                seen = lain_down;
-                self.time.advance_to(self.time.next_deadline().expect("a sleeper"));
+            let sleeps_started = self.clock.sleeps_started();
+            if sleeps_started > seen {
+                seen = sleeps_started;
+                self.time.advance_to(self.time.next_deadline().expect("a request sleeps"));
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -189,10 +189,10 @@ impl Stage {
     async fn receive(&self, count: usize) -> Vec<Delivery> {
         let (mut received, begun) = (Vec::new(), Instant::now());
         while received.len() < count {
-            assert!(begun.elapsed() < PATIENCE, "{} of {count} messages came", received.len());
-            received.extend(self.poller.receive(BATCH).await.expect("a queue that answers"));
+            assert!(begun.elapsed() < PATIENCE, "only {} of {count} messages arrived", received.len());
+            received.extend(self.poller.receive(BATCH).await.expect("the queue answers"));
         }
-        assert_eq!(received.len(), count, "more came than was sent");
+        assert_eq!(received.len(), count, "more messages arrived than were sent");
         received
     }
 }
@@ -221,8 +221,8 @@ async fn serve(backend: &Backend, clock: Arc<dyn Clock>, stop: CancellationToken
         cursor_key: [0; 32],
         shutdown: stop.clone(),
     });
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port that is free");
-    let address = listener.local_addr().expect("an address");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = listener.local_addr().expect("the listener has an address");
     tokio::spawn(nobat_api::serve(listener, router(app), stop, Duration::ZERO));
     address
 }

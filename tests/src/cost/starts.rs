@@ -83,10 +83,10 @@ async fn count(limits: Limits, at_once: usize) -> Units {
     let stage = Stage::set().await;
     let gate = Gate::new(Arc::clone(&stage.backend.flows), stage.time.clock(), Arc::new(Dice::seeded(1)));
     let flow = [limited(FlowOf::Endpoint(sample::name("billing")), limits)];
-    let left = AtomicU32::new(u32::try_from(COUNT).expect("a number"));
+    let left = AtomicU32::new(u32::try_from(COUNT).expect("the count fits in a u32"));
     join_all((0..at_once).map(|_| async {
         while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-            start(&gate, &flow).await.expect("a flow that answers");
+            start(&gate, &flow).await.expect("the limiter answers");
         }
     }))
     .await;
@@ -111,7 +111,7 @@ fn limited(of: FlowOf, limits: Limits) -> Limited {
 }
 
 fn pace(rate: u32) -> Pace {
-    let rate = NonZeroU32::new(rate).expect("a rate");
+    let rate = NonZeroU32::new(rate).expect("the rate is positive");
     Pace { rate, period: Duration::from_secs(1), burst: rate }
 }
 
@@ -119,10 +119,10 @@ fn pace(rate: u32) -> Pace {
 ///
 /// It runs in its own thread. Inside a runtime, a future that yields is woken by that runtime, which in turn waits for this function.
 pub fn heat() -> Vec<Heat> {
-    std::thread::spawn(|| [1, 5, 10, 20, 40].map(use_up).into()).join().expect("a run that goes well")
+    std::thread::spawn(|| [1, 5, 10, 20, 40].map(measure_heat).into()).join().expect("the measurement does not panic")
 }
 
-fn use_up(processes: u32) -> Heat {
+fn measure_heat(processes: u32) -> Heat {
     let time = Time::at(sample::start());
     let far = Arc::new(Far {
         inner: model::backend(&time, RETENTION).flows,
@@ -157,7 +157,7 @@ fn use_up(processes: u32) -> Heat {
         let step = executor.step(&dice);
         assert!(matches!(step, Step::Acted(_) | Step::TimePassed), "{step:?}");
     }
-    let a_second = |count: u32| count / u32::try_from(LENGTH.as_secs()).expect("seconds");
+    let a_second = |count: u32| count / u32::try_from(LENGTH.as_secs()).expect("the length fits in a u32");
     Heat {
         processes,
         starts: a_second(counts[0].load(Ordering::Relaxed)),

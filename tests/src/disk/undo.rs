@@ -167,13 +167,13 @@ mod tests {
     }
 
     #[test]
-    fn without_a_rest_the_file_is_as_it_was_when_it_was_synced() {
+    fn file_without_remaining_writes_is_as_last_synced() {
         let (image, lost) = Made::of(b"abcdef").write(1, b"XX").write(4, b"YYYYYY").truncate(3).write(2, b"ZZ").cut(Rest::Nothing, 1);
         assert_eq!((image.as_slice(), lost), (b"abcdef".as_slice(), Lost { writes: 4, torn: 0 }));
     }
 
     #[test]
-    fn what_was_written_last_is_lost_first() {
+    fn latest_writes_are_lost_first() {
         let made = || Made::of(b"abcdef").write(0, b"X").write(5, b"YYY").write(1, b"Z");
         let stages: [&[u8]; 4] = [b"abcdef", b"Xbcdef", b"XbcdeYYY", b"XZcdeYYY"];
         let seen: HashSet<Vec<u8>> = (0..100).map(|seed| made().cut(Rest::Earliest, seed).0).collect();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn each_sector_stands_as_one_of_the_writes_left_it() {
+    fn each_sector_is_as_one_of_the_writes_left_it() {
         let made = || Made::of(&[b'a'; SECTOR]).write(0, &[b'b'; 2 * SECTOR]).write(0, &[b'c'; SECTOR]);
         let mut seen: HashSet<(u8, Option<u8>)> = HashSet::new();
         for seed in 0..100 {
@@ -196,13 +196,13 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_is_half_lost_is_torn() {
+    fn half_lost_write_is_torn() {
         let torn = (0..100).filter(|seed| Made::default().write(0, &[b'b'; 2 * SECTOR]).cut(Rest::Sectors, *seed).1.torn == 1);
-        assert!((30..70).contains(&torn.count()), "half of the time");
+        assert!((30..70).contains(&torn.count()), "about half of the writes are torn");
     }
 
     #[test]
-    fn of_a_write_that_had_not_begun_nothing_is_taken_back() {
+    fn incomplete_record_undoes_nothing() {
         let mut made = Made::of(b"abc").write(0, b"X");
         made.log.extend([0; HEADER - 1]);
         assert_eq!(made.cut(Rest::Nothing, 1).0, b"abc");

@@ -64,7 +64,7 @@ pub fn check(evidence: &Evidence) -> Verdict {
         vanished: unanswered().filter(|key| !done.contains_key(key)).count(),
         duplicated: repeated.values().map(|executions| executions.len() - 1).sum(),
         lost: keys(&known, |key, known| known.tasks.iter().any(|task| !done.contains_key(&key) || !evidence.tasks.contains_key(task))),
-        unexpected: done.keys().filter(|key| known.get(key).is_none_or(Known::is_nothing)).copied().collect(),
+        unexpected: done.keys().filter(|key| known.get(key).is_none_or(Known::has_no_task)).copied().collect(),
         doubled: keys(&known, |key, _| tasks_of(key).len() > 1),
         unexplained: repeated.values().flat_map(|executions| unexplained(executions, evidence)).collect(),
         stuck: of_status(evidence, |status| !matches!(status, "succeeded" | "failed" | "canceled" | "expired")),
@@ -88,7 +88,7 @@ fn known(evidence: &Evidence) -> BTreeMap<u64, Known> {
 
 impl Known {
     /// Returns true if no task can exist for this piece of work.
-    fn is_nothing(&self) -> bool {
+    fn has_no_task(&self) -> bool {
         self.tasks.is_empty() && !self.unknown
     }
 }
@@ -144,13 +144,13 @@ impl fmt::Display for Verdict {
             ("kills", self.kills, ""),
             ("attempted", self.attempted, ""),
             ("acknowledged", self.acknowledged, "answered with 202"),
-            ("recovered", self.recovered, "no answer, and done all the same"),
-            ("vanished", self.vanished, "no answer, and never done"),
-            ("duplicated", self.duplicated, "done again after a kill"),
+            ("recovered", self.recovered, "no response, but executed"),
+            ("vanished", self.vanished, "no response, and never executed"),
+            ("duplicated", self.duplicated, "executed again after a kill"),
         ] {
             writeln!(f, "{}", format!("{name:<14}{count:>8}  {meaning}").trim_end())?;
         }
-        writeln!(f, "{:<14}{:>8}  what must be 0:", "", "")?;
+        writeln!(f, "{:<14}{:>8}  must be 0:", "", "")?;
         violation(f, "lost", &self.lost)?;
         violation(f, "stuck", &self.stuck)?;
         violation(f, "failed", &self.failed)?;
@@ -217,37 +217,37 @@ mod tests {
     }
 
     #[test]
-    fn finds_nothing_wrong_where_nothing_is() {
+    fn successful_run_is_clean() {
         let verdict = Made::up().accepted().done(1).kept("succeeded", &[]).verdict();
         assert!(verdict.is_clean(), "{verdict}");
         assert_eq!((verdict.attempted, verdict.acknowledged, verdict.duplicated, verdict.recovered), (1, 1, 0, 0));
     }
 
     #[test]
-    fn what_was_accepted_and_never_done_is_lost() {
+    fn accepted_and_never_executed_work_is_lost() {
         let verdict = Made::up().accepted().kept("succeeded", &[]).verdict();
         assert!(verdict.lost == BTreeSet::from([7]) && !verdict.is_clean(), "{verdict}");
     }
 
     #[test]
-    fn what_was_done_but_is_no_longer_there_is_lost() {
+    fn executed_work_without_a_stored_task_is_lost() {
         let verdict = Made::up().accepted().done(1).verdict();
         assert!(verdict.lost == BTreeSet::from([7]) && !verdict.is_clean(), "{verdict}");
     }
 
     #[test]
-    fn what_nobody_asked_for_is_unexpected() {
+    fn work_without_an_accepted_request_is_unexpected() {
         let mut made = Made::up().asked(What::Fail).kept("succeeded", &[]);
-        assert!(made.verdict().is_clean(), "a refusal is no offence");
+        assert!(made.verdict().is_clean(), "a refused request alone is no violation");
         made = made.done(1);
-        assert_eq!(made.verdict().unexpected, BTreeSet::from([7]), "it was refused, and done");
+        assert_eq!(made.verdict().unexpected, BTreeSet::from([7]), "the work was refused, but executed");
         made.0.history.clear();
-        assert_eq!(made.verdict().unexpected, BTreeSet::from([7]), "it was never asked for");
+        assert_eq!(made.verdict().unexpected, BTreeSet::from([7]), "the work was never submitted");
         assert!(!made.verdict().is_clean());
     }
 
     #[test]
-    fn an_unanswered_request_may_have_been_carried_out_or_not() {
+    fn unanswered_request_may_have_been_executed_or_not() {
         let vanished = Made::up().asked(What::Unknown).verdict();
         assert!(vanished.is_clean() && (vanished.recovered, vanished.vanished) == (0, 1), "{vanished}");
         let recovered = Made::up().asked(What::Unknown).done(1).kept("succeeded", &[]).verdict();
@@ -259,13 +259,13 @@ mod tests {
     }
 
     #[test]
-    fn a_repetition_is_explained_by_a_killed_attempt_on_record() {
+    fn repetition_is_explained_by_a_recorded_killed_attempt() {
         let verdict = Made::up().accepted().done(1).done(2).kept("succeeded", &[crash(1, 9, 12)]).verdict();
         assert!(verdict.is_clean() && verdict.duplicated == 1, "{verdict}");
     }
 
     #[test]
-    fn a_repetition_is_unexplained_if_no_kill_fell_into_the_attempt() {
+    fn repetition_without_a_kill_in_the_attempt_is_unexplained() {
         for (from, to) in [(1, 9), (12, 13)] {
             let verdict = Made::up().accepted().done(1).done(2).kept("succeeded", &[crash(1, from, to)]).verdict();
             assert!(verdict.unexplained == BTreeSet::from([7]) && !verdict.is_clean(), "{verdict}");
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repetition_is_unexplained_if_the_record_knows_nothing_of_it() {
+    fn repetition_without_a_recorded_crash_is_unexplained() {
         for crashed in [&[] as &[Crash], &[crash(2, 9, 12)]] {
             let verdict = Made::up().accepted().done(1).done(2).kept("succeeded", crashed).verdict();
             assert!(verdict.unexplained == BTreeSet::from([7]) && !verdict.is_clean(), "{verdict}");
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_ended_is_stuck_and_what_ended_badly_has_failed() {
+    fn unended_task_is_stuck_and_unsuccessful_task_has_failed() {
         for status in ["queued", "running", "retrying"] {
             let verdict = Made::up().accepted().done(1).kept(status, &[]).verdict();
             assert!(verdict.stuck.len() == 1 && !verdict.is_clean(), "{verdict}");
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn there_can_be_no_more_repetitions_than_tasks_were_running() {
+    fn more_repetitions_than_running_tasks_are_not_clean() {
         let made = (1..=6).fold(Made::up().accepted(), Made::done);
         let verdict = made.kept("succeeded", &[1, 2, 3, 4, 5].map(|attempt| crash(attempt, 9, 12))).verdict();
         assert!(verdict.unexplained.is_empty() && verdict.duplicated == 5 && !verdict.is_clean(), "{verdict}");

@@ -72,7 +72,7 @@ impl Client {
         let (place, tasks) = (key * self.load.lives, self.load.tasks);
         let mut life = self.load.life.clone();
         loop {
-            let Life { number, since, length } = life.wait_for(Option::is_some).await?.context("a life")?;
+            let Life { number, since, length } = life.wait_for(Option::is_some).await?.context("no life of the program has begun")?;
             let ahead = u32::try_from(place.saturating_sub(number * tasks))?;
             tokio::select! {
                 () = sleep_until(since + length * ahead / u32::try_from(tasks)?) => return Ok(()),

@@ -118,7 +118,7 @@ async fn list(address: SocketAddr) -> anyhow::Result<Vec<Value>> {
     let (mut tasks, mut cursor) = (Vec::new(), String::new());
     loop {
         let page = get(address, &format!("/v1/tasks?limit=100{cursor}")).await?.json();
-        tasks.extend(page["data"].as_array().context("no tasks")?.iter().cloned());
+        tasks.extend(page["data"].as_array().context("the list has no tasks")?.iter().cloned());
         match page["next_cursor"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),
             None => return Ok(tasks),

@@ -86,11 +86,11 @@ impl Drop for Ledger {
 }
 
 impl Book {
-    async fn take_down(self: &Arc<Self>, request: Request<Incoming>) -> anyhow::Result<()> {
+    async fn record_call(self: &Arc<Self>, request: Request<Incoming>) -> anyhow::Result<()> {
         let (head, body) = request.into_parts();
-        let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).context("a header is missing");
+        let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).context("a header of the call is missing");
         let (task, attempt) = (header("nobat-task-id")?.to_owned(), header("nobat-attempt")?.parse()?);
-        ensure!(header("idempotency-key")? == task, "the key to tell a repeated call by is not the task's id");
+        ensure!(header("idempotency-key")? == task, "the idempotency key is not the task's id");
         let Order { key } = serde_json::from_slice(&body.collect().await?.to_bytes())?;
         let book = Arc::clone(self);
         spawn_blocking(move || book.write(key, task, attempt)).await??;
@@ -112,7 +112,7 @@ impl Book {
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let mut response = Response::default();
-        match self.take_down(request).await {
+        match self.record_call(request).await {
             Ok(()) => self.work().await,
             Err(error) => {
                 *response.status_mut() = StatusCode::BAD_REQUEST;

@@ -58,25 +58,25 @@ impl Subject {
             losses: Losses::default(),
         };
         match plan.place {
-            Place::File => subject.keep_in(folder.join("nobat.db")),
-            Place::Disk(cache) => subject.keep_on(Disk::new(folder, cache)?),
-            Place::Cloud => subject.share(Emulator::shared()).await,
+            Place::File => subject.use_file(folder.join("nobat.db")),
+            Place::Disk(cache) => subject.use_disk(Disk::new(folder, cache)?),
+            Place::Cloud => subject.use_emulator(Emulator::shared()).await,
         }
         Ok(subject)
     }
 
-    fn keep_in(&mut self, data: PathBuf) {
+    fn use_file(&mut self, data: PathBuf) {
         self.flags.extend(["--data".to_owned(), data.display().to_string()]);
         self.data = Some(data);
     }
 
-    fn keep_on(&mut self, disk: Disk) {
+    fn use_disk(&mut self, disk: Disk) {
         self.variables = disk.variables();
-        self.keep_in(disk.data());
+        self.use_file(disk.data());
         self.disk = Some(disk);
     }
 
-    async fn share(&mut self, emulator: &Emulator) {
+    async fn use_emulator(&mut self, emulator: &Emulator) {
         let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
         self.flags.extend(["--backend", "aws", "--table", table.name(), "--queue-url", queues.hints()].map(str::to_owned));
         self.variables = emulator.variables().to_vec();
@@ -94,8 +94,8 @@ impl Subject {
         for copy in self.copies.iter_mut().filter(|copy| copy.is_none()) {
             *copy = Some(Process::start(&self.program, &self.flags, &self.variables).await?);
         }
-        self.tell();
-        self.addresses().first().copied().context("a copy")
+        self.publish_addresses();
+        self.addresses().first().copied().context("no instance runs")
     }
 
     /// Ends the next instance and checks its log. Clients learn of it only afterwards, so that requests in progress are part of
@@ -103,10 +103,10 @@ impl Subject {
     pub(crate) async fn end_one(&mut self, how: How) -> anyhow::Result<Option<Kill>> {
         let turn = self.next % self.copies.len();
         self.next += 1;
-        let process = self.copies[turn].take().context("it does not run")?;
+        let process = self.copies[turn].take().context("the instance does not run")?;
         let kill = end(process, how).await?;
-        self.tell();
-        self.look_after()?;
+        self.publish_addresses();
+        self.cut_power_and_check_file()?;
         Ok(kill)
     }
 
@@ -116,7 +116,7 @@ impl Subject {
         let log = Starting::new(&self.program, &self.flags, &self.variables)?.kill_after(moment).await?;
         let kill = Kill { sent, over: now() };
         refuse_complaints(&log)?;
-        self.look_after()?;
+        self.cut_power_and_check_file()?;
         Ok(kill)
     }
 
@@ -126,7 +126,7 @@ impl Subject {
     }
 
     /// Cuts the power if the disk is to lose power, and checks the file.
-    fn look_after(&mut self) -> anyhow::Result<()> {
+    fn cut_power_and_check_file(&mut self) -> anyhow::Result<()> {
         if let Some(disk) = &self.disk {
             disk.cut(&mut self.chance, &mut self.losses)?;
         }
@@ -145,7 +145,7 @@ impl Subject {
         self.copies.iter().flatten().map(Process::address).collect()
     }
 
-    fn tell(&self) {
+    fn publish_addresses(&self) {
         self.alive.send_replace(self.addresses());
     }
 }
@@ -159,7 +159,7 @@ async fn end(process: Process, how: How) -> anyhow::Result<Option<Kill>> {
         }
         How::Terminate => {
             let (status, log) = process.terminate().await?;
-            ensure!(status.code() == Some(0), "told to stop, it ended with {status}:\n{}", log.join("\n"));
+            ensure!(status.code() == Some(0), "after SIGTERM, the program ended with {status}:\n{}", log.join("\n"));
             (None, log)
         }
     };
@@ -169,7 +169,7 @@ async fn end(process: Process, how: How) -> anyhow::Result<Option<Kill>> {
 
 fn refuse_complaints(log: &[String]) -> anyhow::Result<()> {
     let complaints = complaints(log);
-    ensure!(complaints.is_empty(), "the log complains:\n{}", complaints.join("\n"));
+    ensure!(complaints.is_empty(), "the log contains errors:\n{}", complaints.join("\n"));
     Ok(())
 }
 

@@ -69,21 +69,21 @@ impl Habit {
         match self {
             Self::DeliversTwice => "messages delivered twice",
             Self::DeliversDeleted => "messages delivered after they were deleted",
-            Self::LosesReceived => "receives that nobody got",
+            Self::LosesReceived => "receives whose response was lost",
             Self::GivesUp => "dead letters",
             Self::HintsDeadLetter => "hints after a dead letter",
             Self::EndsAsPipeline => "tasks ended after three dead letters",
             Self::KillsBatch => "functions killed in mid-batch",
-            Self::SplitsBatch => "batches given back in part",
+            Self::SplitsBatch => "batches returned in part",
             Self::ShowsOldAttention => "stale reads of `attention`",
             Self::ShowsOldList => "stale reads of `recent`",
-            Self::RepeatsWrite => "writes repeated after a lost answer",
-            Self::KnowsWriteAgain => "writes known again",
+            Self::RepeatsWrite => "writes repeated after a lost response",
+            Self::KnowsWriteAgain => "repeated writes recognized",
             Self::RepeatsTooLate => "writes repeated too late",
             Self::Throttles => "calls throttled",
-            Self::SucceedsAtRetry => "calls that a retry saved",
+            Self::SucceedsAtRetry => "calls that succeeded at a retry",
             Self::RemovesExpired => "expired items removed",
-            Self::KeepsExpired => "expired items still there",
+            Self::KeepsExpired => "expired items that remained",
         }
     }
 }

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn shows_what_was_so_and_no_longer_than_the_lag() {
+    fn index_read_is_stale_for_at_most_the_lag() {
         const LAG: Duration = Duration::from_secs(10);
         let (key, start) = (("tenant".to_owned(), [0; 16]), sample::start());
         let mut index = Index::new(LAG, Habit::ShowsOldList);

@@ -106,7 +106,7 @@ impl ModelQueue {
     }
 
     fn take(&self, max: usize) -> Vec<Letter> {
-        self.bury();
+        self.move_dead_letters();
         let (mut state, now) = (self.state(), self.time.now());
         let (mut letters, mut copies) = (Vec::new(), Vec::new());
         for message in state.messages.iter_mut().filter(|message| message.visible_at <= now).take(max.min(MAX_RECEIVED)) {
@@ -130,7 +130,7 @@ impl ModelQueue {
 
     /// Moves messages with too many receives to the dead-letter queue. As in SQS, this happens when such a message would be received once
     /// more.
-    fn bury(&self) {
+    fn move_dead_letters(&self) {
         let Some(dead_letters) = &self.dead_letters else { return };
         let now = self.time.now();
         let is_worn = |message: &mut Message| message.visible_at <= now && message.receives >= MAX_RECEIVES;
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_that_is_never_deleted_is_a_dead_letter_after_ten_receives() {
+    async fn message_received_ten_times_becomes_a_dead_letter() {
         let time = Time::at(sample::start());
         let (queue, dead_letters) = queues(&time);
         send(&queue, &time, Duration::ZERO).await;
@@ -223,7 +223,7 @@ mod tests {
             let received = queue.take(10);
             assert_eq!(received.len(), 1, "receive {receive}");
             queue.forget(&[(received[0].receipt.clone(), Settlement::Return)]);
-            assert!(queue.take(10).is_empty(), "hidden until its time is over");
+            assert!(queue.take(10).is_empty(), "the message is hidden until its visibility timeout");
             assert!(dead_letters.take(10).is_empty());
             time.advance(VISIBILITY);
         }
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_is_delayed_by_whole_seconds_and_no_more_than_a_quarter_of_an_hour() {
+    async fn message_delay_is_in_whole_seconds_and_bounded() {
         let time = Time::at(sample::start());
         let (queue, _) = queues(&time);
         send(&queue, &time, LONGEST_DELAY + Duration::from_millis(1)).await;
@@ -243,11 +243,11 @@ mod tests {
         time.advance(Duration::from_millis(1));
         assert_eq!(queue.take(10).len(), 1);
         time.advance(Duration::from_hours(1));
-        assert_eq!(queue.take(10).len(), 1, "the other one was never sent");
+        assert_eq!(queue.take(10).len(), 1, "the message with too long a delay was not sent");
     }
 
     #[tokio::test]
-    async fn an_old_receipt_deletes_nothing() {
+    async fn old_receipt_deletes_nothing() {
         let time = Time::at(sample::start());
         let (queue, _) = queues(&time);
         send(&queue, &time, Duration::ZERO).await;

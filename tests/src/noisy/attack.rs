@@ -108,9 +108,12 @@ impl Attacker {
     pub async fn stop(mut self) -> anyhow::Result<Report> {
         drop(self.0.stdin.take());
         let mut said = String::new();
-        let mut stdout = self.0.stdout.take().context("no standard output")?;
+        let mut stdout = self.0.stdout.take().context("the attacker has no standard output")?;
         timeout(PATIENCE, stdout.read_to_string(&mut said)).await.context("the attacker does not stop")??;
-        let report: Report = said.lines().find_map(|line| serde_json::from_str(line).ok()).with_context(|| format!("no report: {said}"))?;
+        let report: Report = said
+            .lines()
+            .find_map(|line| serde_json::from_str(line).ok())
+            .with_context(|| format!("the attacker printed no report: {said}"))?;
         ensure!(!report.0.is_empty(), "the attacker did nothing");
         Ok(report)
     }

@@ -35,31 +35,31 @@ pub async fn prepare(order: &Order) -> anyhow::Result<()> {
 pub async fn make(order: Order, counts: Counts) {
     let order = Arc::new(order);
     match order.attack {
-        Attack::UnreadAnswers => everywhere(order.size(200, 10_000), |_| unread(order.clone(), counts.clone())).await,
+        Attack::UnreadAnswers => run_concurrently(order.size(200, 10_000), |_| unread(order.clone(), counts.clone())).await,
         Attack::FilteredLists => {
             let list = request("GET", "/v1/tasks?kind=nosuch&limit=100", Some(&order.key), "");
-            everywhere(order.size(50, 3_000), |_| repeat(order.clone(), ATTACKER, list.clone(), counts.clone())).await;
+            run_concurrently(order.size(50, 3_000), |_| repeat(order.clone(), ATTACKER, list.clone(), counts.clone())).await;
         }
-        Attack::StalledBodies => everywhere(order.size(50, 1_000), |_| stall(order.clone(), counts.clone())).await,
-        Attack::EndlessBodies => everywhere(order.size(8, 64), |_| endless(order.clone(), counts.clone())).await,
-        Attack::NewConnections => everywhere(order.size(16, 256), |_| come_and_go(order.clone(), counts.clone())).await,
-        Attack::BadKeys => everywhere(order.size(4, 18), |_| guess(order.clone(), counts.clone())).await,
-        Attack::IdleConnections => everywhere(1_010, |_| idle(order.clone(), counts.clone())).await,
+        Attack::StalledBodies => run_concurrently(order.size(50, 1_000), |_| stall(order.clone(), counts.clone())).await,
+        Attack::EndlessBodies => run_concurrently(order.size(8, 64), |_| endless(order.clone(), counts.clone())).await,
+        Attack::NewConnections => run_concurrently(order.size(16, 256), |_| reconnect(order.clone(), counts.clone())).await,
+        Attack::BadKeys => run_concurrently(order.size(4, 18), |_| guess(order.clone(), counts.clone())).await,
+        Attack::IdleConnections => run_concurrently(1_010, |_| idle(order.clone(), counts.clone())).await,
         Attack::LimitKeys => {
             let next = Arc::new(AtomicUsize::new(0));
-            everywhere(8, |_| limit_keys(order.clone(), next.clone(), counts.clone())).await;
+            run_concurrently(8, |_| limit_keys(order.clone(), next.clone(), counts.clone())).await;
         }
         Attack::DrippingEndpoint => drip(order, counts).await,
         Attack::SilentNames => silent_names(order, counts).await,
         Attack::Submissions => {
             let task = request("POST", "/v1/tasks", Some(&order.key), r#"{"kind":"noop"}"#);
-            everywhere(order.size(8, 64), |_| repeat(order.clone(), ATTACKER, task.clone(), counts.clone())).await;
+            run_concurrently(order.size(8, 64), |_| repeat(order.clone(), ATTACKER, task.clone(), counts.clone())).await;
         }
     }
 }
 
 /// Runs `count` futures at the same time.
-async fn everywhere<F: Future<Output = ()> + Send + 'static>(count: usize, start: impl Fn(usize) -> F) {
+async fn run_concurrently<F: Future<Output = ()> + Send + 'static>(count: usize, start: impl Fn(usize) -> F) {
     join_all((0..count).map(|number| tokio::spawn(start(number)))).await;
 }
 
@@ -129,7 +129,7 @@ async fn endless(order: Arc<Order>, counts: Counts) {
     }
 }
 
-async fn come_and_go(order: Arc<Order>, counts: Counts) {
+async fn reconnect(order: Arc<Order>, counts: Counts) {
     loop {
         if let Ok(stream) = connect(ATTACKER, order.server, None).await {
             counts.add("connections");

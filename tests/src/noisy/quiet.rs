@@ -103,8 +103,8 @@ impl Quiet {
             }
         }
         rounds.extend(running.collect::<Vec<_>>().await);
-        let wake_up = lateness.join().map_err(|_| anyhow!("a thread panicked"))?;
-        let disk = syncs.join().map_err(|_| anyhow!("a thread panicked"))??;
+        let wake_up = lateness.join().map_err(|_| anyhow!("a measuring thread panicked"))?;
+        let disk = syncs.join().map_err(|_| anyhow!("a measuring thread panicked"))??;
         Ok(Figures { wake_up, disk, ..figures(rounds) })
     }
 
@@ -119,7 +119,7 @@ impl Quiet {
         let path = path(&task.json());
         let (read, _) = self.ask("GET", &path, "", 200).await?;
         self.accepted.lock().unwrap_or_else(PoisonError::into_inner).push(path);
-        let delivery = timeout(PATIENCE, arrival).await.map_err(|_| format!("delivery {number} did not come"))?;
+        let delivery = timeout(PATIENCE, arrival).await.map_err(|_| format!("delivery {number} did not arrive"))?;
         let arrived = delivery.map_err(|error| error.to_string())?;
         Ok(Round { submit, read, delivery: arrived.saturating_duration_since(accepted) })
     }
@@ -208,7 +208,7 @@ async fn receive(listener: TcpListener, arrivals: Arc<Arrivals>) {
                 let _ = waiting.send(Instant::now());
             }
             let answer = Response::builder().header("connection", "close").body(Full::new(Bytes::from_static(b"ok")));
-            async { Ok::<_, Infallible>(answer.expect("an answer")) }
+            async { Ok::<_, Infallible>(answer.expect("the response is valid")) }
         });
         tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
     }

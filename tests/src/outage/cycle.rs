@@ -50,7 +50,7 @@ impl Cycle {
             users.submit_for_later(WAITING.0, WAITING.1).await;
         }
         let (begun, before) = (Instant::now(), users.rate(plan.calm).max(best));
-        stage.suffer(fault).await?;
+        stage.cause(fault).await?;
         let health = watch_health(stage.address()).await;
         until(|| begun.elapsed() >= plan.fault && (fault.part() == Part::Queue || users.refused_since(begun).0 > 0), plan.fault + NOTICE)
             .await;
@@ -58,13 +58,13 @@ impl Cycle {
         let during = users.rate(begun.elapsed());
         stage.heal(fault);
         let healed = Instant::now();
-        let (recovery, _) = regained(users, healed, before, plan.calm).await;
+        let (recovery, _) = wait_for_throughput(users, healed, before, plan.calm).await;
         // The recovery may have come from tasks that had been waiting, so throughput is measured once more.
         let calm = Instant::now();
-        let (_, after) = regained(users, calm, before, plan.calm).await;
+        let (_, after) = wait_for_throughput(users, calm, before, plan.calm).await;
         let mut cycle = Self { fault, before, during, after, lasted, refused, recovery, health };
-        if !comes_to_say(stage.address(), "/readyz", 200).await {
-            cycle.health.push("it does not say that it is ready though all is well");
+        if !reaches_status(stage.address(), "/readyz", 200).await {
+            cycle.health.push("/readyz does not report ready after the fault");
         }
         Ok(cycle)
     }
@@ -78,16 +78,16 @@ impl Cycle {
     pub(crate) fn wrong(&self) -> Vec<String> {
         let mut wrong: Vec<String> = self.health.iter().map(|what| (*what).to_owned()).collect();
         if self.recovery >= RECOVERY {
-            wrong.push("throughput was not back in time".to_owned());
+            wrong.push("throughput did not recover in time".to_owned());
         }
         if self.before == 0.0 || self.share() < ENOUGH {
-            wrong.push(format!("of {:.1} tasks a second, {:.1} came back", self.before, self.after));
+            wrong.push(format!("throughput was {:.1} tasks a second before the fault, and {:.1} after it", self.before, self.after));
         }
         if self.fault.part() == Part::Table && self.refused.0 == 0 {
-            wrong.push("nobody was told to come again".to_owned());
+            wrong.push("no request was answered with 503".to_owned());
         }
         if self.fault.part() == Part::Queue && self.refused.0 > 0 {
-            wrong.push(format!("{} were refused though the table was there", self.refused.0));
+            wrong.push(format!("{} requests were answered with 503 although the table was available", self.refused.0));
         }
         wrong
     }
@@ -112,17 +112,17 @@ impl Cycle {
 /// Returns violations of the health checks during a fault: the program must report at once that it is alive, and soon that it is not ready.
 async fn watch_health(address: SocketAddr) -> Vec<&'static str> {
     let mut wrong = Vec::new();
-    if !comes_to_say(address, "/readyz", 503).await {
-        wrong.push("it says that it is ready");
+    if !reaches_status(address, "/readyz", 503).await {
+        wrong.push("/readyz reports ready during the fault");
     }
     let asked = Instant::now();
     if !is(address, "/healthz", 200).await || asked.elapsed() > AT_ONCE {
-        wrong.push("it does not say at once that it is alive");
+        wrong.push("/healthz does not respond at once");
     }
     wrong
 }
 
-async fn comes_to_say(address: SocketAddr, path: &str, status: u16) -> bool {
+async fn reaches_status(address: SocketAddr, path: &str, status: u16) -> bool {
     let begun = Instant::now();
     while begun.elapsed() < NOTICE {
         if is(address, path, status).await {
@@ -140,7 +140,7 @@ async fn is(address: SocketAddr, path: &str, status: u16) -> bool {
 
 /// Returns the time until throughput was back, and the throughput then. The time is the beginning of the first window with enough
 /// throughput, or of the last one within the limit.
-async fn regained(users: &Users, since: Instant, before: f64, window: Duration) -> (Duration, f64) {
+async fn wait_for_throughput(users: &Users, since: Instant, before: f64, window: Duration) -> (Duration, f64) {
     loop {
         let (passed, rate) = (since.elapsed(), users.rate(window));
         if passed >= window && rate >= ENOUGH * before || passed >= window + RECOVERY {

@@ -78,8 +78,8 @@ impl Settlement {
 
     /// Returns the violations, in words.
     pub(crate) fn wrong(&self) -> Vec<String> {
-        let lost = self.lost.iter().map(|id| format!("{id} was accepted, and is lost"));
-        let unfinished = self.unfinished.iter().map(|(id, task)| format!("{id} was not done: {task}"));
+        let lost = self.lost.iter().map(|id| format!("{id} was accepted, but is lost"));
+        let unfinished = self.unfinished.iter().map(|(id, task)| format!("{id} did not succeed: {task}"));
         lost.chain(unfinished).collect()
     }
 }
@@ -88,8 +88,8 @@ impl Display for Settlement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} tasks accepted, {} lost, {} not done; {} done that nobody was told of, {} in more than one attempt; {} were left to the \
-             sweep in the end, which took {:.0} s",
+            "{} tasks accepted, {} lost, {} not done; {} stored without a 202 to their user, {} with more than one attempt; {} left to the \
+             sweep at the end, which took {:.0} s",
             self.accepted,
             self.lost.len(),
             self.unfinished.len(),

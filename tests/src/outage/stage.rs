@@ -47,7 +47,7 @@ impl Stage {
     }
 
     /// Causes a fault.
-    pub async fn suffer(&self, fault: Fault) -> anyhow::Result<()> {
+    pub async fn cause(&self, fault: Fault) -> anyhow::Result<()> {
         self.tap(fault.part()).set(fault.flow());
         if fault == Fault::Emptied {
             self.queues.purge().await;
@@ -65,7 +65,7 @@ impl Stage {
     /// Stops the program and returns the complaints of its log.
     pub async fn end(self) -> anyhow::Result<Vec<String>> {
         let (status, log) = self.process.terminate().await?;
-        ensure!(status.code() == Some(0), "told to stop, it ended with {status}:\n{}", log.join("\n"));
+        ensure!(status.code() == Some(0), "after SIGTERM, the program ended with {status}:\n{}", log.join("\n"));
         Ok(complaints(&log).into_iter().map(str::to_owned).collect())
     }
 

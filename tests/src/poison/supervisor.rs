@@ -59,15 +59,15 @@ async fn supervise(
             biased;
             ended = process.ended() => {
                 let status = ended?;
-                ensure!(!status.success(), "it ended as if all were well");
+                ensure!(!status.success(), "the program ended by itself with exit code 0");
                 restarts += 1;
-                process = launch(&program, &data).await.context("it could not be started again")?;
+                process = launch(&program, &data).await.context("the program could not be restarted")?;
                 tell.send_replace(process.address());
             }
             _ = &mut stopped => break,
         }
     }
     let (status, log) = process.terminate().await?;
-    ensure!(status.code() == Some(0), "told to stop, it ended with {status}:\n{}", log.join("\n"));
+    ensure!(status.code() == Some(0), "after SIGTERM, the program ended with {status}:\n{}", log.join("\n"));
     Ok(restarts)
 }

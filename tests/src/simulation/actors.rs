@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::handlers::handlers;
 use super::stage::Stage;
 use crate::model::habits::{Habit, Habits};
-use crate::serve::work_off;
+use crate::serve::process_deliveries;
 
 /// Number of tasks that a worker runs at a time.
 const CONCURRENCY: usize = 4;
@@ -45,7 +45,7 @@ struct Worker {
 
 impl Worker {
     async fn serve(self) {
-        work_off(CONCURRENCY, |room| self.receive(room), |delivery| self.run(delivery)).await;
+        process_deliveries(CONCURRENCY, |room| self.receive(room), |delivery| self.run(delivery)).await;
     }
 
     async fn take_batches(self) {
@@ -122,7 +122,7 @@ pub async fn in_time<T>(stage: &Stage, timeout: Duration, work: impl Future<Outp
 
 /// Records that a function was killed while it worked on this many messages.
 pub fn note_killed(stage: &Stage, actor: &str, messages: usize) {
-    stage.trace(actor, format_args!("is killed over {messages} messages"));
+    stage.trace(actor, format_args!("is killed while it works on {messages} messages"));
     if messages > 1 {
         stage.note(Habit::KillsBatch);
     }

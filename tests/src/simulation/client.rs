@@ -104,13 +104,13 @@ impl Client {
                 self.stage.ledger().asked_for.entry(key(&task.name())).or_insert_with(|| task.payload.clone());
             }
             if let Ok(inserted) = self.backend.accept(tasks.clone(), now).await {
-                self.take_answer(&tasks, inserted);
+                self.check_response(&tasks, inserted);
                 return;
             }
         }
     }
 
-    fn take_answer(&self, asked: &[Task], inserted: Inserted) {
+    fn check_response(&self, asked: &[Task], inserted: Inserted) {
         let tasks = match inserted {
             // The key belongs to another request, so this one is refused and nothing is accepted.
             Inserted::Existing(tasks) if tasks.iter().any(|task| task.settings.fingerprint != asked[0].settings.fingerprint) => return,
@@ -118,7 +118,7 @@ impl Client {
         };
         for asked in asked {
             let Some(task) = tasks.iter().find(|task| task.id == asked.id) else {
-                self.stage.violate(format!("{} was asked for, and another answered for", short(&asked.name())));
+                self.stage.violate(format!("{} was submitted, but the response does not contain it", short(&asked.name())));
                 continue;
             };
             if task.payload != asked.payload {
@@ -156,7 +156,7 @@ impl Client {
     /// Returns the JSON of a submission.
     fn body(&self, dice: &Dice) -> String {
         let number = dice.bits();
-        let (limit_key, queue) = self.limited_by(number);
+        let (limit_key, queue) = self.limits_of(number);
         let mut script = Script {
             number,
             failures: dice.pick(&[0, 0, 0, 1, 2, 9]).unwrap_or(0),
@@ -168,7 +168,7 @@ impl Client {
             endpoint: None,
         };
         let kind = if dice.per_mille(900) { "work" } else { "rare" };
-        script.endpoint = self.goes_to(kind, number);
+        script.endpoint = self.endpoint_of(kind, number);
         let mut body = json!({
             "kind": kind,
             "payload": &script,
@@ -199,8 +199,8 @@ impl Client {
     }
 
     /// Returns a task's limit key and queue, or nothing if the run has no limits.
-    fn limited_by(&self, number: u64) -> (Option<String>, Option<String>) {
-        if !self.stage.plan.is_anything_laid_down() {
+    fn limits_of(&self, number: u64) -> (Option<String>, Option<String>) {
+        if !self.stage.plan.has_configuration() {
             return (None, None);
         }
         let dice = Dice::seeded(number);
@@ -209,7 +209,7 @@ impl Client {
     }
 
     /// Returns the endpoint of a task, if it has one.
-    fn goes_to(&self, kind: &str, number: u64) -> Option<String> {
+    fn endpoint_of(&self, kind: &str, number: u64) -> Option<String> {
         let goes = self.stage.plan.partner.is_some() && kind == "work" && Dice::seeded(!number).per_mille(600);
         goes.then(|| PARTNER.to_owned())
     }
@@ -229,14 +229,14 @@ impl Client {
         }
     }
 
-    fn some_task(&self) -> Option<TaskName> {
+    fn random_task(&self) -> Option<TaskName> {
         let accepted: Vec<Key> = self.stage.ledger().accepted.iter().cloned().collect();
         self.stage.dice.pick(&accepted).map(|(tenant, id)| TaskName { tenant, id })
     }
 
     /// Cancels a random task.
     async fn cancel(&self) {
-        if let Some(name) = self.some_task() {
+        if let Some(name) = self.random_task() {
             self.cancel_one(&name).await;
         }
     }
@@ -250,7 +250,7 @@ impl Client {
     }
 
     async fn cancel_one(&self, name: &TaskName) {
-        self.meddle(name, Event::Cancel, Refused::Ended, |task| match &task.state {
+        self.apply_event(name, Event::Cancel, Refused::Ended, |task| match &task.state {
             State::Ended(ended) => ended.end == End::Canceled,
             State::Running(lease) => lease.cancel == CancelRequest::Requested,
             State::Waiting(_) => false,
@@ -260,14 +260,14 @@ impl Client {
 
     /// Replays a random task.
     async fn replay(&self) {
-        let Some(name) = self.some_task() else { return };
+        let Some(name) = self.random_task() else { return };
         let key = if self.stage.dice.per_mille(500) { ReplayKey::Same } else { ReplayKey::New };
         let is_anew = |task: &Task| matches!(task.state, State::Waiting(_)) && task.attempt == 0 && task.generation > 1;
-        self.meddle(&name, Event::Replay { key, generation: None }, Refused::NotEnded, is_anew).await;
+        self.apply_event(&name, Event::Replay { key, generation: None }, Refused::NotEnded, is_anew).await;
     }
 
     /// Applies an event to a task. The result must be as expected, or refused with `reason`.
-    async fn meddle(&self, name: &TaskName, event: Event, reason: Refused, is_expected: impl Fn(&Task) -> bool) {
+    async fn apply_event(&self, name: &TaskName, event: Event, reason: Refused, is_expected: impl Fn(&Task) -> bool) {
         self.stage.ledger().meddled_with.insert(key(name));
         let is_right = match self.backend.apply(name, None, event, self.clock.now()).await {
             Ok(task) => is_expected(&task),
@@ -276,7 +276,7 @@ impl Client {
             Err(ApplyError::Store(_)) => true,
         };
         if !is_right {
-            self.stage.violate(format!("{}: a client's change was answered with what cannot be", short(name)));
+            self.stage.violate(format!("{}: the response to a client's change is impossible", short(name)));
         }
     }
 
@@ -302,19 +302,19 @@ impl Client {
         }
         let shown: BTreeSet<Key> = shown.iter().map(|task| key(&task.name())).collect();
         if let Some((tenant, id)) = accepted.difference(&shown).next() {
-            self.stage.violate(format!("{}: a list does not show it", short(&TaskName { tenant: tenant.clone(), id: *id })));
+            self.stage.violate(format!("{}: a list omits the task", short(&TaskName { tenant: tenant.clone(), id: *id })));
         }
     }
 
     /// Waits for the end of a task, as a request with `wait` does.
     async fn wait(&self) {
-        let Some(name) = self.some_task() else { return };
+        let Some(name) = self.random_task() else { return };
         let give_up = self.clock.now() + Duration::from_secs(25);
         while self.clock.now() < give_up {
             let changed = self.backend.store.changed(&name);
             match self.backend.store.get(&name, self.clock.now()).await {
                 Err(_) => return,
-                Ok(None) => self.stage.violate(format!("{} was accepted, and is not there", short(&name))),
+                Ok(None) => self.stage.violate(format!("{} was accepted, but is not stored", short(&name))),
                 Ok(Some(task)) if matches!(task.state, State::Ended(_)) => return,
                 Ok(Some(_)) => {}
             }

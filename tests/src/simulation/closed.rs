@@ -43,7 +43,7 @@ impl Closed {
     pub fn begins(&self, of: &[RecordName], claimed_at: Timestamp, apart: Duration) -> Result<(), String> {
         let is_known = |name: &&RecordName| self.since.get(name).is_some_and(|since| *since + FRESH + apart < claimed_at);
         match of.iter().find(is_known) {
-            Some(name) => Err(format!("something of the {} {} has started, which was closed long before", name.sort.as_str(), name.name)),
+            Some(name) => Err(format!("a task has started although its {} {} was closed long before", name.sort.as_str(), name.name)),
             None => Ok(()),
         }
     }

@@ -21,7 +21,7 @@ use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
 
 use super::ledger::{Key, key};
-use super::stage::{Service, Stage, short, step_aside};
+use super::stage::{Service, Stage, short, yield_once};
 use crate::model::calls::Call;
 use crate::model::habits::{Habit, Habits};
 
@@ -38,7 +38,7 @@ impl Faulty {
     pub fn backend(stage: &Arc<Stage>, actor: &str, inner: &Backend) -> Backend {
         let way = Arc::new(Self { stage: stage.clone(), actor: actor.to_owned(), inner: inner.clone() });
         // Without any configuration, the registry is not made faulty. So runs without limits are the same as before limits were added.
-        let registry = if stage.plan.is_anything_laid_down() { way.clone() } else { inner.registry.clone() };
+        let registry = if stage.plan.has_configuration() { way.clone() } else { inner.registry.clone() };
         Backend { store: way.clone(), queue: way.clone(), registry, flows: way }
     }
 
@@ -68,7 +68,7 @@ impl Faulty {
     {
         let plan = &self.stage.plan;
         let (fails, loses_reply) = (self.stage.happens(plan.fails), self.stage.happens(plan.loses_reply));
-        self.hold_up().await;
+        self.delay_call().await;
         if fails || self.stage.is_away(service) {
             self.stage.trace(&self.actor, format_args!("{what}: fails"));
             return Err(StoreError::Unavailable("simulated".to_owned()));
@@ -89,23 +89,23 @@ impl Faulty {
             Service::Queue => effect().await,
         };
         self.stage.trace(&self.actor, format_args!("{what}{}", if loses_reply { ": done, reply lost" } else { "" }));
-        self.hold_up().await;
-        if loses_reply { Err(StoreError::Unavailable("simulated, though it was done".to_owned())) } else { answer }
+        self.delay_call().await;
+        if loses_reply { Err(StoreError::Unavailable("simulated, although the call took effect".to_owned())) } else { answer }
     }
 
-    async fn hold_up(&self) {
+    async fn delay_call(&self) {
         let (stage, plan) = (&self.stage, &self.stage.plan);
         if stage.happens(plan.hangs) {
             stage.time.sleep_until(stage.time.now() + Duration::from_secs(stage.dice.between(61, 200))).await;
         } else if stage.happens(plan.is_slow) {
             stage.time.sleep_until(stage.time.now() + Duration::from_millis(stage.dice.between(1, 8_000))).await;
         } else if stage.dice.per_mille(700) {
-            step_aside().await;
+            yield_once().await;
         }
     }
 
     /// Fails for a poisoned task: some claimants get an error, others crash.
-    async fn taste(&self, name: &TaskName) -> Result<(), StoreError> {
+    async fn fail_if_poisoned(&self, name: &TaskName) -> Result<(), StoreError> {
         if !self.stage.is_poisoned(name) {
             return Ok(());
         }
@@ -114,11 +114,11 @@ impl Faulty {
             self.stage.ledger().killed.insert(self.actor.clone());
             std::future::pending::<()>().await;
         }
-        Err(StoreError::Unavailable("simulated, for this task alone".to_owned()))
+        Err(StoreError::Unavailable("simulated, for this task only".to_owned()))
     }
 
     /// Loses, doubles and delays hints on their way into the queue.
-    fn spoil(&self, hints: Vec<Hint>) -> Vec<Hint> {
+    fn disturb_hints(&self, hints: Vec<Hint>) -> Vec<Hint> {
         let (stage, plan) = (&self.stage, &self.stage.plan);
         let mut sent = Vec::new();
         for hint in hints {
@@ -148,14 +148,14 @@ impl Store for Faulty {
     }
 
     async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
-        self.taste(name).await?;
+        self.fail_if_poisoned(name).await?;
         let claim = self.call(Service::Store, format!("claims {}", short(name)), || self.inner.store.claim(name, until, now)).await;
         match &claim {
             Ok(Claim::Granted(task)) => {
-                self.stage.trace(&self.actor, format_args!("has {} with token {}", short(name), task.token));
+                self.stage.trace(&self.actor, format_args!("claimed {} with token {}", short(name), task.token));
                 self.stage.ledger().given(&self.actor, name, task.token, self.stage.time.now());
             }
-            Ok(Claim::Refused(refused, _)) => self.stage.trace(&self.actor, format_args!("has not {}: {refused}", short(name))),
+            Ok(Claim::Refused(refused, _)) => self.stage.trace(&self.actor, format_args!("did not claim {}: {refused}", short(name))),
             _ => {}
         }
         claim
@@ -169,7 +169,7 @@ impl Store for Faulty {
             if let Committed::Done(task) = &committed
                 && !self.stage.ledger().has_written(&self.actor, task)
             {
-                self.stage.violate(format!("{}: {} brought an outcome under another's token", short(&name), self.actor));
+                self.stage.violate(format!("{}: {} recorded an outcome with another process's token", short(&name), self.actor));
             }
             Ok(committed)
         };
@@ -182,7 +182,7 @@ impl Store for Faulty {
 
     async fn beat(&self, name: &TaskName, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Beat, StoreError> {
         let beat = || self.inner.store.beat(name, token, until, progress.clone());
-        self.call(Service::Store, format!("beats for {} with token {token}", short(name)), beat).await
+        self.call(Service::Store, format!("renews the lease of {} with token {token}", short(name)), beat).await
     }
 
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
@@ -190,7 +190,7 @@ impl Store for Faulty {
     }
 
     async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
-        self.call(Service::Store, "looks for what is due".to_owned(), || self.inner.store.due(limit, now)).await
+        self.call(Service::Store, "reads due tasks".to_owned(), || self.inner.store.due(limit, now)).await
     }
 
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
@@ -198,7 +198,7 @@ impl Store for Faulty {
     }
 
     async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
-        self.call(Service::Store, format!("counts what waits for {tenant}"), || self.inner.store.waiting(tenant, at_most)).await
+        self.call(Service::Store, format!("counts waiting tasks of {tenant}"), || self.inner.store.waiting(tenant, at_most)).await
     }
 
     async fn prune(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError> {
@@ -210,7 +210,7 @@ impl Store for Faulty {
     }
 
     async fn ready(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.call(Service::Store, "proves a write".to_owned(), || self.inner.store.ready(now)).await
+        self.call(Service::Store, "checks that the store is writable".to_owned(), || self.inner.store.ready(now)).await
     }
 }
 
@@ -232,11 +232,11 @@ struct Aside<'a>(&'a Faulty);
 #[async_trait]
 impl Flows for Aside<'_> {
     async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
-        self.0.call(Service::Store, format!("reads flow {}", name.of), || self.0.inner.flows.read(name)).await
+        self.0.call(Service::Store, format!("reads limiter {}", name.of), || self.0.inner.flows.read(name)).await
     }
 
     async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
-        let what = format!("changes flow {}, version {}", name.of, over + 1);
+        let what = format!("changes limiter {}, version {}", name.of, over + 1);
         self.0.call(Service::Store, what, || self.0.write_flow(name, flow, over, now)).await
     }
 }
@@ -245,13 +245,13 @@ impl Flows for Aside<'_> {
 impl Flows for Faulty {
     async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
         let asked_at = self.stage.time.now();
-        let kept = self.call(Service::Store, format!("reads flow {}", name.of), || self.inner.flows.read(name)).await?;
+        let kept = self.call(Service::Store, format!("reads limiter {}", name.of), || self.inner.flows.read(name)).await?;
         self.stage.starts().reads(&self.actor, name, asked_at, self.stage.time.now(), self.stage.plan.clocks_apart());
         Ok(kept)
     }
 
     async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
-        let what = format!("writes flow {}, version {}", name.of, over + 1);
+        let what = format!("writes limiter {}, version {}", name.of, over + 1);
         let apart = self.stage.plan.clocks_apart();
         self.stage.starts().writes(&self.actor, name);
         let effect = || async {
@@ -306,11 +306,11 @@ impl Registry for Faulty {
     }
 
     async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError> {
-        self.call(Service::Store, "reads the trail".to_owned(), || self.inner.registry.trail(query, now)).await
+        self.call(Service::Store, "reads the audit trail".to_owned(), || self.inner.registry.trail(query, now)).await
     }
 
     async fn take(&self, tenant: &Tenant, rate: Rate, wanted: NonZeroU32, now: Timestamp) -> Result<Taken, StoreError> {
-        self.call(Service::Store, format!("takes of {tenant}'s requests"), || self.inner.registry.take(tenant, rate, wanted, now)).await
+        self.call(Service::Store, format!("takes requests of {tenant}"), || self.inner.registry.take(tenant, rate, wanted, now)).await
     }
 }
 
@@ -318,7 +318,7 @@ impl Registry for Faulty {
 impl Queue for Faulty {
     async fn send(&self, hints: Vec<Hint>) -> Result<(), StoreError> {
         let named: Vec<(Key, u32)> = hints.iter().map(|hint| (key(&hint.name), hint.redrives)).collect();
-        let spoilt = self.spoil(hints);
+        let spoilt = self.disturb_hints(hints);
         let what = format!("sends {} hints as {}", named.len(), spoilt.len());
         self.call(Service::Queue, what, || self.inner.queue.send(spoilt.clone())).await?;
         for (task, redrives) in named {
@@ -351,6 +351,6 @@ impl Queue for Faulty {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        self.call(Service::Queue, "asks whether the queue is there".to_owned(), || self.inner.queue.ready()).await
+        self.call(Service::Queue, "checks that the queue is available".to_owned(), || self.inner.queue.ready()).await
     }
 }

@@ -206,13 +206,13 @@ impl Player {
         let of_endpoint = script.flow_of_endpoint();
         let _at_endpoint = of_endpoint.map(|flow| self.starts(vec![flow], context, self.claimed_at(context)));
         let (mood, begun) = (self.mood(&script), self.begins(kind, &script, context));
-        self.go_through(mood, begun, script, context).await
+        self.follow_script(mood, begun, script, context).await
     }
 
     /// Runs a batch as one request: the endpoint sees one start, and has one mood for all.
     async fn play_together(&self, kind: &str, batch: Vec<(Script, &TaskContext)>) -> Together<Done> {
         let Some((first, context)) = batch.first() else { return Ok(Vec::new()) };
-        self.look_at_batch(&batch);
+        self.check_batch(&batch);
         // The leader was claimed before its companions.
         let claimed_at = batch.iter().map(|(_, context)| self.claimed_at(context)).min().unwrap_or_else(|| self.stage.time.now());
         let _at_endpoint = first.flow_of_endpoint().map(|flow| self.starts(vec![flow], context, claimed_at));
@@ -225,11 +225,11 @@ impl Player {
         // All executions begin before any runs, because one of them may crash the process.
         let parts = batch.into_iter().map(|(script, context)| (self.begins(kind, &script, context), script, context));
         let parts: Vec<(Begun, Script, &TaskContext)> = parts.collect();
-        Ok(join_all(parts.into_iter().map(|(begun, script, context)| self.go_through(mood, begun, script, context))).await)
+        Ok(join_all(parts.into_iter().map(|(begun, script, context)| self.follow_script(mood, begun, script, context))).await)
     }
 
     /// Checks that all tasks of a batch have the same endpoint, tenant and batch key, and that the batch is not too large.
-    fn look_at_batch(&self, batch: &[(Script, &TaskContext)]) {
+    fn check_batch(&self, batch: &[(Script, &TaskContext)]) {
         let most = self.stage.plan.partner.as_ref().and_then(|partner| partner.batch).map_or(0, |batch| batch.max_items.get());
         let is_alike = |pair: &[(Script, &TaskContext)]| {
             let of = |(script, context): &(Script, &TaskContext)| (script.endpoint.clone(), script.likeness(), context.name.tenant.clone());
@@ -237,7 +237,7 @@ impl Player {
         };
         if batch.len() > most as usize || !batch.windows(2).all(is_alike) {
             let names: Vec<String> = batch.iter().map(|(_, context)| short(&context.name)).collect();
-            self.stage.violate(format!("{names:?} went together, and must not"));
+            self.stage.violate(format!("{names:?} must not be in one batch"));
         }
     }
 
@@ -249,11 +249,11 @@ impl Player {
     fn begins(&self, kind: &str, script: &Script, context: &TaskContext) -> Begun {
         let execution = self.stage.ledger().begins(&context.name, context.number);
         let under_way = self.starts(script.flows(kind), context, self.claimed_at(context));
-        self.stage.trace(&self.actor, format_args!("runs {} for the {}. time", short(&context.name), context.attempt));
+        self.stage.trace(&self.actor, format_args!("runs {}, attempt {}", short(&context.name), context.attempt));
         Begun { execution, _under_way: under_way }
     }
 
-    async fn go_through(&self, mood: Mood, begun: Begun, script: Script, context: &TaskContext) -> Result<Done, Failure> {
+    async fn follow_script(&self, mood: Mood, begun: Begun, script: Script, context: &TaskContext) -> Result<Done, Failure> {
         let execution = begun.execution;
         match mood {
             Mood::Well => {}
@@ -261,13 +261,13 @@ impl Player {
                 let mut ledger = self.stage.ledger();
                 ledger.ends(execution, ExecutionEnd::Failed);
                 ledger.meddled_with.insert(key(&context.name));
-                return Err(Failure::retry(DOWN, "it is down"));
+                return Err(Failure::retry(DOWN, "the API is down"));
             }
             Mood::Busy(rest) => {
                 let mut ledger = self.stage.ledger();
                 ledger.ends(execution, ExecutionEnd::Failed);
                 ledger.puts_off(&context.name);
-                return Err(Failure::put_off(rest, BUSY, "it has too much to do"));
+                return Err(Failure::put_off(rest, BUSY, "the API is overloaded"));
             }
         }
         let is_to_fail = context.attempt <= script.failures;
@@ -288,11 +288,11 @@ impl Player {
         }
         self.stage.ledger().ends(execution, ExecutionEnd::Failed);
         Err(match script.failure {
-            Wrong::Permanent => Failure::permanent(PERMANENT, "it will never work"),
-            Wrong::Pause => Failure::retry_after(Duration::from_secs(40), "busy", "come back later"),
+            Wrong::Permanent => Failure::permanent(PERMANENT, "the task cannot succeed"),
+            Wrong::Pause => Failure::retry_after(Duration::from_secs(40), "busy", "busy, try later"),
             // `panic!` would run the hook, which writes to the terminal.
-            Wrong::Panic => std::panic::resume_unwind(Box::new("as the script says")),
-            Wrong::Error | Wrong::Hang | Wrong::Kill => Failure::retry("broken", "it broke"),
+            Wrong::Panic => std::panic::resume_unwind(Box::new("the script's panic")),
+            Wrong::Error | Wrong::Hang | Wrong::Kill => Failure::retry("broken", "the handler failed"),
         })
     }
 
@@ -328,7 +328,7 @@ impl Player {
         }
         match select(sleep, Box::pin(context.canceled())).await {
             Either::Left(_) => Ok(()),
-            Either::Right(_) => Err(Failure::retry("stopped", "it was called off")),
+            Either::Right(_) => Err(Failure::retry("stopped", "the attempt is stopped")),
         }
     }
 }

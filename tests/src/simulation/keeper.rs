@@ -60,7 +60,7 @@ impl Keeper<'_> {
     }
 
     async fn set(&self, name: &RecordName, wanted: Wanted) -> Result<Recorded, StoreError> {
-        self.stage.trace(self.actor, format_args!("wants {} {} {wanted:?}", name.sort.as_str(), name.name));
+        self.stage.trace(self.actor, format_args!("sets {} {} to {wanted:?}", name.sort.as_str(), name.name));
         let recorded = match (&name.tenant, &self.stage.plan.partner) {
             (Some(tenant), Some(partner)) if name.sort == Sort::Endpoint => self.set_endpoint(tenant, name, partner, wanted).await?,
             _ => self.set_lane(name, wanted).await?,

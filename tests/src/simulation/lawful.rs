@@ -29,27 +29,29 @@ pub(super) fn callback_of(task: &Task) -> Option<TaskName> {
 /// Checks that the task can have changed from `before` to `after`, in any number of writes.
 pub(super) fn follows(before: &Task, after: &Task) -> Result<(), &'static str> {
     if before.version == after.version {
-        return if before == after { Ok(()) } else { Err("it changed, and its version did not") };
+        return if before == after { Ok(()) } else { Err("the task changed, but its version did not") };
     }
-    let writes = after.version.checked_sub(before.version).ok_or("its version went back")?;
-    let claims = after.token.checked_sub(before.token).ok_or("its token went back")?;
-    let replays = after.generation.checked_sub(before.generation).ok_or("its generation went back")?;
+    let writes = after.version.checked_sub(before.version).ok_or("its version decreased")?;
+    let claims = after.token.checked_sub(before.token).ok_or("its token decreased")?;
+    let replays = after.generation.checked_sub(before.generation).ok_or("its generation decreased")?;
     let is_kept = |attempt| after.attempts.contains(attempt);
     let forgotten = before.attempts.iter().filter(|attempt| !is_kept(attempt)).count();
     let (is_ended, wakes) = (matches!(after.state, State::Ended(_)), after.wake_at().is_some());
     match () {
-        () if claims > writes => Err("it has more claims than writes"),
-        () if matches!(before.state, State::Ended(_)) && replays == 0 => Err("an end changed without a replay"),
+        () if claims > writes => Err("the task has more claims than writes"),
+        () if matches!(before.state, State::Ended(_)) && replays == 0 => Err("an ended task changed without a replay"),
         () if replays == 0 && is_asked_to_stop(before) && matches!(after.state, State::Waiting(_)) => {
-            Err("it was called off, and waits again")
+            Err("the task waits although its cancellation was requested while it ran")
         }
-        () if u64::from(replays) > writes => Err("it has more replays than writes"),
-        () if is_ended == wakes => Err("it has not ended, and nobody will look at it again"),
-        () if after.attempt > after.settings.retry.max_attempts() => Err("it has more attempts than its policy allows"),
+        () if u64::from(replays) > writes => Err("the task has more replays than writes"),
+        () if is_ended == wakes => Err("an unended task has no wake time, or an ended task has one"),
+        () if after.attempt > after.settings.retry.max_attempts() => Err("the task has more attempts than its retry policy allows"),
         () if !after.attempts.is_sorted_by(|one, next| one.number < next.number) => Err("its attempts are out of order"),
         () if after.attempts.last().is_some_and(|attempt| attempt.number > after.token) => Err("an attempt is on record without a claim"),
-        () if forgotten > 0 && after.attempts.len() < Task::KEPT_ATTEMPTS => Err("an attempt is not on record any more"),
-        () if (&before.payload, before.created_at) != (&after.payload, after.created_at) => Err("what never changes has changed"),
+        () if forgotten > 0 && after.attempts.len() < Task::KEPT_ATTEMPTS => Err("an attempt is missing from the record"),
+        () if (&before.payload, before.created_at) != (&after.payload, after.created_at) => {
+            Err("the payload or the creation time has changed")
+        }
         () => Ok(()),
     }
 }

@@ -130,7 +130,7 @@ impl Ledger {
     }
 
     /// Returns true if a task had three dead letters with the required pauses between them.
-    pub fn was_given_every_chance(&self, task: &Key) -> bool {
+    pub fn had_three_dead_letters(&self, task: &Key) -> bool {
         let Some(letters) = self.letters.get(task) else { return false };
         let first: Option<Vec<Timestamp>> = (0..3).map(|redrives| letters.get(&redrives).copied()).collect();
         first.is_some_and(|first| first.windows(2).zip(PAUSES).all(|(pair, pause)| pair[1].since(pair[0]) >= pause))

@@ -20,19 +20,23 @@ pub struct Opened {
 
 impl Witness {
     /// Records that a dead letter is opened.
-    pub fn opens(&self, letter: &Letter) -> Opened {
+    pub fn note_opened(&self, letter: &Letter) -> Opened {
         let at = self.stage.time.now();
         self.stage.ledger().opened(key(&letter.name), letter.redrives, at);
         Opened { name: letter.name.clone(), redrives: letter.redrives, at, task: self.look(&letter.name) }
     }
 
     /// Checks that an acknowledged dead letter has been handled.
-    pub fn forgets(&self, letter: &Opened) {
+    pub fn check_acknowledged(&self, letter: &Opened) {
         let Some(task) = &letter.task else { return };
         let is_same = self.look(&letter.name).is_some_and(|now| now.version == task.version);
         let hint = self.stage.ledger().last_hint_after(&key(&letter.name), letter.redrives + 1);
         let is_hinted = hint.is_some_and(|sent| sent >= letter.at);
-        self.expect(!is_same || is_hinted || !self.needs_a_hint(task, letter.at), &letter.name, "a dead letter was dropped");
+        self.expect(
+            !is_same || is_hinted || !self.needs_a_hint(task, letter.at),
+            &letter.name,
+            "a dead letter was acknowledged, but not handled",
+        );
     }
 
     /// Returns true if a task waits and could start, by every clock.
@@ -43,12 +47,12 @@ impl Witness {
     }
 
     /// Checks that a task ends with `ErrorCode::DISPATCH_FAILED` only after its third dead letter.
-    pub(super) fn check_pipeline(&self, task: &Task) {
+    pub(super) fn check_dispatch_failed(&self, task: &Task) {
         let code = task.error.as_ref().map(|error| error.code.as_str());
         if matches!(task.state, State::Ended(_)) && code == Some(ErrorCode::DISPATCH_FAILED) {
             self.stage.note(Habit::EndsAsPipeline);
-            let has_had_them = self.stage.ledger().was_given_every_chance(&key(&task.name()));
-            self.expect(has_had_them, &task.name(), "it was given up on before its third dead letter");
+            let has_had_them = self.stage.ledger().had_three_dead_letters(&key(&task.name()));
+            self.expect(has_had_them, &task.name(), "the task was ended before its third dead letter");
         }
     }
 }

@@ -85,7 +85,7 @@ fn limits(dice: &Dice, more: u32) -> Limits {
 }
 
 /// Writes the limits for every tenant, as the API does.
-pub fn lay_down(stage: &Stage, backend: &Backend) {
+pub fn write_limits(stage: &Stage, backend: &Backend) {
     for tenant in TENANTS.map(sample::tenant) {
         for (place, Laid { of, limits }) in (0..).zip(&stage.plan.limits) {
             let (sort, action) = match of {
@@ -108,7 +108,7 @@ pub fn lay_down(stage: &Stage, backend: &Backend) {
                 mark: place,
             };
             let written = backend.registry.write(vec![record], entry).now_or_never();
-            assert!(matches!(written, Some(Ok(Recorded::Done))), "a registry under simulation answers at once");
+            assert!(matches!(written, Some(Ok(Recorded::Done))), "the simulated registry answers at once");
         }
     }
 }

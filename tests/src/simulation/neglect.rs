@@ -26,7 +26,10 @@ impl Witness {
             let now = self.stage.time.now();
             if now > self.latest_look(&task, since, calm_since) {
                 let waits = now.since(since).as_secs();
-                self.stage.violate(format!("{}: nobody has looked after it; it needs it since {waits} s", short(&task.name())));
+                self.stage.violate(format!(
+                    "{}: the task has needed attention for {waits} s, and no process has looked after it",
+                    short(&task.name())
+                ));
             }
         }
     }

@@ -71,7 +71,7 @@ impl Partner {
     /// Returns the configuration of the endpoint.
     pub fn endpoint(&self, standing: Standing, version: u64) -> Endpoint {
         Endpoint {
-            url: "https://partner.example".parse().expect("a URL"),
+            url: "https://partner.example".parse().expect("the URL is valid"),
             headers: BTreeMap::new(),
             secrets: Secrets::default(),
             timeout: None,

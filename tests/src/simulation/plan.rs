@@ -152,7 +152,7 @@ impl Plan {
     }
 
     /// Returns true if the run has any configuration.
-    pub fn is_anything_laid_down(&self) -> bool {
+    pub fn has_configuration(&self) -> bool {
         !self.limits.is_empty() || self.changes > 0
     }
 

@@ -50,7 +50,7 @@ impl Witness {
 
     /// Checks a repeated write: it must be recognized and change nothing, or be refused because another write came in between.
     pub(super) fn check_repeated(&self, is_known: bool, before: Option<&Task>, after: Option<&Task>, made: Made, name: &TaskName) {
-        self.expect(before == after, name, "a write that was made again was made twice");
+        self.expect(before == after, name, "a repeated write took effect twice");
         if is_known {
             return;
         }
@@ -62,6 +62,6 @@ impl Witness {
             (Made::Claim(_), _) => false,
             (Made::Version(version), _) => task.version == version,
         });
-        self.expect(!is_as_made, name, "a write that was made again was not known");
+        self.expect(!is_as_made, name, "a repeated write was not recognized");
     }
 }

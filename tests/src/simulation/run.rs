@@ -84,15 +84,15 @@ impl Run {
 
     /// Runs with faults until the clients are done, then without faults until everything is at rest.
     pub(super) fn play(&mut self) -> Result<(), String> {
-        while !self.clients_are_through() && self.steps < STORM_STEPS {
+        while !self.clients_are_done() && self.steps < STORM_STEPS {
             self.step()?;
-            self.stir();
+            self.inject_fault();
             self.look_for_neglected();
         }
         self.stage.end_trouble();
-        self.stage.trace("", format_args!("from here on nothing goes wrong any more"));
+        self.stage.trace("", format_args!("all faults end"));
         let last = self.steps + CALM_STEPS;
-        while self.witness.unended() > 0 || !self.clients_are_through() {
+        while self.witness.unended() > 0 || !self.clients_are_done() {
             self.step()?;
             if self.steps.is_multiple_of(LOOK_EVERY) {
                 self.witness.open_tasks();
@@ -130,14 +130,14 @@ impl Run {
                 }
             }
             Step::TimePassed => {}
-            Step::Stuck => return Err("nobody has anything to do, and nobody ever will".to_owned()),
+            Step::Stuck => return Err("no actor has anything to do, now or later".to_owned()),
             Step::Panicked(actor) => return Err(format!("{} panicked", self.executor.actors()[actor].name)),
         }
         self.stage.violation().map_or(Ok(()), Err)
     }
 
     /// Draws a fault of the processes or of the services.
-    fn stir(&mut self) {
+    fn inject_fault(&mut self) {
         let (stage, plan) = (self.stage.clone(), &self.stage.plan);
         let actor = || usize::try_from(stage.dice.below(self.executor.actors().len() as u64)).unwrap_or(0);
         if stage.happens(plan.crashes) {
@@ -145,14 +145,14 @@ impl Run {
             self.crash(actor);
         } else if stage.happens(plan.freezes) {
             let actor = actor();
-            stage.trace(&self.executor.actors()[actor].name, format_args!("stands still"));
+            stage.trace(&self.executor.actors()[actor].name, format_args!("freezes"));
             self.executor.freeze(actor, LEASE * 3 / 2 + Duration::from_secs(stage.dice.below(120)));
         } else if stage.happens(plan.outages) {
             let service = if stage.dice.per_mille(600) { Service::Store } else { Service::Queue };
-            stage.trace("", format_args!("{service:?} goes away"));
+            stage.trace("", format_args!("{service:?} becomes unavailable"));
             stage.take_away(service, Duration::from_secs(stage.dice.between(10, 600)));
         } else if stage.happens(plan.cloud.throttles) {
-            stage.trace("", format_args!("the store has too much to do"));
+            stage.trace("", format_args!("the store throttles calls"));
             stage.throttle(Duration::from_secs(stage.dice.between(1, 120)));
         } else if stage.happens(plan.clock_sets) {
             self.set_clock(actor());
@@ -170,7 +170,7 @@ impl Run {
     fn crash(&mut self, actor: usize) {
         self.crashes += 1;
         let name = &self.executor.actors()[actor].name;
-        self.stage.trace(name, format_args!("dies"));
+        self.stage.trace(name, format_args!("crashes"));
         let messages = self.stage.ledger().batches.remove(name);
         if let Some(messages) = messages {
             actors::note_killed(&self.stage, name, messages);
@@ -178,7 +178,7 @@ impl Run {
         self.executor.crash(actor, Duration::from_secs(self.stage.dice.below(60)));
     }
 
-    fn clients_are_through(&self) -> bool {
+    fn clients_are_done(&self) -> bool {
         let all = self.executor.actors().len();
         (all - self.stage.plan.clients..all).all(|client| self.executor.is_over(client))
     }

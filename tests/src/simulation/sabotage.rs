@@ -147,14 +147,14 @@ impl Saboteur {
     }
 
     /// Continues under a new call number.
-    fn disguise(&self) {
+    fn renumber_call(&self) {
         if self.sabotage == Sabotage::ForgetsItsWrites {
             self.calls.enter(self.calls.begin());
         }
     }
 
     /// Writes an end without its callback. The first try reports an error, and the retry finds the write already made.
-    async fn tear(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError> {
+    async fn tear_transaction(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError> {
         if !self.is_repeated() {
             self.inner.commit(Change { follow_up: None, ..change }, now).await?;
             return Err(StoreError::Unavailable("sabotaged".to_owned()));
@@ -203,7 +203,7 @@ impl Store for Saboteur {
 
     async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
         let (before, is_repeated) = (self.current(name, now), self.is_repeated());
-        self.disguise();
+        self.renumber_call();
         let claim = self.inner.claim(name, until, now).await?;
         if let (Sabotage::TakesAnyLease, true, Claim::Refused(Refused::Running, found)) = (self.sabotage, is_repeated, &claim) {
             return Ok(Claim::Granted(found.clone()));
@@ -241,10 +241,10 @@ impl Store for Saboteur {
                 let done = matches!(self.inner.commit(written, now).await?, Committed::Done(_));
                 return Ok(if done { Committed::Done(Box::new(change.task)) } else { Committed::Conflict });
             }
-            Sabotage::TearsTransactions if change.follow_up.is_some() => return self.tear(change, now).await,
+            Sabotage::TearsTransactions if change.follow_up.is_some() => return self.tear_transaction(change, now).await,
             _ => {}
         }
-        self.disguise();
+        self.renumber_call();
         self.inner.commit(change, now).await
     }
 

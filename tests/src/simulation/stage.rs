@@ -217,7 +217,7 @@ impl Habits for Stage {
 }
 
 /// Yields once, so that other actors can act first.
-pub async fn step_aside() {
+pub async fn yield_once() {
     let mut has_waited = false;
     std::future::poll_fn(move |context| {
         if std::mem::replace(&mut has_waited, true) {

@@ -130,7 +130,7 @@ impl Starts {
             let within = starts.iter().filter(|start| start.claimed_at > now - pace.period).count();
             let most = most_within(pace, right.apart);
             if within as u128 > most {
-                return Err(format!("{within} of {} have started within {:?}, where {most} may", flow.of, pace.period));
+                return Err(format!("{within} tasks of {} have started within {:?}; at most {most} may start", flow.of, pace.period));
             }
         }
         if let Some(most) = limits.concurrency {
@@ -141,7 +141,7 @@ impl Starts {
             }
             let running = starts.iter().filter(|start| !start.is_over && !start.has_lapsed).count();
             if running > most.get() as usize {
-                return Err(format!("{running} of {} run at once, where {most} may", flow.of));
+                return Err(format!("{running} tasks of {} run at once; at most {most} may run", flow.of));
             }
         }
         Ok(starts.len() - 1)
@@ -163,13 +163,13 @@ impl Stand {
             && is_after(since)
             && now + right.apart < until
         {
-            return Err(format!("something has started, though it is to be left alone until {until}"));
+            return Err(format!("a task has started during a pause until {until}"));
         }
         if let Some(outage) = self.outage.as_mut().filter(|outage| is_after(outage.since)) {
             outage.starts += 1;
             if outage.starts > outage.probes {
                 let Outage { starts, probes, .. } = outage;
-                return Err(format!("{starts} have started since its breaker opened, with {probes} probes"));
+                return Err(format!("{starts} tasks have started since the circuit breaker opened, with {probes} probes"));
             }
         }
         Ok(())
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn with_right_clocks_it_is_what_was_asked_for() {
+    fn exact_clocks_allow_rate_plus_burst_minus_one() {
         let count = |count| NonZeroU32::new(count).unwrap();
         for (rate, burst, seconds) in [(1, 1, 1), (2, 3, 10), (50, 1, 60), (5, 2, 1)] {
             let pace = Pace { rate: count(rate), period: Duration::from_secs(seconds), burst: count(burst) };

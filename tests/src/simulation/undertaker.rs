@@ -41,14 +41,14 @@ impl Undertaker {
     }
 
     async fn settle(&self, letter: Letter) -> (Receipt, Settlement) {
-        let opened = self.witness.opens(&letter);
+        let opened = self.witness.note_opened(&letter);
         let settlement = match self.sabotage {
             Some(Sabotage::DropsDeadLetters) => Settlement::Acknowledge,
             Some(Sabotage::GivesUpTooSoon) => self.engine.run(&letter.name, u32::MAX).await,
             _ => self.engine.run(&letter.name, letter.redrives).await,
         };
         if settlement == Settlement::Acknowledge {
-            self.witness.forgets(&opened);
+            self.witness.check_acknowledged(&opened);
         }
         (letter.receipt, settlement)
     }

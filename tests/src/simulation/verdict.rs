@@ -20,7 +20,7 @@ use super::witness::Witness;
 use crate::conformance::{RETENTION, Removal};
 use crate::sample;
 
-const AT_ONCE: &str = "a store under simulation answers at once";
+const AT_ONCE: &str = "the simulated store answers at once";
 
 /// Returns the first broken promise.
 pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend, removal: Removal) -> Result<(), String> {
@@ -37,14 +37,14 @@ pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend, removal: Remov
         let told = |what: String| format!("{}: {what}\n{task:?}", short(&task.name()));
         is_known(key, task, &ledger, witness).map_err(told)?;
         if callbacks.remove(key).unwrap_or_default() != witness.callbacks_of(key) {
-            return Err(told("it has not one callback for each end that was to be reported".to_owned()));
+            return Err(told("the task does not have exactly one callback for each end to report".to_owned()));
         }
         is_on_record(key, task, &ledger).map_err(told)?;
-        failed_for_a_reason(task).map_err(told)?;
+        check_failure(task).map_err(told)?;
         // Too many deferrals spend attempts, which makes the end unpredictable.
         let is_known = !ledger.meddled_with.contains(key) && ledger.put_off(key) < usize::try_from(Task::MAX_PUT_OFF).unwrap_or(0);
         if stage.plan.is_calm() && task.settings.parent.is_none() && is_known {
-            ended_as_it_must(key, task, &ledger).map_err(told)?;
+            check_scripted_end(key, task, &ledger).map_err(told)?;
         }
     }
     drop(ledger);
@@ -56,14 +56,14 @@ pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend, removal: Remov
 }
 
 /// Checks that no reservation is left. In a calm run, a reservation ends with its task, so none may remain when no task waits.
-pub fn no_reservation_is_left(stage: &Stage, backend: &Backend, ended_at: Timestamp) -> Result<(), String> {
+pub fn check_reservations(stage: &Stage, backend: &Backend, ended_at: Timestamp) -> Result<(), String> {
     for tenant in limits::TENANTS.map(sample::tenant) {
         for Laid { of, limits } in stage.plan.limits.iter().filter(|_| stage.plan.is_calm()) {
             let name = FlowName { tenant: tenant.clone(), of: of.clone() };
             let kept = backend.flows.read(&name).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
             let left = kept.flow.state(limits, ended_at).reserved_starts.unwrap_or(0);
             if left > 0 {
-                return Err(format!("{left} starts of {of} are reserved at {ended_at}, when no task waits: {}", kept.flow.to_text()));
+                return Err(format!("{left} starts of {of} are reserved at {ended_at}, although no task waits: {}", kept.flow.to_text()));
             }
         }
     }
@@ -75,8 +75,8 @@ fn all_are_pruned(stage: &Stage, backend: &Backend, count: usize) -> Result<(), 
     let pruned = Pruner { backend: backend.clone() }.run_once(stage.time.now()).now_or_never();
     match pruned.ok_or(AT_ONCE)?.map_err(|error| error.to_string())? {
         // Limiter states and the audit trail are pruned at the same time, and `run_once` returns the largest count.
-        pruned if pruned < count => Err(format!("{pruned} tasks were removed in the end, of {count}")),
-        _ if !read_all(stage, backend)?.is_empty() => Err("something is listed that was removed".to_owned()),
+        pruned if pruned < count => Err(format!("only {pruned} of {count} tasks were pruned")),
+        _ if !read_all(stage, backend)?.is_empty() => Err("a list shows a removed task".to_owned()),
         _ => Ok(()),
     }
 }
@@ -85,7 +85,7 @@ fn all_are_pruned(stage: &Stage, backend: &Backend, count: usize) -> Result<(), 
 fn all_are_hidden(stage: &Stage, backend: &Backend, some: Option<Task>) -> Result<(), String> {
     for _ in 0..3 {
         if !read_all(stage, backend)?.is_empty() {
-            return Err("something is listed that has expired".to_owned());
+            return Err("a list shows a task past its retention".to_owned());
         }
     }
     let Some(task) = some else { return Ok(()) };
@@ -95,7 +95,7 @@ fn all_are_hidden(stage: &Stage, backend: &Backend, some: Option<Task>) -> Resul
     let found = backend.store.get(&again.name(), now).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
     match inserted {
         Inserted::Created(_) if found.as_ref() == Some(&again) => Ok(()),
-        _ => Err(format!("{} has expired, and its name is not free", short(&again.name()))),
+        _ => Err(format!("{} is past its retention, but its name is not free", short(&again.name()))),
     }
 }
 
@@ -111,7 +111,7 @@ fn read_all(stage: &Stage, backend: &Backend) -> Result<BTreeMap<Key, Task>, Str
             for listed in page.tasks {
                 let name = listed.name();
                 let found = backend.store.get(&name, now).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
-                let task = found.ok_or_else(|| format!("{} is listed, and is not there", short(&name)))?;
+                let task = found.ok_or_else(|| format!("{} is listed, but is not stored", short(&name)))?;
                 if tasks.insert(key(&name), task).is_some() {
                     return Err(format!("{} is listed twice", short(&name)));
                 }
@@ -129,9 +129,9 @@ fn every_accepted_task_has_ended(tasks: &BTreeMap<Key, Task>, ledger: &Ledger) -
     for (tenant, id) in &ledger.accepted {
         let name = TaskName { tenant: tenant.clone(), id: *id };
         match tasks.get(&(tenant.clone(), *id)) {
-            None => return Err(format!("{} was accepted, and is not there", short(&name))),
+            None => return Err(format!("{} was accepted, but is not stored", short(&name))),
             Some(task) if !matches!(task.state, State::Ended(_)) => {
-                return Err(format!("{} was accepted, and has not ended", short(&name)));
+                return Err(format!("{} was accepted, but has not ended", short(&name)));
             }
             Some(_) => {}
         }
@@ -142,9 +142,9 @@ fn every_accepted_task_has_ended(tasks: &BTreeMap<Key, Task>, ledger: &Ledger) -
 /// Checks that a client submitted the task, or that it is the callback of an end.
 fn is_known(key: &Key, task: &Task, ledger: &Ledger, witness: &Witness) -> Result<(), String> {
     match (task.settings.parent, ledger.asked_for.get(key)) {
-        (None, None) => Err("nobody asked for it".to_owned()),
+        (None, None) => Err("no client submitted the task".to_owned()),
         (Some(parent), _) if !witness.callbacks_of(&(task.tenant.clone(), parent)).contains(&task.id) => {
-            Err("it is a callback for no end".to_owned())
+            Err("the task is a callback without an end".to_owned())
         }
         _ => Ok(()),
     }
@@ -155,34 +155,34 @@ fn is_on_record(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), String> {
     let mut runs = BTreeSet::new();
     for execution in ledger.executions_of(key) {
         if execution.token == 0 || execution.token > task.token || !runs.insert(execution.token) {
-            return Err(format!("it ran under token {}, which was not granted, or was used before", execution.token));
+            return Err(format!("the task ran with token {}, which was not granted, or was used before", execution.token));
         }
     }
     let recorded: BTreeSet<u64> = task.attempts.iter().map(|attempt| attempt.number).collect();
     let oldest = if task.attempts.len() < Task::KEPT_ATTEMPTS { 0 } else { task.attempts[0].number };
     if let Some(missing) = runs.iter().find(|run| **run >= oldest && !recorded.contains(run)) {
-        return Err(format!("it ran under token {missing}, and that is not on record"));
+        return Err(format!("the task ran with token {missing}, but the attempt is not on record"));
     }
     let ran = |outcome| matches!(outcome, Outcome::Succeeded | Outcome::Failed);
     match task.attempts.iter().find(|attempt| ran(attempt.outcome) && !runs.contains(&attempt.number)) {
-        Some(attempt) => Err(format!("attempt {} is on record, and never ran", attempt.number)),
+        Some(attempt) => Err(format!("attempt {} is on record, but never ran", attempt.number)),
         None => Ok(()),
     }
 }
 
 /// Checks that a failed task had exhausted its retry policy or a permanent error. The monitor checks dead letters.
-fn failed_for_a_reason(task: &Task) -> Result<(), String> {
+fn check_failure(task: &Task) -> Result<(), String> {
     let State::Ended(Ended { end: End::Failed, .. }) = task.state else { return Ok(()) };
     let is_for_good = task.error.as_ref().is_some_and(|error| [PERMANENT, ErrorCode::DISPATCH_FAILED].contains(&error.code.as_str()));
     if is_for_good || task.attempt == task.settings.retry.max_attempts() {
         return Ok(());
     }
-    Err("it was given up with attempts left".to_owned())
+    Err("the task failed with attempts left".to_owned())
 }
 
 /// Checks that a task ended as its script says, after exactly the attempts that this takes, independent of other tasks. Valid where only
 /// the task itself can fail.
-fn ended_as_it_must(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), String> {
+fn check_scripted_end(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), String> {
     let script: Script = task.payload.parse().map_err(|error| error.to_string())?;
     let allowed = task.settings.retry.max_attempts();
     let is_too_slow = u128::from(script.seconds) * 1_000 > task.settings.timeout.as_millis();
@@ -192,24 +192,24 @@ fn ended_as_it_must(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), Strin
         () if is_too_slow || script.failures >= allowed => (End::Failed, allowed),
         () => (End::Succeeded, script.failures + 1),
     };
-    let State::Ended(ended) = &task.state else { return Err("it has not ended".to_owned()) };
+    let State::Ended(ended) = &task.state else { return Err("the task has not ended".to_owned()) };
     let put_off = ledger.put_off(key);
     let runs = ledger.executions_of(key).count() - put_off;
     if (ended.end, task.attempt, runs) != (end, attempts, attempts as usize) {
-        return Err(format!("it ended otherwise than as {} after {attempts} attempts; it ran {runs} times", end.as_str()));
+        return Err(format!("the task did not end as {} after {attempts} attempts; it ran {runs} times", end.as_str()));
     }
     if let Schedule::Delays(delays) = &task.settings.retry.schedule
         && put_off == 0
     {
         let pauses = task.attempts.windows(2).map(|pair| pair[1].started_at.since(pair[0].finished_at));
         if pauses.zip(delays).any(|(pause, delay)| pause < *delay) {
-            return Err("it was tried again too soon".to_owned());
+            return Err("a retry started before its delay was over".to_owned());
         }
     }
     let timed_out = task.error.as_ref().is_some_and(|error| error.code.as_str() == ErrorCode::TIMEOUT);
     let hangs = script.failures >= allowed && script.failure == Wrong::Hang;
     if timed_out != ((is_too_slow || hangs) && end == End::Failed) {
-        return Err("its error is not the one it must have".to_owned());
+        return Err("the task's error does not match its script".to_owned());
     }
     Ok(())
 }

@@ -77,7 +77,7 @@ impl Witness {
         let mut seen = self.seen();
         let is_news = seen.tasks.get(&key(name)) != found.as_ref();
         match (seen.tasks.get(&key(name)), &found) {
-            (Some(_), None) => self.stage.violate(format!("{} is gone", short(name))),
+            (Some(_), None) => self.stage.violate(format!("{} is missing", short(name))),
             (Some(before), Some(after)) => {
                 if let Err(what) = follows(before, after) {
                     self.stage.violate(format!("{}: {what}\nbefore: {before:?}\nafter:  {after:?}", short(name)));
@@ -96,7 +96,7 @@ impl Witness {
         if let Some(callback) = found.as_ref().filter(|_| is_news).and_then(callback_of) {
             self.expect(self.look(&callback).is_some(), name, "an end was written without its callback");
             let is_new = self.seen().callbacks.entry(key(name)).or_default().insert(callback.id);
-            self.expect(is_new, name, "an end has the callback of another");
+            self.expect(is_new, name, "two ends have the same callback");
         }
         found
     }
@@ -112,19 +112,19 @@ impl Witness {
         let is_new = self.seen().granted.insert((key(&task.name()), task.token));
         self.expect(is_new, &task.name(), "two workers were given the same token");
         let is_due = may_be_early || task.due_at <= self.stage.time.now() || !self.stage.plan.is_calm();
-        self.expect(is_due, &task.name(), "it was handed out before it was due");
+        self.expect(is_due, &task.name(), "the task was claimed before it was due");
     }
 
     fn check_commit(&self, change: &Change, before: Option<&Task>, after: Option<&Task>) {
         let name = change.task.name();
-        self.check_pipeline(&change.task);
-        self.expect(before.map(|task| task.version) == Some(change.read_version), &name, "a stale version was written");
-        self.expect(is_untouched(Some(&change.task), after), &name, "a change was answered for that was not made");
+        self.check_dispatch_failed(&change.task);
+        self.expect(before.map(|task| task.version) == Some(change.read_version), &name, "a change of a stale version was written");
+        self.expect(is_untouched(Some(&change.task), after), &name, "a change was reported as done, but is not stored");
         let follow_up = change.follow_up.as_ref().map(Task::name);
         self.expect(
             follow_up == callback_of(&change.task),
             &name,
-            "an end was to be written without its callback, or a callback without an end",
+            "the change has an end without its callback, or a callback without an end",
         );
         if matches!(change.task.state, State::Ended(ended) if ended.end == End::Succeeded) {
             self.check_result(&change.task);
@@ -140,13 +140,13 @@ impl Witness {
             execution.task == key(&task.name()) && execution.token == task.token && execution.end == Some(ExecutionEnd::Returned)
         });
         drop(ledger);
-        self.expect(is_right, &task.name(), "its result is not that of the run with the newest token");
+        self.expect(is_right, &task.name(), "the result is not from the run with the newest token");
     }
 }
 
 /// Returns the store's answer. The store never waits, so what is seen before and after a call belongs to one write.
 fn at_once<T>(answer: impl Future<Output = T>) -> T {
-    answer.now_or_never().unwrap_or_else(|| panic!("a store under simulation answers at once"))
+    answer.now_or_never().unwrap_or_else(|| panic!("the simulated store answers at once"))
 }
 
 #[async_trait]
@@ -167,14 +167,14 @@ impl Store for Witness {
                     self.check_repeated(is_known, before.as_ref(), after.as_ref(), Made::Tasks, &name);
                 }
                 Inserted::Created(_) => {
-                    self.expect(before.is_none(), &name, "a task was written over");
+                    self.expect(before.is_none(), &name, "an existing task was overwritten");
                     let is_there = after.is_some_and(|after| after.payload == task.payload && after.settings == task.settings);
-                    self.expect(is_there, &name, "an insertion was answered for that was not made");
+                    self.expect(is_there, &name, "an insert was reported as done, but is not stored");
                 }
                 Inserted::Existing(existing) => {
                     self.expect(after.is_some() == before.is_some(), &name, "part of a refused batch was written");
                     let is_shown = existing.iter().any(|existing| existing.id == task.id);
-                    self.expect(is_shown == before.is_some(), &name, "the tasks in the way are not those that are there");
+                    self.expect(is_shown == before.is_some(), &name, "the tasks reported as existing are not the stored ones");
                 }
             }
         }
@@ -184,7 +184,7 @@ impl Store for Witness {
     async fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, StoreError> {
         let seen = self.look(name);
         let found = at_once(self.inner.store.get(name, now))?;
-        self.expect(is_untouched(seen.as_ref(), found.as_ref()), name, "two reads in a row differ");
+        self.expect(is_untouched(seen.as_ref(), found.as_ref()), name, "two consecutive reads differ");
         Ok(found)
     }
 
@@ -205,7 +205,7 @@ impl Store for Witness {
         let expected = before.clone().map(|task| transition(task, Event::Claim { until }, now).map(|change| change.task));
         match (&claim, expected) {
             (Claim::Granted(granted), Some(Ok(expected))) => {
-                self.expect(*granted == expected && after.as_ref() == Some(granted), name, "a claim was granted and not written");
+                self.expect(*granted == expected && after.as_ref() == Some(granted), name, "a claim was granted, but is not stored");
                 let is_gathered = |held: &Held| held.reason == HeldReason::Batching;
                 let was_gathered = matches!(before.map(|task| task.state), Some(State::Waiting(Waiting::Held(held))) if is_gathered(&held));
                 self.note_grant(granted, was_gathered);
@@ -213,7 +213,7 @@ impl Store for Witness {
             }
             (Claim::Refused(refused, found), Some(Err(expected))) => {
                 let is_right = *refused == expected && before.as_ref() == Some(found) && is_untouched(before.as_ref(), after.as_ref());
-                self.expect(is_right, name, "a claim was refused otherwise than the lifecycle would");
+                self.expect(is_right, name, "a claim was refused for another reason than the lifecycle gives");
             }
             (Claim::Missing, None) => {}
             (Claim::Granted(_), _) => self.expect(false, name, "a claim was granted that the lifecycle refuses"),
@@ -234,7 +234,7 @@ impl Store for Witness {
         }
         match &committed {
             Committed::Done(written) => {
-                self.expect(**written == change.task, &name, "another change was answered for than the one that was asked for");
+                self.expect(**written == change.task, &name, "the change reported as done is not the requested one");
                 self.check_commit(&change, before.as_ref(), after.as_ref());
                 self.note_made(call, Made::Version(change.task.version));
             }
@@ -244,7 +244,7 @@ impl Store for Witness {
                 self.expect(
                     is_stale && is_untouched(before.as_ref(), after.as_ref()),
                     &name,
-                    "a conflict, where there was none or something was written",
+                    "a conflict was reported without one, or the refused change was written",
                 );
             }
         }
@@ -262,11 +262,13 @@ impl Store for Witness {
         match (beat, cancel) {
             (Beat::Renewed { cancel: told }, Some(cancel)) => {
                 let is_renewed = after.is_some_and(|task| matches!(task.state, State::Running(lease) if lease.until == until));
-                self.expect(told == cancel && is_renewed, name, "a lease was not renewed, or a cancellation not passed on");
+                self.expect(told == cancel && is_renewed, name, "a lease was not renewed, or a cancellation not reported");
             }
-            (Beat::Lost, None) => self.expect(is_untouched(before.as_ref(), after.as_ref()), name, "a lost lease wrote something"),
+            (Beat::Lost, None) => {
+                self.expect(is_untouched(before.as_ref(), after.as_ref()), name, "a heartbeat without a lease wrote something")
+            }
             (Beat::Renewed { .. }, None) => self.expect(false, name, "a lease was renewed with a stale token"),
-            (Beat::Lost, Some(_)) => self.expect(false, name, "a lease was lost that holds"),
+            (Beat::Lost, Some(_)) => self.expect(false, name, "a valid lease was reported as lost"),
         }
         Ok(beat)
     }
@@ -282,7 +284,7 @@ impl Store for Witness {
                     && now.token == task.token + 1;
                 is_same || is_handed_over
             });
-            self.expect(is_so, &task.name(), "a list shows what is not so");
+            self.expect(is_so, &task.name(), "a list shows a task in another state than stored");
         }
         Ok(page)
     }
@@ -291,7 +293,7 @@ impl Store for Witness {
         let due = at_once(self.inner.store.due(limit, now))?;
         for task in &due {
             let is_so = is_untouched(Some(task), self.look(&task.name()).as_ref());
-            self.expect(is_so, &task.name(), "the sweep was shown what is not so");
+            self.expect(is_so, &task.name(), "the sweep got a task in another state than stored");
         }
         Ok(due)
     }
@@ -300,7 +302,7 @@ impl Store for Witness {
         let before = self.look(&task.name());
         at_once(self.inner.store.postpone(task, until))?;
         let after = self.look(&task.name());
-        self.expect(is_untouched(before.as_ref(), after.as_ref()), &task.name(), "putting off a look at it changed it");
+        self.expect(is_untouched(before.as_ref(), after.as_ref()), &task.name(), "a postponement changed the task");
         Ok(())
     }
 
@@ -333,12 +335,12 @@ impl Queue for Witness {
             if let Delivery::Claimed(task) = delivery {
                 let current = self.look(&task.name());
                 let is_claimed = current.is_some_and(|current| current.token >= task.token);
-                self.expect(is_claimed, &task.name(), "a task was handed over whose claim is not stored");
+                self.expect(is_claimed, &task.name(), "the claim of a delivered task is not stored");
                 self.note_grant(task, false);
             }
         }
         if deliveries.len() > max {
-            self.stage.violate(format!("{} deliveries, where {max} were asked for", deliveries.len()));
+            self.stage.violate(format!("{} deliveries, although at most {max} were requested", deliveries.len()));
         }
         Ok(deliveries)
     }

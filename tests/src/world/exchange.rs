@@ -25,10 +25,10 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
     /// The connection failed, so nothing was sent and the request had no effect.
-    #[error("there was no connection: {0}")]
+    #[error("the connection failed: {0}")]
     NotSent(#[source] std::io::Error),
     /// The request may have been carried out.
-    #[error("there was no answer: {0}")]
+    #[error("the request got no response: {0}")]
     Unanswered(#[source] anyhow::Error),
 }
 
@@ -77,7 +77,7 @@ pub async fn exchange(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(Full::from(body.to_owned())).expect("a request that can be sent");
+    let request = request.body(Full::from(body.to_owned())).expect("the request is valid");
     let answered = tokio::time::timeout(TIMEOUT, converse(stream, request)).await;
     answered.map_err(anyhow::Error::from).flatten().map_err(ExchangeError::Unanswered)
 }

@@ -22,9 +22,9 @@ impl Partner {
     pub async fn start(script: &str, arguments: &[&str]) -> Self {
         let mut python = Command::new("python3");
         python.arg(workspace().join("tests/partners").join(script)).args(arguments);
-        let mut child = python.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("python3");
-        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-        let address = next(&mut lines).await.parse().expect("where it listens");
+        let mut child = python.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("python3 can be started");
+        let mut lines = BufReader::new(child.stdout.take().expect("standard output is piped")).lines();
+        let address = next(&mut lines).await.parse().expect("the first line is an address");
         Self { address, lines, _child: child }
     }
 
@@ -40,6 +40,6 @@ impl Partner {
 }
 
 async fn next(lines: &mut Lines<BufReader<ChildStdout>>) -> String {
-    let line = timeout(PATIENCE, lines.next_line()).await.expect("a partner that says something");
-    line.expect("output that can be read").expect("a partner that goes on")
+    let line = timeout(PATIENCE, lines.next_line()).await.expect("the partner prints a line in time");
+    line.expect("the output can be read").expect("the partner is still running")
 }

@@ -62,9 +62,9 @@ impl Process {
 
     /// Returns the peak resident set size so far (`VmHWM`), in KiB. Linux only.
     pub fn peak_memory(&self) -> anyhow::Result<u64> {
-        let id = self.child.id().context("it has ended before")?;
+        let id = self.child.id().context("the program has already ended")?;
         let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the process status has no VmHWM")?;
         line.trim().trim_end_matches(" kB").parse().context("VmHWM is not a number")
     }
 
@@ -91,11 +91,11 @@ impl Process {
 
     /// Stops the process (SIGTERM), waits for its end, and returns its exit status and its log.
     pub async fn terminate(mut self) -> anyhow::Result<(ExitStatus, Vec<String>)> {
-        let id = self.child.id().context("it has ended before")?;
+        let id = self.child.id().context("the program has already ended")?;
         // The shell's built-in `kill`, because not every machine has a program of that name.
         let told = Command::new("sh").args(["-c", "kill -TERM \"$0\""]).arg(id.to_string()).status().await?;
-        ensure!(told.success(), "it cannot be told to stop");
-        let status = timeout(PATIENCE, self.child.wait()).await.context("it does not stop")??;
+        ensure!(told.success(), "SIGTERM cannot be sent");
+        let status = timeout(PATIENCE, self.child.wait()).await.context("the program does not stop in time")??;
         Ok((status, self.log.await?))
     }
 }
@@ -111,21 +111,21 @@ impl Starting {
     fn launch(mut program: Command, flags: &[String]) -> anyhow::Result<Self> {
         program.args(["serve", "--listen", "127.0.0.1:0"]).args(flags);
         let mut child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-        let lines = BufReader::new(child.stderr.take().context("no standard error")?).lines();
+        let lines = BufReader::new(child.stderr.take().context("the program has no standard error")?).lines();
         Ok(Self { child, lines, seen: Vec::new() })
     }
 
     /// Resolves once the process listens.
     pub async fn listening(mut self) -> anyhow::Result<Process> {
         let announced = announced(&mut self.lines, &mut self.seen);
-        let address = timeout(PATIENCE, announced).await.context("it does not say where it listens")??;
+        let address = timeout(PATIENCE, announced).await.context("the program does not print its address in time")??;
         Ok(Process { child: self.child, address, log: tokio::spawn(rest(self.lines, self.seen)) })
     }
 
     /// Kills the process (SIGKILL) after `time`, and returns its log.
     pub async fn kill_after(mut self, time: Duration) -> anyhow::Result<Vec<String>> {
         let end = timeout(time, self.child.wait()).await;
-        ensure!(end.is_err(), "it ended by itself");
+        ensure!(end.is_err(), "the program ended by itself");
         self.child.kill().await?;
         Ok(rest(self.lines, self.seen).await)
     }
@@ -137,9 +137,9 @@ pub async fn run(program: &Path, arguments: &[&str], url: Option<&str>) -> anyho
     if let Some(url) = url {
         command.env("NOBAT_URL", url);
     }
-    let output = timeout(PATIENCE, command.args(arguments).output()).await.context("it does not end")??;
+    let output = timeout(PATIENCE, command.args(arguments).output()).await.context("the program does not end in time")??;
     Ok(Ran {
-        code: output.status.code().context("it was killed")?,
+        code: output.status.code().context("the program was killed by a signal")?,
         stdout: String::from_utf8(output.stdout)?,
         stderr: String::from_utf8(output.stderr)?,
     })
@@ -164,7 +164,7 @@ async fn announced(lines: &mut Lines<BufReader<ChildStderr>>, seen: &mut Vec<Str
             return Ok(address);
         }
     }
-    bail!("it ended instead: {}", seen.join("\n"))
+    bail!("the program ended before it printed its address: {}", seen.join("\n"))
 }
 
 fn address(line: &str) -> Option<SocketAddr> {

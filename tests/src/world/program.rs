@@ -30,7 +30,7 @@ impl Program {
 
 /// Returns the root folder of the workspace.
 pub fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace around this crate")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in a workspace")
 }
 
 /// Returns a Cargo command. It is the Cargo that runs the tests, if any.
@@ -54,13 +54,13 @@ pub fn cargo() -> Command {
 /// Cargo does not build programs of other packages for a test. The build covers the whole workspace, as `cargo test
 /// --workspace`, with the AWS backend, as in releases. So little is left to compile.
 fn build() -> PathBuf {
-    let this = std::env::current_exe().expect("a program that is running");
-    let folder = this.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).expect("a folder around it");
+    let this = std::env::current_exe().expect("the path of the running program is known");
+    let folder = this.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).expect("the program is in a folder");
     let profile = match folder.file_name().and_then(|name| name.to_str()) {
         None | Some("debug") => "dev",
         Some(profile) => profile,
     };
-    let target = folder.parent().expect("a target folder around it");
+    let target = folder.parent().expect("the folder is in a target folder");
     let status = cargo()
         .args([
             "build",
@@ -80,7 +80,7 @@ fn build() -> PathBuf {
         ])
         .arg(target)
         .status()
-        .expect("cargo");
+        .expect("cargo can be started");
     assert!(status.success(), "the programs under test cannot be built");
     folder.to_owned()
 }

@@ -112,7 +112,7 @@ impl Receiver {
         let arrived = all.wait_for(|_| self.received(path).len() >= count);
         let arrived = timeout(PATIENCE, arrived).await.is_ok();
         let received = self.received(path);
-        assert!(arrived, "expected {count} requests for {path}, and there were {}", received.len());
+        assert!(arrived, "expected {count} requests for {path}, but got {}", received.len());
         received
     }
 }
@@ -168,7 +168,7 @@ impl Reply {
         for (name, value) in self.headers {
             response = response.header(name, value);
         }
-        response.body(Full::from(self.body)).expect("a reply that can be sent")
+        response.body(Full::from(self.body)).expect("the reply is valid")
     }
 }
 
