@@ -4,7 +4,7 @@ use nobat_tests::aws::stack::Stack;
 use nobat_tests::world::receiver::Receiver;
 use serde_json::json;
 
-told_of_both![a_callback_is_signed_with_its_tenants_secret];
+on_each_deployment![a_callback_is_signed_with_its_tenants_secret];
 
 async fn a_callback_is_signed_with_its_tenants_secret(stack: &Stack) {
     let receiver = Receiver::start().await.unwrap();

@@ -6,10 +6,10 @@ use nobat_tests::world::{attempts, path};
 use nobat_worker::system::SystemClock;
 use serde_json::{Value, json};
 
-told_of_both![
-    nine_hints_run_once_and_what_is_no_hint_ends_among_the_dead_letters,
-    a_task_whose_hint_was_received_in_vain_is_hinted_again,
-    a_task_whose_hints_all_came_to_nothing_fails_and_can_be_replayed,
+on_each_deployment![
+    malformed_hint_becomes_a_dead_letter_and_others_run_once,
+    task_with_a_dead_lettered_hint_is_hinted_again,
+    task_with_exhausted_hints_fails_and_can_be_replayed,
 ];
 
 /// Message that names no task.
@@ -24,18 +24,18 @@ enum Fate {
     Lost,
 }
 
-async fn nine_hints_run_once_and_what_is_no_hint_ends_among_the_dead_letters(stack: &Stack) {
-    assert_eq!(fate_of_the_tenth(stack).await, Fate::DeadLetter);
+async fn malformed_hint_becomes_a_dead_letter_and_others_run_once(stack: &Stack) {
+    assert_eq!(fate_of_malformed_message(stack).await, Fate::DeadLetter);
 }
 
 #[tokio::test]
-async fn without_the_report_of_failed_records_a_message_is_lost_with_its_batch() {
+async fn malformed_hint_is_lost_without_the_batch_failure_report() {
     let stack = Stack::of(Source::SamWithoutReport).await;
-    assert_eq!(fate_of_the_tenth(&stack).await, Fate::Lost);
+    assert_eq!(fate_of_malformed_message(&stack).await, Fate::Lost);
 }
 
 /// Makes the workers receive a batch of ten, and follows the malformed message.
-async fn fate_of_the_tenth(stack: &Stack) -> Fate {
+async fn fate_of_malformed_message(stack: &Stack) -> Fate {
     stack.pause_workers().await;
     let tasks = vec![json!({"kind": "noop"}); 9];
     let batch = stack.post("/v1/tasks/batch", &json!({"tasks": tasks})).await.json();
@@ -50,12 +50,12 @@ async fn fate_of_the_tenth(stack: &Stack) -> Fate {
         let task = stack.ended(task).await;
         assert_eq!((&task["status"], attempts(&task, "/outcome").len()), (&json!("succeeded"), 1), "{task:#}");
     }
-    let left = reached("a batch that was settled", async || stack.queues.depth().await, |depth| *depth < 10).await;
+    let left = reached("a settled batch", async || stack.queues.depth().await, |depth| *depth < 10).await;
     if left == 0 {
         assert_eq!(stack.queues.dead().await, 0);
         return Fate::Lost;
     }
-    assert_eq!(left, 1, "it comes again alone");
+    assert_eq!(left, 1, "only the malformed message is delivered again");
     reached("a dead letter", async || stack.queues.dead().await, |dead| *dead == 1).await;
     assert_eq!(stack.queues.depth().await, 0);
     for task in tasks {
@@ -64,7 +64,7 @@ async fn fate_of_the_tenth(stack: &Stack) -> Fate {
     Fate::DeadLetter
 }
 
-async fn a_task_whose_hint_was_received_in_vain_is_hinted_again(stack: &Stack) {
+async fn task_with_a_dead_lettered_hint_is_hinted_again(stack: &Stack) {
     stack.pause_workers().await;
     let task = stack.submit(&json!({"kind": "noop"})).await;
     stack.tap.set(Flow::Refused);
@@ -72,7 +72,7 @@ async fn a_task_whose_hint_was_received_in_vain_is_hinted_again(stack: &Stack) {
     reached("a dead letter", async || stack.queues.dead().await, |dead| *dead == 1).await;
     stack.tap.set(Flow::Open);
     // The function `dead_letter` could not read the table until now. It sends a hint with a delay of 5 minutes.
-    reached("a hint that waits", async || stack.queues.delayed().await, |delayed| *delayed == 1).await;
+    reached("a delayed hint", async || stack.queues.delayed().await, |delayed| *delayed == 1).await;
     reached("no dead letter", async || stack.queues.dead().await, |dead| *dead == 0).await;
     assert_eq!(stack.get(&path(&task)).await.json()["attempt"], 0);
     stack.table.set_moments(&task, &[("mark", SystemClock.now())]).await;
@@ -80,7 +80,7 @@ async fn a_task_whose_hint_was_received_in_vain_is_hinted_again(stack: &Stack) {
     assert_eq!(stack.ended(&task).await["status"], "succeeded");
 }
 
-async fn a_task_whose_hints_all_came_to_nothing_fails_and_can_be_replayed(stack: &Stack) {
+async fn task_with_exhausted_hints_fails_and_can_be_replayed(stack: &Stack) {
     stack.pause_workers().await;
     let task = stack.submit(&json!({"kind": "noop"})).await;
     stack.queues.purge().await;

@@ -6,9 +6,9 @@ use nobat_tests::world::{moment, path};
 use nobat_worker::system::SystemClock;
 use serde_json::json;
 
-told_of_both![a_task_due_later_than_a_message_can_wait_is_left_to_the_schedule];
+on_each_deployment![task_due_after_the_longest_sqs_delay_is_found_by_sweeper];
 
-async fn a_task_due_later_than_a_message_can_wait_is_left_to_the_schedule(stack: &Stack) {
+async fn task_due_after_the_longest_sqs_delay_is_found_by_sweeper(stack: &Stack) {
     let task = stack.submit(&json!({"kind": "noop", "delay": 3600})).await;
     assert_eq!((&task["status"], stack.queues.depth().await), (&json!("scheduled"), 0));
     // Sets the clock an hour ahead, less 3 seconds. The schedule invokes the sweeper within a minute.

@@ -7,19 +7,19 @@ use nobat_tests::world::receiver::{Receiver, Reply};
 use nobat_tests::world::{attempts, moment, path};
 use serde_json::{Value, json};
 
-told_of_both![
-    an_endpoint_is_called_as_often_as_it_may_be,
-    what_is_gone_holds_its_tasks_until_somebody_looks_after_it,
-    many_tasks_go_in_one_request,
+on_each_deployment![
+    endpoint_rate_is_kept_and_calls_are_signed,
+    gone_or_deleted_endpoint_holds_its_tasks,
+    many_tasks_are_sent_in_one_request,
 ];
 
 /// Returns a unique name.
-fn name() -> String {
+fn unique_name() -> String {
     format!("endpoint-{:016x}", rand::random::<u64>())
 }
 
-async fn an_endpoint_is_called_as_often_as_it_may_be(stack: &Stack) {
-    let (receiver, name) = (Receiver::start().await.unwrap(), name());
+async fn endpoint_rate_is_kept_and_calls_are_signed(stack: &Stack) {
+    let (receiver, name) = (Receiver::start().await.unwrap(), unique_name());
     let endpoint =
         json!({"url": receiver.url("/api"), "headers": {"authorization": "Bearer s3cret"}, "limits": {"rate": 2, "concurrency": 1}});
     let endpoint = stack.put(&format!("/v1/endpoints/{name}"), &endpoint).await.json();
@@ -34,7 +34,7 @@ async fn an_endpoint_is_called_as_often_as_it_may_be(stack: &Stack) {
     }
     starts.sort();
     for window in starts.windows(3) {
-        assert!(window[2].since(window[0]) >= Duration::from_millis(980), "three in a second: {starts:?}");
+        assert!(window[2].since(window[0]) >= Duration::from_millis(980), "three starts within a second: {starts:?}");
     }
     for request in receiver.received("/api/charge") {
         assert_eq!(request.header("authorization"), "Bearer s3cret");
@@ -43,8 +43,8 @@ async fn an_endpoint_is_called_as_often_as_it_may_be(stack: &Stack) {
     }
 }
 
-async fn what_is_gone_holds_its_tasks_until_somebody_looks_after_it(stack: &Stack) {
-    let (receiver, name) = (Receiver::start().await.unwrap(), name());
+async fn gone_or_deleted_endpoint_holds_its_tasks(stack: &Stack) {
+    let (receiver, name) = (Receiver::start().await.unwrap(), unique_name());
     let place = format!("/v1/endpoints/{name}");
     let endpoint = json!({"url": receiver.url("/api")});
     assert_eq!(stack.put(&place, &endpoint).await.status, 201);
@@ -53,7 +53,7 @@ async fn what_is_gone_holds_its_tasks_until_somebody_looks_after_it(stack: &Stac
     held(stack, &task, "endpoint_gone").await;
     assert_eq!(stack.get(&place).await.json()["gone"], true);
     let explain = format!("{}/explain", path(&task));
-    reached("a word for it", async || stack.get(&explain).await.json(), |said| said["code"] == "endpoint_gone").await;
+    reached("the explain code", async || stack.get(&explain).await.json(), |said| said["code"] == "endpoint_gone").await;
     assert_eq!(stack.delete(&place).await.status, 200);
     held(stack, &task, "endpoint_missing").await;
     assert_eq!(stack.put(&place, &endpoint).await.status, 201);
@@ -62,8 +62,8 @@ async fn what_is_gone_holds_its_tasks_until_somebody_looks_after_it(stack: &Stac
     assert_eq!(attempts(&task, "/error/code"), ["http_410", "-"]);
 }
 
-async fn many_tasks_go_in_one_request(stack: &Stack) {
-    let (receiver, name) = (Receiver::start().await.unwrap(), name());
+async fn many_tasks_are_sent_in_one_request(stack: &Stack) {
+    let (receiver, name) = (Receiver::start().await.unwrap(), unique_name());
     let endpoint = json!({"url": receiver.url("/api"), "batch": {"max_items": 30, "max_wait": 3}});
     assert_eq!(stack.put(&format!("/v1/endpoints/{name}"), &endpoint).await.status, 201);
     let task = |number: usize| json!({"kind": "http", "endpoint": name, "payload": {"path": "/collect", "body": number}});
@@ -75,10 +75,10 @@ async fn many_tasks_go_in_one_request(stack: &Stack) {
     let requests = receiver.received("/api/collect");
     let mut numbers: Vec<u64> = requests.iter().flat_map(|request| serde_json::from_slice::<Vec<u64>>(&request.body).unwrap()).collect();
     numbers.sort_unstable();
-    assert_eq!(numbers, (0..40).collect::<Vec<_>>(), "each went once");
+    assert_eq!(numbers, (0..40).collect::<Vec<_>>(), "each task is sent once");
     assert!(requests.len() <= 6, "{} requests", requests.len());
 }
 
 async fn held(stack: &Stack, task: &Value, reason: &str) {
-    reached("a task that is held", async || stack.get(&path(task)).await.json(), |task| task["held"]["reason"] == reason).await;
+    reached("a held task", async || stack.get(&path(task)).await.json(), |task| task["held"]["reason"] == reason).await;
 }

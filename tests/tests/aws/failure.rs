@@ -2,7 +2,7 @@ use nobat_tests::aws::stack::{Stack, reached};
 use nobat_tests::world::attempts;
 use serde_json::json;
 
-told_of_both![a_task_that_fails_every_time_is_tried_again_and_fails, a_task_that_panics_leaves_its_neighbours_alone];
+on_each_deployment![a_task_that_fails_every_time_is_tried_again_and_fails, panicking_task_does_not_affect_others];
 
 async fn a_task_that_fails_every_time_is_tried_again_and_fails(stack: &Stack) {
     let task = json!({"kind": "noop", "payload": {"fail": 99}, "retry": {"delays": [0, 1]}});
@@ -14,7 +14,7 @@ async fn a_task_that_fails_every_time_is_tried_again_and_fails(stack: &Stack) {
     assert_eq!(stack.queues.dead().await, 0);
 }
 
-async fn a_task_that_panics_leaves_its_neighbours_alone(stack: &Stack) {
+async fn panicking_task_does_not_affect_others(stack: &Stack) {
     let poison = json!({"kind": "noop", "payload": {"panic": 99}, "retry": {"delays": [0]}});
     let tasks: Vec<_> = (0..10).map(|place| if place == 5 { poison.clone() } else { json!({"kind": "noop"}) }).collect();
     stack.pause_workers().await;

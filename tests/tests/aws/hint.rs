@@ -5,7 +5,7 @@ use nobat_tests::aws::stack::Stack;
 use nobat_worker::system::SystemClock;
 use serde_json::json;
 
-told_of_both![a_lost_hint_is_found_by_the_sweeper];
+on_each_deployment![a_lost_hint_is_found_by_the_sweeper];
 
 async fn a_lost_hint_is_found_by_the_sweeper(stack: &Stack) {
     stack.pause_workers().await;

@@ -23,26 +23,26 @@ async fn result(world: &World, receiver: &RawReceiver) -> Value {
 }
 
 #[tokio::test]
-async fn compressed_answer_is_decoded() {
+async fn compressed_response_is_decoded() {
     let world = World::start().await;
     for (coding, body) in [("gzip", GZIP), ("x-gzip", GZIP), ("deflate", ZLIB), ("Deflate", DEFLATE), ("br", BROTLI)] {
         let headers = format!("content-type: application/json\r\ncontent-encoding: {coding}\r\n");
         let receiver = RawReceiver::sending(answer(200, &headers, body)).await;
         let result = result(&world, &receiver).await;
         assert_eq!((&result["body"], &result["truncated"]), (&json!({"ok": true}), &json!(false)), "{coding}");
-        assert_eq!(result["headers"], json!({"content-type": "application/json"}), "the headers fit the body");
+        assert_eq!(result["headers"], json!({"content-type": "application/json"}), "the result has no content-encoding");
         assert_eq!(receiver.received()[0].header("accept-encoding"), ["identity"]);
         let endpoint = json!({"url": receiver.url("/api"), "headers": {"accept-encoding": "gzip"}});
         assert!(world.ask("PUT", "/v1/endpoints/billing", &endpoint).await.status < 300);
         let tested = world.post("/v1/endpoints/billing/test", &json!({})).await.json();
         assert_eq!(tested["response"]["body"], json!({"ok": true}));
-        assert_eq!(receiver.received()[1].header("accept-encoding"), ["gzip"], "the endpoint says otherwise");
+        assert_eq!(receiver.received()[1].header("accept-encoding"), ["gzip"], "the endpoint sets its own accept-encoding");
     }
     world.end().await;
 }
 
 #[tokio::test]
-async fn answer_is_kept_as_text_or_as_base64() {
+async fn response_is_kept_as_text_or_as_base64() {
     let world = World::start().await;
     let json_type = "content-type: application/json\r\n";
     for (headers, body, kept, base64) in [
@@ -63,7 +63,7 @@ async fn answer_is_kept_as_text_or_as_base64() {
 type Results = fn(&str) -> String;
 
 #[tokio::test]
-async fn per_item_results_are_read_as_receivers_write_them() {
+async fn common_forms_of_per_item_results_are_read() {
     let world = World::start().await;
     let put = async |url: String| {
         let endpoint = json!({"url": url, "batch": {"max_items": 2, "max_wait": 600, "per_item_results": true}, "circuit_breaker": {"enabled": false}});
@@ -88,7 +88,7 @@ async fn per_item_results_are_read_as_receivers_write_them() {
         let tasks = [world.submit(&item).await, world.submit(&item).await];
         let ended = [world.ended(&tasks[0]).await, world.ended(&tasks[1]).await];
         let succeeded: Vec<_> = ended.iter().filter(|task| task["status"] == "succeeded").collect();
-        assert_eq!(succeeded.len(), 1, "one is named in the answer: {ended:#?}");
+        assert_eq!(succeeded.len(), 1, "the response names one item: {ended:#?}");
         assert_eq!(succeeded[0]["result"]["body"], 1);
         assert_eq!(ended.iter().filter(|task| task["error"]["code"] == "item_result_missing").count(), 1, "{ended:#?}");
     }
@@ -104,7 +104,7 @@ fn stored_brotli(text: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn answer_with_many_headers_is_accepted() {
+async fn response_with_many_headers_is_accepted() {
     let world = World::start().await;
     let headers = |count: usize| (0..count).map(|number| format!("x-{number}: {number}\r\n")).collect::<Vec<_>>().concat();
     for count in [150, 1_500] {
@@ -113,12 +113,12 @@ async fn answer_with_many_headers_is_accepted() {
     }
     let endless = RawReceiver::sending(answer(200, &format!("x-long: {}\r\n", "x".repeat(200_000)), b"ok")).await;
     let task = world.ended(&world.submit(&call(&endless.url("/"))).await).await;
-    assert_eq!(task["error"]["code"], "protocol", "about 64 KiB in all");
+    assert_eq!(task["error"]["code"], "protocol", "the headers are longer than about 64 KiB");
     world.end().await;
 }
 
 #[tokio::test]
-async fn connection_lost_before_a_byte_of_the_answer_is_replaced_at_once() {
+async fn connection_lost_before_the_response_is_replaced_at_once() {
     let world = World::start().await;
     let receiver = RawReceiver::start(|request| match request.number {
         1 => Reaction::Send(answer(200, "", b"ok")),
@@ -131,14 +131,14 @@ async fn connection_lost_before_a_byte_of_the_answer_is_replaced_at_once() {
     }
     assert!(receiver.places().contains(&(1, 2)), "a connection was reused: {:?}", receiver.places());
     let requests = receiver.received();
-    let place = requests.iter().position(|request| request.number == 2).expect("the request that was lost");
+    let place = requests.iter().position(|request| request.number == 2).expect("the lost request");
     let [lost, again] = [&requests[place], &requests[place + 1]];
-    assert_eq!((&again.head, &again.body), (&lost.head, &lost.body), "the same request, attempt included");
+    assert_eq!((&again.head, &again.body), (&lost.head, &lost.body), "the repeated request has the same attempt number");
     world.end().await;
 }
 
 #[tokio::test]
-async fn connection_lost_within_the_answer_is_a_failed_attempt() {
+async fn connection_lost_within_the_response_fails_the_attempt() {
     let world = World::start().await;
     let receiver = RawReceiver::start(|request| match request.number {
         1 => Reaction::Send(answer(200, "", b"ok")),

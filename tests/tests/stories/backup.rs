@@ -17,7 +17,7 @@ async fn submit(world: &World, count: usize) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn a_backup_taken_while_it_works_holds_all_that_was_accepted_before() {
+async fn backup_under_load_holds_all_tasks_accepted_before() {
     let mut world = World::start().await;
     let mut kept = submit(&world, 50).await;
     for number in 1..=size(3, 20) {
@@ -36,8 +36,8 @@ async fn a_backup_taken_while_it_works_holds_all_that_was_accepted_before() {
         assert_eq!(restored.code, 0, "{restored:?}");
         world.go_on().await;
         let found = ids(&world.tasks("").await);
-        assert!(kept.is_subset(&found), "{} of {} are there", kept.intersection(&found).count(), kept.len());
-        assert!(found.is_subset(&kept.union(&lost).cloned().collect()), "only what was accepted meanwhile can be there besides");
+        assert!(kept.is_subset(&found), "{} of {} tasks are restored", kept.intersection(&found).count(), kept.len());
+        assert!(found.is_subset(&kept.union(&lost).cloned().collect()), "additional tasks were accepted during the backup");
         for task in world.tasks("").await {
             assert!(has_ended(&world.ended(&task).await));
         }
@@ -47,7 +47,7 @@ async fn a_backup_taken_while_it_works_holds_all_that_was_accepted_before() {
 }
 
 #[tokio::test]
-async fn of_two_backups_to_one_place_one_is_made_and_the_other_refused() {
+async fn concurrent_backups_to_one_file_produce_one() {
     let world = World::start().await;
     let (copy, data) = (world.folder().join("backup.db"), world.data());
     let arguments = ["backup", copy.to_str().unwrap(), "--data", data.to_str().unwrap()];
@@ -66,7 +66,7 @@ async fn of_two_backups_to_one_place_one_is_made_and_the_other_refused() {
 }
 
 #[tokio::test]
-async fn neither_a_backup_nor_a_file_is_written_over() {
+async fn backup_and_restore_overwrite_no_file() {
     let mut world = World::start().await;
     let (copy, data) = (world.folder().join("backup.db"), world.data());
     let (copy, data) = (copy.to_str().unwrap(), data.to_str().unwrap());

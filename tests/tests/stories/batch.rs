@@ -19,13 +19,13 @@ async fn a_batch_is_accepted_in_its_order() {
 }
 
 #[tokio::test]
-async fn one_item_that_is_not_valid_refuses_the_batch_and_is_named() {
+async fn invalid_item_refuses_the_batch_and_is_named() {
     let world = World::start().await;
     let answer =
         world.post("/v1/tasks/batch", &json!({"tasks": [{"kind": "noop"}, {"kind": "noop", "timeout": 0}, {"kind": "noop"}]})).await;
     assert_eq!(answer.problem(), (422, "validation_failed".to_owned()));
     assert_eq!(answer.json()["errors"][0]["pointer"], "/tasks/1/timeout");
-    assert_eq!(world.tasks("").await.len(), 0, "nothing of it was accepted");
+    assert_eq!(world.tasks("").await.len(), 0, "no task of the batch is accepted");
     world.end().await;
 }
 
@@ -40,7 +40,7 @@ async fn a_batch_with_a_key_is_accepted_once() {
     let other = world.post_with("/v1/tasks/batch", &key, r#"{"tasks": [{"kind": "noop"}]}"#).await;
     assert_eq!(other.problem(), (422, "idempotency_key_reused".to_owned()));
     let single = world.post_with("/v1/tasks", &key, r#"{"kind": "noop"}"#).await;
-    assert_eq!((single.status, single.header("idempotency-replayed")), (202, ""), "another route's keys are other keys");
+    assert_eq!((single.status, single.header("idempotency-replayed")), (202, ""), "each route has its own idempotency keys");
     for task in world.tasks("").await {
         world.ended(&task).await;
     }

@@ -25,7 +25,7 @@ async fn all_ended(world: &World) {
 }
 
 #[tokio::test]
-async fn every_end_is_reported_with_the_task_as_it_ended_but_for_its_payload() {
+async fn every_end_is_reported_with_the_task_without_its_payload() {
     let world = World::start().await;
     let late = json!({"kind": "noop", "payload": {"fail": 1}, "retry": {"delays": [3600]}, "expires_at": from_now(Duration::from_secs(1))});
     for (end, task) in [
@@ -40,27 +40,27 @@ async fn every_end_is_reported_with_the_task_as_it_ended_but_for_its_payload() {
         for own in ["payload", "submitted_by", "endpoint", "limit_key", "held", "parent"] {
             task.as_object_mut().unwrap().remove(own).unwrap();
         }
-        assert_eq!(report, task, "the report is the task, less what its submitter sent and with which key, and less what says nothing");
+        assert_eq!(report, task, "the callback holds the task without these fields");
     }
     all_ended(&world).await;
     world.end().await;
 }
 
 #[tokio::test]
-async fn an_end_that_was_not_asked_about_is_not_reported() {
+async fn unrequested_end_is_not_reported() {
     let world = World::start().await;
     let url = world.receiver.url("/done");
     let task = world.submit(&json!({"kind": "noop", "callback": {"url": url, "on": ["failed", "expired"]}})).await;
     world.ended(&task).await;
     let task = world.submit(&json!({"kind": "noop"})).await;
     world.ended(&task).await;
-    assert_eq!(world.tasks("").await.len(), 2, "a callback would be a task, and there from the end on");
+    assert_eq!(world.tasks("").await.len(), 2, "no callback task exists");
     assert_eq!(world.receiver.received("/done").len(), 0);
     world.end().await;
 }
 
 #[tokio::test]
-async fn a_callback_is_tried_again_as_it_was_asked_for() {
+async fn callback_uses_its_own_retry_policy() {
     let world = World::start().await;
     world.receiver.script("/done", [500, 500, 500, 200].map(Reply::status));
     let callback = json!({"url": world.receiver.url("/done"), "retry": {"delays": [0.1, 0.1]}});
@@ -76,7 +76,7 @@ async fn a_callback_is_tried_again_as_it_was_asked_for() {
 }
 
 #[tokio::test]
-async fn a_callback_is_a_task_that_names_its_parent_and_is_retried_like_any_other() {
+async fn callback_is_a_retried_task_that_names_its_parent() {
     let world = World::start().await;
     world.receiver.script("/done", [Reply::status(503).header("retry-after", "0"), Reply::status(200)]);
     let task = world.submit(&json!({"kind": "noop", "callback": {"url": world.receiver.url("/done")}})).await;

@@ -27,7 +27,7 @@ fn expected(report: &Received, secrets: &[&str]) -> String {
     signature(&secrets, report.header("webhook-id"), Timestamp::from_millis(seconds * 1_000), &report.body)
 }
 
-async fn set(world: &World) -> String {
+async fn set_secret(world: &World) -> String {
     let set = world.ask("PUT", PATH, &json!({})).await;
     assert_eq!(set.status, 200, "{}", set.text());
     set.json()["secret"].as_str().unwrap().to_owned()
@@ -35,10 +35,10 @@ async fn set(world: &World) -> String {
 
 /// A change made through a process takes effect there at once, without the 10 seconds for which a process trusts what it has read.
 #[tokio::test]
-async fn changed_callback_secret_holds_at_once_in_the_process_that_was_told() {
+async fn changed_callback_secret_applies_at_once_in_its_process() {
     let world = World::start().await;
     assert_eq!(report(&world, "/unsigned").await.header("webhook-signature"), "");
-    let first = set(&world).await;
+    let first = set_secret(&world).await;
     let signed = report(&world, "/set").await;
     assert_eq!(signed.header("webhook-signature"), expected(&signed, &[&first]));
     let rotated = world.post("/v1/callback-secret/rotate", &json!({"grace_period": 60})).await;
@@ -46,7 +46,7 @@ async fn changed_callback_secret_holds_at_once_in_the_process_that_was_told() {
     let second = rotated.json()["secret"].as_str().unwrap().to_owned();
     let both = report(&world, "/rotated").await;
     assert_eq!(both.header("webhook-signature"), expected(&both, &[&second, &first]));
-    let third = set(&world).await;
+    let third = set_secret(&world).await;
     let signed = report(&world, "/replaced").await;
     assert_eq!(signed.header("webhook-signature"), expected(&signed, &[&third]));
     assert_eq!(world.ask("DELETE", PATH, &Value::Null).await.status, 200);
@@ -59,12 +59,12 @@ fn key_file(world: &World) -> PathBuf {
 }
 
 #[tokio::test]
-async fn callbacks_are_signed_with_every_secret_that_is_good() {
+async fn callbacks_are_signed_with_every_valid_secret() {
     let mut world = World::start().await;
     let unsigned = report(&world, "/unsigned").await;
     assert_eq!((unsigned.header("webhook-id"), unsigned.header("webhook-signature")), ("", ""));
     // A process trusts what it has read of secrets for 10 seconds; a new process reads them at once.
-    let first = set(&world).await;
+    let first = set_secret(&world).await;
     restart(&mut world).await;
     let signed = report(&world, "/one").await;
     assert_eq!(signed.header("webhook-signature"), expected(&signed, &[&first]));
@@ -77,7 +77,7 @@ async fn callbacks_are_signed_with_every_secret_that_is_good() {
     assert_eq!(both.header("webhook-signature"), expected(&both, &[&second, &first]));
     let task = world.submit(&json!({"kind": "http", "payload": {"url": world.receiver.url("/call")}})).await;
     world.ended(&task).await;
-    assert_eq!(world.receiver.received("/call")[0].header("webhook-signature"), "", "what a tenant has called is not its own word");
+    assert_eq!(world.receiver.received("/call")[0].header("webhook-signature"), "", "only callbacks are signed with the callback secret");
     assert_eq!(world.ask("DELETE", PATH, &Value::Null).await.status, 200);
     restart(&mut world).await;
     assert_eq!(report(&world, "/none").await.header("webhook-signature"), "");
@@ -95,11 +95,11 @@ async fn callbacks_are_signed_with_every_secret_that_is_good() {
 }
 
 #[tokio::test]
-async fn secrets_are_kept_under_a_key_that_stands_beside_the_data_or_is_given() {
+async fn secrets_are_encrypted_with_the_stored_or_given_master_key() {
     let mut world = World::start().await;
     let file = key_file(&world);
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    let secret = set(&world).await;
+    let secret = set_secret(&world).await;
     world.stop().await;
     let hidden = file.with_extension("elsewhere");
     std::fs::rename(&file, &hidden).unwrap();
@@ -112,14 +112,14 @@ async fn secrets_are_kept_under_a_key_that_stands_beside_the_data_or_is_given() 
     world.go_on().await;
     let signed = report(&world, "/given").await;
     assert_eq!(signed.header("webhook-signature"), expected(&signed, &[&secret]));
-    assert!(!file.exists(), "none is made where one is given");
+    assert!(!file.exists(), "no key file is created if a master key is given");
     world.end().await;
 }
 
 #[tokio::test]
 async fn a_callback_is_not_sent_without_its_signature() {
     let mut world = World::start().await;
-    let secret = set(&world).await;
+    let secret = set_secret(&world).await;
     world.stop().await;
     world.set_variable("NOBAT_MASTER_KEY", "MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI=");
     world.go_on().await;
@@ -128,16 +128,19 @@ async fn a_callback_is_not_sent_without_its_signature() {
     let callback = world.tasks("queue=callbacks&").await.remove(0);
     let callback = world.until(&callback, |callback| callback["status"] == "held").await;
     assert_eq!((&callback["held"]["reason"], &callback["attempt"]), (&json!("secret_unavailable"), &json!(0)), "{callback:#}");
-    assert!(!callback.to_string().contains("sealed"), "what is wrong with the key is the operator's business: {callback:#}");
+    assert!(!callback.to_string().contains("sealed"), "the API does not show the problem of the master key: {callback:#}");
     assert_eq!(world.receiver.received("/done").len(), 0);
     world.stop().await;
-    assert!(world.log().contains("a callback secret cannot be decrypted with the configured master key"), "and is said at the start");
+    assert!(
+        world.log().contains("a callback secret cannot be decrypted with the configured master key"),
+        "the program logs it at the start"
+    );
     // The hold lasts a minute. The test ends it in the file.
     assert_eq!(world.file().execute("UPDATE tasks SET wake_at = 0, due_at = 0 WHERE held IS NOT NULL", []).unwrap(), 1);
     world.set_variable("NOBAT_MASTER_KEY", "");
     world.go_on().await;
     let sent = world.receiver.wait_for("/done", 1).await.remove(0);
-    assert_eq!(sent.header("webhook-signature"), expected(&sent, &[&secret]), "once the key is back");
+    assert_eq!(sent.header("webhook-signature"), expected(&sent, &[&secret]), "the callback is signed once the master key is back");
     world.ended(&callback).await;
     world.end().await;
 }

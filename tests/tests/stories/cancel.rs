@@ -32,12 +32,12 @@ async fn a_task_that_has_ended_cannot_be_canceled() {
     let task = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
     let answer = world.post(&format!("{}/cancel", path(&task)), &json!({})).await;
     assert_eq!(answer.problem(), (409, "task_ended".to_owned()));
-    assert_eq!(world.task(&task).await, task, "an end is the end");
+    assert_eq!(world.task(&task).await, task, "the ended task is unchanged");
     world.end().await;
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_not_found_however_it_is_spelt() {
+async fn unknown_or_malformed_task_id_is_not_found() {
     let world = World::start().await;
     for id in ["task_01jd8rkz5m3q4v9x2y7w6t0abc", "task_0", "%2e%2e", "%00"] {
         let missing = world.get(&format!("/v1/tasks/{id}")).await;

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 const FRAGILE: &str = r#"{"ratio":1e999,"price":1.10,"zero":-0,"digits":123456789012345678901234567890,"a":1,"a":2,"B":0}"#;
 
 #[tokio::test]
-async fn json_of_a_task_is_shown_as_the_api_wrote_it() {
+async fn task_json_is_printed_unchanged() {
     let world = World::start().await;
     world.receiver.script("/rates", [Reply::status(200).header("content-type", "application/json").body(FRAGILE)]);
     let payload = format!(r#"{{"url":"{}","body":{FRAGILE}}}"#, world.receiver.url("/rates"));
@@ -43,7 +43,7 @@ async fn json_of_a_task_is_shown_as_the_api_wrote_it() {
 }
 
 #[tokio::test]
-async fn an_accepted_task_is_named_although_the_connection_breaks() {
+async fn accepted_task_id_is_printed_despite_a_broken_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let id = "task_01jd8rkz5m3q4v9x2y7w6t0abc";
@@ -66,7 +66,7 @@ async fn an_accepted_task_is_named_although_the_connection_breaks() {
 }
 
 #[tokio::test]
-async fn a_value_out_of_bounds_names_its_flag_and_the_bounds() {
+async fn value_out_of_range_is_refused_with_its_flag_and_range() {
     let world = World::start().await;
     for (flag, value, error) in [
         ("--delay", "-1", "--delay: expected seconds from 0 to 31622400"),
@@ -122,14 +122,14 @@ async fn resources_are_configured_by_commands() {
     );
     assert_eq!(json_of(&["endpoints", "test", "billing"]).await["response"]["status"], 200);
     world.receiver.script("/api", [Reply::status(500)]);
-    assert_eq!(world.run(&["endpoints", "test", "billing"]).await.code, 4, "a task would not succeed");
+    assert_eq!(world.run(&["endpoints", "test", "billing"]).await.code, 4, "the test fails as a task would");
     let table = world.run(&["endpoints", "list"]).await;
     assert!(table.stdout.starts_with("NAME ") && table.stdout.lines().count() == 2, "{table:?}");
     assert_eq!(json_of(&["endpoints", "delete", "billing"]).await["name"], "billing");
     assert_eq!(world.run(&["endpoints", "get", "billing"]).await.code, 3);
     assert_eq!(json_of(&["queues", "put", "default", "--body", r#"{"limits": {"rate": 5}}"#]).await["limits"]["rate"], 5);
     let paused = json_of(&["queues", "pause", "default"]).await;
-    assert_eq!((&paused["paused"], &paused["limits"]["rate"]), (&json!(true), &json!(5)), "the limits stay");
+    assert_eq!((&paused["paused"], &paused["limits"]["rate"]), (&json!(true), &json!(5)), "the limits are kept");
     assert_eq!(json_of(&["queues", "resume", "default"]).await["paused"], false);
     assert_eq!(json_of(&["kinds", "pause", "noop"]).await["paused"], true);
     assert_eq!(json_of(&["kinds", "resume", "noop"]).await["paused"], false);

@@ -21,7 +21,7 @@ async fn a_task_is_submitted_waited_for_and_shown_in_a_table() {
 }
 
 #[tokio::test]
-async fn for_scripts_there_is_json() {
+async fn commands_print_json_on_request() {
     let world = World::start().await;
     let submitted = world.run(&["submit", "noop", "--json", "--idempotency-key", "k", "--queue", "q"]).await;
     assert_eq!(submitted.code, 0, "{submitted:?}");
@@ -38,7 +38,7 @@ async fn for_scripts_there_is_json() {
 }
 
 #[tokio::test]
-async fn a_list_goes_on_over_pages() {
+async fn list_command_reads_several_pages() {
     let world = World::start().await;
     for _ in 0..2 {
         let tasks = vec![json!({"kind": "noop"}); 75];
@@ -70,7 +70,7 @@ async fn a_task_is_canceled_and_replayed() {
 }
 
 #[tokio::test]
-async fn exit_codes_say_what_became_of_it() {
+async fn exit_codes_distinguish_the_outcomes() {
     let mut world = World::start().await;
     let failing = ["submit", "noop", "--payload", r#"{"fail": 1}"#, "--retry-max-attempts", "1", "--wait"];
     let failed = world.run(&failing).await;
@@ -107,7 +107,7 @@ async fn a_payload_can_come_from_a_file() {
 }
 
 #[tokio::test]
-async fn an_end_that_is_not_waited_for_is_reported_to_a_callback() {
+async fn callback_url_flag_sends_the_end_to_a_receiver() {
     let world = World::start().await;
     let url = world.receiver.url("/done");
     assert_eq!(world.run(&["submit", "noop", "--callback-url", &url]).await.code, 0);

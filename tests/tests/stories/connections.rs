@@ -32,7 +32,7 @@ async fn is_answered(from: &str, to: SocketAddr) -> bool {
 
 /// One address opens more connections than it may have, requests a long answer on each, and reads nothing.
 #[tokio::test]
-async fn clients_that_do_not_read_shut_nobody_out_and_are_ended() {
+async fn clients_that_do_not_read_are_closed_and_block_no_others() {
     let world = World::with(&["--max-connections-per-address", &SHARE.to_string()]).await;
     let address = world.address();
     let mut stalled = Vec::new();
@@ -42,11 +42,11 @@ async fn clients_that_do_not_read_shut_nobody_out_and_are_ended() {
         let _ = stream.write_all(DOCUMENT.repeat(100).as_bytes()).await;
         stalled.push(stream);
     }
-    assert!(!is_answered("127.0.0.2", address).await, "its share is used up");
-    assert!(is_answered("127.0.0.3", address).await, "others get in");
+    assert!(!is_answered("127.0.0.2", address).await, "the address has no connection left");
+    assert!(is_answered("127.0.0.3", address).await, "another address is answered");
     let begun = Instant::now();
     while !is_answered("127.0.0.2", address).await {
-        assert!(begun.elapsed() < PATIENCE, "its connections are kept for ever");
+        assert!(begun.elapsed() < PATIENCE, "the stalled connections are not closed");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     drop(stalled);
@@ -63,7 +63,7 @@ async fn start_body(to: SocketAddr, sent: usize) -> TcpStream {
 }
 
 #[tokio::test]
-async fn body_that_cannot_be_kept_is_refused_before_it_is_sent() {
+async fn body_beyond_the_memory_limit_is_refused_before_it_is_sent() {
     let world = World::start().await;
     // All memory for bodies that one tenant may use, less some bytes.
     let mut stalled = Vec::new();

@@ -10,7 +10,7 @@ fn call(world: &World, path: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_request_is_delivered_with_its_body_byte_for_byte_and_says_which_call_it_is() {
+async fn request_arrives_byte_for_byte_with_its_identifiers() {
     let world = World::start().await;
     world.receiver.script("/hook", [Reply::status(201).header("content-type", "application/json").body(r#"{"received": true}"#)]);
     let body = "{\"n\": 12345678901234567890.10, \"a\":[1 ,2], \"s\":\"\\u00e9 é \\/\", \"n\":null}";
@@ -31,7 +31,7 @@ async fn a_request_is_delivered_with_its_body_byte_for_byte_and_says_which_call_
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_called_again_with_the_same_key_and_every_attempt_is_on_record() {
+async fn failing_server_is_retried_with_the_same_key() {
     let world = World::start().await;
     world.receiver.script("/hook", [503, 429, 200].map(Reply::status));
     let task = world.ended(&world.submit(&call(&world, "/hook")).await).await;
@@ -45,7 +45,7 @@ async fn a_server_that_is_away_is_called_again_with_the_same_key_and_every_attem
 }
 
 #[tokio::test]
-async fn a_server_is_not_called_before_the_time_it_asked_for() {
+async fn server_is_not_called_before_its_retry_after() {
     let world = World::start().await;
     world.receiver.script("/hook", [Reply::status(503).header("retry-after", "1"), Reply::status(200)]);
     let task = world.ended(&world.submit(&call(&world, "/hook")).await).await;
@@ -56,7 +56,7 @@ async fn a_server_is_not_called_before_the_time_it_asked_for() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_final() {
+async fn client_error_is_not_retried() {
     let world = World::start().await;
     world.receiver.script("/hook", [404, 200].map(Reply::status));
     let task = world.ended(&world.submit(&call(&world, "/hook")).await).await;
@@ -66,7 +66,7 @@ async fn a_refusal_is_final() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_called_again_and_given_up_on() {
+async fn refused_connection_is_retried_and_then_fails() {
     let world = World::start().await;
     // A free port, on which no server listens.
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -88,7 +88,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_answer_in_time_is_given_up_on() {
+async fn response_after_the_timeout_fails_the_attempt() {
     let world = World::start().await;
     let never = Gate::default();
     world.receiver.script("/hook", [Reply::status(200).behind(&never)]);
@@ -102,7 +102,7 @@ async fn a_server_that_does_not_answer_in_time_is_given_up_on() {
 }
 
 #[tokio::test]
-async fn of_a_long_answer_the_beginning_is_kept() {
+async fn long_response_is_truncated() {
     let world = World::start().await;
     world.receiver.script("/hook", [Reply::status(200).body("x".repeat(100_000))]);
     let task = world.ended(&world.submit(&call(&world, "/hook")).await).await;
@@ -116,7 +116,7 @@ fn text(value: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn tasks_that_make_one_another_come_to_an_end() {
+async fn tasks_that_create_each_other_end_at_the_hop_limit() {
     let world = World::start().await;
     let task = world.submit(&json!({"kind": "http", "payload": {"url": world.receiver.url("/hook")}})).await;
     world.ended(&task).await;
@@ -130,7 +130,7 @@ async fn tasks_that_make_one_another_come_to_an_end() {
     world.ended(&through("3").await.json()).await;
     world.receiver.wait_for("/done", 1).await;
     for path in ["/on", "/done"] {
-        assert_eq!(world.receiver.received(path)[0].header("nobat-hops"), "4", "the next one will be refused");
+        assert_eq!(world.receiver.received(path)[0].header("nobat-hops"), "4", "a task submitted with this value is refused");
     }
     for task in world.tasks("").await {
         world.ended(&task).await;

@@ -24,7 +24,7 @@ async fn submit(world: &World) -> (Vec<Value>, usize) {
 }
 
 /// Polls `/readyz` until it has this status, because its answer may be up to one second old.
-async fn comes_to_say(world: &World, status: u16) -> Value {
+async fn wait_for_readiness(world: &World, status: u16) -> Value {
     let begun = Instant::now();
     loop {
         let answer = world.get("/readyz").await;
@@ -36,7 +36,7 @@ async fn comes_to_say(world: &World, status: u16) -> Value {
 }
 
 /// Kills the program, lets SQLite check the file, and starts the program again. All these tasks must then succeed.
-async fn survive_a_kill(world: &mut World, accepted: &[Value]) {
+async fn check_tasks_after_kill(world: &mut World, accepted: &[Value]) {
     world.kill().await;
     let verdict: String = world.file().pragma_query_value(None, "integrity_check", |row| row.get(0)).unwrap();
     assert_eq!(verdict, "ok");
@@ -46,7 +46,7 @@ async fn survive_a_kill(world: &mut World, accepted: &[Value]) {
     }
 }
 
-async fn outlasts(fault: Fault) {
+async fn check_recovery_from(fault: Fault) {
     let mut world = World::on_a_bad_machine(ENOUGH_HANDLES).await;
     world.expect("a transaction failed");
     world.expect("the file could not be reopened");
@@ -64,47 +64,47 @@ async fn outlasts(fault: Fault) {
         accepted.extend(more);
         refused += less;
     }
-    assert!(refused > 0, "nothing was wrong with the disk");
+    assert!(refused > 0, "the fault refused no submission");
     assert_eq!(world.get("/healthz").await.status, 200);
-    let unready = comes_to_say(&world, 503).await;
+    let unready = wait_for_readiness(&world, 503).await;
     assert_eq!((&unready["status"], &unready["cause"]), (&json!("unavailable"), &json!("store_write_failed")));
-    assert_eq!(world.task(&before).await, before, "what is there can be read");
+    assert_eq!(world.task(&before).await, before, "stored tasks can be read");
 
     world.disk().heal();
     let (more, refused) = submit(&world).await;
-    assert_eq!(refused, 0, "it recovers at once");
-    assert_eq!(comes_to_say(&world, 200).await["cause"], Value::Null);
+    assert_eq!(refused, 0, "submissions succeed at once after the fault");
+    assert_eq!(wait_for_readiness(&world, 200).await["cause"], Value::Null);
     accepted.extend(more);
     let running = world.ended(&running).await;
-    assert_eq!(attempts(&running, "/outcome"), ["succeeded"], "what was done meanwhile is not done again");
+    assert_eq!(attempts(&running, "/outcome"), ["succeeded"], "the finished attempt is not repeated");
     assert_eq!(world.receiver.received("/hook").len(), 1);
-    survive_a_kill(&mut world, &accepted).await;
+    check_tasks_after_kill(&mut world, &accepted).await;
     world.end().await;
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told_of_and_outlasted() {
-    outlasts(Fault::Full).await;
+async fn full_disk_is_reported_and_recovered_from() {
+    check_recovery_from(Fault::Full).await;
 }
 
 #[tokio::test]
-async fn a_disk_that_turns_read_only_is_told_of_and_outlasted() {
-    outlasts(Fault::ReadOnly).await;
+async fn read_only_disk_is_reported_and_recovered_from() {
+    check_recovery_from(Fault::ReadOnly).await;
 }
 
 #[tokio::test]
-async fn a_broken_disk_is_told_of_and_outlasted() {
-    outlasts(Fault::Broken).await;
+async fn broken_disk_is_reported_and_recovered_from() {
+    check_recovery_from(Fault::Broken).await;
 }
 
 #[tokio::test]
-async fn on_a_disk_that_cannot_be_written_it_does_not_start_and_says_why() {
+async fn start_on_an_unwritable_disk_fails_with_the_reason() {
     let mut world = World::on_a_bad_machine(ENOUGH_HANDLES).await;
     let task = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
     world.stop().await;
     for (fault, word) in [(Fault::Full, "disk"), (Fault::ReadOnly, "Read-only"), (Fault::Broken, "I/O error")] {
         world.disk().fail(fault);
-        let error = world.try_to_go_on().await.expect_err("it cannot write").to_string();
+        let error = world.try_to_go_on().await.expect_err("the file cannot be written").to_string();
         assert!(error.contains("the file cannot be") && error.contains(word), "{fault:?}: {error}");
         world.disk().heal();
     }
@@ -114,7 +114,7 @@ async fn on_a_disk_that_cannot_be_written_it_does_not_start_and_says_why() {
 }
 
 #[tokio::test]
-async fn crowd_beyond_the_handles_keeps_nobody_out_for_good() {
+async fn excess_connections_block_others_only_while_they_are_open() {
     let mut world = World::on_a_bad_machine(64).await;
     let before = world.submit(&json!({"kind": "noop", "delay": 0.1})).await;
     let mut crowd = Vec::new();
@@ -125,7 +125,7 @@ async fn crowd_beyond_the_handles_keeps_nobody_out_for_good() {
     let address = world.address();
     let post = || exchange(address, "POST", "/v1/tasks", &[], r#"{"kind": "noop"}"#);
     // Half of the handles are reserved for files and calls. The server closes connections beyond the other half.
-    assert!(post().await.is_err(), "the crowd is connected");
+    assert!(post().await.is_err(), "the open connections use up the limit");
     drop(crowd);
     let mut accepted = vec![before];
     let begun = Instant::now();
@@ -136,6 +136,6 @@ async fn crowd_beyond_the_handles_keeps_nobody_out_for_good() {
             Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
         }
     }
-    survive_a_kill(&mut world, &accepted).await;
+    check_tasks_after_kill(&mut world, &accepted).await;
     world.end().await;
 }

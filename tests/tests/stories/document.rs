@@ -29,7 +29,7 @@ async fn the_openapi_document_is_served_as_it_is_checked_in() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_well_says_so() {
+async fn healthy_program_reports_health_and_readiness() {
     let world = World::start().await;
     assert_eq!((world.get("/healthz").await.status, world.get("/readyz").await.status), (200, 200));
     world.end().await;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 const PATH: &str = "/v1/endpoints/billing";
 
 /// Creates or replaces the endpoint `billing`, which is the receiver, with these additional fields.
-async fn name(world: &World, besides: Value) -> Value {
+async fn put_endpoint(world: &World, besides: Value) -> Value {
     let mut endpoint = json!({"url": world.receiver.url("/api"), "circuit_breaker": {"enabled": false}});
     for (field, value) in besides.as_object().unwrap() {
         endpoint[field] = value.clone();
@@ -38,16 +38,20 @@ fn expected(request: &Received, secrets: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn what_is_said_of_an_endpoint_once_holds_for_all_that_goes_there() {
+async fn endpoint_headers_and_secrets_apply_to_all_its_calls() {
     let world = World::start().await;
-    let endpoint = name(&world, json!({"headers": {"Authorization": "Bearer hunter2"}})).await;
+    let endpoint = put_endpoint(&world, json!({"headers": {"Authorization": "Bearer hunter2"}})).await;
     let first = endpoint["secret"].as_str().unwrap().to_owned();
     let mut task = call("/charge?now=1");
     task["payload"]["headers"] = json!({"authorization": "Bearer mine", "x-a": "b"});
     let task = world.ended(&world.submit(&task).await).await;
     assert_eq!((&task["status"], &task["endpoint"]), (&json!("succeeded"), &json!("billing")));
     let request = world.receiver.received("/api/charge").remove(0);
-    assert_eq!((request.header("authorization"), request.header("x-a")), ("Bearer hunter2", "b"), "the endpoint's own come first");
+    assert_eq!(
+        (request.header("authorization"), request.header("x-a")),
+        ("Bearer hunter2", "b"),
+        "headers of the endpoint override those of the task"
+    );
     assert_eq!(request.header("webhook-signature"), expected(&request, &[&first]));
     assert_eq!(request.header("webhook-id"), request.header("nobat-task-id"));
 
@@ -65,24 +69,24 @@ async fn what_is_said_of_an_endpoint_once_holds_for_all_that_goes_there() {
 }
 
 #[tokio::test]
-async fn a_task_that_waits_goes_by_what_its_endpoint_says_by_then() {
+async fn waiting_task_uses_the_endpoint_configuration_at_its_start() {
     let world = World::start().await;
-    name(&world, json!({"retry": {"delays": [3600]}})).await;
+    put_endpoint(&world, json!({"retry": {"delays": [3600]}})).await;
     let mut task = call("/late");
     task.as_object_mut().unwrap().remove("retry");
     task["delay"] = json!(1);
     let task = world.submit(&task).await;
     world.receiver.script("/v2/late", [Reply::status(500), Reply::status(200)]);
-    name(&world, json!({"url": world.receiver.url("/v2"), "retry": {"delays": [0.1]}})).await;
+    put_endpoint(&world, json!({"url": world.receiver.url("/v2"), "retry": {"delays": [0.1]}})).await;
     let task = world.ended(&task).await;
     assert_eq!((&task["status"], world.receiver.received("/v2/late").len()), (&json!("succeeded"), 2), "{task:#}");
     world.end().await;
 }
 
 #[tokio::test]
-async fn an_answer_means_what_was_said_of_it() {
+async fn configured_statuses_decide_success_and_retry() {
     let world = World::start().await;
-    name(&world, json!({"success_statuses": ["200-299", "404"], "retry_statuses": [">=500", "!501"]})).await;
+    put_endpoint(&world, json!({"success_statuses": ["200-299", "404"], "retry_statuses": [">=500", "!501"]})).await;
     for (path, replies, status, outcomes) in [
         ("/gone-already", vec![Reply::status(404)], "succeeded", vec!["succeeded"]),
         ("/not-made", vec![Reply::status(501)], "failed", vec!["failed"]),
@@ -100,26 +104,26 @@ async fn an_answer_means_what_was_said_of_it() {
     let mut own = call("/own");
     own["payload"]["success_statuses"] = json!(["418"]);
     world.receiver.script("/api/own", [Reply::status(418)]);
-    assert_eq!(world.ended(&world.submit(&own).await).await["status"], "succeeded", "a task can say it for itself");
+    assert_eq!(world.ended(&world.submit(&own).await).await["status"], "succeeded", "a task can set its own success statuses");
     world.end().await;
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_gone_holds_what_is_meant_for_it_until_somebody_resumes_it() {
+async fn gone_endpoint_holds_its_tasks_until_it_is_resumed() {
     let world = World::start().await;
-    name(&world, json!({})).await;
+    put_endpoint(&world, json!({})).await;
     world.receiver.script("/api/hook", [Reply::status(410), Reply::status(200)]);
     let first = world.submit(&call("/hook")).await;
     let first = held(&world, &first, "endpoint_gone").await;
     assert_eq!(
         (&first["attempt"], attempts(&first, "/error/code")),
         (&json!(0), vec!["http_410".to_owned()]),
-        "it is on record, and not counted"
+        "the attempt is recorded but not counted"
     );
     assert_eq!(world.get(PATH).await.json()["gone"], true);
     let second = world.submit(&call("/hook")).await;
     held(&world, &second, "endpoint_gone").await;
-    assert_eq!(world.receiver.received("/api/hook").len(), 1, "nobody called it again");
+    assert_eq!(world.receiver.received("/api/hook").len(), 1, "a gone endpoint is not called again");
     let trail = world.get("/v1/audit").await.json();
     assert_eq!((&trail["data"][0]["action"], &trail["data"][0]["actor"]), (&json!("endpoint.gone"), &json!("worker")));
     assert_eq!(world.post(&format!("{PATH}/resume"), &json!({})).await.json()["gone"], false);
@@ -130,9 +134,9 @@ async fn an_endpoint_that_is_gone_holds_what_is_meant_for_it_until_somebody_resu
 }
 
 #[tokio::test]
-async fn a_task_that_is_told_so_again_fails_and_closes_nothing() {
+async fn second_410_fails_the_task_and_not_the_endpoint() {
     let world = World::start().await;
-    name(&world, json!({})).await;
+    put_endpoint(&world, json!({})).await;
     world.receiver.script("/api/subscriptions/9", [410, 410].map(Reply::status));
     let task = world.submit(&call("/subscriptions/9")).await;
     held(&world, &task, "endpoint_gone").await;
@@ -144,24 +148,24 @@ async fn a_task_that_is_told_so_again_fails_and_closes_nothing() {
 }
 
 #[tokio::test]
-async fn a_partner_that_moved_is_not_gone_because_it_is_gone_from_where_it_was() {
+async fn status_410_of_the_old_url_does_not_mark_the_endpoint_gone() {
     let world = World::start().await;
-    name(&world, json!({})).await;
+    put_endpoint(&world, json!({})).await;
     let gate = Gate::default();
     world.receiver.script("/api/hook", [Reply::status(410).behind(&gate)]);
     let task = world.submit(&call("/hook")).await;
     world.receiver.wait_for("/api/hook", 1).await;
-    name(&world, json!({"url": world.receiver.url("/v2")})).await;
+    put_endpoint(&world, json!({"url": world.receiver.url("/v2")})).await;
     gate.open();
-    assert_eq!(world.ended(&task).await["status"], "succeeded", "it is told so once, and then called where it is now");
+    assert_eq!(world.ended(&task).await["status"], "succeeded", "the next attempt calls the new URL");
     assert_eq!((&world.get(PATH).await.json()["gone"], world.receiver.received("/v2/hook").len()), (&json!(false), 1));
     world.end().await;
 }
 
 #[tokio::test]
-async fn a_partner_that_asks_for_no_pause_again_and_again_is_given_one_each_time() {
+async fn repeated_retry_after_zero_causes_growing_pauses() {
     let world = World::start().await;
-    name(&world, json!({})).await;
+    put_endpoint(&world, json!({})).await;
     world.receiver.script("/api/hook", [503, 503, 200].map(|status| Reply::status(status).header("retry-after", "0")));
     let task = world.ended(&world.submit(&call("/hook")).await).await;
     assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)));
@@ -174,9 +178,9 @@ async fn a_partner_that_asks_for_no_pause_again_and_again_is_given_one_each_time
 }
 
 #[tokio::test]
-async fn what_is_paused_holds_its_tasks_and_spends_no_attempt() {
+async fn pause_holds_tasks_and_spends_no_attempt() {
     let world = World::start().await;
-    name(&world, json!({})).await;
+    put_endpoint(&world, json!({})).await;
     for (pause, resume) in [
         (("POST", format!("{PATH}/pause"), Value::Null), ("POST", format!("{PATH}/resume"), Value::Null)),
         (
@@ -197,15 +201,15 @@ async fn what_is_paused_holds_its_tasks_and_spends_no_attempt() {
 }
 
 #[tokio::test]
-async fn what_waits_for_an_endpoint_that_was_removed_is_held_until_there_is_one() {
+async fn deleted_endpoint_holds_its_tasks_until_it_is_recreated() {
     let world = World::start().await;
-    name(&world, json!({"paused": true})).await;
+    put_endpoint(&world, json!({"paused": true})).await;
     let task = world.submit(&call("/hook")).await;
     held(&world, &task, "paused").await;
     assert_eq!(world.ask("DELETE", PATH, &Value::Null).await.status, 200);
     held(&world, &task, "endpoint_missing").await;
     assert_eq!(world.post("/v1/tasks", &call("/hook")).await.status, 422);
-    name(&world, json!({})).await;
+    put_endpoint(&world, json!({})).await;
     assert_eq!(world.ended(&task).await["status"], "succeeded");
     world.end().await;
 }
@@ -223,15 +227,15 @@ async fn a_rate_is_kept_by_all_tasks_of_a_key() {
     }
     starts.sort();
     for window in starts.windows(6) {
-        assert!(window[5].since(window[0]) >= Duration::from_millis(980), "six in a second: {starts:?}");
+        assert!(window[5].since(window[0]) >= Duration::from_millis(980), "six starts within a second: {starts:?}");
     }
     world.end().await;
 }
 
 #[tokio::test]
-async fn so_many_at_a_time_and_not_more() {
+async fn concurrency_limit_is_not_exceeded() {
     let world = World::start().await;
-    name(&world, json!({"limits": {"concurrency": 1}})).await;
+    put_endpoint(&world, json!({"limits": {"concurrency": 1}})).await;
     let gate = Gate::default();
     world.receiver.script("/api/slow", [Reply::status(200).behind(&gate)]);
     let first = world.submit(&call("/slow")).await;
@@ -247,9 +251,9 @@ async fn so_many_at_a_time_and_not_more() {
 }
 
 #[tokio::test]
-async fn a_partner_that_asks_to_be_left_alone_is_left_alone_by_everybody_and_no_attempt_is_spent() {
+async fn retry_after_holds_all_endpoint_tasks_and_costs_no_attempt() {
     let world = World::start().await;
-    name(&world, json!({})).await;
+    put_endpoint(&world, json!({})).await;
     world.receiver.script("/api/hook", [Reply::status(503).header("retry-after", "2"), Reply::status(200)]);
     let mut task = call("/hook");
     task["retry"] = json!({"max_attempts": 1});
@@ -259,7 +263,7 @@ async fn a_partner_that_asks_to_be_left_alone_is_left_alone_by_everybody_and_no_
     held(&world, &second, "retry_after").await;
     assert_eq!(world.receiver.received("/api/other").len(), 0);
     let first = world.ended(&first).await;
-    assert_eq!((&first["status"], &first["attempt"]), (&json!("succeeded"), &json!(1)), "one attempt was all it had");
+    assert_eq!((&first["status"], &first["attempt"]), (&json!("succeeded"), &json!(1)), "the only attempt succeeds");
     assert!(moment(&first["attempts"][1], "started_at") >= moment(&until["held"], "until"));
     assert_eq!(world.ended(&second).await["status"], "succeeded");
     world.end().await;
@@ -267,7 +271,7 @@ async fn a_partner_that_asks_to_be_left_alone_is_left_alone_by_everybody_and_no_
 
 /// An endpoint that is resumed, one with a new URL, and a limit key and a queue with higher limits: each releases its held tasks.
 #[tokio::test]
-async fn what_holds_a_task_back_ends_when_somebody_says_so_or_lays_down_something_else() {
+async fn configuration_changes_and_resume_release_held_tasks() {
     let world = World::start().await;
     world.receiver.script("/api/busy", [Reply::status(503).header("retry-after", "600"), Reply::status(200)]);
     world.receiver.script("/api/moved", [Reply::status(503).header("retry-after", "600")]);
@@ -308,12 +312,12 @@ async fn what_holds_a_task_back_ends_when_somebody_says_so_or_lays_down_somethin
         let task = world.ended(task).await;
         assert_eq!(task["status"], "succeeded", "{task:#}");
     }
-    assert_eq!(world.receiver.received("/v2/moved").len(), 1, "who is elsewhere did not ask to be left alone");
+    assert_eq!(world.receiver.received("/v2/moved").len(), 1, "the pause does not apply to the new URL");
     world.end().await;
 }
 
 #[tokio::test]
-async fn to_pause_a_queue_or_a_kind_leaves_its_limits_what_they_are() {
+async fn pausing_a_queue_or_kind_keeps_its_limits() {
     let world = World::start().await;
     let laid = json!({"limits": {"rate": 5, "concurrency": 2}});
     for path in ["/v1/queues/slow", "/v1/kinds/noop"] {
@@ -332,9 +336,9 @@ async fn to_pause_a_queue_or_a_kind_leaves_its_limits_what_they_are() {
 }
 
 #[tokio::test]
-async fn what_a_task_takes_for_success_hides_no_outage_from_the_breaker() {
+async fn task_success_statuses_do_not_hide_failures_from_breaker() {
     let world = World::start().await;
-    name(&world, json!({"circuit_breaker": {"minimum_calls": 1, "failure_rate": 0.1, "open_duration": 600}})).await;
+    put_endpoint(&world, json!({"circuit_breaker": {"minimum_calls": 1, "failure_rate": 0.1, "open_duration": 600}})).await;
     world.receiver.script("/api/hook", [Reply::status(503)]);
     let mut task = call("/hook");
     task["payload"]["success_statuses"] = json!([">=100"]);
@@ -348,9 +352,9 @@ async fn what_a_task_takes_for_success_hides_no_outage_from_the_breaker() {
 }
 
 #[tokio::test]
-async fn a_breaker_opens_holds_what_comes_and_closes_again() {
+async fn circuit_breaker_opens_holds_tasks_and_closes_again() {
     let world = World::start().await;
-    name(&world, json!({"circuit_breaker": {"minimum_calls": 3, "open_duration": 4}})).await;
+    put_endpoint(&world, json!({"circuit_breaker": {"minimum_calls": 3, "open_duration": 4}})).await;
     world.receiver.script("/api/down", [500, 500, 500, 200].map(Reply::status));
     let task =
         world.submit(&json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/down"}, "retry": {"delays": [0, 0, 0]}})).await;
@@ -366,10 +370,10 @@ async fn a_breaker_opens_holds_what_comes_and_closes_again() {
 }
 
 #[tokio::test]
-async fn an_endpoint_can_be_tried_whatever_stands_in_the_way_of_its_tasks() {
+async fn endpoint_can_be_tested_while_paused_and_limited() {
     let world = World::start().await;
     let besides = json!({"headers": {"authorization": "Bearer hunter2"}, "paused": true, "limits": {"rate": 1, "period": 3600}});
-    let secret = name(&world, besides).await["secret"].as_str().unwrap().to_owned();
+    let secret = put_endpoint(&world, besides).await["secret"].as_str().unwrap().to_owned();
     world.receiver.script("/api/ping", [Reply::status(200).body("pong"), Reply::status(503), Reply::status(404)]);
     let test = async |call: Value| world.post(&format!("{PATH}/test"), &call).await.json();
     let exchange = test(json!({"path": "/ping", "headers": {"x-a": "b"}, "body": {"order": 7}})).await;
@@ -387,7 +391,7 @@ async fn an_endpoint_can_be_tried_whatever_stands_in_the_way_of_its_tasks() {
         let exchange = test(json!({"path": "/ping"})).await;
         assert_eq!((&exchange["error"]["code"], &exchange["error"]["retry"]), (&json!(code), &json!(retry)), "{exchange:#}");
     }
-    assert_eq!(world.receiver.received("/api/ping")[1].json()["type"], "nobat.test", "a sample, where nothing else is said");
+    assert_eq!(world.receiver.received("/api/ping")[1].json()["type"], "nobat.test", "the default body is a sample");
     let refused = world.post(&format!("{PATH}/test"), &json!({"url": "http://127.0.0.1/", "path": "/../a"})).await;
     let pointers: Vec<_> = refused.json()["errors"].as_array().unwrap().iter().map(|error| error["pointer"].clone()).collect();
     assert_eq!((refused.status, pointers), (422, vec![json!("/url"), json!("/path")]));
@@ -396,12 +400,12 @@ async fn an_endpoint_can_be_tried_whatever_stands_in_the_way_of_its_tasks() {
 
     assert_eq!(world.ask("PUT", PATH, &json!({"url": world.receiver.url("/api"), "batch": {"per_item_results": true}})).await.status, 200);
     test(json!({"path": "/many", "body": 1})).await;
-    assert_eq!(world.receiver.received("/api/many")[0].json()[0]["body"], 1, "as its tasks would be sent");
+    assert_eq!(world.receiver.received("/api/many")[0].json()[0]["body"], 1, "the test has the format of a batch");
     world.end().await;
 }
 
 /// Submits many tasks for that path.
-async fn crowd(world: &World, path: &str) -> Vec<Value> {
+async fn submit_many(world: &World, path: &str) -> Vec<Value> {
     let mut tasks = Vec::new();
     for _ in 0..size(100, 1_000) / 100 {
         let batch = world.post("/v1/tasks/batch", &json!({"tasks": vec![call(path); 100]})).await.json();
@@ -411,7 +415,7 @@ async fn crowd(world: &World, path: &str) -> Vec<Value> {
 }
 
 /// Returns how many tasks started before their next check would have come. All of them must succeed at their first counted attempt.
-async fn started_sooner(world: &World, held: &[Value]) -> usize {
+async fn count_started_early(world: &World, held: &[Value]) -> usize {
     let mut sooner = 0;
     for before in held {
         let task = world.ended(before).await;
@@ -425,28 +429,28 @@ async fn started_sooner(world: &World, held: &[Value]) -> usize {
 }
 
 #[tokio::test]
-async fn a_crowd_that_is_paused_is_held_and_woken_by_whoever_resumes_it() {
+async fn resume_wakes_many_paused_tasks() {
     let world = World::start().await;
-    name(&world, json!({"paused": true})).await;
-    let tasks = crowd(&world, "/hook").await;
-    let asks_again_in = |task: &Value| moment(&task["held"], "until").since(moment(task, "created_at"));
+    put_endpoint(&world, json!({"paused": true})).await;
+    let tasks = submit_many(&world, "/hook").await;
+    let next_check_in = |task: &Value| moment(&task["held"], "until").since(moment(task, "created_at"));
     for task in &tasks {
         // After several checks, the next one comes only some seconds later.
-        world.until(task, |task| task["held"]["reason"] == "paused" && asks_again_in(task) > Duration::from_secs(5)).await;
+        world.until(task, |task| task["held"]["reason"] == "paused" && next_check_in(task) > Duration::from_secs(5)).await;
     }
     let held = join_all(tasks.iter().map(|task| world.task(task))).await;
     assert_eq!(world.post(&format!("{PATH}/resume"), &json!({})).await.status, 200);
-    let sooner = started_sooner(&world, &held).await;
-    assert!(sooner * 10 > tasks.len() * 9, "{sooner} of {} did not have to wait for their time", tasks.len());
+    let sooner = count_started_early(&world, &held).await;
+    assert!(sooner * 10 > tasks.len() * 9, "{sooner} of {} tasks started before their next check", tasks.len());
     world.end().await;
 }
 
 #[tokio::test]
-async fn a_crowd_whose_endpoint_is_gone_or_removed_is_held_and_none_of_it_is_dropped() {
+async fn gone_or_deleted_endpoint_holds_many_tasks_and_loses_none() {
     let world = World::start().await;
-    name(&world, json!({})).await;
+    put_endpoint(&world, json!({})).await;
     world.receiver.script("/api/moved", [Reply::status(410)]);
-    let tasks = crowd(&world, "/moved").await;
+    let tasks = submit_many(&world, "/moved").await;
     for task in &tasks {
         held(&world, task, "endpoint_gone").await;
     }
@@ -456,7 +460,7 @@ async fn a_crowd_whose_endpoint_is_gone_or_removed_is_held_and_none_of_it_is_dro
     let next = tasks.iter().filter(|task| !task["held"].is_null()).min_by_key(|task| moment(&task["held"], "until")).unwrap();
     held(&world, next, "endpoint_missing").await;
     world.receiver.script("/api/moved", [Reply::status(200)]);
-    name(&world, json!({})).await;
-    started_sooner(&world, &tasks).await;
+    put_endpoint(&world, json!({})).await;
+    count_started_early(&world, &tasks).await;
     world.end().await;
 }

@@ -6,7 +6,7 @@ use nobat_tests::world::receiver::{Gate, Reply};
 use serde_json::json;
 
 #[tokio::test]
-async fn endpoint_tests_at_once_are_few() {
+async fn concurrent_endpoint_tests_are_limited() {
     let world = World::start().await;
     let gate = Gate::default();
     for name in ["one", "two", "three", "four", "five"] {
@@ -36,7 +36,7 @@ async fn endpoint_tests_at_once_are_few() {
     for refused in crowd.iter().filter(|answer| answer.status != 200).chain([&last]) {
         assert_eq!((refused.problem(), refused.header("retry-after")), ((429, "too_many_tests".to_owned()), "1"));
     }
-    assert_eq!(world.receiver.received("/one/").len(), 2, "what was refused was not sent");
-    assert_eq!(test("five").await.status, 200, "what has ended makes room");
+    assert_eq!(world.receiver.received("/one/").len(), 2, "refused tests are not sent");
+    assert_eq!(test("five").await.status, 200, "ended tests make room for new ones");
     world.end().await;
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 const ENDPOINT: &str = "/v1/endpoints/billing";
 
 /// Creates or replaces the endpoint `billing`, which is the receiver, with these additional fields.
-async fn name(world: &World, besides: Value) {
+async fn put_endpoint(world: &World, besides: Value) {
     let mut endpoint = json!({"url": world.receiver.url("/api"), "circuit_breaker": {"enabled": false}});
     for (field, value) in besides.as_object().unwrap() {
         endpoint[field] = value.clone();
@@ -34,21 +34,21 @@ async fn explain(world: &World, task: &Value) -> Value {
 }
 
 /// Waits until the explanation of a task has this code, and returns it.
-async fn said(world: &World, task: &Value, code: &str) -> Value {
+async fn wait_for_code(world: &World, task: &Value, code: &str) -> Value {
     let begun = Instant::now();
     loop {
         let explanation = explain(world, task).await;
         if explanation["code"] == code {
             return explanation;
         }
-        assert!(begun.elapsed() < PATIENCE, "it never came to {code}: {explanation:#}");
+        assert!(begun.elapsed() < PATIENCE, "the code is not {code} in time: {explanation:#}");
         // The server holds this request for 0.05 seconds, so that this is no busy loop.
         world.get(&format!("{}?wait=0.05", path(task))).await;
     }
 }
 
 fn reason(explanation: &Value) -> &str {
-    explanation["reason"].as_str().unwrap_or_else(|| panic!("no sentence: {explanation:#}"))
+    explanation["reason"].as_str().unwrap_or_else(|| panic!("no reason: {explanation:#}"))
 }
 
 async fn cancel(world: &World, task: &Value) {
@@ -58,19 +58,19 @@ async fn cancel(world: &World, task: &Value) {
 }
 
 #[tokio::test]
-async fn a_task_that_is_paused_says_by_what_and_when_that_is_over() {
+async fn paused_task_explains_its_pauses_and_the_next_check() {
     let world = World::start().await;
-    name(&world, json!({})).await;
+    put_endpoint(&world, json!({})).await;
     put(&world, "/v1/queues/default", json!({"paused": true})).await;
     let task = world.submit(&call("/hook")).await;
-    let held = said(&world, &task, "paused").await;
+    let held = wait_for_code(&world, &task, "paused").await;
     assert_eq!((&held["blocked_by"], &held["status"]), (&json!({"type": "queue", "name": "default"}), &json!("held")));
     assert_eq!(reason(&held), format!("queue default is paused; the task tries again at {}", held["until"].as_str().unwrap()));
 
     assert_eq!(world.post(&format!("{ENDPOINT}/pause"), &json!({})).await.status, 200);
-    assert!(reason(&said(&world, &task, "paused").await).starts_with("queue default and endpoint billing are paused"));
+    assert!(reason(&wait_for_code(&world, &task, "paused").await).starts_with("queue default and endpoint billing are paused"));
     put(&world, "/v1/queues/default", json!({"paused": false})).await;
-    let held = said(&world, &task, "paused").await;
+    let held = wait_for_code(&world, &task, "paused").await;
     assert_eq!(held["blocked_by"], json!({"type": "endpoint", "name": "billing"}));
 
     assert_eq!(world.post(&format!("{ENDPOINT}/resume"), &json!({})).await.status, 200);
@@ -81,14 +81,14 @@ async fn a_task_that_is_paused_says_by_what_and_when_that_is_over() {
 }
 
 #[tokio::test]
-async fn a_task_that_waits_for_its_turn_says_at_which_rate_and_when_it_comes() {
+async fn rate_limited_task_explains_its_rate_and_start_time() {
     let world = World::start().await;
     put(&world, "/v1/limits/customer-42", json!({"rate": 1, "period": 60})).await;
     let task = json!({"kind": "noop", "limit_key": "customer-42"});
     let first = world.ended(&world.submit(&task).await).await;
     assert_eq!(first["status"], "succeeded");
     let second = world.submit(&task).await;
-    let held = said(&world, &second, "rate_limited").await;
+    let held = wait_for_code(&world, &second, "rate_limited").await;
     assert_eq!(held["blocked_by"], json!({"type": "limit_key", "name": "customer-42"}));
     let until = held["until"].as_str().unwrap();
     assert_eq!(
@@ -103,14 +103,14 @@ async fn a_task_that_waits_for_its_turn_says_at_which_rate_and_when_it_comes() {
 }
 
 #[tokio::test]
-async fn a_breaker_says_how_it_stands_and_how_it_came_to_that() {
+async fn circuit_breaker_shows_its_state_and_changes() {
     let mut world = World::start().await;
-    name(&world, json!({"circuit_breaker": {"minimum_calls": 3, "open_duration": 2}})).await;
+    put_endpoint(&world, json!({"circuit_breaker": {"minimum_calls": 3, "open_duration": 2}})).await;
     let closed = world.get(ENDPOINT).await.json()["state"]["circuit_breaker"].clone();
     assert_eq!(closed, json!({"state": "closed", "since": null, "next_probe": null, "changes": []}));
     world.receiver.script("/api/down", [500, 500, 500, 200].map(Reply::status));
     let task = world.submit(&call("/down")).await;
-    let held = said(&world, &task, "circuit_open").await;
+    let held = wait_for_code(&world, &task, "circuit_open").await;
     assert_eq!((&held["attempt"], &held["error"]["code"]), (&json!(3), &json!("http_500")));
     assert!(reason(&held).starts_with("the circuit breaker of endpoint billing has been open since "), "{held:#}");
     let open = world.get(ENDPOINT).await.json()["state"]["circuit_breaker"].clone();
@@ -140,7 +140,7 @@ async fn a_breaker_says_how_it_stands_and_how_it_came_to_that() {
 }
 
 #[tokio::test]
-async fn a_task_that_waits_for_its_time_says_which() {
+async fn scheduled_and_retrying_tasks_explain_their_start_time() {
     let world = World::start().await;
     let at = from_now(Duration::from_hours(1));
     let scheduled = world.submit(&json!({"kind": "noop", "run_at": at})).await;
@@ -149,7 +149,7 @@ async fn a_task_that_waits_for_its_time_says_which() {
     assert_eq!(reason(&explanation), format!("it is due at {at}"));
 
     let retrying = world.submit(&json!({"kind": "noop", "payload": {"fail": 1}, "retry": {"delays": [3600]}})).await;
-    let explanation = said(&world, &retrying, "backoff").await;
+    let explanation = wait_for_code(&world, &retrying, "backoff").await;
     let until = explanation["until"].as_str().unwrap();
     assert_eq!(reason(&explanation), format!("attempt 1 of 2 failed with noop_failed, and attempt 2 is made at {until}"));
     assert_eq!((&explanation["error"]["code"], &explanation["held"]), (&json!("noop_failed"), &Value::Null));
@@ -160,9 +160,9 @@ async fn a_task_that_waits_for_its_time_says_which() {
 }
 
 #[tokio::test]
-async fn a_task_that_runs_says_since_when_and_one_that_waits_for_its_slot_whose() {
+async fn running_and_concurrency_limited_tasks_are_explained() {
     let world = World::start().await;
-    name(&world, json!({"limits": {"concurrency": 1}})).await;
+    put_endpoint(&world, json!({"limits": {"concurrency": 1}})).await;
     let gate = Gate::default();
     world.receiver.script("/api/slow", [Reply::status(400).behind(&gate)]);
     let first = world.submit(&call("/slow")).await;
@@ -173,7 +173,7 @@ async fn a_task_that_runs_says_since_when_and_one_that_waits_for_its_slot_whose(
     let until = running["until"].as_str().unwrap();
     assert_eq!(reason(&running), format!("attempt 1 of 4 has been running since {started}, under a lease until {until}"));
     let second = world.submit(&call("/quick")).await;
-    let held = said(&world, &second, "concurrency_limited").await;
+    let held = wait_for_code(&world, &second, "concurrency_limited").await;
     assert!(reason(&held).starts_with("endpoint billing has a concurrency of 1, all of it in use; "), "{held:#}");
     assert_eq!(world.get(ENDPOINT).await.json()["state"]["running"], 1);
     gate.open();
@@ -188,15 +188,15 @@ async fn a_task_that_runs_says_since_when_and_one_that_waits_for_its_slot_whose(
 }
 
 #[tokio::test]
-async fn a_partner_that_asked_to_be_left_alone_is_named_and_until_when() {
+async fn retry_after_hold_explains_its_endpoint_and_end() {
     let world = World::start().await;
-    name(&world, json!({})).await;
+    put_endpoint(&world, json!({})).await;
     world.receiver.script("/api/hook", [Reply::status(503).header("retry-after", "60"), Reply::status(200)]);
     let (first, other) =
         (world.submit(&call("/hook")).await, json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/other"}}));
-    said(&world, &first, "retry_after").await;
+    wait_for_code(&world, &first, "retry_after").await;
     let other = world.submit(&other).await;
-    let held = said(&world, &other, "retry_after").await;
+    let held = wait_for_code(&world, &other, "retry_after").await;
     let until = world.get(ENDPOINT).await.json()["state"]["paused_until"].as_str().unwrap().to_owned();
     assert!(reason(&held).starts_with(&format!("the receiver asked for a pause of endpoint billing until {until}; ")), "{held:#}");
     for task in [first, other] {
@@ -206,7 +206,7 @@ async fn a_partner_that_asked_to_be_left_alone_is_named_and_until_when() {
 }
 
 #[tokio::test]
-async fn where_nobody_works_a_task_says_that_it_waits_for_a_worker() {
+async fn queued_task_without_workers_is_explained() {
     let mut world = World::with(&["--concurrency", "0"]).await;
     let task = world.submit(&json!({"kind": "noop"})).await;
     let explanation = explain(&world, &task).await;

@@ -2,7 +2,7 @@ use nobat_tests::world::{World, attempts};
 use serde_json::json;
 
 #[tokio::test]
-async fn a_task_that_panics_every_time_fails_as_crashed_and_its_neighbours_succeed() {
+async fn panicking_task_fails_as_crashed_and_others_succeed() {
     let world = World::start().await;
     let poison = json!({"kind": "noop", "payload": {"panic": 99}, "retry": {"delays": [0, 0]}});
     let tasks: Vec<_> = (0..21).map(|place| if place == 10 { poison.clone() } else { json!({"kind": "noop"}) }).collect();
@@ -39,7 +39,7 @@ async fn a_task_that_outlasts_its_timeout_fails_with_timeout() {
 }
 
 #[tokio::test]
-async fn a_task_is_not_tried_again_past_its_greatest_age() {
+async fn task_is_not_retried_after_max_age() {
     let world = World::start().await;
     let task = json!({"kind": "noop", "payload": {"fail": 9}, "retry": {"delays": [0, 3600, 0], "max_age": 60}});
     let task = world.ended(&world.submit(&task).await).await;

@@ -2,7 +2,7 @@ use nobat_tests::world::{PATIENCE, World, path};
 use serde_json::json;
 
 #[tokio::test]
-async fn a_second_server_on_the_same_file_is_refused_and_the_first_goes_on() {
+async fn second_server_on_the_same_file_is_refused() {
     let world = World::start().await;
     let data = world.data();
     let second = world.run(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()]).await;
@@ -54,7 +54,7 @@ async fn a_file_of_another_program_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn ended_tasks_are_gone_once_they_were_kept_for_long_enough_and_waiting_ones_stay() {
+async fn ended_tasks_are_removed_after_the_retention() {
     let mut world = World::start().await;
     let old = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
     let waiting = world.submit(&json!({"kind": "noop", "delay": 3600})).await;
@@ -71,13 +71,13 @@ async fn ended_tasks_are_gone_once_they_were_kept_for_long_enough_and_waiting_on
     assert_eq!((world.task(&young).await, world.tasks("").await.len()), (young, 2));
     world.stop().await;
     let kept: i64 = world.file().query_row("SELECT count(*) FROM tasks", [], |row| row.get(0)).unwrap();
-    assert_eq!(kept, 2, "not only hidden, but removed");
+    assert_eq!(kept, 2, "the task is removed from the file");
     world.go_on().await;
     world.end().await;
 }
 
 #[tokio::test]
-async fn a_setting_that_makes_no_sense_is_refused_by_its_name() {
+async fn invalid_setting_is_refused_by_name() {
     let world = World::start().await;
     for setting in [["--retention-days", "0"], ["--concurrency", "many"], ["--allow-private-networks", "home"], ["--listen", "here"]] {
         let refused = world.run(&["serve", setting[0], setting[1]]).await;
@@ -113,7 +113,7 @@ async fn an_idle_servers_file_holds_every_task_without_its_log() {
     let (log, copy) = (format!("{}-wal", world.data().display()), world.folder().join("copy.db"));
     let begun = std::time::Instant::now();
     while std::fs::metadata(&log).unwrap().len() > 0 {
-        assert!(begun.elapsed() < PATIENCE, "the log stays");
+        assert!(begun.elapsed() < PATIENCE, "the write-ahead log is not emptied");
         // Reads and health checks do not delay it.
         assert_eq!(world.get("/readyz").await.status, 200);
         assert_eq!(world.task(&task).await["status"], "succeeded");

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 const PATH: &str = "/v1/endpoints/events";
 
 /// Creates the endpoint `events`, which is the receiver, with this batch configuration, and returns its secret.
-async fn name(world: &World, batch: Value, flow: Value) -> String {
+async fn put_endpoint(world: &World, batch: Value, flow: Value) -> String {
     let endpoint = json!({"url": world.receiver.url("/api"), "batch": batch, "limits": flow, "circuit_breaker": {"enabled": false}});
     let answer = world.ask("PUT", PATH, &endpoint).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
@@ -43,9 +43,9 @@ fn sizes(world: &World, path: &str) -> (Vec<usize>, BTreeSet<u64>) {
 }
 
 #[tokio::test]
-async fn a_thousand_small_events_become_some_ten_requests() {
+async fn a_thousand_tasks_are_sent_in_about_ten_requests() {
     let world = World::start().await;
-    let secret = name(&world, json!({"max_items": 100, "max_wait": 1}), json!({})).await.parse().unwrap();
+    let secret = put_endpoint(&world, json!({"max_items": 100, "max_wait": 1}), json!({})).await.parse().unwrap();
     for task in submit_all(&world, (0..1_000).map(event).collect()).await {
         let task = world.ended(&task).await;
         assert_eq!(
@@ -55,7 +55,7 @@ async fn a_thousand_small_events_become_some_ten_requests() {
         );
     }
     let (sizes, numbers) = sizes(&world, "/api/collect");
-    assert_eq!((sizes.iter().sum::<usize>(), numbers.len()), (1_000, 1_000), "each went once: {sizes:?}");
+    assert_eq!((sizes.iter().sum::<usize>(), numbers.len()), (1_000, 1_000), "each task is sent once: {sizes:?}");
     assert!((10..=20).contains(&sizes.len()), "{sizes:?}");
     for request in world.receiver.received("/api/collect") {
         assert_eq!(request.header("nobat-batch-items"), request.json().as_array().unwrap().len().to_string());
@@ -67,9 +67,9 @@ async fn a_thousand_small_events_become_some_ten_requests() {
 }
 
 #[tokio::test]
-async fn a_rate_counts_requests_and_a_backlog_goes_as_many_at_a_time_as_may_go() {
+async fn rate_counts_requests_and_a_backlog_fills_batches() {
     let world = World::start().await;
-    name(&world, json!({"max_items": 10, "max_wait": 0.5}), json!({"rate": 4})).await;
+    put_endpoint(&world, json!({"max_items": 10, "max_wait": 0.5}), json!({"rate": 4})).await;
     for task in submit_all(&world, (0..100).map(event).collect()).await {
         assert_eq!(world.ended(&task).await["attempt"], 1);
     }
@@ -80,9 +80,9 @@ async fn a_rate_counts_requests_and_a_backlog_goes_as_many_at_a_time_as_may_go()
 }
 
 #[tokio::test]
-async fn a_request_that_fails_fails_for_each_and_each_is_tried_again() {
+async fn failed_batch_request_fails_and_retries_each_task() {
     let world = World::start().await;
-    name(&world, json!({"max_items": 3, "max_wait": 60}), json!({})).await;
+    put_endpoint(&world, json!({"max_items": 3, "max_wait": 60}), json!({})).await;
     world.receiver.script("/api/collect", [Reply::status(503), Reply::status(200)]);
     for task in submit_all(&world, (0..3).map(event).collect()).await {
         let task = world.ended(&task).await;
@@ -90,15 +90,15 @@ async fn a_request_that_fails_fails_for_each_and_each_is_tried_again() {
     }
     assert_eq!(sizes(&world, "/api/collect").0, [3, 3]);
     let received = world.receiver.received("/api/collect");
-    assert_eq!(received[0].header("idempotency-key"), received[1].header("idempotency-key"), "the same tasks, the same key");
-    assert_eq!(received[0].body, received[1].body, "and the same request, in whichever order they come together again");
+    assert_eq!(received[0].header("idempotency-key"), received[1].header("idempotency-key"), "the same tasks have the same key");
+    assert_eq!(received[0].body, received[1].body, "the repeated request has the same body");
     world.end().await;
 }
 
 #[tokio::test]
-async fn an_answer_can_say_what_became_of_each() {
+async fn per_item_results_decide_each_tasks_outcome() {
     let world = World::start().await;
-    name(&world, json!({"max_items": 4, "max_wait": 2, "per_item_results": true}), json!({})).await;
+    put_endpoint(&world, json!({"max_items": 4, "max_wait": 2, "per_item_results": true}), json!({})).await;
     let gate = Gate::default();
     let tasks = submit_all(&world, (0..3).map(event).collect()).await;
     let [good, bad, slow] = [0, 1, 2].map(|place: usize| tasks[place]["id"].as_str().unwrap().to_owned());
@@ -127,9 +127,9 @@ async fn an_answer_can_say_what_became_of_each() {
 }
 
 #[tokio::test]
-async fn an_item_of_which_nothing_is_said_is_tried_again() {
+async fn item_without_a_result_is_retried() {
     let world = World::start().await;
-    name(&world, json!({"max_items": 2, "max_wait": 60, "per_item_results": true}), json!({})).await;
+    put_endpoint(&world, json!({"max_items": 2, "max_wait": 60, "per_item_results": true}), json!({})).await;
     world.receiver.script("/api/collect", [Reply::status(200).body(r#"{"results": []}"#), Reply::status(200).body("done")]);
     for task in submit_all(&world, (0..2).map(event).collect()).await {
         let task = world.ended(&task).await;
@@ -142,9 +142,9 @@ async fn an_item_of_which_nothing_is_said_is_tried_again() {
 }
 
 #[tokio::test]
-async fn an_answer_that_must_be_read_is_not_read_in_part() {
+async fn too_large_per_item_response_fails_the_attempt() {
     let world = World::start().await;
-    name(&world, json!({"max_items": 1, "max_wait": 60, "per_item_results": true}), json!({})).await;
+    put_endpoint(&world, json!({"max_items": 1, "max_wait": 60, "per_item_results": true}), json!({})).await;
     let long = json!({"results": [{"id": "another", "status": 200, "body": "x".repeat(65_536)}]});
     world.receiver.script("/api/collect", [Reply::status(200).body(long.to_string())]);
     let task = world.submit(&event(0)).await;
@@ -154,9 +154,9 @@ async fn an_answer_that_must_be_read_is_not_read_in_part() {
 }
 
 #[tokio::test]
-async fn those_who_wait_for_others_say_so_and_can_be_called_off() {
+async fn batching_tasks_are_held_and_can_be_canceled() {
     let world = World::start().await;
-    name(&world, json!({"max_items": 3, "max_wait": 600}), json!({})).await;
+    put_endpoint(&world, json!({"max_items": 3, "max_wait": 600}), json!({})).await;
     let tasks = submit_all(&world, vec![event(0), event(1)]).await;
     for task in &tasks {
         let held = world.until(task, |task| task["held"]["reason"] == "batching").await;
@@ -169,7 +169,7 @@ async fn those_who_wait_for_others_say_so_and_can_be_called_off() {
         assert_eq!(world.ended(task).await["status"], "succeeded");
     }
     let (sizes, numbers) = sizes(&world, "/api/collect");
-    assert_eq!((sizes, numbers), (vec![3], BTreeSet::from([1, 2, 3])), "a canceled task fills no place");
+    assert_eq!((sizes, numbers), (vec![3], BTreeSet::from([1, 2, 3])), "a canceled task takes no place in the batch");
     world.end().await;
 }
 
@@ -177,7 +177,7 @@ async fn those_who_wait_for_others_say_so_and_can_be_called_off() {
 #[tokio::test]
 async fn next_member_leads_when_the_leader_is_canceled_or_held() {
     let world = World::start().await;
-    name(&world, json!({"max_items": 9, "max_wait": 3}), json!({})).await;
+    put_endpoint(&world, json!({"max_items": 9, "max_wait": 3}), json!({})).await;
     for hold in [false, true] {
         let mut leader = event(0);
         leader["queue"] = json!("slow");
@@ -208,9 +208,9 @@ async fn next_member_leads_when_the_leader_is_canceled_or_held() {
 }
 
 #[tokio::test]
-async fn what_cannot_go_together_goes_apart() {
+async fn tasks_with_different_requests_are_not_batched() {
     let world = World::start().await;
-    name(&world, json!({"max_items": 2, "max_wait": 60}), json!({})).await;
+    put_endpoint(&world, json!({"max_items": 2, "max_wait": 60}), json!({})).await;
     let with = |field: &str, value: Value| {
         let mut event = event(0);
         event["payload"][field] = value;
@@ -235,9 +235,9 @@ async fn what_cannot_go_together_goes_apart() {
 }
 
 #[tokio::test]
-async fn a_task_that_its_own_limits_hold_back_does_not_keep_the_others() {
+async fn task_paused_by_its_queue_does_not_block_its_batch() {
     let world = World::start().await;
-    name(&world, json!({"max_items": 3, "max_wait": 60}), json!({})).await;
+    put_endpoint(&world, json!({"max_items": 3, "max_wait": 60}), json!({})).await;
     let limit = json!({"limits": {"concurrency": 1}, "paused": true});
     assert_eq!(world.ask("PUT", "/v1/queues/slow", &json!({"paused": false})).await.status, 200);
     let mut slow = event(0);
@@ -257,9 +257,9 @@ async fn a_task_that_its_own_limits_hold_back_does_not_keep_the_others() {
 /// A task that waits first for its own limit and then for its batch must keep its reservation. Otherwise only one task would start per
 /// batch wait, and these 200 tasks would take an hour.
 #[tokio::test]
-async fn a_limit_of_the_tasks_own_lets_through_what_it_says_also_where_they_go_together() {
+async fn batched_tasks_start_at_the_rate_of_their_limit_key() {
     let world = World::start().await;
-    name(&world, json!({"max_items": 10, "max_wait": 20}), json!({})).await;
+    put_endpoint(&world, json!({"max_items": 10, "max_wait": 20}), json!({})).await;
     assert_eq!(world.ask("PUT", "/v1/limits/customer", &json!({"rate": 50, "period": 1})).await.status, 200);
     let of_customer = |number| {
         let mut task = event(number);
@@ -277,9 +277,9 @@ async fn a_limit_of_the_tasks_own_lets_through_what_it_says_also_where_they_go_t
 }
 
 #[tokio::test]
-async fn none_of_those_who_go_together_is_lost_if_the_process_dies_before_or_on_the_way() {
+async fn batch_survives_kills_before_and_during_its_request() {
     let mut world = World::start().await;
-    name(&world, json!({"max_items": 3, "max_wait": 600}), json!({})).await;
+    put_endpoint(&world, json!({"max_items": 3, "max_wait": 600}), json!({})).await;
     let early = submit_all(&world, vec![event(0), event(1)]).await;
     for task in &early {
         world.until(task, |task| task["held"]["reason"] == "batching").await;
@@ -299,15 +299,15 @@ async fn none_of_those_who_go_together_is_lost_if_the_process_dies_before_or_on_
             (&json!("succeeded"), ["crashed", "succeeded"].map(String::from).to_vec())
         );
     }
-    assert_eq!(sizes(&world, "/api/collect"), (vec![3, 3], BTreeSet::from([0, 1, 2])), "they gathered again");
+    assert_eq!(sizes(&world, "/api/collect"), (vec![3, 3], BTreeSet::from([0, 1, 2])), "the same batch is sent again");
     gate.open();
     world.end().await;
 }
 
 #[tokio::test]
-async fn who_has_not_the_time_to_wait_for_others_goes_before_its_deadline() {
+async fn task_with_a_near_deadline_sends_its_batch_early() {
     let world = World::start().await;
-    name(&world, json!({"max_items": 9, "max_wait": 600}), json!({})).await;
+    put_endpoint(&world, json!({"max_items": 9, "max_wait": 600}), json!({})).await;
     let patient = world.submit(&event(0)).await;
     world.until(&patient, |task| task["held"]["reason"] == "batching").await;
     let mut hasty = event(1);
@@ -320,9 +320,9 @@ async fn who_has_not_the_time_to_wait_for_others_goes_before_its_deadline() {
 }
 
 #[tokio::test]
-async fn an_item_whose_result_cannot_be_read_leaves_the_others_what_they_are() {
+async fn unreadable_item_result_does_not_affect_other_items() {
     let world = World::start().await;
-    name(&world, json!({"max_items": 3, "max_wait": 2, "per_item_results": true}), json!({})).await;
+    put_endpoint(&world, json!({"max_items": 3, "max_wait": 2, "per_item_results": true}), json!({})).await;
     let gate = Gate::default();
     let mut once = event(0);
     once["retry"] = json!({"max_attempts": 1});
@@ -341,9 +341,9 @@ async fn an_item_whose_result_cannot_be_read_leaves_the_others_what_they_are() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_told_that_all_is_gone_closes_the_endpoint_whoever_leads_it() {
+async fn status_410_for_a_batch_marks_the_endpoint_gone() {
     let world = World::start().await;
-    name(&world, json!({"max_items": 2, "max_wait": 1}), json!({})).await;
+    put_endpoint(&world, json!({"max_items": 2, "max_wait": 1}), json!({})).await;
     world.receiver.script("/api/collect", [Reply::status(410), Reply::status(410), Reply::status(200)]);
     let before = world.submit(&event(0)).await;
     world.until(&before, |task| task["held"]["reason"] == "endpoint_gone").await;
@@ -360,9 +360,9 @@ async fn a_request_that_is_told_that_all_is_gone_closes_the_endpoint_whoever_lea
 }
 
 #[tokio::test]
-async fn a_request_that_is_told_to_come_later_holds_all_that_goes_there_whichever_keys_it_has() {
+async fn retry_after_for_a_batch_holds_all_tasks_of_the_endpoint() {
     let world = World::start().await;
-    name(&world, json!({"max_items": 2, "max_wait": 60}), json!({})).await;
+    put_endpoint(&world, json!({"max_items": 2, "max_wait": 60}), json!({})).await;
     world.receiver.script("/api/collect", [Reply::status(429).header("retry-after", "2"), Reply::status(200)]);
     let of = |key: &str| {
         let mut event = event(0);
@@ -379,7 +379,7 @@ async fn a_request_that_is_told_to_come_later_holds_all_that_goes_there_whicheve
         let task = world.ended(task).await;
         assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)));
         let last = task["attempts"].as_array().unwrap().last().unwrap();
-        assert!(moment(last, "finished_at") >= *until.iter().min().unwrap(), "nothing was sent meanwhile: {task:#}");
+        assert!(moment(last, "finished_at") >= *until.iter().min().unwrap(), "no request is sent during the pause: {task:#}");
     }
     world.end().await;
 }

@@ -3,7 +3,7 @@ use nobat_tests::world::{World, attempts, path};
 use serde_json::json;
 
 #[tokio::test]
-async fn a_program_with_a_kind_of_its_own_runs_it_and_shows_how_far_it_is() {
+async fn custom_kind_runs_and_reports_progress() {
     let world = World::of(Program::Greet, &[]).await;
     let task = world.submit(&json!({"kind": "greet", "payload": {"name": "Ayna", "seconds": 2}})).await;
     let running = world.until(&task, |task| !task["progress"].is_null()).await;
@@ -15,7 +15,7 @@ async fn a_program_with_a_kind_of_its_own_runs_it_and_shows_how_far_it_is() {
 }
 
 #[tokio::test]
-async fn its_tasks_can_be_called_off_and_badly_written_ones_are_refused() {
+async fn custom_kind_can_be_canceled_and_checks_its_payload() {
     let world = World::of(Program::Greet, &[]).await;
     let refused = world.post("/v1/tasks", &json!({"kind": "greet", "payload": {"name": "Ayna"}})).await;
     assert!(refused.status == 422 && refused.text().contains("seconds"), "{}", refused.text());

@@ -17,7 +17,7 @@ async fn submit(world: &World, count: usize, delay: f64) -> Vec<Value> {
 }
 
 /// Checks that all tasks succeed with one attempt each, and that the endpoint's circuit breaker stays closed.
-async fn assert_all_went_well(world: &World, tasks: &[Value]) {
+async fn assert_all_succeed(world: &World, tasks: &[Value]) {
     for task in tasks {
         let task = world.ended(task).await;
         assert_eq!((&task["status"], attempts(&task, "/outcome").len()), (&json!("succeeded"), 1), "{task:#}");
@@ -26,21 +26,21 @@ async fn assert_all_went_well(world: &World, tasks: &[Value]) {
 }
 
 #[tokio::test]
-async fn idle_strangers_leave_handles_for_calls() {
+async fn idle_clients_leave_handles_for_calls() {
     let world = World::with_handles(256, 600, &OPEN).await;
     let tasks = submit(&world, 20, 2.0).await;
-    let mut strangers = Vec::new();
+    let mut idle = Vec::new();
     for _ in 0..590 {
         // A connection beyond the limit may be reset before it is established.
-        strangers.extend(TcpStream::connect(world.address()).await);
+        idle.extend(TcpStream::connect(world.address()).await);
     }
     world.receiver.wait_for("/hook", 20).await;
-    drop(strangers);
+    drop(idle);
     let begun = Instant::now();
     while !world.is_reachable().await {
-        assert!(begun.elapsed() < PATIENCE, "the strangers are gone");
+        assert!(begun.elapsed() < PATIENCE, "the server is not reachable again");
     }
-    assert_all_went_well(&world, &tasks).await;
+    assert_all_succeed(&world, &tasks).await;
     world.end().await;
 }
 
@@ -56,12 +56,12 @@ async fn call_without_a_handle_is_held_and_spends_no_attempt() {
     let begun = Instant::now();
     // Each unanswered call keeps its connection.
     while std::fs::read_dir(&handles).unwrap().count() < HANDLES as usize {
-        assert!(begun.elapsed() < PATIENCE, "there are handles left");
+        assert!(begun.elapsed() < PATIENCE, "handles are still free");
         tokio::task::yield_now().await;
     }
     gate.open();
     world.receiver.wait_for("/hook", tasks.len()).await;
-    assert_all_went_well(&world, &tasks).await;
+    assert_all_succeed(&world, &tasks).await;
     world.stop().await;
     assert!(world.log().contains("a call cannot be made"), "{}", world.log());
     world.go_on().await;

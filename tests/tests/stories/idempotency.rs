@@ -7,20 +7,20 @@ use nobat_tests::world::World;
 const TASK: &str = r#"{"kind": "noop", "payload": {"sleep": 0.01}}"#;
 
 #[tokio::test]
-async fn the_same_request_again_is_answered_with_the_same_task_and_says_so() {
+async fn repeated_request_returns_the_same_task_and_is_marked() {
     let world = World::start().await;
     let first = world.post_with("/v1/tasks", &[("idempotency-key", "order-7")], TASK).await;
     let task = world.ended(&first.json()).await;
     let again = world.post_with("/v1/tasks", &[("idempotency-key", "\"order-7\"")], TASK).await;
     assert_eq!((first.header("idempotency-replayed"), again.header("idempotency-replayed")), ("", "true"));
     assert_eq!((again.status, again.header("location")), (202, first.header("location")));
-    assert_eq!(again.json(), task, "it is shown as it stands by now");
+    assert_eq!(again.json(), task, "the response shows the current task");
     assert_eq!(world.tasks("").await.len(), 1);
     world.end().await;
 }
 
 #[tokio::test]
-async fn a_key_outlives_the_process() {
+async fn idempotency_key_survives_a_restart() {
     let mut world = World::start().await;
     let first = world.post_with("/v1/tasks", &[("idempotency-key", "k")], TASK).await.json();
     world.kill().await;
@@ -42,7 +42,7 @@ async fn a_key_with_another_body_is_refused() {
 }
 
 #[tokio::test]
-async fn a_request_that_was_not_valid_leaves_its_key_free() {
+async fn invalid_request_does_not_use_up_its_key() {
     let world = World::start().await;
     let refused = world.post_with("/v1/tasks", &[("idempotency-key", "k")], r#"{"kind": "noop", "delay": -1}"#).await;
     assert_eq!(refused.status, 422);
@@ -53,7 +53,7 @@ async fn a_request_that_was_not_valid_leaves_its_key_free() {
 }
 
 #[tokio::test]
-async fn fifty_at_once_with_one_key_make_one_task() {
+async fn concurrent_requests_with_one_key_create_one_task() {
     let world = World::start().await;
     let (rounds, at_once) = (size(20, 500), size(50, 200));
     for round in 0..rounds {

@@ -5,7 +5,7 @@ use nobat_tests::world::{OPEN, PATIENCE, World, path};
 use serde_json::{Value, json};
 
 /// Creates a key in the world's file, while no server runs on it.
-async fn make(world: &World, arguments: &[&str]) -> String {
+async fn create_key(world: &World, arguments: &[&str]) -> String {
     let data = world.data();
     let ran = world.run(&[&["keys", "create", "--data", data.to_str().unwrap()], arguments].concat()).await;
     assert_eq!(ran.code, 0, "{ran:?}");
@@ -15,7 +15,7 @@ async fn make(world: &World, arguments: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn a_server_that_others_can_reach_does_not_start_without_a_key() {
+async fn reachable_server_does_not_start_without_a_key() {
     let mut world = World::start().await;
     world.stop().await;
     let data = world.data();
@@ -25,17 +25,17 @@ async fn a_server_that_others_can_reach_does_not_start_without_a_key() {
     let proxied =
         world.run(&["serve", "--listen", "127.0.0.1:0", "--trusted-proxies", "127.0.0.1", "--data", data.to_str().unwrap()]).await;
     assert!(proxied.code != 0 && proxied.stderr.contains("nobat keys create"), "{proxied:?}");
-    make(&world, &["--scopes", "admin"]).await;
+    create_key(&world, &["--scopes", "admin"]).await;
     world.go_on_with(&["--trusted-proxies", "127.0.0.1"]).await;
     assert_eq!(world.get("/v1/tasks").await.status, 401);
     world.stop().await;
 }
 
 #[tokio::test]
-async fn a_key_of_the_file_opens_the_server_and_makes_others_there() {
+async fn key_made_in_the_file_can_create_keys_on_the_server() {
     let mut world = World::start().await;
     world.stop().await;
-    let admin = make(&world, &["--scopes", "admin"]).await;
+    let admin = create_key(&world, &["--scopes", "admin"]).await;
     world.go_on_with(&OPEN).await;
     let with = async |key: &str, arguments: &[&str]| world.run(&[arguments, &["--key", key]].concat()).await;
     let url = format!("http://{}", world.address());
@@ -48,11 +48,11 @@ async fn a_key_of_the_file_opens_the_server_and_makes_others_there() {
     let listed = with(&admin, &["keys", "list", "--url", &url]).await;
     assert!(listed.stdout.contains("the shop") && listed.stdout.contains(task["submitted_by"].as_str().unwrap()), "{listed:?}");
     assert!(!listed.stdout.contains("nb_live_"), "{listed:?}");
-    assert_eq!(with(&admin, &["get", task["id"].as_str().unwrap()]).await.code, 3, "an administrator of keys reads no tasks");
+    assert_eq!(with(&admin, &["get", task["id"].as_str().unwrap()]).await.code, 3, "the scope admin does not include tasks:read");
     let id = task["submitted_by"].as_str().unwrap();
     let rotated = with(&admin, &["keys", "rotate", id, "--grace-period", "60", "--url", &url]).await;
     assert!(rotated.code == 0 && rotated.stdout.starts_with("nb_live_"), "{rotated:?}");
-    assert_eq!(with(acme, &["list"]).await.code, 0, "for a minute");
+    assert_eq!(with(acme, &["list"]).await.code, 0, "the old key is valid during the grace period");
     let revoked = with(&admin, &["keys", "revoke", id, "--url", &url]).await;
     assert_eq!(revoked.code, 0, "{revoked:?}");
     let refused = with(acme, &["list"]).await;
@@ -69,7 +69,7 @@ async fn a_key_of_the_file_opens_the_server_and_makes_others_there() {
 }
 
 #[tokio::test]
-async fn keys_of_a_file_in_use_name_the_server_and_the_command_to_run() {
+async fn keys_command_on_a_file_in_use_names_the_server() {
     let world = World::start().await;
     let (data, program, url) = (world.data(), Program::Nobat.path(), format!("http://{}", world.address()));
     // Without `NOBAT_URL`, which names the server.
@@ -90,7 +90,7 @@ async fn keys_of_a_file_in_use_name_the_server_and_the_command_to_run() {
 }
 
 #[tokio::test]
-async fn one_tenants_flood_does_not_make_another_wait() {
+async fn flood_of_one_tenant_does_not_delay_another() {
     let world = World::with(&["--concurrency", "4"]).await;
     let scopes = json!(["tasks:write", "tasks:read", "admin"]);
     let first = world.post("/v1/keys", &json!({"tenant": "flood", "scopes": scopes})).await.json();
@@ -114,7 +114,7 @@ async fn one_tenants_flood_does_not_make_another_wait() {
         assert_eq!(ended["status"], "succeeded", "{ended:#}");
     }
     let left = world.get_with("/v1/tasks?status=queued&limit=100", &as_flood).await.json();
-    assert_eq!(left["data"].as_array().map(Vec::len), Some(100), "while most of the flood still waits");
+    assert_eq!(left["data"].as_array().map(Vec::len), Some(100), "most tasks of the flood still wait");
 }
 
 #[tokio::test]
@@ -145,12 +145,12 @@ async fn long_tasks_of_one_tenant_leave_workers_to_others() {
     };
     let begun = std::time::Instant::now();
     while running().await < 14 {
-        assert!(begun.elapsed() < PATIENCE, "fewer than 14 run");
+        assert!(begun.elapsed() < PATIENCE, "fewer than 14 tasks run");
     }
     for _ in 0..5 {
         assert_eq!(ended(&submit(&as_short, 0.0).await).await["status"], "succeeded");
     }
-    assert_eq!(running().await, 14, "seven eighths of 16 workers, all along");
+    assert_eq!(running().await, 14, "one tenant has at most seven eighths of 16 workers");
     for task in &tasks {
         let path = format!("{}/cancel", path(task));
         assert!(world.post_with(&path, &as_long, "").await.status < 300);

@@ -2,7 +2,7 @@ use nobat_tests::world::{World, moment};
 use serde_json::{Value, json};
 
 /// Submits seven tasks. Two of them end as failed, and two are in another queue.
-async fn seven(world: &World) -> Vec<Value> {
+async fn submit_seven(world: &World) -> Vec<Value> {
     let dead = json!({"kind": "noop", "payload": {"fail": 1}, "retry": {"max_attempts": 1}});
     let other = json!({"kind": "noop", "queue": "other", "payload": {"sleep": 0}});
     let call = json!({"kind": "http", "payload": {"url": world.receiver.url("/hook")}});
@@ -18,9 +18,9 @@ fn ids(tasks: &[Value]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn tasks_are_listed_with_the_newest_first_and_without_their_bodies() {
+async fn list_shows_newest_tasks_first_without_bodies() {
     let world = World::start().await;
-    let mut tasks = seven(&world).await;
+    let mut tasks = submit_seven(&world).await;
     tasks.reverse();
     let listed = world.tasks("").await;
     assert_eq!(ids(&listed), ids(&tasks));
@@ -36,22 +36,22 @@ async fn tasks_are_listed_with_the_newest_first_and_without_their_bodies() {
 #[tokio::test]
 async fn tasks_are_found_by_status_queue_kind_and_time() {
     let world = World::start().await;
-    let tasks = seven(&world).await;
+    let tasks = submit_seven(&world).await;
     let third = moment(&tasks[2], "created_at");
     let count = async |filter: &str| world.tasks(&format!("{filter}&")).await.len();
     assert_eq!((count("status=failed").await, count("status=succeeded").await, count("status=queued").await), (2, 5, 0));
     assert_eq!((count("queue=other").await, count("kind=http").await, count("queue=other&kind=http").await), (2, 1, 0));
     let (before, after) = (count(&format!("created_before={third}")).await, count(&format!("created_after={third}")).await);
-    assert_eq!(before + after, 7, "a moment belongs to what comes after it");
+    assert_eq!(before + after, 7, "the moment itself belongs to `created_after`");
     let earlier = tasks.iter().filter(|task| moment(task, "created_at") < third).count();
     assert_eq!(before, earlier);
     world.end().await;
 }
 
 #[tokio::test]
-async fn pages_follow_one_another_and_show_everything_once() {
+async fn pages_show_every_task_exactly_once() {
     let world = World::start().await;
-    let mut tasks = seven(&world).await;
+    let mut tasks = submit_seven(&world).await;
     tasks.reverse();
     let (mut seen, mut query) = (Vec::new(), "limit=2".to_owned());
     loop {
@@ -71,9 +71,9 @@ async fn pages_follow_one_another_and_show_everything_once() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_was_not_given_out_for_this_list_is_refused() {
+async fn cursor_of_another_list_is_refused() {
     let mut world = World::start().await;
-    seven(&world).await;
+    submit_seven(&world).await;
     let page = world.get("/v1/tasks?limit=2&kind=noop").await.json();
     let cursor = page["next_cursor"].as_str().expect("a second page").to_owned();
     let status = async |world: &World, query: String| world.get(&format!("/v1/tasks?{query}")).await.problem();
@@ -81,15 +81,15 @@ async fn a_cursor_that_was_not_given_out_for_this_list_is_refused() {
     let forged = cursor.replace(|digit: char| digit.is_ascii_digit(), "0");
     assert_eq!(status(&world, format!("kind=noop&cursor={forged}")).await, refused, "forged");
     assert_eq!(status(&world, format!("cursor={cursor}")).await, refused, "for another list");
-    assert_eq!(status(&world, "cursor=7".to_owned()).await, refused, "no cursor at all");
+    assert_eq!(status(&world, "cursor=7".to_owned()).await, refused, "not a cursor");
     world.kill().await;
     world.go_on().await;
-    assert_eq!(world.get(&format!("/v1/tasks?kind=noop&cursor={cursor}")).await.status, 200, "and it outlives the process");
+    assert_eq!(world.get(&format!("/v1/tasks?kind=noop&cursor={cursor}")).await.status, 200, "the cursor is valid after a restart");
     world.end().await;
 }
 
 #[tokio::test]
-async fn a_filter_that_is_none_is_refused_by_name() {
+async fn invalid_filter_is_refused_by_name() {
     let world = World::start().await;
     for query in
         ["limit=0", "limit=1000000", "limit=-1", "status=done", "kind=a%20b", "created_after=yesterday", "offset=10", "limit=1&limit=2"]

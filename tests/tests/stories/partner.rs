@@ -5,7 +5,7 @@ use nobat_tests::world::receiver::Receiver;
 use nobat_tests::world::{OPEN, World, attempts, has_ended, moment};
 use serde_json::{Value, json};
 
-async fn endpoint(world: &World, name: &str, settings: &Value) {
+async fn put_endpoint(world: &World, name: &str, settings: &Value) {
     let answer = world.ask("PUT", &format!("/v1/endpoints/{name}"), settings).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
 }
@@ -20,13 +20,13 @@ fn call(endpoint: &str, path: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_partner_that_resets_connections_is_tried_again_by_the_policy_and_left_alone_by_its_breaker() {
+async fn connection_resets_are_retried_and_open_the_breaker() {
     const RESETS: usize = 5;
     let world = World::start().await;
     let mut partner = Partner::start("reset.py", &[&RESETS.to_string()]).await;
     // Open long enough to be seen on a busy machine.
     let breaker = json!({"minimum_calls": 3, "open_duration": 3});
-    endpoint(
+    put_endpoint(
         &world,
         "resetting",
         &json!({"url": partner.url("/api"), "circuit_breaker": breaker, "retry": {"delays": [0.2, 0.2, 0.2, 0.2, 0.2, 0.2]}}),
@@ -35,7 +35,7 @@ async fn a_partner_that_resets_connections_is_tried_again_by_the_policy_and_left
     let task = json!({"kind": "http", "endpoint": "resetting", "payload": {}});
     let first = world.submit(&task).await;
     let first = world.until(&first, |task| task["held"]["reason"] == "circuit_open").await;
-    assert_eq!(attempts(&first, "/error/code"), ["connection_reset"; 3], "each way to reset is one");
+    assert_eq!(attempts(&first, "/error/code"), ["connection_reset"; 3], "each kind of reset has the same code");
     for way in ["before the request", "before the answer", "within the answer"] {
         assert_eq!(partner.says().await, format!("reset {way}"));
     }
@@ -64,31 +64,34 @@ async fn a_partner_that_resets_connections_is_tried_again_by_the_policy_and_left
 }
 
 #[tokio::test]
-async fn a_partner_that_answers_a_byte_a_second_is_given_up_on_when_the_time_is_up() {
+async fn slow_response_fails_with_timeout_and_frees_the_worker() {
     let world = with_concurrency("1").await;
     let mut partner = Partner::start("drip.py", &[]).await;
-    endpoint(&world, "dripping", &json!({"url": partner.url(""), "timeout": 2})).await;
+    put_endpoint(&world, "dripping", &json!({"url": partner.url(""), "timeout": 2})).await;
     let slow = world.submit(&call("dripping", "/hook")).await;
     assert_eq!(partner.says().await, "called /hook");
     let next = world.submit(&json!({"kind": "noop"})).await;
     let slow = world.ended(&slow).await;
     assert_eq!((&slow["status"], attempts(&slow, "/error/code")), (&json!("failed"), vec!["timeout".to_owned()]));
     let attempt = &slow["attempts"][0];
-    assert!(moment(attempt, "finished_at").since(moment(attempt, "started_at")) >= Duration::from_secs(2), "every byte comes in time");
+    assert!(
+        moment(attempt, "finished_at").since(moment(attempt, "started_at")) >= Duration::from_secs(2),
+        "the attempt runs until its timeout"
+    );
     assert_eq!(partner.says().await, "left /hook");
     let next = world.ended(&next).await;
-    assert_eq!(next["status"], "succeeded", "the only worker there is was kept no longer");
+    assert_eq!(next["status"], "succeeded", "the only worker is free again");
     assert!(moment(&next["attempts"][0], "started_at") >= moment(attempt, "finished_at"));
     world.end().await;
 }
 
 #[tokio::test]
-async fn while_one_partner_drips_others_are_called() {
+async fn slow_endpoint_does_not_block_other_endpoints() {
     let world = with_concurrency("2").await;
     let mut partner = Partner::start("drip.py", &[]).await;
-    endpoint(&world, "dripping", &json!({"url": partner.url(""), "timeout": 3600, "limits": {"concurrency": 1}})).await;
+    put_endpoint(&world, "dripping", &json!({"url": partner.url(""), "timeout": 3600, "limits": {"concurrency": 1}})).await;
     let other = Receiver::start().await.unwrap();
-    endpoint(&world, "quick", &json!({"url": other.url("")})).await;
+    put_endpoint(&world, "quick", &json!({"url": other.url("")})).await;
     let mut slow = vec![world.submit(&call("dripping", "/hook")).await];
     assert_eq!(partner.says().await, "called /hook");
     // More tasks than workers.

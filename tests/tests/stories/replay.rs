@@ -5,7 +5,7 @@ use nobat_tests::world::{World, attempts, path};
 use serde_json::json;
 
 #[tokio::test]
-async fn a_dead_letter_is_listed_and_replayed_with_the_same_key_and_its_history_stays() {
+async fn dead_letter_replay_keeps_its_key_and_history() {
     let world = World::start().await;
     world.receiver.script("/hook", [400, 503, 200].map(Reply::status));
     let call = json!({"kind": "http", "payload": {"url": world.receiver.url("/hook")}, "retry": {"delays": [0]}});
@@ -16,7 +16,7 @@ async fn a_dead_letter_is_listed_and_replayed_with_the_same_key_and_its_history_
     let task = world.ended(&dead).await;
     assert_eq!((&task["status"], &task["attempt"], &task["error"]), (&json!("succeeded"), &json!(2), &json!(null)));
     assert_eq!(attempts(&task, "/error/code"), ["http_400", "http_503", "-"]);
-    assert_eq!(task["attempts"][2]["number"], 3, "attempts are counted over the whole life");
+    assert_eq!(task["attempts"][2]["number"], 3, "attempt numbers continue across generations");
     let keys: Vec<_> = world.receiver.received("/hook").iter().map(|request| request.header("idempotency-key").to_owned()).collect();
     assert_eq!(keys, vec![task["id"].as_str().unwrap(); 3]);
     assert_eq!(world.tasks("status=failed&").await.len(), 0);
@@ -24,7 +24,7 @@ async fn a_dead_letter_is_listed_and_replayed_with_the_same_key_and_its_history_
 }
 
 #[tokio::test]
-async fn a_replay_can_ask_for_a_new_key() {
+async fn replay_can_request_a_new_key() {
     let world = World::start().await;
     let task = world.submit(&json!({"kind": "http", "payload": {"url": world.receiver.url("/hook")}})).await;
     world.ended(&task).await;
@@ -38,7 +38,7 @@ async fn a_replay_can_ask_for_a_new_key() {
 }
 
 #[tokio::test]
-async fn of_many_replays_of_one_generation_one_is_carried_out() {
+async fn only_one_replay_of_a_generation_is_accepted() {
     let world = World::start().await;
     for round in 0..size(10, 500) {
         let task = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
@@ -72,7 +72,7 @@ async fn a_replay_with_an_idempotency_key_is_carried_out_once() {
 }
 
 #[tokio::test]
-async fn the_command_replays_the_generation_that_it_names() {
+async fn replay_command_checks_the_given_generation() {
     let world = World::start().await;
     let task = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
     let replay = async |generation: &str| world.run(&["replay", task["id"].as_str().unwrap(), "--generation", generation]).await;
@@ -84,7 +84,7 @@ async fn the_command_replays_the_generation_that_it_names() {
 }
 
 #[tokio::test]
-async fn of_many_replays_at_once_one_begins_a_generation() {
+async fn concurrent_replays_start_one_generation() {
     let world = World::start().await;
     for round in 0..size(10, 500) {
         // The replayed task must not end before the other replays arrive.

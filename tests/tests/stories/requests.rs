@@ -19,7 +19,7 @@ async fn pointers(world: &World, payload: Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn request_without_body_says_its_length() {
+async fn request_without_body_states_its_length() {
     let world = World::start().await;
     let strict = RawReceiver::start(|request| {
         let is_framed =
@@ -43,7 +43,7 @@ async fn request_without_body_says_its_length() {
 }
 
 #[tokio::test]
-async fn own_idempotency_key_stays_the_same() {
+async fn given_idempotency_key_is_sent_with_every_attempt() {
     let world = World::start().await;
     world.receiver.script("/hook", [500, 200, 200, 200].map(Reply::status));
     let url = world.receiver.url("/hook");
@@ -64,7 +64,7 @@ async fn own_idempotency_key_stays_the_same() {
     let task = world.ended(&world.submit(&json!({"kind": "http", "endpoint": "billing", "payload": payload})).await).await;
     let charged = world.receiver.received("/api/charge").remove(0);
     assert_eq!((charged.header("idempotency-key"), charged.headers.get_all("idempotency-key").iter().count()), ("order-8", 1));
-    assert_eq!(charged.header("webhook-id"), task["id"].as_str().expect("an id"), "the signature keeps nobat's own id");
+    assert_eq!(charged.header("webhook-id"), task["id"].as_str().expect("an id"), "the signature uses the id of the task");
     world.end().await;
 }
 
@@ -82,7 +82,7 @@ async fn bad_idempotency_key_is_refused() {
     let both = json!({"url": url, "idempotency_key": "a", "headers": {"idempotency-key": "b"}});
     assert_eq!(pointers(&world, both).await, ["/payload/idempotency_key"]);
     let endpoint = json!({"url": world.receiver.url("/api"), "headers": {"Idempotency-Key": "one-for-all"}});
-    assert_eq!(put(&world, &endpoint).await, 422, "one key for all tasks would make them one");
+    assert_eq!(put(&world, &endpoint).await, 422, "an endpoint cannot give all its tasks the same key");
     world.end().await;
 }
 
@@ -102,7 +102,7 @@ async fn binary_body_arrives_byte_for_byte() {
     }
     assert_eq!(put(&world, &json!({"url": world.receiver.url("/api"), "batch": {"max_wait": 600}})).await, 201);
     let alone = json!({"kind": "http", "endpoint": "billing", "payload": {"path": "/raw", "body_base64": "AP/+DQqA"}});
-    assert_eq!(world.ended(&world.submit(&alone).await).await["status"], "succeeded", "it waits for no others");
+    assert_eq!(world.ended(&world.submit(&alone).await).await["status"], "succeeded", "a binary body is not batched");
     assert_eq!(world.receiver.received("/api/raw")[0].body[..], bytes);
     let tested = world.post("/v1/endpoints/billing/test", &json!({"path": "/raw", "body_base64": "AP/+DQqA"})).await.json();
     assert_eq!((&tested["request"]["body"], &tested["request"]["body_base64"]), (&json!(null), &json!("AP/+DQqA")));

@@ -111,7 +111,7 @@ async fn expired_tasks_give_their_reservations_back() {
 }
 
 #[tokio::test]
-async fn tasks_that_resume_wakes_take_the_earliest_free_reservations() {
+async fn woken_tasks_take_the_earliest_free_reservations() {
     let world = World::start().await;
     put(&world, "/v1/limits/customer", &rate()).await;
     let task = json!({"kind": "noop", "limit_key": "customer"});

@@ -3,7 +3,7 @@ use nobat_tests::world::{World, attempts};
 use serde_json::json;
 
 #[tokio::test]
-async fn what_waits_survives_a_kill() {
+async fn waiting_tasks_survive_a_kill() {
     let mut world = World::start().await;
     let mut tasks = Vec::new();
     for _ in 0..20 {
@@ -19,7 +19,7 @@ async fn what_waits_survives_a_kill() {
 }
 
 #[tokio::test]
-async fn what_was_running_is_tried_again_after_a_kill_with_the_crash_on_record() {
+async fn running_task_is_retried_as_crashed_after_a_kill() {
     let mut world = World::start().await;
     let never = Gate::default();
     world.receiver.script("/hook", [Reply::status(200).behind(&never), Reply::status(200)]);
@@ -38,7 +38,7 @@ async fn what_was_running_is_tried_again_after_a_kill_with_the_crash_on_record()
 }
 
 #[tokio::test]
-async fn a_task_that_is_met_by_every_kill_fails_in_the_end() {
+async fn task_killed_at_every_attempt_fails_as_crashed() {
     let mut world = World::start().await;
     let never = Gate::default();
     world.receiver.script("/hook", [Reply::status(200).behind(&never)]);
@@ -56,7 +56,7 @@ async fn a_task_that_is_met_by_every_kill_fails_in_the_end() {
 }
 
 #[tokio::test]
-async fn what_is_not_finished_when_it_is_told_to_stop_is_given_back_and_done_afterwards() {
+async fn unfinished_task_is_returned_at_shutdown_and_done_later() {
     let mut world = World::with(&["--allow-private-networks", "127.0.0.0/8", "--drain-timeout", "1"]).await;
     let (never, soon) = (Gate::default(), Gate::default());
     world.receiver.script("/long", [Reply::status(200).behind(&never), Reply::status(200)]);
@@ -74,14 +74,14 @@ async fn what_is_not_finished_when_it_is_told_to_stop_is_given_back_and_done_aft
         (&long["status"], attempts(&long, "/outcome")),
         (&json!("succeeded"), vec!["interrupted".to_owned(), "succeeded".to_owned()])
     );
-    assert_eq!(long["attempt"], 1, "to be interrupted costs no attempt");
+    assert_eq!(long["attempt"], 1, "an interruption costs no attempt");
     assert_eq!((&short["status"], attempts(&short, "/outcome")), (&json!("succeeded"), vec!["succeeded".to_owned()]));
     assert_eq!((&waiting["status"], &waiting["attempt"]), (&json!("succeeded"), &json!(1)));
     world.end().await;
 }
 
 #[tokio::test]
-async fn whoever_waits_is_answered_when_the_program_is_told_to_stop() {
+async fn waiting_client_is_answered_at_shutdown() {
     let mut world = World::start().await;
     let task = world.submit(&json!({"kind": "noop", "delay": 1})).await;
     let (address, path) = (world.address(), format!("/v1/tasks/{}?wait=20", task["id"].as_str().unwrap()));

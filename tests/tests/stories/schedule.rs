@@ -4,7 +4,7 @@ use nobat_tests::world::{World, from_now, moment};
 use serde_json::json;
 
 #[tokio::test]
-async fn a_delayed_task_starts_no_sooner() {
+async fn delayed_task_does_not_start_early() {
     let world = World::start().await;
     let task = world.submit(&json!({"kind": "noop", "delay": 0.5})).await;
     assert_eq!(task["status"], "scheduled");
@@ -15,7 +15,7 @@ async fn a_delayed_task_starts_no_sooner() {
 }
 
 #[tokio::test]
-async fn a_task_starts_at_its_time_and_one_whose_time_has_passed_at_once() {
+async fn task_starts_at_run_at_and_a_past_one_at_once() {
     let world = World::start().await;
     let at = from_now(Duration::from_millis(500));
     let later = world.submit(&json!({"kind": "noop", "run_at": at})).await;
@@ -39,7 +39,7 @@ async fn a_task_that_could_not_start_before_its_deadline_expires() {
 }
 
 #[tokio::test]
-async fn times_that_make_no_sense_are_refused() {
+async fn invalid_times_are_refused() {
     let world = World::start().await;
     for (task, pointer) in [
         (json!({"kind": "noop", "delay": 1, "run_at": "2030-01-01T00:00:00Z"}), "/run_at"),

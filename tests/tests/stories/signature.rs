@@ -76,7 +76,7 @@ fn signatures(request: &Received) -> usize {
 }
 
 #[tokio::test]
-async fn the_official_libraries_verify_what_goes_to_an_endpoint_while_its_secret_is_rotated() {
+async fn official_libraries_verify_calls_during_secret_rotation() {
     Library::ALL.into_iter().for_each(Library::install);
     let world = World::start().await;
     let old = endpoint(&world).await;
@@ -114,7 +114,7 @@ async fn the_official_libraries_verify_what_goes_to_an_endpoint_while_its_secret
 }
 
 #[tokio::test]
-async fn the_official_libraries_verify_reports_while_the_secret_of_callbacks_is_rotated() {
+async fn official_libraries_verify_callbacks_during_rotation() {
     Library::ALL.into_iter().for_each(Library::install);
     let mut world = World::start().await;
     let count = size(20, 1_000);

@@ -2,7 +2,7 @@ use nobat_tests::world::{World, path};
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn a_noop_is_accepted_with_its_address_and_succeeds() {
+async fn noop_is_accepted_with_its_location_and_succeeds() {
     let world = World::start().await;
     let answer = world.post("/v1/tasks", &json!({"kind": "noop", "labels": {"customer": "42"}})).await;
     let task = answer.json();
@@ -14,7 +14,7 @@ async fn a_noop_is_accepted_with_its_address_and_succeeds() {
 }
 
 #[tokio::test]
-async fn what_is_accepted_where_nothing_is_run_is_done_where_something_is() {
+async fn task_accepted_without_workers_runs_after_a_restart() {
     let mut world = World::with(&["--concurrency", "0"]).await;
     let task = world.submit(&json!({"kind": "noop"})).await;
     let waited = world.get(&format!("{}?wait=0.2", path(&task))).await.json();
@@ -26,7 +26,7 @@ async fn what_is_accepted_where_nothing_is_run_is_done_where_something_is() {
 }
 
 #[tokio::test]
-async fn a_field_that_is_not_known_is_refused_by_its_name() {
+async fn unknown_field_is_refused_by_name() {
     let world = World::start().await;
     let answer = world.post("/v1/tasks", &json!({"kind": "noop", "retry": {"max_retires": 3}})).await;
     assert_eq!(answer.problem(), (422, "validation_failed".to_owned()));
@@ -37,14 +37,14 @@ async fn a_field_that_is_not_known_is_refused_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_kind_that_nobody_runs_is_refused() {
+async fn unknown_kind_is_refused() {
     let world = World::start().await;
     assert_eq!(world.post("/v1/tasks", &json!({"kind": "greet"})).await.problem(), (422, "unknown_kind".to_owned()));
     world.end().await;
 }
 
 #[tokio::test]
-async fn a_url_of_this_machine_is_refused_unless_the_operator_allows_it() {
+async fn local_url_is_refused_without_permission() {
     let world = World::with(&[]).await;
     let port = world.receiver.address().port();
     for host in ["127.0.0.1", "localhost", "[::1]", "127.1", "0x7f.1", "2130706433", "[::ffff:127.0.0.1]", "169.254.169.254", "10.0.0.1"] {
@@ -59,7 +59,7 @@ async fn a_url_of_this_machine_is_refused_unless_the_operator_allows_it() {
 }
 
 #[tokio::test]
-async fn a_url_that_was_accepted_is_refused_when_it_is_dialled_and_allowed_no_longer() {
+async fn accepted_url_is_blocked_at_the_call_if_no_longer_allowed() {
     let mut world = World::start().await;
     let call = json!({"kind": "http", "delay": 1, "payload": {"url": world.receiver.url("/hook")}});
     let task = world.submit(&call).await;
@@ -72,7 +72,7 @@ async fn a_url_that_was_accepted_is_refused_when_it_is_dialled_and_allowed_no_lo
 }
 
 #[tokio::test]
-async fn a_name_that_leads_to_this_machine_is_blocked_when_it_is_dialled() {
+async fn name_of_a_local_address_is_blocked_at_the_call() {
     let name = local_name().expect("a name in /etc/hosts that leads to this machine or its network");
     let world = World::with(&[]).await;
     let url = format!("http://{name}:{}/hook", world.receiver.address().port());

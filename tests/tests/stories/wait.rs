@@ -32,7 +32,7 @@ async fn a_waiting_client_is_answered_when_its_time_is_up() {
 }
 
 #[tokio::test]
-async fn nobody_waits_longer_than_the_operator_allows() {
+async fn wait_is_limited_to_the_operators_maximum() {
     let world = World::with(&["--max-wait", "1"]).await;
     let task = world.submit(&json!({"kind": "noop", "delay": 3600})).await;
     let begun = Instant::now();
@@ -43,7 +43,7 @@ async fn nobody_waits_longer_than_the_operator_allows() {
 }
 
 #[tokio::test]
-async fn what_is_no_time_is_refused() {
+async fn invalid_wait_is_refused() {
     let world = World::start().await;
     let task = world.ended(&world.submit(&json!({"kind": "noop"})).await).await;
     for wait in ["-1", "soon", "NaN", ""] {
