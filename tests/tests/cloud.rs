@@ -43,7 +43,7 @@ impl Cloud {
     async fn insert(&self, tasks: Vec<Task>) -> Vec<Task> {
         match self.backend.store.insert(tasks, self.now).await.unwrap() {
             Inserted::Created(tasks) => tasks,
-            Inserted::Existing(tasks) => panic!("there already: {tasks:?}"),
+            Inserted::Existing(tasks) => panic!("the tasks exist already: {tasks:?}"),
         }
     }
 
@@ -54,7 +54,7 @@ impl Cloud {
         }
     }
 
-    async fn bring(&self, task: &Task, event: Event) -> Task {
+    async fn apply(&self, task: &Task, event: Event) -> Task {
         let change = transition(task.clone(), event, self.now).unwrap();
         match self.backend.store.commit(change, self.now).await.unwrap() {
             Committed::Done(task) => *task,
@@ -67,7 +67,7 @@ impl Cloud {
     }
 
     /// Runs `work`, and loses the answer of its first call.
-    async fn losing_a_reply<T>(&self, work: impl Future<Output = T>) -> T {
+    async fn with_lost_response<T>(&self, work: impl Future<Output = T>) -> T {
         self.tap.set(Flow::LosesNextReply);
         let done = work.await;
         assert_eq!(self.tap.flow(), Flow::Open, "a reply was lost");
@@ -90,7 +90,7 @@ impl Cloud {
     }
 }
 
-fn large(number: u128, now: Timestamp) -> Task {
+fn large_task(number: u128, now: Timestamp) -> Task {
     Task { payload: sample::json(&format!("\"{}\"", "x".repeat(5_000))), ..sample::task(number, now) }
 }
 
@@ -99,23 +99,23 @@ fn succeed(task: &Task) -> Event {
 }
 
 #[tokio::test]
-async fn a_write_whose_answer_is_lost_is_known_again() {
+async fn write_with_a_lost_response_is_recognized() {
     let cloud = Cloud::start().await;
-    let task = cloud.losing_a_reply(cloud.insert(vec![sample::reported(sample::task(1, cloud.now))])).await.remove(0);
-    let batch = cloud.losing_a_reply(cloud.insert((2..12).map(|number| sample::task(number, cloud.now)).collect())).await;
-    let running = cloud.losing_a_reply(cloud.claim(&task.name())).await;
+    let task = cloud.with_lost_response(cloud.insert(vec![sample::reported(sample::task(1, cloud.now))])).await.remove(0);
+    let batch = cloud.with_lost_response(cloud.insert((2..12).map(|number| sample::task(number, cloud.now)).collect())).await;
+    let running = cloud.with_lost_response(cloud.claim(&task.name())).await;
     assert_eq!((running.token, running.attempt), (1, 1));
-    let ended = cloud.losing_a_reply(cloud.bring(&running, succeed(&running))).await;
+    let ended = cloud.with_lost_response(cloud.apply(&running, succeed(&running))).await;
     assert_eq!(cloud.get(&task.name()).await, ended);
-    let canceled = cloud.losing_a_reply(cloud.bring(&batch[0], Event::Cancel)).await;
+    let canceled = cloud.with_lost_response(cloud.apply(&batch[0], Event::Cancel)).await;
     assert_eq!(cloud.get(&canceled.name()).await, canceled);
-    assert_eq!(cloud.table.items().await.len(), 12, "ten of the batch, one by itself, and its report");
+    assert_eq!(cloud.table.items().await.len(), 12, "ten tasks of the batch, one single task and its callback");
 }
 
 #[tokio::test]
-async fn a_payload_that_is_gone_ends_its_task_and_keeps_nobody_from_being_looked_after() {
+async fn missing_payload_does_not_block_the_sweep_of_other_tasks() {
     let mut cloud = Cloud::start().await;
-    let tasks = cloud.insert(vec![large(1, cloud.now), sample::task(2, cloud.now)]).await;
+    let tasks = cloud.insert(vec![large_task(1, cloud.now), sample::task(2, cloud.now)]).await;
     let running = cloud.claim(&tasks[0].name()).await;
     let (body, _) = cloud.bodies().await.remove(0);
     let key = json!({ "PK": { "S": format!("T#default#{}", running.id) }, "SK": { "S": body } });
@@ -124,47 +124,47 @@ async fn a_payload_that_is_gone_ends_its_task_and_keeps_nobody_from_being_looked
     cloud.now = cloud.now + Duration::from_mins(10);
     let swept = cloud.sweeper().run_once(cloud.now).await.unwrap();
     assert_eq!((swept.judged, swept.hinted, swept.failed), (1, 1, 0));
-    assert_eq!(cloud.get(&running.name()).await.attempts.len(), 1, "its crash is on record");
+    assert_eq!(cloud.get(&running.name()).await.attempts.len(), 1, "the crash is recorded");
 }
 
 #[tokio::test]
-async fn each_task_of_one_key_has_a_payload_of_its_own_that_goes_with_it() {
+async fn payload_is_stored_per_task_and_expires_with_it() {
     let mut cloud = Cloud::start().await;
-    let first = cloud.insert(vec![large(1, cloud.now)]).await.remove(0);
+    let first = cloud.insert(vec![large_task(1, cloud.now)]).await.remove(0);
     assert_eq!(cloud.bodies().await[0].1, None);
     let running = cloud.claim(&first.name()).await;
-    let ended = cloud.bring(&running, succeed(&running)).await;
+    let ended = cloud.apply(&running, succeed(&running)).await;
     let end = (cloud.now + RETENTION).millis() / 1_000;
-    assert!(cloud.bodies().await[0].1.unwrap() > end, "it is there for as long as its task");
-    let replayed = cloud.bring(&ended, Event::Replay { key: ReplayKey::Same, generation: None }).await;
-    assert_eq!(cloud.bodies().await[0].1, None, "it is needed again");
-    cloud.bring(&replayed, Event::Cancel).await;
+    assert!(cloud.bodies().await[0].1.unwrap() > end, "the payload is kept as long as its task");
+    let replayed = cloud.apply(&ended, Event::Replay { key: ReplayKey::Same, generation: None }).await;
+    assert_eq!(cloud.bodies().await[0].1, None, "a replay needs the payload again");
+    cloud.apply(&replayed, Event::Cancel).await;
     cloud.now = cloud.now + RETENTION + Duration::from_millis(1);
-    let second = Task { id: first.id, ..large(2, cloud.now) };
+    let second = Task { id: first.id, ..large_task(2, cloud.now) };
     cloud.insert(vec![second.clone()]).await;
     let mut goes: Vec<_> = cloud.bodies().await.into_iter().map(|(_, goes)| goes.is_some()).collect();
     goes.sort_unstable();
-    assert_eq!(goes, [false, true], "the second's stays, the first's goes");
+    assert_eq!(goes, [false, true], "the first payload expires, the second does not");
     assert_eq!(cloud.get(&second.name()).await.payload, second.payload);
 }
 
 #[tokio::test]
-async fn a_payload_of_a_request_that_was_refused_goes_soon() {
+async fn payload_of_a_refused_request_expires_after_a_day() {
     let cloud = Cloud::start().await;
-    let task = cloud.insert(vec![large(1, cloud.now)]).await.remove(0);
+    let task = cloud.insert(vec![large_task(1, cloud.now)]).await.remove(0);
     let other = Task { payload: sample::json(&format!("\"{}\"", "y".repeat(5_000))), ..task.clone() };
     let refused = cloud.backend.store.insert(vec![other], cloud.now).await.unwrap();
     assert!(matches!(&refused, Inserted::Existing(found) if *found == [task]), "{refused:?}");
-    let again = cloud.backend.store.insert(vec![large(1, cloud.now)], cloud.now).await.unwrap();
+    let again = cloud.backend.store.insert(vec![large_task(1, cloud.now)], cloud.now).await.unwrap();
     assert!(matches!(again, Inserted::Existing(_)));
     let mut goes: Vec<_> = cloud.bodies().await.into_iter().map(|(_, goes)| goes).collect();
     goes.sort_unstable();
     let day = cloud.now + Duration::from_hours(24);
-    assert_eq!(goes, [None, Some(day.millis() / 1_000 + 1)], "the one that is named stays");
+    assert_eq!(goes, [None, Some(day.millis() / 1_000 + 1)], "the payload of the accepted request does not expire");
 }
 
 #[tokio::test]
-async fn a_worker_that_dies_is_missed_soon_however_often_its_task_was_put_off() {
+async fn crashed_worker_is_detected_although_its_task_was_postponed() {
     let mut cloud = Cloud::start().await;
     let task = cloud.insert(vec![sample::with_attempts(1, 2, cloud.now)]).await.remove(0);
     cloud.backend.store.postpone(&task, cloud.now + Duration::from_hours(1)).await.unwrap();
@@ -176,7 +176,7 @@ async fn a_worker_that_dies_is_missed_soon_however_often_its_task_was_put_off() 
 }
 
 #[tokio::test]
-async fn a_report_that_was_not_to_be_leaves_nothing_that_stays() {
+async fn callback_payload_of_a_failed_write_expires() {
     let cloud = Cloud::start().await;
     let task = cloud.insert(vec![sample::reported(sample::task(1, cloud.now))]).await.remove(0);
     let running = cloud.claim(&task.name()).await;
@@ -186,12 +186,12 @@ async fn a_report_that_was_not_to_be_leaves_nothing_that_stays() {
     let ended = cloud.backend.apply(&task.name(), Some(running), event, cloud.now).await.unwrap();
     assert_eq!(ended.status(cloud.now), Status::Ended(End::Succeeded));
     let stays = cloud.bodies().await.into_iter().filter(|(_, goes)| goes.is_none()).count();
-    assert_eq!(stays, 1, "the payload of the report that is there");
+    assert_eq!(stays, 1, "only the payload of the stored callback does not expire");
 }
 
 /// SQS's fair queues depend on the group. The emulator cannot show their fairness.
 #[tokio::test]
-async fn every_hint_names_its_tenant_as_its_group_the_sweepers_too() {
+async fn every_hint_carries_its_tenant_as_message_group() {
     let mut cloud = Cloud::start().await;
     let of = |number, tenant: &str| Task { tenant: sample::tenant(tenant), ..sample::task(number, cloud.now) };
     let tasks = vec![of(1, "acme"), of(2, "other")];
@@ -210,7 +210,7 @@ async fn every_hint_names_its_tenant_as_its_group_the_sweepers_too() {
 }
 
 #[tokio::test]
-async fn all_processes_have_the_same_master_key_and_the_table_has_it_wrapped() {
+async fn processes_share_one_master_key_stored_wrapped_in_the_table() {
     let (emulator, cloud) = (Emulator::shared(), Cloud::start().await);
     let made = emulator.client().call(Service::Kms, "CreateKey", &json!({})).await.unwrap();
     let key = made["KeyMetadata"]["Arn"].as_str().unwrap();
@@ -220,7 +220,7 @@ async fn all_processes_have_the_same_master_key_and_the_table_has_it_wrapped() {
     let (of_one, of_other) = tokio::join!(one.vault(), other.vault());
     let sealed = of_one.unwrap().seal("here", b"hunter2", [1; 12]);
     assert_eq!(of_other.unwrap().open("here", &sealed).unwrap(), b"hunter2");
-    let late = Box::pin(cloud.losing_a_reply(async { source().await.vault().await.unwrap() })).await;
+    let late = Box::pin(cloud.with_lost_response(async { source().await.vault().await.unwrap() })).await;
     assert_eq!(late.open("here", &sealed).unwrap(), b"hunter2");
     let items = cloud.table.items().await;
     assert_eq!(items.len(), 1, "{items:#?}");

@@ -46,12 +46,12 @@ async fn every_step_of_the_happy_path_costs_what_the_budget_says() {
     let stage = Stage::set().await;
     let task = sample::task(1, stage.time.now());
     accept(&stage, task.clone()).await;
-    assert_eq!(stage.reading(), calls("PutItem", written(3.0), 1), "the item, and its place in two indexes");
+    assert_eq!(stage.reading(), calls("PutItem", written(3.0), 1), "the item and two index entries");
     let claimed = claim(&stage, &task).await;
-    assert_eq!(stage.reading(), calls("UpdateItem", written(1.0), 0), "a claim leaves both indexes alone");
+    assert_eq!(stage.reading(), calls("UpdateItem", written(1.0), 0), "a claim changes no index");
     let event = Event::Succeed { token: claimed.token, result: sample::json(r#"{"ok":true}"#) };
     stage.backend.apply(&task.name(), Some(claimed), event, stage.time.now()).await.unwrap();
-    assert_eq!(stage.reading(), calls("UpdateItem", written(2.0), 0), "the item, and its mark removed");
+    assert_eq!(stage.reading(), calls("UpdateItem", written(2.0), 0), "the item and the removal of its sweep mark");
 }
 
 /// Statistics, which will add 0.2 write units, do not exist yet.
@@ -61,9 +61,9 @@ async fn the_happy_path_stays_within_the_budget() {
     assert_eq!(ten.tasks, 10);
     let units = Units { write: 60.0, read: 0.0 };
     assert_eq!(ten.used, Used { units, sends: 10, batches: 1, requests: 10, held: Duration::ZERO });
-    assert_eq!(ten.used.batches * POLLER_REQUESTS, 2, "0.2 of others' requests to SQS for each task");
+    assert_eq!(ten.used.batches * POLLER_REQUESTS, 2, "the poller of Lambda makes 0.2 requests to SQS for each task");
     let a_million = Prices::read().bill(&ten).total();
-    assert!(a_million < 5.60, "${a_million:.2} a million");
+    assert!(a_million < 5.60, "${a_million:.2} for a million tasks");
 }
 
 #[tokio::test]
@@ -74,11 +74,11 @@ async fn a_request_that_is_refused_is_counted() {
     stage.reading();
     let again = stage.backend.accept(vec![task], stage.time.now()).await.unwrap();
     assert!(matches!(again, Inserted::Existing(_)), "{again:?}");
-    assert_eq!(stage.reading(), calls("PutItem", written(1.0), 0), "as much as what is there is long, and no index");
+    assert_eq!(stage.reading(), calls("PutItem", written(1.0), 0), "a refused write costs the size of the stored item, without indexes");
 }
 
 #[tokio::test]
-async fn a_try_without_an_answer_is_counted_as_not_known() {
+async fn request_without_a_response_is_counted_as_unknown() {
     let emulator = Emulator::shared();
     let tap = Tap::before(emulator.address()).await.unwrap();
     let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), LEASE).await);
@@ -90,11 +90,11 @@ async fn a_try_without_an_answer_is_counted_as_not_known() {
     let inserted = backend.store.insert(vec![sample::task(1, now)], now).await.unwrap();
     assert!(matches!(inserted, Inserted::Created(_)), "{inserted:?}");
     let usage = Usage { tries: 2, units: Units { write: 1.0, read: 0.0 }, unknown: 1 };
-    assert_eq!(meter.take(), calls("PutItem", usage, 0), "the second try is refused by what the first has written");
+    assert_eq!(meter.take(), calls("PutItem", usage, 0), "the first try wrote the item, so the second is refused");
 }
 
 #[tokio::test]
-async fn the_page_shows_what_the_command_would_write() {
+async fn cost_page_matches_the_generated_tables() {
     let tables = page::tables(&scenario::all().await, &scenario::idle_sweep().await, &Prices::read());
     let tables = tables + &page::limits(&starts::starts().await, &starts::heat());
     let page = fs::read_to_string(page::path()).unwrap();
@@ -102,7 +102,7 @@ async fn the_page_shows_what_the_command_would_write() {
 }
 
 #[test]
-fn what_is_assumed_of_the_functions_is_what_the_template_says() {
+fn assumed_function_settings_match_the_template() {
     let template = fs::read_to_string(workspace().join("infra/template.yaml")).unwrap();
     let says = |setting: &str| template.lines().any(|line| line.trim() == setting);
     assert!(says(&format!("MemorySize: {}", Prices::read().assumed.memory_mib)));

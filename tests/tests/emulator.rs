@@ -21,18 +21,18 @@ async fn is_gone(address: SocketAddr) -> bool {
 }
 
 #[tokio::test]
-async fn an_emulator_answers_and_dies_with_the_process_that_started_it() {
+async fn emulator_ends_with_its_parent_process() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_emulator"));
     let mut parent = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
     let mut lines = BufReader::new(parent.stdout.take().unwrap()).lines();
-    let line = lines.next_line().await.unwrap().expect("a line that says where it is");
+    let line = lines.next_line().await.unwrap().expect("a line with the address");
     let address = line.strip_prefix("export AWS_ENDPOINT_URL=http://").and_then(|address| address.parse().ok());
     let address = address.unwrap_or_else(|| panic!("no address: {line}"));
     assert_eq!(Client::new(address).sqs("ListQueues", &json!({})).await["QueueUrls"], json!([]));
     parent.kill().await.unwrap();
     let begun = Instant::now();
     while !is_gone(address).await {
-        assert!(begun.elapsed() < PATIENCE, "it outlives its parent");
+        assert!(begun.elapsed() < PATIENCE, "the emulator outlives its parent");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -47,7 +47,7 @@ async fn an_emulator_ends_when_it_is_dropped() {
 }
 
 #[tokio::test]
-async fn the_shared_one_is_one_and_tables_on_it_are_apart() {
+async fn shared_emulator_is_one_and_separates_tables() {
     let emulator = Emulator::shared();
     assert_eq!(emulator.address(), Emulator::shared().address());
     let (one, other) = (Table::create(emulator.client()).await, Table::create(emulator.client()).await);
@@ -57,7 +57,7 @@ async fn the_shared_one_is_one_and_tables_on_it_are_apart() {
 }
 
 #[tokio::test]
-async fn a_queue_hands_out_a_message_again_and_then_gives_it_up() {
+async fn queue_redelivers_a_message_before_dead_lettering_it() {
     let client = Emulator::shared().client();
     let queues = Queues::create(client, Duration::ZERO).await;
     queues.send("one").await;
@@ -72,7 +72,7 @@ async fn a_queue_hands_out_a_message_again_and_then_gives_it_up() {
 }
 
 #[tokio::test]
-async fn a_stranger_is_refused_where_iam_is_enforced_and_only_there() {
+async fn unknown_key_is_refused_only_where_iam_is_enforced() {
     let ask = async |emulator: &Emulator| {
         let stranger = emulator.client().with_key("AKIAIOSFODNN7EXAMPLE");
         stranger.call(Service::Sqs, "ListQueues", &json!({})).await
@@ -82,7 +82,7 @@ async fn a_stranger_is_refused_where_iam_is_enforced_and_only_there() {
 }
 
 #[tokio::test]
-async fn a_table_behind_a_closed_tap_is_away_and_comes_back_as_it_was() {
+async fn table_behind_a_closed_tap_is_unreachable_until_it_opens() {
     let tap = Tap::new().await.unwrap();
     let emulator = Emulator::with_table_behind(&tap, Iam::Ignored);
     let table = Table::create(Client::new(tap.address())).await;

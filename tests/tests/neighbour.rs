@@ -27,12 +27,12 @@ fn check(seen: &Seen, crowd: usize) {
     let [quiet, outage] = seen.p99;
     assert!(seen.done.iter().all(|done| *done > 100), "{seen:?}");
     assert!(seen.calls <= MOST_CALLS, "{seen:?}");
-    assert!(outage <= quiet * 6 / 5, "those beside it waited longer: {seen:?}");
-    assert_eq!(seen.crowd_done, crowd, "all is done once it is well: {seen:?}");
+    assert!(outage <= quiet * 6 / 5, "tasks of the other endpoint waited longer: {seen:?}");
+    assert_eq!(seen.crowd_done, crowd, "all tasks are done after the recovery: {seen:?}");
 }
 
 #[test]
-fn an_endpoint_that_is_down_costs_probes_alone_and_its_neighbour_nothing_on_a_file() {
+fn failing_endpoint_does_not_slow_its_neighbour_on_sqlite() {
     let time = Time::at(sample::start());
     let sqlite = Sqlite::in_memory(RETENTION, time.clock()).unwrap();
     let crowd = size(500, 10_000);
@@ -43,7 +43,7 @@ fn an_endpoint_that_is_down_costs_probes_alone_and_its_neighbour_nothing_on_a_fi
 
 /// A table and a queue in memory, which have room for many tasks. Calls to the emulator would also take real time.
 #[test]
-fn an_endpoint_that_is_down_costs_probes_alone_and_its_neighbour_nothing_on_a_model_of_a_table() {
+fn failing_endpoint_does_not_slow_its_neighbour_on_the_model() {
     let time = Time::at(sample::start());
     let crowd = size(500, 10_000);
     let every = Duration::from_millis(u64::try_from(size(2_000, 200)).unwrap());
@@ -53,7 +53,7 @@ fn an_endpoint_that_is_down_costs_probes_alone_and_its_neighbour_nothing_on_a_mo
 
 /// The queue is a model of SQS, because a real one does not follow virtual time.
 #[test]
-fn an_endpoint_that_is_down_costs_probes_alone_and_its_neighbour_nothing_on_a_table() {
+fn failing_endpoint_does_not_slow_its_neighbour_on_dynamodb() {
     let time = Time::at(sample::start());
     let runtime = Runtime::new().unwrap();
     let emulator = Emulator::shared();

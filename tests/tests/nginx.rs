@@ -30,13 +30,13 @@ async fn run(variables: &[(&str, String)]) {
 
 #[tokio::test]
 #[ignore = "needs nginx and openssl"]
-async fn four_nobats_with_a_file_each_stand_behind_nginx() {
+async fn rolling_restart_behind_nginx_succeeds_on_four_files() {
     run(&[]).await;
 }
 
 #[tokio::test]
 #[ignore = "needs nginx and openssl"]
-async fn four_nobats_on_one_table_stand_behind_nginx() {
+async fn rolling_restart_behind_nginx_succeeds_on_one_table() {
     let emulator = Emulator::shared();
     let (table, queues) = (Table::create(emulator.client()).await, Queues::create(emulator.client(), VISIBILITY).await);
     let own = [("NOBAT_BACKEND", "aws"), ("NOBAT_TABLE", table.name()), ("NOBAT_QUEUE_URL", queues.hints())];
@@ -45,7 +45,7 @@ async fn four_nobats_on_one_table_stand_behind_nginx() {
 }
 
 /// Starts an nginx that answers 503 with `Retry-After` in seconds, as long as the folder holds a file `busy`.
-async fn busy(folder: &Path, seconds: u32) -> (Child, String) {
+async fn start_busy_nginx(folder: &Path, seconds: u32) -> (Child, String) {
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let place = folder.display();
     let configuration = format!(
@@ -68,7 +68,7 @@ async fn busy(folder: &Path, seconds: u32) -> (Child, String) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, listens).await.expect("an nginx that listens");
+    tokio::time::timeout(PATIENCE, listens).await.expect("nginx listens");
     (nginx, format!("http://{address}"))
 }
 
@@ -78,9 +78,9 @@ async fn held(world: &World, task: &Value) -> Value {
 
 #[tokio::test]
 #[ignore = "needs nginx and openssl"]
-async fn a_whole_flow_is_held_for_as_long_as_nginx_asks_for_and_no_attempt_is_spent() {
+async fn retry_after_of_nginx_holds_all_tasks_and_costs_no_attempt() {
     let world = World::start().await;
-    let (_nginx, url) = busy(world.folder(), 5).await;
+    let (_nginx, url) = start_busy_nginx(world.folder(), 5).await;
     assert_eq!(world.ask("PUT", "/v1/endpoints/busy", &json!({"url": url})).await.status, 201);
     let task = json!({"kind": "http", "endpoint": "busy", "payload": {}, "retry": {"max_attempts": 1}});
     let first = world.submit(&task).await;
@@ -96,9 +96,9 @@ async fn a_whole_flow_is_held_for_as_long_as_nginx_asks_for_and_no_attempt_is_sp
     held(&world, &rest[0]).await;
     for task in rest.iter().chain([&first]) {
         let task = world.ended(task).await;
-        assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)), "one attempt was all it had");
+        assert_eq!((&task["status"], &task["attempt"]), (&json!("succeeded"), &json!(1)), "the only attempt succeeds");
         let last = task["attempts"].as_array().unwrap().last().unwrap();
-        assert!(moment(last, "started_at") >= until, "nobody calls it before: {task:#}");
+        assert!(moment(last, "started_at") >= until, "the attempt starts after the requested pause: {task:#}");
     }
     let log = std::fs::read_to_string(world.folder().join("access.log")).unwrap();
     let statuses: Vec<&str> = log.lines().collect();

@@ -10,11 +10,11 @@ use nobat_tests::noisy::{Outcome, Plan, Store, run};
 /// Arguments with which this program attacks instead of testing.
 const ATTACKER: [&str; 4] = ["--exact", "attacker", "--include-ignored", "--nocapture"];
 
-async fn attacked(attack: Attack) -> Outcome {
-    attacked_on(Store::Sqlite, attack).await
+async fn run_attack(attack: Attack) -> Outcome {
+    run_attack_on(Store::Sqlite, attack).await
 }
 
-async fn attacked_on(store: Store, attack: Attack) -> Outcome {
+async fn run_attack_on(store: Store, attack: Attack) -> Outcome {
     let plan = Plan { attack, store, is_full: false, measured: Duration::from_secs(2), lead: Duration::from_secs(1) };
     let outcome = run(plan, &ATTACKER).await.unwrap_or_else(|error| panic!("{error:#}"));
     println!("| {attack:?} {outcome}");
@@ -23,70 +23,70 @@ async fn attacked_on(store: Store, attack: Attack) -> Outcome {
 }
 
 #[tokio::test]
-#[ignore = "the attacker of the tests below, started by them as a process"]
+#[ignore = "attacker process that the tests below start"]
 async fn attacker() {
-    assert!(obey().await.unwrap(), "nobody ordered an attack");
+    assert!(obey().await.unwrap(), "the environment names no attack");
 }
 
 #[tokio::test]
-async fn clients_that_do_not_read_harm_nobody() {
-    attacked(Attack::UnreadAnswers).await;
+async fn clients_that_do_not_read_do_not_affect_others() {
+    run_attack(Attack::UnreadAnswers).await;
 }
 
 #[tokio::test]
-async fn lists_with_filters_harm_nobody() {
-    attacked(Attack::FilteredLists).await;
+async fn filtered_lists_do_not_affect_others() {
+    run_attack(Attack::FilteredLists).await;
 }
 
 #[tokio::test]
-async fn bodies_that_stall_harm_nobody() {
-    attacked(Attack::StalledBodies).await;
+async fn stalled_bodies_do_not_affect_others() {
+    run_attack(Attack::StalledBodies).await;
 }
 
 #[tokio::test]
-async fn bodies_without_end_harm_nobody() {
-    attacked(Attack::EndlessBodies).await;
+async fn endless_bodies_do_not_affect_others() {
+    run_attack(Attack::EndlessBodies).await;
 }
 
 #[tokio::test]
-async fn many_new_connections_harm_nobody() {
-    attacked(Attack::NewConnections).await;
+async fn many_new_connections_do_not_affect_others() {
+    run_attack(Attack::NewConnections).await;
 }
 
 #[tokio::test]
-async fn guessed_keys_harm_nobody_at_the_same_address() {
-    attacked(Attack::BadKeys).await;
+async fn guessed_keys_do_not_affect_others_at_the_same_address() {
+    run_attack(Attack::BadKeys).await;
 }
 
 #[tokio::test]
 async fn idle_connections_leave_handles_for_calls() {
-    attacked(Attack::IdleConnections).await;
+    run_attack(Attack::IdleConnections).await;
 }
 
 #[tokio::test]
-async fn many_limit_keys_harm_nobody() {
-    attacked(Attack::LimitKeys).await;
+async fn many_limit_keys_do_not_affect_others() {
+    run_attack(Attack::LimitKeys).await;
 }
 
 #[tokio::test]
-async fn an_endpoint_that_drips_harms_nobody() {
-    attacked(Attack::DrippingEndpoint).await;
+async fn slow_endpoint_does_not_affect_others() {
+    run_attack(Attack::DrippingEndpoint).await;
 }
 
 #[tokio::test]
-async fn many_submissions_harm_nobody() {
-    attacked(Attack::Submissions).await;
+async fn many_submissions_do_not_affect_others() {
+    run_attack(Attack::Submissions).await;
 }
 
 #[tokio::test]
-async fn lists_and_submissions_of_a_tenant_harm_nobody_on_a_table() {
+async fn lists_and_submissions_do_not_affect_others_on_dynamodb() {
     for attack in [Attack::FilteredLists, Attack::Submissions] {
-        attacked_on(Store::Aws, attack).await;
+        run_attack_on(Store::Aws, attack).await;
     }
 }
 
 #[tokio::test]
 #[ignore = "needs root, for a mount namespace and port 53"]
-async fn silent_name_servers_harm_nobody() {
-    attacked(Attack::SilentNames).await;
+async fn silent_name_servers_do_not_affect_others() {
+    run_attack(Attack::SilentNames).await;
 }

@@ -17,16 +17,16 @@ async fn verdict(cache: Cache, cuts: usize) -> (Verdict, Losses) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_answered_survives_twelve_power_cuts() {
+async fn accepted_tasks_survive_twelve_power_cuts() {
     let (verdict, losses) = verdict(Cache::Forgets, 12).await;
     assert!(verdict.is_clean(), "{verdict}");
     assert_eq!((verdict.attempted, losses.cuts), (240, 12));
-    assert!(losses.in_commits > 0, "no cut has met a write, so this run has proved nothing");
+    assert!(losses.in_commits > 0, "no power cut interrupted a write, so this run proves nothing");
 }
 
 /// Positive control: losses on a disk without syncs are detected.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_answered_is_lost_if_commits_are_not_synced() {
+async fn accepted_tasks_are_lost_if_commits_are_not_synced() {
     let (verdict, _) = verdict(Cache::ForgetsCommits, 6).await;
     assert!(!verdict.lost.is_empty(), "{verdict}");
 }

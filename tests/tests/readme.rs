@@ -78,7 +78,7 @@ fn last(printed: &str) -> Value {
 }
 
 #[tokio::test]
-async fn reports_are_signed_as_it_says() {
+async fn documented_callback_secret_calls_succeed() {
     let world = World::start().await;
     let block = blocks("Report the end of a task").remove(0).replace("127.0.0.1:8080", &world.address().to_string());
     let printed = paste(&[block], &world).await.remove(0);
@@ -92,12 +92,12 @@ async fn reports_are_signed_as_it_says() {
 }
 
 #[tokio::test]
-async fn endpoints_are_called_as_it_says() {
+async fn documented_endpoint_calls_succeed() {
     let world = World::start().await;
     let block = blocks("Call an API").remove(0).replace("127.0.0.1:8080", &world.address().to_string());
     let printed = paste(&[block.replace("https://billing.example", &world.receiver.url(""))], &world).await.remove(0);
     let answers: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let [endpoint, task, paused, resumed, flow] = answers.try_into().expect("five answers");
+    let [endpoint, task, paused, resumed, flow] = answers.try_into().expect("five responses");
     assert!(endpoint["secret"].as_str().unwrap().starts_with("whsec_"), "{endpoint}");
     assert_eq!((&paused["paused"], &resumed["paused"], &flow["rate"]), (&json!(true), &json!(false), &json!(5)));
     assert_eq!(world.ended(&task).await["status"], "succeeded");
@@ -106,7 +106,7 @@ async fn endpoints_are_called_as_it_says() {
 }
 
 #[tokio::test]
-async fn the_tour_works_when_it_is_pasted() {
+async fn readme_tour_works_when_pasted() {
     let mut tour = blocks("A tour with curl");
     let serve = tour.remove(0);
     let flags: Vec<&str> = serve.trim().strip_prefix(RUN).and_then(|rest| rest.strip_prefix("serve ")).unwrap().split(' ').collect();
@@ -130,7 +130,7 @@ async fn the_tour_works_when_it_is_pasted() {
     assert_eq!((&dead["status"], &dead["attempt"], &dead["error"]["code"]), (&json!("failed"), &json!(3), &json!("connection_refused")));
     let replayed = last(&replay);
     assert_eq!((&replayed["id"], &replayed["status"], &replayed["generation"]), (&dead["id"], &json!("succeeded"), &json!(2)));
-    assert!(replay.lines().any(|line| line.contains(r#""next_cursor":null"#)), "the list is shown: {replay}");
+    assert!(replay.lines().any(|line| line.contains(r#""next_cursor":null"#)), "the list is printed: {replay}");
     let headers: Vec<String> = key.lines().map(|line| line.trim().to_lowercase()).collect();
     let [first, second, mark] = match headers.as_slice() {
         [first, one, other] if one.starts_with("location") => [first, one, other],
@@ -159,7 +159,7 @@ async fn make_keys(world: &mut World, lines: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn keys_are_made_and_tenants_given_limits_as_it_says() {
+async fn documented_key_and_tenant_calls_succeed() {
     let mut world = World::start().await;
     let lines = blocks("Create API keys").remove(0);
     let lines: Vec<&str> = lines.lines().filter_map(|line| line.strip_prefix(RUN)).filter(|line| line.starts_with("keys ")).collect();
@@ -172,7 +172,7 @@ async fn keys_are_made_and_tenants_given_limits_as_it_says() {
 }
 
 #[tokio::test]
-async fn every_call_in_the_docs_is_answered_as_it_should_be() {
+async fn every_call_in_the_docs_succeeds() {
     for name in PAGES {
         let mut world = World::start().await;
         let calls = calls_of(&page(name));
@@ -194,7 +194,7 @@ async fn every_call_in_the_docs_is_answered_as_it_should_be() {
 }
 
 #[test]
-fn no_call_of_the_readme_and_the_docs_is_left_out() {
+fn every_documented_call_is_tested() {
     for name in ["README.md", "docs/getting-started.md"] {
         for section in page(name).split("\n## ").filter(|section| !calls_of(section).is_empty()) {
             let heading = section.lines().next().unwrap_or_default();
@@ -209,7 +209,7 @@ fn no_call_of_the_readme_and_the_docs_is_left_out() {
 }
 
 #[test]
-fn the_first_two_commands_are_what_they_say() {
+fn readme_begins_with_the_run_and_test_commands() {
     let readme = std::fs::read_to_string(workspace().join("README.md")).unwrap();
     let first = readme.split("```sh\n").nth(1).and_then(|block| block.split("```").next()).unwrap();
     assert_eq!(first, "cargo run --release\ncargo test --workspace\n");

@@ -50,7 +50,7 @@ impl Internal {
 }
 
 /// Returns the addresses of a name, after `before` earlier look-ups.
-fn lead(name: &str, sort: Sort, before: usize) -> Vec<IpAddr> {
+fn addresses_of(name: &str, sort: Sort, before: usize) -> Vec<IpAddr> {
     let addresses: &[&str] = match (name, sort) {
         ("mapped.test", Sort::Aaaa) => &["::ffff:127.0.0.1"],
         ("mixed.test", Sort::A) => &["1.2.3.4", "127.0.0.1"],
@@ -71,7 +71,7 @@ fn call(url: &str) -> Value {
 }
 
 /// Runs this test again inside new namespaces.
-fn outside() {
+fn run_in_namespaces() {
     // Built outside, because Cargo may need the network.
     Program::Nobat.path();
     let scratch = Scratch::new().unwrap();
@@ -85,10 +85,10 @@ fn outside() {
 }
 
 #[tokio::test]
-#[ignore = "needs namespaces of its own: unshare, and ip"]
+#[ignore = "needs unshare and ip, to create namespaces"]
 async fn no_name_leads_the_program_to_an_internal_server() {
     if std::env::var_os(INSIDE).is_none() {
-        return outside();
+        return run_in_namespaces();
     }
     let mut before: HashMap<(String, bool), usize> = HashMap::new();
     let names = Names::start(Ipv4Addr::LOCALHOST.into(), move |name, sort| {
@@ -96,7 +96,7 @@ async fn no_name_leads_the_program_to_an_internal_server() {
         let name = if name.starts_with("turning") { "turning.test" } else { name };
         let count = before.entry((name.to_owned(), sort == Sort::A)).or_default();
         *count += 1;
-        Some(lead(name, sort, *count - 1))
+        Some(addresses_of(name, sort, *count - 1))
     });
     let names = names.await.unwrap();
     let public = Receiver::start_at(&SocketAddr::new(PUBLIC, 0).to_string()).await.unwrap();
@@ -125,7 +125,7 @@ async fn no_name_leads_the_program_to_an_internal_server() {
         world.ended(&task).await;
     }
     messages.dedup();
-    assert_eq!(messages.len(), 1, "nobody can tell by it what is there: {messages:?}");
+    assert_eq!(messages.len(), 1, "the message reveals nothing about the address: {messages:?}");
     for callback in world.tasks("queue=callbacks&").await {
         assert_eq!(world.ended(&callback).await["error"]["code"], "blocked_address");
     }
@@ -160,7 +160,7 @@ async fn no_name_leads_the_program_to_an_internal_server() {
         }
     }
     assert_eq!((reached, reached + blocked), (public.received("/turning").len(), count));
-    assert!(reached > count / 10 && blocked > count / 10, "{reached} reached it, and {blocked} did not");
+    assert!(reached > count / 10 && blocked > count / 10, "{reached} tasks reached the server, and {blocked} were blocked");
     assert!(names.asked() - asked > count, "every connection has its own look-up");
     assert_eq!(internal.hits(), 0);
     // Positive control: with permission, the internal server can be reached by name.
@@ -170,6 +170,6 @@ async fn no_name_leads_the_program_to_an_internal_server() {
     task["retry"] = json!({"max_attempts": 1});
     assert_ne!(world.ended(&world.submit(&task).await).await["error"]["code"], "blocked_address");
     assert_eq!(internal.hits(), 1);
-    println!("{reached} tasks reached the public server, {blocked} were blocked, and none reached the internal one");
+    println!("{reached} tasks reached the public server, {blocked} were blocked, and none reached the internal server");
     world.end().await;
 }

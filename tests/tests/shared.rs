@@ -25,7 +25,7 @@ fn check(time: &Arc<Time>, backend: &Backend, processes: usize, latency: Duratio
 }
 
 #[test]
-fn sixty_four_workers_of_eight_processes_keep_a_limit_and_use_it_on_a_file() {
+fn eight_processes_keep_and_use_a_limit_on_sqlite() {
     let time = Time::at(sample::start());
     let sqlite = Sqlite::in_memory(RETENTION, time.clock()).unwrap();
     check(&time, &sqlite.backend(), 8, Duration::from_millis(1), 95);
@@ -34,7 +34,7 @@ fn sixty_four_workers_of_eight_processes_keep_a_limit_and_use_it_on_a_file() {
 /// If a store call takes 5 ms, processes that write the same limiter state conflict. Two of them can use nearly all of the limit, eight
 /// about two thirds. No number of processes exceeds it.
 #[test]
-fn sixty_four_workers_keep_a_limit_on_a_model_of_a_table_and_few_processes_use_it() {
+fn two_and_eight_processes_keep_and_use_a_limit_on_the_model() {
     for (processes, least) in [(2, 93), (8, 55)] {
         let time = Time::at(sample::start());
         check(&time, &model::backend(&time, RETENTION), processes, Duration::from_millis(5), least);

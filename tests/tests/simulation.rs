@@ -20,7 +20,7 @@ fn run(subject: Subject, seeds: impl Iterator<Item = u64>) -> Summary {
 
 /// Runs all recorded seeds that once broke a promise.
 #[test]
-fn what_was_broken_once_stays_mended() {
+fn recorded_failing_seeds_pass() {
     for line in include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#')) {
         let (subject, seed) = line.split_once(' ').unwrap();
         run(subject.parse().unwrap(), std::iter::once(seed.parse().unwrap()));
@@ -28,19 +28,19 @@ fn what_was_broken_once_stays_mended() {
 }
 
 #[test]
-fn promises_hold_on_sqlite() {
+fn guarantees_hold_on_sqlite() {
     run(Subject::Sqlite, 0..SEEDS);
 }
 
 #[test]
-fn promises_hold_on_a_store_and_a_queue_that_stand_apart() {
+fn guarantees_hold_on_a_separate_store_and_queue() {
     let total = run(Subject::Model, 0..SEEDS);
     let missed: Vec<Habit> = Habit::ALL.into_iter().filter(|habit| total.shown.times(*habit) == 0).collect();
-    assert!(missed.is_empty(), "habits of the cloud that never showed: {missed:?}");
+    assert!(missed.is_empty(), "no run showed these habits of the cloud: {missed:?}");
 }
 
 #[test]
-fn a_seed_is_the_same_run_every_time() {
+fn same_seed_gives_the_same_run() {
     for subject in Subject::ALL {
         for seed in 0..20 {
             assert_eq!(simulate(seed, subject).unwrap(), simulate(seed, subject).unwrap(), "seed {seed}");
@@ -50,14 +50,14 @@ fn a_seed_is_the_same_run_every_time() {
 
 /// Checks that each kind of sabotage is detected in the runs above. A harness that never fails proves nothing.
 #[test]
-fn broken_promises_are_noticed() {
-    let mut unnoticed = Vec::new();
+fn every_kind_of_sabotage_is_detected() {
+    let mut undetected = Vec::new();
     for subject in Subject::ALL {
         for sabotage in Sabotage::ALL.into_iter().filter(|sabotage| sabotage.concerns(subject)) {
             if (0..SEEDS).all(|seed| simulate_with(seed, subject, Some(sabotage)).is_ok()) {
-                unnoticed.push((subject, sabotage));
+                undetected.push((subject, sabotage));
             }
         }
     }
-    assert!(unnoticed.is_empty(), "not noticed: {unnoticed:?}");
+    assert!(undetected.is_empty(), "undetected: {undetected:?}");
 }

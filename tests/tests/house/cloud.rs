@@ -17,9 +17,9 @@ fn run(tools: Tools, program: &str, arguments: &[&str]) -> String {
     command.args(arguments).current_dir(workspace().join("infra")).env("PATH", path);
     // Checking a template makes no call to AWS, but needs a region.
     command.env("AWS_DEFAULT_REGION", "us-east-1").env("SAM_CLI_TELEMETRY", "0");
-    let output = command.output().expect("a program that has just been installed");
+    let output = command.output().expect("an installed program");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{command:?} said\n{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?} failed\n{said}{}", String::from_utf8_lossy(&output.stderr));
     said
 }
 
@@ -30,7 +30,7 @@ fn resources() -> Value {
 }
 
 #[test]
-fn the_template_has_no_fault_that_its_checkers_know() {
+fn template_passes_sam_validate_and_cfn_lint() {
     run(Tools::Deployment, "sam", &["validate", "--lint", "--template-file", "template.yaml"]);
     run(Tools::Deployment, "cfn-lint", &["template.yaml"]);
 }
@@ -42,7 +42,7 @@ fn sam_and_cdk_deploy_the_same() {
 }
 
 #[test]
-fn each_function_may_do_what_it_does_to_what_it_does_it_to_and_nothing_else() {
+fn each_function_has_exactly_the_permissions_it_needs() {
     let allowed: Value = serde_json::from_str(&run(Tools::Emulator, "python", &["policies.py"])).expect("JSON");
     let log = json!(["logs:CreateLogStream", "logs:PutLogEvents"]);
     let change = ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"];
@@ -66,7 +66,7 @@ fn each_function_may_do_what_it_does_to_what_it_does_it_to_and_nothing_else() {
 }
 
 #[test]
-fn the_template_sets_every_variable_that_the_functions_read_and_no_other() {
+fn template_sets_exactly_the_variables_the_functions_read() {
     let read: BTreeSet<String> = texts(&["functions"], "rs").iter().flat_map(|(_, text)| words(text)).collect();
     let resources = resources();
     let variables =
@@ -76,7 +76,7 @@ fn the_template_sets_every_variable_that_the_functions_read_and_no_other() {
 }
 
 #[test]
-fn the_table_is_the_one_that_the_backend_writes_to() {
+fn template_table_matches_the_backend() {
     let sources: String = texts(&["crates/aws/src"], "rs").into_iter().map(|(_, text)| text).collect();
     let table = &resources()["Table"]["Properties"];
     let ttl = &table["TimeToLiveSpecification"];
@@ -84,6 +84,6 @@ fn the_table_is_the_one_that_the_backend_writes_to() {
     let indexes = table["GlobalSecondaryIndexes"].as_array().expect("indexes").iter().map(|index| &index["IndexName"]);
     let attributes = table["AttributeDefinitions"].as_array().expect("attributes").iter().map(|attribute| &attribute["AttributeName"]);
     for name in indexes.chain(attributes).chain([&ttl["AttributeName"]]) {
-        assert!(sources.contains(&format!("{name}")), "the backend knows nothing of {name}");
+        assert!(sources.contains(&format!("{name}")), "the backend does not use {name}");
     }
 }

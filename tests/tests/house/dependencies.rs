@@ -58,10 +58,10 @@ pub(super) fn users_of(name: &str) -> Vec<String> {
 }
 
 #[test]
-fn crates_import_only_whom_they_may() {
+fn crates_import_only_allowed_crates() {
     let allowed: BTreeMap<&str, BTreeSet<&str>> = IMPORTS.into_iter().map(|(name, may)| (name, may.iter().copied().collect())).collect();
     for (name, dependencies) in crates() {
-        let may = allowed.get(name.as_str()).unwrap_or_else(|| panic!("{name} is new: say in IMPORTS what it may import"));
+        let may = allowed.get(name.as_str()).unwrap_or_else(|| panic!("IMPORTS does not list {name}: add its allowed imports"));
         for import in dependencies.iter().filter(|import| import.is_ours && !import.is_for_tests) {
             assert!(may.contains(import.name.as_str()), "{name} imports {}", import.name);
         }
@@ -69,14 +69,14 @@ fn crates_import_only_whom_they_may() {
 }
 
 #[test]
-fn the_core_knows_neither_a_runtime_nor_a_disk_nor_a_network() {
+fn core_depends_on_no_runtime_disk_or_network() {
     for import in crates()["nobat-core"].iter().filter(|import| !import.is_for_tests) {
         assert!(!NOT_IN_THE_CORE.contains(&import.name.as_str()), "the core imports {}", import.name);
     }
 }
 
 #[test]
-fn only_the_crates_of_the_cloud_name_an_aws_sdk() {
+fn only_aws_crates_depend_on_an_aws_sdk() {
     let is_aws = |name: &str| name.starts_with("aws") || name.starts_with("lambda");
     for (name, dependencies) in crates().into_iter().filter(|(name, _)| !OF_THE_CLOUD.contains(&name.as_str())) {
         assert!(!dependencies.iter().any(|import| is_aws(&import.name)), "{name} imports an SDK of AWS");
@@ -84,13 +84,13 @@ fn only_the_crates_of_the_cloud_name_an_aws_sdk() {
 }
 
 #[test]
-fn every_dependency_stands_in_the_architectures_table_with_its_reason_and_nothing_else_does() {
+fn architecture_page_lists_exactly_the_dependencies() {
     let table = section(&text("ARCHITECTURE.md"), "## Dependencies");
     let told: BTreeSet<String> = first_cells(&table).into_iter().flat_map(quoted).collect();
     let crates = crates();
     let used: BTreeSet<String> = crates.values().flatten().filter(|import| !import.is_ours).map(|import| import.name.clone()).collect();
-    let untold: Vec<_> = used.difference(&told).collect();
-    assert!(untold.is_empty(), "ARCHITECTURE.md does not say why these are here: {untold:?}");
+    let unlisted: Vec<_> = used.difference(&told).collect();
+    assert!(unlisted.is_empty(), "ARCHITECTURE.md does not list these dependencies: {unlisted:?}");
     let unused: Vec<_> = told.difference(&used).collect();
-    assert!(unused.is_empty(), "ARCHITECTURE.md tells of these, and nobody uses them: {unused:?}");
+    assert!(unused.is_empty(), "ARCHITECTURE.md lists these, but no crate uses them: {unused:?}");
 }

@@ -8,7 +8,7 @@ fn homes() -> Vec<String> {
 }
 
 #[test]
-fn no_file_names_a_place_on_the_machine_it_was_written_on() {
+fn no_file_contains_a_local_absolute_path() {
     for file in files() {
         let name = file.strip_prefix(workspace()).expect("a file of the repository").display().to_string();
         let text = text(&name);
@@ -26,9 +26,9 @@ fn no_file_names_a_place_on_the_machine_it_was_written_on() {
 }
 
 #[test]
-fn every_file_ends_with_a_line_end() {
+fn every_file_ends_with_a_newline() {
     for file in files() {
         let bytes = std::fs::read(&file).expect("a file");
-        assert!(bytes.is_empty() || bytes.ends_with(b"\n"), "{} does not", file.display());
+        assert!(bytes.is_empty() || bytes.ends_with(b"\n"), "{} does not end with a newline", file.display());
     }
 }

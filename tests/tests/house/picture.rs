@@ -42,7 +42,7 @@ fn main_line(picture: &[String]) -> Vec<Edge> {
     let nodes: Vec<&str> = picture[place].split(['─', '►', ' ']).filter(|word| !word.is_empty()).collect();
     let edges: Vec<Edge> =
         nodes.windows(2).zip(labels.clone()).map(|(pair, by)| (pair[0].to_owned(), by.to_owned(), pair[1].to_owned())).collect();
-    assert_eq!((edges.len(), labels.count()), (nodes.len() - 1, nodes.len() - 1), "every arrow has a word above it");
+    assert_eq!((edges.len(), labels.count()), (nodes.len() - 1, nodes.len() - 1), "every arrow has a label above it");
     edges
 }
 
@@ -64,12 +64,12 @@ fn now() -> Timestamp {
     sample::start()
 }
 
-fn after(task: Task, event: Event, now: Timestamp) -> Task {
+fn apply(task: Task, event: Event, now: Timestamp) -> Task {
     transition(task, event, now).unwrap_or_else(|refused| panic!("{refused}")).task
 }
 
 fn running() -> Task {
-    after(sample::with_attempts(1, 2, now()), Event::Claim { until: now() + PAUSE }, now())
+    apply(sample::with_attempts(1, 2, now()), Event::Claim { until: now() + PAUSE }, now())
 }
 
 fn failing(task: &Task, retry: Retry) -> Event {
@@ -79,38 +79,38 @@ fn failing(task: &Task, retry: Retry) -> Event {
 
 fn ended(end: End) -> Task {
     match end {
-        End::Succeeded => after(running(), Event::Succeed { token: 1, result: sample::json("null") }, now()),
-        End::Failed => after(running(), failing(&running(), Retry::Never), now()),
-        End::Canceled => after(sample::task(1, now()), Event::Cancel, now()),
+        End::Succeeded => apply(running(), Event::Succeed { token: 1, result: sample::json("null") }, now()),
+        End::Failed => apply(running(), failing(&running(), Retry::Never), now()),
+        End::Canceled => apply(sample::task(1, now()), Event::Cancel, now()),
         End::Expired => {
             let mut task = sample::task(1, now() + PAUSE);
             task.settings.expires_at = Some(now());
-            after(task, Event::Expire, now())
+            apply(task, Event::Expire, now())
         }
     }
 }
 
 /// Returns a task with this status at `now`.
-fn standing(word: &str) -> Task {
-    match Status::from_word(word).unwrap_or_else(|| panic!("{word} is no status")) {
+fn task_with_status(word: &str) -> Task {
+    match Status::from_word(word).unwrap_or_else(|| panic!("{word} is not a status")) {
         Status::Scheduled => sample::task(1, now() + PAUSE),
         Status::Queued => sample::task(1, now()),
         Status::Held => {
-            after(running(), Event::Hold { token: 1, reason: HeldReason::NoHandler, until: now() + PAUSE, reserved: None.into() }, now())
+            apply(running(), Event::Hold { token: 1, reason: HeldReason::NoHandler, until: now() + PAUSE, reserved: None.into() }, now())
         }
         Status::Running => running(),
         // The sample task's pause between attempts is one second.
-        Status::Retrying => after(running(), failing(&running(), Retry::Backoff), now()),
+        Status::Retrying => apply(running(), failing(&running(), Retry::Backoff), now()),
         Status::Ended(end) => ended(end),
     }
 }
 
 /// Returns the status that a task with status `from` reaches by this event.
-fn follow(from: &str, by: &str) -> &'static str {
+fn status_after(from: &str, by: &str) -> &'static str {
     if by == "submit" {
         return sample::task(1, now() + PAUSE).status(now()).as_str();
     }
-    let task = standing(from);
+    let task = task_with_status(from);
     assert_eq!(task.status(now()).as_str(), from);
     let (token, later) = (task.token, now() + PAUSE);
     let event = match by {
@@ -118,9 +118,9 @@ fn follow(from: &str, by: &str) -> &'static str {
         "claim" => Event::Claim { until: later },
         "ok" => Event::Succeed { token, result: sample::json("null") },
         "error, none left, or permanent ─►" => {
-            let last = after(standing("retrying"), Event::Claim { until: later + PAUSE }, later);
-            let last = after(last.clone(), failing(&last, Retry::Backoff), later);
-            assert_eq!(last.status(later), Status::Ended(End::Failed), "none left");
+            let last = apply(task_with_status("retrying"), Event::Claim { until: later + PAUSE }, later);
+            let last = apply(last.clone(), failing(&last, Retry::Backoff), later);
+            assert_eq!(last.status(later), Status::Ended(End::Failed), "no attempt is left");
             failing(&task, Retry::Never)
         }
         "error, attempts left" => failing(&task, Retry::Backoff),
@@ -130,41 +130,41 @@ fn follow(from: &str, by: &str) -> &'static str {
         "deadline passed" => {
             let mut task = task;
             task.settings.expires_at = Some(now());
-            return after(task, Event::Expire, now()).status(now()).as_str();
+            return apply(task, Event::Expire, now()).status(now()).as_str();
         }
         "replay" => Event::Replay { key: ReplayKey::Same, generation: None },
-        other => panic!("the picture says {other}, which nobody here has heard of"),
+        other => panic!("the picture shows the unknown event {other}"),
     };
-    after(task, event, now()).status(now()).as_str()
+    apply(task, event, now()).status(now()).as_str()
 }
 
 #[test]
-fn every_arrow_of_the_readmes_picture_leads_where_the_code_leads() {
+fn readme_picture_arrows_match_the_code() {
     let picture = picture();
     for (from, by, to) in edges(&picture) {
-        assert_eq!(follow(&from, &by), to, "{from}, {by}");
+        assert_eq!(status_after(&from, &by), to, "{from}, {by}");
     }
 }
 
 #[test]
-fn the_picture_shows_every_status_and_what_leads_to_it() {
+fn readme_picture_shows_every_status_and_event() {
     let picture = picture();
     let reached: BTreeSet<String> = edges(&picture).into_iter().map(|(_, _, to)| to).collect();
     let all: BTreeSet<String> = Status::ALL.iter().map(|status| status.as_str().to_owned()).collect();
     assert_eq!(reached, all);
     for (_, by, _) in CROSSWISE {
-        assert!(picture.iter().any(|line| line.contains(by)), "the picture says nothing of {by}");
+        assert!(picture.iter().any(|line| line.contains(by)), "the picture does not show {by}");
     }
     let named: Vec<_> = sentences(&picture).into_iter().map(|(_, by, _)| by).collect();
     for by in ["cancel", "deadline passed", "hints came to nothing", "replay"] {
-        assert!(named.iter().any(|named| named == by), "the picture says nothing of {by}");
+        assert!(named.iter().any(|named| named == by), "the picture does not show {by}");
     }
 }
 
 #[test]
-fn cancel_asks_a_running_task_to_stop_and_it_ends_canceled_or_as_it_ends() {
+fn canceled_running_task_ends_canceled_or_with_its_result() {
     assert!(picture().iter().any(|line| line.contains("from running:  cancel asks the handler to stop; it ends canceled, or as it ends")));
-    let asked = || after(running(), Event::Cancel, now());
+    let asked = || apply(running(), Event::Cancel, now());
     assert!(matches!(asked().state, State::Running(lease) if lease.cancel == CancelRequest::Requested));
     let ends = [
         (Event::Stop { token: 1 }, End::Canceled),
@@ -172,6 +172,6 @@ fn cancel_asks_a_running_task_to_stop_and_it_ends_canceled_or_as_it_ends() {
         (Event::Succeed { token: 1, result: sample::json("null") }, End::Succeeded),
     ];
     for (event, end) in ends {
-        assert_eq!(after(asked(), event, now()).status(now()), Status::Ended(end));
+        assert_eq!(apply(asked(), event, now()).status(now()), Status::Ended(end));
     }
 }

@@ -13,7 +13,7 @@ fn functions() -> BTreeSet<String> {
 }
 
 #[test]
-fn what_is_promised_names_tests_that_there_are() {
+fn tests_named_in_the_guarantees_exist() {
     let functions = functions();
     for page in PAGES {
         // Names of tests have at least three underscores; shorter words in backticks are something else.
@@ -21,7 +21,7 @@ fn what_is_promised_names_tests_that_there_are() {
             quoted(&text(page)).into_iter().filter(|word| word.matches('_').count() >= 3 && !word.contains('/')).collect();
         assert!(named.len() > 5, "{page} names no tests");
         for test in named {
-            assert!(functions.contains(&test), "{page} names {test}, which is not there");
+            assert!(functions.contains(&test), "{page} names {test}, which does not exist");
         }
     }
 }

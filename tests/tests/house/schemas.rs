@@ -4,7 +4,7 @@ use super::source::texts;
 
 /// utoipa collects schemas by name. If two have the same name, the last one silently replaces the first.
 #[test]
-fn every_schema_of_the_description_has_a_name_of_its_own() {
+fn every_openapi_schema_has_a_unique_name() {
     let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (file, text) in texts(&["crates"], "rs") {
         for (line, name) in schemas(&text) {
@@ -13,7 +13,7 @@ fn every_schema_of_the_description_has_a_name_of_its_own() {
     }
     assert!(named.contains_key("Task") && named.contains_key("Endpoint") && named.len() > 40, "{named:?}");
     named.retain(|_, places| places.len() > 1);
-    assert!(named.is_empty(), "schemas that hide one another: {named:#?}");
+    assert!(named.is_empty(), "several schemas have the same name: {named:#?}");
 }
 
 /// Returns line and name of each schema that a file derives. The name is that of the type, unless an attribute sets another.

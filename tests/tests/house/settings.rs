@@ -6,7 +6,7 @@ use nobat_tests::world::program::Program;
 use super::source::{first_cells, quoted, section, text, texts};
 
 /// Returns the settings in the table of docs/operations.md, each with its default.
-fn told() -> Vec<(String, String)> {
+fn documented_settings() -> Vec<(String, String)> {
     let page = section(&text("docs/operations.md"), "## Settings");
     let row = |line: &str| {
         let cells: Vec<&str> = line.strip_prefix("| `")?.split('|').collect();
@@ -23,23 +23,23 @@ pub(super) fn words(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_docs_tell_of_every_variable_that_the_code_names_and_of_no_other() {
+fn docs_list_exactly_the_variables_that_the_code_names() {
     let named: BTreeSet<String> = texts(&["crates", "examples", "functions"], "rs").iter().flat_map(|(_, text)| words(text)).collect();
     let page = text("docs/operations.md");
     let told: BTreeSet<String> = first_cells(&section(&page, "## Settings")).into_iter().flat_map(quoted).collect();
     assert_eq!(named, told);
-    assert_eq!(words(&page), told, "no other part of the page names another");
+    assert_eq!(words(&page), told, "the page names no variable outside its table");
 }
 
 #[tokio::test]
-async fn the_docs_defaults_are_the_programs_and_each_variable_is_a_flag_too() {
+async fn documented_defaults_and_flags_match_the_help() {
     let help = run(&Program::Nobat.path(), &["serve", "--help"], None).await.unwrap().stdout;
     // A flag and its text may span several lines.
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    for (name, default) in told().into_iter().filter(|(name, _)| !["NOBAT_URL", "NOBAT_KEY"].contains(&name.as_str())) {
+    for (name, default) in documented_settings().into_iter().filter(|(name, _)| !["NOBAT_URL", "NOBAT_KEY"].contains(&name.as_str())) {
         let flag = format!("--{}", name.trim_start_matches("NOBAT_").to_lowercase().replace('_', "-"));
         let told = help.split_once(&format!("{flag} <")).map(|(_, rest)| rest).and_then(|rest| rest.split_once(']'));
-        let (_, rest) = told.unwrap_or_else(|| panic!("there is no {flag}"));
+        let (_, rest) = told.unwrap_or_else(|| panic!("the help does not show {flag}"));
         let said = rest.trim_start().strip_prefix("[default: ").and_then(|rest| rest.split(']').next());
         assert_eq!(said.unwrap_or("none"), default, "{name}");
         // The help does not show the value of a secret.

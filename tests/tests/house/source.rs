@@ -25,7 +25,7 @@ pub(super) fn text(name: &str) -> String {
 pub(super) fn section(text: &str, heading: &str) -> String {
     let below = text.lines().skip_while(|line| *line != heading).skip(1);
     let section: Vec<&str> = below.take_while(|line| !line.starts_with("## ")).collect();
-    assert!(!section.is_empty(), "there is no {heading}");
+    assert!(!section.is_empty(), "no text below {heading}");
     section.join("\n")
 }
 

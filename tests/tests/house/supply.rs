@@ -9,8 +9,8 @@ use super::source::text;
 /// what it can check without cargo-deny.
 fn list(section: &str, key: &str) -> Vec<String> {
     let deny = text("deny.toml");
-    let section = deny.split("\n[").find_map(|part| part.strip_prefix(section)?.strip_prefix("]\n")).expect("that section");
-    let (_, list) = section.split_once(&format!("\n{key} = [")).expect("that list");
+    let section = deny.split("\n[").find_map(|part| part.strip_prefix(section)?.strip_prefix("]\n")).expect("the section");
+    let (_, list) = section.split_once(&format!("\n{key} = [")).expect("the list");
     let list: String = list.lines().map(|line| line.split('#').next().unwrap_or_default()).take_while(|line| *line != "]").collect();
     let list = list.split(']').next().unwrap_or_default();
     let list: Vec<String> = list.split('"').skip(1).step_by(2).map(str::to_owned).collect();
@@ -19,7 +19,7 @@ fn list(section: &str, key: &str) -> Vec<String> {
 }
 
 /// Returns every foreign crate that is built for any platform.
-fn foreign() -> Vec<Value> {
+fn external_crates() -> Vec<Value> {
     let output = cargo().args(["metadata", "--locked", "--all-features", "--format-version", "1"]).output().expect("cargo");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut metadata: Value = serde_json::from_slice(&output.stdout).expect("metadata");
@@ -35,36 +35,36 @@ fn is_allowed(expression: &str, allowed: &[String]) -> bool {
 }
 
 #[test]
-fn every_crate_can_be_had_under_a_licence_of_the_list_and_none_is_there_for_nothing() {
+fn crate_licences_match_the_allowed_list() {
     let allowed = list("licenses", "allow");
-    let foreign = foreign();
+    let foreign = external_crates();
     let under = |package: &Value, licences: &[String]| is_allowed(package["license"].as_str().unwrap_or_default(), licences);
     for package in &foreign {
         assert!(under(package, &allowed), "{} {}: {}", package["name"], package["version"], package["license"]);
     }
     for licence in &allowed {
         let others: Vec<String> = allowed.iter().filter(|other| *other != licence).cloned().collect();
-        assert!(foreign.iter().any(|package| !under(package, &others)), "nobody needs {licence}");
+        assert!(foreign.iter().any(|package| !under(package, &others)), "no crate needs {licence}");
     }
 }
 
 #[test]
 fn every_crate_comes_from_crates_io() {
-    let sources: BTreeSet<String> = foreign().iter().filter_map(|package| package["source"].as_str().map(str::to_owned)).collect();
+    let sources: BTreeSet<String> = external_crates().iter().filter_map(|package| package["source"].as_str().map(str::to_owned)).collect();
     let registries = list("sources", "allow-registry").into_iter().map(|registry| format!("registry+{registry}")).collect();
     assert_eq!(sources, registries);
 }
 
 #[test]
-fn there_is_one_tls_library_and_one_cryptographic_library() {
+fn only_one_tls_and_one_cryptographic_library_is_used() {
     let banned = list("bans", "deny");
-    for package in foreign() {
-        assert!(!banned.iter().any(|banned| package["name"] == **banned), "{} is here", package["name"]);
+    for package in external_crates() {
+        assert!(!banned.iter().any(|banned| package["name"] == **banned), "{} is a dependency", package["name"]);
     }
 }
 
 #[test]
-fn brackets_are_read_to_our_disadvantage_or_not_at_all() {
+fn licence_expressions_with_brackets_are_read_strictly() {
     let allowed = ["MIT".to_owned(), "ISC".to_owned()];
     for (expression, is_so) in [
         ("MIT", true),

@@ -62,8 +62,8 @@ fn handles_a_url_as_text(line: &str) -> bool {
 }
 
 #[test]
-fn one_module_parses_urls() {
-    assert_eq!(users_of("url"), ["nobat-core"], "no other crate has a parser of URLs");
+fn only_one_module_parses_urls() {
+    assert_eq!(users_of("url"), ["nobat-core"], "only nobat-core depends on the URL parser");
     for (file, number, line) in lines() {
         let parses = ["url::", "Url::options", "parse::<Uri>", "Uri::from_str", "Uri::try_from", "Uri::from_static"];
         let is_parser = parses.iter().any(|call| line.contains(call)) && !line.contains("http_url::") && !line.contains("HttpUrl::");
