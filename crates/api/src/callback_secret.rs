@@ -66,7 +66,6 @@ fn grace_period_schema() -> Schema {
     OneOfBuilder::new()
         .item(seconds(10, 2_592_000))
         .item(seconds(0, 0))
-        .default(Some(OVERLAP.into()))
         .description(Some(
             "Grace period: seconds for which the older secrets also sign. Default 86,400 (a day). 0, or 10 to 2,592,000 (30 days). 0 ends \
              the older secrets at once, as `PUT` does. Less than 10 is not allowed, because other processes sign with the new secret only \

@@ -203,7 +203,13 @@ async fn check(backend: Backend, clock: Arc<dyn Clock>, now: Timestamp) -> Resul
 /// Get the OpenAPI document
 ///
 /// Returns the `OpenAPI` 3.1 document, generated from the server's code.
-#[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "health", responses((status = 200, description = "The document.", body = Object)))]
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    operation_id = "openapi",
+    tag = "health",
+    responses((status = 200, description = "The document.", body = BTreeMap<String, Value>)),
+)]
 pub(crate) async fn document() -> Response {
     reply::json(StatusCode::OK, Bytes::from_static(crate::openapi::text()))
 }

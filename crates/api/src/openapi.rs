@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
-use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Required, ResponseBuilder};
 use utoipa::{Modify, OpenApi as _};
@@ -83,7 +83,7 @@ pub(crate) fn text() -> &'static [u8] {
         (name = "audit", description = "Record of changes, with the API key that made each."),
         (name = "health", description = "Health checks, and this document."),
     ),
-    modifiers(&Problems, &Optional, &Security),
+    modifiers(&Problems, &Optional, &Defaults, &Security),
 )]
 struct Document;
 
@@ -159,6 +159,33 @@ impl Modify for Optional {
             }
         }
     }
+}
+
+/// Removes `default` from the fields of all objects, where serde's attribute of that name puts it. Descriptions state the defaults. With
+/// `default`, openapi-typescript makes the field of a request required, and openapi-python-client sends the default in every request.
+struct Defaults;
+
+impl Modify for Defaults {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for schema in document.components.iter_mut().flat_map(|components| components.schemas.values_mut()) {
+            if let RefOr::T(Schema::Object(object)) = schema {
+                object.properties.values_mut().for_each(remove_default);
+            }
+        }
+    }
+}
+
+fn remove_default(field: &mut RefOr<Schema>) {
+    let default = match field {
+        RefOr::Ref(reference) => &mut reference.default,
+        RefOr::T(Schema::Array(array)) => &mut array.default,
+        RefOr::T(Schema::Object(object)) => &mut object.default,
+        RefOr::T(Schema::OneOf(one_of)) => &mut one_of.default,
+        RefOr::T(Schema::AllOf(all_of)) => &mut all_of.default,
+        RefOr::T(Schema::AnyOf(any_of)) => &mut any_of.default,
+        RefOr::T(_) => return,
+    };
+    *default = None;
 }
 
 const DOOR: [Code; 6] = [
@@ -360,6 +387,16 @@ mod tests {
             for (method, operation) in item.as_object().unwrap() {
                 let security = operation["security"].as_array().unwrap_or_else(|| panic!("{method} {path} declares no security"));
                 assert_eq!(security.is_empty(), PUBLIC.contains(&path.as_str()), "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_field_of_a_schema_has_a_default() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+            for (field, schema) in schema["properties"].as_object().into_iter().flatten() {
+                assert!(schema.get("default").is_none(), "{name}.{field}");
             }
         }
     }
