@@ -168,7 +168,7 @@ impl Backend {
             match self.flows.change(&name, change, now).await {
                 Ok(successor) => self.lead(&task.tenant, successor, now).await,
                 Err(error) => {
-                    tracing::warn!(task = %task.id, flow = %name.of, %error, "reservation was not given back; its slot stays taken")
+                    tracing::warn!(task = %task.id, flow = %name.of, %error, "reservation was not given back; its slot stays taken");
                 }
             }
         }
@@ -181,7 +181,7 @@ impl Backend {
         match self.apply(&name, None, Event::Lead { at }, now).await {
             Ok(_) | Err(ApplyError::Missing | ApplyError::Refused(_)) => {}
             Err(ApplyError::Store(error)) => {
-                tracing::warn!(task = %id, %error, "next batch member was not made leader; it tries again by itself later")
+                tracing::warn!(task = %id, %error, "next batch member was not made leader; it tries again by itself later");
             }
         }
     }

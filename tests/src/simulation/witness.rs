@@ -265,7 +265,7 @@ impl Store for Witness {
                 self.expect(told == cancel && is_renewed, name, "a lease was not renewed, or a cancellation not reported");
             }
             (Beat::Lost, None) => {
-                self.expect(is_untouched(before.as_ref(), after.as_ref()), name, "a heartbeat without a lease wrote something")
+                self.expect(is_untouched(before.as_ref(), after.as_ref()), name, "a heartbeat without a lease wrote something");
             }
             (Beat::Renewed { .. }, None) => self.expect(false, name, "a lease was renewed with a stale token"),
             (Beat::Lost, Some(_)) => self.expect(false, name, "a valid lease was reported as lost"),
