@@ -8,8 +8,8 @@ use axum::middleware::map_request;
 use lambda_http::RequestExt;
 use lambda_http::request::RequestContext;
 use lambda_runtime::Error;
-use nobat_api::{App, Door, Keys, Parts, Peer, router};
-use nobat_core::directory::Edition;
+use nobat_api::{AccessPolicy, App, AppConfig, AuthMode, Peer, router};
+use nobat_core::directory::ConfigEpoch;
 use nobat_worker::handler::Handlers;
 use nobat_worker::system::SystemClock;
 use tokio_util::sync::CancellationToken;
@@ -26,14 +26,14 @@ pub async fn run(handlers: Handlers) -> Result<(), Error> {
     log::start()?;
     let backend = settings::backend().await?;
     let vault = settings::vault().await?;
-    let app = App::new(Parts {
-        edition: Edition::default(),
+    let app = App::new(AppConfig {
+        edition: ConfigEpoch::default(),
         tester: Arc::new(settings::http_signing(&backend, Arc::clone(&vault))?),
         backend,
         clock: Arc::new(SystemClock),
         kinds: Arc::new(settings::with_ours(handlers)?),
         // The API is public. API Gateway itself reports each client's address, so no proxy is trusted.
-        door: Door { keys: Keys::Required, admitted: settings::list("NOBAT_ALLOW_FROM")?, proxies: Vec::new() },
+        door: AccessPolicy { keys: AuthMode::Required, admitted: settings::list("NOBAT_ALLOW_FROM")?, proxies: Vec::new() },
         recount: nobat_aws::RECOUNT,
         max_timeout: settings::seconds("NOBAT_MAX_TIMEOUT", MAX_TIMEOUT)?,
         max_wait: settings::seconds("NOBAT_MAX_WAIT", MAX_WAIT)?,

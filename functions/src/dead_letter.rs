@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use nobat_core::ports::{Receipt, Settlement};
 use nobat_worker::dead_letter::DeadLetters;
-use nobat_worker::system::{SystemChance, SystemClock};
+use nobat_worker::system::{SystemClock, SystemRandom};
 
 use crate::records::Record;
 use crate::{log, records, settings};
@@ -17,7 +17,7 @@ use crate::{log, records, settings};
 /// Handles dead letters.
 pub async fn run() -> Result<(), Error> {
     log::start()?;
-    let dead_letters = DeadLetters { backend: settings::backend().await?, clock: Arc::new(SystemClock), chance: Arc::new(SystemChance) };
+    let dead_letters = DeadLetters { backend: settings::backend().await?, clock: Arc::new(SystemClock), chance: Arc::new(SystemRandom) };
     let dead_letters = &dead_letters;
     lambda_runtime::run(service_fn(move |event| async move { Ok::<_, Error>(handle(dead_letters, event).await) })).await
 }

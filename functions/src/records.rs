@@ -4,14 +4,14 @@
 //! unknown record means that none is.
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
-use nobat_core::ports::{Receipt, Settlement, TaskName};
+use nobat_core::ports::{Receipt, Settlement, TaskKey};
 
 /// A record that names a task.
 pub(crate) struct Record {
     /// Lambda's id of the record.
     pub(crate) receipt: Receipt,
     /// Name of the task.
-    pub(crate) name: TaskName,
+    pub(crate) name: TaskKey,
     /// Number of earlier dead letters of the task.
     pub(crate) redrives: u32,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use ipnet::IpNet;
 use nobat_core::backend::Backend;
-use nobat_core::directory::Edition;
+use nobat_core::directory::ConfigEpoch;
 use nobat_core::vault::{VaultSource, Without};
 use nobat_delivery::{Client, Guard};
 use nobat_worker::handler::Handlers;
@@ -56,7 +56,7 @@ pub(crate) async fn with_ours_signing(handlers: Handlers, backend: &Backend) -> 
 
 /// Returns the handler of kind `http`, with signed requests.
 pub(crate) fn http_signing(backend: &Backend, vault: Arc<dyn VaultSource>) -> anyhow::Result<Http> {
-    Ok(http()?.signing(Signer::new(Arc::clone(&backend.registry), vault, Arc::new(SystemClock), Edition::default())))
+    Ok(http()?.signing(Signer::new(Arc::clone(&backend.registry), vault, Arc::new(SystemClock), ConfigEpoch::default())))
 }
 
 fn http() -> anyhow::Result<Http> {

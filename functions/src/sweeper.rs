@@ -7,7 +7,7 @@ use lambda_runtime::{Error, LambdaEvent, service_fn};
 use nobat_core::ports::Clock;
 use nobat_core::time::Timestamp;
 use nobat_worker::sweep::Sweeper;
-use nobat_worker::system::{SystemChance, SystemClock};
+use nobat_worker::system::{SystemClock, SystemRandom};
 use serde_json::Value;
 
 use crate::{log, settings};
@@ -18,7 +18,7 @@ const MARGIN: Duration = Duration::from_secs(15);
 /// Runs the sweeper on each invocation.
 pub async fn run() -> Result<(), Error> {
     log::start()?;
-    let sweeper = Sweeper { backend: settings::backend().await?, chance: Arc::new(SystemChance) };
+    let sweeper = Sweeper { backend: settings::backend().await?, chance: Arc::new(SystemRandom) };
     let sweeper = &sweeper;
     lambda_runtime::run(service_fn(move |event| handle(sweeper, event))).await
 }

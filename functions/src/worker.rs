@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
-use nobat_core::directory::Edition;
+use nobat_core::directory::ConfigEpoch;
 use nobat_core::ports::Delivery;
 use nobat_core::time::Timestamp;
 use nobat_worker::handler::Handlers;
 use nobat_worker::run::Runner;
-use nobat_worker::system::{SystemChance, SystemClock};
+use nobat_worker::system::{SystemClock, SystemRandom};
 
 use crate::{log, records, settings};
 
@@ -18,7 +18,7 @@ pub async fn run(handlers: Handlers) -> Result<(), Error> {
     log::start()?;
     let backend = settings::backend().await?;
     let handlers = settings::with_ours_signing(handlers, &backend).await?;
-    let runner = Runner::new(backend, handlers, Arc::new(SystemClock), Arc::new(SystemChance), Edition::default());
+    let runner = Runner::new(backend, handlers, Arc::new(SystemClock), Arc::new(SystemRandom), ConfigEpoch::default());
     let runner = &runner;
     lambda_runtime::run(service_fn(move |event| async move { Ok::<_, Error>(handle(runner, event).await) })).await
 }

@@ -6,12 +6,12 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use nobat_core::endpoint::{Draft, Endpoint, EndpointSubmission, MAX_BASE, Receiving};
-use nobat_core::flow::{HORIZON, Limits};
+use nobat_core::endpoint::{EndpointUpdate, Endpoint, EndpointSubmission, MAX_BASE, EndpointUpdateContext};
+use nobat_core::flow::{MAX_RESERVATION_AHEAD, Limits};
 use nobat_core::http_url::HttpUrl;
-use nobat_core::lane::{Lane, LaneSubmission};
+use nobat_core::lane::{QueueConfig, QueueSubmission};
 use nobat_core::read::read_object;
-use nobat_core::submit::Invalid;
+use nobat_core::submit::FieldError;
 use nobat_core::time::Timestamp;
 use nobat_core::vault::{MASTER_KEY_BYTES, MasterKey, Vault};
 use nobat_core::webhook::WebhookSecret;
@@ -38,16 +38,16 @@ fuzz_target!(|body: &[u8]| {
         Err(reasons) => assert!(!reasons.is_empty()),
     }
     if let Ok(lane) = read_lane(body) {
-        assert_eq!(Lane::from_text(&lane.to_text(), lane.version).expect("the record reads back"), lane);
+        assert_eq!(QueueConfig::from_text(&lane.to_text(), lane.version).expect("the record reads back"), lane);
         check_limits(&lane.limits);
     }
     check_secrecy(body);
 });
 
 /// Returns the endpoint, or all error texts.
-fn take(body: &[u8]) -> Result<Draft, Vec<String>> {
+fn take(body: &[u8]) -> Result<EndpointUpdate, Vec<String>> {
     let submission: EndpointSubmission = read_object(body).map_err(|error| vec![error.to_string()])?;
-    let receiving = Receiving {
+    let receiving = EndpointUpdateContext {
         current: None,
         kinds: &*KINDS,
         max_timeout: MAX_TIMEOUT,
@@ -58,17 +58,17 @@ fn take(body: &[u8]) -> Result<Draft, Vec<String>> {
     submission.into_endpoint(&receiving).map_err(error_texts)
 }
 
-fn read_lane(body: &[u8]) -> Result<Lane, Vec<String>> {
-    let submission: LaneSubmission = read_object(body).map_err(|error| vec![error.to_string()])?;
-    submission.lane("/limits", &Lane::default()).map_err(error_texts)
+fn read_lane(body: &[u8]) -> Result<QueueConfig, Vec<String>> {
+    let submission: QueueSubmission = read_object(body).map_err(|error| vec![error.to_string()])?;
+    submission.lane("/limits", &QueueConfig::default()).map_err(error_texts)
 }
 
-fn error_texts(wrong: Vec<Invalid>) -> Vec<String> {
+fn error_texts(wrong: Vec<FieldError>) -> Vec<String> {
     assert!(wrong.iter().all(|wrong| wrong.pointer.is_empty() || wrong.pointer.starts_with('/')), "{wrong:?}");
     wrong.into_iter().map(|wrong| format!("{}: {}", wrong.pointer, wrong.detail)).collect()
 }
 
-fn check(Draft { endpoint, made }: &Draft) {
+fn check(EndpointUpdate { endpoint, made }: &EndpointUpdate) {
     let text = endpoint.to_text();
     assert_eq!(Endpoint::from_text(&text, endpoint.version).expect("the record reads back"), *endpoint);
     assert!(text.len() <= MAX_RECORD, "{} bytes", text.len());
@@ -78,7 +78,7 @@ fn check(Draft { endpoint, made }: &Draft) {
         assert!(endpoint.at(path).expect("the path joins the URL").same_destination(&endpoint.url), "{}", endpoint.url);
     }
     assert!(endpoint.timeout.is_none_or(|timeout| !timeout.is_zero() && timeout <= MAX_TIMEOUT), "{:?}", endpoint.timeout);
-    assert!(endpoint.batch.is_none_or(|batch| batch.max_items.get() <= 100 && batch.max_wait <= HORIZON), "{:?}", endpoint.batch);
+    assert!(endpoint.batch.is_none_or(|batch| batch.max_items.get() <= 100 && batch.max_wait <= MAX_RESERVATION_AHEAD), "{:?}", endpoint.batch);
     assert_eq!(endpoint.secrets.live(Timestamp::from_millis(NOW)).count(), 1);
     assert!(made.as_ref().is_none_or(|made| !text.contains(&made.to_text())));
     check_limits(&endpoint.limits);

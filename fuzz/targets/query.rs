@@ -13,12 +13,12 @@ mod query;
 
 /// The part of the API's errors that the reader needs.
 mod problem {
-    use nobat_core::submit::Invalid;
+    use nobat_core::submit::FieldError;
 
-    pub(crate) struct Problem(pub(crate) Vec<Invalid>);
+    pub(crate) struct Problem(pub(crate) Vec<FieldError>);
 
-    impl From<Vec<Invalid>> for Problem {
-        fn from(wrong: Vec<Invalid>) -> Self {
+    impl From<Vec<FieldError>> for Problem {
+        fn from(wrong: Vec<FieldError>) -> Self {
             Self(wrong)
         }
     }

@@ -9,7 +9,7 @@ use nobat_core::id::TaskId;
 use nobat_core::name::Tenant;
 use nobat_core::read::read_object;
 use nobat_core::stored::{settings_from_text, settings_to_text};
-use nobat_core::submit::{Intake, MAX_AHEAD, Submission};
+use nobat_core::submit::{SubmissionContext, MAX_AHEAD, Submission};
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
 use nobat_core::view::TaskView;
@@ -42,7 +42,7 @@ fuzz_target!(|body: &[u8]| {
 fn take(body: &[u8]) -> Result<Task, Vec<String>> {
     let submission: Submission = read_object(body).map_err(|error| vec![error.to_string()])?;
     let now = Timestamp::from_millis(NOW);
-    let intake = Intake {
+    let intake = SubmissionContext {
         tenant: &TENANT,
         id: TaskId::new(now, 7),
         fingerprint: None,

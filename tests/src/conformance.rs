@@ -23,8 +23,8 @@ use std::time::Duration;
 use futures_util::future::poll_immediate;
 use nobat_core::backend::Backend;
 use nobat_core::lifecycle::{Change, Event, Retry, transition};
-use nobat_core::ports::{Claim, Committed, Delivery, Inserted, LEASE, Settlement, TaskName};
-use nobat_core::retry::Spread;
+use nobat_core::ports::{ClaimResult, CommitResult, Delivery, InsertResult, LEASE, Settlement, TaskKey};
+use nobat_core::retry::JitterSample;
 use nobat_core::task::{Task, TaskError};
 use nobat_core::time::Timestamp;
 
@@ -141,19 +141,19 @@ impl World {
     /// Stores tasks, without hints.
     pub async fn insert_all(&self, tasks: Vec<Task>) -> Vec<Task> {
         match self.backend.store.insert(tasks, self.now()).await.unwrap() {
-            Inserted::Created(tasks) => tasks,
-            Inserted::Existing(tasks) => panic!("the tasks exist already: {tasks:?}"),
+            InsertResult::Created(tasks) => tasks,
+            InsertResult::Existing(tasks) => panic!("the tasks exist already: {tasks:?}"),
         }
     }
 
     /// Stores tasks with their hints, as the API does.
     pub async fn accept(&self, tasks: Vec<Task>) {
         let inserted = self.backend.accept(tasks, self.now()).await.unwrap();
-        assert!(matches!(inserted, Inserted::Created(_)), "{inserted:?}");
+        assert!(matches!(inserted, InsertResult::Created(_)), "{inserted:?}");
     }
 
     /// Returns the stored task, or `None`.
-    pub async fn find(&self, name: &TaskName) -> Option<Task> {
+    pub async fn find(&self, name: &TaskKey) -> Option<Task> {
         self.backend.store.get(name, self.now()).await.unwrap()
     }
 
@@ -165,7 +165,7 @@ impl World {
     /// Claims a task. Panics if the claim is not granted.
     pub async fn claim(&self, task: &Task) -> Task {
         match self.backend.store.claim(&task.name(), self.now() + LEASE, self.now()).await.unwrap() {
-            Claim::Granted(task) => task,
+            ClaimResult::Granted(task) => task,
             other => panic!("{other:?}"),
         }
     }
@@ -179,8 +179,8 @@ impl World {
     /// Commits a change. Panics on a conflict.
     pub async fn commit(&self, change: Change) -> Task {
         match self.backend.store.commit(change, self.now()).await.unwrap() {
-            Committed::Done(task) => *task,
-            Committed::Conflict => panic!("the commit met a conflict"),
+            CommitResult::Done(task) => *task,
+            CommitResult::Conflict => panic!("the commit met a conflict"),
         }
     }
 
@@ -201,7 +201,7 @@ impl World {
             match delivery {
                 Delivery::Claimed(task) => taken.push(*task),
                 Delivery::Hint { name, receipt } => {
-                    if let Claim::Granted(task) = self.backend.store.claim(&name, self.now() + LEASE, self.now()).await.unwrap() {
+                    if let ClaimResult::Granted(task) = self.backend.store.claim(&name, self.now() + LEASE, self.now()).await.unwrap() {
                         taken.push(task);
                     }
                     self.backend.queue.settle(vec![(receipt, Settlement::Acknowledge)]).await.unwrap();
@@ -217,7 +217,7 @@ impl World {
     pub async fn receives_next(&self, sentinel: Task) {
         let name = sentinel.name();
         self.accept(vec![sentinel]).await;
-        let taken: Vec<TaskName> = self.receive(10).await.iter().map(Task::name).collect();
+        let taken: Vec<TaskKey> = self.receive(10).await.iter().map(Task::name).collect();
         assert_eq!(taken, [name], "the queue delivers only the task that was accepted last");
     }
 }
@@ -237,11 +237,11 @@ fn fail(task: &Task, retry: Retry) -> Event {
         error: TaskError::new("http_503", "the endpoint is «busy»"),
         retry,
         policy: None,
-        spread: Spread::from_bits(0),
+        spread: JitterSample::from_bits(0),
     }
 }
 
-fn names(tasks: &[Task]) -> Vec<TaskName> {
+fn names(tasks: &[Task]) -> Vec<TaskKey> {
     tasks.iter().map(Task::name).collect()
 }
 

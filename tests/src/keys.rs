@@ -4,7 +4,7 @@ use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::backend::Backend;
 use nobat_core::key::{Key, KeyText};
 use nobat_core::name::Tenant;
-use nobat_core::registry::{Record, Recorded};
+use nobat_core::registry::{Record, RecordResult};
 use nobat_core::scope::Scopes;
 use nobat_core::time::Timestamp;
 
@@ -27,6 +27,6 @@ pub async fn make(backend: &Backend, tenant: &Tenant, scopes: Scopes, now: Times
     let entry =
         Entry { tenant: tenant.clone(), at: now, actor: Actor::Operator, action: Action::KeyCreated, target: object, mark: rand::random() };
     let written = backend.registry.write(vec![Record::from(&key)], entry).await.unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(written, Recorded::Done);
+    assert_eq!(written, RecordResult::Done);
     text
 }

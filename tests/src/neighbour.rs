@@ -13,16 +13,16 @@ use std::time::Duration;
 
 use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::backend::Backend;
-use nobat_core::directory::Edition;
-use nobat_core::endpoint::{Answers, Endpoint, Standing};
-use nobat_core::flow::{BreakerPolicy, Limits, Pace};
+use nobat_core::directory::ConfigEpoch;
+use nobat_core::endpoint::{Endpoint, EndpointStatus, ResponsePolicy};
+use nobat_core::flow::{BreakerPolicy, Limits, RateLimit};
 use nobat_core::id::TaskId;
 use nobat_core::name::Tenant;
-use nobat_core::ports::{Clock, Inserted};
-use nobat_core::registry::Recorded;
+use nobat_core::ports::{Clock, InsertResult};
+use nobat_core::registry::RecordResult;
 use nobat_core::retry::{Exponential, Jitter, RetryPolicy, Schedule};
 use nobat_core::secrets::Secrets;
-use nobat_core::task::{Settings, Task};
+use nobat_core::task::{Task, TaskOptions};
 use nobat_core::time::Timestamp;
 use nobat_worker::context::TaskContext;
 use nobat_worker::handler::{Failure, Handler, Handlers};
@@ -181,7 +181,7 @@ impl Stage {
 /// Runs the worker.
 async fn work(stage: Arc<Stage>, backend: Backend) {
     let handlers = Handlers::new().with(Ill(Arc::clone(&stage))).with(Well(Arc::clone(&stage)));
-    let runner = Runner::new(backend, handlers, Arc::clone(&stage.clock) as Arc<dyn Clock>, stage.dice.clone(), Edition::default());
+    let runner = Runner::new(backend, handlers, Arc::clone(&stage.clock) as Arc<dyn Clock>, stage.dice.clone(), ConfigEpoch::default());
     serve(&runner, CONCURRENCY).await;
 }
 
@@ -224,7 +224,7 @@ async fn submit(stage: Arc<Stage>, backend: Backend, plan: Arc<Plan>) {
 
 async fn accept(stage: &Stage, backend: &Backend, tasks: Vec<Task>) {
     let inserted = backend.accept(tasks, stage.time.now()).await;
-    assert!(matches!(inserted, Ok(Inserted::Created(_))), "{inserted:?}");
+    assert!(matches!(inserted, Ok(InsertResult::Created(_))), "{inserted:?}");
 }
 
 /// Returns a task of this kind for the endpoint of the same name. Its 50 attempts are more than it needs.
@@ -236,10 +236,10 @@ fn task(stage: &Stage, kind: &str, number: usize) -> Task {
         max_delay: Duration::from_secs(10),
         jitter: Jitter::None,
     };
-    let settings = Settings {
+    let settings = TaskOptions {
         endpoint: Some(sample::name(kind)),
         retry: RetryPolicy { schedule: Schedule::Exponential(exponential), max_age: None },
-        ..Settings::default()
+        ..TaskOptions::default()
     };
     let plain = sample::task(u128::try_from(number).expect("the number fits in a u128"), stage.time.now());
     Task { kind: sample::name(kind), settings: Box::new(settings), ..plain }
@@ -248,17 +248,17 @@ fn task(stage: &Stage, kind: &str, number: usize) -> Task {
 /// Creates an endpoint of this name with a rate of 100 calls a second and the default circuit breaker.
 async fn name(stage: &Stage, backend: &Backend, name: &str) {
     let hundred = const { NonZeroU32::new(100).unwrap() };
-    let pace = Pace { rate: hundred, period: Duration::from_secs(1), burst: hundred };
+    let pace = RateLimit { rate: hundred, period: Duration::from_secs(1), burst: hundred };
     let endpoint = Endpoint {
         url: "https://example.com".parse().expect("the URL is valid"),
         headers: std::collections::BTreeMap::new(),
         secrets: Secrets::default(),
         timeout: None,
         retry: None,
-        answers: Answers::default(),
+        answers: ResponsePolicy::default(),
         limits: Limits { pace: Some(pace), concurrency: None, breaker: Some(BreakerPolicy::default()) },
         batch: None,
-        standing: Standing::Open,
+        standing: EndpointStatus::Open,
         authority: None,
         created_at: stage.begun,
         version: 1,
@@ -273,5 +273,5 @@ async fn name(stage: &Stage, backend: &Backend, name: &str) {
         mark: stage.dice.below(u64::MAX),
     };
     let written = backend.registry.write(vec![endpoint.record(&tenant, &sample::name(name))], entry).await;
-    assert!(matches!(written, Ok(Recorded::Done)), "{written:?}");
+    assert!(matches!(written, Ok(RecordResult::Done)), "{written:?}");
 }

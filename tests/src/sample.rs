@@ -4,13 +4,13 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use nobat_core::callback::Callback;
-use nobat_core::flow::{Booking, FlowOf, Promise, Reserved};
+use nobat_core::flow::{LimitScope, Reservation, Reservations, ScopedReservation};
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::key::KeyText;
 use nobat_core::name::{Name, Tenant};
 use nobat_core::retry::{Exponential, Jitter, RetryPolicy, Schedule};
-use nobat_core::task::{End, Fingerprint, KeyedRequest, Left, Settings, State, Task, Turn, Waiting};
+use nobat_core::task::{Fingerprint, HoldState, InheritedDefaults, KeyedRequest, Outcome, State, Task, TaskOptions, Waiting};
 use nobat_core::time::Timestamp;
 
 /// Start time of the tests.
@@ -54,7 +54,7 @@ pub fn task(number: u128, now: Timestamp) -> Task {
         result: None,
         error: None,
         progress: None,
-        turn: Turn::default(),
+        turn: HoldState::default(),
         requests: Vec::new(),
     }
 }
@@ -74,13 +74,13 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
         kind: name("Report.weekly_2"),
         queue: name("slow-lane"),
         payload: json(text),
-        settings: Box::new(Settings {
+        settings: Box::new(TaskOptions {
             timeout: Duration::from_millis(12_345),
             retry: RetryPolicy { schedule: Schedule::Exponential(exponential), max_age: Some(Duration::from_millis(86_400_001)) },
             expires_at: Some(now + Duration::from_hours(20)),
             callback: Some(Callback {
                 url: "https://example.com/done?a=1&b=%20#c".to_owned(),
-                on: vec![End::Succeeded, End::Expired],
+                on: vec![Outcome::Succeeded, Outcome::Expired],
                 retry: RetryPolicy { max_age: Some(Duration::from_hours(1)), ..RetryPolicy::default() },
             }),
             labels: [("customer", "42"), ("empty", ""), ("greeting", "Salam, dünýä 🌍 'quoted' \"twice\" \\")]
@@ -93,15 +93,15 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
             endpoint: Some(name("billing.eu_1")),
             limit_key: Some(name("customer-42")),
             hops: 2,
-            left: Left { timeout: true, retry: true },
+            left: InheritedDefaults { timeout: true, retry: true },
         }),
         due_at: now + Duration::from_millis(1_001),
-        turn: Turn {
+        turn: HoldState {
             times: 3,
-            reserved: Reserved {
-                promise: Some(Promise {
-                    of: FlowOf::Key(name("a.b-c_1")),
-                    booking: Booking { slot: 1_800_000_000_123_456, interval: 33_334 },
+            reserved: Reservations {
+                promise: Some(ScopedReservation {
+                    of: LimitScope::Key(name("a.b-c_1")),
+                    booking: Reservation { slot: 1_800_000_000_123_456, interval: 33_334 },
                 }),
                 batch: Some(u64::MAX),
             },
@@ -116,14 +116,14 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
 pub fn listed(number: u128, now: Timestamp) -> Task {
     let delays = vec![Duration::ZERO, Duration::from_millis(1), Duration::from_millis(3_001), Duration::from_hours(24 * 366)];
     Task {
-        settings: Box::new(Settings {
+        settings: Box::new(TaskOptions {
             retry: RetryPolicy { schedule: Schedule::Delays(delays), max_age: None },
             callback: Some(Callback {
                 url: "http://example.com/".to_owned(),
-                on: vec![End::Failed, End::Canceled],
+                on: vec![Outcome::Failed, Outcome::Canceled],
                 retry: RetryPolicy::default(),
             }),
-            ..Settings::default()
+            ..TaskOptions::default()
         }),
         ..task(number, now)
     }
@@ -133,13 +133,13 @@ pub fn listed(number: u128, now: Timestamp) -> Task {
 pub fn with_attempts(number: u128, attempts: usize, now: Timestamp) -> Task {
     let delays = vec![Duration::from_secs(1); attempts.saturating_sub(1)];
     let retry = RetryPolicy { schedule: Schedule::Delays(delays), max_age: None };
-    Task { settings: Box::new(Settings { retry, ..Settings::default() }), ..task(number, now) }
+    Task { settings: Box::new(TaskOptions { retry, ..TaskOptions::default() }), ..task(number, now) }
 }
 
 /// Returns the task with a callback for every end.
 pub fn reported(mut task: Task) -> Task {
     task.settings.callback =
-        Some(Callback { url: "https://example.com/done".to_owned(), on: End::ALL.to_vec(), retry: RetryPolicy::default() });
+        Some(Callback { url: "https://example.com/done".to_owned(), on: Outcome::ALL.to_vec(), retry: RetryPolicy::default() });
     task
 }
 

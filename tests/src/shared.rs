@@ -8,13 +8,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::backend::Backend;
-use nobat_core::directory::Edition;
-use nobat_core::flow::{Limits, Pace};
-use nobat_core::lane::Lane;
+use nobat_core::directory::ConfigEpoch;
+use nobat_core::flow::{Limits, RateLimit};
+use nobat_core::lane::QueueConfig;
 use nobat_core::name::Tenant;
-use nobat_core::ports::{Clock, Inserted};
-use nobat_core::registry::{Recorded, Sort};
-use nobat_core::task::{Settings, Task};
+use nobat_core::ports::{Clock, InsertResult};
+use nobat_core::registry::{RecordKind, RecordResult};
+use nobat_core::task::{Task, TaskOptions};
 use nobat_core::time::Timestamp;
 use nobat_worker::context::TaskContext;
 use nobat_worker::handler::{Failure, Handler, Handlers};
@@ -107,7 +107,7 @@ pub fn play(time: &Arc<Time>, backend: &Backend, plan: Plan) -> Seen {
     for first in (0..tasks).step_by(BATCH) {
         let tasks = (first..tasks.min(first + BATCH)).map(|number| task(number, begun)).collect();
         let inserted = backend.accept(tasks, begun).now_or_never().expect("the store answers at once");
-        assert!(matches!(inserted, Ok(Inserted::Created(_))), "{inserted:?}");
+        assert!(matches!(inserted, Ok(InsertResult::Created(_))), "{inserted:?}");
     }
     let slow = Slow::backend(backend, time, latency, None);
     let mut executor = Executor::new(Arc::clone(time));
@@ -116,7 +116,7 @@ pub fn play(time: &Arc<Time>, backend: &Backend, plan: Plan) -> Seen {
         executor.add(format!("process {process}"), move || {
             let (clock, dice): (Arc<dyn Clock>, _) = (stage.clock.clone(), stage.dice.clone());
             let handlers = Handlers::new().with(Work(Arc::clone(&stage)));
-            let runner = Runner::new(backend.clone(), handlers, clock, dice, Edition::default());
+            let runner = Runner::new(backend.clone(), handlers, clock, dice, ConfigEpoch::default());
             Box::pin(async move { serve(&runner, WORKERS / processes).await })
         });
     }
@@ -152,7 +152,7 @@ fn most_within(starts: &[Timestamp], length: Duration) -> usize {
 }
 
 fn task(number: usize, now: Timestamp) -> Task {
-    let settings = Settings { limit_key: Some(sample::name(KEY)), ..Settings::default() };
+    let settings = TaskOptions { limit_key: Some(sample::name(KEY)), ..TaskOptions::default() };
     Task {
         kind: sample::name(Work::KIND),
         settings: Box::new(settings),
@@ -162,12 +162,16 @@ fn task(number: usize, now: Timestamp) -> Task {
 
 fn write_limits(backend: &Backend, now: Timestamp) {
     let count = |count| NonZeroU32::new(count).expect("the count is positive");
-    let pace = Pace { rate: count(RATE), period: Duration::from_secs(1), burst: count(1) };
+    let pace = RateLimit { rate: count(RATE), period: Duration::from_secs(1), burst: count(1) };
     let limits = Limits { pace: Some(pace), concurrency: Some(count(CONCURRENCY)), breaker: None };
     let tenant = Tenant::default();
-    let record = Lane { limits, version: 1, ..Lane::default() }.record(Lane::record_name(&tenant, Sort::LimitKey, &sample::name(KEY)));
+    let record = QueueConfig { limits, version: 1, ..QueueConfig::default() }.record(QueueConfig::record_name(
+        &tenant,
+        RecordKind::LimitKey,
+        &sample::name(KEY),
+    ));
     let (actor, action) = (Actor::Operator, Action::LimitsChanged);
     let entry = Entry { tenant, at: now, actor, action, target: KEY.to_owned(), mark: 0 };
     let written = backend.registry.write(vec![record], entry).now_or_never();
-    assert!(matches!(written, Some(Ok(Recorded::Done))), "{written:?}");
+    assert!(matches!(written, Some(Ok(RecordResult::Done))), "{written:?}");
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nobat_core::audit::Entry;
 use nobat_core::backend::Backend;
-use nobat_core::flow::{Flow, FlowName, Flows, Kept, Written};
+use nobat_core::flow::{LimiterKey, LimiterState, LimiterStore, VersionedState, WriteResult};
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Change;
 use nobat_core::name::{Name, Tenant};
-use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, Store, StoreError, TaskName};
-use nobat_core::rate::{Rate, Taken};
-use nobat_core::registry::{Record, RecordName, Recorded, Registry, Sort, TrailPage, TrailQuery};
+use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, StoreError, TaskKey, TaskStore};
+use nobat_core::rate::{TakeResult, TokenRate};
+use nobat_core::registry::{AuditPage, AuditQuery, ConfigStore, Record, RecordKind, RecordName, RecordResult};
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
 use tokio::runtime::Handle;
@@ -46,24 +46,24 @@ impl Slow {
 }
 
 #[async_trait]
-impl Store for Slow {
-    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
+impl TaskStore for Slow {
+    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError> {
         self.call(self.inner.store.insert(tasks, now)).await
     }
 
-    async fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, StoreError> {
+    async fn get(&self, name: &TaskKey, now: Timestamp) -> Result<Option<Task>, StoreError> {
         self.call(self.inner.store.get(name, now)).await
     }
 
-    async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
+    async fn claim(&self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError> {
         self.call(self.inner.store.claim(name, until, now)).await
     }
 
-    async fn commit(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError> {
+    async fn commit(&self, change: Change, now: Timestamp) -> Result<CommitResult, StoreError> {
         self.call(self.inner.store.commit(change, now)).await
     }
 
-    async fn beat(&self, name: &TaskName, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Beat, StoreError> {
+    async fn beat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
         self.call(self.inner.store.beat(name, token, until, progress)).await
     }
 
@@ -87,7 +87,7 @@ impl Store for Slow {
         self.call(self.inner.store.prune(limit, now)).await
     }
 
-    async fn changed(&self, name: &TaskName) {
+    async fn changed(&self, name: &TaskKey) {
         self.inner.store.changed(name).await;
     }
 
@@ -97,39 +97,39 @@ impl Store for Slow {
 }
 
 #[async_trait]
-impl Flows for Slow {
-    async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
+impl LimiterStore for Slow {
+    async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
         self.call(self.inner.flows.read(name)).await
     }
 
-    async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
+    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
         self.call(self.inner.flows.write(name, flow, over, now)).await
     }
 }
 
 #[async_trait]
-impl Registry for Slow {
+impl ConfigStore for Slow {
     async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
         self.call(self.inner.registry.find(name)).await
     }
 
-    async fn page(&self, tenant: Option<&Tenant>, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+    async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
         self.call(self.inner.registry.page(tenant, sort, after, limit)).await
     }
 
-    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError> {
+    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
         self.call(self.inner.registry.write(records, entry)).await
     }
 
-    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<Recorded, StoreError> {
+    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError> {
         self.call(self.inner.registry.remove(name, version, entry)).await
     }
 
-    async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError> {
+    async fn trail(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
         self.call(self.inner.registry.trail(query, now)).await
     }
 
-    async fn take(&self, tenant: &Tenant, rate: Rate, wanted: NonZeroU32, now: Timestamp) -> Result<Taken, StoreError> {
+    async fn take(&self, tenant: &Tenant, rate: TokenRate, wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {
         self.call(self.inner.registry.take(tenant, rate, wanted, now)).await
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use nobat_aws::Settings;
 use nobat_core::backend::Backend;
 use nobat_core::lifecycle::{Event, ReplayKey, transition};
-use nobat_core::ports::{Claim, Committed, Inserted, LEASE, TaskName};
-use nobat_core::task::{End, State, Status, Task};
+use nobat_core::ports::{ClaimResult, CommitResult, InsertResult, LEASE, TaskKey};
+use nobat_core::task::{Outcome, State, Status, Task};
 use nobat_core::time::Timestamp;
 use nobat_core::vault::NoVault;
 use nobat_tests::aws::client::Service;
@@ -18,7 +18,7 @@ use nobat_tests::aws::tap::{Flow, Tap};
 use nobat_tests::conformance::RETENTION;
 use nobat_tests::sample;
 use nobat_worker::sweep::Sweeper;
-use nobat_worker::system::SystemChance;
+use nobat_worker::system::SystemRandom;
 use serde_json::{Value, json};
 
 /// Backend behind a tap, and direct access to its table and queues.
@@ -42,14 +42,14 @@ impl Cloud {
 
     async fn insert(&self, tasks: Vec<Task>) -> Vec<Task> {
         match self.backend.store.insert(tasks, self.now).await.unwrap() {
-            Inserted::Created(tasks) => tasks,
-            Inserted::Existing(tasks) => panic!("the tasks exist already: {tasks:?}"),
+            InsertResult::Created(tasks) => tasks,
+            InsertResult::Existing(tasks) => panic!("the tasks exist already: {tasks:?}"),
         }
     }
 
-    async fn claim(&self, name: &TaskName) -> Task {
+    async fn claim(&self, name: &TaskKey) -> Task {
         match self.backend.store.claim(name, self.now + LEASE, self.now).await.unwrap() {
-            Claim::Granted(task) => task,
+            ClaimResult::Granted(task) => task,
             other => panic!("{other:?}"),
         }
     }
@@ -57,12 +57,12 @@ impl Cloud {
     async fn apply(&self, task: &Task, event: Event) -> Task {
         let change = transition(task.clone(), event, self.now).unwrap();
         match self.backend.store.commit(change, self.now).await.unwrap() {
-            Committed::Done(task) => *task,
-            Committed::Conflict => panic!("a conflict"),
+            CommitResult::Done(task) => *task,
+            CommitResult::Conflict => panic!("a conflict"),
         }
     }
 
-    async fn get(&self, name: &TaskName) -> Task {
+    async fn get(&self, name: &TaskKey) -> Task {
         self.backend.store.get(name, self.now).await.unwrap().unwrap()
     }
 
@@ -75,7 +75,7 @@ impl Cloud {
     }
 
     fn sweeper(&self) -> Sweeper {
-        Sweeper { backend: self.backend.clone(), chance: Arc::new(SystemChance) }
+        Sweeper { backend: self.backend.clone(), chance: Arc::new(SystemRandom) }
     }
 
     /// Returns the items that hold bodies: their sort keys and expiry times in seconds.
@@ -154,9 +154,9 @@ async fn payload_of_a_refused_request_expires_after_a_day() {
     let task = cloud.insert(vec![large_task(1, cloud.now)]).await.remove(0);
     let other = Task { payload: sample::json(&format!("\"{}\"", "y".repeat(5_000))), ..task.clone() };
     let refused = cloud.backend.store.insert(vec![other], cloud.now).await.unwrap();
-    assert!(matches!(&refused, Inserted::Existing(found) if *found == [task]), "{refused:?}");
+    assert!(matches!(&refused, InsertResult::Existing(found) if *found == [task]), "{refused:?}");
     let again = cloud.backend.store.insert(vec![large_task(1, cloud.now)], cloud.now).await.unwrap();
-    assert!(matches!(again, Inserted::Existing(_)));
+    assert!(matches!(again, InsertResult::Existing(_)));
     let mut goes: Vec<_> = cloud.bodies().await.into_iter().map(|(_, goes)| goes).collect();
     goes.sort_unstable();
     let day = cloud.now + Duration::from_hours(24);
@@ -184,7 +184,7 @@ async fn callback_payload_of_a_failed_write_expires() {
     let result = sample::json(&format!("\"{}\"", "r".repeat(2_000)));
     let event = Event::Succeed { token: running.token, result };
     let ended = cloud.backend.apply(&task.name(), Some(running), event, cloud.now).await.unwrap();
-    assert_eq!(ended.status(cloud.now), Status::Ended(End::Succeeded));
+    assert_eq!(ended.status(cloud.now), Status::Ended(Outcome::Succeeded));
     let stays = cloud.bodies().await.into_iter().filter(|(_, goes)| goes.is_none()).count();
     assert_eq!(stays, 1, "only the payload of the stored callback does not expire");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nobat_aws::Settings;
 use nobat_aws::meter::{Meter, Reading, Units, Usage};
 use nobat_core::lifecycle::Event;
-use nobat_core::ports::{Claim, Inserted, LEASE};
+use nobat_core::ports::{ClaimResult, InsertResult, LEASE};
 use nobat_core::task::Task;
 use nobat_tests::aws::emulator::Emulator;
 use nobat_tests::aws::queues::Queues;
@@ -30,13 +30,13 @@ fn calls(operation: &str, usage: Usage, sends: u32) -> Reading {
 
 async fn accept(stage: &Stage, task: Task) {
     let inserted = stage.backend.accept(vec![task], stage.time.now()).await.unwrap();
-    assert!(matches!(inserted, Inserted::Created(_)), "{inserted:?}");
+    assert!(matches!(inserted, InsertResult::Created(_)), "{inserted:?}");
 }
 
 async fn claim(stage: &Stage, task: &Task) -> Task {
     let now = stage.time.now();
     match stage.backend.store.claim(&task.name(), now + LEASE, now).await.unwrap() {
-        Claim::Granted(task) => task,
+        ClaimResult::Granted(task) => task,
         other => panic!("{other:?}"),
     }
 }
@@ -73,7 +73,7 @@ async fn a_request_that_is_refused_is_counted() {
     accept(&stage, task.clone()).await;
     stage.reading();
     let again = stage.backend.accept(vec![task], stage.time.now()).await.unwrap();
-    assert!(matches!(again, Inserted::Existing(_)), "{again:?}");
+    assert!(matches!(again, InsertResult::Existing(_)), "{again:?}");
     assert_eq!(stage.reading(), calls("PutItem", written(1.0), 0), "a refused write costs the size of the stored item, without indexes");
 }
 
@@ -88,7 +88,7 @@ async fn request_without_a_response_is_counted_as_unknown() {
     tap.set(Flow::LosesNextReply);
     let now = sample::start();
     let inserted = backend.store.insert(vec![sample::task(1, now)], now).await.unwrap();
-    assert!(matches!(inserted, Inserted::Created(_)), "{inserted:?}");
+    assert!(matches!(inserted, InsertResult::Created(_)), "{inserted:?}");
     let usage = Usage { tries: 2, units: Units { write: 1.0, read: 0.0 }, unknown: 1 };
     assert_eq!(meter.take(), calls("PutItem", usage, 0), "the first try wrote the item, so the second is refused");
 }

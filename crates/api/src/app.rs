@@ -5,19 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nobat_core::backend::Backend;
-use nobat_core::directory::{Directory, Edition};
+use nobat_core::directory::{ConfigCache, ConfigEpoch};
 use nobat_core::endpoint::EndpointTester;
 use nobat_core::ports::{Clock, QueueLoad};
-use nobat_core::submit::Kinds;
+use nobat_core::submit::KindRegistry;
 use nobat_core::vault::VaultSource;
 use tokio_util::sync::CancellationToken;
 
 use crate::body_budget::BodyBudget;
-use crate::door::Door;
+use crate::door::AccessPolicy;
 use crate::health::Readiness;
-use crate::keyring::Keyring;
-use crate::permits::Permits;
-use crate::quota::Quota;
+use crate::keyring::AuthCache;
+use crate::permits::RequestRates;
+use crate::quota::PendingQuota;
 use crate::test_slots::TestSlots;
 
 /// State that all request handlers share.
@@ -25,26 +25,26 @@ use crate::test_slots::TestSlots;
 pub struct App(Arc<Inner>);
 
 struct Inner {
-    parts: Parts,
-    keyring: Keyring,
+    parts: AppConfig,
+    keyring: AuthCache,
     bodies: Arc<BodyBudget>,
-    permits: Permits,
-    quota: Quota,
+    permits: RequestRates,
+    quota: PendingQuota,
     readiness: Readiness,
-    directory: Directory,
+    directory: ConfigCache,
     test_slots: TestSlots,
 }
 
 /// Parts of an [`App`].
-pub struct Parts {
+pub struct AppConfig {
     /// Stores of tasks, configuration and limiter state, and the queue of hints.
     pub backend: Backend,
     /// Clock and timer.
     pub clock: Arc<dyn Clock>,
     /// Kinds that this server runs. Validates submissions.
-    pub kinds: Arc<dyn Kinds>,
+    pub kinds: Arc<dyn KindRegistry>,
     /// Access policy of the API.
-    pub door: Door,
+    pub door: AccessPolicy,
     /// Time between two counts of the waiting tasks of a tenant that has a limit on them. A count can be costly.
     pub recount: Duration,
     /// Maximum timeout that workers grant to one attempt.
@@ -58,23 +58,23 @@ pub struct Parts {
     /// Key that authenticates the cursors of lists. All processes behind one address need the same one.
     pub cursor_key: [u8; 32],
     /// Edition of the configuration, shared with the workers of this process. They see changes by this process at once.
-    pub edition: Edition,
+    pub edition: ConfigEpoch,
     /// Shutdown signal. Once it fires, the server sends answers that `?wait=` holds.
     pub shutdown: CancellationToken,
 }
 
 impl App {
     /// Creates the shared state of the handlers.
-    pub fn new(parts: Parts) -> Self {
-        let keyring = Keyring::new(parts.door.keys);
-        let directory = Directory::new(Arc::clone(&parts.backend.registry), Arc::clone(&parts.clock), parts.edition.clone());
-        let (permits, quota, readiness) = (Permits::default(), Quota::default(), Readiness::default());
+    pub fn new(parts: AppConfig) -> Self {
+        let keyring = AuthCache::new(parts.door.keys);
+        let directory = ConfigCache::new(Arc::clone(&parts.backend.registry), Arc::clone(&parts.clock), parts.edition.clone());
+        let (permits, quota, readiness) = (RequestRates::default(), PendingQuota::default(), Readiness::default());
         let test_slots = TestSlots::default();
         Self(Arc::new(Inner { parts, keyring, bodies: Arc::default(), permits, quota, readiness, directory, test_slots }))
     }
 
     /// Returns the cache of keys and of tenants' limits.
-    pub(crate) fn keyring(&self) -> &Keyring {
+    pub(crate) fn keyring(&self) -> &AuthCache {
         &self.0.keyring
     }
 
@@ -84,7 +84,7 @@ impl App {
     }
 
     /// Returns the request rate limits of tenants.
-    pub(crate) fn permits(&self) -> &Permits {
+    pub(crate) fn permits(&self) -> &RequestRates {
         &self.0.permits
     }
 
@@ -94,7 +94,7 @@ impl App {
     }
 
     /// Returns the cached configuration of endpoints, queues and kinds.
-    pub(crate) fn directory(&self) -> &Directory {
+    pub(crate) fn directory(&self) -> &ConfigCache {
         &self.0.directory
     }
 
@@ -110,15 +110,15 @@ impl App {
     }
 
     /// Returns the counts of tenants' waiting tasks.
-    pub(crate) fn quota(&self) -> &Quota {
+    pub(crate) fn quota(&self) -> &PendingQuota {
         &self.0.quota
     }
 }
 
 impl Deref for App {
-    type Target = Parts;
+    type Target = AppConfig;
 
-    fn deref(&self) -> &Parts {
+    fn deref(&self) -> &AppConfig {
         &self.0.parts
     }
 }

@@ -7,9 +7,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use nobat_core::audit::Action;
 use nobat_core::callback_secret::CallbackSecrets;
-use nobat_core::registry::{Record, RecordName, Recorded};
+use nobat_core::registry::{Record, RecordName, RecordResult};
 use nobat_core::secrets::{Kept, MAX_LIVE};
-use nobat_core::submit::Invalid;
+use nobat_core::submit::FieldError;
 use nobat_core::time::Timestamp;
 use nobat_core::vault::Sealed;
 use nobat_core::webhook::WebhookSecret;
@@ -20,7 +20,7 @@ use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 use crate::app::App;
 use crate::change::{ROTATE_INSTEAD, grace_period, options, options_without_key};
 use crate::code::Code;
-use crate::door::{Allowed, Caller, ConfigWrite};
+use crate::door::{Authorized, ConfigWrite, Principal};
 use crate::problem::Problem;
 use crate::reply;
 
@@ -119,7 +119,11 @@ pub(crate) struct SecretView {
     request_body(content = Set, description = "May be left out.", example = json!({})),
     responses((status = 200, description = "The secret is set.", body = SecretsView)),
 )]
-pub(crate) async fn set(State(app): State<App>, Allowed(caller, _): Allowed<ConfigWrite>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn set(
+    State(app): State<App>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
+    request: Request,
+) -> Result<Response, Problem> {
     let Set { secret } = options(&app, &caller.tenant, request).await?;
     let change = Change { secret, overlap: Duration::ZERO, action: Action::CallbackSecretSet };
     reply::value(StatusCode::OK, SECRETS_BYTES, &change.make(&app, &caller).await?)
@@ -140,7 +144,7 @@ pub(crate) async fn set(State(app): State<App>, Allowed(caller, _): Allowed<Conf
 )]
 pub(crate) async fn rotate(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<ConfigWrite>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
     request: Request,
 ) -> Result<Response, Problem> {
     let Rotate { secret, grace_period: seconds } = options_without_key(&app, &caller.tenant, request, ROTATE_INSTEAD).await?;
@@ -160,7 +164,7 @@ pub(crate) async fn rotate(
     security(("key" = ["config:write"])),
     responses((status = 200, description = "The secrets that sign callbacks.", body = SecretsView)),
 )]
-pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<ConfigWrite>) -> Result<Response, Problem> {
+pub(crate) async fn one(State(app): State<App>, Authorized(caller, _): Authorized<ConfigWrite>) -> Result<Response, Problem> {
     let secrets = app.backend.registry.callback_secrets(&caller.tenant).await?;
     reply::value(StatusCode::OK, SECRETS_BYTES, &SecretsView::new(&secrets, app.clock.now()))
 }
@@ -178,7 +182,7 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Conf
 )]
 pub(crate) async fn remove(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<ConfigWrite>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
     request: Request,
 ) -> Result<Response, Problem> {
     let _: Remove = options(&app, &caller.tenant, request).await?;
@@ -194,9 +198,9 @@ struct Change {
 }
 
 impl Change {
-    async fn make(self, app: &App, caller: &Caller) -> Result<SecretsView, Problem> {
+    async fn make(self, app: &App, caller: &Principal) -> Result<SecretsView, Problem> {
         let given = self.secret.map(|text| text.parse::<WebhookSecret>()).transpose();
-        let given = given.map_err(|error| Problem::from(vec![Invalid::new("/secret", error.to_string())]))?;
+        let given = given.map_err(|error| Problem::from(vec![FieldError::new("/secret", error.to_string())]))?;
         let is_given = given.is_some();
         let secret = given.unwrap_or_else(|| WebhookSecret::new(rand::random()));
         let (vault, place) = (app.vault.vault().await?, CallbackSecrets::place(&caller.tenant));
@@ -221,7 +225,7 @@ impl Change {
 /// Changes the secrets of the caller's tenant and writes an audit entry.
 async fn write(
     app: &App,
-    caller: &Caller,
+    caller: &Principal,
     action: Action,
     change: impl Fn(&CallbackSecrets, Timestamp) -> Result<CallbackSecrets, Problem>,
 ) -> Result<SecretsView, Problem> {
@@ -230,7 +234,7 @@ async fn write(
         let changed = change(&app.backend.registry.callback_secrets(&caller.tenant).await?, now)?;
         let record = Record { name: RecordName::of_callback_secret(&caller.tenant), version: changed.version, body: changed.to_text() };
         let entry = caller.entry(&caller.tenant, action, &caller.tenant, now);
-        if app.backend.registry.write(vec![record], entry).await? == Recorded::Done {
+        if app.backend.registry.write(vec![record], entry).await? == RecordResult::Done {
             app.directory().forget(&caller.tenant);
             return Ok(SecretsView::new(&changed, now));
         }

@@ -9,13 +9,13 @@ use axum::response::Response;
 use nobat_core::audit::Action;
 use nobat_core::backend::{Applied, ApplyError};
 use nobat_core::bounds::Bounds;
-use nobat_core::directory::FRESH;
-use nobat_core::key::MAX_OVERLAP;
+use nobat_core::directory::CONFIG_TTL;
+use nobat_core::key::MAX_GRACE_PERIOD;
 use nobat_core::lifecycle::{Event, ReplayKey};
 use nobat_core::name::Tenant;
-use nobat_core::ports::TaskName;
+use nobat_core::ports::TaskKey;
 use nobat_core::read::read_object;
-use nobat_core::submit::Invalid;
+use nobat_core::submit::FieldError;
 use nobat_core::task::{CancelRequest, KeyedRequest, State as Standing, Task};
 use nobat_core::time::Timestamp;
 use nobat_core::view::TaskView;
@@ -24,7 +24,7 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::body;
-use crate::door::{Allowed, Caller, TasksReplay, TasksWrite};
+use crate::door::{Authorized, Principal, TasksReplay, TasksWrite};
 use crate::identity::{keyed_request, refuse_key};
 use crate::problem::Problem;
 use crate::read::Named;
@@ -77,13 +77,13 @@ pub(crate) struct Replay {
 )]
 pub(crate) async fn cancel(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<TasksWrite>,
+    Authorized(caller, _): Authorized<TasksWrite>,
     Named(id): Named,
     request: Request,
 ) -> Result<Response, Problem> {
     let (Cancel {}, keyed) = keyed_options(&app, &caller.tenant, request, CANCEL).await?;
     let now = app.clock.now();
-    let name = TaskName { tenant: caller.tenant.clone(), id };
+    let name = TaskKey { tenant: caller.tenant.clone(), id };
     let entry = caller.entry(&caller.tenant, Action::TaskCanceled, &id, now);
     let known = app.backend.store.get(&name, now).await?.ok_or(ApplyError::Missing)?;
     let canceled = if is_canceling(&known) && keyed.is_none() {
@@ -99,7 +99,7 @@ pub(crate) async fn cancel(
 }
 
 /// Returns the answer to a change of a task, or to its repetition.
-fn changed(outcome: &Applied, status: impl Fn(&Task) -> StatusCode, caller: &Caller, now: Timestamp) -> Result<Response, Problem> {
+fn changed(outcome: &Applied, status: impl Fn(&Task) -> StatusCode, caller: &Principal, now: Timestamp) -> Result<Response, Problem> {
     let (Applied::Done(task) | Applied::Repeated(task)) = outcome;
     let mut response = reply::task(status(task), task, caller, now)?;
     if matches!(outcome, Applied::Repeated(_)) {
@@ -137,17 +137,17 @@ fn is_canceling(task: &Task) -> bool {
 )]
 pub(crate) async fn replay(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<TasksReplay>,
+    Authorized(caller, _): Authorized<TasksReplay>,
     Named(id): Named,
     request: Request,
 ) -> Result<Response, Problem> {
     let (options, keyed): (Replay, _) = keyed_options(&app, &caller.tenant, request, REPLAY).await?;
     let key = if options.new_key { ReplayKey::New } else { ReplayKey::Same };
     let now = app.clock.now();
-    let name = TaskName { tenant: caller.tenant.clone(), id };
+    let name = TaskKey { tenant: caller.tenant.clone(), id };
     let entry = caller.entry(&caller.tenant, Action::TaskReplayed, &id, now);
     let generation = options.generation.map(|number| Bounds::count(u32::MAX).whole(number)).transpose();
-    let generation = generation.map_err(|detail| Problem::from(vec![Invalid::new("/generation", detail)]))?;
+    let generation = generation.map_err(|detail| Problem::from(vec![FieldError::new("/generation", detail)]))?;
     let event = Event::Replay { key, generation: generation.map(NonZeroU32::get) };
     let replayed = app.backend.apply_on_record(&name, None, event, entry, keyed, now).await?;
     changed(&replayed, |_| StatusCode::ACCEPTED, &caller, now)
@@ -155,19 +155,19 @@ pub(crate) async fn replay(
 
 /// Checks the grace period of a replaced API key: 0 to 30 days.
 pub(crate) fn overlap(seconds: f64) -> Result<Duration, Problem> {
-    Bounds::delay(MAX_OVERLAP).seconds(seconds).map_err(|detail| vec![Invalid::new("/grace_period", detail)].into())
+    Bounds::delay(MAX_GRACE_PERIOD).seconds(seconds).map_err(|detail| vec![FieldError::new("/grace_period", detail)].into())
 }
 
 /// Checks the grace period of a signing secret: 0 for none, or 10 seconds to 30 days. Other processes learn of a new secret within
-/// [`FRESH`]. A shorter grace period would end before every process signs with the new secret.
+/// [`CONFIG_TTL`]. A shorter grace period would end before every process signs with the new secret.
 pub(crate) fn grace_period(seconds: f64) -> Result<Duration, Problem> {
-    let (least, most) = (FRESH.as_secs(), MAX_OVERLAP.as_secs());
+    let (least, most) = (CONFIG_TTL.as_secs(), MAX_GRACE_PERIOD.as_secs());
     let expected =
         || format!("expected 0, or seconds from {least} to {most}: other processes sign with the new secret within {least} seconds");
     if seconds == 0.0 {
         return Ok(Duration::ZERO);
     }
-    Bounds::times(FRESH, MAX_OVERLAP).seconds(seconds).map_err(|_| vec![Invalid::new("/grace_period", expected())].into())
+    Bounds::times(CONFIG_TTL, MAX_GRACE_PERIOD).seconds(seconds).map_err(|_| vec![FieldError::new("/grace_period", expected())].into())
 }
 
 /// Returns the options from the body, and the request's idempotency key, if it has one.

@@ -1,6 +1,6 @@
 //! Authentication and authorization: client address, API key and scope.
 //!
-//! Every route except those for health and for the OpenAPI document has an [`Allowed`] as its first argument. It is the only place that
+//! Every route except those for health and for the OpenAPI document has an [`Authorized`] as its first argument. It is the only place that
 //! admits or refuses a request. It runs before the server reads anything of the body.
 
 use std::marker::PhantomData;
@@ -15,7 +15,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue};
 use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::authority::Authority;
-use nobat_core::key::{Barred, Key, KeyId, KeyText};
+use nobat_core::key::{Key, KeyId, KeyRejection, KeyText};
 use nobat_core::name::Tenant;
 use nobat_core::network::{self, Network};
 use nobat_core::scope::{Scope, Scopes};
@@ -28,9 +28,9 @@ use crate::problem::Problem;
 
 /// Access policy of the API.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct AccessPolicy {
     /// Rule for when a request needs an API key.
-    pub keys: Keys,
+    pub keys: AuthMode,
     /// Networks from which requests are accepted. Empty: any.
     pub admitted: Vec<Network>,
     /// Proxies in front of the server. Only their `X-Forwarded-For` is trusted.
@@ -39,7 +39,7 @@ pub struct Door {
 
 /// Rule for when a request needs an API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keys {
+pub enum AuthMode {
     /// Every request needs a key.
     Required,
     /// No request needs a key until the first key is created. For a server that only programs on this machine can reach.
@@ -56,7 +56,7 @@ pub struct Peer(pub IpAddr);
 
 /// Authenticated client of a request.
 #[derive(Clone, Debug)]
-pub(crate) struct Caller {
+pub(crate) struct Principal {
     /// Tenant that the client belongs to.
     pub(crate) tenant: Tenant,
     /// Scopes that the client has.
@@ -67,7 +67,7 @@ pub(crate) struct Caller {
     pub(crate) settings: TenantSettings,
 }
 
-impl Caller {
+impl Principal {
     /// Returns true if the client may see payloads and results (scope `payload:view`).
     pub(crate) fn sees_bodies(&self) -> bool {
         self.scopes.contains(Scope::PayloadView)
@@ -107,9 +107,9 @@ macro_rules! permissions {
 permissions!(TasksWrite, TasksRead, TasksReplay, ConfigWrite, Admin);
 
 /// Authenticated client that has the scope of `P`.
-pub(crate) struct Allowed<P>(pub(crate) Caller, pub(crate) PhantomData<P>);
+pub(crate) struct Authorized<P>(pub(crate) Principal, pub(crate) PhantomData<P>);
 
-impl<P: Permission> FromRequestParts<App> for Allowed<P> {
+impl<P: Permission> FromRequestParts<App> for Authorized<P> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
@@ -122,7 +122,7 @@ impl<P: Permission> FromRequestParts<App> for Allowed<P> {
     }
 }
 
-async fn caller(parts: &Parts, app: &App) -> Result<Caller, Problem> {
+async fn caller(parts: &Parts, app: &App) -> Result<Principal, Problem> {
     let now = app.clock.now();
     let origin = origin(parts, &app.door);
     if !network::admits(&app.door.admitted, origin) {
@@ -131,19 +131,19 @@ async fn caller(parts: &Parts, app: &App) -> Result<Caller, Problem> {
             "the server accepts no requests from this address; send the request from an allowed network",
         ));
     }
-    if app.door.keys == Keys::Never {
+    if app.door.keys == AuthMode::Never {
         let settings = TenantSettings::default();
-        return Ok(Caller { tenant: Tenant::default(), scopes: Scopes::all(), actor: Actor::Operator, settings });
+        return Ok(Principal { tenant: Tenant::default(), scopes: Scopes::all(), actor: Actor::Operator, settings });
     }
     let caller = if app.keyring().asks_for_keys(&app.backend, now).await? {
         let key = authenticate(parts, app, origin, now).await?;
         let settings = app.keyring().settings(&app.backend, &key.tenant, now).await?;
-        Caller { tenant: key.tenant.clone(), scopes: key.scopes, actor: Actor::Key(key.id()), settings }
+        Principal { tenant: key.tenant.clone(), scopes: key.scopes, actor: Actor::Key(key.id()), settings }
     } else {
         meant_for_this_machine(parts, origin)?;
         let tenant = Tenant::default();
         let settings = app.keyring().settings(&app.backend, &tenant, now).await?;
-        Caller { tenant, scopes: Scopes::all(), actor: Actor::Anonymous, settings }
+        Principal { tenant, scopes: Scopes::all(), actor: Actor::Anonymous, settings }
     };
     if let Some(rate) = caller.settings.request_rate {
         app.permits().take(&app.backend, &caller.tenant, rate, now).await?;
@@ -152,7 +152,7 @@ async fn caller(parts: &Parts, app: &App) -> Result<Caller, Problem> {
 }
 
 /// Returns the client's address. `None` if it is unknown: no [`Peer`] was set, or a trusted proxy names no client.
-fn origin(parts: &Parts, door: &Door) -> Option<IpAddr> {
+fn origin(parts: &Parts, door: &AccessPolicy) -> Option<IpAddr> {
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
     // A value that is not text must stay an unreadable element. If it were skipped, an element that the client wrote could count as its
     // address.
@@ -170,11 +170,11 @@ async fn authenticate(parts: &Parts, app: &App, origin: Option<IpAddr>, now: Tim
     };
     match key.as_ref().map(|key| key.admit(origin, now)) {
         Some(Ok(())) => key.ok_or_else(unauthorized),
-        Some(Err(Barred::Elsewhere)) => Err(Problem::new(
+        Some(Err(KeyRejection::Elsewhere)) => Err(Problem::new(
             Code::AddressNotAllowed,
             "the key's `networks` do not contain this address; send the request from one of them, or use another key",
         )),
-        Some(Err(Barred::Over)) | None => Err(keyring.count_failure(origin, now).err().unwrap_or_else(unauthorized)),
+        Some(Err(KeyRejection::Over)) | None => Err(keyring.count_failure(origin, now).err().unwrap_or_else(unauthorized)),
     }
 }
 

@@ -12,16 +12,18 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use nobat_core::audit::Action;
 use nobat_core::callback::HTTP;
-use nobat_core::endpoint::{Batch, Draft, Endpoint, EndpointSubmission, EndpointTest, Receiving, Standing, TestResult};
-use nobat_core::flow::{BreakerView, FlowOf, LimiterStatus, LimitsView};
+use nobat_core::endpoint::{
+    BatchPolicy, Endpoint, EndpointStatus, EndpointSubmission, EndpointTest, EndpointUpdate, EndpointUpdateContext, TestResult,
+};
+use nobat_core::flow::{BreakerView, LimitScope, LimiterStatus, LimitsView};
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::name::Name;
 use nobat_core::ports::{Position, StoreError};
 use nobat_core::read::read_object;
-use nobat_core::registry::{Record, Recorded, Sort};
+use nobat_core::registry::{Record, RecordKind, RecordResult};
 use nobat_core::secrets::{Kept, MAX_LIVE};
-use nobat_core::submit::{Aim, Invalid, Unfit};
+use nobat_core::submit::{FieldError, KindError, Target};
 use nobat_core::time::Timestamp;
 use nobat_core::view::RetryView;
 use nobat_core::webhook::WebhookSecret;
@@ -35,7 +37,7 @@ use crate::callback_secret::{Rotate, SecretView};
 use crate::change::{ROTATE_INSTEAD, grace_period, options, options_without_key};
 use crate::code::Code;
 use crate::cursor;
-use crate::door::{Allowed, Caller, ConfigWrite};
+use crate::door::{Authorized, ConfigWrite, Principal};
 use crate::identity::refuse_key;
 use crate::lanes;
 use crate::list::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
@@ -116,8 +118,8 @@ struct BatchView {
     per_item_results: bool,
 }
 
-impl From<Batch> for BatchView {
-    fn from(batch: Batch) -> Self {
+impl From<BatchPolicy> for BatchView {
+    fn from(batch: BatchPolicy) -> Self {
         Self { max_items: batch.max_items, max_wait: batch.max_wait.as_secs_f64(), per_item_results: batch.per_item_results }
     }
 }
@@ -181,7 +183,7 @@ impl FromRequestParts<App> for Named {
 )]
 pub(crate) async fn put(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<ConfigWrite>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -194,7 +196,7 @@ pub(crate) async fn put(
         // `into_endpoint` consumes the submission, so each try reads it again.
         let submission: EndpointSubmission = read_object(&body)?;
         let current = app.backend.registry.endpoint(&caller.tenant, &name).await?;
-        let receiving = Receiving {
+        let receiving = EndpointUpdateContext {
             current: current.as_ref(),
             kinds: &*app.kinds,
             max_timeout: app.max_timeout,
@@ -202,11 +204,11 @@ pub(crate) async fn put(
             random: rand::random(),
             now,
         };
-        let Draft { endpoint, made } = submission.into_endpoint(&receiving)?;
+        let EndpointUpdate { endpoint, made } = submission.into_endpoint(&receiving)?;
         let record = endpoint.record(&caller.tenant, &name);
         if record.body.len() > MAX_RECORD {
             return Err(
-                vec![Invalid::new("", format!("the configuration is too large; expected at most {MAX_RECORD} bytes in total"))].into()
+                vec![FieldError::new("", format!("the configuration is too large; expected at most {MAX_RECORD} bytes in total"))].into()
             );
         }
         if write(&app, &caller, record, Action::EndpointChanged, &name).await? {
@@ -242,9 +244,13 @@ pub(crate) async fn put(
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The endpoint's name.", example = "billing")),
     responses((status = 200, description = "The endpoint.", body = EndpointView)),
 )]
-pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<ConfigWrite>, Named(name): Named) -> Result<Response, Problem> {
+pub(crate) async fn one(
+    State(app): State<App>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
+    Named(name): Named,
+) -> Result<Response, Problem> {
     let endpoint = app.backend.registry.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
-    let state = Some(lanes::state(&app, &caller, FlowOf::Endpoint(name.clone()), &endpoint.limits).await?);
+    let state = Some(lanes::state(&app, &caller, LimitScope::Endpoint(name.clone()), &endpoint.limits).await?);
     reply::value(StatusCode::OK, ENDPOINT_BYTES, &EndpointView { state, ..EndpointView::new(name, &endpoint, app.clock.now()) })
 }
 
@@ -265,7 +271,7 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Conf
 )]
 pub(crate) async fn page(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<ConfigWrite>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let mut query = Query::read(query.as_deref(), &["limit", "cursor"]);
@@ -276,7 +282,7 @@ pub(crate) async fn page(
     let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list");
     let open = |cursor: String| Name::new(&cursor::open(&app.cursor_key, &list, &cursor)?.0).ok();
     let after = cursor.map(|cursor| open(cursor).ok_or_else(stale)).transpose()?;
-    let found = app.backend.registry.page(Some(&caller.tenant), Sort::Endpoint, after.as_ref(), limit).await?;
+    let found = app.backend.registry.page(Some(&caller.tenant), RecordKind::Endpoint, after.as_ref(), limit).await?;
     let next_cursor = found
         .last()
         .filter(|_| found.len() == limit)
@@ -305,7 +311,7 @@ pub(crate) async fn page(
 )]
 pub(crate) async fn remove(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<ConfigWrite>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -315,7 +321,7 @@ pub(crate) async fn remove(
         let endpoint = app.backend.registry.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
         let entry = caller.entry(&caller.tenant, Action::EndpointRemoved, &name, now);
         let record = Endpoint::record_name(&caller.tenant, &name);
-        if app.backend.registry.remove(&record, endpoint.version, entry).await? == Recorded::Done {
+        if app.backend.registry.remove(&record, endpoint.version, entry).await? == RecordResult::Done {
             app.directory().forget(&caller.tenant);
             return reply::value(StatusCode::OK, ENDPOINT_BYTES, &EndpointView::new(name, &endpoint, now));
         }
@@ -339,14 +345,14 @@ pub(crate) async fn remove(
 )]
 pub(crate) async fn rotate(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<ConfigWrite>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
     let Rotate { secret, grace_period: seconds } = options_without_key(&app, &caller.tenant, request, ROTATE_INSTEAD).await?;
     let overlap = grace_period(seconds)?;
     let given = secret.map(|text| text.parse::<WebhookSecret>()).transpose();
-    let given = given.map_err(|error| Problem::from(vec![Invalid::new("/secret", error.to_string())]))?;
+    let given = given.map_err(|error| Problem::from(vec![FieldError::new("/secret", error.to_string())]))?;
     let is_given = given.is_some();
     let secret = given.unwrap_or_else(|| WebhookSecret::new(rand::random()));
     let (vault, place) = (app.vault.vault().await?, Endpoint::place(&caller.tenant, &name));
@@ -381,12 +387,12 @@ const STATE_INSTEAD: &str = "a repeated request changes nothing more: send it wi
 )]
 pub(crate) async fn pause(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<ConfigWrite>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
     let Nothing {} = options_without_key(&app, &caller.tenant, request, STATE_INSTEAD).await?;
-    let change = |endpoint, _| Ok(Endpoint { standing: Standing::Paused, ..endpoint });
+    let change = |endpoint, _| Ok(Endpoint { standing: EndpointStatus::Paused, ..endpoint });
     let view = change_one(&app, &caller, name, Action::EndpointPaused, change).await?;
     reply::value(StatusCode::OK, ENDPOINT_BYTES, &view)
 }
@@ -408,12 +414,12 @@ pub(crate) async fn pause(
 )]
 pub(crate) async fn resume(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<ConfigWrite>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
     let Nothing {} = options_without_key(&app, &caller.tenant, request, STATE_INSTEAD).await?;
-    let change = |endpoint, _| Ok(Endpoint { standing: Standing::Open, ..endpoint });
+    let change = |endpoint, _| Ok(Endpoint { standing: EndpointStatus::Open, ..endpoint });
     let view = change_one(&app, &caller, name.clone(), Action::EndpointResumed, change).await?;
     wake(&app, &caller, Of::EndpointAnew(&name)).await;
     reply::value(StatusCode::OK, ENDPOINT_BYTES, &view)
@@ -442,7 +448,7 @@ pub(crate) async fn resume(
 )]
 pub(crate) async fn test(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<ConfigWrite>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -451,11 +457,11 @@ pub(crate) async fn test(
     let body = body::optional_json(&app, &caller.tenant, &head.headers, body).await?;
     let endpoint = app.backend.registry.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
     let call: Box<RawValue> = read_object(body.as_deref().unwrap_or(b"{}"))?;
-    let call = Json::from_outside(&call).map_err(|error| Problem::from(vec![Invalid::new("", error.to_string())]))?;
-    app.kinds.check(&HTTP, &call, Aim::Endpoint).map_err(|unfit| match unfit {
-        Unfit::Payload(invalid) => Problem::from(invalid),
-        Unfit::UnknownKind(_) | Unfit::EndpointMissing => {
-            vec![Invalid::new("", "this server does not run tasks of kind `http`, so it cannot call endpoints")].into()
+    let call = Json::from_outside(&call).map_err(|error| Problem::from(vec![FieldError::new("", error.to_string())]))?;
+    app.kinds.check(&HTTP, &call, Target::Endpoint).map_err(|unfit| match unfit {
+        KindError::Payload(invalid) => Problem::from(invalid),
+        KindError::UnknownKind(_) | KindError::EndpointMissing => {
+            vec![FieldError::new("", "this server does not run tasks of kind `http`, so it cannot call endpoints")].into()
         }
     })?;
     let _slot = app.test_slots().acquire(&caller.tenant, &name)?;
@@ -467,7 +473,7 @@ pub(crate) async fn test(
 /// Changes an existing endpoint and writes an audit entry.
 async fn change_one(
     app: &App,
-    caller: &Caller,
+    caller: &Principal,
     name: Name,
     action: Action,
     change: impl Fn(Endpoint, Timestamp) -> Result<Endpoint, Problem>,
@@ -485,9 +491,9 @@ async fn change_one(
 }
 
 /// Writes a record of the caller's tenant and an audit entry. Returns false if another client wrote the record in between.
-pub(crate) async fn write(app: &App, caller: &Caller, record: Record, action: Action, object: &Name) -> Result<bool, Problem> {
+pub(crate) async fn write(app: &App, caller: &Principal, record: Record, action: Action, object: &Name) -> Result<bool, Problem> {
     let entry = caller.entry(&caller.tenant, action, object, app.clock.now());
-    let is_done = app.backend.registry.write(vec![record], entry).await? == Recorded::Done;
+    let is_done = app.backend.registry.write(vec![record], entry).await? == RecordResult::Done;
     if is_done {
         app.directory().forget(&caller.tenant);
     }
@@ -524,8 +530,8 @@ impl EndpointView {
             state: None,
             batch: endpoint.batch.map(BatchView::from),
             ca_certificates: endpoint.authority.clone(),
-            paused: endpoint.standing == Standing::Paused,
-            gone: endpoint.standing == Standing::Gone,
+            paused: endpoint.standing == EndpointStatus::Paused,
+            gone: endpoint.standing == EndpointStatus::Gone,
             created_at: endpoint.created_at,
         }
     }

@@ -4,17 +4,17 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::future::{OptionFuture, try_join_all, try_join5};
-use nobat_core::directory::{Lanes, flows_of};
-use nobat_core::explain::{Circumstances, ExplanationView, Known, explain};
-use nobat_core::flow::FlowName;
-use nobat_core::lane::Lane;
-use nobat_core::ports::{StoreError, TaskName};
-use nobat_core::registry::Sort;
-use nobat_core::submit::{Aim, Unfit};
+use nobat_core::directory::{TaskConfig, flows_of};
+use nobat_core::explain::{ExplainInput, ExplanationView, Known, explain};
+use nobat_core::flow::LimiterKey;
+use nobat_core::lane::QueueConfig;
+use nobat_core::ports::{StoreError, TaskKey};
+use nobat_core::registry::RecordKind;
+use nobat_core::submit::{KindError, Target};
 use nobat_core::task::{State as Standing, Task};
 
 use crate::app::App;
-use crate::door::{Allowed, TasksRead};
+use crate::door::{Authorized, TasksRead};
 use crate::problem::Problem;
 use crate::read::Named;
 use crate::reply;
@@ -35,8 +35,12 @@ const EXPLANATION_BYTES: usize = 600;
     params(("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
     responses((status = 200, description = "The reason why the task is not running, or that it is running.", body = ExplanationView<'static>, example = json!(crate::openapi::explained()))),
 )]
-pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<TasksRead>, Named(id): Named) -> Result<Response, Problem> {
-    let name = TaskName { tenant: caller.tenant, id };
+pub(crate) async fn one(
+    State(app): State<App>,
+    Authorized(caller, _): Authorized<TasksRead>,
+    Named(id): Named,
+) -> Result<Response, Problem> {
+    let name = TaskKey { tenant: caller.tenant, id };
     let task = app.backend.store.get(&name, app.clock.now()).await?.ok_or_else(Problem::task_not_found)?;
     let around = circumstances(&app, &task).await?;
     let now = app.clock.now();
@@ -44,23 +48,24 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Task
 }
 
 /// Reads the current configuration and limiter state for a task, past all caches.
-async fn circumstances(app: &App, task: &Task) -> Result<Circumstances, StoreError> {
+async fn circumstances(app: &App, task: &Task) -> Result<ExplainInput, StoreError> {
     if matches!(task.state, Standing::Ended(_)) {
-        return Ok(Circumstances::default());
+        return Ok(ExplainInput::default());
     }
     let (registry, tenant, settings) = (&app.backend.registry, &task.tenant, &task.settings);
-    let lane = async |sort, name| registry.lane(&Lane::record_name(tenant, sort, name)).await;
+    let lane = async |sort, name| registry.lane(&QueueConfig::record_name(tenant, sort, name)).await;
     let endpoint = async { OptionFuture::from(settings.endpoint.as_ref().map(|name| registry.endpoint(tenant, name))).await.transpose() };
-    let key = async { OptionFuture::from(settings.limit_key.as_ref().map(|key| lane(Sort::LimitKey, key))).await.transpose() };
-    let laid_down = try_join5(lane(Sort::Queue, &task.queue), lane(Sort::Kind, &task.kind), registry.tenant(tenant), endpoint, key);
+    let key = async { OptionFuture::from(settings.limit_key.as_ref().map(|key| lane(RecordKind::LimitKey, key))).await.transpose() };
+    let laid_down =
+        try_join5(lane(RecordKind::Queue, &task.queue), lane(RecordKind::Kind, &task.kind), registry.tenant(tenant), endpoint, key);
     let (queue, kind, of_tenant, endpoint, key) = laid_down.await?;
-    let (lanes, endpoint) = (Lanes { queue, kind, tenant: of_tenant.limits }, endpoint.flatten());
+    let (lanes, endpoint) = (TaskConfig { queue, kind, tenant: of_tenant.limits }, endpoint.flatten());
     let flows = flows_of(task, &lanes, endpoint.as_ref(), key.as_ref()).into_iter().map(async |(of, limits)| {
-        let name = FlowName { tenant: tenant.clone(), of };
+        let name = LimiterKey { tenant: tenant.clone(), of };
         let flow = app.backend.flows.read(&name).await?.flow;
         Ok::<_, StoreError>(Known { of: name.of, limits, flow })
     });
     let flows = try_join_all(flows).await?;
-    let has_handler = !matches!(app.kinds.check(&task.kind, &task.payload, Aim::Payload), Err(Unfit::UnknownKind(_)));
-    Ok(Circumstances { lanes, endpoint, flows, has_handler })
+    let has_handler = !matches!(app.kinds.check(&task.kind, &task.payload, Target::Payload), Err(KindError::UnknownKind(_)));
+    Ok(ExplainInput { lanes, endpoint, flows, has_handler })
 }

@@ -13,14 +13,14 @@ use nobat_core::key::{Key, KeyId, KeyText};
 use nobat_core::name::Tenant;
 use nobat_core::network::client_network;
 use nobat_core::ports::StoreError;
-use nobat_core::rate::{Bucket, Rate, Taken};
+use nobat_core::rate::{TakeResult, TokenBucket, TokenRate};
 use nobat_core::recent::Recent;
 use nobat_core::tenant::TenantSettings;
 use nobat_core::time::Timestamp;
 
 use crate::code::Code;
-use crate::door::{Keys, whole_seconds};
-use crate::lookups::{Lookups, Pace, Turn};
+use crate::door::{AuthMode, whole_seconds};
+use crate::lookups::{GuessRate, Lookups, Turn};
 use crate::problem::Problem;
 
 /// Time for which a process trusts a key or a tenant that it has read. A key that another process revoked works that long.
@@ -30,24 +30,24 @@ const FRESH: Duration = Duration::from_secs(10);
 
 /// Rate of requests without a valid key that an address can make before it gets 429: 20, then one a second. Beyond it, keys that this
 /// process has not seen yet are looked up one at a time ([`Lookups`]).
-const FAILURES: Rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN.saturating_add(19) };
+const FAILURES: TokenRate = TokenRate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN.saturating_add(19) };
 
 /// Cache of what this process has read.
-pub(crate) struct Keyring {
+pub(crate) struct AuthCache {
     asks_for_keys: AtomicBool,
     /// Time of the last check that no key exists, in milliseconds since the Unix epoch.
     looked_at: AtomicI64,
     keys: Known<KeyId, Arc<Key>>,
     tenants: Known<Tenant, TenantSettings>,
     /// Failures of each client network. Those of unknown addresses count together.
-    failures: Mutex<HashMap<Option<IpAddr>, Bucket>>,
+    failures: Mutex<HashMap<Option<IpAddr>, TokenBucket>>,
     lookups: Lookups,
 }
 
-impl Keyring {
-    pub(crate) fn new(keys: Keys) -> Self {
+impl AuthCache {
+    pub(crate) fn new(keys: AuthMode) -> Self {
         Self {
-            asks_for_keys: AtomicBool::new(keys == Keys::Required),
+            asks_for_keys: AtomicBool::new(keys == AuthMode::Required),
             looked_at: AtomicI64::new(0),
             keys: Known::default(),
             tenants: Known::default(),
@@ -98,10 +98,10 @@ impl Keyring {
         let mut turn = None;
         if !self.keys.has_seen(&id) {
             let network = origin.map(client_network);
-            let pace = if self.has_failed_too_often(network, now) { Pace::Slowed(network) } else { Pace::Full };
+            let pace = if self.has_failed_too_often(network, now) { GuessRate::Slowed(network) } else { GuessRate::Full };
             turn = Some(self.lookups.turn(pace).await.ok_or_else(|| match pace {
-                Pace::Slowed(_) => too_many_auth_failures(Duration::from_secs(1)),
-                Pace::Full => StoreError::Overloaded.into(),
+                GuessRate::Slowed(_) => too_many_auth_failures(Duration::from_secs(1)),
+                GuessRate::Full => StoreError::Overloaded.into(),
             })?);
         }
         let since = self.keys.changes();
@@ -153,14 +153,14 @@ impl Keyring {
         let (taken, left) = FAILURES.take(*bucket, NonZeroU32::MIN, now);
         *bucket = left;
         match taken {
-            Taken::Granted(_) => Ok(()),
-            Taken::Wait(pause) => Err(too_many_auth_failures(pause)),
+            TakeResult::Granted(_) => Ok(()),
+            TakeResult::Wait(pause) => Err(too_many_auth_failures(pause)),
         }
     }
 
     fn has_failed_too_often(&self, network: Option<IpAddr>, now: Timestamp) -> bool {
         let bucket = lock(&self.failures).get(&network).copied().unwrap_or_default();
-        matches!(FAILURES.take(bucket, NonZeroU32::MIN, now).0, Taken::Wait(_))
+        matches!(FAILURES.take(bucket, NonZeroU32::MIN, now).0, TakeResult::Wait(_))
     }
 }
 
@@ -232,7 +232,7 @@ mod tests {
     use nobat_core::audit::{Action, Actor, Entry};
     use nobat_core::name::Name;
     use nobat_core::ports::Clock;
-    use nobat_core::registry::{Record, RecordName, Recorded, Sort};
+    use nobat_core::registry::{Record, RecordKind, RecordName, RecordResult};
     use nobat_sqlite::Sqlite;
 
     use super::*;
@@ -255,10 +255,10 @@ mod tests {
     #[tokio::test]
     async fn absence_of_keys_is_cached_for_ten_seconds() {
         let backend = Sqlite::in_memory(Duration::from_hours(1), Arc::new(Still)).unwrap().backend();
-        let ring = Keyring::new(Keys::NotYet);
+        let ring = AuthCache::new(AuthMode::NotYet);
         assert!(!ring.asks_for_keys(&backend, at(0)).await.unwrap());
         // Another process creates a key.
-        let name = RecordName { tenant: None, sort: Sort::Key, name: Name::new("one").unwrap() };
+        let name = RecordName { tenant: None, sort: RecordKind::Key, name: Name::new("one").unwrap() };
         let entry = Entry {
             tenant: Tenant::default(),
             at: at(0),
@@ -268,7 +268,7 @@ mod tests {
             mark: 0,
         };
         let record = Record { name, version: 1, body: "{}".to_owned() };
-        assert_eq!(backend.registry.write(vec![record], entry).await.unwrap(), Recorded::Done);
+        assert_eq!(backend.registry.write(vec![record], entry).await.unwrap(), RecordResult::Done);
         assert!(!ring.asks_for_keys(&backend, at(9_999)).await.unwrap());
         assert!(ring.asks_for_keys(&backend, at(10_000)).await.unwrap());
         assert!(ring.asks_for_keys(&backend, at(0)).await.unwrap(), "the server requires keys from then on");
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn full_failure_map_keeps_addresses_that_failed_too_often() {
-        let (ring, guesser) = (Keyring::new(Keys::Required), Some(address(MAX_KNOWN)));
+        let (ring, guesser) = (AuthCache::new(AuthMode::Required), Some(address(MAX_KNOWN)));
         for _ in 0..FAILURES.burst.get() {
             ring.count_failure(guesser, at(0)).unwrap();
         }
@@ -298,7 +298,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn unknown_key_of_a_guessing_address_is_looked_up() {
         let backend = Sqlite::in_memory(Duration::from_hours(1), Arc::new(Still)).unwrap().backend();
-        let (ring, guess) = (Keyring::new(Keys::Required), KeyText::new([7; 20]));
+        let (ring, guess) = (AuthCache::new(AuthMode::Required), KeyText::new([7; 20]));
         for origin in [Some(address(1)), None] {
             for _ in 0..FAILURES.burst.get() {
                 ring.count_failure(origin, at(0)).unwrap();
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn failure_map_is_cleared_at_its_maximum_size() {
-        let ring = Keyring::new(Keys::Required);
+        let ring = AuthCache::new(AuthMode::Required);
         for number in 0..=MAX_KNOWN {
             ring.count_failure(Some(address(number)), at(0)).unwrap();
         }

@@ -10,9 +10,9 @@ use nobat_core::name::Tenant;
 use nobat_core::network::Network;
 use nobat_core::ports::Position;
 use nobat_core::read::read_object;
-use nobat_core::registry::{Record, Recorded};
+use nobat_core::registry::{Record, RecordResult};
 use nobat_core::scope::{Scope, Scopes};
-use nobat_core::submit::{Invalid, is_invisible};
+use nobat_core::submit::{FieldError, is_invisible};
 use nobat_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -22,7 +22,7 @@ use crate::body;
 use crate::change::{options, options_without_key, overlap as overlap_of};
 use crate::code::Code;
 use crate::cursor;
-use crate::door::{Admin, Allowed, Caller};
+use crate::door::{Admin, Authorized, Principal};
 use crate::identity::refuse_key;
 use crate::list::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
 use crate::problem::Problem;
@@ -163,7 +163,11 @@ impl FromRequestParts<App> for Named {
     request_body(content = Create, example = json!({"tenant": "acme", "label": "the shop", "scopes": ["tasks:write", "tasks:read"]})),
     responses((status = 201, description = "The key is created.", body = KeyView)),
 )]
-pub(crate) async fn create(State(app): State<App>, Allowed(caller, _): Allowed<Admin>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn create(
+    State(app): State<App>,
+    Authorized(caller, _): Authorized<Admin>,
+    request: Request,
+) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let instead =
         "a key is shown only once: send the request without the header; if the response is lost, list the keys and revoke the new one";
@@ -186,7 +190,7 @@ pub(crate) async fn create(State(app): State<App>, Allowed(caller, _): Allowed<A
         version: 1,
     };
     let entry = caller.entry(&key.tenant, Action::KeyCreated, &key.id(), now);
-    if app.backend.registry.write(vec![Record::from(&key)], entry).await? == Recorded::Conflict {
+    if app.backend.registry.write(vec![Record::from(&key)], entry).await? == RecordResult::Conflict {
         return Err(Problem::internal("a new key has the same id as an existing one"));
     }
     app.keyring().ask_for_keys();
@@ -197,16 +201,16 @@ impl Create {
     fn check(&self, now: Timestamp) -> Result<(), Problem> {
         let mut wrong = Vec::new();
         if self.scopes.is_empty() {
-            wrong.push(Invalid::new("/scopes", "expected at least one scope"));
+            wrong.push(FieldError::new("/scopes", "expected at least one scope"));
         }
         if self.label.len() > MAX_LABEL || self.label.chars().any(is_invisible) {
-            wrong.push(Invalid::new("/label", format!("expected at most {MAX_LABEL} bytes of text without control characters")));
+            wrong.push(FieldError::new("/label", format!("expected at most {MAX_LABEL} bytes of text without control characters")));
         }
         if self.networks.len() > MAX_NETWORKS {
-            wrong.push(Invalid::new("/networks", format!("expected at most {MAX_NETWORKS} networks")));
+            wrong.push(FieldError::new("/networks", format!("expected at most {MAX_NETWORKS} networks")));
         }
         if self.expires_at.is_some_and(|end| end <= now) {
-            wrong.push(Invalid::new("/expires_at", "expected a time in the future"));
+            wrong.push(FieldError::new("/expires_at", "expected a time in the future"));
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong.into()) }
     }
@@ -229,7 +233,7 @@ impl Create {
     ),
     responses((status = 200, description = "One page of keys.", body = PageView)),
 )]
-pub(crate) async fn page(State(app): State<App>, _: Allowed<Admin>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn page(State(app): State<App>, _: Authorized<Admin>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let mut query = Query::read(query.as_deref(), &["tenant", "limit", "cursor"]);
     let tenant = query.get("tenant", EXPECTED_NAME, |text| Tenant::new(text).ok());
     let limit = query.get("limit", EXPECTED_LIMIT, limit).unwrap_or(DEFAULT_LIMIT);
@@ -269,7 +273,7 @@ pub(crate) async fn page(State(app): State<App>, _: Allowed<Admin>, RawQuery(que
     params(("id" = String, Path, pattern = "^key_[0-9a-z]{26}$", description = "The key's id.", example = "key_01jd8rkz5m3q4v9x2y7w6t0abc")),
     responses((status = 200, description = "The key, without its secret text.", body = KeyView)),
 )]
-pub(crate) async fn one(State(app): State<App>, _: Allowed<Admin>, Named(id): Named) -> Result<Response, Problem> {
+pub(crate) async fn one(State(app): State<App>, _: Authorized<Admin>, Named(id): Named) -> Result<Response, Problem> {
     let key = app.backend.registry.key(id).await?.ok_or_else(not_found)?;
     reply::value(StatusCode::OK, KEY_BYTES, &KeyView::new(&key))
 }
@@ -289,7 +293,7 @@ pub(crate) async fn one(State(app): State<App>, _: Allowed<Admin>, Named(id): Na
 )]
 pub(crate) async fn rotate(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<Admin>,
+    Authorized(caller, _): Authorized<Admin>,
     Named(id): Named,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -322,7 +326,7 @@ pub(crate) async fn rotate(
 )]
 pub(crate) async fn revoke(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<Admin>,
+    Authorized(caller, _): Authorized<Admin>,
     Named(id): Named,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -335,7 +339,7 @@ pub(crate) async fn revoke(
 /// Changes a valid key and writes the result: the key itself and, for a rotation, its successor. Returns the last of them.
 async fn change(
     app: &App,
-    caller: &Caller,
+    caller: &Principal,
     id: KeyId,
     action: Action,
     now: Timestamp,
@@ -354,7 +358,7 @@ async fn change(
         // Also before the write: if the client disconnects during the write, this future is dropped and the line below does not run.
         app.keyring().forget_key(id);
         let records = [&changed].into_iter().chain(&new).map(Record::from).collect();
-        if app.backend.registry.write(records, entry).await? == Recorded::Done {
+        if app.backend.registry.write(records, entry).await? == RecordResult::Done {
             app.keyring().forget_key(id);
             return Ok(new.unwrap_or(changed));
         }

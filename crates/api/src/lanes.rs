@@ -4,18 +4,18 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use nobat_core::audit::Action;
-use nobat_core::flow::{FlowName, FlowOf, LimiterStatus, Limits, LimitsSubmission, LimitsView};
-use nobat_core::lane::{Lane, LaneSubmission};
+use nobat_core::flow::{LimitScope, LimiterKey, LimiterStatus, Limits, LimitsSubmission, LimitsView};
+use nobat_core::lane::{QueueConfig, QueueSubmission};
 use nobat_core::name::Name;
-use nobat_core::read::{Said, read_object};
-use nobat_core::registry::Sort;
+use nobat_core::read::{Patch, read_object};
+use nobat_core::registry::RecordKind;
 use nobat_core::view::RetryView;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::body;
-use crate::door::{Allowed, Caller, ConfigWrite};
+use crate::door::{Authorized, ConfigWrite, Principal};
 use crate::endpoints::{Named, too_busy, write};
 use crate::problem::Problem;
 use crate::reply;
@@ -34,9 +34,9 @@ pub(crate) struct PutKind {
     /// True to start no tasks of this kind.
     paused: Option<bool>,
     /// Start rate and concurrency of its tasks. `null` removes all limits.
-    #[serde(default, deserialize_with = "nobat_core::read::said_object")]
+    #[serde(default, deserialize_with = "nobat_core::read::patch_object")]
     #[schema(value_type = Option<LimitsSubmission>, required = false)]
-    limits: Said<LimitsSubmission>,
+    limits: Patch<LimitsSubmission>,
 }
 
 /// Configuration of a queue.
@@ -106,16 +106,16 @@ pub(crate) struct LimitKeyView {
     tag = "limits",
     security(("key" = ["config:write"])),
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The queue's name.", example = "default")),
-    request_body(content = LaneSubmission, example = json!({"paused": false, "limits": {"concurrency": 10}, "retry": {"max_attempts": 8}})),
+    request_body(content = QueueSubmission, example = json!({"paused": false, "limits": {"concurrency": 10}, "retry": {"max_attempts": 8}})),
     responses((status = 200, description = "The queue is changed.", body = QueueView)),
 )]
 pub(crate) async fn put_queue(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<ConfigWrite>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let lane = put(&app, &caller, Sort::Queue, Action::QueueChanged, &name, request, |said| said).await?;
+    let lane = put(&app, &caller, RecordKind::Queue, Action::QueueChanged, &name, request, |said| said).await?;
     reply::value(StatusCode::OK, LANE_BYTES, &QueueView::new(name, &lane))
 }
 
@@ -133,11 +133,11 @@ pub(crate) async fn put_queue(
 )]
 pub(crate) async fn get_queue(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<ConfigWrite>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
     Named(name): Named,
 ) -> Result<Response, Problem> {
-    let lane = get(&app, &caller, Sort::Queue, &name).await?;
-    let state = Some(state(&app, &caller, FlowOf::Queue(name.clone()), &lane.limits).await?);
+    let lane = get(&app, &caller, RecordKind::Queue, &name).await?;
+    let state = Some(state(&app, &caller, LimitScope::Queue(name.clone()), &lane.limits).await?);
     reply::value(StatusCode::OK, LANE_BYTES, &QueueView { state, ..QueueView::new(name, &lane) })
 }
 
@@ -160,12 +160,12 @@ pub(crate) async fn get_queue(
 )]
 pub(crate) async fn put_kind(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<ConfigWrite>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let said = |PutKind { paused, limits }| LaneSubmission { paused, limits, ..LaneSubmission::default() };
-    let lane = put(&app, &caller, Sort::Kind, Action::KindChanged, &name, request, said).await?;
+    let said = |PutKind { paused, limits }| QueueSubmission { paused, limits, ..QueueSubmission::default() };
+    let lane = put(&app, &caller, RecordKind::Kind, Action::KindChanged, &name, request, said).await?;
     reply::value(StatusCode::OK, LANE_BYTES, &KindView::new(name, &lane))
 }
 
@@ -183,11 +183,11 @@ pub(crate) async fn put_kind(
 )]
 pub(crate) async fn get_kind(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<ConfigWrite>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
     Named(name): Named,
 ) -> Result<Response, Problem> {
-    let lane = get(&app, &caller, Sort::Kind, &name).await?;
-    let state = Some(state(&app, &caller, FlowOf::Kind(name.clone()), &lane.limits).await?);
+    let lane = get(&app, &caller, RecordKind::Kind, &name).await?;
+    let state = Some(state(&app, &caller, LimitScope::Kind(name.clone()), &lane.limits).await?);
     reply::value(StatusCode::OK, LANE_BYTES, &KindView { state, ..KindView::new(name, &lane) })
 }
 
@@ -211,12 +211,12 @@ pub(crate) async fn get_kind(
 )]
 pub(crate) async fn put_flow(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<ConfigWrite>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let said = |limits| LaneSubmission { limits: Said::This(limits), ..LaneSubmission::default() };
-    let lane = put(&app, &caller, Sort::LimitKey, Action::LimitsChanged, &name, request, said).await?;
+    let said = |limits| QueueSubmission { limits: Patch::This(limits), ..QueueSubmission::default() };
+    let lane = put(&app, &caller, RecordKind::LimitKey, Action::LimitsChanged, &name, request, said).await?;
     reply::value(StatusCode::OK, LANE_BYTES, &LimitKeyView { key: name, limits: lane.limits.into(), state: None })
 }
 
@@ -234,51 +234,51 @@ pub(crate) async fn put_flow(
 )]
 pub(crate) async fn get_flow(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<ConfigWrite>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
     Named(name): Named,
 ) -> Result<Response, Problem> {
-    let lane = get(&app, &caller, Sort::LimitKey, &name).await?;
-    let state = Some(state(&app, &caller, FlowOf::Key(name.clone()), &lane.limits).await?);
+    let lane = get(&app, &caller, RecordKind::LimitKey, &name).await?;
+    let state = Some(state(&app, &caller, LimitScope::Key(name.clone()), &lane.limits).await?);
     reply::value(StatusCode::OK, LANE_BYTES, &LimitKeyView { key: name, limits: lane.limits.into(), state })
 }
 
 /// Returns the current state of limits of the caller's tenant.
-pub(crate) async fn state(app: &App, caller: &Caller, of: FlowOf, limits: &Limits) -> Result<LimiterStatus, Problem> {
-    let kept = app.backend.flows.read(&FlowName { tenant: caller.tenant.clone(), of }).await?;
+pub(crate) async fn state(app: &App, caller: &Principal, of: LimitScope, limits: &Limits) -> Result<LimiterStatus, Problem> {
+    let kept = app.backend.flows.read(&LimiterKey { tenant: caller.tenant.clone(), of }).await?;
     Ok(kept.flow.state(limits, app.clock.now()))
 }
 
-async fn get(app: &App, caller: &Caller, sort: Sort, name: &Name) -> Result<Lane, Problem> {
-    Ok(app.backend.registry.lane(&Lane::record_name(&caller.tenant, sort, name)).await?)
+async fn get(app: &App, caller: &Principal, sort: RecordKind, name: &Name) -> Result<QueueConfig, Problem> {
+    Ok(app.backend.registry.lane(&QueueConfig::record_name(&caller.tenant, sort, name)).await?)
 }
 
 /// Writes a change and its audit entry. `said` turns the request's body into the change.
 async fn put<T: for<'de> Deserialize<'de>>(
     app: &App,
-    caller: &Caller,
-    sort: Sort,
+    caller: &Principal,
+    sort: RecordKind,
     action: Action,
     name: &Name,
     request: Request,
-    said: impl Fn(T) -> LaneSubmission,
-) -> Result<Lane, Problem> {
+    said: impl Fn(T) -> QueueSubmission,
+) -> Result<QueueConfig, Problem> {
     let (head, body) = request.into_parts();
     let body = body::json(app, &caller.tenant, &head.headers, body).await?;
     let submission = said(read_object(&body)?);
     // Limits are validated under the pointer of the field that the client sent.
-    let root = if sort == Sort::LimitKey { "" } else { "/limits" };
+    let root = if sort == RecordKind::LimitKey { "" } else { "/limits" };
     for _ in 0..MAX_CONFLICTS {
         let current = get(app, caller, sort, name).await?;
         let lane = submission.lane(root, &current)?;
-        if write(app, caller, lane.record(Lane::record_name(&caller.tenant, sort, name)), action, name).await? {
+        if write(app, caller, lane.record(QueueConfig::record_name(&caller.tenant, sort, name)), action, name).await? {
             let of = match sort {
-                Sort::LimitKey => Of::LimitKey(name),
-                Sort::Queue => Of::Queue(name),
+                RecordKind::LimitKey => Of::LimitKey(name),
+                RecordKind::Queue => Of::Queue(name),
                 _ => Of::Kind(name),
             };
             let is_other = (lane.paused, lane.limits) != (current.paused, current.limits);
             // For a limit key, repeating the same limits still ends a pause that an endpoint asked for.
-            if sort == Sort::LimitKey || is_other && !lane.paused {
+            if sort == RecordKind::LimitKey || is_other && !lane.paused {
                 wake(app, caller, of).await;
             }
             return Ok(lane);
@@ -288,13 +288,13 @@ async fn put<T: for<'de> Deserialize<'de>>(
 }
 
 impl QueueView {
-    fn new(name: Name, lane: &Lane) -> Self {
+    fn new(name: Name, lane: &QueueConfig) -> Self {
         Self { name, paused: lane.paused, limits: lane.limits.into(), retry: lane.retry.as_ref().map(RetryView::from), state: None }
     }
 }
 
 impl KindView {
-    fn new(name: Name, lane: &Lane) -> Self {
+    fn new(name: Name, lane: &QueueConfig) -> Self {
         Self { name, paused: lane.paused, limits: lane.limits.into(), state: None }
     }
 }

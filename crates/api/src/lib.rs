@@ -40,11 +40,11 @@ mod test_slots;
 mod trail;
 mod wake;
 
-pub use app::{App, Parts};
+pub use app::{App, AppConfig};
 pub use ask::ask;
 pub use code::Code;
 pub use connections::ConnectionMetrics;
-pub use door::{Door, Keys, Peer};
+pub use door::{AccessPolicy, AuthMode, Peer};
 pub use openapi::openapi;
 pub use router::router;
 pub use server::{Limits, serve, serve_within};

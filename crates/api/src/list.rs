@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::code::Code;
 use crate::cursor::{self, List};
-use crate::door::{Allowed, TasksRead};
+use crate::door::{Authorized, TasksRead};
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::reply;
@@ -64,7 +64,7 @@ pub(crate) struct PageView<'a> {
 )]
 pub(crate) async fn page(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<TasksRead>,
+    Authorized(caller, _): Authorized<TasksRead>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let query = list_query(&app, caller.tenant, query.as_deref())?;

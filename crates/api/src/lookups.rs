@@ -37,7 +37,7 @@ type Lane = Arc<tokio::sync::Mutex<Instant>>;
 
 /// Rate at which the server looks up the unknown keys of a client.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Pace {
+pub(crate) enum GuessRate {
     /// Full speed: limited only by [`MAX_IN_FLIGHT`].
     Full,
     /// One at a time for all requests of this client network, which has failed too often. `None` is an unknown address.
@@ -67,7 +67,7 @@ impl Default for Lookups {
 
 impl Lookups {
     /// Waits for the right to look up a key. Returns `None` after [`MAX_WAIT`].
-    pub(crate) async fn turn(&self, pace: Pace) -> Option<Turn<'_>> {
+    pub(crate) async fn turn(&self, pace: GuessRate) -> Option<Turn<'_>> {
         let turn = timeout(MAX_WAIT, self.wait(pace)).await.ok().flatten();
         if turn.is_none() {
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -75,9 +75,9 @@ impl Lookups {
         turn
     }
 
-    async fn wait(&self, pace: Pace) -> Option<Turn<'_>> {
+    async fn wait(&self, pace: GuessRate) -> Option<Turn<'_>> {
         let mut not_before = None;
-        if let Pace::Slowed(network) = pace {
+        if let GuessRate::Slowed(network) = pace {
             let mut guard = self.lane(network).lock_owned().await;
             sleep_until(*guard).await;
             // Set before the look-up, so that a client that disconnects meanwhile saves no time.
@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    const GUESSER: Pace = Pace::Slowed(Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)));
+    const GUESSER: GuessRate = GuessRate::Slowed(Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)));
 
     #[tokio::test(start_paused = true)]
     async fn slowed_address_looks_up_a_thousand_keys_a_second() {
@@ -117,7 +117,7 @@ mod tests {
         let turns = join_all((0..301).map(async |_| lookups.turn(GUESSER).await.is_some())).await;
         assert!(turns.into_iter().all(|turn| turn));
         assert_eq!(begun.elapsed(), 300 * PAUSE);
-        assert!(lookups.turn(Pace::Full).await.is_some());
+        assert!(lookups.turn(GuessRate::Full).await.is_some());
         assert_eq!(begun.elapsed(), 300 * PAUSE, "other addresses do not wait");
     }
 
@@ -133,18 +133,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn request_that_waited_too_long_is_refused_and_counted() {
         let (lookups, begun) = (Lookups::default(), Instant::now());
-        let turns: Vec<_> = join_all((0..MAX_IN_FLIGHT).map(|_| lookups.turn(Pace::Full))).await;
-        assert!(lookups.turn(Pace::Full).await.is_none());
+        let turns: Vec<_> = join_all((0..MAX_IN_FLIGHT).map(|_| lookups.turn(GuessRate::Full))).await;
+        assert!(lookups.turn(GuessRate::Full).await.is_none());
         assert_eq!((begun.elapsed(), lookups.load().refused), (MAX_WAIT, 1));
         drop(turns);
-        assert!(lookups.turn(Pace::Full).await.is_some());
+        assert!(lookups.turn(GuessRate::Full).await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn idle_addresses_are_removed_from_the_map() {
         let lookups = Lookups::default();
         for number in 0..2 * u32::try_from(MAX_IDLE_LANES).unwrap() {
-            lookups.turn(Pace::Slowed(Some(IpAddr::V4(number.into())))).await.unwrap();
+            lookups.turn(GuessRate::Slowed(Some(IpAddr::V4(number.into())))).await.unwrap();
         }
         assert!(lookups.lanes.lock().unwrap().len() <= MAX_IDLE_LANES);
     }

@@ -11,7 +11,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, Required, ResponseBuilder};
 use utoipa::{Modify, OpenApi as _};
 
 use crate::code::Code;
-use crate::problem::{FieldError, ProblemView};
+use crate::problem::{FieldErrorView, ProblemView};
 use crate::{callback_secret, change, endpoints, explain, health, keys, lanes, list, read, submit, tenants, trail};
 
 /// Returns the document.
@@ -72,7 +72,7 @@ pub(crate) fn text() -> &'static [u8] {
         health::ready,
         health::document,
     ),
-    components(schemas(ProblemView<'static>, FieldError<'static>)),
+    components(schemas(ProblemView<'static>, FieldErrorView<'static>)),
     tags(
         (name = "tasks", description = "Submission, state, cancellation and replay of tasks."),
         (name = "keys", description = "API keys and their scopes."),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nobat_core::backend::Backend;
 use nobat_core::name::Tenant;
-use nobat_core::rate::{Rate, Taken};
+use nobat_core::rate::{TakeResult, TokenRate};
 use nobat_core::time::Timestamp;
 
 use crate::code::Code;
@@ -23,7 +23,7 @@ const TWICE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 
 /// Tokens that tenants were granted and have not used yet.
 #[derive(Default)]
-pub(crate) struct Permits(Mutex<HashMap<Tenant, Stock>>);
+pub(crate) struct RequestRates(Mutex<HashMap<Tenant, Stock>>);
 
 struct Stock {
     left: u32,
@@ -33,21 +33,21 @@ struct Stock {
     next: NonZeroU32,
 }
 
-impl Permits {
+impl RequestRates {
     /// Takes the token for one request. Otherwise returns a 429 with the time until the next token.
-    pub(crate) async fn take(&self, backend: &Backend, tenant: &Tenant, rate: Rate, now: Timestamp) -> Result<(), Problem> {
+    pub(crate) async fn take(&self, backend: &Backend, tenant: &Tenant, rate: TokenRate, now: Timestamp) -> Result<(), Problem> {
         if self.take_left(tenant, now) {
             return Ok(());
         }
         let wanted = self.wanted(tenant, now);
         match backend.registry.take(tenant, rate, wanted, now).await? {
-            Taken::Granted(count) => {
+            TakeResult::Granted(count) => {
                 self.put_by(tenant, count, wanted, now);
                 Ok(())
             }
             // Concurrent requests of this process may have taken more than they need.
-            Taken::Wait(_) if self.take_left(tenant, now) => Ok(()),
-            Taken::Wait(pause) => Err(refused(rate, pause)),
+            TakeResult::Wait(_) if self.take_left(tenant, now) => Ok(()),
+            TakeResult::Wait(pause) => Err(refused(rate, pause)),
         }
     }
 
@@ -78,7 +78,7 @@ impl Permits {
 
 /// Returns a 429 with the headers of draft-ietf-httpapi-ratelimit-headers-10. `RateLimit-Policy` holds the quota and its window in seconds.
 /// `RateLimit` holds the remaining tokens and the seconds until the next one.
-fn refused(rate: Rate, pause: Duration) -> Problem {
+fn refused(rate: TokenRate, pause: Duration) -> Problem {
     let window = rate.burst.get().div_ceil(rate.per_second.get());
     let seconds = whole_seconds(pause);
     Problem::new(
@@ -98,7 +98,7 @@ mod tests {
     use nobat_core::audit::Entry;
     use nobat_core::name::Name;
     use nobat_core::ports::{Clock, StoreError};
-    use nobat_core::registry::{Record, RecordName, Recorded, Registry, Sort, TrailPage, TrailQuery};
+    use nobat_core::registry::{AuditPage, AuditQuery, ConfigStore, Record, RecordKind, RecordName, RecordResult};
     use nobat_sqlite::Sqlite;
 
     use super::*;
@@ -111,40 +111,40 @@ mod tests {
     }
 
     #[async_trait]
-    impl Registry for Blocks {
-        async fn take(&self, _: &Tenant, _: Rate, wanted: NonZeroU32, _: Timestamp) -> Result<Taken, StoreError> {
+    impl ConfigStore for Blocks {
+        async fn take(&self, _: &Tenant, _: TokenRate, wanted: NonZeroU32, _: Timestamp) -> Result<TakeResult, StoreError> {
             let place = {
                 let mut asked = self.asked.lock().unwrap();
                 asked.push(wanted.get());
                 asked.len()
             };
-            let Some(size) = self.size else { return Ok(Taken::Granted(wanted)) };
+            let Some(size) = self.size else { return Ok(TakeResult::Granted(wanted)) };
             // The second request gets its answer second, whatever order the runtime wakes them in.
             for _ in 0..if place == 1 { 1 } else { 5 } {
                 tokio::task::yield_now().await;
             }
             let block = NonZeroU32::new(size).filter(|_| place == 1);
-            Ok(block.map_or(Taken::Wait(Duration::from_millis(10)), Taken::Granted))
+            Ok(block.map_or(TakeResult::Wait(Duration::from_millis(10)), TakeResult::Granted))
         }
 
         async fn find(&self, _: &RecordName) -> Result<Option<Record>, StoreError> {
             Ok(None)
         }
 
-        async fn page(&self, _: Option<&Tenant>, _: Sort, _: Option<&Name>, _: usize) -> Result<Vec<Record>, StoreError> {
+        async fn page(&self, _: Option<&Tenant>, _: RecordKind, _: Option<&Name>, _: usize) -> Result<Vec<Record>, StoreError> {
             Ok(Vec::new())
         }
 
-        async fn write(&self, _: Vec<Record>, _: Entry) -> Result<Recorded, StoreError> {
-            Ok(Recorded::Conflict)
+        async fn write(&self, _: Vec<Record>, _: Entry) -> Result<RecordResult, StoreError> {
+            Ok(RecordResult::Conflict)
         }
 
-        async fn remove(&self, _: &RecordName, _: u64, _: Entry) -> Result<Recorded, StoreError> {
-            Ok(Recorded::Conflict)
+        async fn remove(&self, _: &RecordName, _: u64, _: Entry) -> Result<RecordResult, StoreError> {
+            Ok(RecordResult::Conflict)
         }
 
-        async fn trail(&self, _: &TrailQuery, _: Timestamp) -> Result<TrailPage, StoreError> {
-            Ok(TrailPage { entries: Vec::new(), next: None })
+        async fn trail(&self, _: &AuditQuery, _: Timestamp) -> Result<AuditPage, StoreError> {
+            Ok(AuditPage { entries: Vec::new(), next: None })
         }
     }
 
@@ -168,11 +168,11 @@ mod tests {
         Arc::new(Blocks { size, asked: Mutex::default() })
     }
 
-    const RATE: Rate = Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN };
+    const RATE: TokenRate = TokenRate { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN };
 
     #[tokio::test]
     async fn unused_rest_of_a_block_expires() {
-        let (permits, tenant, now) = (Permits::default(), Tenant::default(), Timestamp::from_millis(5_000));
+        let (permits, tenant, now) = (RequestRates::default(), Tenant::default(), Timestamp::from_millis(5_000));
         let blocks = backend(&blocks(Some(3)));
         for _ in 0..2 {
             permits.take(&blocks, &tenant, RATE, now).await.unwrap();
@@ -184,7 +184,7 @@ mod tests {
 
     #[tokio::test]
     async fn block_size_doubles_while_blocks_are_used_up() {
-        let (permits, tenant, now) = (Permits::default(), Tenant::default(), Timestamp::from_millis(5_000));
+        let (permits, tenant, now) = (RequestRates::default(), Tenant::default(), Timestamp::from_millis(5_000));
         let blocks = blocks(None);
         let backend = backend(&blocks);
         for _ in 0..1 + 2 + 4 {
@@ -199,7 +199,7 @@ mod tests {
     fn concurrent_blocks_are_added_and_an_expired_one_is_not() {
         let (tenant, now, three) = (Tenant::default(), Timestamp::from_millis(5_000), NonZeroU32::new(3).unwrap());
         for (second, left) in [(now, 4), (now + GOOD_FOR, 2)] {
-            let permits = Permits::default();
+            let permits = RequestRates::default();
             for at in [now, second] {
                 permits.put_by(&tenant, three, NonZeroU32::MIN, at);
             }
@@ -209,7 +209,7 @@ mod tests {
 
     #[tokio::test]
     async fn concurrent_requests_share_one_block() {
-        let (permits, tenant, now, blocks) = (Permits::default(), Tenant::default(), Timestamp::EPOCH, backend(&blocks(Some(2))));
+        let (permits, tenant, now, blocks) = (RequestRates::default(), Tenant::default(), Timestamp::EPOCH, backend(&blocks(Some(2))));
         let take = || permits.take(&blocks, &tenant, RATE, now);
         let (first, second) = tokio::join!(take(), take());
         assert!(first.is_ok() && second.is_ok());

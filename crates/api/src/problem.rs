@@ -8,10 +8,10 @@ use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 use nobat_core::backend::ApplyError;
-use nobat_core::lifecycle::Refused;
+use nobat_core::lifecycle::TransitionError;
 use nobat_core::ports::StoreError;
 use nobat_core::read::ReadError;
-use nobat_core::submit::Invalid;
+use nobat_core::submit::FieldError;
 use nobat_core::vault::NoVault;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -25,7 +25,7 @@ use crate::code::Code;
 pub(crate) struct Problem {
     code: Code,
     detail: Cow<'static, str>,
-    errors: Vec<Invalid>,
+    errors: Vec<FieldError>,
     /// Cause for the log. The client does not see it.
     cause: Option<String>,
     headers: Vec<(&'static str, String)>,
@@ -82,8 +82,8 @@ impl Problem {
     }
 }
 
-impl From<Vec<Invalid>> for Problem {
-    fn from(mut errors: Vec<Invalid>) -> Self {
+impl From<Vec<FieldError>> for Problem {
+    fn from(mut errors: Vec<FieldError>) -> Self {
         let code = code_of(&errors);
         errors.truncate(MAX_ERRORS);
         for error in &mut errors {
@@ -95,8 +95,8 @@ impl From<Vec<Invalid>> for Problem {
 }
 
 /// Returns the code of the whole answer. Malformed JSON takes precedence. Any other specific code applies only if all errors have it.
-fn code_of(errors: &[Invalid]) -> Code {
-    let is = |code: Code| move |error: &Invalid| error.code == Some(code.as_str());
+fn code_of(errors: &[FieldError]) -> Code {
+    let is = |code: Code| move |error: &FieldError| error.code == Some(code.as_str());
     if errors.iter().any(is(Code::MalformedJson)) {
         return Code::MalformedJson;
     }
@@ -114,7 +114,7 @@ fn clip(text: &mut String) {
 impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Mismatch { pointer, detail } => vec![Invalid::new(pointer, detail)].into(),
+            ReadError::Mismatch { pointer, detail } => vec![FieldError::new(pointer, detail)].into(),
             ReadError::Malformed { .. } => {
                 let mut detail = error.to_string();
                 clip(&mut detail);
@@ -163,10 +163,10 @@ impl From<ApplyError> for Problem {
     fn from(error: ApplyError) -> Self {
         match error {
             ApplyError::Missing => Self::task_not_found(),
-            ApplyError::Refused(Refused::KeyReused) => Self::key_reused(),
-            ApplyError::Refused(Refused::Ended) => Self::new(Code::TaskEnded, "a task that has ended can only be replayed"),
-            ApplyError::Refused(Refused::NotEnded) => Self::new(Code::TaskNotEnded, "only a task that has ended can be replayed"),
-            ApplyError::Refused(Refused::OtherGeneration(current)) => {
+            ApplyError::Refused(TransitionError::KeyReused) => Self::key_reused(),
+            ApplyError::Refused(TransitionError::Ended) => Self::new(Code::TaskEnded, "a task that has ended can only be replayed"),
+            ApplyError::Refused(TransitionError::NotEnded) => Self::new(Code::TaskNotEnded, "only a task that has ended can be replayed"),
+            ApplyError::Refused(TransitionError::OtherGeneration(current)) => {
                 let detail = format!("the task is at generation {current}; read the task, and replay that generation if it must run again");
                 Self::new(Code::GenerationMismatch, detail)
             }
@@ -201,12 +201,13 @@ pub(crate) struct ProblemView<'a> {
     /// Errors of single fields. At most 100. Absent if the error is not about fields.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
-    errors: Vec<FieldError<'a>>,
+    errors: Vec<FieldErrorView<'a>>,
 }
 
 /// Error of one field of the body, or of one parameter of the query.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct FieldError<'a> {
+#[schema(as = FieldError)]
+pub(crate) struct FieldErrorView<'a> {
     /// Field, as a JSON pointer (RFC 6901) into the body. For a parameter of the query: `?` and its name.
     #[schema(example = "/retry/max_attempts")]
     pointer: &'a str,
@@ -244,7 +245,7 @@ impl IntoResponse for Problem {
             detail: &self.detail,
             code: self.code.as_str(),
             instance: &instance,
-            errors: self.errors.iter().map(|error| FieldError { pointer: &error.pointer, detail: &error.detail }).collect(),
+            errors: self.errors.iter().map(|error| FieldErrorView { pointer: &error.pointer, detail: &error.detail }).collect(),
         };
         // Strings and a number always serialize to JSON.
         let mut response = Response::new(Body::from(serde_json::to_vec(&view).unwrap_or_default()));
@@ -277,8 +278,8 @@ impl IntoResponse for Problem {
 mod tests {
     use super::*;
 
-    fn invalid(code: Option<&'static str>) -> Invalid {
-        Invalid { code, ..Invalid::new("/payload", "no") }
+    fn invalid(code: Option<&'static str>) -> FieldError {
+        FieldError { code, ..FieldError::new("/payload", "no") }
     }
 
     #[test]
@@ -302,7 +303,7 @@ mod tests {
 
     #[test]
     fn long_field_name_is_cut_between_characters() {
-        let problem = Problem::from(vec![Invalid::new("é".repeat(1_000), "no"); 1_000]);
+        let problem = Problem::from(vec![FieldError::new("é".repeat(1_000), "no"); 1_000]);
         assert_eq!(problem.errors.len(), MAX_ERRORS);
         assert!(problem.errors[0].pointer.len() <= MAX_ERROR_BYTES + "…".len());
     }

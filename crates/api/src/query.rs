@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-use nobat_core::submit::Invalid;
+use nobat_core::submit::FieldError;
 
 use crate::problem::Problem;
 
 /// Parameters of a request, and the errors in them.
 pub(crate) struct Query<'a> {
     values: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    wrong: Vec<Invalid>,
+    wrong: Vec<FieldError>,
 }
 
 impl<'a> Query<'a> {
@@ -44,7 +44,7 @@ impl<'a> Query<'a> {
     }
 
     fn refuse(&mut self, name: &str, detail: impl Into<String>) {
-        self.wrong.push(Invalid::new(format!("?{name}"), detail));
+        self.wrong.push(FieldError::new(format!("?{name}"), detail));
     }
 }
 

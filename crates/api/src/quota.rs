@@ -12,7 +12,7 @@ use nobat_core::time::Timestamp;
 
 /// Latest count of each tenant's waiting tasks.
 #[derive(Default)]
-pub(crate) struct Quota(Mutex<HashMap<Tenant, Arc<Place>>>);
+pub(crate) struct PendingQuota(Mutex<HashMap<Tenant, Arc<Place>>>);
 
 /// Count of one tenant. Its lock is held while the store counts, so that concurrent requests cause one count.
 #[derive(Default)]
@@ -42,7 +42,7 @@ pub(crate) struct More<'a> {
     pub(crate) now: Timestamp,
 }
 
-impl Quota {
+impl PendingQuota {
     /// Returns true if the tenant may have so many more waiting tasks, and then counts them as accepted. `waiting` asks the store for the
     /// number of waiting tasks, up to a maximum.
     ///
@@ -95,7 +95,7 @@ mod tests {
 
     #[tokio::test]
     async fn count_is_reused_and_accepted_tasks_are_added() {
-        let (quota, acme, other) = (Quota::default(), Tenant::new("acme").unwrap(), Tenant::default());
+        let (quota, acme, other) = (PendingQuota::default(), Tenant::new("acme").unwrap(), Tenant::default());
         let asks = [
             (&acme, 2, 0, 1),
             (&acme, 1, 0, 9),
@@ -116,7 +116,7 @@ mod tests {
 
     #[tokio::test]
     async fn concurrent_requests_do_not_exceed_the_limit() {
-        let (quota, acme) = (Quota::default(), Tenant::new("acme").unwrap());
+        let (quota, acme) = (PendingQuota::default(), Tenant::new("acme").unwrap());
         let counts = AtomicU64::new(0);
         let ask = |place: usize| {
             let (quota, acme, counts) = (&quota, &acme, &counts);
@@ -139,7 +139,7 @@ mod tests {
 
     #[tokio::test]
     async fn requests_that_wait_for_a_count_fail_with_it() {
-        let (quota, acme, counts) = (Quota::default(), Tenant::new("acme").unwrap(), AtomicU64::new(0));
+        let (quota, acme, counts) = (PendingQuota::default(), Tenant::new("acme").unwrap(), AtomicU64::new(0));
         let ask = || async {
             let failing = async |_| {
                 counts.fetch_add(1, Ordering::Relaxed);
@@ -154,7 +154,7 @@ mod tests {
 
     #[tokio::test]
     async fn failed_count_is_not_cached() {
-        let (quota, acme) = (Quota::default(), Tenant::new("acme").unwrap());
+        let (quota, acme) = (PendingQuota::default(), Tenant::new("acme").unwrap());
         assert!(quota.admits(&more(&acme, 1, 0), async |_| Err(StoreError::Overloaded)).await.is_err());
         assert!(!quota.admits(&more(&acme, 1, 0), async |_| Ok(3)).await.unwrap());
     }

@@ -10,12 +10,12 @@ use axum::response::Response;
 use futures_util::future::maybe_done;
 use futures_util::poll;
 use nobat_core::id::TaskId;
-use nobat_core::ports::{StoreError, TaskName};
+use nobat_core::ports::{StoreError, TaskKey};
 use nobat_core::task::{State as Standing, Task};
 use nobat_core::view::TaskView;
 
 use crate::app::App;
-use crate::door::{Allowed, TasksRead};
+use crate::door::{Authorized, TasksRead};
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::reply;
@@ -55,11 +55,11 @@ impl FromRequestParts<App> for Named {
 )]
 pub(crate) async fn one(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<TasksRead>,
+    Authorized(caller, _): Authorized<TasksRead>,
     Named(id): Named,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let name = TaskName { tenant: caller.tenant.clone(), id };
+    let name = TaskKey { tenant: caller.tenant.clone(), id };
     let mut query = Query::read(query.as_deref(), &["wait"]);
     let wait = query.get("wait", "seconds, 0 or more", |text| seconds(text, app.max_wait));
     query.finish()?;
@@ -78,7 +78,7 @@ fn seconds(text: &str, max: Duration) -> Option<Duration> {
 }
 
 /// Returns the task once it has ended. Returns its current state when the time is up or the server stops.
-async fn ended(app: &App, name: &TaskName, wait: Duration) -> Result<Option<Task>, StoreError> {
+async fn ended(app: &App, name: &TaskKey, wait: Duration) -> Result<Option<Task>, StoreError> {
     let store = &app.backend.store;
     let mut time_is_up = pin!(async {
         tokio::select! {

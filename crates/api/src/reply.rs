@@ -10,7 +10,7 @@ use nobat_core::time::Timestamp;
 use nobat_core::view::TaskView;
 use serde::Serialize;
 
-use crate::door::Caller;
+use crate::door::Principal;
 use crate::problem::Problem;
 
 /// Approximate size of a task in an answer without its payload and result, in bytes. A little more than most tasks need, so that the buffer
@@ -18,12 +18,12 @@ use crate::problem::Problem;
 const TASK_BYTES: usize = 640;
 
 /// Returns the answer that shows a task, as far as the caller may see it.
-pub(crate) fn task(status: StatusCode, task: &Task, caller: &Caller, now: Timestamp) -> Result<Response, Problem> {
+pub(crate) fn task(status: StatusCode, task: &Task, caller: &Principal, now: Timestamp) -> Result<Response, Problem> {
     value(status, room(task), &view(task, caller, now))
 }
 
 /// Returns the fields of a task that the caller may see.
-pub(crate) fn view<'a>(task: &'a Task, caller: &Caller, now: Timestamp) -> TaskView<'a> {
+pub(crate) fn view<'a>(task: &'a Task, caller: &Principal, now: Timestamp) -> TaskView<'a> {
     if caller.sees_bodies() { TaskView::new(task, now) } else { TaskView::without_bodies(task, now) }
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Socket<S> {
     hurry: CancellationToken,
     write: WriteDeadline,
     metrics: Arc<ConnectionMetrics>,
-    farewell: Option<Farewell>,
+    farewell: Option<Linger>,
 }
 
 /// Stream that can be closed with a reset.
@@ -89,7 +89,7 @@ impl WriteDeadline {
 }
 
 /// Lingering state of a connection that the server has closed.
-struct Farewell {
+struct Linger {
     end: Pin<Box<Sleep>>,
     unread: usize,
 }
@@ -124,7 +124,7 @@ impl<S: Transport> Socket<S> {
     }
 }
 
-impl Farewell {
+impl Linger {
     fn poll<S: AsyncRead + Unpin>(&mut self, stream: &mut S, context: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 4096];
         while self.end.as_mut().poll(context).is_pending() {
@@ -179,7 +179,7 @@ impl<S: Transport> AsyncWrite for Socket<S> {
         if this.hurry.is_cancelled() {
             return Poll::Ready(Ok(()));
         }
-        let farewell = this.farewell.get_or_insert_with(|| Farewell { end: Box::pin(sleep(LINGER)), unread: MAX_UNREAD });
+        let farewell = this.farewell.get_or_insert_with(|| Linger { end: Box::pin(sleep(LINGER)), unread: MAX_UNREAD });
         farewell.poll(&mut this.stream, context).map(Ok)
     }
 }

@@ -5,10 +5,10 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use nobat_core::name::Name;
-use nobat_core::ports::{Inserted, StoreError, TaskName};
+use nobat_core::ports::{InsertResult, StoreError, TaskKey};
 use nobat_core::read::read_object;
-use nobat_core::submit::{Intake, Invalid, Submission};
-use nobat_core::task::{Settings, Task};
+use nobat_core::submit::{FieldError, Submission, SubmissionContext};
+use nobat_core::task::{Task, TaskOptions};
 use nobat_core::time::Timestamp;
 use nobat_core::view::TaskView;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::body;
 use crate::code::Code;
-use crate::door::{Allowed, Caller, TasksWrite, whole_seconds};
+use crate::door::{Authorized, Principal, TasksWrite, whole_seconds};
 use crate::identity::Identity;
 use crate::problem::Problem;
 use crate::quota::More;
@@ -72,12 +72,16 @@ pub(crate) struct BatchView<'a> {
         example = json!(crate::openapi::accepted()),
     )),
 )]
-pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<TasksWrite>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn one(
+    State(app): State<App>,
+    Authorized(caller, _): Authorized<TasksWrite>,
+    request: Request,
+) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let body = body::json(&app, &caller.tenant, &head.headers, body).await?;
     let identity = Identity::of(&head.headers, ONE, &body)?;
     let submission: Submission = read_object(&body)?;
-    let intake = Taking::new(&app, &identity, &caller, &head.headers)?;
+    let intake = SubmitRequest::new(&app, &identity, &caller, &head.headers)?;
     let accepted = intake.accept(1, intake.task(submission, 0).await?.map(|task| vec![task])).await?;
     let Some(task) = accepted.tasks.first() else { return Err(Problem::internal("the store returned no task")) };
     let mut response = accepted.marked(reply::task(StatusCode::ACCEPTED, task, &caller, intake.now)?);
@@ -107,15 +111,19 @@ pub(crate) async fn one(State(app): State<App>, Allowed(caller, _): Allowed<Task
         headers(("Idempotency-Replayed" = String, description = "`true` if an earlier request with the same key created these tasks.")),
     )),
 )]
-pub(crate) async fn batch(State(app): State<App>, Allowed(caller, _): Allowed<TasksWrite>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn batch(
+    State(app): State<App>,
+    Authorized(caller, _): Authorized<TasksWrite>,
+    request: Request,
+) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     let body = body::json(&app, &caller.tenant, &head.headers, body).await?;
     let identity = Identity::of(&head.headers, BATCH, &body)?;
     let Batch { tasks: submissions } = read_object(&body)?;
     if !(1..=MAX_BATCH).contains(&submissions.len()) {
-        return Err(vec![Invalid::new("/tasks", format!("expected 1 to {MAX_BATCH} tasks"))].into());
+        return Err(vec![FieldError::new("/tasks", format!("expected 1 to {MAX_BATCH} tasks"))].into());
     }
-    let intake = Taking::new(&app, &identity, &caller, &head.headers)?;
+    let intake = SubmitRequest::new(&app, &identity, &caller, &head.headers)?;
     let accepted = intake.accept(submissions.len(), intake.tasks(submissions).await?).await?;
     let room = accepted.tasks.iter().map(reply::room).sum();
     let data = accepted.tasks.iter().map(|task| reply::view(task, &caller, intake.now)).collect();
@@ -123,10 +131,10 @@ pub(crate) async fn batch(State(app): State<App>, Allowed(caller, _): Allowed<Ta
 }
 
 /// Submission in progress.
-struct Taking<'a> {
+struct SubmitRequest<'a> {
     app: &'a App,
     identity: &'a Identity<'a>,
-    caller: &'a Caller,
+    caller: &'a Principal,
     hops: u8,
     now: Timestamp,
 }
@@ -144,13 +152,13 @@ enum History {
     Replayed,
 }
 
-impl<'a> Taking<'a> {
-    fn new(app: &'a App, identity: &'a Identity<'a>, caller: &'a Caller, headers: &HeaderMap) -> Result<Self, Problem> {
+impl<'a> SubmitRequest<'a> {
+    fn new(app: &'a App, identity: &'a Identity<'a>, caller: &'a Principal, headers: &HeaderMap) -> Result<Self, Problem> {
         Ok(Self { app, identity, caller, hops: hops(headers)?, now: app.clock.now() })
     }
 
     /// Returns the task, or everything that is wrong with it.
-    async fn task(&self, submission: Submission, place: usize) -> Result<Result<Task, Vec<Invalid>>, StoreError> {
+    async fn task(&self, submission: Submission, place: usize) -> Result<Result<Task, Vec<FieldError>>, StoreError> {
         let (tenant, directory) = (&self.caller.tenant, self.app.directory());
         // A malformed name finds no endpoint here. `into_task` reports it.
         let endpoint = match submission.endpoint.as_deref().map(Name::new) {
@@ -161,7 +169,7 @@ impl<'a> Taking<'a> {
             (Ok(queue), Ok(kind)) if submission.retry.is_none() => Some(directory.lanes(tenant, &queue, &kind).await?),
             _ => None,
         };
-        Ok(submission.into_task(&Intake {
+        Ok(submission.into_task(&SubmissionContext {
             tenant: &self.caller.tenant,
             id: self.identity.id(&self.caller.tenant, place, self.now),
             fingerprint: self.identity.fingerprint(),
@@ -176,7 +184,7 @@ impl<'a> Taking<'a> {
         }))
     }
 
-    async fn tasks(&self, submissions: Vec<Submission>) -> Result<Result<Vec<Task>, Vec<Invalid>>, StoreError> {
+    async fn tasks(&self, submissions: Vec<Submission>) -> Result<Result<Vec<Task>, Vec<FieldError>>, StoreError> {
         let mut tasks = Vec::with_capacity(submissions.len());
         let mut wrong = Vec::new();
         for (place, submission) in submissions.into_iter().enumerate() {
@@ -188,13 +196,13 @@ impl<'a> Taking<'a> {
         Ok(if wrong.is_empty() { Ok(tasks) } else { Err(wrong) })
     }
 
-    async fn accept(&self, count: usize, tasks: Result<Vec<Task>, Vec<Invalid>>) -> Result<Accepted, Problem> {
+    async fn accept(&self, count: usize, tasks: Result<Vec<Task>, Vec<FieldError>>) -> Result<Accepted, Problem> {
         match tasks {
             // A repeated request gets its first tasks, even if the tenant has reached its limit since.
             Ok(_) if !self.may_wait(count).await? => self.remember(count).await?.unwrap_or_else(|| Err(self.too_much_waits())),
             Ok(tasks) => match self.app.backend.accept(tasks, self.now).await? {
-                Inserted::Created(tasks) => Ok(Accepted { tasks, history: History::New }),
-                Inserted::Existing(tasks) => self.recognise(count, tasks),
+                InsertResult::Created(tasks) => Ok(Accepted { tasks, history: History::New }),
+                InsertResult::Existing(tasks) => self.recognise(count, tasks),
             },
             Err(wrong) => self.remember(count).await?.unwrap_or_else(|| Err(wrong.into())),
         }
@@ -241,7 +249,7 @@ impl<'a> Taking<'a> {
         let mut found = Vec::new();
         let keyed = matches!(self.identity, Identity::Keyed { .. });
         for place in (0..count).filter(|_| keyed) {
-            let name = TaskName { tenant: self.caller.tenant.clone(), id: self.identity.id(&self.caller.tenant, place, self.now) };
+            let name = TaskKey { tenant: self.caller.tenant.clone(), id: self.identity.id(&self.caller.tenant, place, self.now) };
             found.extend(self.app.backend.store.get(&name, self.now).await?);
             // If the first task does not exist, the key was never used. This saves up to 99 reads.
             if found.is_empty() {
@@ -252,11 +260,11 @@ impl<'a> Taking<'a> {
     }
 }
 
-/// Returns the number of tasks that led to a request, as its header says. 0 without the header. Fails above [`Settings::MAX_HOPS`].
+/// Returns the number of tasks that led to a request, as its header says. 0 without the header. Fails above [`TaskOptions::MAX_HOPS`].
 fn hops(headers: &HeaderMap) -> Result<u8, Problem> {
     let Some(said) = headers.get(&HOPS) else { return Ok(0) };
-    let hops = said.to_str().ok().and_then(|text| text.parse().ok()).filter(|hops| *hops <= Settings::MAX_HOPS);
-    let detail = || format!("too many tasks submitted one another; expected `nobat-hops` from 0 to {}", Settings::MAX_HOPS);
+    let hops = said.to_str().ok().and_then(|text| text.parse().ok()).filter(|hops| *hops <= TaskOptions::MAX_HOPS);
+    let detail = || format!("too many tasks submitted one another; expected `nobat-hops` from 0 to {}", TaskOptions::MAX_HOPS);
     hops.ok_or_else(|| Problem::new(Code::LoopDetected, detail()))
 }
 

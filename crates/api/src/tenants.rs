@@ -11,10 +11,10 @@ use nobat_core::bounds::Bounds;
 use nobat_core::flow::{Limits, LimitsSubmission, LimitsView};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{Position, StoreError};
-use nobat_core::rate::Rate;
+use nobat_core::rate::TokenRate;
 use nobat_core::read::read_object;
-use nobat_core::registry::{Record, RecordName, Recorded, Sort};
-use nobat_core::submit::Invalid;
+use nobat_core::registry::{Record, RecordKind, RecordName, RecordResult};
+use nobat_core::submit::FieldError;
 use nobat_core::tenant::TenantSettings;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::body;
 use crate::code::Code;
 use crate::cursor;
-use crate::door::{Admin, Allowed};
+use crate::door::{Admin, Authorized};
 use crate::list::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
 use crate::problem::Problem;
 use crate::query::Query;
@@ -74,7 +74,7 @@ pub(crate) struct PutRate {
 
 /// Rate limit in effect.
 #[derive(Serialize, ToSchema)]
-#[schema(as = Rate)]
+#[schema(as = TokenRate)]
 pub(crate) struct RateView {
     /// Requests per second.
     #[schema(value_type = u32)]
@@ -143,7 +143,7 @@ impl FromRequestParts<App> for Named {
 )]
 pub(crate) async fn put(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<Admin>,
+    Authorized(caller, _): Authorized<Admin>,
     Named(tenant): Named,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -157,7 +157,7 @@ pub(crate) async fn put(
         let settings = TenantSettings { version, ..settings };
         let record = Record { name: RecordName::from(&tenant), version, body: settings.to_text() };
         let entry = caller.entry(&tenant, Action::TenantChanged, &tenant, now);
-        if app.backend.registry.write(vec![record], entry).await? == Recorded::Done {
+        if app.backend.registry.write(vec![record], entry).await? == RecordResult::Done {
             app.keyring().forget_tenant(&tenant);
             app.directory().forget(&tenant);
             return reply::value(StatusCode::OK, TENANT_BYTES, &TenantView::new(tenant, settings));
@@ -181,7 +181,7 @@ pub(crate) async fn put(
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The tenant's name.", example = "acme")),
     responses((status = 200, description = "The limits of the tenant.", body = TenantView)),
 )]
-pub(crate) async fn one(State(app): State<App>, _: Allowed<Admin>, Named(tenant): Named) -> Result<Response, Problem> {
+pub(crate) async fn one(State(app): State<App>, _: Authorized<Admin>, Named(tenant): Named) -> Result<Response, Problem> {
     let settings = app.backend.registry.tenant(&tenant).await?;
     reply::value(StatusCode::OK, TENANT_BYTES, &TenantView::new(tenant, settings))
 }
@@ -201,7 +201,7 @@ pub(crate) async fn one(State(app): State<App>, _: Allowed<Admin>, Named(tenant)
     ),
     responses((status = 200, description = "One page of tenants.", body = PageView)),
 )]
-pub(crate) async fn page(State(app): State<App>, _: Allowed<Admin>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn page(State(app): State<App>, _: Authorized<Admin>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let mut query = Query::read(query.as_deref(), &["limit", "cursor"]);
     let limit = query.get("limit", EXPECTED_LIMIT, limit).unwrap_or(DEFAULT_LIMIT);
     let cursor = query.get("cursor", "a cursor", |text| Some(text.to_owned()));
@@ -210,7 +210,7 @@ pub(crate) async fn page(State(app): State<App>, _: Allowed<Admin>, RawQuery(que
     let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list");
     let open = |cursor: String| Name::new(&cursor::open(&app.cursor_key, &list, &cursor)?.0).ok();
     let after = cursor.map(|cursor| open(cursor).ok_or_else(stale)).transpose()?;
-    let found = app.backend.registry.page(None, Sort::Tenant, after.as_ref(), limit).await?;
+    let found = app.backend.registry.page(None, RecordKind::Tenant, after.as_ref(), limit).await?;
     let next_cursor = found
         .last()
         .filter(|_| found.len() == limit)
@@ -226,17 +226,17 @@ fn read(record: Record) -> Result<TenantView, StoreError> {
 
 impl Put {
     /// Returns the settings, or all errors in the request.
-    fn settings(self) -> Result<TenantSettings, Vec<Invalid>> {
+    fn settings(self) -> Result<TenantSettings, Vec<FieldError>> {
         let (limits, mut wrong) = match self.limits.unwrap_or_default().checked("/limits") {
             Ok(limits) => (limits, Vec::new()),
             Err(wrong) => (Limits::default(), wrong),
         };
         let mut whole = |pointer: &str, bounds: Bounds, number: Option<f64>| {
-            bounds.whole(number?).map_err(|detail| wrong.push(Invalid::new(pointer, detail))).ok()
+            bounds.whole(number?).map_err(|detail| wrong.push(FieldError::new(pointer, detail))).ok()
         };
         let request_rate = self.request_rate.and_then(|PutRate { rate, burst }| {
             let (rate, burst) = (whole("/request_rate/rate", RATES, Some(rate)), whole("/request_rate/burst", RATES, burst));
-            Some(Rate { per_second: rate?, burst: burst.or(rate)? })
+            Some(TokenRate { per_second: rate?, burst: burst.or(rate)? })
         });
         let (max_pending_tasks, max_payload_bytes) =
             (whole("/max_pending_tasks", COUNTS, self.max_pending_tasks), whole("/max_payload_bytes", COUNTS, self.max_payload_bytes));

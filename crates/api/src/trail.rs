@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use nobat_core::audit::{Action, Entry};
 use nobat_core::name::Tenant;
-use nobat_core::registry::TrailQuery;
+use nobat_core::registry::AuditQuery;
 use nobat_core::time::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::code::Code;
 use crate::cursor;
-use crate::door::{Admin, Allowed};
+use crate::door::{Admin, Authorized};
 use crate::list::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
 use crate::problem::Problem;
 use crate::query::Query;
@@ -76,7 +76,7 @@ pub(crate) struct PageView {
 )]
 pub(crate) async fn page(
     State(app): State<App>,
-    Allowed(caller, _): Allowed<Admin>,
+    Authorized(caller, _): Authorized<Admin>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let mut query = Query::read(query.as_deref(), &["tenant", "limit", "cursor"]);
@@ -87,7 +87,7 @@ pub(crate) async fn page(
     let list = cursor::List::trail(&tenant);
     let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list, of the same tenant");
     let after = cursor.map(|cursor| cursor::open(&app.cursor_key, &list, &cursor).ok_or_else(stale)).transpose()?;
-    let page = app.backend.registry.trail(&TrailQuery { tenant, limit, after }, app.clock.now()).await?;
+    let page = app.backend.registry.trail(&AuditQuery { tenant, limit, after }, app.clock.now()).await?;
     let next_cursor = page.next.map(|next| cursor::seal(&app.cursor_key, &list, &next));
     let data: Vec<EntryView> = page.entries.into_iter().map(EntryView::from).collect();
     reply::value(StatusCode::OK, ENTRY_BYTES * (1 + data.len()), &PageView { data, next_cursor })

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use nobat_core::flow::{FlowChange, FlowName, FlowOf};
+use nobat_core::flow::{LimitScope, LimiterChange, LimiterKey};
 use nobat_core::name::Name;
 use nobat_core::ports::ListQuery;
 use nobat_core::task::{Status, Task};
 
 use crate::app::App;
-use crate::door::Caller;
+use crate::door::Principal;
 
 /// Maximum time that a request spends on waking tasks. The other tasks are checked again later by themselves.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -29,20 +29,20 @@ pub(crate) enum Of<'a> {
 
 impl Of<'_> {
     /// Returns the limits to reset, and in which way. Reservations always reset, since no task would take up those that are lost.
-    fn change(&self) -> (FlowOf, FlowChange) {
+    fn change(&self) -> (LimitScope, LimiterChange) {
         match *self {
-            Self::EndpointAnew(name) => (FlowOf::Endpoint(name.clone()), FlowChange::Lift),
-            Self::LimitKey(name) => (FlowOf::Key(name.clone()), FlowChange::Lift),
-            Self::Endpoint(name) => (FlowOf::Endpoint(name.clone()), FlowChange::Restart),
-            Self::Queue(name) => (FlowOf::Queue(name.clone()), FlowChange::Restart),
-            Self::Kind(name) => (FlowOf::Kind(name.clone()), FlowChange::Restart),
+            Self::EndpointAnew(name) => (LimitScope::Endpoint(name.clone()), LimiterChange::Lift),
+            Self::LimitKey(name) => (LimitScope::Key(name.clone()), LimiterChange::Lift),
+            Self::Endpoint(name) => (LimitScope::Endpoint(name.clone()), LimiterChange::Restart),
+            Self::Queue(name) => (LimitScope::Queue(name.clone()), LimiterChange::Restart),
+            Self::Kind(name) => (LimitScope::Kind(name.clone()), LimiterChange::Restart),
         }
     }
 }
 
 /// Wakes held tasks of the caller's tenant, newest first, for at most 5 s and up to about [`MAX_WOKEN`](nobat_core::backend::MAX_WOKEN)
 /// tasks. Only tasks whose hold a client can end are woken. A failure is logged and does not undo the change.
-pub(crate) async fn wake(app: &App, caller: &Caller, of: Of<'_>) {
+pub(crate) async fn wake(app: &App, caller: &Principal, of: Of<'_>) {
     let (tenant, status, now) = (caller.tenant.clone(), Some(Status::Held), app.clock.now());
     let (queue, kind) = match of {
         Of::Queue(name) => (Some(name.clone()), None),
@@ -57,7 +57,7 @@ pub(crate) async fn wake(app: &App, caller: &Caller, of: Of<'_>) {
     };
     let work = async {
         let (flow, change) = of.change();
-        app.backend.flows.change(&FlowName { tenant: caller.tenant.clone(), of: flow }, change, now).await?;
+        app.backend.flows.change(&LimiterKey { tenant: caller.tenant.clone(), of: flow }, change, now).await?;
         app.backend.wake(query, is_meant, now).await
     };
     tokio::select! {

@@ -6,13 +6,13 @@
 use std::time::Duration;
 
 use nobat_core::json::Json;
-use nobat_core::ports::{StoreError, TaskName};
+use nobat_core::ports::{StoreError, TaskKey};
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
 
 use crate::error::Unreadable;
 use crate::expression::Expression;
-use crate::item::{Apart, Item, Read, key_of, number, payload_apart, text};
+use crate::item::{Item, OverflowRef, Read, key_of, number, payload_apart, text};
 use crate::table::Table;
 
 /// Additional retention of a body beyond its task's, so that it exists as long as the task is visible.
@@ -42,7 +42,7 @@ impl Table {
         Ok(task)
     }
 
-    async fn read_body(&self, name: &TaskName, body: &Apart) -> Result<Option<Json>, StoreError> {
+    async fn read_body(&self, name: &TaskKey, body: &OverflowRef) -> Result<Option<Json>, StoreError> {
         let Some(mut item) = self.read(key_of(name, &body.key)).await? else { return Ok(None) };
         let text = item.remove("body").and_then(|value| value.as_s().ok().cloned()).ok_or(Unreadable("body"))?;
         Ok(Some(Json::from_text(text).map_err(|_| Unreadable("body"))?))
@@ -56,7 +56,7 @@ impl Table {
     }
 
     /// Writes a separate result. It expires after its task.
-    pub(crate) async fn write_result(&self, name: &TaskName, apart: &Apart, result: &Json, now: Timestamp) -> Result<(), StoreError> {
+    pub(crate) async fn write_result(&self, name: &TaskKey, apart: &OverflowRef, result: &Json, now: Timestamp) -> Result<(), StoreError> {
         let mut item = body(name, apart, result);
         item.insert("expires_at".to_owned(), number(expiry(now + self.retention + LONGER)));
         self.put(item, Expression::default()).await.map(drop)
@@ -90,6 +90,6 @@ impl Table {
     }
 }
 
-fn body(name: &TaskName, apart: &Apart, json: &Json) -> Item {
+fn body(name: &TaskKey, apart: &OverflowRef, json: &Json) -> Item {
     key_of(name, &apart.key).into_iter().chain([("body".to_owned(), text(json.get()))]).collect()
 }

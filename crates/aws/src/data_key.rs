@@ -18,7 +18,7 @@ use crate::error::{Unreadable, failed};
 use crate::expression::Expression;
 use crate::item::{Item, at};
 use crate::keys;
-use crate::table::{Table, Written};
+use crate::table::{Table, WriteOutcome};
 
 /// Encryption context. KMS decrypts only with the same context. It does not contain the table's name, since a restored table has another.
 const PURPOSE: (&str, &str) = ("nobat", "secrets");
@@ -83,8 +83,8 @@ impl DataKey {
         let mut item = Item::from(at(keys::RECORDS, keys::DATA_KEY));
         item.insert(WRAPPED.to_owned(), AttributeValue::B(made.clone()));
         match self.table.put(item, Expression::default().when("attribute_not_exists(#PK)")).await? {
-            Written::Done(_) => Ok(made),
-            Written::Refused(found) => Ok(wrapped(&found)?),
+            WriteOutcome::Done(_) => Ok(made),
+            WriteOutcome::Refused(found) => Ok(wrapped(&found)?),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Limiter states: one item each, in the same partition as the tenant's bucket of requests.
 
 use async_trait::async_trait;
-use nobat_core::flow::{Flow, FlowName, Flows, IDLE, Kept, Written};
+use nobat_core::flow::{IDLE, LimiterKey, LimiterState, LimiterStore, VersionedState, WriteResult};
 use nobat_core::ports::StoreError;
 use nobat_core::time::Timestamp;
 
@@ -14,13 +14,13 @@ use crate::store::new_op;
 use crate::table::{self, Table};
 
 #[async_trait]
-impl Flows for Table {
-    async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
+impl LimiterStore for Table {
+    async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
         let found = Table::read(self, at(keys::flow(&name.tenant), keys::flow_of(&name.of))).await?;
         Ok(found.as_ref().map(kept).transpose()?.unwrap_or_default())
     }
 
-    async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
+    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
         let own = new_op();
         let attributes =
             [("version", number(over + 1)), ("body", text(flow.to_text())), ("expires_at", number(expiry(now + IDLE))), ("op", text(own))];
@@ -31,16 +31,16 @@ impl Flows for Table {
             version => Expression::default().when("#version = :before").value("before", number(version)),
         };
         match self.put(item, condition).await? {
-            table::Written::Done(_) => Ok(Written::Done),
+            table::WriteOutcome::Done(_) => Ok(WriteResult::Done),
             // TTL has deleted the item since it was read.
-            table::Written::Refused(found) if found.is_empty() => Ok(Written::Conflict(Kept::default())),
-            table::Written::Refused(found) => Ok(Written::Conflict(kept(&found)?)),
+            table::WriteOutcome::Refused(found) if found.is_empty() => Ok(WriteResult::Conflict(VersionedState::default())),
+            table::WriteOutcome::Refused(found) => Ok(WriteResult::Conflict(kept(&found)?)),
         }
     }
 }
 
-fn kept(item: &Item) -> Result<Kept, Unreadable> {
+fn kept(item: &Item) -> Result<VersionedState, Unreadable> {
     let reader = Reader(item);
     let version = reader.optional_number("version")?.ok_or(Unreadable("version"))?;
-    Ok(Kept { version, flow: Flow::from_text(reader.text("body")?)? })
+    Ok(VersionedState { version, flow: LimiterState::from_text(reader.text("body")?)? })
 }

@@ -2,7 +2,7 @@
 
 use nobat_core::id::TaskId;
 use nobat_core::name::Tenant;
-use nobat_core::ports::{Hint, TaskName};
+use nobat_core::ports::{Hint, TaskKey};
 use serde::{Deserialize, Serialize};
 
 /// Body of a message: `{"tenant": …, "id": …}`, and the number of earlier dead letters of the task.
@@ -27,10 +27,10 @@ pub(crate) fn write(hint: &Hint) -> String {
 }
 
 /// Reads the body of a message. Returns the task that may be due, and the number of its earlier dead letters.
-pub fn read(body: &str) -> Result<(TaskName, u32), NoHint> {
+pub fn read(body: &str) -> Result<(TaskKey, u32), NoHint> {
     let body: Body = serde_json::from_str(body).map_err(|_| NoHint)?;
     let tenant = Tenant::new(&body.tenant).map_err(|_| NoHint)?;
-    Ok((TaskName { tenant, id: body.id }, body.redrives))
+    Ok((TaskKey { tenant, id: body.id }, body.redrives))
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn hint_reads_back_as_written() {
-        let name = TaskName { tenant: Tenant::default(), id: TaskId::from_key(&Tenant::default(), "", "k", 0) };
+        let name = TaskKey { tenant: Tenant::default(), id: TaskId::from_key(&Tenant::default(), "", "k", 0) };
         for redrives in [0, 2] {
             let hint = Hint { redrives, ..Hint::new(name.clone(), Duration::ZERO) };
             assert_eq!(read(&write(&hint)).unwrap(), (name.clone(), redrives));

@@ -1,32 +1,32 @@
 //! Insertion of new tasks.
 
 use futures_util::future::try_join_all;
-use nobat_core::ports::{Inserted, StoreError};
+use nobat_core::ports::{InsertResult, StoreError};
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
 
 use crate::expression::Expression;
 use crate::item::{self, Item, Read, moment, op, payload_apart};
 use crate::store::new_op;
-use crate::table::{Table, Written};
+use crate::table::{Table, WriteOutcome};
 
 impl Table {
     /// Inserts tasks with one conditional write or one transaction. Deduplication relies on the condition alone: no task may exist under
     /// the same id.
-    pub(crate) async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
+    pub(crate) async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError> {
         try_join_all(tasks.iter().map(|task| self.write_payload(task))).await?;
         let own = new_op();
         let items: Vec<Item> = tasks.iter().map(|task| item::whole(task, &own, now)).collect();
         let existing = match <[Item; 1]>::try_from(items) {
             Ok([item]) => match self.put(item, self.absent(now)).await? {
-                Written::Done(_) => None,
-                Written::Refused(found) => Some(vec![found]),
+                WriteOutcome::Done(_) => None,
+                WriteOutcome::Refused(found) => Some(vec![found]),
             },
             Err(items) => self.insert_all(items, &tasks, &own, now).await?,
         };
         match existing {
-            None => Ok(Inserted::Created(tasks)),
-            Some(found) => self.existing(&tasks, found, now).await.map(Inserted::Existing),
+            None => Ok(InsertResult::Created(tasks)),
+            Some(found) => self.existing(&tasks, found, now).await.map(InsertResult::Existing),
         }
     }
 

@@ -8,14 +8,14 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use nobat_core::json::Json;
 use nobat_core::name::Name;
-use nobat_core::ports::TaskName;
+use nobat_core::ports::TaskKey;
 use nobat_core::stored;
-use nobat_core::task::{CancelRequest, End, Ended, Fingerprint, Held, HeldReason, Lease, State, Task, Waiting};
+use nobat_core::task::{CancelRequest, Completion, Fingerprint, Held, HeldReason, Lease, Outcome, State, Task, Waiting};
 use nobat_core::time::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::error::Unreadable;
-use crate::keys::{self, Attention};
+use crate::keys::{self, SweepIndex};
 
 /// An item or a part of it.
 pub(crate) type Item = HashMap<String, AttributeValue>;
@@ -43,7 +43,7 @@ impl Attributes {
 
 /// A separate body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Apart {
+pub(crate) struct OverflowRef {
     /// Sort key of the body.
     pub(crate) key: String,
 }
@@ -53,9 +53,9 @@ pub(crate) struct Read {
     /// The task. A separate body is `null`.
     pub(crate) task: Task,
     /// The payload, if it is separate.
-    pub(crate) payload: Option<Apart>,
+    pub(crate) payload: Option<OverflowRef>,
     /// The result, if it is separate.
-    pub(crate) result: Option<Apart>,
+    pub(crate) result: Option<OverflowRef>,
 }
 
 /// Returns a text attribute.
@@ -74,12 +74,12 @@ pub(crate) fn moment(at: Timestamp) -> AttributeValue {
 }
 
 /// Returns the primary key of a task's own item.
-pub(crate) fn key(name: &TaskName) -> Key {
+pub(crate) fn key(name: &TaskKey) -> Key {
     key_of(name, keys::TASK)
 }
 
 /// Returns the primary key of an item that belongs to a task.
-pub(crate) fn key_of(name: &TaskName, sort: &str) -> Key {
+pub(crate) fn key_of(name: &TaskKey, sort: &str) -> Key {
     at(keys::partition(name), sort)
 }
 
@@ -92,7 +92,7 @@ pub(crate) fn at(partition: impl Into<String>, sort: impl Into<String>) -> Key {
 pub(crate) fn whole(task: &Task, op: &str, now: Timestamp) -> Item {
     let mut item = fixed(task, payload_apart(task).as_ref());
     item.extend(changing(task, op).into_item());
-    if let Attention::At(partition, mark) = keys::attention(task, now) {
+    if let SweepIndex::At(partition, mark) = keys::attention(task, now) {
         item.extend([("attention".to_owned(), text(partition)), ("mark".to_owned(), moment(mark))]);
     }
     item
@@ -101,16 +101,16 @@ pub(crate) fn whole(task: &Task, op: &str, now: Timestamp) -> Item {
 /// Returns the reference to the payload if it is too long for the task's item.
 ///
 /// It depends only on fields that never change, so the result is the same at any time.
-pub(crate) fn payload_apart(task: &Task) -> Option<Apart> {
+pub(crate) fn payload_apart(task: &Task) -> Option<OverflowRef> {
     let is_long = size(&fixed(task, None)) + CHANGING > ONE_UNIT;
-    is_long.then(|| Apart { key: keys::payload(task.created_at, &hex(&Sha256::digest(task.payload.get()))) })
+    is_long.then(|| OverflowRef { key: keys::payload(task.created_at, &hex(&Sha256::digest(task.payload.get()))) })
 }
 
 /// Returns the reference to the result if it is too long for the task's item.
-pub(crate) fn result_apart(task: &Task) -> Option<Apart> {
+pub(crate) fn result_apart(task: &Task) -> Option<OverflowRef> {
     let result = task.result.as_ref()?;
     let rest = size(&fixed(task, payload_apart(task).as_ref())) + size(&changing(task, OP_OF_ITS_LENGTH).into_item()) + ENDED;
-    (rest + result.get().len() > ONE_UNIT).then(|| Apart { key: keys::result(task.token) })
+    (rest + result.get().len() > ONE_UNIT).then(|| OverflowRef { key: keys::result(task.token) })
 }
 
 /// Placeholder with the length of an operation's id.
@@ -119,7 +119,7 @@ const OP_OF_ITS_LENGTH: &str = "0000000000000000";
 const ENDED: usize = 24;
 
 /// Returns the attributes that never change.
-fn fixed(task: &Task, payload_apart: Option<&Apart>) -> Item {
+fn fixed(task: &Task, payload_apart: Option<&OverflowRef>) -> Item {
     let (inline, apart) = match payload_apart {
         None => (Some(text(task.payload.get())), None),
         Some(apart) => (None, Some(text(&apart.key))),
@@ -215,7 +215,7 @@ pub(crate) fn read(item: &Item) -> Result<Read, Unreadable> {
         turn: stored::turn_from_text(reader.optional_text("turn")?)?,
         requests: stored::requests_from_text(reader.optional_text("requests")?)?,
     };
-    let apart = |attribute| Ok::<_, Unreadable>(reader.optional_text(attribute)?.map(|key| Apart { key: key.to_owned() }));
+    let apart = |attribute| Ok::<_, Unreadable>(reader.optional_text(attribute)?.map(|key| OverflowRef { key: key.to_owned() }));
     Ok(Read { task, payload: apart("payload_key")?, result: apart("result_key")? })
 }
 
@@ -283,8 +283,8 @@ impl<'a> Reader<'a> {
                 cancel: if self.0.contains_key("cancel") { CancelRequest::Requested } else { CancelRequest::None },
             })),
             other => {
-                let end = End::from_word(other).ok_or(Unreadable("status"))?;
-                Ok(State::Ended(Ended { end, at: self.moment("ended_at")? }))
+                let end = Outcome::from_word(other).ok_or(Unreadable("status"))?;
+                Ok(State::Ended(Completion { end, at: self.moment("ended_at")? }))
             }
         }
     }

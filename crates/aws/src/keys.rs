@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use nobat_core::audit::Entry;
-use nobat_core::flow::FlowOf;
+use nobat_core::flow::LimitScope;
 use nobat_core::id::TaskId;
 use nobat_core::name::{Name, Tenant};
-use nobat_core::ports::TaskName;
-use nobat_core::registry::{RecordName, Sort};
-use nobat_core::task::{End, State, Task};
+use nobat_core::ports::TaskKey;
+use nobat_core::registry::{RecordKind, RecordName};
+use nobat_core::task::{Outcome, State, Task};
 use nobat_core::time::Timestamp;
 
 /// Sort key of a task's own item.
@@ -30,7 +30,7 @@ pub(crate) const LONGEST_DELAY: Duration = Duration::from_mins(15);
 const MARGIN: Duration = Duration::from_mins(2);
 
 /// Returns the partition key of all items of a task.
-pub(crate) fn partition(name: &TaskName) -> String {
+pub(crate) fn partition(name: &TaskKey) -> String {
     format!("T#{}#{}", name.tenant, name.id)
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn record(name: &RecordName) -> String {
 }
 
 /// Returns the range of sort keys of the records of one kind that follow a name. Names contain no characters below `-`.
-pub(crate) fn records_after(sort: Sort, after: Option<&Name>) -> (String, String) {
+pub(crate) fn records_after(sort: RecordKind, after: Option<&Name>) -> (String, String) {
     let sort = sort.as_str();
     (after.map_or_else(|| format!("{sort}#"), |after| format!("{sort}#{after}!")), format!("{sort}$"))
 }
@@ -83,14 +83,14 @@ pub(crate) fn flow(tenant: &Tenant) -> String {
 pub(crate) const REQUESTS: &str = "requests";
 
 /// Returns the sort key of a limiter, in the same partition.
-pub(crate) fn flow_of(of: &FlowOf) -> String {
+pub(crate) fn flow_of(of: &LimitScope) -> String {
     format!("flow#{of}")
 }
 
 /// Parses the result of [`partition`].
-pub(crate) fn name(partition: &str) -> Option<TaskName> {
+pub(crate) fn name(partition: &str) -> Option<TaskKey> {
     let (tenant, id) = partition.strip_prefix("T#")?.split_once('#')?;
-    Some(TaskName { tenant: Tenant::new(tenant).ok()?, id: id.parse().ok()? })
+    Some(TaskKey { tenant: Tenant::new(tenant).ok()?, id: id.parse().ok()? })
 }
 
 /// Returns the sort key of a separate payload: the time its task was accepted, and its SHA-256 in hex.
@@ -163,7 +163,7 @@ pub(crate) fn due(shard: u8) -> String {
 
 /// Effect of a write on a task's entry in [`ATTENTION`].
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Attention {
+pub(crate) enum SweepIndex {
     /// The entry stays unchanged.
     Left,
     /// The entry is removed.
@@ -173,13 +173,15 @@ pub(crate) enum Attention {
 }
 
 /// Returns the effect on [`ATTENTION`] of writing a task in this state.
-pub(crate) fn attention(task: &Task, now: Timestamp) -> Attention {
+pub(crate) fn attention(task: &Task, now: Timestamp) -> SweepIndex {
     match &task.state {
         // A claim leaves the sweep time unchanged: most tasks end before it is reached.
-        State::Running(_) => Attention::Left,
-        State::Waiting(_) => Attention::At(due(shard(task.id)), mark(task, now)),
-        State::Ended(ended) if ended.end == End::Failed => Attention::At(format!("failed#{}#{}", task.tenant, shard(task.id)), ended.at),
-        State::Ended(_) => Attention::Removed,
+        State::Running(_) => SweepIndex::Left,
+        State::Waiting(_) => SweepIndex::At(due(shard(task.id)), mark(task, now)),
+        State::Ended(ended) if ended.end == Outcome::Failed => {
+            SweepIndex::At(format!("failed#{}#{}", task.tenant, shard(task.id)), ended.at)
+        }
+        State::Ended(_) => SweepIndex::Removed,
     }
 }
 

@@ -101,7 +101,7 @@ impl Table {
         let places: Vec<Place<'_>> = places.iter().filter_map(|place| Place::read(place)).collect();
         let passing = places.iter().filter(|place| passes(place, query)).map(Place::id);
         let passing: HashSet<TaskId> = passing.collect::<Result<_, _>>()?;
-        let keys = passing.into_iter().map(|id| item::key(&nobat_core::ports::TaskName { tenant: query.tenant.clone(), id }).into());
+        let keys = passing.into_iter().map(|id| item::key(&nobat_core::ports::TaskKey { tenant: query.tenant.clone(), id }).into());
         let mut tasks: HashMap<TaskId, Task> = HashMap::new();
         for found in self.read_many(keys.collect()).await? {
             let task = item::read(&found)?.task;

@@ -22,7 +22,7 @@ pub(crate) struct Sqs {
 /// Maximum number of messages per call.
 const BATCH: usize = 10;
 /// Maximum number of parallel calls.
-const SIDE_BY_SIDE: usize = 8;
+const MAX_IN_FLIGHT: usize = 8;
 /// Maximum duration of sending. The submission of a task waits for it. The sweeper sends the hints that were not sent.
 const SEND: Duration = Duration::from_secs(2);
 /// Maximum time that a receive waits for messages, the limit of SQS.
@@ -33,7 +33,7 @@ impl Queue for Sqs {
     async fn send(&self, hints: Vec<Hint>) -> Result<(), StoreError> {
         let hints: Vec<Hint> = hints.into_iter().filter(|hint| hint.delay <= LONGEST_DELAY).collect();
         let batches: Vec<Vec<Hint>> = hints.chunks(BATCH).map(<[Hint]>::to_vec).collect();
-        stream::iter(batches).map(|batch| self.send_batch(batch)).buffer_unordered(SIDE_BY_SIDE).try_collect().await
+        stream::iter(batches).map(|batch| self.send_batch(batch)).buffer_unordered(MAX_IN_FLIGHT).try_collect().await
     }
 
     async fn receive(&self, max: usize) -> Result<Vec<Delivery>, StoreError> {

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use nobat_core::audit::{Action, Entry};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{Position, StoreError};
-use nobat_core::rate::{Bucket, Rate, Taken};
-use nobat_core::registry::{Record, RecordName, Recorded, Registry, Sort, TrailPage, TrailQuery};
+use nobat_core::rate::{TakeResult, TokenBucket, TokenRate};
+use nobat_core::registry::{AuditPage, AuditQuery, ConfigStore, Record, RecordKind, RecordName, RecordResult};
 use nobat_core::time::Timestamp;
 
 use crate::bodies::expiry;
@@ -20,7 +20,7 @@ use crate::expression::Expression;
 use crate::item::{Item, Key, Reader, at, moment, number, op, text};
 use crate::keys;
 use crate::store::new_op;
-use crate::table::{Table, Written};
+use crate::table::{Table, WriteOutcome};
 
 /// Number of blocks per second in which a process takes requests out of a tenant's bucket. Each request then costs a fraction of a write.
 const BLOCKS_A_SECOND: u32 = 10;
@@ -30,13 +30,13 @@ const MAX_TRIES: usize = 4;
 const IDLE: Duration = Duration::from_hours(24);
 
 #[async_trait]
-impl Registry for Table {
+impl ConfigStore for Table {
     async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
         let found = self.read(record_key(name)).await?;
         found.map(|item| record(name.clone(), &item)).transpose()
     }
 
-    async fn page(&self, tenant: Option<&Tenant>, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+    async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
         let (from, to) = keys::records_after(sort, after);
         let find = self.client.query().table_name(&self.name).consistent_read(true);
         let find = find.key_condition_expression("#PK = :records AND #SK BETWEEN :from AND :to");
@@ -48,7 +48,7 @@ impl Registry for Table {
         items.iter().map(|item| record(RecordName { tenant: tenant.cloned(), sort, name: name(item)? }, item)).collect()
     }
 
-    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError> {
+    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
         let own = new_op();
         let mut writes = Vec::with_capacity(records.len() + 1);
         for record in &records {
@@ -61,34 +61,34 @@ impl Registry for Table {
         let absent = Expression::default().when("attribute_not_exists(#PK)");
         writes.push(self.put_write(self.entry_item(&entry, &own), &absent)?);
         match self.transact(writes, &own).await? {
-            Ok(()) => Ok(Recorded::Done),
+            Ok(()) => Ok(RecordResult::Done),
             // This transaction has written them, and its response was lost.
-            Err(refused) if refused.iter().any(|found| op(found) == Some(&own)) => Ok(Recorded::Done),
-            Err(_) => Ok(Recorded::Conflict),
+            Err(refused) if refused.iter().any(|found| op(found) == Some(&own)) => Ok(RecordResult::Done),
+            Err(_) => Ok(RecordResult::Conflict),
         }
     }
 
-    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<Recorded, StoreError> {
+    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError> {
         let own = new_op();
         let condition = Expression::default().when("#version = :version").value("version", number(version));
         let absent = Expression::default().when("attribute_not_exists(#PK)");
         let writes = vec![self.delete_write(record_key(name), &condition)?, self.put_write(self.entry_item(&entry, &own), &absent)?];
         match self.transact(writes, &own).await? {
-            Ok(()) => Ok(Recorded::Done),
+            Ok(()) => Ok(RecordResult::Done),
             // This transaction has written them, and its response was lost.
-            Err(refused) if refused.iter().any(|found| op(found) == Some(&own)) => Ok(Recorded::Done),
-            Err(_) => Ok(Recorded::Conflict),
+            Err(refused) if refused.iter().any(|found| op(found) == Some(&own)) => Ok(RecordResult::Done),
+            Err(_) => Ok(RecordResult::Conflict),
         }
     }
 
-    async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError> {
+    async fn trail(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
         // Entries as old as the retention are excluded.
         let from = keys::moment(now - self.retention + Duration::from_millis(1));
         // A tilde sorts after every digit.
         let before = query.after.as_ref().map_or_else(|| "~".to_owned(), |after| after.0.clone());
         // The last entry of the previous page has expired meanwhile, and so have all older ones.
         if from > before {
-            return Ok(TrailPage { entries: Vec::new(), next: None });
+            return Ok(AuditPage { entries: Vec::new(), next: None });
         }
         let find = self.client.query().table_name(&self.name).consistent_read(true).scan_index_forward(false);
         let find = find.key_condition_expression("#PK = :trail AND #SK BETWEEN :from AND :before");
@@ -102,20 +102,20 @@ impl Registry for Table {
         items.truncate(query.limit);
         let next = items.last().filter(|_| items.len() == query.limit).and_then(place).map(|place| Position(place.to_owned()));
         let entries = items.iter().map(|item| entry(query.tenant.clone(), item)).collect::<Result<_, _>>()?;
-        Ok(TrailPage { entries, next })
+        Ok(AuditPage { entries, next })
     }
 
-    async fn take(&self, tenant: &Tenant, rate: Rate, wanted: NonZeroU32, now: Timestamp) -> Result<Taken, StoreError> {
+    async fn take(&self, tenant: &Tenant, rate: TokenRate, wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {
         let block = (rate.per_second.get() / BLOCKS_A_SECOND).clamp(1, rate.burst.get());
         let mut wanted = wanted.min(NonZeroU32::new(block).unwrap_or(NonZeroU32::MIN));
         let mut seen = self.buckets.last_seen(tenant);
         for _ in 0..MAX_TRIES {
             let (taken, left) = rate.take(seen, wanted, now);
-            let Taken::Granted(granted) = taken else { return Ok(taken) };
+            let TakeResult::Granted(granted) = taken else { return Ok(taken) };
             let (found, is_taken) = self.take_from(tenant, seen, left, rate, now).await?;
             self.buckets.note(tenant, found);
             if is_taken {
-                return Ok(Taken::Granted(granted));
+                return Ok(TakeResult::Granted(granted));
             }
             // Other processes took from it meanwhile. The refusal shows the current level.
             (seen, wanted) = (found, granted);
@@ -126,17 +126,17 @@ impl Registry for Table {
 
 /// Last known levels of the buckets, so that most requests need no extra read.
 #[derive(Default)]
-pub(crate) struct Buckets(Mutex<HashMap<Tenant, Bucket>>);
+pub(crate) struct Buckets(Mutex<HashMap<Tenant, TokenBucket>>);
 
 /// Maximum number of known buckets. One more clears them all. Forgotten levels are read again.
 const MAX_BUCKETS: usize = 10_000;
 
 impl Buckets {
-    fn last_seen(&self, tenant: &Tenant) -> Bucket {
+    fn last_seen(&self, tenant: &Tenant) -> TokenBucket {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(tenant).copied().unwrap_or_default()
     }
 
-    fn note(&self, tenant: &Tenant, bucket: Bucket) {
+    fn note(&self, tenant: &Tenant, bucket: TokenBucket) {
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= MAX_BUCKETS {
             buckets.clear();
@@ -152,11 +152,11 @@ impl Table {
     async fn take_from(
         &self,
         tenant: &Tenant,
-        seen: Bucket,
-        left: Bucket,
-        rate: Rate,
+        seen: TokenBucket,
+        left: TokenBucket,
+        rate: TokenRate,
         now: Timestamp,
-    ) -> Result<(Bucket, bool), StoreError> {
+    ) -> Result<(TokenBucket, bool), StoreError> {
         let now_micros = now.millis().saturating_mul(1_000);
         let take = if seen.full_at > now_micros {
             let cost = left.full_at - seen.full_at;
@@ -169,9 +169,9 @@ impl Table {
         };
         let take = take.set("expires_at", number(expiry(now + IDLE))).value("now", number(now_micros));
         let written = self.update(at(keys::flow(tenant), keys::REQUESTS), take, None).await?;
-        let (Written::Done(item) | Written::Refused(item)) = &written;
+        let (WriteOutcome::Done(item) | WriteOutcome::Refused(item)) = &written;
         let full_at = Reader(item).optional_number("full_at")?.unwrap_or(0);
-        Ok((Bucket { full_at }, matches!(written, Written::Done(_))))
+        Ok((TokenBucket { full_at }, matches!(written, WriteOutcome::Done(_))))
     }
 
     /// Returns the item of an audit entry, with its expiry.

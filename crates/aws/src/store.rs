@@ -4,15 +4,15 @@ use async_trait::async_trait;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Event, transition};
 use nobat_core::name::Tenant;
-use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, QueueLoad, Store, StoreError, TaskName};
+use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, QueueLoad, StoreError, TaskKey, TaskStore};
 use nobat_core::task::{CancelRequest, HeldReason, State, Task, Waiting};
 use nobat_core::time::Timestamp;
 
 use crate::bodies::expiry;
 use crate::expression::Expression;
 use crate::item::{self, Item, moment, number, result_apart, text};
-use crate::keys::{self, Attention};
-use crate::table::{Table, Written};
+use crate::keys::{self, SweepIndex};
+use crate::table::{Table, WriteOutcome};
 
 /// Returns a unique id for one write.
 pub(crate) fn new_op() -> String {
@@ -20,19 +20,19 @@ pub(crate) fn new_op() -> String {
 }
 
 #[async_trait]
-impl Store for Table {
-    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
+impl TaskStore for Table {
+    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError> {
         Table::insert(self, tasks, now).await
     }
 
-    async fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, StoreError> {
+    async fn get(&self, name: &TaskKey, now: Timestamp) -> Result<Option<Task>, StoreError> {
         let Some(found) = self.read(item::key(name)).await? else { return Ok(None) };
         let read = item::read(&found)?;
         if self.is_kept(&read.task, now) { self.complete(read).await.map(Some) } else { Ok(None) }
     }
 
     /// Repeats the claim transition as a condition. The conformance suite compares it with the lifecycle.
-    async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
+    async fn claim(&self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError> {
         let own = new_op();
         let claim = Expression::default()
             .set("status", text("running"))
@@ -54,18 +54,18 @@ impl Store for Table {
             .value("gathering", text(HeldReason::Batching.as_str()))
             .value("now", moment(now));
         match self.update(item::key(name), claim, Some(&own)).await? {
-            Written::Done(item) => self.granted(&item, until, now).await.map(Claim::Granted),
-            Written::Refused(item) if item.is_empty() => Ok(Claim::Missing),
-            Written::Refused(item) => self.refused(item::read(&item)?.task, until, now),
+            WriteOutcome::Done(item) => self.granted(&item, until, now).await.map(ClaimResult::Granted),
+            WriteOutcome::Refused(item) if item.is_empty() => Ok(ClaimResult::Missing),
+            WriteOutcome::Refused(item) => self.refused(item::read(&item)?.task, until, now),
         }
     }
 
-    async fn commit(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError> {
+    async fn commit(&self, change: Change, now: Timestamp) -> Result<CommitResult, StoreError> {
         self.write_bodies(&change, now).await?;
         let own = new_op();
         let update = self.change(&change, &own, now);
         let is_written = if change.follow_up.is_none() && change.entry.is_none() {
-            matches!(self.update(item::key(&change.task.name()), update, Some(&own)).await?, Written::Done(_))
+            matches!(self.update(item::key(&change.task.name()), update, Some(&own)).await?, WriteOutcome::Done(_))
         } else {
             self.commit_all(&change, &update, &own, now).await?
         };
@@ -73,7 +73,7 @@ impl Store for Table {
             if let Some(follow_up) = &change.follow_up {
                 self.orphan_payload(follow_up, now).await?;
             }
-            return Ok(Committed::Conflict);
+            return Ok(CommitResult::Conflict);
         }
         if matches!(change.task.state, State::Ended(_))
             && let Err(error) = self.end_payload(&change.task, now).await
@@ -81,18 +81,18 @@ impl Store for Table {
             // The payload then stays in the table. This has no other effect.
             tracing::warn!(task = %change.task.id, %error, "the expiry of an overflow payload was not set; the payload stays in the table");
         }
-        Ok(Committed::Done(Box::new(change.task)))
+        Ok(CommitResult::Done(Box::new(change.task)))
     }
 
-    async fn beat(&self, name: &TaskName, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Beat, StoreError> {
+    async fn beat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
         let beat = Expression::default().set("lease_until", moment(until)).count("version");
         let beat = progress.iter().fold(beat, |beat, progress| beat.set("progress", text(progress.get())));
         let beat = beat.when("#token = :token AND #status = :running").value("token", number(token)).value("running", text("running"));
         // A repeated renewal does no harm, so it needs no id.
         match self.update(item::key(name), beat, None).await? {
-            Written::Refused(_) => Ok(Beat::Lost),
-            Written::Done(item) if item.contains_key("cancel") => Ok(Beat::Renewed { cancel: CancelRequest::Requested }),
-            Written::Done(_) => Ok(Beat::Renewed { cancel: CancelRequest::None }),
+            WriteOutcome::Refused(_) => Ok(Heartbeat::Lost),
+            WriteOutcome::Done(item) if item.contains_key("cancel") => Ok(Heartbeat::Renewed { cancel: CancelRequest::Requested }),
+            WriteOutcome::Done(_) => Ok(Heartbeat::Renewed { cancel: CancelRequest::None }),
         }
     }
 
@@ -122,7 +122,7 @@ impl Store for Table {
     }
 
     /// Never resolves: there are no notifications of other processes' writes.
-    async fn changed(&self, _name: &TaskName) {
+    async fn changed(&self, _name: &TaskKey) {
         std::future::pending::<()>().await;
     }
 
@@ -178,12 +178,12 @@ impl Table {
     }
 
     /// Returns the reason of a refused claim, by the lifecycle.
-    fn refused(&self, task: Task, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
+    fn refused(&self, task: Task, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError> {
         if !self.is_kept(&task, now) {
-            return Ok(Claim::Missing);
+            return Ok(ClaimResult::Missing);
         }
         match transition(task.clone(), Event::Claim { until }, now) {
-            Err(refused) => Ok(Claim::Refused(refused, task)),
+            Err(refused) => Ok(ClaimResult::Refused(refused, task)),
             // Only reached if the condition above and the lifecycle disagree.
             Ok(_) => Err(StoreError::Corrupt("a claim was refused although the lifecycle grants it".to_owned())),
         }
@@ -217,9 +217,9 @@ impl Table {
             };
         }
         update = match keys::attention(task, now) {
-            Attention::Left => update,
-            Attention::Removed => update.remove("attention").remove("mark"),
-            Attention::At(partition, mark) => update.set("attention", text(partition)).set("mark", moment(mark)),
+            SweepIndex::Left => update,
+            SweepIndex::Removed => update.remove("attention").remove("mark"),
+            SweepIndex::At(partition, mark) => update.set("attention", text(partition)).set("mark", moment(mark)),
         };
         update.when("#version = :read_version").value("read_version", number(change.read_version))
     }

@@ -38,7 +38,7 @@ pub(crate) struct Table {
 }
 
 /// Result of a conditional write.
-pub(crate) enum Written {
+pub(crate) enum WriteOutcome {
     /// Written, by this call or by an earlier try whose response was lost. Contains the new item.
     Done(Item),
     /// The condition does not hold. Contains the existing item, empty if there is none.
@@ -50,7 +50,7 @@ const PROVED: Duration = Duration::from_secs(10);
 /// Maximum number of items per `BatchGetItem`.
 const BATCH: usize = 100;
 /// Maximum number of parallel `BatchGetItem` calls.
-const SIDE_BY_SIDE: usize = 8;
+const MAX_IN_FLIGHT: usize = 8;
 /// Maximum number of rounds for keys that a batch left out for lack of capacity.
 const MAX_ROUNDS: u32 = 5;
 /// Maximum number of tries of a write that conflicts with a running transaction.
@@ -68,7 +68,7 @@ impl Table {
     /// Reads items, in any order. Missing ones are left out.
     pub(crate) async fn read_many(&self, keys: Vec<Item>) -> Result<Vec<Item>, StoreError> {
         let batches: Vec<Vec<Item>> = keys.chunks(BATCH).map(<[Item]>::to_vec).collect();
-        let read = stream::iter(batches).map(|batch| self.read_batch(batch)).buffer_unordered(SIDE_BY_SIDE);
+        let read = stream::iter(batches).map(|batch| self.read_batch(batch)).buffer_unordered(MAX_IN_FLIGHT);
         read.try_concat().await
     }
 
@@ -89,14 +89,14 @@ impl Table {
     }
 
     /// Writes a whole item if the condition holds.
-    pub(crate) async fn put(&self, item: Item, condition: Expression) -> Result<Written, StoreError> {
+    pub(crate) async fn put(&self, item: Item, condition: Expression) -> Result<WriteOutcome, StoreError> {
         for attempt in 1.. {
             let put = self.client.put_item().table_name(&self.name).set_item(Some(item.clone()));
             let put = put.set_condition_expression(condition.condition());
             let put = put.set_expression_attribute_names(condition.names()).set_expression_attribute_values(condition.values());
             let on_failure = condition.condition().map(|_| OnFailure::AllOld);
             let Err(error) = put.set_return_values_on_condition_check_failure(on_failure).send().await else {
-                return Ok(Written::Done(item));
+                return Ok(WriteOutcome::Done(item));
             };
             match error {
                 SdkError::ServiceError(refused) if refused.err().is_conditional_check_failed_exception() => {
@@ -111,7 +111,7 @@ impl Table {
     }
 
     /// Updates an item if the condition holds. `op` is the value that the update writes to the attribute of that name, if any.
-    pub(crate) async fn update(&self, key: Key, change: Expression, op: Option<&str>) -> Result<Written, StoreError> {
+    pub(crate) async fn update(&self, key: Key, change: Expression, op: Option<&str>) -> Result<WriteOutcome, StoreError> {
         let key: Item = key.into();
         for attempt in 1.. {
             let update = self.client.update_item().table_name(&self.name).set_key(Some(key.clone()));
@@ -119,7 +119,7 @@ impl Table {
             let update = update.set_expression_attribute_names(change.names()).set_expression_attribute_values(change.values());
             let update = update.return_values(ReturnValue::AllNew).return_values_on_condition_check_failure(OnFailure::AllOld);
             match update.send().await {
-                Ok(output) => return Ok(Written::Done(output.attributes.unwrap_or_default())),
+                Ok(output) => return Ok(WriteOutcome::Done(output.attributes.unwrap_or_default())),
                 Err(SdkError::ServiceError(refused)) if refused.err().is_conditional_check_failed_exception() => {
                     let UpdateItemError::ConditionalCheckFailedException(refused) = refused.into_err() else { break };
                     return Ok(judged(refused.item, op));
@@ -194,9 +194,9 @@ impl Table {
 }
 
 /// A write that is refused because of itself was made: the SDK repeated it after its response was lost.
-fn judged(found: Option<Item>, own: Option<&str>) -> Written {
+fn judged(found: Option<Item>, own: Option<&str>) -> WriteOutcome {
     let found = found.unwrap_or_default();
-    if own.is_some() && op(&found) == own { Written::Done(found) } else { Written::Refused(found) }
+    if own.is_some() && op(&found) == own { WriteOutcome::Done(found) } else { WriteOutcome::Refused(found) }
 }
 
 /// Reason of a canceled transaction. Nothing was written.

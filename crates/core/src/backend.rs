@@ -6,11 +6,11 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 
 use crate::audit::Entry;
-use crate::flow::{FlowChange, FlowName, FlowOf, Flows, Reserved, Successor};
-use crate::lifecycle::{Change, Event, Refused, transition};
+use crate::flow::{LimitScope, LimiterChange, LimiterKey, LimiterStore, Reservations, Successor};
+use crate::lifecycle::{Change, Event, TransitionError, transition};
 use crate::name::Tenant;
-use crate::ports::{Committed, Hint, Inserted, ListQuery, Queue, Store, StoreError, TaskName};
-use crate::registry::{RecordName, Registry};
+use crate::ports::{CommitResult, Hint, InsertResult, ListQuery, Queue, StoreError, TaskKey, TaskStore};
+use crate::registry::{ConfigStore, RecordName};
 use crate::task::{KeyedRequest, State, Task, Waiting};
 use crate::time::Timestamp;
 
@@ -18,13 +18,13 @@ use crate::time::Timestamp;
 #[derive(Clone)]
 pub struct Backend {
     /// Stores the tasks.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn TaskStore>,
     /// Carries the hints to the workers.
     pub queue: Arc<dyn Queue>,
     /// Stores API keys, configuration and the audit trail.
-    pub registry: Arc<dyn Registry>,
+    pub registry: Arc<dyn ConfigStore>,
     /// Stores the states of limiters.
-    pub flows: Arc<dyn Flows>,
+    pub flows: Arc<dyn LimiterStore>,
 }
 
 /// Reason why an event was not applied to a task.
@@ -35,7 +35,7 @@ pub enum ApplyError {
     Missing,
     /// The lifecycle does not allow the event.
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] TransitionError),
     /// The store failed, or its response was lost.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -85,15 +85,15 @@ const MAX_PAGES: usize = 50;
 /// Maximum number of empty pages. A store without an index of held tasks reads [`ListQuery::MAX_SCANNED`] tasks for each.
 const MAX_EMPTY_PAGES: usize = 10;
 /// Number of tasks that are woken at the same time.
-const SIDE_BY_SIDE: usize = 32;
+const MAX_IN_FLIGHT: usize = 32;
 
 impl Backend {
     /// Stores new tasks, then sends their hints.
     ///
     /// Stored tasks are accepted, whether or not the hints arrive: the sweeper sends missing ones.
-    pub async fn accept(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
+    pub async fn accept(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError> {
         let inserted = self.store.insert(tasks, now).await?;
-        if let Inserted::Created(tasks) = &inserted {
+        if let InsertResult::Created(tasks) = &inserted {
             self.send(hints(tasks.iter(), now)).await;
         }
         Ok(inserted)
@@ -102,7 +102,7 @@ impl Backend {
     /// Applies an event: reads the task, decides and writes. Starts again if another process wrote in between.
     ///
     /// Starts from `known` if the caller has a copy of the task already. Returns the task as it was written.
-    pub async fn apply(&self, name: &TaskName, known: Option<Task>, event: Event, now: Timestamp) -> Result<Task, ApplyError> {
+    pub async fn apply(&self, name: &TaskKey, known: Option<Task>, event: Event, now: Timestamp) -> Result<Task, ApplyError> {
         self.bring_about(name, known, event, None, None, now).await.map(Applied::into_task)
     }
 
@@ -111,7 +111,7 @@ impl Backend {
     /// The task remembers a request with an idempotency key. The same request is not carried out a second time.
     pub async fn apply_on_record(
         &self,
-        name: &TaskName,
+        name: &TaskKey,
         known: Option<Task>,
         event: Event,
         entry: Entry,
@@ -123,7 +123,7 @@ impl Backend {
 
     async fn bring_about(
         &self,
-        name: &TaskName,
+        name: &TaskKey,
         mut known: Option<Task>,
         event: Event,
         entry: Option<Entry>,
@@ -137,7 +137,7 @@ impl Backend {
             };
             match keyed.map(|request| (request, task.earlier(request))) {
                 Some((request, Some(earlier))) if request == earlier => return Ok(Applied::Repeated(task)),
-                Some((_, Some(_))) => return Err(Refused::KeyReused.into()),
+                Some((_, Some(_))) => return Err(TransitionError::KeyReused.into()),
                 _ => {}
             }
             let mut change = Change { entry: entry.clone(), ..transition(task, event.clone(), now)? };
@@ -146,7 +146,7 @@ impl Backend {
             }
             let hints = hints([&change.task].into_iter().chain(&change.follow_up), now);
             let released = change.released.clone();
-            if let Committed::Done(written) = self.store.commit(change, now).await? {
+            if let CommitResult::Done(written) = self.store.commit(change, now).await? {
                 self.send(hints).await;
                 if !released.is_none() {
                     // The recursion ends there: an event that this can apply gives nothing back.
@@ -161,10 +161,10 @@ impl Backend {
     /// Gives back what a task held at its limiters. The next task gets its reservation. If the task led a batch, the next member leads it.
     ///
     /// A failure is only logged. It costs the reservation until its time has passed. The other batch members wait two seconds or more.
-    pub async fn give_back(&self, task: &Task, reserved: Reserved, now: Timestamp) {
+    pub async fn give_back(&self, task: &Task, reserved: Reservations, now: Timestamp) {
         let changes = changes(task, reserved);
         for (of, change) in changes {
-            let name = FlowName { tenant: task.tenant.clone(), of };
+            let name = LimiterKey { tenant: task.tenant.clone(), of };
             match self.flows.change(&name, change, now).await {
                 Ok(successor) => self.lead(&task.tenant, successor, now).await,
                 Err(error) => {
@@ -177,7 +177,7 @@ impl Backend {
     /// Makes the next member of a batch its leader. If the write fails, that member asks by itself some seconds later.
     pub async fn lead(&self, tenant: &Tenant, successor: Option<Successor>, now: Timestamp) {
         let Some(Successor { id, at }) = successor else { return };
-        let name = TaskName { tenant: tenant.clone(), id };
+        let name = TaskKey { tenant: tenant.clone(), id };
         match self.apply(&name, None, Event::Lead { at }, now).await {
             Ok(_) | Err(ApplyError::Missing | ApplyError::Refused(_)) => {}
             Err(ApplyError::Store(error)) => {
@@ -198,9 +198,9 @@ impl Backend {
                 matches!(&task.state, State::Waiting(Waiting::Held(held)) if held.reason.is_ended_by_hand()) && is_meant(task)
             };
             // Each task is read again, because tasks in a list can lack their payloads.
-            let names: Vec<TaskName> = page.tasks.iter().filter(is_held).map(Task::name).collect();
+            let names: Vec<TaskKey> = page.tasks.iter().filter(is_held).map(Task::name).collect();
             let waking = names.into_iter().map(async |name| self.apply(&name, None, Event::Wake, now).await);
-            let outcomes: Vec<_> = stream::iter(waking).buffer_unordered(SIDE_BY_SIDE).collect().await;
+            let outcomes: Vec<_> = stream::iter(waking).buffer_unordered(MAX_IN_FLIGHT).collect().await;
             for outcome in outcomes {
                 match outcome {
                     Ok(_) => woken += 1,
@@ -253,11 +253,11 @@ fn delay(task: &Task, now: Timestamp) -> Duration {
 }
 
 /// Returns the changes that give back what a task held at its limiters.
-pub fn changes(task: &Task, reserved: Reserved) -> Vec<(FlowOf, FlowChange)> {
-    let promise = reserved.promise.map(|promise| (promise.of, FlowChange::Return(promise.booking)));
+pub fn changes(task: &Task, reserved: Reservations) -> Vec<(LimitScope, LimiterChange)> {
+    let promise = reserved.promise.map(|promise| (promise.of, LimiterChange::Return(promise.booking)));
     let batch = task.settings.endpoint.clone().zip(reserved.batch).map(|(endpoint, batch)| {
         let bytes = u64::try_from(task.payload.get().len()).unwrap_or(u64::MAX);
-        (FlowOf::Batch(endpoint, batch), FlowChange::Withdraw { id: task.id, bytes })
+        (LimitScope::Batch(endpoint, batch), LimiterChange::Withdraw { id: task.id, bytes })
     });
     promise.into_iter().chain(batch).collect()
 }

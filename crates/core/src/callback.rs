@@ -7,9 +7,9 @@ use serde::Serialize;
 use crate::id::TaskId;
 use crate::json::Json;
 use crate::name::Name;
-use crate::ports::TaskName;
+use crate::ports::TaskKey;
 use crate::retry::RetryPolicy;
-use crate::task::{End, Settings, State, Task};
+use crate::task::{Outcome, State, Task, TaskOptions};
 use crate::time::Timestamp;
 use crate::view::TaskView;
 
@@ -19,7 +19,7 @@ pub struct Callback {
     /// The `http` or `https` URL to call.
     pub url: String,
     /// Outcomes to report.
-    pub on: Vec<End>,
+    pub on: Vec<Outcome>,
     /// Retry policy of the callback.
     pub retry: RetryPolicy,
 }
@@ -55,7 +55,7 @@ pub(crate) fn callback(task: &Task, now: Timestamp) -> Option<Task> {
     let request = Request { method: "POST", url: &callback.url, body: report };
     let payload = Json::from_value(&request).unwrap_or_else(|_| unreachable!("a task's view has string keys only"));
     let id = TaskId::of_callback(&task.tenant, task.id, task.created_at, task.generation, task.version);
-    let name = TaskName { tenant: task.tenant.clone(), id };
-    let settings = Settings { parent: Some(task.id), retry: callback.retry.clone(), hops: task.settings.hops, ..Settings::default() };
+    let name = TaskKey { tenant: task.tenant.clone(), id };
+    let settings = TaskOptions { parent: Some(task.id), retry: callback.retry.clone(), hops: task.settings.hops, ..TaskOptions::default() };
     Some(Task::new(name, HTTP.clone(), QUEUE.clone(), payload, settings, now))
 }

@@ -7,22 +7,22 @@ use std::time::Duration;
 
 use crate::callback_secret::CallbackSecrets;
 use crate::endpoint::Endpoint;
-use crate::flow::{FlowOf, Limits};
-use crate::lane::Lane;
+use crate::flow::{LimitScope, Limits};
+use crate::lane::QueueConfig;
 use crate::name::{Name, Tenant};
 use crate::ports::{Clock, StoreError};
 use crate::recent::Recent;
-use crate::registry::{RecordName, Registry, Sort};
+use crate::registry::{ConfigStore, RecordKind, RecordName};
 use crate::task::Task;
 use crate::time::Timestamp;
 
 /// Cache of endpoints, callback secrets, and the configuration of queues, kinds and limit keys.
-pub struct Directory {
-    registry: Arc<dyn Registry>,
+pub struct ConfigCache {
+    registry: Arc<dyn ConfigStore>,
     clock: Arc<dyn Clock>,
-    edition: Edition,
-    lanes: Known<(Tenant, Name, Name), Arc<Lanes>>,
-    limit_keys: Known<(Tenant, Name), Arc<Lane>>,
+    edition: ConfigEpoch,
+    lanes: Known<(Tenant, Name, Name), Arc<TaskConfig>>,
+    limit_keys: Known<(Tenant, Name), Arc<QueueConfig>>,
     endpoints: Known<(Tenant, Name), Option<Arc<Endpoint>>>,
     callback_secrets: Known<Tenant, Arc<CallbackSecrets>>,
 }
@@ -34,18 +34,18 @@ pub struct Directory {
 ///
 /// A fixed number of counters serves any number of tenants. Tenants that share a counter read their configuration a little more often.
 #[derive(Clone, Debug)]
-pub struct Edition(Arc<[AtomicU64]>);
+pub struct ConfigEpoch(Arc<[AtomicU64]>);
 
-/// Number of counters in an [`Edition`].
+/// Number of counters in an [`ConfigEpoch`].
 const COUNTERS: usize = 256;
 
-impl Default for Edition {
+impl Default for ConfigEpoch {
     fn default() -> Self {
         Self((0..COUNTERS).map(|_| AtomicU64::new(0)).collect())
     }
 }
 
-impl Edition {
+impl ConfigEpoch {
     fn counter(&self, tenant: &Tenant) -> &AtomicU64 {
         // The operator names the tenants, so that no client can choose names that share a counter: any cheap hash is good enough.
         let mixed = tenant.as_str().bytes().fold(0_usize, |mixed, byte| mixed.wrapping_mul(31).wrapping_add(byte.into()));
@@ -64,26 +64,26 @@ impl Edition {
 
 /// Configuration for the tasks of one queue and one kind.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Lanes {
+pub struct TaskConfig {
     /// Configuration of the queue.
-    pub queue: Lane,
+    pub queue: QueueConfig,
     /// Configuration of the kind.
-    pub kind: Lane,
+    pub kind: QueueConfig,
     /// Limits of the tenant.
     pub tenant: Limits,
 }
 
 /// Time for which a cached value is valid.
-pub const FRESH: Duration = Duration::from_secs(10);
+pub const CONFIG_TTL: Duration = Duration::from_secs(10);
 /// Time for which a failed read is not repeated. Otherwise the callers that waited for it would wait again, one after the other.
 const FAILED: Duration = Duration::from_secs(1);
 /// Maximum number of entries for each kind of configuration. Beyond that, the cache forgets the least recently used ones and reads them
 /// again.
 const MAX_KNOWN: usize = 10_000;
 
-impl Directory {
+impl ConfigCache {
     /// Returns an empty cache of this registry.
-    pub fn new(registry: Arc<dyn Registry>, clock: Arc<dyn Clock>, edition: Edition) -> Self {
+    pub fn new(registry: Arc<dyn ConfigStore>, clock: Arc<dyn Clock>, edition: ConfigEpoch) -> Self {
         Self {
             registry,
             clock,
@@ -96,19 +96,19 @@ impl Directory {
     }
 
     /// Returns the configuration for the tasks of this queue and kind.
-    pub async fn lanes(&self, tenant: &Tenant, queue: &Name, kind: &Name) -> Result<Arc<Lanes>, StoreError> {
+    pub async fn lanes(&self, tenant: &Tenant, queue: &Name, kind: &Name) -> Result<Arc<TaskConfig>, StoreError> {
         let read = async {
-            let queue = self.registry.lane(&Lane::record_name(tenant, Sort::Queue, queue)).await?;
-            let kind = self.registry.lane(&Lane::record_name(tenant, Sort::Kind, kind)).await?;
+            let queue = self.registry.lane(&QueueConfig::record_name(tenant, RecordKind::Queue, queue)).await?;
+            let kind = self.registry.lane(&QueueConfig::record_name(tenant, RecordKind::Kind, kind)).await?;
             let tenant = self.registry.tenant(tenant).await?.limits;
-            Ok(Arc::new(Lanes { queue, kind, tenant }))
+            Ok(Arc::new(TaskConfig { queue, kind, tenant }))
         };
         self.lanes.get((tenant, (tenant.clone(), queue.clone(), kind.clone())), self, read).await
     }
 
     /// Returns the configuration of this limit key.
-    pub async fn limit_key(&self, tenant: &Tenant, key: &Name) -> Result<Arc<Lane>, StoreError> {
-        let name: RecordName = Lane::record_name(tenant, Sort::LimitKey, key);
+    pub async fn limit_key(&self, tenant: &Tenant, key: &Name) -> Result<Arc<QueueConfig>, StoreError> {
+        let name: RecordName = QueueConfig::record_name(tenant, RecordKind::LimitKey, key);
         let read = async { self.registry.lane(&name).await.map(Arc::new) };
         self.limit_keys.get((tenant, (tenant.clone(), key.clone())), self, read).await
     }
@@ -133,13 +133,13 @@ impl Directory {
 
 /// Returns the limiters that a task must pass, in the order in which the worker asks them. Those that hold tasks most often come first, so
 /// that the others are not asked in vain. `key` is the configuration of the task's limit key.
-pub fn flows_of(task: &Task, lanes: &Lanes, endpoint: Option<&Endpoint>, key: Option<&Lane>) -> Vec<(FlowOf, Limits)> {
-    let of_endpoint = task.settings.endpoint.clone().zip(endpoint).map(|(name, endpoint)| (FlowOf::Endpoint(name), endpoint.limits));
-    let of_key = task.settings.limit_key.clone().zip(key).map(|(key, lane)| (FlowOf::Key(key), lane.limits));
+pub fn flows_of(task: &Task, lanes: &TaskConfig, endpoint: Option<&Endpoint>, key: Option<&QueueConfig>) -> Vec<(LimitScope, Limits)> {
+    let of_endpoint = task.settings.endpoint.clone().zip(endpoint).map(|(name, endpoint)| (LimitScope::Endpoint(name), endpoint.limits));
+    let of_key = task.settings.limit_key.clone().zip(key).map(|(key, lane)| (LimitScope::Key(key), lane.limits));
     let of_lanes = [
-        (FlowOf::Kind(task.kind.clone()), lanes.kind.limits),
-        (FlowOf::Queue(task.queue.clone()), lanes.queue.limits),
-        (FlowOf::Tenant, lanes.tenant),
+        (LimitScope::Kind(task.kind.clone()), lanes.kind.limits),
+        (LimitScope::Queue(task.queue.clone()), lanes.queue.limits),
+        (LimitScope::Tenant, lanes.tenant),
     ];
     of_endpoint.into_iter().chain(of_key).chain(of_lanes.into_iter().filter(|(_, limits)| !limits.is_none())).collect()
 }
@@ -167,7 +167,7 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
     async fn get(
         &self,
         (tenant, key): (&Tenant, K),
-        directory: &Directory,
+        directory: &ConfigCache,
         read: impl Future<Output = Result<V, StoreError>>,
     ) -> Result<V, StoreError> {
         let (place, asked_at) = (self.place(key), directory.clock.now());
@@ -176,7 +176,7 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
         let (now, edition) = (directory.clock.now(), directory.edition.get(tenant));
         // A caller that waited for a slow read takes its value. A clock that was set back keeps no value valid for longer.
         let is_fresh = |seen: &&Seen<V>| {
-            let age = if seen.value.is_some() { FRESH } else { FAILED };
+            let age = if seen.value.is_some() { CONFIG_TTL } else { FAILED };
             seen.edition == edition && seen.at <= now && asked_at < seen.at + age
         };
         if let Some(fresh) = seen.as_ref().filter(is_fresh) {
@@ -210,8 +210,8 @@ mod tests {
 
     use super::*;
     use crate::audit::Entry;
-    use crate::rate::{Rate, Taken};
-    use crate::registry::{Record, Recorded, TrailPage, TrailQuery};
+    use crate::rate::{TakeResult, TokenRate};
+    use crate::registry::{AuditPage, AuditQuery, Record, RecordResult};
     use crate::tenant::TenantSettings;
 
     /// Registry in which every queue is paused. Counts look-ups.
@@ -219,7 +219,7 @@ mod tests {
     struct Paused(AtomicUsize, AtomicBool);
 
     #[async_trait]
-    impl Registry for Paused {
+    impl ConfigStore for Paused {
         async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
             self.0.fetch_add(1, Ordering::Relaxed);
             // No read ends at the first poll.
@@ -227,11 +227,11 @@ mod tests {
             if self.1.load(Ordering::Relaxed) {
                 return Err(StoreError::Overloaded);
             }
-            let lane = Lane { paused: true, version: 1, ..Lane::default() };
+            let lane = QueueConfig { paused: true, version: 1, ..QueueConfig::default() };
             let flow = Limits { concurrency: NonZeroU32::new(3), ..Limits::default() };
             Ok(match name.sort {
-                Sort::Queue | Sort::LimitKey => Some(lane.record(name.clone())),
-                Sort::Tenant => {
+                RecordKind::Queue | RecordKind::LimitKey => Some(lane.record(name.clone())),
+                RecordKind::Tenant => {
                     let settings = TenantSettings { limits: flow, version: 1, ..TenantSettings::default() };
                     Some(Record { name: name.clone(), version: 1, body: settings.to_text() })
                 }
@@ -239,23 +239,23 @@ mod tests {
             })
         }
 
-        async fn page(&self, _: Option<&Tenant>, _: Sort, _: Option<&Name>, _: usize) -> Result<Vec<Record>, StoreError> {
+        async fn page(&self, _: Option<&Tenant>, _: RecordKind, _: Option<&Name>, _: usize) -> Result<Vec<Record>, StoreError> {
             unimplemented!("the directory does not call this")
         }
 
-        async fn write(&self, _: Vec<Record>, _: Entry) -> Result<Recorded, StoreError> {
+        async fn write(&self, _: Vec<Record>, _: Entry) -> Result<RecordResult, StoreError> {
             unimplemented!("the directory does not call this")
         }
 
-        async fn remove(&self, _: &RecordName, _: u64, _: Entry) -> Result<Recorded, StoreError> {
+        async fn remove(&self, _: &RecordName, _: u64, _: Entry) -> Result<RecordResult, StoreError> {
             unimplemented!("the directory does not call this")
         }
 
-        async fn trail(&self, _: &TrailQuery, _: Timestamp) -> Result<TrailPage, StoreError> {
+        async fn trail(&self, _: &AuditQuery, _: Timestamp) -> Result<AuditPage, StoreError> {
             unimplemented!("the directory does not call this")
         }
 
-        async fn take(&self, _: &Tenant, _: Rate, _: NonZeroU32, _: Timestamp) -> Result<Taken, StoreError> {
+        async fn take(&self, _: &Tenant, _: TokenRate, _: NonZeroU32, _: Timestamp) -> Result<TakeResult, StoreError> {
             unimplemented!("the directory does not call this")
         }
     }
@@ -274,11 +274,11 @@ mod tests {
 
     #[test]
     fn missing_old_and_changed_entries_are_read_again() {
-        let (registry, hand, edition) = (Arc::new(Paused::default()), Arc::new(Hand::default()), Edition::default());
-        let new = || Directory::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, edition.clone());
+        let (registry, hand, edition) = (Arc::new(Paused::default()), Arc::new(Hand::default()), ConfigEpoch::default());
+        let new = || ConfigCache::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, edition.clone());
         let (directory, other) = (new(), new());
         let (tenant, name) = (Tenant::default(), |text| Name::new(text).unwrap());
-        let look = |directory: &Directory| {
+        let look = |directory: &ConfigCache| {
             let before = registry.0.load(Ordering::Relaxed);
             let lanes = at_once(directory.lanes(&tenant, &name("q"), &name("k"))).unwrap();
             assert!(lanes.queue.paused && !lanes.kind.paused && lanes.tenant.concurrency == NonZeroU32::new(3));
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn entry_age_counts_from_the_start_of_its_read() {
         let (registry, hand) = (Arc::new(Paused::default()), Arc::new(Hand::default()));
-        let directory = Directory::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, Edition::default());
+        let directory = ConfigCache::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, ConfigEpoch::default());
         let (tenant, name) = (Tenant::default(), Name::new("x").unwrap());
         let mut reading = Box::pin(directory.endpoint(&tenant, &name));
         assert!(futures_util::FutureExt::now_or_never(&mut reading).is_none(), "the lookup waits for the registry");
@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn concurrent_lookups_share_one_read() {
         let registry = Arc::new(Paused::default());
-        let directory = Directory::new(Arc::clone(&registry) as _, Arc::new(Hand::default()), Edition::default());
+        let directory = ConfigCache::new(Arc::clone(&registry) as _, Arc::new(Hand::default()), ConfigEpoch::default());
         let (tenant, name) = (Tenant::default(), Name::new("x").unwrap());
         let all = futures_util::future::join_all((0..10).map(|_| directory.lanes(&tenant, &name, &name)));
         assert!(at_once(all).into_iter().all(|lanes| lanes.is_ok()));
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn concurrent_lookups_share_a_failed_read() {
         let (registry, hand) = (Arc::new(Paused::default()), Arc::new(Hand::default()));
-        let directory = Directory::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, Edition::default());
+        let directory = ConfigCache::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, ConfigEpoch::default());
         let (tenant, name) = (Tenant::default(), Name::new("x").unwrap());
         registry.1.store(true, Ordering::Relaxed);
         let all = futures_util::future::join_all((0..10).map(|_| directory.endpoint(&tenant, &name)));
@@ -343,7 +343,7 @@ mod tests {
     #[test]
     fn entry_in_use_is_known_after_any_number_of_others() {
         let registry = Arc::new(Paused::default());
-        let directory = Directory::new(Arc::clone(&registry) as _, Arc::new(Hand::default()), Edition::default());
+        let directory = ConfigCache::new(Arc::clone(&registry) as _, Arc::new(Hand::default()), ConfigEpoch::default());
         let (quiet, loud, name) =
             (Tenant::default(), Tenant::new("loud").unwrap(), |number: usize| Name::new(&format!("n{number}")).unwrap());
         let others = 3 * MAX_KNOWN;

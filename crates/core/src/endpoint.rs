@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use submission::{BatchSubmission, Draft, EndpointSubmission, Receiving};
+pub use submission::{BatchSubmission, EndpointSubmission, EndpointUpdate, EndpointUpdateContext};
 pub use trial::{EndpointTest, EndpointTester, NoEndpointTester, TestError, TestRequest, TestResponse, TestResult};
 
 use crate::flow::Limits;
@@ -17,7 +17,7 @@ use crate::flow::stored::StoredLimits;
 use crate::http_url::{HttpUrl, InvalidUrl};
 use crate::id::digest;
 use crate::name::{Name, Tenant};
-use crate::registry::{Record, RecordName, Sort};
+use crate::registry::{Record, RecordKind, RecordName};
 use crate::retry::RetryPolicy;
 use crate::secrets::Secrets;
 use crate::statuses::Statuses;
@@ -39,13 +39,13 @@ pub struct Endpoint {
     /// Retry policy, for tasks without one of their own.
     pub retry: Option<RetryPolicy>,
     /// Meaning of the statuses of its responses.
-    pub answers: Answers,
+    pub answers: ResponsePolicy,
     /// Start rate, concurrency and circuit breaker.
     pub limits: Limits,
     /// Batch settings. `None` if each task goes in a request of its own.
-    pub batch: Option<Batch>,
+    pub batch: Option<BatchPolicy>,
     /// State: open, paused or gone.
-    pub standing: Standing,
+    pub standing: EndpointStatus,
     /// Certificate authorities to trust in place of the operating system's, as PEM.
     pub authority: Option<String>,
     /// Time at which it was created.
@@ -56,7 +56,7 @@ pub struct Endpoint {
 
 /// Meaning of the statuses of responses. A status in neither list is final.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answers {
+pub struct ResponsePolicy {
     /// Statuses that mean success.
     pub success_statuses: Statuses,
     /// Statuses that mean that a later attempt may succeed.
@@ -65,7 +65,7 @@ pub struct Answers {
 
 /// Meaning of a response for a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
+pub enum ResponseClass {
     /// The task succeeded.
     Success,
     /// A later attempt may succeed.
@@ -76,7 +76,7 @@ pub enum Meaning {
 
 /// Settings for batches: several tasks in one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Batch {
+pub struct BatchPolicy {
     /// Maximum number of tasks in one request.
     pub max_items: NonZeroU32,
     /// Maximum time for which the first task waits for others.
@@ -88,7 +88,7 @@ pub struct Batch {
 /// State of an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Standing {
+pub enum EndpointStatus {
     /// Workers call it.
     #[default]
     Open,
@@ -98,7 +98,7 @@ pub enum Standing {
     Gone,
 }
 
-impl Batch {
+impl BatchPolicy {
     /// Returns a hash of everything that calls must have in common, besides their endpoint, to go in one request.
     pub fn likeness<T: AsRef<str>>(parts: &[T]) -> u64 {
         u64::try_from(u128::from_be_bytes(digest(parts)) >> 64).unwrap_or_else(|_| unreachable!("half of 128 bits"))
@@ -129,12 +129,12 @@ impl Endpoint {
 
     /// Returns true if workers call it for every task.
     pub fn is_open(&self) -> bool {
-        self.standing == Standing::Open
+        self.standing == EndpointStatus::Open
     }
 
     /// Returns the name of its record.
     pub fn record_name(tenant: &Tenant, name: &Name) -> RecordName {
-        RecordName { tenant: Some(tenant.clone()), sort: Sort::Endpoint, name: name.clone() }
+        RecordName { tenant: Some(tenant.clone()), sort: RecordKind::Endpoint, name: name.clone() }
     }
 
     /// Returns its record.
@@ -179,20 +179,20 @@ pub const MAX_PATH: usize = 1_024;
 /// Maximum length of an endpoint's URL in bytes. With a path of [`MAX_PATH`] bytes it is still a valid URL.
 pub const MAX_BASE: usize = 1_024;
 
-impl Answers {
+impl ResponsePolicy {
     /// Returns the meaning of a response with this status.
-    pub fn meaning(&self, status: u16) -> Meaning {
+    pub fn meaning(&self, status: u16) -> ResponseClass {
         if self.success_statuses.contains(status) {
-            Meaning::Success
+            ResponseClass::Success
         } else if self.retry_statuses.contains(status) {
-            Meaning::Retry
+            ResponseClass::Retry
         } else {
-            Meaning::Final
+            ResponseClass::Final
         }
     }
 }
 
-impl Default for Answers {
+impl Default for ResponsePolicy {
     /// Success: 200 to 299. Retry: 408, 425, 429 and from 500 on, which say "not now" rather than "not like this".
     fn default() -> Self {
         let statuses = |texts: &[&str]| {
@@ -224,7 +224,7 @@ struct Stored {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     batch: Option<StoredBatch>,
     #[serde(default)]
-    standing: Standing,
+    standing: EndpointStatus,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     authority: Option<String>,
     created_at: Timestamp,
@@ -240,8 +240,8 @@ fn millis(duration: Duration) -> u64 {
 
 impl From<&Endpoint> for Stored {
     fn from(endpoint: &Endpoint) -> Self {
-        let usual = Answers::default();
-        let Answers { success_statuses, retry_statuses } = endpoint.answers.clone();
+        let usual = ResponsePolicy::default();
+        let ResponsePolicy { success_statuses, retry_statuses } = endpoint.answers.clone();
         Self {
             url: endpoint.url.clone(),
             headers: endpoint.headers.clone(),
@@ -261,16 +261,19 @@ impl From<&Endpoint> for Stored {
 
 impl Stored {
     fn with_version(self, version: u64) -> Endpoint {
-        let usual = Answers::default();
-        let batch =
-            |StoredBatch(max_items, wait, per_item_results)| Batch { max_items, max_wait: Duration::from_millis(wait), per_item_results };
+        let usual = ResponsePolicy::default();
+        let batch = |StoredBatch(max_items, wait, per_item_results)| BatchPolicy {
+            max_items,
+            max_wait: Duration::from_millis(wait),
+            per_item_results,
+        };
         Endpoint {
             url: self.url,
             headers: self.headers,
             secrets: self.secrets,
             timeout: self.timeout_ms.map(Duration::from_millis),
             retry: self.retry.map(RetryPolicy::from),
-            answers: Answers {
+            answers: ResponsePolicy {
                 success_statuses: self.success_statuses.unwrap_or(usual.success_statuses),
                 retry_statuses: self.retry_statuses.unwrap_or(usual.retry_statuses),
             },
@@ -287,7 +290,7 @@ impl Stored {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::{BreakerPolicy, Pace};
+    use crate::flow::{BreakerPolicy, RateLimit};
     use crate::retry::Schedule;
     use crate::vault::{MASTER_KEY_BYTES, MasterKey, Vault};
 
@@ -298,10 +301,10 @@ mod tests {
             secrets: Secrets::default(),
             timeout: None,
             retry: None,
-            answers: Answers::default(),
+            answers: ResponsePolicy::default(),
             limits: Limits::default(),
             batch: None,
-            standing: Standing::Open,
+            standing: EndpointStatus::Open,
             authority: None,
             created_at: Timestamp::from_millis(1_800_000_000_123),
             version: 1,
@@ -317,9 +320,9 @@ mod tests {
             secrets: Secrets::default().with(sealed, Duration::ZERO, Timestamp::EPOCH).unwrap(),
             timeout: Some(Duration::from_millis(1_234)),
             retry: Some(RetryPolicy { schedule: Schedule::Delays(vec![Duration::from_secs(5)]), max_age: Some(Duration::from_hours(1)) }),
-            answers: Answers { success_statuses: statuses("200"), retry_statuses: statuses("!501") },
+            answers: ResponsePolicy { success_statuses: statuses("200"), retry_statuses: statuses("!501") },
             limits: Limits {
-                pace: Some(Pace { rate: count(10), period: Duration::from_millis(1_500), burst: count(3) }),
+                pace: Some(RateLimit { rate: count(10), period: Duration::from_millis(1_500), burst: count(3) }),
                 concurrency: Some(count(4)),
                 breaker: Some(BreakerPolicy {
                     failure_rate: 0.25,
@@ -328,8 +331,8 @@ mod tests {
                     open_duration: Duration::from_secs(3),
                 }),
             },
-            batch: Some(Batch { max_items: count(100), max_wait: Duration::from_secs(5), per_item_results: true }),
-            standing: Standing::Gone,
+            batch: Some(BatchPolicy { max_items: count(100), max_wait: Duration::from_secs(5), per_item_results: true }),
+            standing: EndpointStatus::Gone,
             authority: Some("-----BEGIN CERTIFICATE-----".to_owned()),
             version: 7,
             ..plain()
@@ -392,25 +395,25 @@ mod tests {
 
     #[test]
     fn status_lists_decide_the_meaning_of_a_response() {
-        let usual = Answers::default();
+        let usual = ResponsePolicy::default();
         for (status, meaning) in [
-            (200, Meaning::Success),
-            (299, Meaning::Success),
-            (301, Meaning::Final),
-            (400, Meaning::Final),
-            (408, Meaning::Retry),
-            (410, Meaning::Final),
-            (425, Meaning::Retry),
-            (429, Meaning::Retry),
-            (500, Meaning::Retry),
-            (599, Meaning::Retry),
+            (200, ResponseClass::Success),
+            (299, ResponseClass::Success),
+            (301, ResponseClass::Final),
+            (400, ResponseClass::Final),
+            (408, ResponseClass::Retry),
+            (410, ResponseClass::Final),
+            (425, ResponseClass::Retry),
+            (429, ResponseClass::Retry),
+            (500, ResponseClass::Retry),
+            (599, ResponseClass::Retry),
         ] {
             assert_eq!(usual.meaning(status), meaning, "{status}");
         }
         let own = elaborate().answers;
         assert_eq!(
             [200, 201, 404, 501].map(|status| own.meaning(status)),
-            [Meaning::Success, Meaning::Retry, Meaning::Retry, Meaning::Final]
+            [ResponseClass::Success, ResponseClass::Retry, ResponseClass::Retry, ResponseClass::Final]
         );
     }
 }

@@ -3,14 +3,14 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::directory::Lanes;
-use crate::endpoint::{Endpoint, Standing};
-use crate::flow::{BreakerState, Flow, FlowOf, LimiterStatus, Limits};
+use crate::directory::TaskConfig;
+use crate::endpoint::{Endpoint, EndpointStatus};
+use crate::flow::{BreakerState, LimitScope, LimiterState, LimiterStatus, Limits};
 use crate::id::TaskId;
 use crate::name::Name;
 use crate::ports::LEASE;
 use crate::retry::RetryPolicy;
-use crate::task::{CancelRequest, End, Ended, HeldReason, Lease, State, Task, Waiting};
+use crate::task::{CancelRequest, Completion, HeldReason, Lease, Outcome, State, Task, Waiting};
 use crate::time::Timestamp;
 use crate::view::{ErrorView, HeldView, StatusWord, TaskView};
 
@@ -36,7 +36,7 @@ pub enum ExplainCode {
     /// The lease of the task ran out: its worker reports nothing any more.
     LeaseExpired,
     /// The task has ended.
-    Ended(End),
+    Ended(Outcome),
 }
 
 impl ExplainCode {
@@ -60,15 +60,15 @@ impl ExplainCode {
     pub fn all() -> impl Iterator<Item = Self> {
         let held = HeldReason::ALL.into_iter().chain([HeldReason::Other]).map(Self::Held);
         let waiting = [Self::Unblocked, Self::Queued, Self::NoWorker, Self::DeadlinePassed, Self::Running, Self::LeaseExpired];
-        [Self::Scheduled, Self::Backoff].into_iter().chain(held).chain(waiting).chain(End::ALL.map(Self::Ended))
+        [Self::Scheduled, Self::Backoff].into_iter().chain(held).chain(waiting).chain(Outcome::ALL.map(Self::Ended))
     }
 }
 
 /// Current state around a task. For a task that has ended, the default is enough.
 #[derive(Clone, Debug, Default)]
-pub struct Circumstances {
+pub struct ExplainInput {
     /// Configuration of its queue and kind, and limits of its tenant.
-    pub lanes: Lanes,
+    pub lanes: TaskConfig,
     /// Endpoint that it names, if the endpoint exists.
     pub endpoint: Option<Endpoint>,
     /// Its limiters, as [`flows_of`](crate::directory::flows_of) lists them.
@@ -81,11 +81,11 @@ pub struct Circumstances {
 #[derive(Clone, Debug)]
 pub struct Known {
     /// Property that its tasks share.
-    pub of: FlowOf,
+    pub of: LimitScope,
     /// Its limits.
     pub limits: Limits,
     /// Its state.
-    pub flow: Flow,
+    pub flow: LimiterState,
 }
 
 /// Reason why a task is not running.
@@ -98,14 +98,14 @@ pub struct Explanation {
     /// Time at which this changes by itself, or at which nobat checks again.
     pub until: Option<Timestamp>,
     /// Endpoint, limit key, kind, queue or tenant that holds the task, if it is known.
-    pub by: Option<FlowOf>,
+    pub by: Option<LimitScope>,
     /// Number of attempts that its current retry policy allows.
     pub max_attempts: u32,
 }
 
 /// Returns the reason why a task is not running.
-pub fn explain(task: &Task, around: &Circumstances, now: Timestamp) -> Explanation {
-    Case { task, around, now }.explanation()
+pub fn explain(task: &Task, around: &ExplainInput, now: Timestamp) -> Explanation {
+    Explainer { task, around, now }.explanation()
 }
 
 /// Reason why a task is not running.
@@ -129,7 +129,7 @@ pub struct ExplanationView<'a> {
     pub until: Option<Timestamp>,
     /// Object that holds the task. `null` if there is none with a name.
     #[cfg_attr(feature = "openapi", schema(required))]
-    pub blocked_by: Option<ByView>,
+    pub blocked_by: Option<BlockedByView>,
     /// Number of attempts so far that count against the retry policy, including one that is running.
     pub attempt: u32,
     /// Number of attempts that the retry policy allows. A task that left its policy to its endpoint uses the endpoint's current one, or
@@ -146,7 +146,7 @@ pub struct ExplanationView<'a> {
 /// Object that holds a task.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = ExplanationBy))]
-pub struct ByView {
+pub struct BlockedByView {
     /// Type of the object: `endpoint`, `limit_key`, `kind`, `queue` or `tenant`.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub r#type: &'static str,
@@ -160,7 +160,7 @@ impl<'a> ExplanationView<'a> {
     pub fn new(task: &'a Task, explanation: Explanation, now: Timestamp) -> Self {
         let TaskView { id, status, attempt, held, error, .. } = TaskView::summary(task, now);
         let Explanation { code, reason, until, by, max_attempts } = explanation;
-        let blocked_by = by.map(|of| ByView { r#type: of.sort(), name: of.name().unwrap_or(task.tenant.name()).clone() });
+        let blocked_by = by.map(|of| BlockedByView { r#type: of.sort(), name: of.name().unwrap_or(task.tenant.name()).clone() });
         Self { id, status, code, reason, until, blocked_by, attempt, max_attempts, held: held.flatten(), error }
     }
 }
@@ -185,18 +185,18 @@ impl utoipa::PartialSchema for ExplainCode {
 impl utoipa::ToSchema for ExplainCode {}
 
 /// Task, and the state around it.
-struct Case<'a> {
+struct Explainer<'a> {
     task: &'a Task,
-    around: &'a Circumstances,
+    around: &'a ExplainInput,
     now: Timestamp,
 }
 
 /// Reason why a task cannot start now.
-struct Obstacle {
+struct Blocker {
     reason: HeldReason,
     /// Sentence without its end.
     says: String,
-    by: Option<FlowOf>,
+    by: Option<LimitScope>,
     /// Time at which it ends, if that is known.
     until: Option<Timestamp>,
     /// Phrase that names what the task does at [`Task::due_at`].
@@ -206,13 +206,13 @@ struct Obstacle {
 /// Phrase that applies to most held tasks.
 const ASKS_AGAIN: &str = "the task tries again at";
 
-impl Obstacle {
-    fn new(reason: HeldReason, by: Option<FlowOf>, says: String) -> Self {
+impl Blocker {
+    fn new(reason: HeldReason, by: Option<LimitScope>, says: String) -> Self {
         Self { reason, says, by, until: None, then: ASKS_AGAIN }
     }
 }
 
-impl Case<'_> {
+impl Explainer<'_> {
     fn explanation(&self) -> Explanation {
         let (task, due) = (self.task, self.task.due_at);
         match &task.state {
@@ -237,17 +237,17 @@ impl Case<'_> {
         Explanation { code, reason, until, by: None, max_attempts: self.max_attempts() }
     }
 
-    fn ended(&self, Ended { end, at }: Ended) -> Explanation {
+    fn ended(&self, Completion { end, at }: Completion) -> Explanation {
         let error = self.task.error.as_ref();
         let reason = match (end, error) {
-            (End::Succeeded, _) => format!("it succeeded at {at}"),
-            (End::Failed, Some(error)) => {
+            (Outcome::Succeeded, _) => format!("it succeeded at {at}"),
+            (Outcome::Failed, Some(error)) => {
                 let (attempt, most) = (self.task.attempt, self.max_attempts());
                 format!("it failed at {at}, after {attempt} of {most} attempts, with {}: {}", error.code.as_str(), error.message)
             }
-            (End::Failed, None) => format!("it failed at {at}"),
-            (End::Canceled, _) => format!("it was canceled at {at}"),
-            (End::Expired, _) => format!("it expired at {at}, since its deadline passed before it could start"),
+            (Outcome::Failed, None) => format!("it failed at {at}"),
+            (Outcome::Canceled, _) => format!("it was canceled at {at}"),
+            (Outcome::Expired, _) => format!("it expired at {at}, since its deadline passed before it could start"),
         };
         self.says(ExplainCode::Ended(end), None, reason)
     }
@@ -300,7 +300,7 @@ impl Case<'_> {
         let found = self.standing().or_else(|| self.still(stored)).or_else(|| self.passing(due)).or_else(|| self.no_handler());
         let deadline = self.deadline();
         match found {
-            Some(Obstacle { reason, says, by, then, .. }) => {
+            Some(Blocker { reason, says, by, then, .. }) => {
                 Explanation { by, ..self.says(ExplainCode::Held(reason), self.task.wake_at(), format!("{says}; {then} {due}{deadline}")) }
             }
             None => self.says(ExplainCode::Unblocked, self.task.wake_at(), format!("{}; {ASKS_AGAIN} {due}{deadline}", self.over(stored))),
@@ -308,41 +308,42 @@ impl Case<'_> {
     }
 
     /// Returns an obstacle that lasts until a client removes it: a pause, or an endpoint that is missing or gone.
-    fn standing(&self) -> Option<Obstacle> {
+    fn standing(&self) -> Option<Blocker> {
         let (task, lanes, endpoint) = (self.task, &self.around.lanes, self.around.endpoint.as_ref());
-        let of_endpoint = task.settings.endpoint.clone().map(FlowOf::Endpoint);
+        let of_endpoint = task.settings.endpoint.clone().map(LimitScope::Endpoint);
         let is = |standing| endpoint.is_some_and(|endpoint| endpoint.standing == standing);
-        let queue = Some(FlowOf::Queue(task.queue.clone())).filter(|_| lanes.queue.paused);
-        let kind = Some(FlowOf::Kind(task.kind.clone())).filter(|_| lanes.kind.paused);
-        let paused: Vec<FlowOf> = [queue, kind, of_endpoint.clone().filter(|_| is(Standing::Paused))].into_iter().flatten().collect();
+        let queue = Some(LimitScope::Queue(task.queue.clone())).filter(|_| lanes.queue.paused);
+        let kind = Some(LimitScope::Kind(task.kind.clone())).filter(|_| lanes.kind.paused);
+        let paused: Vec<LimitScope> =
+            [queue, kind, of_endpoint.clone().filter(|_| is(EndpointStatus::Paused))].into_iter().flatten().collect();
         if let Some(first) = paused.first() {
             let names: Vec<String> = paused.iter().map(|of| self.called(of)).collect();
             let says = format!("{} {} paused", names.join(" and "), if names.len() == 1 { "is" } else { "are" });
-            return Some(Obstacle::new(HeldReason::Paused, Some(first.clone()), says));
+            return Some(Blocker::new(HeldReason::Paused, Some(first.clone()), says));
         }
         let of = of_endpoint?;
         let name = self.called(&of);
         if endpoint.is_none() {
-            return Some(Obstacle::new(HeldReason::EndpointMissing, Some(of), format!("{name} no longer exists")));
+            return Some(Blocker::new(HeldReason::EndpointMissing, Some(of), format!("{name} no longer exists")));
         }
-        is(Standing::Gone).then(|| Obstacle::new(HeldReason::EndpointGone, Some(of), format!("{name} responded with 410 Gone")))
+        is(EndpointStatus::Gone).then(|| Blocker::new(HeldReason::EndpointGone, Some(of), format!("{name} responded with 410 Gone")))
     }
 
     /// Returns what holds all tasks of a limiter until a time after `at`: a pause of the receiver, or an open circuit breaker.
-    fn passing(&self, at: Timestamp) -> Option<Obstacle> {
+    fn passing(&self, at: Timestamp) -> Option<Blocker> {
         let obstacles = self.flows().flat_map(|(known, state)| [self.resting(known, &state), self.open(known, &state)]);
         obstacles.flatten().find(|obstacle| obstacle.until.is_some_and(|until| at < until))
     }
 
-    fn no_handler(&self) -> Option<Obstacle> {
-        let of = FlowOf::Kind(self.task.kind.clone());
+    fn no_handler(&self) -> Option<Blocker> {
+        let of = LimitScope::Kind(self.task.kind.clone());
         let says = format!("this installation has no handler for {}", self.called(&of));
-        (!self.around.has_handler).then(|| Obstacle::new(HeldReason::NoHandler, Some(of), says))
+        (!self.around.has_handler).then(|| Blocker::new(HeldReason::NoHandler, Some(of), says))
     }
 
     /// Returns the obstacle for which the task was held, if it still exists.
-    fn still(&self, stored: HeldReason) -> Option<Obstacle> {
-        let of_endpoint = || self.task.settings.endpoint.clone().map(FlowOf::Endpoint);
+    fn still(&self, stored: HeldReason) -> Option<Blocker> {
+        let of_endpoint = || self.task.settings.endpoint.clone().map(LimitScope::Endpoint);
         match stored {
             HeldReason::RateLimited => self.rate(),
             HeldReason::ConcurrencyLimited => self.concurrency(),
@@ -354,19 +355,19 @@ impl Case<'_> {
                     || "its signing secret could not be read".to_owned(),
                     |of| format!("the signing secret or a header of {} could not be read", self.called(&of)),
                 );
-                Some(Obstacle::new(HeldReason::SecretUnavailable, of_endpoint(), says))
+                Some(Blocker::new(HeldReason::SecretUnavailable, of_endpoint(), says))
             }
             HeldReason::LimiterUnavailable => {
                 let says = "its configuration or the state of a limiter could not be read".to_owned();
-                Some(Obstacle::new(HeldReason::LimiterUnavailable, None, says))
+                Some(Blocker::new(HeldReason::LimiterUnavailable, None, says))
             }
             HeldReason::ResourceExhausted => {
                 let says = "the worker's process lacked handles, ports, memory or look-ups for its call".to_owned();
-                Some(Obstacle::new(HeldReason::ResourceExhausted, None, says))
+                Some(Blocker::new(HeldReason::ResourceExhausted, None, says))
             }
             HeldReason::Other => {
                 let says = "a later version of nobat holds it for a reason that this version does not know".to_owned();
-                Some(Obstacle::new(HeldReason::Other, None, says))
+                Some(Blocker::new(HeldReason::Other, None, says))
             }
             HeldReason::Batching => self.passing(self.task.due_at).or_else(|| self.gathering()),
             // The caller has checked these already.
@@ -374,7 +375,7 @@ impl Case<'_> {
         }
     }
 
-    fn rate(&self) -> Option<Obstacle> {
+    fn rate(&self) -> Option<Blocker> {
         let promise = self.task.turn.reserved.promise.as_ref();
         let is_it = |known: &Known, state: &LimiterStatus| match promise {
             Some(promise) => promise.of == known.of,
@@ -386,18 +387,18 @@ impl Case<'_> {
         let says = format!("{name} has a rate of {} every {period} s, with {ahead} starts reserved ahead", pace.rate);
         let is_promised = promise.is_some_and(|promise| pace.knows(promise.booking));
         let then = if is_promised { "its start is reserved for" } else { ASKS_AGAIN };
-        Some(Obstacle { then, ..Obstacle::new(HeldReason::RateLimited, Some(known.of.clone()), says) })
+        Some(Blocker { then, ..Blocker::new(HeldReason::RateLimited, Some(known.of.clone()), says) })
     }
 
-    fn concurrency(&self) -> Option<Obstacle> {
+    fn concurrency(&self) -> Option<Blocker> {
         let is_full =
             |(known, state): &(&Known, LimiterStatus)| known.limits.concurrency.is_some_and(|most| state.running >= Some(most.get()));
         let (known, _) = self.flows().find(is_full)?;
         let says = format!("{} has a concurrency of {}, all of it in use", self.called(&known.of), known.limits.concurrency?);
-        Some(Obstacle::new(HeldReason::ConcurrencyLimited, Some(known.of.clone()), says))
+        Some(Blocker::new(HeldReason::ConcurrencyLimited, Some(known.of.clone()), says))
     }
 
-    fn open(&self, known: &Known, state: &LimiterStatus) -> Option<Obstacle> {
+    fn open(&self, known: &Known, state: &LimiterStatus) -> Option<Blocker> {
         let breaker = state.circuit_breaker.as_ref()?;
         let (since, probe) = (breaker.since?, breaker.next_probe?);
         let finds = match breaker.state {
@@ -406,39 +407,39 @@ impl Case<'_> {
             _ => "the next probe may start now".to_owned(),
         };
         let says = format!("the circuit breaker of {} has been open since {since}, and {finds}", self.called(&known.of));
-        Some(Obstacle { until: Some(probe), ..Obstacle::new(HeldReason::CircuitOpen, Some(known.of.clone()), says) })
+        Some(Blocker { until: Some(probe), ..Blocker::new(HeldReason::CircuitOpen, Some(known.of.clone()), says) })
     }
 
-    fn resting(&self, known: &Known, state: &LimiterStatus) -> Option<Obstacle> {
+    fn resting(&self, known: &Known, state: &LimiterStatus) -> Option<Blocker> {
         let until = state.paused_until?;
         let says = format!("the receiver asked for a pause of {} until {until}", self.called(&known.of));
-        Some(Obstacle { until: Some(until), ..Obstacle::new(HeldReason::RetryAfter, Some(known.of.clone()), says) })
+        Some(Blocker { until: Some(until), ..Blocker::new(HeldReason::RetryAfter, Some(known.of.clone()), says) })
     }
 
-    fn gathering(&self) -> Option<Obstacle> {
+    fn gathering(&self) -> Option<Blocker> {
         let batch = self.around.endpoint.as_ref()?.batch?;
-        let of = self.task.settings.endpoint.clone().map(FlowOf::Endpoint)?;
+        let of = self.task.settings.endpoint.clone().map(LimitScope::Endpoint)?;
         let (name, seconds) = (self.called(&of), batch.max_wait.as_secs_f64());
         let says = format!("it waits up to {seconds} s for a batch of at most {} tasks to {name}", batch.max_items);
-        Some(Obstacle {
+        Some(Blocker {
             then: "unless the batch starts before, the task tries again at",
-            ..Obstacle::new(HeldReason::Batching, Some(of), says)
+            ..Blocker::new(HeldReason::Batching, Some(of), says)
         })
     }
 
     /// Returns the pause that the receiver asked the last attempt for. It holds for this task, whatever happens to the limiter.
-    fn put_off(&self) -> Option<Obstacle> {
+    fn put_off(&self) -> Option<Blocker> {
         let settings = &self.task.settings;
-        let of = settings.limit_key.clone().map(FlowOf::Key).or_else(|| settings.endpoint.clone().map(FlowOf::Endpoint));
+        let of = settings.limit_key.clone().map(LimitScope::Key).or_else(|| settings.endpoint.clone().map(LimitScope::Endpoint));
         let says = "the receiver asked for a pause in its last response".to_owned();
-        (self.task.turn.times == 0).then(|| Obstacle::new(HeldReason::RetryAfter, of, says))
+        (self.task.turn.times == 0).then(|| Blocker::new(HeldReason::RetryAfter, of, says))
     }
 
     /// Returns a phrase for a reason that no longer applies.
     fn over(&self, stored: HeldReason) -> String {
         let endpoint =
-            self.task.settings.endpoint.clone().map_or_else(|| "its endpoint".to_owned(), |name| self.called(&FlowOf::Endpoint(name)));
-        let kind = self.called(&FlowOf::Kind(self.task.kind.clone()));
+            self.task.settings.endpoint.clone().map_or_else(|| "its endpoint".to_owned(), |name| self.called(&LimitScope::Endpoint(name)));
+        let kind = self.called(&LimitScope::Kind(self.task.kind.clone()));
         match stored {
             HeldReason::Paused => "its queue, its kind or its endpoint was paused, and none of them is paused now".to_owned(),
             HeldReason::EndpointGone => format!("{endpoint} had responded with 410 Gone, and is open again"),
@@ -460,7 +461,7 @@ impl Case<'_> {
         self.around.flows.iter().map(|known| (known, known.flow.state(&known.limits, self.now)))
     }
 
-    fn called(&self, of: &FlowOf) -> String {
+    fn called(&self, of: &LimitScope) -> String {
         let name = of.name().unwrap_or(self.task.tenant.name());
         format!("{} {name}", of.sort().replace('_', " "))
     }

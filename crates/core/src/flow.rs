@@ -1,6 +1,6 @@
 //! Limits that tasks share: start rate, concurrency, circuit breaker and batches.
 //!
-//! A [`Flow`] is the state of one limiter. The tasks of a limiter share an endpoint, a kind, a queue, a tenant or a limit key. All
+//! A [`LimiterState`] is the state of one limiter. The tasks of a limiter share an endpoint, a kind, a queue, a tenant or a limit key. All
 //! decisions here are pure: a function takes the state, the limits and the time, and returns what the task does next. Backends store the
 //! state as text, and write it only over the version that was read.
 
@@ -21,40 +21,40 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use breaker::{BreakerChange, BreakerPolicy, BreakerState, Verdict};
-pub use gathering::{Gathered, MAX_BATCH_BYTES, Member, Place};
-pub use pace::{Booking, HORIZON, Pace};
-pub use slots::Holder;
+pub use breaker::{BreakerChange, BreakerPolicy, BreakerState, CallHealth};
+pub use gathering::{BatchDecision, BatchLimits, BatchMember, MAX_BATCH_BYTES};
+pub use pace::{MAX_RESERVATION_AHEAD, RateLimit, Reservation};
+pub use slots::HolderId;
 pub use state::{BreakerStatus, LimiterStatus};
 pub use submission::{BreakerSubmission, BreakerView, LimitsSubmission, LimitsView};
 
-use crate::flow::breaker::{Breaker, Changes, Passage};
-use crate::flow::gathering::Gathering;
-use crate::flow::pace::Timetable;
-use crate::flow::slots::Slots;
+use crate::flow::breaker::{Breaker, BreakerDecision, Changes};
+use crate::flow::gathering::BatchBuffer;
+use crate::flow::pace::GcraState;
+use crate::flow::slots::ConcurrencySlots;
 use crate::id::TaskId;
 use crate::name::{Name, Tenant};
 use crate::ports::{LEASE, StoreError};
-use crate::retry::Spread;
+use crate::retry::JitterSample;
 use crate::stored::Unreadable;
 use crate::task::HeldReason;
 use crate::time::Timestamp;
 
 /// Store of limiter states.
 #[async_trait]
-pub trait Flows: Send + Sync {
+pub trait LimiterStore: Send + Sync {
     /// Returns the state of a limiter. Returns the default state if nothing is stored, as for most limiters.
-    async fn read(&self, name: &FlowName) -> Result<Kept, StoreError>;
+    async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError>;
 
     /// Writes a state over version `over`. The store forgets a limiter that no process writes to for [`IDLE`].
-    async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError>;
+    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError>;
 
     /// Applies a change to a limiter, and retries it after each conflict. Returns the task that leads the batch from now on, if the leader
     /// changed.
     ///
     /// # Errors
     /// Fails with [`StoreError::Overloaded`] after [`MAX_CONFLICTS`] conflicts with other writers.
-    async fn change(&self, name: &FlowName, change: FlowChange, now: Timestamp) -> Result<Option<Successor>, StoreError> {
+    async fn change(&self, name: &LimiterKey, change: LimiterChange, now: Timestamp) -> Result<Option<Successor>, StoreError> {
         let mut kept = self.read(name).await?;
         for _ in 0..MAX_CONFLICTS {
             let mut flow = kept.flow.clone();
@@ -63,22 +63,22 @@ pub trait Flows: Send + Sync {
                 return Ok(successor);
             }
             match self.write(name, &flow, kept.version, now).await? {
-                Written::Done => return Ok(successor),
-                Written::Conflict(there) => kept = there,
+                WriteResult::Done => return Ok(successor),
+                WriteResult::Conflict(there) => kept = there,
             }
         }
         Err(StoreError::Overloaded)
     }
 }
 
-/// Maximum number of writes of one [`Flows::change`].
+/// Maximum number of writes of one [`LimiterStore::change`].
 pub const MAX_CONFLICTS: usize = 20;
 
 /// Change to a limiter that needs neither an immediate result nor the configured limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlowChange {
+pub enum LimiterChange {
     /// Gives a reservation back, because its task ended or waits for something else.
-    Return(Booking),
+    Return(Reservation),
     /// Removes a task from the batch that it waits in.
     Withdraw {
         /// The task.
@@ -103,21 +103,21 @@ pub struct Successor {
 
 /// Stored state of a limiter, with its version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Kept {
+pub struct VersionedState {
     /// Number of writes to the state. 0 if nothing is stored.
     pub version: u64,
     /// The state.
-    pub flow: Flow,
+    pub flow: LimiterState,
 }
 
-/// Result of a [`Flows::write`].
+/// Result of a [`LimiterStore::write`].
 #[expect(clippy::large_enum_variant, reason = "one value exists at a time, and it is never stored")]
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Written {
+pub enum WriteResult {
     /// The state was written.
     Done,
     /// Another process wrote in between, so nothing was written. Holds the stored state.
-    Conflict(Kept),
+    Conflict(VersionedState),
 }
 
 /// Time after the last write for which a limiter is kept: 48 hours. Everything in its state loses its meaning sooner.
@@ -125,16 +125,16 @@ pub const IDLE: Duration = Duration::from_hours(48);
 
 /// Key of a limiter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FlowName {
+pub struct LimiterKey {
     /// Tenant that owns the limiter.
     pub tenant: Tenant,
     /// Property that the limiter's tasks share.
-    pub of: FlowOf,
+    pub of: LimitScope,
 }
 
 /// Property that the tasks of a limiter share.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FlowOf {
+pub enum LimitScope {
     /// The endpoint that they call.
     Endpoint(Name),
     /// The endpoint that they call, and a hash of everything else that must be equal for tasks to go in one request.
@@ -152,33 +152,33 @@ pub enum FlowOf {
 /// The text is not the key of a limiter.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the name of a limiter")]
-pub struct InvalidFlow;
+pub struct InvalidLimitScope;
 
-impl FromStr for FlowOf {
-    type Err = InvalidFlow;
+impl FromStr for LimitScope {
+    type Err = InvalidLimitScope;
 
-    fn from_str(text: &str) -> Result<Self, InvalidFlow> {
+    fn from_str(text: &str) -> Result<Self, InvalidLimitScope> {
         if text == "tenant" {
             return Ok(Self::Tenant);
         }
-        let (sort, name) = text.split_once('/').ok_or(InvalidFlow)?;
+        let (sort, name) = text.split_once('/').ok_or(InvalidLimitScope)?;
         let (name, likeness) = match (sort, name.split_once('/')) {
-            ("batch", Some((name, likeness))) => (name, u64::from_str_radix(likeness, 16).map_err(|_| InvalidFlow)?),
+            ("batch", Some((name, likeness))) => (name, u64::from_str_radix(likeness, 16).map_err(|_| InvalidLimitScope)?),
             _ => (name, 0),
         };
-        let name = Name::new(name).map_err(|_| InvalidFlow)?;
+        let name = Name::new(name).map_err(|_| InvalidLimitScope)?;
         match sort {
             "endpoint" => Ok(Self::Endpoint(name)),
             "batch" => Ok(Self::Batch(name, likeness)),
             "key" => Ok(Self::Key(name)),
             "kind" => Ok(Self::Kind(name)),
             "queue" => Ok(Self::Queue(name)),
-            _ => Err(InvalidFlow),
+            _ => Err(InvalidLimitScope),
         }
     }
 }
 
-impl fmt::Display for FlowOf {
+impl fmt::Display for LimitScope {
     /// Writes the form that stores keep. The parts are separated by `/`, which no name contains.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -192,7 +192,7 @@ impl fmt::Display for FlowOf {
     }
 }
 
-impl FlowOf {
+impl LimitScope {
     /// Returns the word for the property, such as `endpoint` or `limit_key`.
     pub fn sort(&self) -> &'static str {
         match self {
@@ -218,7 +218,7 @@ impl FlowOf {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Limits {
     /// Start rate.
-    pub pace: Option<Pace>,
+    pub pace: Option<RateLimit>,
     /// Maximum number of tasks that run at the same time.
     pub concurrency: Option<NonZeroU32>,
     /// Circuit breaker.
@@ -228,9 +228,9 @@ pub struct Limits {
 /// State of a limiter. The default state delays no task.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Flow {
-    times: Timetable,
-    slots: Slots,
+pub struct LimiterState {
+    times: GcraState,
+    slots: ConcurrencySlots,
     breaker: Breaker,
     /// Latest changes of the circuit breaker.
     #[serde(skip_serializing_if = "Changes::is_empty")]
@@ -238,40 +238,40 @@ pub struct Flow {
     /// End of the pause that the receiver asked for.
     paused_until: Option<Timestamp>,
     /// Tasks that wait to go in one request.
-    #[serde(skip_serializing_if = "Gathering::is_empty")]
-    gathering: Gathering,
+    #[serde(skip_serializing_if = "BatchBuffer::is_empty")]
+    gathering: BatchBuffer,
 }
 
 /// Request of a task to start.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ask {
+pub struct AcquireRequest {
     /// Process that takes the concurrency slot.
-    pub holder: Holder,
+    pub holder: HolderId,
     /// Reservation that the task holds at this limiter.
-    pub booking: Option<Booking>,
+    pub booking: Option<Reservation>,
     /// True if the task holds a due reservation at another limiter. It then takes the next free moment here instead of queueing for a
     /// reservation.
     pub is_called: bool,
     /// Number of times in a row that the task was held.
     pub times: u32,
     /// Random share for the jitter of the next request.
-    pub spread: Spread,
+    pub spread: JitterSample,
 }
 
-/// Decision about an [`Ask`].
+/// Decision about an [`AcquireRequest`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Answer {
+pub enum AcquireResult {
     /// The task may start.
-    Go(Pass),
+    Go(Permit),
     /// The task must wait.
-    Wait(Wait),
+    Wait(Denied),
 }
 
-/// Permit for one start. The worker gives it back unused ([`Flow::give_back`]) or reports the outcome of the start ([`Flow::leave`]).
+/// Permit for one start. The worker gives it back unused ([`LimiterState::give_back`]) or reports the outcome of the start ([`LimiterState::leave`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pass {
+pub struct Permit {
     /// Reservation that the start used.
-    booking: Option<Booking>,
+    booking: Option<Reservation>,
     /// True if the attempt is the circuit breaker's probe.
     is_probe: bool,
     /// True if the permit holds a concurrency slot.
@@ -282,38 +282,38 @@ pub struct Pass {
 
 /// Hold of a task that may not start yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wait {
+pub struct Denied {
     /// Reason of the hold.
     pub reason: HeldReason,
     /// Time at which the task asks again.
     pub until: Timestamp,
     /// Reservation that the task holds until then.
-    pub booking: Option<Booking>,
+    pub booking: Option<Reservation>,
 }
 
 /// The reservation and the batch place that a waiting task holds. Both are given back when the task ends or waits for something else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reserved {
+pub struct Reservations {
     /// Reservation at a rate limit.
-    pub promise: Option<Promise>,
-    /// Batch of its endpoint in which it waits with other tasks: the number in [`FlowOf::Batch`].
+    pub promise: Option<ScopedReservation>,
+    /// Batch of its endpoint in which it waits with other tasks: the number in [`LimitScope::Batch`].
     pub batch: Option<u64>,
 }
 
 /// Reservation of a task, with its limiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Promise {
+pub struct ScopedReservation {
     /// The limiter.
-    pub of: FlowOf,
+    pub of: LimitScope,
     /// The reservation.
-    pub booking: Booking,
+    pub booking: Reservation,
 }
 
 /// Outcome of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct CallReport {
     /// Health of the receiver, as the attempt saw it.
-    pub verdict: Verdict,
+    pub verdict: CallHealth,
     /// Duration of the attempt.
     pub took: Duration,
     /// End of the pause that the receiver asked for, if it asked for one.
@@ -327,25 +327,25 @@ const MAX_INSISTENCE: Duration = Duration::from_secs(10);
 
 /// Returns the wait of a task that was held `times` times in a row and has no better estimate.
 ///
-/// The wait doubles from 1 second up to [`HORIZON`]. Its second half is random.
-pub fn patience(times: u32, spread: Spread) -> Duration {
+/// The wait doubles from 1 second up to [`MAX_RESERVATION_AHEAD`]. Its second half is random.
+pub fn patience(times: u32, spread: JitterSample) -> Duration {
     let half = doubled(times) / 2;
     half + spread.of(half)
 }
 
 fn doubled(times: u32) -> Duration {
-    FIRST_WAIT.saturating_mul(2_u32.saturating_pow(times.min(20))).min(HORIZON)
+    FIRST_WAIT.saturating_mul(2_u32.saturating_pow(times.min(20))).min(MAX_RESERVATION_AHEAD)
 }
 
-impl Reserved {
+impl Reservations {
     /// Returns true if the task holds nothing.
     pub fn is_none(&self) -> bool {
         self.promise.is_none() && self.batch.is_none()
     }
 }
 
-impl From<Option<Promise>> for Reserved {
-    fn from(promise: Option<Promise>) -> Self {
+impl From<Option<ScopedReservation>> for Reservations {
+    fn from(promise: Option<ScopedReservation>) -> Self {
         Self { promise, batch: None }
     }
 }
@@ -357,7 +357,7 @@ impl Limits {
     }
 }
 
-impl Pass {
+impl Permit {
     /// Returns true if the permit holds a concurrency slot. The slot is lost if its process reports nothing for longer than a lease.
     pub fn has_slot(&self) -> bool {
         self.has_slot
@@ -378,9 +378,9 @@ impl Pass {
     }
 }
 
-impl Flow {
+impl LimiterState {
     /// Decides whether a task may start.
-    pub fn enter(&mut self, limits: &Limits, ask: &Ask, now: Timestamp) -> Answer {
+    pub fn enter(&mut self, limits: &Limits, ask: &AcquireRequest, now: Timestamp) -> AcquireResult {
         self.noting(now, |flow| flow.answer(limits, ask, now))
     }
 
@@ -392,39 +392,43 @@ impl Flow {
         done
     }
 
-    fn answer(&mut self, limits: &Limits, ask: &Ask, now: Timestamp) -> Answer {
+    fn answer(&mut self, limits: &Limits, ask: &AcquireRequest, now: Timestamp) -> AcquireResult {
         if let Some(until) = self.paused_until.filter(|until| now < *until) {
             return self.after_pause(limits, ask, until, now);
         }
-        let passage = limits.breaker.map_or(Passage::Free, |_| self.breaker.pass(LEASE, now));
-        if let Passage::Closed(until) = passage {
+        let passage = limits.breaker.map_or(BreakerDecision::Free, |_| self.breaker.pass(LEASE, now));
+        if let BreakerDecision::Closed(until) = passage {
             if let Some(booking) = ask.booking.filter(|booking| now < booking.at()) {
                 self.times.take_back(booking);
             }
             let until = until.max(now) + ask.spread.of(ask.patience());
-            return Answer::Wait(Wait { reason: HeldReason::CircuitOpen, until: until.min(now + HORIZON), booking: None });
+            return AcquireResult::Wait(Denied {
+                reason: HeldReason::CircuitOpen,
+                until: until.min(now + MAX_RESERVATION_AHEAD),
+                booking: None,
+            });
         }
-        let is_probe = passage == Passage::Probe;
+        let is_probe = passage == BreakerDecision::Probe;
         match self.start(limits, ask, now) {
-            Ok((booking, has_slot)) => Answer::Go(Pass { booking, is_probe, has_slot, keeps_booking: false }),
+            Ok((booking, has_slot)) => AcquireResult::Go(Permit { booking, is_probe, has_slot, keeps_booking: false }),
             Err(wait) => {
                 if is_probe {
                     self.breaker.withdraw(now);
                 }
-                Answer::Wait(wait)
+                AcquireResult::Wait(wait)
             }
         }
     }
 
     /// Takes a reservation at the rate limit and a concurrency slot.
-    fn start(&mut self, limits: &Limits, ask: &Ask, now: Timestamp) -> Result<(Option<Booking>, bool), Wait> {
+    fn start(&mut self, limits: &Limits, ask: &AcquireRequest, now: Timestamp) -> Result<(Option<Reservation>, bool), Denied> {
         let booking = limits.pace.map(|pace| self.booking(pace, ask, now)).transpose()?;
         if let Some(most) = limits.concurrency
             && !self.slots.take(most, ask.holder, now)
         {
             // The task keeps its reservation while it waits for a slot.
             let until = self.slots.turn(most, now).unwrap_or_else(|| ask.far_ahead(now));
-            return Err(Wait { reason: HeldReason::ConcurrencyLimited, until: until.max(now + ask.insistence()), booking });
+            return Err(Denied { reason: HeldReason::ConcurrencyLimited, until: until.max(now + ask.insistence()), booking });
         }
         if let Some(pace) = limits.pace {
             self.times.start(pace, now);
@@ -433,7 +437,7 @@ impl Flow {
     }
 
     /// Returns a reservation that can be used now.
-    fn booking(&mut self, pace: Pace, ask: &Ask, now: Timestamp) -> Result<Booking, Wait> {
+    fn booking(&mut self, pace: RateLimit, ask: &AcquireRequest, now: Timestamp) -> Result<Reservation, Denied> {
         let own = ask.booking.filter(|booking| pace.knows(*booking)).map(|booking| self.times.advance(pace, booking, now));
         let promised = own.and_then(|booking| Some((booking, self.times.kept(pace, booking, now)?)));
         // The reservation is too far behind: the task gets a new one, or none.
@@ -443,7 +447,7 @@ impl Flow {
         let called = || ask.is_called.then(|| self.times.soon(pace, now)).flatten();
         if let Some((booking, free)) = promised.is_none().then(called).flatten() {
             // The due reservation at the other limiter is worth more than the last place in the queue here.
-            let wait = Wait { reason: HeldReason::RateLimited, until: free, booking: None };
+            let wait = Denied { reason: HeldReason::RateLimited, until: free, booking: None };
             return if free <= now { Ok(booking) } else { Err(wait) };
         }
         let found = promised.or_else(|| {
@@ -452,14 +456,14 @@ impl Flow {
         });
         match found {
             Some((booking, free)) if free <= now => Ok(booking),
-            Some((booking, free)) => Err(Wait { reason: HeldReason::RateLimited, until: free, booking: Some(booking) }),
-            None => Err(Wait { reason: HeldReason::RateLimited, until: ask.far_ahead(now), booking: None }),
+            Some((booking, free)) => Err(Denied { reason: HeldReason::RateLimited, until: free, booking: Some(booking) }),
+            None => Err(Denied { reason: HeldReason::RateLimited, until: ask.far_ahead(now), booking: None }),
         }
     }
 
     /// Holds a task until the receiver's pause ends. With a rate limit, it gets a reservation after the pause. Without one, jitter spreads
     /// the tasks.
-    fn after_pause(&mut self, limits: &Limits, ask: &Ask, until: Timestamp, now: Timestamp) -> Answer {
+    fn after_pause(&mut self, limits: &Limits, ask: &AcquireRequest, until: Timestamp, now: Timestamp) -> AcquireResult {
         let booking = limits.pace.and_then(|pace| match ask.booking.filter(|booking| pace.knows(*booking)) {
             Some(booking) if booking.at() >= until => Some(booking),
             before => {
@@ -473,11 +477,11 @@ impl Flow {
             Some(booking) => booking.at().max(until),
             None => until + ask.spread.of(ask.patience()),
         };
-        Answer::Wait(Wait { reason: HeldReason::RetryAfter, until: until.min(now + HORIZON), booking })
+        AcquireResult::Wait(Denied { reason: HeldReason::RetryAfter, until: until.min(now + MAX_RESERVATION_AHEAD), booking })
     }
 
     /// Takes back an unused permit.
-    pub fn give_back(&mut self, pass: Pass, holder: Holder, now: Timestamp) {
+    pub fn give_back(&mut self, pass: Permit, holder: HolderId, now: Timestamp) {
         if let Some(booking) = pass.booking {
             self.times.forget_start(booking);
             if !pass.keeps_booking {
@@ -494,14 +498,14 @@ impl Flow {
     }
 
     /// Records the outcome of a start, and frees its concurrency slot.
-    pub fn leave(&mut self, limits: &Limits, pass: Pass, holder: Holder, report: &Report, now: Timestamp) {
+    pub fn leave(&mut self, limits: &Limits, pass: Permit, holder: HolderId, report: &CallReport, now: Timestamp) {
         if pass.has_slot {
             self.slots.release(holder, report.took);
         }
         if let Some(policy) = limits.breaker {
             // An attempt that began before the circuit breaker closed belongs to the outage that is over.
             let is_old = self.changes.closed_at().is_some_and(|closed_at| now - report.took < closed_at);
-            let verdict = if is_old { Verdict::Unknown } else { report.verdict };
+            let verdict = if is_old { CallHealth::Unknown } else { report.verdict };
             self.noting(now, |flow| flow.breaker.note(policy, pass.is_probe, verdict, now));
         }
         if let Some(until) = report.pause_until.filter(|until| now < *until) {
@@ -519,18 +523,18 @@ impl Flow {
     }
 
     /// Applies a change. Returns the task that leads the batch from now on, if the leader changed.
-    pub fn change(&mut self, change: FlowChange, now: Timestamp) -> Option<Successor> {
+    pub fn change(&mut self, change: LimiterChange, now: Timestamp) -> Option<Successor> {
         match change {
-            FlowChange::Return(booking) => self.times.take_back(booking),
-            FlowChange::Withdraw { id, bytes } => return self.gathering.withdraw(id, bytes, now),
-            FlowChange::Restart => self.times.restart(now),
-            FlowChange::Lift => self.lift(now),
+            LimiterChange::Return(booking) => self.times.take_back(booking),
+            LimiterChange::Withdraw { id, bytes } => return self.gathering.withdraw(id, bytes, now),
+            LimiterChange::Restart => self.times.restart(now),
+            LimiterChange::Lift => self.lift(now),
         }
         None
     }
 
     /// Adds a task to the batch. Returns what the task does next.
-    pub fn gather(&mut self, gathered: Gathered, member: &Member, now: Timestamp) -> Place {
+    pub fn gather(&mut self, gathered: BatchLimits, member: &BatchMember, now: Timestamp) -> BatchDecision {
         self.gathering.join(gathered, member, now)
     }
 
@@ -547,7 +551,7 @@ impl Flow {
 
     /// Records that a process is alive, and how many slots it holds. The count makes up for a lost response. A process that reports nothing
     /// for longer than a lease loses its slots.
-    pub fn recount(&mut self, holder: Holder, count: u32, now: Timestamp) {
+    pub fn recount(&mut self, holder: HolderId, count: u32, now: Timestamp) {
         self.slots.recount(holder, count, now);
     }
 
@@ -561,14 +565,14 @@ impl Flow {
         serde_json::to_string(self).unwrap_or_else(|_| unreachable!("numbers and moments"))
     }
 
-    /// Reads what [`Flow::to_text`] wrote.
+    /// Reads what [`LimiterState::to_text`] wrote.
     pub fn from_text(text: &str) -> Result<Self, Unreadable> {
         serde_json::from_str(text).map_err(|_| Unreadable("the state of a limiter"))
     }
 }
 
-impl Ask {
-    /// Returns a wait that doubles with each hold, from 1 second up to [`HORIZON`].
+impl AcquireRequest {
+    /// Returns a wait that doubles with each hold, from 1 second up to [`MAX_RESERVATION_AHEAD`].
     fn patience(&self) -> Duration {
         doubled(self.times)
     }
@@ -580,9 +584,9 @@ impl Ask {
         Duration::from_millis(1).saturating_mul(2_u32.saturating_pow(self.times.min(20))).min(MAX_INSISTENCE)
     }
 
-    /// Returns when a task asks again that found no slot within [`HORIZON`]: a random moment in the second half of the horizon.
+    /// Returns when a task asks again that found no slot within [`MAX_RESERVATION_AHEAD`]: a random moment in the second half of the horizon.
     fn far_ahead(&self, now: Timestamp) -> Timestamp {
-        now + HORIZON / 2 + self.spread.of(HORIZON / 2)
+        now + MAX_RESERVATION_AHEAD / 2 + self.spread.of(MAX_RESERVATION_AHEAD / 2)
     }
 }
 
@@ -590,7 +594,7 @@ impl Ask {
 mod tests {
     use super::*;
 
-    const ME: Holder = Holder(1);
+    const ME: HolderId = HolderId(1);
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_millis(1_800_000_000_000) + Duration::from_millis(millis)
@@ -600,29 +604,29 @@ mod tests {
         NonZeroU32::new(count).unwrap()
     }
 
-    fn pace(rate: u32) -> Pace {
-        Pace { rate: count(rate), period: Duration::from_secs(1), burst: count(1) }
+    fn pace(rate: u32) -> RateLimit {
+        RateLimit { rate: count(rate), period: Duration::from_secs(1), burst: count(1) }
     }
 
-    fn ask() -> Ask {
-        Ask { holder: ME, booking: None, is_called: false, times: 0, spread: Spread::from_bits(0) }
+    fn ask() -> AcquireRequest {
+        AcquireRequest { holder: ME, booking: None, is_called: false, times: 0, spread: JitterSample::from_bits(0) }
     }
 
-    fn report(verdict: Verdict) -> Report {
-        Report { verdict, took: Duration::from_millis(50), pause_until: None }
+    fn report(verdict: CallHealth) -> CallReport {
+        CallReport { verdict, took: Duration::from_millis(50), pause_until: None }
     }
 
-    fn go(answer: Answer) -> Pass {
+    fn go(answer: AcquireResult) -> Permit {
         match answer {
-            Answer::Go(pass) => pass,
-            Answer::Wait(wait) => panic!("{wait:?}"),
+            AcquireResult::Go(pass) => pass,
+            AcquireResult::Wait(wait) => panic!("{wait:?}"),
         }
     }
 
-    fn wait(answer: Answer) -> Wait {
+    fn wait(answer: AcquireResult) -> Denied {
         match answer {
-            Answer::Wait(wait) => wait,
-            Answer::Go(pass) => panic!("{pass:?}"),
+            AcquireResult::Wait(wait) => wait,
+            AcquireResult::Go(pass) => panic!("{pass:?}"),
         }
     }
 
@@ -630,42 +634,42 @@ mod tests {
     fn names_are_read_back() {
         let name = || Name::new("billing").unwrap();
         for of in [
-            FlowOf::Endpoint(name()),
-            FlowOf::Batch(name(), 0xfee1_dead_0000_0001),
-            FlowOf::Key(name()),
-            FlowOf::Kind(name()),
-            FlowOf::Queue(name()),
-            FlowOf::Tenant,
+            LimitScope::Endpoint(name()),
+            LimitScope::Batch(name(), 0xfee1_dead_0000_0001),
+            LimitScope::Key(name()),
+            LimitScope::Kind(name()),
+            LimitScope::Queue(name()),
+            LimitScope::Tenant,
         ] {
             assert_eq!(of.to_string().parse(), Ok(of));
         }
         for text in ["", "billing", "endpoint/", "endpoint/a/b", "tenant/billing", "batch/billing/x", "batch//0"] {
-            assert_eq!(text.parse::<FlowOf>(), Err(InvalidFlow), "{text}");
+            assert_eq!(text.parse::<LimitScope>(), Err(InvalidLimitScope), "{text}");
         }
     }
 
     #[test]
     fn patience_doubles_up_to_a_limit() {
-        let wait = |times, bits| patience(times, Spread::from_bits(bits)).as_millis();
+        let wait = |times, bits| patience(times, JitterSample::from_bits(bits)).as_millis();
         assert_eq!([0, 1, 2, 9, 10, 1_000].map(|times| wait(times, 0)), [500, 1_000, 2_000, 256_000, 450_000, 450_000]);
         assert_eq!((wait(0, u64::MAX), wait(30, u64::MAX)), (1_000, 900_000));
     }
 
     #[test]
     fn unlimited_task_starts_at_once() {
-        let mut flow = Flow::default();
-        assert_eq!(flow.enter(&Limits::default(), &ask(), at(0)), Answer::Go(Pass::default()));
-        assert_eq!(flow, Flow::default());
+        let mut flow = LimiterState::default();
+        assert_eq!(flow.enter(&Limits::default(), &ask(), at(0)), AcquireResult::Go(Permit::default()));
+        assert_eq!(flow, LimiterState::default());
     }
 
     #[test]
     fn reservation_is_kept_and_not_made_twice() {
-        let (mut flow, limits) = (Flow::default(), Limits { pace: Some(pace(10)), ..Limits::default() });
+        let (mut flow, limits) = (LimiterState::default(), Limits { pace: Some(pace(10)), ..Limits::default() });
         go(flow.enter(&limits, &ask(), at(0)));
         let promised = wait(flow.enter(&limits, &ask(), at(0)));
         let next = wait(flow.enter(&limits, &ask(), at(0)));
         assert_eq!((promised.reason, promised.until, next.until), (HeldReason::RateLimited, at(102), at(204)));
-        let ask = Ask { booking: promised.booking, ..ask() };
+        let ask = AcquireRequest { booking: promised.booking, ..ask() };
         assert_eq!(go(flow.enter(&limits, &ask, promised.until)).booking, promised.booking);
         let late = wait(flow.enter(&limits, &ask, at(122)));
         assert_eq!(late.until, at(184), "a late task starts one interval after the last start");
@@ -673,27 +677,27 @@ mod tests {
 
     #[test]
     fn task_without_a_slot_keeps_its_reservation() {
-        let twice = Pace { burst: count(2), ..pace(1) };
-        let (mut flow, limits) = (Flow::default(), Limits { pace: Some(twice), concurrency: Some(count(1)), breaker: None });
+        let twice = RateLimit { burst: count(2), ..pace(1) };
+        let (mut flow, limits) = (LimiterState::default(), Limits { pace: Some(twice), concurrency: Some(count(1)), breaker: None });
         let running = go(flow.enter(&limits, &ask(), at(0)));
         let held = wait(flow.enter(&limits, &ask(), at(0)));
         assert_eq!(held.reason, HeldReason::ConcurrencyLimited);
-        let ask = Ask { booking: held.booking, ..ask() };
-        flow.leave(&limits, running, ME, &report(Verdict::Good), held.until);
+        let ask = AcquireRequest { booking: held.booking, ..ask() };
+        flow.leave(&limits, running, ME, &report(CallHealth::Good), held.until);
         assert_eq!(go(flow.enter(&limits, &ask, held.until)).booking, held.booking);
         assert!(held.booking.is_some());
     }
 
     #[test]
     fn task_without_a_slot_waits_longer_each_time() {
-        let (mut flow, limits) = (Flow::default(), Limits { concurrency: Some(count(1)), ..Limits::default() });
+        let (mut flow, limits) = (LimiterState::default(), Limits { concurrency: Some(count(1)), ..Limits::default() });
         let quick = go(flow.enter(&limits, &ask(), at(0)));
-        flow.leave(&limits, quick, ME, &Report { took: Duration::from_millis(1), ..report(Verdict::Good) }, at(1));
+        flow.leave(&limits, quick, ME, &CallReport { took: Duration::from_millis(1), ..report(CallHealth::Good) }, at(1));
         go(flow.enter(&limits, &ask(), at(1)));
         let waits = [0, 1, 5, 10, 15, 1_000].map(|times| {
             let now = at(100_000_000 + u64::from(times));
             flow.recount(ME, 1, now);
-            wait(flow.enter(&limits, &Ask { times, ..ask() }, now)).until.since(now).as_millis()
+            wait(flow.enter(&limits, &AcquireRequest { times, ..ask() }, now)).until.since(now).as_millis()
         });
         assert_eq!(waits, [1, 2, 32, 1_024, 10_000, 10_000], "the delay doubles from the average of one millisecond");
     }
@@ -701,11 +705,11 @@ mod tests {
     #[test]
     fn returned_pass_is_free_for_the_next_task() {
         let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
-        let (mut flow, limits) = (Flow::default(), Limits { pace: Some(pace(1)), concurrency: Some(count(1)), breaker });
+        let (mut flow, limits) = (LimiterState::default(), Limits { pace: Some(pace(1)), concurrency: Some(count(1)), breaker });
         let pass = go(flow.enter(&limits, &ask(), at(0)));
         flow.give_back(pass, ME, at(0));
         let pass = go(flow.enter(&limits, &ask(), at(0)));
-        flow.leave(&limits, pass, ME, &report(Verdict::Bad), at(0));
+        flow.leave(&limits, pass, ME, &report(CallHealth::Bad), at(0));
         let probe = go(flow.enter(&limits, &ask(), at(30_000)));
         assert!(probe.is_probe);
         flow.give_back(probe, ME, at(30_000));
@@ -715,43 +719,43 @@ mod tests {
     #[test]
     fn open_breaker_allows_a_probe_after_its_duration() {
         let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
-        let (mut flow, limits) = (Flow::default(), Limits { breaker, ..Limits::default() });
+        let (mut flow, limits) = (LimiterState::default(), Limits { breaker, ..Limits::default() });
         let pass = go(flow.enter(&limits, &ask(), at(0)));
-        flow.leave(&limits, pass, ME, &report(Verdict::Bad), at(0));
-        let half = Ask { times: 3, spread: Spread::from_bits(1 << 63), ..ask() };
+        flow.leave(&limits, pass, ME, &report(CallHealth::Bad), at(0));
+        let half = AcquireRequest { times: 3, spread: JitterSample::from_bits(1 << 63), ..ask() };
         let held = wait(flow.enter(&limits, &half, at(0)));
         assert_eq!((held.reason, held.until), (HeldReason::CircuitOpen, at(34_000)));
-        let patient = Ask { times: 99, spread: Spread::from_bits(u64::MAX), ..ask() };
-        assert_eq!(wait(flow.enter(&limits, &patient, at(0))).until, at(0) + HORIZON);
+        let patient = AcquireRequest { times: 99, spread: JitterSample::from_bits(u64::MAX), ..ask() };
+        assert_eq!(wait(flow.enter(&limits, &patient, at(0))).until, at(0) + MAX_RESERVATION_AHEAD);
         let probe = go(flow.enter(&limits, &half, at(34_000)));
         wait(flow.enter(&limits, &ask(), at(34_000)));
-        flow.leave(&limits, probe, ME, &report(Verdict::Good), at(34_050));
+        flow.leave(&limits, probe, ME, &report(CallHealth::Good), at(34_050));
         assert!(!go(flow.enter(&limits, &ask(), at(34_050))).is_probe);
     }
 
     #[test]
     fn probe_without_a_slot_is_left_to_the_next_task() {
         let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
-        let (mut flow, limits) = (Flow::default(), Limits { breaker, concurrency: Some(count(2)), ..Limits::default() });
+        let (mut flow, limits) = (LimiterState::default(), Limits { breaker, concurrency: Some(count(2)), ..Limits::default() });
         let [failing, hanging] = [(); 2].map(|()| go(flow.enter(&limits, &ask(), at(0))));
-        flow.leave(&limits, failing, ME, &report(Verdict::Bad), at(0));
+        flow.leave(&limits, failing, ME, &report(CallHealth::Bad), at(0));
         let narrow = Limits { concurrency: Some(count(1)), ..limits };
         assert_eq!(wait(flow.enter(&narrow, &ask(), at(30_000))).reason, HeldReason::ConcurrencyLimited);
-        flow.leave(&narrow, hanging, ME, &report(Verdict::Good), at(30_001));
+        flow.leave(&narrow, hanging, ME, &report(CallHealth::Good), at(30_001));
         assert!(go(flow.enter(&narrow, &ask(), at(30_001))).is_probe, "the outcome of an attempt from before is ignored");
     }
 
     #[test]
     fn no_task_starts_during_a_pause_of_the_receiver() {
         for (pace, expected) in [(Some(pace(10)), [at(60_000), at(60_102)]), (None, [at(60_000), at(60_000)])] {
-            let (mut flow, limits) = (Flow::default(), Limits { pace, ..Limits::default() });
+            let (mut flow, limits) = (LimiterState::default(), Limits { pace, ..Limits::default() });
             let pass = go(flow.enter(&limits, &ask(), at(0)));
-            let asked = Report { pause_until: Some(at(60_000)), ..report(Verdict::Bad) };
+            let asked = CallReport { pause_until: Some(at(60_000)), ..report(CallHealth::Bad) };
             flow.leave(&limits, pass, ME, &asked, at(0));
             let waits = [(); 2].map(|()| wait(flow.enter(&limits, &ask(), at(1_000))));
             assert_eq!(waits.map(|wait| wait.until), expected);
             assert_eq!(waits[0].reason, HeldReason::RetryAfter);
-            let first = Ask { booking: waits[0].booking, ..ask() };
+            let first = AcquireRequest { booking: waits[0].booking, ..ask() };
             go(flow.enter(&limits, &first, at(60_000)));
         }
     }
@@ -760,14 +764,14 @@ mod tests {
     fn calls_begun_before_recovery_do_not_reopen_the_breaker() {
         let breaker = Some(BreakerPolicy { minimum_calls: count(2), ..BreakerPolicy::default() });
         let limits = Limits { breaker, ..Limits::default() };
-        let mut flow = Flow::default();
-        let passes: Vec<Pass> = (0..6).map(|_| go(flow.enter(&limits, &ask(), at(0)))).collect();
-        let (bad, state) = (report(Verdict::Bad), |flow: &Flow| flow.breaker.state());
+        let mut flow = LimiterState::default();
+        let passes: Vec<Permit> = (0..6).map(|_| go(flow.enter(&limits, &ask(), at(0)))).collect();
+        let (bad, state) = (report(CallHealth::Bad), |flow: &LimiterState| flow.breaker.state());
         passes[..2].iter().for_each(|pass| flow.leave(&limits, *pass, ME, &bad, at(100)));
         let probe = go(flow.enter(&limits, &ask(), at(40_000)));
-        flow.leave(&limits, probe, ME, &report(Verdict::Good), at(40_050));
+        flow.leave(&limits, probe, ME, &report(CallHealth::Good), at(40_050));
         assert_eq!(state(&flow), BreakerState::Closed);
-        let hung = Report { took: Duration::from_mins(1), ..bad };
+        let hung = CallReport { took: Duration::from_mins(1), ..bad };
         passes[2..4].iter().for_each(|pass| flow.leave(&limits, *pass, ME, &hung, at(60_000)));
         assert_eq!(state(&flow), BreakerState::Closed);
         passes[4..].iter().for_each(|pass| flow.leave(&limits, *pass, ME, &bad, at(60_000)));
@@ -777,9 +781,9 @@ mod tests {
     #[test]
     fn lifted_pause_keeps_the_rate() {
         let limits = Limits { pace: Some(pace(10)), ..Limits::default() };
-        let mut flow = Flow::default();
+        let mut flow = LimiterState::default();
         let pass = go(flow.enter(&limits, &ask(), at(0)));
-        let asked = Report { pause_until: Some(at(60_000)), ..report(Verdict::Bad) };
+        let asked = CallReport { pause_until: Some(at(60_000)), ..report(CallHealth::Bad) };
         flow.leave(&limits, pass, ME, &asked, at(0));
         assert_eq!(wait(flow.enter(&limits, &ask(), at(1_000))).until, at(60_000));
         flow.lift(at(2_000));
@@ -796,40 +800,40 @@ mod tests {
     fn task_held_for_another_reason_returns_its_reservation() {
         let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
         let limits = Limits { pace: Some(pace(1)), breaker, ..Limits::default() };
-        let mut flow = Flow::default();
+        let mut flow = LimiterState::default();
         let pass = go(flow.enter(&limits, &ask(), at(0)));
         let held = wait(flow.enter(&limits, &ask(), at(0)));
-        flow.leave(&limits, pass, ME, &report(Verdict::Bad), at(10));
-        let promised = |flow: &Flow, millis| flow.state(&limits, at(millis)).reserved_starts;
+        flow.leave(&limits, pass, ME, &report(CallHealth::Bad), at(10));
+        let promised = |flow: &LimiterState, millis| flow.state(&limits, at(millis)).reserved_starts;
         assert_eq!(promised(&flow, 10), Some(1));
-        let open = wait(flow.enter(&limits, &Ask { booking: held.booking, ..ask() }, at(20)));
+        let open = wait(flow.enter(&limits, &AcquireRequest { booking: held.booking, ..ask() }, at(20)));
         assert_eq!((open.reason, promised(&flow, 20)), (HeldReason::CircuitOpen, Some(0)));
-        let asked = Report { pause_until: Some(at(60_000)), ..report(Verdict::Unknown) };
-        flow.leave(&limits, Pass::default(), ME, &asked, at(30));
+        let asked = CallReport { pause_until: Some(at(60_000)), ..report(CallHealth::Unknown) };
+        flow.leave(&limits, Permit::default(), ME, &asked, at(30));
         let resting = wait(flow.enter(&limits, &ask(), at(40)));
-        let again = wait(flow.enter(&limits, &Ask { booking: resting.booking, ..ask() }, at(50)));
+        let again = wait(flow.enter(&limits, &AcquireRequest { booking: resting.booking, ..ask() }, at(50)));
         assert_eq!(
             (resting.until, again.booking, promised(&flow, 50)),
             (at(60_000), resting.booking, Some(1)),
             "the task keeps its one reservation"
         );
-        flow.change(FlowChange::Return(resting.booking.unwrap()), at(60));
+        flow.change(LimiterChange::Return(resting.booking.unwrap()), at(60));
         assert_eq!(promised(&flow, 60), Some(0));
     }
 
     #[test]
     fn task_with_a_reservation_elsewhere_does_not_queue() {
         let limits = Limits { pace: Some(pace(10)), ..Limits::default() };
-        let mut flow = Flow::default();
+        let mut flow = LimiterState::default();
         go(flow.enter(&limits, &ask(), at(0)));
-        let line: Vec<Wait> = (0..50).map(|_| wait(flow.enter(&limits, &ask(), at(0)))).collect();
+        let line: Vec<Denied> = (0..50).map(|_| wait(flow.enter(&limits, &ask(), at(0)))).collect();
         assert!(line.last().unwrap().until > at(4_000));
-        let called = Ask { is_called: true, ..ask() };
+        let called = AcquireRequest { is_called: true, ..ask() };
         let told = wait(flow.enter(&limits, &called, at(10)));
         assert_eq!((told.booking, told.reason), (None, HeldReason::RateLimited));
         assert!(at(10) < told.until && told.until < at(102), "{told:?}");
         go(flow.enter(&limits, &called, told.until));
-        let next = wait(flow.enter(&limits, &Ask { booking: line[0].booking, ..ask() }, at(102)));
+        let next = wait(flow.enter(&limits, &AcquireRequest { booking: line[0].booking, ..ask() }, at(102)));
         assert!(next.booking == line[0].booking && next.until < at(250), "{next:?}");
     }
 
@@ -837,14 +841,14 @@ mod tests {
     fn limiter_state_is_read_back_as_stored() {
         let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
         let limits = Limits { pace: Some(pace(3)), concurrency: Some(count(2)), breaker };
-        let mut flow = Flow::default();
-        for verdict in [Verdict::Good, Verdict::Bad] {
-            assert_eq!(Flow::from_text(&flow.to_text()).unwrap(), flow);
+        let mut flow = LimiterState::default();
+        for verdict in [CallHealth::Good, CallHealth::Bad] {
+            assert_eq!(LimiterState::from_text(&flow.to_text()).unwrap(), flow);
             let pass = go(flow.enter(&limits, &ask(), at(0)));
             flow.leave(&limits, pass, ME, &report(verdict), at(1));
-            flow.give_back(Pass { is_probe: false, ..pass }, ME, at(1));
+            flow.give_back(Permit { is_probe: false, ..pass }, ME, at(1));
         }
-        assert_eq!(Flow::from_text(&flow.to_text()).unwrap(), flow);
-        assert!(Flow::from_text("[]").is_err() || Flow::from_text("7").is_err());
+        assert_eq!(LimiterState::from_text(&flow.to_text()).unwrap(), flow);
+        assert!(LimiterState::from_text("[]").is_err() || LimiterState::from_text("7").is_err());
     }
 }

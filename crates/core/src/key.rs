@@ -184,11 +184,11 @@ pub const MAX_LABEL: usize = 200;
 /// Maximum number of networks of a key.
 pub const MAX_NETWORKS: usize = 50;
 /// Maximum grace period after rotation: a replaced key or secret stays valid for at most 30 days.
-pub const MAX_OVERLAP: Duration = Duration::from_hours(30 * 24);
+pub const MAX_GRACE_PERIOD: Duration = Duration::from_hours(30 * 24);
 
 /// Reason why an existing key is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Barred {
+pub enum KeyRejection {
     /// The key is revoked or expired.
     Over,
     /// The key may not be used from the client's address.
@@ -202,11 +202,11 @@ impl Key {
     }
 
     /// Checks that the key is valid at `now` for a client at `from`. A key with networks refuses an unknown address (`None`).
-    pub fn admit(&self, from: Option<IpAddr>, now: Timestamp) -> Result<(), Barred> {
+    pub fn admit(&self, from: Option<IpAddr>, now: Timestamp) -> Result<(), KeyRejection> {
         if self.is_over(now) {
-            return Err(Barred::Over);
+            return Err(KeyRejection::Over);
         }
-        if admits(&self.networks, from) { Ok(()) } else { Err(Barred::Elsewhere) }
+        if admits(&self.networks, from) { Ok(()) } else { Err(KeyRejection::Elsewhere) }
     }
 
     /// Returns true if the key is revoked or expired.
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn grace_period_is_at_most_30_days() {
-        assert_eq!(MAX_OVERLAP.as_secs(), 30 * 86_400);
+        assert_eq!(MAX_GRACE_PERIOD.as_secs(), 30 * 86_400);
     }
 
     #[test]
@@ -352,11 +352,11 @@ mod tests {
         let (inside, outside) = ("10.1.2.3".parse().ok(), "192.0.2.1".parse().ok());
         let (during, after) = (Timestamp::from_millis(99), Timestamp::from_millis(100));
         assert_eq!(key().admit(inside, during), Ok(()));
-        assert_eq!(key().admit(inside, after), Err(Barred::Over));
-        assert_eq!(key().admit(outside, during), Err(Barred::Elsewhere));
-        assert_eq!(key().admit(None, during), Err(Barred::Elsewhere), "an unknown address is refused");
+        assert_eq!(key().admit(inside, after), Err(KeyRejection::Over));
+        assert_eq!(key().admit(outside, during), Err(KeyRejection::Elsewhere));
+        assert_eq!(key().admit(None, during), Err(KeyRejection::Elsewhere), "an unknown address is refused");
         let revoked = Key { revoked_at: Some(Timestamp::from_millis(50)), ..key() };
-        assert_eq!(revoked.admit(inside, during), Err(Barred::Over));
+        assert_eq!(revoked.admit(inside, during), Err(KeyRejection::Over));
         let anywhere = Key { networks: Vec::new(), expires_at: None, ..key() };
         assert_eq!((anywhere.admit(outside, after), anywhere.admit(None, after)), (Ok(()), Ok(())));
     }

@@ -5,15 +5,15 @@ use serde::{Deserialize, Serialize};
 use crate::flow::stored::StoredLimits;
 use crate::flow::{Limits, LimitsSubmission};
 use crate::name::{Name, Tenant};
-use crate::read::Said;
-use crate::registry::{Record, RecordName, Sort};
+use crate::read::Patch;
+use crate::registry::{Record, RecordKind, RecordName};
 use crate::retry::RetryPolicy;
 use crate::stored::{StoredRetry, Unreadable};
-use crate::submit::{Invalid, RetrySubmission, Wrong};
+use crate::submit::{FieldError, RetrySubmission, ValidationErrors};
 
 /// Configuration of a queue, of a kind, or of a limit key. Most of them have none and use the default.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Lane {
+pub struct QueueConfig {
     /// True if the tasks are paused: none of them start.
     pub paused: bool,
     /// Rate and concurrency limits of the tasks.
@@ -29,34 +29,34 @@ pub struct Lane {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = QueueUpdate))]
-pub struct LaneSubmission {
+pub struct QueueSubmission {
     /// True to pause the queue: no task of it starts. False to resume it.
     pub paused: Option<bool>,
     /// Rate and concurrency limits of the queue's tasks. `null` removes all limits.
-    #[serde(default, deserialize_with = "crate::read::said_object")]
+    #[serde(default, deserialize_with = "crate::read::patch_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<LimitsSubmission>, required = false))]
-    pub limits: Said<LimitsSubmission>,
+    pub limits: Patch<LimitsSubmission>,
     /// Retry policy for tasks submitted from now on whose submission and endpoint set none. `null` means the defaults of its fields.
-    #[serde(default, deserialize_with = "crate::read::said_object")]
+    #[serde(default, deserialize_with = "crate::read::patch_object")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<RetrySubmission>, required = false))]
-    pub retry: Said<RetrySubmission>,
+    pub retry: Patch<RetrySubmission>,
 }
 
-impl LaneSubmission {
+impl QueueSubmission {
     /// Returns the configuration that replaces `current`, or all errors in the update. `flow` is the pointer to the limits in the errors.
-    pub fn lane(&self, flow: &str, current: &Lane) -> Result<Lane, Vec<Invalid>> {
-        let mut wrong = Wrong::default();
-        let lane = Lane {
+    pub fn lane(&self, flow: &str, current: &QueueConfig) -> Result<QueueConfig, Vec<FieldError>> {
+        let mut wrong = ValidationErrors::default();
+        let lane = QueueConfig {
             paused: self.paused.unwrap_or(current.paused),
             limits: match &self.limits {
-                Said::This(limits) => limits.limits(flow, &mut wrong),
-                Said::Usual => Limits::default(),
-                Said::Nothing => current.limits,
+                Patch::This(limits) => limits.limits(flow, &mut wrong),
+                Patch::Usual => Limits::default(),
+                Patch::Nothing => current.limits,
             },
             retry: match &self.retry {
-                Said::This(retry) => Some(wrong.retry("/retry", retry)),
-                Said::Usual => None,
-                Said::Nothing => current.retry.clone(),
+                Patch::This(retry) => Some(wrong.retry("/retry", retry)),
+                Patch::Usual => None,
+                Patch::Nothing => current.retry.clone(),
             },
             version: current.version + 1,
         };
@@ -64,7 +64,7 @@ impl LaneSubmission {
     }
 }
 
-/// Stored form of a [`Lane`]. The version is stored beside it.
+/// Stored form of a [`QueueConfig`]. The version is stored beside it.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -75,9 +75,9 @@ struct Stored {
     retry: Option<StoredRetry>,
 }
 
-impl Lane {
+impl QueueConfig {
     /// Returns the name of the record.
-    pub fn record_name(tenant: &Tenant, sort: Sort, name: &Name) -> RecordName {
+    pub fn record_name(tenant: &Tenant, sort: RecordKind, name: &Name) -> RecordName {
         RecordName { tenant: Some(tenant.clone()), sort, name: name.clone() }
     }
 
@@ -92,7 +92,7 @@ impl Lane {
         serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("numbers"))
     }
 
-    /// Inverse of [`Lane::to_text`].
+    /// Inverse of [`QueueConfig::to_text`].
     pub fn from_text(text: &str, version: u64) -> Result<Self, Unreadable> {
         let stored: Stored = serde_json::from_str(text).map_err(|_| Unreadable("the configuration of a queue, kind or limit key"))?;
         Ok(Self { paused: stored.paused, limits: stored.limits.into(), retry: stored.retry.map(RetryPolicy::from), version })
@@ -105,32 +105,32 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::flow::Pace;
+    use crate::flow::RateLimit;
 
     #[test]
     fn omitted_fields_keep_their_values_and_null_resets() {
         let limits = Limits { concurrency: NonZeroU32::new(4), ..Limits::default() };
-        let current = Lane { paused: true, limits, retry: Some(RetryPolicy::default()), version: 3 };
-        let said = |body: &str| crate::read::read_object::<LaneSubmission>(body.as_bytes()).unwrap().lane("/limits", &current).unwrap();
-        assert_eq!(said("{}"), Lane { version: 4, ..current.clone() });
-        assert_eq!(said(r#"{"paused": false}"#), Lane { paused: false, version: 4, ..current.clone() });
-        assert_eq!(said(r#"{"paused": null, "limits": null}"#), Lane { limits: Limits::default(), version: 4, ..current.clone() });
-        assert_eq!(said(r#"{"retry": null}"#), Lane { retry: None, version: 4, ..current.clone() });
-        let flow = Said::This(LimitsSubmission { burst: Some(2.0), ..LimitsSubmission::default() });
-        let wrong = LaneSubmission { limits: flow, ..LaneSubmission::default() }.lane("", &current).unwrap_err();
+        let current = QueueConfig { paused: true, limits, retry: Some(RetryPolicy::default()), version: 3 };
+        let said = |body: &str| crate::read::read_object::<QueueSubmission>(body.as_bytes()).unwrap().lane("/limits", &current).unwrap();
+        assert_eq!(said("{}"), QueueConfig { version: 4, ..current.clone() });
+        assert_eq!(said(r#"{"paused": false}"#), QueueConfig { paused: false, version: 4, ..current.clone() });
+        assert_eq!(said(r#"{"paused": null, "limits": null}"#), QueueConfig { limits: Limits::default(), version: 4, ..current.clone() });
+        assert_eq!(said(r#"{"retry": null}"#), QueueConfig { retry: None, version: 4, ..current.clone() });
+        let flow = Patch::This(LimitsSubmission { burst: Some(2.0), ..LimitsSubmission::default() });
+        let wrong = QueueSubmission { limits: flow, ..QueueSubmission::default() }.lane("", &current).unwrap_err();
         assert_eq!(wrong.into_iter().map(|invalid| invalid.pointer).collect::<Vec<_>>(), ["/rate"]);
     }
 
     #[test]
     fn configuration_is_read_back_as_stored() {
         let count = |count| NonZeroU32::new(count).unwrap();
-        let pace = Pace { rate: count(10), period: Duration::from_millis(1_500), burst: count(3) };
+        let pace = RateLimit { rate: count(10), period: Duration::from_millis(1_500), burst: count(3) };
         let limits = Limits { pace: Some(pace), concurrency: Some(count(4)), breaker: None };
-        let elaborate = Lane { paused: true, limits, retry: Some(RetryPolicy::default()), version: 7 };
-        for lane in [Lane { version: 1, ..Lane::default() }, elaborate] {
-            assert_eq!(Lane::from_text(&lane.to_text(), lane.version).unwrap(), lane);
+        let elaborate = QueueConfig { paused: true, limits, retry: Some(RetryPolicy::default()), version: 7 };
+        for lane in [QueueConfig { version: 1, ..QueueConfig::default() }, elaborate] {
+            assert_eq!(QueueConfig::from_text(&lane.to_text(), lane.version).unwrap(), lane);
         }
-        assert_eq!(Lane::default().to_text(), "{}", "default values are not stored");
-        assert!(Lane::from_text("[]", 1).is_err());
+        assert_eq!(QueueConfig::default().to_text(), "{}", "default values are not stored");
+        assert!(QueueConfig::from_text("[]", 1).is_err());
     }
 }

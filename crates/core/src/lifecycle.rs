@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use crate::audit::Entry;
 use crate::callback::callback;
-use crate::flow::Reserved;
+use crate::flow::Reservations;
 use crate::json::Json;
-use crate::retry::{RetryPolicy, Spread};
-use crate::task::{Attempt, CancelRequest, End, Ended, ErrorCode, Held, HeldReason, Lease, Outcome, State, Task, TaskError, Turn, Waiting};
+use crate::retry::{JitterSample, RetryPolicy};
+use crate::task::{
+    Attempt, AttemptOutcome, CancelRequest, Completion, ErrorCode, Held, HeldReason, HoldState, Lease, Outcome, State, Task, TaskError,
+    Waiting,
+};
 use crate::time::Timestamp;
 
 /// Event that can happen to a task.
@@ -40,7 +43,7 @@ pub enum Event {
         /// Time of the next try.
         until: Timestamp,
         /// Reservations that the task keeps until then.
-        reserved: Reserved,
+        reserved: Reservations,
     },
     /// The handler returned a result.
     Succeed {
@@ -60,7 +63,7 @@ pub enum Event {
         /// Retry policy of the endpoint, if the task left the policy to its endpoint. Replaces the task's own.
         policy: Option<RetryPolicy>,
         /// Random share of the delay before the next attempt.
-        spread: Spread,
+        spread: JitterSample,
     },
     /// The handler stopped because a client canceled the task.
     Stop {
@@ -75,7 +78,7 @@ pub enum Event {
     /// The lease expired.
     LeaseExpired {
         /// Random share of the delay before the next attempt.
-        spread: Spread,
+        spread: JitterSample,
     },
     /// A client ended the reason of the hold ([`HeldReason::is_ended_by_hand`]). The task tries again at [`HeldReason::woken_at`].
     Wake,
@@ -134,12 +137,12 @@ pub struct Change {
     /// Audit entry, if a client asked for the change.
     pub entry: Option<Entry>,
     /// Reservations that the task no longer holds. They are given back after the write ([`crate::backend::Backend::give_back`]).
-    pub released: Reserved,
+    pub released: Reservations,
 }
 
 /// Reason why an event changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum TransitionError {
     /// The task has ended. An end is final; only a replay starts the task again.
     #[error("the task has ended")]
     Ended,
@@ -181,12 +184,12 @@ pub enum Refused {
 /// Returns the change that `event` makes to `task` at `now`.
 ///
 /// Pure: it reads no clock and uses no randomness. The caller writes the whole [`Change`] or nothing.
-pub fn transition(mut task: Task, event: Event, now: Timestamp) -> Result<Change, Refused> {
+pub fn transition(mut task: Task, event: Event, now: Timestamp) -> Result<Change, TransitionError> {
     let read_version = task.version;
     let mut released = task.apply(event, now)?;
     if let State::Ended(_) = task.state {
-        let Reserved { promise, batch } = task.turn.release();
-        released = Reserved { promise: promise.or(released.promise), batch: batch.or(released.batch) };
+        let Reservations { promise, batch } = task.turn.release();
+        released = Reservations { promise: promise.or(released.promise), batch: batch.or(released.batch) };
     }
     task.version += 1;
     let follow_up = callback(&task, now);
@@ -194,7 +197,7 @@ pub fn transition(mut task: Task, event: Event, now: Timestamp) -> Result<Change
 }
 
 /// Returns the event that the passing of time has caused, if any: the lease expired, or the deadline passed.
-pub fn overdue(task: &Task, spread: Spread, now: Timestamp) -> Option<Event> {
+pub fn overdue(task: &Task, spread: JitterSample, now: Timestamp) -> Option<Event> {
     match &task.state {
         State::Running(lease) if lease.until <= now => Some(Event::LeaseExpired { spread }),
         State::Waiting(_) if task.is_past_deadline(now) => Some(Event::Expire),
@@ -206,13 +209,13 @@ impl Task {
     /// Claims the task while it is stored for the first time, which saves a second write.
     ///
     /// Same as [`Event::Claim`], for a task that no store holds yet.
-    pub fn claim_unstored(&mut self, until: Timestamp, now: Timestamp) -> Result<(), Refused> {
+    pub fn claim_unstored(&mut self, until: Timestamp, now: Timestamp) -> Result<(), TransitionError> {
         self.claim(until, now)
     }
 
     /// Applies the event. Returns the reservations that a waiting task no longer holds.
-    fn apply(&mut self, event: Event, now: Timestamp) -> Result<Reserved, Refused> {
-        let mut released = Reserved::default();
+    fn apply(&mut self, event: Event, now: Timestamp) -> Result<Reservations, TransitionError> {
+        let mut released = Reservations::default();
         match event {
             Event::Claim { until } => self.claim(until, now)?,
             Event::Release { token } => {
@@ -231,26 +234,26 @@ impl Task {
             }
             Event::Succeed { token, result } => {
                 let lease = self.lease(token)?;
-                self.record(lease, Outcome::Succeeded, None, now);
+                self.record(lease, AttemptOutcome::Succeeded, None, now);
                 self.result = Some(result);
                 self.error = None;
-                self.end(End::Succeeded, now);
+                self.end(Outcome::Succeeded, now);
             }
             Event::Fail { token, error, retry, policy, spread } => {
                 let lease = self.lease(token)?;
-                self.record(lease, Outcome::Failed, Some(error), now);
+                self.record(lease, AttemptOutcome::Failed, Some(error), now);
                 self.try_again(lease, retry, policy.as_ref(), spread, now);
             }
             Event::Stop { token } => {
                 let lease = self.lease(token)?;
-                self.record(lease, Outcome::Canceled, Some(canceled()), now);
-                self.end(End::Canceled, now);
+                self.record(lease, AttemptOutcome::Canceled, Some(canceled()), now);
+                self.end(Outcome::Canceled, now);
             }
             Event::Interrupt { token } => {
                 let lease = self.lease(token)?;
                 self.attempt = self.attempt.saturating_sub(1);
                 let error = TaskError::new(ErrorCode::INTERRUPTED, "its worker was told to stop");
-                self.record(lease, Outcome::Interrupted, Some(error), now);
+                self.record(lease, AttemptOutcome::Interrupted, Some(error), now);
                 self.wait(Waiting::Retrying, now);
                 self.end_if_canceled(lease, now);
             }
@@ -265,32 +268,32 @@ impl Task {
                     }
                     self.due_at = reason.woken_at(now);
                 }
-                State::Waiting(_) => return Err(Refused::NotHeld),
-                State::Running(_) => return Err(Refused::Running),
-                State::Ended(_) => return Err(Refused::Ended),
+                State::Waiting(_) => return Err(TransitionError::NotHeld),
+                State::Running(_) => return Err(TransitionError::Running),
+                State::Ended(_) => return Err(TransitionError::Ended),
             },
             Event::Lead { at } => match &self.state {
                 State::Waiting(Waiting::Held(Held { reason: HeldReason::Batching })) if self.due_at > at => self.due_at = at,
-                State::Waiting(_) => return Err(Refused::NotHeld),
-                State::Running(_) => return Err(Refused::Running),
-                State::Ended(_) => return Err(Refused::Ended),
+                State::Waiting(_) => return Err(TransitionError::NotHeld),
+                State::Running(_) => return Err(TransitionError::Running),
+                State::Ended(_) => return Err(TransitionError::Ended),
             },
             Event::Cancel => match &mut self.state {
                 State::Running(lease) => lease.cancel = CancelRequest::Requested,
                 State::Waiting(_) => {
                     self.error = Some(canceled());
-                    self.end(End::Canceled, now);
+                    self.end(Outcome::Canceled, now);
                 }
-                State::Ended(_) => return Err(Refused::Ended),
+                State::Ended(_) => return Err(TransitionError::Ended),
             },
             Event::Expire => match &self.state {
                 State::Waiting(_) if self.is_past_deadline(now) => {
                     self.error = Some(TaskError::new(ErrorCode::EXPIRED, "its deadline passed before it could start"));
-                    self.end(End::Expired, now);
+                    self.end(Outcome::Expired, now);
                 }
-                State::Waiting(_) => return Err(Refused::BeforeDeadline),
-                State::Running(_) => return Err(Refused::Running),
-                State::Ended(_) => return Err(Refused::Ended),
+                State::Waiting(_) => return Err(TransitionError::BeforeDeadline),
+                State::Running(_) => return Err(TransitionError::Running),
+                State::Ended(_) => return Err(TransitionError::Ended),
             },
             Event::DispatchFailed => match &self.state {
                 State::Waiting(_) if self.due_at <= now => {
@@ -298,18 +301,18 @@ impl Task {
                         ErrorCode::DISPATCH_FAILED,
                         "its hints were received repeatedly, but no worker could claim it",
                     ));
-                    self.end(End::Failed, now);
+                    self.end(Outcome::Failed, now);
                 }
-                State::Waiting(_) => return Err(Refused::NotDue),
-                State::Running(_) => return Err(Refused::Running),
-                State::Ended(_) => return Err(Refused::Ended),
+                State::Waiting(_) => return Err(TransitionError::NotDue),
+                State::Running(_) => return Err(TransitionError::Running),
+                State::Ended(_) => return Err(TransitionError::Ended),
             },
             Event::Replay { generation: Some(generation), .. } if generation != self.generation => {
-                return Err(Refused::OtherGeneration(self.generation));
+                return Err(TransitionError::OtherGeneration(self.generation));
             }
             Event::Replay { key, .. } => match &self.state {
                 State::Ended(_) => self.start_generation(key, now),
-                State::Waiting(_) | State::Running(_) => return Err(Refused::NotEnded),
+                State::Waiting(_) | State::Running(_) => return Err(TransitionError::NotEnded),
             },
         }
         Ok(released)
@@ -317,29 +320,29 @@ impl Task {
 
     /// Ends an attempt whose lease expired. Returns the batch of the task, so that the caller withdraws the task from it. That changes
     /// nothing if the batch had started. The reservation at a rate is not returned, because its time has passed.
-    fn crash(&mut self, spread: Spread, now: Timestamp) -> Result<Option<u64>, Refused> {
+    fn crash(&mut self, spread: JitterSample, now: Timestamp) -> Result<Option<u64>, TransitionError> {
         match self.state {
             State::Running(lease) if lease.until <= now => {
                 let batch = self.turn.reserved.batch.take();
                 let error = TaskError::new(ErrorCode::CRASHED, "its worker did not renew the lease in time");
-                self.record(lease, Outcome::Crashed, Some(error), now);
+                self.record(lease, AttemptOutcome::Crashed, Some(error), now);
                 self.try_again(lease, Retry::Backoff, None, spread, now);
                 Ok(batch)
             }
-            State::Running(_) => Err(Refused::LeaseHolds),
-            State::Waiting(_) => Err(Refused::NotRunning),
-            State::Ended(_) => Err(Refused::Ended),
+            State::Running(_) => Err(TransitionError::LeaseHolds),
+            State::Waiting(_) => Err(TransitionError::NotRunning),
+            State::Ended(_) => Err(TransitionError::Ended),
         }
     }
 
-    fn claim(&mut self, until: Timestamp, now: Timestamp) -> Result<(), Refused> {
+    fn claim(&mut self, until: Timestamp, now: Timestamp) -> Result<(), TransitionError> {
         match &self.state {
-            State::Ended(_) => return Err(Refused::Ended),
-            State::Running(_) => return Err(Refused::Running),
-            State::Waiting(_) if self.is_past_deadline(now) => return Err(Refused::PastDeadline),
+            State::Ended(_) => return Err(TransitionError::Ended),
+            State::Running(_) => return Err(TransitionError::Running),
+            State::Waiting(_) if self.is_past_deadline(now) => return Err(TransitionError::PastDeadline),
             // The leader of a batch claims the other members before they are due.
             State::Waiting(Waiting::Held(Held { reason: HeldReason::Batching })) => {}
-            State::Waiting(_) if self.due_at > now => return Err(Refused::NotDue),
+            State::Waiting(_) if self.due_at > now => return Err(TransitionError::NotDue),
             State::Waiting(_) => {}
         }
         self.token += 1;
@@ -350,25 +353,25 @@ impl Task {
     }
 
     /// Returns the lease if `token` is the newest and the task still runs under it.
-    fn lease(&self, token: u64) -> Result<Lease, Refused> {
+    fn lease(&self, token: u64) -> Result<Lease, TransitionError> {
         match &self.state {
-            _ if token != self.token => Err(Refused::StaleToken),
+            _ if token != self.token => Err(TransitionError::StaleToken),
             State::Running(lease) => Ok(*lease),
-            State::Waiting(_) | State::Ended(_) => Err(Refused::StaleToken),
+            State::Waiting(_) | State::Ended(_) => Err(TransitionError::StaleToken),
         }
     }
 
-    fn record(&mut self, lease: Lease, outcome: Outcome, error: Option<TaskError>, now: Timestamp) {
+    fn record(&mut self, lease: Lease, outcome: AttemptOutcome, error: Option<TaskError>, now: Timestamp) {
         if self.attempts.len() == Self::KEPT_ATTEMPTS {
             self.attempts.remove(0);
         }
         self.error.clone_from(&error);
-        self.turn = Turn { put_off: self.turn.put_off, ..Turn::default() };
+        self.turn = HoldState { put_off: self.turn.put_off, ..HoldState::default() };
         let finished_at = now.max(lease.started_at);
         self.attempts.push(Attempt { number: self.token, started_at: lease.started_at, finished_at, outcome, error });
     }
 
-    fn try_again(&mut self, lease: Lease, retry: Retry, policy: Option<&RetryPolicy>, spread: Spread, now: Timestamp) {
+    fn try_again(&mut self, lease: Lease, retry: Retry, policy: Option<&RetryPolicy>, spread: JitterSample, now: Timestamp) {
         let policy = policy.unwrap_or(&self.settings.retry).clone();
         if let Retry::PutOff(reason, until) = retry
             && lease.cancel == CancelRequest::None
@@ -384,9 +387,9 @@ impl Task {
         };
         let due = asked.and_then(|asked| policy.next(self.attempt, self.generation_at, asked, spread, now));
         match due {
-            _ if lease.cancel == CancelRequest::Requested => self.end(End::Canceled, now),
+            _ if lease.cancel == CancelRequest::Requested => self.end(Outcome::Canceled, now),
             Some(due) => self.wait(Waiting::Retrying, due),
-            None => self.end(End::Failed, now),
+            None => self.end(Outcome::Failed, now),
         }
     }
 
@@ -412,12 +415,12 @@ impl Task {
     fn end_if_canceled(&mut self, lease: Lease, now: Timestamp) {
         if lease.cancel == CancelRequest::Requested {
             self.error = Some(canceled());
-            self.end(End::Canceled, now);
+            self.end(Outcome::Canceled, now);
         }
     }
 
-    fn end(&mut self, end: End, now: Timestamp) {
-        self.state = State::Ended(Ended { end, at: now.max(self.created_at) });
+    fn end(&mut self, end: Outcome, now: Timestamp) {
+        self.state = State::Ended(Completion { end, at: now.max(self.created_at) });
     }
 
     fn start_generation(&mut self, key: ReplayKey, now: Timestamp) {
@@ -428,7 +431,7 @@ impl Task {
         self.result = None;
         self.error = None;
         self.progress = None;
-        self.turn = Turn::default();
+        self.turn = HoldState::default();
         // A deadline in the past would end the new generation at once.
         self.settings.expires_at = self.settings.expires_at.filter(|deadline| *deadline > now);
         if key == ReplayKey::New {

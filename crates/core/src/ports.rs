@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use crate::id::TaskId;
 use crate::json::Json;
-use crate::lifecycle::{Change, Refused};
+use crate::lifecycle::{Change, TransitionError};
 use crate::name::{Name, Tenant};
 use crate::task::{CancelRequest, Status, Task};
 use crate::time::Timestamp;
@@ -19,25 +19,25 @@ use crate::time::Timestamp;
 /// A method that fails with [`StoreError`] may still have taken effect. The caller can safely call it again: the second call finds the
 /// effect of the first. Stores have no clock: the caller passes `now`.
 #[async_trait]
-pub trait Store: Send + Sync {
+pub trait TaskStore: Send + Sync {
     /// Writes all of these tasks, or none if any of them exists already. All tasks must belong to the same tenant.
     ///
     /// Created tasks are returned in the given order, existing ones in any order.
-    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError>;
+    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError>;
 
     /// Returns the task. Returns `None` if it does not exist, or ended longer ago than the retention period.
-    async fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, StoreError>;
+    async fn get(&self, name: &TaskKey, now: Timestamp) -> Result<Option<Task>, StoreError>;
 
     /// Grants a lease until `until` in one conditional write, if [`crate::lifecycle`] allows it.
-    async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError>;
+    async fn claim(&self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError>;
 
     /// Writes the change, with its callback and audit entry, in one write, if the task still has the version that was read.
     ///
-    /// The change must hold the complete task, as [`Store::get`] and [`Store::claim`] return it.
-    async fn commit(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError>;
+    /// The change must hold the complete task, as [`TaskStore::get`] and [`TaskStore::claim`] return it.
+    async fn commit(&self, change: Change, now: Timestamp) -> Result<CommitResult, StoreError>;
 
     /// Renews the lease of claim number `token` until `until`. Stores the progress, if there is any.
-    async fn beat(&self, name: &TaskName, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Beat, StoreError>;
+    async fn beat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError>;
 
     /// Returns one page of a tenant's tasks, newest first.
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError>;
@@ -48,7 +48,7 @@ pub trait Store: Send + Sync {
     /// Returns up to `limit` tasks that the sweeper must check. Payloads may be missing (`null`).
     async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError>;
 
-    /// Records that the sweeper has handled a task. Until `until`, [`Store::due`] need not return it again.
+    /// Records that the sweeper has handled a task. Until `until`, [`TaskStore::due`] need not return it again.
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError>;
 
     /// Removes up to `limit` tasks that ended longer ago than the retention period. Returns how many were removed.
@@ -57,7 +57,7 @@ pub trait Store: Send + Sync {
     async fn prune(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError>;
 
     /// Resolves when the task may have been written since the first poll. Never resolves if the store cannot detect writes.
-    async fn changed(&self, name: &TaskName);
+    async fn changed(&self, name: &TaskKey);
 
     /// Proves that writes succeed: writes one small row or item without meaning.
     async fn ready(&self, now: Timestamp) -> Result<(), StoreError>;
@@ -114,7 +114,7 @@ pub trait Clock: Send + Sync {
 }
 
 /// Source of randomness, for example for jitter.
-pub trait Chance: Send + Sync {
+pub trait Random: Send + Sync {
     /// Returns 64 random bits.
     fn bits(&self) -> u64;
 }
@@ -124,7 +124,7 @@ pub const LEASE: Duration = Duration::from_mins(1);
 
 /// Key of a task: tenant and id. A hint in a queue carries it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct TaskName {
+pub struct TaskKey {
     /// Tenant that owns the task.
     pub tenant: Tenant,
     /// Id of the task.
@@ -133,43 +133,43 @@ pub struct TaskName {
 
 impl Task {
     /// Returns the key of the task.
-    pub fn name(&self) -> TaskName {
-        TaskName { tenant: self.tenant.clone(), id: self.id }
+    pub fn name(&self) -> TaskKey {
+        TaskKey { tenant: self.tenant.clone(), id: self.id }
     }
 }
 
-/// Outcome of [`Store::insert`].
+/// Outcome of [`TaskStore::insert`].
 #[derive(Debug)]
-pub enum Inserted {
+pub enum InsertResult {
     /// All tasks were written. Holds them as stored.
     Created(Vec<Task>),
     /// These tasks existed already. Nothing was written.
     Existing(Vec<Task>),
 }
 
-/// Outcome of [`Store::claim`].
+/// Outcome of [`TaskStore::claim`].
 #[derive(Debug)]
-pub enum Claim {
+pub enum ClaimResult {
     /// The caller holds the lease.
     Granted(Task),
     /// The task cannot be claimed, for this reason. Holds the task as found; payload and result may be missing.
-    Refused(Refused, Task),
+    Refused(TransitionError, Task),
     /// No such task exists.
     Missing,
 }
 
-/// Outcome of [`Store::commit`].
+/// Outcome of [`TaskStore::commit`].
 #[derive(Debug)]
-pub enum Committed {
+pub enum CommitResult {
     /// The change was written. Holds the task as stored.
     Done(Box<Task>),
     /// The task was changed or removed after it was read. Nothing was written.
     Conflict,
 }
 
-/// Outcome of [`Store::beat`].
+/// Outcome of [`TaskStore::beat`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beat {
+pub enum Heartbeat {
     /// The lease was renewed.
     Renewed {
         /// Cancellation request for the handler, if there is one.
@@ -183,7 +183,7 @@ pub enum Beat {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hint {
     /// Key of the task.
-    pub name: TaskName,
+    pub name: TaskKey,
     /// Time after which the queue delivers the hint.
     pub delay: Duration,
     /// Number of earlier hints in a row that became dead letters because each worker that received one died before it claimed the task.
@@ -192,7 +192,7 @@ pub struct Hint {
 
 impl Hint {
     /// Hint that is sent for the first time.
-    pub fn new(name: TaskName, delay: Duration) -> Self {
+    pub fn new(name: TaskKey, delay: Duration) -> Self {
         Self { name, delay, redrives: 0 }
     }
 }
@@ -203,7 +203,7 @@ pub enum Delivery {
     /// Hint: a task may be due.
     Hint {
         /// Key of the task.
-        name: TaskName,
+        name: TaskKey,
         /// Receipt that identifies the message to the queue.
         receipt: Receipt,
     },

@@ -60,7 +60,7 @@ pub fn maybe_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer
 
 /// Field of an update: omitted, `null` or a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Said<T> {
+pub enum Patch<T> {
     /// Omitted: the field keeps its value.
     #[default]
     Nothing,
@@ -73,8 +73,8 @@ pub enum Said<T> {
 /// Reads a field of an update that is an object or `null`.
 ///
 /// For `#[serde(default, deserialize_with = "…")]`.
-pub fn said_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Said<T>, D::Error> {
-    maybe_object(deserializer).map(|object| object.map_or(Said::Usual, Said::This))
+pub fn patch_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Patch<T>, D::Error> {
+    maybe_object(deserializer).map(|object| object.map_or(Patch::Usual, Patch::This))
 }
 
 struct Object<T>(T);

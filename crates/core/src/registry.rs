@@ -11,39 +11,39 @@ use crate::audit::Entry;
 use crate::callback_secret::CallbackSecrets;
 use crate::endpoint::Endpoint;
 use crate::key::{Key, KeyId};
-use crate::lane::Lane;
+use crate::lane::QueueConfig;
 use crate::name::{Name, Tenant};
 use crate::ports::{Position, StoreError};
-use crate::rate::{Rate, Taken};
+use crate::rate::{TakeResult, TokenRate};
 use crate::tenant::TenantSettings;
 use crate::time::Timestamp;
 
 /// Store of configuration records and of the audit trail.
 #[async_trait]
-pub trait Registry: Send + Sync {
+pub trait ConfigStore: Send + Sync {
     /// Returns the record with that name.
     async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError>;
 
     /// Returns up to `limit` records of one kind, sorted by name, starting after `after`. Without a tenant, these are records of the
     /// installation.
-    async fn page(&self, tenant: Option<&Tenant>, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError>;
+    async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError>;
 
     /// Writes all of these records and the entry. Writes nothing if a stored record does not have the version before the new one.
-    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError>;
+    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError>;
 
     /// Removes the record and writes the entry. Does nothing if the stored record has another version.
-    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<Recorded, StoreError>;
+    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError>;
 
     /// Returns one page of a tenant's audit trail, newest first.
-    async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError>;
+    async fn trail(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError>;
 
     /// Takes requests from a tenant's token bucket, which all processes share. Takes one, or up to `wanted` if each call is a costly write.
-    async fn take(&self, tenant: &Tenant, rate: Rate, wanted: NonZeroU32, now: Timestamp) -> Result<Taken, StoreError>;
+    async fn take(&self, tenant: &Tenant, rate: TokenRate, wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError>;
 }
 
 /// Kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Sort {
+pub enum RecordKind {
     /// API key, by its id.
     Key,
     /// Tenant, by its name.
@@ -60,7 +60,7 @@ pub enum Sort {
     LimitKey,
 }
 
-impl Sort {
+impl RecordKind {
     /// Returns the word for the kind of record.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -81,7 +81,7 @@ pub struct RecordName {
     /// Tenant that owns the record. `None` for a record of the installation.
     pub tenant: Option<Tenant>,
     /// Kind of the record.
-    pub sort: Sort,
+    pub sort: RecordKind,
     /// Name, unique within the tenant and the kind of record.
     pub name: Name,
 }
@@ -89,19 +89,19 @@ pub struct RecordName {
 impl RecordName {
     /// Returns the name of the record with the secrets that sign a tenant's callbacks.
     pub fn of_callback_secret(tenant: &Tenant) -> Self {
-        Self { tenant: None, sort: Sort::CallbackSecret, name: tenant.name().clone() }
+        Self { tenant: None, sort: RecordKind::CallbackSecret, name: tenant.name().clone() }
     }
 }
 
 impl From<KeyId> for RecordName {
     fn from(id: KeyId) -> Self {
-        Self { tenant: None, sort: Sort::Key, name: id.name() }
+        Self { tenant: None, sort: RecordKind::Key, name: id.name() }
     }
 }
 
 impl From<&Tenant> for RecordName {
     fn from(tenant: &Tenant) -> Self {
-        Self { tenant: None, sort: Sort::Tenant, name: tenant.name().clone() }
+        Self { tenant: None, sort: RecordKind::Tenant, name: tenant.name().clone() }
     }
 }
 
@@ -116,9 +116,9 @@ pub struct Record {
     pub body: String,
 }
 
-/// Outcome of [`Registry::write`] and [`Registry::remove`].
+/// Outcome of [`ConfigStore::write`] and [`ConfigStore::remove`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recorded {
+pub enum RecordResult {
     /// Everything was written.
     Done,
     /// Another writer changed a record in the meantime. Nothing was written.
@@ -127,7 +127,7 @@ pub enum Recorded {
 
 /// Page of an audit trail to return.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TrailQuery {
+pub struct AuditQuery {
     /// Tenant of the trail.
     pub tenant: Tenant,
     /// Maximum number of entries.
@@ -138,7 +138,7 @@ pub struct TrailQuery {
 
 /// One page of an audit trail.
 #[derive(Debug)]
-pub struct TrailPage {
+pub struct AuditPage {
     /// Entries, newest first.
     pub entries: Vec<Entry>,
     /// Position of the next page, if there may be one.
@@ -148,7 +148,7 @@ pub struct TrailPage {
 /// Number of records per read when all records are read.
 const PAGE: usize = 100;
 
-impl dyn Registry + '_ {
+impl dyn ConfigStore + '_ {
     /// Returns a tenant's endpoint.
     pub async fn endpoint(&self, tenant: &Tenant, name: &Name) -> Result<Option<Endpoint>, StoreError> {
         let found = self.find(&Endpoint::record_name(tenant, name)).await?;
@@ -157,9 +157,9 @@ impl dyn Registry + '_ {
     }
 
     /// Returns the configuration of a tenant's queue, kind or limit key, or the default if there is none.
-    pub async fn lane(&self, name: &RecordName) -> Result<Lane, StoreError> {
-        let Some(record) = self.find(name).await? else { return Ok(Lane::default()) };
-        Lane::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
+    pub async fn lane(&self, name: &RecordName) -> Result<QueueConfig, StoreError> {
+        let Some(record) = self.find(name).await? else { return Ok(QueueConfig::default()) };
+        QueueConfig::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
     /// Returns the API key with that id.
@@ -171,7 +171,7 @@ impl dyn Registry + '_ {
     /// Returns up to `limit` API keys, sorted by id, starting after `after`.
     pub async fn keys(&self, after: Option<KeyId>, limit: usize) -> Result<Vec<Key>, StoreError> {
         let after = after.map(KeyId::name);
-        self.page(None, Sort::Key, after.as_ref(), limit).await?.iter().map(read_key).collect()
+        self.page(None, RecordKind::Key, after.as_ref(), limit).await?.iter().map(read_key).collect()
     }
 
     /// Returns the configuration of a tenant, or the default if there is none.
@@ -190,7 +190,7 @@ impl dyn Registry + '_ {
     pub async fn signing(&self, now: Timestamp) -> Result<Vec<(Tenant, CallbackSecrets)>, StoreError> {
         let (mut signing, mut after) = (Vec::new(), None);
         loop {
-            let page = self.page(None, Sort::CallbackSecret, after.as_ref(), PAGE).await?;
+            let page = self.page(None, RecordKind::CallbackSecret, after.as_ref(), PAGE).await?;
             for record in &page {
                 let secrets = CallbackSecrets::from_text(&record.body, record.version);
                 let secrets = secrets.map_err(|error| StoreError::Corrupt(error.to_string()))?;
@@ -207,7 +207,7 @@ impl dyn Registry + '_ {
 
     /// Returns true if any API key exists, valid or not. Every request then needs a key.
     pub async fn has_keys(&self) -> Result<bool, StoreError> {
-        Ok(!self.page(None, Sort::Key, None, 1).await?.is_empty())
+        Ok(!self.page(None, RecordKind::Key, None, 1).await?.is_empty())
     }
 }
 

@@ -49,9 +49,9 @@ pub enum Jitter {
 
 /// Random share of a delay, from 0 to less than 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spread(f64);
+pub struct JitterSample(f64);
 
-impl Spread {
+impl JitterSample {
     /// Creates a share from 64 random bits.
     pub fn from_bits(random: u64) -> Self {
         // A double holds 53 bits exactly.
@@ -99,7 +99,7 @@ impl RetryPolicy {
     ///
     /// `since` is the start of the generation. `asked` is the pause that the receiver asked for. It can lengthen the delay, to at most
     /// [`MAX_RETRY_AFTER`].
-    pub fn next(&self, spent: u32, since: Timestamp, asked: Option<Duration>, spread: Spread, now: Timestamp) -> Option<Timestamp> {
+    pub fn next(&self, spent: u32, since: Timestamp, asked: Option<Duration>, spread: JitterSample, now: Timestamp) -> Option<Timestamp> {
         if spent >= self.max_attempts() {
             return None;
         }
@@ -112,7 +112,7 @@ impl RetryPolicy {
         }
     }
 
-    fn delay(&self, spent: u32, spread: Spread) -> Duration {
+    fn delay(&self, spent: u32, spread: JitterSample) -> Duration {
         match &self.schedule {
             Schedule::Delays(delays) => delays.get(spent.saturating_sub(1) as usize).copied().unwrap_or_default(),
             Schedule::Exponential(policy) => {
@@ -135,7 +135,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::EPOCH;
 
     fn delays(policy: &RetryPolicy) -> Vec<u128> {
-        let spread = Spread::from_bits(u64::MAX);
+        let spread = JitterSample::from_bits(u64::MAX);
         (1..).map_while(|spent| policy.next(spent, NOW, None, spread, NOW)).map(|due| due.since(NOW).as_millis()).collect()
     }
 
@@ -166,7 +166,7 @@ mod tests {
     fn a_longer_pause_is_granted_up_to_a_day() {
         let ask = |seconds| {
             let asked = Some(Duration::from_secs(seconds));
-            RetryPolicy::default().next(1, NOW, asked, Spread::from_bits(0), NOW).unwrap().since(NOW).as_secs()
+            RetryPolicy::default().next(1, NOW, asked, JitterSample::from_bits(0), NOW).unwrap().since(NOW).as_secs()
         };
         assert_eq!((ask(0), ask(120), ask(999_999_999)), (0, 120, 86_400));
     }
@@ -174,7 +174,7 @@ mod tests {
     proptest! {
         #[test]
         fn full_jitter_stays_between_zero_and_the_delay(spent in 1_u32..5, random: u64) {
-            let due = RetryPolicy::default().next(spent, NOW, None, Spread::from_bits(random), NOW).unwrap();
+            let due = RetryPolicy::default().next(spent, NOW, None, JitterSample::from_bits(random), NOW).unwrap();
             prop_assert!(due.since(NOW) <= Duration::from_secs(10 * 2_u64.pow(spent - 1)));
         }
     }

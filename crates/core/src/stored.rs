@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::callback::Callback;
-use crate::flow::{Booking, Promise, Reserved};
+use crate::flow::{Reservation, Reservations, ScopedReservation};
 use crate::id::TaskId;
 use crate::key::KeyId;
 use crate::name::Name;
 use crate::retry::{Exponential, Jitter, RetryPolicy, Schedule};
-use crate::task::{Attempt, End, KeyedRequest, Left, Outcome, Settings, TaskError, Turn};
+use crate::task::{Attempt, AttemptOutcome, HoldState, InheritedDefaults, KeyedRequest, Outcome, TaskError, TaskOptions};
 use crate::time::Timestamp;
 
 /// The text was written by another version, or is damaged.
@@ -25,14 +25,14 @@ pub struct Unreadable(pub &'static str);
 
 /// Returns the options as text, or `None` if all have their default values. Stores keep `expires_at`, `fingerprint` and `key_generation`
 /// separately.
-pub fn settings_to_text(settings: &Settings) -> Option<String> {
-    let stored = StoredSettings::from(settings);
-    (stored != StoredSettings::default()).then(|| text(&stored))
+pub fn settings_to_text(settings: &TaskOptions) -> Option<String> {
+    let stored = StoredOptions::from(settings);
+    (stored != StoredOptions::default()).then(|| text(&stored))
 }
 
 /// Inverse of [`settings_to_text`].
-pub fn settings_from_text(text: Option<&str>) -> Result<Settings, Unreadable> {
-    text.map_or_else(|| Ok(StoredSettings::default()), |text| parse(text, "settings")).map(Settings::from)
+pub fn settings_from_text(text: Option<&str>) -> Result<TaskOptions, Unreadable> {
+    text.map_or_else(|| Ok(StoredOptions::default()), |text| parse(text, "settings")).map(TaskOptions::from)
 }
 
 /// Returns the finished attempts as text, or `None` if there are none.
@@ -58,9 +58,9 @@ pub fn error_from_text(text: &str) -> Result<TaskError, Unreadable> {
 }
 
 /// Returns the waiting state as text, or `None` if it is the default.
-pub fn turn_to_text(turn: &Turn) -> Option<String> {
-    (*turn != Turn::default()).then(|| {
-        let mut values = json!(StoredTurn::from(turn));
+pub fn turn_to_text(turn: &HoldState) -> Option<String> {
+    (*turn != HoldState::default()).then(|| {
+        let mut values = json!(StoredHoldState::from(turn));
         if let Some(values) = values.as_array_mut() {
             while values.pop_if(|value| value.is_null()).is_some() {}
         }
@@ -69,8 +69,8 @@ pub fn turn_to_text(turn: &Turn) -> Option<String> {
 }
 
 /// Inverse of [`turn_to_text`].
-pub fn turn_from_text(text: Option<&str>) -> Result<Turn, Unreadable> {
-    text.map_or_else(|| Ok(Turn::default()), |text| parse::<StoredTurn>(text, "turn")?.try_into())
+pub fn turn_from_text(text: Option<&str>) -> Result<HoldState, Unreadable> {
+    text.map_or_else(|| Ok(HoldState::default()), |text| parse::<StoredHoldState>(text, "turn")?.try_into())
 }
 
 /// Returns requests with an idempotency key, 48 hexadecimal digits each, or `None` if there are none.
@@ -100,9 +100,9 @@ fn parse<T: DeserializeOwned>(text: &str, what: &'static str) -> Result<T, Unrea
     serde_json::from_str(text).map_err(|_| Unreadable(what))
 }
 
-/// Stored form of [`Settings`], without separately stored fields and default values.
+/// Stored form of [`TaskOptions`], without separately stored fields and default values.
 #[derive(Default, Serialize, Deserialize, PartialEq)]
-struct StoredSettings {
+struct StoredOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timeout_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -156,22 +156,22 @@ struct StoredAttempt(u64, i64, i64, u8, #[serde(default)] Option<StoredError>);
 #[derive(Serialize, Deserialize)]
 struct StoredError(String, String);
 
-/// Stored form of a [`Turn`]: holds in a row, attempts not counted, reservation and batch. Absent values at the end are omitted.
+/// Stored form of a [`HoldState`]: holds in a row, attempts not counted, reservation and batch. Absent values at the end are omitted.
 #[derive(Serialize, Deserialize)]
-struct StoredTurn(u32, u32, #[serde(default)] Option<StoredPromise>, #[serde(default)] Option<u64>);
+struct StoredHoldState(u32, u32, #[serde(default)] Option<StoredReservation>, #[serde(default)] Option<u64>);
 
 /// Stored form of a reservation: limit, reserved time, and interval between starts.
 #[derive(Serialize, Deserialize)]
-struct StoredPromise(String, i64, i64);
+struct StoredReservation(String, i64, i64);
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl From<&Settings> for StoredSettings {
-    fn from(settings: &Settings) -> Self {
+impl From<&TaskOptions> for StoredOptions {
+    fn from(settings: &TaskOptions) -> Self {
         Self {
-            timeout_ms: (settings.timeout != Settings::DEFAULT_TIMEOUT).then(|| millis(settings.timeout)),
+            timeout_ms: (settings.timeout != TaskOptions::DEFAULT_TIMEOUT).then(|| millis(settings.timeout)),
             retry: StoredRetry::unless_usual(&settings.retry),
             callback: settings.callback.as_ref().map(StoredCallback::from),
             labels: settings.labels.clone(),
@@ -186,8 +186,8 @@ impl From<&Settings> for StoredSettings {
     }
 }
 
-impl From<StoredSettings> for Settings {
-    fn from(row: StoredSettings) -> Self {
+impl From<StoredOptions> for TaskOptions {
+    fn from(row: StoredOptions) -> Self {
         Self {
             timeout: row.timeout_ms.map_or(Self::DEFAULT_TIMEOUT, Duration::from_millis),
             retry: row.retry.map_or_else(RetryPolicy::default, RetryPolicy::from),
@@ -200,7 +200,7 @@ impl From<StoredSettings> for Settings {
             key_generation: None,
             endpoint: row.endpoint,
             limit_key: row.limit_key,
-            left: Left { timeout: row.left_timeout, retry: row.left_retry },
+            left: InheritedDefaults { timeout: row.left_timeout, retry: row.left_retry },
             hops: row.hops.unwrap_or(0),
         }
     }
@@ -255,7 +255,7 @@ impl From<&Callback> for StoredCallback {
 
 impl From<StoredCallback> for Callback {
     fn from(row: StoredCallback) -> Self {
-        let on = row.on.iter().filter_map(|word| End::from_word(word)).collect();
+        let on = row.on.iter().filter_map(|word| Outcome::from_word(word)).collect();
         Self { url: row.url, on, retry: row.retry.map_or_else(RetryPolicy::default, RetryPolicy::from) }
     }
 }
@@ -263,11 +263,11 @@ impl From<StoredCallback> for Callback {
 impl From<&Attempt> for StoredAttempt {
     fn from(attempt: &Attempt) -> Self {
         let outcome = match attempt.outcome {
-            Outcome::Succeeded => 0,
-            Outcome::Failed => 1,
-            Outcome::Crashed => 2,
-            Outcome::Interrupted => 3,
-            Outcome::Canceled => 4,
+            AttemptOutcome::Succeeded => 0,
+            AttemptOutcome::Failed => 1,
+            AttemptOutcome::Crashed => 2,
+            AttemptOutcome::Interrupted => 3,
+            AttemptOutcome::Canceled => 4,
         };
         let error = attempt.error.as_ref().map(StoredError::from);
         Self(attempt.number, attempt.started_at.millis(), attempt.finished_at.millis(), outcome, error)
@@ -279,11 +279,11 @@ impl TryFrom<StoredAttempt> for Attempt {
 
     fn try_from(row: StoredAttempt) -> Result<Self, Unreadable> {
         let outcome = match row.3 {
-            0 => Outcome::Succeeded,
-            1 => Outcome::Failed,
-            2 => Outcome::Crashed,
-            3 => Outcome::Interrupted,
-            4 => Outcome::Canceled,
+            0 => AttemptOutcome::Succeeded,
+            1 => AttemptOutcome::Failed,
+            2 => AttemptOutcome::Crashed,
+            3 => AttemptOutcome::Interrupted,
+            4 => AttemptOutcome::Canceled,
             _ => return Err(Unreadable("attempts")),
         };
         Ok(Self {
@@ -296,23 +296,23 @@ impl TryFrom<StoredAttempt> for Attempt {
     }
 }
 
-impl From<&Turn> for StoredTurn {
-    fn from(turn: &Turn) -> Self {
-        let Reserved { promise, batch } = &turn.reserved;
-        let promise = promise.as_ref().map(|of| StoredPromise(of.of.to_string(), of.booking.slot, of.booking.interval));
+impl From<&HoldState> for StoredHoldState {
+    fn from(turn: &HoldState) -> Self {
+        let Reservations { promise, batch } = &turn.reserved;
+        let promise = promise.as_ref().map(|of| StoredReservation(of.of.to_string(), of.booking.slot, of.booking.interval));
         Self(turn.times, turn.put_off, promise, *batch)
     }
 }
 
-impl TryFrom<StoredTurn> for Turn {
+impl TryFrom<StoredHoldState> for HoldState {
     type Error = Unreadable;
 
-    fn try_from(row: StoredTurn) -> Result<Self, Unreadable> {
-        let promise = |StoredPromise(of, slot, interval): StoredPromise| {
+    fn try_from(row: StoredHoldState) -> Result<Self, Unreadable> {
+        let promise = |StoredReservation(of, slot, interval): StoredReservation| {
             let of = of.parse().map_err(|_| Unreadable("turn"))?;
-            Ok(Promise { of, booking: Booking { slot, interval } })
+            Ok(ScopedReservation { of, booking: Reservation { slot, interval } })
         };
-        let reserved = Reserved { promise: row.2.map(promise).transpose()?, batch: row.3 };
+        let reserved = Reservations { promise: row.2.map(promise).transpose()?, batch: row.3 };
         Ok(Self { times: row.0, put_off: row.1, reserved })
     }
 }

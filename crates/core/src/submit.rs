@@ -14,11 +14,11 @@ use crate::http_url::HttpUrl;
 use crate::id::TaskId;
 use crate::json::Json;
 use crate::key::KeyId;
-use crate::lane::Lane;
+use crate::lane::QueueConfig;
 use crate::name::{InvalidName, Name, Tenant};
-use crate::ports::TaskName;
+use crate::ports::TaskKey;
 use crate::retry::{Exponential, Jitter, RetryPolicy, Schedule};
-use crate::task::{End, Fingerprint, Left, Settings, Task};
+use crate::task::{Fingerprint, InheritedDefaults, Outcome, Task, TaskOptions};
 use crate::time::Timestamp;
 
 /// Task to submit. Durations are in seconds. Unknown fields are refused.
@@ -148,7 +148,7 @@ pub enum EndWord {
 
 /// Error in one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invalid {
+pub struct FieldError {
     /// Field, as a JSON pointer (RFC 6901) into the submission.
     pub pointer: String,
     /// Description of the error and of a valid value.
@@ -157,7 +157,7 @@ pub struct Invalid {
     pub code: Option<&'static str>,
 }
 
-impl Invalid {
+impl FieldError {
     /// Creates an error for a field.
     pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { pointer: pointer.into(), detail: detail.into(), code: None }
@@ -171,9 +171,9 @@ impl Invalid {
 }
 
 /// Registry of the kinds that run here, and of their payloads.
-pub trait Kinds: Send + Sync {
+pub trait KindRegistry: Send + Sync {
     /// Checks that a task of this kind with this payload can run here. Pointers in errors start in the payload.
-    fn check(&self, kind: &Name, payload: &Json, aim: Aim) -> Result<(), Unfit>;
+    fn check(&self, kind: &Name, payload: &Json, aim: Target) -> Result<(), KindError>;
 
     /// Checks that the text is PEM with certificate authorities that an endpoint's certificate can be verified against. Returns the
     /// expected format as the error.
@@ -182,7 +182,7 @@ pub trait Kinds: Send + Sync {
 
 /// Place that names the destination of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Aim {
+pub enum Target {
     /// The payload, if the task calls a destination at all.
     Payload,
     /// The endpoint of the task.
@@ -191,17 +191,17 @@ pub enum Aim {
 
 /// Reason why a task cannot run here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unfit {
+pub enum KindError {
     /// No handler runs this kind. Holds the known kinds.
     UnknownKind(Vec<String>),
     /// Tasks of this kind take no endpoint.
     EndpointMissing,
     /// The payload is not valid for the kind.
-    Payload(Vec<Invalid>),
+    Payload(Vec<FieldError>),
 }
 
 /// Data that the server adds to a submission.
-pub struct Intake<'a> {
+pub struct SubmissionContext<'a> {
     /// Tenant that will own the task.
     pub tenant: &'a Tenant,
     /// Id of the task.
@@ -215,11 +215,11 @@ pub struct Intake<'a> {
     /// Maximum timeout of an attempt.
     pub max_timeout: Duration,
     /// Kinds that run here.
-    pub kinds: &'a dyn Kinds,
+    pub kinds: &'a dyn KindRegistry,
     /// Endpoint that the submission names, if it exists.
     pub endpoint: Option<&'a Endpoint>,
     /// Configuration of the queue. May be missing if the submission has a retry policy of its own.
-    pub queue: Option<&'a Lane>,
+    pub queue: Option<&'a QueueConfig>,
     /// Length of the chain of tasks that led to the request. 0 if there was none.
     pub hops: u8,
     /// Current time.
@@ -248,8 +248,8 @@ impl Submission {
     }
 
     /// Returns the task, or all errors in the submission.
-    pub fn into_task(self, intake: &Intake<'_>) -> Result<Task, Vec<Invalid>> {
-        let mut wrong = Wrong(Vec::new());
+    pub fn into_task(self, intake: &SubmissionContext<'_>) -> Result<Task, Vec<FieldError>> {
+        let mut wrong = ValidationErrors(Vec::new());
         let now = intake.now;
         let kind = wrong.name("/kind", Some(&self.kind));
         let queue = wrong.name("/queue", self.queue.as_deref());
@@ -257,14 +257,14 @@ impl Submission {
         let found = intake.endpoint.filter(|_| endpoint.is_some());
         let payload = wrong.payload(self.payload, intake.max_payload);
         let due_at = wrong.due(self.delay, self.run_at, now);
-        let settings = Settings {
+        let settings = TaskOptions {
             timeout: wrong.timeout(self.timeout, found.and_then(|endpoint| endpoint.timeout), intake.max_timeout),
             expires_at: wrong.deadline(self.expires_at, due_at, now),
             retry: match &self.retry {
                 Some(retry) => wrong.retry("/retry", retry),
                 None => found.and_then(|endpoint| endpoint.retry.clone()).or_else(|| intake.queue?.retry.clone()).unwrap_or_default(),
             },
-            left: Left { timeout: found.is_some() && self.timeout.is_none(), retry: found.is_some() && self.retry.is_none() },
+            left: InheritedDefaults { timeout: found.is_some() && self.timeout.is_none(), retry: found.is_some() && self.retry.is_none() },
             limit_key: self.limit_key.as_deref().and_then(|key| wrong.name("/limit_key", Some(key))),
             endpoint,
             callback: self.callback.and_then(|callback| wrong.callback(callback, intake.kinds)),
@@ -276,12 +276,12 @@ impl Submission {
             hops: intake.hops,
         };
         if let Some(kind) = &kind {
-            let aim = if self.endpoint.is_some() { Aim::Endpoint } else { Aim::Payload };
+            let aim = if self.endpoint.is_some() { Target::Endpoint } else { Target::Payload };
             wrong.fit(intake.kinds.check(kind, &payload, aim));
         }
         match (kind, queue) {
             (Some(kind), Some(queue)) if wrong.0.is_empty() => {
-                let name = TaskName { tenant: intake.tenant.clone(), id: intake.id };
+                let name = TaskKey { tenant: intake.tenant.clone(), id: intake.id };
                 Ok(Task { due_at, ..Task::new(name, kind, queue, payload, settings, now) })
             }
             _ => Err(wrong.0),
@@ -291,11 +291,11 @@ impl Submission {
 
 /// Collects all errors, so that a client learns all of them at once.
 #[derive(Default)]
-pub(crate) struct Wrong(pub(crate) Vec<Invalid>);
+pub(crate) struct ValidationErrors(pub(crate) Vec<FieldError>);
 
-impl Wrong {
+impl ValidationErrors {
     pub(crate) fn add(&mut self, pointer: &str, detail: impl Into<String>) {
-        self.0.push(Invalid::new(pointer, detail));
+        self.0.push(FieldError::new(pointer, detail));
     }
 
     fn name(&mut self, pointer: &str, text: Option<&str>) -> Option<Name> {
@@ -307,7 +307,7 @@ impl Wrong {
         let name = self.name("/endpoint", Some(text?))?;
         if found.is_none() {
             let detail = format!("no endpoint has this name; create it with `PUT /v1/endpoints/{name}`");
-            self.0.push(Invalid { code: Some("unknown_endpoint"), ..Invalid::new("/endpoint", detail) });
+            self.0.push(FieldError { code: Some("unknown_endpoint"), ..FieldError::new("/endpoint", detail) });
         }
         Some(name)
     }
@@ -318,7 +318,7 @@ impl Wrong {
             self.add("/payload", format!("expected at most {max} bytes, the limit of this tenant"));
         }
         Json::from_outside(&payload).unwrap_or_else(|error| {
-            self.0.push(Invalid { code: Some("malformed_json"), ..Invalid::new("/payload", error.to_string()) });
+            self.0.push(FieldError { code: Some("malformed_json"), ..FieldError::new("/payload", error.to_string()) });
             Json::null()
         })
     }
@@ -345,7 +345,7 @@ impl Wrong {
     }
 
     fn timeout(&mut self, timeout: Option<f64>, usual: Option<Duration>, max: Duration) -> Duration {
-        let default = usual.unwrap_or(Settings::DEFAULT_TIMEOUT).min(max);
+        let default = usual.unwrap_or(TaskOptions::DEFAULT_TIMEOUT).min(max);
         timeout.and_then(|timeout| self.take("/timeout", Bounds::timeout(max).seconds(timeout))).unwrap_or(default)
     }
 
@@ -406,14 +406,14 @@ impl Wrong {
     }
 
     /// Checks a callback. It is an `http` task, so its URL must obey the same rules.
-    fn callback(&mut self, callback: CallbackSubmission, kinds: &dyn Kinds) -> Option<Callback> {
+    fn callback(&mut self, callback: CallbackSubmission, kinds: &dyn KindRegistry) -> Option<Callback> {
         let probe = Json::from_value(&BTreeMap::from([("url", &callback.url)])).ok()?;
-        if let Err(Unfit::Payload(invalid)) = kinds.check(&crate::callback::HTTP, &probe, Aim::Payload) {
+        if let Err(KindError::Payload(invalid)) = kinds.check(&crate::callback::HTTP, &probe, Target::Payload) {
             self.0.extend(invalid.into_iter().map(|invalid| invalid.under("/callback")));
         }
-        let mut on: Vec<End> = match callback.on {
-            None => EndWord::ALL.map(End::from).to_vec(),
-            Some(words) => words.into_iter().map(End::from).collect(),
+        let mut on: Vec<Outcome> = match callback.on {
+            None => EndWord::ALL.map(Outcome::from).to_vec(),
+            Some(words) => words.into_iter().map(Outcome::from).collect(),
         };
         on.sort_unstable();
         on.dedup();
@@ -442,15 +442,15 @@ impl Wrong {
         labels
     }
 
-    fn fit(&mut self, checked: Result<(), Unfit>) {
+    fn fit(&mut self, checked: Result<(), KindError>) {
         match checked {
             Ok(()) => {}
-            Err(Unfit::UnknownKind(known)) => {
+            Err(KindError::UnknownKind(known)) => {
                 let detail = format!("this installation has no handler for this kind; known kinds are: {}", known.join(", "));
-                self.0.push(Invalid { code: Some("unknown_kind"), ..Invalid::new("/kind", detail) });
+                self.0.push(FieldError { code: Some("unknown_kind"), ..FieldError::new("/kind", detail) });
             }
-            Err(Unfit::EndpointMissing) => self.add("/endpoint", "tasks of this kind take no endpoint; omit it, or send kind `http`"),
-            Err(Unfit::Payload(invalid)) => self.0.extend(invalid.into_iter().map(|invalid| invalid.under("/payload"))),
+            Err(KindError::EndpointMissing) => self.add("/endpoint", "tasks of this kind take no endpoint; omit it, or send kind `http`"),
+            Err(KindError::Payload(invalid)) => self.0.extend(invalid.into_iter().map(|invalid| invalid.under("/payload"))),
         }
     }
 }
@@ -464,7 +464,7 @@ impl EndWord {
     const ALL: [Self; 4] = [Self::Succeeded, Self::Failed, Self::Canceled, Self::Expired];
 }
 
-impl From<EndWord> for End {
+impl From<EndWord> for Outcome {
     fn from(word: EndWord) -> Self {
         match word {
             EndWord::Succeeded => Self::Succeeded,

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::callback::Callback;
-use crate::directory::FRESH;
-use crate::flow::Reserved;
+use crate::directory::CONFIG_TTL;
+use crate::flow::Reservations;
 use crate::id::TaskId;
 use crate::json::Json;
 use crate::key::KeyId;
 use crate::name::{Name, Tenant};
-use crate::ports::TaskName;
+use crate::ports::TaskKey;
 use crate::retry::RetryPolicy;
 use crate::time::Timestamp;
 
@@ -28,7 +28,7 @@ pub struct Task {
     /// Input of the handler.
     pub payload: Json,
     /// Options of the submission.
-    pub settings: Box<Settings>,
+    pub settings: Box<TaskOptions>,
     /// Time at which the task was accepted.
     pub created_at: Timestamp,
     /// Start of this generation: acceptance, or the last replay. `max_age` counts from here.
@@ -54,7 +54,7 @@ pub struct Task {
     /// Latest progress that the handler reported.
     pub progress: Option<Json>,
     /// State of the task's waiting for permission to start.
-    pub turn: Turn,
+    pub turn: HoldState,
     /// Requests with an idempotency key that changed the task, oldest first. At most [`Task::KEPT_REQUESTS`].
     pub requests: Vec<KeyedRequest>,
 }
@@ -71,27 +71,27 @@ pub struct KeyedRequest {
 /// State of a task that waits for permission to start. A claim keeps it, because the worker checks only after the claim whether the task
 /// may start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Turn {
+pub struct HoldState {
     /// Number of holds in a row.
     pub times: u32,
     /// Reservations that the task keeps at its limits for its next try.
-    pub reserved: Reserved,
+    pub reserved: Reservations,
     /// Number of attempts of this generation that were not counted because the receiver asked for a pause or was gone (410).
     pub put_off: u32,
 }
 
-impl Turn {
+impl HoldState {
     /// Removes the reservations and returns them.
-    pub fn release(&mut self) -> Reserved {
+    pub fn release(&mut self) -> Reservations {
         std::mem::take(&mut self.reserved)
     }
 }
 
-/// Options of the submission. They never change, except that a replay may remove [`Settings::expires_at`] and set
-/// [`Settings::key_generation`].
+/// Options of the submission. They never change, except that a replay may remove [`TaskOptions::expires_at`] and set
+/// [`TaskOptions::key_generation`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// Maximum duration of one attempt. Default [`Settings::DEFAULT_TIMEOUT`].
+pub struct TaskOptions {
+    /// Maximum duration of one attempt. Default [`TaskOptions::DEFAULT_TIMEOUT`].
     pub timeout: Duration,
     /// Retry policy.
     pub retry: RetryPolicy,
@@ -114,7 +114,7 @@ pub struct Settings {
     /// Limit key: tasks with the same key share its limits.
     pub limit_key: Option<Name>,
     /// Settings that the submission left to the endpoint.
-    pub left: Left,
+    pub left: InheritedDefaults,
     /// Length of the chain of tasks that led to this submission: each task's request submitted the next one. 0 if there was none.
     pub hops: u8,
 }
@@ -122,14 +122,14 @@ pub struct Settings {
 /// Settings that a submission left to its endpoint. The task stores the endpoint's values at submission. An attempt uses the endpoint's
 /// values at the time of the attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Left {
+pub struct InheritedDefaults {
     /// True if the submission set no timeout.
     pub timeout: bool,
     /// True if the submission set no retry policy.
     pub retry: bool,
 }
 
-impl Default for Settings {
+impl Default for TaskOptions {
     fn default() -> Self {
         Self {
             timeout: Self::DEFAULT_TIMEOUT,
@@ -143,13 +143,13 @@ impl Default for Settings {
             key_generation: None,
             endpoint: None,
             limit_key: None,
-            left: Left::default(),
+            left: InheritedDefaults::default(),
             hops: 0,
         }
     }
 }
 
-impl Settings {
+impl TaskOptions {
     /// Maximum number of tasks in the chain that led to a request. The API refuses a longer chain as a loop.
     pub const MAX_HOPS: u8 = 3;
     /// Timeout of an attempt if neither the submission nor the endpoint sets one: 30 s.
@@ -169,7 +169,7 @@ pub enum State {
     /// A worker runs the task under this lease.
     Running(Lease),
     /// The task has ended.
-    Ended(Ended),
+    Ended(Completion),
 }
 
 /// Reason why a task waits.
@@ -250,11 +250,11 @@ impl HeldReason {
     ///
     /// A worker may not have read the change yet. It holds a task for a pause, or for a gone or removed endpoint, only briefly at first.
     /// Such a task therefore tries again at `now`. For the other reasons a worker could hold the task for long. Such a task waits for
-    /// [`FRESH`] (10 s), until all workers have read the change.
+    /// [`CONFIG_TTL`] (10 s), until all workers have read the change.
     pub fn woken_at(self, now: Timestamp) -> Timestamp {
         match self {
             Self::Paused | Self::EndpointGone | Self::EndpointMissing => now,
-            _ => now + FRESH,
+            _ => now + CONFIG_TTL,
         }
     }
 
@@ -302,16 +302,16 @@ pub enum CancelRequest {
 
 /// End of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct Completion {
     /// Kind of end.
-    pub end: End,
+    pub end: Outcome,
     /// Time of the end.
     pub at: Timestamp,
 }
 
 /// Ways in which a task ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum End {
+pub enum Outcome {
     /// The handler did the work.
     Succeeded,
     /// nobat gave up: the task is a dead letter.
@@ -322,7 +322,7 @@ pub enum End {
     Expired,
 }
 
-impl End {
+impl Outcome {
     /// All ends.
     pub const ALL: [Self; 4] = [Self::Succeeded, Self::Failed, Self::Canceled, Self::Expired];
 
@@ -366,7 +366,7 @@ pub enum Status {
     /// The last attempt did not succeed. The next one is not due yet.
     Retrying,
     /// The task has ended.
-    Ended(End),
+    Ended(Outcome),
 }
 
 impl Status {
@@ -377,10 +377,10 @@ impl Status {
         Self::Held,
         Self::Running,
         Self::Retrying,
-        Self::Ended(End::Succeeded),
-        Self::Ended(End::Failed),
-        Self::Ended(End::Canceled),
-        Self::Ended(End::Expired),
+        Self::Ended(Outcome::Succeeded),
+        Self::Ended(Outcome::Failed),
+        Self::Ended(Outcome::Canceled),
+        Self::Ended(Outcome::Expired),
     ];
 
     /// Returns the word for the status.
@@ -411,14 +411,14 @@ pub struct Attempt {
     /// Time at which its outcome was decided.
     pub finished_at: Timestamp,
     /// Outcome.
-    pub outcome: Outcome,
+    pub outcome: AttemptOutcome,
     /// Reason why the attempt did not succeed.
     pub error: Option<TaskError>,
 }
 
 /// Outcome of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AttemptOutcome {
     /// The handler returned a result.
     Succeeded,
     /// The handler returned an error, panicked, or took too long.
@@ -431,7 +431,7 @@ pub enum Outcome {
     Canceled,
 }
 
-impl Outcome {
+impl AttemptOutcome {
     /// All outcomes.
     pub const ALL: [Self; 5] = [Self::Succeeded, Self::Failed, Self::Crashed, Self::Interrupted, Self::Canceled];
 
@@ -563,7 +563,7 @@ impl TaskError {
 
 impl Task {
     /// Creates a task that is not stored yet and is due at once.
-    pub(crate) fn new(name: TaskName, kind: Name, queue: Name, payload: Json, settings: Settings, now: Timestamp) -> Self {
+    pub(crate) fn new(name: TaskKey, kind: Name, queue: Name, payload: Json, settings: TaskOptions, now: Timestamp) -> Self {
         Self {
             tenant: name.tenant,
             id: name.id,
@@ -583,7 +583,7 @@ impl Task {
             result: None,
             error: None,
             progress: None,
-            turn: Turn::default(),
+            turn: HoldState::default(),
             requests: Vec::new(),
         }
     }
@@ -604,7 +604,7 @@ impl Task {
         self.requests.iter().copied().find(|known| known.key == request.key)
     }
 
-    /// Maximum of [`Turn::put_off`]. Without it, nobat would call a receiver for ever that always asks for a pause.
+    /// Maximum of [`HoldState::put_off`]. Without it, nobat would call a receiver for ever that always asks for a pause.
     pub const MAX_PUT_OFF: u32 = 50;
 
     /// Maximum number of finished attempts that are kept in full. Earlier ones are only counted.

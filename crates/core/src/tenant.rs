@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::flow::Limits;
 use crate::flow::stored::StoredLimits;
-use crate::rate::Rate;
+use crate::rate::TokenRate;
 use crate::stored::Unreadable;
 
 /// Limits of a tenant. A limit that is not set does not apply; the limits of the whole installation do.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TenantSettings {
     /// Maximum rate of API requests.
-    pub request_rate: Option<Rate>,
+    pub request_rate: Option<TokenRate>,
     /// Maximum number of waiting tasks.
     pub max_pending_tasks: Option<NonZeroU32>,
     /// Maximum length of a payload, in bytes.
@@ -60,7 +60,7 @@ impl TenantSettings {
     pub fn from_text(text: &str, version: u64) -> Result<Self, Unreadable> {
         let stored: Stored = serde_json::from_str(text).map_err(|_| Unreadable("a tenant's settings"))?;
         Ok(Self {
-            request_rate: stored.request_rate.map(|rate| Rate { per_second: rate.0, burst: rate.1 }),
+            request_rate: stored.request_rate.map(|rate| TokenRate { per_second: rate.0, burst: rate.1 }),
             max_pending_tasks: stored.max_pending_tasks,
             max_payload_bytes: stored.max_payload_bytes,
             limits: stored.limits.into(),
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn settings_are_read_back_as_stored() {
         let count = NonZeroU32::new;
-        let request_rate = count(10).zip(count(20)).map(|(per_second, burst)| Rate { per_second, burst });
+        let request_rate = count(10).zip(count(20)).map(|(per_second, burst)| TokenRate { per_second, burst });
         let limits = Limits { concurrency: count(7), ..Limits::default() };
         for settings in [
             TenantSettings { version: 1, ..TenantSettings::default() },

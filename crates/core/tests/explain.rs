@@ -5,18 +5,23 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use nobat_core::directory::flows_of;
-use nobat_core::endpoint::{Batch, Endpoint, Standing};
-use nobat_core::explain::{Circumstances, ExplainCode, ExplanationView, Known, explain};
-use nobat_core::flow::{Answer, Ask, BreakerPolicy, Flow, FlowOf, Holder, Limits, Pace, Pass, Promise, Report, Verdict};
+use nobat_core::endpoint::{BatchPolicy, Endpoint, EndpointStatus};
+use nobat_core::explain::{ExplainCode, ExplainInput, ExplanationView, Known, explain};
+use nobat_core::flow::{
+    AcquireRequest, AcquireResult, BreakerPolicy, CallHealth, CallReport, HolderId, LimitScope, LimiterState, Limits, Permit, RateLimit,
+    ScopedReservation,
+};
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
-use nobat_core::lane::Lane;
+use nobat_core::lane::QueueConfig;
 use nobat_core::name::{Name, Tenant};
-use nobat_core::retry::{RetryPolicy, Schedule, Spread};
-use nobat_core::task::{CancelRequest, End, Ended, Held, HeldReason, Lease, Left, Settings, State, Task, TaskError, Turn, Waiting};
+use nobat_core::retry::{JitterSample, RetryPolicy, Schedule};
+use nobat_core::task::{
+    CancelRequest, Completion, Held, HeldReason, HoldState, InheritedDefaults, Lease, Outcome, State, Task, TaskError, TaskOptions, Waiting,
+};
 use nobat_core::time::Timestamp;
 
-const ME: Holder = Holder(1);
+const ME: HolderId = HolderId(1);
 
 /// Time that many seconds after 08:00:00, the time of all explanations here.
 fn at(seconds: u64) -> Timestamp {
@@ -35,13 +40,13 @@ fn count(count: u32) -> NonZeroU32 {
     NonZeroU32::new(count).unwrap()
 }
 
-fn billing() -> FlowOf {
-    FlowOf::Endpoint(name("billing"))
+fn billing() -> LimitScope {
+    LimitScope::Endpoint(name("billing"))
 }
 
 /// A task for the endpoint `billing`, that names the limit key `customer-42`.
 fn task(state: State, due_at: Timestamp) -> Task {
-    let settings = Settings { endpoint: Some(name("billing")), limit_key: Some(name("customer-42")), ..Settings::default() };
+    let settings = TaskOptions { endpoint: Some(name("billing")), limit_key: Some(name("customer-42")), ..TaskOptions::default() };
     Task {
         tenant: Tenant::new("acme").unwrap(),
         id: TaskId::new(ago(600), 7),
@@ -61,7 +66,7 @@ fn task(state: State, due_at: Timestamp) -> Task {
         result: None,
         error: None,
         progress: None,
-        turn: Turn::default(),
+        turn: HoldState::default(),
         requests: Vec::new(),
     }
 }
@@ -72,7 +77,7 @@ fn scheduled(due_at: Timestamp) -> Task {
 
 /// Task that is held for another minute.
 fn held(reason: HeldReason) -> Task {
-    let turn = Turn { times: 1, ..Turn::default() };
+    let turn = HoldState { times: 1, ..HoldState::default() };
     Task { turn, ..task(State::Waiting(Waiting::Held(Held { reason })), at(60)) }
 }
 
@@ -84,8 +89,8 @@ fn running(until: Timestamp, cancel: CancelRequest) -> Task {
     Task { attempt: 2, ..task(State::Running(Lease { until, started_at: ago(20), cancel }), ago(20)) }
 }
 
-fn ended(end: End) -> Task {
-    task(State::Ended(Ended { end, at: ago(5) }), ago(10))
+fn ended(end: Outcome) -> Task {
+    task(State::Ended(Completion { end, at: ago(5) }), ago(10))
 }
 
 fn endpoint() -> Endpoint {
@@ -93,15 +98,15 @@ fn endpoint() -> Endpoint {
 }
 
 /// Circumstances without an obstacle.
-fn unobstructed() -> Circumstances {
-    Circumstances { endpoint: Some(endpoint()), has_handler: true, ..Circumstances::default() }
+fn unobstructed() -> ExplainInput {
+    ExplainInput { endpoint: Some(endpoint()), has_handler: true, ..ExplainInput::default() }
 }
 
-fn with(of: FlowOf, limits: Limits, flow: Flow) -> Circumstances {
-    Circumstances { flows: vec![Known { of, limits, flow }], ..unobstructed() }
+fn with(of: LimitScope, limits: Limits, flow: LimiterState) -> ExplainInput {
+    ExplainInput { flows: vec![Known { of, limits, flow }], ..unobstructed() }
 }
 
-fn paused(queue: bool, kind: bool, standing: Standing) -> Circumstances {
+fn paused(queue: bool, kind: bool, standing: EndpointStatus) -> ExplainInput {
     let mut around = unobstructed();
     (around.lanes.queue.paused, around.lanes.kind.paused) = (queue, kind);
     around.endpoint = Some(Endpoint { standing, ..endpoint() });
@@ -109,7 +114,7 @@ fn paused(queue: bool, kind: bool, standing: Standing) -> Circumstances {
 }
 
 fn paced() -> Limits {
-    Limits { pace: Some(Pace { rate: count(1), period: Duration::from_secs(10), burst: count(1) }), ..Limits::default() }
+    Limits { pace: Some(RateLimit { rate: count(1), period: Duration::from_secs(10), burst: count(1) }), ..Limits::default() }
 }
 
 fn parallel() -> Limits {
@@ -120,37 +125,38 @@ fn breaker_limits() -> Limits {
     Limits { breaker: Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() }), ..Limits::default() }
 }
 
-fn enter(flow: &mut Flow, limits: &Limits, now: Timestamp) -> Answer {
-    flow.enter(limits, &Ask { holder: ME, booking: None, is_called: false, times: 0, spread: Spread::from_bits(0) }, now)
+fn enter(flow: &mut LimiterState, limits: &Limits, now: Timestamp) -> AcquireResult {
+    flow.enter(limits, &AcquireRequest { holder: ME, booking: None, is_called: false, times: 0, spread: JitterSample::from_bits(0) }, now)
 }
 
-fn go(flow: &mut Flow, limits: &Limits, now: Timestamp) -> Pass {
+fn go(flow: &mut LimiterState, limits: &Limits, now: Timestamp) -> Permit {
     match enter(flow, limits, now) {
-        Answer::Go(pass) => pass,
-        Answer::Wait(wait) => panic!("{wait:?}"),
+        AcquireResult::Go(pass) => pass,
+        AcquireResult::Wait(wait) => panic!("{wait:?}"),
     }
 }
 
 /// Limiter at which one task started at that time, with the report of its call.
-fn after(limits: &Limits, verdict: Verdict, pause_until: Option<Timestamp>, now: Timestamp) -> Flow {
-    let mut flow = Flow::default();
+fn after(limits: &Limits, verdict: CallHealth, pause_until: Option<Timestamp>, now: Timestamp) -> LimiterState {
+    let mut flow = LimiterState::default();
     let pass = go(&mut flow, limits, now);
-    flow.leave(limits, pass, ME, &Report { verdict, took: Duration::from_millis(50), pause_until }, now);
+    flow.leave(limits, pass, ME, &CallReport { verdict, took: Duration::from_millis(50), pause_until }, now);
     flow
 }
 
 /// Task that holds a reservation at a rate, with the state of its limiter.
-fn promised() -> (Task, Circumstances) {
-    let mut flow = Flow::default();
+fn promised() -> (Task, ExplainInput) {
+    let mut flow = LimiterState::default();
     go(&mut flow, &paced(), at(0));
-    let Answer::Wait(wait) = enter(&mut flow, &paced(), at(0)) else { panic!("the task starts at once") };
-    let promise = Some(Promise { of: billing(), booking: wait.booking.unwrap() });
-    let task = Task { due_at: wait.until, turn: Turn { times: 1, reserved: promise.into(), put_off: 0 }, ..held(HeldReason::RateLimited) };
+    let AcquireResult::Wait(wait) = enter(&mut flow, &paced(), at(0)) else { panic!("the task starts at once") };
+    let promise = Some(ScopedReservation { of: billing(), booking: wait.booking.unwrap() });
+    let task =
+        Task { due_at: wait.until, turn: HoldState { times: 1, reserved: promise.into(), put_off: 0 }, ..held(HeldReason::RateLimited) };
     (task, with(billing(), paced(), flow))
 }
 
-fn busy() -> Flow {
-    let mut flow = Flow::default();
+fn busy() -> LimiterState {
+    let mut flow = LimiterState::default();
     for _ in 0..2 {
         go(&mut flow, &parallel(), ago(1));
     }
@@ -158,10 +164,10 @@ fn busy() -> Flow {
 }
 
 /// Task, circumstances, expected code and expected sentence, with times of that day only.
-type Row = (Task, Circumstances, &'static str, &'static str);
+type Row = (Task, ExplainInput, &'static str, &'static str);
 
 /// The same for a task that is held until 08:01, the time at the end of the sentence, with its blocker.
-type HeldRow = (HeldReason, Circumstances, &'static str, &'static str, Option<FlowOf>);
+type HeldRow = (HeldReason, ExplainInput, &'static str, &'static str, Option<LimitScope>);
 
 /// Sentence of a row.
 fn short(reason: &str) -> String {
@@ -174,12 +180,12 @@ fn waiting() -> Vec<Row> {
     let mut over = scheduled(at(60));
     over.settings.expires_at = Some(ago(1));
     let retrying = || failed(1, "http_503", task(State::Waiting(Waiting::Retrying), at(60)));
-    let down = |open| with(billing(), breaker_limits(), after(&breaker_limits(), Verdict::Bad, None, open));
+    let down = |open| with(billing(), breaker_limits(), after(&breaker_limits(), CallHealth::Bad, None, open));
     vec![
         (scheduled(at(60)), unobstructed(), "scheduled", "it is due at 08:01:00"),
         (
             scheduled(at(60)),
-            paused(true, false, Standing::Open),
+            paused(true, false, EndpointStatus::Open),
             "scheduled",
             "it is due at 08:01:00; it will be held then, unless this changes: queue default is paused",
         ),
@@ -188,7 +194,7 @@ fn waiting() -> Vec<Row> {
         (retrying(), unobstructed(), "backoff", "attempt 1 of 5 failed with http_503, and attempt 2 is made at 08:01:00"),
         (
             retrying(),
-            Circumstances { endpoint: None, ..unobstructed() },
+            ExplainInput { endpoint: None, ..unobstructed() },
             "backoff",
             "attempt 1 of 5 failed with http_503, and attempt 2 is made at 08:01:00; it will be held then, unless this changes: \
              endpoint billing no longer exists",
@@ -203,7 +209,7 @@ fn waiting() -> Vec<Row> {
         (scheduled(ago(1)), unobstructed(), "queued", "it has been due since 07:59:59, and waits for a worker"),
         (
             scheduled(ago(1)),
-            paused(false, false, Standing::Paused),
+            paused(false, false, EndpointStatus::Paused),
             "queued",
             "it has been due since 07:59:59, and waits for a worker; it will be held then, unless this changes: endpoint billing is paused",
         ),
@@ -216,7 +222,7 @@ fn waiting() -> Vec<Row> {
         ),
         (
             scheduled(ago(61)),
-            Circumstances { has_handler: false, ..unobstructed() },
+            ExplainInput { has_handler: false, ..unobstructed() },
             "no_worker",
             "it has been due since 07:58:59, and no worker has claimed it: all are busy, or none runs; it will be held then, unless \
              this changes: this installation has no handler for kind http",
@@ -232,10 +238,10 @@ fn waiting() -> Vec<Row> {
 
 fn begun() -> Vec<Row> {
     let mut left = running(at(40), CancelRequest::Requested);
-    left.settings.left = Left { timeout: false, retry: true };
+    left.settings.left = InheritedDefaults { timeout: false, retry: true };
     let mut queue_has_it = unobstructed();
     queue_has_it.lanes.queue.retry = Some(RetryPolicy { schedule: Schedule::Delays(vec![Duration::ZERO; 2]), max_age: None });
-    let none = Circumstances::default;
+    let none = ExplainInput::default;
     vec![
         (
             running(at(40), CancelRequest::None),
@@ -255,38 +261,38 @@ fn begun() -> Vec<Row> {
             "lease_expired",
             "attempt 2 of 5 began at 07:59:40, but its worker did not renew the lease, which expired at 07:59:59",
         ),
-        (ended(End::Succeeded), none(), "succeeded", "it succeeded at 07:59:55"),
+        (ended(Outcome::Succeeded), none(), "succeeded", "it succeeded at 07:59:55"),
         (
-            failed(5, "http_503", ended(End::Failed)),
+            failed(5, "http_503", ended(Outcome::Failed)),
             none(),
             "failed",
             "it failed at 07:59:55, after 5 of 5 attempts, with http_503: the answer was 503",
         ),
-        (ended(End::Failed), none(), "failed", "it failed at 07:59:55"),
-        (ended(End::Canceled), none(), "canceled", "it was canceled at 07:59:55"),
-        (ended(End::Expired), none(), "expired", "it expired at 07:59:55, since its deadline passed before it could start"),
+        (ended(Outcome::Failed), none(), "failed", "it failed at 07:59:55"),
+        (ended(Outcome::Canceled), none(), "canceled", "it was canceled at 07:59:55"),
+        (ended(Outcome::Expired), none(), "expired", "it expired at 07:59:55, since its deadline passed before it could start"),
     ]
 }
 
 /// Holds that last until a client ends them. The reason that the task was held with before does not matter.
 fn held_until_a_client_acts() -> Vec<HeldRow> {
-    let (queue, kind) = (FlowOf::Queue(name("default")), FlowOf::Kind(name("http")));
-    let both = paused(false, true, Standing::Paused);
-    let strange = Circumstances { has_handler: false, ..unobstructed() };
+    let (queue, kind) = (LimitScope::Queue(name("default")), LimitScope::Kind(name("http")));
+    let both = paused(false, true, EndpointStatus::Paused);
+    let strange = ExplainInput { has_handler: false, ..unobstructed() };
     vec![
-        (HeldReason::Paused, paused(true, false, Standing::Open), "paused", "queue default is paused", Some(queue)),
+        (HeldReason::Paused, paused(true, false, EndpointStatus::Open), "paused", "queue default is paused", Some(queue)),
         (HeldReason::Paused, both, "paused", "kind http and endpoint billing are paused", Some(kind.clone())),
-        (HeldReason::RateLimited, paused(false, false, Standing::Paused), "paused", "endpoint billing is paused", Some(billing())),
+        (HeldReason::RateLimited, paused(false, false, EndpointStatus::Paused), "paused", "endpoint billing is paused", Some(billing())),
         (
             HeldReason::EndpointGone,
-            paused(false, false, Standing::Gone),
+            paused(false, false, EndpointStatus::Gone),
             "endpoint_gone",
             "endpoint billing responded with 410 Gone",
             Some(billing()),
         ),
         (
             HeldReason::Paused,
-            Circumstances { endpoint: None, ..unobstructed() },
+            ExplainInput { endpoint: None, ..unobstructed() },
             "endpoint_missing",
             "endpoint billing no longer exists",
             Some(billing()),
@@ -325,28 +331,28 @@ fn held_until_a_client_acts() -> Vec<HeldRow> {
 
 /// Holds by limits.
 fn held_by_limits() -> Vec<HeldRow> {
-    let key = FlowOf::Key(name("customer-42"));
-    let down = |open| with(billing(), breaker_limits(), after(&breaker_limits(), Verdict::Bad, None, open));
+    let key = LimitScope::Key(name("customer-42"));
+    let down = |open| with(billing(), breaker_limits(), after(&breaker_limits(), CallHealth::Bad, None, open));
     let mut probing = down(ago(40));
     go(&mut probing.flows[0].flow, &breaker_limits(), ago(5));
-    let resting = |of: &FlowOf, until| {
-        let flow = after(&Limits::default(), Verdict::Unknown, Some(until), ago(1));
+    let resting = |of: &LimitScope, until| {
+        let flow = after(&Limits::default(), CallHealth::Unknown, Some(until), ago(1));
         with(of.clone(), Limits::default(), flow)
     };
     vec![
         (
             HeldReason::RateLimited,
-            with(key.clone(), paced(), after(&paced(), Verdict::Good, None, at(0))),
+            with(key.clone(), paced(), after(&paced(), CallHealth::Good, None, at(0))),
             "rate_limited",
             "limit key customer-42 has a rate of 1 every 10 s, with 0 starts reserved ahead",
             Some(key.clone()),
         ),
         (
             HeldReason::ConcurrencyLimited,
-            with(FlowOf::Tenant, parallel(), busy()),
+            with(LimitScope::Tenant, parallel(), busy()),
             "concurrency_limited",
             "tenant acme has a concurrency of 2, all of it in use",
-            Some(FlowOf::Tenant),
+            Some(LimitScope::Tenant),
         ),
         (
             HeldReason::CircuitOpen,
@@ -390,11 +396,11 @@ fn held_by_limits() -> Vec<HeldRow> {
 /// Holds whose reason no longer applies.
 fn unblocked() -> Vec<HeldRow> {
     let flow = |limits, flow| with(billing(), limits, flow);
-    let mut well = after(&breaker_limits(), Verdict::Bad, None, ago(40));
+    let mut well = after(&breaker_limits(), CallHealth::Bad, None, ago(40));
     let probe = go(&mut well, &breaker_limits(), ago(5));
-    well.leave(&breaker_limits(), probe, ME, &Report { verdict: Verdict::Good, took: Duration::ZERO, pause_until: None }, ago(4));
+    well.leave(&breaker_limits(), probe, ME, &CallReport { verdict: CallHealth::Good, took: Duration::ZERO, pause_until: None }, ago(4));
     let row = |reason, around, over| (reason, around, "unblocked", over, None);
-    let (room, free) = ("its rate limit was reached, and a start is free now", Flow::default);
+    let (room, free) = ("its rate limit was reached, and a start is free now", LimiterState::default);
     vec![
         row(HeldReason::Paused, unobstructed(), "its queue, its kind or its endpoint was paused, and none of them is paused now"),
         row(HeldReason::EndpointGone, unobstructed(), "endpoint billing had responded with 410 Gone, and is open again"),
@@ -445,7 +451,7 @@ fn reservation_is_shown_while_it_is_valid() {
     assert_eq!((found.code, short(&found.reason).as_str()), (ExplainCode::Held(HeldReason::RateLimited), reason));
     assert_eq!((found.until, found.by), (Some(task.due_at), Some(billing())));
     let mut changed = around.clone();
-    changed.flows[0].limits.pace = Some(Pace { rate: count(2), period: Duration::from_secs(10), burst: count(1) });
+    changed.flows[0].limits.pace = Some(RateLimit { rate: count(2), period: Duration::from_secs(10), burst: count(1) });
     let reason = "endpoint billing has a rate of 2 every 10 s, with 0 starts reserved ahead; the task tries again at 08:00:10.200Z";
     assert_eq!(short(&explain(&task, &changed, at(0)).reason), reason, "a reservation at another rate is void");
     changed.flows[0].limits.pace = None;
@@ -454,26 +460,26 @@ fn reservation_is_shown_while_it_is_valid() {
 
 #[test]
 fn batching_task_names_batch_size_and_wait() {
-    let batch = Batch { max_items: count(100), max_wait: Duration::from_secs(5), per_item_results: false };
-    let mut around = Circumstances { endpoint: Some(Endpoint { batch: Some(batch), ..endpoint() }), ..unobstructed() };
+    let batch = BatchPolicy { max_items: count(100), max_wait: Duration::from_secs(5), per_item_results: false };
+    let mut around = ExplainInput { endpoint: Some(Endpoint { batch: Some(batch), ..endpoint() }), ..unobstructed() };
     let task = held(HeldReason::Batching);
     let found = explain(&task, &around, at(0));
     let reason = "it waits up to 5 s for a batch of at most 100 tasks to endpoint billing; unless the batch starts before, the task tries \
          again at 08:01:00";
     assert_eq!((found.code, short(&found.reason).as_str()), (ExplainCode::Held(HeldReason::Batching), reason));
     assert_eq!((found.until, found.by), (Some(at(60)), Some(billing())));
-    let down = after(&breaker_limits(), Verdict::Bad, Some(at(90)), ago(1));
+    let down = after(&breaker_limits(), CallHealth::Bad, Some(at(90)), ago(1));
     around.flows = vec![Known { of: billing(), limits: breaker_limits(), flow: down }];
     assert_eq!(explain(&task, &around, at(0)).code, ExplainCode::Held(HeldReason::RetryAfter), "the pause holds every batch");
 }
 
 #[test]
 fn pause_of_one_attempt_holds_only_its_task() {
-    let task = Task { turn: Turn { put_off: 1, ..Turn::default() }, ..held(HeldReason::RetryAfter) };
+    let task = Task { turn: HoldState { put_off: 1, ..HoldState::default() }, ..held(HeldReason::RetryAfter) };
     let found = explain(&task, &unobstructed(), at(0));
     let reason = "the receiver asked for a pause in its last response; the task tries again at 08:01:00";
     assert_eq!((found.code, short(&found.reason).as_str()), (ExplainCode::Held(HeldReason::RetryAfter), reason));
-    assert_eq!(found.by, Some(FlowOf::Key(name("customer-42"))));
+    assert_eq!(found.by, Some(LimitScope::Key(name("customer-42"))));
 }
 
 #[test]
@@ -485,7 +491,7 @@ fn every_code_is_listed_once() {
 #[test]
 fn view_shows_the_stored_hold_and_the_current_reason() {
     let task = failed(1, "http_503", held(HeldReason::Paused));
-    let around = paused(true, false, Standing::Open);
+    let around = paused(true, false, EndpointStatus::Open);
     let view = ExplanationView::new(&task, explain(&task, &around, at(0)), at(0));
     let shown = serde_json::to_value(&view).unwrap();
     let expected = serde_json::json!({
@@ -507,13 +513,13 @@ fn view_shows_the_stored_hold_and_the_current_reason() {
 fn limiters_are_listed_endpoint_first_if_they_have_limits() {
     let task = scheduled(at(0));
     let mut around = unobstructed();
-    let key = Lane { limits: paced(), ..Lane::default() };
-    let of = |around: &Circumstances| -> Vec<FlowOf> {
+    let key = QueueConfig { limits: paced(), ..QueueConfig::default() };
+    let of = |around: &ExplainInput| -> Vec<LimitScope> {
         flows_of(&task, &around.lanes, around.endpoint.as_ref(), Some(&key)).into_iter().map(|(of, _)| of).collect()
     };
-    let key_of = FlowOf::Key(name("customer-42"));
+    let key_of = LimitScope::Key(name("customer-42"));
     assert_eq!(of(&around), [billing(), key_of.clone()]);
     around.lanes.queue.limits = parallel();
     around.lanes.tenant = paced();
-    assert_eq!(of(&around), [billing(), key_of, FlowOf::Queue(name("default")), FlowOf::Tenant]);
+    assert_eq!(of(&around), [billing(), key_of, LimitScope::Queue(name("default")), LimitScope::Tenant]);
 }

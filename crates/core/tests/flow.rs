@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use nobat_core::flow::{Answer, Ask, Booking, BreakerPolicy, Flow, Holder, Limits, Pace, Pass, Report, Verdict};
-use nobat_core::retry::Spread;
+use nobat_core::flow::{
+    AcquireRequest, AcquireResult, BreakerPolicy, CallHealth, CallReport, HolderId, LimiterState, Limits, Permit, RateLimit, Reservation,
+};
+use nobat_core::retry::JitterSample;
 use nobat_core::time::Timestamp;
 
 /// Event at a time, in milliseconds.
@@ -19,7 +21,7 @@ enum Happening {
 /// A task that waits.
 #[derive(Clone, Copy, Default)]
 struct Task {
-    booking: Option<Booking>,
+    booking: Option<Reservation>,
     times: u32,
     looks: u32,
     attempts: u32,
@@ -28,7 +30,7 @@ struct Task {
 /// Workers, tasks and the receiver.
 struct World {
     limits: Limits,
-    flow: Flow,
+    flow: LimiterState,
     workers: usize,
     now: u64,
     agenda: BinaryHeap<Reverse<(u64, u64, Happening)>>,
@@ -36,7 +38,7 @@ struct World {
     tasks: Vec<Task>,
     /// Due, and without a worker.
     line: VecDeque<usize>,
-    passes: BTreeMap<usize, (Pass, u64)>,
+    passes: BTreeMap<usize, (Permit, u64)>,
     starts: Vec<u64>,
     most_at_once: usize,
     done: usize,
@@ -49,7 +51,7 @@ impl World {
     fn new(limits: Limits, workers: usize, tasks: usize) -> Self {
         let mut world = Self {
             limits,
-            flow: Flow::default(),
+            flow: LimiterState::default(),
             workers,
             now: 0,
             agenda: BinaryHeap::new(),
@@ -75,9 +77,9 @@ impl World {
         Timestamp::from_millis(EPOCH + i64::try_from(self.now).unwrap())
     }
 
-    fn spread(&mut self) -> Spread {
+    fn spread(&mut self) -> JitterSample {
         self.chance = self.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        Spread::from_bits(self.chance)
+        JitterSample::from_bits(self.chance)
     }
 
     /// Lets time pass until then. `answers` returns the receiver's latency at a time, and true if it answers with success.
@@ -102,9 +104,9 @@ impl World {
         let (spread, now) = (self.spread(), self.time());
         let task = &mut self.tasks[number];
         task.looks += 1;
-        let ask = Ask { holder: Holder(1), booking: task.booking, is_called: false, times: task.times, spread };
+        let ask = AcquireRequest { holder: HolderId(1), booking: task.booking, is_called: false, times: task.times, spread };
         match self.flow.enter(&self.limits, &ask, now) {
-            Answer::Go(pass) => {
+            AcquireResult::Go(pass) => {
                 *task = Task { booking: None, times: 0, attempts: task.attempts + 1, ..*task };
                 self.passes.insert(number, (pass, self.now));
                 self.most_at_once = self.most_at_once.max(self.passes.len());
@@ -112,7 +114,7 @@ impl World {
                 let (takes, is_good) = answers(self.now);
                 self.plan(self.now + takes, Happening::Over { task: number, is_good });
             }
-            Answer::Wait(wait) => {
+            AcquireResult::Wait(wait) => {
                 *task = Task { booking: wait.booking, times: task.times + 1, ..*task };
                 assert!(wait.until > now, "{wait:?} at {now}");
                 let until = u64::try_from(wait.until.millis() - EPOCH).unwrap();
@@ -123,9 +125,9 @@ impl World {
 
     fn end(&mut self, number: usize, is_good: bool) {
         let (pass, since) = self.passes.remove(&number).unwrap();
-        let verdict = if is_good { Verdict::Good } else { Verdict::Bad };
-        let report = Report { verdict, took: Duration::from_millis(self.now - since), pause_until: None };
-        self.flow.leave(&self.limits, pass, Holder(1), &report, self.time());
+        let verdict = if is_good { CallHealth::Good } else { CallHealth::Bad };
+        let report = CallReport { verdict, took: Duration::from_millis(self.now - since), pause_until: None };
+        self.flow.leave(&self.limits, pass, HolderId(1), &report, self.time());
         if is_good {
             self.done += 1;
         } else {
@@ -154,8 +156,8 @@ fn count(count: u32) -> NonZeroU32 {
     NonZeroU32::new(count).unwrap()
 }
 
-fn pace(rate: u32, burst: u32) -> Pace {
-    Pace { rate: count(rate), period: Duration::from_secs(1), burst: count(burst) }
+fn pace(rate: u32, burst: u32) -> RateLimit {
+    RateLimit { rate: count(rate), period: Duration::from_secs(1), burst: count(burst) }
 }
 
 const TEN_MINUTES: u64 = 600_000;

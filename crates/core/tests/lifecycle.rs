@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nobat_core::callback::Callback;
-use nobat_core::flow::{Booking, FlowOf, Promise, Reserved};
+use nobat_core::flow::{LimitScope, Reservation, Reservations, ScopedReservation};
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
-use nobat_core::lifecycle::{Change, Event, Refused, ReplayKey, Retry, overdue, transition};
+use nobat_core::lifecycle::{Change, Event, ReplayKey, Retry, TransitionError, overdue, transition};
 use nobat_core::name::{Name, Tenant};
-use nobat_core::retry::{RetryPolicy, Schedule, Spread};
-use nobat_core::task::{CancelRequest, End, Held, HeldReason, Lease, Outcome, Settings, State, Status, Task, TaskError, Turn, Waiting};
+use nobat_core::retry::{JitterSample, RetryPolicy, Schedule};
+use nobat_core::task::{
+    AttemptOutcome, CancelRequest, Held, HeldReason, HoldState, Lease, Outcome, State, Status, Task, TaskError, TaskOptions, Waiting,
+};
 use nobat_core::time::Timestamp;
 use proptest::prelude::*;
 
@@ -43,7 +45,7 @@ enum Token {
 
 /// Effect of an event in the model.
 enum Verdict {
-    Refused(Refused),
+    Refused(TransitionError),
     To(Place),
 }
 
@@ -52,7 +54,7 @@ enum Verdict {
 enum Place {
     Waiting { due: Timestamp, why: Why },
     Running { until: Timestamp, stop: bool },
-    Ended(End),
+    Ended(Outcome),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +78,7 @@ struct Model {
     generation: u32,
     /// Holds since the last attempt, and attempts of the generation that were not counted.
     turn: (u32, u32),
-    outcomes: Vec<(u64, Outcome)>,
+    outcomes: Vec<(u64, AttemptOutcome)>,
 }
 
 impl Model {
@@ -97,7 +99,7 @@ impl Model {
     }
 
     /// Makes the step, or returns why it is refused.
-    fn step(&mut self, op: Op, now: Timestamp) -> Result<(), Refused> {
+    fn step(&mut self, op: Op, now: Timestamp) -> Result<(), TransitionError> {
         match self.verdict(op, now) {
             Verdict::Refused(why) => Err(why),
             Verdict::To(place) => {
@@ -116,12 +118,12 @@ impl Model {
         let waiting = |why, due| Place::Waiting { due, why };
         match (self.place, op) {
             // What a worker brings counts only under the newest lease, in every state of the task.
-            (Place::Running { .. }, Op::Succeed(Token::Newest)) => To(Place::Ended(End::Succeeded)),
-            (Place::Running { .. }, Op::Stop(Token::Newest)) => To(Place::Ended(End::Canceled)),
+            (Place::Running { .. }, Op::Succeed(Token::Newest)) => To(Place::Ended(Outcome::Succeeded)),
+            (Place::Running { .. }, Op::Stop(Token::Newest)) => To(Place::Ended(Outcome::Canceled)),
             (
                 Place::Running { stop: true, .. },
                 Op::Release(Token::Newest) | Op::Hold(Token::Newest, _) | Op::Fail(Token::Newest, _) | Op::Interrupt(Token::Newest),
-            ) => To(Place::Ended(End::Canceled)),
+            ) => To(Place::Ended(Outcome::Canceled)),
             (Place::Running { .. }, Op::Release(Token::Newest)) => To(waiting(Why::Scheduled, now)),
             (Place::Running { .. }, Op::Hold(Token::Newest, pause)) => To(waiting(Why::Held, now + Duration::from_millis(pause))),
             (Place::Running { .. }, Op::Interrupt(Token::Newest)) => To(waiting(Why::Retrying, now)),
@@ -129,28 +131,32 @@ impl Model {
                 To(waiting(Why::Held, until))
             }
             (Place::Running { .. }, Op::Fail(Token::Newest, retry)) => To(self.again(retry, now)),
-            (_, Op::Release(_) | Op::Hold(..) | Op::Succeed(_) | Op::Fail(..) | Op::Stop(_) | Op::Interrupt(_)) => No(Refused::StaleToken),
+            (_, Op::Release(_) | Op::Hold(..) | Op::Succeed(_) | Op::Fail(..) | Op::Stop(_) | Op::Interrupt(_)) => {
+                No(TransitionError::StaleToken)
+            }
 
-            (Place::Running { until, .. }, Op::LeaseExpired) if until > now => No(Refused::LeaseHolds),
-            (Place::Running { stop: true, .. }, Op::LeaseExpired) => To(Place::Ended(End::Canceled)),
+            (Place::Running { until, .. }, Op::LeaseExpired) if until > now => No(TransitionError::LeaseHolds),
+            (Place::Running { stop: true, .. }, Op::LeaseExpired) => To(Place::Ended(Outcome::Canceled)),
             (Place::Running { .. }, Op::LeaseExpired) => To(self.again(Retry::Backoff, now)),
-            (Place::Waiting { .. }, Op::LeaseExpired) => No(Refused::NotRunning),
+            (Place::Waiting { .. }, Op::LeaseExpired) => No(TransitionError::NotRunning),
 
             (Place::Running { until, .. }, Op::Cancel) => To(Place::Running { until, stop: true }),
-            (Place::Waiting { .. }, Op::Cancel) => To(Place::Ended(End::Canceled)),
+            (Place::Waiting { .. }, Op::Cancel) => To(Place::Ended(Outcome::Canceled)),
 
-            (Place::Running { .. }, Op::Claim { .. } | Op::Expire | Op::DispatchFailed) => No(Refused::Running),
-            (Place::Waiting { .. }, Op::Claim { .. }) if late => No(Refused::PastDeadline),
-            (Place::Waiting { due, .. }, Op::Claim { .. }) if due > now => No(Refused::NotDue),
+            (Place::Running { .. }, Op::Claim { .. } | Op::Expire | Op::DispatchFailed) => No(TransitionError::Running),
+            (Place::Waiting { .. }, Op::Claim { .. }) if late => No(TransitionError::PastDeadline),
+            (Place::Waiting { due, .. }, Op::Claim { .. }) if due > now => No(TransitionError::NotDue),
             (Place::Waiting { .. }, Op::Claim { lease }) => To(Place::Running { until: now + Duration::from_millis(lease), stop: false }),
-            (Place::Waiting { .. }, Op::Expire) if late => To(Place::Ended(End::Expired)),
-            (Place::Waiting { .. }, Op::Expire) => No(Refused::BeforeDeadline),
-            (Place::Waiting { due, .. }, Op::DispatchFailed) if due > now => No(Refused::NotDue),
-            (Place::Waiting { .. }, Op::DispatchFailed) => To(Place::Ended(End::Failed)),
+            (Place::Waiting { .. }, Op::Expire) if late => To(Place::Ended(Outcome::Expired)),
+            (Place::Waiting { .. }, Op::Expire) => No(TransitionError::BeforeDeadline),
+            (Place::Waiting { due, .. }, Op::DispatchFailed) if due > now => No(TransitionError::NotDue),
+            (Place::Waiting { .. }, Op::DispatchFailed) => To(Place::Ended(Outcome::Failed)),
 
             (Place::Ended(_), Op::Replay(_)) => To(waiting(Why::Scheduled, now)),
-            (_, Op::Replay(_)) => No(Refused::NotEnded),
-            (Place::Ended(_), Op::Claim { .. } | Op::LeaseExpired | Op::Cancel | Op::Expire | Op::DispatchFailed) => No(Refused::Ended),
+            (_, Op::Replay(_)) => No(TransitionError::NotEnded),
+            (Place::Ended(_), Op::Claim { .. } | Op::LeaseExpired | Op::Cancel | Op::Expire | Op::DispatchFailed) => {
+                No(TransitionError::Ended)
+            }
         }
     }
 
@@ -158,13 +164,13 @@ impl Model {
     fn again(&self, retry: Retry, now: Timestamp) -> Place {
         let own = self.delays.get(self.attempt as usize - 1);
         let due = match (own, retry) {
-            (None, _) | (_, Retry::Never) => return Place::Ended(End::Failed),
+            (None, _) | (_, Retry::Never) => return Place::Ended(Outcome::Failed),
             (Some(own), Retry::Backoff) => now + *own,
             (Some(own), Retry::After(pause)) => now + (*own).max(pause.min(Duration::from_hours(24))),
             (Some(own), Retry::PutOff(_, until)) => now + (*own).max(until.since(now).min(Duration::from_hours(24))),
         };
         match self.max_age {
-            Some(max_age) if due > self.since + max_age => Place::Ended(End::Failed),
+            Some(max_age) if due > self.since + max_age => Place::Ended(Outcome::Failed),
             _ => Place::Waiting { due, why: Why::Retrying },
         }
     }
@@ -206,12 +212,12 @@ impl Model {
             }
             Op::Interrupt(_) => {
                 self.attempt -= 1;
-                Some(Outcome::Interrupted)
+                Some(AttemptOutcome::Interrupted)
             }
-            Op::Succeed(_) => Some(Outcome::Succeeded),
-            Op::Fail(..) => Some(Outcome::Failed),
-            Op::Stop(_) => Some(Outcome::Canceled),
-            Op::LeaseExpired => Some(Outcome::Crashed),
+            Op::Succeed(_) => Some(AttemptOutcome::Succeeded),
+            Op::Fail(..) => Some(AttemptOutcome::Failed),
+            Op::Stop(_) => Some(AttemptOutcome::Canceled),
+            Op::LeaseExpired => Some(AttemptOutcome::Crashed),
             Op::Cancel | Op::Expire | Op::DispatchFailed => None,
         };
         self.outcomes.extend(outcome.map(|outcome| (self.token, outcome)));
@@ -234,7 +240,7 @@ fn place(task: &Task) -> Place {
     }
 }
 
-fn event(op: Op, task: &Task, spread: Spread, now: Timestamp) -> Event {
+fn event(op: Op, task: &Task, spread: JitterSample, now: Timestamp) -> Event {
     let number = |token| match token {
         Token::Newest => task.token,
         // Before the first claim there is no older token; any but the newest will do.
@@ -248,7 +254,7 @@ fn event(op: Op, task: &Task, spread: Spread, now: Timestamp) -> Event {
             token: number(token),
             reason: HeldReason::NoHandler,
             until: now + Duration::from_millis(pause),
-            reserved: Reserved::default(),
+            reserved: Reservations::default(),
         },
         Op::Succeed(token) => Event::Succeed { token: number(token), result: Json::null() },
         Op::Fail(token, retry) => {
@@ -327,18 +333,18 @@ fn is_ended(task: &Task) -> bool {
     matches!(task.state, State::Ended(_))
 }
 
-fn task(delays: &[Duration], max_age: Option<Duration>, delay: u64, deadline: Option<u64>, on: Option<Vec<End>>) -> Task {
+fn task(delays: &[Duration], max_age: Option<Duration>, delay: u64, deadline: Option<u64>, on: Option<Vec<Outcome>>) -> Task {
     Task {
         tenant: Tenant::default(),
         id: TaskId::new(START, 7),
         kind: Name::new("test").unwrap(),
         queue: Name::new("default").unwrap(),
         payload: Json::from_value(&[1, 2, 3]).unwrap(),
-        settings: Box::new(Settings {
+        settings: Box::new(TaskOptions {
             retry: RetryPolicy { schedule: Schedule::Delays(delays.to_vec()), max_age },
             expires_at: deadline.map(|deadline| START + Duration::from_millis(deadline)),
             callback: on.map(|on| Callback { url: "https://example.com/done".to_owned(), on, retry: RetryPolicy::default() }),
-            ..Settings::default()
+            ..TaskOptions::default()
         }),
         created_at: START,
         generation_at: START,
@@ -352,7 +358,7 @@ fn task(delays: &[Duration], max_age: Option<Duration>, delay: u64, deadline: Op
         result: None,
         error: None,
         progress: None,
-        turn: Turn::default(),
+        turn: HoldState::default(),
         requests: Vec::new(),
     }
 }
@@ -396,7 +402,7 @@ fn tasks() -> impl Strategy<Value = (Task, Vec<Duration>)> {
     let delays = prop::collection::vec((0_u64..60_000).prop_map(Duration::from_millis), 0..5);
     let max_age = prop::option::weighted(0.2, (1_u64..3_600).prop_map(Duration::from_secs));
     let deadline = prop::option::weighted(0.4, 1_u64..3_600_000);
-    let ends = prop::sample::subsequence(vec![End::Succeeded, End::Failed, End::Canceled, End::Expired], 1..=4);
+    let ends = prop::sample::subsequence(vec![Outcome::Succeeded, Outcome::Failed, Outcome::Canceled, Outcome::Expired], 1..=4);
     (delays, max_age, 0_u64..100_000, deadline, prop::option::of(ends)).prop_map(|(delays, max_age, delay, deadline, on)| {
         let task = task(&delays, max_age, delay, deadline, on);
         (task, delays)
@@ -411,11 +417,11 @@ proptest! {
         let mut model = Model::of(&task, &delays);
         let (mut task, mut now) = (task, START);
         let mut callbacks = BTreeSet::new();
-        let mut recorded: Vec<(u64, Outcome)> = Vec::new();
+        let mut recorded: Vec<(u64, AttemptOutcome)> = Vec::new();
         for (passing, op, random) in steps {
             now = Timestamp::from_millis(now.millis() + passing);
             let before = task.clone();
-            let outcome = transition(task.clone(), event(op, &task, Spread::from_bits(random), now), now);
+            let outcome = transition(task.clone(), event(op, &task, JitterSample::from_bits(random), now), now);
             let expected = model.step(op, now);
             match outcome {
                 Err(refused) => prop_assert_eq!(Err(refused), expected, "{:?} on {:?}", op, before),
@@ -448,7 +454,7 @@ proptest! {
         let (mut task, mut now) = (task, START);
         for (passing, op, random) in steps {
             now = Timestamp::from_millis(now.millis() + passing);
-            let spread = Spread::from_bits(random);
+            let spread = JitterSample::from_bits(random);
             if let Some(event) = overdue(&task, spread, now) {
                 prop_assert!(task.wake_at().is_some_and(|moment| moment <= now), "no event is overdue before its time");
                 let swept = transition(task.clone(), event, now);
@@ -488,7 +494,7 @@ fn deferral_beyond_the_limit_costs_an_attempt() {
         for op in
             [Op::Claim { lease: 60_000 }, Op::Fail(Token::Newest, Retry::PutOff(HeldReason::RetryAfter, now + Duration::from_secs(7)))]
         {
-            task = transition(task.clone(), event(op, &task, Spread::from_bits(0), now), now).unwrap().task;
+            task = transition(task.clone(), event(op, &task, JitterSample::from_bits(0), now), now).unwrap().task;
         }
         now = now + Duration::from_secs(7);
     }
@@ -500,10 +506,10 @@ fn deferral_beyond_the_limit_costs_an_attempt() {
 #[test]
 fn woken_task_tries_soon_and_keeps_its_reservation() {
     let (now, soon) = (START, Duration::from_secs(10));
-    let booking = Booking { slot: 1, interval: 1 };
-    let promise = Some(Promise { of: FlowOf::Tenant, booking });
+    let booking = Reservation { slot: 1, interval: 1 };
+    let promise = Some(ScopedReservation { of: LimitScope::Tenant, booking });
     for reason in HeldReason::ALL {
-        let turn = Turn { times: 7, reserved: promise.clone().into(), put_off: 3 };
+        let turn = HoldState { times: 7, reserved: promise.clone().into(), put_off: 3 };
         let task = Task {
             state: State::Waiting(Waiting::Held(Held { reason })),
             due_at: now + Duration::from_mins(5),
@@ -511,14 +517,14 @@ fn woken_task_tries_soon_and_keeps_its_reservation() {
             ..task(&[], None, 0, None, None)
         };
         let woken = transition(task, Event::Wake, now).map(|change| (change.task.due_at, change.task.turn));
-        let kept = |promise: Option<Promise>| Turn { times: 0, reserved: promise.into(), put_off: 3 };
+        let kept = |promise: Option<ScopedReservation>| HoldState { times: 0, reserved: promise.into(), put_off: 3 };
         let expected = match reason {
             HeldReason::Paused | HeldReason::EndpointGone | HeldReason::EndpointMissing => Ok((now, kept(promise.clone()))),
             HeldReason::RetryAfter => Ok((now + soon, kept(None))),
             HeldReason::RateLimited | HeldReason::ConcurrencyLimited | HeldReason::CircuitOpen | HeldReason::Batching => {
                 Ok((now + soon, kept(promise.clone())))
             }
-            _ => Err(Refused::NotHeld),
+            _ => Err(TransitionError::NotHeld),
         };
         assert_eq!(woken, expected, "{reason:?}");
     }
@@ -528,17 +534,17 @@ fn woken_task_tries_soon_and_keeps_its_reservation() {
 #[test]
 fn ended_task_holds_no_reservation() {
     let now = START;
-    let promise = Some(Promise { of: FlowOf::Tenant, booking: Booking { slot: 1, interval: 1 } });
-    let reserved = Reserved { promise: promise.clone(), batch: Some(7) };
+    let promise = Some(ScopedReservation { of: LimitScope::Tenant, booking: Reservation { slot: 1, interval: 1 } });
+    let reserved = Reservations { promise: promise.clone(), batch: Some(7) };
     let holding = |state, deadline| Task {
         state,
-        turn: Turn { times: 7, reserved: reserved.clone(), put_off: 3 },
+        turn: HoldState { times: 7, reserved: reserved.clone(), put_off: 3 },
         ..task(&[], None, 0, deadline, None)
     };
     let held = |reason| State::Waiting(Waiting::Held(Held { reason }));
     let running = |cancel| State::Running(Lease { until: now, started_at: now, cancel });
     let after = |task: Task, event| transition(task, event, now).map(|change| (change.released, change.task.turn.reserved)).unwrap();
-    let nothing = Reserved::default;
+    let nothing = Reservations::default;
     let all = || (reserved.clone(), nothing());
     assert_eq!(after(holding(held(HeldReason::RateLimited), None), Event::Cancel), all());
     assert_eq!(after(holding(held(HeldReason::RateLimited), Some(0)), Event::Expire), all());
@@ -548,10 +554,10 @@ fn ended_task_holds_no_reservation() {
     assert_eq!(after(holding(running(CancelRequest::Requested), None), wait.clone()), all());
     assert_eq!(after(holding(running(CancelRequest::None), None), wait), (nothing(), reserved.clone()));
     assert_eq!(after(holding(running(CancelRequest::None), None), Event::Release { token: 0 }), (nothing(), reserved.clone()));
-    let crashed = Event::LeaseExpired { spread: Spread::from_bits(0) };
-    assert_eq!(after(holding(running(CancelRequest::None), None), crashed), (Reserved { promise: None, batch: Some(7) }, nothing()));
+    let crashed = Event::LeaseExpired { spread: JitterSample::from_bits(0) };
+    assert_eq!(after(holding(running(CancelRequest::None), None), crashed), (Reservations { promise: None, batch: Some(7) }, nothing()));
     let resting = Task { due_at: now + Duration::from_mins(5), ..holding(held(HeldReason::RetryAfter), None) };
-    assert_eq!(after(resting, Event::Wake), (promise.into(), Reserved { promise: None, batch: Some(7) }));
+    assert_eq!(after(resting, Event::Wake), (promise.into(), Reservations { promise: None, batch: Some(7) }));
 }
 
 /// The next member of a batch asks when the batch is due, whatever it was told before. Nothing else is moved by that.
@@ -565,8 +571,8 @@ fn only_a_batching_task_is_made_leader() {
     };
     let led = |task| transition(task, Event::Lead { at }, now).map(|change| change.task.due_at);
     assert_eq!(led(held(HeldReason::Batching, 63)), Ok(at));
-    assert_eq!(led(held(HeldReason::Batching, 2)), Err(Refused::NotHeld), "the member tries again before that anyway");
-    assert_eq!(led(held(HeldReason::RateLimited, 63)), Err(Refused::NotHeld));
+    assert_eq!(led(held(HeldReason::Batching, 2)), Err(TransitionError::NotHeld), "the member tries again before that anyway");
+    assert_eq!(led(held(HeldReason::RateLimited, 63)), Err(TransitionError::NotHeld));
 }
 
 #[test]
@@ -578,8 +584,8 @@ fn claim_before_the_first_write_equals_a_claim() {
     assert_eq!((unstored.version, stored.version), (due.version, due.version + 1));
     assert_eq!(Task { version: stored.version, ..unstored }, stored);
     let mut scheduled = task(&[], None, 5, None, None);
-    assert_eq!(scheduled.claim_unstored(until, START), Err(Refused::NotDue));
-    assert_eq!(due.clone().claim_unstored(until, late), Err(Refused::PastDeadline));
+    assert_eq!(scheduled.claim_unstored(until, START), Err(TransitionError::NotDue));
+    assert_eq!(due.clone().claim_unstored(until, late), Err(TransitionError::PastDeadline));
 }
 
 /// Checks the generator: its events reach every status.
@@ -588,7 +594,9 @@ fn every_status_is_reached() {
     let due = task(&[Duration::from_secs(5)], None, 0, Some(100_000), None);
     let later = START + Duration::from_mins(1);
     let go = |task: &Task, op, now| {
-        transition(task.clone(), event(op, task, Spread::from_bits(0), now), now).unwrap_or_else(|refused| panic!("{op:?}: {refused}")).task
+        transition(task.clone(), event(op, task, JitterSample::from_bits(0), now), now)
+            .unwrap_or_else(|refused| panic!("{op:?}: {refused}"))
+            .task
     };
     let running = go(&due, Op::Claim { lease: 60_000 }, START);
     let reached: BTreeSet<Status> = [

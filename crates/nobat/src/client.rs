@@ -22,7 +22,7 @@ use crate::answer::Answer;
 
 /// Server that a command talks to, and the form of its output.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Target {
+pub(crate) struct ClientArgs {
     /// URL of the server
     #[arg(long, env = "NOBAT_URL", default_value = "http://127.0.0.1:8080", global = true)]
     pub(crate) url: String,
@@ -75,7 +75,7 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 const PAGE: usize = 100;
 
 impl Client {
-    pub(crate) fn new(target: &Target) -> anyhow::Result<Self> {
+    pub(crate) fn new(target: &ClientArgs) -> anyhow::Result<Self> {
         let base = HttpUrl::parse(&target.url).context("NOBAT_URL or --url is not valid")?;
         let (base, host) = to_this_machine(base)?;
         let connector = HttpsConnectorBuilder::new()

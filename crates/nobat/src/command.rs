@@ -10,7 +10,7 @@ use clap::Args;
 use clap::builder::RangedI64ValueParser;
 
 use crate::answer::{Answer, array};
-use crate::client::{Client, Target, encode};
+use crate::client::{Client, ClientArgs, encode};
 use crate::{exit, show};
 
 /// Maximum time in seconds that one request of `wait` asks the server to hold the response. The server may grant less.
@@ -26,7 +26,7 @@ pub(crate) struct Get {
     /// Id of the task
     id: String,
     #[command(flatten)]
-    target: Target,
+    target: ClientArgs,
 }
 
 /// `nobat explain`
@@ -35,7 +35,7 @@ pub(crate) struct Explain {
     /// Id of the task
     id: String,
     #[command(flatten)]
-    target: Target,
+    target: ClientArgs,
 }
 
 /// `nobat list`
@@ -60,7 +60,7 @@ pub(crate) struct List {
     #[arg(long, default_value_t = 20, value_parser = RangedI64ValueParser::<usize>::new().range(1..=1_000_000))]
     limit: usize,
     #[command(flatten)]
-    target: Target,
+    target: ClientArgs,
 }
 
 /// `nobat wait`
@@ -72,7 +72,7 @@ pub(crate) struct Wait {
     #[arg(long, value_parser = seconds)]
     timeout: Option<Duration>,
     #[command(flatten)]
-    target: Target,
+    target: ClientArgs,
 }
 
 /// `nobat cancel`
@@ -81,7 +81,7 @@ pub(crate) struct Cancel {
     /// Id of the task
     id: String,
     #[command(flatten)]
-    target: Target,
+    target: ClientArgs,
 }
 
 /// `nobat replay`
@@ -96,7 +96,7 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "N")]
     generation: Option<NonZeroU32>,
     #[command(flatten)]
-    target: Target,
+    target: ClientArgs,
 }
 
 impl Get {
@@ -159,7 +159,7 @@ impl Replay {
 }
 
 /// Requests the task again and again until it has ended or the time is up. Meanwhile shows progress on a terminal.
-pub(crate) async fn wait(client: &Client, id: &str, limit: Option<Duration>, target: &Target) -> anyhow::Result<ExitCode> {
+pub(crate) async fn wait(client: &Client, id: &str, limit: Option<Duration>, target: &ClientArgs) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let longest = if std::io::IsTerminal::is_terminal(&std::io::stderr()) { WAIT_FOR_PROGRESS } else { WAIT };
     loop {
@@ -184,7 +184,7 @@ pub(crate) async fn wait(client: &Client, id: &str, limit: Option<Duration>, tar
     }
 }
 
-pub(crate) fn print_task(answer: &Answer, target: &Target) -> anyhow::Result<()> {
+pub(crate) fn print_task(answer: &Answer, target: &ClientArgs) -> anyhow::Result<()> {
     print(&if target.json { format!("{}\n", answer.text()) } else { show::task(&answer.object()) })
 }
 

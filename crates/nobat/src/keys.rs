@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use nobat_api::{App, Door, Keys as Asked, Parts};
-use nobat_core::directory::Edition;
+use nobat_api::{AccessPolicy, App, AppConfig, AuthMode as Asked};
+use nobat_core::directory::ConfigEpoch;
 use nobat_core::endpoint::NoEndpointTester;
 use nobat_core::json::Json;
 use nobat_core::name::Name;
 use nobat_core::network::Network;
 use nobat_core::ports::Clock;
 use nobat_core::scope::Scopes;
-use nobat_core::submit::{Aim, Kinds, Unfit};
+use nobat_core::submit::{KindError, KindRegistry, Target};
 use nobat_core::vault::Without;
 use nobat_worker::system::SystemClock;
 use serde_json::json;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::{Answer, array};
 use crate::backend::{self, Settings};
-use crate::client::{Client, Target, encode};
+use crate::client::{Client, ClientArgs, encode};
 use crate::command::print;
 use crate::fields::number;
 use crate::{in_use, show};
@@ -132,16 +132,16 @@ impl Keys {
 
     async fn client(&self) -> anyhow::Result<Client> {
         if let Some(url) = &self.url {
-            return Client::new(&Target { url: url.clone(), key: self.key.clone(), json: self.json });
+            return Client::new(&ClientArgs { url: url.clone(), key: self.key.clone(), json: self.json });
         }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let opened = backend::open(&self.place, &clock).await.map_err(|error| in_use::advise(error, in_use::run_through))?;
-        Ok(Client::Here(App::new(Parts {
-            edition: Edition::default(),
+        Ok(Client::Here(App::new(AppConfig {
+            edition: ConfigEpoch::default(),
             backend: opened.backend,
             clock,
             kinds: Arc::new(NoKinds),
-            door: Door { keys: Asked::Never, admitted: Vec::new(), proxies: Vec::new() },
+            door: AccessPolicy { keys: Asked::Never, admitted: Vec::new(), proxies: Vec::new() },
             recount: opened.recount,
             max_timeout: Duration::ZERO,
             max_wait: Duration::ZERO,
@@ -167,9 +167,9 @@ impl Keys {
 /// Kinds of a process that runs no tasks.
 struct NoKinds;
 
-impl Kinds for NoKinds {
-    fn check(&self, _kind: &Name, _payload: &Json, _: Aim) -> Result<(), Unfit> {
-        Err(Unfit::UnknownKind(Vec::new()))
+impl KindRegistry for NoKinds {
+    fn check(&self, _kind: &Name, _payload: &Json, _: Target) -> Result<(), KindError> {
+        Err(KindError::UnknownKind(Vec::new()))
     }
 
     fn check_authority(&self, _pem: &str) -> Result<(), String> {

@@ -28,7 +28,7 @@ pub use backend::{Place, Settings};
 pub use nobat_worker::context::TaskContext;
 pub use nobat_worker::handler::{Failure, Handler, Handlers};
 pub use serve::{Serve, serve};
-pub use vault::Sealing;
+pub use vault::MasterKeyArgs;
 
 /// Asynchronous task API: accepts tasks over HTTP and runs them, with retries, limits and reports
 #[derive(Parser)]

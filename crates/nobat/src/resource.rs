@@ -8,7 +8,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use hyper::Method;
 
 use crate::answer::array;
-use crate::client::{Client, Target, encode};
+use crate::client::{Client, ClientArgs, encode};
 use crate::command::print;
 use crate::submit::argument;
 use crate::{exit, show};
@@ -143,7 +143,7 @@ pub(crate) struct Call {
     action: &'static Action,
     name: Option<String>,
     body: Option<String>,
-    target: Target,
+    target: ClientArgs,
 }
 
 impl Call {
@@ -186,8 +186,8 @@ impl Action {
             let help = "Fields, as in the API: JSON, @FILE, or - for standard input";
             command = command.arg(Arg::new("body").long("body").value_name("JSON").required(self.body == Body::Required).help(help));
         }
-        // `about` comes last, since `Target` would overwrite it with its own description.
-        Target::augment_args(command).about(self.about)
+        // `about` comes last, since `ClientArgs` would overwrite it with its own description.
+        ClientArgs::augment_args(command).about(self.about)
     }
 }
 
@@ -214,7 +214,7 @@ impl FromArgMatches for Call {
         let action = resource.actions.iter().find(|action| action.name == name).ok_or_else(missing)?;
         // An argument that the action does not have is an error of `try_get_one`.
         let text = |id| matches.try_get_one::<String>(id).ok().flatten().cloned();
-        Ok(Self { resource, action, name: text("name"), body: text("body"), target: Target::from_arg_matches(matches)? })
+        Ok(Self { resource, action, name: text("name"), body: text("body"), target: ClientArgs::from_arg_matches(matches)? })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -9,11 +9,11 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use clap::builder::RangedI64ValueParser;
 use ipnet::IpNet;
-use nobat_api::{App, Door, Keys, Limits, Parts, router};
+use nobat_api::{AccessPolicy, App, AppConfig, AuthMode, Limits, router};
 use nobat_core::backend::Backend;
-use nobat_core::directory::Edition;
+use nobat_core::directory::ConfigEpoch;
 use nobat_core::network::Network;
-use nobat_core::ports::{Chance, Clock};
+use nobat_core::ports::{Clock, Random};
 use nobat_delivery::{Client, Guard};
 use nobat_worker::handler::Handlers;
 use nobat_worker::http::Http;
@@ -22,7 +22,7 @@ use nobat_worker::prune::Pruner;
 use nobat_worker::run::Runner;
 use nobat_worker::signer::Signer;
 use nobat_worker::sweep::Sweeper;
-use nobat_worker::system::{SystemChance, SystemClock};
+use nobat_worker::system::{SystemClock, SystemRandom};
 use nobat_worker::worker::{Worker, every};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -34,8 +34,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::backend::{self, Opened, Place, Settings};
-use crate::vault::{Sealing, Vaults};
-use crate::workshop::Workshop;
+use crate::vault::{MasterKeyArgs, Vaults};
+use crate::workshop::HandlerRuntime;
 use crate::{exit, handles, in_use};
 
 /// Settings of a server. Each is a flag and a variable.
@@ -49,7 +49,7 @@ pub struct Serve {
     pub place: Settings,
     /// Master key that encrypts secrets.
     #[command(flatten)]
-    pub sealing: Sealing,
+    pub sealing: MasterKeyArgs,
     /// Maximum number of tasks that run at a time. With 0, the server accepts tasks and does not run them
     #[arg(long, env = "NOBAT_CONCURRENCY", default_value_t = 128, value_parser = RangedI64ValueParser::<usize>::new().range(0..=1_000_000))]
     pub concurrency: usize,
@@ -147,7 +147,7 @@ pub async fn serve(settings: Serve, listener: TcpListener, handlers: Handlers, s
 
 async fn serve_from(
     opened: Opened,
-    keys: Keys,
+    keys: AuthMode,
     vaults: Vaults,
     settings: Serve,
     listener: TcpListener,
@@ -157,17 +157,17 @@ async fn serve_from(
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
     let limits = limits(&settings);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let chance: Arc<dyn Chance> = Arc::new(SystemChance);
+    let chance: Arc<dyn Random> = Arc::new(SystemRandom);
     let Opened { backend, for_handlers, cursor_key, sweep_interval, recount, name, file: _file } = opened;
-    let door = Door { keys, admitted: settings.allow_from.clone(), proxies: settings.trusted_proxies.clone() };
+    let door = AccessPolicy { keys, admitted: settings.allow_from.clone(), proxies: settings.trusted_proxies.clone() };
     let guard = Guard::new(settings.allow_private_networks.clone()).refusing(own_addresses(listener.local_addr()?));
     // The tester of the API needs its own connections, since handlers run on another Tokio runtime.
-    let edition = Edition::default();
+    let edition = ConfigEpoch::default();
     let calls =
         |registry, vault| Http::new(Client::new(guard.clone())).signing(Signer::new(registry, vault, Arc::clone(&clock), edition.clone()));
     let tester = calls(Arc::clone(&backend.registry), Arc::clone(&vaults.of_api));
     let handlers = handlers.with(calls(Arc::clone(&for_handlers.registry), vaults.of_handlers)).with(Noop);
-    let app = App::new(Parts {
+    let app = App::new(AppConfig {
         edition: edition.clone(),
         backend: backend.clone(),
         clock: Arc::clone(&clock),
@@ -186,7 +186,7 @@ async fn serve_from(
     let sweeper = Sweeper { backend: backend.clone(), chance };
     let (pruner, last) = (Pruner { backend: backend.clone() }, backend);
     tracing::info!(address = %listener.local_addr()?, data = name, concurrency = settings.concurrency, "nobat is listening");
-    let workshop = Workshop::open()?;
+    let workshop = HandlerRuntime::open()?;
     let working = async {
         let outcome = workshop.run(worker, stop.clone()).await;
         // Without a worker, the rest of the process must stop too.
@@ -224,14 +224,14 @@ fn limits(settings: &Serve) -> Limits {
 }
 
 /// Returns the rule for API keys. Fails if other machines can reach the server and no key exists, since then anyone could use it.
-async fn keys(backend: &Backend, address: SocketAddr, settings: &Serve) -> anyhow::Result<Keys> {
+async fn keys(backend: &Backend, address: SocketAddr, settings: &Serve) -> anyhow::Result<AuthMode> {
     if backend.registry.has_keys().await.context("cannot read the API keys")? {
-        return Ok(Keys::Required);
+        return Ok(AuthMode::Required);
     }
     let make_one = "create a key first: `nobat keys create --scopes admin`";
     ensure!(address.ip().is_loopback(), "other machines can reach {address}, and no API key exists; {make_one}");
     ensure!(settings.trusted_proxies.is_empty(), "trusted proxies forward requests of others, and no API key exists; {make_one}");
-    Ok(Keys::NotYet)
+    Ok(AuthMode::NotYet)
 }
 
 /// Returns the addresses of this server on this machine, which tasks must not call: such a task could submit another like itself without

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::answer::to_json;
-use crate::client::{Client, Refusal, Target};
+use crate::client::{Client, ClientArgs, Refusal};
 use crate::command::{print_task, wait};
 use crate::fields::{Fields, flag_of};
 
@@ -32,7 +32,7 @@ pub(crate) struct Submit {
     #[arg(long, short)]
     wait: bool,
     #[command(flatten)]
-    target: Target,
+    target: ClientArgs,
 }
 
 impl Submit {

@@ -20,7 +20,7 @@ use crate::backend::{Place, Settings};
 
 /// Settings of the master key. Each is a flag and a variable.
 #[derive(Args, Clone, Debug)]
-pub struct Sealing {
+pub struct MasterKeyArgs {
     /// Master key that encrypts secrets: 32 bytes in base64, then older keys that only decrypt, separated by commas. Prefer the
     /// variable: other users of this machine can read flags. Default: a key in a file beside the data, created at the first start
     #[arg(long, env = "NOBAT_MASTER_KEY", value_delimiter = ',', hide_env_values = true)]
@@ -52,7 +52,7 @@ pub(crate) struct Vaults {
     pub(crate) of_handlers: Arc<dyn VaultSource>,
 }
 
-impl Sealing {
+impl MasterKeyArgs {
     /// Returns the given master keys. Fails if the settings are not valid, before any file is created.
     pub(crate) fn check(&self, place: &Settings) -> anyhow::Result<Vec<MasterKey>> {
         let given = self.master_key.iter().map(|text| text.0.trim()).filter(|text| !text.is_empty());
@@ -239,7 +239,7 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         let refused = settings.sealing.open(&settings.place, &opened.backend).await.err().expect("a refusal").to_string();
         assert!(refused.contains("put it back") && !file.exists(), "{refused}");
-        let given = |text: String| Sealing { master_key: vec![text.into()], kms_key: None };
+        let given = |text: String| MasterKeyArgs { master_key: vec![text.into()], kms_key: None };
         assert!(given(MasterKey::new([1; 32]).to_text()).open(&settings.place, &opened.backend).await.is_ok());
         let mistyped = given("hunter2".to_owned()).open(&settings.place, &opened.backend).await.err().expect("a refusal");
         assert_eq!(

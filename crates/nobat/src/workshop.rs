@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Runtime for handlers only.
-pub(crate) struct Workshop(Option<Runtime>);
+pub(crate) struct HandlerRuntime(Option<Runtime>);
 
 /// Time between two checks for a free thread, and maximum time that a check waits for one.
 const LOOK: Duration = Duration::from_secs(5);
@@ -27,7 +27,7 @@ const LOOKS: u64 = LEASE.as_secs() / LOOK.as_secs();
 /// Maximum time that a stopping worker may take beyond its drain time. It uses it to give unfinished tasks back.
 const GIVE_BACK: Duration = Duration::from_secs(6);
 
-impl Workshop {
+impl HandlerRuntime {
     /// Starts the threads, one for each processor.
     pub(crate) fn open() -> anyhow::Result<Self> {
         let runtime = Builder::new_multi_thread().thread_name("nobat-handlers").enable_all().build();
@@ -60,7 +60,7 @@ impl Workshop {
     }
 }
 
-impl Drop for Workshop {
+impl Drop for HandlerRuntime {
     /// Does not wait for the threads, since a blocking handler would never end.
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {

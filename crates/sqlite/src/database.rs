@@ -7,16 +7,16 @@ use std::time::Duration;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Event, overdue, transition};
 use nobat_core::name::{Name, Tenant};
-use nobat_core::ports::{Beat, Claim, Committed, Inserted, LEASE, ListQuery, Page, Position, TaskName};
-use nobat_core::retry::Spread;
-use nobat_core::task::{CancelRequest, End, State, Status, Task};
+use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, LEASE, ListQuery, Page, Position, TaskKey};
+use nobat_core::retry::JitterSample;
+use nobat_core::task::{CancelRequest, Outcome, State, Status, Task};
 use nobat_core::time::Timestamp;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, params};
 
 use crate::Error;
 use crate::dispatch::Dispatch;
 use crate::file::BUSY_TIMEOUT;
-use crate::lanes::Lanes;
+use crate::lanes::TenantScheduler;
 use crate::row::{self, COLUMNS, status};
 use crate::shares::WorkerShares;
 
@@ -45,7 +45,7 @@ const UNREADABLE_REST: Duration = Duration::from_hours(1);
 const SEQ_SHIFT: u32 = 20;
 
 /// Result of several writes: keep or undo them.
-pub(crate) enum Keep<T> {
+pub(crate) enum Savepoint<T> {
     All(T),
     Nothing(T),
 }
@@ -59,7 +59,7 @@ pub(crate) struct Database {
     /// `seq` at which the last pass over old tasks stopped.
     pruned_to: i64,
     /// Tenants with waiting tasks, and the time of each one's next task.
-    lanes: Lanes,
+    lanes: TenantScheduler,
     /// Worker slots that tenants hold, so that one tenant leaves some of them to the others.
     shares: WorkerShares,
     /// Tenants whose due tasks wait until others of their own have ended, as of the last dispatch.
@@ -69,7 +69,7 @@ pub(crate) struct Database {
     /// Tasks claimed in this transaction. Workers get them after the COMMIT.
     handed: Vec<Task>,
     /// Tasks changed in this transaction. Watchers are notified after the COMMIT.
-    touched: Vec<TaskName>,
+    touched: Vec<TaskKey>,
     /// Number of rows written by [`Database::probe`] on this connection.
     probes: u64,
 }
@@ -84,7 +84,7 @@ impl Database {
             retention,
             last_seq,
             pruned_to: 0,
-            lanes: Lanes::default(),
+            lanes: TenantScheduler::default(),
             shares: WorkerShares::default(),
             withheld: BTreeSet::new(),
             is_unsure: true,
@@ -104,11 +104,11 @@ impl Database {
         Ok(statement.execute([])?)
     }
 
-    pub(crate) fn insert(&mut self, mut tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, Error> {
+    pub(crate) fn insert(&mut self, mut tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, Error> {
         if let [task] = tasks.as_mut_slice() {
             return Ok(match self.insert_one(task, now)? {
-                None => Inserted::Created(tasks),
-                Some(existing) => Inserted::Existing(vec![existing]),
+                None => InsertResult::Created(tasks),
+                Some(existing) => InsertResult::Existing(vec![existing]),
             });
         }
         self.savepoint(|database| {
@@ -116,16 +116,20 @@ impl Database {
             for task in &mut tasks {
                 existing.extend(database.insert_one(task, now)?);
             }
-            if existing.is_empty() { Ok(Keep::All(Inserted::Created(tasks))) } else { Ok(Keep::Nothing(Inserted::Existing(existing))) }
+            if existing.is_empty() {
+                Ok(Savepoint::All(InsertResult::Created(tasks)))
+            } else {
+                Ok(Savepoint::Nothing(InsertResult::Existing(existing)))
+            }
         })
     }
 
     /// Makes several writes or none.
-    pub(crate) fn savepoint<T>(&mut self, operation: impl FnOnce(&mut Self) -> Result<Keep<T>, Error>) -> Result<T, Error> {
+    pub(crate) fn savepoint<T>(&mut self, operation: impl FnOnce(&mut Self) -> Result<Savepoint<T>, Error>) -> Result<T, Error> {
         self.prepare("SAVEPOINT several")?.raw_execute()?;
         let (handed, touched) = (self.handed.len(), self.touched.len());
         let done = operation(self);
-        if !matches!(done, Ok(Keep::All(_))) {
+        if !matches!(done, Ok(Savepoint::All(_))) {
             for task in self.handed.drain(handed..) {
                 self.shares.end(&task.tenant, &task.id);
             }
@@ -134,7 +138,7 @@ impl Database {
         }
         self.prepare("RELEASE several")?.raw_execute()?;
         match done? {
-            Keep::All(result) | Keep::Nothing(result) => Ok(result),
+            Savepoint::All(result) | Savepoint::Nothing(result) => Ok(result),
         }
     }
 
@@ -185,7 +189,7 @@ impl Database {
     }
 
     /// Deletes a task after its retention, so that its name can be used again.
-    fn delete(&self, name: &TaskName) -> Result<(), Error> {
+    fn delete(&self, name: &TaskKey) -> Result<(), Error> {
         let id = name.id.to_bytes();
         self.prepare("DELETE FROM payloads WHERE seq = (SELECT seq FROM tasks WHERE tenant = ?1 AND id = ?2)")?
             .execute(params![name.tenant.as_str(), id])?;
@@ -193,22 +197,22 @@ impl Database {
         Ok(())
     }
 
-    pub(crate) fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, Error> {
+    pub(crate) fn get(&self, name: &TaskKey, now: Timestamp) -> Result<Option<Task>, Error> {
         get(&self.connection, name, self.retention, now)
     }
 
-    pub(crate) fn claim(&mut self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, Error> {
-        let Some(task) = self.get(name, now)? else { return Ok(Claim::Missing) };
+    pub(crate) fn claim(&mut self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, Error> {
+        let Some(task) = self.get(name, now)? else { return Ok(ClaimResult::Missing) };
         match transition(task.clone(), Event::Claim { until }, now) {
-            Err(refused) => Ok(Claim::Refused(refused, task)),
+            Err(refused) => Ok(ClaimResult::Refused(refused, task)),
             Ok(change) => match self.commit(change)? {
-                Committed::Done(task) => Ok(Claim::Granted(*task)),
-                Committed::Conflict => Err(Error::Unreadable("version")),
+                CommitResult::Done(task) => Ok(ClaimResult::Granted(*task)),
+                CommitResult::Conflict => Err(Error::Unreadable("version")),
             },
         }
     }
 
-    pub(crate) fn commit(&mut self, change: Change) -> Result<Committed, Error> {
+    pub(crate) fn commit(&mut self, change: Change) -> Result<CommitResult, Error> {
         let Change { task, read_version, follow_up, entry, released: _ } = change;
         let is_written = if follow_up.is_none() && entry.is_none() {
             self.update(&task, read_version)?
@@ -224,18 +228,18 @@ impl Database {
                         database.write_entry(&entry)?;
                     }
                 }
-                Ok(Keep::All(is_written))
+                Ok(Savepoint::All(is_written))
             })?
         };
         if !is_written {
-            return Ok(Committed::Conflict);
+            return Ok(CommitResult::Conflict);
         }
         if !matches!(task.state, State::Running(_)) {
             self.shares.end(&task.tenant, &task.id);
         }
         self.will_be_due(&task);
         self.touched.push(task.name());
-        Ok(Committed::Done(Box::new(task)))
+        Ok(CommitResult::Done(Box::new(task)))
     }
 
     /// Returns true if the task had that version.
@@ -248,7 +252,7 @@ impl Database {
         Ok(statement.raw_execute()? == 1)
     }
 
-    pub(crate) fn beat(&mut self, name: &TaskName, token: u64, until: Timestamp, progress: Option<&Json>) -> Result<Beat, Error> {
+    pub(crate) fn beat(&mut self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<&Json>) -> Result<Heartbeat, Error> {
         let mut statement = self.prepare(
             "UPDATE tasks SET lease_until = ?1, wake_at = ?1, version = version + 1, progress = coalesce(?2, progress)
              WHERE tenant = ?3 AND id = ?4 AND token = ?5 AND status = 3 RETURNING lease_cancel",
@@ -261,9 +265,9 @@ impl Database {
             .optional()?;
         // No notification: a worker that is notified of its own heartbeats would send more of them.
         Ok(match found {
-            None => Beat::Lost,
-            Some(false) => Beat::Renewed { cancel: CancelRequest::None },
-            Some(true) => Beat::Renewed { cancel: CancelRequest::Requested },
+            None => Heartbeat::Lost,
+            Some(false) => Heartbeat::Renewed { cancel: CancelRequest::None },
+            Some(true) => Heartbeat::Renewed { cancel: CancelRequest::Requested },
         })
     }
 
@@ -348,10 +352,10 @@ impl Database {
         }
         for task in due {
             // Tasks past their deadline expire here. A backlog of them would otherwise block all others.
-            let event = overdue(&task, Spread::from_bits(0), now).unwrap_or(Event::Claim { until: now + LEASE });
+            let event = overdue(&task, JitterSample::from_bits(0), now).unwrap_or(Event::Claim { until: now + LEASE });
             let Ok(change) = transition(task, event, now) else { continue };
             let released = change.released.clone();
-            let Committed::Done(task) = self.commit(change)? else { continue };
+            let CommitResult::Done(task) = self.commit(change)? else { continue };
             self.give_back(&task, released, now)?;
             if let State::Running(_) = task.state {
                 self.hand(*task);
@@ -371,7 +375,7 @@ impl Database {
     /// Reads the tenants with waiting tasks again if the known state may be wrong.
     fn make_sure(&mut self) -> Result<(), Error> {
         if std::mem::take(&mut self.is_unsure) {
-            self.lanes = Lanes::default();
+            self.lanes = TenantScheduler::default();
             let mut statement = self.connection.prepare_cached(LANES)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
@@ -403,7 +407,7 @@ impl Database {
     pub(crate) fn release(&mut self, tasks: Vec<Task>, now: Timestamp) -> Result<(), Error> {
         for Task { tenant, id, token, .. } in tasks {
             // Read again, since the task may have been canceled after its claim.
-            if let Some(task) = self.get(&TaskName { tenant, id }, now)?
+            if let Some(task) = self.get(&TaskKey { tenant, id }, now)?
                 && let Ok(change) = transition(task, Event::Release { token }, now)
             {
                 self.commit(change)?;
@@ -493,7 +497,7 @@ impl Database {
 }
 
 /// Returns the task, unless its retention has passed.
-pub(crate) fn get(connection: &Connection, name: &TaskName, retention: Duration, now: Timestamp) -> Result<Option<Task>, Error> {
+pub(crate) fn get(connection: &Connection, name: &TaskKey, retention: Duration, now: Timestamp) -> Result<Option<Task>, Error> {
     let sql = get_sql();
     let found = select(connection, sql, params![name.tenant.as_str(), name.id.to_bytes()])?;
     Ok(found.into_iter().next().filter(|task| is_kept(task, retention, now)))
@@ -532,7 +536,7 @@ pub(crate) fn list(connection: &Connection, query: &ListQuery, retention: Durati
     };
     let from = query.created_after.map_or(0, seq_of);
     let filter = match query.status {
-        Some(Status::Ended(End::Failed)) => "INDEXED BY tasks_failed WHERE status = 5 AND",
+        Some(Status::Ended(Outcome::Failed)) => "INDEXED BY tasks_failed WHERE status = 5 AND",
         Some(Status::Held) => "INDEXED BY tasks_held WHERE status = 2 AND",
         _ => "INDEXED BY tasks_of_tenant WHERE",
     };

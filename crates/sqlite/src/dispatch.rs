@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nobat_core::ports::TaskName;
+use nobat_core::ports::TaskKey;
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
 use tokio::sync::{Notify, oneshot, watch};
@@ -11,7 +11,7 @@ use tokio::sync::{Notify, oneshot, watch};
 /// Workers that wait for tasks, and watchers that wait for changes.
 pub(crate) struct Dispatch {
     workers: Mutex<VecDeque<Worker>>,
-    watched: Mutex<HashMap<TaskName, Watched>>,
+    watched: Mutex<HashMap<TaskKey, Watched>>,
     next_due: watch::Sender<Option<Timestamp>>,
 }
 
@@ -70,13 +70,13 @@ impl Dispatch {
     }
 
     /// Resolves when the task changes.
-    pub(crate) async fn watch(&self, name: &TaskName) {
+    pub(crate) async fn watch(&self, name: &TaskKey) {
         let watcher = Watcher::new(self, name);
         watcher.news.notified().await;
     }
 
     /// Notifies the watchers of changed tasks.
-    pub(crate) fn tell(&self, names: &[TaskName]) {
+    pub(crate) fn tell(&self, names: &[TaskKey]) {
         let watched = lock(&self.watched);
         if !watched.is_empty() {
             names.iter().filter_map(|name| watched.get(name)).for_each(|task| task.news.notify_waiters());
@@ -87,12 +87,12 @@ impl Dispatch {
 /// A watcher of a task. Dropping it ends the watch.
 struct Watcher<'a> {
     dispatch: &'a Dispatch,
-    name: &'a TaskName,
+    name: &'a TaskKey,
     news: Arc<Notify>,
 }
 
 impl<'a> Watcher<'a> {
-    fn new(dispatch: &'a Dispatch, name: &'a TaskName) -> Self {
+    fn new(dispatch: &'a Dispatch, name: &'a TaskKey) -> Self {
         let mut watched = lock(&dispatch.watched);
         let task = watched.entry(name.clone()).or_insert_with(|| Watched { news: Arc::default(), watchers: 0 });
         task.watchers += 1;

@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 use nobat_core::backend::changes;
-use nobat_core::flow::{Flow, FlowChange, FlowName, Flows, IDLE, Kept, Reserved, Successor, Written};
+use nobat_core::flow::{IDLE, LimiterChange, LimiterKey, LimiterState, LimiterStore, Reservations, Successor, VersionedState, WriteResult};
 use nobat_core::lifecycle::{Event, transition};
-use nobat_core::ports::{StoreError, TaskName};
+use nobat_core::ports::{StoreError, TaskKey};
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -15,26 +15,26 @@ use crate::writer::Load;
 use crate::{Error, Sqlite};
 
 #[async_trait]
-impl Flows for Sqlite {
-    async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
+impl LimiterStore for Sqlite {
+    async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
         let name = name.clone();
         Sqlite::read(self, Cost::Record, Some(name.tenant.clone()), move |connection| find(connection, &name)).await
     }
 
-    async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
+    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
         let (name, body) = (name.clone(), flow.to_text());
         self.0.writer.call(Load::of(Some(name.tenant.clone())), move |database| database.write_flow(&name, &body, over, now)).await
     }
 
     /// Runs as one operation of the writer, so that no other write comes in between.
-    async fn change(&self, name: &FlowName, change: FlowChange, now: Timestamp) -> Result<Option<Successor>, StoreError> {
+    async fn change(&self, name: &LimiterKey, change: LimiterChange, now: Timestamp) -> Result<Option<Successor>, StoreError> {
         let name = name.clone();
         self.0.writer.call(Load::of(Some(name.tenant.clone())), move |database| database.change_flow(&name, change, now)).await
     }
 }
 
 impl Database {
-    fn write_flow(&mut self, name: &FlowName, body: &str, over: u64, now: Timestamp) -> Result<Written, Error> {
+    fn write_flow(&mut self, name: &LimiterKey, body: &str, over: u64, now: Timestamp) -> Result<WriteResult, Error> {
         let sql = if over == 0 {
             "INSERT INTO flows (tenant, name, version, written_at, body) VALUES (?1, ?2, ?3 + 1, ?4, ?5) ON CONFLICT DO NOTHING"
         } else {
@@ -43,10 +43,10 @@ impl Database {
         let connection = self.connection();
         let mut statement = connection.prepare_cached(sql)?;
         let values = params![name.tenant.as_str(), name.of.to_string(), over.cast_signed(), now.millis(), body];
-        if statement.execute(values)? == 1 { Ok(Written::Done) } else { Ok(Written::Conflict(find(connection, name)?)) }
+        if statement.execute(values)? == 1 { Ok(WriteResult::Done) } else { Ok(WriteResult::Conflict(find(connection, name)?)) }
     }
 
-    fn change_flow(&mut self, name: &FlowName, change: FlowChange, now: Timestamp) -> Result<Option<Successor>, Error> {
+    fn change_flow(&mut self, name: &LimiterKey, change: LimiterChange, now: Timestamp) -> Result<Option<Successor>, Error> {
         let kept = find(self.connection(), name)?;
         let mut flow = kept.flow.clone();
         let successor = flow.change(change, now);
@@ -57,11 +57,11 @@ impl Database {
     }
 
     /// Gives back what an ended task held at its limiters ([`nobat_core::backend::Backend::give_back`]), in the same transaction.
-    pub(crate) fn give_back(&mut self, task: &Task, reserved: Reserved, now: Timestamp) -> Result<(), Error> {
+    pub(crate) fn give_back(&mut self, task: &Task, reserved: Reservations, now: Timestamp) -> Result<(), Error> {
         for (of, change) in changes(task, reserved) {
-            let name = FlowName { tenant: task.tenant.clone(), of };
+            let name = LimiterKey { tenant: task.tenant.clone(), of };
             let Some(Successor { id, at }) = self.change_flow(&name, change, now)? else { continue };
-            if let Some(next) = self.get(&TaskName { tenant: task.tenant.clone(), id }, now)?
+            if let Some(next) = self.get(&TaskKey { tenant: task.tenant.clone(), id }, now)?
                 && let Ok(change) = transition(next, Event::Lead { at }, now)
             {
                 self.commit(change)?;
@@ -78,11 +78,11 @@ impl Database {
     }
 }
 
-fn find(connection: &Connection, name: &FlowName) -> Result<Kept, Error> {
+fn find(connection: &Connection, name: &LimiterKey) -> Result<VersionedState, Error> {
     let mut statement = connection.prepare_cached("SELECT version, body FROM flows WHERE tenant = ?1 AND name = ?2")?;
     let found = statement.query_row(params![name.tenant.as_str(), name.of.to_string()], |row| {
         Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, String>(1)?))
     });
-    let Some((version, body)) = found.optional()? else { return Ok(Kept::default()) };
-    Ok(Kept { version, flow: Flow::from_text(&body)? })
+    let Some((version, body)) = found.optional()? else { return Ok(VersionedState::default()) };
+    Ok(VersionedState { version, flow: LimiterState::from_text(&body)? })
 }

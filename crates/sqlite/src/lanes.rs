@@ -7,7 +7,7 @@ use nobat_core::time::Timestamp;
 
 /// Tenants with waiting tasks. Each has a time before which none of its tasks is due.
 #[derive(Default)]
-pub(crate) struct Lanes {
+pub(crate) struct TenantScheduler {
     next: BTreeMap<Tenant, Timestamp>,
     /// The same entries, earliest first.
     by_moment: BTreeSet<(Timestamp, Tenant)>,
@@ -15,7 +15,7 @@ pub(crate) struct Lanes {
     served: Option<Tenant>,
 }
 
-impl Lanes {
+impl TenantScheduler {
     /// Records that a task of the tenant is due at `at`, if that is earlier than known.
     pub(crate) fn waits(&mut self, tenant: &Tenant, at: Timestamp) {
         if self.next.get(tenant).is_none_or(|next| at < *next) {
@@ -69,13 +69,13 @@ mod tests {
         Tenant::new(name).unwrap()
     }
 
-    fn due(lanes: &Lanes, now: i64) -> String {
+    fn due(lanes: &TenantScheduler, now: i64) -> String {
         lanes.due(Timestamp::from_millis(now)).iter().map(Tenant::as_str).collect()
     }
 
     #[test]
     fn tenants_with_due_tasks_take_turns() {
-        let mut lanes = Lanes::default();
+        let mut lanes = TenantScheduler::default();
         for (name, at) in [("c", 1), ("a", 2), ("b", 9)] {
             lanes.waits(&tenant(name), Timestamp::from_millis(at));
         }
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn earliest_due_time_of_a_tenant_counts() {
-        let mut lanes = Lanes::default();
+        let mut lanes = TenantScheduler::default();
         let at = Timestamp::from_millis;
         lanes.waits(&tenant("a"), at(5));
         lanes.waits(&tenant("a"), at(7));

@@ -8,49 +8,49 @@ use async_trait::async_trait;
 use nobat_core::audit::{Action, Entry};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{Position, StoreError};
-use nobat_core::rate::{Bucket, Rate, Taken};
-use nobat_core::registry::{Record, RecordName, Recorded, Registry, Sort, TrailPage, TrailQuery};
+use nobat_core::rate::{TakeResult, TokenBucket, TokenRate};
+use nobat_core::registry::{AuditPage, AuditQuery, ConfigStore, Record, RecordKind, RecordName, RecordResult};
 use nobat_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::database::{Database, Keep, to_sql};
+use crate::database::{Database, Savepoint, to_sql};
 use crate::reader::Cost;
 use crate::writer::Load;
 use crate::{Error, Sqlite};
 
 /// Buckets of tenants with a request rate. They are full after a restart.
 #[derive(Default)]
-pub(crate) struct Buckets(Mutex<HashMap<Tenant, Bucket>>);
+pub(crate) struct Buckets(Mutex<HashMap<Tenant, TokenBucket>>);
 
 #[async_trait]
-impl Registry for Sqlite {
+impl ConfigStore for Sqlite {
     async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
         let name = name.clone();
         self.read(Cost::Record, name.tenant.clone(), move |connection| find(connection, &name)).await
     }
 
-    async fn page(&self, tenant: Option<&Tenant>, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+    async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
         let (tenant, after) = (tenant.cloned(), after.map(ToString::to_string).unwrap_or_default());
         // A page of one row checks for existence. Requests without a key wait for that.
         let cost = if limit == 1 { Cost::Record } else { Cost::Scan };
         self.read(cost, tenant.clone(), move |connection| page(connection, tenant.as_ref(), sort, &after, limit)).await
     }
 
-    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError> {
+    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
         self.0.writer.call(Load::of(Some(entry.tenant.clone())), move |database| database.write_records(&records, &entry)).await
     }
 
-    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<Recorded, StoreError> {
+    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError> {
         let name = name.clone();
         self.0.writer.call(Load::of(Some(entry.tenant.clone())), move |database| database.remove_record(&name, version, &entry)).await
     }
 
-    async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError> {
+    async fn trail(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
         let (query, oldest) = (query.clone(), now - self.0.retention);
         self.read(Cost::Scan, Some(query.tenant.clone()), move |connection| trail(connection, &query, oldest)).await
     }
 
-    async fn take(&self, tenant: &Tenant, rate: Rate, _wanted: NonZeroU32, now: Timestamp) -> Result<Taken, StoreError> {
+    async fn take(&self, tenant: &Tenant, rate: TokenRate, _wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {
         let mut buckets = self.0.buckets.0.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = buckets.entry(tenant.clone()).or_default();
         let (taken, left) = rate.take(*bucket, NonZeroU32::MIN, now);
@@ -60,15 +60,15 @@ impl Registry for Sqlite {
 }
 
 impl Database {
-    fn write_records(&mut self, records: &[Record], entry: &Entry) -> Result<Recorded, Error> {
+    fn write_records(&mut self, records: &[Record], entry: &Entry) -> Result<RecordResult, Error> {
         self.savepoint(|database| {
             for record in records {
                 if !database.write_record(record)? {
-                    return Ok(Keep::Nothing(Recorded::Conflict));
+                    return Ok(Savepoint::Nothing(RecordResult::Conflict));
                 }
             }
             database.write_entry(entry)?;
-            Ok(Keep::All(Recorded::Done))
+            Ok(Savepoint::All(RecordResult::Done))
         })
     }
 
@@ -84,15 +84,15 @@ impl Database {
         Ok(self.prepare(sql)?.execute(params![version, body, whose(name.tenant.as_ref()), sort, name.name.as_str()])? == 1)
     }
 
-    fn remove_record(&mut self, name: &RecordName, version: u64, entry: &Entry) -> Result<Recorded, Error> {
+    fn remove_record(&mut self, name: &RecordName, version: u64, entry: &Entry) -> Result<RecordResult, Error> {
         self.savepoint(|database| {
             let sql = "DELETE FROM records WHERE tenant = ?1 AND sort = ?2 AND name = ?3 AND version = ?4";
             let values = params![whose(name.tenant.as_ref()), name.sort.as_str(), name.name.as_str(), version.cast_signed()];
             if database.prepare(sql)?.execute(values)? == 0 {
-                return Ok(Keep::Nothing(Recorded::Conflict));
+                return Ok(Savepoint::Nothing(RecordResult::Conflict));
             }
             database.write_entry(entry)?;
-            Ok(Keep::All(Recorded::Done))
+            Ok(Savepoint::All(RecordResult::Done))
         })
     }
 
@@ -123,7 +123,7 @@ fn find(connection: &Connection, name: &RecordName) -> Result<Option<Record>, Er
     Ok(found.optional()?)
 }
 
-fn page(connection: &Connection, tenant: Option<&Tenant>, sort: Sort, after: &str, limit: usize) -> Result<Vec<Record>, Error> {
+fn page(connection: &Connection, tenant: Option<&Tenant>, sort: RecordKind, after: &str, limit: usize) -> Result<Vec<Record>, Error> {
     let sql = "SELECT name, version, body FROM records WHERE tenant = ?1 AND sort = ?2 AND name > ?3 ORDER BY name LIMIT ?4";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params![whose(tenant), sort.as_str(), after, to_sql(limit)])?;
@@ -135,7 +135,7 @@ fn page(connection: &Connection, tenant: Option<&Tenant>, sort: Sort, after: &st
     Ok(records)
 }
 
-fn trail(connection: &Connection, query: &TrailQuery, oldest: Timestamp) -> Result<TrailPage, Error> {
+fn trail(connection: &Connection, query: &AuditQuery, oldest: Timestamp) -> Result<AuditPage, Error> {
     let before = query.after.as_ref().map_or(Ok(i64::MAX), |after| after.0.parse().map_err(|_| Error::Unreadable("position")))?;
     let sql =
         "SELECT seq, tenant, at, actor, action, target FROM trail WHERE tenant = ?1 AND seq < ?2 AND at > ?3 ORDER BY seq DESC LIMIT ?4";
@@ -147,7 +147,7 @@ fn trail(connection: &Connection, query: &TrailQuery, oldest: Timestamp) -> Resu
         entries.push(entry(row)?);
     }
     let next = last.filter(|_| entries.len() == query.limit);
-    Ok(TrailPage { entries, next })
+    Ok(AuditPage { entries, next })
 }
 
 fn entry(row: &Row<'_>) -> Result<Entry, Error> {

@@ -4,7 +4,7 @@ use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::name::{Name, Tenant};
 use nobat_core::stored;
-use nobat_core::task::{CancelRequest, End, Ended, Fingerprint, Held, HeldReason, Lease, State, Status, Task, Waiting};
+use nobat_core::task::{CancelRequest, Completion, Fingerprint, Held, HeldReason, Lease, Outcome, State, Status, Task, Waiting};
 use nobat_core::time::Timestamp;
 use rusqlite::{Row, Statement};
 
@@ -134,12 +134,12 @@ fn status_number(state: &State) -> i64 {
     }
 }
 
-fn end_number(end: End) -> i64 {
+fn end_number(end: Outcome) -> i64 {
     match end {
-        End::Succeeded => status::SUCCEEDED,
-        End::Failed => status::FAILED,
-        End::Canceled => status::CANCELED,
-        End::Expired => status::EXPIRED,
+        Outcome::Succeeded => status::SUCCEEDED,
+        Outcome::Failed => status::FAILED,
+        Outcome::Canceled => status::CANCELED,
+        Outcome::Expired => status::EXPIRED,
     }
 }
 
@@ -156,7 +156,7 @@ pub(crate) fn may_be(number: i64, wanted: Status) -> bool {
 }
 
 fn state(row: &Row<'_>) -> Result<State, Error> {
-    let ended = |end| Ok(State::Ended(Ended { end, at: Timestamp::from_millis(row.get(17)?) }));
+    let ended = |end| Ok(State::Ended(Completion { end, at: Timestamp::from_millis(row.get(17)?) }));
     match row.get(5)? {
         status::SCHEDULED => Ok(State::Waiting(Waiting::Scheduled)),
         status::RETRYING => Ok(State::Waiting(Waiting::Retrying)),
@@ -169,10 +169,10 @@ fn state(row: &Row<'_>) -> Result<State, Error> {
             started_at: Timestamp::from_millis(row.get(15)?),
             cancel: if row.get(16)? { CancelRequest::Requested } else { CancelRequest::None },
         })),
-        status::SUCCEEDED => ended(End::Succeeded),
-        status::FAILED => ended(End::Failed),
-        status::CANCELED => ended(End::Canceled),
-        status::EXPIRED => ended(End::Expired),
+        status::SUCCEEDED => ended(Outcome::Succeeded),
+        status::FAILED => ended(Outcome::Failed),
+        status::CANCELED => ended(Outcome::Canceled),
+        status::EXPIRED => ended(Outcome::Expired),
         _ => Err(Error::Unreadable("status")),
     }
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Change;
 use nobat_core::name::Tenant;
-use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, QueueLoad, Store, StoreError, TaskName};
+use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, QueueLoad, StoreError, TaskKey, TaskStore};
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
 use rusqlite::Connection;
@@ -15,27 +15,27 @@ use crate::writer::Load;
 use crate::{Error, Sqlite, database};
 
 #[async_trait]
-impl Store for Sqlite {
-    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
+impl TaskStore for Sqlite {
+    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError> {
         self.0.writer.call(Load::tasks(&tasks), move |database| database.insert(tasks, now)).await
     }
 
-    async fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, StoreError> {
+    async fn get(&self, name: &TaskKey, now: Timestamp) -> Result<Option<Task>, StoreError> {
         let (name, retention) = (name.clone(), self.0.retention);
         self.read(Cost::Task, Some(name.tenant.clone()), move |connection| database::get(connection, &name, retention, now)).await
     }
 
-    async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
+    async fn claim(&self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError> {
         let name = name.clone();
         self.0.writer.call(Load::of(Some(name.tenant.clone())), move |database| database.claim(&name, until, now)).await
     }
 
-    async fn commit(&self, change: Change, _now: Timestamp) -> Result<Committed, StoreError> {
+    async fn commit(&self, change: Change, _now: Timestamp) -> Result<CommitResult, StoreError> {
         let load = Load::tasks([&change.task].into_iter().chain(&change.follow_up));
         self.0.writer.call(load, move |database| database.commit(change)).await
     }
 
-    async fn beat(&self, name: &TaskName, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Beat, StoreError> {
+    async fn beat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
         let name = name.clone();
         self.0.writer.call(Load::of(Some(name.tenant.clone())), move |database| database.beat(&name, token, until, progress.as_ref())).await
     }
@@ -63,7 +63,7 @@ impl Store for Sqlite {
         self.0.writer.call(Load::of(None), move |database| database.prune(limit, now)).await
     }
 
-    async fn changed(&self, name: &TaskName) {
+    async fn changed(&self, name: &TaskKey) {
         self.0.dispatch.watch(name).await;
     }
 

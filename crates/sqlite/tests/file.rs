@@ -9,9 +9,9 @@ use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Event, overdue};
 use nobat_core::name::{Name, Tenant};
-use nobat_core::ports::{Claim, Clock, Delivery, Inserted, LEASE, StoreError};
-use nobat_core::retry::Spread;
-use nobat_core::submit::{Aim, Intake, Kinds, Submission, Unfit};
+use nobat_core::ports::{ClaimResult, Clock, Delivery, InsertResult, LEASE, StoreError};
+use nobat_core::retry::JitterSample;
+use nobat_core::submit::{KindError, KindRegistry, Submission, SubmissionContext, Target};
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
 use nobat_sqlite::{Holder, OpenError, Sqlite};
@@ -39,8 +39,8 @@ impl Clock for Still {
 /// Accepts every kind and payload.
 struct Any;
 
-impl Kinds for Any {
-    fn check(&self, _kind: &Name, _payload: &Json, _: Aim) -> Result<(), Unfit> {
+impl KindRegistry for Any {
+    fn check(&self, _kind: &Name, _payload: &Json, _: Target) -> Result<(), KindError> {
         Ok(())
     }
 
@@ -59,7 +59,7 @@ fn open(path: &Path) -> Result<Sqlite, OpenError> {
 
 fn task(number: u128) -> Task {
     let id = TaskId::new(now(), number);
-    let intake = Intake {
+    let intake = SubmissionContext {
         tenant: &Tenant::default(),
         id,
         fingerprint: None,
@@ -119,7 +119,7 @@ async fn an_idle_writer_moves_the_log_into_the_file() {
         assert!(begun.elapsed() < Duration::from_mins(1), "the log is emptied within a minute");
         // An operation that writes nothing does not delay it.
         let claimed = sqlite.backend().store.claim(&task(99).name(), now(), now()).await.unwrap();
-        assert!(matches!(claimed, Claim::Missing));
+        assert!(matches!(claimed, ClaimResult::Missing));
         std::thread::sleep(Duration::from_millis(20));
     }
     std::fs::copy(&path, &copy).unwrap();
@@ -164,13 +164,13 @@ async fn reopened_file_keeps_tasks_and_ends_old_leases() {
     let sqlite = open(&path).unwrap();
     let store = sqlite.backend().store;
     store.insert(vec![waiting.clone(), running.clone()], now()).await.unwrap();
-    assert!(matches!(store.claim(&running.name(), now() + LEASE, now()).await, Ok(Claim::Granted(_))));
+    assert!(matches!(store.claim(&running.name(), now() + LEASE, now()).await, Ok(ClaimResult::Granted(_))));
     drop((store, sqlite));
 
     let store = open(&path).unwrap().backend().store;
     assert_eq!(store.get(&waiting.name(), now()).await.unwrap(), Some(waiting));
     let found = store.get(&running.name(), now()).await.unwrap().unwrap();
-    assert!(matches!(overdue(&found, Spread::from_bits(0), now()), Some(Event::LeaseExpired { .. })));
+    assert!(matches!(overdue(&found, JitterSample::from_bits(0), now()), Some(Event::LeaseExpired { .. })));
     assert_eq!(store.due(10, now()).await.unwrap(), [found]);
 }
 
@@ -199,7 +199,7 @@ async fn unwritable_file_refuses_writes_and_recovers() {
     assert!(matches!(store.insert(vec![task(1)], now()).await, Err(StoreError::Unavailable(_))));
     assert!(store.ready(now()).await.is_err());
     drop(held);
-    assert!(matches!(store.insert(vec![task(1)], now()).await, Ok(Inserted::Created(_))));
+    assert!(matches!(store.insert(vec![task(1)], now()).await, Ok(InsertResult::Created(_))));
     store.ready(now()).await.unwrap();
     assert!(store.get(&task(0).name(), now()).await.unwrap().is_some());
 }
@@ -225,7 +225,7 @@ async fn unreadable_row_does_not_block_other_tasks() {
     let received = backend.queue.receive(1).await.unwrap();
     let [Delivery::Claimed(claimed)] = received.as_slice() else { panic!("{received:?}") };
     assert_eq!(claimed.id, sound.id);
-    assert!(matches!(backend.accept(vec![task(3)], now()).await, Ok(Inserted::Created(_))));
+    assert!(matches!(backend.accept(vec![task(3)], now()).await, Ok(InsertResult::Created(_))));
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn accepted_task_goes_to_a_waiting_worker_at_once() {
     let mut receive = std::pin::pin!(backend.queue.receive(1));
     // Registers the worker as waiting.
     assert!(futures_util::poll!(receive.as_mut()).is_pending());
-    let Inserted::Created(created) = backend.accept(vec![task(1)], now()).await.unwrap() else { panic!("the task was not created") };
+    let InsertResult::Created(created) = backend.accept(vec![task(1)], now()).await.unwrap() else { panic!("the task was not created") };
     let received = receive.await.unwrap();
     let [Delivery::Claimed(claimed)] = received.as_slice() else { panic!("{received:?}") };
     assert_eq!(**claimed, created[0], "the task is claimed in the transaction that accepts it");

@@ -5,27 +5,29 @@ use std::time::Duration;
 
 use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::backend::changes;
-use nobat_core::directory::{Lanes, flows_of};
-use nobat_core::endpoint::{Endpoint, Meaning, Standing};
-use nobat_core::flow::{FlowName, FlowOf, Gathered, Member, Place, Promise, Report, Reserved, Verdict, patience};
+use nobat_core::directory::{TaskConfig, flows_of};
+use nobat_core::endpoint::{Endpoint, EndpointStatus, ResponseClass};
+use nobat_core::flow::{
+    BatchDecision, BatchLimits, BatchMember, CallHealth, CallReport, LimitScope, LimiterKey, Reservations, ScopedReservation, patience,
+};
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Event, Retry};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::StoreError;
-use nobat_core::registry::Recorded;
+use nobat_core::registry::RecordResult;
 use nobat_core::retry::RetryPolicy;
-use nobat_core::task::{HeldReason, Settings, Task, TaskError};
+use nobat_core::task::{HeldReason, Task, TaskError, TaskOptions};
 use nobat_core::time::Timestamp;
 use serde::Deserialize;
 
-use crate::gate::{Entry as Answer, Limited, Passes};
+use crate::gate::{Entry as Answer, Permits, ScopedLimits};
 use crate::run::Runner;
 
 /// Decision about a task that wants to start.
 pub(crate) enum Admission {
     /// The task may start.
-    Go(Course),
+    Go(AttemptPlan),
     /// The task must wait.
     Hold {
         /// Reason for the wait.
@@ -33,21 +35,21 @@ pub(crate) enum Admission {
         /// Time to ask again.
         until: Timestamp,
         /// Reservations and batch membership that the task keeps until then.
-        reserved: Reserved,
+        reserved: Reservations,
     },
 }
 
 /// Settings and permits of one attempt.
 #[derive(Default)]
-pub(crate) struct Course {
+pub(crate) struct AttemptPlan {
     /// Permits of the task's limiters.
-    pub(crate) passes: Passes,
+    pub(crate) passes: Permits,
     /// The endpoint that the task goes to, in its current version.
     pub(crate) endpoint: Option<(Name, Arc<Endpoint>)>,
     /// Retry policy, if the task leaves it to its endpoint.
     pub(crate) policy: Option<RetryPolicy>,
     /// The limiter to pause if the endpoint asks for a pause.
-    pub(crate) resting: Option<FlowOf>,
+    pub(crate) resting: Option<LimitScope>,
     /// The other tasks of the batch, possibly none. `None` if the task was not batched.
     pub(crate) companions: Option<Vec<TaskId>>,
 }
@@ -57,31 +59,31 @@ const FLOW_AWAY: Duration = Duration::from_secs(10);
 /// Maximum number of tries to change an endpoint that is being changed concurrently.
 const MAX_CONFLICTS: usize = 5;
 
-impl Course {
+impl AttemptPlan {
     /// Returns the endpoint's health after a failed attempt. The endpoint's response policy decides, not the task's. No response counts as
     /// unhealthy.
-    fn verdict(&self, error: &TaskError) -> Verdict {
+    fn verdict(&self, error: &TaskError) -> CallHealth {
         let answers = self.endpoint.as_ref().map(|(_, endpoint)| endpoint.answers.clone()).unwrap_or_default();
         match error.code.status() {
             // 429 limits the rate and says nothing about health.
-            Some(429) => Verdict::Unknown,
-            Some(status) if answers.meaning(status) != Meaning::Retry => Verdict::Good,
-            _ => Verdict::Bad,
+            Some(429) => CallHealth::Unknown,
+            Some(status) if answers.meaning(status) != ResponseClass::Retry => CallHealth::Good,
+            _ => CallHealth::Bad,
         }
     }
 
     /// Returns the endpoint's health after an attempt that the task counts as success. The endpoint's response policy may count it as a
     /// failure.
-    fn verdict_of(&self, result: &Json) -> Verdict {
+    fn verdict_of(&self, result: &Json) -> CallHealth {
         #[derive(Deserialize)]
         struct Answered {
             status: u16,
         }
         match (&self.endpoint, result.parse::<Answered>()) {
-            (Some((_, endpoint)), Ok(Answered { status })) if endpoint.answers.meaning(status) == Meaning::Retry && status != 429 => {
-                Verdict::Bad
+            (Some((_, endpoint)), Ok(Answered { status })) if endpoint.answers.meaning(status) == ResponseClass::Retry && status != 429 => {
+                CallHealth::Bad
             }
-            _ => Verdict::Good,
+            _ => CallHealth::Good,
         }
     }
 
@@ -91,13 +93,13 @@ impl Course {
     }
 
     /// Returns the maximum duration of an attempt.
-    pub(crate) fn timeout(&self, settings: &Settings) -> Duration {
+    pub(crate) fn timeout(&self, settings: &TaskOptions) -> Duration {
         let endpoint = self.endpoint.as_ref().filter(|_| settings.left.timeout);
-        endpoint.map_or(settings.timeout, |(_, endpoint)| endpoint.timeout.unwrap_or(Settings::DEFAULT_TIMEOUT))
+        endpoint.map_or(settings.timeout, |(_, endpoint)| endpoint.timeout.unwrap_or(TaskOptions::DEFAULT_TIMEOUT))
     }
 
     /// Returns the maximum number of attempts.
-    pub(crate) fn max_attempts(&self, settings: &Settings) -> u32 {
+    pub(crate) fn max_attempts(&self, settings: &TaskOptions) -> u32 {
         self.policy.as_ref().unwrap_or(&settings.retry).max_attempts()
     }
 }
@@ -129,27 +131,27 @@ impl Runner {
             Some(name) => match self.directory.endpoint(&task.tenant, name).await? {
                 None => return Ok(self.patiently(task, HeldReason::EndpointMissing).await),
                 Some(endpoint) => match endpoint.standing {
-                    Standing::Open => Some((name.clone(), endpoint)),
-                    Standing::Paused => return Ok(self.patiently(task, HeldReason::Paused).await),
-                    Standing::Gone => return Ok(self.patiently(task, HeldReason::EndpointGone).await),
+                    EndpointStatus::Open => Some((name.clone(), endpoint)),
+                    EndpointStatus::Paused => return Ok(self.patiently(task, HeldReason::Paused).await),
+                    EndpointStatus::Gone => return Ok(self.patiently(task, HeldReason::EndpointGone).await),
                 },
             },
         };
         let others = self.others(task, &lanes).await?;
-        let course = Course {
+        let course = AttemptPlan {
             policy: policy(task, endpoint.as_ref().map(|(_, endpoint)| &**endpoint), &lanes),
             resting: resting(task),
             endpoint,
-            ..Course::default()
+            ..AttemptPlan::default()
         };
         let Some((name, endpoint)) = &course.endpoint else { return self.enter(task, &others, course).await };
-        let of_endpoint = limited(&task.tenant, FlowOf::Endpoint(name.clone()), endpoint.limits);
+        let of_endpoint = limited(&task.tenant, LimitScope::Endpoint(name.clone()), endpoint.limits);
         let likeness = endpoint.batch.and(self.handlers.get(&task.kind)).and_then(|handler| handler.likeness(&task.payload));
         match endpoint.batch.zip(likeness) {
             Some((batch, likeness)) => {
-                let of = FlowOf::Batch(name.clone(), likeness);
+                let of = LimitScope::Batch(name.clone(), likeness);
                 let apart = endpoint.limits.pace.map_or(Duration::ZERO, |pace| pace.period / pace.rate.get());
-                Box::pin(self.gather(task, of, Gathered { batch, apart }, &of_endpoint, &others, course)).await
+                Box::pin(self.gather(task, of, BatchLimits { batch, apart }, &of_endpoint, &others, course)).await
             }
             None => self.enter(task, &[vec![of_endpoint], others].concat(), course).await,
         }
@@ -157,11 +159,11 @@ impl Runner {
 
     /// Checks whether a task may join a batch: everything except the endpoint's limits. The endpoint sees one request, which the leader
     /// pays for.
-    pub(crate) async fn admit_along(&self, task: &Task, leader: &Course) -> Admission {
+    pub(crate) async fn admit_along(&self, task: &Task, leader: &AttemptPlan) -> Admission {
         self.ask_along(task, leader).await.unwrap_or_else(|error| self.not_known(task, &error))
     }
 
-    async fn ask_along(&self, task: &Task, leader: &Course) -> Result<Admission, StoreError> {
+    async fn ask_along(&self, task: &Task, leader: &AttemptPlan) -> Result<Admission, StoreError> {
         let lanes = self.directory.lanes(&task.tenant, &task.queue, &task.kind).await?;
         if lanes.queue.paused || lanes.kind.paused {
             return Ok(self.patiently(task, HeldReason::Paused).await);
@@ -169,15 +171,20 @@ impl Runner {
         let others = self.others(task, &lanes).await?;
         if task.turn.reserved.promise.as_ref().is_some_and(|promise| others.iter().all(|flow| flow.name.of != promise.of)) {
             // The reservation is the endpoint's. The leader's permit counts for all.
-            let reserved = Reserved { batch: None, ..task.turn.reserved.clone() };
+            let reserved = Reservations { batch: None, ..task.turn.reserved.clone() };
             self.give_back(task, reserved).await;
         }
         let policy = policy(task, leader.endpoint.as_ref().map(|(_, endpoint)| &**endpoint), &lanes);
-        self.enter(task, &others, Course { policy, endpoint: leader.endpoint.clone(), resting: resting(task), ..Course::default() }).await
+        self.enter(
+            task,
+            &others,
+            AttemptPlan { policy, endpoint: leader.endpoint.clone(), resting: resting(task), ..AttemptPlan::default() },
+        )
+        .await
     }
 
     /// Returns the task's limiters other than the endpoint's.
-    async fn others(&self, task: &Task, lanes: &Lanes) -> Result<Vec<Limited>, StoreError> {
+    async fn others(&self, task: &Task, lanes: &TaskConfig) -> Result<Vec<ScopedLimits>, StoreError> {
         let key = match &task.settings.limit_key {
             Some(key) => Some(self.directory.limit_key(&task.tenant, key).await?),
             None => None,
@@ -186,12 +193,12 @@ impl Runner {
         Ok(flows.into_iter().map(|(of, limits)| limited(&task.tenant, of, limits)).collect())
     }
 
-    async fn enter(&self, task: &Task, flows: &[Limited], course: Course) -> Result<Admission, StoreError> {
+    async fn enter(&self, task: &Task, flows: &[ScopedLimits], course: AttemptPlan) -> Result<Admission, StoreError> {
         if flows.is_empty() {
             return Ok(Admission::Go(course));
         }
         Ok(match self.gate.enter(flows, &task.turn, course.passes).await? {
-            Answer::Go(passes) => Admission::Go(Course { passes, ..course }),
+            Answer::Go(passes) => Admission::Go(AttemptPlan { passes, ..course }),
             Answer::Wait { wait, promise } => Admission::Hold { reason: wait.reason, until: wait.until, reserved: promise.into() },
         })
     }
@@ -200,31 +207,31 @@ impl Runner {
     async fn gather(
         &self,
         task: &Task,
-        of: FlowOf,
-        gathered: Gathered,
-        endpoint: &Limited,
-        others: &[Limited],
-        course: Course,
+        of: LimitScope,
+        gathered: BatchLimits,
+        endpoint: &ScopedLimits,
+        others: &[ScopedLimits],
+        course: AttemptPlan,
     ) -> Result<Admission, StoreError> {
-        let batch = if let FlowOf::Batch(_, likeness) = of { Some(likeness) } else { None };
-        let name = FlowName { tenant: task.tenant.clone(), of };
+        let batch = if let LimitScope::Batch(_, likeness) = of { Some(likeness) } else { None };
+        let name = LimiterKey { tenant: task.tenant.clone(), of };
         let bytes = u64::try_from(task.payload.get().len()).unwrap_or(u64::MAX);
-        let member = Member { id: task.id, bytes, deadline: task.settings.expires_at, times: task.turn.times, spread: self.spread() };
+        let member = BatchMember { id: task.id, bytes, deadline: task.settings.expires_at, times: task.turn.times, spread: self.spread() };
         // A task whose reservation at its own limit is due leads the batch at once. Waiting again would lose the reservation.
         let is_called =
-            |promise: &Promise| promise.booking.at() <= self.clock.now() && others.iter().any(|flow| flow.name.of == promise.of);
+            |promise: &ScopedReservation| promise.booking.at() <= self.clock.now() && others.iter().any(|flow| flow.name.of == promise.of);
         match self.gate.gather(&name, gathered, member).await? {
-            Place::Wait(until) if !task.turn.reserved.promise.as_ref().is_some_and(is_called) => {
-                self.give_back(task, Reserved { batch: None, ..task.turn.reserved.clone() }).await;
-                return Ok(Admission::Hold { reason: HeldReason::Batching, until, reserved: Reserved { promise: None, batch } });
+            BatchDecision::Wait(until) if !task.turn.reserved.promise.as_ref().is_some_and(is_called) => {
+                self.give_back(task, Reservations { batch: None, ..task.turn.reserved.clone() }).await;
+                return Ok(Admission::Hold { reason: HeldReason::Batching, until, reserved: Reservations { promise: None, batch } });
             }
-            Place::Wait(_) | Place::Lead => {}
+            BatchDecision::Wait(_) | BatchDecision::Lead => {}
         }
         let course = match self.enter(task, others, course).await? {
             Admission::Go(course) => course,
             // The task's own limit must not delay the other members.
             held @ Admission::Hold { .. } => {
-                self.give_back(task, Reserved { promise: None, batch }).await;
+                self.give_back(task, Reservations { promise: None, batch }).await;
                 return Ok(held);
             }
         };
@@ -232,7 +239,7 @@ impl Runner {
             Admission::Go(course) => course,
             Admission::Hold { reason, until, reserved } => {
                 self.gate.put_off(&name, until).await;
-                return Ok(Admission::Hold { reason, until, reserved: Reserved { batch, ..reserved } });
+                return Ok(Admission::Hold { reason, until, reserved: Reservations { batch, ..reserved } });
             }
         };
         let taken = self.gate.take(&name, task.id).await;
@@ -247,31 +254,31 @@ impl Runner {
             // Another leader took this task at the same time, and finds it running.
             self.gate.give_back(course.passes).await;
             let until = self.clock.now() + patience(0, self.spread());
-            return Ok(Admission::Hold { reason: HeldReason::Batching, until, reserved: Reserved::default() });
+            return Ok(Admission::Hold { reason: HeldReason::Batching, until, reserved: Reservations::default() });
         }
         members.retain(|member| *member != task.id);
         // A pause that the endpoint asks for concerns the request, whatever limit keys its tasks have.
         let resting = Some(endpoint.name.of.clone());
-        Ok(Admission::Go(Course { companions: Some(members), resting, ..course }))
+        Ok(Admission::Go(AttemptPlan { companions: Some(members), resting, ..course }))
     }
 
     /// Holds a task until an operator or a client removes the obstacle. Nothing is reserved meanwhile, since the time is unknown.
     async fn patiently(&self, task: &Task, reason: HeldReason) -> Admission {
         self.give_back(task, task.turn.reserved.clone()).await;
         let until = self.clock.now() + patience(task.turn.times, self.spread());
-        Admission::Hold { reason, until, reserved: Reserved::default() }
+        Admission::Hold { reason, until, reserved: Reservations::default() }
     }
 
     /// Gives back what a task held at its limiters ([`nobat_core::backend::Backend::give_back`]), in the same write as other requests.
-    async fn give_back(&self, task: &Task, reserved: Reserved) {
+    async fn give_back(&self, task: &Task, reserved: Reservations) {
         for (of, change) in changes(task, reserved) {
-            let successor = self.gate.change(&FlowName { tenant: task.tenant.clone(), of }, change).await;
+            let successor = self.gate.change(&LimiterKey { tenant: task.tenant.clone(), of }, change).await;
             self.backend.lead(&task.tenant, successor, self.clock.now()).await;
         }
     }
 
     /// Reports an attempt to the task's limiters. Marks the endpoint as gone if it said so.
-    pub(crate) async fn report(&self, tenant: &Tenant, course: Course, event: Option<&Event>, started: Timestamp) {
+    pub(crate) async fn report(&self, tenant: &Tenant, course: AttemptPlan, event: Option<&Event>, started: Timestamp) {
         if let Some(Event::Fail { retry: Retry::PutOff(HeldReason::EndpointGone, _), .. }) = event
             && let Some((name, endpoint)) = &course.endpoint
         {
@@ -285,9 +292,9 @@ impl Runner {
             Some(Event::Fail { retry, error, .. }) if *retry != Retry::Never || error.code.status().is_some() => {
                 (course.verdict(error), None)
             }
-            _ => (Verdict::Unknown, None),
+            _ => (CallHealth::Unknown, None),
         };
-        let report = Report { verdict, took: self.clock.now().since(started), pause_until };
+        let report = CallReport { verdict, took: self.clock.now().since(started), pause_until };
         self.gate.leave(course.passes, &report, course.resting.as_ref()).await;
     }
 
@@ -311,13 +318,13 @@ impl Runner {
                 target: name.to_string(),
                 mark: self.chance.bits(),
             };
-            let closed = Endpoint { standing: Standing::Gone, version: endpoint.version + 1, ..endpoint };
+            let closed = Endpoint { standing: EndpointStatus::Gone, version: endpoint.version + 1, ..endpoint };
             match self.backend.registry.write(vec![closed.record(tenant, name)], entry).await {
-                Ok(Recorded::Done) => {
+                Ok(RecordResult::Done) => {
                     tracing::warn!(%tenant, endpoint = %name, "an endpoint answered 410 Gone; its tasks are held");
                     return self.directory.forget(tenant);
                 }
-                Ok(Recorded::Conflict) => {}
+                Ok(RecordResult::Conflict) => {}
                 Err(error) => {
                     return tracing::warn!(endpoint = %name, %error, "an endpoint answered 410 Gone; it could not be marked as gone");
                 }
@@ -327,18 +334,18 @@ impl Runner {
     }
 }
 
-fn limited(tenant: &Tenant, of: FlowOf, limits: nobat_core::flow::Limits) -> Limited {
-    Limited { name: FlowName { tenant: tenant.clone(), of }, limits }
+fn limited(tenant: &Tenant, of: LimitScope, limits: nobat_core::flow::Limits) -> ScopedLimits {
+    ScopedLimits { name: LimiterKey { tenant: tenant.clone(), of }, limits }
 }
 
 /// Returns the limiter to pause if the endpoint asks for a pause: the limit key's, else the endpoint's.
-fn resting(task: &Task) -> Option<FlowOf> {
-    let Settings { endpoint, limit_key, .. } = &*task.settings;
-    limit_key.clone().map(FlowOf::Key).or_else(|| endpoint.clone().map(FlowOf::Endpoint))
+fn resting(task: &Task) -> Option<LimitScope> {
+    let TaskOptions { endpoint, limit_key, .. } = &*task.settings;
+    limit_key.clone().map(LimitScope::Key).or_else(|| endpoint.clone().map(LimitScope::Endpoint))
 }
 
 /// Returns the retry policy of a task that leaves it to its endpoint: the endpoint's, else its queue's, else the default.
-fn policy(task: &Task, endpoint: Option<&Endpoint>, lanes: &Lanes) -> Option<RetryPolicy> {
+fn policy(task: &Task, endpoint: Option<&Endpoint>, lanes: &TaskConfig) -> Option<RetryPolicy> {
     let endpoint = endpoint.filter(|_| task.settings.left.retry)?;
     Some(endpoint.retry.clone().or_else(|| lanes.queue.retry.clone()).unwrap_or_default())
 }

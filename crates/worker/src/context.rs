@@ -8,18 +8,18 @@ use nobat_core::endpoint::Endpoint;
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::name::Name;
-use nobat_core::ports::TaskName;
+use nobat_core::ports::TaskKey;
 use nobat_core::task::Task;
 use serde::Serialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Course;
+use crate::admission::AttemptPlan;
 
 /// One attempt, for its handler.
 pub struct TaskContext {
     /// Tenant and id of the task.
-    pub name: TaskName,
+    pub name: TaskKey,
     /// The task whose end this one reports, if it is a callback.
     pub parent: Option<TaskId>,
     /// Number of the attempt in this generation, from 1.
@@ -47,7 +47,7 @@ pub const MAX_PROGRESS: usize = 4 * 1024;
 
 impl TaskContext {
     /// Creates the context of the task's current attempt.
-    pub(crate) fn new(task: &Task, course: &Course) -> Self {
+    pub(crate) fn new(task: &Task, course: &AttemptPlan) -> Self {
         Self {
             name: task.name(),
             parent: task.settings.parent,
@@ -66,7 +66,7 @@ impl TaskContext {
     }
 
     /// Creates the context of a test call, which belongs to no task.
-    pub(crate) fn of_trial(name: TaskName, endpoint: (Name, Arc<Endpoint>), timeout: Duration) -> Self {
+    pub(crate) fn of_trial(name: TaskKey, endpoint: (Name, Arc<Endpoint>), timeout: Duration) -> Self {
         Self {
             idempotency_key: name.id.to_string(),
             name,

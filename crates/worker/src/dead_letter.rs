@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use nobat_core::backend::{ApplyError, Backend};
 use nobat_core::lifecycle::{Event, overdue};
-use nobat_core::ports::{Chance, Clock, Hint, Settlement, StoreError, TaskName};
-use nobat_core::retry::Spread;
+use nobat_core::ports::{Clock, Hint, Random, Settlement, StoreError, TaskKey};
+use nobat_core::retry::JitterSample;
 use nobat_core::task::{State, Task};
 
 /// Decides about tasks whose hints ended in the dead-letter queue.
@@ -20,7 +20,7 @@ pub struct DeadLetters {
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Source of randomness, for the jitter of retries.
-    pub chance: Arc<dyn Chance>,
+    pub chance: Arc<dyn Random>,
 }
 
 /// Delay of a new hint after the first and the second dead letter of a task. After the third the task fails.
@@ -28,7 +28,7 @@ const PAUSES: [Duration; 2] = [Duration::from_mins(5), Duration::from_mins(15)];
 
 impl DeadLetters {
     /// Handles one dead letter, after `redrives` others of the same task in a row. Returns whether the queue may forget it.
-    pub async fn run(&self, name: &TaskName, redrives: u32) -> Settlement {
+    pub async fn run(&self, name: &TaskKey, redrives: u32) -> Settlement {
         match self.look(name, redrives).await {
             Ok(()) => Settlement::Acknowledge,
             Err(error) => {
@@ -38,13 +38,13 @@ impl DeadLetters {
         }
     }
 
-    async fn look(&self, name: &TaskName, redrives: u32) -> Result<(), StoreError> {
+    async fn look(&self, name: &TaskKey, redrives: u32) -> Result<(), StoreError> {
         let now = self.clock.now();
         let Some(task) = self.backend.store.get(name, now).await? else {
             tracing::warn!(task = %name.id, "a dead letter names a task that does not exist; it is dropped");
             return Ok(());
         };
-        if let Some(event) = overdue(&task, Spread::from_bits(self.chance.bits()), now) {
+        if let Some(event) = overdue(&task, JitterSample::from_bits(self.chance.bits()), now) {
             return self.apply(task, event).await;
         }
         match &task.state {

@@ -10,119 +10,119 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nobat_core::flow::{
-    Answer, Ask, BreakerState, Flow, FlowChange, FlowName, FlowOf, Flows, Gathered, Holder, Kept, Limits, Member, Pass, Place, Promise,
-    Report, Successor, Wait, Written,
+    AcquireRequest, AcquireResult, BatchDecision, BatchLimits, BatchMember, BreakerState, CallReport, Denied, HolderId, LimitScope,
+    LimiterChange, LimiterKey, LimiterState, LimiterStore, Limits, Permit, ScopedReservation, Successor, VersionedState, WriteResult,
 };
 use nobat_core::id::TaskId;
-use nobat_core::ports::{Chance, Clock, StoreError};
-use nobat_core::retry::Spread;
-use nobat_core::task::Turn;
+use nobat_core::ports::{Clock, Random, StoreError};
+use nobat_core::retry::JitterSample;
+use nobat_core::task::HoldState;
 use nobat_core::time::Timestamp;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::yield_now;
 
 /// Access to all limiters of a task.
-pub struct Gate {
-    flows: Arc<dyn Flows>,
+pub struct Limiter {
+    flows: Arc<dyn LimiterStore>,
     clock: Arc<dyn Clock>,
-    chance: Arc<dyn Chance>,
+    chance: Arc<dyn Random>,
     /// Identifies this process in the slot counts.
-    holder: Holder,
-    lanes: Mutex<HashMap<FlowName, Arc<Lane>>>,
+    holder: HolderId,
+    lanes: Mutex<HashMap<LimiterKey, Arc<LimiterSlot>>>,
 }
 
 /// A limiter and its limits.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Limited {
+pub struct ScopedLimits {
     /// Key of the limiter.
-    pub name: FlowName,
+    pub name: LimiterKey,
     /// Limits that apply to it.
     pub limits: Limits,
 }
 
 /// Answer to a task that wants to start.
 pub enum Entry {
-    /// The task may start. Return the permits through [`Gate::leave`] or [`Gate::give_back`]. Dropped permits are given back with the next
+    /// The task may start. Return the permits through [`Limiter::leave`] or [`Limiter::give_back`]. Dropped permits are given back with the next
     /// write.
-    Go(Passes),
+    Go(Permits),
     /// The task must wait.
     Wait {
         /// Reason, and the time to ask again.
-        wait: Wait,
+        wait: Denied,
         /// The reservation that the task holds until then.
-        promise: Option<Promise>,
+        promise: Option<ScopedReservation>,
     },
 }
 
 /// Permits of a task for one start, one of each limiter.
 #[derive(Default)]
-pub struct Passes(Vec<Held>);
+pub struct Permits(Vec<HeldPermit>);
 
 /// The permit of one limiter.
-struct Held {
-    limited: Limited,
-    pass: Pass,
+struct HeldPermit {
+    limited: ScopedLimits,
+    pass: Permit,
     slot: Option<Slot>,
 }
 
 /// A concurrency slot in use. Dropping it lowers the process's count, even if that was not written.
-struct Slot(Arc<Lane>);
+struct Slot(Arc<LimiterSlot>);
 
 /// One limiter, as this process knows it.
 #[derive(Default)]
-struct Lane {
+struct LimiterSlot {
     waiting: Mutex<Vec<Request>>,
     /// State last read or written. The task that holds the lock writes for all.
-    seen: tokio::sync::Mutex<Option<Seen>>,
+    seen: tokio::sync::Mutex<Option<CachedState>>,
     /// Number of the limiter's slots that this process uses.
     slots: AtomicU32,
 }
 
-struct Seen {
-    kept: Kept,
+struct CachedState {
+    kept: VersionedState,
     at: Timestamp,
 }
 
 struct Request {
     limits: Limits,
-    what: What,
-    reply: oneshot::Sender<Result<Reply, StoreError>>,
+    what: LimiterOp,
+    reply: oneshot::Sender<Result<OpReply, StoreError>>,
     /// The returned slot. It counts as used until the write is done or has failed.
     _returned: Option<Slot>,
 }
 
 /// Operation on a limiter.
 #[derive(Clone, Copy)]
-enum What {
-    Gather(Gathered, Member),
+enum LimiterOp {
+    Gather(BatchLimits, BatchMember),
     PutOff(Timestamp),
-    Change(FlowChange),
+    Change(LimiterChange),
     Take(TaskId),
-    Enter(Ask),
-    GiveBack(Pass),
-    Leave(Pass, Report),
+    Enter(AcquireRequest),
+    GiveBack(Permit),
+    Leave(Permit, CallReport),
     /// Only reports that this process is alive.
     Renew,
 }
 
-impl What {
+impl LimiterOp {
     /// Returns the operation to send again if the first one may have been applied.
     fn once_more(self) -> Self {
         match self {
             Self::GiveBack(pass) => Self::GiveBack(pass.once_more()),
             Self::Leave(pass, report) => Self::Leave(pass.once_more(), report),
             // The slot may belong to another task by now.
-            Self::Change(FlowChange::Return(_)) => Self::Renew,
+            Self::Change(LimiterChange::Return(_)) => Self::Renew,
             other => other,
         }
     }
 }
 
-enum Reply {
+enum OpReply {
     /// Reply to `Enter`, with the slot that the task now has, if any.
-    Entered(Answer, Option<Slot>),
+    Entered(AcquireResult, Option<Slot>),
     /// Reply to `Gather`.
-    Placed(Place),
+    Placed(BatchDecision),
     /// Reply to `Take`.
     Taken(Vec<TaskId>),
     /// Reply to `Change`.
@@ -132,8 +132,8 @@ enum Reply {
 
 /// A reply before it is written.
 enum Said {
-    Answer(Answer),
-    Place(Place),
+    Answer(AcquireResult),
+    Place(BatchDecision),
     Taken(Vec<TaskId>),
     Changed(Option<Successor>),
     Nothing,
@@ -150,20 +150,20 @@ const MAX_PAUSE: u64 = 100;
 /// Number of cached limiters from which on the unused ones are dropped.
 const MAX_LANES: usize = 10_000;
 
-impl Limited {
-    fn not_at_all(name: &FlowName) -> Self {
+impl ScopedLimits {
+    fn not_at_all(name: &LimiterKey) -> Self {
         Self { name: name.clone(), limits: Limits::default() }
     }
 }
 
-impl Passes {
+impl Permits {
     /// Returns true if one of the permits belongs to that limiter.
-    fn are_of(&self, flow: &FlowOf) -> bool {
+    fn are_of(&self, flow: &LimitScope) -> bool {
         self.0.iter().any(|held| held.limited.name.of == *flow)
     }
 
     /// Marks the permit of the limiter that granted `promise`, so that giving the permit back keeps the reservation.
-    pub(crate) fn keeping(mut self, promise: Option<&Promise>) -> Self {
+    pub(crate) fn keeping(mut self, promise: Option<&ScopedReservation>) -> Self {
         for held in self.0.iter_mut().filter(|held| promise.is_some_and(|promise| promise.of == held.limited.name.of)) {
             held.pass = held.pass.keeping_booking();
         }
@@ -181,38 +181,39 @@ impl Passes {
     }
 }
 
-impl Gate {
+impl Limiter {
     /// Creates a gate to those limiters.
-    pub fn new(flows: Arc<dyn Flows>, clock: Arc<dyn Clock>, chance: Arc<dyn Chance>) -> Self {
-        let holder = Holder(chance.bits());
+    pub fn new(flows: Arc<dyn LimiterStore>, clock: Arc<dyn Clock>, chance: Arc<dyn Random>) -> Self {
+        let holder = HolderId(chance.bits());
         Self { flows, clock, chance, holder, lanes: Mutex::default() }
     }
 
     /// Asks each limiter in turn. If one refuses, gives back the permits of the others and those in `passes`.
     ///
     /// A task holds at most one reservation. If it waits with a different one, or without, the reservation that it came with is given back.
-    pub async fn enter(&self, flows: &[Limited], turn: &Turn, mut passes: Passes) -> Result<Entry, StoreError> {
+    pub async fn enter(&self, flows: &[ScopedLimits], turn: &HoldState, mut passes: Permits) -> Result<Entry, StoreError> {
         let came_with = turn.reserved.promise.as_ref();
         let called = came_with.filter(|promise| promise.booking.at() <= self.clock.now());
         for limited in flows {
-            let is_own = |promise: &&Promise| promise.of == limited.name.of;
-            let ask = Ask {
+            let is_own = |promise: &&ScopedReservation| promise.of == limited.name.of;
+            let ask = AcquireRequest {
                 holder: self.holder,
                 booking: came_with.filter(is_own).map(|promise| promise.booking),
                 is_called: called.is_some_and(|promise| !is_own(&promise)),
                 times: turn.times,
-                spread: Spread::from_bits(self.chance.bits()),
+                spread: JitterSample::from_bits(self.chance.bits()),
             };
             match self.ask_to_enter(limited, ask).await {
-                Ok((Answer::Go(pass), slot)) => passes.0.push(Held { limited: limited.clone(), pass, slot }),
-                Ok((Answer::Wait(wait), _)) => {
+                Ok((AcquireResult::Go(pass), slot)) => passes.0.push(HeldPermit { limited: limited.clone(), pass, slot }),
+                Ok((AcquireResult::Wait(wait), _)) => {
                     // If this limiter grants no reservation, the task keeps the one that is due elsewhere.
-                    let promise = wait.booking.map(|booking| Promise { of: limited.name.of.clone(), booking });
+                    let promise = wait.booking.map(|booking| ScopedReservation { of: limited.name.of.clone(), booking });
                     let promise = promise.or_else(|| called.cloned());
-                    let is_settled = |before: &&Promise| is_own(before) || promise.as_ref() == Some(before) || passes.are_of(&before.of);
-                    if let Some(Promise { of, booking }) = came_with.filter(|before| !is_settled(before)) {
-                        let name = FlowName { of: of.clone(), ..limited.name.clone() };
-                        self.change(&name, FlowChange::Return(*booking)).await;
+                    let is_settled =
+                        |before: &&ScopedReservation| is_own(before) || promise.as_ref() == Some(before) || passes.are_of(&before.of);
+                    if let Some(ScopedReservation { of, booking }) = came_with.filter(|before| !is_settled(before)) {
+                        let name = LimiterKey { of: of.clone(), ..limited.name.clone() };
+                        self.change(&name, LimiterChange::Return(*booking)).await;
                     }
                     self.give_back(passes.keeping(promise.as_ref())).await;
                     return Ok(Entry::Wait { wait, promise });
@@ -228,63 +229,63 @@ impl Gate {
     }
 
     /// Gives back unused permits.
-    pub async fn give_back(&self, passes: Passes) {
-        for Held { limited, pass, slot } in passes.0 {
-            self.tell(&limited, What::GiveBack(pass), slot).await;
+    pub async fn give_back(&self, passes: Permits) {
+        for HeldPermit { limited, pass, slot } in passes.0 {
+            self.tell(&limited, LimiterOp::GiveBack(pass), slot).await;
         }
     }
 
     /// Reports the result of a start. The pause in `report` applies only to the limiter `resting`.
     ///
     /// If the write fails, the report is lost. The next write corrects the slot counts; otherwise they expire.
-    pub async fn leave(&self, passes: Passes, report: &Report, resting: Option<&FlowOf>) {
-        for Held { limited, pass, slot } in passes.0 {
-            let report = Report { pause_until: report.pause_until.filter(|_| resting == Some(&limited.name.of)), ..*report };
+    pub async fn leave(&self, passes: Permits, report: &CallReport, resting: Option<&LimitScope>) {
+        for HeldPermit { limited, pass, slot } in passes.0 {
+            let report = CallReport { pause_until: report.pause_until.filter(|_| resting == Some(&limited.name.of)), ..*report };
             // Without a circuit breaker, a slot or a pause, there is nothing to record.
             if limited.limits.breaker.is_some() || slot.is_some() || report.pause_until.is_some() {
-                self.tell(&limited, What::Leave(pass, report), slot).await;
+                self.tell(&limited, LimiterOp::Leave(pass, report), slot).await;
             }
         }
     }
 
     /// Reports that this process is alive, so that its slots do not expire. Call it at least once per half lease.
-    pub async fn renew(&self, passes: &Passes) {
+    pub async fn renew(&self, passes: &Permits) {
         for held in passes.0.iter().filter(|held| held.slot.is_some()) {
-            self.tell(&held.limited, What::Renew, None).await;
+            self.tell(&held.limited, LimiterOp::Renew, None).await;
         }
     }
 
     /// Adds a task to a batch and returns its position.
-    pub async fn gather(&self, name: &FlowName, gathered: Gathered, member: Member) -> Result<Place, StoreError> {
-        let placed = |reply| if let Reply::Placed(place) = reply { Some(place) } else { None };
-        self.ask(&Limited::not_at_all(name), What::Gather(gathered, member), placed).await
+    pub async fn gather(&self, name: &LimiterKey, gathered: BatchLimits, member: BatchMember) -> Result<BatchDecision, StoreError> {
+        let placed = |reply| if let OpReply::Placed(place) = reply { Some(place) } else { None };
+        self.ask(&ScopedLimits::not_at_all(name), LimiterOp::Gather(gathered, member), placed).await
     }
 
     /// Records that the batch cannot be sent before `until`.
-    pub async fn put_off(&self, name: &FlowName, until: Timestamp) {
-        self.tell(&Limited::not_at_all(name), What::PutOff(until), None).await;
+    pub async fn put_off(&self, name: &LimiterKey, until: Timestamp) {
+        self.tell(&ScopedLimits::not_at_all(name), LimiterOp::PutOff(until), None).await;
     }
 
     /// Applies a change, in the same write as other requests. Returns the batch's new leader, if it changed.
-    pub async fn change(&self, name: &FlowName, change: FlowChange) -> Option<Successor> {
-        match self.tell(&Limited::not_at_all(name), What::Change(change), None).await {
-            Some(Reply::Changed(successor)) => successor,
+    pub async fn change(&self, name: &LimiterKey, change: LimiterChange) -> Option<Successor> {
+        match self.tell(&ScopedLimits::not_at_all(name), LimiterOp::Change(change), None).await {
+            Some(OpReply::Changed(successor)) => successor,
             _ => None,
         }
     }
 
     /// Takes all members of the batch if it contains `id`. Returns an empty list if another task has taken it along.
-    pub async fn take(&self, name: &FlowName, id: TaskId) -> Result<Vec<TaskId>, StoreError> {
-        let taken = |reply| if let Reply::Taken(members) = reply { Some(members) } else { None };
-        self.ask(&Limited::not_at_all(name), What::Take(id), taken).await
+    pub async fn take(&self, name: &LimiterKey, id: TaskId) -> Result<Vec<TaskId>, StoreError> {
+        let taken = |reply| if let OpReply::Taken(members) = reply { Some(members) } else { None };
+        self.ask(&ScopedLimits::not_at_all(name), LimiterOp::Take(id), taken).await
     }
 
-    async fn ask_to_enter(&self, limited: &Limited, ask: Ask) -> Result<(Answer, Option<Slot>), StoreError> {
-        let entered = |reply| if let Reply::Entered(answer, slot) = reply { Some((answer, slot)) } else { None };
-        self.ask(limited, What::Enter(ask), entered).await
+    async fn ask_to_enter(&self, limited: &ScopedLimits, ask: AcquireRequest) -> Result<(AcquireResult, Option<Slot>), StoreError> {
+        let entered = |reply| if let OpReply::Entered(answer, slot) = reply { Some((answer, slot)) } else { None };
+        self.ask(limited, LimiterOp::Enter(ask), entered).await
     }
 
-    async fn ask<T>(&self, limited: &Limited, what: What, read: impl Fn(Reply) -> Option<T>) -> Result<T, StoreError> {
+    async fn ask<T>(&self, limited: &ScopedLimits, what: LimiterOp, read: impl Fn(OpReply) -> Option<T>) -> Result<T, StoreError> {
         let lane = self.lane(&limited.name);
         loop {
             // No reply means that the task that was writing was dropped before it finished.
@@ -294,7 +295,7 @@ impl Gate {
         }
     }
 
-    async fn tell(&self, limited: &Limited, mut what: What, mut returned: Option<Slot>) -> Option<Reply> {
+    async fn tell(&self, limited: &ScopedLimits, mut what: LimiterOp, mut returned: Option<Slot>) -> Option<OpReply> {
         let lane = self.lane(&limited.name);
         loop {
             match self.exchange(&lane, limited, what, returned.take()).await {
@@ -310,7 +311,7 @@ impl Gate {
         }
     }
 
-    fn lane(&self, name: &FlowName) -> Arc<Lane> {
+    fn lane(&self, name: &LimiterKey) -> Arc<LimiterSlot> {
         let mut lanes = lock(&self.lanes);
         if lanes.len() >= MAX_LANES {
             // A limiter in use is referenced elsewhere as well.
@@ -320,7 +321,13 @@ impl Gate {
     }
 
     /// Sends an operation and waits until this or another task has written it. `None` if the writing task was dropped before it finished.
-    async fn exchange(&self, lane: &Arc<Lane>, limited: &Limited, what: What, returned: Option<Slot>) -> Option<Result<Reply, StoreError>> {
+    async fn exchange(
+        &self,
+        lane: &Arc<LimiterSlot>,
+        limited: &ScopedLimits,
+        what: LimiterOp,
+        returned: Option<Slot>,
+    ) -> Option<Result<OpReply, StoreError>> {
         let (reply, mut answer) = oneshot::channel();
         lock(&lane.waiting).push(Request { limits: limited.limits, what, reply, _returned: returned });
         // Lets concurrent requests join the same write.
@@ -337,7 +344,7 @@ impl Gate {
     }
 
     /// Applies all requests and writes the result.
-    async fn write(&self, lane: &Arc<Lane>, name: &FlowName, requests: Vec<Request>, last: &mut Option<Seen>) {
+    async fn write(&self, lane: &Arc<LimiterSlot>, name: &LimiterKey, requests: Vec<Request>, last: &mut Option<CachedState>) {
         let mut seen = last.take();
         for attempt in 0..MAX_TRIES {
             let now = self.clock.now();
@@ -353,16 +360,16 @@ impl Gate {
             flow.recount(self.holder, lane.slots.load(Ordering::Relaxed), now);
             let answers: Vec<Said> = requests.iter().map(|request| self.apply(&mut flow, request, now)).collect();
             if flow == kept.flow {
-                *last = Some(Seen { kept, at: now });
+                *last = Some(CachedState { kept, at: now });
                 return reply(lane, requests, answers);
             }
             match self.flows.write(name, &flow, kept.version, now).await {
-                Ok(Written::Done) => {
+                Ok(WriteResult::Done) => {
                     tell_of_changes(name, &kept.flow, &flow);
-                    *last = Some(Seen { kept: Kept { version: kept.version + 1, flow }, at: now });
+                    *last = Some(CachedState { kept: VersionedState { version: kept.version + 1, flow }, at: now });
                     return reply(lane, requests, answers);
                 }
-                Ok(Written::Conflict(kept)) => seen = Some(Seen { kept, at: now }),
+                Ok(WriteResult::Conflict(kept)) => seen = Some(CachedState { kept, at: now }),
                 Err(error) => return fail(requests, &error),
             }
             let longest = (FIRST_PAUSE << attempt.min(10)).min(MAX_PAUSE);
@@ -371,23 +378,23 @@ impl Gate {
         fail(requests, &StoreError::Overloaded);
     }
 
-    fn apply(&self, flow: &mut Flow, request: &Request, now: Timestamp) -> Said {
+    fn apply(&self, flow: &mut LimiterState, request: &Request, now: Timestamp) -> Said {
         match request.what {
-            What::Gather(gathered, member) => return Said::Place(flow.gather(gathered, &member, now)),
-            What::Take(id) => return Said::Taken(flow.take(id)),
-            What::PutOff(until) => flow.put_off(until),
-            What::Change(change) => return Said::Changed(flow.change(change, now)),
-            What::Enter(ask) => return Said::Answer(flow.enter(&request.limits, &ask, now)),
-            What::GiveBack(pass) => flow.give_back(pass, self.holder, now),
-            What::Leave(pass, report) => flow.leave(&request.limits, pass, self.holder, &report, now),
-            What::Renew => {}
+            LimiterOp::Gather(gathered, member) => return Said::Place(flow.gather(gathered, &member, now)),
+            LimiterOp::Take(id) => return Said::Taken(flow.take(id)),
+            LimiterOp::PutOff(until) => flow.put_off(until),
+            LimiterOp::Change(change) => return Said::Changed(flow.change(change, now)),
+            LimiterOp::Enter(ask) => return Said::Answer(flow.enter(&request.limits, &ask, now)),
+            LimiterOp::GiveBack(pass) => flow.give_back(pass, self.holder, now),
+            LimiterOp::Leave(pass, report) => flow.leave(&request.limits, pass, self.holder, &report, now),
+            LimiterOp::Renew => {}
         }
         Said::Nothing
     }
 }
 
 /// Logs changes of the circuit breaker after they are written. Only the process that writes them logs them.
-fn tell_of_changes(name: &FlowName, before: &Flow, after: &Flow) {
+fn tell_of_changes(name: &LimiterKey, before: &LimiterState, after: &LimiterState) {
     for change in after.changes_since(before) {
         let (tenant, flow, state) = (&name.tenant, &name.of, change.to.as_str());
         if change.to == BreakerState::Open {
@@ -399,17 +406,17 @@ fn tell_of_changes(name: &FlowName, before: &Flow, after: &Flow) {
 }
 
 /// Sends the replies. The lock is held, so no write can happen between the reply and the change of the slot count.
-fn reply(lane: &Arc<Lane>, requests: Vec<Request>, answers: Vec<Said>) {
+fn reply(lane: &Arc<LimiterSlot>, requests: Vec<Request>, answers: Vec<Said>) {
     for (request, said) in requests.into_iter().zip(answers) {
         let reply = match said {
             Said::Answer(answer) => {
-                let slot = matches!(&answer, Answer::Go(pass) if pass.has_slot()).then(|| Slot::of(lane));
-                Reply::Entered(answer, slot)
+                let slot = matches!(&answer, AcquireResult::Go(pass) if pass.has_slot()).then(|| Slot::of(lane));
+                OpReply::Entered(answer, slot)
             }
-            Said::Place(place) => Reply::Placed(place),
-            Said::Taken(members) => Reply::Taken(members),
-            Said::Changed(successor) => Reply::Changed(successor),
-            Said::Nothing => Reply::Noted,
+            Said::Place(place) => OpReply::Placed(place),
+            Said::Taken(members) => OpReply::Taken(members),
+            Said::Changed(successor) => OpReply::Changed(successor),
+            Said::Nothing => OpReply::Noted,
         };
         // The requester may have been dropped. Its slot is then dropped with the reply.
         let _ = request.reply.send(Ok(reply));
@@ -423,7 +430,7 @@ fn fail(requests: Vec<Request>, error: &StoreError) {
 }
 
 impl Slot {
-    fn of(lane: &Arc<Lane>) -> Self {
+    fn of(lane: &Arc<LimiterSlot>) -> Self {
         lane.slots.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(lane))
     }
@@ -447,7 +454,7 @@ mod tests {
 
     use async_trait::async_trait;
     use futures_util::future::{join_all, poll_immediate};
-    use nobat_core::flow::{BreakerPolicy, FlowOf, Pace, Verdict};
+    use nobat_core::flow::{BreakerPolicy, CallHealth, LimitScope, RateLimit};
     use nobat_core::name::Tenant;
     use nobat_core::task::HeldReason;
 
@@ -456,43 +463,43 @@ mod tests {
     /// In-memory limiters. Tests can insert concurrent writes and lose replies.
     #[derive(Default)]
     struct Memory {
-        kept: Mutex<HashMap<FlowName, Kept>>,
+        kept: Mutex<HashMap<LimiterKey, VersionedState>>,
         reads: AtomicU32,
         writes: AtomicU32,
         lost: AtomicU32,
     }
 
     impl Memory {
-        fn put(&self, name: &FlowName, flow: &Flow, over: u64) -> Written {
+        fn put(&self, name: &LimiterKey, flow: &LimiterState, over: u64) -> WriteResult {
             let mut all = lock(&self.kept);
             let kept = all.entry(name.clone()).or_default();
             if kept.version != over {
-                return Written::Conflict(kept.clone());
+                return WriteResult::Conflict(kept.clone());
             }
-            *kept = Kept { version: over + 1, flow: flow.clone() };
-            Written::Done
+            *kept = VersionedState { version: over + 1, flow: flow.clone() };
+            WriteResult::Done
         }
     }
 
     #[async_trait]
-    impl Flows for Memory {
-        async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
+    impl LimiterStore for Memory {
+        async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
             self.reads.fetch_add(1, Ordering::Relaxed);
             yield_now().await;
             Ok(lock(&self.kept).get(name).cloned().unwrap_or_default())
         }
 
-        async fn write(&self, name: &FlowName, flow: &Flow, over: u64, _now: Timestamp) -> Result<Written, StoreError> {
+        async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, _now: Timestamp) -> Result<WriteResult, StoreError> {
             self.writes.fetch_add(1, Ordering::Relaxed);
             yield_now().await;
             let written = self.put(name, flow, over);
             // The writer has no reply yet.
             yield_now().await;
-            if written != Written::Done {
+            if written != WriteResult::Done {
                 return Ok(written);
             }
             let is_lost = self.lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
-            if is_lost { Err(StoreError::Unavailable("lost".to_owned())) } else { Ok(Written::Done) }
+            if is_lost { Err(StoreError::Unavailable("lost".to_owned())) } else { Ok(WriteResult::Done) }
         }
     }
 
@@ -512,7 +519,7 @@ mod tests {
 
     struct Lots(AtomicU32);
 
-    impl Chance for Lots {
+    impl Random for Lots {
         fn bits(&self) -> u64 {
             u64::from(self.0.fetch_add(1, Ordering::Relaxed)) << 40
         }
@@ -529,8 +536,8 @@ mod tests {
         }
 
         /// Creates a gate with its own holder, as a separate process would.
-        fn gate(&self, number: u32) -> Gate {
-            Gate::new(self.flows.clone(), self.clock.clone(), Arc::new(Lots(AtomicU32::new(number << 20))))
+        fn gate(&self, number: u32) -> Limiter {
+            Limiter::new(self.flows.clone(), self.clock.clone(), Arc::new(Lots(AtomicU32::new(number << 20))))
         }
 
         fn in_use(&self) -> u32 {
@@ -542,20 +549,20 @@ mod tests {
         NonZeroU32::new(count).unwrap()
     }
 
-    fn limited(limits: Limits) -> [Limited; 1] {
-        [Limited { name: FlowName { tenant: Tenant::default(), of: FlowOf::Tenant }, limits }]
+    fn limited(limits: Limits) -> [ScopedLimits; 1] {
+        [ScopedLimits { name: LimiterKey { tenant: Tenant::default(), of: LimitScope::Tenant }, limits }]
     }
 
-    fn parallel(most: u32) -> [Limited; 1] {
+    fn parallel(most: u32) -> [ScopedLimits; 1] {
         limited(Limits { concurrency: Some(count(most)), ..Limits::default() })
     }
 
-    fn report(verdict: Verdict) -> Report {
-        Report { verdict, took: Duration::from_millis(5), pause_until: None }
+    fn report(verdict: CallHealth) -> CallReport {
+        CallReport { verdict, took: Duration::from_millis(5), pause_until: None }
     }
 
-    async fn enter(gate: &Gate, flows: &[Limited]) -> Result<Passes, Wait> {
-        match gate.enter(flows, &Turn::default(), Passes::default()).await.unwrap() {
+    async fn enter(gate: &Limiter, flows: &[ScopedLimits]) -> Result<Permits, Denied> {
+        match gate.enter(flows, &HoldState::default(), Permits::default()).await.unwrap() {
             Entry::Go(passes) => Ok(passes),
             Entry::Wait { wait, .. } => Err(wait),
         }
@@ -564,13 +571,13 @@ mod tests {
     #[tokio::test]
     async fn concurrent_requests_share_one_write() {
         let world = World::new();
-        let pace = Pace { rate: count(100), period: Duration::from_secs(1), burst: count(7) };
+        let pace = RateLimit { rate: count(100), period: Duration::from_secs(1), burst: count(7) };
         let (gate, flows) = (world.gate(1), limited(Limits { pace: Some(pace), concurrency: Some(count(100)), breaker: None }));
         let entered = join_all((0..10).map(|_| enter(&gate, &flows))).await;
         assert_eq!(entered.iter().filter(|entered| entered.is_ok()).count(), 7);
         assert_eq!((world.flows.reads.load(Ordering::Relaxed), world.flows.writes.load(Ordering::Relaxed)), (1, 1));
         let passes = entered.into_iter().filter_map(Result::ok);
-        join_all(passes.map(|passes| async { gate.leave(passes, &report(Verdict::Good), None).await })).await;
+        join_all(passes.map(|passes| async { gate.leave(passes, &report(CallHealth::Good), None).await })).await;
         assert_eq!((world.flows.writes.load(Ordering::Relaxed), world.in_use()), (2, 0));
     }
 
@@ -578,7 +585,7 @@ mod tests {
     async fn limiter_without_limits_is_read_but_not_written() {
         let world = World::new();
         let passes = enter(&world.gate(1), &limited(Limits::default())).await.unwrap();
-        world.gate(1).leave(passes, &report(Verdict::Bad), None).await;
+        world.gate(1).leave(passes, &report(CallHealth::Bad), None).await;
         assert_eq!((world.flows.reads.load(Ordering::Relaxed), world.flows.writes.load(Ordering::Relaxed)), (1, 0));
     }
 
@@ -588,12 +595,12 @@ mod tests {
         let (gates, flows) = ([1, 2, 3].map(|number| world.gate(number)), parallel(4));
         for round in 0..20 {
             let entered = join_all((0..30).map(|number| enter(&gates[(number + round) % 3], &flows))).await;
-            let passes: Vec<(usize, Passes)> =
+            let passes: Vec<(usize, Permits)> =
                 entered.into_iter().enumerate().filter_map(|(number, entered)| Some((number, entered.ok()?))).collect();
             assert_eq!((passes.len(), world.in_use()), (4, 4));
             join_all(passes.into_iter().map(|(number, passes)| {
                 let gate = &gates[(number + round) % 3];
-                async move { gate.leave(passes, &report(Verdict::Good), None).await }
+                async move { gate.leave(passes, &report(CallHealth::Good), None).await }
             }))
             .await;
             assert_eq!(world.in_use(), 0);
@@ -606,12 +613,12 @@ mod tests {
         let (gate, flows) = (world.gate(1), parallel(2));
         let first = enter(&gate, &flows).await.unwrap();
         world.flows.lost.store(1, Ordering::Relaxed);
-        assert!(gate.enter(&flows, &Turn::default(), Passes::default()).await.is_err());
+        assert!(gate.enter(&flows, &HoldState::default(), Permits::default()).await.is_err());
         assert_eq!(world.in_use(), 2, "the write whose reply was lost took a slot");
         let second = enter(&gate, &flows).await.unwrap();
         world.flows.lost.store(1, Ordering::Relaxed);
-        gate.leave(first, &report(Verdict::Good), None).await;
-        gate.leave(second, &report(Verdict::Good), None).await;
+        gate.leave(first, &report(CallHealth::Good), None).await;
+        gate.leave(second, &report(CallHealth::Good), None).await;
         assert_eq!(world.in_use(), 0);
     }
 
@@ -642,12 +649,12 @@ mod tests {
     #[tokio::test]
     async fn operation_repeated_after_a_dropped_writer_counts_once() {
         let world = World::new();
-        let pace = Pace { rate: count(1), period: Duration::from_mins(1), burst: count(3) };
+        let pace = RateLimit { rate: count(1), period: Duration::from_mins(1), burst: count(3) };
         let (gate, flows) = (world.gate(1), limited(Limits { pace: Some(pace), concurrency: Some(count(3)), breaker: None }));
         let first = enter(&gate, &flows).await.unwrap();
         let second = enter(&gate, &flows).await.unwrap();
         let third = enter(&gate, &flows).await.unwrap();
-        let good = report(Verdict::Good);
+        let good = report(CallHealth::Good);
         let mut dropped = Box::pin(gate.leave(first, &good, None));
         let mut other = Box::pin(gate.give_back(third));
         assert!(poll_immediate(&mut dropped).await.is_none() && poll_immediate(&mut other).await.is_none());
@@ -695,27 +702,27 @@ mod tests {
         for (wide, narrow) in [(10, 5), (5, 10), (5, 5), (6, 5)] {
             let world = World::new();
             let gate = world.gate(1);
-            let pace = |rate| Pace { rate: count(rate), period: Duration::from_secs(1), burst: count(1) };
-            let flow = |of, rate| Limited {
-                name: FlowName { tenant: Tenant::default(), of },
+            let pace = |rate| RateLimit { rate: count(rate), period: Duration::from_secs(1), burst: count(1) };
+            let flow = |of, rate| ScopedLimits {
+                name: LimiterKey { tenant: Tenant::default(), of },
                 limits: Limits { pace: Some(pace(rate)), ..Limits::default() },
             };
             let name = |text| nobat_core::name::Name::new(text).unwrap();
-            let flows = [flow(FlowOf::Endpoint(name("e")), wide), flow(FlowOf::Key(name("k")), narrow)];
+            let flows = [flow(LimitScope::Endpoint(name("e")), wide), flow(LimitScope::Key(name("k")), narrow)];
             let begun = world.clock.now();
             // Twelve tasks arrive per second. Each asks again when told to.
-            let mut waiting: BTreeMap<(Timestamp, u64), Turn> =
-                (0..12 * 60).map(|number| ((begun + Duration::from_millis(number * 1_000 / 12), number), Turn::default())).collect();
+            let mut waiting: BTreeMap<(Timestamp, u64), HoldState> =
+                (0..12 * 60).map(|number| ((begun + Duration::from_millis(number * 1_000 / 12), number), HoldState::default())).collect();
             let mut starts = 0;
             while let Some(((at, number), turn)) = waiting.pop_first().filter(|((at, _), _)| *at < begun + Duration::from_mins(1)) {
                 *lock(&world.clock.0) = at.since(begun);
-                match gate.enter(&flows, &turn, Passes::default()).await.unwrap() {
+                match gate.enter(&flows, &turn, Permits::default()).await.unwrap() {
                     Entry::Go(passes) => {
                         starts += 1;
-                        gate.leave(passes, &report(Verdict::Good), None).await;
+                        gate.leave(passes, &report(CallHealth::Good), None).await;
                     }
                     Entry::Wait { wait, promise } => {
-                        let turn = Turn { times: turn.times + 1, reserved: promise.into(), ..turn };
+                        let turn = HoldState { times: turn.times + 1, reserved: promise.into(), ..turn };
                         waiting.insert((wait.until.max(at + Duration::from_millis(1)), number), turn);
                     }
                 }
@@ -730,10 +737,10 @@ mod tests {
     async fn replaced_reservation_is_given_back() {
         let world = World::new();
         let gate = world.gate(1);
-        let pace = Pace { rate: count(1), period: Duration::from_secs(10), burst: count(1) };
+        let pace = RateLimit { rate: count(1), period: Duration::from_secs(10), burst: count(1) };
         let limits = Limits { pace: Some(pace), ..Limits::default() };
-        let flow = |text: &str| Limited {
-            name: FlowName { tenant: Tenant::default(), of: FlowOf::Key(nobat_core::name::Name::new(text).unwrap()) },
+        let flow = |text: &str| ScopedLimits {
+            name: LimiterKey { tenant: Tenant::default(), of: LimitScope::Key(nobat_core::name::Name::new(text).unwrap()) },
             limits,
         };
         let flows = [flow("a"), flow("b")];
@@ -741,9 +748,9 @@ mod tests {
             let kept = lock(&world.flows.kept).get(&flows[place].name).cloned().unwrap_or_default();
             kept.flow.state(&limits, world.clock.now()).reserved_starts.unwrap()
         };
-        let waiting = async |flows: &[Limited], promise: Option<Promise>| {
-            let turn = Turn { reserved: promise.into(), ..Turn::default() };
-            match gate.enter(flows, &turn, Passes::default()).await.unwrap() {
+        let waiting = async |flows: &[ScopedLimits], promise: Option<ScopedReservation>| {
+            let turn = HoldState { reserved: promise.into(), ..HoldState::default() };
+            match gate.enter(flows, &turn, Permits::default()).await.unwrap() {
                 Entry::Wait { promise, .. } => promise,
                 Entry::Go(_) => panic!("the task may start"),
             }
@@ -771,7 +778,7 @@ mod tests {
         assert!(enter(&other, &flows).await.is_ok());
         for _ in 0..10 {
             let passes = enter(&gate, &flows).await.unwrap();
-            gate.leave(passes, &report(Verdict::Bad), None).await;
+            gate.leave(passes, &report(CallHealth::Bad), None).await;
         }
         assert_eq!(enter(&gate, &flows).await.err().unwrap().reason, HeldReason::CircuitOpen);
         assert!(enter(&other, &flows).await.is_ok(), "each process caches a limiter for a second");

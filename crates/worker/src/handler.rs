@@ -11,7 +11,7 @@ use nobat_core::json::Json;
 use nobat_core::lifecycle::Retry;
 use nobat_core::name::Name;
 use nobat_core::read::ReadError;
-use nobat_core::submit::{Aim, Invalid, Kinds, Unfit};
+use nobat_core::submit::{FieldError, KindError, KindRegistry, Target};
 use nobat_core::task::{ErrorCode, HeldReason, TaskError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -40,13 +40,13 @@ pub trait Handler: Send + Sync + 'static {
     type Output: Serialize + Send;
 
     /// Validates an input that parsed. Returns the errors, with pointers that start in the payload.
-    fn check(&self, input: &Self::Input) -> Result<(), Vec<Invalid>> {
+    fn check(&self, input: &Self::Input) -> Result<(), Vec<FieldError>> {
         let _ = input;
         Ok(())
     }
 
     /// Validates the input of a task that names an endpoint. `None`, the default, means that the kind supports no endpoints.
-    fn check_for_endpoint(&self, input: &Self::Input) -> Option<Result<(), Vec<Invalid>>> {
+    fn check_for_endpoint(&self, input: &Self::Input) -> Option<Result<(), Vec<FieldError>>> {
         let _ = input;
         None
     }
@@ -89,12 +89,12 @@ pub struct Failure {
     /// Reason why no attempt was made. The task is held and no attempt is counted.
     pub(crate) held: Option<HeldReason>,
     /// A request of the endpoint that concerns all of its tasks.
-    pub(crate) wish: Option<Wish>,
+    pub(crate) wish: Option<DestinationSignal>,
 }
 
 /// A request of the endpoint that concerns all of its tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum DestinationSignal {
     /// The endpoint asks for a pause of this duration.
     Pause(Duration),
     /// The endpoint must not be called again.
@@ -115,12 +115,12 @@ impl Failure {
     /// Creates a failure that pauses the limit key of the task, or else its endpoint, for all tasks. No attempt is counted. Without a limit
     /// key and an endpoint it acts like [`Failure::retry_after`].
     pub fn put_off(pause: Duration, code: &str, message: impl Into<String>) -> Self {
-        Self { wish: Some(Wish::Pause(pause)), ..Self::retry_after(pause, code, message) }
+        Self { wish: Some(DestinationSignal::Pause(pause)), ..Self::retry_after(pause, code, message) }
     }
 
     /// Creates a failure after which the endpoint is marked as gone and its tasks are held until an operator or a client opens it.
     pub(crate) fn gone(code: &str, message: impl Into<String>) -> Self {
-        Self { wish: Some(Wish::Gone), ..Self::permanent(code, message) }
+        Self { wish: Some(DestinationSignal::Gone), ..Self::permanent(code, message) }
     }
 
     /// Creates a failure that is not retried.
@@ -167,11 +167,11 @@ impl Handlers {
     }
 }
 
-impl Kinds for Handlers {
-    fn check(&self, kind: &Name, payload: &Json, aim: Aim) -> Result<(), Unfit> {
+impl KindRegistry for Handlers {
+    fn check(&self, kind: &Name, payload: &Json, aim: Target) -> Result<(), KindError> {
         match self.get(kind) {
             Some(handler) => handler.check(payload, aim),
-            None => Err(Unfit::UnknownKind(self.by_kind.keys().map(Name::to_string).collect())),
+            None => Err(KindError::UnknownKind(self.by_kind.keys().map(Name::to_string).collect())),
         }
     }
 
@@ -182,20 +182,20 @@ impl Kinds for Handlers {
 
 /// Object-safe form of [`Handler`]: JSON in, JSON out. Turns a panic into a failure.
 pub(crate) trait AnyHandler: Send + Sync {
-    fn check(&self, payload: &Json, aim: Aim) -> Result<(), Unfit>;
+    fn check(&self, payload: &Json, aim: Target) -> Result<(), KindError>;
     fn run<'a>(&'a self, payload: &'a Json, context: &'a TaskContext) -> BoxFuture<'a, Result<Json, Failure>>;
     fn likeness(&self, payload: &Json) -> Option<u64>;
     fn run_together<'a>(&'a self, batch: Vec<(&'a Json, &'a TaskContext)>) -> BoxFuture<'a, Together<Json>>;
 }
 
 impl<H: Handler> AnyHandler for H {
-    fn check(&self, payload: &Json, aim: Aim) -> Result<(), Unfit> {
-        let input = payload.parse().map_err(|error| Unfit::Payload(vec![unreadable(error)]))?;
+    fn check(&self, payload: &Json, aim: Target) -> Result<(), KindError> {
+        let input = payload.parse().map_err(|error| KindError::Payload(vec![unreadable(error)]))?;
         let checked = match aim {
-            Aim::Payload => Handler::check(self, &input),
-            Aim::Endpoint => self.check_for_endpoint(&input).ok_or(Unfit::EndpointMissing)?,
+            Target::Payload => Handler::check(self, &input),
+            Target::Endpoint => self.check_for_endpoint(&input).ok_or(KindError::EndpointMissing)?,
         };
-        checked.map_err(Unfit::Payload)
+        checked.map_err(KindError::Payload)
     }
 
     fn run<'a>(&'a self, payload: &'a Json, context: &'a TaskContext) -> BoxFuture<'a, Result<Json, Failure>> {
@@ -221,10 +221,10 @@ fn input<T: DeserializeOwned>(payload: &Json) -> Result<T, Failure> {
     payload.parse().map_err(|error| Failure::permanent(ErrorCode::INVALID_PAYLOAD, error.to_string()))
 }
 
-fn unreadable(error: ReadError) -> Invalid {
+fn unreadable(error: ReadError) -> FieldError {
     match error {
-        ReadError::Mismatch { pointer, detail } => Invalid::new(pointer, detail),
-        ReadError::Malformed { .. } => Invalid::new("", error.to_string()),
+        ReadError::Mismatch { pointer, detail } => FieldError::new(pointer, detail),
+        ReadError::Malformed { .. } => FieldError::new("", error.to_string()),
     }
 }
 

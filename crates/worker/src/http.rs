@@ -17,11 +17,11 @@ use futures_util::future::{Either, select};
 use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
 use nobat_core::bounds::Bounds;
-use nobat_core::endpoint::{Answers, MAX_PATH, is_path};
+use nobat_core::endpoint::{MAX_PATH, ResponsePolicy, is_path};
 use nobat_core::http_url::HttpUrl;
 use nobat_core::json::Json;
 use nobat_core::statuses::{Range, Statuses};
-use nobat_core::submit::{Invalid, MAX_AHEAD};
+use nobat_core::submit::{FieldError, MAX_AHEAD};
 use nobat_core::task::{ErrorCode, HeldReason};
 use nobat_delivery::headers::{self, BadHeader, HeaderFault, IDEMPOTENCY_KEY, is_idempotency_key};
 use nobat_delivery::{BadUrl, Client, Destination, Guard, Request};
@@ -163,30 +163,30 @@ impl Handler for Http {
     type Input = Call;
     type Output = Answered;
 
-    fn check(&self, call: &Call) -> Result<(), Vec<Invalid>> {
+    fn check(&self, call: &Call) -> Result<(), Vec<FieldError>> {
         let mut wrong = Vec::new();
         match &call.url {
             Some(url) => wrong.extend(Destination::parse(url, self.client.guard()).err().map(bad_url)),
-            None => wrong.push(Invalid::new("/url", "missing field `url`; send it, or name an `endpoint` in the task")),
+            None => wrong.push(FieldError::new("/url", "missing field `url`; send it, or name an `endpoint` in the task")),
         }
         wrong.extend(wrong_anywhere(call));
         if call.path.is_some() {
-            wrong.push(Invalid::new("/path", "a `path` needs an endpoint, and the task names none; send the whole URL in `url`"));
+            wrong.push(FieldError::new("/path", "a `path` needs an endpoint, and the task names none; send the whole URL in `url`"));
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 
-    fn check_for_endpoint(&self, call: &Call) -> Option<Result<(), Vec<Invalid>>> {
+    fn check_for_endpoint(&self, call: &Call) -> Option<Result<(), Vec<FieldError>>> {
         let mut wrong = wrong_anywhere(call);
         if call.url.is_some() {
-            wrong.push(Invalid::new("/url", "the URL comes from the endpoint; remove `url`, or send the rest of the URL as `path`"));
+            wrong.push(FieldError::new("/url", "the URL comes from the endpoint; remove `url`, or send the rest of the URL as `path`"));
         }
         if call.path.as_ref().is_some_and(|path| !is_path(path)) {
             let detail = format!(
                 "expected an empty text, or at most {MAX_PATH} visible ASCII characters that begin with `/` or `?`, without `#`, `\\` and \
                  the segments `.` and `..`"
             );
-            wrong.push(Invalid::new("/path", detail));
+            wrong.push(FieldError::new("/path", detail));
         }
         Some(if wrong.is_empty() { Ok(()) } else { Err(wrong) })
     }
@@ -213,20 +213,20 @@ impl Handler for Http {
 }
 
 /// Validates the fields that a call with a URL and one with an endpoint share.
-fn wrong_anywhere(call: &Call) -> Vec<Invalid> {
-    let mut wrong: Vec<Invalid> = headers::read(&call.headers).err().into_iter().flatten().map(bad_header).collect();
-    wrong.extend(wrong_key(call).map(|detail| Invalid::new("/idempotency_key", detail)));
-    wrong.extend(wrong_base64(call).map(|detail| Invalid::new("/body_base64", detail)));
+fn wrong_anywhere(call: &Call) -> Vec<FieldError> {
+    let mut wrong: Vec<FieldError> = headers::read(&call.headers).err().into_iter().flatten().map(bad_header).collect();
+    wrong.extend(wrong_key(call).map(|detail| FieldError::new("/idempotency_key", detail)));
+    wrong.extend(wrong_base64(call).map(|detail| FieldError::new("/body_base64", detail)));
     if let Some(Err(detail)) = call.timeout.map(|seconds| TIMEOUTS.seconds(seconds)) {
-        wrong.push(Invalid::new("/timeout", detail));
+        wrong.push(FieldError::new("/timeout", detail));
     }
     for (pointer, ranges) in [("/success_statuses", &call.success_statuses), ("/retry_statuses", &call.retry_statuses)] {
         if ranges.as_ref().is_some_and(|ranges| ranges.len() > Statuses::MAX) {
-            wrong.push(Invalid::new(pointer, format!("expected at most {} ranges", Statuses::MAX)));
+            wrong.push(FieldError::new(pointer, format!("expected at most {} ranges", Statuses::MAX)));
         }
     }
     if call.success_statuses.as_ref().is_some_and(Vec::is_empty) {
-        wrong.push(Invalid::new("/success_statuses", "expected at least one range: without one, no response is a success"));
+        wrong.push(FieldError::new("/success_statuses", "expected at least one range: without one, no response is a success"));
     }
     wrong
 }
@@ -255,21 +255,21 @@ fn decoded(base64: &str) -> Result<Vec<u8>, DecodeError> {
 }
 
 /// Returns the response policy: the task's lists, else the endpoint's, else the default.
-fn answers(call: &Call, context: &TaskContext) -> Answers {
+fn answers(call: &Call, context: &TaskContext) -> ResponsePolicy {
     let usual = context.endpoint.as_ref().map(|(_, endpoint)| endpoint.answers.clone()).unwrap_or_default();
-    Answers {
+    ResponsePolicy {
         success_statuses: call.success_statuses.clone().map_or(usual.success_statuses, Statuses::new),
         retry_statuses: call.retry_statuses.clone().map_or(usual.retry_statuses, Statuses::new),
     }
 }
 
-fn bad_url(bad: BadUrl) -> Invalid {
-    Invalid { code: Some(bad.code()), ..Invalid::new("/url", bad.to_string()) }
+fn bad_url(bad: BadUrl) -> FieldError {
+    FieldError { code: Some(bad.code()), ..FieldError::new("/url", bad.to_string()) }
 }
 
-fn bad_header(bad: BadHeader) -> Invalid {
+fn bad_header(bad: BadHeader) -> FieldError {
     let name = bad.name.map(|name| format!("/{}", name.replace('~', "~0").replace('/', "~1")));
-    Invalid::new(format!("/headers{}", name.unwrap_or_default()), bad.fault.to_string())
+    FieldError::new(format!("/headers{}", name.unwrap_or_default()), bad.fault.to_string())
 }
 
 /// Builds the request. Checks the URL again, since the allowed networks may have changed since the submission.
@@ -349,7 +349,7 @@ mod tests {
     use nobat_core::id::TaskId;
     use nobat_core::lifecycle::Retry;
     use nobat_core::name::Tenant;
-    use nobat_core::submit::{Aim, Intake, Submission, Unfit};
+    use nobat_core::submit::{KindError, Submission, SubmissionContext, Target};
     use nobat_core::task::Task;
     use nobat_core::time::Timestamp;
     use nobat_delivery::SendError;
@@ -359,7 +359,7 @@ mod tests {
 
     use super::answer::pause;
     use super::*;
-    use crate::admission::Course;
+    use crate::admission::AttemptPlan;
     use crate::handler::{AnyHandler, Handlers, MAX_RESULT};
     use crate::noop::Noop;
 
@@ -368,7 +368,7 @@ mod tests {
     }
 
     fn context() -> TaskContext {
-        let intake = Intake {
+        let intake = SubmissionContext {
             tenant: &Tenant::default(),
             id: TaskId::new(Timestamp::EPOCH, 7),
             fingerprint: None,
@@ -383,7 +383,7 @@ mod tests {
         };
         let submission = Submission { kind: "noop".to_owned(), ..Submission::default() };
         let task = submission.into_task(&intake).unwrap();
-        TaskContext::new(&Task { attempt: 2, ..task }, &Course::default())
+        TaskContext::new(&Task { attempt: 2, ..task }, &AttemptPlan::default())
     }
 
     fn json(text: impl Into<String>) -> Json {
@@ -516,7 +516,7 @@ mod tests {
 
     #[test]
     fn missing_response_is_final_only_for_a_blocked_address() {
-        let settled = |error| settle(Err(error), &Answers::default(), false, UNIX_EPOCH).unwrap_err();
+        let settled = |error| settle(Err(error), &ResponsePolicy::default(), false, UNIX_EPOCH).unwrap_err();
         assert_eq!((settled(SendError::BlockedAddress).retry, settled(SendError::Dns).retry), (Retry::Never, Retry::Backoff));
         assert_eq!(settled(SendError::Timeout).error.code.as_str(), "timeout");
         assert_eq!(settled(SendError::Timeout).held, None);
@@ -535,8 +535,8 @@ mod tests {
     }
 
     fn wrong(payload: &str) -> Vec<(String, Option<&'static str>)> {
-        let unfit = AnyHandler::check(&Http::new(Client::new(Guard::default())), &json(payload), Aim::Payload).unwrap_err();
-        let Unfit::Payload(wrong) = unfit else { panic!("{unfit:?}") };
+        let unfit = AnyHandler::check(&Http::new(Client::new(Guard::default())), &json(payload), Target::Payload).unwrap_err();
+        let KindError::Payload(wrong) = unfit else { panic!("{unfit:?}") };
         wrong.into_iter().map(|wrong| (wrong.pointer, wrong.code)).collect()
     }
 
@@ -564,7 +564,7 @@ mod tests {
 
     #[test]
     fn valid_payload_is_accepted() {
-        let fits = |payload: &str| AnyHandler::check(&Http::new(Client::new(Guard::default())), &json(payload), Aim::Payload).is_ok();
+        let fits = |payload: &str| AnyHandler::check(&Http::new(Client::new(Guard::default())), &json(payload), Target::Payload).is_ok();
         assert!(fits(r#"{"url": "https://example.com/hook"}"#));
         assert!(fits(r#"{"method": "GET", "url": "http://example.com", "headers": {"x-a": "b"}, "body": null, "timeout": 0.5}"#));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use nobat_core::bounds::Bounds;
-use nobat_core::submit::{Invalid, MAX_AHEAD};
+use nobat_core::submit::{FieldError, MAX_AHEAD};
 use nobat_core::task::ErrorCode;
 use serde::Deserialize;
 
@@ -33,9 +33,9 @@ impl Handler for Noop {
     type Input = Option<Script>;
     type Output = ();
 
-    fn check(&self, script: &Option<Script>) -> Result<(), Vec<Invalid>> {
+    fn check(&self, script: &Option<Script>) -> Result<(), Vec<FieldError>> {
         match script.map(Script::pause) {
-            Some(Err(detail)) => Err(vec![Invalid::new("/sleep", detail)]),
+            Some(Err(detail)) => Err(vec![FieldError::new("/sleep", detail)]),
             _ => Ok(()),
         }
     }
@@ -74,17 +74,17 @@ mod tests {
     use nobat_core::id::TaskId;
     use nobat_core::json::Json;
     use nobat_core::name::Tenant;
-    use nobat_core::submit::{Aim, Intake, Submission, Unfit};
+    use nobat_core::submit::{KindError, Submission, SubmissionContext, Target};
     use nobat_core::task::Task;
     use nobat_core::time::Timestamp;
     use tokio::time::Instant;
 
     use super::*;
-    use crate::admission::Course;
+    use crate::admission::AttemptPlan;
     use crate::handler::{AnyHandler, Handlers};
 
     fn context(attempt: u32) -> TaskContext {
-        let intake = Intake {
+        let intake = SubmissionContext {
             tenant: &Tenant::default(),
             id: TaskId::new(Timestamp::EPOCH, 7),
             fingerprint: None,
@@ -98,7 +98,7 @@ mod tests {
             now: Timestamp::EPOCH,
         };
         let task = Submission { kind: "noop".to_owned(), ..Submission::default() }.into_task(&intake).unwrap();
-        TaskContext::new(&Task { attempt, ..task }, &Course::default())
+        TaskContext::new(&Task { attempt, ..task }, &AttemptPlan::default())
     }
 
     fn payload(text: &str) -> Json {
@@ -137,13 +137,13 @@ mod tests {
             (r#"{"slep": 1}"#, "/slep"),
             ("7", ""),
         ] {
-            let wrong = AnyHandler::check(&Noop, &payload(text), Aim::Payload).map_err(|unfit| match unfit {
-                Unfit::Payload(wrong) => wrong[0].pointer.clone(),
+            let wrong = AnyHandler::check(&Noop, &payload(text), Target::Payload).map_err(|unfit| match unfit {
+                KindError::Payload(wrong) => wrong[0].pointer.clone(),
                 other => panic!("{other:?}"),
             });
             assert_eq!(wrong, Err(pointer.to_owned()), "{text}");
         }
-        assert!(AnyHandler::check(&Noop, &payload("null"), Aim::Payload).is_ok());
+        assert!(AnyHandler::check(&Noop, &payload("null"), Target::Payload).is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,19 +8,19 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, Fuse, FusedFuture, join};
 use futures_util::{FutureExt, poll};
 use nobat_core::backend::{ApplyError, Backend};
-use nobat_core::directory::{Directory, Edition};
-use nobat_core::flow::{Reserved, patience};
+use nobat_core::directory::{ConfigCache, ConfigEpoch};
+use nobat_core::flow::{Reservations, patience};
 use nobat_core::json::Json;
-use nobat_core::lifecycle::{Event, Refused, Retry, overdue};
-use nobat_core::ports::{Beat, Chance, Claim, Clock, Delivery, Hint, LEASE, Settlement, StoreError, TaskName};
-use nobat_core::retry::Spread;
+use nobat_core::lifecycle::{Event, Retry, TransitionError, overdue};
+use nobat_core::ports::{ClaimResult, Clock, Delivery, Heartbeat, Hint, LEASE, Random, Settlement, StoreError, TaskKey};
+use nobat_core::retry::JitterSample;
 use nobat_core::task::{CancelRequest, ErrorCode, HeldReason, Task};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{Admission, Course};
+use crate::admission::{Admission, AttemptPlan};
 use crate::context::TaskContext;
-use crate::gate::{Gate, Passes};
-use crate::handler::{Failure, Handlers, Wish};
+use crate::gate::{Limiter, Permits};
+use crate::handler::{DestinationSignal, Failure, Handlers};
 
 /// Runs tasks. [`Worker`](crate::worker::Worker) and functions use it.
 #[derive(Clone)]
@@ -32,33 +32,33 @@ pub struct Runner {
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Source of randomness, for the jitter of retries.
-    pub chance: Arc<dyn Chance>,
+    pub chance: Arc<dyn Random>,
     /// Cached configuration of endpoints, queues, kinds and limit keys.
-    pub directory: Arc<Directory>,
+    pub directory: Arc<ConfigCache>,
     /// Access to the limiters.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<Limiter>,
 }
 
 /// Pause before a claim is repeated. A hint can arrive before a read shows its task.
-pub(crate) const SECOND_LOOK: Duration = Duration::from_millis(200);
+pub(crate) const RECHECK_DELAY: Duration = Duration::from_millis(200);
 /// A hint that is early by at most this is waited for: queues delay by whole seconds.
 const EARLY: Duration = Duration::from_secs(1);
 /// Maximum difference assumed between the clocks of two processes.
 const CLOCK_SKEW: Duration = Duration::from_secs(15);
 /// Interval of lease renewals, a third of the lease, so that two may fail.
-pub(crate) const BEAT: Duration = Duration::from_secs(LEASE.as_secs() / 3);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(LEASE.as_secs() / 3);
 /// Delay before a failed renewal is repeated.
-pub(crate) const BEAT_AGAIN: Duration = Duration::from_secs(2);
+pub(crate) const HEARTBEAT_RETRY: Duration = Duration::from_secs(2);
 /// Minimum interval between two writes of progress.
 const PROGRESS: Duration = Duration::from_secs(1);
 /// Time that a handler has to stop after its task was canceled.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
 /// Delay before a task that this process cannot start is tried again.
-const REST: Duration = Duration::from_mins(1);
+const HOLD_INTERVAL: Duration = Duration::from_mins(1);
 /// Delay before a task asks again after its endpoint answered 410. By then the endpoint is marked as gone.
-const GONE: Duration = Duration::from_secs(1);
+const GONE_RECHECK: Duration = Duration::from_secs(1);
 /// Maximum duration of the admission check. The lease is not renewed before the handler runs.
-const ADMISSION: Duration = BEAT;
+const ADMISSION: Duration = HEARTBEAT;
 /// Number of consecutive pauses on the endpoint's request after which the minimum pause stops growing, at about one minute.
 const PUT_OFF_DOUBLINGS: u32 = 6;
 /// Pause between the first two tries to store an outcome. It doubles with each try.
@@ -76,9 +76,9 @@ enum Run {
 
 impl Runner {
     /// Creates a runner. Processes that share an edition see one another's configuration changes at once.
-    pub fn new(backend: Backend, handlers: Handlers, clock: Arc<dyn Clock>, chance: Arc<dyn Chance>, edition: Edition) -> Self {
-        let directory = Arc::new(Directory::new(Arc::clone(&backend.registry), Arc::clone(&clock), edition));
-        let gate = Arc::new(Gate::new(Arc::clone(&backend.flows), Arc::clone(&clock), Arc::clone(&chance)));
+    pub fn new(backend: Backend, handlers: Handlers, clock: Arc<dyn Clock>, chance: Arc<dyn Random>, edition: ConfigEpoch) -> Self {
+        let directory = Arc::new(ConfigCache::new(Arc::clone(&backend.registry), Arc::clone(&clock), edition));
+        let gate = Arc::new(Limiter::new(Arc::clone(&backend.flows), Arc::clone(&clock), Arc::clone(&chance)));
         Self { backend, handlers, clock, chance, directory, gate }
     }
 
@@ -109,26 +109,26 @@ impl Runner {
         }
     }
 
-    async fn claim_hinted(&self, name: &TaskName) -> Result<Option<Task>, StoreError> {
+    async fn claim_hinted(&self, name: &TaskKey) -> Result<Option<Task>, StoreError> {
         let mut claim = self.claim_now(name).await?;
-        if matches!(claim, Claim::Missing) {
-            self.clock.sleep(SECOND_LOOK).await;
+        if matches!(claim, ClaimResult::Missing) {
+            self.clock.sleep(RECHECK_DELAY).await;
             claim = self.claim_now(name).await?;
         }
-        if let Claim::Refused(Refused::NotDue, task) = &claim
+        if let ClaimResult::Refused(TransitionError::NotDue, task) = &claim
             && task.due_at.since(self.clock.now()) <= EARLY
         {
             self.clock.sleep(task.due_at.since(self.clock.now())).await;
             claim = self.claim_now(name).await?;
         }
         match claim {
-            Claim::Granted(task) => Ok(Some(task)),
-            Claim::Missing => Ok(None),
-            Claim::Refused(Refused::NotDue, task) => {
+            ClaimResult::Granted(task) => Ok(Some(task)),
+            ClaimResult::Missing => Ok(None),
+            ClaimResult::Refused(TransitionError::NotDue, task) => {
                 self.hint_again(&task).await?;
                 Ok(None)
             }
-            Claim::Refused(_, task) => {
+            ClaimResult::Refused(_, task) => {
                 self.judge(&task).await?;
                 Ok(None)
             }
@@ -145,7 +145,7 @@ impl Runner {
         self.backend.queue.send(vec![Hint::new(task.name(), early)]).await
     }
 
-    pub(crate) async fn claim_now(&self, name: &TaskName) -> Result<Claim, StoreError> {
+    pub(crate) async fn claim_now(&self, name: &TaskKey) -> Result<ClaimResult, StoreError> {
         let now = self.clock.now();
         self.backend.store.claim(name, now + LEASE, now).await
     }
@@ -172,7 +172,7 @@ impl Runner {
             },
             // The lease is not renewed before the handler runs.
             () = self.clock.sleep(ADMISSION) => {
-                let (until, reserved) = (self.clock.now() + BEAT_AGAIN, task.turn.reserved.clone());
+                let (until, reserved) = (self.clock.now() + HEARTBEAT_RETRY, task.turn.reserved.clone());
                 Err(Event::Hold { token, reason: HeldReason::LimiterUnavailable, until, reserved })
             }
         };
@@ -203,7 +203,7 @@ impl Runner {
     }
 
     /// Runs the handler and keeps the lease alive.
-    async fn execute(&self, task: &Task, context: &TaskContext, course: &Course, limit: Duration, stop: &CancellationToken) -> Run {
+    async fn execute(&self, task: &Task, context: &TaskContext, course: &AttemptPlan, limit: Duration, stop: &CancellationToken) -> Run {
         let token = task.token;
         let Some(handler) = self.handlers.get(&task.kind) else {
             return Run::Over(self.hold(token, HeldReason::NoHandler));
@@ -222,14 +222,14 @@ impl Runner {
         mut work: BoxFuture<'_, Result<Json, Failure>>,
         task: &Task,
         context: &TaskContext,
-        course: &Course,
+        course: &AttemptPlan,
         limit: Duration,
         stop: &CancellationToken,
     ) -> Run {
         let token = task.token;
         let granted = context.timeout.min(limit);
         let mut timeout = pin!(self.clock.sleep(granted));
-        let mut pulse = pin!(self.clock.sleep(BEAT).fuse());
+        let mut pulse = pin!(self.clock.sleep(HEARTBEAT).fuse());
         let mut changed = pin!(self.backend.store.changed(&context.name).fuse());
         let mut renewing = pin!(self.renew(&course.passes));
         let (mut beating, mut grace, mut rest) = (pin!(Fuse::terminated()), pin!(Fuse::terminated()), pin!(Fuse::terminated()));
@@ -258,18 +258,18 @@ impl Runner {
                     is_beat_due = true;
                 }
                 beaten = &mut beating => match beaten {
-                    Ok(Beat::Lost) => return Run::Lost,
-                    Ok(Beat::Renewed { cancel }) => {
+                    Ok(Heartbeat::Lost) => return Run::Lost,
+                    Ok(Heartbeat::Renewed { cancel }) => {
                         if cancel == CancelRequest::Requested && !context.is_canceled() {
                             context.cancel();
                             grace.set(self.clock.sleep(CANCEL_GRACE).fuse());
                         }
-                        pulse.set(self.clock.sleep(BEAT).fuse());
+                        pulse.set(self.clock.sleep(HEARTBEAT).fuse());
                     }
                     // The handler continues. Storing its outcome shows whether the lease was still held.
                     Err(error) => {
                         tracing::warn!(task = %task.id, %error, "a lease could not be renewed yet; the worker tries again");
-                        pulse.set(self.clock.sleep(BEAT_AGAIN).fuse());
+                        pulse.set(self.clock.sleep(HEARTBEAT_RETRY).fuse());
                     }
                 },
                 () = &mut pulse => is_beat_due = true,
@@ -283,15 +283,15 @@ impl Runner {
         }
     }
 
-    /// Renews the slots of an attempt every [`BEAT`].
-    pub(crate) async fn renew(&self, passes: &Passes) -> Infallible {
+    /// Renews the slots of an attempt every [`HEARTBEAT`].
+    pub(crate) async fn renew(&self, passes: &Permits) -> Infallible {
         loop {
-            self.clock.sleep(BEAT).await;
+            self.clock.sleep(HEARTBEAT).await;
             self.gate.renew(passes).await;
         }
     }
 
-    pub(crate) async fn beat(&self, context: &TaskContext, token: u64, progress: Option<Json>) -> Result<Beat, StoreError> {
+    pub(crate) async fn beat(&self, context: &TaskContext, token: u64, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
         context.note_beat();
         let until = self.clock.now() + LEASE;
         self.backend.store.beat(&context.name, token, until, progress).await
@@ -305,7 +305,7 @@ impl Runner {
         }
     }
 
-    pub(crate) fn event(&self, task: &Task, outcome: Result<Json, Failure>, context: &TaskContext, course: &Course) -> Event {
+    pub(crate) fn event(&self, task: &Task, outcome: Result<Json, Failure>, context: &TaskContext, course: &AttemptPlan) -> Event {
         let token = task.token;
         match outcome {
             Ok(result) => Event::Succeed { token, result },
@@ -314,7 +314,7 @@ impl Runner {
         }
     }
 
-    pub(crate) fn failure(&self, task: &Task, failure: Failure, course: &Course) -> Event {
+    pub(crate) fn failure(&self, task: &Task, failure: Failure, course: &AttemptPlan) -> Event {
         let (token, Failure { error, retry, held, wish }) = (task.token, failure);
         match held {
             Some(reason @ HeldReason::ResourceExhausted) => return self.hold_briefly(task, reason),
@@ -323,13 +323,13 @@ impl Runner {
         }
         let retry = match (wish, &course.resting) {
             // An endpoint that asks for no pause, or repeatedly for a short one, is unhealthy. Its pause grows each time.
-            (Some(Wish::Pause(pause)), Some(_)) => {
+            (Some(DestinationSignal::Pause(pause)), Some(_)) => {
                 let pause = pause.max(patience(task.turn.put_off.min(PUT_OFF_DOUBLINGS), self.spread()));
                 Retry::PutOff(HeldReason::RetryAfter, self.clock.now() + pause)
             }
             // A second 410 after the endpoint was opened again concerns this task alone: it fails, and the endpoint stays open.
-            (Some(Wish::Gone), Some(_)) if task.error.as_ref().is_none_or(|before| before.code != error.code) => {
-                Retry::PutOff(HeldReason::EndpointGone, self.clock.now() + GONE)
+            (Some(DestinationSignal::Gone), Some(_)) if task.error.as_ref().is_none_or(|before| before.code != error.code) => {
+                Retry::PutOff(HeldReason::EndpointGone, self.clock.now() + GONE_RECHECK)
             }
             _ => retry,
         };
@@ -337,23 +337,23 @@ impl Runner {
     }
 
     fn hold(&self, token: u64, reason: HeldReason) -> Event {
-        Event::Hold { token, reason, until: self.clock.now() + REST, reserved: Reserved::default() }
+        Event::Hold { token, reason, until: self.clock.now() + HOLD_INTERVAL, reserved: Reservations::default() }
     }
 
     /// Holds a task whose call needs resources that this process lacks. The first wait is up to 1 s. It doubles each time, up to 1 minute.
     fn hold_briefly(&self, task: &Task, reason: HeldReason) -> Event {
         tracing::warn!(task = %task.id, "a call lacks handles, ports, memory or look-up slots of this process; its task is held");
-        let until = self.clock.now() + patience(task.turn.times, self.spread()).min(REST);
-        Event::Hold { token: task.token, reason, until, reserved: Reserved::default() }
+        let until = self.clock.now() + patience(task.turn.times, self.spread()).min(HOLD_INTERVAL);
+        Event::Hold { token: task.token, reason, until, reserved: Reservations::default() }
     }
 
-    pub(crate) fn spread(&self) -> Spread {
-        Spread::from_bits(self.chance.bits())
+    pub(crate) fn spread(&self) -> JitterSample {
+        JitterSample::from_bits(self.chance.bits())
     }
 
     /// Stores the outcome. Retries until `stop` fires if the store is unavailable: the work is done and would be repeated otherwise. An
     /// expired lease does no harm meanwhile, since the store refuses late outcomes.
-    pub(crate) async fn settle(&self, name: TaskName, mut known: Option<Task>, event: Event, stop: &CancellationToken) -> Settlement {
+    pub(crate) async fn settle(&self, name: TaskKey, mut known: Option<Task>, event: Event, stop: &CancellationToken) -> Settlement {
         let mut pause = FIRST_SETTLE_PAUSE;
         loop {
             match self.backend.apply(&name, known.take(), event.clone(), self.clock.now()).await {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use nobat_core::callback_secret::CallbackSecrets;
-use nobat_core::directory::{Directory, Edition};
+use nobat_core::directory::{ConfigCache, ConfigEpoch};
 use nobat_core::endpoint::Endpoint;
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{Clock, StoreError};
-use nobat_core::registry::Registry;
+use nobat_core::registry::ConfigStore;
 use nobat_core::secrets::{Kept, Secrets};
 use nobat_core::time::Timestamp;
 use nobat_core::vault::{CannotOpen, NoVault, VaultSource};
@@ -16,7 +16,7 @@ use nobat_core::webhook::{InvalidSecret, WebhookSecret, seconds, signature};
 
 /// Signs callbacks and requests to endpoints.
 pub struct Signer {
-    directory: Directory,
+    directory: ConfigCache,
     vault: Arc<dyn VaultSource>,
     clock: Arc<dyn Clock>,
 }
@@ -59,9 +59,9 @@ fn add(signature: String, id: &str, now: Timestamp, headers: &mut HeaderMap) {
 impl Signer {
     /// Creates a signer for the secrets in `registry`, which `vault` has sealed.
     ///
-    /// A change by a process that shares the edition applies at once. Other changes apply within [`nobat_core::directory::FRESH`].
-    pub fn new(registry: Arc<dyn Registry>, vault: Arc<dyn VaultSource>, clock: Arc<dyn Clock>, edition: Edition) -> Self {
-        Self { directory: Directory::new(registry, Arc::clone(&clock), edition), vault, clock }
+    /// A change by a process that shares the edition applies at once. Other changes apply within [`nobat_core::directory::CONFIG_TTL`].
+    pub fn new(registry: Arc<dyn ConfigStore>, vault: Arc<dyn VaultSource>, clock: Arc<dyn Clock>, edition: ConfigEpoch) -> Self {
+        Self { directory: ConfigCache::new(registry, Arc::clone(&clock), edition), vault, clock }
     }
 
     /// Adds the signature headers of a callback. Adds none if the tenant has no secret.

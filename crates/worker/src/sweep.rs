@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nobat_core::backend::{ApplyError, Backend};
 use nobat_core::lifecycle::overdue;
-use nobat_core::ports::{Chance, Clock, Hint, StoreError};
-use nobat_core::retry::Spread;
+use nobat_core::ports::{Clock, Hint, Random, StoreError};
+use nobat_core::retry::JitterSample;
 use nobat_core::task::{State, Task};
 use nobat_core::time::Timestamp;
 
@@ -17,12 +17,12 @@ pub struct Sweeper {
     /// The store and the queue.
     pub backend: Backend,
     /// Source of randomness, for the jitter of retries.
-    pub chance: Arc<dyn Chance>,
+    pub chance: Arc<dyn Random>,
 }
 
 /// Counts of one pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
+pub struct SweepReport {
     /// Tasks whose lease expired or whose deadline passed.
     pub judged: usize,
     /// Tasks that got a new hint.
@@ -36,7 +36,7 @@ pub struct Swept {
 /// Maximum number of tasks in one pass.
 const MAX_TASKS: usize = 500;
 /// Number of parallel writes: enough for a store that groups writes, and for a remote one.
-const SIDE_BY_SIDE: usize = 64;
+const MAX_IN_FLIGHT: usize = 64;
 /// Delay after a task's due time until its hint counts as lost.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// Minimum pause between two hints of the same task. The pause grows with the task's delay.
@@ -47,8 +47,8 @@ const MAX_PAUSE: Duration = Duration::from_hours(1);
 impl Sweeper {
     /// Runs passes until one finds nothing or `deadline` has passed. Many tasks due at the same moment would otherwise take one interval
     /// per pass.
-    pub async fn run_until(&self, clock: &dyn Clock, deadline: Timestamp) -> Result<Swept, StoreError> {
-        let mut total = Swept::default();
+    pub async fn run_until(&self, clock: &dyn Clock, deadline: Timestamp) -> Result<SweepReport, StoreError> {
+        let mut total = SweepReport::default();
         loop {
             let swept = self.run_once(clock.now()).await?;
             total = total.and(swept);
@@ -59,14 +59,14 @@ impl Sweeper {
     }
 
     /// Runs one pass. Passes may be repeated, run in parallel and be interrupted at any point.
-    pub async fn run_once(&self, now: Timestamp) -> Result<Swept, StoreError> {
-        let mut swept = Swept::default();
+    pub async fn run_once(&self, now: Timestamp) -> Result<SweepReport, StoreError> {
+        let mut swept = SweepReport::default();
         let mut hints: Vec<Hint> = Vec::new();
         let mut seen: Vec<(Task, Timestamp)> = Vec::new();
         let mut overdue_tasks: Vec<Task> = Vec::new();
         for task in self.backend.store.due(MAX_TASKS, now).await? {
             match &task.state {
-                _ if overdue(&task, Spread::from_bits(0), now).is_some() => overdue_tasks.push(task),
+                _ if overdue(&task, JitterSample::from_bits(0), now).is_some() => overdue_tasks.push(task),
                 State::Waiting(_) => {
                     hints.push(Hint::new(task.name(), task.due_at.since(now)));
                     let next = next_look(&task, now);
@@ -80,7 +80,7 @@ impl Sweeper {
                 State::Ended(_) => {}
             }
         }
-        let mut judged = stream::iter(overdue_tasks).map(|task| self.judge(task, now)).buffer_unordered(SIDE_BY_SIDE);
+        let mut judged = stream::iter(overdue_tasks).map(|task| self.judge(task, now)).buffer_unordered(MAX_IN_FLIGHT);
         while let Some(judged) = judged.next().await {
             match judged {
                 Ok(count) => swept.judged += count,
@@ -96,13 +96,13 @@ impl Sweeper {
             self.backend.queue.send(hints).await?;
         }
         let postpone = async |(task, next): (Task, Timestamp)| self.backend.store.postpone(&task, next).await;
-        stream::iter(seen).map(postpone).buffer_unordered(SIDE_BY_SIDE).try_collect::<()>().await?;
+        stream::iter(seen).map(postpone).buffer_unordered(MAX_IN_FLIGHT).try_collect::<()>().await?;
         Ok(swept)
     }
 
     /// Returns the number of tasks changed, or the task if its outcome could not be stored.
     async fn judge(&self, task: Task, now: Timestamp) -> Result<usize, Task> {
-        let Some(event) = overdue(&task, Spread::from_bits(self.chance.bits()), now) else { return Ok(0) };
+        let Some(event) = overdue(&task, JitterSample::from_bits(self.chance.bits()), now) else { return Ok(0) };
         // Read again, since the store may have listed the task without its payload.
         match self.backend.apply(&task.name(), None, event, now).await {
             Ok(_) => Ok(1),
@@ -115,7 +115,7 @@ impl Sweeper {
     }
 }
 
-impl Swept {
+impl SweepReport {
     /// Returns true if the pass changed nothing, so that another would find nothing either.
     fn is_idle(self) -> bool {
         self.judged + self.hinted + self.put_off == 0

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use nobat_core::ports::{Chance, Clock};
+use nobat_core::ports::{Clock, Random};
 use nobat_core::time::Timestamp;
 
 /// The machine's clock and tokio's timers.
@@ -24,9 +24,9 @@ impl Clock for SystemClock {
 
 /// Random numbers of a generator per thread, seeded by the operating system.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SystemChance;
+pub struct SystemRandom;
 
-impl Chance for SystemChance {
+impl Random for SystemRandom {
     fn bits(&self) -> u64 {
         rand::random()
     }

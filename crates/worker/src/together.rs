@@ -5,37 +5,37 @@ use std::time::Duration;
 
 use futures_util::future::{Fuse, FusedFuture, join, join_all};
 use futures_util::{FutureExt, StreamExt, stream};
-use nobat_core::flow::{Report, Verdict};
+use nobat_core::flow::{CallHealth, CallReport};
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
-use nobat_core::lifecycle::{Event, Refused, Retry};
-use nobat_core::ports::{Beat, Claim, Settlement, TaskName};
+use nobat_core::lifecycle::{Event, Retry, TransitionError};
+use nobat_core::ports::{ClaimResult, Heartbeat, Settlement, TaskKey};
 use nobat_core::task::{ErrorCode, HeldReason, Task};
 use nobat_core::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{Admission, Course};
+use crate::admission::{Admission, AttemptPlan};
 use crate::context::TaskContext;
 use crate::handler::{Failure, Together};
-use crate::run::{BEAT, BEAT_AGAIN, Runner, SECOND_LOOK};
+use crate::run::{HEARTBEAT, HEARTBEAT_RETRY, RECHECK_DELAY, Runner};
 
 /// Number of companions claimed in parallel. It covers the largest batch: their leases are not renewed during the claims.
-const SIDE_BY_SIDE: usize = 100;
+const MAX_IN_FLIGHT: usize = 100;
 /// Maximum duration of the admission check of a companion.
 const ADMISSION: Duration = Duration::from_secs(5);
 
 /// One task of the batch.
-struct Part {
+struct BatchEntry {
     task: Task,
     context: TaskContext,
-    course: Course,
+    course: AttemptPlan,
     /// True for the task that holds the endpoint's permit, which counts for the whole batch.
     is_leader: bool,
 }
 
 /// Result of claiming a companion.
 enum Fetched {
-    Part(Box<Part>),
+    Part(Box<BatchEntry>),
     /// It was claimed but may not join. The event is to be stored.
     Aside(Box<Task>, Event),
     /// It cannot be claimed. It runs by itself later.
@@ -52,8 +52,8 @@ enum Run {
 /// Outcome of one task or of the whole request. `None` if the worker was stopped before.
 type Outcome = Option<Result<Json, Failure>>;
 
-impl Part {
-    fn new(task: Task, course: Course, is_leader: bool) -> Self {
+impl BatchEntry {
+    fn new(task: Task, course: AttemptPlan, is_leader: bool) -> Self {
         Self { context: TaskContext::new(&task, &course), task, course, is_leader }
     }
 }
@@ -61,7 +61,13 @@ impl Part {
 impl Runner {
     /// Runs a task together with its companions. The returned settlement concerns the task's own hint. The companions' hints arrive later
     /// and find nothing to do.
-    pub(crate) async fn run_together(&self, leader: Task, mut course: Course, limit: Duration, stop: &CancellationToken) -> Settlement {
+    pub(crate) async fn run_together(
+        &self,
+        leader: Task,
+        mut course: AttemptPlan,
+        limit: Duration,
+        stop: &CancellationToken,
+    ) -> Settlement {
         let (companions, began) = (course.companions.take().unwrap_or_default(), self.clock.now());
         let (mut parts, mut aside) = (Vec::new(), Vec::new());
         for fetched in self.fetch(&leader, &course, companions).await {
@@ -71,7 +77,7 @@ impl Runner {
                 Fetched::Gone => {}
             }
         }
-        parts.push(Part::new(leader, course, true));
+        parts.push(BatchEntry::new(leader, course, true));
         // The same tasks make the same request, whatever order they arrive in.
         parts.sort_by(|one, other| one.context.idempotency_key.cmp(&other.context.idempotency_key));
         let work = async {
@@ -85,22 +91,22 @@ impl Runner {
     }
 
     /// Claims the companions and checks whether each may join.
-    async fn fetch(&self, leader: &Task, course: &Course, companions: Vec<TaskId>) -> Vec<Fetched> {
-        let fetched = stream::iter(companions).map(|id| self.fetch_one(TaskName { tenant: leader.tenant.clone(), id }, leader, course));
-        fetched.buffer_unordered(SIDE_BY_SIDE).collect().await
+    async fn fetch(&self, leader: &Task, course: &AttemptPlan, companions: Vec<TaskId>) -> Vec<Fetched> {
+        let fetched = stream::iter(companions).map(|id| self.fetch_one(TaskKey { tenant: leader.tenant.clone(), id }, leader, course));
+        fetched.buffer_unordered(MAX_IN_FLIGHT).collect().await
     }
 
-    async fn fetch_one(&self, name: TaskName, leader: &Task, course: &Course) -> Fetched {
+    async fn fetch_one(&self, name: TaskKey, leader: &Task, course: &AttemptPlan) -> Fetched {
         let mut claim = self.claim_now(&name).await;
-        if matches!(claim, Ok(Claim::Refused(Refused::Running, _))) {
+        if matches!(claim, Ok(ClaimResult::Refused(TransitionError::Running, _))) {
             // It may be about to be held, by the worker that has just added it to the batch.
-            self.clock.sleep(SECOND_LOOK).await;
+            self.clock.sleep(RECHECK_DELAY).await;
             claim = self.claim_now(&name).await;
         }
         let task = match claim {
-            Ok(Claim::Granted(task)) => task,
+            Ok(ClaimResult::Granted(task)) => task,
             // It was canceled, or another worker runs it.
-            Ok(Claim::Refused(..) | Claim::Missing) => return Fetched::Gone,
+            Ok(ClaimResult::Refused(..) | ClaimResult::Missing) => return Fetched::Gone,
             Err(error) => {
                 tracing::warn!(task = %name.id, %error, "a batch member could not be claimed; it starts later, without this batch");
                 return Fetched::Gone;
@@ -116,7 +122,7 @@ impl Runner {
             () = self.clock.sleep(ADMISSION) => self.unavailable(&task, ADMISSION),
         };
         match admission {
-            Admission::Go(own) => Fetched::Part(Box::new(Part::new(task, own, false))),
+            Admission::Go(own) => Fetched::Part(Box::new(BatchEntry::new(task, own, false))),
             Admission::Hold { reason, until, reserved } => Fetched::Aside(Box::new(task), Event::Hold { token, reason, until, reserved }),
         }
     }
@@ -128,7 +134,7 @@ impl Runner {
     }
 
     /// Runs the handler and keeps all leases alive.
-    async fn execute_together(&self, parts: &[Part], limit: Duration, stop: &CancellationToken) -> Run {
+    async fn execute_together(&self, parts: &[BatchEntry], limit: Duration, stop: &CancellationToken) -> Run {
         let Some(handler) = parts.first().and_then(|part| self.handlers.get(&part.task.kind)) else {
             return Run::Over(Err(Failure::held(HeldReason::NoHandler, "this worker has no handler for the kind of the task")));
         };
@@ -137,7 +143,7 @@ impl Runner {
         let mut timeout = pin!(self.clock.sleep(granted));
         // The leases began with the claims.
         let oldest = parts.iter().filter_map(|part| part.task.started_at()).min().unwrap_or(self.clock.now());
-        let first = BEAT.saturating_sub(self.clock.now().since(oldest));
+        let first = HEARTBEAT.saturating_sub(self.clock.now().since(oldest));
         let (mut pulse, mut beating) = (pin!(self.clock.sleep(first).fuse()), pin!(Fuse::terminated()));
         loop {
             tokio::select! {
@@ -150,19 +156,19 @@ impl Runner {
                 () = stop.cancelled() => return Run::Interrupted,
                 () = &mut pulse => beating.set(self.beat_all(parts).fuse()),
                 all_renewed = &mut beating, if !beating.is_terminated() => {
-                    pulse.set(self.clock.sleep(if all_renewed { BEAT } else { BEAT_AGAIN }).fuse());
+                    pulse.set(self.clock.sleep(if all_renewed { HEARTBEAT } else { HEARTBEAT_RETRY }).fuse());
                 }
             }
         }
     }
 
     /// Renews all leases. Returns true if no renewal failed. Storing an outcome shows whether its lease was lost or its task canceled.
-    async fn beat_all(&self, parts: &[Part]) -> bool {
+    async fn beat_all(&self, parts: &[BatchEntry]) -> bool {
         let beats = parts.iter().map(async |part| {
             let ((), beat) = join(self.gate.renew(&part.course.passes), self.beat(&part.context, part.task.token, None)).await;
             match &beat {
-                Ok(Beat::Renewed { .. }) => {}
-                Ok(Beat::Lost) => tracing::warn!(task = %part.task.id, "the lease was lost; the result is not stored"),
+                Ok(Heartbeat::Renewed { .. }) => {}
+                Ok(Heartbeat::Lost) => tracing::warn!(task = %part.task.id, "the lease was lost; the result is not stored"),
                 Err(error) => tracing::warn!(task = %part.task.id, %error, "a lease could not be renewed yet; the worker tries again"),
             }
             beat.is_ok()
@@ -170,7 +176,7 @@ impl Runner {
         join_all(beats).await.into_iter().all(|is_renewed| is_renewed)
     }
 
-    async fn settle_together(&self, parts: Vec<Part>, run: Run, started: Timestamp, stop: &CancellationToken) -> Settlement {
+    async fn settle_together(&self, parts: Vec<BatchEntry>, run: Run, started: Timestamp, stop: &CancellationToken) -> Settlement {
         let (whole, mut each): (Outcome, Vec<Outcome>) = match run {
             Run::Over(Ok(outcomes)) => (Some(Ok(Json::null())), outcomes.into_iter().map(Some).collect()),
             Run::Over(Err(failure)) => (Some(Err(failure.clone())), vec![Some(Err(failure)); parts.len()]),
@@ -194,13 +200,13 @@ impl Runner {
             events.push(event(outcome));
         }
         let of_endpoint = of_endpoint.as_ref();
-        let settled = parts.into_iter().zip(events).map(|(Part { task, context, course, is_leader }, event)| {
+        let settled = parts.into_iter().zip(events).map(|(BatchEntry { task, context, course, is_leader }, event)| {
             let (name, known) = (task.name(), (!context.has_beaten()).then_some(task));
             let report = async move {
                 if is_leader {
                     self.report(&context.name.tenant, course, of_endpoint, started).await;
                 } else {
-                    self.gate.leave(course.passes, &Report { verdict: Verdict::Unknown, took, pause_until: None }, None).await;
+                    self.gate.leave(course.passes, &CallReport { verdict: CallHealth::Unknown, took, pause_until: None }, None).await;
                 }
             };
             async move { (is_leader, join(self.settle(name, known, event, stop), report).await.0) }

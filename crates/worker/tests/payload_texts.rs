@@ -2,7 +2,7 @@
 
 use nobat_core::json::Json;
 use nobat_core::name::Name;
-use nobat_core::submit::{Aim, Kinds, Unfit};
+use nobat_core::submit::{KindError, KindRegistry, Target};
 use nobat_delivery::{Client, Guard};
 use nobat_worker::handler::Handlers;
 use nobat_worker::http::Http;
@@ -11,9 +11,9 @@ use nobat_worker::noop::Noop;
 /// Returns the errors of a payload, each as `pointer: text`.
 fn errors(kind: &str, payload: &str) -> Vec<String> {
     let handlers = Handlers::new().with(Noop).with(Http::new(Client::new(Guard::new(Vec::new()))));
-    match handlers.check(&Name::new(kind).unwrap(), &Json::from_text(payload.to_owned()).unwrap(), Aim::Payload) {
+    match handlers.check(&Name::new(kind).unwrap(), &Json::from_text(payload.to_owned()).unwrap(), Target::Payload) {
         Ok(()) => Vec::new(),
-        Err(Unfit::Payload(invalid)) => invalid.iter().map(|invalid| format!("{}: {}", invalid.pointer, invalid.detail)).collect(),
+        Err(KindError::Payload(invalid)) => invalid.iter().map(|invalid| format!("{}: {}", invalid.pointer, invalid.detail)).collect(),
         Err(other) => panic!("{other:?}"),
     }
 }

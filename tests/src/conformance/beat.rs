@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use nobat_core::lifecycle::{Event, Retry};
-use nobat_core::ports::{Beat, Claim, Committed, LEASE};
+use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, LEASE};
 use nobat_core::task::{CancelRequest, State, Task};
 
 use super::{World, fail, succeed};
 use crate::sample;
 
-async fn beat(world: &World, task: &Task, progress: Option<&str>) -> Beat {
+async fn beat(world: &World, task: &Task, progress: Option<&str>) -> Heartbeat {
     let until = world.now() + LEASE;
     world.backend.store.beat(&task.name(), task.token, until, progress.map(sample::json)).await.unwrap()
 }
@@ -25,14 +25,14 @@ fn lease_until(task: &Task) -> nobat_core::time::Timestamp {
 pub async fn renews_the_lease(world: World) {
     let running = world.claim(&world.insert(sample::elaborate_due(1, world.now())).await).await;
     world.time.advance(Duration::from_secs(20));
-    assert_eq!(beat(&world, &running, None).await, Beat::Renewed { cancel: CancelRequest::None });
+    assert_eq!(beat(&world, &running, None).await, Heartbeat::Renewed { cancel: CancelRequest::None });
     let renewed = world.get(&running).await;
     assert_eq!(lease_until(&renewed), world.now() + LEASE);
     assert!(renewed.version > running.version);
     assert_eq!(Task { state: running.state.clone(), version: running.version, ..renewed }, running);
     world.time.advance(Duration::from_secs(59));
     let claim = world.backend.store.claim(&running.name(), world.now() + LEASE, world.now()).await.unwrap();
-    assert!(matches!(claim, Claim::Refused(nobat_core::lifecycle::Refused::Running, _)), "{claim:?}");
+    assert!(matches!(claim, ClaimResult::Refused(nobat_core::lifecycle::TransitionError::Running, _)), "{claim:?}");
 }
 
 /// The stored progress stays until a heartbeat brings other progress.
@@ -53,7 +53,7 @@ pub async fn reports_a_requested_cancellation(world: World) {
     let running = world.claim(&world.insert(sample::task(1, world.now())).await).await;
     world.backend.apply(&running.name(), None, Event::Cancel, world.now()).await.unwrap();
     for _ in 0..2 {
-        assert_eq!(beat(&world, &running, None).await, Beat::Renewed { cancel: CancelRequest::Requested });
+        assert_eq!(beat(&world, &running, None).await, Heartbeat::Renewed { cancel: CancelRequest::Requested });
     }
 }
 
@@ -71,11 +71,11 @@ pub async fn is_lost_without_the_newest_lease(world: World) {
 
     let newer = Task { token: second.token + 1, ..second.clone() };
     for (task, stored) in [(&waiting, &waiting), (&first, &second), (&newer, &second), (&ended, &ended), (&retrying, &retrying)] {
-        assert_eq!(beat(&world, task, Some("1")).await, Beat::Lost);
+        assert_eq!(beat(&world, task, Some("1")).await, Heartbeat::Lost);
         assert_eq!(world.get(task).await, *stored);
     }
-    assert_eq!(beat(&world, &sample::task(5, world.now()), None).await, Beat::Lost);
-    assert_eq!(beat(&world, &second, None).await, Beat::Renewed { cancel: CancelRequest::None });
+    assert_eq!(beat(&world, &sample::task(5, world.now()), None).await, Heartbeat::Lost);
+    assert_eq!(beat(&world, &second, None).await, Heartbeat::Renewed { cancel: CancelRequest::None });
 }
 
 /// A worker that settles with the copy it claimed meets a conflict. It reads the task again and succeeds.
@@ -83,7 +83,7 @@ pub async fn outdates_the_workers_copy(world: World) {
     let running = world.claim(&world.insert(sample::task(1, world.now())).await).await;
     beat(&world, &running, Some("1")).await;
     let committed = world.backend.store.commit(world.change(&running, succeed(&running)), world.now()).await.unwrap();
-    assert!(matches!(committed, Committed::Conflict), "{committed:?}");
+    assert!(matches!(committed, CommitResult::Conflict), "{committed:?}");
     let ended = world.backend.apply(&running.name(), Some(running.clone()), succeed(&running), world.now()).await.unwrap();
     assert!(matches!(ended.state, State::Ended(_)));
     assert_eq!(ended.progress, Some(sample::json("1")));

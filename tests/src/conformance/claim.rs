@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join;
-use nobat_core::lifecycle::{Event, Refused, Retry, transition};
-use nobat_core::ports::{Claim, LEASE};
-use nobat_core::task::{HeldReason, Settings, Task};
+use nobat_core::lifecycle::{Event, Retry, TransitionError, transition};
+use nobat_core::ports::{ClaimResult, LEASE};
+use nobat_core::task::{HeldReason, Task, TaskOptions};
 
 use super::{World, fail, succeed};
 use crate::sample;
@@ -20,12 +20,12 @@ pub async fn agrees_with_the_lifecycle_on_every_state(world: World) {
     for task in tasks {
         let expected = transition(task.clone(), Event::Claim { until }, now);
         match (world.backend.store.claim(&task.name(), until, now).await.unwrap(), expected) {
-            (Claim::Granted(granted), Ok(change)) => {
+            (ClaimResult::Granted(granted), Ok(change)) => {
                 assert_eq!(granted, change.task);
                 assert_eq!(world.get(&task).await, granted);
                 verdicts.insert("granted".to_owned());
             }
-            (Claim::Refused(refused, found), Err(expected)) => {
+            (ClaimResult::Refused(refused, found), Err(expected)) => {
                 assert_eq!((refused, &found), (expected, &task));
                 assert_eq!(world.get(&task).await, task, "a refused claim writes nothing");
                 verdicts.insert(refused.to_string());
@@ -33,7 +33,8 @@ pub async fn agrees_with_the_lifecycle_on_every_state(world: World) {
             (claim, expected) => panic!("{claim:?}, not {expected:?}"),
         }
     }
-    let refusals = [Refused::Ended, Refused::Running, Refused::PastDeadline, Refused::NotDue].map(|refused| refused.to_string());
+    let refusals = [TransitionError::Ended, TransitionError::Running, TransitionError::PastDeadline, TransitionError::NotDue]
+        .map(|refused| refused.to_string());
     assert_eq!(verdicts, refusals.into_iter().chain(["granted".to_owned()]).collect(), "every refusal occurs");
 }
 
@@ -43,7 +44,7 @@ async fn in_every_state(world: &World) -> Vec<Task> {
     let new = |number| sample::with_attempts(number, 3, now);
     let due_in = |seconds, task| Task { due_at: now + Duration::from_secs(seconds), ..task };
     let until = |seconds, mut task: Task| {
-        task.settings = Box::new(Settings { expires_at: Some(now + Duration::from_secs(seconds)), ..*task.settings });
+        task.settings = Box::new(TaskOptions { expires_at: Some(now + Duration::from_secs(seconds)), ..*task.settings });
         task
     };
     let rest = |task: &Task, reason, seconds| Event::Hold {
@@ -94,7 +95,7 @@ async fn in_every_state(world: &World) -> Vec<Task> {
 /// A missing task cannot be claimed.
 pub async fn missing_task_is_not_claimed(world: World) {
     let task = sample::task(1, world.now());
-    assert!(matches!(world.backend.store.claim(&task.name(), world.now() + LEASE, world.now()).await.unwrap(), Claim::Missing));
+    assert!(matches!(world.backend.store.claim(&task.name(), world.now() + LEASE, world.now()).await.unwrap(), ClaimResult::Missing));
 }
 
 /// Two concurrent claims of a task: one is granted, the other is refused because the task runs.
@@ -103,8 +104,8 @@ pub async fn grants_one_of_two_concurrent_claims(world: World) {
         let name = world.insert(sample::task(number, world.now())).await.name();
         let claim = || world.backend.store.claim(&name, world.now() + LEASE, world.now());
         match join(claim(), claim()).await {
-            (Ok(Claim::Granted(granted)), Ok(Claim::Refused(Refused::Running, found)))
-            | (Ok(Claim::Refused(Refused::Running, found)), Ok(Claim::Granted(granted))) => assert_eq!(granted, found),
+            (Ok(ClaimResult::Granted(granted)), Ok(ClaimResult::Refused(TransitionError::Running, found)))
+            | (Ok(ClaimResult::Refused(TransitionError::Running, found)), Ok(ClaimResult::Granted(granted))) => assert_eq!(granted, found),
             other => panic!("{other:?}"),
         }
     }

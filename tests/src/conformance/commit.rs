@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use nobat_core::flow::{Booking, FlowOf, Promise};
+use nobat_core::flow::{LimitScope, Reservation, ScopedReservation};
 use nobat_core::lifecycle::{Change, Event, ReplayKey, Retry};
-use nobat_core::ports::{Committed, ListQuery};
-use nobat_core::retry::Spread;
-use nobat_core::task::{End, HeldReason, State, Status, Task, TaskError};
+use nobat_core::ports::{CommitResult, ListQuery};
+use nobat_core::retry::JitterSample;
+use nobat_core::task::{HeldReason, Outcome, State, Status, Task, TaskError};
 
 use super::{Hints, World, begin, fail, succeed};
 use crate::sample;
@@ -19,7 +19,8 @@ pub async fn reads_back_every_transition(world: World) {
         task = step(&world, &task, Event::Release { token: task.token }).await;
         task = world.claim(&task).await;
         let until = world.now() + Duration::from_millis(1_501);
-        let promise = Some(Promise { of: FlowOf::Endpoint(sample::name("billing")), booking: Booking { slot: 7, interval: 1 } });
+        let promise =
+            Some(ScopedReservation { of: LimitScope::Endpoint(sample::name("billing")), booking: Reservation { slot: 7, interval: 1 } });
         let hold = Event::Hold { token: task.token, reason: HeldReason::RateLimited, until, reserved: promise.into() };
         task = step(&world, &task, hold).await;
         assert_eq!(task.turn.times, 1);
@@ -35,7 +36,7 @@ pub async fn reads_back_every_transition(world: World) {
                 1 => step(&world, &task, Event::Interrupt { token: task.token }).await,
                 _ => {
                     world.time.advance(Duration::from_mins(2));
-                    step(&world, &task, Event::LeaseExpired { spread: Spread::from_bits(u64::MAX) }).await
+                    step(&world, &task, Event::LeaseExpired { spread: JitterSample::from_bits(u64::MAX) }).await
                 }
             };
         }
@@ -48,7 +49,7 @@ pub async fn reads_back_every_transition(world: World) {
     assert_eq!(task.attempts.len(), Task::KEPT_ATTEMPTS);
     assert_eq!(task.generation, 4);
     task = step(&world, &task, Event::Cancel).await;
-    assert_eq!(task.status(world.now()), Status::Ended(End::Canceled));
+    assert_eq!(task.status(world.now()), Status::Ended(Outcome::Canceled));
 }
 
 async fn end_in_turn(world: &World, task: Task, round: u32) -> Task {
@@ -58,7 +59,7 @@ async fn end_in_turn(world: &World, task: Task, round: u32) -> Task {
         1 => {
             let message = "a very long sentence – ".repeat(100);
             let error = TaskError::new("my.own_code-1", message);
-            let spread = Spread::from_bits(0);
+            let spread = JitterSample::from_bits(0);
             step(world, &task, Event::Fail { token: task.token, error, retry: Retry::Never, policy: None, spread }).await
         }
         _ => {
@@ -105,7 +106,7 @@ pub async fn refuses_a_missing_task(world: World) {
 
 async fn assert_conflict(world: &World, change: Change) {
     let committed = world.backend.store.commit(change, world.now()).await.unwrap();
-    assert!(matches!(committed, Committed::Conflict), "{committed:?}");
+    assert!(matches!(committed, CommitResult::Conflict), "{committed:?}");
 }
 
 /// The callback is written with the end, for every kind of end, and is a task like any other.

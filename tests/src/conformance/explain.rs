@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Method;
-use nobat_api::{App, Door, Keys, Parts, ask};
-use nobat_core::directory::Edition;
+use nobat_api::{AccessPolicy, App, AppConfig, AuthMode, ask};
+use nobat_core::directory::ConfigEpoch;
 use nobat_core::endpoint::NoEndpointTester;
-use nobat_core::flow::{Answer, Ask, Flow, FlowName, FlowOf, Holder, Limits, Pace, Promise, Written};
+use nobat_core::flow::{
+    AcquireRequest, AcquireResult, HolderId, LimitScope, LimiterKey, LimiterState, Limits, RateLimit, ScopedReservation, WriteResult,
+};
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Event;
 use nobat_core::name::Name;
-use nobat_core::retry::Spread;
-use nobat_core::submit::{Aim, Kinds, Unfit};
+use nobat_core::retry::JitterSample;
+use nobat_core::submit::{KindError, KindRegistry, Target};
 use nobat_core::task::{HeldReason, Task};
 use nobat_core::vault::Without;
 use serde_json::{Value, json};
@@ -25,8 +27,8 @@ use crate::sample;
 /// Registry that accepts every kind.
 struct Any;
 
-impl Kinds for Any {
-    fn check(&self, _: &Name, _: &Json, _: Aim) -> Result<(), Unfit> {
+impl KindRegistry for Any {
+    fn check(&self, _: &Name, _: &Json, _: Target) -> Result<(), KindError> {
         Ok(())
     }
 
@@ -36,18 +38,18 @@ impl Kinds for Any {
 }
 
 fn app(world: &World) -> App {
-    App::new(Parts {
+    App::new(AppConfig {
         backend: world.backend.clone(),
         clock: world.time.clock(),
         kinds: Arc::new(Any),
-        door: Door { keys: Keys::Never, admitted: Vec::new(), proxies: Vec::new() },
+        door: AccessPolicy { keys: AuthMode::Never, admitted: Vec::new(), proxies: Vec::new() },
         recount: Duration::ZERO,
         max_timeout: Duration::from_mins(1),
         max_wait: Duration::ZERO,
         tester: Arc::new(NoEndpointTester),
         vault: Arc::new(Without),
         cursor_key: [0; 32],
-        edition: Edition::default(),
+        edition: ConfigEpoch::default(),
         shutdown: CancellationToken::new(),
     })
 }
@@ -64,7 +66,7 @@ async fn put(app: &App, path: &str, body: Value) {
 }
 
 /// Returns a task that is held for a minute.
-async fn held(world: &World, number: u128, reason: HeldReason, promise: Option<Promise>) -> Task {
+async fn held(world: &World, number: u128, reason: HeldReason, promise: Option<ScopedReservation>) -> Task {
     let mut task = sample::task(number, world.now());
     task.settings.limit_key = Some(sample::name("customer-42"));
     let task = world.claim(&world.insert(task).await).await;
@@ -92,14 +94,14 @@ pub async fn names_a_rate_and_its_reservations(world: World) {
     let (app, now) = (app(&world), world.now());
     put(&app, "/v1/limits/customer-42", json!({"rate": 1, "period": 10})).await;
     let count = const { NonZeroU32::new(1).unwrap() };
-    let limits = Limits { pace: Some(Pace { rate: count, period: Duration::from_secs(10), burst: count }), ..Limits::default() };
-    let (mut flow, of) = (Flow::default(), FlowOf::Key(sample::name("customer-42")));
-    let ask = Ask { holder: Holder(1), booking: None, is_called: false, times: 0, spread: Spread::from_bits(0) };
-    let Answer::Go(_) = flow.enter(&limits, &ask, now) else { panic!("the first start is granted") };
-    let Answer::Wait(wait) = flow.enter(&limits, &ask, now) else { panic!("the second start is reserved") };
-    let name = FlowName { tenant: sample::task(1, now).tenant, of: of.clone() };
-    assert_eq!(world.backend.flows.write(&name, &flow, 0, now).await.unwrap(), Written::Done);
-    let task = held(&world, 1, HeldReason::RateLimited, wait.booking.map(|booking| Promise { of, booking })).await;
+    let limits = Limits { pace: Some(RateLimit { rate: count, period: Duration::from_secs(10), burst: count }), ..Limits::default() };
+    let (mut flow, of) = (LimiterState::default(), LimitScope::Key(sample::name("customer-42")));
+    let ask = AcquireRequest { holder: HolderId(1), booking: None, is_called: false, times: 0, spread: JitterSample::from_bits(0) };
+    let AcquireResult::Go(_) = flow.enter(&limits, &ask, now) else { panic!("the first start is granted") };
+    let AcquireResult::Wait(wait) = flow.enter(&limits, &ask, now) else { panic!("the second start is reserved") };
+    let name = LimiterKey { tenant: sample::task(1, now).tenant, of: of.clone() };
+    assert_eq!(world.backend.flows.write(&name, &flow, 0, now).await.unwrap(), WriteResult::Done);
+    let task = held(&world, 1, HeldReason::RateLimited, wait.booking.map(|booking| ScopedReservation { of, booking })).await;
     let told = get(&app, &format!("/v1/tasks/{}/explain", task.id)).await;
     let reason = format!(
         "limit key customer-42 has a rate of 1 every 10 s, with 1 starts reserved ahead; its start is reserved for {}",

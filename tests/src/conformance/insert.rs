@@ -1,7 +1,7 @@
 //! Inserts of tasks.
 
 use nobat_core::json::Json;
-use nobat_core::ports::Inserted;
+use nobat_core::ports::InsertResult;
 use nobat_core::task::Task;
 
 use super::World;
@@ -26,8 +26,8 @@ pub async fn existing_id_returns_the_stored_task(world: World) {
     let first = world.bring(&first, nobat_core::lifecycle::Event::Cancel).await;
     let second = Task { payload: Json::null(), ..sample::elaborate(1, now) };
     match world.backend.store.insert(vec![second], now).await.unwrap() {
-        Inserted::Existing(tasks) => assert_eq!(tasks, std::slice::from_ref(&first)),
-        created @ Inserted::Created(_) => panic!("{created:?}"),
+        InsertResult::Existing(tasks) => assert_eq!(tasks, std::slice::from_ref(&first)),
+        created @ InsertResult::Created(_) => panic!("{created:?}"),
     }
     assert_eq!(world.get(&first).await, first);
 }
@@ -38,8 +38,8 @@ pub async fn writes_a_batch_whole_or_not_at_all(world: World) {
     let tasks: Vec<Task> = (0..100).map(|number| sample::task(number, now)).collect();
     let known = world.insert(tasks[57].clone()).await;
     match world.backend.store.insert(tasks.clone(), now).await.unwrap() {
-        Inserted::Existing(existing) => assert_eq!(existing, [known]),
-        created @ Inserted::Created(_) => panic!("{created:?}"),
+        InsertResult::Existing(existing) => assert_eq!(existing, [known]),
+        created @ InsertResult::Created(_) => panic!("{created:?}"),
     }
     for task in tasks.iter().filter(|task| task.id != tasks[57].id) {
         assert_eq!(world.find(&task.name()).await, None);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use nobat_core::lifecycle::Event;
 use nobat_core::name::Tenant;
-use nobat_core::ports::{ListQuery, TaskName};
-use nobat_core::task::{End, Status, Task};
+use nobat_core::ports::{ListQuery, TaskKey};
+use nobat_core::task::{Outcome, Status, Task};
 
 use super::{World, names, succeed};
 use crate::sample::{self, tenant};
@@ -24,7 +24,7 @@ fn everything() -> ListQuery {
     }
 }
 
-async fn listed(world: &World, query: &ListQuery) -> Vec<TaskName> {
+async fn listed(world: &World, query: &ListQuery) -> Vec<TaskKey> {
     names(&world.backend.store.list(query, world.now()).await.unwrap().tasks)
 }
 
@@ -152,7 +152,7 @@ pub async fn listed_task_equals_the_stored_one(world: World) {
         let mut listed = world.backend.store.list(&query, now).await.unwrap().tasks.remove(0);
         listed = Task { payload: stored.payload.clone(), result: stored.result.clone(), attempts: stored.attempts.clone(), ..listed };
         assert_eq!(listed, stored);
-        assert!(matches!(status, Status::Scheduled | Status::Ended(End::Succeeded)));
+        assert!(matches!(status, Status::Scheduled | Status::Ended(Outcome::Succeeded)));
     }
 }
 

@@ -7,15 +7,15 @@ use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::key::KeyText;
 use nobat_core::lifecycle::{Change, Event};
 use nobat_core::name::Tenant;
-use nobat_core::ports::Committed;
-use nobat_core::rate::{Rate, Taken};
-use nobat_core::registry::{Record, RecordName, Recorded, Sort, TrailQuery};
+use nobat_core::ports::CommitResult;
+use nobat_core::rate::{TakeResult, TokenRate};
+use nobat_core::registry::{AuditQuery, Record, RecordKind, RecordName, RecordResult};
 use nobat_core::time::Timestamp;
 
 use super::{RETENTION, World};
 use crate::sample::{self, name, tenant};
 
-fn record(sort: Sort, of: &str, version: u64) -> Record {
+fn record(sort: RecordKind, of: &str, version: u64) -> Record {
     Record { name: RecordName { tenant: None, sort, name: name(of) }, version, body: format!("{{\"says\":\"{of} «{version}»\"}}") }
 }
 
@@ -29,93 +29,93 @@ fn fields(entry: &Entry) -> (Tenant, Timestamp, Actor, Action, String) {
     (entry.tenant.clone(), entry.at, entry.actor, entry.action, entry.target.clone())
 }
 
-async fn write(world: &World, records: Vec<Record>) -> Recorded {
+async fn write(world: &World, records: Vec<Record>) -> RecordResult {
     world.backend.registry.write(records, entry(&Tenant::default(), "x", world.now())).await.unwrap()
 }
 
 async fn trail(world: &World, tenant: &Tenant) -> Vec<Entry> {
-    let query = TrailQuery { tenant: tenant.clone(), limit: 100, after: None };
+    let query = AuditQuery { tenant: tenant.clone(), limit: 100, after: None };
     world.backend.registry.trail(&query, world.now()).await.unwrap().entries
 }
 
 /// A record is read back as written, and can be written again over the version before.
 pub async fn finds_the_written_record(world: World) {
-    let (first, second) = (record(Sort::Tenant, "acme", 1), record(Sort::Tenant, "acme", 2));
+    let (first, second) = (record(RecordKind::Tenant, "acme", 1), record(RecordKind::Tenant, "acme", 2));
     assert_eq!(world.backend.registry.find(&first.name).await.unwrap(), None);
     for record in [first, second] {
-        assert_eq!(write(&world, vec![record.clone()]).await, Recorded::Done);
+        assert_eq!(write(&world, vec![record.clone()]).await, RecordResult::Done);
         assert_eq!(world.backend.registry.find(&record.name).await.unwrap(), Some(record));
     }
-    let other = RecordName { tenant: None, sort: Sort::Key, name: name("acme") };
+    let other = RecordName { tenant: None, sort: RecordKind::Key, name: name("acme") };
     assert_eq!(world.backend.registry.find(&other).await.unwrap(), None, "a record of another kind is not found");
 }
 
 /// If one record's version does not follow the stored one, no record and no entry is written.
 pub async fn writes_all_or_nothing(world: World) {
-    assert_eq!(write(&world, vec![record(Sort::Key, "a", 1)]).await, Recorded::Done);
+    assert_eq!(write(&world, vec![record(RecordKind::Key, "a", 1)]).await, RecordResult::Done);
     for stale in [1, 3] {
-        let records = vec![record(Sort::Key, "b", 1), record(Sort::Key, "a", stale)];
-        assert_eq!(write(&world, records).await, Recorded::Conflict, "version {stale} over 1");
+        let records = vec![record(RecordKind::Key, "b", 1), record(RecordKind::Key, "a", stale)];
+        assert_eq!(write(&world, records).await, RecordResult::Conflict, "version {stale} over 1");
     }
-    assert_eq!(write(&world, vec![record(Sort::Key, "c", 2)]).await, Recorded::Conflict, "version 2 without version 1");
-    assert_eq!(world.backend.registry.page(None, Sort::Key, None, 10).await.unwrap(), [record(Sort::Key, "a", 1)]);
+    assert_eq!(write(&world, vec![record(RecordKind::Key, "c", 2)]).await, RecordResult::Conflict, "version 2 without version 1");
+    assert_eq!(world.backend.registry.page(None, RecordKind::Key, None, 10).await.unwrap(), [record(RecordKind::Key, "a", 1)]);
     assert_eq!(trail(&world, &Tenant::default()).await.len(), 1);
-    let both = vec![record(Sort::Key, "a", 2), record(Sort::Key, "b", 1)];
-    assert_eq!(write(&world, both.clone()).await, Recorded::Done);
-    assert_eq!(world.backend.registry.page(None, Sort::Key, None, 10).await.unwrap(), both);
+    let both = vec![record(RecordKind::Key, "a", 2), record(RecordKind::Key, "b", 1)];
+    assert_eq!(write(&world, both.clone()).await, RecordResult::Done);
+    assert_eq!(world.backend.registry.page(None, RecordKind::Key, None, 10).await.unwrap(), both);
 }
 
 /// Records of a tenant, of another tenant and of the installation are separate, even if their names are equal.
 pub async fn keeps_records_of_tenants_apart(world: World) {
     let of = |of: Option<&str>| {
-        let record = record(Sort::Key, "a", 1);
+        let record = record(RecordKind::Key, "a", 1);
         Record { name: RecordName { tenant: of.map(tenant), ..record.name }, body: format!("{of:?}"), ..record }
     };
     let records = [None, Some("acme"), Some("acme2"), Some("a")].map(of);
     for record in &records {
         assert_eq!(world.backend.registry.find(&record.name).await.unwrap(), None);
-        assert_eq!(write(&world, vec![record.clone()]).await, Recorded::Done);
+        assert_eq!(write(&world, vec![record.clone()]).await, RecordResult::Done);
     }
     for record in &records {
         assert_eq!(world.backend.registry.find(&record.name).await.unwrap().as_ref(), Some(record));
-        let page = world.backend.registry.page(record.name.tenant.as_ref(), Sort::Key, None, 10).await.unwrap();
+        let page = world.backend.registry.page(record.name.tenant.as_ref(), RecordKind::Key, None, 10).await.unwrap();
         assert_eq!(page, std::slice::from_ref(record));
     }
 }
 
 /// A record is removed only at the version that was read, with an audit entry. A new record of its name starts at version 1.
 pub async fn removes_only_the_read_version(world: World) {
-    let (first, second) = (record(Sort::Key, "a", 1), record(Sort::Key, "a", 2));
+    let (first, second) = (record(RecordKind::Key, "a", 1), record(RecordKind::Key, "a", 2));
     for record in [&first, &second] {
-        assert_eq!(write(&world, vec![record.clone()]).await, Recorded::Done);
+        assert_eq!(write(&world, vec![record.clone()]).await, RecordResult::Done);
     }
     let remove = |version| {
         let entry = entry(&tenant("acme"), "a", world.now());
         world.backend.registry.remove(&first.name, version, entry)
     };
     for other in [1, 3] {
-        assert_eq!(remove(other).await.unwrap(), Recorded::Conflict);
+        assert_eq!(remove(other).await.unwrap(), RecordResult::Conflict);
     }
     assert_eq!(world.backend.registry.find(&first.name).await.unwrap(), Some(second.clone()));
     assert_eq!(trail(&world, &tenant("acme")).await.len(), 0);
-    assert_eq!(remove(2).await.unwrap(), Recorded::Done);
-    assert_eq!((remove(2).await.unwrap(), trail(&world, &tenant("acme")).await.len()), (Recorded::Conflict, 1));
+    assert_eq!(remove(2).await.unwrap(), RecordResult::Done);
+    assert_eq!((remove(2).await.unwrap(), trail(&world, &tenant("acme")).await.len()), (RecordResult::Conflict, 1));
     assert_eq!(world.backend.registry.find(&first.name).await.unwrap(), None);
-    assert_eq!(write(&world, vec![second]).await, Recorded::Conflict);
-    assert_eq!(write(&world, vec![first]).await, Recorded::Done);
+    assert_eq!(write(&world, vec![second]).await, RecordResult::Conflict);
+    assert_eq!(write(&world, vec![first]).await, RecordResult::Done);
 }
 
 /// Each page continues after the last name of the page before, within one kind of record.
 pub async fn pages_by_name(world: World) {
     let names = ["a", "a-1", "a.b", "b", "key"];
     for of in names {
-        write(&world, vec![record(Sort::Key, of, 1)]).await;
+        write(&world, vec![record(RecordKind::Key, of, 1)]).await;
     }
-    write(&world, vec![record(Sort::Tenant, "a", 1)]).await;
+    write(&world, vec![record(RecordKind::Tenant, "a", 1)]).await;
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let page = world.backend.registry.page(None, Sort::Key, after.as_ref(), 2).await.unwrap();
-        assert!(page.len() <= 2 && page.iter().all(|record| record.name.sort == Sort::Key));
+        let page = world.backend.registry.page(None, RecordKind::Key, after.as_ref(), 2).await.unwrap();
+        assert!(page.len() <= 2 && page.iter().all(|record| record.name.sort == RecordKind::Key));
         let Some(last) = page.last() else { break };
         after = Some(last.name.name.clone());
         seen.extend(page.into_iter().map(|record| record.name.name.to_string()));
@@ -130,12 +130,12 @@ pub async fn lists_the_audit_trail(world: World) {
     for number in 1..=5_u64 {
         world.time.advance(Duration::from_millis(1));
         let entry = entry(&one, &format!("object-{number}"), world.now());
-        world.backend.registry.write(vec![record(Sort::Tenant, "one", number)], entry.clone()).await.unwrap();
+        world.backend.registry.write(vec![record(RecordKind::Tenant, "one", number)], entry.clone()).await.unwrap();
         written.insert(0, fields(&entry));
     }
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let query = TrailQuery { tenant: one.clone(), limit: 2, after };
+        let query = AuditQuery { tenant: one.clone(), limit: 2, after };
         let page = world.backend.registry.trail(&query, world.now()).await.unwrap();
         assert!(page.entries.len() <= 2);
         seen.extend(page.entries.iter().map(fields));
@@ -154,7 +154,7 @@ pub async fn records_an_entry_with_its_change(world: World) {
     let entry = entry(&task.tenant, &task.id.to_string(), world.now());
     let cancel = Change { entry: Some(entry.clone()), ..world.change(&task, Event::Cancel) };
     let stale = Change { read_version: cancel.read_version + 1, ..cancel.clone() };
-    assert!(matches!(world.backend.store.commit(stale, world.now()).await.unwrap(), Committed::Conflict));
+    assert!(matches!(world.backend.store.commit(stale, world.now()).await.unwrap(), CommitResult::Conflict));
     assert!(trail(&world, &task.tenant).await.is_empty());
     let follow_up = cancel.follow_up.clone().unwrap();
     assert_eq!(world.commit(cancel).await.version, 2);
@@ -164,27 +164,27 @@ pub async fn records_an_entry_with_its_change(world: World) {
 
 /// Audit entries are kept as long as ended tasks.
 pub async fn prunes_old_audit_entries(world: World) {
-    write(&world, vec![record(Sort::Key, "a", 1)]).await;
+    write(&world, vec![record(RecordKind::Key, "a", 1)]).await;
     let last = Duration::from_millis(1);
     world.time.advance(RETENTION.saturating_sub(last));
     assert_eq!(trail(&world, &Tenant::default()).await.len(), 1);
     world.time.advance(Duration::from_millis(1));
     world.backend.store.prune(10, world.now()).await.unwrap();
     assert!(trail(&world, &Tenant::default()).await.is_empty());
-    assert!(world.backend.registry.find(&record(Sort::Key, "a", 1).name).await.unwrap().is_some(), "the key itself is kept");
+    assert!(world.backend.registry.find(&record(RecordKind::Key, "a", 1).name).await.unwrap().is_some(), "the key itself is kept");
 }
 
 /// Takes never exceed the tenant's rate and burst. Each tenant has its own bucket.
 pub async fn takes_no_more_than_the_rate(world: World) {
     let count = |count| NonZeroU32::new(count).unwrap();
-    let rate = Rate { per_second: count(20), burst: count(30) };
+    let rate = TokenRate { per_second: count(20), burst: count(30) };
     let (one, other) = (tenant("one"), tenant("other"));
     let drain = async |of: &Tenant| {
         let mut taken = 0;
         loop {
             match world.backend.registry.take(of, rate, count(4), world.now()).await.unwrap() {
-                Taken::Granted(count) => taken += count.get(),
-                Taken::Wait(pause) => return (taken, pause),
+                TakeResult::Granted(count) => taken += count.get(),
+                TakeResult::Wait(pause) => return (taken, pause),
             }
         }
     };

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::backend::{Applied, ApplyError};
-use nobat_core::lifecycle::{Event, Refused, ReplayKey};
+use nobat_core::lifecycle::{Event, ReplayKey, TransitionError};
 use nobat_core::task::{KeyedRequest, Task};
 
 use super::World;
@@ -24,7 +24,7 @@ pub async fn same_generation_is_replayed_once(world: World) {
     let is_expected = |outcome: &Result<Applied, ApplyError>| match outcome {
         Ok(Applied::Done(task)) => task.generation == 2,
         Ok(Applied::Repeated(_)) => false,
-        Err(error) => matches!(error, ApplyError::Refused(Refused::OtherGeneration(2))),
+        Err(error) => matches!(error, ApplyError::Refused(TransitionError::OtherGeneration(2))),
     };
     assert!(outcomes.iter().all(is_expected), "{outcomes:?}");
     assert_eq!(world.get(&task).await.generation, 2);
@@ -43,7 +43,7 @@ pub async fn carries_out_a_request_once(world: World) {
     world.bring(&world.get(&task).await, Event::Cancel).await;
     assert!(is_repeated(&replay(&world, &task, None, Some(request), 5).await));
     let other_body = KeyedRequest { body: [9; 8], ..request };
-    assert!(matches!(replay(&world, &task, None, Some(other_body), 6).await, Err(ApplyError::Refused(Refused::KeyReused))));
+    assert!(matches!(replay(&world, &task, None, Some(other_body), 6).await, Err(ApplyError::Refused(TransitionError::KeyReused))));
     assert_eq!(done(replay(&world, &task, None, Some(sample::request(2)), 7).await).generation, 3);
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nobat_core::lifecycle::{Event, ReplayKey};
-use nobat_core::ports::{Claim, Inserted, LEASE, ListQuery};
+use nobat_core::ports::{ClaimResult, InsertResult, LEASE, ListQuery};
 use nobat_core::task::Task;
 
 use super::{RETENTION, World, names, succeed};
@@ -55,7 +55,7 @@ pub async fn hides_tasks_past_their_retention(world: World) {
     world.time.advance(RETENTION + Duration::from_millis(1));
     assert_eq!(world.find(&task.name()).await, None);
     let claim = world.backend.store.claim(&task.name(), world.now() + LEASE, world.now()).await.unwrap();
-    assert!(matches!(claim, Claim::Missing), "{claim:?}");
+    assert!(matches!(claim, ClaimResult::Missing), "{claim:?}");
     let replayed = world.backend.apply(&task.name(), None, Event::Replay { key: ReplayKey::Same, generation: None }, world.now()).await;
     assert!(matches!(replayed, Err(nobat_core::backend::ApplyError::Missing)), "{replayed:?}");
     let query = ListQuery {
@@ -86,8 +86,8 @@ pub async fn frees_the_name_for_another_task(world: World) {
         assert_eq!(world.get(task).await, *task);
     }
     match world.backend.store.insert(vec![again(1)], world.now()).await.unwrap() {
-        Inserted::Existing(existing) => assert_eq!(existing, std::slice::from_ref(&alone)),
-        created @ Inserted::Created(_) => panic!("{created:?}"),
+        InsertResult::Existing(existing) => assert_eq!(existing, std::slice::from_ref(&alone)),
+        created @ InsertResult::Created(_) => panic!("{created:?}"),
     }
     world.prune(100, 0).await;
     assert_eq!(world.get(&alone).await, alone);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Event;
-use nobat_core::ports::{Beat, LEASE};
+use nobat_core::ports::{Heartbeat, LEASE};
 use nobat_core::task::{CancelRequest, Task};
 
 use super::{Hints, World, names, succeed};
@@ -26,7 +26,7 @@ pub async fn shows_an_expired_lease(world: World) {
     world.time.advance(LEASE / 2);
     let until = world.now() + Duration::from_hours(2);
     let beat = world.backend.store.beat(&alive.name(), alive.token, until, None).await.unwrap();
-    assert_eq!(beat, Beat::Renewed { cancel: CancelRequest::None });
+    assert_eq!(beat, Heartbeat::Renewed { cancel: CancelRequest::None });
     assert_eq!(due(&world).await, []);
     world.time.advance(Duration::from_mins(3));
     let mut shown = due(&world).await;

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nobat_api::{App, Door, Keys, Parts, router};
+use nobat_api::{AccessPolicy, App, AppConfig, AuthMode, router};
 use nobat_aws::Settings;
 use nobat_aws::meter::{Meter, Reading, Units};
 use nobat_core::backend::Backend;
-use nobat_core::directory::Edition;
+use nobat_core::directory::ConfigEpoch;
 use nobat_core::endpoint::NoEndpointTester;
 use nobat_core::name::Tenant;
 use nobat_core::ports::{Clock, Delivery, Queue, Settlement};
@@ -16,7 +16,7 @@ use nobat_core::scope::Scopes;
 use nobat_core::vault::Without;
 use nobat_worker::run::Runner;
 use nobat_worker::sweep::Sweeper;
-use nobat_worker::system::SystemChance;
+use nobat_worker::system::SystemRandom;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -89,12 +89,12 @@ impl Stage {
         let backend = nobat_aws::connect_to_emulator_with(&settings, &emulator.url(), &meter).await;
         let poller = nobat_aws::connect_to_emulator(&settings, &emulator.url()).await.queue;
         let time = Time::at(sample::start());
-        let (clock, chance) = (WatchedClock::new(&time), Arc::new(SystemChance));
+        let (clock, chance) = (WatchedClock::new(&time), Arc::new(SystemRandom));
         let stop = CancellationToken::new();
         let key = keys::make(&backend, &Tenant::default(), Scopes::all(), time.now()).await;
         let mut stage = Self {
             api: serve(&backend, Arc::clone(&clock) as Arc<dyn Clock>, stop.clone()).await,
-            runner: Runner::new(backend.clone(), handlers(), time.clock(), chance.clone(), Edition::default()),
+            runner: Runner::new(backend.clone(), handlers(), time.clock(), chance.clone(), ConfigEpoch::default()),
             sweeper: Sweeper { backend: backend.clone(), chance },
             backend,
             time,
@@ -207,12 +207,12 @@ impl Used {
 }
 
 async fn serve(backend: &Backend, clock: Arc<dyn Clock>, stop: CancellationToken) -> SocketAddr {
-    let app = App::new(Parts {
-        edition: Edition::default(),
+    let app = App::new(AppConfig {
+        edition: ConfigEpoch::default(),
         backend: backend.clone(),
         clock,
         kinds: Arc::new(handlers()),
-        door: Door { keys: Keys::Required, admitted: Vec::new(), proxies: Vec::new() },
+        door: AccessPolicy { keys: AuthMode::Required, admitted: Vec::new(), proxies: Vec::new() },
         recount: nobat_aws::RECOUNT,
         max_timeout: TIMEOUT,
         max_wait: MAX_WAIT,

@@ -8,12 +8,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use nobat_aws::meter::Units;
-use nobat_core::flow::{BreakerPolicy, Flow, FlowName, FlowOf, Flows, Kept, Limits, Pace, Report, Verdict, Written};
+use nobat_core::flow::{
+    BreakerPolicy, CallHealth, CallReport, LimitScope, LimiterKey, LimiterState, LimiterStore, Limits, RateLimit, VersionedState,
+    WriteResult,
+};
 use nobat_core::name::Tenant;
 use nobat_core::ports::StoreError;
-use nobat_core::task::Turn;
+use nobat_core::task::HoldState;
 use nobat_core::time::Timestamp;
-use nobat_worker::gate::{Entry, Gate, Limited, Passes};
+use nobat_worker::gate::{Entry, Limiter, Permits, ScopedLimits};
 
 use crate::conformance::RETENTION;
 use crate::cost::stage::Stage;
@@ -81,8 +84,8 @@ pub async fn starts() -> Vec<Starts> {
 
 async fn count(limits: Limits, at_once: usize) -> Units {
     let stage = Stage::set().await;
-    let gate = Gate::new(Arc::clone(&stage.backend.flows), stage.time.clock(), Arc::new(Dice::seeded(1)));
-    let flow = [limited(FlowOf::Endpoint(sample::name("billing")), limits)];
+    let gate = Limiter::new(Arc::clone(&stage.backend.flows), stage.time.clock(), Arc::new(Dice::seeded(1)));
+    let flow = [limited(LimitScope::Endpoint(sample::name("billing")), limits)];
     let left = AtomicU32::new(u32::try_from(COUNT).expect("the count fits in a u32"));
     join_all((0..at_once).map(|_| async {
         while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
@@ -96,23 +99,23 @@ async fn count(limits: Limits, at_once: usize) -> Units {
 }
 
 /// Starts a task and completes it at once.
-async fn start(gate: &Gate, flow: &[Limited]) -> Result<(), StoreError> {
-    match gate.enter(flow, &Turn::default(), Passes::default()).await? {
+async fn start(gate: &Limiter, flow: &[ScopedLimits]) -> Result<(), StoreError> {
+    match gate.enter(flow, &HoldState::default(), Permits::default()).await? {
         Entry::Go(passes) => {
-            gate.leave(passes, &Report { verdict: Verdict::Good, took: Duration::ZERO, pause_until: None }, None).await;
+            gate.leave(passes, &CallReport { verdict: CallHealth::Good, took: Duration::ZERO, pause_until: None }, None).await;
             Ok(())
         }
         Entry::Wait { wait, .. } => panic!("{wait:?}"),
     }
 }
 
-fn limited(of: FlowOf, limits: Limits) -> Limited {
-    Limited { name: FlowName { tenant: Tenant::default(), of }, limits }
+fn limited(of: LimitScope, limits: Limits) -> ScopedLimits {
+    ScopedLimits { name: LimiterKey { tenant: Tenant::default(), of }, limits }
 }
 
-fn pace(rate: u32) -> Pace {
+fn pace(rate: u32) -> RateLimit {
     let rate = NonZeroU32::new(rate).expect("the rate is positive");
-    Pace { rate, period: Duration::from_secs(1), burst: rate }
+    RateLimit { rate, period: Duration::from_secs(1), burst: rate }
 }
 
 /// Counts the starts that one limit key grants, in virtual time.
@@ -133,13 +136,13 @@ fn measure_heat(processes: u32) -> Heat {
     let counts: Arc<[AtomicU32; 2]> = Arc::default();
     let mut executor = Executor::new(Arc::clone(&time));
     for process in 0..processes {
-        let gate = Arc::new(Gate::new(far.clone(), time.clock(), Arc::new(Dice::seeded(u64::from(process) + 1))));
+        let gate = Arc::new(Limiter::new(far.clone(), time.clock(), Arc::new(Dice::seeded(u64::from(process) + 1))));
         let (counts, time) = (Arc::clone(&counts), Arc::clone(&time));
         executor.add(format!("process {process}"), move || {
             let (gate, counts, time) = (Arc::clone(&gate), Arc::clone(&counts), Arc::clone(&time));
             Box::pin(async move {
                 // More than any task can use, so the rate itself never holds a task.
-                let flow = [limited(FlowOf::Key(sample::name("hot")), Limits { pace: Some(pace(1_000_000)), ..Limits::default() })];
+                let flow = [limited(LimitScope::Key(sample::name("hot")), Limits { pace: Some(pace(1_000_000)), ..Limits::default() })];
                 join_all((0..IN_A_PROCESS).map(|_| async {
                     loop {
                         let is_refused = start(&gate, &flow).await.is_err();
@@ -171,7 +174,7 @@ const HELD: Duration = Duration::from_secs(10);
 
 /// Limiter store with network latency.
 struct Far {
-    inner: Arc<dyn Flows>,
+    inner: Arc<dyn LimiterStore>,
     time: Arc<Time>,
     dice: Dice,
     writes: AtomicU32,
@@ -184,15 +187,15 @@ impl Far {
 }
 
 #[async_trait]
-impl Flows for Far {
-    async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
+impl LimiterStore for Far {
+    async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
         self.travel().await;
         let kept = self.inner.read(name).await;
         self.travel().await;
         kept
     }
 
-    async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
+    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
         self.travel().await;
         self.writes.fetch_add(1, Ordering::Relaxed);
         let written = self.inner.write(name, flow, over, now).await;

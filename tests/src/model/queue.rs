@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::select;
-use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement, StoreError, TaskName};
+use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement, StoreError, TaskKey};
 use nobat_core::time::Timestamp;
 use tokio::sync::Notify;
 
@@ -45,7 +45,7 @@ struct State {
 #[derive(Clone)]
 struct Message {
     id: u64,
-    name: TaskName,
+    name: TaskKey,
     redrives: u32,
     visible_at: Timestamp,
     receives: u32,
@@ -64,7 +64,7 @@ impl Message {
 #[derive(Clone, Debug)]
 pub struct Letter {
     /// Task that the message names.
-    pub name: TaskName,
+    pub name: TaskKey,
     /// Number of consecutive dead letters of the task before this message.
     pub redrives: u32,
     /// Receipt for settling the message.
@@ -81,7 +81,7 @@ impl ModelQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, name: TaskName, redrives: u32, delay: Duration) {
+    fn push(&self, name: TaskKey, redrives: u32, delay: Duration) {
         let mut state = self.state();
         let visible_at = self.time.now() + delay;
         let id = state.next_id();

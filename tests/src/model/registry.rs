@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nobat_core::audit::Entry;
-use nobat_core::flow::{self, Flow, FlowName, Flows, IDLE, Written};
+use nobat_core::flow::{self, IDLE, LimiterKey, LimiterState, LimiterStore, WriteResult};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{Position, StoreError};
-use nobat_core::rate::{Bucket, Rate, Taken};
-use nobat_core::registry::{Record, RecordName, Recorded, Registry, Sort, TrailPage, TrailQuery};
+use nobat_core::rate::{TakeResult, TokenBucket, TokenRate};
+use nobat_core::registry::{AuditPage, AuditQuery, ConfigStore, Record, RecordKind, RecordName, RecordResult};
 use nobat_core::time::Timestamp;
 
 use super::calls::{Call, Calls};
@@ -27,12 +27,12 @@ pub struct ModelRegistry {
 struct Kept {
     records: BTreeMap<RecordName, Record>,
     trail: Vec<Entry>,
-    buckets: BTreeMap<Tenant, Bucket>,
-    flows: BTreeMap<FlowName, KeptFlow>,
+    buckets: BTreeMap<Tenant, TokenBucket>,
+    flows: BTreeMap<LimiterKey, KeptFlow>,
 }
 
 struct KeptFlow {
-    kept: flow::Kept,
+    kept: flow::VersionedState,
     written_at: Timestamp,
     /// Call that wrote the state last.
     by: Call,
@@ -53,7 +53,7 @@ impl ModelRegistry {
     pub fn forget_flows(&self, limit: usize, now: Timestamp) -> usize {
         let mut kept = self.kept();
         let idle = kept.flows.iter().filter(|(_, flow)| flow.written_at < now - IDLE).map(|(name, _)| name.clone());
-        let idle: Vec<FlowName> = idle.take(limit).collect();
+        let idle: Vec<LimiterKey> = idle.take(limit).collect();
         for name in &idle {
             kept.flows.remove(name);
         }
@@ -66,39 +66,39 @@ impl ModelRegistry {
 }
 
 #[async_trait]
-impl Registry for ModelRegistry {
+impl ConfigStore for ModelRegistry {
     async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
         Ok(self.kept().records.get(name).cloned())
     }
 
-    async fn page(&self, tenant: Option<&Tenant>, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+    async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
         let kept = self.kept();
         let found = kept.records.values().filter(|record| record.name.tenant.as_ref() == tenant && record.name.sort == sort);
         Ok(found.filter(|record| after.is_none_or(|after| record.name.name > *after)).take(limit).cloned().collect())
     }
 
-    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError> {
+    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
         let mut kept = self.kept();
         let version = |name: &RecordName| kept.records.get(name).map_or(0, |record| record.version);
         if records.iter().any(|record| record.version != version(&record.name) + 1) {
-            return Ok(Recorded::Conflict);
+            return Ok(RecordResult::Conflict);
         }
         kept.records.extend(records.into_iter().map(|record| (record.name.clone(), record)));
         kept.trail.push(entry);
-        Ok(Recorded::Done)
+        Ok(RecordResult::Done)
     }
 
-    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<Recorded, StoreError> {
+    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError> {
         let mut kept = self.kept();
         if kept.records.get(name).is_none_or(|record| record.version != version) {
-            return Ok(Recorded::Conflict);
+            return Ok(RecordResult::Conflict);
         }
         kept.records.remove(name);
         kept.trail.push(entry);
-        Ok(Recorded::Done)
+        Ok(RecordResult::Done)
     }
 
-    async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError> {
+    async fn trail(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
         let kept = self.kept();
         let before = query.after.as_ref().map_or(usize::MAX, |after| after.0.parse().unwrap_or(0));
         let own = kept
@@ -109,10 +109,10 @@ impl Registry for ModelRegistry {
             .filter(|(_, entry)| entry.tenant == query.tenant && entry.at + self.retention > now);
         let found: Vec<(usize, &Entry)> = own.collect::<Vec<_>>().into_iter().rev().take(query.limit).collect();
         let next = found.last().filter(|_| found.len() == query.limit).map(|(place, _)| Position(place.to_string()));
-        Ok(TrailPage { entries: found.into_iter().map(|(_, entry)| entry.clone()).collect(), next })
+        Ok(AuditPage { entries: found.into_iter().map(|(_, entry)| entry.clone()).collect(), next })
     }
 
-    async fn take(&self, tenant: &Tenant, rate: Rate, _wanted: NonZeroU32, now: Timestamp) -> Result<Taken, StoreError> {
+    async fn take(&self, tenant: &Tenant, rate: TokenRate, _wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {
         let mut kept = self.kept();
         let bucket = kept.buckets.entry(tenant.clone()).or_default();
         let (taken, left) = rate.take(*bucket, NonZeroU32::MIN, now);
@@ -122,24 +122,24 @@ impl Registry for ModelRegistry {
 }
 
 #[async_trait]
-impl Flows for ModelRegistry {
-    async fn read(&self, name: &FlowName) -> Result<flow::Kept, StoreError> {
+impl LimiterStore for ModelRegistry {
+    async fn read(&self, name: &LimiterKey) -> Result<flow::VersionedState, StoreError> {
         Ok(self.kept().flows.get(name).map(|flow| flow.kept.clone()).unwrap_or_default())
     }
 
-    async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
+    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
         let mut kept = self.kept();
         let by = self.calls.current();
         let stands = kept.flows.get(name);
         if stands.is_some_and(|stands| stands.by == by) {
-            return Ok(Written::Done);
+            return Ok(WriteResult::Done);
         }
         let stands = stands.map(|stands| stands.kept.clone()).unwrap_or_default();
         if stands.version != over {
-            return Ok(Written::Conflict(stands));
+            return Ok(WriteResult::Conflict(stands));
         }
-        let written = KeptFlow { kept: flow::Kept { version: over + 1, flow: flow.clone() }, written_at: now, by };
+        let written = KeptFlow { kept: flow::VersionedState { version: over + 1, flow: flow.clone() }, written_at: now, by };
         kept.flows.insert(name.clone(), written);
-        Ok(Written::Done)
+        Ok(WriteResult::Done)
     }
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Event, transition};
 use nobat_core::name::Tenant;
-use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, Position, Store, StoreError, TaskName};
+use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, Position, StoreError, TaskKey, TaskStore};
 use nobat_core::task::{State, Task};
 use nobat_core::time::Timestamp;
 
@@ -48,7 +48,7 @@ impl ModelStore {
         task.finished_at().is_none_or(|ended| ended + self.retention > now)
     }
 
-    fn kept<'a>(&self, table: &'a Table, name: &TaskName, now: Timestamp) -> Option<&'a Item> {
+    fn kept<'a>(&self, table: &'a Table, name: &TaskKey, now: Timestamp) -> Option<&'a Item> {
         table.get(name).filter(|item| self.is_kept(&item.task, now))
     }
 
@@ -75,20 +75,20 @@ impl ModelStore {
 }
 
 #[async_trait]
-impl Store for ModelStore {
-    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
+impl TaskStore for ModelStore {
+    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError> {
         let (mut table, own) = (self.table(), self.calls.current());
         // One task is a conditional put. Several tasks are a transaction, which is also recognized by its token.
         if tasks.len() > 1 && table.has_made(own) {
             self.habits.note(Habit::KnowsWriteAgain);
-            return Ok(Inserted::Created(tasks));
+            return Ok(InsertResult::Created(tasks));
         }
         let existing: Vec<&Item> = tasks.iter().filter_map(|task| self.kept(&table, &task.name(), now)).collect();
         if existing.iter().any(|item| self.is_own(Some(item), own)) {
-            return Ok(Inserted::Created(tasks));
+            return Ok(InsertResult::Created(tasks));
         }
         if !existing.is_empty() {
-            return Ok(Inserted::Existing(existing.into_iter().map(|item| item.task.clone()).collect()));
+            return Ok(InsertResult::Existing(existing.into_iter().map(|item| item.task.clone()).collect()));
         }
         for task in &tasks {
             table.put(task.clone(), own, now);
@@ -96,37 +96,37 @@ impl Store for ModelStore {
         if tasks.len() > 1 {
             table.note_transaction(own);
         }
-        Ok(Inserted::Created(tasks))
+        Ok(InsertResult::Created(tasks))
     }
 
-    async fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, StoreError> {
+    async fn get(&self, name: &TaskKey, now: Timestamp) -> Result<Option<Task>, StoreError> {
         Ok(self.kept(&self.table(), name, now).map(|item| item.task.clone()))
     }
 
-    async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
+    async fn claim(&self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError> {
         let (mut table, own) = (self.table(), self.calls.current());
-        let Some(item) = self.kept(&table, name, now) else { return Ok(Claim::Missing) };
+        let Some(item) = self.kept(&table, name, now) else { return Ok(ClaimResult::Missing) };
         match transition(item.task.clone(), Event::Claim { until }, now) {
-            Err(_) if self.is_own(Some(item), own) => Ok(Claim::Granted(item.task.clone())),
-            Err(refused) => Ok(Claim::Refused(refused, item.task.clone())),
+            Err(_) if self.is_own(Some(item), own) => Ok(ClaimResult::Granted(item.task.clone())),
+            Err(refused) => Ok(ClaimResult::Refused(refused, item.task.clone())),
             Ok(change) => {
                 table.put(change.task.clone(), own, now);
-                Ok(Claim::Granted(change.task))
+                Ok(ClaimResult::Granted(change.task))
             }
         }
     }
 
-    async fn commit(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError> {
+    async fn commit(&self, change: Change, now: Timestamp) -> Result<CommitResult, StoreError> {
         let (mut table, own) = (self.table(), self.calls.current());
         if (change.follow_up.is_some() || change.entry.is_some()) && table.has_made(own) {
             self.habits.note(Habit::KnowsWriteAgain);
-            return Ok(Committed::Done(Box::new(change.task)));
+            return Ok(CommitResult::Done(Box::new(change.task)));
         }
         let found = table.get(&change.task.name());
         let in_the_way = change.follow_up.as_ref().and_then(|follow_up| table.get(&follow_up.name()));
         if found.is_none_or(|item| item.task.version != change.read_version) || in_the_way.is_some() {
             let is_own = self.is_own(found, own) || self.is_own(in_the_way, own);
-            return Ok(if is_own { Committed::Done(Box::new(change.task)) } else { Committed::Conflict });
+            return Ok(if is_own { CommitResult::Done(Box::new(change.task)) } else { CommitResult::Conflict });
         }
         table.put(change.task.clone(), own, now);
         if change.follow_up.is_some() || change.entry.is_some() {
@@ -138,17 +138,17 @@ impl Store for ModelStore {
         if let Some(entry) = change.entry {
             self.registry.record(entry);
         }
-        Ok(Committed::Done(Box::new(change.task)))
+        Ok(CommitResult::Done(Box::new(change.task)))
     }
 
-    async fn beat(&self, name: &TaskName, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Beat, StoreError> {
-        let (mut table, mut beat) = (self.table(), Beat::Lost);
+    async fn beat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
+        let (mut table, mut beat) = (self.table(), Heartbeat::Lost);
         table.update(name, |Item { task, .. }| match &mut task.state {
             State::Running(lease) if task.token == token => {
                 lease.until = until;
                 task.version += 1;
                 task.progress = progress.or(task.progress.take());
-                beat = Beat::Renewed { cancel: lease.cancel };
+                beat = Heartbeat::Renewed { cancel: lease.cancel };
             }
             _ => {}
         });
@@ -212,7 +212,7 @@ impl Store for ModelStore {
     }
 
     /// Never resolves: the cloud does not report writes of other processes.
-    async fn changed(&self, _name: &TaskName) {
+    async fn changed(&self, _name: &TaskKey) {
         std::future::pending::<()>().await;
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nobat_core::ports::TaskName;
-use nobat_core::task::{End, State, Task};
+use nobat_core::ports::TaskKey;
+use nobat_core::task::{Outcome, State, Task};
 use nobat_core::time::Timestamp;
 
 use super::calls::Call;
@@ -29,7 +29,7 @@ const TOKEN_LIFE: Duration = Duration::from_mins(10);
 pub type Key = (String, [u8; 16]);
 
 /// Returns the key of a task.
-pub fn key(name: &TaskName) -> Key {
+pub fn key(name: &TaskKey) -> Key {
     (name.tenant.to_string(), name.id.to_bytes())
 }
 
@@ -70,7 +70,7 @@ impl Table {
     }
 
     /// Returns an item by a consistent read.
-    pub fn get(&self, name: &TaskName) -> Option<&Item> {
+    pub fn get(&self, name: &TaskKey) -> Option<&Item> {
         self.items.get(&key(name))
     }
 
@@ -87,7 +87,7 @@ impl Table {
     }
 
     /// Changes an item without setting its `op`.
-    pub fn update(&mut self, name: &TaskName, change: impl FnOnce(&mut Item)) {
+    pub fn update(&mut self, name: &TaskKey, change: impl FnOnce(&mut Item)) {
         if let Some(mut item) = self.get(name).cloned() {
             change(&mut item);
             self.write(item);
@@ -155,7 +155,7 @@ fn attention(task: &Task, before: Option<Attention>, now: Timestamp) -> Option<A
     match &task.state {
         // A claim keeps the mark: most tasks end before it is reached.
         State::Running(_) => before,
-        State::Ended(ended) if ended.end == End::Failed => Some(Attention::Failed),
+        State::Ended(ended) if ended.end == Outcome::Failed => Some(Attention::Failed),
         State::Ended(_) => None,
         State::Waiting(_) => {
             let is_hinted = task.due_at.since(now) <= LONGEST_DELAY;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Either, join, select};
 use nobat_core::backend::Backend;
-use nobat_core::directory::Edition;
+use nobat_core::directory::ConfigEpoch;
 use nobat_core::ports::{Clock, Delivery, Receipt, Settlement};
 use nobat_worker::prune::Pruner;
 use nobat_worker::run::Runner;
@@ -32,7 +32,7 @@ const SWEEP_TIME: Duration = Duration::from_secs(45);
 /// gets a batch and answers when all of it is done.
 pub fn worker(stage: &Arc<Stage>, actor: String, place: usize, clock: Arc<dyn Clock>, backend: Backend) -> BoxFuture<'static, ()> {
     let handlers = handlers(stage, &actor, place);
-    let runner = Runner::new(backend, handlers, clock, stage.dice.clone(), Edition::default());
+    let runner = Runner::new(backend, handlers, clock, stage.dice.clone(), ConfigEpoch::default());
     let worker = Worker { stage: stage.clone(), actor, runner };
     if stage.dice.per_mille(500) { Box::pin(worker.serve()) } else { Box::pin(worker.take_batches()) }
 }

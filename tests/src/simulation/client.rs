@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, select};
 use nobat_core::backend::{ApplyError, Backend};
-use nobat_core::endpoint::Standing;
+use nobat_core::endpoint::EndpointStatus;
 use nobat_core::id::TaskId;
-use nobat_core::lifecycle::{Event, Refused, ReplayKey};
+use nobat_core::lifecycle::{Event, ReplayKey, TransitionError};
 use nobat_core::name::Tenant;
-use nobat_core::ports::{Chance, Clock, Inserted, ListQuery, TaskName};
+use nobat_core::ports::{Clock, InsertResult, ListQuery, Random, TaskKey};
 use nobat_core::read;
-use nobat_core::submit::{Intake, Submission};
-use nobat_core::task::{CancelRequest, End, Fingerprint, State, Task};
+use nobat_core::submit::{Submission, SubmissionContext};
+use nobat_core::task::{CancelRequest, Fingerprint, Outcome, State, Task};
 use nobat_worker::handler::Handlers;
 use serde_json::json;
 
@@ -110,11 +110,11 @@ impl Client {
         }
     }
 
-    fn check_response(&self, asked: &[Task], inserted: Inserted) {
+    fn check_response(&self, asked: &[Task], inserted: InsertResult) {
         let tasks = match inserted {
             // The key belongs to another request, so this one is refused and nothing is accepted.
-            Inserted::Existing(tasks) if tasks.iter().any(|task| task.settings.fingerprint != asked[0].settings.fingerprint) => return,
-            Inserted::Created(tasks) | Inserted::Existing(tasks) => tasks,
+            InsertResult::Existing(tasks) if tasks.iter().any(|task| task.settings.fingerprint != asked[0].settings.fingerprint) => return,
+            InsertResult::Created(tasks) | InsertResult::Existing(tasks) => tasks,
         };
         for asked in asked {
             let Some(task) = tasks.iter().find(|task| task.id == asked.id) else {
@@ -130,10 +130,10 @@ impl Client {
     }
 
     fn task(&self, body: &str, tenant: &Tenant, id: TaskId, fingerprint: Option<Fingerprint>) -> Task {
-        let endpoint = self.stage.plan.partner.as_ref().map(|partner| partner.endpoint(Standing::Open, 1));
+        let endpoint = self.stage.plan.partner.as_ref().map(|partner| partner.endpoint(EndpointStatus::Open, 1));
         let submission: Submission = read::read(body.as_bytes()).unwrap_or_else(|error| panic!("{error}: {body}"));
         let max_timeout = Duration::from_hours(12);
-        let intake = Intake {
+        let intake = SubmissionContext {
             tenant,
             id,
             fingerprint,
@@ -190,7 +190,7 @@ impl Client {
             body["endpoint"] = json!(endpoint);
         }
         if dice.per_mille(500) {
-            let mut on = End::ALL.map(End::as_str).to_vec();
+            let mut on = Outcome::ALL.map(Outcome::as_str).to_vec();
             dice.shuffle(&mut on);
             on.truncate(usize::try_from(dice.between(1, 4)).unwrap_or(1));
             body["callback"] = json!({"url": "https://example.com/done", "on": on});
@@ -229,9 +229,9 @@ impl Client {
         }
     }
 
-    fn random_task(&self) -> Option<TaskName> {
+    fn random_task(&self) -> Option<TaskKey> {
         let accepted: Vec<Key> = self.stage.ledger().accepted.iter().cloned().collect();
-        self.stage.dice.pick(&accepted).map(|(tenant, id)| TaskName { tenant, id })
+        self.stage.dice.pick(&accepted).map(|(tenant, id)| TaskKey { tenant, id })
     }
 
     /// Cancels a random task.
@@ -245,13 +245,13 @@ impl Client {
     async fn cancel_everything(&self) {
         let accepted: Vec<Key> = self.stage.ledger().accepted.iter().cloned().collect();
         for (tenant, id) in accepted {
-            self.cancel_one(&TaskName { tenant, id }).await;
+            self.cancel_one(&TaskKey { tenant, id }).await;
         }
     }
 
-    async fn cancel_one(&self, name: &TaskName) {
-        self.apply_event(name, Event::Cancel, Refused::Ended, |task| match &task.state {
-            State::Ended(ended) => ended.end == End::Canceled,
+    async fn cancel_one(&self, name: &TaskKey) {
+        self.apply_event(name, Event::Cancel, TransitionError::Ended, |task| match &task.state {
+            State::Ended(ended) => ended.end == Outcome::Canceled,
             State::Running(lease) => lease.cancel == CancelRequest::Requested,
             State::Waiting(_) => false,
         })
@@ -263,11 +263,11 @@ impl Client {
         let Some(name) = self.random_task() else { return };
         let key = if self.stage.dice.per_mille(500) { ReplayKey::Same } else { ReplayKey::New };
         let is_anew = |task: &Task| matches!(task.state, State::Waiting(_)) && task.attempt == 0 && task.generation > 1;
-        self.apply_event(&name, Event::Replay { key, generation: None }, Refused::NotEnded, is_anew).await;
+        self.apply_event(&name, Event::Replay { key, generation: None }, TransitionError::NotEnded, is_anew).await;
     }
 
     /// Applies an event to a task. The result must be as expected, or refused with `reason`.
-    async fn apply_event(&self, name: &TaskName, event: Event, reason: Refused, is_expected: impl Fn(&Task) -> bool) {
+    async fn apply_event(&self, name: &TaskKey, event: Event, reason: TransitionError, is_expected: impl Fn(&Task) -> bool) {
         self.stage.ledger().meddled_with.insert(key(name));
         let is_right = match self.backend.apply(name, None, event, self.clock.now()).await {
             Ok(task) => is_expected(&task),
@@ -302,7 +302,7 @@ impl Client {
         }
         let shown: BTreeSet<Key> = shown.iter().map(|task| key(&task.name())).collect();
         if let Some((tenant, id)) = accepted.difference(&shown).next() {
-            self.stage.violate(format!("{}: a list omits the task", short(&TaskName { tenant: tenant.clone(), id: *id })));
+            self.stage.violate(format!("{}: a list omits the task", short(&TaskKey { tenant: tenant.clone(), id: *id })));
         }
     }
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nobat_core::directory::FRESH;
+use nobat_core::directory::CONFIG_TTL;
 use nobat_core::endpoint::Endpoint;
-use nobat_core::lane::Lane;
-use nobat_core::registry::{Record, RecordName, Sort};
+use nobat_core::lane::QueueConfig;
+use nobat_core::registry::{Record, RecordKind, RecordName};
 use nobat_core::time::Timestamp;
 
 /// Closed records, and the times since when they are closed.
@@ -19,8 +19,8 @@ impl Closed {
     /// Records the write of a record.
     pub fn written(&mut self, record: &Record, now: Timestamp) {
         let is_open = match record.name.sort {
-            Sort::Endpoint => Endpoint::from_text(&record.body, record.version).is_ok_and(|endpoint| endpoint.is_open()),
-            _ => Lane::from_text(&record.body, record.version).is_ok_and(|lane| !lane.paused),
+            RecordKind::Endpoint => Endpoint::from_text(&record.body, record.version).is_ok_and(|endpoint| endpoint.is_open()),
+            _ => QueueConfig::from_text(&record.body, record.version).is_ok_and(|lane| !lane.paused),
         };
         if is_open {
             self.since.remove(&record.name);
@@ -31,7 +31,7 @@ impl Closed {
 
     /// Records the removal of a record. A removed queue or kind counts as open, a removed endpoint as closed.
     pub fn removed(&mut self, name: &RecordName, now: Timestamp) {
-        if name.sort == Sort::Endpoint {
+        if name.sort == RecordKind::Endpoint {
             self.since.entry(name.clone()).or_insert(now);
         } else {
             self.since.remove(name);
@@ -41,7 +41,7 @@ impl Closed {
     /// Checks a start under these records by a task that was claimed at `claimed_at`. Returns an error if a record was closed so long
     /// before the claim that every process must know. Clocks differ by at most `apart`.
     pub fn begins(&self, of: &[RecordName], claimed_at: Timestamp, apart: Duration) -> Result<(), String> {
-        let is_known = |name: &&RecordName| self.since.get(name).is_some_and(|since| *since + FRESH + apart < claimed_at);
+        let is_known = |name: &&RecordName| self.since.get(name).is_some_and(|since| *since + CONFIG_TTL + apart < claimed_at);
         match of.iter().find(is_known) {
             Some(name) => Err(format!("a task has started although its {} {} was closed long before", name.sort.as_str(), name.name)),
             None => Ok(()),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nobat_core::ports::Chance;
+use nobat_core::ports::Random;
 
 /// Random number generator with a seed (`SplitMix64`).
 ///
@@ -43,7 +43,7 @@ impl Dice {
     }
 }
 
-impl Chance for Dice {
+impl Random for Dice {
     fn bits(&self) -> u64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut bits = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);

@@ -8,15 +8,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nobat_core::audit::Entry;
 use nobat_core::backend::Backend;
-use nobat_core::flow::{Flow, FlowChange, FlowName, Flows, Kept, Successor, Written};
+use nobat_core::flow::{LimiterChange, LimiterKey, LimiterState, LimiterStore, Successor, VersionedState, WriteResult};
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Change;
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::{
-    Beat, Claim, Committed, Delivery, Hint, Inserted, ListQuery, Page, Queue, Receipt, Settlement, Store, StoreError, TaskName,
+    ClaimResult, CommitResult, Delivery, Heartbeat, Hint, InsertResult, ListQuery, Page, Queue, Receipt, Settlement, StoreError, TaskKey,
+    TaskStore,
 };
-use nobat_core::rate::{Rate, Taken};
-use nobat_core::registry::{Record, RecordName, Recorded, Registry, Sort, TrailPage, TrailQuery};
+use nobat_core::rate::{TakeResult, TokenRate};
+use nobat_core::registry::{AuditPage, AuditQuery, ConfigStore, Record, RecordKind, RecordName, RecordResult};
 use nobat_core::task::Task;
 use nobat_core::time::Timestamp;
 
@@ -105,7 +106,7 @@ impl Faulty {
     }
 
     /// Fails for a poisoned task: some claimants get an error, others crash.
-    async fn fail_if_poisoned(&self, name: &TaskName) -> Result<(), StoreError> {
+    async fn fail_if_poisoned(&self, name: &TaskKey) -> Result<(), StoreError> {
         if !self.stage.is_poisoned(name) {
             return Ok(());
         }
@@ -136,37 +137,37 @@ impl Faulty {
 }
 
 #[async_trait]
-impl Store for Faulty {
-    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
+impl TaskStore for Faulty {
+    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError> {
         let first = tasks.first().map(|task| short(&task.name())).unwrap_or_default();
         let count = tasks.len();
         self.call(Service::Store, format!("inserts {first} ({count})"), || self.inner.store.insert(tasks.clone(), now)).await
     }
 
-    async fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, StoreError> {
+    async fn get(&self, name: &TaskKey, now: Timestamp) -> Result<Option<Task>, StoreError> {
         self.call(Service::Store, format!("gets {}", short(name)), || self.inner.store.get(name, now)).await
     }
 
-    async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
+    async fn claim(&self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError> {
         self.fail_if_poisoned(name).await?;
         let claim = self.call(Service::Store, format!("claims {}", short(name)), || self.inner.store.claim(name, until, now)).await;
         match &claim {
-            Ok(Claim::Granted(task)) => {
+            Ok(ClaimResult::Granted(task)) => {
                 self.stage.trace(&self.actor, format_args!("claimed {} with token {}", short(name), task.token));
                 self.stage.ledger().given(&self.actor, name, task.token, self.stage.time.now());
             }
-            Ok(Claim::Refused(refused, _)) => self.stage.trace(&self.actor, format_args!("did not claim {}: {refused}", short(name))),
+            Ok(ClaimResult::Refused(refused, _)) => self.stage.trace(&self.actor, format_args!("did not claim {}: {refused}", short(name))),
             _ => {}
         }
         claim
     }
 
-    async fn commit(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError> {
+    async fn commit(&self, change: Change, now: Timestamp) -> Result<CommitResult, StoreError> {
         let (name, status) = (change.task.name(), change.task.status(now));
         let what = format!("commits {} as {}, version {}", short(&name), status.as_str(), change.task.version);
         let effect = || async {
             let committed = self.inner.store.commit(change.clone(), now).await?;
-            if let Committed::Done(task) = &committed
+            if let CommitResult::Done(task) = &committed
                 && !self.stage.ledger().has_written(&self.actor, task)
             {
                 self.stage.violate(format!("{}: {} recorded an outcome with another process's token", short(&name), self.actor));
@@ -174,13 +175,13 @@ impl Store for Faulty {
             Ok(committed)
         };
         let committed = self.call(Service::Store, what, effect).await;
-        if let Ok(Committed::Conflict) = &committed {
+        if let Ok(CommitResult::Conflict) = &committed {
             self.stage.trace(&self.actor, format_args!("meets a conflict over {}", short(&name)));
         }
         committed
     }
 
-    async fn beat(&self, name: &TaskName, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Beat, StoreError> {
+    async fn beat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
         let beat = || self.inner.store.beat(name, token, until, progress.clone());
         self.call(Service::Store, format!("renews the lease of {} with token {token}", short(name)), beat).await
     }
@@ -205,7 +206,7 @@ impl Store for Faulty {
         self.call(Service::Store, "prunes".to_owned(), || self.inner.store.prune(limit, now)).await
     }
 
-    async fn changed(&self, name: &TaskName) {
+    async fn changed(&self, name: &TaskKey) {
         self.inner.store.changed(name).await;
     }
 
@@ -215,9 +216,9 @@ impl Store for Faulty {
 }
 
 impl Faulty {
-    async fn write_flow(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
+    async fn write_flow(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
         let written = self.inner.flows.write(name, flow, over, now).await?;
-        if written == Written::Done {
+        if written == WriteResult::Done {
             let limits = self.stage.plan.limits.iter().find(|laid| laid.of == name.of).map(|laid| laid.limits);
             let state = flow.state(&limits.unwrap_or_default(), now);
             self.stage.starts().stands(name, &state, self.stage.time.now());
@@ -230,33 +231,33 @@ impl Faulty {
 struct Aside<'a>(&'a Faulty);
 
 #[async_trait]
-impl Flows for Aside<'_> {
-    async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
+impl LimiterStore for Aside<'_> {
+    async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
         self.0.call(Service::Store, format!("reads limiter {}", name.of), || self.0.inner.flows.read(name)).await
     }
 
-    async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
+    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
         let what = format!("changes limiter {}, version {}", name.of, over + 1);
         self.0.call(Service::Store, what, || self.0.write_flow(name, flow, over, now)).await
     }
 }
 
 #[async_trait]
-impl Flows for Faulty {
-    async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
+impl LimiterStore for Faulty {
+    async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
         let asked_at = self.stage.time.now();
         let kept = self.call(Service::Store, format!("reads limiter {}", name.of), || self.inner.flows.read(name)).await?;
         self.stage.starts().reads(&self.actor, name, asked_at, self.stage.time.now(), self.stage.plan.clocks_apart());
         Ok(kept)
     }
 
-    async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
+    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
         let what = format!("writes limiter {}, version {}", name.of, over + 1);
         let apart = self.stage.plan.clocks_apart();
         self.stage.starts().writes(&self.actor, name);
         let effect = || async {
             let written = self.write_flow(name, flow, over, now).await?;
-            if written == Written::Done {
+            if written == WriteResult::Done {
                 self.stage.starts().has_written(&self.actor, name, now, self.stage.time.now(), apart);
             }
             Ok(written)
@@ -264,26 +265,26 @@ impl Flows for Faulty {
         self.call(Service::Store, what, effect).await
     }
 
-    async fn change(&self, name: &FlowName, change: FlowChange, now: Timestamp) -> Result<Option<Successor>, StoreError> {
+    async fn change(&self, name: &LimiterKey, change: LimiterChange, now: Timestamp) -> Result<Option<Successor>, StoreError> {
         Aside(self).change(name, change, now).await
     }
 }
 
 #[async_trait]
-impl Registry for Faulty {
+impl ConfigStore for Faulty {
     async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
         let what = format!("looks up {} {}", name.sort.as_str(), name.name);
         self.call(Service::Store, what, || self.inner.registry.find(name)).await
     }
 
-    async fn page(&self, tenant: Option<&Tenant>, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+    async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
         self.call(Service::Store, "lists records".to_owned(), || self.inner.registry.page(tenant, sort, after, limit)).await
     }
 
-    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError> {
+    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
         let effect = || async {
             let recorded = self.inner.registry.write(records.clone(), entry.clone()).await?;
-            if recorded == Recorded::Done {
+            if recorded == RecordResult::Done {
                 let (mut closed, now) = (self.stage.closed(), self.stage.time.now());
                 for record in &records {
                     closed.written(record, now);
@@ -294,10 +295,10 @@ impl Registry for Faulty {
         self.call(Service::Store, format!("writes {} records about {}", records.len(), entry.target), effect).await
     }
 
-    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<Recorded, StoreError> {
+    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError> {
         let effect = || async {
             let recorded = self.inner.registry.remove(name, version, entry.clone()).await?;
-            if recorded == Recorded::Done {
+            if recorded == RecordResult::Done {
                 self.stage.closed().removed(name, self.stage.time.now());
             }
             Ok(recorded)
@@ -305,11 +306,11 @@ impl Registry for Faulty {
         self.call(Service::Store, format!("removes {} {}", name.sort.as_str(), name.name), effect).await
     }
 
-    async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError> {
+    async fn trail(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
         self.call(Service::Store, "reads the audit trail".to_owned(), || self.inner.registry.trail(query, now)).await
     }
 
-    async fn take(&self, tenant: &Tenant, rate: Rate, wanted: NonZeroU32, now: Timestamp) -> Result<Taken, StoreError> {
+    async fn take(&self, tenant: &Tenant, rate: TokenRate, wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {
         self.call(Service::Store, format!("takes requests of {tenant}"), || self.inner.registry.take(tenant, rate, wanted, now)).await
     }
 }

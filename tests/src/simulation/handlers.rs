@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, join_all, select};
-use nobat_core::flow::{FlowName, FlowOf, Limits};
-use nobat_core::lane::Lane;
-use nobat_core::registry::{RecordName, Sort};
-use nobat_core::submit::Invalid;
+use nobat_core::flow::{LimitScope, LimiterKey, Limits};
+use nobat_core::lane::QueueConfig;
+use nobat_core::registry::{RecordKind, RecordName};
+use nobat_core::submit::FieldError;
 use nobat_core::time::Timestamp;
 use nobat_worker::context::TaskContext;
 use nobat_worker::handler::{Failure, Handler, Handlers, Together};
@@ -109,7 +109,7 @@ impl Handler for Work {
     type Input = Script;
     type Output = Done;
 
-    fn check_for_endpoint(&self, _: &Script) -> Option<Result<(), Vec<Invalid>>> {
+    fn check_for_endpoint(&self, _: &Script) -> Option<Result<(), Vec<FieldError>>> {
         Some(Ok(()))
     }
 
@@ -167,22 +167,22 @@ impl Script {
     }
 
     /// Returns the limit scopes of the task, without that of its endpoint.
-    fn flows(&self, kind: &str) -> Vec<FlowOf> {
+    fn flows(&self, kind: &str) -> Vec<LimitScope> {
         let (key, queue) = (self.limit_key.as_deref(), self.queue.as_deref());
-        let named = [key.map(|key| FlowOf::Key(sample::name(key))), queue.map(|queue| FlowOf::Queue(sample::name(queue)))];
-        named.into_iter().flatten().chain([FlowOf::Kind(sample::name(kind))]).collect()
+        let named = [key.map(|key| LimitScope::Key(sample::name(key))), queue.map(|queue| LimitScope::Queue(sample::name(queue)))];
+        named.into_iter().flatten().chain([LimitScope::Kind(sample::name(kind))]).collect()
     }
 
     /// Returns the limit scope of the task's endpoint.
-    fn flow_of_endpoint(&self) -> Option<FlowOf> {
-        self.endpoint.as_deref().map(|endpoint| FlowOf::Endpoint(sample::name(endpoint)))
+    fn flow_of_endpoint(&self) -> Option<LimitScope> {
+        self.endpoint.as_deref().map(|endpoint| LimitScope::Endpoint(sample::name(endpoint)))
     }
 }
 
 /// Limited attempt. Dropping it ends the attempt.
 struct UnderWay {
     stage: Arc<Stage>,
-    flows: Vec<(FlowName, usize)>,
+    flows: Vec<(LimiterKey, usize)>,
 }
 
 /// Started execution.
@@ -301,7 +301,7 @@ impl Player {
     }
 
     /// Records a start in these limit scopes by a task that was claimed at `claimed_at`.
-    fn starts(&self, of: Vec<FlowOf>, context: &TaskContext, claimed_at: Timestamp) -> UnderWay {
+    fn starts(&self, of: Vec<LimitScope>, context: &TaskContext, claimed_at: Timestamp) -> UnderWay {
         let (stage, tenant) = (&self.stage, &context.name.tenant);
         let right = Right { actor: self.actor.clone(), claimed_at, apart: stage.plan.clocks_apart() };
         let records: Vec<RecordName> = of.iter().filter_map(|of| record_name(of, context)).collect();
@@ -311,7 +311,7 @@ impl Player {
         let mut under_way = UnderWay { stage: stage.clone(), flows: Vec::new() };
         for of in of {
             let limits = stage.plan.limits.iter().find(|laid| laid.of == of).map_or(Limits::default(), |laid| laid.limits);
-            let flow = FlowName { tenant: tenant.clone(), of };
+            let flow = LimiterKey { tenant: tenant.clone(), of };
             match stage.starts().begins(&flow, &limits, &right, stage.time.now()) {
                 Ok(place) => under_way.flows.push((flow, place)),
                 Err(what) => stage.violate(format!("{}: {what}", short(&context.name))),
@@ -334,12 +334,12 @@ impl Player {
 }
 
 /// Returns the record that can pause the tasks of a limit scope, if one can exist.
-fn record_name(of: &FlowOf, context: &TaskContext) -> Option<RecordName> {
+fn record_name(of: &LimitScope, context: &TaskContext) -> Option<RecordName> {
     let sort = match of {
-        FlowOf::Endpoint(_) => Sort::Endpoint,
-        FlowOf::Queue(_) => Sort::Queue,
-        FlowOf::Kind(_) => Sort::Kind,
+        LimitScope::Endpoint(_) => RecordKind::Endpoint,
+        LimitScope::Queue(_) => RecordKind::Queue,
+        LimitScope::Kind(_) => RecordKind::Kind,
         _ => return None,
     };
-    Some(Lane::record_name(&context.name.tenant, sort, of.name()?))
+    Some(QueueConfig::record_name(&context.name.tenant, sort, of.name()?))
 }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::backend::Backend;
-use nobat_core::endpoint::Standing;
-use nobat_core::flow::{FlowChange, FlowName, FlowOf};
-use nobat_core::lane::Lane;
+use nobat_core::endpoint::EndpointStatus;
+use nobat_core::flow::{LimitScope, LimiterChange, LimiterKey};
+use nobat_core::lane::QueueConfig;
 use nobat_core::name::Tenant;
-use nobat_core::ports::{Chance, Clock, ListQuery, StoreError};
-use nobat_core::registry::{RecordName, Recorded, Sort};
+use nobat_core::ports::{Clock, ListQuery, Random, StoreError};
+use nobat_core::registry::{RecordKind, RecordName, RecordResult};
 use nobat_core::task::{Status, Task};
 
 use super::limits::{QUEUE, TENANTS};
@@ -53,39 +53,45 @@ impl Keeper<'_> {
     /// Opens every record, and retries until each is open.
     pub async fn open_everything(&self) {
         for name in all(self.stage) {
-            while !matches!(self.set(&name, Wanted::Open).await, Ok(Recorded::Done)) {
+            while !matches!(self.set(&name, Wanted::Open).await, Ok(RecordResult::Done)) {
                 self.clock.sleep(PAUSE).await;
             }
         }
     }
 
-    async fn set(&self, name: &RecordName, wanted: Wanted) -> Result<Recorded, StoreError> {
+    async fn set(&self, name: &RecordName, wanted: Wanted) -> Result<RecordResult, StoreError> {
         self.stage.trace(self.actor, format_args!("sets {} {} to {wanted:?}", name.sort.as_str(), name.name));
         let recorded = match (&name.tenant, &self.stage.plan.partner) {
-            (Some(tenant), Some(partner)) if name.sort == Sort::Endpoint => self.set_endpoint(tenant, name, partner, wanted).await?,
+            (Some(tenant), Some(partner)) if name.sort == RecordKind::Endpoint => self.set_endpoint(tenant, name, partner, wanted).await?,
             _ => self.set_lane(name, wanted).await?,
         };
-        if wanted == Wanted::Open && recorded == Recorded::Done {
+        if wanted == Wanted::Open && recorded == RecordResult::Done {
             self.wake(name).await;
         }
         Ok(recorded)
     }
 
-    async fn set_lane(&self, name: &RecordName, wanted: Wanted) -> Result<Recorded, StoreError> {
+    async fn set_lane(&self, name: &RecordName, wanted: Wanted) -> Result<RecordResult, StoreError> {
         let current = self.backend.registry.lane(name).await?;
-        let lane = Lane { paused: wanted != Wanted::Open, version: current.version + 1, ..current };
-        let action = if name.sort == Sort::Kind { Action::KindChanged } else { Action::QueueChanged };
+        let lane = QueueConfig { paused: wanted != Wanted::Open, version: current.version + 1, ..current };
+        let action = if name.sort == RecordKind::Kind { Action::KindChanged } else { Action::QueueChanged };
         self.backend.registry.write(vec![lane.record(name.clone())], self.entry(name, action)).await
     }
 
-    async fn set_endpoint(&self, tenant: &Tenant, name: &RecordName, partner: &Partner, wanted: Wanted) -> Result<Recorded, StoreError> {
+    async fn set_endpoint(
+        &self,
+        tenant: &Tenant,
+        name: &RecordName,
+        partner: &Partner,
+        wanted: Wanted,
+    ) -> Result<RecordResult, StoreError> {
         let registry = &self.backend.registry;
         let version = registry.endpoint(tenant, &name.name).await?.map(|endpoint| endpoint.version);
         let standing = match (wanted, version) {
             (Wanted::Away, Some(version)) => return registry.remove(name, version, self.entry(name, Action::EndpointRemoved)).await,
-            (Wanted::Away, None) => return Ok(Recorded::Done),
-            (Wanted::Paused, _) => Standing::Paused,
-            (Wanted::Open, _) => Standing::Open,
+            (Wanted::Away, None) => return Ok(RecordResult::Done),
+            (Wanted::Paused, _) => EndpointStatus::Paused,
+            (Wanted::Open, _) => EndpointStatus::Open,
         };
         let endpoint = partner.endpoint(standing, version.unwrap_or(0) + 1);
         registry.write(vec![endpoint.record(tenant, &name.name)], self.entry(name, Action::EndpointChanged)).await
@@ -105,12 +111,12 @@ impl Keeper<'_> {
     /// Wakes held tasks, as the API does. Tasks that it does not reach only start later.
     async fn wake(&self, name: &RecordName) {
         let of = |sort| (name.sort == sort).then(|| name.name.clone());
-        let (queue, kind, endpoint) = (of(Sort::Queue), of(Sort::Kind), of(Sort::Endpoint));
+        let (queue, kind, endpoint) = (of(RecordKind::Queue), of(RecordKind::Kind), of(RecordKind::Endpoint));
         let (tenant, status) = (name.tenant.clone().unwrap_or_default(), Some(Status::Held));
         let query = ListQuery { tenant, status, queue, kind, created_after: None, created_before: None, limit: 10, after: None };
         if let (Some(endpoint), Some(tenant)) = (&endpoint, &name.tenant) {
-            let of = FlowName { tenant: tenant.clone(), of: FlowOf::Endpoint(endpoint.clone()) };
-            let _ = self.backend.flows.change(&of, FlowChange::Lift, self.clock.now()).await;
+            let of = LimiterKey { tenant: tenant.clone(), of: LimitScope::Endpoint(endpoint.clone()) };
+            let _ = self.backend.flows.change(&of, LimiterChange::Lift, self.clock.now()).await;
         }
         let is_meant = |task: &Task| endpoint.is_none() || task.settings.endpoint == endpoint;
         let _ = self.backend.wake(query, is_meant, self.clock.now()).await;
@@ -119,8 +125,8 @@ impl Keeper<'_> {
 
 /// Returns the names of all records that can be closed.
 fn all(stage: &Stage) -> Vec<RecordName> {
-    let lanes = [(Sort::Queue, QUEUE), (Sort::Kind, "work"), (Sort::Kind, "rare")];
-    let endpoint = stage.plan.partner.as_ref().map(|_| (Sort::Endpoint, PARTNER));
+    let lanes = [(RecordKind::Queue, QUEUE), (RecordKind::Kind, "work"), (RecordKind::Kind, "rare")];
+    let endpoint = stage.plan.partner.as_ref().map(|_| (RecordKind::Endpoint, PARTNER));
     let of = |tenant: Tenant| {
         let named = lanes.into_iter().chain(endpoint);
         named.map(move |(sort, name)| RecordName { tenant: Some(tenant.clone()), sort, name: sample::name(name) })

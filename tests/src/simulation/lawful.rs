@@ -1,8 +1,8 @@
 //! Legal changes of a task between two looks at it.
 
 use nobat_core::id::TaskId;
-use nobat_core::ports::TaskName;
-use nobat_core::task::{CancelRequest, End, State, Task};
+use nobat_core::ports::TaskKey;
+use nobat_core::task::{CancelRequest, Outcome, State, Task};
 
 /// Returns true if no write changed the task.
 ///
@@ -11,7 +11,7 @@ use nobat_core::task::{CancelRequest, End, State, Task};
 pub(super) fn is_untouched(before: Option<&Task>, after: Option<&Task>) -> bool {
     match (before, after) {
         (Some(before), Some(after)) if before != after => {
-            let is_expired = matches!(after.state, State::Ended(ended) if ended.end == End::Expired);
+            let is_expired = matches!(after.state, State::Ended(ended) if ended.end == Outcome::Expired);
             matches!(before.state, State::Waiting(_)) && (after.token > before.token || is_expired)
         }
         _ => before == after,
@@ -19,11 +19,11 @@ pub(super) fn is_untouched(before: Option<&Task>, after: Option<&Task>) -> bool 
 }
 
 /// Returns the name of the callback that must have been written with the task's end.
-pub(super) fn callback_of(task: &Task) -> Option<TaskName> {
+pub(super) fn callback_of(task: &Task) -> Option<TaskKey> {
     let State::Ended(ended) = &task.state else { return None };
     let is_wanted = task.settings.callback.as_ref().is_some_and(|callback| callback.on.contains(&ended.end));
     let id = TaskId::of_callback(&task.tenant, task.id, task.created_at, task.generation, task.version);
-    is_wanted.then(|| TaskName { tenant: task.tenant.clone(), id })
+    is_wanted.then(|| TaskKey { tenant: task.tenant.clone(), id })
 }
 
 /// Checks that the task can have changed from `before` to `after`, in any number of writes.

@@ -6,15 +6,15 @@ use std::time::Duration;
 use nobat_core::id::TaskId;
 use nobat_core::json::Json;
 use nobat_core::name::Tenant;
-use nobat_core::ports::TaskName;
-use nobat_core::task::{Outcome, Task};
+use nobat_core::ports::TaskKey;
+use nobat_core::task::{AttemptOutcome, Task};
 use nobat_core::time::Timestamp;
 
 /// Tenant and id of a task, in an order for maps.
 pub type Key = (Tenant, TaskId);
 
 /// Returns the key of a task.
-pub fn key(name: &TaskName) -> Key {
+pub fn key(name: &TaskKey) -> Key {
     (name.tenant.clone(), name.id)
 }
 
@@ -69,12 +69,12 @@ pub enum ExecutionEnd {
 
 impl Ledger {
     /// Records that an actor was given a task.
-    pub fn given(&mut self, actor: &str, name: &TaskName, token: u64, now: Timestamp) {
+    pub fn given(&mut self, actor: &str, name: &TaskKey, token: u64, now: Timestamp) {
         self.in_hand.entry((actor.to_owned(), key(name))).or_default().insert(token, now);
     }
 
     /// Returns the time when an actor was given a task with this token.
-    pub fn given_at(&self, actor: &str, name: &TaskName, token: u64) -> Option<Timestamp> {
+    pub fn given_at(&self, actor: &str, name: &TaskKey, token: u64) -> Option<Timestamp> {
         self.in_hand.get(&(actor.to_owned(), key(name)))?.get(&token).copied()
     }
 
@@ -85,11 +85,11 @@ impl Ledger {
         let is_new = self.recorded.insert((key.clone(), attempt.number));
         let was_given = self.in_hand.get(&(actor.to_owned(), key)).is_some_and(|tokens| tokens.contains_key(&attempt.number));
         // Every actor may record that a lease has expired.
-        !is_new || attempt.outcome == Outcome::Crashed || was_given
+        !is_new || attempt.outcome == AttemptOutcome::Crashed || was_given
     }
 
     /// Records that the partner deferred a task.
-    pub fn puts_off(&mut self, name: &TaskName) {
+    pub fn puts_off(&mut self, name: &TaskKey) {
         *self.put_off.entry(key(name)).or_default() += 1;
     }
 
@@ -99,7 +99,7 @@ impl Ledger {
     }
 
     /// Records the start of an execution and returns its number.
-    pub fn begins(&mut self, name: &TaskName, token: u64) -> usize {
+    pub fn begins(&mut self, name: &TaskKey, token: u64) -> usize {
         self.executions.push(Execution { task: key(name), token, end: None });
         self.executions.len() - 1
     }

@@ -1,6 +1,6 @@
 //! Checks on dead letters: the worker sends two more hints, then ends the task, unless the task needs neither.
 
-use nobat_core::ports::TaskName;
+use nobat_core::ports::TaskKey;
 use nobat_core::task::{ErrorCode, State, Task};
 use nobat_core::time::Timestamp;
 
@@ -11,7 +11,7 @@ use crate::model::habits::{Habit, Habits};
 
 /// Opened dead letter.
 pub struct Opened {
-    name: TaskName,
+    name: TaskKey,
     redrives: u32,
     at: Timestamp,
     /// Task as stored when the dead letter was opened.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::backend::Backend;
-use nobat_core::endpoint::Standing;
-use nobat_core::flow::{FlowOf, Limits, Pace};
-use nobat_core::lane::Lane;
-use nobat_core::registry::{Recorded, Sort};
+use nobat_core::endpoint::EndpointStatus;
+use nobat_core::flow::{LimitScope, Limits, RateLimit};
+use nobat_core::lane::QueueConfig;
+use nobat_core::registry::{RecordKind, RecordResult};
 
 use super::dice::Dice;
 use super::partner::{PARTNER, Partner};
@@ -28,7 +28,7 @@ pub const QUEUE: &str = "narrow";
 #[derive(Clone, Debug)]
 pub struct Laid {
     /// Scope of the limits.
-    pub of: FlowOf,
+    pub of: LimitScope,
     /// Limits of the scope.
     pub limits: Limits,
 }
@@ -53,9 +53,9 @@ pub fn drawn(dice: &Dice) -> Drawn {
     if dice.per_mille(500) {
         return Drawn::default();
     }
-    let [first, second] = KEYS.map(|key| FlowOf::Key(sample::name(key)));
-    let queue = FlowOf::Queue(sample::name(QUEUE));
-    let kind = FlowOf::Kind(sample::name(dice.pick(&["work", "rare"]).unwrap_or("work")));
+    let [first, second] = KEYS.map(|key| LimitScope::Key(sample::name(key)));
+    let queue = LimitScope::Queue(sample::name(QUEUE));
+    let kind = LimitScope::Kind(sample::name(dice.pick(&["work", "rare"]).unwrap_or("work")));
     let mut laid = Vec::new();
     for (of, per_mille, more) in [(first, 800, 1), (second, 400, 1), (queue, 400, 2), (kind, 300, 5)] {
         if dice.per_mille(per_mille) {
@@ -66,7 +66,7 @@ pub fn drawn(dice: &Dice) -> Drawn {
         let limits = if dice.per_mille(700) { limits(dice, 2) } else { Limits::default() };
         Partner::drawn(dice, limits)
     });
-    laid.extend(partner.as_ref().map(|partner| Laid { of: FlowOf::Endpoint(sample::name(PARTNER)), limits: partner.limits }));
+    laid.extend(partner.as_ref().map(|partner| Laid { of: LimitScope::Endpoint(sample::name(PARTNER)), limits: partner.limits }));
     let changes = if dice.per_mille(500) { dice.between(20, 200) } else { 0 };
     Drawn { limits: laid, partner, changes }
 }
@@ -75,7 +75,7 @@ pub fn drawn(dice: &Dice) -> Drawn {
 fn limits(dice: &Dice, more: u32) -> Limits {
     let count = |of: &[u32]| NonZeroU32::MIN.saturating_add(dice.pick(of).unwrap_or(1) * more - 1);
     let period = Duration::from_secs(dice.pick(&[1, 10, 60]).unwrap_or(1));
-    let pace = Pace { rate: count(&[1, 2, 5]), period, burst: count(&[1, 1, 3]) };
+    let pace = RateLimit { rate: count(&[1, 2, 5]), period, burst: count(&[1, 1, 3]) };
     let concurrency = Some(count(&[1, 2, 4]));
     match dice.below(3) {
         0 => Limits { pace: Some(pace), ..Limits::default() },
@@ -89,15 +89,16 @@ pub fn write_limits(stage: &Stage, backend: &Backend) {
     for tenant in TENANTS.map(sample::tenant) {
         for (place, Laid { of, limits }) in (0..).zip(&stage.plan.limits) {
             let (sort, action) = match of {
-                FlowOf::Key(_) => (Sort::LimitKey, Action::LimitsChanged),
-                FlowOf::Queue(_) => (Sort::Queue, Action::QueueChanged),
-                FlowOf::Endpoint(_) => (Sort::Endpoint, Action::EndpointChanged),
-                _ => (Sort::Kind, Action::KindChanged),
+                LimitScope::Key(_) => (RecordKind::LimitKey, Action::LimitsChanged),
+                LimitScope::Queue(_) => (RecordKind::Queue, Action::QueueChanged),
+                LimitScope::Endpoint(_) => (RecordKind::Endpoint, Action::EndpointChanged),
+                _ => (RecordKind::Kind, Action::KindChanged),
             };
             let Some(name) = of.name() else { continue };
             let record = match &stage.plan.partner {
-                Some(partner) if sort == Sort::Endpoint => partner.endpoint(Standing::Open, 1).record(&tenant, name),
-                _ => Lane { limits: *limits, version: 1, ..Lane::default() }.record(Lane::record_name(&tenant, sort, name)),
+                Some(partner) if sort == RecordKind::Endpoint => partner.endpoint(EndpointStatus::Open, 1).record(&tenant, name),
+                _ => QueueConfig { limits: *limits, version: 1, ..QueueConfig::default() }
+                    .record(QueueConfig::record_name(&tenant, sort, name)),
             };
             let entry = Entry {
                 tenant: tenant.clone(),
@@ -108,7 +109,7 @@ pub fn write_limits(stage: &Stage, backend: &Backend) {
                 mark: place,
             };
             let written = backend.registry.write(vec![record], entry).now_or_never();
-            assert!(matches!(written, Some(Ok(Recorded::Done))), "the simulated registry answers at once");
+            assert!(matches!(written, Some(Ok(RecordResult::Done))), "the simulated registry answers at once");
         }
     }
 }

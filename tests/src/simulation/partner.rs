@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use nobat_core::endpoint::{Answers, Batch, Endpoint, Standing};
+use nobat_core::endpoint::{BatchPolicy, Endpoint, EndpointStatus, ResponsePolicy};
 use nobat_core::flow::{BreakerPolicy, Limits};
 use nobat_core::secrets::Secrets;
 
@@ -24,7 +24,7 @@ pub struct Partner {
     /// Limits of the endpoint.
     pub limits: Limits,
     /// Batching of tasks for the endpoint, if any.
-    pub batch: Option<Batch>,
+    pub batch: Option<BatchPolicy>,
     /// Length of a cycle of moods.
     round: Duration,
     /// Part of the cycle in which the partner is down.
@@ -57,7 +57,7 @@ impl Partner {
             minimum_calls: count(&[1, 2, 5]),
             open_duration: seconds(&[5, 30, 300]),
         };
-        let batch = Batch { max_items: count(&[1, 2, 3, 10]), max_wait: seconds(&[1, 5, 60]), per_item_results: false };
+        let batch = BatchPolicy { max_items: count(&[1, 2, 3, 10]), max_wait: seconds(&[1, 5, 60]), per_item_results: false };
         Self {
             limits: Limits { breaker: dice.per_mille(700).then_some(breaker), ..limits },
             batch: dice.per_mille(500).then_some(batch),
@@ -69,14 +69,14 @@ impl Partner {
     }
 
     /// Returns the configuration of the endpoint.
-    pub fn endpoint(&self, standing: Standing, version: u64) -> Endpoint {
+    pub fn endpoint(&self, standing: EndpointStatus, version: u64) -> Endpoint {
         Endpoint {
             url: "https://partner.example".parse().expect("the URL is valid"),
             headers: BTreeMap::new(),
             secrets: Secrets::default(),
             timeout: None,
             retry: None,
-            answers: Answers::default(),
+            answers: ResponsePolicy::default(),
             limits: self.limits,
             batch: self.batch,
             standing,

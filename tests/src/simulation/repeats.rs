@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nobat_core::ports::TaskName;
+use nobat_core::ports::TaskKey;
 use nobat_core::task::{CancelRequest, State, Task};
 
 use super::witness::Witness;
@@ -49,7 +49,7 @@ impl Witness {
     }
 
     /// Checks a repeated write: it must be recognized and change nothing, or be refused because another write came in between.
-    pub(super) fn check_repeated(&self, is_known: bool, before: Option<&Task>, after: Option<&Task>, made: Made, name: &TaskName) {
+    pub(super) fn check_repeated(&self, is_known: bool, before: Option<&Task>, after: Option<&Task>, made: Made, name: &TaskKey) {
         self.expect(before == after, name, "a repeated write took effect twice");
         if is_known {
             return;

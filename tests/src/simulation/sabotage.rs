@@ -10,13 +10,13 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 use nobat_core::audit::Entry;
 use nobat_core::backend::Backend;
-use nobat_core::flow::{Flow, FlowName, Flows, Kept, Reserved, Written};
+use nobat_core::flow::{LimiterKey, LimiterState, LimiterStore, Reservations, VersionedState, WriteResult};
 use nobat_core::json::Json;
-use nobat_core::lifecycle::{Change, Refused};
+use nobat_core::lifecycle::{Change, TransitionError};
 use nobat_core::name::{Name, Tenant};
-use nobat_core::ports::{Beat, Claim, Committed, Inserted, ListQuery, Page, Store, StoreError, TaskName};
-use nobat_core::rate::{Rate, Taken};
-use nobat_core::registry::{Record, RecordName, Recorded, Registry, Sort, TrailPage, TrailQuery};
+use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, StoreError, TaskKey, TaskStore};
+use nobat_core::rate::{TakeResult, TokenRate};
+use nobat_core::registry::{AuditPage, AuditQuery, ConfigStore, Record, RecordKind, RecordName, RecordResult};
 use nobat_core::task::{State, Task};
 use nobat_core::time::Timestamp;
 use serde_json::{Map, Value, json};
@@ -128,7 +128,7 @@ pub fn sabotaged(inner: Backend, sabotage: Sabotage, calls: Arc<Calls>) -> Backe
 }
 
 struct Saboteur {
-    inner: Arc<dyn Store>,
+    inner: Arc<dyn TaskStore>,
     sabotage: Sabotage,
     calls: Arc<Calls>,
     seen: Mutex<BTreeSet<Call>>,
@@ -137,7 +137,7 @@ struct Saboteur {
 
 impl Saboteur {
     /// Returns the stored task.
-    fn current(&self, name: &TaskName, now: Timestamp) -> Option<Task> {
+    fn current(&self, name: &TaskKey, now: Timestamp) -> Option<Task> {
         self.inner.get(name, now).now_or_never().and_then(Result::ok).flatten()
     }
 
@@ -154,7 +154,7 @@ impl Saboteur {
     }
 
     /// Writes an end without its callback. The first try reports an error, and the retry finds the write already made.
-    async fn tear_transaction(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError> {
+    async fn tear_transaction(&self, change: Change, now: Timestamp) -> Result<CommitResult, StoreError> {
         if !self.is_repeated() {
             self.inner.commit(Change { follow_up: None, ..change }, now).await?;
             return Err(StoreError::Unavailable("sabotaged".to_owned()));
@@ -163,7 +163,7 @@ impl Saboteur {
     }
 
     /// Writes a task over any stored version.
-    async fn force(&self, task: Task, now: Timestamp) -> Result<Committed, StoreError> {
+    async fn force(&self, task: Task, now: Timestamp) -> Result<CommitResult, StoreError> {
         let read_version = self.current(&task.name(), now).map_or(0, |task| task.version);
         self.inner
             .commit(
@@ -172,7 +172,7 @@ impl Saboteur {
                     read_version,
                     follow_up: None,
                     entry: None,
-                    released: Reserved::default(),
+                    released: Reservations::default(),
                 },
                 now,
             )
@@ -181,35 +181,36 @@ impl Saboteur {
 }
 
 #[async_trait]
-impl Store for Saboteur {
-    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
+impl TaskStore for Saboteur {
+    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError> {
         match self.sabotage {
-            Sabotage::LosesInsertions if self.insertions.fetch_add(1, Ordering::Relaxed) % 5 == 4 => Ok(Inserted::Created(tasks)),
+            Sabotage::LosesInsertions if self.insertions.fetch_add(1, Ordering::Relaxed) % 5 == 4 => Ok(InsertResult::Created(tasks)),
             Sabotage::SplitsBatches => {
                 for task in &tasks {
-                    if let existing @ Inserted::Existing(_) = self.inner.insert(vec![task.clone()], now).await? {
+                    if let existing @ InsertResult::Existing(_) = self.inner.insert(vec![task.clone()], now).await? {
                         return Ok(existing);
                     }
                 }
-                Ok(Inserted::Created(tasks))
+                Ok(InsertResult::Created(tasks))
             }
             _ => self.inner.insert(tasks, now).await,
         }
     }
 
-    async fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, StoreError> {
+    async fn get(&self, name: &TaskKey, now: Timestamp) -> Result<Option<Task>, StoreError> {
         self.inner.get(name, now).await
     }
 
-    async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
+    async fn claim(&self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError> {
         let (before, is_repeated) = (self.current(name, now), self.is_repeated());
         self.renumber_call();
         let claim = self.inner.claim(name, until, now).await?;
-        if let (Sabotage::TakesAnyLease, true, Claim::Refused(Refused::Running, found)) = (self.sabotage, is_repeated, &claim) {
-            return Ok(Claim::Granted(found.clone()));
+        if let (Sabotage::TakesAnyLease, true, ClaimResult::Refused(TransitionError::Running, found)) = (self.sabotage, is_repeated, &claim)
+        {
+            return Ok(ClaimResult::Granted(found.clone()));
         }
         let forced = match (self.sabotage, before, &claim) {
-            (Sabotage::IgnoresLeases, Some(mut task), Claim::Refused(..)) => match &mut task.state {
+            (Sabotage::IgnoresLeases, Some(mut task), ClaimResult::Refused(..)) => match &mut task.state {
                 State::Running(lease) => {
                     lease.until = until;
                     task.token += 1;
@@ -217,29 +218,29 @@ impl Store for Saboteur {
                 }
                 _ => return Ok(claim),
             },
-            (Sabotage::ReusesTokens, Some(before), Claim::Granted(granted)) if before.token > 0 => {
+            (Sabotage::ReusesTokens, Some(before), ClaimResult::Granted(granted)) if before.token > 0 => {
                 Task { token: before.token, ..granted.clone() }
             }
             _ => return Ok(claim),
         };
         match self.force(forced, now).await? {
-            Committed::Done(task) => Ok(Claim::Granted(*task)),
-            Committed::Conflict => Ok(claim),
+            CommitResult::Done(task) => Ok(ClaimResult::Granted(*task)),
+            CommitResult::Conflict => Ok(claim),
         }
     }
 
-    async fn commit(&self, mut change: Change, now: Timestamp) -> Result<Committed, StoreError> {
+    async fn commit(&self, mut change: Change, now: Timestamp) -> Result<CommitResult, StoreError> {
         match self.sabotage {
             Sabotage::IgnoresVersions => {
-                let Some(current) = self.current(&change.task.name(), now) else { return Ok(Committed::Conflict) };
+                let Some(current) = self.current(&change.task.name(), now) else { return Ok(CommitResult::Conflict) };
                 change.read_version = current.version;
             }
             Sabotage::ForgetsCallbacks => change.follow_up = None,
             Sabotage::LosesRecords => {
                 let mut written = change.clone();
                 written.task.attempts.truncate(1);
-                let done = matches!(self.inner.commit(written, now).await?, Committed::Done(_));
-                return Ok(if done { Committed::Done(Box::new(change.task)) } else { Committed::Conflict });
+                let done = matches!(self.inner.commit(written, now).await?, CommitResult::Done(_));
+                return Ok(if done { CommitResult::Done(Box::new(change.task)) } else { CommitResult::Conflict });
             }
             Sabotage::TearsTransactions if change.follow_up.is_some() => return self.tear_transaction(change, now).await,
             _ => {}
@@ -248,10 +249,10 @@ impl Store for Saboteur {
         self.inner.commit(change, now).await
     }
 
-    async fn beat(&self, name: &TaskName, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Beat, StoreError> {
+    async fn beat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
         match self.inner.beat(name, token, until, progress).await? {
-            Beat::Renewed { .. } if self.sabotage == Sabotage::KeepsQuietAboutCancel => {
-                Ok(Beat::Renewed { cancel: nobat_core::task::CancelRequest::None })
+            Heartbeat::Renewed { .. } if self.sabotage == Sabotage::KeepsQuietAboutCancel => {
+                Ok(Heartbeat::Renewed { cancel: nobat_core::task::CancelRequest::None })
             }
             beat => Ok(beat),
         }
@@ -278,7 +279,7 @@ impl Store for Saboteur {
         self.inner.prune(limit, now).await
     }
 
-    async fn changed(&self, name: &TaskName) {
+    async fn changed(&self, name: &TaskKey) {
         self.inner.changed(name).await;
     }
 
@@ -288,22 +289,22 @@ impl Store for Saboteur {
 }
 
 struct FlowSaboteur {
-    inner: Arc<dyn Flows>,
+    inner: Arc<dyn LimiterStore>,
     sabotage: Sabotage,
 }
 
 #[async_trait]
-impl Flows for FlowSaboteur {
-    async fn read(&self, name: &FlowName) -> Result<Kept, StoreError> {
+impl LimiterStore for FlowSaboteur {
+    async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
         self.inner.read(name).await
     }
 
-    async fn write(&self, name: &FlowName, flow: &Flow, over: u64, now: Timestamp) -> Result<Written, StoreError> {
+    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
         match self.sabotage {
-            Sabotage::ForgetsFlows => Ok(Written::Done),
+            Sabotage::ForgetsFlows => Ok(WriteResult::Done),
             Sabotage::OverwritesFlows => match self.inner.write(name, flow, over, now).await? {
-                Written::Conflict(there) => self.inner.write(name, flow, there.version, now).await,
-                Written::Done => Ok(Written::Done),
+                WriteResult::Conflict(there) => self.inner.write(name, flow, there.version, now).await,
+                WriteResult::Done => Ok(WriteResult::Done),
             },
             Sabotage::ForgetsBreakers => self.inner.write(name, &without(flow, "breaker"), over, now).await,
             Sabotage::ForgetsRests => self.inner.write(name, &without(flow, "paused_until"), over, now).await,
@@ -317,49 +318,49 @@ impl Flows for FlowSaboteur {
 }
 
 /// Returns the limiter state without one field.
-fn without(flow: &Flow, what: &str) -> Flow {
+fn without(flow: &LimiterState, what: &str) -> LimiterState {
     let mut known: Map<String, Value> = serde_json::from_str(&flow.to_text()).unwrap_or_default();
     known.remove(what);
-    Flow::from_text(&Value::from(known).to_string()).unwrap_or_else(|error| panic!("{error}"))
+    LimiterState::from_text(&Value::from(known).to_string()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Returns the limiter state without the release of any reservation.
-fn with_reservations_of(before: &Flow, flow: &Flow) -> Flow {
+fn with_reservations_of(before: &LimiterState, flow: &LimiterState) -> LimiterState {
     let [before, mut after] = [before, flow].map(|flow| serde_json::from_str::<Value>(&flow.to_text()).unwrap_or_default());
     after["times"]["next"] = json!(before["times"]["next"].as_i64().max(after["times"]["next"].as_i64()));
     after["times"]["free"] = json!([]);
-    Flow::from_text(&after.to_string()).unwrap_or_else(|error| panic!("{error}"))
+    LimiterState::from_text(&after.to_string()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 struct RegistrySaboteur {
-    inner: Arc<dyn Registry>,
+    inner: Arc<dyn ConfigStore>,
     sabotage: Sabotage,
 }
 
 #[async_trait]
-impl Registry for RegistrySaboteur {
+impl ConfigStore for RegistrySaboteur {
     async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
         let found = self.inner.find(name).await?;
         Ok(if self.sabotage == Sabotage::HidesPauses { found.map(opened) } else { found })
     }
 
-    async fn page(&self, tenant: Option<&Tenant>, sort: Sort, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+    async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
         self.inner.page(tenant, sort, after, limit).await
     }
 
-    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<Recorded, StoreError> {
+    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
         self.inner.write(records, entry).await
     }
 
-    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<Recorded, StoreError> {
+    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError> {
         self.inner.remove(name, version, entry).await
     }
 
-    async fn trail(&self, query: &TrailQuery, now: Timestamp) -> Result<TrailPage, StoreError> {
+    async fn trail(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
         self.inner.trail(query, now).await
     }
 
-    async fn take(&self, tenant: &Tenant, rate: Rate, wanted: NonZeroU32, now: Timestamp) -> Result<Taken, StoreError> {
+    async fn take(&self, tenant: &Tenant, rate: TokenRate, wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {
         self.inner.take(tenant, rate, wanted, now).await
     }
 }

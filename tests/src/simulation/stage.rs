@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use nobat_core::ports::TaskName;
+use nobat_core::ports::TaskKey;
 use nobat_core::time::Timestamp;
 
 use super::closed::Closed;
@@ -167,7 +167,7 @@ impl Stage {
     }
 
     /// Returns true if claims of this task fail, which they do only while faults may happen.
-    pub fn is_poisoned(&self, name: &TaskName) -> bool {
+    pub fn is_poisoned(&self, name: &TaskKey) -> bool {
         let bytes = name.id.to_bytes();
         let number = u64::from(u16::from_be_bytes([bytes[13], bytes[14]]));
         self.is_troubled() && number % 1_000 < self.plan.cloud.poison
@@ -230,7 +230,7 @@ pub async fn yield_once() {
 }
 
 /// Returns the last 6 characters of a task's id, enough to follow it in a trace.
-pub fn short(name: &TaskName) -> String {
+pub fn short(name: &TaskKey) -> String {
     let id = name.id.to_string();
     id[id.len() - 6..].to_owned()
 }

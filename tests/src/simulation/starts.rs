@@ -11,19 +11,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nobat_core::flow::{BreakerState, FlowName, LimiterStatus, Limits, Pace};
+use nobat_core::flow::{BreakerState, LimiterKey, LimiterStatus, Limits, RateLimit};
 use nobat_core::ports::LEASE;
 use nobat_core::time::Timestamp;
 
 /// All starts of limited tasks.
 #[derive(Default)]
 pub struct Starts {
-    of: BTreeMap<FlowName, Vec<Start>>,
-    heard: BTreeMap<(String, FlowName), Heard>,
+    of: BTreeMap<LimiterKey, Vec<Start>>,
+    heard: BTreeMap<(String, LimiterKey), Heard>,
     /// Contacts before the last read of a limiter state.
-    read: BTreeMap<(String, FlowName), Heard>,
+    read: BTreeMap<(String, LimiterKey), Heard>,
     /// Limiter states as last written.
-    stands: BTreeMap<FlowName, Stand>,
+    stands: BTreeMap<LimiterKey, Stand>,
 }
 
 /// Relevant part of a limiter state.
@@ -79,14 +79,14 @@ const HEARD: Duration = Duration::from_secs(LEASE.as_secs() / 2);
 impl Starts {
     /// Records that a process has read a limiter state when its clock showed `asked_at`. If it does not write then, its slots, if any, need
     /// no renewal.
-    pub fn reads(&mut self, actor: &str, flow: &FlowName, asked_at: Timestamp, now: Timestamp, apart: Duration) {
+    pub fn reads(&mut self, actor: &str, flow: &LimiterKey, asked_at: Timestamp, now: Timestamp, apart: Duration) {
         let before = self.heard.get(&(actor.to_owned(), flow.clone())).copied().unwrap_or_default();
         self.has_written(actor, flow, asked_at, now, apart);
         self.read.insert((actor.to_owned(), flow.clone()), before);
     }
 
     /// Records that a process is about to write a limiter state. Its read no longer proves that its slots need no renewal.
-    pub fn writes(&mut self, actor: &str, flow: &FlowName) {
+    pub fn writes(&mut self, actor: &str, flow: &LimiterKey) {
         let place = (actor.to_owned(), flow.clone());
         if let Some(before) = self.read.remove(&place) {
             self.heard.insert(place, before);
@@ -94,14 +94,14 @@ impl Starts {
     }
 
     /// Records that a process has written a limiter state when its clock showed `told_at`. This renews its slots, if any.
-    pub fn has_written(&mut self, actor: &str, flow: &FlowName, told_at: Timestamp, now: Timestamp, apart: Duration) {
+    pub fn has_written(&mut self, actor: &str, flow: &LimiterKey, told_at: Timestamp, now: Timestamp, apart: Duration) {
         let heard = self.heard.entry((actor.to_owned(), flow.clone())).or_default();
         heard.lapse(now);
         *heard = Heard { at: now, until: told_at + HEARD - apart, ..*heard };
     }
 
     /// Records the limiter state that was written.
-    pub fn stands(&mut self, flow: &FlowName, state: &LimiterStatus, now: Timestamp) {
+    pub fn stands(&mut self, flow: &LimiterKey, state: &LimiterStatus, now: Timestamp) {
         let stand = self.stands.entry(flow.clone()).or_default();
         stand.rest = match (stand.rest, state.paused_until) {
             (Some((since, before)), Some(until)) if before == until => Some((since, until)),
@@ -120,7 +120,7 @@ impl Starts {
     }
 
     /// Records the start of an attempt. Returns its number, or the promise that the start breaks.
-    pub fn begins(&mut self, flow: &FlowName, limits: &Limits, right: &Right, now: Timestamp) -> Result<usize, String> {
+    pub fn begins(&mut self, flow: &LimiterKey, limits: &Limits, right: &Right, now: Timestamp) -> Result<usize, String> {
         if let Some(stand) = self.stands.get_mut(flow) {
             stand.begins(right, now).map_err(|what| format!("{}: {what}", flow.of))?;
         }
@@ -148,7 +148,7 @@ impl Starts {
     }
 
     /// Records the end of an attempt.
-    pub fn ends(&mut self, flow: &FlowName, place: usize) {
+    pub fn ends(&mut self, flow: &LimiterKey, place: usize) {
         if let Some(start) = self.of.get_mut(flow).and_then(|starts| starts.get_mut(place)) {
             start.is_over = true;
         }
@@ -187,7 +187,7 @@ impl Heard {
 
 /// Returns the maximum number of starts in a period, if clocks differ by `apart`: the burst, and as many as fit between the first and the
 /// last. Each may be early by a fiftieth of the period.
-fn most_within(pace: Pace, apart: Duration) -> u128 {
+fn most_within(pace: RateLimit, apart: Duration) -> u128 {
     let lateness = pace.period / 50;
     let interval = (pace.period + lateness).as_micros().div_ceil(u128::from(pace.rate.get()));
     let longest = pace.period.saturating_sub(Duration::from_millis(1)) + lateness + apart;
@@ -204,7 +204,7 @@ mod tests {
     fn exact_clocks_allow_rate_plus_burst_minus_one() {
         let count = |count| NonZeroU32::new(count).unwrap();
         for (rate, burst, seconds) in [(1, 1, 1), (2, 3, 10), (50, 1, 60), (5, 2, 1)] {
-            let pace = Pace { rate: count(rate), period: Duration::from_secs(seconds), burst: count(burst) };
+            let pace = RateLimit { rate: count(rate), period: Duration::from_secs(seconds), burst: count(burst) };
             assert_eq!(most_within(pace, Duration::ZERO), u128::from(rate + burst - 1));
         }
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use nobat_core::backend::Backend;
-use nobat_core::flow::FlowName;
-use nobat_core::ports::{Inserted, ListQuery, TaskName};
+use nobat_core::flow::LimiterKey;
+use nobat_core::ports::{InsertResult, ListQuery, TaskKey};
 use nobat_core::retry::Schedule;
-use nobat_core::task::{End, Ended, ErrorCode, Outcome, State, Task};
+use nobat_core::task::{AttemptOutcome, Completion, ErrorCode, Outcome, State, Task};
 use nobat_core::time::Timestamp;
 use nobat_worker::prune::Pruner;
 
@@ -59,7 +59,7 @@ pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend, removal: Remov
 pub fn check_reservations(stage: &Stage, backend: &Backend, ended_at: Timestamp) -> Result<(), String> {
     for tenant in limits::TENANTS.map(sample::tenant) {
         for Laid { of, limits } in stage.plan.limits.iter().filter(|_| stage.plan.is_calm()) {
-            let name = FlowName { tenant: tenant.clone(), of: of.clone() };
+            let name = LimiterKey { tenant: tenant.clone(), of: of.clone() };
             let kept = backend.flows.read(&name).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
             let left = kept.flow.state(limits, ended_at).reserved_starts.unwrap_or(0);
             if left > 0 {
@@ -94,7 +94,7 @@ fn all_are_hidden(stage: &Stage, backend: &Backend, some: Option<Task>) -> Resul
     let inserted = backend.store.insert(vec![again.clone()], now).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
     let found = backend.store.get(&again.name(), now).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
     match inserted {
-        Inserted::Created(_) if found.as_ref() == Some(&again) => Ok(()),
+        InsertResult::Created(_) if found.as_ref() == Some(&again) => Ok(()),
         _ => Err(format!("{} is past its retention, but its name is not free", short(&again.name()))),
     }
 }
@@ -127,7 +127,7 @@ fn read_all(stage: &Stage, backend: &Backend) -> Result<BTreeMap<Key, Task>, Str
 
 fn every_accepted_task_has_ended(tasks: &BTreeMap<Key, Task>, ledger: &Ledger) -> Result<(), String> {
     for (tenant, id) in &ledger.accepted {
-        let name = TaskName { tenant: tenant.clone(), id: *id };
+        let name = TaskKey { tenant: tenant.clone(), id: *id };
         match tasks.get(&(tenant.clone(), *id)) {
             None => return Err(format!("{} was accepted, but is not stored", short(&name))),
             Some(task) if !matches!(task.state, State::Ended(_)) => {
@@ -163,7 +163,7 @@ fn is_on_record(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), String> {
     if let Some(missing) = runs.iter().find(|run| **run >= oldest && !recorded.contains(run)) {
         return Err(format!("the task ran with token {missing}, but the attempt is not on record"));
     }
-    let ran = |outcome| matches!(outcome, Outcome::Succeeded | Outcome::Failed);
+    let ran = |outcome| matches!(outcome, AttemptOutcome::Succeeded | AttemptOutcome::Failed);
     match task.attempts.iter().find(|attempt| ran(attempt.outcome) && !runs.contains(&attempt.number)) {
         Some(attempt) => Err(format!("attempt {} is on record, but never ran", attempt.number)),
         None => Ok(()),
@@ -172,7 +172,7 @@ fn is_on_record(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), String> {
 
 /// Checks that a failed task had exhausted its retry policy or a permanent error. The monitor checks dead letters.
 fn check_failure(task: &Task) -> Result<(), String> {
-    let State::Ended(Ended { end: End::Failed, .. }) = task.state else { return Ok(()) };
+    let State::Ended(Completion { end: Outcome::Failed, .. }) = task.state else { return Ok(()) };
     let is_for_good = task.error.as_ref().is_some_and(|error| [PERMANENT, ErrorCode::DISPATCH_FAILED].contains(&error.code.as_str()));
     if is_for_good || task.attempt == task.settings.retry.max_attempts() {
         return Ok(());
@@ -188,9 +188,9 @@ fn check_scripted_end(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), Str
     let is_too_slow = u128::from(script.seconds) * 1_000 > task.settings.timeout.as_millis();
     let gives_up_at_once = script.failures > 0 && script.failure == Wrong::Permanent && !is_too_slow;
     let (end, attempts) = match () {
-        () if gives_up_at_once => (End::Failed, 1),
-        () if is_too_slow || script.failures >= allowed => (End::Failed, allowed),
-        () => (End::Succeeded, script.failures + 1),
+        () if gives_up_at_once => (Outcome::Failed, 1),
+        () if is_too_slow || script.failures >= allowed => (Outcome::Failed, allowed),
+        () => (Outcome::Succeeded, script.failures + 1),
     };
     let State::Ended(ended) = &task.state else { return Err("the task has not ended".to_owned()) };
     let put_off = ledger.put_off(key);
@@ -208,7 +208,7 @@ fn check_scripted_end(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), Str
     }
     let timed_out = task.error.as_ref().is_some_and(|error| error.code.as_str() == ErrorCode::TIMEOUT);
     let hangs = script.failures >= allowed && script.failure == Wrong::Hang;
-    if timed_out != ((is_too_slow || hangs) && end == End::Failed) {
+    if timed_out != ((is_too_slow || hangs) && end == Outcome::Failed) {
         return Err("the task's error does not match its script".to_owned());
     }
     Ok(())

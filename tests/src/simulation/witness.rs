@@ -11,9 +11,10 @@ use nobat_core::json::Json;
 use nobat_core::lifecycle::{Change, Event, transition};
 use nobat_core::name::Tenant;
 use nobat_core::ports::{
-    Beat, Claim, Committed, Delivery, Hint, Inserted, ListQuery, Page, Queue, Receipt, Settlement, Store, StoreError, TaskName,
+    ClaimResult, CommitResult, Delivery, Heartbeat, Hint, InsertResult, ListQuery, Page, Queue, Receipt, Settlement, StoreError, TaskKey,
+    TaskStore,
 };
-use nobat_core::task::{End, Held, HeldReason, State, Task, Waiting};
+use nobat_core::task::{Held, HeldReason, Outcome, State, Task, Waiting};
 use nobat_core::time::Timestamp;
 
 use super::handlers::Done;
@@ -58,7 +59,7 @@ impl Witness {
     /// Returns the tasks that have not ended. It reads them again, because a backend can end a task by itself.
     pub fn open_tasks(&self) -> Vec<Task> {
         let unended = self.seen().unended.clone();
-        let found = unended.into_iter().filter_map(|(tenant, id)| self.look(&TaskName { tenant, id }));
+        let found = unended.into_iter().filter_map(|(tenant, id)| self.look(&TaskKey { tenant, id }));
         found.filter(|task| !matches!(task.state, State::Ended(_))).collect()
     }
 
@@ -72,7 +73,7 @@ impl Witness {
     }
 
     /// Reads the task and checks that its last seen state can have changed into this one.
-    pub(super) fn look(&self, name: &TaskName) -> Option<Task> {
+    pub(super) fn look(&self, name: &TaskKey) -> Option<Task> {
         let found = at_once(self.inner.store.get(name, self.stage.time.now())).unwrap_or_else(|error| panic!("{error}"));
         let mut seen = self.seen();
         let is_news = seen.tasks.get(&key(name)) != found.as_ref();
@@ -101,7 +102,7 @@ impl Witness {
         found
     }
 
-    pub(super) fn expect(&self, holds: bool, name: &TaskName, what: &str) {
+    pub(super) fn expect(&self, holds: bool, name: &TaskKey, what: &str) {
         if !holds {
             self.stage.violate(format!("{}: {what}", short(name)));
         }
@@ -126,7 +127,7 @@ impl Witness {
             &name,
             "the change has an end without its callback, or a callback without an end",
         );
-        if matches!(change.task.state, State::Ended(ended) if ended.end == End::Succeeded) {
+        if matches!(change.task.state, State::Ended(ended) if ended.end == Outcome::Succeeded) {
             self.check_result(&change.task);
         }
     }
@@ -150,28 +151,28 @@ fn at_once<T>(answer: impl Future<Output = T>) -> T {
 }
 
 #[async_trait]
-impl Store for Witness {
-    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<Inserted, StoreError> {
+impl TaskStore for Witness {
+    async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError> {
         let before: Vec<Option<Task>> = tasks.iter().map(|task| self.look(&task.name())).collect();
         let call = self.stage.calls.announced();
         let made = self.made_before(call);
         let inserted = at_once(self.inner.store.insert(tasks.clone(), now))?;
-        if made.is_none() && matches!(inserted, Inserted::Created(_)) {
+        if made.is_none() && matches!(inserted, InsertResult::Created(_)) {
             self.note_made(call, Made::Tasks);
         }
         for (task, before) in tasks.iter().zip(&before) {
             let (name, after) = (task.name(), self.look(&task.name()));
             match &inserted {
                 _ if made.is_some() => {
-                    let is_known = matches!(inserted, Inserted::Created(_));
+                    let is_known = matches!(inserted, InsertResult::Created(_));
                     self.check_repeated(is_known, before.as_ref(), after.as_ref(), Made::Tasks, &name);
                 }
-                Inserted::Created(_) => {
+                InsertResult::Created(_) => {
                     self.expect(before.is_none(), &name, "an existing task was overwritten");
                     let is_there = after.is_some_and(|after| after.payload == task.payload && after.settings == task.settings);
                     self.expect(is_there, &name, "an insert was reported as done, but is not stored");
                 }
-                Inserted::Existing(existing) => {
+                InsertResult::Existing(existing) => {
                     self.expect(after.is_some() == before.is_some(), &name, "part of a refused batch was written");
                     let is_shown = existing.iter().any(|existing| existing.id == task.id);
                     self.expect(is_shown == before.is_some(), &name, "the tasks reported as existing are not the stored ones");
@@ -181,14 +182,14 @@ impl Store for Witness {
         Ok(inserted)
     }
 
-    async fn get(&self, name: &TaskName, now: Timestamp) -> Result<Option<Task>, StoreError> {
+    async fn get(&self, name: &TaskKey, now: Timestamp) -> Result<Option<Task>, StoreError> {
         let seen = self.look(name);
         let found = at_once(self.inner.store.get(name, now))?;
         self.expect(is_untouched(seen.as_ref(), found.as_ref()), name, "two consecutive reads differ");
         Ok(found)
     }
 
-    async fn claim(&self, name: &TaskName, until: Timestamp, now: Timestamp) -> Result<Claim, StoreError> {
+    async fn claim(&self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError> {
         let (before, call) = (self.look(name), self.stage.calls.announced());
         let made = self.made_before(call);
         let claim = at_once(self.inner.store.claim(name, until, now))?;
@@ -196,49 +197,49 @@ impl Store for Witness {
         if let Some(Made::Claim(token)) = made
             && before == after
         {
-            let is_known = matches!(&claim, Claim::Granted(granted) if granted.token == token && before.as_ref() == Some(granted));
-            if is_known || !matches!(claim, Claim::Granted(_)) {
+            let is_known = matches!(&claim, ClaimResult::Granted(granted) if granted.token == token && before.as_ref() == Some(granted));
+            if is_known || !matches!(claim, ClaimResult::Granted(_)) {
                 self.check_repeated(is_known, before.as_ref(), after.as_ref(), Made::Claim(token), name);
                 return Ok(claim);
             }
         }
         let expected = before.clone().map(|task| transition(task, Event::Claim { until }, now).map(|change| change.task));
         match (&claim, expected) {
-            (Claim::Granted(granted), Some(Ok(expected))) => {
+            (ClaimResult::Granted(granted), Some(Ok(expected))) => {
                 self.expect(*granted == expected && after.as_ref() == Some(granted), name, "a claim was granted, but is not stored");
                 let is_gathered = |held: &Held| held.reason == HeldReason::Batching;
                 let was_gathered = matches!(before.map(|task| task.state), Some(State::Waiting(Waiting::Held(held))) if is_gathered(&held));
                 self.note_grant(granted, was_gathered);
                 self.note_made(call, Made::Claim(granted.token));
             }
-            (Claim::Refused(refused, found), Some(Err(expected))) => {
+            (ClaimResult::Refused(refused, found), Some(Err(expected))) => {
                 let is_right = *refused == expected && before.as_ref() == Some(found) && is_untouched(before.as_ref(), after.as_ref());
                 self.expect(is_right, name, "a claim was refused for another reason than the lifecycle gives");
             }
-            (Claim::Missing, None) => {}
-            (Claim::Granted(_), _) => self.expect(false, name, "a claim was granted that the lifecycle refuses"),
+            (ClaimResult::Missing, None) => {}
+            (ClaimResult::Granted(_), _) => self.expect(false, name, "a claim was granted that the lifecycle refuses"),
             _ => self.expect(false, name, "a claim was refused that the lifecycle grants"),
         }
         Ok(claim)
     }
 
-    async fn commit(&self, change: Change, now: Timestamp) -> Result<Committed, StoreError> {
+    async fn commit(&self, change: Change, now: Timestamp) -> Result<CommitResult, StoreError> {
         let name = change.task.name();
         let (before, call) = (self.look(&name), self.stage.calls.announced());
         let made = self.made_before(call);
         let committed = at_once(self.inner.store.commit(change.clone(), now))?;
         let after = self.look(&name);
         if let Some(made) = made {
-            self.check_repeated(matches!(committed, Committed::Done(_)), before.as_ref(), after.as_ref(), made, &name);
+            self.check_repeated(matches!(committed, CommitResult::Done(_)), before.as_ref(), after.as_ref(), made, &name);
             return Ok(committed);
         }
         match &committed {
-            Committed::Done(written) => {
+            CommitResult::Done(written) => {
                 self.expect(**written == change.task, &name, "the change reported as done is not the requested one");
                 self.check_commit(&change, before.as_ref(), after.as_ref());
                 self.note_made(call, Made::Version(change.task.version));
             }
-            Committed::Conflict => {
+            CommitResult::Conflict => {
                 // In memory, the read before can itself have handed over the task.
                 let is_stale = [&before, &after].iter().any(|task| task.as_ref().map(|task| task.version) != Some(change.read_version));
                 self.expect(
@@ -251,7 +252,7 @@ impl Store for Witness {
         Ok(committed)
     }
 
-    async fn beat(&self, name: &TaskName, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Beat, StoreError> {
+    async fn beat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
         let before = self.look(name);
         let beat = at_once(self.inner.store.beat(name, token, until, progress))?;
         let after = self.look(name);
@@ -260,15 +261,15 @@ impl Store for Witness {
             _ => None,
         });
         match (beat, cancel) {
-            (Beat::Renewed { cancel: told }, Some(cancel)) => {
+            (Heartbeat::Renewed { cancel: told }, Some(cancel)) => {
                 let is_renewed = after.is_some_and(|task| matches!(task.state, State::Running(lease) if lease.until == until));
                 self.expect(told == cancel && is_renewed, name, "a lease was not renewed, or a cancellation not reported");
             }
-            (Beat::Lost, None) => {
+            (Heartbeat::Lost, None) => {
                 self.expect(is_untouched(before.as_ref(), after.as_ref()), name, "a heartbeat without a lease wrote something");
             }
-            (Beat::Renewed { .. }, None) => self.expect(false, name, "a lease was renewed with a stale token"),
-            (Beat::Lost, Some(_)) => self.expect(false, name, "a valid lease was reported as lost"),
+            (Heartbeat::Renewed { .. }, None) => self.expect(false, name, "a lease was renewed with a stale token"),
+            (Heartbeat::Lost, Some(_)) => self.expect(false, name, "a valid lease was reported as lost"),
         }
         Ok(beat)
     }
@@ -314,7 +315,7 @@ impl Store for Witness {
         self.inner.store.prune(limit, now).await
     }
 
-    async fn changed(&self, name: &TaskName) {
+    async fn changed(&self, name: &TaskKey) {
         self.inner.store.changed(name).await;
     }
 

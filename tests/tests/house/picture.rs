@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nobat_core::lifecycle::{Event, ReplayKey, Retry, transition};
-use nobat_core::retry::Spread;
-use nobat_core::task::{CancelRequest, End, ErrorCode, HeldReason, State, Status, Task, TaskError};
+use nobat_core::retry::JitterSample;
+use nobat_core::task::{CancelRequest, ErrorCode, HeldReason, Outcome, State, Status, Task, TaskError};
 use nobat_core::time::Timestamp;
 use nobat_tests::sample;
 
@@ -74,15 +74,15 @@ fn running() -> Task {
 
 fn failing(task: &Task, retry: Retry) -> Event {
     let error = TaskError::new(ErrorCode::HANDLER_ERROR, "it did not work");
-    Event::Fail { token: task.token, error, retry, policy: None, spread: Spread::from_bits(0) }
+    Event::Fail { token: task.token, error, retry, policy: None, spread: JitterSample::from_bits(0) }
 }
 
-fn ended(end: End) -> Task {
+fn ended(end: Outcome) -> Task {
     match end {
-        End::Succeeded => apply(running(), Event::Succeed { token: 1, result: sample::json("null") }, now()),
-        End::Failed => apply(running(), failing(&running(), Retry::Never), now()),
-        End::Canceled => apply(sample::task(1, now()), Event::Cancel, now()),
-        End::Expired => {
+        Outcome::Succeeded => apply(running(), Event::Succeed { token: 1, result: sample::json("null") }, now()),
+        Outcome::Failed => apply(running(), failing(&running(), Retry::Never), now()),
+        Outcome::Canceled => apply(sample::task(1, now()), Event::Cancel, now()),
+        Outcome::Expired => {
             let mut task = sample::task(1, now() + PAUSE);
             task.settings.expires_at = Some(now());
             apply(task, Event::Expire, now())
@@ -120,7 +120,7 @@ fn status_after(from: &str, by: &str) -> &'static str {
         "error, none left, or permanent ─►" => {
             let last = apply(task_with_status("retrying"), Event::Claim { until: later + PAUSE }, later);
             let last = apply(last.clone(), failing(&last, Retry::Backoff), later);
-            assert_eq!(last.status(later), Status::Ended(End::Failed), "no attempt is left");
+            assert_eq!(last.status(later), Status::Ended(Outcome::Failed), "no attempt is left");
             failing(&task, Retry::Never)
         }
         "error, attempts left" => failing(&task, Retry::Backoff),
@@ -167,9 +167,9 @@ fn canceled_running_task_ends_canceled_or_with_its_result() {
     let asked = || apply(running(), Event::Cancel, now());
     assert!(matches!(asked().state, State::Running(lease) if lease.cancel == CancelRequest::Requested));
     let ends = [
-        (Event::Stop { token: 1 }, End::Canceled),
-        (failing(&running(), Retry::Backoff), End::Canceled),
-        (Event::Succeed { token: 1, result: sample::json("null") }, End::Succeeded),
+        (Event::Stop { token: 1 }, Outcome::Canceled),
+        (failing(&running(), Retry::Backoff), Outcome::Canceled),
+        (Event::Succeed { token: 1, result: sample::json("null") }, Outcome::Succeeded),
     ];
     for (event, end) in ends {
         assert_eq!(apply(asked(), event, now()).status(now()), Status::Ended(end));

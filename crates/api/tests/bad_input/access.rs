@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nobat_api::{Door, Keys};
+use nobat_api::{AccessPolicy, AuthMode};
 use nobat_core::key::Key;
 use nobat_core::network::Network;
 use serde_json::{Value, json};
@@ -81,7 +81,7 @@ async fn address_guessing_keys_is_blocked_and_a_valid_key_is_not() {
 /// A client with one IPv6 network has 2^64 addresses, and can use another one for every guess.
 #[tokio::test]
 async fn guessing_addresses_of_one_ipv6_network_count_as_one() {
-    let world = World::behind(Door { keys: Keys::Required, admitted: Vec::new(), proxies: networks(&["127.0.0.1"]) }).await;
+    let world = World::behind(AccessPolicy { keys: AuthMode::Required, admitted: Vec::new(), proxies: networks(&["127.0.0.1"]) }).await;
     let guess = async |from: &str| world.ask_from(&format!("X-Forwarded-For: {from}\r\n"), "nb_live_guess", "GET", "/v1/tasks", "").await;
     for place in 0..20 {
         guess(&format!("2001:db8:0:1:{place:x}::{place:x}")).await.problem(401, "unauthorized");
@@ -246,7 +246,7 @@ async fn admin_cursor_opens_only_its_own_list() {
 #[tokio::test]
 async fn request_from_outside_the_allow_list_is_refused() {
     let admitted = networks(&["203.0.113.0/24"]);
-    let world = World::behind(Door { keys: Keys::Required, admitted, proxies: networks(&["127.0.0.1"]) }).await;
+    let world = World::behind(AccessPolicy { keys: AuthMode::Required, admitted, proxies: networks(&["127.0.0.1"]) }).await;
     let key = world.key("acme", ALL).await;
     let from = async |forwarded: &str| world.ask_from(&format!("X-Forwarded-For: {forwarded}\r\n"), &key, "GET", "/v1/tasks", "").await;
     assert_eq!(from("203.0.113.9").await.status, 200);
@@ -260,7 +260,8 @@ async fn request_from_outside_the_allow_list_is_refused() {
 
 #[tokio::test]
 async fn forwarded_address_from_an_untrusted_client_is_ignored() {
-    let world = World::behind(Door { keys: Keys::Required, admitted: networks(&["203.0.113.0/24"]), proxies: Vec::new() }).await;
+    let world =
+        World::behind(AccessPolicy { keys: AuthMode::Required, admitted: networks(&["203.0.113.0/24"]), proxies: Vec::new() }).await;
     let key = world.key("acme", ALL).await;
     let lie = "X-Forwarded-For: 203.0.113.9\r\nX-Real-IP: 203.0.113.9\r\nForwarded: for=203.0.113.9\r\n";
     world.ask_from(lie, &key, "GET", "/v1/tasks", "").await.problem(403, "address_not_allowed");
@@ -268,7 +269,8 @@ async fn forwarded_address_from_an_untrusted_client_is_ignored() {
 
 #[tokio::test]
 async fn unauthorized_request_is_refused_before_its_body_is_read() {
-    let world = World::behind(Door { keys: Keys::Required, admitted: networks(&["203.0.113.0/24"]), proxies: Vec::new() }).await;
+    let world =
+        World::behind(AccessPolicy { keys: AuthMode::Required, admitted: networks(&["203.0.113.0/24"]), proxies: Vec::new() }).await;
     for path in ["/v1/tasks", "/v1/tasks/batch", "/v1/keys"] {
         let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 200000\r\n\r\n");
         world.ask(head).await.problem(403, "address_not_allowed");
@@ -280,7 +282,7 @@ async fn unauthorized_request_is_refused_before_its_body_is_read() {
 
 #[tokio::test]
 async fn key_is_accepted_only_from_its_networks() {
-    let world = World::behind(Door { keys: Keys::Required, admitted: Vec::new(), proxies: networks(&["127.0.0.1"]) }).await;
+    let world = World::behind(AccessPolicy { keys: AuthMode::Required, admitted: Vec::new(), proxies: networks(&["127.0.0.1"]) }).await;
     let key = world.key_that("acme", ALL, |key| Key { networks: networks(&["2001:db8::/32"]), ..key }).await;
     let from = async |forwarded: &str| world.ask_from(&format!("X-Forwarded-For: {forwarded}\r\n"), &key, "GET", "/v1/tasks", "").await;
     assert_eq!(from("2001:db8::7").await.status, 200);
@@ -308,7 +310,7 @@ async fn server_without_keys_accepts_only_local_requests() {
 
 #[tokio::test]
 async fn first_key_makes_keys_required() {
-    let world = World::behind(Door { keys: Keys::NotYet, admitted: Vec::new(), proxies: Vec::new() }).await;
+    let world = World::behind(AccessPolicy { keys: AuthMode::NotYet, admitted: Vec::new(), proxies: Vec::new() }).await;
     let created = world.post("/v1/keys", r#"{"scopes": ["admin", "tasks:read"]}"#).await.json();
     world.get("/v1/tasks").await.problem(401, "unauthorized");
     let key = created["key"].as_str().unwrap();
@@ -319,7 +321,7 @@ async fn first_key_makes_keys_required() {
 
 #[tokio::test]
 async fn first_key_of_another_process_is_required_in_ten_seconds() {
-    let world = World::behind(Door { keys: Keys::NotYet, admitted: Vec::new(), proxies: Vec::new() }).await;
+    let world = World::behind(AccessPolicy { keys: AuthMode::NotYet, admitted: Vec::new(), proxies: Vec::new() }).await;
     assert_eq!(world.get("/v1/tasks").await.status, 200);
     let key = world.key("default", "tasks:read").await;
     world.clock.advance(Duration::from_secs(10));

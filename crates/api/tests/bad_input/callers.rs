@@ -1,6 +1,6 @@
 //! Clients whose address is unknown, and clients that share an address with a guesser.
 
-use nobat_api::{Door, Keys};
+use nobat_api::{AccessPolicy, AuthMode};
 use nobat_core::key::{Key, KeyText};
 use nobat_core::network::Network;
 
@@ -14,7 +14,7 @@ fn networks(texts: &[&str]) -> Vec<Network> {
 
 /// Starts a server behind a proxy on this machine. The allow-list and the key admit the proxy's own address.
 async fn behind_a_proxy(admitted: &[&str], key_networks: &[&str]) -> (World, String) {
-    let door = Door { keys: Keys::Required, admitted: networks(admitted), proxies: networks(&["127.0.0.1"]) };
+    let door = AccessPolicy { keys: AuthMode::Required, admitted: networks(admitted), proxies: networks(&["127.0.0.1"]) };
     let world = World::behind(door).await;
     let key = world.key_that("acme", READ, |key| Key { networks: networks(key_networks), ..key }).await;
     (world, key)

@@ -3,10 +3,13 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use nobat_core::flow::{Answer as Said, Ask, BreakerPolicy, Flow, FlowName, FlowOf, Holder, Limits, Pace, Report, Verdict, Written};
+use nobat_core::flow::{
+    AcquireRequest, AcquireResult as Said, BreakerPolicy, CallHealth, CallReport, HolderId, LimitScope, LimiterKey, LimiterState, Limits,
+    RateLimit, WriteResult,
+};
 use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::Clock;
-use nobat_core::retry::Spread;
+use nobat_core::retry::JitterSample;
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -32,20 +35,24 @@ async fn submit(world: &World, tenant: &str, task: &Value) -> String {
 }
 
 /// Writes the limiter state that a worker would have written: two started tasks, one of which failed, and one with a reservation.
-async fn write_flow(world: &World, tenant: &str, of: FlowOf) {
+async fn write_flow(world: &World, tenant: &str, of: LimitScope) {
     let (count, now) = (|count| NonZeroU32::new(count).unwrap(), world.clock.now());
     let breaker = BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() };
-    let pace = Pace { rate: count(1), period: Duration::from_secs(10), burst: count(2) };
+    let pace = RateLimit { rate: count(1), period: Duration::from_secs(10), burst: count(2) };
     let limits = Limits { pace: Some(pace), concurrency: Some(count(5)), breaker: Some(breaker) };
-    let mut flow = Flow::default();
-    let enter = |flow: &mut Flow| {
-        flow.enter(&limits, &Ask { holder: Holder(1), booking: None, is_called: false, times: 0, spread: Spread::from_bits(0) }, now)
+    let mut flow = LimiterState::default();
+    let enter = |flow: &mut LimiterState| {
+        flow.enter(
+            &limits,
+            &AcquireRequest { holder: HolderId(1), booking: None, is_called: false, times: 0, spread: JitterSample::from_bits(0) },
+            now,
+        )
     };
     let (first, _, _) = (enter(&mut flow), enter(&mut flow), enter(&mut flow));
     let Said::Go(first) = first else { panic!("{first:?}") };
-    flow.leave(&limits, first, Holder(1), &Report { verdict: Verdict::Bad, took: Duration::ZERO, pause_until: None }, now);
-    let name = FlowName { tenant: Tenant::new(tenant).unwrap(), of };
-    assert_eq!(world.backend.flows.write(&name, &flow, 0, now).await.unwrap(), Written::Done);
+    flow.leave(&limits, first, HolderId(1), &CallReport { verdict: CallHealth::Bad, took: Duration::ZERO, pause_until: None }, now);
+    let name = LimiterKey { tenant: Tenant::new(tenant).unwrap(), of };
+    assert_eq!(world.backend.flows.write(&name, &flow, 0, now).await.unwrap(), WriteResult::Done);
 }
 
 #[tokio::test]
@@ -71,7 +78,7 @@ async fn explanation_uses_the_current_configuration() {
     put(&world, "acme", "/v1/queues/default", &json!({"paused": false})).await;
     put(&world, "acme", "/v1/kinds/noop", &json!({"paused": false})).await;
     says("and waits for a worker").await;
-    write_flow(&world, "acme", FlowOf::Endpoint(Name::new("billing").unwrap())).await;
+    write_flow(&world, "acme", LimitScope::Endpoint(Name::new("billing").unwrap())).await;
     says("and the next probe may start at 2026-11-30T09:30:30.000Z").await;
     world.clock.advance(Duration::from_secs(61));
     let waits = get(&world, "acme", &task).await;
@@ -104,7 +111,7 @@ async fn limiter_state_is_shown_only_to_its_tenant() {
     put(&world, "acme", "/v1/queues/x", &json!({"limits": flow})).await;
     put(&world, "acme", "/v1/kinds/x", &json!({"limits": flow})).await;
     put(&world, "acme", "/v1/limits/x", &flow).await;
-    for of in [FlowOf::Endpoint(name()), FlowOf::Queue(name()), FlowOf::Kind(name()), FlowOf::Key(name())] {
+    for of in [LimitScope::Endpoint(name()), LimitScope::Queue(name()), LimitScope::Kind(name()), LimitScope::Key(name())] {
         write_flow(&world, "acme", of).await;
     }
     for path in ["/v1/queues/x", "/v1/kinds/x", "/v1/limits/x"] {

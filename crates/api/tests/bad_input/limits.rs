@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nobat_core::lifecycle::Event;
 use nobat_core::name::Tenant;
-use nobat_core::ports::TaskName;
+use nobat_core::ports::TaskKey;
 use serde_json::json;
 
 use crate::world::World;
@@ -64,7 +64,7 @@ async fn task_above_max_pending_tasks_is_refused() {
     assert_eq!(refused.header("retry-after"), Some("1"));
     let again = keyed().await;
     assert_eq!((again.status, &again.json()["id"]), (202, &first.json()["id"]), "a repeated request is accepted at the limit");
-    let name = TaskName { tenant: Tenant::new("acme").unwrap(), id: first.json()["id"].as_str().unwrap().parse().unwrap() };
+    let name = TaskKey { tenant: Tenant::new("acme").unwrap(), id: first.json()["id"].as_str().unwrap().parse().unwrap() };
     world.backend.apply(&name, None, Event::Cancel, world.clock_now()).await.unwrap();
     world.clock.advance(Duration::from_secs(1));
     assert_eq!(world.ask_with(&key, "POST", "/v1/tasks", NOOP).await.status, 202, "a task is accepted below the limit");

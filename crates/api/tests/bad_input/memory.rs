@@ -10,7 +10,8 @@ use nobat_core::json::Json;
 use nobat_core::lifecycle::Change;
 use nobat_core::name::Tenant;
 use nobat_core::ports::{
-    Beat, Claim, Committed, Delivery, Hint, Inserted, ListQuery, Page, Position, Queue, Receipt, Settlement, Store, StoreError, TaskName,
+    ClaimResult, CommitResult, Delivery, Heartbeat, Hint, InsertResult, ListQuery, Page, Position, Queue, Receipt, Settlement, StoreError,
+    TaskKey, TaskStore,
 };
 use nobat_core::task::{State, Task};
 use nobat_core::time::Timestamp;
@@ -52,15 +53,15 @@ impl Memory {
         *self.change_after_read.lock().unwrap() = Some(change);
     }
 
-    fn write(&self, change: Change) -> Committed {
+    fn write(&self, change: Change) -> CommitResult {
         let mut tasks = self.tasks.lock().unwrap();
         if tasks.get(&change.task.id).is_none_or(|task| task.version != change.read_version) {
-            return Committed::Conflict;
+            return CommitResult::Conflict;
         }
         tasks.extend(change.follow_up.map(|task| (task.id, task)));
         tasks.insert(change.task.id, change.task.clone());
         self.writes.send_replace(());
-        Committed::Done(Box::new(change.task))
+        CommitResult::Done(Box::new(change.task))
     }
 
     /// Returns the number of requests that wait for a write.
@@ -74,8 +75,8 @@ fn not_called<T>() -> Result<T, StoreError> {
 }
 
 #[async_trait]
-impl Store for Memory {
-    async fn insert(&self, new: Vec<Task>, _now: Timestamp) -> Result<Inserted, StoreError> {
+impl TaskStore for Memory {
+    async fn insert(&self, new: Vec<Task>, _now: Timestamp) -> Result<InsertResult, StoreError> {
         if self.is_overloaded.load(Ordering::Relaxed) {
             return Err(StoreError::Overloaded);
         }
@@ -83,20 +84,20 @@ impl Store for Memory {
         let existing: Vec<_> = new.iter().filter_map(|task| tasks.get(&task.id).cloned()).collect();
         if !existing.is_empty() {
             // The order is reversed, since the store promises none.
-            return Ok(Inserted::Existing(existing.into_iter().rev().collect()));
+            return Ok(InsertResult::Existing(existing.into_iter().rev().collect()));
         }
         tasks.extend(new.iter().map(|task| (task.id, task.clone())));
-        Ok(Inserted::Created(new))
+        Ok(InsertResult::Created(new))
     }
 
-    async fn get(&self, name: &TaskName, _now: Timestamp) -> Result<Option<Task>, StoreError> {
+    async fn get(&self, name: &TaskKey, _now: Timestamp) -> Result<Option<Task>, StoreError> {
         let task = self.tasks.lock().unwrap().get(&name.id).cloned();
         let change_after_read = self.change_after_read.lock().unwrap().take();
         change_after_read.map(|change| self.write(change));
         Ok(task)
     }
 
-    async fn commit(&self, change: Change, _now: Timestamp) -> Result<Committed, StoreError> {
+    async fn commit(&self, change: Change, _now: Timestamp) -> Result<CommitResult, StoreError> {
         Ok(self.write(change))
     }
 
@@ -109,7 +110,7 @@ impl Store for Memory {
         Ok(Page { tasks: page, next })
     }
 
-    async fn changed(&self, _name: &TaskName) {
+    async fn changed(&self, _name: &TaskKey) {
         let _ = self.writes.subscribe().changed().await;
     }
 
@@ -117,11 +118,11 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn claim(&self, _: &TaskName, _: Timestamp, _: Timestamp) -> Result<Claim, StoreError> {
+    async fn claim(&self, _: &TaskKey, _: Timestamp, _: Timestamp) -> Result<ClaimResult, StoreError> {
         not_called()
     }
 
-    async fn beat(&self, _: &TaskName, _: u64, _: Timestamp, _: Option<Json>) -> Result<Beat, StoreError> {
+    async fn beat(&self, _: &TaskKey, _: u64, _: Timestamp, _: Option<Json>) -> Result<Heartbeat, StoreError> {
         not_called()
     }
 

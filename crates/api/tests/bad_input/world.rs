@@ -5,18 +5,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nobat_api::{App, Door, Keys, Limits, Parts, router, serve_within};
+use nobat_api::{AccessPolicy, App, AppConfig, AuthMode, Limits, router, serve_within};
 use nobat_core::audit::{Action, Actor, Entry};
 use nobat_core::backend::Backend;
-use nobat_core::directory::Edition;
+use nobat_core::directory::ConfigEpoch;
 use nobat_core::endpoint::NoEndpointTester;
 use nobat_core::json::Json;
 use nobat_core::key::{Key, KeyText};
 use nobat_core::lifecycle::{Event, transition};
 use nobat_core::name::{Name, Tenant};
-use nobat_core::ports::{Clock, Store, TaskName};
-use nobat_core::registry::{Record, Recorded};
-use nobat_core::submit::{Aim, Invalid, Kinds, Unfit};
+use nobat_core::ports::{Clock, TaskKey, TaskStore};
+use nobat_core::registry::{Record, RecordResult};
+use nobat_core::submit::{FieldError, KindError, KindRegistry, Target};
 use nobat_core::time::Timestamp;
 use nobat_core::vault::{MASTER_KEY_BYTES, MasterKey, Vault, VaultSource};
 use nobat_sqlite::Sqlite;
@@ -106,16 +106,17 @@ impl Clock for StoppedClock {
 /// Kinds of the server: `noop` accepts any payload, `http` a URL that does not lead to this machine.
 struct TwoKinds;
 
-impl Kinds for TwoKinds {
-    fn check(&self, kind: &Name, payload: &Json, _: Aim) -> Result<(), Unfit> {
+impl KindRegistry for TwoKinds {
+    fn check(&self, kind: &Name, payload: &Json, _: Target) -> Result<(), KindError> {
         match kind.as_str() {
             "noop" => Ok(()),
-            "http" if payload.get().contains("127.0.0.1") => {
-                Err(Unfit::Payload(vec![Invalid { code: Some("blocked_address"), ..Invalid::new("/url", "leads to a private address") }]))
-            }
+            "http" if payload.get().contains("127.0.0.1") => Err(KindError::Payload(vec![FieldError {
+                code: Some("blocked_address"),
+                ..FieldError::new("/url", "leads to a private address")
+            }])),
             "http" if payload.get().contains("https://") => Ok(()),
-            "http" => Err(Unfit::Payload(vec![Invalid::new("/url", "missing field `url`")])),
-            _ => Err(Unfit::UnknownKind(vec!["http".into(), "noop".into()])),
+            "http" => Err(KindError::Payload(vec![FieldError::new("/url", "missing field `url`")])),
+            _ => Err(KindError::UnknownKind(vec!["http".into(), "noop".into()])),
         }
     }
 
@@ -133,20 +134,21 @@ impl World {
         let (store, clock) = (Arc::new(Memory::new()), Arc::new(StoppedClock::new()));
         let registry = Arc::new(Sqlite::in_memory(RETENTION, clock.clone()).unwrap());
         let backend = Backend { store: store.clone(), queue: store.clone(), registry: registry.clone(), flows: registry };
-        Self::of(backend, store, clock, Door { keys: Keys::NotYet, admitted: Vec::new(), proxies: Vec::new() }, vault(), limits).await
+        Self::of(backend, store, clock, AccessPolicy { keys: AuthMode::NotYet, admitted: Vec::new(), proxies: Vec::new() }, vault(), limits)
+            .await
     }
 
     /// Starts a server with this access policy, on a store that keeps tenants apart.
-    pub(crate) async fn behind(door: Door) -> Self {
+    pub(crate) async fn behind(door: AccessPolicy) -> Self {
         Self::behind_with(door, vault()).await
     }
 
     /// Starts a server that requires a key of every request, with this source of the vault.
     pub(crate) async fn guarded_with(vault: Arc<dyn VaultSource>) -> Self {
-        Self::behind_with(Door { keys: Keys::Required, admitted: Vec::new(), proxies: Vec::new() }, vault).await
+        Self::behind_with(AccessPolicy { keys: AuthMode::Required, admitted: Vec::new(), proxies: Vec::new() }, vault).await
     }
 
-    async fn behind_with(door: Door, vault: Arc<dyn VaultSource>) -> Self {
+    async fn behind_with(door: AccessPolicy, vault: Arc<dyn VaultSource>) -> Self {
         let clock = Arc::new(StoppedClock::new());
         let backend = Sqlite::in_memory(RETENTION, clock.clone()).unwrap().backend();
         Self::of(backend, Arc::new(Memory::new()), clock, door, vault, Limits::default()).await
@@ -161,15 +163,15 @@ impl World {
         backend: Backend,
         store: Arc<Memory>,
         clock: Arc<StoppedClock>,
-        door: Door,
+        door: AccessPolicy,
         vault: Arc<dyn VaultSource>,
         limits: Limits,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let app = App::new(Parts {
-            edition: Edition::default(),
+        let app = App::new(AppConfig {
+            edition: ConfigEpoch::default(),
             backend: backend.clone(),
             clock: clock.clone(),
             kinds: Arc::new(TwoKinds),
@@ -218,7 +220,7 @@ impl World {
         });
         let (at, object) = (self.clock.now(), key.id().to_string());
         let entry = Entry { tenant: key.tenant.clone(), at, actor: Actor::Operator, action: Action::KeyCreated, target: object, mark: 0 };
-        assert_eq!(self.backend.registry.write(vec![Record::from(&key)], entry).await.unwrap(), Recorded::Done);
+        assert_eq!(self.backend.registry.write(vec![Record::from(&key)], entry).await.unwrap(), RecordResult::Done);
         text.as_str().to_owned()
     }
 
@@ -226,7 +228,7 @@ impl World {
     pub(crate) async fn rewrite(&self, key: &Key) {
         let (at, object) = (self.clock.now(), key.id().to_string());
         let entry = Entry { tenant: key.tenant.clone(), at, actor: Actor::Operator, action: Action::KeyRevoked, target: object, mark: 0 };
-        assert_eq!(self.backend.registry.write(vec![Record::from(key)], entry).await.unwrap(), Recorded::Done);
+        assert_eq!(self.backend.registry.write(vec![Record::from(key)], entry).await.unwrap(), RecordResult::Done);
     }
 
     pub(crate) fn clock_now(&self) -> Timestamp {
@@ -267,7 +269,7 @@ impl World {
 
     /// Applies an event to a task, as a worker would.
     pub(crate) async fn apply(&self, id: &str, event: Event) {
-        let name = TaskName { tenant: Tenant::default(), id: id.parse().unwrap() };
+        let name = TaskKey { tenant: Tenant::default(), id: id.parse().unwrap() };
         let task = self.store.get(&name, self.clock.now()).await.unwrap().unwrap();
         self.store.commit(transition(task, event, self.clock.now()).unwrap(), self.clock.now()).await.unwrap();
     }

@@ -8,13 +8,13 @@ use serde::Deserialize;
 
 use crate::bounds::Bounds;
 use crate::callback::HTTP;
-use crate::endpoint::{Answers, Batch, Endpoint, MAX_BASE, Standing};
-use crate::flow::{BreakerSubmission, HORIZON, Limits, LimitsSubmission};
+use crate::endpoint::{BatchPolicy, Endpoint, EndpointStatus, MAX_BASE, ResponsePolicy};
+use crate::flow::{BreakerSubmission, Limits, LimitsSubmission, MAX_RESERVATION_AHEAD};
 use crate::http_url::HttpUrl;
 use crate::json::Json;
 use crate::secrets::Secrets;
 use crate::statuses::Statuses;
-use crate::submit::{Aim, Invalid, Kinds, RetrySubmission, Unfit, Wrong};
+use crate::submit::{FieldError, KindError, KindRegistry, RetrySubmission, Target, ValidationErrors};
 use crate::task::ErrorCode;
 use crate::time::Timestamp;
 use crate::vault::Sealed;
@@ -100,11 +100,11 @@ const MAX_ITEMS: NonZeroU32 = NonZeroU32::new(100).expect("100 is not zero");
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// Context in which the API accepts an endpoint.
-pub struct Receiving<'a> {
+pub struct EndpointUpdateContext<'a> {
     /// Stored endpoint of that name, if there is one.
     pub current: Option<&'a Endpoint>,
     /// Kinds that this installation runs. They check URLs and headers.
-    pub kinds: &'a dyn Kinds,
+    pub kinds: &'a dyn KindRegistry,
     /// Longest timeout that workers grant.
     pub max_timeout: Duration,
     /// Seals a secret for this endpoint.
@@ -117,7 +117,7 @@ pub struct Receiving<'a> {
 
 /// Checked endpoint, ready to be stored.
 #[derive(Debug)]
-pub struct Draft {
+pub struct EndpointUpdate {
     /// The endpoint, one version after the stored one.
     pub endpoint: Endpoint,
     /// Generated secret, if the endpoint needed one.
@@ -142,8 +142,8 @@ impl Value {
 
 impl EndpointSubmission {
     /// Returns the endpoint, or all errors in the request.
-    pub fn into_endpoint(self, receiving: &Receiving<'_>) -> Result<Draft, Vec<Invalid>> {
-        let mut wrong = Wrong::default();
+    pub fn into_endpoint(self, receiving: &EndpointUpdateContext<'_>) -> Result<EndpointUpdate, Vec<FieldError>> {
+        let mut wrong = ValidationErrors::default();
         let current = receiving.current;
         if self.url.contains(['?', '#']) {
             wrong.add("/url", "expected a URL without a query and a fragment, because nobat appends paths to it");
@@ -159,7 +159,7 @@ impl EndpointSubmission {
         let made = (given.is_none() && current.is_none()).then(|| WebhookSecret::new(receiving.random));
         let timeout = self.timeout.and_then(|timeout| wrong.take("/timeout", Bounds::timeout(receiving.max_timeout).seconds(timeout)));
         let retry = self.retry.map(|retry| wrong.retry("/retry", &retry));
-        let usual = Answers::default();
+        let usual = ResponsePolicy::default();
         if self.success_statuses.as_ref().is_some_and(Vec::is_empty) {
             wrong.add("/success_statuses", "expected at least one range; without one, no task can succeed");
         }
@@ -186,7 +186,7 @@ impl EndpointSubmission {
             secrets,
             timeout,
             retry,
-            answers: Answers { success_statuses, retry_statuses },
+            answers: ResponsePolicy { success_statuses, retry_statuses },
             limits: Limits { breaker, ..limits },
             batch,
             standing: standing(self.paused, &url, current),
@@ -195,15 +195,16 @@ impl EndpointSubmission {
             version: current.map_or(0, |current| current.version) + 1,
             url,
         };
-        Ok(Draft { endpoint, made })
+        Ok(EndpointUpdate { endpoint, made })
     }
 }
 
 impl BatchSubmission {
-    fn checked(&self, wrong: &mut Wrong) -> Batch {
+    fn checked(&self, wrong: &mut ValidationErrors) -> BatchPolicy {
         let max_items = self.max_items.and_then(|count| wrong.take("/batch/max_items", Bounds::count(MAX_ITEMS.get()).whole(count)));
-        let max_wait = self.max_wait.and_then(|seconds| wrong.take("/batch/max_wait", Bounds::delay(HORIZON).seconds(seconds)));
-        Batch {
+        let max_wait =
+            self.max_wait.and_then(|seconds| wrong.take("/batch/max_wait", Bounds::delay(MAX_RESERVATION_AHEAD).seconds(seconds)));
+        BatchPolicy {
             max_items: max_items.unwrap_or(MAX_ITEMS),
             max_wait: max_wait.unwrap_or(MAX_WAIT),
             per_item_results: self.per_item_results.unwrap_or(false),
@@ -217,7 +218,7 @@ fn headers(
     given: BTreeMap<String, Option<String>>,
     url: Option<&HttpUrl>,
     current: Option<&Endpoint>,
-    wrong: &mut Wrong,
+    wrong: &mut ValidationErrors,
 ) -> BTreeMap<String, Value> {
     let mut headers = BTreeMap::new();
     // A URL that cannot be parsed is refused anyway, with its own error.
@@ -246,7 +247,7 @@ fn headers(
     headers
 }
 
-fn statuses(pointer: &str, texts: Vec<String>, wrong: &mut Wrong) -> Statuses {
+fn statuses(pointer: &str, texts: Vec<String>, wrong: &mut ValidationErrors) -> Statuses {
     if texts.len() > Statuses::MAX {
         wrong.add(pointer, format!("expected at most {} ranges", Statuses::MAX));
     }
@@ -261,20 +262,20 @@ fn statuses(pointer: &str, texts: Vec<String>, wrong: &mut Wrong) -> Statuses {
 }
 
 /// Returns the new state. A gone endpoint opens again at another URL, or when a client sets `paused` to `false`.
-fn standing(paused: Option<bool>, url: &HttpUrl, current: Option<&Endpoint>) -> Standing {
+fn standing(paused: Option<bool>, url: &HttpUrl, current: Option<&Endpoint>) -> EndpointStatus {
     match (paused, current.map(|current| current.standing).unwrap_or_default()) {
-        (Some(true), _) => Standing::Paused,
-        (Some(false), _) => Standing::Open,
-        (None, Standing::Gone) if current.is_some_and(|current| current.url != *url) => Standing::Open,
+        (Some(true), _) => EndpointStatus::Paused,
+        (Some(false), _) => EndpointStatus::Open,
+        (None, EndpointStatus::Gone) if current.is_some_and(|current| current.url != *url) => EndpointStatus::Open,
         (None, standing) => standing,
     }
 }
 
-impl Wrong {
+impl ValidationErrors {
     /// Parses the URL of an endpoint. Returns `None` if it cannot be parsed, and adds the error.
     fn url(&mut self, text: &str) -> Option<HttpUrl> {
         let parsed = HttpUrl::parse(text).map_err(|invalid| {
-            self.0.push(Invalid { code: Some(ErrorCode::INVALID_URL), ..Invalid::new("/url", invalid.to_string()) });
+            self.0.push(FieldError { code: Some(ErrorCode::INVALID_URL), ..FieldError::new("/url", invalid.to_string()) });
         });
         let url = parsed.ok()?;
         if url.as_str().len() > MAX_BASE || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -284,7 +285,7 @@ impl Wrong {
     }
 
     /// Checks the URL and the headers like those of an `http` task, because such tasks call the endpoint.
-    fn call(&mut self, url: Option<&HttpUrl>, headers: &BTreeMap<String, Value>, kinds: &dyn Kinds) {
+    fn call(&mut self, url: Option<&HttpUrl>, headers: &BTreeMap<String, Value>, kinds: &dyn KindRegistry) {
         #[derive(serde::Serialize)]
         struct Call<'a> {
             url: Option<&'a HttpUrl>,
@@ -292,7 +293,7 @@ impl Wrong {
         }
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.text())).collect();
         let Ok(probe) = Json::from_value(&Call { url, headers }) else { return };
-        if let Err(Unfit::Payload(invalid)) = kinds.check(&HTTP, &probe, Aim::Payload) {
+        if let Err(KindError::Payload(invalid)) = kinds.check(&HTTP, &probe, Target::Payload) {
             // The error of a missing URL has been added before.
             self.0.extend(invalid.into_iter().filter(|invalid| url.is_some() || invalid.pointer != "/url"));
         }
@@ -308,9 +309,9 @@ mod tests {
 
     struct Elsewhere;
 
-    impl Kinds for Elsewhere {
-        fn check(&self, _: &Name, payload: &Json, _: Aim) -> Result<(), Unfit> {
-            if payload.get().contains("127.0.0.1") { Err(Unfit::Payload(vec![Invalid::new("/url", "blocked")])) } else { Ok(()) }
+    impl KindRegistry for Elsewhere {
+        fn check(&self, _: &Name, payload: &Json, _: Target) -> Result<(), KindError> {
+            if payload.get().contains("127.0.0.1") { Err(KindError::Payload(vec![FieldError::new("/url", "blocked")])) } else { Ok(()) }
         }
 
         fn check_authority(&self, pem: &str) -> Result<(), String> {
@@ -322,9 +323,9 @@ mod tests {
         Vault::new(MasterKey::new([1; MASTER_KEY_BYTES]), Vec::new())
     }
 
-    fn put(json: &str, current: Option<&Endpoint>) -> Result<Draft, Vec<String>> {
+    fn put(json: &str, current: Option<&Endpoint>) -> Result<EndpointUpdate, Vec<String>> {
         let vault = vault();
-        let receiving = Receiving {
+        let receiving = EndpointUpdateContext {
             current,
             kinds: &Elsewhere,
             max_timeout: Duration::from_mins(1),
@@ -342,8 +343,8 @@ mod tests {
 
     #[test]
     fn new_endpoint_gets_a_secret_and_an_update_keeps_it() {
-        let Draft { endpoint, made } = put(r#"{"url": "https://billing.example/api/"}"#, None).unwrap();
-        assert_eq!((endpoint.url.as_str(), endpoint.version, endpoint.standing), ("https://billing.example/api/", 1, Standing::Open));
+        let EndpointUpdate { endpoint, made } = put(r#"{"url": "https://billing.example/api/"}"#, None).unwrap();
+        assert_eq!((endpoint.url.as_str(), endpoint.version, endpoint.standing), ("https://billing.example/api/", 1, EndpointStatus::Open));
         assert!(endpoint.limits.breaker.is_some(), "the circuit breaker is enabled by default");
         let secret = |endpoint: &Endpoint| endpoint.secrets.live(Timestamp::EPOCH).map(|kept| opened(&kept.sealed)).collect::<Vec<_>>();
         assert_eq!(secret(&endpoint), [made.unwrap().as_bytes().to_vec()]);
@@ -388,7 +389,7 @@ mod tests {
     fn batch_settings_are_stored_with_defaults() {
         let batch = |json: &str| put(&format!(r#"{{"url": "https://billing.example", "batch": {json}}}"#), None).unwrap().endpoint.batch;
         let of = |max_items, seconds, per_item_results| {
-            Some(Batch { max_items: NonZeroU32::new(max_items).unwrap(), max_wait: Duration::from_secs(seconds), per_item_results })
+            Some(BatchPolicy { max_items: NonZeroU32::new(max_items).unwrap(), max_wait: Duration::from_secs(seconds), per_item_results })
         };
         assert_eq!((batch("null"), batch("{}")), (None, of(100, 5, false)));
         let trusted = put(r#"{"url": "https://billing.example", "ca_certificates": "good"}"#, None).unwrap().endpoint;
@@ -401,13 +402,13 @@ mod tests {
         let url = r#""url": "https://billing.example""#;
         let paused = put(&format!("{{{url}, \"paused\": true}}"), None).unwrap().endpoint;
         let standing = |json: &str, current: &Endpoint| put(json, Some(current)).unwrap().endpoint.standing;
-        assert_eq!(paused.standing, Standing::Paused);
-        assert_eq!(standing(&format!("{{{url}}}"), &paused), Standing::Paused);
-        assert_eq!(standing(&format!("{{{url}, \"paused\": false}}"), &paused), Standing::Open);
-        let gone = Endpoint { standing: Standing::Gone, ..paused };
-        assert_eq!(standing(&format!("{{{url}}}"), &gone), Standing::Gone);
-        assert_eq!(standing(r#"{"url": "https://billing.example/v2"}"#, &gone), Standing::Open, "another URL opens a gone endpoint");
-        assert_eq!(standing(&format!("{{{url}, \"paused\": false}}"), &gone), Standing::Open);
+        assert_eq!(paused.standing, EndpointStatus::Paused);
+        assert_eq!(standing(&format!("{{{url}}}"), &paused), EndpointStatus::Paused);
+        assert_eq!(standing(&format!("{{{url}, \"paused\": false}}"), &paused), EndpointStatus::Open);
+        let gone = Endpoint { standing: EndpointStatus::Gone, ..paused };
+        assert_eq!(standing(&format!("{{{url}}}"), &gone), EndpointStatus::Gone);
+        assert_eq!(standing(r#"{"url": "https://billing.example/v2"}"#, &gone), EndpointStatus::Open, "another URL opens a gone endpoint");
+        assert_eq!(standing(&format!("{{{url}, \"paused\": false}}"), &gone), EndpointStatus::Open);
     }
 
     #[test]

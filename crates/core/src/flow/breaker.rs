@@ -93,7 +93,7 @@ struct Tally {
 
 /// Decision of a circuit breaker about one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Passage {
+pub(crate) enum BreakerDecision {
     /// The attempt may start.
     Free,
     /// The attempt may start as a probe. All other tasks wait for its outcome.
@@ -104,7 +104,7 @@ pub(crate) enum Passage {
 
 /// Health of the receiver, as one attempt saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CallHealth {
     /// The receiver responds.
     Good,
     /// The receiver does not respond, or reports that it cannot serve the request.
@@ -185,13 +185,13 @@ impl Breaker {
     }
 
     /// Decides whether one more attempt may start. A probe has `patience` to report its outcome; after that, another one may start.
-    pub(crate) fn pass(&mut self, patience: Duration, now: Timestamp) -> Passage {
+    pub(crate) fn pass(&mut self, patience: Duration, now: Timestamp) -> BreakerDecision {
         match *self {
-            Self::Closed(_) => Passage::Free,
-            Self::Open { until, .. } | Self::HalfOpen { until, .. } if now < until => Passage::Closed(until),
+            Self::Closed(_) => BreakerDecision::Free,
+            Self::Open { until, .. } | Self::HalfOpen { until, .. } if now < until => BreakerDecision::Closed(until),
             Self::Open { since, .. } | Self::HalfOpen { since, .. } => {
                 *self = Self::HalfOpen { since, until: now + patience };
-                Passage::Probe
+                BreakerDecision::Probe
             }
         }
     }
@@ -211,9 +211,9 @@ impl Breaker {
     }
 
     /// Records the outcome of an attempt.
-    pub(crate) fn note(&mut self, policy: BreakerPolicy, is_probe: bool, verdict: Verdict, now: Timestamp) {
+    pub(crate) fn note(&mut self, policy: BreakerPolicy, is_probe: bool, verdict: CallHealth, now: Timestamp) {
         if let Self::Closed(window) = self {
-            let is_too_much = verdict != Verdict::Unknown && window.add(policy, verdict == Verdict::Bad, now);
+            let is_too_much = verdict != CallHealth::Unknown && window.add(policy, verdict == CallHealth::Bad, now);
             if is_too_much {
                 *self = Self::Open { since: now, until: now + policy.open_duration };
             }
@@ -221,11 +221,11 @@ impl Breaker {
         }
         match (&*self, verdict) {
             // An attempt that began before the circuit breaker opened shows nothing new when it ends now.
-            (Self::HalfOpen { .. }, Verdict::Good) if is_probe => *self = Self::default(),
-            (Self::HalfOpen { since, .. }, Verdict::Bad) if is_probe => {
+            (Self::HalfOpen { .. }, CallHealth::Good) if is_probe => *self = Self::default(),
+            (Self::HalfOpen { since, .. }, CallHealth::Bad) if is_probe => {
                 *self = Self::Open { since: *since, until: now + policy.open_duration }
             }
-            (Self::HalfOpen { .. }, Verdict::Unknown) if is_probe => self.withdraw(now),
+            (Self::HalfOpen { .. }, CallHealth::Unknown) if is_probe => self.withdraw(now),
             _ => {}
         }
     }
@@ -264,65 +264,65 @@ mod tests {
 
     fn opened() -> Breaker {
         let mut breaker = Breaker::default();
-        (0..10).for_each(|_| breaker.note(policy(), false, Verdict::Bad, at(0)));
+        (0..10).for_each(|_| breaker.note(policy(), false, CallHealth::Bad, at(0)));
         breaker
     }
 
     #[test]
     fn breaker_opens_when_half_of_enough_attempts_failed() {
         let mut breaker = Breaker::default();
-        (0..5).for_each(|_| breaker.note(policy(), false, Verdict::Good, at(0)));
-        (0..4).for_each(|_| breaker.note(policy(), false, Verdict::Bad, at(1)));
-        assert_eq!(breaker.pass(PATIENCE, at(1)), Passage::Free, "nine attempts are too few");
-        breaker.note(policy(), false, Verdict::Bad, at(1));
-        assert_eq!(breaker.pass(PATIENCE, at(1)), Passage::Closed(at(31)));
+        (0..5).for_each(|_| breaker.note(policy(), false, CallHealth::Good, at(0)));
+        (0..4).for_each(|_| breaker.note(policy(), false, CallHealth::Bad, at(1)));
+        assert_eq!(breaker.pass(PATIENCE, at(1)), BreakerDecision::Free, "nine attempts are too few");
+        breaker.note(policy(), false, CallHealth::Bad, at(1));
+        assert_eq!(breaker.pass(PATIENCE, at(1)), BreakerDecision::Closed(at(31)));
     }
 
     #[test]
     fn attempts_older_than_the_window_are_forgotten() {
         let mut breaker = Breaker::default();
-        (0..9).for_each(|_| breaker.note(policy(), false, Verdict::Bad, at(0)));
-        breaker.note(policy(), false, Verdict::Bad, at(60));
-        assert_eq!(breaker.pass(PATIENCE, at(60)), Passage::Free);
+        (0..9).for_each(|_| breaker.note(policy(), false, CallHealth::Bad, at(0)));
+        breaker.note(policy(), false, CallHealth::Bad, at(60));
+        assert_eq!(breaker.pass(PATIENCE, at(60)), BreakerDecision::Free);
         let mut breaker = Breaker::default();
-        (0..9).for_each(|_| breaker.note(policy(), false, Verdict::Bad, at(0)));
-        breaker.note(policy(), false, Verdict::Bad, at(59));
-        assert_ne!(breaker.pass(PATIENCE, at(59)), Passage::Free);
+        (0..9).for_each(|_| breaker.note(policy(), false, CallHealth::Bad, at(0)));
+        breaker.note(policy(), false, CallHealth::Bad, at(59));
+        assert_ne!(breaker.pass(PATIENCE, at(59)), BreakerDecision::Free);
     }
 
     #[test]
     fn open_breaker_allows_one_probe_at_a_time() {
         let mut breaker = opened();
-        assert_eq!(breaker.pass(PATIENCE, at(29)), Passage::Closed(at(30)));
-        assert_eq!(breaker.pass(PATIENCE, at(30)), Passage::Probe);
-        assert_eq!(breaker.pass(PATIENCE, at(31)), Passage::Closed(at(90)));
-        breaker.note(policy(), false, Verdict::Good, at(31));
-        assert_eq!(breaker.pass(PATIENCE, at(31)), Passage::Closed(at(90)), "the outcome of an attempt from before is ignored");
-        breaker.note(policy(), true, Verdict::Bad, at(32));
-        assert_eq!(breaker.pass(PATIENCE, at(33)), Passage::Closed(at(62)));
-        assert_eq!(breaker.pass(PATIENCE, at(62)), Passage::Probe);
-        breaker.note(policy(), true, Verdict::Good, at(63));
+        assert_eq!(breaker.pass(PATIENCE, at(29)), BreakerDecision::Closed(at(30)));
+        assert_eq!(breaker.pass(PATIENCE, at(30)), BreakerDecision::Probe);
+        assert_eq!(breaker.pass(PATIENCE, at(31)), BreakerDecision::Closed(at(90)));
+        breaker.note(policy(), false, CallHealth::Good, at(31));
+        assert_eq!(breaker.pass(PATIENCE, at(31)), BreakerDecision::Closed(at(90)), "the outcome of an attempt from before is ignored");
+        breaker.note(policy(), true, CallHealth::Bad, at(32));
+        assert_eq!(breaker.pass(PATIENCE, at(33)), BreakerDecision::Closed(at(62)));
+        assert_eq!(breaker.pass(PATIENCE, at(62)), BreakerDecision::Probe);
+        breaker.note(policy(), true, CallHealth::Good, at(63));
         assert_eq!(breaker, Breaker::default());
     }
 
     #[test]
     fn lost_or_withdrawn_probe_allows_another() {
         let mut breaker = opened();
-        assert_eq!(breaker.pass(PATIENCE, at(30)), Passage::Probe);
-        assert_eq!(breaker.pass(PATIENCE, at(90)), Passage::Probe);
-        breaker.note(policy(), true, Verdict::Unknown, at(91));
-        assert_eq!(breaker.pass(PATIENCE, at(91)), Passage::Probe);
+        assert_eq!(breaker.pass(PATIENCE, at(30)), BreakerDecision::Probe);
+        assert_eq!(breaker.pass(PATIENCE, at(90)), BreakerDecision::Probe);
+        breaker.note(policy(), true, CallHealth::Unknown, at(91));
+        assert_eq!(breaker.pass(PATIENCE, at(91)), BreakerDecision::Probe);
         breaker.withdraw(at(92));
-        assert_eq!(breaker.pass(PATIENCE, at(92)), Passage::Probe);
+        assert_eq!(breaker.pass(PATIENCE, at(92)), BreakerDecision::Probe);
     }
 
     #[test]
     fn open_breaker_can_be_probed_at_once() {
         let mut breaker = opened();
         breaker.hurry(at(5));
-        assert_eq!((breaker.pass(PATIENCE, at(5)), breaker.state()), (Passage::Probe, BreakerState::HalfOpen));
+        assert_eq!((breaker.pass(PATIENCE, at(5)), breaker.state()), (BreakerDecision::Probe, BreakerState::HalfOpen));
         breaker.hurry(at(6));
-        assert_eq!(breaker.pass(PATIENCE, at(6)), Passage::Closed(at(65)), "a probe is running");
+        assert_eq!(breaker.pass(PATIENCE, at(6)), BreakerDecision::Closed(at(65)), "a probe is running");
         let mut closed = Breaker::default();
         closed.hurry(at(6));
         assert_eq!(closed, Breaker::default());

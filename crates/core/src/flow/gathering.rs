@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::endpoint::Batch;
-use crate::flow::{HORIZON, Successor, patience};
+use crate::endpoint::BatchPolicy;
+use crate::flow::{MAX_RESERVATION_AHEAD, Successor, patience};
 use crate::id::TaskId;
 use crate::ports::LEASE;
-use crate::retry::Spread;
+use crate::retry::JitterSample;
 use crate::time::Timestamp;
 
 /// Task that joins a batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Member {
+pub struct BatchMember {
     /// The task.
     pub id: TaskId,
     /// Size of its part of the request, in bytes.
@@ -23,23 +23,23 @@ pub struct Member {
     /// Number of times in a row that the task was held.
     pub times: u32,
     /// Random share for the jitter of the next request.
-    pub spread: Spread,
+    pub spread: JitterSample,
 }
 
 /// Limits of an endpoint's batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gathered {
+pub struct BatchLimits {
     /// The endpoint's batch settings.
-    pub batch: Batch,
+    pub batch: BatchPolicy,
     /// Minimum distance between requests at the endpoint's rate. Zero if the endpoint has no rate.
     pub apart: Duration,
 }
 
 /// Decision about a task that joins a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum BatchDecision {
     /// The batch is due, and the task leads it. Its worker asks whether the request may be made, then takes all members along
-    /// ([`crate::flow::Flow::take`]).
+    /// ([`crate::flow::LimiterState::take`]).
     Lead,
     /// The batch is not due, or another task leads it. The task joins again at this time, unless a leader takes it along before.
     Wait(Timestamp),
@@ -59,7 +59,7 @@ const IN_TIME: Duration = Duration::from_secs(1);
 
 /// Tasks that wait in a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Gathering {
+pub(crate) struct BatchBuffer {
     members: Vec<TaskId>,
     bytes: u64,
     /// Time at which they have waited for others long enough.
@@ -70,10 +70,10 @@ pub(crate) struct Gathering {
     turned_away: u32,
 }
 
-impl Gathering {
+impl BatchBuffer {
     /// Adds a task, unless it is a member or there is no room. Returns what the task does next.
-    pub(crate) fn join(&mut self, gathered: Gathered, member: &Member, now: Timestamp) -> Place {
-        if self.due() + HORIZON < now {
+    pub(crate) fn join(&mut self, gathered: BatchLimits, member: &BatchMember, now: Timestamp) -> BatchDecision {
+        if self.due() + MAX_RESERVATION_AHEAD < now {
             // All members have asked again long ago: each went another way or ended.
             *self = Self::default();
         }
@@ -88,7 +88,7 @@ impl Gathering {
         if !is_in && !is_first && !has_room {
             // A batch with too little room counts as full: it goes now, so that the next batch can form.
             self.flush_at = self.flush_at.min(now);
-            return Place::Wait(self.turn_away(gathered, member, now));
+            return BatchDecision::Wait(self.turn_away(gathered, member, now));
         }
         if self.members.is_empty() {
             self.flush_at = now + gathered.batch.max_wait;
@@ -111,9 +111,9 @@ impl Gathering {
             self.flush_at = self.flush_at.min(member.deadline.map_or(now, |deadline| (deadline - IN_TIME).max(now)));
         }
         match self.due() {
-            due if due <= now => Place::Lead,
-            due if is_in_a_hurry => Place::Wait(due),
-            due => Place::Wait(due + pause),
+            due if due <= now => BatchDecision::Lead,
+            due if is_in_a_hurry => BatchDecision::Wait(due),
+            due => BatchDecision::Wait(due + pause),
         }
     }
 
@@ -124,14 +124,14 @@ impl Gathering {
     /// Returns when a task that found no room joins again.
     ///
     /// Groups of `max_items` tasks follow each other at the distance of requests. Without a rate, each task backs off by itself.
-    fn turn_away(&mut self, gathered: Gathered, member: &Member, now: Timestamp) -> Timestamp {
+    fn turn_away(&mut self, gathered: BatchLimits, member: &BatchMember, now: Timestamp) -> Timestamp {
         let before = self.turned_away / gathered.batch.max_items;
         self.turned_away = self.turned_away.saturating_add(1);
         let pause = match gathered.apart.saturating_mul(before.saturating_add(1)) {
             Duration::ZERO => patience(member.times, member.spread),
             pause => pause,
         };
-        (self.due().max(now) + pause).min(now + HORIZON)
+        (self.due().max(now) + pause).min(now + MAX_RESERVATION_AHEAD)
     }
 
     /// Postpones the batch: it is not due before `until`.
@@ -174,23 +174,28 @@ mod tests {
         TaskId::from_bytes([number; 16])
     }
 
-    fn gathered(max_items: u32, apart: u64) -> Gathered {
-        let batch = Batch { max_items: NonZeroU32::new(max_items).unwrap(), max_wait: Duration::from_secs(5), per_item_results: false };
-        Gathered { batch, apart: Duration::from_millis(apart) }
+    fn gathered(max_items: u32, apart: u64) -> BatchLimits {
+        let batch =
+            BatchPolicy { max_items: NonZeroU32::new(max_items).unwrap(), max_wait: Duration::from_secs(5), per_item_results: false };
+        BatchLimits { batch, apart: Duration::from_millis(apart) }
     }
 
-    fn member(number: u8) -> Member {
-        Member { id: id(number), bytes: 100, deadline: None, times: 0, spread: Spread::from_bits(0) }
+    fn member(number: u8) -> BatchMember {
+        BatchMember { id: id(number), bytes: 100, deadline: None, times: 0, spread: JitterSample::from_bits(0) }
     }
 
     #[test]
     fn first_member_waits_and_leads_the_batch() {
-        let (mut gathering, five) = (Gathering::default(), gathered(5, 0));
-        assert_eq!(gathering.join(five, &member(1), at(0)), Place::Wait(at(5_000)));
-        assert_eq!(gathering.join(five, &member(2), at(3_000)), Place::Wait(at(7_000)), "the second member covers for a missing first");
-        assert_eq!(gathering.join(five, &member(3), at(3_000)), Place::Wait(at(65_000)));
-        assert_eq!(gathering.join(five, &member(1), at(4_000)), Place::Wait(at(5_000)), "the first member is early");
-        assert_eq!(gathering.join(five, &member(1), at(5_000)), Place::Lead);
+        let (mut gathering, five) = (BatchBuffer::default(), gathered(5, 0));
+        assert_eq!(gathering.join(five, &member(1), at(0)), BatchDecision::Wait(at(5_000)));
+        assert_eq!(
+            gathering.join(five, &member(2), at(3_000)),
+            BatchDecision::Wait(at(7_000)),
+            "the second member covers for a missing first"
+        );
+        assert_eq!(gathering.join(five, &member(3), at(3_000)), BatchDecision::Wait(at(65_000)));
+        assert_eq!(gathering.join(five, &member(1), at(4_000)), BatchDecision::Wait(at(5_000)), "the first member is early");
+        assert_eq!(gathering.join(five, &member(1), at(5_000)), BatchDecision::Lead);
         assert_eq!(gathering.take(id(1)), [id(1), id(2), id(3)]);
         assert_eq!(gathering.take(id(2)), [], "the batch took the member");
         assert!(gathering.is_empty());
@@ -198,55 +203,59 @@ mod tests {
 
     #[test]
     fn member_that_fills_the_batch_leads_it() {
-        let (mut gathering, two) = (Gathering::default(), gathered(2, 0));
+        let (mut gathering, two) = (BatchBuffer::default(), gathered(2, 0));
         gathering.join(two, &member(1), at(0));
-        assert_eq!(gathering.join(two, &member(2), at(1)), Place::Lead);
-        assert_eq!(gathering.join(two, &member(3), at(1)), Place::Wait(at(501)), "the leader is about to take the members");
+        assert_eq!(gathering.join(two, &member(2), at(1)), BatchDecision::Lead);
+        assert_eq!(gathering.join(two, &member(3), at(1)), BatchDecision::Wait(at(501)), "the leader is about to take the members");
         assert_eq!(gathering.take(id(2)), [id(1), id(2)]);
-        assert_eq!(gathering.join(gathered(1, 0), &member(4), at(2)), Place::Lead, "a batch of one does not wait");
+        assert_eq!(gathering.join(gathered(1, 0), &member(4), at(2)), BatchDecision::Lead, "a batch of one does not wait");
     }
 
     #[test]
     fn second_member_leads_if_the_first_is_missing() {
-        let (mut gathering, five) = (Gathering::default(), gathered(5, 0));
+        let (mut gathering, five) = (BatchBuffer::default(), gathered(5, 0));
         gathering.join(five, &member(1), at(0));
         gathering.join(five, &member(2), at(0));
-        assert_eq!(gathering.join(five, &member(2), at(65_000)), Place::Lead);
+        assert_eq!(gathering.join(five, &member(2), at(65_000)), BatchDecision::Lead);
         gathering.join(five, &member(2), at(65_000));
-        assert_eq!(gathering.join(five, &member(3), at(2_000_000)), Place::Wait(at(2_005_000)), "members of an old batch are forgotten");
+        assert_eq!(
+            gathering.join(five, &member(3), at(2_000_000)),
+            BatchDecision::Wait(at(2_005_000)),
+            "members of an old batch are forgotten"
+        );
         assert_eq!(gathering.members, [id(3)]);
     }
 
     #[test]
     fn members_beyond_a_full_batch_return_in_batch_sizes() {
-        let (mut gathering, two) = (Gathering::default(), gathered(2, 1_000));
+        let (mut gathering, two) = (BatchBuffer::default(), gathered(2, 1_000));
         gathering.join(two, &member(1), at(0));
-        assert_eq!(gathering.join(two, &member(2), at(0)), Place::Lead);
+        assert_eq!(gathering.join(two, &member(2), at(0)), BatchDecision::Lead);
         gathering.put_off(at(700));
-        assert_eq!(gathering.join(two, &member(2), at(10)), Place::Wait(at(2_700)));
-        assert_eq!(gathering.join(two, &member(1), at(10)), Place::Wait(at(700)));
+        assert_eq!(gathering.join(two, &member(2), at(10)), BatchDecision::Wait(at(2_700)));
+        assert_eq!(gathering.join(two, &member(1), at(10)), BatchDecision::Wait(at(700)));
         let turned_away = [3, 4, 5, 6, 7].map(|number| gathering.join(two, &member(number), at(10)));
-        assert_eq!(turned_away, [1_700, 1_700, 2_700, 2_700, 3_700].map(|millis| Place::Wait(at(millis))));
-        assert_eq!(gathering.join(two, &member(2), at(700)), Place::Lead);
+        assert_eq!(turned_away, [1_700, 1_700, 2_700, 2_700, 3_700].map(|millis| BatchDecision::Wait(at(millis))));
+        assert_eq!(gathering.join(two, &member(2), at(700)), BatchDecision::Lead);
     }
 
     #[test]
     fn ended_members_do_not_block_a_batch() {
-        let (mut gathering, two) = (Gathering::default(), gathered(2, 0));
+        let (mut gathering, two) = (BatchBuffer::default(), gathered(2, 0));
         gathering.join(two, &member(1), at(0));
-        assert_eq!(gathering.join(two, &member(2), at(0)), Place::Lead);
+        assert_eq!(gathering.join(two, &member(2), at(0)), BatchDecision::Lead);
         gathering.put_off(at(30_000));
-        assert_eq!(gathering.join(two, &member(3), at(39_000)), Place::Wait(at(39_500)), "the members can still come");
-        assert_eq!(gathering.join(two, &member(3), at(40_001)), Place::Wait(at(45_001)));
-        assert_eq!(gathering.join(two, &member(2), at(40_002)), Place::Lead, "a returning member fills the next batch");
+        assert_eq!(gathering.join(two, &member(3), at(39_000)), BatchDecision::Wait(at(39_500)), "the members can still come");
+        assert_eq!(gathering.join(two, &member(3), at(40_001)), BatchDecision::Wait(at(45_001)));
+        assert_eq!(gathering.join(two, &member(2), at(40_002)), BatchDecision::Lead, "a returning member fills the next batch");
         assert_eq!(gathering.take(id(2)), [id(3), id(2)]);
     }
 
     #[test]
     fn withdrawn_member_frees_its_place() {
-        let (mut gathering, two) = (Gathering::default(), gathered(2, 0));
+        let (mut gathering, two) = (BatchBuffer::default(), gathered(2, 0));
         gathering.join(two, &member(1), at(0));
-        assert_eq!(gathering.join(two, &member(2), at(0)), Place::Lead);
+        assert_eq!(gathering.join(two, &member(2), at(0)), BatchDecision::Lead);
         let mut leading = gathering.clone();
         assert_eq!([2, 9].map(|number| gathering.withdraw(id(number), 100, at(0))), [None, None]);
         assert_eq!(gathering.bytes, 100);
@@ -254,29 +263,29 @@ mod tests {
         assert_eq!(leading.clone().withdraw(id(1), 100, at(7)), successor(7), "the next member leads at once");
         leading.put_off(at(700));
         assert_eq!(leading.withdraw(id(1), 100, at(7)), successor(700));
-        assert_eq!(gathering.join(two, &member(3), at(10)), Place::Lead, "the batch is due");
+        assert_eq!(gathering.join(two, &member(3), at(10)), BatchDecision::Lead, "the batch is due");
         assert_eq!(gathering.take(id(3)), [id(1), id(3)]);
     }
 
     #[test]
     fn member_with_a_near_deadline_leads_before_it() {
-        let (mut gathering, five) = (Gathering::default(), gathered(5, 0));
-        let until = |number, deadline| Member { deadline: Some(at(deadline)), ..member(number) };
-        assert_eq!(gathering.join(five, &until(1, 100_000), at(0)), Place::Wait(at(5_000)), "the deadline allows the full wait");
-        assert_eq!(gathering.join(five, &until(2, 4_000), at(10)), Place::Wait(at(3_000)));
-        assert_eq!(gathering.join(five, &member(3), at(20)), Place::Wait(at(63_000)));
-        assert_eq!(gathering.join(five, &until(2, 4_000), at(3_000)), Place::Lead);
-        assert_eq!(Gathering::default().join(five, &until(4, 900), at(0)), Place::Lead, "the deadline allows no wait");
+        let (mut gathering, five) = (BatchBuffer::default(), gathered(5, 0));
+        let until = |number, deadline| BatchMember { deadline: Some(at(deadline)), ..member(number) };
+        assert_eq!(gathering.join(five, &until(1, 100_000), at(0)), BatchDecision::Wait(at(5_000)), "the deadline allows the full wait");
+        assert_eq!(gathering.join(five, &until(2, 4_000), at(10)), BatchDecision::Wait(at(3_000)));
+        assert_eq!(gathering.join(five, &member(3), at(20)), BatchDecision::Wait(at(63_000)));
+        assert_eq!(gathering.join(five, &until(2, 4_000), at(3_000)), BatchDecision::Lead);
+        assert_eq!(BatchBuffer::default().join(five, &until(4, 900), at(0)), BatchDecision::Lead, "the deadline allows no wait");
     }
 
     #[test]
     fn members_beyond_the_size_limit_go_separately() {
-        let (mut gathering, five) = (Gathering::default(), gathered(5, 0));
-        let long = |number| Member { bytes: MAX_BATCH_BYTES - 50, ..member(number) };
-        assert_eq!(gathering.join(five, &long(1), at(0)), Place::Wait(at(5_000)));
-        assert_eq!(gathering.join(five, &member(2), at(0)), Place::Wait(at(500)));
-        assert_eq!(gathering.join(five, &long(1), at(1)), Place::Lead, "a full batch does not wait");
-        let too_long = Member { bytes: 2 * MAX_BATCH_BYTES, ..member(3) };
-        assert_eq!(Gathering::default().join(gathered(1, 0), &too_long, at(0)), Place::Lead);
+        let (mut gathering, five) = (BatchBuffer::default(), gathered(5, 0));
+        let long = |number| BatchMember { bytes: MAX_BATCH_BYTES - 50, ..member(number) };
+        assert_eq!(gathering.join(five, &long(1), at(0)), BatchDecision::Wait(at(5_000)));
+        assert_eq!(gathering.join(five, &member(2), at(0)), BatchDecision::Wait(at(500)));
+        assert_eq!(gathering.join(five, &long(1), at(1)), BatchDecision::Lead, "a full batch does not wait");
+        let too_long = BatchMember { bytes: 2 * MAX_BATCH_BYTES, ..member(3) };
+        assert_eq!(BatchBuffer::default().join(gathered(1, 0), &too_long, at(0)), BatchDecision::Lead);
     }
 }

@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 /// Maximum number of starts in any period, and in a burst after a pause. The period that begins with a burst can have `burst - 1` more
 /// starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
+pub struct RateLimit {
     /// Number of starts in a period.
     pub rate: NonZeroU32,
     /// Length of the period.
@@ -22,7 +22,7 @@ pub struct Pace {
 
 /// Reservation: a slot that a task holds. The task waits until then before it asks again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Booking {
+pub struct Reservation {
     /// Time of the slot, in microseconds since the Unix epoch.
     pub slot: i64,
     /// Distance between slots when the reservation was made, in microseconds. At another rate limit the reservation is void.
@@ -33,7 +33,7 @@ pub struct Booking {
 const TOLERATED: i64 = 50;
 
 /// Maximum time ahead for reservations. A task that finds no slot before that asks again later.
-pub const HORIZON: Duration = Duration::from_mins(15);
+pub const MAX_RESERVATION_AHEAD: Duration = Duration::from_mins(15);
 
 /// Slots that were given out, and the distance between actual starts.
 ///
@@ -50,7 +50,7 @@ pub const HORIZON: Duration = Duration::from_mins(15);
 /// - A slot that is given back goes to the next task that asks, the earliest slot first. That task may be newer than one that waits for a
 ///   later slot: waiting tasks do not learn of free slots. A waiting task that asks before its slot gets the earliest free one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Timetable {
+pub(crate) struct GcraState {
     /// First slot that was never given out, in microseconds since the Unix epoch.
     next: i64,
     /// Slots before it that were given back.
@@ -63,7 +63,7 @@ pub(crate) struct Timetable {
     due: i64,
 }
 
-impl Pace {
+impl RateLimit {
     /// Returns the distance between slots in microseconds, rounded up.
     fn interval(self) -> i64 {
         let (length, rate) = (self.period().saturating_add(self.lateness()), i64::from(self.rate.get()));
@@ -84,13 +84,13 @@ impl Pace {
         self.interval().saturating_mul(i64::from(self.burst.get()) - 1)
     }
 
-    /// Returns how much earlier than [`Timetable::due`] a start may be, in microseconds.
+    /// Returns how much earlier than [`GcraState::due`] a start may be, in microseconds.
     fn grace(self) -> i64 {
         self.reach().saturating_add(self.lateness())
     }
 
     /// Returns true if the reservation was made at this rate limit. At another one it is void.
-    pub(crate) fn knows(self, booking: Booking) -> bool {
+    pub(crate) fn knows(self, booking: Reservation) -> bool {
         booking.interval == self.interval()
     }
 }
@@ -99,9 +99,9 @@ impl Pace {
 /// moment.
 const KEPT: i64 = 10;
 
-impl Timetable {
-    /// Reserves the earliest free slot. Returns `None` if that slot is more than [`HORIZON`] ahead.
-    pub(crate) fn book(&mut self, pace: Pace, now: Timestamp) -> Option<Booking> {
+impl GcraState {
+    /// Reserves the earliest free slot. Returns `None` if that slot is more than [`MAX_RESERVATION_AHEAD`] ahead.
+    pub(crate) fn book(&mut self, pace: RateLimit, now: Timestamp) -> Option<Reservation> {
         let (now, interval) = (micros(now), pace.interval());
         self.adopt(pace, now);
         let slot = self.earliest(pace, now);
@@ -113,11 +113,11 @@ impl Timetable {
         } else {
             self.free.take_earliest();
         }
-        Some(Booking { slot, interval })
+        Some(Reservation { slot, interval })
     }
 
     /// Moves a reservation to an earlier slot, if one is free. Returns the reservation that the task holds afterwards.
-    pub(crate) fn advance(&mut self, pace: Pace, booking: Booking, now: Timestamp) -> Booking {
+    pub(crate) fn advance(&mut self, pace: RateLimit, booking: Reservation, now: Timestamp) -> Reservation {
         self.adopt(pace, micros(now));
         let is_earlier = booking.at() > now && self.earliest(pace, micros(now)) < booking.slot;
         match is_earlier.then(|| self.book(pace, now)).flatten() {
@@ -130,13 +130,13 @@ impl Timetable {
     }
 
     /// Returns the earliest free slot, in microseconds since the Unix epoch. Forgets free slots whose time has passed.
-    fn earliest(&mut self, pace: Pace, now: i64) -> i64 {
+    fn earliest(&mut self, pace: RateLimit, now: i64) -> i64 {
         let oldest = now.saturating_sub(pace.reach());
         self.free.forget_beyond(self.position(oldest));
         self.free.earliest().map_or(self.next.max(oldest), |position| self.next - i64::from(position).saturating_mul(self.interval))
     }
 
-    /// Returns the number of slots from `moment` on that are before [`Timetable::next`].
+    /// Returns the number of slots from `moment` on that are before [`GcraState::next`].
     fn position(&self, moment: i64) -> u32 {
         let slots = self.next.saturating_sub(moment).checked_div_euclid(self.interval).unwrap_or(0);
         u32::try_from(slots.max(0)).unwrap_or(u32::MAX)
@@ -149,7 +149,7 @@ impl Timetable {
     }
 
     /// Discards all slots if the rate limit has changed, or if another process with a clock far ahead has moved them beyond the horizon.
-    fn adopt(&mut self, pace: Pace, now: i64) {
+    fn adopt(&mut self, pace: RateLimit, now: i64) {
         let (horizon, interval) = (horizon(now), pace.interval());
         if self.interval != interval && self.interval != 0 || self.next > horizon.saturating_add(interval) {
             self.next = now;
@@ -165,7 +165,7 @@ impl Timetable {
     }
 
     /// Returns the number of tasks without a reservation that could start now.
-    pub(crate) fn free(&self, pace: Pace, now: Timestamp) -> u32 {
+    pub(crate) fn free(&self, pace: RateLimit, now: Timestamp) -> u32 {
         let (mut this, now, interval) = (self.clone(), micros(now), pace.interval());
         this.adopt(pace, now);
         let oldest = now.saturating_sub(pace.reach());
@@ -176,7 +176,7 @@ impl Timetable {
     }
 
     /// Returns the number of reservations for after `now`, and not for before `from`.
-    pub(crate) fn promised(&self, pace: Pace, from: Timestamp, now: Timestamp) -> u32 {
+    pub(crate) fn promised(&self, pace: RateLimit, from: Timestamp, now: Timestamp) -> u32 {
         let mut this = self.clone();
         this.adopt(pace, micros(now));
         let slots = this.position(micros(from).max(micros(now).saturating_add(1)));
@@ -184,38 +184,38 @@ impl Timetable {
     }
 
     /// Returns when a task with this reservation may start: at its slot, or later if too many tasks started recently.
-    pub(crate) fn free_at(&self, pace: Pace, booking: Booking) -> Timestamp {
-        Booking { slot: self.due.saturating_sub(pace.grace()).max(booking.slot), ..booking }.at()
+    pub(crate) fn free_at(&self, pace: RateLimit, booking: Reservation) -> Timestamp {
+        Reservation { slot: self.due.saturating_sub(pace.grace()).max(booking.slot), ..booking }.at()
     }
 
     /// Returns when a task without a reservation here may start, if no other task starts in between. Returns `None` if that is too far
     /// ahead.
-    pub(crate) fn soon(&mut self, pace: Pace, now: Timestamp) -> Option<(Booking, Timestamp)> {
+    pub(crate) fn soon(&mut self, pace: RateLimit, now: Timestamp) -> Option<(Reservation, Timestamp)> {
         self.adopt(pace, micros(now));
-        let booking = Booking { slot: micros(now), interval: pace.interval() };
+        let booking = Reservation { slot: micros(now), interval: pace.interval() };
         Some((booking, self.kept(pace, booking, now)?))
     }
 
     /// Returns when a task may start that asks with this reservation. Returns `None` if so many others started that a new reservation is
     /// better.
-    pub(crate) fn kept(&self, pace: Pace, booking: Booking, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn kept(&self, pace: RateLimit, booking: Reservation, now: Timestamp) -> Option<Timestamp> {
         let free = self.free_at(pace, booking);
         let is_far = micros(free) - micros(now) > pace.interval().saturating_mul(KEPT) && free > booking.at();
         (!is_far).then_some(free)
     }
 
     /// Records a start.
-    pub(crate) fn start(&mut self, pace: Pace, now: Timestamp) {
+    pub(crate) fn start(&mut self, pace: RateLimit, now: Timestamp) {
         self.due = self.due.max(micros(now)).saturating_add(pace.interval());
     }
 
     /// Removes the record of a start that did not happen.
-    pub(crate) fn forget_start(&mut self, booking: Booking) {
+    pub(crate) fn forget_start(&mut self, booking: Reservation) {
         self.due = self.due.saturating_sub(booking.interval);
     }
 
     /// Takes back a reservation that its task will not use. The next task gets its slot.
-    pub(crate) fn take_back(&mut self, booking: Booking) {
+    pub(crate) fn take_back(&mut self, booking: Reservation) {
         // A reservation from before a restart is on none of these slots.
         let distance = self.next.saturating_sub(booking.slot);
         let is_known = self.interval == booking.interval && distance.checked_rem_euclid(self.interval) == Some(0);
@@ -231,7 +231,7 @@ impl Timetable {
     }
 }
 
-impl Booking {
+impl Reservation {
     /// Returns the earliest time at which the reservation can be used.
     pub fn at(self) -> Timestamp {
         Timestamp::from_millis(self.slot.saturating_add(999).div_euclid(1_000))
@@ -240,7 +240,7 @@ impl Booking {
 
 /// Returns the latest moment for a reservation made at `now`, in microseconds since the Unix epoch.
 fn horizon(now: i64) -> i64 {
-    now.saturating_add(i64::try_from(HORIZON.as_micros()).unwrap_or(i64::MAX))
+    now.saturating_add(i64::try_from(MAX_RESERVATION_AHEAD.as_micros()).unwrap_or(i64::MAX))
 }
 
 fn micros(moment: Timestamp) -> i64 {
@@ -258,15 +258,15 @@ mod tests {
         Timestamp::from_millis(NOW + millis)
     }
 
-    fn pace(rate: u32, burst: u32) -> Pace {
+    fn pace(rate: u32, burst: u32) -> RateLimit {
         let count = |count| NonZeroU32::new(count).unwrap();
-        Pace { rate: count(rate), period: Duration::from_secs(1), burst: count(burst) }
+        RateLimit { rate: count(rate), period: Duration::from_secs(1), burst: count(burst) }
     }
 
     #[test]
     fn burst_starts_at_once_and_the_rest_at_the_rate() {
-        let (mut times, pace) = (Timetable::default(), pace(10, 3));
-        let booked: Vec<Booking> = (0..5).map(|_| times.book(pace, at(0)).unwrap()).collect();
+        let (mut times, pace) = (GcraState::default(), pace(10, 3));
+        let booked: Vec<Reservation> = (0..5).map(|_| times.book(pace, at(0)).unwrap()).collect();
         let mut startable = Vec::new();
         for booking in &booked {
             startable.push(times.free_at(pace, *booking) <= at(0));
@@ -278,8 +278,8 @@ mod tests {
 
     #[test]
     fn late_task_starts_at_the_next_free_time() {
-        let (mut times, pace) = (Timetable::default(), pace(10, 1));
-        let booked: Vec<Booking> = (0..20).map(|_| times.book(pace, at(0)).unwrap()).collect();
+        let (mut times, pace) = (GcraState::default(), pace(10, 1));
+        let booked: Vec<Reservation> = (0..20).map(|_| times.book(pace, at(0)).unwrap()).collect();
         assert_eq!(times.kept(pace, booked[1], at(5_000)), Some(at(102)), "no other task started");
         times.start(pace, at(5_000));
         assert_eq!(times.kept(pace, booked[2], at(5_000)), Some(at(5_082)), "an interval later, minus the allowed earliness");
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn processes_with_two_rates_stay_within_the_higher_rate() {
-        let (mut times, old, new) = (Timetable::default(), pace(100, 1), pace(1, 1));
+        let (mut times, old, new) = (GcraState::default(), pace(100, 1), pace(1, 1));
         let mut starts = 0;
         for millis in 0..1_000 {
             let pace = if millis % 2 == 0 { old } else { new };
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn reservation_beyond_the_horizon_is_refused() {
-        let (mut times, pace) = (Timetable::default(), pace(1, 1));
+        let (mut times, pace) = (GcraState::default(), pace(1, 1));
         let booked = std::iter::from_fn(|| times.book(pace, at(0))).count();
         assert_eq!(booked, 883, "reservations are a second and a fiftieth apart");
         assert!(times.book(pace, at(2_000)).is_some(), "passing time frees a reservation");
@@ -315,8 +315,8 @@ mod tests {
 
     #[test]
     fn changed_rate_voids_reservations() {
-        let (mut times, old, new) = (Timetable::default(), pace(1, 1), pace(100, 1));
-        let booked: Vec<Booking> = (0..100).map(|_| times.book(old, at(0)).unwrap()).collect();
+        let (mut times, old, new) = (GcraState::default(), pace(1, 1), pace(100, 1));
+        let booked: Vec<Reservation> = (0..100).map(|_| times.book(old, at(0)).unwrap()).collect();
         let first = times.book(new, at(500)).unwrap();
         assert_eq!(first.at(), at(500));
         assert!(!new.knows(booked[1]) && new.knows(first));
@@ -324,15 +324,15 @@ mod tests {
 
     #[test]
     fn reservations_recover_after_a_clock_far_ahead() {
-        let (mut times, pace) = (Timetable::default(), pace(1, 1));
+        let (mut times, pace) = (GcraState::default(), pace(1, 1));
         times.book(pace, at(3_600_000));
         assert_eq!(times.book(pace, at(0)).unwrap().at(), at(0));
     }
 
     #[test]
     fn free_and_reserved_starts_are_counted() {
-        let (mut times, pace, slower) = (Timetable::default(), pace(10, 3), pace(5, 1));
-        let told = |times: &Timetable, millis| (times.free(pace, at(millis)), times.promised(pace, at(0), at(millis)));
+        let (mut times, pace, slower) = (GcraState::default(), pace(10, 3), pace(5, 1));
+        let told = |times: &GcraState, millis| (times.free(pace, at(millis)), times.promised(pace, at(0), at(millis)));
         assert_eq!(told(&times, 0), (3, 0));
         for _ in 0..5 {
             times.book(pace, at(0)).unwrap();
@@ -350,8 +350,8 @@ mod tests {
 
     #[test]
     fn returned_slots_are_reused_earliest_first() {
-        let (mut times, pace) = (Timetable::default(), pace(1, 1));
-        let booked: Vec<Booking> = (0..6).map(|_| times.book(pace, at(0)).unwrap()).collect();
+        let (mut times, pace) = (GcraState::default(), pace(1, 1));
+        let booked: Vec<Reservation> = (0..6).map(|_| times.book(pace, at(0)).unwrap()).collect();
         for place in [1, 4, 2] {
             times.take_back(booked[place]);
         }
@@ -359,16 +359,16 @@ mod tests {
         assert_eq!(times.advance(pace, booked[5], at(100)), booked[1], "a task that asks early gets an earlier slot");
         assert_eq!(times.advance(pace, booked[3], at(2_000)), booked[2], "the task gives its own slot back");
         assert_eq!(times.advance(pace, booked[2], at(2_050)), booked[2], "a due slot is kept");
-        let later: Vec<Booking> = (0..3).map(|_| times.book(pace, at(2_050)).unwrap()).collect();
+        let later: Vec<Reservation> = (0..3).map(|_| times.book(pace, at(2_050)).unwrap()).collect();
         assert_eq!(later, [3, 4, 5].map(|place: usize| booked[place]));
     }
 
     #[test]
     fn returning_all_reservations_frees_every_slot() {
-        let (mut times, pace) = (Timetable::default(), pace(1, 1));
+        let (mut times, pace) = (GcraState::default(), pace(1, 1));
         let first = times.book(pace, at(0)).unwrap();
         times.start(pace, at(0));
-        let mut booked: Vec<Booking> = std::iter::from_fn(|| times.book(pace, at(0))).collect();
+        let mut booked: Vec<Reservation> = std::iter::from_fn(|| times.book(pace, at(0))).collect();
         // In mixed order.
         booked.sort_by_key(|booking| (booking.slot / booking.interval).wrapping_mul(7_919) % 883);
         for booking in booked {
@@ -381,8 +381,8 @@ mod tests {
 
     #[test]
     fn restarted_reservations_begin_now_and_keep_the_rate() {
-        let (mut times, pace) = (Timetable::default(), pace(1, 1));
-        let booked: Vec<Booking> = (0..60).map(|_| times.book(pace, at(0)).unwrap()).collect();
+        let (mut times, pace) = (GcraState::default(), pace(1, 1));
+        let booked: Vec<Reservation> = (0..60).map(|_| times.book(pace, at(0)).unwrap()).collect();
         times.start(pace, at(0));
         times.take_back(booked[20]);
         times.restart(at(500));
@@ -397,12 +397,12 @@ mod tests {
         /// Exactly as many tasks start as `free` returns.
         #[test]
         fn free_count_equals_the_possible_starts(rate in 1_u32..200, burst in 1_u32..20, starts in proptest::collection::vec(0_i64..300, 0..100)) {
-            let (mut times, pace) = (Timetable::default(), pace(rate, burst));
+            let (mut times, pace) = (GcraState::default(), pace(rate, burst));
             let mut clock = 0;
             for pause in starts {
                 clock += pause;
                 let mut copy = times.clone();
-                let begins = |times: &mut Timetable| {
+                let begins = |times: &mut GcraState| {
                     let begins = times.book(pace, at(clock)).is_some_and(|booking| times.free_at(pace, booking) <= at(clock));
                     if begins {
                         times.start(pace, at(clock));
@@ -419,8 +419,8 @@ mod tests {
         /// later one.
         #[test]
         fn no_slot_is_given_out_twice(rate in 1_u32..200, burst in 1_u32..4, steps in proptest::collection::vec((0_u8..5, 0_usize..40, 0_i64..200), 0..150)) {
-            let (mut times, pace) = (Timetable::default(), pace(rate, burst));
-            let (mut clock, mut held, mut returned) = (0, Vec::<Booking>::new(), Vec::<i64>::new());
+            let (mut times, pace) = (GcraState::default(), pace(rate, burst));
+            let (mut clock, mut held, mut returned) = (0, Vec::<Reservation>::new(), Vec::<i64>::new());
             for (step, place, pause) in steps {
                 clock += pause / 8;
                 let is_over = |slot: i64| slot < micros(at(clock)) - pace.reach();
@@ -464,14 +464,14 @@ mod tests {
         fn no_period_exceeds_the_allowed_starts(
             rate in 1_u32..200, burst in 1_u32..20, asks in proptest::collection::vec((0_i64..100, 0_i64..300), 2..300)
         ) {
-            let (mut times, pace) = (Timetable::default(), pace(rate, burst));
+            let (mut times, pace) = (GcraState::default(), pace(rate, burst));
             let mut clock = 0;
             let come = |(pause, lateness): (i64, i64)| {
                 clock += pause;
                 let booking = times.book(pace, at(clock)).unwrap();
                 (booking.at().max(at(clock)).millis() + lateness, booking)
             };
-            let mut comers: Vec<(i64, Booking)> = asks.into_iter().map(come).collect();
+            let mut comers: Vec<(i64, Reservation)> = asks.into_iter().map(come).collect();
             comers.sort_unstable_by_key(|(when, _)| *when);
             let mut starts = Vec::new();
             for (when, booking) in comers {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::flow::{BreakerChange, BreakerState, Flow, Limits};
+use crate::flow::{BreakerChange, BreakerState, LimiterState, Limits};
 use crate::time::Timestamp;
 
 /// Current state of a limiter. The fields of a limit that is not set are `null`.
@@ -45,7 +45,7 @@ pub struct BreakerStatus {
     pub changes: Vec<BreakerChange>,
 }
 
-impl Flow {
+impl LimiterState {
     /// Returns the state at `now` under these limits.
     pub fn state(&self, limits: &Limits, now: Timestamp) -> LimiterStatus {
         let paused_until = self.paused_until.filter(|until| now < *until);
@@ -78,13 +78,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::flow::{Answer, Ask, BreakerPolicy, Holder, Pace, Pass, Report, Verdict};
-    use crate::retry::Spread;
+    use crate::flow::{AcquireRequest, AcquireResult, BreakerPolicy, CallHealth, CallReport, HolderId, Permit, RateLimit};
+    use crate::retry::JitterSample;
 
-    const ME: Holder = Holder(1);
+    const ME: HolderId = HolderId(1);
 
-    fn ask() -> Ask {
-        Ask { holder: ME, booking: None, is_called: false, times: 0, spread: Spread::from_bits(0) }
+    fn ask() -> AcquireRequest {
+        AcquireRequest { holder: ME, booking: None, is_called: false, times: 0, spread: JitterSample::from_bits(0) }
     }
 
     fn at(seconds: u64) -> Timestamp {
@@ -93,7 +93,7 @@ mod tests {
 
     fn limits() -> Limits {
         let count = |count| NonZeroU32::new(count).unwrap();
-        let pace = Pace { rate: count(1), period: Duration::from_secs(1), burst: count(2) };
+        let pace = RateLimit { rate: count(1), period: Duration::from_secs(1), burst: count(2) };
         Limits {
             pace: Some(pace),
             concurrency: Some(count(2)),
@@ -101,26 +101,26 @@ mod tests {
         }
     }
 
-    fn go(flow: &mut Flow, now: Timestamp) -> Pass {
+    fn go(flow: &mut LimiterState, now: Timestamp) -> Permit {
         match flow.enter(&limits(), &ask(), now) {
-            Answer::Go(pass) => pass,
-            Answer::Wait(wait) => panic!("{wait:?}"),
+            AcquireResult::Go(pass) => pass,
+            AcquireResult::Wait(wait) => panic!("{wait:?}"),
         }
     }
 
-    fn leave(flow: &mut Flow, pass: Pass, verdict: Verdict, now: Timestamp) {
-        let report = Report { verdict, took: Duration::from_millis(50), pause_until: None };
+    fn leave(flow: &mut LimiterState, pass: Permit, verdict: CallHealth, now: Timestamp) {
+        let report = CallReport { verdict, took: Duration::from_millis(50), pause_until: None };
         flow.leave(&limits(), pass, ME, &report, now);
     }
 
-    fn breaker(flow: &Flow, now: Timestamp) -> BreakerStatus {
+    fn breaker(flow: &LimiterState, now: Timestamp) -> BreakerStatus {
         flow.state(&limits(), now).circuit_breaker.unwrap()
     }
 
     #[test]
     fn status_without_limits_has_no_counts() {
-        assert_eq!(Flow::default().state(&Limits::default(), at(0)), LimiterStatus::default());
-        let state = Flow::default().state(&limits(), at(0));
+        assert_eq!(LimiterState::default().state(&Limits::default(), at(0)), LimiterStatus::default());
+        let state = LimiterState::default().state(&limits(), at(0));
         let closed = BreakerStatus { state: BreakerState::Closed, since: None, next_probe: None, changes: Vec::new() };
         let free = LimiterStatus {
             tokens: Some(2),
@@ -134,10 +134,10 @@ mod tests {
 
     #[test]
     fn status_counts_running_and_reserved_tasks() {
-        let mut flow = Flow::default();
+        let mut flow = LimiterState::default();
         go(&mut flow, at(0));
         go(&mut flow, at(0));
-        (0..3).for_each(|_| assert!(matches!(flow.enter(&limits(), &ask(), at(0)), Answer::Wait(_))));
+        (0..3).for_each(|_| assert!(matches!(flow.enter(&limits(), &ask(), at(0)), AcquireResult::Wait(_))));
         let state = flow.state(&limits(), at(0));
         assert_eq!((state.tokens, state.reserved_starts, state.running), (Some(0), Some(3), Some(2)));
         assert_eq!(flow.state(&limits(), at(2)).reserved_starts, Some(2));
@@ -145,11 +145,11 @@ mod tests {
 
     #[test]
     fn status_during_a_pause_has_no_free_starts() {
-        let mut flow = Flow::default();
+        let mut flow = LimiterState::default();
         let pass = go(&mut flow, at(0));
-        let asked = Report { verdict: Verdict::Unknown, took: Duration::ZERO, pause_until: Some(at(60)) };
+        let asked = CallReport { verdict: CallHealth::Unknown, took: Duration::ZERO, pause_until: Some(at(60)) };
         flow.leave(&limits(), pass, ME, &asked, at(0));
-        assert!(matches!(flow.enter(&limits(), &ask(), at(1)), Answer::Wait(_)));
+        assert!(matches!(flow.enter(&limits(), &ask(), at(1)), AcquireResult::Wait(_)));
         let state = flow.state(&limits(), at(1));
         assert_eq!((state.tokens, state.reserved_starts, state.paused_until), (Some(0), Some(1), Some(at(60))));
         assert_eq!(flow.state(&limits(), at(60)).paused_until, None);
@@ -157,10 +157,10 @@ mod tests {
 
     #[test]
     fn breaker_status_lists_its_changes() {
-        let mut flow = Flow::default();
+        let mut flow = LimiterState::default();
         let pass = go(&mut flow, at(0));
         assert_eq!(flow.to_text().find("changes"), None, "without changes, none are stored");
-        leave(&mut flow, pass, Verdict::Bad, at(1));
+        leave(&mut flow, pass, CallHealth::Bad, at(1));
         let change = |to, seconds| BreakerChange { to, at: at(seconds) };
         let opened = change(BreakerState::Open, 1);
         let open = BreakerStatus { state: BreakerState::Open, since: Some(at(1)), next_probe: Some(at(31)), changes: vec![opened] };
@@ -170,30 +170,30 @@ mod tests {
         let half_open = breaker(&flow, at(40));
         assert_eq!((half_open.state, half_open.since, half_open.next_probe), (BreakerState::HalfOpen, Some(at(1)), Some(at(100))));
         assert_eq!(flow.changes_since(&before).collect::<Vec<_>>(), [&change(BreakerState::HalfOpen, 40)]);
-        leave(&mut flow, probe, Verdict::Good, at(41));
+        leave(&mut flow, probe, CallHealth::Good, at(41));
         let closed = breaker(&flow, at(50));
         assert_eq!((closed.state, closed.since, closed.next_probe), (BreakerState::Closed, Some(at(41)), None));
         assert_eq!(closed.changes.len(), 3);
-        assert_eq!(Flow::from_text(&flow.to_text()).unwrap(), flow);
+        assert_eq!(LimiterState::from_text(&flow.to_text()).unwrap(), flow);
     }
 
     #[test]
     fn breaker_status_keeps_the_last_five_changes() {
-        let mut flow = Flow::default();
+        let mut flow = LimiterState::default();
         let pass = go(&mut flow, at(0));
-        leave(&mut flow, pass, Verdict::Bad, at(0));
+        leave(&mut flow, pass, CallHealth::Bad, at(0));
         for round in 1..5 {
             let probe = go(&mut flow, at(round * 100));
-            leave(&mut flow, probe, Verdict::Bad, at(round * 100 + 1));
+            leave(&mut flow, probe, CallHealth::Bad, at(round * 100 + 1));
         }
         let standing = breaker(&flow, at(450));
         let opened = BreakerChange { to: BreakerState::Open, at: at(0) };
         assert_eq!((standing.since, standing.changes), (Some(at(0)), vec![opened]), "a failed probe adds no change");
         for round in 5..9 {
             let probe = go(&mut flow, at(round * 100));
-            leave(&mut flow, probe, Verdict::Good, at(round * 100 + 1));
+            leave(&mut flow, probe, CallHealth::Good, at(round * 100 + 1));
             let pass = go(&mut flow, at(round * 100 + 2));
-            leave(&mut flow, pass, Verdict::Bad, at(round * 100 + 3));
+            leave(&mut flow, pass, CallHealth::Bad, at(round * 100 + 3));
         }
         let standing = breaker(&flow, at(850));
         assert_eq!((standing.since, standing.changes.len()), (Some(at(803)), 5));
@@ -202,9 +202,9 @@ mod tests {
 
     #[test]
     fn returned_probe_leaves_no_breaker_change() {
-        let mut flow = Flow::default();
+        let mut flow = LimiterState::default();
         let pass = go(&mut flow, at(0));
-        leave(&mut flow, pass, Verdict::Bad, at(0));
+        leave(&mut flow, pass, CallHealth::Bad, at(0));
         let changes = breaker(&flow, at(0)).changes;
         let probe = go(&mut flow, at(50));
         let half_open = flow.clone();
@@ -213,15 +213,15 @@ mod tests {
         assert_eq!(flow.changes_since(&half_open).count(), 0);
         // The other process holds the only slot: the task passes the circuit breaker, finds no slot, and gives the probe back.
         let narrow = Limits { concurrency: Some(NonZeroU32::MIN), ..limits() };
-        flow.recount(Holder(2), 1, at(51));
-        assert!(matches!(flow.enter(&narrow, &ask(), at(51)), Answer::Wait(_)));
+        flow.recount(HolderId(2), 1, at(51));
+        assert!(matches!(flow.enter(&narrow, &ask(), at(51)), AcquireResult::Wait(_)));
         assert_eq!(breaker(&flow, at(51)).changes, changes);
     }
 
     #[test]
     fn state_of_an_earlier_version_is_read() {
         let text = r#"{"times":{"next":0,"interval":0},"slots":{"held":[]},"breaker":{"open":{"since":"2027-01-15T08:00:00Z","until":"2027-01-15T08:00:30Z"}},"paused_until":null}"#;
-        let standing = breaker(&Flow::from_text(text).unwrap(), at(0));
+        let standing = breaker(&LimiterState::from_text(text).unwrap(), at(0));
         assert_eq!((standing.state, standing.since, standing.changes.len()), (BreakerState::Open, Some(at(0)), 0));
     }
 }

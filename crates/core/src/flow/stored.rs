@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::{BreakerPolicy, Limits, Pace};
+use crate::flow::{BreakerPolicy, Limits, RateLimit};
 
 /// Limits of a limiter.
 #[derive(Default, Serialize, Deserialize, PartialEq)]
 #[serde(default)]
 pub(crate) struct StoredLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pace: Option<StoredPace>,
+    pace: Option<StoredRate>,
     #[serde(skip_serializing_if = "Option::is_none")]
     concurrency: Option<NonZeroU32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -21,7 +21,7 @@ pub(crate) struct StoredLimits {
 
 /// Rate limit: rate, period in milliseconds, burst.
 #[derive(Serialize, Deserialize, PartialEq)]
-struct StoredPace(NonZeroU32, u64, NonZeroU32);
+struct StoredRate(NonZeroU32, u64, NonZeroU32);
 
 /// Circuit breaker: failure share, window and open time in milliseconds, minimum number of attempts.
 #[derive(Serialize, Deserialize, PartialEq)]
@@ -31,7 +31,7 @@ impl From<Limits> for StoredLimits {
     fn from(limits: Limits) -> Self {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self {
-            pace: limits.pace.map(|pace| StoredPace(pace.rate, millis(pace.period), pace.burst)),
+            pace: limits.pace.map(|pace| StoredRate(pace.rate, millis(pace.period), pace.burst)),
             concurrency: limits.concurrency,
             breaker: limits.breaker.map(|of| StoredBreaker(of.failure_rate, millis(of.window), millis(of.open_duration), of.minimum_calls)),
         }
@@ -40,7 +40,7 @@ impl From<Limits> for StoredLimits {
 
 impl From<StoredLimits> for Limits {
     fn from(stored: StoredLimits) -> Self {
-        let pace = |StoredPace(rate, period, burst)| Pace { rate, period: Duration::from_millis(period), burst };
+        let pace = |StoredRate(rate, period, burst)| RateLimit { rate, period: Duration::from_millis(period), burst };
         let breaker = |StoredBreaker(failure_rate, window, open, minimum_calls)| BreakerPolicy {
             failure_rate,
             window: Duration::from_millis(window),

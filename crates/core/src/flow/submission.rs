@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::bounds::Bounds;
-use crate::flow::{BreakerPolicy, Limits, Pace};
-use crate::submit::{Invalid, Wrong};
+use crate::flow::{BreakerPolicy, Limits, RateLimit};
+use crate::submit::{FieldError, ValidationErrors};
 
 /// Start rate and concurrency of tasks. An omitted limit does not apply.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -92,18 +92,18 @@ const PERIODS: Bounds = Bounds::times(Duration::from_millis(100), Duration::from
 /// Bounds of `window`, in seconds.
 const WINDOWS: Bounds = Bounds::times(Duration::from_secs(1), Duration::from_hours(1));
 /// Bounds of `open_duration`, in seconds. No task waits for longer than the horizon before it asks again.
-const OPEN: Bounds = Bounds::times(Duration::from_secs(1), crate::flow::HORIZON);
+const OPEN: Bounds = Bounds::times(Duration::from_secs(1), crate::flow::MAX_RESERVATION_AHEAD);
 
 impl LimitsSubmission {
     /// Returns the limits, or all errors, with their fields under `pointer`.
-    pub fn checked(&self, pointer: &str) -> Result<Limits, Vec<Invalid>> {
-        let mut wrong = Wrong::default();
+    pub fn checked(&self, pointer: &str) -> Result<Limits, Vec<FieldError>> {
+        let mut wrong = ValidationErrors::default();
         let limits = self.limits(pointer, &mut wrong);
         if wrong.0.is_empty() { Ok(limits) } else { Err(wrong.0) }
     }
 
     /// Returns the limits. Adds errors to `wrong`, with their fields under `pointer`.
-    pub(crate) fn limits(&self, pointer: &str, wrong: &mut Wrong) -> Limits {
+    pub(crate) fn limits(&self, pointer: &str, wrong: &mut ValidationErrors) -> Limits {
         if self.rate.is_none() && (self.period.is_some() || self.burst.is_some()) {
             wrong.add(&format!("{pointer}/rate"), "`period` and `burst` require a `rate`");
         }
@@ -112,14 +112,14 @@ impl LimitsSubmission {
         let mut count = |field: &str, count: Option<f64>| wrong.take(&format!("{pointer}/{field}"), COUNTS.whole(count?));
         let (rate, burst) = (count("rate", self.rate), count("burst", self.burst));
         let concurrency = count("concurrency", self.concurrency);
-        let pace = |rate| Some(Pace { rate, period: period?, burst: burst.unwrap_or(NonZeroU32::MIN) });
+        let pace = |rate| Some(RateLimit { rate, period: period?, burst: burst.unwrap_or(NonZeroU32::MIN) });
         Limits { pace: rate.and_then(pace), concurrency, breaker: None }
     }
 }
 
 impl BreakerSubmission {
     /// Returns the circuit breaker, or `None` if it is disabled. Adds errors to `wrong`, with their fields under `pointer`.
-    pub(crate) fn policy(&self, pointer: &str, wrong: &mut Wrong) -> Option<BreakerPolicy> {
+    pub(crate) fn policy(&self, pointer: &str, wrong: &mut ValidationErrors) -> Option<BreakerPolicy> {
         let usual = BreakerPolicy::default();
         let share = self.failure_rate.unwrap_or(usual.failure_rate);
         if !(share > 0.0 && share <= 1.0) {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     fn policy(json: &str) -> Result<Option<BreakerPolicy>, Vec<String>> {
-        let mut wrong = Wrong::default();
+        let mut wrong = ValidationErrors::default();
         let policy = read::<BreakerSubmission>(json.as_bytes()).unwrap().policy("/circuit_breaker", &mut wrong);
         if wrong.0.is_empty() { Ok(policy) } else { Err(wrong.0.into_iter().map(|invalid| invalid.pointer).collect()) }
     }
@@ -184,9 +184,9 @@ mod tests {
     fn omitted_limits_do_not_apply() {
         assert_eq!(limits("{}"), Ok(Limits::default()));
         let count = |count| NonZeroU32::new(count).unwrap();
-        let pace = Pace { rate: count(10), period: Duration::from_secs(1), burst: count(1) };
+        let pace = RateLimit { rate: count(10), period: Duration::from_secs(1), burst: count(1) };
         assert_eq!(limits(r#"{"rate": 10}"#), Ok(Limits { pace: Some(pace), ..Limits::default() }));
-        let pace = Pace { period: Duration::from_millis(1_500), burst: count(3), ..pace };
+        let pace = RateLimit { period: Duration::from_millis(1_500), burst: count(3), ..pace };
         assert_eq!(
             limits(r#"{"rate": 10, "period": 1.5, "burst": 3, "concurrency": 4}"#),
             Ok(Limits { pace: Some(pace), concurrency: Some(count(4)), breaker: None })

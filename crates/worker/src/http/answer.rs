@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{CONTENT_TYPE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use nobat_core::endpoint::{Answers, Meaning};
+use nobat_core::endpoint::{ResponseClass, ResponsePolicy};
 use nobat_core::json::Json;
 use nobat_core::retry::MAX_RETRY_AFTER;
 use nobat_core::task::HeldReason;
@@ -46,10 +46,15 @@ pub enum Body {
     Text(String),
 }
 
-pub(super) fn settle(sent: Result<Answer, SendError>, answers: &Answers, at_endpoint: bool, now: SystemTime) -> Result<Answered, Failure> {
+pub(super) fn settle(
+    sent: Result<Answer, SendError>,
+    answers: &ResponsePolicy,
+    at_endpoint: bool,
+    now: SystemTime,
+) -> Result<Answered, Failure> {
     match sent {
         Ok(answer) => match answers.meaning(answer.status.as_u16()) {
-            Meaning::Success => Ok(answered(&answer)),
+            ResponseClass::Success => Ok(answered(&answer)),
             meaning => Err(refused(answer.status, &answer.headers, meaning, at_endpoint, now)),
         },
         Err(error @ SendError::LocalResources) => Err(Failure::held(HeldReason::ResourceExhausted, &error.to_string())),
@@ -59,20 +64,20 @@ pub(super) fn settle(sent: Result<Answer, SendError>, answers: &Answers, at_endp
     }
 }
 
-pub(super) fn refused(status: StatusCode, headers: &HeaderMap, meaning: Meaning, at_endpoint: bool, now: SystemTime) -> Failure {
+pub(super) fn refused(status: StatusCode, headers: &HeaderMap, meaning: ResponseClass, at_endpoint: bool, now: SystemTime) -> Failure {
     let code = format!("http_{}", status.as_u16());
     let message = format!("the destination answered {}", status.as_u16());
     let is_about_all = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     match (meaning, pause(headers, now)) {
-        (Meaning::Final, _) if at_endpoint && status == StatusCode::GONE => {
+        (ResponseClass::Final, _) if at_endpoint && status == StatusCode::GONE => {
             Failure::gone(&code, format!("{message}; the endpoint is marked as gone"))
         }
         _ if headers.get(NO_RETRY).is_some_and(|value| value == "1") => {
             Failure::permanent(&code, format!("{message} and forbade further attempts by the header `{NO_RETRY}`"))
         }
-        (Meaning::Retry, Some(pause)) if is_about_all => Failure::put_off(pause, &code, message),
-        (Meaning::Retry, Some(pause)) => Failure::retry_after(pause, &code, message),
-        (Meaning::Retry, None) => Failure::retry(&code, message),
+        (ResponseClass::Retry, Some(pause)) if is_about_all => Failure::put_off(pause, &code, message),
+        (ResponseClass::Retry, Some(pause)) => Failure::retry_after(pause, &code, message),
+        (ResponseClass::Retry, None) => Failure::retry(&code, message),
         _ if status.is_redirection() => Failure::permanent(&code, format!("{message}; redirects are not followed")),
         _ => Failure::permanent(&code, message),
     }

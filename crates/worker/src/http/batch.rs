@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{HeaderName, StatusCode};
-use nobat_core::endpoint::{Answers, Batch, Meaning};
+use nobat_core::endpoint::{BatchPolicy, ResponseClass, ResponsePolicy};
 use nobat_core::json::Json;
 use nobat_core::statuses::Statuses;
 use nobat_core::task::ErrorCode;
@@ -82,7 +82,7 @@ pub(super) fn likeness(call: &Call) -> Option<u64> {
         let texts = ranges.as_ref().map(|ranges| Statuses::new(ranges.clone()).texts().collect::<Vec<_>>().join(","));
         parts.push(texts.map_or_else(String::new, |texts| format!("[{texts}]")));
     }
-    Some(Batch::likeness(&parts))
+    Some(BatchPolicy::likeness(&parts))
 }
 
 /// One request for several calls.
@@ -102,7 +102,7 @@ pub(super) async fn send(http: &Http, batch: Vec<(Call, &TaskContext)>) -> Toget
     let Batched { mut request, id, contexts, wants_results } = prepare_all(batch, &fixed, http.client.guard())?;
     http.sign(&mut request, &id, context).await?;
     let answer = match http.client.send(request).await {
-        Ok(answer) if answers.meaning(answer.status.as_u16()) == Meaning::Success => answer,
+        Ok(answer) if answers.meaning(answer.status.as_u16()) == ResponseClass::Success => answer,
         sent => return settle(sent, &answers, true, SystemTime::now()).map(|_| Vec::new()),
     };
     if wants_results {
@@ -140,7 +140,7 @@ fn key<'a>(call: &'a Call, context: &'a TaskContext) -> &'a str {
 fn key_of_all<'a>(keys: impl Iterator<Item = &'a str>) -> String {
     let mut keys: Vec<&str> = keys.collect();
     keys.sort_unstable();
-    Batch::id(&keys)
+    BatchPolicy::id(&keys)
 }
 
 fn bodies(batch: &[(Call, &TaskContext)]) -> serde_json::Result<Json> {
@@ -169,7 +169,7 @@ fn introduce(headers: &mut HeaderMap, key: &str, contexts: &[&TaskContext]) -> R
 }
 
 /// Reads the outcome of each task from a response with a result per item.
-fn by_item(answer: &Answer, answers: &Answers, contexts: &[&TaskContext]) -> Together<Answered> {
+fn by_item(answer: &Answer, answers: &ResponsePolicy, contexts: &[&TaskContext]) -> Together<Answered> {
     if answer.extent == Extent::Cut {
         let message = format!("the response is longer than {MAX_BODY} bytes, so the results of its items cannot be read");
         return Err(Failure::retry(ErrorCode::RESPONSE_TOO_LARGE, message));
@@ -188,11 +188,11 @@ fn by_item(answer: &Answer, answers: &Answers, contexts: &[&TaskContext]) -> Tog
     Ok(contexts.iter().map(outcome).collect())
 }
 
-fn of_item(ItemResult { status, body, .. }: ItemResult, answers: &Answers) -> Result<Answered, Failure> {
+fn of_item(ItemResult { status, body, .. }: ItemResult, answers: &ResponsePolicy) -> Result<Answered, Failure> {
     let code = StatusCode::from_u16(status)
         .map_err(|_| Failure::retry(ErrorCode::INVALID_RESPONSE, "the status of this item is not an HTTP status"))?;
     match answers.meaning(status) {
-        Meaning::Success => {
+        ResponseClass::Success => {
             let body = Some(body.map_or_else(|| Body::Text(String::new()), Body::Json));
             Ok(Answered { status, headers: BTreeMap::new(), body, body_base64: None, truncated: false })
         }

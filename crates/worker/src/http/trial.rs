@@ -11,7 +11,7 @@ use http::HeaderMap;
 use nobat_core::endpoint::{EndpointTest, EndpointTester, TestError, TestRequest, TestResponse, TestResult};
 use nobat_core::json::Json;
 use nobat_core::lifecycle::Retry;
-use nobat_core::ports::TaskName;
+use nobat_core::ports::TaskKey;
 use nobat_core::task::ErrorCode;
 use nobat_delivery::{Answer, Request};
 use serde::Serialize;
@@ -53,7 +53,7 @@ impl Http {
         }
         let timeout = endpoint.timeout.unwrap_or(limit).min(limit);
         let is_batched = endpoint.batch.is_some() && batch::likeness(&call).is_some();
-        let context = TaskContext::of_trial(TaskName { tenant, id }, (name, Arc::new(endpoint)), timeout);
+        let context = TaskContext::of_trial(TaskKey { tenant, id }, (name, Arc::new(endpoint)), timeout);
         let (answers, fixed) = (answers(&call, &context), self.headers_of_endpoint(&context).await?);
         let (mut request, id) = if is_batched {
             let Batched { request, id, .. } = batch::prepare_all(vec![(call, &context)], &fixed, self.client.guard())?;
