@@ -4,7 +4,8 @@
 //! unknown record means that none is.
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
-use nobat_core::ports::{Receipt, Settlement, TaskKey};
+use nobat_core::ports::{Receipt, Settlement};
+use nobat_core::task::TaskKey;
 
 /// A record that names a task.
 pub(crate) struct Record {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ipnet::IpNet;
-use nobat_core::backend::Backend;
-use nobat_core::directory::ConfigEpoch;
-use nobat_core::vault::{VaultSource, Without};
+use nobat_core::secrets::vault::{VaultSource, Without};
+use nobat_core::service::backend::Backend;
+use nobat_core::service::config_cache::ConfigEpoch;
 use nobat_delivery::{Client, Guard};
 use nobat_worker::handler::Handlers;
 use nobat_worker::http::Http;

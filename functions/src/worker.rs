@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
-use nobat_core::directory::ConfigEpoch;
 use nobat_core::ports::Delivery;
-use nobat_core::time::Timestamp;
+use nobat_core::service::config_cache::ConfigEpoch;
+use nobat_core::types::time::Timestamp;
 use nobat_worker::handler::Handlers;
 use nobat_worker::run::Runner;
 use nobat_worker::system::{SystemClock, SystemRandom};

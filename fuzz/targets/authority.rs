@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nobat_core::authority::{Authority, Host};
+use nobat_core::types::authority::{Authority, Host};
 use url::Url;
 
 fuzz_target!(|text: &str| {

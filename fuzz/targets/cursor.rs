@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nobat_core::name::{Name, Tenant};
+use nobat_core::types::name::{Name, Tenant};
 use nobat_core::ports::{ListQuery, Position};
 
 #[allow(dead_code, reason = "this target checks some lists only")]

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use libfuzzer_sys::fuzz_target;
-use nobat_core::http_url::{HttpUrl, UrlHost};
+use nobat_core::types::http_url::{HttpUrl, UrlHost};
 
 use crate::destination::Destination;
 use crate::guard::Guard;

@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nobat_core::key::{KeyId, KeyText};
-use nobat_core::vault::MasterKey;
-use nobat_core::webhook::WebhookSecret;
+use nobat_core::auth::api_key::{KeyId, KeyText};
+use nobat_core::secrets::vault::MasterKey;
+use nobat_core::secrets::webhook::WebhookSecret;
 
 fuzz_target!(|text: &str| {
     if let Ok(key) = text.parse::<KeyText>() {

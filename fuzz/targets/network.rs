@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use libfuzzer_sys::fuzz_target;
-use nobat_core::network::{Network, admits, forwarded_address, origin};
+use nobat_core::auth::network::{Network, admits, forwarded_address, origin};
 
 fuzz_target!(|text: &str| {
     let (list, forwarded) = text.split_once('|').unwrap_or((text, ""));

@@ -13,7 +13,7 @@ mod query;
 
 /// The part of the API's errors that the reader needs.
 mod problem {
-    use nobat_core::submit::FieldError;
+    use nobat_core::types::field_error::FieldError;
 
     pub(crate) struct Problem(pub(crate) Vec<FieldError>);
 

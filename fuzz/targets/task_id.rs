@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nobat_core::id::TaskId;
+use nobat_core::types::id::TaskId;
 
 fuzz_target!(|text: &str| {
     let read: Result<TaskId, _> = text.parse();

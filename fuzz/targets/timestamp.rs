@@ -3,7 +3,7 @@
 
 use chrono::DateTime;
 use libfuzzer_sys::fuzz_target;
-use nobat_core::time::Timestamp;
+use nobat_core::types::time::Timestamp;
 
 /// `2026-12-01T08:00:00.000Z`
 const LENGTH: usize = 24;

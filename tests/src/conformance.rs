@@ -21,12 +21,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::poll_immediate;
-use nobat_core::backend::Backend;
-use nobat_core::lifecycle::{Change, Event, Retry, transition};
-use nobat_core::ports::{ClaimResult, CommitResult, Delivery, InsertResult, LEASE, Settlement, TaskKey};
-use nobat_core::retry::JitterSample;
-use nobat_core::task::{Task, TaskError};
-use nobat_core::time::Timestamp;
+use nobat_core::ports::{ClaimResult, CommitResult, InsertResult};
+use nobat_core::ports::{Delivery, Settlement};
+use nobat_core::service::backend::Backend;
+use nobat_core::task::Task;
+use nobat_core::task::TaskError;
+use nobat_core::task::TaskKey;
+use nobat_core::task::lifecycle::{Change, Event, Retry, transition};
+use nobat_core::types::intervals::LEASE;
+use nobat_core::types::jitter_sample::JitterSample;
+use nobat_core::types::time::Timestamp;
 
 use crate::sample;
 use crate::time::Time;

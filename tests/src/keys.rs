@@ -1,12 +1,13 @@
 //! API keys for tests, created as the program creates them, without a server.
 
-use nobat_core::audit::{Action, Actor, Entry};
-use nobat_core::backend::Backend;
-use nobat_core::key::{Key, KeyText};
-use nobat_core::name::Tenant;
-use nobat_core::registry::{Record, RecordResult};
-use nobat_core::scope::Scopes;
-use nobat_core::time::Timestamp;
+use nobat_core::auth::api_key::{Key, KeyText};
+use nobat_core::auth::audit::{Action, Actor, Entry};
+use nobat_core::auth::scope::Scopes;
+use nobat_core::config::record::Record;
+use nobat_core::ports::config_store::RecordResult;
+use nobat_core::service::backend::Backend;
+use nobat_core::types::name::Tenant;
+use nobat_core::types::time::Timestamp;
 
 /// Creates a key in this backend and returns its text.
 pub async fn make(backend: &Backend, tenant: &Tenant, scopes: Scopes, now: Timestamp) -> KeyText {

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use nobat_core::ports::Clock;
-use nobat_core::time::Timestamp;
+use nobat_core::types::time::Timestamp;
 use nobat_worker::system::SystemClock;
 use serde::Serialize;
 

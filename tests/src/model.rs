@@ -15,7 +15,7 @@ pub mod table;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nobat_core::backend::Backend;
+use nobat_core::service::backend::Backend;
 
 pub use queue::{Letter, ModelQueue};
 pub use registry::ModelRegistry;

@@ -18,11 +18,11 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use nobat_aws::Settings;
-use nobat_core::backend::Backend;
-use nobat_core::key::KeyText;
-use nobat_core::name::Tenant;
+use nobat_core::auth::api_key::KeyText;
+use nobat_core::auth::scope::Scopes;
 use nobat_core::ports::Clock;
-use nobat_core::scope::Scopes;
+use nobat_core::service::backend::Backend;
+use nobat_core::types::name::Tenant;
 use nobat_sqlite::Sqlite;
 use nobat_worker::system::SystemClock;
 

@@ -33,7 +33,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nobat_core::backend::Backend;
+use nobat_core::service::backend::Backend;
 
 use crate::conformance::{RETENTION, Removal};
 use crate::model::habits::{Habits, Shown};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nobat_core::ports::Clock;
-use nobat_core::time::Timestamp;
+use nobat_core::types::time::Timestamp;
 
 /// Virtual time. It stands still until it is advanced, and then wakes the sleepers whose deadline has passed.
 pub struct Time {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nobat_core::ports::Clock;
-use nobat_core::time::Timestamp;
+use nobat_core::types::time::Timestamp;
 use nobat_worker::system::SystemClock;
 use rusqlite::Connection;
 use serde_json::Value;

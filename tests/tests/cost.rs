@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use nobat_aws::Settings;
 use nobat_aws::meter::{Meter, Reading, Units, Usage};
-use nobat_core::lifecycle::Event;
-use nobat_core::ports::{ClaimResult, InsertResult, LEASE};
+use nobat_core::ports::{ClaimResult, InsertResult};
 use nobat_core::task::Task;
+use nobat_core::task::lifecycle::Event;
+use nobat_core::types::intervals::LEASE;
 use nobat_tests::aws::emulator::Emulator;
 use nobat_tests::aws::queues::Queues;
 use nobat_tests::aws::table::Table;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nobat_aws::Settings;
-use nobat_core::backend::Backend;
+use nobat_core::service::backend::Backend;
 use nobat_sqlite::Sqlite;
 use nobat_tests::aws::emulator::Emulator;
 use nobat_tests::aws::queues::Queues;

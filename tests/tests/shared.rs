@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nobat_core::backend::Backend;
+use nobat_core::service::backend::Backend;
 use nobat_sqlite::Sqlite;
 use nobat_tests::conformance::RETENTION;
 use nobat_tests::model;

@@ -4,12 +4,13 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nobat_core::backend::Backend;
-use nobat_core::directory::{ConfigCache, ConfigEpoch};
-use nobat_core::endpoint::EndpointTester;
-use nobat_core::ports::{Clock, QueueLoad};
-use nobat_core::submit::KindRegistry;
-use nobat_core::vault::VaultSource;
+use nobat_core::config::endpoint::EndpointTester;
+use nobat_core::config::kind::KindRegistry;
+use nobat_core::ports::Clock;
+use nobat_core::ports::QueueLoad;
+use nobat_core::secrets::vault::VaultSource;
+use nobat_core::service::backend::Backend;
+use nobat_core::service::config_cache::{ConfigCache, ConfigEpoch};
 use tokio_util::sync::CancellationToken;
 
 use crate::body_budget::BodyBudget;

@@ -11,7 +11,7 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use bytes::{Bytes, BytesMut};
 use futures_util::poll;
 use http_body_util::BodyExt;
-use nobat_core::name::Tenant;
+use nobat_core::types::name::Tenant;
 
 use crate::app::App;
 use crate::body_budget::{OverBudget, Reservation};

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nobat_core::name::Tenant;
 use nobat_core::ports::QueueLoad;
+use nobat_core::types::name::Tenant;
 
 /// Maximum number of bytes of bodies in memory, over all tenants: 64 MiB.
 const MAX_TOTAL: usize = 64 * 1024 * 1024;

@@ -4,8 +4,8 @@
 use std::fmt::Write;
 
 use hmac::{Hmac, KeyInit, Mac};
-use nobat_core::name::Tenant;
 use nobat_core::ports::{ListQuery, Position};
+use nobat_core::types::name::Tenant;
 use sha2::Sha256;
 
 /// Size of the truncated MAC: 128 bits, which is infeasible to guess.
@@ -17,7 +17,7 @@ pub(crate) struct List(Vec<Option<String>>);
 impl List {
     /// List of the tasks that a query selects.
     pub(crate) fn tasks(query: &ListQuery) -> Self {
-        let moment = |moment: Option<nobat_core::time::Timestamp>| moment.map(|moment| moment.millis().to_string());
+        let moment = |moment: Option<nobat_core::types::time::Timestamp>| moment.map(|moment| moment.millis().to_string());
         Self(vec![
             Some("tasks".to_owned()),
             Some(query.tenant.to_string()),
@@ -99,9 +99,9 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nobat_core::name::{Name, Tenant};
     use nobat_core::task::Status;
-    use nobat_core::time::Timestamp;
+    use nobat_core::types::name::{Name, Tenant};
+    use nobat_core::types::time::Timestamp;
     use proptest::prelude::*;
 
     const KEY: [u8; 32] = [7; 32];

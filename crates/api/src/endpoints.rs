@@ -10,23 +10,28 @@ use axum::extract::{FromRequestParts, Path, RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
-use nobat_core::audit::Action;
-use nobat_core::callback::HTTP;
-use nobat_core::endpoint::{
-    BatchPolicy, Endpoint, EndpointStatus, EndpointSubmission, EndpointTest, EndpointUpdate, EndpointUpdateContext, TestResult,
+use nobat_core::auth::audit::Action;
+use nobat_core::config::endpoint::{
+    Endpoint, EndpointStatus, EndpointSubmission, EndpointTest, EndpointUpdate, EndpointUpdateContext, TestResult,
 };
-use nobat_core::flow::{BreakerView, LimitScope, LimiterStatus, LimitsView};
-use nobat_core::id::TaskId;
+use nobat_core::config::kind::{KindError, Target};
+use nobat_core::config::record::{Record, RecordKind};
 use nobat_core::json::Json;
-use nobat_core::name::Name;
-use nobat_core::ports::{Position, StoreError};
-use nobat_core::read::read_object;
-use nobat_core::registry::{Record, RecordKind, RecordResult};
-use nobat_core::secrets::{Kept, MAX_LIVE};
-use nobat_core::submit::{FieldError, KindError, Target};
-use nobat_core::time::Timestamp;
-use nobat_core::view::RetryView;
-use nobat_core::webhook::WebhookSecret;
+use nobat_core::json::decode::read_object;
+use nobat_core::limits::BatchPolicy;
+use nobat_core::limits::LimitScope;
+use nobat_core::limits::{BreakerView, LimiterStatus, LimitsView};
+use nobat_core::ports::Position;
+use nobat_core::ports::StoreError;
+use nobat_core::ports::config_store::RecordResult;
+use nobat_core::secrets::secret_set::{Kept, MAX_LIVE};
+use nobat_core::secrets::webhook::WebhookSecret;
+use nobat_core::task::callback::HTTP;
+use nobat_core::task::view::RetryView;
+use nobat_core::types::field_error::FieldError;
+use nobat_core::types::id::TaskId;
+use nobat_core::types::name::Name;
+use nobat_core::types::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -514,7 +519,7 @@ fn not_found() -> Problem {
 impl EndpointView {
     fn new(name: Name, endpoint: &Endpoint, now: Timestamp) -> Self {
         let secret = |kept: &Kept| SecretView { created_at: kept.created_at, expires_at: kept.expires_at };
-        let texts = |statuses: &nobat_core::statuses::Statuses| statuses.texts().map(str::to_owned).collect();
+        let texts = |statuses: &nobat_core::types::http_status::Statuses| statuses.texts().map(str::to_owned).collect();
         Self {
             name,
             url: endpoint.url.to_string(),

@@ -2,7 +2,7 @@
 
 use axum::http::header::{HOST, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, StatusCode, Uri, Version};
-use nobat_core::authority::Authority;
+use nobat_core::types::authority::Authority;
 
 /// Returns the status to refuse the request with, or `None` if its head is valid.
 pub(crate) fn refusal(version: Version, target: &Uri, headers: &HeaderMap) -> Option<StatusCode> {

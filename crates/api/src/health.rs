@@ -10,9 +10,10 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use nobat_core::backend::{Backend, NotReady};
-use nobat_core::ports::{Clock, QueueLoad};
-use nobat_core::time::Timestamp;
+use nobat_core::ports::Clock;
+use nobat_core::ports::QueueLoad;
+use nobat_core::service::backend::{Backend, NotReady};
+use nobat_core::types::time::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 

@@ -5,10 +5,10 @@
 use std::borrow::Cow;
 
 use axum::http::{HeaderMap, HeaderName};
-use nobat_core::id::TaskId;
-use nobat_core::name::Tenant;
 use nobat_core::task::{Fingerprint, KeyedRequest};
-use nobat_core::time::Timestamp;
+use nobat_core::types::id::TaskId;
+use nobat_core::types::name::Tenant;
+use nobat_core::types::time::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::code::Code;

@@ -8,15 +8,15 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nobat_core::backend::Backend;
-use nobat_core::key::{Key, KeyId, KeyText};
-use nobat_core::name::Tenant;
-use nobat_core::network::client_network;
+use nobat_core::auth::api_key::{Key, KeyId, KeyText};
+use nobat_core::auth::network::client_network;
+use nobat_core::collections::recent::Recent;
+use nobat_core::config::tenant::TenantSettings;
+use nobat_core::limits::token_bucket::{TakeResult, TokenBucket, TokenRate};
 use nobat_core::ports::StoreError;
-use nobat_core::rate::{TakeResult, TokenBucket, TokenRate};
-use nobat_core::recent::Recent;
-use nobat_core::tenant::TenantSettings;
-use nobat_core::time::Timestamp;
+use nobat_core::service::backend::Backend;
+use nobat_core::types::name::Tenant;
+use nobat_core::types::time::Timestamp;
 
 use crate::code::Code;
 use crate::door::{AuthMode, whole_seconds};
@@ -229,10 +229,11 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use async_trait::async_trait;
-    use nobat_core::audit::{Action, Actor, Entry};
-    use nobat_core::name::Name;
+    use nobat_core::auth::audit::{Action, Actor, Entry};
+    use nobat_core::config::record::{Record, RecordKind, RecordName};
     use nobat_core::ports::Clock;
-    use nobat_core::registry::{Record, RecordKind, RecordName, RecordResult};
+    use nobat_core::ports::config_store::RecordResult;
+    use nobat_core::types::name::Name;
     use nobat_sqlite::Sqlite;
 
     use super::*;

@@ -3,13 +3,14 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use nobat_core::audit::Action;
-use nobat_core::flow::{LimitScope, LimiterKey, LimiterStatus, Limits, LimitsSubmission, LimitsView};
-use nobat_core::lane::{QueueConfig, QueueSubmission};
-use nobat_core::name::Name;
-use nobat_core::read::{Patch, read_object};
-use nobat_core::registry::RecordKind;
-use nobat_core::view::RetryView;
+use nobat_core::auth::audit::Action;
+use nobat_core::config::queue::{QueueConfig, QueueSubmission};
+use nobat_core::config::record::RecordKind;
+use nobat_core::json::decode::{Patch, read_object};
+use nobat_core::limits::{LimitScope, LimiterKey};
+use nobat_core::limits::{LimiterStatus, Limits, LimitsSubmission, LimitsView};
+use nobat_core::task::view::RetryView;
+use nobat_core::types::name::Name;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -34,7 +35,7 @@ pub(crate) struct PutKind {
     /// True to start no tasks of this kind.
     paused: Option<bool>,
     /// Start rate and concurrency of its tasks. `null` removes all limits.
-    #[serde(default, deserialize_with = "nobat_core::read::patch_object")]
+    #[serde(default, deserialize_with = "nobat_core::json::decode::patch_object")]
     #[schema(value_type = Option<LimitsSubmission>, required = false)]
     limits: Patch<LimitsSubmission>,
 }

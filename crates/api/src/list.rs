@@ -3,11 +3,11 @@
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::ListQuery;
 use nobat_core::task::Status;
-use nobat_core::time::Timestamp;
-use nobat_core::view::{StatusWord, TaskView};
+use nobat_core::task::view::{StatusWord, TaskView};
+use nobat_core::types::name::{Name, Tenant};
+use nobat_core::types::time::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 

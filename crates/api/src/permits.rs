@@ -7,10 +7,10 @@ use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use nobat_core::backend::Backend;
-use nobat_core::name::Tenant;
-use nobat_core::rate::{TakeResult, TokenRate};
-use nobat_core::time::Timestamp;
+use nobat_core::limits::token_bucket::{TakeResult, TokenRate};
+use nobat_core::service::backend::Backend;
+use nobat_core::types::name::Tenant;
+use nobat_core::types::time::Timestamp;
 
 use crate::code::Code;
 use crate::door::whole_seconds;
@@ -95,10 +95,12 @@ mod tests {
     use std::sync::Arc;
 
     use async_trait::async_trait;
-    use nobat_core::audit::Entry;
-    use nobat_core::name::Name;
-    use nobat_core::ports::{Clock, StoreError};
-    use nobat_core::registry::{AuditPage, AuditQuery, ConfigStore, Record, RecordKind, RecordName, RecordResult};
+    use nobat_core::auth::audit::Entry;
+    use nobat_core::config::record::{Record, RecordKind, RecordName};
+    use nobat_core::ports::Clock;
+    use nobat_core::ports::StoreError;
+    use nobat_core::ports::config_store::{AuditPage, AuditQuery, ConfigStore, RecordResult};
+    use nobat_core::types::name::Name;
     use nobat_sqlite::Sqlite;
 
     use super::*;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use nobat_core::submit::FieldError;
+use nobat_core::types::field_error::FieldError;
 
 use crate::problem::Problem;
 

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nobat_core::name::Tenant;
 use nobat_core::ports::StoreError;
-use nobat_core::time::Timestamp;
+use nobat_core::types::name::Tenant;
+use nobat_core::types::time::Timestamp;
 
 /// Latest count of each tenant's waiting tasks.
 #[derive(Default)]

@@ -9,10 +9,12 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use futures_util::future::maybe_done;
 use futures_util::poll;
-use nobat_core::id::TaskId;
-use nobat_core::ports::{StoreError, TaskKey};
-use nobat_core::task::{State as Standing, Task};
-use nobat_core::view::TaskView;
+use nobat_core::ports::StoreError;
+use nobat_core::task::State as Standing;
+use nobat_core::task::Task;
+use nobat_core::task::TaskKey;
+use nobat_core::task::view::TaskView;
+use nobat_core::types::id::TaskId;
 
 use crate::app::App;
 use crate::door::{Authorized, TasksRead};

@@ -6,8 +6,8 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use nobat_core::task::Task;
-use nobat_core::time::Timestamp;
-use nobat_core::view::TaskView;
+use nobat_core::task::view::TaskView;
+use nobat_core::types::time::Timestamp;
 use serde::Serialize;
 
 use crate::door::Principal;

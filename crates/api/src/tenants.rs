@@ -6,16 +6,18 @@ use axum::extract::{FromRequestParts, Path, RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
-use nobat_core::audit::Action;
-use nobat_core::bounds::Bounds;
-use nobat_core::flow::{Limits, LimitsSubmission, LimitsView};
-use nobat_core::name::{Name, Tenant};
-use nobat_core::ports::{Position, StoreError};
-use nobat_core::rate::TokenRate;
-use nobat_core::read::read_object;
-use nobat_core::registry::{Record, RecordKind, RecordName, RecordResult};
-use nobat_core::submit::FieldError;
-use nobat_core::tenant::TenantSettings;
+use nobat_core::auth::audit::Action;
+use nobat_core::config::record::{Record, RecordKind, RecordName};
+use nobat_core::config::tenant::TenantSettings;
+use nobat_core::json::decode::read_object;
+use nobat_core::limits::token_bucket::TokenRate;
+use nobat_core::limits::{Limits, LimitsSubmission, LimitsView};
+use nobat_core::ports::Position;
+use nobat_core::ports::StoreError;
+use nobat_core::ports::config_store::RecordResult;
+use nobat_core::types::bounds::Bounds;
+use nobat_core::types::field_error::FieldError;
+use nobat_core::types::name::{Name, Tenant};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -44,7 +46,7 @@ const COUNTS: Bounds = Bounds::count(u32::MAX);
 #[schema(as = TenantSettings)]
 pub(crate) struct Put {
     /// Rate limit of its API requests.
-    #[serde(default, deserialize_with = "nobat_core::read::maybe_object")]
+    #[serde(default, deserialize_with = "nobat_core::json::decode::maybe_object")]
     #[schema(value_type = Option<PutRate>, required = false)]
     request_rate: Option<PutRate>,
     /// Maximum number of its tasks that wait to run at a time.
@@ -54,7 +56,7 @@ pub(crate) struct Put {
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     max_payload_bytes: Option<f64>,
     /// Start rate and concurrency of its tasks.
-    #[serde(default, deserialize_with = "nobat_core::read::maybe_object")]
+    #[serde(default, deserialize_with = "nobat_core::json::decode::maybe_object")]
     #[schema(value_type = Option<LimitsSubmission>, required = false)]
     limits: Option<LimitsSubmission>,
 }

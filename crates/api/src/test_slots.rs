@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nobat_core::name::{Name, Tenant};
 use nobat_core::ports::QueueLoad;
+use nobat_core::types::name::{Name, Tenant};
 
 use crate::code::Code;
 use crate::problem::Problem;

@@ -3,10 +3,10 @@
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use nobat_core::audit::{Action, Entry};
-use nobat_core::name::Tenant;
-use nobat_core::registry::AuditQuery;
-use nobat_core::time::Timestamp;
+use nobat_core::auth::audit::{Action, Entry};
+use nobat_core::ports::config_store::AuditQuery;
+use nobat_core::types::name::Tenant;
+use nobat_core::types::time::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 

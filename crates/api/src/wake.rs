@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use nobat_core::flow::{LimitScope, LimiterChange, LimiterKey};
-use nobat_core::name::Name;
+use nobat_core::limits::LimiterChange;
+use nobat_core::limits::{LimitScope, LimiterKey};
 use nobat_core::ports::ListQuery;
-use nobat_core::task::{Status, Task};
+use nobat_core::task::Status;
+use nobat_core::task::Task;
+use nobat_core::types::name::Name;
 
 use crate::app::App;
 use crate::door::Principal;
@@ -40,7 +42,7 @@ impl Of<'_> {
     }
 }
 
-/// Wakes held tasks of the caller's tenant, newest first, for at most 5 s and up to about [`MAX_WOKEN`](nobat_core::backend::MAX_WOKEN)
+/// Wakes held tasks of the caller's tenant, newest first, for at most 5 s and up to about [`MAX_WOKEN`](nobat_core::service::backend::MAX_WOKEN)
 /// tasks. Only tasks whose hold a client can end are woken. A failure is logged and does not undo the change.
 pub(crate) async fn wake(app: &App, caller: &Principal, of: Of<'_>) {
     let (tenant, status, now) = (caller.tenant.clone(), Some(Status::Held), app.clock.now());

@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use nobat_core::json::Json;
-use nobat_core::ports::{StoreError, TaskKey};
+use nobat_core::ports::StoreError;
 use nobat_core::task::Task;
-use nobat_core::time::Timestamp;
+use nobat_core::task::TaskKey;
+use nobat_core::types::time::Timestamp;
 
 use crate::error::Unreadable;
 use crate::expression::Expression;

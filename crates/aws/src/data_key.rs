@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::DataKeySpec;
 use nobat_core::ports::StoreError;
-use nobat_core::vault::{MasterKey, NoVault, Vault, VaultSource};
+use nobat_core::secrets::vault::{MasterKey, NoVault, Vault, VaultSource};
 use tokio::sync::OnceCell;
 
 use crate::error::{Unreadable, failed};
@@ -97,7 +97,7 @@ fn wrapped(item: &Item) -> Result<Blob, Unreadable> {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use nobat_core::vault::NoVault;
+    use nobat_core::secrets::vault::NoVault;
     use tokio::net::TcpListener;
 
     use super::*;

@@ -5,15 +5,14 @@ use std::fmt::Write;
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use nobat_core::ports::StoreError;
-use nobat_core::stored;
 
 /// An attribute does not have the format of this version.
 #[derive(Debug, thiserror::Error)]
 #[error("attribute {0} cannot be read")]
 pub(crate) struct Unreadable(pub(crate) &'static str);
 
-impl From<stored::Unreadable> for Unreadable {
-    fn from(unreadable: stored::Unreadable) -> Self {
+impl From<nobat_core::types::unreadable::Unreadable> for Unreadable {
+    fn from(unreadable: nobat_core::types::unreadable::Unreadable) -> Self {
         Self(unreadable.0)
     }
 }

@@ -1,9 +1,11 @@
 //! Limiter states: one item each, in the same partition as the tenant's bucket of requests.
 
 use async_trait::async_trait;
-use nobat_core::flow::{IDLE, LimiterKey, LimiterState, LimiterStore, VersionedState, WriteResult};
+use nobat_core::limits::LimiterKey;
+use nobat_core::limits::LimiterState;
 use nobat_core::ports::StoreError;
-use nobat_core::time::Timestamp;
+use nobat_core::ports::limiter_store::{IDLE, LimiterStore, VersionedState, WriteResult};
+use nobat_core::types::time::Timestamp;
 
 use crate::bodies::expiry;
 use crate::error::Unreadable;

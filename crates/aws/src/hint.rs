@@ -1,8 +1,9 @@
 //! Hints as messages.
 
-use nobat_core::id::TaskId;
-use nobat_core::name::Tenant;
-use nobat_core::ports::{Hint, TaskKey};
+use nobat_core::ports::Hint;
+use nobat_core::task::TaskKey;
+use nobat_core::types::id::TaskId;
+use nobat_core::types::name::Tenant;
 use serde::{Deserialize, Serialize};
 
 /// Body of a message: `{"tenant": …, "id": …}`, and the number of earlier dead letters of the task.

@@ -7,11 +7,14 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use nobat_core::json::Json;
-use nobat_core::name::Name;
-use nobat_core::ports::TaskKey;
-use nobat_core::stored;
-use nobat_core::task::{CancelRequest, Completion, Fingerprint, Held, HeldReason, Lease, Outcome, State, Task, Waiting};
-use nobat_core::time::Timestamp;
+use nobat_core::task::Fingerprint;
+use nobat_core::task::Task;
+use nobat_core::task::TaskKey;
+use nobat_core::task::codec;
+use nobat_core::task::{CancelRequest, Completion, Held, Lease, Outcome, State, Waiting};
+use nobat_core::types::held_reason::HeldReason;
+use nobat_core::types::name::Name;
+use nobat_core::types::time::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::error::Unreadable;
@@ -130,7 +133,7 @@ fn fixed(task: &Task, payload_apart: Option<&OverflowRef>) -> Item {
         ("kind", Some(text(task.kind.as_str()))),
         ("queue", Some(text(task.queue.as_str()))),
         ("created_at", Some(moment(task.created_at))),
-        ("settings", stored::settings_to_text(&task.settings).map(text)),
+        ("settings", codec::settings_to_text(&task.settings).map(text)),
         ("fingerprint", task.settings.fingerprint.map(|fingerprint| AttributeValue::B(Blob::new(fingerprint.0)))),
         ("payload", inline.filter(|_| task.payload != Json::null())),
         ("payload_key", apart),
@@ -164,11 +167,11 @@ pub(crate) fn changing(task: &Task, op: &str) -> Attributes {
         ("cancel", canceled.then_some(AttributeValue::Bool(true))),
         ("held", held.map(text)),
         ("ended_at", task.finished_at().map(moment)),
-        ("attempts", stored::attempts_to_text(&task.attempts).map(text)),
-        ("error", task.error.as_ref().map(|error| text(stored::error_to_text(error)))),
+        ("attempts", codec::attempts_to_text(&task.attempts).map(text)),
+        ("error", task.error.as_ref().map(|error| text(codec::error_to_text(error)))),
         ("progress", task.progress.as_ref().map(|progress| text(progress.get()))),
-        ("turn", stored::turn_to_text(&task.turn).map(text)),
-        ("requests", stored::requests_to_text(&task.requests).map(text)),
+        ("turn", codec::turn_to_text(&task.turn).map(text)),
+        ("requests", codec::requests_to_text(&task.requests).map(text)),
         ("op", Some(text(op))),
     ])
 }
@@ -188,7 +191,7 @@ pub(crate) fn word(state: &State) -> &'static str {
 pub(crate) fn read(item: &Item) -> Result<Read, Unreadable> {
     let reader = Reader(item);
     let name = keys::name(reader.text("PK")?).ok_or(Unreadable("PK"))?;
-    let mut settings = stored::settings_from_text(reader.optional_text("settings")?)?;
+    let mut settings = codec::settings_from_text(reader.optional_text("settings")?)?;
     settings.expires_at = reader.optional_moment("deadline")?;
     settings.key_generation = reader.optional_number("key_generation")?;
     settings.fingerprint = reader.fingerprint()?;
@@ -208,12 +211,12 @@ pub(crate) fn read(item: &Item) -> Result<Read, Unreadable> {
         version: reader.optional_number("version")?.ok_or(Unreadable("version"))?,
         token: reader.optional_number("token")?.unwrap_or(0),
         attempt: reader.optional_number("attempt")?.unwrap_or(0),
-        attempts: stored::attempts_from_text(reader.optional_text("attempts")?)?,
+        attempts: codec::attempts_from_text(reader.optional_text("attempts")?)?,
         result: reader.json("result")?,
-        error: reader.optional_text("error")?.map(stored::error_from_text).transpose()?,
+        error: reader.optional_text("error")?.map(codec::error_from_text).transpose()?,
         progress: reader.json("progress")?,
-        turn: stored::turn_from_text(reader.optional_text("turn")?)?,
-        requests: stored::requests_from_text(reader.optional_text("requests")?)?,
+        turn: codec::turn_from_text(reader.optional_text("turn")?)?,
+        requests: codec::requests_from_text(reader.optional_text("requests")?)?,
     };
     let apart = |attribute| Ok::<_, Unreadable>(reader.optional_text(attribute)?.map(|key| OverflowRef { key: key.to_owned() }));
     Ok(Read { task, payload: apart("payload_key")?, result: apart("result_key")? })

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use nobat_core::audit::Entry;
-use nobat_core::flow::LimitScope;
-use nobat_core::id::TaskId;
-use nobat_core::name::{Name, Tenant};
-use nobat_core::ports::TaskKey;
-use nobat_core::registry::{RecordKind, RecordName};
-use nobat_core::task::{Outcome, State, Task};
-use nobat_core::time::Timestamp;
+use nobat_core::auth::audit::Entry;
+use nobat_core::config::record::{RecordKind, RecordName};
+use nobat_core::limits::LimitScope;
+use nobat_core::task::Task;
+use nobat_core::task::TaskKey;
+use nobat_core::task::{Outcome, State};
+use nobat_core::types::id::TaskId;
+use nobat_core::types::name::{Name, Tenant};
+use nobat_core::types::time::Timestamp;
 
 /// Sort key of a task's own item.
 pub(crate) const TASK: &str = "task";

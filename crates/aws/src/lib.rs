@@ -28,8 +28,8 @@ use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use nobat_core::backend::Backend;
-use nobat_core::vault::VaultSource;
+use nobat_core::secrets::vault::VaultSource;
+use nobat_core::service::backend::Backend;
 use sha2::{Digest, Sha256};
 
 use crate::data_key::DataKey;

@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::try_join_all;
-use nobat_core::id::TaskId;
-use nobat_core::ports::{ListQuery, Page, Position, StoreError};
+use nobat_core::ports::StoreError;
+use nobat_core::ports::{ListQuery, Page, Position};
 use nobat_core::task::Task;
-use nobat_core::time::Timestamp;
+use nobat_core::types::id::TaskId;
+use nobat_core::types::time::Timestamp;
 
 use crate::error::{Unreadable, failed};
 use crate::item::{self, Item, text};
@@ -101,7 +102,7 @@ impl Table {
         let places: Vec<Place<'_>> = places.iter().filter_map(|place| Place::read(place)).collect();
         let passing = places.iter().filter(|place| passes(place, query)).map(Place::id);
         let passing: HashSet<TaskId> = passing.collect::<Result<_, _>>()?;
-        let keys = passing.into_iter().map(|id| item::key(&nobat_core::ports::TaskKey { tenant: query.tenant.clone(), id }).into());
+        let keys = passing.into_iter().map(|id| item::key(&nobat_core::task::TaskKey { tenant: query.tenant.clone(), id }).into());
         let mut tasks: HashMap<TaskId, Task> = HashMap::new();
         for found in self.read_many(keys.collect()).await? {
             let task = item::read(&found)?.task;

@@ -2,11 +2,16 @@
 
 use async_trait::async_trait;
 use nobat_core::json::Json;
-use nobat_core::lifecycle::{Change, Event, transition};
-use nobat_core::name::Tenant;
-use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, QueueLoad, StoreError, TaskKey, TaskStore};
-use nobat_core::task::{CancelRequest, HeldReason, State, Task, Waiting};
-use nobat_core::time::Timestamp;
+use nobat_core::ports::QueueLoad;
+use nobat_core::ports::StoreError;
+use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, TaskStore};
+use nobat_core::task::Task;
+use nobat_core::task::TaskKey;
+use nobat_core::task::lifecycle::{Change, Event, transition};
+use nobat_core::task::{CancelRequest, State, Waiting};
+use nobat_core::types::held_reason::HeldReason;
+use nobat_core::types::name::Tenant;
+use nobat_core::types::time::Timestamp;
 
 use crate::bodies::expiry;
 use crate::expression::Expression;

@@ -14,7 +14,7 @@ use aws_sdk_dynamodb::types::{
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nobat_core::ports::StoreError;
-use nobat_core::time::Timestamp;
+use nobat_core::types::time::Timestamp;
 
 use crate::error::{failed, unsure};
 use crate::expression::Expression;

@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nobat_core::name::Tenant;
-use nobat_core::ports::{QueueLoad, StoreError};
-use nobat_core::recent::Recent;
+use nobat_core::collections::recent::Recent;
+use nobat_core::ports::QueueLoad;
+use nobat_core::ports::StoreError;
+use nobat_core::types::name::Tenant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 

@@ -1,5 +1,7 @@
 //! JSON values that nobat stores and passes on without parsing them.
 
+pub mod decode;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -7,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::read::{ReadError, read};
+use crate::json::decode::{ReadError, read};
 
 /// JSON value, kept byte for byte as received. Clones share the text.
 ///

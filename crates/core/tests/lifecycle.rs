@@ -3,17 +3,22 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use nobat_core::callback::Callback;
-use nobat_core::flow::{LimitScope, Reservation, Reservations, ScopedReservation};
-use nobat_core::id::TaskId;
 use nobat_core::json::Json;
-use nobat_core::lifecycle::{Change, Event, ReplayKey, Retry, TransitionError, overdue, transition};
-use nobat_core::name::{Name, Tenant};
-use nobat_core::retry::{JitterSample, RetryPolicy, Schedule};
-use nobat_core::task::{
-    AttemptOutcome, CancelRequest, Held, HeldReason, HoldState, Lease, Outcome, State, Status, Task, TaskError, TaskOptions, Waiting,
-};
-use nobat_core::time::Timestamp;
+use nobat_core::limits::LimitScope;
+use nobat_core::limits::Reservation;
+use nobat_core::limits::{Reservations, ScopedReservation};
+use nobat_core::task::Task;
+use nobat_core::task::TaskOptions;
+use nobat_core::task::callback::Callback;
+use nobat_core::task::lifecycle::{Change, Event, ReplayKey, Retry, TransitionError, overdue, transition};
+use nobat_core::task::retry::{RetryPolicy, Schedule};
+use nobat_core::task::{AttemptOutcome, TaskError};
+use nobat_core::task::{CancelRequest, Held, HoldState, Lease, Outcome, State, Status, Waiting};
+use nobat_core::types::held_reason::HeldReason;
+use nobat_core::types::id::TaskId;
+use nobat_core::types::jitter_sample::JitterSample;
+use nobat_core::types::name::{Name, Tenant};
+use nobat_core::types::time::Timestamp;
 use proptest::prelude::*;
 
 const START: Timestamp = Timestamp::EPOCH;

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use http::Uri;
-use nobat_core::http_url::{HttpUrl, InvalidUrl, UrlHost};
 use nobat_core::task::ErrorCode;
+use nobat_core::types::http_url::{HttpUrl, InvalidUrl, UrlHost};
 
 use crate::guard::Guard;
 

@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::io;
 
-use nobat_core::task::{ErrorCode, HeldReason};
+use nobat_core::task::ErrorCode;
+use nobat_core::types::held_reason::HeldReason;
 use rustix::io::Errno;
 use rustls::CertificateError;
 

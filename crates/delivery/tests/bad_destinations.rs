@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
-use nobat_core::name::Tenant;
+use nobat_core::types::name::Tenant;
 use nobat_delivery::client::MAX_BODY;
 use nobat_delivery::headers::{self, HeaderFault};
 use nobat_delivery::{Answer, BadUrl, Client, Destination, Extent, Guard, Request, Resolve, SendError};

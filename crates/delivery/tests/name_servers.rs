@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{HeaderMap, Method};
-use nobat_core::name::Tenant;
+use nobat_core::types::name::Tenant;
 use nobat_delivery::{Client, Destination, Guard, Request, SendError, SystemResolver};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};

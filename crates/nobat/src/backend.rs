@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use nobat_core::backend::Backend;
 use nobat_core::ports::Clock;
+use nobat_core::service::backend::Backend;
 use nobat_sqlite::{OpenError, Sqlite};
 
 /// Kind of storage.

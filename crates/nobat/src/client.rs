@@ -13,8 +13,8 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use nobat_api::App;
-use nobat_core::http_url::{HttpUrl, UrlHost};
-use nobat_core::key::KeyText;
+use nobat_core::auth::api_key::KeyText;
+use nobat_core::types::http_url::{HttpUrl, UrlHost};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 
-use nobat_core::submit::is_invisible;
+use nobat_core::types::field_error::is_invisible;
 use serde_json::value::RawValue;
 
 use crate::answer::Object;

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use nobat_core::backend::Backend;
-use nobat_core::callback_secret::CallbackSecrets;
-use nobat_core::name::Tenant;
+use nobat_core::config::callback_secret::CallbackSecrets;
 use nobat_core::ports::Clock;
-use nobat_core::vault::{MasterKey, Vault, VaultSource, Without};
+use nobat_core::secrets::vault::{MasterKey, Vault, VaultSource, Without};
+use nobat_core::service::backend::Backend;
+use nobat_core::types::name::Tenant;
 use nobat_worker::system::SystemClock;
 
 use crate::backend::{Place, Settings};
@@ -185,8 +185,8 @@ fn make(path: &Path) -> anyhow::Result<MasterKey> {
 mod tests {
     use super::*;
     use clap::Parser;
-    use nobat_core::audit::{Action, Actor, Entry};
-    use nobat_core::registry::{Record, RecordName};
+    use nobat_core::auth::audit::{Action, Actor, Entry};
+    use nobat_core::config::record::{Record, RecordName};
 
     fn folder() -> tempfile::TempDir {
         tempfile::tempdir().unwrap()

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use nobat_core::ports::LEASE;
+use nobat_core::types::intervals::LEASE;
 use nobat_worker::worker::Worker;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::{sleep, timeout};

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nobat_core::json::Json;
-use nobat_core::lifecycle::{Change, Event, overdue, transition};
-use nobat_core::name::{Name, Tenant};
-use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, LEASE, ListQuery, Page, Position, TaskKey};
-use nobat_core::retry::JitterSample;
-use nobat_core::task::{CancelRequest, Outcome, State, Status, Task};
-use nobat_core::time::Timestamp;
+use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, Position};
+use nobat_core::task::Task;
+use nobat_core::task::TaskKey;
+use nobat_core::task::lifecycle::{Change, Event, overdue, transition};
+use nobat_core::task::{CancelRequest, Outcome, State, Status};
+use nobat_core::types::intervals::LEASE;
+use nobat_core::types::jitter_sample::JitterSample;
+use nobat_core::types::name::{Name, Tenant};
+use nobat_core::types::time::Timestamp;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, params};
 
 use crate::Error;

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nobat_core::ports::TaskKey;
 use nobat_core::task::Task;
-use nobat_core::time::Timestamp;
+use nobat_core::task::TaskKey;
+use nobat_core::types::time::Timestamp;
 use tokio::sync::{Notify, oneshot, watch};
 
 /// Workers that wait for tasks, and watchers that wait for changes.

@@ -1,12 +1,17 @@
 //! Limiter states, in a table of their own.
 
 use async_trait::async_trait;
-use nobat_core::backend::changes;
-use nobat_core::flow::{IDLE, LimiterChange, LimiterKey, LimiterState, LimiterStore, Reservations, Successor, VersionedState, WriteResult};
-use nobat_core::lifecycle::{Event, transition};
-use nobat_core::ports::{StoreError, TaskKey};
+use nobat_core::limits::LimiterKey;
+use nobat_core::limits::Reservations;
+use nobat_core::limits::Successor;
+use nobat_core::limits::{LimiterChange, LimiterState};
+use nobat_core::ports::StoreError;
+use nobat_core::ports::limiter_store::{IDLE, LimiterStore, VersionedState, WriteResult};
+use nobat_core::service::backend::changes;
 use nobat_core::task::Task;
-use nobat_core::time::Timestamp;
+use nobat_core::task::TaskKey;
+use nobat_core::task::lifecycle::{Event, transition};
+use nobat_core::types::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::database::{Database, to_sql};
@@ -56,7 +61,7 @@ impl Database {
         Ok(successor)
     }
 
-    /// Gives back what an ended task held at its limiters ([`nobat_core::backend::Backend::give_back`]), in the same transaction.
+    /// Gives back what an ended task held at its limiters ([`nobat_core::service::backend::Backend::give_back`]), in the same transaction.
     pub(crate) fn give_back(&mut self, task: &Task, reserved: Reservations, now: Timestamp) -> Result<(), Error> {
         for (of, change) in changes(task, reserved) {
             let name = LimiterKey { tenant: task.tenant.clone(), of };

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nobat_core::name::Tenant;
-use nobat_core::time::Timestamp;
+use nobat_core::types::name::Tenant;
+use nobat_core::types::time::Timestamp;
 
 /// Tenants with waiting tasks. Each has a time before which none of its tasks is due.
 #[derive(Default)]

@@ -24,10 +24,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nobat_core::backend::Backend;
-use nobat_core::name::InvalidName;
-use nobat_core::ports::{Clock, StoreError};
-use nobat_core::stored::Unreadable;
+use nobat_core::ports::Clock;
+use nobat_core::ports::StoreError;
+use nobat_core::service::backend::Backend;
+use nobat_core::types::name::InvalidName;
+use nobat_core::types::unreadable::Unreadable;
 
 pub use backup::{BackupError, backup, restore};
 pub use file::{Holder, OpenError};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use nobat_core::ports::{QueueLoad, StoreError};
+use nobat_core::ports::QueueLoad;
+use nobat_core::ports::StoreError;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 

@@ -5,12 +5,14 @@ use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use nobat_core::audit::{Action, Entry};
-use nobat_core::name::{Name, Tenant};
-use nobat_core::ports::{Position, StoreError};
-use nobat_core::rate::{TakeResult, TokenBucket, TokenRate};
-use nobat_core::registry::{AuditPage, AuditQuery, ConfigStore, Record, RecordKind, RecordName, RecordResult};
-use nobat_core::time::Timestamp;
+use nobat_core::auth::audit::{Action, Entry};
+use nobat_core::config::record::{Record, RecordKind, RecordName};
+use nobat_core::limits::token_bucket::{TakeResult, TokenBucket, TokenRate};
+use nobat_core::ports::Position;
+use nobat_core::ports::StoreError;
+use nobat_core::ports::config_store::{AuditPage, AuditQuery, ConfigStore, RecordResult};
+use nobat_core::types::name::{Name, Tenant};
+use nobat_core::types::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::database::{Database, Savepoint, to_sql};

@@ -1,11 +1,14 @@
 //! A task as a row: columns that SQLite uses, and text for the rest.
 
-use nobat_core::id::TaskId;
 use nobat_core::json::Json;
-use nobat_core::name::{Name, Tenant};
-use nobat_core::stored;
-use nobat_core::task::{CancelRequest, Completion, Fingerprint, Held, HeldReason, Lease, Outcome, State, Status, Task, Waiting};
-use nobat_core::time::Timestamp;
+use nobat_core::task::Fingerprint;
+use nobat_core::task::Task;
+use nobat_core::task::codec;
+use nobat_core::task::{CancelRequest, Completion, Held, Lease, Outcome, State, Status, Waiting};
+use nobat_core::types::held_reason::HeldReason;
+use nobat_core::types::id::TaskId;
+use nobat_core::types::name::{Name, Tenant};
+use nobat_core::types::time::Timestamp;
 use rusqlite::{Row, Statement};
 
 use crate::Error;
@@ -65,12 +68,12 @@ pub(crate) fn bind(statement: &mut Statement<'_>, task: &Task) -> Result<(), Err
     statement.raw_bind_parameter(13, task.finished_at().map(Timestamp::millis))?;
     statement.raw_bind_parameter(14, held)?;
     statement.raw_bind_parameter(15, task.settings.key_generation)?;
-    statement.raw_bind_parameter(16, stored::attempts_to_text(&task.attempts))?;
-    statement.raw_bind_parameter(17, task.error.as_ref().map(stored::error_to_text))?;
+    statement.raw_bind_parameter(16, codec::attempts_to_text(&task.attempts))?;
+    statement.raw_bind_parameter(17, task.error.as_ref().map(codec::error_to_text))?;
     statement.raw_bind_parameter(18, task.progress.as_ref().map(Json::get))?;
     statement.raw_bind_parameter(19, task.result.as_ref().map(Json::get))?;
-    statement.raw_bind_parameter(20, stored::turn_to_text(&task.turn))?;
-    statement.raw_bind_parameter(21, stored::requests_to_text(&task.requests))?;
+    statement.raw_bind_parameter(20, codec::turn_to_text(&task.turn))?;
+    statement.raw_bind_parameter(21, codec::requests_to_text(&task.requests))?;
     Ok(())
 }
 
@@ -81,7 +84,7 @@ pub(crate) fn bind_fixed(statement: &mut Statement<'_>, task: &Task, seq: i64, p
     statement.raw_bind_parameter(24, task.kind.as_str())?;
     statement.raw_bind_parameter(25, task.queue.as_str())?;
     statement.raw_bind_parameter(26, task.created_at.millis())?;
-    statement.raw_bind_parameter(27, stored::settings_to_text(&task.settings))?;
+    statement.raw_bind_parameter(27, codec::settings_to_text(&task.settings))?;
     statement.raw_bind_parameter(28, task.settings.fingerprint.map(|fingerprint| fingerprint.0))?;
     statement.raw_bind_parameter(29, seq)?;
     statement.raw_bind_parameter(30, payload)?;
@@ -96,7 +99,7 @@ pub(crate) fn read(row: &Row<'_>, payload_apart: impl FnOnce(i64) -> Result<Stri
         Some(payload) => payload,
         None => payload_apart(row.get(0)?)?,
     };
-    let mut settings = stored::settings_from_text(row.get_ref(19)?.as_str_or_null()?)?;
+    let mut settings = codec::settings_from_text(row.get_ref(19)?.as_str_or_null()?)?;
     settings.expires_at = optional_moment(13)?;
     settings.key_generation = row.get(25)?;
     settings.fingerprint = row.get::<_, Option<[u8; 32]>>(26)?.map(Fingerprint);
@@ -115,12 +118,12 @@ pub(crate) fn read(row: &Row<'_>, payload_apart: impl FnOnce(i64) -> Result<Stri
         version: row.get::<_, i64>(6)?.cast_unsigned(),
         token: row.get::<_, i64>(7)?.cast_unsigned(),
         attempt: row.get(8)?,
-        attempts: stored::attempts_from_text(row.get_ref(20)?.as_str_or_null()?)?,
+        attempts: codec::attempts_from_text(row.get_ref(20)?.as_str_or_null()?)?,
         result: row.get::<_, Option<String>>(23)?.map(Json::from_text).transpose()?,
-        error: row.get_ref(21)?.as_str_or_null()?.map(stored::error_from_text).transpose()?,
+        error: row.get_ref(21)?.as_str_or_null()?.map(codec::error_from_text).transpose()?,
         progress: row.get::<_, Option<String>>(22)?.map(Json::from_text).transpose()?,
-        turn: stored::turn_from_text(row.get_ref(27)?.as_str_or_null()?)?,
-        requests: stored::requests_from_text(row.get_ref(28)?.as_str_or_null()?)?,
+        turn: codec::turn_from_text(row.get_ref(27)?.as_str_or_null()?)?,
+        requests: codec::requests_from_text(row.get_ref(28)?.as_str_or_null()?)?,
     })
 }
 

@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nobat_core::id::TaskId;
-use nobat_core::name::Tenant;
 use nobat_core::task::Task;
+use nobat_core::types::id::TaskId;
+use nobat_core::types::name::Tenant;
 
 /// Slots that a tenant can hold per free slot. With fewer than eight slots in total, none is kept free.
 const SLOTS_PER_FREE_SLOT: usize = 7;
@@ -77,7 +77,7 @@ impl WorkerShares {
 
 #[cfg(test)]
 mod tests {
-    use nobat_core::time::Timestamp;
+    use nobat_core::types::time::Timestamp;
 
     use super::*;
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use nobat_core::name::Tenant;
-use nobat_core::ports::{QueueLoad, StoreError};
-use nobat_core::turns::Turns;
+use nobat_core::collections::turns::Turns;
+use nobat_core::ports::QueueLoad;
+use nobat_core::ports::StoreError;
+use nobat_core::types::name::Tenant;
 // `parking_lot` makes a system call only while the thread waits. The standard library's condition variable makes one for each notification.
 use parking_lot::{Condvar, Mutex};
 

@@ -4,9 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nobat_core::ports::{Clock, QueueLoad, StoreError};
+use nobat_core::ports::Clock;
+use nobat_core::ports::QueueLoad;
+use nobat_core::ports::StoreError;
 use nobat_core::task::Task;
-use nobat_core::time::Timestamp;
+use nobat_core::types::time::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 

@@ -5,15 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nobat_core::id::TaskId;
+use nobat_core::config::kind::{KindError, KindRegistry, Target};
 use nobat_core::json::Json;
-use nobat_core::lifecycle::{Event, overdue};
-use nobat_core::name::{Name, Tenant};
-use nobat_core::ports::{ClaimResult, Clock, Delivery, InsertResult, LEASE, StoreError};
-use nobat_core::retry::JitterSample;
-use nobat_core::submit::{KindError, KindRegistry, Submission, SubmissionContext, Target};
+use nobat_core::ports::Clock;
+use nobat_core::ports::Delivery;
+use nobat_core::ports::StoreError;
+use nobat_core::ports::{ClaimResult, InsertResult};
+use nobat_core::submission::{Submission, SubmissionContext};
 use nobat_core::task::Task;
-use nobat_core::time::Timestamp;
+use nobat_core::task::lifecycle::{Event, overdue};
+use nobat_core::types::id::TaskId;
+use nobat_core::types::intervals::LEASE;
+use nobat_core::types::jitter_sample::JitterSample;
+use nobat_core::types::name::{Name, Tenant};
+use nobat_core::types::time::Timestamp;
 use nobat_sqlite::{Holder, OpenError, Sqlite};
 use rusqlite::Connection;
 

@@ -3,22 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nobat_core::audit::{Action, Actor, Entry};
-use nobat_core::backend::changes;
-use nobat_core::directory::{TaskConfig, flows_of};
-use nobat_core::endpoint::{Endpoint, EndpointStatus, ResponseClass};
-use nobat_core::flow::{
-    BatchDecision, BatchLimits, BatchMember, CallHealth, CallReport, LimitScope, LimiterKey, Reservations, ScopedReservation, patience,
-};
-use nobat_core::id::TaskId;
+use nobat_core::auth::audit::{Action, Actor, Entry};
+use nobat_core::config::endpoint::{Endpoint, EndpointStatus, ResponseClass};
+use nobat_core::config::task_config::{TaskConfig, flows_of};
 use nobat_core::json::Json;
-use nobat_core::lifecycle::{Event, Retry};
-use nobat_core::name::{Name, Tenant};
+use nobat_core::limits::CallReport;
+use nobat_core::limits::backoff::patience;
+use nobat_core::limits::{BatchDecision, BatchLimits, BatchMember, CallHealth};
+use nobat_core::limits::{LimitScope, LimiterKey};
+use nobat_core::limits::{Reservations, ScopedReservation};
 use nobat_core::ports::StoreError;
-use nobat_core::registry::RecordResult;
-use nobat_core::retry::RetryPolicy;
-use nobat_core::task::{HeldReason, Task, TaskError, TaskOptions};
-use nobat_core::time::Timestamp;
+use nobat_core::ports::config_store::RecordResult;
+use nobat_core::service::backend::changes;
+use nobat_core::task::Task;
+use nobat_core::task::TaskError;
+use nobat_core::task::TaskOptions;
+use nobat_core::task::lifecycle::{Event, Retry};
+use nobat_core::task::retry::RetryPolicy;
+use nobat_core::types::held_reason::HeldReason;
+use nobat_core::types::id::TaskId;
+use nobat_core::types::name::{Name, Tenant};
+use nobat_core::types::time::Timestamp;
 use serde::Deserialize;
 
 use crate::gate::{Entry as Answer, Permits, ScopedLimits};
@@ -269,7 +274,7 @@ impl Runner {
         Admission::Hold { reason, until, reserved: Reservations::default() }
     }
 
-    /// Gives back what a task held at its limiters ([`nobat_core::backend::Backend::give_back`]), in the same write as other requests.
+    /// Gives back what a task held at its limiters ([`nobat_core::service::backend::Backend::give_back`]), in the same write as other requests.
     async fn give_back(&self, task: &Task, reserved: Reservations) {
         for (of, change) in changes(task, reserved) {
             let successor = self.gate.change(&LimiterKey { tenant: task.tenant.clone(), of }, change).await;
@@ -334,7 +339,7 @@ impl Runner {
     }
 }
 
-fn limited(tenant: &Tenant, of: LimitScope, limits: nobat_core::flow::Limits) -> ScopedLimits {
+fn limited(tenant: &Tenant, of: LimitScope, limits: nobat_core::limits::Limits) -> ScopedLimits {
     ScopedLimits { name: LimiterKey { tenant: tenant.clone(), of }, limits }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{join, join_all};
 use nobat_core::ports::{Delivery, Receipt, Settlement};
-use nobat_core::time::Timestamp;
+use nobat_core::types::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::run::Runner;

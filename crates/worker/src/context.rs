@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nobat_core::endpoint::Endpoint;
-use nobat_core::id::TaskId;
+use nobat_core::config::endpoint::Endpoint;
 use nobat_core::json::Json;
-use nobat_core::name::Name;
-use nobat_core::ports::TaskKey;
 use nobat_core::task::Task;
+use nobat_core::task::TaskKey;
+use nobat_core::types::id::TaskId;
+use nobat_core::types::name::Name;
 use serde::Serialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;

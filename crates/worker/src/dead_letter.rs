@@ -3,11 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nobat_core::backend::{ApplyError, Backend};
-use nobat_core::lifecycle::{Event, overdue};
-use nobat_core::ports::{Clock, Hint, Random, Settlement, StoreError, TaskKey};
-use nobat_core::retry::JitterSample;
-use nobat_core::task::{State, Task};
+use nobat_core::ports::Clock;
+use nobat_core::ports::Random;
+use nobat_core::ports::StoreError;
+use nobat_core::ports::{Hint, Settlement};
+use nobat_core::service::backend::{ApplyError, Backend};
+use nobat_core::task::State;
+use nobat_core::task::Task;
+use nobat_core::task::TaskKey;
+use nobat_core::task::lifecycle::{Event, overdue};
+use nobat_core::types::jitter_sample::JitterSample;
 
 /// Decides about tasks whose hints ended in the dead-letter queue.
 ///

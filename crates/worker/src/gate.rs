@@ -9,15 +9,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nobat_core::flow::{
-    AcquireRequest, AcquireResult, BatchDecision, BatchLimits, BatchMember, BreakerState, CallReport, Denied, HolderId, LimitScope,
-    LimiterChange, LimiterKey, LimiterState, LimiterStore, Limits, Permit, ScopedReservation, Successor, VersionedState, WriteResult,
-};
-use nobat_core::id::TaskId;
-use nobat_core::ports::{Clock, Random, StoreError};
-use nobat_core::retry::JitterSample;
+use nobat_core::limits::ScopedReservation;
+use nobat_core::limits::Successor;
+use nobat_core::limits::{AcquireRequest, AcquireResult, CallReport, Denied, LimiterChange, LimiterState, Permit};
+use nobat_core::limits::{BatchDecision, BatchLimits, BatchMember, BreakerState, HolderId, Limits};
+use nobat_core::limits::{LimitScope, LimiterKey};
+use nobat_core::ports::Clock;
+use nobat_core::ports::Random;
+use nobat_core::ports::StoreError;
+use nobat_core::ports::limiter_store::{LimiterStore, VersionedState, WriteResult};
 use nobat_core::task::HoldState;
-use nobat_core::time::Timestamp;
+use nobat_core::types::id::TaskId;
+use nobat_core::types::jitter_sample::JitterSample;
+use nobat_core::types::time::Timestamp;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::yield_now;
 
@@ -454,9 +458,10 @@ mod tests {
 
     use async_trait::async_trait;
     use futures_util::future::{join_all, poll_immediate};
-    use nobat_core::flow::{BreakerPolicy, CallHealth, LimitScope, RateLimit};
-    use nobat_core::name::Tenant;
-    use nobat_core::task::HeldReason;
+    use nobat_core::limits::LimitScope;
+    use nobat_core::limits::{BreakerPolicy, CallHealth, RateLimit};
+    use nobat_core::types::held_reason::HeldReason;
+    use nobat_core::types::name::Tenant;
 
     use super::*;
 
@@ -707,7 +712,7 @@ mod tests {
                 name: LimiterKey { tenant: Tenant::default(), of },
                 limits: Limits { pace: Some(pace(rate)), ..Limits::default() },
             };
-            let name = |text| nobat_core::name::Name::new(text).unwrap();
+            let name = |text| nobat_core::types::name::Name::new(text).unwrap();
             let flows = [flow(LimitScope::Endpoint(name("e")), wide), flow(LimitScope::Key(name("k")), narrow)];
             let begun = world.clock.now();
             // Twelve tasks arrive per second. Each asks again when told to.
@@ -740,7 +745,7 @@ mod tests {
         let pace = RateLimit { rate: count(1), period: Duration::from_secs(10), burst: count(1) };
         let limits = Limits { pace: Some(pace), ..Limits::default() };
         let flow = |text: &str| ScopedLimits {
-            name: LimiterKey { tenant: Tenant::default(), of: LimitScope::Key(nobat_core::name::Name::new(text).unwrap()) },
+            name: LimiterKey { tenant: Tenant::default(), of: LimitScope::Key(nobat_core::types::name::Name::new(text).unwrap()) },
             limits,
         };
         let flows = [flow("a"), flow("b")];

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use nobat_core::config::kind::{KindError, KindRegistry, Target};
 use nobat_core::json::Json;
-use nobat_core::lifecycle::Retry;
-use nobat_core::name::Name;
-use nobat_core::read::ReadError;
-use nobat_core::submit::{FieldError, KindError, KindRegistry, Target};
-use nobat_core::task::{ErrorCode, HeldReason, TaskError};
+use nobat_core::json::decode::ReadError;
+use nobat_core::task::ErrorCode;
+use nobat_core::task::TaskError;
+use nobat_core::task::lifecycle::Retry;
+use nobat_core::types::field_error::FieldError;
+use nobat_core::types::held_reason::HeldReason;
+use nobat_core::types::name::Name;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -16,13 +16,15 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
-use nobat_core::bounds::Bounds;
-use nobat_core::endpoint::{MAX_PATH, ResponsePolicy, is_path};
-use nobat_core::http_url::HttpUrl;
+use nobat_core::config::endpoint::{MAX_PATH, ResponsePolicy, is_path};
 use nobat_core::json::Json;
-use nobat_core::statuses::{Range, Statuses};
-use nobat_core::submit::{FieldError, MAX_AHEAD};
-use nobat_core::task::{ErrorCode, HeldReason};
+use nobat_core::task::ErrorCode;
+use nobat_core::task::retry::MAX_AHEAD;
+use nobat_core::types::bounds::Bounds;
+use nobat_core::types::field_error::FieldError;
+use nobat_core::types::held_reason::HeldReason;
+use nobat_core::types::http_status::{Range, Statuses};
+use nobat_core::types::http_url::HttpUrl;
 use nobat_delivery::headers::{self, BadHeader, HeaderFault, IDEMPOTENCY_KEY, is_idempotency_key};
 use nobat_delivery::{BadUrl, Client, Destination, Guard, Request};
 use serde::Deserialize;
@@ -53,14 +55,14 @@ pub struct Http {
 #[serde(deny_unknown_fields)]
 pub struct Call {
     /// HTTP method. Default `POST`.
-    #[serde(default, deserialize_with = "nobat_core::read::word")]
+    #[serde(default, deserialize_with = "nobat_core::json::decode::word")]
     pub method: Method,
     /// URL of a task that names no endpoint: `http` or `https`, on the public internet or in a network that the operator allows.
     pub url: Option<String>,
     /// Path, query or both, added to the URL of the endpoint that the task names. If absent or empty, exactly the endpoint's URL is called.
     pub path: Option<String>,
     /// Headers. At most 50, and 8 KiB in total.
-    #[serde(default, deserialize_with = "nobat_core::read::texts")]
+    #[serde(default, deserialize_with = "nobat_core::json::decode::texts")]
     pub headers: BTreeMap<String, String>,
     /// Body, sent unchanged as `application/json`. `null` means no body. With a `content-type` other than JSON, a string is sent as its
     /// text.
@@ -346,12 +348,13 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use http::header::RETRY_AFTER;
-    use nobat_core::id::TaskId;
-    use nobat_core::lifecycle::Retry;
-    use nobat_core::name::Tenant;
-    use nobat_core::submit::{KindError, Submission, SubmissionContext, Target};
+    use nobat_core::config::kind::{KindError, Target};
+    use nobat_core::submission::{Submission, SubmissionContext};
     use nobat_core::task::Task;
-    use nobat_core::time::Timestamp;
+    use nobat_core::task::lifecycle::Retry;
+    use nobat_core::types::id::TaskId;
+    use nobat_core::types::name::Tenant;
+    use nobat_core::types::time::Timestamp;
     use nobat_delivery::SendError;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};

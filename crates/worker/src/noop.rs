@@ -4,9 +4,10 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use nobat_core::bounds::Bounds;
-use nobat_core::submit::{FieldError, MAX_AHEAD};
 use nobat_core::task::ErrorCode;
+use nobat_core::task::retry::MAX_AHEAD;
+use nobat_core::types::bounds::Bounds;
+use nobat_core::types::field_error::FieldError;
 use serde::Deserialize;
 
 use crate::context::TaskContext;
@@ -71,12 +72,13 @@ async fn sleep(pause: Duration, context: &TaskContext) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
-    use nobat_core::id::TaskId;
+    use nobat_core::config::kind::{KindError, Target};
     use nobat_core::json::Json;
-    use nobat_core::name::Tenant;
-    use nobat_core::submit::{KindError, Submission, SubmissionContext, Target};
+    use nobat_core::submission::{Submission, SubmissionContext};
     use nobat_core::task::Task;
-    use nobat_core::time::Timestamp;
+    use nobat_core::types::id::TaskId;
+    use nobat_core::types::name::Tenant;
+    use nobat_core::types::time::Timestamp;
     use tokio::time::Instant;
 
     use super::*;

@@ -1,8 +1,8 @@
 //! The pass that removes ended tasks after their retention.
 
-use nobat_core::backend::Backend;
 use nobat_core::ports::StoreError;
-use nobat_core::time::Timestamp;
+use nobat_core::service::backend::Backend;
+use nobat_core::types::time::Timestamp;
 
 /// Removes ended tasks after their retention.
 #[derive(Clone)]

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use nobat_core::callback_secret::CallbackSecrets;
-use nobat_core::directory::{ConfigCache, ConfigEpoch};
-use nobat_core::endpoint::Endpoint;
-use nobat_core::name::{Name, Tenant};
-use nobat_core::ports::{Clock, StoreError};
-use nobat_core::registry::ConfigStore;
-use nobat_core::secrets::{Kept, Secrets};
-use nobat_core::time::Timestamp;
-use nobat_core::vault::{CannotOpen, NoVault, VaultSource};
-use nobat_core::webhook::{InvalidSecret, WebhookSecret, seconds, signature};
+use nobat_core::config::callback_secret::CallbackSecrets;
+use nobat_core::config::endpoint::Endpoint;
+use nobat_core::ports::Clock;
+use nobat_core::ports::StoreError;
+use nobat_core::ports::config_store::ConfigStore;
+use nobat_core::secrets::secret_set::{Kept, Secrets};
+use nobat_core::secrets::vault::{CannotOpen, NoVault, VaultSource};
+use nobat_core::secrets::webhook::{InvalidSecret, WebhookSecret, seconds, signature};
+use nobat_core::service::config_cache::{ConfigCache, ConfigEpoch};
+use nobat_core::types::name::{Name, Tenant};
+use nobat_core::types::time::Timestamp;
 
 /// Signs callbacks and requests to endpoints.
 pub struct Signer {
@@ -59,7 +60,7 @@ fn add(signature: String, id: &str, now: Timestamp, headers: &mut HeaderMap) {
 impl Signer {
     /// Creates a signer for the secrets in `registry`, which `vault` has sealed.
     ///
-    /// A change by a process that shares the edition applies at once. Other changes apply within [`nobat_core::directory::CONFIG_TTL`].
+    /// A change by a process that shares the edition applies at once. Other changes apply within [`nobat_core::types::intervals::CONFIG_TTL`].
     pub fn new(registry: Arc<dyn ConfigStore>, vault: Arc<dyn VaultSource>, clock: Arc<dyn Clock>, edition: ConfigEpoch) -> Self {
         Self { directory: ConfigCache::new(registry, Arc::clone(&clock), edition), vault, clock }
     }

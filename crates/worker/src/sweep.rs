@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use nobat_core::backend::{ApplyError, Backend};
-use nobat_core::lifecycle::overdue;
-use nobat_core::ports::{Clock, Hint, Random, StoreError};
-use nobat_core::retry::JitterSample;
-use nobat_core::task::{State, Task};
-use nobat_core::time::Timestamp;
+use nobat_core::ports::Clock;
+use nobat_core::ports::Hint;
+use nobat_core::ports::Random;
+use nobat_core::ports::StoreError;
+use nobat_core::service::backend::{ApplyError, Backend};
+use nobat_core::task::State;
+use nobat_core::task::Task;
+use nobat_core::task::lifecycle::overdue;
+use nobat_core::types::jitter_sample::JitterSample;
+use nobat_core::types::time::Timestamp;
 
 /// Finds and repairs overdue tasks.
 #[derive(Clone)]

@@ -5,13 +5,18 @@ use std::time::Duration;
 
 use futures_util::future::{Fuse, FusedFuture, join, join_all};
 use futures_util::{FutureExt, StreamExt, stream};
-use nobat_core::flow::{CallHealth, CallReport};
-use nobat_core::id::TaskId;
 use nobat_core::json::Json;
-use nobat_core::lifecycle::{Event, Retry, TransitionError};
-use nobat_core::ports::{ClaimResult, Heartbeat, Settlement, TaskKey};
-use nobat_core::task::{ErrorCode, HeldReason, Task};
-use nobat_core::time::Timestamp;
+use nobat_core::limits::CallHealth;
+use nobat_core::limits::CallReport;
+use nobat_core::ports::Settlement;
+use nobat_core::ports::{ClaimResult, Heartbeat};
+use nobat_core::task::ErrorCode;
+use nobat_core::task::Task;
+use nobat_core::task::TaskKey;
+use nobat_core::task::lifecycle::{Event, Retry, TransitionError};
+use nobat_core::types::held_reason::HeldReason;
+use nobat_core::types::id::TaskId;
+use nobat_core::types::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, AttemptPlan};

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nobat_core::ports::{Clock, Delivery, StoreError};
-use nobat_core::time::Timestamp;
+use nobat_core::ports::Clock;
+use nobat_core::ports::Delivery;
+use nobat_core::ports::StoreError;
+use nobat_core::types::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

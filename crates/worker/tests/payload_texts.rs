@@ -1,8 +1,8 @@
 //! Error texts for the payloads of the built-in kinds.
 
+use nobat_core::config::kind::{KindError, KindRegistry, Target};
 use nobat_core::json::Json;
-use nobat_core::name::Name;
-use nobat_core::submit::{KindError, KindRegistry, Target};
+use nobat_core::types::name::Name;
 use nobat_delivery::{Client, Guard};
 use nobat_worker::handler::Handlers;
 use nobat_worker::http::Http;

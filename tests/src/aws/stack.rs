@@ -3,10 +3,10 @@
 use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
-use nobat_core::key::KeyText;
-use nobat_core::name::Tenant;
+use nobat_core::auth::api_key::KeyText;
+use nobat_core::auth::scope::Scopes;
 use nobat_core::ports::Clock;
-use nobat_core::scope::Scopes;
+use nobat_core::types::name::Tenant;
 use nobat_worker::system::SystemClock;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use nobat_core::time::Timestamp;
+use nobat_core::types::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::aws::client::Client;

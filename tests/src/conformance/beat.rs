@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use nobat_core::lifecycle::{Event, Retry};
-use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, LEASE};
-use nobat_core::task::{CancelRequest, State, Task};
+use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat};
+use nobat_core::task::Task;
+use nobat_core::task::lifecycle::{Event, Retry};
+use nobat_core::task::{CancelRequest, State};
+use nobat_core::types::intervals::LEASE;
 
 use super::{World, fail, succeed};
 use crate::sample;
@@ -14,7 +16,7 @@ async fn beat(world: &World, task: &Task, progress: Option<&str>) -> Heartbeat {
     world.backend.store.beat(&task.name(), task.token, until, progress.map(sample::json)).await.unwrap()
 }
 
-fn lease_until(task: &Task) -> nobat_core::time::Timestamp {
+fn lease_until(task: &Task) -> nobat_core::types::time::Timestamp {
     match &task.state {
         State::Running(lease) => lease.until,
         other => panic!("{other:?}"),
@@ -32,7 +34,7 @@ pub async fn renews_the_lease(world: World) {
     assert_eq!(Task { state: running.state.clone(), version: running.version, ..renewed }, running);
     world.time.advance(Duration::from_secs(59));
     let claim = world.backend.store.claim(&running.name(), world.now() + LEASE, world.now()).await.unwrap();
-    assert!(matches!(claim, ClaimResult::Refused(nobat_core::lifecycle::TransitionError::Running, _)), "{claim:?}");
+    assert!(matches!(claim, ClaimResult::Refused(nobat_core::task::lifecycle::TransitionError::Running, _)), "{claim:?}");
 }
 
 /// The stored progress stays until a heartbeat brings other progress.

@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join;
-use nobat_core::lifecycle::{Event, Retry, TransitionError, transition};
-use nobat_core::ports::{ClaimResult, LEASE};
-use nobat_core::task::{HeldReason, Task, TaskOptions};
+use nobat_core::ports::ClaimResult;
+use nobat_core::task::Task;
+use nobat_core::task::TaskOptions;
+use nobat_core::task::lifecycle::{Event, Retry, TransitionError, transition};
+use nobat_core::types::held_reason::HeldReason;
+use nobat_core::types::intervals::LEASE;
 
 use super::{World, fail, succeed};
 use crate::sample;
@@ -88,7 +91,7 @@ async fn in_every_state(world: &World) -> Vec<Task> {
         world.bring(released, Event::Release { token: released.token }).await,
     ]);
     let ended = world.bring(replayed, succeed(replayed)).await;
-    tasks.push(world.bring(&ended, Event::Replay { key: nobat_core::lifecycle::ReplayKey::New, generation: None }).await);
+    tasks.push(world.bring(&ended, Event::Replay { key: nobat_core::task::lifecycle::ReplayKey::New, generation: None }).await);
     tasks
 }
 

@@ -6,18 +6,21 @@ use std::time::Duration;
 
 use hyper::Method;
 use nobat_api::{AccessPolicy, App, AppConfig, AuthMode, ask};
-use nobat_core::directory::ConfigEpoch;
-use nobat_core::endpoint::NoEndpointTester;
-use nobat_core::flow::{
-    AcquireRequest, AcquireResult, HolderId, LimitScope, LimiterKey, LimiterState, Limits, RateLimit, ScopedReservation, WriteResult,
-};
+use nobat_core::config::endpoint::NoEndpointTester;
+use nobat_core::config::kind::{KindError, KindRegistry, Target};
 use nobat_core::json::Json;
-use nobat_core::lifecycle::Event;
-use nobat_core::name::Name;
-use nobat_core::retry::JitterSample;
-use nobat_core::submit::{KindError, KindRegistry, Target};
-use nobat_core::task::{HeldReason, Task};
-use nobat_core::vault::Without;
+use nobat_core::limits::ScopedReservation;
+use nobat_core::limits::{AcquireRequest, AcquireResult, LimiterState};
+use nobat_core::limits::{HolderId, Limits, RateLimit};
+use nobat_core::limits::{LimitScope, LimiterKey};
+use nobat_core::ports::limiter_store::WriteResult;
+use nobat_core::secrets::vault::Without;
+use nobat_core::service::config_cache::ConfigEpoch;
+use nobat_core::task::Task;
+use nobat_core::task::lifecycle::Event;
+use nobat_core::types::held_reason::HeldReason;
+use nobat_core::types::jitter_sample::JitterSample;
+use nobat_core::types::name::Name;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 

@@ -3,12 +3,12 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use nobat_core::flow::{
-    AcquireRequest, AcquireResult, BreakerPolicy, CallHealth, CallReport, HolderId, IDLE, LimitScope, LimiterChange, LimiterKey,
-    LimiterState, Limits, RateLimit, VersionedState, WriteResult,
-};
-use nobat_core::retry::JitterSample;
-use nobat_core::time::Timestamp;
+use nobat_core::limits::{AcquireRequest, AcquireResult, CallReport, LimiterChange, LimiterState};
+use nobat_core::limits::{BreakerPolicy, CallHealth, HolderId, Limits, RateLimit};
+use nobat_core::limits::{LimitScope, LimiterKey};
+use nobat_core::ports::limiter_store::{IDLE, VersionedState, WriteResult};
+use nobat_core::types::jitter_sample::JitterSample;
+use nobat_core::types::time::Timestamp;
 
 use super::{Removal, World};
 use crate::sample;

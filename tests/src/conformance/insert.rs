@@ -23,7 +23,7 @@ pub async fn reads_back_bit_for_bit(world: World) {
 pub async fn existing_id_returns_the_stored_task(world: World) {
     let now = world.now();
     let first = world.insert(sample::elaborate(1, now)).await;
-    let first = world.bring(&first, nobat_core::lifecycle::Event::Cancel).await;
+    let first = world.bring(&first, nobat_core::task::lifecycle::Event::Cancel).await;
     let second = Task { payload: Json::null(), ..sample::elaborate(1, now) };
     match world.backend.store.insert(vec![second], now).await.unwrap() {
         InsertResult::Existing(tasks) => assert_eq!(tasks, std::slice::from_ref(&first)),
@@ -59,7 +59,7 @@ pub async fn keeps_tenants_apart(world: World) {
     assert_eq!(ours.id, theirs.id);
     let running = world.claim(&theirs).await;
     assert_eq!(world.get(&ours).await, ours);
-    world.bring(&ours, nobat_core::lifecycle::Event::Cancel).await;
+    world.bring(&ours, nobat_core::task::lifecycle::Event::Cancel).await;
     assert_eq!(world.get(&theirs).await, running);
 }
 

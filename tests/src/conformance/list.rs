@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nobat_core::lifecycle::Event;
-use nobat_core::name::Tenant;
-use nobat_core::ports::{ListQuery, TaskKey};
-use nobat_core::task::{Outcome, Status, Task};
+use nobat_core::ports::ListQuery;
+use nobat_core::task::Task;
+use nobat_core::task::TaskKey;
+use nobat_core::task::lifecycle::Event;
+use nobat_core::task::{Outcome, Status};
+use nobat_core::types::name::Tenant;
 
 use super::{World, names, succeed};
 use crate::sample::{self, tenant};
@@ -62,10 +64,10 @@ pub async fn filters(world: World) {
         let task = world.insert(task).await;
         let task = match number % 8 {
             0 => world.claim(&task).await,
-            1 => world.bring(&task, nobat_core::lifecycle::Event::Cancel).await,
+            1 => world.bring(&task, nobat_core::task::lifecycle::Event::Cancel).await,
             2 => {
                 let running = world.claim(&task).await;
-                world.bring(&running, super::fail(&running, nobat_core::lifecycle::Retry::Never)).await
+                world.bring(&running, super::fail(&running, nobat_core::task::lifecycle::Retry::Never)).await
             }
             _ => task,
         };

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::Duration;
 
-use nobat_core::lifecycle::{Event, Retry};
 use nobat_core::task::Task;
+use nobat_core::task::lifecycle::{Event, Retry};
 
 use super::{Hints, World, begin, fail, names, succeed};
 use crate::sample::{self, tenant};

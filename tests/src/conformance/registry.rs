@@ -3,14 +3,15 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use nobat_core::audit::{Action, Actor, Entry};
-use nobat_core::key::KeyText;
-use nobat_core::lifecycle::{Change, Event};
-use nobat_core::name::Tenant;
+use nobat_core::auth::api_key::KeyText;
+use nobat_core::auth::audit::{Action, Actor, Entry};
+use nobat_core::config::record::{Record, RecordKind, RecordName};
+use nobat_core::limits::token_bucket::{TakeResult, TokenRate};
 use nobat_core::ports::CommitResult;
-use nobat_core::rate::{TakeResult, TokenRate};
-use nobat_core::registry::{AuditQuery, Record, RecordKind, RecordName, RecordResult};
-use nobat_core::time::Timestamp;
+use nobat_core::ports::config_store::{AuditQuery, RecordResult};
+use nobat_core::task::lifecycle::{Change, Event};
+use nobat_core::types::name::Tenant;
+use nobat_core::types::time::Timestamp;
 
 use super::{RETENTION, World};
 use crate::sample::{self, name, tenant};

@@ -1,10 +1,11 @@
 //! Repeated replays.
 
 use futures_util::future::join_all;
-use nobat_core::audit::{Action, Actor, Entry};
-use nobat_core::backend::{Applied, ApplyError};
-use nobat_core::lifecycle::{Event, ReplayKey, TransitionError};
-use nobat_core::task::{KeyedRequest, Task};
+use nobat_core::auth::audit::{Action, Actor, Entry};
+use nobat_core::service::backend::{Applied, ApplyError};
+use nobat_core::task::KeyedRequest;
+use nobat_core::task::Task;
+use nobat_core::task::lifecycle::{Event, ReplayKey, TransitionError};
 
 use super::World;
 use crate::sample;

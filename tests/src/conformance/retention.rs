@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use nobat_core::lifecycle::{Event, ReplayKey};
-use nobat_core::ports::{ClaimResult, InsertResult, LEASE, ListQuery};
+use nobat_core::ports::{ClaimResult, InsertResult, ListQuery};
 use nobat_core::task::Task;
+use nobat_core::task::lifecycle::{Event, ReplayKey};
+use nobat_core::types::intervals::LEASE;
 
 use super::{RETENTION, World, names, succeed};
 use crate::sample;
@@ -57,7 +58,7 @@ pub async fn hides_tasks_past_their_retention(world: World) {
     let claim = world.backend.store.claim(&task.name(), world.now() + LEASE, world.now()).await.unwrap();
     assert!(matches!(claim, ClaimResult::Missing), "{claim:?}");
     let replayed = world.backend.apply(&task.name(), None, Event::Replay { key: ReplayKey::Same, generation: None }, world.now()).await;
-    assert!(matches!(replayed, Err(nobat_core::backend::ApplyError::Missing)), "{replayed:?}");
+    assert!(matches!(replayed, Err(nobat_core::service::backend::ApplyError::Missing)), "{replayed:?}");
     let query = ListQuery {
         tenant: task.tenant.clone(),
         status: None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::poll;
 use nobat_core::ports::Clock;
-use nobat_core::time::Timestamp;
+use nobat_core::types::time::Timestamp;
 
 use crate::time::Time;
 

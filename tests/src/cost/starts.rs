@@ -8,14 +8,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use nobat_aws::meter::Units;
-use nobat_core::flow::{
-    BreakerPolicy, CallHealth, CallReport, LimitScope, LimiterKey, LimiterState, LimiterStore, Limits, RateLimit, VersionedState,
-    WriteResult,
-};
-use nobat_core::name::Tenant;
+use nobat_core::limits::{BreakerPolicy, CallHealth, Limits, RateLimit};
+use nobat_core::limits::{CallReport, LimiterState};
+use nobat_core::limits::{LimitScope, LimiterKey};
 use nobat_core::ports::StoreError;
+use nobat_core::ports::limiter_store::{LimiterStore, VersionedState, WriteResult};
 use nobat_core::task::HoldState;
-use nobat_core::time::Timestamp;
+use nobat_core::types::name::Tenant;
+use nobat_core::types::time::Timestamp;
 use nobat_worker::gate::{Entry, Limiter, Permits, ScopedLimits};
 
 use crate::conformance::RETENTION;

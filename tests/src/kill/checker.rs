@@ -168,7 +168,7 @@ fn violation<T: fmt::Debug>(f: &mut fmt::Formatter<'_>, name: &str, found: &BTre
 
 #[cfg(test)]
 mod tests {
-    use nobat_core::time::Timestamp;
+    use nobat_core::types::time::Timestamp;
 
     use super::*;
     use crate::kill::history::Event;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use nobat_core::time::Timestamp;
+use nobat_core::types::time::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
 

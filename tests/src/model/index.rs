@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use nobat_core::time::Timestamp;
+use nobat_core::types::time::Timestamp;
 
 use super::habits::{Habit, Habits};
 use super::table::Key;

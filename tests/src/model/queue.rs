@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::select;
-use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement, StoreError, TaskKey};
-use nobat_core::time::Timestamp;
+use nobat_core::ports::StoreError;
+use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement};
+use nobat_core::task::TaskKey;
+use nobat_core::types::time::Timestamp;
 use tokio::sync::Notify;
 
 use super::habits::{Habit, Habits};

@@ -6,13 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nobat_core::audit::Entry;
-use nobat_core::flow::{self, IDLE, LimiterKey, LimiterState, LimiterStore, WriteResult};
-use nobat_core::name::{Name, Tenant};
-use nobat_core::ports::{Position, StoreError};
-use nobat_core::rate::{TakeResult, TokenBucket, TokenRate};
-use nobat_core::registry::{AuditPage, AuditQuery, ConfigStore, Record, RecordKind, RecordName, RecordResult};
-use nobat_core::time::Timestamp;
+use nobat_core::auth::audit::Entry;
+use nobat_core::config::record::{Record, RecordKind, RecordName};
+use nobat_core::limits::LimiterKey;
+use nobat_core::limits::LimiterState;
+use nobat_core::limits::token_bucket::{TakeResult, TokenBucket, TokenRate};
+use nobat_core::ports::Position;
+use nobat_core::ports::StoreError;
+use nobat_core::ports::config_store::{AuditPage, AuditQuery, ConfigStore, RecordResult};
+use nobat_core::ports::limiter_store;
+use nobat_core::ports::limiter_store::{IDLE, LimiterStore, WriteResult};
+use nobat_core::types::name::{Name, Tenant};
+use nobat_core::types::time::Timestamp;
 
 use super::calls::{Call, Calls};
 
@@ -32,7 +37,7 @@ struct Kept {
 }
 
 struct KeptFlow {
-    kept: flow::VersionedState,
+    kept: limiter_store::VersionedState,
     written_at: Timestamp,
     /// Call that wrote the state last.
     by: Call,
@@ -123,7 +128,7 @@ impl ConfigStore for ModelRegistry {
 
 #[async_trait]
 impl LimiterStore for ModelRegistry {
-    async fn read(&self, name: &LimiterKey) -> Result<flow::VersionedState, StoreError> {
+    async fn read(&self, name: &LimiterKey) -> Result<limiter_store::VersionedState, StoreError> {
         Ok(self.kept().flows.get(name).map(|flow| flow.kept.clone()).unwrap_or_default())
     }
 
@@ -138,7 +143,7 @@ impl LimiterStore for ModelRegistry {
         if stands.version != over {
             return Ok(WriteResult::Conflict(stands));
         }
-        let written = KeptFlow { kept: flow::VersionedState { version: over + 1, flow: flow.clone() }, written_at: now, by };
+        let written = KeptFlow { kept: limiter_store::VersionedState { version: over + 1, flow: flow.clone() }, written_at: now, by };
         kept.flows.insert(name.clone(), written);
         Ok(WriteResult::Done)
     }

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nobat_core::json::Json;
-use nobat_core::lifecycle::{Change, Event, transition};
-use nobat_core::name::Tenant;
-use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, Position, StoreError, TaskKey, TaskStore};
-use nobat_core::task::{State, Task};
-use nobat_core::time::Timestamp;
+use nobat_core::ports::StoreError;
+use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, Position, TaskStore};
+use nobat_core::task::State;
+use nobat_core::task::Task;
+use nobat_core::task::TaskKey;
+use nobat_core::task::lifecycle::{Change, Event, transition};
+use nobat_core::types::name::Tenant;
+use nobat_core::types::time::Timestamp;
 
 use super::calls::{Call, Calls};
 use super::habits::{Habit, Habits};

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nobat_core::ports::TaskKey;
-use nobat_core::task::{Outcome, State, Task};
-use nobat_core::time::Timestamp;
+use nobat_core::task::Task;
+use nobat_core::task::TaskKey;
+use nobat_core::task::{Outcome, State};
+use nobat_core::types::time::Timestamp;
 
 use super::calls::Call;
 use super::habits::{Habit, Habits};

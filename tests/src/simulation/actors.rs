@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Either, join, select};
-use nobat_core::backend::Backend;
-use nobat_core::directory::ConfigEpoch;
-use nobat_core::ports::{Clock, Delivery, Receipt, Settlement};
+use nobat_core::ports::Clock;
+use nobat_core::ports::{Delivery, Receipt, Settlement};
+use nobat_core::service::backend::Backend;
+use nobat_core::service::config_cache::ConfigEpoch;
 use nobat_worker::prune::Pruner;
 use nobat_worker::run::Runner;
 use nobat_worker::sweep::Sweeper;

@@ -6,15 +6,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, select};
-use nobat_core::backend::{ApplyError, Backend};
-use nobat_core::endpoint::EndpointStatus;
-use nobat_core::id::TaskId;
-use nobat_core::lifecycle::{Event, ReplayKey, TransitionError};
-use nobat_core::name::Tenant;
-use nobat_core::ports::{Clock, InsertResult, ListQuery, Random, TaskKey};
-use nobat_core::read;
-use nobat_core::submit::{Submission, SubmissionContext};
-use nobat_core::task::{CancelRequest, Fingerprint, Outcome, State, Task};
+use nobat_core::config::endpoint::EndpointStatus;
+use nobat_core::json::decode;
+use nobat_core::ports::Clock;
+use nobat_core::ports::Random;
+use nobat_core::ports::{InsertResult, ListQuery};
+use nobat_core::service::backend::{ApplyError, Backend};
+use nobat_core::submission::{Submission, SubmissionContext};
+use nobat_core::task::Fingerprint;
+use nobat_core::task::Task;
+use nobat_core::task::TaskKey;
+use nobat_core::task::lifecycle::{Event, ReplayKey, TransitionError};
+use nobat_core::task::{CancelRequest, Outcome, State};
+use nobat_core::types::id::TaskId;
+use nobat_core::types::name::Tenant;
 use nobat_worker::handler::Handlers;
 use serde_json::json;
 
@@ -131,7 +136,7 @@ impl Client {
 
     fn task(&self, body: &str, tenant: &Tenant, id: TaskId, fingerprint: Option<Fingerprint>) -> Task {
         let endpoint = self.stage.plan.partner.as_ref().map(|partner| partner.endpoint(EndpointStatus::Open, 1));
-        let submission: Submission = read::read(body.as_bytes()).unwrap_or_else(|error| panic!("{error}: {body}"));
+        let submission: Submission = decode::read(body.as_bytes()).unwrap_or_else(|error| panic!("{error}: {body}"));
         let max_timeout = Duration::from_hours(12);
         let intake = SubmissionContext {
             tenant,

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nobat_core::directory::CONFIG_TTL;
-use nobat_core::endpoint::Endpoint;
-use nobat_core::lane::QueueConfig;
-use nobat_core::registry::{Record, RecordKind, RecordName};
-use nobat_core::time::Timestamp;
+use nobat_core::config::endpoint::Endpoint;
+use nobat_core::config::queue::QueueConfig;
+use nobat_core::config::record::{Record, RecordKind, RecordName};
+use nobat_core::types::intervals::CONFIG_TTL;
+use nobat_core::types::time::Timestamp;
 
 /// Closed records, and the times since when they are closed.
 #[derive(Default)]

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use nobat_core::time::Timestamp;
+use nobat_core::types::time::Timestamp;
 
 use super::dice::Dice;
 use crate::time::Time;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, join_all, select};
-use nobat_core::flow::{LimitScope, LimiterKey, Limits};
-use nobat_core::lane::QueueConfig;
-use nobat_core::registry::{RecordKind, RecordName};
-use nobat_core::submit::FieldError;
-use nobat_core::time::Timestamp;
+use nobat_core::config::queue::QueueConfig;
+use nobat_core::config::record::{RecordKind, RecordName};
+use nobat_core::limits::Limits;
+use nobat_core::limits::{LimitScope, LimiterKey};
+use nobat_core::types::field_error::FieldError;
+use nobat_core::types::time::Timestamp;
 use nobat_worker::context::TaskContext;
 use nobat_worker::handler::{Failure, Handler, Handlers, Together};
 use serde::{Deserialize, Serialize};

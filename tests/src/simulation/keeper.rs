@@ -2,15 +2,21 @@
 
 use std::time::Duration;
 
-use nobat_core::audit::{Action, Actor, Entry};
-use nobat_core::backend::Backend;
-use nobat_core::endpoint::EndpointStatus;
-use nobat_core::flow::{LimitScope, LimiterChange, LimiterKey};
-use nobat_core::lane::QueueConfig;
-use nobat_core::name::Tenant;
-use nobat_core::ports::{Clock, ListQuery, Random, StoreError};
-use nobat_core::registry::{RecordKind, RecordName, RecordResult};
-use nobat_core::task::{Status, Task};
+use nobat_core::auth::audit::{Action, Actor, Entry};
+use nobat_core::config::endpoint::EndpointStatus;
+use nobat_core::config::queue::QueueConfig;
+use nobat_core::config::record::{RecordKind, RecordName};
+use nobat_core::limits::LimiterChange;
+use nobat_core::limits::{LimitScope, LimiterKey};
+use nobat_core::ports::Clock;
+use nobat_core::ports::ListQuery;
+use nobat_core::ports::Random;
+use nobat_core::ports::StoreError;
+use nobat_core::ports::config_store::RecordResult;
+use nobat_core::service::backend::Backend;
+use nobat_core::task::Status;
+use nobat_core::task::Task;
+use nobat_core::types::name::Tenant;
 
 use super::limits::{QUEUE, TENANTS};
 use super::partner::{PARTNER, Partner};

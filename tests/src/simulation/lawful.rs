@@ -1,8 +1,9 @@
 //! Legal changes of a task between two looks at it.
 
-use nobat_core::id::TaskId;
-use nobat_core::ports::TaskKey;
-use nobat_core::task::{CancelRequest, Outcome, State, Task};
+use nobat_core::task::Task;
+use nobat_core::task::TaskKey;
+use nobat_core::task::{CancelRequest, Outcome, State};
+use nobat_core::types::id::TaskId;
 
 /// Returns true if no write changed the task.
 ///

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use nobat_core::id::TaskId;
 use nobat_core::json::Json;
-use nobat_core::name::Tenant;
-use nobat_core::ports::TaskKey;
-use nobat_core::task::{AttemptOutcome, Task};
-use nobat_core::time::Timestamp;
+use nobat_core::task::AttemptOutcome;
+use nobat_core::task::Task;
+use nobat_core::task::TaskKey;
+use nobat_core::types::id::TaskId;
+use nobat_core::types::name::Tenant;
+use nobat_core::types::time::Timestamp;
 
 /// Tenant and id of a task, in an order for maps.
 pub type Key = (Tenant, TaskId);

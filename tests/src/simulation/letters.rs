@@ -1,8 +1,10 @@
 //! Checks on dead letters: the worker sends two more hints, then ends the task, unless the task needs neither.
 
-use nobat_core::ports::TaskKey;
-use nobat_core::task::{ErrorCode, State, Task};
-use nobat_core::time::Timestamp;
+use nobat_core::task::ErrorCode;
+use nobat_core::task::State;
+use nobat_core::task::Task;
+use nobat_core::task::TaskKey;
+use nobat_core::types::time::Timestamp;
 
 use super::ledger::key;
 use super::witness::Witness;

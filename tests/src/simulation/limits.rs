@@ -4,12 +4,14 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use nobat_core::audit::{Action, Actor, Entry};
-use nobat_core::backend::Backend;
-use nobat_core::endpoint::EndpointStatus;
-use nobat_core::flow::{LimitScope, Limits, RateLimit};
-use nobat_core::lane::QueueConfig;
-use nobat_core::registry::{RecordKind, RecordResult};
+use nobat_core::auth::audit::{Action, Actor, Entry};
+use nobat_core::config::endpoint::EndpointStatus;
+use nobat_core::config::queue::QueueConfig;
+use nobat_core::config::record::RecordKind;
+use nobat_core::limits::LimitScope;
+use nobat_core::limits::{Limits, RateLimit};
+use nobat_core::ports::config_store::RecordResult;
+use nobat_core::service::backend::Backend;
 
 use super::dice::Dice;
 use super::partner::{PARTNER, Partner};

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use nobat_core::task::{State, Task};
-use nobat_core::time::Timestamp;
+use nobat_core::task::State;
+use nobat_core::task::Task;
+use nobat_core::types::time::Timestamp;
 
 use super::ledger::key;
 use super::stage::short;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use nobat_core::endpoint::{BatchPolicy, Endpoint, EndpointStatus, ResponsePolicy};
-use nobat_core::flow::{BreakerPolicy, Limits};
-use nobat_core::secrets::Secrets;
+use nobat_core::config::endpoint::{Endpoint, EndpointStatus, ResponsePolicy};
+use nobat_core::limits::BatchPolicy;
+use nobat_core::limits::{BreakerPolicy, Limits};
+use nobat_core::secrets::secret_set::Secrets;
 
 use super::dice::Dice;
 use crate::sample;

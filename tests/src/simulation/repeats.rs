@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nobat_core::ports::TaskKey;
-use nobat_core::task::{CancelRequest, State, Task};
+use nobat_core::task::Task;
+use nobat_core::task::TaskKey;
+use nobat_core::task::{CancelRequest, State};
 
 use super::witness::Witness;
 use crate::model::calls::Call;

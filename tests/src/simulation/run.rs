@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use nobat_core::ports::LEASE;
-use nobat_core::time::Timestamp;
+use nobat_core::types::intervals::LEASE;
+use nobat_core::types::time::Timestamp;
 use nobat_worker::dead_letter::DeadLetters;
 
 use super::Summary;

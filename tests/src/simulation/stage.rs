@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use nobat_core::ports::TaskKey;
-use nobat_core::time::Timestamp;
+use nobat_core::task::TaskKey;
+use nobat_core::types::time::Timestamp;
 
 use super::closed::Closed;
 use super::dice::Dice;

@@ -11,9 +11,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nobat_core::flow::{BreakerState, LimiterKey, LimiterStatus, Limits, RateLimit};
-use nobat_core::ports::LEASE;
-use nobat_core::time::Timestamp;
+use nobat_core::limits::LimiterKey;
+use nobat_core::limits::{BreakerState, LimiterStatus, Limits, RateLimit};
+use nobat_core::types::intervals::LEASE;
+use nobat_core::types::time::Timestamp;
 
 /// All starts of limited tasks.
 #[derive(Default)]

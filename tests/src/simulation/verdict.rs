@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use nobat_core::backend::Backend;
-use nobat_core::flow::LimiterKey;
-use nobat_core::ports::{InsertResult, ListQuery, TaskKey};
-use nobat_core::retry::Schedule;
-use nobat_core::task::{AttemptOutcome, Completion, ErrorCode, Outcome, State, Task};
-use nobat_core::time::Timestamp;
+use nobat_core::limits::LimiterKey;
+use nobat_core::ports::{InsertResult, ListQuery};
+use nobat_core::service::backend::Backend;
+use nobat_core::task::AttemptOutcome;
+use nobat_core::task::ErrorCode;
+use nobat_core::task::Task;
+use nobat_core::task::TaskKey;
+use nobat_core::task::retry::Schedule;
+use nobat_core::task::{Completion, Outcome, State};
+use nobat_core::types::time::Timestamp;
 use nobat_worker::prune::Pruner;
 
 use super::handlers::{PERMANENT, Script, Wrong};

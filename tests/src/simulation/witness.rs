@@ -5,17 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use nobat_core::backend::Backend;
-use nobat_core::id::TaskId;
 use nobat_core::json::Json;
-use nobat_core::lifecycle::{Change, Event, transition};
-use nobat_core::name::Tenant;
-use nobat_core::ports::{
-    ClaimResult, CommitResult, Delivery, Heartbeat, Hint, InsertResult, ListQuery, Page, Queue, Receipt, Settlement, StoreError, TaskKey,
-    TaskStore,
-};
-use nobat_core::task::{Held, HeldReason, Outcome, State, Task, Waiting};
-use nobat_core::time::Timestamp;
+use nobat_core::ports::StoreError;
+use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, TaskStore};
+use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement};
+use nobat_core::service::backend::Backend;
+use nobat_core::task::Task;
+use nobat_core::task::TaskKey;
+use nobat_core::task::lifecycle::{Change, Event, transition};
+use nobat_core::task::{Held, Outcome, State, Waiting};
+use nobat_core::types::held_reason::HeldReason;
+use nobat_core::types::id::TaskId;
+use nobat_core::types::name::Tenant;
+use nobat_core::types::time::Timestamp;
 
 use super::handlers::Done;
 use super::lawful::{callback_of, follows, is_untouched};

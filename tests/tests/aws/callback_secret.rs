@@ -1,5 +1,5 @@
-use nobat_core::time::Timestamp;
-use nobat_core::webhook::{WebhookSecret, signature};
+use nobat_core::secrets::webhook::{WebhookSecret, signature};
+use nobat_core::types::time::Timestamp;
 use nobat_tests::aws::stack::Stack;
 use nobat_tests::world::receiver::Receiver;
 use serde_json::json;

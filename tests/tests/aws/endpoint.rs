@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use nobat_core::time::Timestamp;
-use nobat_core::webhook::{WebhookSecret, signature};
+use nobat_core::secrets::webhook::{WebhookSecret, signature};
+use nobat_core::types::time::Timestamp;
 use nobat_tests::aws::stack::{Stack, reached};
 use nobat_tests::world::receiver::{Receiver, Reply};
 use nobat_tests::world::{attempts, moment, path};

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use nobat_core::explain::ExplainCode;
+use nobat_core::policy::explain::ExplainCode;
 
 use super::source::{first_cells, quoted, section, text};
 

@@ -1,10 +1,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use nobat_core::lifecycle::{Event, ReplayKey, Retry, transition};
-use nobat_core::retry::JitterSample;
-use nobat_core::task::{CancelRequest, ErrorCode, HeldReason, Outcome, State, Status, Task, TaskError};
-use nobat_core::time::Timestamp;
+use nobat_core::task::ErrorCode;
+use nobat_core::task::Task;
+use nobat_core::task::TaskError;
+use nobat_core::task::lifecycle::{Event, ReplayKey, Retry, transition};
+use nobat_core::task::{CancelRequest, Outcome, State, Status};
+use nobat_core::types::held_reason::HeldReason;
+use nobat_core::types::jitter_sample::JitterSample;
+use nobat_core::types::time::Timestamp;
 use nobat_tests::sample;
 
 use super::source::{section, text};

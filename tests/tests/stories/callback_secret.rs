@@ -1,8 +1,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use nobat_core::time::Timestamp;
-use nobat_core::webhook::{WebhookSecret, signature};
+use nobat_core::secrets::webhook::{WebhookSecret, signature};
+use nobat_core::types::time::Timestamp;
 use nobat_tests::world::World;
 use nobat_tests::world::receiver::Received;
 use serde_json::{Value, json};

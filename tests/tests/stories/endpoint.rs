@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use nobat_core::time::Timestamp;
-use nobat_core::webhook::{WebhookSecret, signature};
+use nobat_core::secrets::webhook::{WebhookSecret, signature};
+use nobat_core::types::time::Timestamp;
 use nobat_tests::size::size;
 use nobat_tests::world::receiver::{Gate, Received, Reply};
 use nobat_tests::world::{World, attempts, has_ended, moment};

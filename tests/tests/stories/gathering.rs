@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use nobat_core::time::Timestamp;
-use nobat_core::webhook::signature;
+use nobat_core::secrets::webhook::signature;
+use nobat_core::types::time::Timestamp;
 use nobat_tests::world::receiver::{Gate, Reply};
 use nobat_tests::world::{World, attempts, from_now, moment};
 use serde_json::{Value, json};

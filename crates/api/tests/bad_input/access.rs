@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use nobat_api::{AccessPolicy, AuthMode};
-use nobat_core::key::Key;
-use nobat_core::network::Network;
+use nobat_core::auth::api_key::Key;
+use nobat_core::auth::network::Network;
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -17,7 +17,7 @@ fn networks(texts: &[&str]) -> Vec<Network> {
 }
 
 fn id_of(key: &str) -> String {
-    key.parse::<nobat_core::key::KeyText>().unwrap().digest().id().to_string()
+    key.parse::<nobat_core::auth::api_key::KeyText>().unwrap().digest().id().to_string()
 }
 
 #[tokio::test]
@@ -26,7 +26,7 @@ async fn invalid_keys_get_the_same_response() {
     let now = world.clock_now();
     let expired = world.key_that("acme", ALL, |key| Key { expires_at: Some(now), ..key }).await;
     let revoked = world.key_that("acme", ALL, |key| Key { revoked_at: Some(now), ..key }).await;
-    let unknown = nobat_core::key::KeyText::new([3; 20]);
+    let unknown = nobat_core::auth::api_key::KeyText::new([3; 20]);
     let mistyped = world.key("acme", ALL).await.replace("nb_live_", "nb_life_");
     let mut answers = Vec::new();
     for key in [expired.as_str(), &revoked, unknown.as_str(), &mistyped, "", "x"] {

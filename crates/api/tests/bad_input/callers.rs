@@ -1,8 +1,8 @@
 //! Clients whose address is unknown, and clients that share an address with a guesser.
 
 use nobat_api::{AccessPolicy, AuthMode};
-use nobat_core::key::{Key, KeyText};
-use nobat_core::network::Network;
+use nobat_core::auth::api_key::{Key, KeyText};
+use nobat_core::auth::network::Network;
 
 use crate::world::World;
 

@@ -3,13 +3,13 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use nobat_core::flow::{
-    AcquireRequest, AcquireResult as Said, BreakerPolicy, CallHealth, CallReport, HolderId, LimitScope, LimiterKey, LimiterState, Limits,
-    RateLimit, WriteResult,
-};
-use nobat_core::name::{Name, Tenant};
+use nobat_core::limits::{AcquireRequest, AcquireResult as Said, CallReport, LimiterState};
+use nobat_core::limits::{BreakerPolicy, CallHealth, HolderId, Limits, RateLimit};
+use nobat_core::limits::{LimitScope, LimiterKey};
 use nobat_core::ports::Clock;
-use nobat_core::retry::JitterSample;
+use nobat_core::ports::limiter_store::WriteResult;
+use nobat_core::types::jitter_sample::JitterSample;
+use nobat_core::types::name::{Name, Tenant};
 use serde_json::{Value, json};
 
 use crate::world::World;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use nobat_core::lifecycle::Event;
-use nobat_core::name::Tenant;
-use nobat_core::ports::TaskKey;
+use nobat_core::task::TaskKey;
+use nobat_core::task::lifecycle::Event;
+use nobat_core::types::name::Tenant;
 use serde_json::json;
 
 use crate::world::World;

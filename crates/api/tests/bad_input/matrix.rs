@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use nobat_core::scope::Scope;
+use nobat_core::auth::scope::Scope;
 use serde_json::Value;
 
 use crate::world::{Answer, World};
@@ -218,7 +218,7 @@ fn every_route_is_in_the_document() {
 }
 
 fn id_of(key: &str) -> String {
-    key.parse::<nobat_core::key::KeyText>().unwrap().digest().id().to_string()
+    key.parse::<nobat_core::auth::api_key::KeyText>().unwrap().digest().id().to_string()
 }
 
 #[tokio::test]

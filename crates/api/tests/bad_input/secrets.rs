@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nobat_core::name::Tenant;
-use nobat_core::vault::Without;
+use nobat_core::secrets::vault::Without;
+use nobat_core::types::name::Tenant;
 use serde_json::{Value, json};
 
 use crate::world::{Answer, World};
@@ -50,7 +50,7 @@ async fn secret_is_shown_only_when_it_is_generated() {
     let key = world.key("acme", "config:write").await;
     let made = world.ask_with(&key, "PUT", PATH, "").await.json();
     let secret = made["secret"].as_str().unwrap();
-    assert!(secret.parse::<nobat_core::webhook::WebhookSecret>().is_ok(), "{secret}");
+    assert!(secret.parse::<nobat_core::secrets::webhook::WebhookSecret>().is_ok(), "{secret}");
     let given = rotate(&world, &key, &json!({"secret": SECRET})).await;
     assert_eq!((given.status, given.json()["secret"].clone()), (201, Value::Null), "a secret that the client sent is not shown");
     let shown = world.ask_with(&key, "GET", PATH, "").await;

@@ -1,7 +1,7 @@
 //! Valid input, for comparison: the normal answer of each route, and row 31.
 
-use nobat_core::lifecycle::{Event, transition};
 use nobat_core::ports::Clock;
+use nobat_core::task::lifecycle::{Event, transition};
 
 use crate::world::{World, post};
 

@@ -5,10 +5,11 @@ use std::time::SystemTime;
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{HeaderName, StatusCode};
-use nobat_core::endpoint::{BatchPolicy, ResponseClass, ResponsePolicy};
+use nobat_core::config::endpoint::{ResponseClass, ResponsePolicy};
 use nobat_core::json::Json;
-use nobat_core::statuses::Statuses;
+use nobat_core::limits::BatchPolicy;
 use nobat_core::task::ErrorCode;
+use nobat_core::types::http_status::Statuses;
 use nobat_delivery::headers::IDEMPOTENCY_KEY;
 use nobat_delivery::{Answer, Extent, Guard, MAX_BODY, Request};
 use serde::de::Error;

@@ -1,0 +1,4 @@
+//! Collections with a bound.
+
+pub mod recent;
+pub mod turns;

@@ -1,0 +1,116 @@
+//! Test call of an endpoint, which shows its outcome.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use crate::config::endpoint::Endpoint;
+use crate::json::Json;
+use crate::types::id::TaskId;
+use crate::types::name::{Name, Tenant};
+use crate::types::time::Timestamp;
+
+/// Calls endpoints for a test. A test call belongs to no task. The endpoint may be paused or gone. No limiter is asked for a permit, and
+/// none learns the outcome.
+#[async_trait]
+pub trait EndpointTester: Send + Sync {
+    /// Sends the call as the call of a task would be sent: signed, and with the endpoint's headers. Returns the request and its outcome.
+    async fn test(&self, trial: EndpointTest) -> TestResult;
+}
+
+/// Test call to make.
+#[derive(Clone, Debug)]
+pub struct EndpointTest {
+    /// Tenant that owns the endpoint.
+    pub tenant: Tenant,
+    /// Name of the endpoint.
+    pub name: Name,
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// Payload that a task would have, already checked. Without a body, the tester sends a sample if the method has a body.
+    pub call: Json,
+    /// ID in place of a task's ID.
+    pub id: TaskId,
+    /// Maximum duration of the call.
+    pub limit: Duration,
+    /// Current time.
+    pub now: Timestamp,
+}
+
+/// Request of a test call, and its outcome.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TestResult {
+    /// The request. `null` if none could be sent.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub request: Option<TestRequest>,
+    /// The response. `null` if there was none.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub response: Option<TestResponse>,
+    /// Reason why there was no response, or why a task would not have succeeded with this one. `null` if a task would have succeeded.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub error: Option<TestError>,
+    /// Duration of the call in seconds.
+    pub seconds: f64,
+}
+
+/// Request as it was sent.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TestRequest {
+    /// HTTP method.
+    pub method: String,
+    /// URL of the request.
+    pub url: String,
+    /// Headers, with names in lower case. `null` replaces the values of the endpoint's own headers, which are secret.
+    pub headers: BTreeMap<String, Option<String>>,
+    /// Body as text. Empty if there is none, `null` if it is binary.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub body: Option<String>,
+    /// Binary body in base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_base64: Option<String>,
+}
+
+/// Response of the endpoint.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TestResponse {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers, with names in lower case and without cookies.
+    pub headers: BTreeMap<String, String>,
+    /// Body, at most 64 KiB: JSON, or else text. `null` if it is binary.
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
+    pub body: Json,
+    /// Binary body in base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_base64: Option<String>,
+    /// True if the body was longer.
+    pub truncated: bool,
+}
+
+/// Reason why a test call failed.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TestError {
+    /// Stable error code for programs, the same as in a failed attempt of a task.
+    pub code: String,
+    /// Sentence for people.
+    pub message: String,
+    /// True if nobat would retry a task.
+    pub retry: bool,
+}
+
+/// Tester of a program that calls no endpoints.
+pub struct NoEndpointTester;
+
+#[async_trait]
+impl EndpointTester for NoEndpointTester {
+    async fn test(&self, _trial: EndpointTest) -> TestResult {
+        let fault = TestError { code: "not_called".to_owned(), message: "this program calls no endpoints".to_owned(), retry: false };
+        TestResult { request: None, response: None, error: Some(fault), seconds: 0.0 }
+    }
+}

@@ -1,0 +1,140 @@
+//! Configuration of a queue, of a kind, and of a limit key.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::record::{Record, RecordKind, RecordName};
+use crate::json::decode::Patch;
+use crate::limits::codec::StoredLimits;
+use crate::limits::{Limits, LimitsSubmission};
+use crate::task::codec::StoredRetry;
+use crate::task::retry::RetryPolicy;
+use crate::task::retry_submission::RetrySubmission;
+use crate::types::field_error::FieldError;
+use crate::types::field_error::ValidationErrors;
+use crate::types::name::{Name, Tenant};
+use crate::types::unreadable::Unreadable;
+
+/// Configuration of a queue, of a kind, or of a limit key. Most of them have none and use the default.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueueConfig {
+    /// True if the tasks are paused: none of them start.
+    pub paused: bool,
+    /// Rate and concurrency limits of the tasks.
+    pub limits: Limits,
+    /// Retry policy of a queue, for tasks whose submission and endpoint set none.
+    pub retry: Option<RetryPolicy>,
+    /// Number of writes to the record. 0 if there is none.
+    pub version: u64,
+}
+
+/// Update of a queue's configuration. Omitted fields keep their values. `null` resets `limits` and `retry` to their defaults; `paused` keeps
+/// its value.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = QueueUpdate))]
+pub struct QueueSubmission {
+    /// True to pause the queue: no task of it starts. False to resume it.
+    pub paused: Option<bool>,
+    /// Rate and concurrency limits of the queue's tasks. `null` removes all limits.
+    #[serde(default, deserialize_with = "crate::json::decode::patch_object")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<LimitsSubmission>, required = false))]
+    pub limits: Patch<LimitsSubmission>,
+    /// Retry policy for tasks submitted from now on whose submission and endpoint set none. `null` means the defaults of its fields.
+    #[serde(default, deserialize_with = "crate::json::decode::patch_object")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<RetrySubmission>, required = false))]
+    pub retry: Patch<RetrySubmission>,
+}
+
+impl QueueSubmission {
+    /// Returns the configuration that replaces `current`, or all errors in the update. `flow` is the pointer to the limits in the errors.
+    pub fn lane(&self, flow: &str, current: &QueueConfig) -> Result<QueueConfig, Vec<FieldError>> {
+        let mut wrong = ValidationErrors::default();
+        let lane = QueueConfig {
+            paused: self.paused.unwrap_or(current.paused),
+            limits: match &self.limits {
+                Patch::This(limits) => limits.limits(flow, &mut wrong),
+                Patch::Usual => Limits::default(),
+                Patch::Nothing => current.limits,
+            },
+            retry: match &self.retry {
+                Patch::This(retry) => Some(wrong.retry("/retry", retry)),
+                Patch::Usual => None,
+                Patch::Nothing => current.retry.clone(),
+            },
+            version: current.version + 1,
+        };
+        if wrong.0.is_empty() { Ok(lane) } else { Err(wrong.0) }
+    }
+}
+
+/// Stored form of a [`QueueConfig`]. The version is stored beside it.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    paused: bool,
+    #[serde(flatten)]
+    limits: StoredLimits,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry: Option<StoredRetry>,
+}
+
+impl QueueConfig {
+    /// Returns the name of the record.
+    pub fn record_name(tenant: &Tenant, sort: RecordKind, name: &Name) -> RecordName {
+        RecordName { tenant: Some(tenant.clone()), sort, name: name.clone() }
+    }
+
+    /// Returns the record.
+    pub fn record(&self, name: RecordName) -> Record {
+        Record { name, version: self.version, body: self.to_text() }
+    }
+
+    /// Returns the stored form: compact JSON, the same in every backend.
+    pub fn to_text(&self) -> String {
+        let stored = Stored { paused: self.paused, limits: self.limits.into(), retry: self.retry.as_ref().map(StoredRetry::from) };
+        serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("numbers"))
+    }
+
+    /// Inverse of [`QueueConfig::to_text`].
+    pub fn from_text(text: &str, version: u64) -> Result<Self, Unreadable> {
+        let stored: Stored = serde_json::from_str(text).map_err(|_| Unreadable("the configuration of a queue, kind or limit key"))?;
+        Ok(Self { paused: stored.paused, limits: stored.limits.into(), retry: stored.retry.map(RetryPolicy::from), version })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::limits::RateLimit;
+
+    #[test]
+    fn omitted_fields_keep_their_values_and_null_resets() {
+        let limits = Limits { concurrency: NonZeroU32::new(4), ..Limits::default() };
+        let current = QueueConfig { paused: true, limits, retry: Some(RetryPolicy::default()), version: 3 };
+        let said =
+            |body: &str| crate::json::decode::read_object::<QueueSubmission>(body.as_bytes()).unwrap().lane("/limits", &current).unwrap();
+        assert_eq!(said("{}"), QueueConfig { version: 4, ..current.clone() });
+        assert_eq!(said(r#"{"paused": false}"#), QueueConfig { paused: false, version: 4, ..current.clone() });
+        assert_eq!(said(r#"{"paused": null, "limits": null}"#), QueueConfig { limits: Limits::default(), version: 4, ..current.clone() });
+        assert_eq!(said(r#"{"retry": null}"#), QueueConfig { retry: None, version: 4, ..current.clone() });
+        let flow = Patch::This(LimitsSubmission { burst: Some(2.0), ..LimitsSubmission::default() });
+        let wrong = QueueSubmission { limits: flow, ..QueueSubmission::default() }.lane("", &current).unwrap_err();
+        assert_eq!(wrong.into_iter().map(|invalid| invalid.pointer).collect::<Vec<_>>(), ["/rate"]);
+    }
+
+    #[test]
+    fn configuration_is_read_back_as_stored() {
+        let count = |count| NonZeroU32::new(count).unwrap();
+        let pace = RateLimit { rate: count(10), period: Duration::from_millis(1_500), burst: count(3) };
+        let limits = Limits { pace: Some(pace), concurrency: Some(count(4)), breaker: None };
+        let elaborate = QueueConfig { paused: true, limits, retry: Some(RetryPolicy::default()), version: 7 };
+        for lane in [QueueConfig { version: 1, ..QueueConfig::default() }, elaborate] {
+            assert_eq!(QueueConfig::from_text(&lane.to_text(), lane.version).unwrap(), lane);
+        }
+        assert_eq!(QueueConfig::default().to_text(), "{}", "default values are not stored");
+        assert!(QueueConfig::from_text("[]", 1).is_err());
+    }
+}

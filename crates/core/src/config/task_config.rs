@@ -1,0 +1,32 @@
+//! Configuration that applies to one task.
+
+
+use crate::config::endpoint::Endpoint;
+use crate::config::queue::QueueConfig;
+use crate::limits::LimitScope;
+use crate::limits::Limits;
+use crate::task::Task;
+
+/// Configuration for the tasks of one queue and one kind.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskConfig {
+    /// Configuration of the queue.
+    pub queue: QueueConfig,
+    /// Configuration of the kind.
+    pub kind: QueueConfig,
+    /// Limits of the tenant.
+    pub tenant: Limits,
+}
+
+/// Returns the limiters that a task must pass, in the order in which the worker asks them. Those that hold tasks most often come first, so
+/// that the others are not asked in vain. `key` is the configuration of the task's limit key.
+pub fn flows_of(task: &Task, lanes: &TaskConfig, endpoint: Option<&Endpoint>, key: Option<&QueueConfig>) -> Vec<(LimitScope, Limits)> {
+    let of_endpoint = task.settings.endpoint.clone().zip(endpoint).map(|(name, endpoint)| (LimitScope::Endpoint(name), endpoint.limits));
+    let of_key = task.settings.limit_key.clone().zip(key).map(|(key, lane)| (LimitScope::Key(key), lane.limits));
+    let of_lanes = [
+        (LimitScope::Kind(task.kind.clone()), lanes.kind.limits),
+        (LimitScope::Queue(task.queue.clone()), lanes.queue.limits),
+        (LimitScope::Tenant, lanes.tenant),
+    ];
+    of_endpoint.into_iter().chain(of_key).chain(of_lanes.into_iter().filter(|(_, limits)| !limits.is_none())).collect()
+}

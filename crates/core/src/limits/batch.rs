@@ -1,0 +1,328 @@
+//! Batches: tasks that wait for each other, to go in one request.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::backoff::patience;
+use crate::limits::rate::MAX_RESERVATION_AHEAD;
+use crate::types::id::{TaskId, digest};
+use crate::types::intervals::LEASE;
+use crate::types::jitter_sample::JitterSample;
+use crate::types::time::Timestamp;
+
+/// Batch member that leads from now on, because the leader before it left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Successor {
+    /// The task.
+    pub id: TaskId,
+    /// Time at which the batch is due.
+    pub at: Timestamp,
+}
+
+/// Task that joins a batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BatchMember {
+    /// The task.
+    pub id: TaskId,
+    /// Size of its part of the request, in bytes.
+    pub bytes: u64,
+    /// Time after which it must not start any more.
+    pub deadline: Option<Timestamp>,
+    /// Number of times in a row that the task was held.
+    pub times: u32,
+    /// Random share for the jitter of the next request.
+    pub spread: JitterSample,
+}
+
+/// Limits of an endpoint's batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// The endpoint's batch settings.
+    pub batch: BatchPolicy,
+    /// Minimum distance between requests at the endpoint's rate. Zero if the endpoint has no rate.
+    pub apart: Duration,
+}
+
+/// Decision about a task that joins a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchDecision {
+    /// The batch is due, and the task leads it. Its worker asks whether the request may be made, then takes all members along
+    /// ([`crate::limits::state::LimiterState::take`]).
+    Lead,
+    /// The batch is not due, or another task leads it. The task joins again at this time, unless a leader takes it along before.
+    Wait(Timestamp),
+}
+
+/// Maximum size of all items of a request together, in bytes. Receivers can be expected to accept 1 MiB.
+pub const MAX_BATCH_BYTES: u64 = 1024 * 1024;
+
+/// Delay after the due time until a member joins again that is neither first nor second. By then its leader may be gone.
+const FALLBACK: Duration = LEASE;
+
+/// The same delay for the second member, which leads if the first was canceled or is held by something else.
+const SECOND: Duration = Duration::from_secs(2);
+
+/// Time after the due time for which a full batch waits for its members to join again. After that it is cleared.
+const LATE: Duration = Duration::from_secs(10);
+
+/// Time before its deadline at which a task goes that cannot wait for the batch.
+const IN_TIME: Duration = Duration::from_secs(1);
+
+/// Tasks that wait in a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BatchBuffer {
+    members: Vec<TaskId>,
+    bytes: u64,
+    /// Time at which they have waited for others long enough.
+    flush_at: Timestamp,
+    /// Time before which the batch is not due, because a limit held its leader.
+    not_before: Timestamp,
+    /// Number of tasks that found no room.
+    turned_away: u32,
+}
+
+impl BatchBuffer {
+    /// Adds a task, unless it is a member or there is no room. Returns what the task does next.
+    pub(crate) fn join(&mut self, gathered: BatchLimits, member: &BatchMember, now: Timestamp) -> BatchDecision {
+        if self.due() + MAX_RESERVATION_AHEAD < now {
+            // All members have asked again long ago: each went another way or ended.
+            *self = Self::default();
+        }
+        let most = usize::try_from(gathered.batch.max_items.get()).unwrap_or(usize::MAX);
+        let is_in = self.members.contains(&member.id);
+        let has_room = |this: &Self| this.members.len() < most && this.bytes.saturating_add(member.bytes) <= MAX_BATCH_BYTES;
+        if !is_in && !has_room(self) && self.due() + LATE < now {
+            // The batch is full, and its leaders did not come: they may have ended. A member that has not ended joins again.
+            *self = Self::default();
+        }
+        let (is_first, has_room) = (self.members.is_empty(), has_room(self));
+        if !is_in && !is_first && !has_room {
+            // A batch with too little room counts as full: it goes now, so that the next batch can form.
+            self.flush_at = self.flush_at.min(now);
+            return BatchDecision::Wait(self.turn_away(gathered, member, now));
+        }
+        if self.members.is_empty() {
+            self.flush_at = now + gathered.batch.max_wait;
+        }
+        if !is_in {
+            self.members.push(member.id);
+            self.bytes = self.bytes.saturating_add(member.bytes);
+        }
+        if self.members.len() >= most {
+            self.flush_at = self.flush_at.min(now);
+        }
+        let place = self.members.iter().position(|id| *id == member.id);
+        let pause = match place {
+            Some(0) => Duration::ZERO,
+            Some(1) => SECOND,
+            _ => FALLBACK,
+        };
+        let is_in_a_hurry = member.deadline.is_some_and(|deadline| deadline <= self.due() + pause);
+        if is_in_a_hurry {
+            self.flush_at = self.flush_at.min(member.deadline.map_or(now, |deadline| (deadline - IN_TIME).max(now)));
+        }
+        match self.due() {
+            due if due <= now => BatchDecision::Lead,
+            due if is_in_a_hurry => BatchDecision::Wait(due),
+            due => BatchDecision::Wait(due + pause),
+        }
+    }
+
+    fn due(&self) -> Timestamp {
+        self.flush_at.max(self.not_before)
+    }
+
+    /// Returns when a task that found no room joins again.
+    ///
+    /// Groups of `max_items` tasks follow each other at the distance of requests. Without a rate, each task backs off by itself.
+    fn turn_away(&mut self, gathered: BatchLimits, member: &BatchMember, now: Timestamp) -> Timestamp {
+        let before = self.turned_away / gathered.batch.max_items;
+        self.turned_away = self.turned_away.saturating_add(1);
+        let pause = match gathered.apart.saturating_mul(before.saturating_add(1)) {
+            Duration::ZERO => patience(member.times, member.spread),
+            pause => pause,
+        };
+        (self.due().max(now) + pause).min(now + MAX_RESERVATION_AHEAD)
+    }
+
+    /// Postpones the batch: it is not due before `until`.
+    pub(crate) fn put_off(&mut self, until: Timestamp) {
+        self.not_before = self.not_before.max(until);
+    }
+
+    /// Removes and returns all members if `id` is among them. Otherwise another leader took that task along, and the list is empty.
+    pub(crate) fn take(&mut self, id: TaskId) -> Vec<TaskId> {
+        if self.members.contains(&id) { std::mem::take(self).members } else { Vec::new() }
+    }
+
+    /// Removes a task that ended or waits for something else. The next task finds room.
+    ///
+    /// Returns the next member, if the removed one led. It leads as soon as the batch is due, without its own delay.
+    pub(crate) fn withdraw(&mut self, id: TaskId, bytes: u64, now: Timestamp) -> Option<Successor> {
+        let place = self.members.iter().position(|member| *member == id)?;
+        self.members.remove(place);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        let next = self.members.first().filter(|_| place == 0)?;
+        Some(Successor { id: *next, at: self.due().max(now) })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+}
+
+/// Settings for batches: several tasks in one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchPolicy {
+    /// Maximum number of tasks in one request.
+    pub max_items: NonZeroU32,
+    /// Maximum time for which the first task waits for others.
+    pub max_wait: Duration,
+    /// True if the response reports the outcome of each item.
+    pub per_item_results: bool,
+}
+
+impl BatchPolicy {
+    /// Returns a hash of everything that calls must have in common, besides their endpoint, to go in one request.
+    pub fn likeness<T: AsRef<str>>(parts: &[T]) -> u64 {
+        u64::try_from(u128::from_be_bytes(digest(parts)) >> 64).unwrap_or_else(|_| unreachable!("half of 128 bits"))
+    }
+
+    /// Returns the ID of a request, derived from the keys of its items: the same items give the same ID.
+    pub fn id<T: AsRef<str>>(items: &[T]) -> String {
+        format!("batch_{:032x}", u128::from_be_bytes(digest(items)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000 + millis)
+    }
+
+    fn id(number: u8) -> TaskId {
+        TaskId::from_bytes([number; 16])
+    }
+
+    fn gathered(max_items: u32, apart: u64) -> BatchLimits {
+        let batch =
+            BatchPolicy { max_items: NonZeroU32::new(max_items).unwrap(), max_wait: Duration::from_secs(5), per_item_results: false };
+        BatchLimits { batch, apart: Duration::from_millis(apart) }
+    }
+
+    fn member(number: u8) -> BatchMember {
+        BatchMember { id: id(number), bytes: 100, deadline: None, times: 0, spread: JitterSample::from_bits(0) }
+    }
+
+    #[test]
+    fn first_member_waits_and_leads_the_batch() {
+        let (mut gathering, five) = (BatchBuffer::default(), gathered(5, 0));
+        assert_eq!(gathering.join(five, &member(1), at(0)), BatchDecision::Wait(at(5_000)));
+        assert_eq!(
+            gathering.join(five, &member(2), at(3_000)),
+            BatchDecision::Wait(at(7_000)),
+            "the second member covers for a missing first"
+        );
+        assert_eq!(gathering.join(five, &member(3), at(3_000)), BatchDecision::Wait(at(65_000)));
+        assert_eq!(gathering.join(five, &member(1), at(4_000)), BatchDecision::Wait(at(5_000)), "the first member is early");
+        assert_eq!(gathering.join(five, &member(1), at(5_000)), BatchDecision::Lead);
+        assert_eq!(gathering.take(id(1)), [id(1), id(2), id(3)]);
+        assert_eq!(gathering.take(id(2)), [], "the batch took the member");
+        assert!(gathering.is_empty());
+    }
+
+    #[test]
+    fn member_that_fills_the_batch_leads_it() {
+        let (mut gathering, two) = (BatchBuffer::default(), gathered(2, 0));
+        gathering.join(two, &member(1), at(0));
+        assert_eq!(gathering.join(two, &member(2), at(1)), BatchDecision::Lead);
+        assert_eq!(gathering.join(two, &member(3), at(1)), BatchDecision::Wait(at(501)), "the leader is about to take the members");
+        assert_eq!(gathering.take(id(2)), [id(1), id(2)]);
+        assert_eq!(gathering.join(gathered(1, 0), &member(4), at(2)), BatchDecision::Lead, "a batch of one does not wait");
+    }
+
+    #[test]
+    fn second_member_leads_if_the_first_is_missing() {
+        let (mut gathering, five) = (BatchBuffer::default(), gathered(5, 0));
+        gathering.join(five, &member(1), at(0));
+        gathering.join(five, &member(2), at(0));
+        assert_eq!(gathering.join(five, &member(2), at(65_000)), BatchDecision::Lead);
+        gathering.join(five, &member(2), at(65_000));
+        assert_eq!(
+            gathering.join(five, &member(3), at(2_000_000)),
+            BatchDecision::Wait(at(2_005_000)),
+            "members of an old batch are forgotten"
+        );
+        assert_eq!(gathering.members, [id(3)]);
+    }
+
+    #[test]
+    fn members_beyond_a_full_batch_return_in_batch_sizes() {
+        let (mut gathering, two) = (BatchBuffer::default(), gathered(2, 1_000));
+        gathering.join(two, &member(1), at(0));
+        assert_eq!(gathering.join(two, &member(2), at(0)), BatchDecision::Lead);
+        gathering.put_off(at(700));
+        assert_eq!(gathering.join(two, &member(2), at(10)), BatchDecision::Wait(at(2_700)));
+        assert_eq!(gathering.join(two, &member(1), at(10)), BatchDecision::Wait(at(700)));
+        let turned_away = [3, 4, 5, 6, 7].map(|number| gathering.join(two, &member(number), at(10)));
+        assert_eq!(turned_away, [1_700, 1_700, 2_700, 2_700, 3_700].map(|millis| BatchDecision::Wait(at(millis))));
+        assert_eq!(gathering.join(two, &member(2), at(700)), BatchDecision::Lead);
+    }
+
+    #[test]
+    fn ended_members_do_not_block_a_batch() {
+        let (mut gathering, two) = (BatchBuffer::default(), gathered(2, 0));
+        gathering.join(two, &member(1), at(0));
+        assert_eq!(gathering.join(two, &member(2), at(0)), BatchDecision::Lead);
+        gathering.put_off(at(30_000));
+        assert_eq!(gathering.join(two, &member(3), at(39_000)), BatchDecision::Wait(at(39_500)), "the members can still come");
+        assert_eq!(gathering.join(two, &member(3), at(40_001)), BatchDecision::Wait(at(45_001)));
+        assert_eq!(gathering.join(two, &member(2), at(40_002)), BatchDecision::Lead, "a returning member fills the next batch");
+        assert_eq!(gathering.take(id(2)), [id(3), id(2)]);
+    }
+
+    #[test]
+    fn withdrawn_member_frees_its_place() {
+        let (mut gathering, two) = (BatchBuffer::default(), gathered(2, 0));
+        gathering.join(two, &member(1), at(0));
+        assert_eq!(gathering.join(two, &member(2), at(0)), BatchDecision::Lead);
+        let mut leading = gathering.clone();
+        assert_eq!([2, 9].map(|number| gathering.withdraw(id(number), 100, at(0))), [None, None]);
+        assert_eq!(gathering.bytes, 100);
+        let successor = |millis| Some(Successor { id: id(2), at: at(millis) });
+        assert_eq!(leading.clone().withdraw(id(1), 100, at(7)), successor(7), "the next member leads at once");
+        leading.put_off(at(700));
+        assert_eq!(leading.withdraw(id(1), 100, at(7)), successor(700));
+        assert_eq!(gathering.join(two, &member(3), at(10)), BatchDecision::Lead, "the batch is due");
+        assert_eq!(gathering.take(id(3)), [id(1), id(3)]);
+    }
+
+    #[test]
+    fn member_with_a_near_deadline_leads_before_it() {
+        let (mut gathering, five) = (BatchBuffer::default(), gathered(5, 0));
+        let until = |number, deadline| BatchMember { deadline: Some(at(deadline)), ..member(number) };
+        assert_eq!(gathering.join(five, &until(1, 100_000), at(0)), BatchDecision::Wait(at(5_000)), "the deadline allows the full wait");
+        assert_eq!(gathering.join(five, &until(2, 4_000), at(10)), BatchDecision::Wait(at(3_000)));
+        assert_eq!(gathering.join(five, &member(3), at(20)), BatchDecision::Wait(at(63_000)));
+        assert_eq!(gathering.join(five, &until(2, 4_000), at(3_000)), BatchDecision::Lead);
+        assert_eq!(BatchBuffer::default().join(five, &until(4, 900), at(0)), BatchDecision::Lead, "the deadline allows no wait");
+    }
+
+    #[test]
+    fn members_beyond_the_size_limit_go_separately() {
+        let (mut gathering, five) = (BatchBuffer::default(), gathered(5, 0));
+        let long = |number| BatchMember { bytes: MAX_BATCH_BYTES - 50, ..member(number) };
+        assert_eq!(gathering.join(five, &long(1), at(0)), BatchDecision::Wait(at(5_000)));
+        assert_eq!(gathering.join(five, &member(2), at(0)), BatchDecision::Wait(at(500)));
+        assert_eq!(gathering.join(five, &long(1), at(1)), BatchDecision::Lead, "a full batch does not wait");
+        let too_long = BatchMember { bytes: 2 * MAX_BATCH_BYTES, ..member(3) };
+        assert_eq!(BatchBuffer::default().join(gathered(1, 0), &too_long, at(0)), BatchDecision::Lead);
+    }
+}

@@ -1,0 +1,52 @@
+//! Stored form of limits: compact JSON inside other records.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{BreakerPolicy, Limits, RateLimit};
+
+/// Limits of a limiter.
+#[derive(Default, Serialize, Deserialize, PartialEq)]
+#[serde(default)]
+pub(crate) struct StoredLimits {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pace: Option<StoredRate>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency: Option<NonZeroU32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    breaker: Option<StoredBreaker>,
+}
+
+/// Rate limit: rate, period in milliseconds, burst.
+#[derive(Serialize, Deserialize, PartialEq)]
+struct StoredRate(NonZeroU32, u64, NonZeroU32);
+
+/// Circuit breaker: failure share, window and open time in milliseconds, minimum number of attempts.
+#[derive(Serialize, Deserialize, PartialEq)]
+struct StoredBreaker(f64, u64, u64, NonZeroU32);
+
+impl From<Limits> for StoredLimits {
+    fn from(limits: Limits) -> Self {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            pace: limits.pace.map(|pace| StoredRate(pace.rate, millis(pace.period), pace.burst)),
+            concurrency: limits.concurrency,
+            breaker: limits.breaker.map(|of| StoredBreaker(of.failure_rate, millis(of.window), millis(of.open_duration), of.minimum_calls)),
+        }
+    }
+}
+
+impl From<StoredLimits> for Limits {
+    fn from(stored: StoredLimits) -> Self {
+        let pace = |StoredRate(rate, period, burst)| RateLimit { rate, period: Duration::from_millis(period), burst };
+        let breaker = |StoredBreaker(failure_rate, window, open, minimum_calls)| BreakerPolicy {
+            failure_rate,
+            window: Duration::from_millis(window),
+            minimum_calls,
+            open_duration: Duration::from_millis(open),
+        };
+        Self { pace: stored.pace.map(pace), concurrency: stored.concurrency, breaker: stored.breaker.map(breaker) }
+    }
+}

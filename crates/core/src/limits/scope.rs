@@ -1,0 +1,98 @@
+//! Keys of limiters: the property that their tasks share.
+
+use std::fmt;
+use std::str::FromStr;
+
+
+use crate::types::name::{Name, Tenant};
+
+/// Key of a limiter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LimiterKey {
+    /// Tenant that owns the limiter.
+    pub tenant: Tenant,
+    /// Property that the limiter's tasks share.
+    pub of: LimitScope,
+}
+
+/// Property that the tasks of a limiter share.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LimitScope {
+    /// The endpoint that they call.
+    Endpoint(Name),
+    /// The endpoint that they call, and a hash of everything else that must be equal for tasks to go in one request.
+    Batch(Name, u64),
+    /// The limit key that they name.
+    Key(Name),
+    /// Their kind.
+    Kind(Name),
+    /// Their queue.
+    Queue(Name),
+    /// Their tenant alone.
+    Tenant,
+}
+
+/// The text is not the key of a limiter.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not the name of a limiter")]
+pub struct InvalidLimitScope;
+
+impl FromStr for LimitScope {
+    type Err = InvalidLimitScope;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLimitScope> {
+        if text == "tenant" {
+            return Ok(Self::Tenant);
+        }
+        let (sort, name) = text.split_once('/').ok_or(InvalidLimitScope)?;
+        let (name, likeness) = match (sort, name.split_once('/')) {
+            ("batch", Some((name, likeness))) => (name, u64::from_str_radix(likeness, 16).map_err(|_| InvalidLimitScope)?),
+            _ => (name, 0),
+        };
+        let name = Name::new(name).map_err(|_| InvalidLimitScope)?;
+        match sort {
+            "endpoint" => Ok(Self::Endpoint(name)),
+            "batch" => Ok(Self::Batch(name, likeness)),
+            "key" => Ok(Self::Key(name)),
+            "kind" => Ok(Self::Kind(name)),
+            "queue" => Ok(Self::Queue(name)),
+            _ => Err(InvalidLimitScope),
+        }
+    }
+}
+
+impl fmt::Display for LimitScope {
+    /// Writes the form that stores keep. The parts are separated by `/`, which no name contains.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint(name) => write!(f, "endpoint/{name}"),
+            Self::Batch(name, likeness) => write!(f, "batch/{name}/{likeness:016x}"),
+            Self::Key(name) => write!(f, "key/{name}"),
+            Self::Kind(name) => write!(f, "kind/{name}"),
+            Self::Queue(name) => write!(f, "queue/{name}"),
+            Self::Tenant => f.write_str("tenant"),
+        }
+    }
+}
+
+impl LimitScope {
+    /// Returns the word for the property, such as `endpoint` or `limit_key`.
+    pub fn sort(&self) -> &'static str {
+        match self {
+            Self::Endpoint(_) => "endpoint",
+            Self::Batch(..) => "batch",
+            Self::Key(_) => "limit_key",
+            Self::Kind(_) => "kind",
+            Self::Queue(_) => "queue",
+            Self::Tenant => "tenant",
+        }
+    }
+
+    /// Returns the name of the endpoint, limit key, kind or queue. Returns `None` for the limiter of a whole tenant.
+    pub fn name(&self) -> Option<&Name> {
+        match self {
+            Self::Endpoint(name) | Self::Batch(name, _) | Self::Key(name) | Self::Kind(name) | Self::Queue(name) => Some(name),
+            Self::Tenant => None,
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! State of a limiter, as the API shows it.
+
+use serde::Serialize;
+
+use crate::limits::state::LimiterState;
+use crate::limits::{BreakerChange, BreakerState, Limits};
+use crate::types::time::Timestamp;
+
+/// Current state of a limiter. The fields of a limit that is not set are `null`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LimiterStatus {
+    /// Number of tasks without a reservation that could start now under the rate. `null` if there is no rate.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub tokens: Option<u32>,
+    /// Number of tasks that wait for the rate and hold a reservation, at most 15 minutes ahead. `null` if there is no rate. A task that
+    /// ends, or waits for something else, holds none.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub reserved_starts: Option<u32>,
+    /// Number of tasks that run. `null` if there is no concurrency limit.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub running: Option<u32>,
+    /// End of the pause that the endpoint asked for. No task starts before. `null` if there is no pause.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
+    pub paused_until: Option<Timestamp>,
+    /// State of the circuit breaker. `null` if there is none.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub circuit_breaker: Option<BreakerStatus>,
+}
+
+/// State of a circuit breaker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BreakerStatus {
+    /// `closed`: all tasks may start. `open`: no task may start. `half_open`: one attempt probes the endpoint, and the other tasks wait for
+    /// its outcome.
+    pub state: BreakerState,
+    /// Time since which it is closed, or since which it has not been closed. `null` if it has never opened.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
+    pub since: Option<Timestamp>,
+    /// Time at which a probe may start. If `half_open`: time at which another one may start, unless the current one reports before. `null`
+    /// if `closed`.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
+    pub next_probe: Option<Timestamp>,
+    /// Latest changes of the state, at most five, the oldest first.
+    pub changes: Vec<BreakerChange>,
+}
+
+impl LimiterState {
+    /// Returns the state at `now` under these limits.
+    pub fn state(&self, limits: &Limits, now: Timestamp) -> LimiterStatus {
+        let paused_until = self.paused_until.filter(|until| now < *until);
+        let from = paused_until.unwrap_or(now);
+        LimiterStatus {
+            tokens: limits.pace.map(|pace| if paused_until.is_some() { 0 } else { self.times.free(pace, now) }),
+            reserved_starts: limits.pace.map(|pace| self.times.promised(pace, from, now)),
+            running: limits.concurrency.map(|_| self.in_use(now)),
+            paused_until,
+            circuit_breaker: limits.breaker.map(|_| self.breaker_status()),
+        }
+    }
+
+    /// Returns the changes of the circuit breaker that `self` has and `before` has not.
+    pub fn changes_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a BreakerChange> {
+        self.changes.all().iter().filter(|change| !before.changes.all().contains(change))
+    }
+
+    fn breaker_status(&self) -> BreakerStatus {
+        let (state, changes) = (self.breaker.state(), self.changes.all());
+        let closed_at = || changes.last().filter(|last| last.to == BreakerState::Closed).map(|last| last.at);
+        let (since, next_probe) = self.breaker.outage().unzip();
+        BreakerStatus { state, since: since.or_else(closed_at), next_probe, changes: changes.to_vec() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::limits::state::{AcquireRequest, AcquireResult, CallReport, Permit};
+    use crate::limits::{BreakerPolicy, CallHealth, HolderId, RateLimit};
+    use crate::types::jitter_sample::JitterSample;
+
+    const ME: HolderId = HolderId(1);
+
+    fn ask() -> AcquireRequest {
+        AcquireRequest { holder: ME, booking: None, is_called: false, times: 0, spread: JitterSample::from_bits(0) }
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000) + Duration::from_secs(seconds)
+    }
+
+    fn limits() -> Limits {
+        let count = |count| NonZeroU32::new(count).unwrap();
+        let pace = RateLimit { rate: count(1), period: Duration::from_secs(1), burst: count(2) };
+        Limits {
+            pace: Some(pace),
+            concurrency: Some(count(2)),
+            breaker: Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() }),
+        }
+    }
+
+    fn go(flow: &mut LimiterState, now: Timestamp) -> Permit {
+        match flow.enter(&limits(), &ask(), now) {
+            AcquireResult::Go(pass) => pass,
+            AcquireResult::Wait(wait) => panic!("{wait:?}"),
+        }
+    }
+
+    fn leave(flow: &mut LimiterState, pass: Permit, verdict: CallHealth, now: Timestamp) {
+        let report = CallReport { verdict, took: Duration::from_millis(50), pause_until: None };
+        flow.leave(&limits(), pass, ME, &report, now);
+    }
+
+    fn breaker(flow: &LimiterState, now: Timestamp) -> BreakerStatus {
+        flow.state(&limits(), now).circuit_breaker.unwrap()
+    }
+
+    #[test]
+    fn status_without_limits_has_no_counts() {
+        assert_eq!(LimiterState::default().state(&Limits::default(), at(0)), LimiterStatus::default());
+        let state = LimiterState::default().state(&limits(), at(0));
+        let closed = BreakerStatus { state: BreakerState::Closed, since: None, next_probe: None, changes: Vec::new() };
+        let free = LimiterStatus {
+            tokens: Some(2),
+            reserved_starts: Some(0),
+            running: Some(0),
+            paused_until: None,
+            circuit_breaker: Some(closed),
+        };
+        assert_eq!(state, free);
+    }
+
+    #[test]
+    fn status_counts_running_and_reserved_tasks() {
+        let mut flow = LimiterState::default();
+        go(&mut flow, at(0));
+        go(&mut flow, at(0));
+        (0..3).for_each(|_| assert!(matches!(flow.enter(&limits(), &ask(), at(0)), AcquireResult::Wait(_))));
+        let state = flow.state(&limits(), at(0));
+        assert_eq!((state.tokens, state.reserved_starts, state.running), (Some(0), Some(3), Some(2)));
+        assert_eq!(flow.state(&limits(), at(2)).reserved_starts, Some(2));
+    }
+
+    #[test]
+    fn status_during_a_pause_has_no_free_starts() {
+        let mut flow = LimiterState::default();
+        let pass = go(&mut flow, at(0));
+        let asked = CallReport { verdict: CallHealth::Unknown, took: Duration::ZERO, pause_until: Some(at(60)) };
+        flow.leave(&limits(), pass, ME, &asked, at(0));
+        assert!(matches!(flow.enter(&limits(), &ask(), at(1)), AcquireResult::Wait(_)));
+        let state = flow.state(&limits(), at(1));
+        assert_eq!((state.tokens, state.reserved_starts, state.paused_until), (Some(0), Some(1), Some(at(60))));
+        assert_eq!(flow.state(&limits(), at(60)).paused_until, None);
+    }
+
+    #[test]
+    fn breaker_status_lists_its_changes() {
+        let mut flow = LimiterState::default();
+        let pass = go(&mut flow, at(0));
+        assert_eq!(flow.to_text().find("changes"), None, "without changes, none are stored");
+        leave(&mut flow, pass, CallHealth::Bad, at(1));
+        let change = |to, seconds| BreakerChange { to, at: at(seconds) };
+        let opened = change(BreakerState::Open, 1);
+        let open = BreakerStatus { state: BreakerState::Open, since: Some(at(1)), next_probe: Some(at(31)), changes: vec![opened] };
+        assert_eq!(breaker(&flow, at(2)), open);
+        let before = flow.clone();
+        let probe = go(&mut flow, at(40));
+        let half_open = breaker(&flow, at(40));
+        assert_eq!((half_open.state, half_open.since, half_open.next_probe), (BreakerState::HalfOpen, Some(at(1)), Some(at(100))));
+        assert_eq!(flow.changes_since(&before).collect::<Vec<_>>(), [&change(BreakerState::HalfOpen, 40)]);
+        leave(&mut flow, probe, CallHealth::Good, at(41));
+        let closed = breaker(&flow, at(50));
+        assert_eq!((closed.state, closed.since, closed.next_probe), (BreakerState::Closed, Some(at(41)), None));
+        assert_eq!(closed.changes.len(), 3);
+        assert_eq!(LimiterState::from_text(&flow.to_text()).unwrap(), flow);
+    }
+
+    #[test]
+    fn breaker_status_keeps_the_last_five_changes() {
+        let mut flow = LimiterState::default();
+        let pass = go(&mut flow, at(0));
+        leave(&mut flow, pass, CallHealth::Bad, at(0));
+        for round in 1..5 {
+            let probe = go(&mut flow, at(round * 100));
+            leave(&mut flow, probe, CallHealth::Bad, at(round * 100 + 1));
+        }
+        let standing = breaker(&flow, at(450));
+        let opened = BreakerChange { to: BreakerState::Open, at: at(0) };
+        assert_eq!((standing.since, standing.changes), (Some(at(0)), vec![opened]), "a failed probe adds no change");
+        for round in 5..9 {
+            let probe = go(&mut flow, at(round * 100));
+            leave(&mut flow, probe, CallHealth::Good, at(round * 100 + 1));
+            let pass = go(&mut flow, at(round * 100 + 2));
+            leave(&mut flow, pass, CallHealth::Bad, at(round * 100 + 3));
+        }
+        let standing = breaker(&flow, at(850));
+        assert_eq!((standing.since, standing.changes.len()), (Some(at(803)), 5));
+        assert_eq!(standing.changes.last().unwrap(), &BreakerChange { to: BreakerState::Open, at: at(803) });
+    }
+
+    #[test]
+    fn returned_probe_leaves_no_breaker_change() {
+        let mut flow = LimiterState::default();
+        let pass = go(&mut flow, at(0));
+        leave(&mut flow, pass, CallHealth::Bad, at(0));
+        let changes = breaker(&flow, at(0)).changes;
+        let probe = go(&mut flow, at(50));
+        let half_open = flow.clone();
+        flow.give_back(probe, ME, at(50));
+        assert_eq!(breaker(&flow, at(50)).changes, changes);
+        assert_eq!(flow.changes_since(&half_open).count(), 0);
+        // The other process holds the only slot: the task passes the circuit breaker, finds no slot, and gives the probe back.
+        let narrow = Limits { concurrency: Some(NonZeroU32::MIN), ..limits() };
+        flow.recount(HolderId(2), 1, at(51));
+        assert!(matches!(flow.enter(&narrow, &ask(), at(51)), AcquireResult::Wait(_)));
+        assert_eq!(breaker(&flow, at(51)).changes, changes);
+    }
+
+    #[test]
+    fn state_of_an_earlier_version_is_read() {
+        let text = r#"{"times":{"next":0,"interval":0},"slots":{"held":[]},"breaker":{"open":{"since":"2027-01-15T08:00:00Z","until":"2027-01-15T08:00:30Z"}},"paused_until":null}"#;
+        let standing = breaker(&LimiterState::from_text(text).unwrap(), at(0));
+        assert_eq!((standing.state, standing.since, standing.changes.len()), (BreakerState::Open, Some(at(0)), 0));
+    }
+}

@@ -1,0 +1,481 @@
+//! Reason why a task is not running: a code for programs and a sentence for people. Both follow from its last hold and from the current
+//! state.
+
+use serde::{Serialize, Serializer};
+
+use crate::config::endpoint::{Endpoint, EndpointStatus};
+use crate::config::task_config::TaskConfig;
+use crate::limits::LimitScope;
+use crate::limits::LimiterState;
+use crate::limits::{BreakerState, LimiterStatus, Limits};
+use crate::task::Task;
+use crate::task::retry::RetryPolicy;
+use crate::task::view::{ErrorView, HeldView, StatusWord, TaskView};
+use crate::task::{CancelRequest, Completion, Lease, Outcome, State, Waiting};
+use crate::types::held_reason::HeldReason;
+use crate::types::id::TaskId;
+use crate::types::intervals::LEASE;
+use crate::types::name::Name;
+use crate::types::time::Timestamp;
+
+/// Closed list of the reasons why a task is not running, or of the fact that it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExplainCode {
+    /// The task is not due.
+    Scheduled,
+    /// An attempt failed, and the next one is not due.
+    Backoff,
+    /// The task is held, and the reason still applies.
+    Held(HeldReason),
+    /// The task was held, the reason no longer applies, and the task asks again soon.
+    Unblocked,
+    /// The task is due, and waits for a worker.
+    Queued,
+    /// The task has been due for more than a minute, and no worker has taken it.
+    NoWorker,
+    /// The deadline of the task passed before it could start. The task is about to expire.
+    DeadlinePassed,
+    /// The task is running.
+    Running,
+    /// The lease of the task ran out: its worker reports nothing any more.
+    LeaseExpired,
+    /// The task has ended.
+    Ended(Outcome),
+}
+
+impl ExplainCode {
+    /// Returns the word for the reason.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Backoff => "backoff",
+            Self::Held(reason) => reason.as_str(),
+            Self::Unblocked => "unblocked",
+            Self::Queued => "queued",
+            Self::NoWorker => "no_worker",
+            Self::DeadlinePassed => "deadline_passed",
+            Self::Running => "running",
+            Self::LeaseExpired => "lease_expired",
+            Self::Ended(end) => end.as_str(),
+        }
+    }
+
+    /// Returns all reasons, in the order of a task's life.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let held = HeldReason::ALL.into_iter().chain([HeldReason::Other]).map(Self::Held);
+        let waiting = [Self::Unblocked, Self::Queued, Self::NoWorker, Self::DeadlinePassed, Self::Running, Self::LeaseExpired];
+        [Self::Scheduled, Self::Backoff].into_iter().chain(held).chain(waiting).chain(Outcome::ALL.map(Self::Ended))
+    }
+}
+
+/// Current state around a task. For a task that has ended, the default is enough.
+#[derive(Clone, Debug, Default)]
+pub struct ExplainInput {
+    /// Configuration of its queue and kind, and limits of its tenant.
+    pub lanes: TaskConfig,
+    /// Endpoint that it names, if the endpoint exists.
+    pub endpoint: Option<Endpoint>,
+    /// Its limiters, as [`flows_of`](crate::config::task_config::flows_of) lists them.
+    pub flows: Vec<Known>,
+    /// True if this installation runs tasks of its kind.
+    pub has_handler: bool,
+}
+
+/// Limiter with its limits and its state.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Property that its tasks share.
+    pub of: LimitScope,
+    /// Its limits.
+    pub limits: Limits,
+    /// Its state.
+    pub flow: LimiterState,
+}
+
+/// Reason why a task is not running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// Code for programs.
+    pub code: ExplainCode,
+    /// Sentence for people.
+    pub reason: String,
+    /// Time at which this changes by itself, or at which nobat checks again.
+    pub until: Option<Timestamp>,
+    /// Endpoint, limit key, kind, queue or tenant that holds the task, if it is known.
+    pub by: Option<LimitScope>,
+    /// Number of attempts that its current retry policy allows.
+    pub max_attempts: u32,
+}
+
+/// Returns the reason why a task is not running.
+pub fn explain(task: &Task, around: &ExplainInput, now: Timestamp) -> Explanation {
+    Explainer { task, around, now }.explanation()
+}
+
+/// Reason why a task is not running.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Explanation))]
+pub struct ExplanationView<'a> {
+    /// ID of the task.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^task_[0-9a-z]{26}$"))]
+    pub id: TaskId,
+    /// Status of the task.
+    #[cfg_attr(feature = "openapi", schema(value_type = StatusWord))]
+    pub status: StatusWord,
+    /// Reason code for programs. The list is closed, and a code never changes its meaning.
+    #[cfg_attr(feature = "openapi", schema(value_type = ExplainCode))]
+    pub code: ExplainCode,
+    /// Reason in one sentence for people, with more details.
+    pub reason: String,
+    /// Time at which this changes by itself, or at which nobat checks again. For a running task: end of its lease, unless the worker renews
+    /// it. `null` if unknown, or if the task has ended.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime, required))]
+    pub until: Option<Timestamp>,
+    /// Object that holds the task. `null` if there is none with a name.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub blocked_by: Option<BlockedByView>,
+    /// Number of attempts so far that count against the retry policy, including one that is running.
+    pub attempt: u32,
+    /// Number of attempts that the retry policy allows. A task that left its policy to its endpoint uses the endpoint's current one, or
+    /// else its queue's.
+    pub max_attempts: u32,
+    /// Reason and end of the last hold. `code` may differ by now.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub held: Option<HeldView>,
+    /// Error of the last attempt, or reason why there will be no other attempt.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub error: Option<ErrorView<'a>>,
+}
+
+/// Object that holds a task.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = ExplanationBy))]
+pub struct BlockedByView {
+    /// Type of the object: `endpoint`, `limit_key`, `kind`, `queue` or `tenant`.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub r#type: &'static str,
+    /// Name of the object.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub name: Name,
+}
+
+impl<'a> ExplanationView<'a> {
+    /// Returns the explanation as the API shows it.
+    pub fn new(task: &'a Task, explanation: Explanation, now: Timestamp) -> Self {
+        let TaskView { id, status, attempt, held, error, .. } = TaskView::summary(task, now);
+        let Explanation { code, reason, until, by, max_attempts } = explanation;
+        let blocked_by = by.map(|of| BlockedByView { r#type: of.sort(), name: of.name().unwrap_or(task.tenant.name()).clone() });
+        Self { id, status, code, reason, until, blocked_by, attempt, max_attempts, held: held.flatten(), error }
+    }
+}
+
+impl Serialize for ExplainCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for ExplainCode {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .enum_values(Some(Self::all().map(Self::as_str)))
+            .into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for ExplainCode {}
+
+/// Task, and the state around it.
+struct Explainer<'a> {
+    task: &'a Task,
+    around: &'a ExplainInput,
+    now: Timestamp,
+}
+
+/// Reason why a task cannot start now.
+struct Blocker {
+    reason: HeldReason,
+    /// Sentence without its end.
+    says: String,
+    by: Option<LimitScope>,
+    /// Time at which it ends, if that is known.
+    until: Option<Timestamp>,
+    /// Phrase that names what the task does at [`Task::due_at`].
+    then: &'static str,
+}
+
+/// Phrase that applies to most held tasks.
+const ASKS_AGAIN: &str = "the task tries again at";
+
+impl Blocker {
+    fn new(reason: HeldReason, by: Option<LimitScope>, says: String) -> Self {
+        Self { reason, says, by, until: None, then: ASKS_AGAIN }
+    }
+}
+
+impl Explainer<'_> {
+    fn explanation(&self) -> Explanation {
+        let (task, due) = (self.task, self.task.due_at);
+        match &task.state {
+            State::Ended(ended) => self.ended(*ended),
+            State::Running(lease) => self.running(*lease),
+            State::Waiting(_) if task.is_past_deadline(self.now) => {
+                self.says(ExplainCode::DeadlinePassed, None, "its deadline passed before it could start, and it expires soon".to_owned())
+            }
+            State::Waiting(_) if due <= self.now => self.due(),
+            State::Waiting(Waiting::Scheduled) => self.later(ExplainCode::Scheduled, format!("it is due at {due}")),
+            State::Waiting(Waiting::Retrying) => {
+                let (attempt, most) = (task.attempt, self.max_attempts());
+                let error = task.error.as_ref().map_or("an error", |error| error.code.as_str());
+                let failed = format!("attempt {attempt} of {most} failed with {error}, and attempt {} is made at {due}", attempt + 1);
+                self.later(ExplainCode::Backoff, failed)
+            }
+            State::Waiting(Waiting::Held(held)) => self.held(held.reason),
+        }
+    }
+
+    fn says(&self, code: ExplainCode, until: Option<Timestamp>, reason: String) -> Explanation {
+        Explanation { code, reason, until, by: None, max_attempts: self.max_attempts() }
+    }
+
+    fn ended(&self, Completion { end, at }: Completion) -> Explanation {
+        let error = self.task.error.as_ref();
+        let reason = match (end, error) {
+            (Outcome::Succeeded, _) => format!("it succeeded at {at}"),
+            (Outcome::Failed, Some(error)) => {
+                let (attempt, most) = (self.task.attempt, self.max_attempts());
+                format!("it failed at {at}, after {attempt} of {most} attempts, with {}: {}", error.code.as_str(), error.message)
+            }
+            (Outcome::Failed, None) => format!("it failed at {at}"),
+            (Outcome::Canceled, _) => format!("it was canceled at {at}"),
+            (Outcome::Expired, _) => format!("it expired at {at}, since its deadline passed before it could start"),
+        };
+        self.says(ExplainCode::Ended(end), None, reason)
+    }
+
+    fn running(&self, lease: Lease) -> Explanation {
+        let (attempt, most) = (self.task.attempt, self.max_attempts());
+        let (started, until) = (lease.started_at, lease.until);
+        if until <= self.now {
+            let reason =
+                format!("attempt {attempt} of {most} began at {started}, but its worker did not renew the lease, which expired at {until}");
+            return self.says(ExplainCode::LeaseExpired, None, reason);
+        }
+        let asked = if lease.cancel == CancelRequest::Requested { ", and a client requested its cancellation" } else { "" };
+        let reason = format!("attempt {attempt} of {most} has been running since {started}, under a lease until {until}{asked}");
+        self.says(ExplainCode::Running, Some(until), reason)
+    }
+
+    /// Explains a task that waits for a worker. Only a worker decides whether the task may start, but some obstacles are known before.
+    fn due(&self) -> Explanation {
+        let due = self.task.due_at;
+        let (code, reason) = if self.now.since(due) > LEASE {
+            (ExplainCode::NoWorker, format!("it has been due since {due}, and no worker has claimed it: all are busy, or none runs"))
+        } else {
+            (ExplainCode::Queued, format!("it has been due since {due}, and waits for a worker"))
+        };
+        let prospect = self.prospect(self.now).map(|says| format!("; it will be held then, unless this changes: {says}"));
+        self.says(code, None, reason + &prospect.unwrap_or_default())
+    }
+
+    /// Explains a task that waits for its time.
+    fn later(&self, code: ExplainCode, reason: String) -> Explanation {
+        let prospect = self.prospect(self.task.due_at).map(|says| format!("; it will be held then, unless this changes: {says}"));
+        self.says(code, self.task.wake_at(), reason + &prospect.unwrap_or_default() + &self.deadline())
+    }
+
+    /// Returns a phrase for the obstacle that the current state puts in its way at that time.
+    fn prospect(&self, at: Timestamp) -> Option<String> {
+        let found = self.standing().or_else(|| self.passing(at)).or_else(|| self.no_handler());
+        found.map(|obstacle| obstacle.says)
+    }
+
+    /// Returns a phrase if the task expires before it is due, or else an empty text.
+    fn deadline(&self) -> String {
+        let first = self.task.settings.expires_at.filter(|deadline| *deadline <= self.task.due_at);
+        first.map(|deadline| format!("; but its deadline is earlier, at {deadline}")).unwrap_or_default()
+    }
+
+    fn held(&self, stored: HeldReason) -> Explanation {
+        let due = self.task.due_at;
+        let found = self.standing().or_else(|| self.still(stored)).or_else(|| self.passing(due)).or_else(|| self.no_handler());
+        let deadline = self.deadline();
+        match found {
+            Some(Blocker { reason, says, by, then, .. }) => {
+                Explanation { by, ..self.says(ExplainCode::Held(reason), self.task.wake_at(), format!("{says}; {then} {due}{deadline}")) }
+            }
+            None => self.says(ExplainCode::Unblocked, self.task.wake_at(), format!("{}; {ASKS_AGAIN} {due}{deadline}", self.over(stored))),
+        }
+    }
+
+    /// Returns an obstacle that lasts until a client removes it: a pause, or an endpoint that is missing or gone.
+    fn standing(&self) -> Option<Blocker> {
+        let (task, lanes, endpoint) = (self.task, &self.around.lanes, self.around.endpoint.as_ref());
+        let of_endpoint = task.settings.endpoint.clone().map(LimitScope::Endpoint);
+        let is = |standing| endpoint.is_some_and(|endpoint| endpoint.standing == standing);
+        let queue = Some(LimitScope::Queue(task.queue.clone())).filter(|_| lanes.queue.paused);
+        let kind = Some(LimitScope::Kind(task.kind.clone())).filter(|_| lanes.kind.paused);
+        let paused: Vec<LimitScope> =
+            [queue, kind, of_endpoint.clone().filter(|_| is(EndpointStatus::Paused))].into_iter().flatten().collect();
+        if let Some(first) = paused.first() {
+            let names: Vec<String> = paused.iter().map(|of| self.called(of)).collect();
+            let says = format!("{} {} paused", names.join(" and "), if names.len() == 1 { "is" } else { "are" });
+            return Some(Blocker::new(HeldReason::Paused, Some(first.clone()), says));
+        }
+        let of = of_endpoint?;
+        let name = self.called(&of);
+        if endpoint.is_none() {
+            return Some(Blocker::new(HeldReason::EndpointMissing, Some(of), format!("{name} no longer exists")));
+        }
+        is(EndpointStatus::Gone).then(|| Blocker::new(HeldReason::EndpointGone, Some(of), format!("{name} responded with 410 Gone")))
+    }
+
+    /// Returns what holds all tasks of a limiter until a time after `at`: a pause of the receiver, or an open circuit breaker.
+    fn passing(&self, at: Timestamp) -> Option<Blocker> {
+        let obstacles = self.flows().flat_map(|(known, state)| [self.resting(known, &state), self.open(known, &state)]);
+        obstacles.flatten().find(|obstacle| obstacle.until.is_some_and(|until| at < until))
+    }
+
+    fn no_handler(&self) -> Option<Blocker> {
+        let of = LimitScope::Kind(self.task.kind.clone());
+        let says = format!("this installation has no handler for {}", self.called(&of));
+        (!self.around.has_handler).then(|| Blocker::new(HeldReason::NoHandler, Some(of), says))
+    }
+
+    /// Returns the obstacle for which the task was held, if it still exists.
+    fn still(&self, stored: HeldReason) -> Option<Blocker> {
+        let of_endpoint = || self.task.settings.endpoint.clone().map(LimitScope::Endpoint);
+        match stored {
+            HeldReason::RateLimited => self.rate(),
+            HeldReason::ConcurrencyLimited => self.concurrency(),
+            HeldReason::CircuitOpen => self.flows().find_map(|(known, state)| self.open(known, &state)),
+            HeldReason::RetryAfter => self.flows().find_map(|(known, state)| self.resting(known, &state)).or_else(|| self.put_off()),
+            HeldReason::NoHandler => self.no_handler(),
+            HeldReason::SecretUnavailable => {
+                let says = of_endpoint().map_or_else(
+                    || "its signing secret could not be read".to_owned(),
+                    |of| format!("the signing secret or a header of {} could not be read", self.called(&of)),
+                );
+                Some(Blocker::new(HeldReason::SecretUnavailable, of_endpoint(), says))
+            }
+            HeldReason::LimiterUnavailable => {
+                let says = "its configuration or the state of a limiter could not be read".to_owned();
+                Some(Blocker::new(HeldReason::LimiterUnavailable, None, says))
+            }
+            HeldReason::ResourceExhausted => {
+                let says = "the worker's process lacked handles, ports, memory or look-ups for its call".to_owned();
+                Some(Blocker::new(HeldReason::ResourceExhausted, None, says))
+            }
+            HeldReason::Other => {
+                let says = "a later version of nobat holds it for a reason that this version does not know".to_owned();
+                Some(Blocker::new(HeldReason::Other, None, says))
+            }
+            HeldReason::Batching => self.passing(self.task.due_at).or_else(|| self.gathering()),
+            // The caller has checked these already.
+            HeldReason::Paused | HeldReason::EndpointGone | HeldReason::EndpointMissing => None,
+        }
+    }
+
+    fn rate(&self) -> Option<Blocker> {
+        let promise = self.task.turn.reserved.promise.as_ref();
+        let is_it = |known: &Known, state: &LimiterStatus| match promise {
+            Some(promise) => promise.of == known.of,
+            None => state.tokens == Some(0),
+        };
+        let (known, state) = self.flows().find(|(known, state)| known.limits.pace.is_some() && is_it(known, state))?;
+        let (pace, ahead) = (known.limits.pace?, state.reserved_starts.unwrap_or_default());
+        let (name, period) = (self.called(&known.of), pace.period.as_secs_f64());
+        let says = format!("{name} has a rate of {} every {period} s, with {ahead} starts reserved ahead", pace.rate);
+        let is_promised = promise.is_some_and(|promise| pace.knows(promise.booking));
+        let then = if is_promised { "its start is reserved for" } else { ASKS_AGAIN };
+        Some(Blocker { then, ..Blocker::new(HeldReason::RateLimited, Some(known.of.clone()), says) })
+    }
+
+    fn concurrency(&self) -> Option<Blocker> {
+        let is_full =
+            |(known, state): &(&Known, LimiterStatus)| known.limits.concurrency.is_some_and(|most| state.running >= Some(most.get()));
+        let (known, _) = self.flows().find(is_full)?;
+        let says = format!("{} has a concurrency of {}, all of it in use", self.called(&known.of), known.limits.concurrency?);
+        Some(Blocker::new(HeldReason::ConcurrencyLimited, Some(known.of.clone()), says))
+    }
+
+    fn open(&self, known: &Known, state: &LimiterStatus) -> Option<Blocker> {
+        let breaker = state.circuit_breaker.as_ref()?;
+        let (since, probe) = (breaker.since?, breaker.next_probe?);
+        let finds = match breaker.state {
+            BreakerState::HalfOpen if self.now < probe => "a probe is running".to_owned(),
+            _ if self.now < probe => format!("the next probe may start at {probe}"),
+            _ => "the next probe may start now".to_owned(),
+        };
+        let says = format!("the circuit breaker of {} has been open since {since}, and {finds}", self.called(&known.of));
+        Some(Blocker { until: Some(probe), ..Blocker::new(HeldReason::CircuitOpen, Some(known.of.clone()), says) })
+    }
+
+    fn resting(&self, known: &Known, state: &LimiterStatus) -> Option<Blocker> {
+        let until = state.paused_until?;
+        let says = format!("the receiver asked for a pause of {} until {until}", self.called(&known.of));
+        Some(Blocker { until: Some(until), ..Blocker::new(HeldReason::RetryAfter, Some(known.of.clone()), says) })
+    }
+
+    fn gathering(&self) -> Option<Blocker> {
+        let batch = self.around.endpoint.as_ref()?.batch?;
+        let of = self.task.settings.endpoint.clone().map(LimitScope::Endpoint)?;
+        let (name, seconds) = (self.called(&of), batch.max_wait.as_secs_f64());
+        let says = format!("it waits up to {seconds} s for a batch of at most {} tasks to {name}", batch.max_items);
+        Some(Blocker {
+            then: "unless the batch starts before, the task tries again at",
+            ..Blocker::new(HeldReason::Batching, Some(of), says)
+        })
+    }
+
+    /// Returns the pause that the receiver asked the last attempt for. It holds for this task, whatever happens to the limiter.
+    fn put_off(&self) -> Option<Blocker> {
+        let settings = &self.task.settings;
+        let of = settings.limit_key.clone().map(LimitScope::Key).or_else(|| settings.endpoint.clone().map(LimitScope::Endpoint));
+        let says = "the receiver asked for a pause in its last response".to_owned();
+        (self.task.turn.times == 0).then(|| Blocker::new(HeldReason::RetryAfter, of, says))
+    }
+
+    /// Returns a phrase for a reason that no longer applies.
+    fn over(&self, stored: HeldReason) -> String {
+        let endpoint =
+            self.task.settings.endpoint.clone().map_or_else(|| "its endpoint".to_owned(), |name| self.called(&LimitScope::Endpoint(name)));
+        let kind = self.called(&LimitScope::Kind(self.task.kind.clone()));
+        match stored {
+            HeldReason::Paused => "its queue, its kind or its endpoint was paused, and none of them is paused now".to_owned(),
+            HeldReason::EndpointGone => format!("{endpoint} had responded with 410 Gone, and is open again"),
+            HeldReason::EndpointMissing => format!("{endpoint} did not exist, and exists now"),
+            HeldReason::RateLimited => "its rate limit was reached, and a start is free now".to_owned(),
+            HeldReason::ConcurrencyLimited => "its concurrency limit was reached, and a slot is free now".to_owned(),
+            HeldReason::CircuitOpen => format!("the circuit breaker of {endpoint} was open, and is closed now"),
+            HeldReason::RetryAfter => "the pause that the receiver asked for is over".to_owned(),
+            HeldReason::Batching => format!("it waited for a batch to {endpoint}, which has no batches now"),
+            HeldReason::NoHandler => format!("the worker that claimed it had no handler for {kind}, and this installation has one now"),
+            HeldReason::SecretUnavailable | HeldReason::LimiterUnavailable | HeldReason::ResourceExhausted | HeldReason::Other => {
+                "it was held".to_owned()
+            }
+        }
+    }
+
+    /// Returns the task's limiters and their current states.
+    fn flows(&self) -> impl Iterator<Item = (&Known, LimiterStatus)> {
+        self.around.flows.iter().map(|known| (known, known.flow.state(&known.limits, self.now)))
+    }
+
+    fn called(&self, of: &LimitScope) -> String {
+        let name = of.name().unwrap_or(self.task.tenant.name());
+        format!("{} {name}", of.sort().replace('_', " "))
+    }
+
+    /// Returns the number of attempts that the retry policy allows now. A task that left its retries to its endpoint uses the endpoint's
+    /// current policy, or else its queue's, or else the default.
+    fn max_attempts(&self) -> u32 {
+        let left = self.around.endpoint.as_ref().filter(|_| self.task.settings.left.retry);
+        let usual = RetryPolicy::default();
+        let policy = left.map(|endpoint| endpoint.retry.as_ref().or(self.around.lanes.queue.retry.as_ref()).unwrap_or(&usual));
+        policy.unwrap_or(&self.task.settings.retry).max_attempts()
+    }
+}

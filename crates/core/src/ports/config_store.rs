@@ -1,0 +1,143 @@
+//! Port to the configuration and the audit trail, beside the ports to store and queue.
+//!
+//! For a store, a record is text with a name and a version. Only the core interprets the text ([`crate::auth::api_key`], [`crate::config::tenant`],
+//! [`crate::config::callback_secret`], [`crate::config::endpoint`], [`crate::config::queue`]).
+
+use std::num::NonZeroU32;
+
+use async_trait::async_trait;
+
+use crate::auth::api_key::{Key, KeyId};
+use crate::auth::audit::Entry;
+use crate::config::callback_secret::CallbackSecrets;
+use crate::config::endpoint::Endpoint;
+use crate::config::queue::QueueConfig;
+use crate::config::record::{Record, RecordKind, RecordName};
+use crate::config::tenant::TenantSettings;
+use crate::limits::token_bucket::{TakeResult, TokenRate};
+use crate::ports::error::StoreError;
+use crate::ports::task_store::Position;
+use crate::types::name::{Name, Tenant};
+use crate::types::time::Timestamp;
+
+/// Store of configuration records and of the audit trail.
+#[async_trait]
+pub trait ConfigStore: Send + Sync {
+    /// Returns the record with that name.
+    async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError>;
+
+    /// Returns up to `limit` records of one kind, sorted by name, starting after `after`. Without a tenant, these are records of the
+    /// installation.
+    async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError>;
+
+    /// Writes all of these records and the entry. Writes nothing if a stored record does not have the version before the new one.
+    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError>;
+
+    /// Removes the record and writes the entry. Does nothing if the stored record has another version.
+    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError>;
+
+    /// Returns one page of a tenant's audit trail, newest first.
+    async fn trail(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError>;
+
+    /// Takes requests from a tenant's token bucket, which all processes share. Takes one, or up to `wanted` if each call is a costly write.
+    async fn take(&self, tenant: &Tenant, rate: TokenRate, wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError>;
+}
+
+/// Outcome of [`ConfigStore::write`] and [`ConfigStore::remove`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordResult {
+    /// Everything was written.
+    Done,
+    /// Another writer changed a record in the meantime. Nothing was written.
+    Conflict,
+}
+
+/// Page of an audit trail to return.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditQuery {
+    /// Tenant of the trail.
+    pub tenant: Tenant,
+    /// Maximum number of entries.
+    pub limit: usize,
+    /// Position at which the previous page ended.
+    pub after: Option<Position>,
+}
+
+/// One page of an audit trail.
+#[derive(Debug)]
+pub struct AuditPage {
+    /// Entries, newest first.
+    pub entries: Vec<Entry>,
+    /// Position of the next page, if there may be one.
+    pub next: Option<Position>,
+}
+
+/// Number of records per read when all records are read.
+const PAGE: usize = 100;
+
+impl dyn ConfigStore + '_ {
+    /// Returns a tenant's endpoint.
+    pub async fn endpoint(&self, tenant: &Tenant, name: &Name) -> Result<Option<Endpoint>, StoreError> {
+        let found = self.find(&Endpoint::record_name(tenant, name)).await?;
+        let read = found.map(|record| Endpoint::from_text(&record.body, record.version));
+        read.transpose().map_err(|error| StoreError::Corrupt(error.to_string()))
+    }
+
+    /// Returns the configuration of a tenant's queue, kind or limit key, or the default if there is none.
+    pub async fn lane(&self, name: &RecordName) -> Result<QueueConfig, StoreError> {
+        let Some(record) = self.find(name).await? else { return Ok(QueueConfig::default()) };
+        QueueConfig::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
+    }
+
+    /// Returns the API key with that id.
+    pub async fn key(&self, id: KeyId) -> Result<Option<Key>, StoreError> {
+        let found = self.find(&id.into()).await?;
+        found.map(|record| read_key(&record)).transpose()
+    }
+
+    /// Returns up to `limit` API keys, sorted by id, starting after `after`.
+    pub async fn keys(&self, after: Option<KeyId>, limit: usize) -> Result<Vec<Key>, StoreError> {
+        let after = after.map(KeyId::name);
+        self.page(None, RecordKind::Key, after.as_ref(), limit).await?.iter().map(read_key).collect()
+    }
+
+    /// Returns the configuration of a tenant, or the default if there is none.
+    pub async fn tenant(&self, tenant: &Tenant) -> Result<TenantSettings, StoreError> {
+        let Some(record) = self.find(&tenant.into()).await? else { return Ok(TenantSettings::default()) };
+        TenantSettings::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
+    }
+
+    /// Returns the secrets that sign a tenant's callbacks.
+    pub async fn callback_secrets(&self, tenant: &Tenant) -> Result<CallbackSecrets, StoreError> {
+        let Some(record) = self.find(&RecordName::of_callback_secret(tenant)).await? else { return Ok(CallbackSecrets::default()) };
+        CallbackSecrets::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
+    }
+
+    /// Returns every tenant whose callbacks are signed at `now`, with its secrets.
+    pub async fn signing(&self, now: Timestamp) -> Result<Vec<(Tenant, CallbackSecrets)>, StoreError> {
+        let (mut signing, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.page(None, RecordKind::CallbackSecret, after.as_ref(), PAGE).await?;
+            for record in &page {
+                let secrets = CallbackSecrets::from_text(&record.body, record.version);
+                let secrets = secrets.map_err(|error| StoreError::Corrupt(error.to_string()))?;
+                if secrets.secrets.live(now).next().is_some() {
+                    signing.push((record.name.name.clone().into(), secrets));
+                }
+            }
+            match page.into_iter().last() {
+                Some(last) => after = Some(last.name.name),
+                None => return Ok(signing),
+            }
+        }
+    }
+
+    /// Returns true if any API key exists, valid or not. Every request then needs a key.
+    pub async fn has_keys(&self) -> Result<bool, StoreError> {
+        Ok(!self.page(None, RecordKind::Key, None, 1).await?.is_empty())
+    }
+}
+
+fn read_key(record: &Record) -> Result<Key, StoreError> {
+    Key::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
+}

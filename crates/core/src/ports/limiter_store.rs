@@ -1,0 +1,67 @@
+//! Port to the store of limiter states.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::limits::LimiterKey;
+use crate::limits::Successor;
+use crate::limits::{LimiterChange, LimiterState};
+use crate::ports::error::StoreError;
+use crate::types::time::Timestamp;
+
+/// Store of limiter states.
+#[async_trait]
+pub trait LimiterStore: Send + Sync {
+    /// Returns the state of a limiter. Returns the default state if nothing is stored, as for most limiters.
+    async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError>;
+
+    /// Writes a state over version `over`. The store forgets a limiter that no process writes to for [`IDLE`].
+    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError>;
+
+    /// Applies a change to a limiter, and retries it after each conflict. Returns the task that leads the batch from now on, if the leader
+    /// changed.
+    ///
+    /// # Errors
+    /// Fails with [`StoreError::Overloaded`] after [`MAX_CONFLICTS`] conflicts with other writers.
+    async fn change(&self, name: &LimiterKey, change: LimiterChange, now: Timestamp) -> Result<Option<Successor>, StoreError> {
+        let mut kept = self.read(name).await?;
+        for _ in 0..MAX_CONFLICTS {
+            let mut flow = kept.flow.clone();
+            let successor = flow.change(change, now);
+            if flow == kept.flow {
+                return Ok(successor);
+            }
+            match self.write(name, &flow, kept.version, now).await? {
+                WriteResult::Done => return Ok(successor),
+                WriteResult::Conflict(there) => kept = there,
+            }
+        }
+        Err(StoreError::Overloaded)
+    }
+}
+
+/// Maximum number of writes of one [`LimiterStore::change`].
+pub const MAX_CONFLICTS: usize = 20;
+
+/// Stored state of a limiter, with its version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VersionedState {
+    /// Number of writes to the state. 0 if nothing is stored.
+    pub version: u64,
+    /// The state.
+    pub flow: LimiterState,
+}
+
+/// Result of a [`LimiterStore::write`].
+#[expect(clippy::large_enum_variant, reason = "one value exists at a time, and it is never stored")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WriteResult {
+    /// The state was written.
+    Done,
+    /// Another process wrote in between, so nothing was written. Holds the stored state.
+    Conflict(VersionedState),
+}
+
+/// Time after the last write for which a limiter is kept: 48 hours. Everything in its state loses its meaning sooner.
+pub const IDLE: Duration = Duration::from_hours(48);

@@ -1,0 +1,9 @@
+//! Port to random numbers.
+
+
+
+/// Source of randomness, for example for jitter.
+pub trait Random: Send + Sync {
+    /// Returns 64 random bits.
+    fn bits(&self) -> u64;
+}

@@ -1,0 +1,273 @@
+//! Backend: store, queue, registry and limiters, and the operations that use more than one of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+
+use crate::auth::audit::Entry;
+use crate::config::record::RecordName;
+use crate::limits::LimiterChange;
+use crate::limits::Reservations;
+use crate::limits::Successor;
+use crate::limits::{LimitScope, LimiterKey};
+use crate::ports::StoreError;
+use crate::ports::config_store::ConfigStore;
+use crate::ports::limiter_store::LimiterStore;
+use crate::ports::{CommitResult, InsertResult, ListQuery, TaskStore};
+use crate::ports::{Hint, Queue};
+use crate::task::KeyedRequest;
+use crate::task::Task;
+use crate::task::TaskKey;
+use crate::task::lifecycle::{Change, Event, TransitionError, transition};
+use crate::task::{State, Waiting};
+use crate::types::name::Tenant;
+use crate::types::time::Timestamp;
+
+/// Store, queue, registry and limiters of an installation.
+#[derive(Clone)]
+pub struct Backend {
+    /// Stores the tasks.
+    pub store: Arc<dyn TaskStore>,
+    /// Carries the hints to the workers.
+    pub queue: Arc<dyn Queue>,
+    /// Stores API keys, configuration and the audit trail.
+    pub registry: Arc<dyn ConfigStore>,
+    /// Stores the states of limiters.
+    pub flows: Arc<dyn LimiterStore>,
+}
+
+/// Reason why an event was not applied to a task.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The task does not exist.
+    #[error("the task does not exist")]
+    Missing,
+    /// The lifecycle does not allow the event.
+    #[error(transparent)]
+    Refused(#[from] TransitionError),
+    /// The store failed, or its response was lost.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Outcome of a client's request to change a task.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Applied {
+    /// The change was made. Holds the task as it was written.
+    Done(Task),
+    /// An earlier request with the same idempotency key made the change. Holds the task as it is now.
+    Repeated(Task),
+}
+
+impl Applied {
+    fn into_task(self) -> Task {
+        match self {
+            Self::Done(task) | Self::Repeated(task) => task,
+        }
+    }
+}
+
+/// Reason why a backend cannot take work.
+#[derive(Debug, thiserror::Error)]
+pub enum NotReady {
+    /// A write failed: for example, the disk is full or read-only, or the table is unavailable.
+    #[error("a write failed: {0}")]
+    StoreWriteFailed(StoreError),
+    /// A read failed, although a write succeeded.
+    #[error("a read failed: {0}")]
+    StoreReadFailed(StoreError),
+    /// A queue in front of the store is full.
+    #[error("the store is overloaded")]
+    StoreOverloaded,
+    /// The queue does not respond. Tasks are accepted, but run late.
+    #[error("the queue does not respond: {0}")]
+    QueueUnavailable(StoreError),
+}
+
+/// Maximum number of tries to apply an event to a task that other processes change at the same time.
+const MAX_CONFLICTS: usize = 10;
+
+/// Number of woken tasks after which [`Backend::wake`] stops. The last page may exceed it.
+pub const MAX_WOKEN: usize = 1_000;
+/// Maximum number of pages of held tasks that [`Backend::wake`] reads.
+const MAX_PAGES: usize = 50;
+/// Maximum number of empty pages. A store without an index of held tasks reads [`ListQuery::MAX_SCANNED`] tasks for each.
+const MAX_EMPTY_PAGES: usize = 10;
+/// Number of tasks that are woken at the same time.
+const MAX_IN_FLIGHT: usize = 32;
+
+impl Backend {
+    /// Stores new tasks, then sends their hints.
+    ///
+    /// Stored tasks are accepted, whether or not the hints arrive: the sweeper sends missing ones.
+    pub async fn accept(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError> {
+        let inserted = self.store.insert(tasks, now).await?;
+        if let InsertResult::Created(tasks) = &inserted {
+            self.send(hints(tasks.iter(), now)).await;
+        }
+        Ok(inserted)
+    }
+
+    /// Applies an event: reads the task, decides and writes. Starts again if another process wrote in between.
+    ///
+    /// Starts from `known` if the caller has a copy of the task already. Returns the task as it was written.
+    pub async fn apply(&self, name: &TaskKey, known: Option<Task>, event: Event, now: Timestamp) -> Result<Task, ApplyError> {
+        self.bring_about(name, known, event, None, None, now).await.map(Applied::into_task)
+    }
+
+    /// Applies an event for a client's request, and writes the audit entry in the same write.
+    ///
+    /// The task remembers a request with an idempotency key. The same request is not carried out a second time.
+    pub async fn apply_on_record(
+        &self,
+        name: &TaskKey,
+        known: Option<Task>,
+        event: Event,
+        entry: Entry,
+        keyed: Option<KeyedRequest>,
+        now: Timestamp,
+    ) -> Result<Applied, ApplyError> {
+        self.bring_about(name, known, event, Some(entry), keyed, now).await
+    }
+
+    async fn bring_about(
+        &self,
+        name: &TaskKey,
+        mut known: Option<Task>,
+        event: Event,
+        entry: Option<Entry>,
+        keyed: Option<KeyedRequest>,
+        now: Timestamp,
+    ) -> Result<Applied, ApplyError> {
+        for _ in 0..MAX_CONFLICTS {
+            let task = match known.take() {
+                Some(task) => task,
+                None => self.store.get(name, now).await?.ok_or(ApplyError::Missing)?,
+            };
+            match keyed.map(|request| (request, task.earlier(request))) {
+                Some((request, Some(earlier))) if request == earlier => return Ok(Applied::Repeated(task)),
+                Some((_, Some(_))) => return Err(TransitionError::KeyReused.into()),
+                _ => {}
+            }
+            let mut change = Change { entry: entry.clone(), ..transition(task, event.clone(), now)? };
+            if let Some(request) = keyed {
+                change.task.remember(request);
+            }
+            let hints = hints([&change.task].into_iter().chain(&change.follow_up), now);
+            let released = change.released.clone();
+            if let CommitResult::Done(written) = self.store.commit(change, now).await? {
+                self.send(hints).await;
+                if !released.is_none() {
+                    // The recursion ends there: an event that this can apply gives nothing back.
+                    Box::pin(self.give_back(&written, released, now)).await;
+                }
+                return Ok(Applied::Done(*written));
+            }
+        }
+        Err(StoreError::Unavailable("other processes changed the task before every try of the write; try again".to_owned()).into())
+    }
+
+    /// Gives back what a task held at its limiters. The next task gets its reservation. If the task led a batch, the next member leads it.
+    ///
+    /// A failure is only logged. It costs the reservation until its time has passed. The other batch members wait two seconds or more.
+    pub async fn give_back(&self, task: &Task, reserved: Reservations, now: Timestamp) {
+        let changes = changes(task, reserved);
+        for (of, change) in changes {
+            let name = LimiterKey { tenant: task.tenant.clone(), of };
+            match self.flows.change(&name, change, now).await {
+                Ok(successor) => self.lead(&task.tenant, successor, now).await,
+                Err(error) => {
+                    tracing::warn!(task = %task.id, flow = %name.of, %error, "reservation was not given back; its slot stays taken");
+                }
+            }
+        }
+    }
+
+    /// Makes the next member of a batch its leader. If the write fails, that member asks by itself some seconds later.
+    pub async fn lead(&self, tenant: &Tenant, successor: Option<Successor>, now: Timestamp) {
+        let Some(Successor { id, at }) = successor else { return };
+        let name = TaskKey { tenant: tenant.clone(), id };
+        match self.apply(&name, None, Event::Lead { at }, now).await {
+            Ok(_) | Err(ApplyError::Missing | ApplyError::Refused(_)) => {}
+            Err(ApplyError::Store(error)) => {
+                tracing::warn!(task = %id, %error, "next batch member was not made leader; it tries again by itself later");
+            }
+        }
+    }
+
+    /// Wakes tasks that match `query` and `is_meant`, and whose hold a client can end: about [`MAX_WOKEN`] of them, newest first.
+    ///
+    /// They ask again now or soon. The other tasks ask by themselves, later. Returns how many tasks were woken.
+    pub async fn wake(&self, mut query: ListQuery, is_meant: impl Fn(&Task) -> bool, now: Timestamp) -> Result<usize, StoreError> {
+        let (mut woken, mut empty_pages) = (0, 0);
+        for _ in 0..MAX_PAGES {
+            let page = self.store.list(&query, now).await?;
+            empty_pages += usize::from(page.tasks.is_empty());
+            let is_held = |task: &&Task| {
+                matches!(&task.state, State::Waiting(Waiting::Held(held)) if held.reason.is_ended_by_hand()) && is_meant(task)
+            };
+            // Each task is read again, because tasks in a list can lack their payloads.
+            let names: Vec<TaskKey> = page.tasks.iter().filter(is_held).map(Task::name).collect();
+            let waking = names.into_iter().map(async |name| self.apply(&name, None, Event::Wake, now).await);
+            let outcomes: Vec<_> = stream::iter(waking).buffer_unordered(MAX_IN_FLIGHT).collect().await;
+            for outcome in outcomes {
+                match outcome {
+                    Ok(_) => woken += 1,
+                    Err(ApplyError::Missing | ApplyError::Refused(_)) => {}
+                    Err(ApplyError::Store(error)) => return Err(error),
+                }
+            }
+            query.after = page.next;
+            if query.after.is_none() || woken >= MAX_WOKEN || empty_pages >= MAX_EMPTY_PAGES {
+                break;
+            }
+        }
+        Ok(woken)
+    }
+
+    /// Checks that a write and a read succeed, and that the queue responds.
+    pub async fn ready(&self, now: Timestamp) -> Result<(), NotReady> {
+        self.store.ready(now).await.map_err(|error| match error {
+            StoreError::Overloaded => NotReady::StoreOverloaded,
+            error => NotReady::StoreWriteFailed(error),
+        })?;
+        let read = self.registry.find(&RecordName::from(&Tenant::default())).await;
+        read.map_err(|error| match error {
+            StoreError::Overloaded => NotReady::StoreOverloaded,
+            error => NotReady::StoreReadFailed(error),
+        })?;
+        self.queue.ready().await.map_err(NotReady::QueueUnavailable)
+    }
+
+    async fn send(&self, hints: Vec<Hint>) {
+        if hints.is_empty() {
+            return;
+        }
+        if let Err(error) = self.queue.send(hints).await {
+            tracing::warn!(%error, "hints were not sent; the sweeper sends them later");
+        }
+    }
+}
+
+/// Returns the hints for waiting tasks. Each becomes visible when its task is due.
+fn hints<'a>(tasks: impl Iterator<Item = &'a Task>, now: Timestamp) -> Vec<Hint> {
+    tasks.filter(|task| matches!(task.state, State::Waiting(_))).map(|task| Hint::new(task.name(), delay(task, now))).collect()
+}
+
+/// Returns the delay of a hint. It is rounded down if the task has a reservation, because queues count whole seconds and would make the
+/// start late. The worker that takes the hint waits for the rest.
+fn delay(task: &Task, now: Timestamp) -> Duration {
+    let delay = task.due_at.since(now);
+    if task.turn.reserved.promise.is_some() { Duration::from_secs(delay.as_secs()) } else { delay }
+}
+
+/// Returns the changes that give back what a task held at its limiters.
+pub fn changes(task: &Task, reserved: Reservations) -> Vec<(LimitScope, LimiterChange)> {
+    let promise = reserved.promise.map(|promise| (promise.of, LimiterChange::Return(promise.booking)));
+    let batch = task.settings.endpoint.clone().zip(reserved.batch).map(|(endpoint, batch)| {
+        let bytes = u64::try_from(task.payload.get().len()).unwrap_or(u64::MAX);
+        (LimitScope::Batch(endpoint, batch), LimiterChange::Withdraw { id: task.id, bytes })
+    });
+    promise.into_iter().chain(batch).collect()
+}

@@ -1,0 +1,448 @@
+//! State machine of a task: the only code that decides how a task changes.
+//!
+//! ```text
+//!                  due                    claim               ok
+//!  submit ─► scheduled ───────► queued ──────────► running ─────────► succeeded
+//! ```
+//! The README has the complete diagram. A test compares it with the `match` in this file.
+
+use std::time::Duration;
+
+use crate::auth::audit::Entry;
+use crate::json::Json;
+use crate::limits::Reservations;
+use crate::task::Task;
+use crate::task::attempt::{Attempt, AttemptOutcome, TaskError};
+use crate::task::callback_task::callback;
+use crate::task::error_code::ErrorCode;
+use crate::task::retry::RetryPolicy;
+use crate::task::state::{CancelRequest, Completion, Held, HoldState, Lease, Outcome, State, Waiting};
+use crate::types::held_reason::HeldReason;
+use crate::types::jitter_sample::JitterSample;
+use crate::types::time::Timestamp;
+
+/// Event that can happen to a task.
+///
+/// An event from a worker carries the token of its lease. It is refused if another claim was granted since.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A worker claims the task until the given time. The task must be due, unless it is gathered for a batch.
+    Claim {
+        /// Expiry of the lease.
+        until: Timestamp,
+    },
+    /// The worker gives up its claim before the handler began. No attempt is counted.
+    Release {
+        /// The fencing token of the lease.
+        token: u64,
+    },
+    /// The worker finds that the task may not start yet. No attempt is counted.
+    Hold {
+        /// The fencing token of the lease.
+        token: u64,
+        /// Reason of the hold.
+        reason: HeldReason,
+        /// Time of the next try.
+        until: Timestamp,
+        /// Reservations that the task keeps until then.
+        reserved: Reservations,
+    },
+    /// The handler returned a result.
+    Succeed {
+        /// The fencing token of the lease.
+        token: u64,
+        /// Result of the handler.
+        result: Json,
+    },
+    /// The handler failed or panicked, or the attempt took longer than its timeout.
+    Fail {
+        /// The fencing token of the lease.
+        token: u64,
+        /// Reason of the failure.
+        error: TaskError,
+        /// Advice on another attempt.
+        retry: Retry,
+        /// Retry policy of the endpoint, if the task left the policy to its endpoint. Replaces the task's own.
+        policy: Option<RetryPolicy>,
+        /// Random share of the delay before the next attempt.
+        spread: JitterSample,
+    },
+    /// The handler stopped because a client canceled the task.
+    Stop {
+        /// The fencing token of the lease.
+        token: u64,
+    },
+    /// The worker stops and gives the task back unfinished.
+    Interrupt {
+        /// The fencing token of the lease.
+        token: u64,
+    },
+    /// The lease expired.
+    LeaseExpired {
+        /// Random share of the delay before the next attempt.
+        spread: JitterSample,
+    },
+    /// A client ended the reason of the hold ([`HeldReason::is_ended_by_hand`]). The task tries again at [`HeldReason::woken_at`].
+    Wake,
+    /// The task's predecessor left the batch, so this task leads it now. The task tries again when the batch is due.
+    Lead {
+        /// Time at which the batch is due.
+        at: Timestamp,
+    },
+    /// A client cancels the task.
+    Cancel,
+    /// The deadline passed before the task could start.
+    Expire,
+    /// Hints for the task were delivered repeatedly, but every worker that received one died before it claimed the task.
+    DispatchFailed,
+    /// A client replays the task.
+    Replay {
+        /// Idempotency key that the receiver gets.
+        key: ReplayKey,
+        /// Generation that the client saw end. The replay is refused if the task is at another one. `None` replays any.
+        generation: Option<u32>,
+    },
+}
+
+/// Advice on another attempt after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Try again after the delay of the retry policy.
+    Backoff,
+    /// Try again after the pause that the receiver asked for, or after the policy's delay if that is longer.
+    After(Duration),
+    /// Hold the task until that time for that reason, without counting the attempt: the receiver must not be called until then. The attempt
+    /// counts if the task was put off [`Task::MAX_PUT_OFF`] times already, or if `max_age` ends before that time.
+    PutOff(HeldReason, Timestamp),
+    /// Do not try again: no attempt would end differently.
+    Never,
+}
+
+/// Idempotency key that the receiver gets after a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayKey {
+    /// The same key as before. The receiver does not repeat work that it has done.
+    Same,
+    /// A new key. The receiver does the work again.
+    New,
+}
+
+/// Write that a transition asks of the store, as a whole or not at all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// Task after the change.
+    pub task: Task,
+    /// Version that the stored task must have.
+    pub read_version: u64,
+    /// Callback, if the task reached an end that it must report.
+    pub follow_up: Option<Task>,
+    /// Audit entry, if a client asked for the change.
+    pub entry: Option<Entry>,
+    /// Reservations that the task no longer holds. They are given back after the write ([`crate::service::backend::Backend::give_back`]).
+    pub released: Reservations,
+}
+
+/// Reason why an event changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransitionError {
+    /// The task has ended. An end is final; only a replay starts the task again.
+    #[error("the task has ended")]
+    Ended,
+    /// The task has not ended, so it cannot be replayed.
+    #[error("the task has not ended")]
+    NotEnded,
+    /// The task is at this generation; the replay was for another one.
+    #[error("the task is at generation {0}")]
+    OtherGeneration(u32),
+    /// The idempotency key was used with another body before.
+    #[error("the idempotency key was used with another body before")]
+    KeyReused,
+    /// A worker runs the task.
+    #[error("the task is running")]
+    Running,
+    /// The task is not running, so it has no lease.
+    #[error("the task is not running")]
+    NotRunning,
+    /// The worker lost the lease. Another worker may have the task now.
+    #[error("the lease was lost")]
+    StaleToken,
+    /// The lease has not expired.
+    #[error("the lease has not expired")]
+    LeaseHolds,
+    /// The task is not due yet.
+    #[error("the task is not due yet")]
+    NotDue,
+    /// The deadline has passed. The task can only expire.
+    #[error("the task's deadline has passed")]
+    PastDeadline,
+    /// The deadline has not passed.
+    #[error("the task's deadline has not passed")]
+    BeforeDeadline,
+    /// No client can end the reason of the hold, or the task tries again soon enough anyway.
+    #[error("no client can end the hold of the task")]
+    NotHeld,
+}
+
+/// Returns the change that `event` makes to `task` at `now`.
+///
+/// Pure: it reads no clock and uses no randomness. The caller writes the whole [`Change`] or nothing.
+pub fn transition(mut task: Task, event: Event, now: Timestamp) -> Result<Change, TransitionError> {
+    let read_version = task.version;
+    let mut released = task.apply(event, now)?;
+    if let State::Ended(_) = task.state {
+        let Reservations { promise, batch } = task.turn.release();
+        released = Reservations { promise: promise.or(released.promise), batch: batch.or(released.batch) };
+    }
+    task.version += 1;
+    let follow_up = callback(&task, now);
+    Ok(Change { task, read_version, follow_up, entry: None, released })
+}
+
+/// Returns the event that the passing of time has caused, if any: the lease expired, or the deadline passed.
+pub fn overdue(task: &Task, spread: JitterSample, now: Timestamp) -> Option<Event> {
+    match &task.state {
+        State::Running(lease) if lease.until <= now => Some(Event::LeaseExpired { spread }),
+        State::Waiting(_) if task.is_past_deadline(now) => Some(Event::Expire),
+        _ => None,
+    }
+}
+
+impl Task {
+    /// Claims the task while it is stored for the first time, which saves a second write.
+    ///
+    /// Same as [`Event::Claim`], for a task that no store holds yet.
+    pub fn claim_unstored(&mut self, until: Timestamp, now: Timestamp) -> Result<(), TransitionError> {
+        self.claim(until, now)
+    }
+
+    /// Applies the event. Returns the reservations that a waiting task no longer holds.
+    fn apply(&mut self, event: Event, now: Timestamp) -> Result<Reservations, TransitionError> {
+        let mut released = Reservations::default();
+        match event {
+            Event::Claim { until } => self.claim(until, now)?,
+            Event::Release { token } => {
+                let lease = self.lease(token)?;
+                self.attempt = self.attempt.saturating_sub(1);
+                self.wait(Waiting::Scheduled, now);
+                self.end_if_canceled(lease, now);
+            }
+            Event::Hold { token, reason, until, reserved } => {
+                let lease = self.lease(token)?;
+                self.attempt = self.attempt.saturating_sub(1);
+                self.turn.times = self.turn.times.saturating_add(1);
+                self.turn.reserved = reserved;
+                self.wait(Waiting::Held(Held { reason }), until);
+                self.end_if_canceled(lease, now);
+            }
+            Event::Succeed { token, result } => {
+                let lease = self.lease(token)?;
+                self.record(lease, AttemptOutcome::Succeeded, None, now);
+                self.result = Some(result);
+                self.error = None;
+                self.end(Outcome::Succeeded, now);
+            }
+            Event::Fail { token, error, retry, policy, spread } => {
+                let lease = self.lease(token)?;
+                self.record(lease, AttemptOutcome::Failed, Some(error), now);
+                self.try_again(lease, retry, policy.as_ref(), spread, now);
+            }
+            Event::Stop { token } => {
+                let lease = self.lease(token)?;
+                self.record(lease, AttemptOutcome::Canceled, Some(canceled()), now);
+                self.end(Outcome::Canceled, now);
+            }
+            Event::Interrupt { token } => {
+                let lease = self.lease(token)?;
+                self.attempt = self.attempt.saturating_sub(1);
+                let error = TaskError::new(ErrorCode::INTERRUPTED, "its worker was told to stop");
+                self.record(lease, AttemptOutcome::Interrupted, Some(error), now);
+                self.wait(Waiting::Retrying, now);
+                self.end_if_canceled(lease, now);
+            }
+            Event::LeaseExpired { spread } => released.batch = self.crash(spread, now)?,
+            Event::Wake => match &self.state {
+                State::Waiting(Waiting::Held(held)) if held.reason.is_ended_by_hand() && self.due_at > held.reason.woken_at(now) => {
+                    let reason = held.reason;
+                    self.turn.times = 0;
+                    if reason == HeldReason::RetryAfter {
+                        // The pause has ended, but the reservation lies behind it. Keeping it would delay the task.
+                        released.promise = self.turn.reserved.promise.take();
+                    }
+                    self.due_at = reason.woken_at(now);
+                }
+                State::Waiting(_) => return Err(TransitionError::NotHeld),
+                State::Running(_) => return Err(TransitionError::Running),
+                State::Ended(_) => return Err(TransitionError::Ended),
+            },
+            Event::Lead { at } => match &self.state {
+                State::Waiting(Waiting::Held(Held { reason: HeldReason::Batching })) if self.due_at > at => self.due_at = at,
+                State::Waiting(_) => return Err(TransitionError::NotHeld),
+                State::Running(_) => return Err(TransitionError::Running),
+                State::Ended(_) => return Err(TransitionError::Ended),
+            },
+            Event::Cancel => match &mut self.state {
+                State::Running(lease) => lease.cancel = CancelRequest::Requested,
+                State::Waiting(_) => {
+                    self.error = Some(canceled());
+                    self.end(Outcome::Canceled, now);
+                }
+                State::Ended(_) => return Err(TransitionError::Ended),
+            },
+            Event::Expire => match &self.state {
+                State::Waiting(_) if self.is_past_deadline(now) => {
+                    self.error = Some(TaskError::new(ErrorCode::EXPIRED, "its deadline passed before it could start"));
+                    self.end(Outcome::Expired, now);
+                }
+                State::Waiting(_) => return Err(TransitionError::BeforeDeadline),
+                State::Running(_) => return Err(TransitionError::Running),
+                State::Ended(_) => return Err(TransitionError::Ended),
+            },
+            Event::DispatchFailed => match &self.state {
+                State::Waiting(_) if self.due_at <= now => {
+                    self.error = Some(TaskError::new(
+                        ErrorCode::DISPATCH_FAILED,
+                        "its hints were received repeatedly, but no worker could claim it",
+                    ));
+                    self.end(Outcome::Failed, now);
+                }
+                State::Waiting(_) => return Err(TransitionError::NotDue),
+                State::Running(_) => return Err(TransitionError::Running),
+                State::Ended(_) => return Err(TransitionError::Ended),
+            },
+            Event::Replay { generation: Some(generation), .. } if generation != self.generation => {
+                return Err(TransitionError::OtherGeneration(self.generation));
+            }
+            Event::Replay { key, .. } => match &self.state {
+                State::Ended(_) => self.start_generation(key, now),
+                State::Waiting(_) | State::Running(_) => return Err(TransitionError::NotEnded),
+            },
+        }
+        Ok(released)
+    }
+
+    /// Ends an attempt whose lease expired. Returns the batch of the task, so that the caller withdraws the task from it. That changes
+    /// nothing if the batch had started. The reservation at a rate is not returned, because its time has passed.
+    fn crash(&mut self, spread: JitterSample, now: Timestamp) -> Result<Option<u64>, TransitionError> {
+        match self.state {
+            State::Running(lease) if lease.until <= now => {
+                let batch = self.turn.reserved.batch.take();
+                let error = TaskError::new(ErrorCode::CRASHED, "its worker did not renew the lease in time");
+                self.record(lease, AttemptOutcome::Crashed, Some(error), now);
+                self.try_again(lease, Retry::Backoff, None, spread, now);
+                Ok(batch)
+            }
+            State::Running(_) => Err(TransitionError::LeaseHolds),
+            State::Waiting(_) => Err(TransitionError::NotRunning),
+            State::Ended(_) => Err(TransitionError::Ended),
+        }
+    }
+
+    fn claim(&mut self, until: Timestamp, now: Timestamp) -> Result<(), TransitionError> {
+        match &self.state {
+            State::Ended(_) => return Err(TransitionError::Ended),
+            State::Running(_) => return Err(TransitionError::Running),
+            State::Waiting(_) if self.is_past_deadline(now) => return Err(TransitionError::PastDeadline),
+            // The leader of a batch claims the other members before they are due.
+            State::Waiting(Waiting::Held(Held { reason: HeldReason::Batching })) => {}
+            State::Waiting(_) if self.due_at > now => return Err(TransitionError::NotDue),
+            State::Waiting(_) => {}
+        }
+        self.token += 1;
+        self.attempt += 1;
+        self.progress = None;
+        self.state = State::Running(Lease { until, started_at: now, cancel: CancelRequest::None });
+        Ok(())
+    }
+
+    /// Returns the lease if `token` is the newest and the task still runs under it.
+    fn lease(&self, token: u64) -> Result<Lease, TransitionError> {
+        match &self.state {
+            _ if token != self.token => Err(TransitionError::StaleToken),
+            State::Running(lease) => Ok(*lease),
+            State::Waiting(_) | State::Ended(_) => Err(TransitionError::StaleToken),
+        }
+    }
+
+    fn record(&mut self, lease: Lease, outcome: AttemptOutcome, error: Option<TaskError>, now: Timestamp) {
+        if self.attempts.len() == Self::KEPT_ATTEMPTS {
+            self.attempts.remove(0);
+        }
+        self.error.clone_from(&error);
+        self.turn = HoldState { put_off: self.turn.put_off, ..HoldState::default() };
+        let finished_at = now.max(lease.started_at);
+        self.attempts.push(Attempt { number: self.token, started_at: lease.started_at, finished_at, outcome, error });
+    }
+
+    fn try_again(&mut self, lease: Lease, retry: Retry, policy: Option<&RetryPolicy>, spread: JitterSample, now: Timestamp) {
+        let policy = policy.unwrap_or(&self.settings.retry).clone();
+        if let Retry::PutOff(reason, until) = retry
+            && lease.cancel == CancelRequest::None
+            && self.put_off(&policy, reason, until)
+        {
+            return;
+        }
+        let asked = match retry {
+            Retry::Never => None,
+            Retry::Backoff => Some(None),
+            Retry::After(pause) => Some(Some(pause)),
+            Retry::PutOff(_, until) => Some(Some(until.since(now))),
+        };
+        let due = asked.and_then(|asked| policy.next(self.attempt, self.generation_at, asked, spread, now));
+        match due {
+            _ if lease.cancel == CancelRequest::Requested => self.end(Outcome::Canceled, now),
+            Some(due) => self.wait(Waiting::Retrying, due),
+            None => self.end(Outcome::Failed, now),
+        }
+    }
+
+    /// Holds the task without counting the attempt and returns true. Returns false after [`Task::MAX_PUT_OFF`] times, or if `max_age` ends
+    /// before `until`.
+    fn put_off(&mut self, policy: &RetryPolicy, reason: HeldReason, until: Timestamp) -> bool {
+        let is_in_time = policy.max_age.is_none_or(|max_age| until <= self.generation_at + max_age);
+        let may_be = is_in_time && self.turn.put_off < Self::MAX_PUT_OFF;
+        if may_be {
+            self.attempt = self.attempt.saturating_sub(1);
+            self.turn.put_off += 1;
+            self.wait(Waiting::Held(Held { reason }), until);
+        }
+        may_be
+    }
+
+    fn wait(&mut self, why: Waiting, due: Timestamp) {
+        self.due_at = due;
+        self.state = State::Waiting(why);
+    }
+
+    /// Ends a task that a client canceled while it ran, because it must not wait for another attempt.
+    fn end_if_canceled(&mut self, lease: Lease, now: Timestamp) {
+        if lease.cancel == CancelRequest::Requested {
+            self.error = Some(canceled());
+            self.end(Outcome::Canceled, now);
+        }
+    }
+
+    fn end(&mut self, end: Outcome, now: Timestamp) {
+        self.state = State::Ended(Completion { end, at: now.max(self.created_at) });
+    }
+
+    fn start_generation(&mut self, key: ReplayKey, now: Timestamp) {
+        self.generation += 1;
+        self.generation_at = now;
+        self.attempt = 0;
+        self.due_at = now;
+        self.result = None;
+        self.error = None;
+        self.progress = None;
+        self.turn = HoldState::default();
+        // A deadline in the past would end the new generation at once.
+        self.settings.expires_at = self.settings.expires_at.filter(|deadline| *deadline > now);
+        if key == ReplayKey::New {
+            self.settings.key_generation = Some(self.generation);
+        }
+        self.state = State::Waiting(Waiting::Scheduled);
+    }
+}
+
+fn canceled() -> TaskError {
+    TaskError::new(ErrorCode::CANCELED, "a client canceled it")
+}

@@ -1,0 +1,93 @@
+//! Options of a task that its submission sets.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::auth::api_key::KeyId;
+use crate::task::callback::Callback;
+use crate::task::retry::RetryPolicy;
+use crate::types::id::TaskId;
+use crate::types::name::Name;
+use crate::types::time::Timestamp;
+
+/// Request with an idempotency key that changed a task. It is kept with the task, so that nobat does not carry out a repetition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyedRequest {
+    /// First 16 bytes of the SHA-256 of its route and its key.
+    pub key: [u8; 16],
+    /// First 8 bytes of the SHA-256 of its route and its body.
+    pub body: [u8; 8],
+}
+
+/// Options of the submission. They never change, except that a replay may remove [`TaskOptions::expires_at`] and set
+/// [`TaskOptions::key_generation`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskOptions {
+    /// Maximum duration of one attempt. Default [`TaskOptions::DEFAULT_TIMEOUT`].
+    pub timeout: Duration,
+    /// Retry policy.
+    pub retry: RetryPolicy,
+    /// Deadline for starting. No attempt starts at or after this time.
+    pub expires_at: Option<Timestamp>,
+    /// Callback that reports the end of the task.
+    pub callback: Option<Callback>,
+    /// Labels set by the submitter.
+    pub labels: BTreeMap<String, String>,
+    /// SHA-256 of the submitting request, if it had an idempotency key.
+    pub fingerprint: Option<Fingerprint>,
+    /// Task whose end this task reports, if it is a callback.
+    pub parent: Option<TaskId>,
+    /// API key of the submitting request, if the server required one.
+    pub submitted_by: Option<KeyId>,
+    /// Generation that is part of the idempotency key sent to the receiver. With `None`, that key is the task's id alone.
+    pub key_generation: Option<u32>,
+    /// Endpoint that the task calls.
+    pub endpoint: Option<Name>,
+    /// Limit key: tasks with the same key share its limits.
+    pub limit_key: Option<Name>,
+    /// Settings that the submission left to the endpoint.
+    pub left: InheritedDefaults,
+    /// Length of the chain of tasks that led to this submission: each task's request submitted the next one. 0 if there was none.
+    pub hops: u8,
+}
+
+/// Settings that a submission left to its endpoint. The task stores the endpoint's values at submission. An attempt uses the endpoint's
+/// values at the time of the attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InheritedDefaults {
+    /// True if the submission set no timeout.
+    pub timeout: bool,
+    /// True if the submission set no retry policy.
+    pub retry: bool,
+}
+
+impl Default for TaskOptions {
+    fn default() -> Self {
+        Self {
+            timeout: Self::DEFAULT_TIMEOUT,
+            retry: RetryPolicy::default(),
+            expires_at: None,
+            callback: None,
+            labels: BTreeMap::new(),
+            fingerprint: None,
+            parent: None,
+            submitted_by: None,
+            key_generation: None,
+            endpoint: None,
+            limit_key: None,
+            left: InheritedDefaults::default(),
+            hops: 0,
+        }
+    }
+}
+
+impl TaskOptions {
+    /// Maximum number of tasks in the chain that led to a request. The API refuses a longer chain as a loop.
+    pub const MAX_HOPS: u8 = 3;
+    /// Timeout of an attempt if neither the submission nor the endpoint sets one: 30 s.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+}
+
+/// SHA-256 over method, path and body of a request. Tells a repeated request apart from a different one with the same idempotency key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint(pub [u8; 32]);

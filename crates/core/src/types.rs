@@ -1,0 +1,15 @@
+//! Values that all other parts use.
+
+pub mod authority;
+pub mod bounds;
+pub(crate) mod encoding;
+pub mod field_error;
+pub mod held_reason;
+pub mod http_status;
+pub mod http_url;
+pub mod id;
+pub mod intervals;
+pub mod jitter_sample;
+pub mod name;
+pub mod time;
+pub mod unreadable;

@@ -1,0 +1,151 @@
+//! Ids of tasks.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sha2::{Digest, Sha256};
+
+use crate::types::encoding;
+use crate::types::name::Tenant;
+use crate::types::time::Timestamp;
+
+/// Id of a task: 128 bits, written as `task_` and 26 characters of Crockford's base 32.
+///
+/// Ids made from a time sort by it. Ids made from an idempotency key do not.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId(u128);
+
+/// The text is not the id of a task.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected the id of a task: `task_` and 26 letters and digits")]
+pub struct InvalidId;
+
+const PREFIX: &str = "task_";
+const DIGITS: usize = encoding::length(16);
+
+impl TaskId {
+    /// Creates a new id: 48 bits of milliseconds since the Unix epoch, then 80 of the given random bits.
+    pub fn new(now: Timestamp, random: u128) -> Self {
+        Self((u128::from(now.millis().cast_unsigned()) << 80) | (random & ((1 << 80) - 1)))
+    }
+
+    /// Returns the id for an idempotency key: the first 128 bits of SHA-256 over tenant, route, key, and index in a batch.
+    ///
+    /// Repeated requests thus get the same id. Deduplication needs only the condition that no task with this id exists.
+    pub fn from_key(tenant: &Tenant, route: &str, key: &str, index: usize) -> Self {
+        Self::digest(&[tenant.as_str(), route, key, &index.to_string()])
+    }
+
+    /// Returns the id of the callback for the end of `parent` with that generation and version.
+    ///
+    /// The id is derived, so the same end can never enqueue two callbacks. A client may reuse an idempotency key after its task was
+    /// removed, which creates a task with the same id. `created_at` tells the two tasks apart.
+    pub fn of_callback(tenant: &Tenant, parent: Self, created_at: Timestamp, generation: u32, version: u64) -> Self {
+        let (created_at, generation, version) = (created_at.millis().to_string(), generation.to_string(), version.to_string());
+        Self::digest(&[tenant.as_str(), "callback", &parent.to_string(), &created_at, &generation, &version])
+    }
+
+    fn digest(parts: &[&str]) -> Self {
+        Self(u128::from_be_bytes(digest(parts)))
+    }
+
+    /// Returns the 16 bytes to store. They sort like the ids.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// Inverse of [`TaskId::to_bytes`].
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+}
+
+/// Returns the first 128 bits of SHA-256 over all parts.
+pub(crate) fn digest<T: AsRef<str>>(parts: &[T]) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        // Without the length, ("ab", "c") and ("a", "bc") would have the same digest.
+        hash.update((part.as_ref().len() as u64).to_be_bytes());
+        hash.update(part.as_ref().as_bytes());
+    }
+    let mut first = [0; 16];
+    first.copy_from_slice(&hash.finalize()[..16]);
+    first
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0; PREFIX.len() + DIGITS];
+        text[..PREFIX.len()].copy_from_slice(PREFIX.as_bytes());
+        encoding::encode(&self.to_bytes(), &mut text[PREFIX.len()..]);
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl fmt::Debug for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for TaskId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        text.strip_prefix(PREFIX).and_then(encoding::decode).map(Self::from_bytes).ok_or(InvalidId)
+    }
+}
+
+impl Serialize for TaskId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TaskId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn ids_sort_by_creation_time() {
+        let early = TaskId::new(Timestamp::from_millis(1_000), u128::MAX);
+        let late = TaskId::new(Timestamp::from_millis(1_001), 0);
+        assert!(early < late && early.to_string() < late.to_string());
+    }
+
+    #[test]
+    fn id_of_a_key_depends_on_tenant_route_and_position() {
+        let tenant = Tenant::default();
+        let id = TaskId::from_key(&tenant, "/v1/tasks", "k", 0);
+        assert_eq!(id, TaskId::from_key(&tenant, "/v1/tasks", "k", 0));
+        let other = Tenant::new("other").unwrap();
+        assert_ne!(id, TaskId::from_key(&other, "/v1/tasks", "k", 0));
+        assert_ne!(id, TaskId::from_key(&tenant, "/v1/tasks/batch", "k", 0));
+        assert_ne!(id, TaskId::from_key(&tenant, "/v1/tasks", "k", 1));
+    }
+
+    #[test]
+    fn malformed_id_is_refused() {
+        for text in ["", "task_", "task_0", "job_01jd0000000000000000000000", "task_z1jd0000000000000000000000"] {
+            assert_eq!(text.parse::<TaskId>(), Err(InvalidId), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn id_is_read_back_as_written(value: u128) {
+            let id = TaskId(value);
+            prop_assert_eq!(id.to_string().parse(), Ok(id));
+            prop_assert_eq!(TaskId::from_bytes(id.to_bytes()), id);
+        }
+    }
+}
