@@ -10,7 +10,7 @@ use lambda_http::request::RequestContext;
 use lambda_runtime::Error;
 use nobat_api::{AccessPolicy, App, AppConfig, AuthMode, Peer, router};
 use nobat_core::service::config_cache::ConfigEpoch;
-use nobat_worker::handler::Handlers;
+use nobat_worker::handler::registry::Handlers;
 use nobat_worker::system::SystemClock;
 use tokio_util::sync::CancellationToken;
 

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use nobat_core::ports::{Receipt, Settlement};
-use nobat_worker::dead_letter::DeadLetters;
+use nobat_worker::maintenance::dead_letters::DeadLetters;
 use nobat_worker::system::{SystemClock, SystemRandom};
 
 use crate::records::Record;

@@ -12,5 +12,7 @@ pub mod sweeper;
 pub mod worker;
 
 pub use lambda_runtime::Error;
-pub use nobat_worker::context::TaskContext;
-pub use nobat_worker::handler::{Failure, Handler, Handlers};
+pub use nobat_worker::handler::Handler;
+pub use nobat_worker::handler::context::TaskContext;
+pub use nobat_worker::handler::failure::Failure;
+pub use nobat_worker::handler::registry::Handlers;

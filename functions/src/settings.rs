@@ -11,10 +11,10 @@ use nobat_core::secrets::vault::{VaultSource, Without};
 use nobat_core::service::backend::Backend;
 use nobat_core::service::config_cache::ConfigEpoch;
 use nobat_delivery::{Client, Guard};
-use nobat_worker::handler::Handlers;
-use nobat_worker::http::Http;
-use nobat_worker::noop::Noop;
-use nobat_worker::signer::Signer;
+use nobat_worker::handler::registry::Handlers;
+use nobat_worker::handlers::http::Http;
+use nobat_worker::handlers::noop::Noop;
+use nobat_worker::signing::Signer;
 use nobat_worker::system::SystemClock;
 
 /// Default retention of ended tasks, in days.

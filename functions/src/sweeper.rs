@@ -6,7 +6,7 @@ use std::time::Duration;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use nobat_core::ports::Clock;
 use nobat_core::types::time::Timestamp;
-use nobat_worker::sweep::Sweeper;
+use nobat_worker::maintenance::sweeper::Sweeper;
 use nobat_worker::system::{SystemClock, SystemRandom};
 use serde_json::Value;
 

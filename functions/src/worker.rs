@@ -7,8 +7,8 @@ use lambda_runtime::{Error, LambdaEvent, service_fn};
 use nobat_core::ports::Delivery;
 use nobat_core::service::config_cache::ConfigEpoch;
 use nobat_core::types::time::Timestamp;
-use nobat_worker::handler::Handlers;
-use nobat_worker::run::Runner;
+use nobat_worker::execution::runner::Runner;
+use nobat_worker::handler::registry::Handlers;
 use nobat_worker::system::{SystemClock, SystemRandom};
 
 use crate::{log, records, settings};

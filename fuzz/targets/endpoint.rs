@@ -16,8 +16,8 @@ use nobat_core::types::time::Timestamp;
 use nobat_core::secrets::vault::{MASTER_KEY_BYTES, MasterKey, Vault};
 use nobat_core::secrets::webhook::WebhookSecret;
 use nobat_delivery::{Client, Guard};
-use nobat_worker::handler::Handlers;
-use nobat_worker::http::Http;
+use nobat_worker::handler::registry::Handlers;
+use nobat_worker::handlers::http::Http;
 
 use crate::hiding::{SECRET, hidden};
 

@@ -15,9 +15,9 @@ use nobat_core::task::Task;
 use nobat_core::types::time::Timestamp;
 use nobat_core::task::view::TaskView;
 use nobat_delivery::{Client, Guard};
-use nobat_worker::handler::Handlers;
-use nobat_worker::http::Http;
-use nobat_worker::noop::Noop;
+use nobat_worker::handler::registry::Handlers;
+use nobat_worker::handlers::http::Http;
+use nobat_worker::handlers::noop::Noop;
 use serde_json::Value;
 
 use crate::hiding::{SECRET, hidden};

@@ -5,8 +5,8 @@
 pub mod client;
 pub mod deployment;
 pub mod emulator;
+pub mod fault_proxy;
 pub mod queues;
 pub mod stack;
 pub mod table;
-pub mod tap;
 pub mod template;

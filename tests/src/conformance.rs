@@ -3,15 +3,15 @@
 //! [`conformance_cases`](crate::conformance_cases) turns each case into a test. The backend supplies a
 //! function that creates an empty [`World`] around it. Time is virtual and passes only when a case advances it.
 
-pub mod beat;
 pub mod claim;
 pub mod commit;
+pub mod config;
 pub mod explain;
-pub mod flows;
+pub mod heartbeat;
 pub mod insert;
+pub mod limiters;
 pub mod list;
 pub mod queue;
-pub mod registry;
 pub mod replay;
 pub mod retention;
 pub mod sweep;
@@ -21,13 +21,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::poll_immediate;
-use nobat_core::ports::{ClaimResult, CommitResult, InsertResult};
-use nobat_core::ports::{Delivery, Settlement};
+use nobat_core::ports::{ClaimResult, CommitResult, Delivery, InsertResult, Settlement};
 use nobat_core::service::backend::Backend;
-use nobat_core::task::Task;
-use nobat_core::task::TaskError;
-use nobat_core::task::TaskKey;
 use nobat_core::task::lifecycle::{Change, Event, Retry, transition};
+use nobat_core::task::{Task, TaskError, TaskKey};
 use nobat_core::types::intervals::LEASE;
 use nobat_core::types::jitter_sample::JitterSample;
 use nobat_core::types::time::Timestamp;
@@ -55,7 +52,7 @@ macro_rules! conformance_cases {
                 reads_back_every_transition, refuses_a_stale_version, refuses_a_missing_task, writes_the_callback_with_the_end,
                 writes_no_callback_when_refused, takes_a_large_result, wakes_waiting_callers
             ]
-            beat: [
+            heartbeat: [
                 renews_the_lease, keeps_the_progress_until_it_is_replaced, reports_a_requested_cancellation,
                 is_lost_without_the_newest_lease, outdates_the_workers_copy
             ]
@@ -80,12 +77,12 @@ macro_rules! conformance_cases {
                 delivers_a_released_task_again, delivers_a_retry_and_a_callback, loses_no_task_when_dropped,
                 delivers_no_expired_task, delivers_tasks_of_every_tenant
             ]
-            flows: [
+            limiters: [
                 reads_back_the_written_state, refuses_to_write_over_another_version, keeps_limiters_apart,
                 lift_ends_the_pause_of_one_limiter, prunes_idle_limiters
             ]
             explain: [names_a_pause_while_it_lasts, names_a_rate_and_its_reservations]
-            registry: [
+            config: [
                 finds_the_written_record, writes_all_or_nothing, keeps_records_of_tenants_apart, removes_only_the_read_version,
                 pages_by_name, lists_the_audit_trail, records_an_entry_with_its_change, prunes_old_audit_entries, takes_no_more_than_the_rate
             ]
@@ -258,15 +255,15 @@ mod tests {
             ("insert", include_str!("conformance/insert.rs")),
             ("claim", include_str!("conformance/claim.rs")),
             ("commit", include_str!("conformance/commit.rs")),
-            ("beat", include_str!("conformance/beat.rs")),
+            ("heartbeat", include_str!("conformance/heartbeat.rs")),
             ("list", include_str!("conformance/list.rs")),
             ("replay", include_str!("conformance/replay.rs")),
             ("sweep", include_str!("conformance/sweep.rs")),
             ("retention", include_str!("conformance/retention.rs")),
             ("queue", include_str!("conformance/queue.rs")),
-            ("flows", include_str!("conformance/flows.rs")),
+            ("limiters", include_str!("conformance/limiters.rs")),
             ("explain", include_str!("conformance/explain.rs")),
-            ("registry", include_str!("conformance/registry.rs")),
+            ("config", include_str!("conformance/config.rs")),
         ];
         macro_rules! listed {
             ($($noun:ident: [$($case:ident),*])*) => { [$((stringify!($noun), vec![$(stringify!($case)),*])),*] };

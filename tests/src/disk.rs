@@ -13,7 +13,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use crate::disk::undo::{Lost, Rest};
-use crate::world::program::workspace;
+use crate::harness::program::workspace;
 
 /// Disk and its files.
 pub struct Disk {

@@ -5,10 +5,10 @@
 
 pub mod checker;
 pub mod client;
-pub mod executioner;
 pub mod history;
+pub mod kill_runner;
 pub mod ledger;
-pub mod subject;
+pub mod process_under_test;
 
 use std::fs::File;
 use std::io::Write;
@@ -23,7 +23,7 @@ use serde::Serialize;
 use crate::disk::{Cache, Losses};
 
 pub use checker::{Verdict, check};
-pub use executioner::run;
+pub use kill_runner::run;
 
 /// Parameters of a run.
 #[derive(Clone, Copy, Debug)]

@@ -4,8 +4,8 @@
 //! If its [`Habits`] say so, it does everything that they are documented to do. Messages come twice, late, or after their
 //! deletion. Indexes lag. Expired items stay. A repeated write finds itself already made.
 
+pub mod backend_quirks;
 pub mod calls;
-pub mod habits;
 mod index;
 mod queue;
 mod registry;
@@ -23,8 +23,8 @@ pub use store::ModelStore;
 
 use crate::conformance::Removal;
 use crate::time::Time;
+use backend_quirks::{Habits, Tame};
 use calls::Calls;
-use habits::{Habits, Tame};
 
 /// Visibility timeout of a function's queue, as a multiple of the function's timeout.
 pub const VISIBILITY_TIMEOUTS: u32 = 6;

@@ -30,14 +30,14 @@ use crate::aws::emulator::Emulator;
 use crate::aws::queues::Queues;
 use crate::aws::table::Table;
 use crate::conformance::RETENTION;
+use crate::harness::complaints;
+use crate::harness::names::Names;
+use crate::harness::process::Process;
+use crate::harness::program::Program;
 use crate::keys;
 use crate::noisy::attack::{Attack, Attacker, Order, Report};
 use crate::noisy::quiet::{Figures, Quiet};
 use crate::scratch::Scratch;
-use crate::world::complaints;
-use crate::world::names::Names;
-use crate::world::process::Process;
-use crate::world::program::Program;
 
 /// One attack and its measurement.
 #[derive(Clone, Copy, Debug)]
@@ -163,7 +163,7 @@ async fn make_keys(backend: &Backend) -> anyhow::Result<[KeyText; 2]> {
 /// Starts a name server that knows the quiet tenant's endpoint and never answers for other names.
 async fn name_server() -> anyhow::Result<Names> {
     let answer = |name: &str, sort| match (name, sort) {
-        (QUIET_NAME, crate::world::names::Sort::A) => Some(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]),
+        (QUIET_NAME, crate::harness::names::Sort::A) => Some(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]),
         (QUIET_NAME, _) => Some(Vec::new()),
         _ => None,
     };

@@ -1,13 +1,13 @@
 //! The real program while its table or its queue is unavailable, and a check that it recovers by itself.
 //!
 //! Users submit tasks at a steady rate and wait for their ends, also during the faults. The throughput is the number of ends that they see.
-//! The faults are those of a network (see [`crate::aws::tap`]), and a queue that comes back empty. At the end, the table itself is
+//! The faults are those of a network (see [`crate::aws::fault_proxy`]), and a queue that comes back empty. At the end, the table itself is
 //! checked: every accepted task is there and done.
 
+pub mod context;
 pub mod cycle;
 pub mod fault;
 pub mod settlement;
-pub mod stage;
 pub mod users;
 
 use std::fmt::{self, Display};
@@ -15,9 +15,9 @@ use std::time::Duration;
 
 pub use fault::Fault;
 
+use crate::outage::context::Stage;
 use crate::outage::cycle::Cycle;
 use crate::outage::settlement::Settlement;
-use crate::outage::stage::Stage;
 use crate::outage::users::Users;
 
 /// Parameters of a run.

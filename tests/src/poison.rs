@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::harness::exchange::{Answer, exchange};
+use crate::harness::{has_ended, path};
 use crate::poison::supervisor::Supervisor;
 use crate::scratch::Scratch;
-use crate::world::exchange::{Answer, exchange};
-use crate::world::{has_ended, path};
 
 /// Effect of a handler on its process. The names are those of the kinds in `examples/poison.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

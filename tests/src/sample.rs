@@ -5,14 +5,10 @@ use std::time::Duration;
 
 use nobat_core::auth::api_key::KeyText;
 use nobat_core::json::Json;
-use nobat_core::limits::LimitScope;
-use nobat_core::limits::Reservation;
-use nobat_core::limits::{Reservations, ScopedReservation};
-use nobat_core::task::Task;
+use nobat_core::limits::{LimitScope, Reservation, Reservations, ScopedReservation};
 use nobat_core::task::callback::Callback;
 use nobat_core::task::retry::{Exponential, Jitter, RetryPolicy, Schedule};
-use nobat_core::task::{Fingerprint, InheritedDefaults, KeyedRequest, TaskOptions};
-use nobat_core::task::{HoldState, Outcome, State, Waiting};
+use nobat_core::task::{Fingerprint, HoldState, InheritedDefaults, KeyedRequest, Outcome, State, Task, TaskOptions, Waiting};
 use nobat_core::types::id::TaskId;
 use nobat_core::types::name::{Name, Tenant};
 use nobat_core::types::time::Timestamp;

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use futures_util::stream::FuturesUnordered;
 use nobat_core::ports::Delivery;
-use nobat_worker::run::Runner;
+use nobat_worker::execution::runner::Runner;
 use tokio_util::sync::CancellationToken;
 
 /// Runs up to `concurrency` tasks at a time until it is dropped. Panics if the queue returns an error.

@@ -7,26 +7,26 @@
 pub mod actors;
 pub mod client;
 pub mod closed;
-pub mod dice;
+pub mod config_mutator;
+pub mod context;
+pub mod dead_letter_checks;
+pub mod dead_letter_worker;
 pub mod executor;
+pub mod external_server;
 pub mod faulty;
+pub mod final_checks;
 pub mod handlers;
-pub mod keeper;
-mod lawful;
 pub mod ledger;
-pub mod letters;
 pub mod limits;
-pub mod neglect;
-pub mod partner;
+pub mod liveness_checks;
 pub mod plan;
 pub mod repeats;
+pub mod rng;
 mod run;
 pub mod sabotage;
-pub mod stage;
 pub mod starts;
-pub mod undertaker;
-pub mod verdict;
-pub mod witness;
+pub mod store_monitor;
+mod transition_checks;
 
 use std::fmt;
 use std::str::FromStr;
@@ -36,15 +36,15 @@ use std::time::Duration;
 use nobat_core::service::backend::Backend;
 
 use crate::conformance::{RETENTION, Removal};
-use crate::model::habits::{Habits, Shown};
+use crate::model::backend_quirks::{Habits, Shown};
 use crate::model::{Model, ModelQueue};
 use crate::time::MachineClock;
-use dice::Dice;
+use context::Stage;
 use plan::Plan;
+use rng::Dice;
 use run::Run;
 use sabotage::{Sabotage, sabotaged};
-use stage::Stage;
-use witness::Witness;
+use store_monitor::Witness;
 
 /// Backend under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,8 +117,8 @@ pub fn simulate_with(seed: u64, subject: Subject, sabotage: Option<Sabotage>) ->
     let mut run = Run::new(stage.clone(), witness.clone(), clocks, dead_letters, sabotage);
     let outcome = run.play().and_then(|()| {
         let summary = run.summary();
-        verdict::check_reservations(&stage, &backend, run.ended_at())?;
-        verdict::judge(&stage, &witness, &backend, subject.removal())?;
+        final_checks::check_reservations(&stage, &backend, run.ended_at())?;
+        final_checks::judge(&stage, &witness, &backend, subject.removal())?;
         Ok(Summary { shown: stage.shown(), ..summary })
     });
     outcome.map_err(|what| Box::new(Violation { subject, seed, what, trace: stage.traced() }))

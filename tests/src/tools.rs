@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::world::program::workspace;
+use crate::harness::program::workspace;
 
 /// Set of programs from a registry other than crates.io.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

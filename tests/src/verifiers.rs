@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 use standardwebhooks::Webhook;
 
+use crate::harness::program::workspace;
+use crate::harness::receiver::Received;
 use crate::scratch::Scratch;
 use crate::tools::Tools;
-use crate::world::program::workspace;
-use crate::world::receiver::Received;
 
 /// Library of a language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

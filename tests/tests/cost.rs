@@ -10,14 +10,14 @@ use nobat_core::task::Task;
 use nobat_core::task::lifecycle::Event;
 use nobat_core::types::intervals::LEASE;
 use nobat_tests::aws::emulator::Emulator;
+use nobat_tests::aws::fault_proxy::{Flow, Tap};
 use nobat_tests::aws::queues::Queues;
 use nobat_tests::aws::table::Table;
-use nobat_tests::aws::tap::{Flow, Tap};
+use nobat_tests::cost::context::{BATCH, Stage, Used};
 use nobat_tests::cost::prices::{POLLER_REQUESTS, Prices};
-use nobat_tests::cost::stage::{BATCH, Stage, Used};
 use nobat_tests::cost::{page, scenario, starts};
+use nobat_tests::harness::program::workspace;
 use nobat_tests::sample;
-use nobat_tests::world::program::workspace;
 
 fn written(write: f64) -> Usage {
     Usage { tries: 1, units: Units { write, read: 0.0 }, unknown: 0 }

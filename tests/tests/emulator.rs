@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use nobat_tests::aws::client::{Client, Service};
 use nobat_tests::aws::emulator::{Emulator, Iam};
+use nobat_tests::aws::fault_proxy::{Flow, Tap};
 use nobat_tests::aws::queues::Queues;
 use nobat_tests::aws::table::Table;
-use nobat_tests::aws::tap::{Flow, Tap};
-use nobat_tests::world::PATIENCE;
-use nobat_tests::world::exchange::exchange;
+use nobat_tests::harness::PATIENCE;
+use nobat_tests::harness::exchange::exchange;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;

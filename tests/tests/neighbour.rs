@@ -10,7 +10,7 @@ use nobat_tests::aws::emulator::Emulator;
 use nobat_tests::aws::queues::Queues;
 use nobat_tests::aws::table::Table;
 use nobat_tests::conformance::RETENTION;
-use nobat_tests::model::habits::Tame;
+use nobat_tests::model::backend_quirks::Tame;
 use nobat_tests::model::{self, ModelQueue};
 use nobat_tests::neighbour::{Plan, Seen, play};
 use nobat_tests::sample;

@@ -3,11 +3,11 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use nobat_tests::harness::exchange::exchange;
+use nobat_tests::harness::program::Program;
+use nobat_tests::harness::{World, attempts};
 use nobat_tests::poison::{Outcome, Plan, Poison, run};
 use nobat_tests::size::size;
-use nobat_tests::world::exchange::exchange;
-use nobat_tests::world::program::Program;
-use nobat_tests::world::{World, attempts};
 use serde_json::{Value, json};
 
 /// Returns the number of threads for handlers.

@@ -3,8 +3,8 @@
 
 use std::process::Stdio;
 
-use nobat_tests::world::World;
-use nobat_tests::world::program::{Program, workspace};
+use nobat_tests::harness::World;
+use nobat_tests::harness::program::{Program, workspace};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::process::Command;

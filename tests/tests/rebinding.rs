@@ -7,12 +7,12 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use nobat_tests::harness::names::{Names, Sort};
+use nobat_tests::harness::program::Program;
+use nobat_tests::harness::receiver::{Receiver, Reply};
+use nobat_tests::harness::{OPEN, World, attempts};
 use nobat_tests::scratch::Scratch;
 use nobat_tests::size::size;
-use nobat_tests::world::names::{Names, Sort};
-use nobat_tests::world::program::Program;
-use nobat_tests::world::receiver::{Receiver, Reply};
-use nobat_tests::world::{OPEN, World, attempts};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 

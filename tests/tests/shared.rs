@@ -6,11 +6,10 @@ use std::time::Duration;
 use nobat_core::service::backend::Backend;
 use nobat_sqlite::Sqlite;
 use nobat_tests::conformance::RETENTION;
-use nobat_tests::model;
-use nobat_tests::sample;
 use nobat_tests::shared::{CONCURRENCY, Plan, RATE, play};
 use nobat_tests::size::size;
 use nobat_tests::time::Time;
+use nobat_tests::{model, sample};
 
 /// Runs for 30 seconds (120 at full size), with a third more tasks than the limit allows. At least `least` per cent of the limit must be
 /// used.

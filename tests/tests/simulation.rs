@@ -1,6 +1,6 @@
 //! The promises hold in every simulated run, and sabotage is detected.
 
-use nobat_tests::model::habits::Habit;
+use nobat_tests::model::backend_quirks::Habit;
 use nobat_tests::simulation::sabotage::Sabotage;
 use nobat_tests::simulation::{Subject, Summary, simulate, simulate_with};
 

@@ -6,20 +6,19 @@ use std::time::Duration;
 
 use nobat_core::config::endpoint::EndpointTester;
 use nobat_core::config::kind::KindRegistry;
-use nobat_core::ports::Clock;
-use nobat_core::ports::QueueLoad;
+use nobat_core::ports::{Clock, QueueLoad};
 use nobat_core::secrets::vault::VaultSource;
 use nobat_core::service::backend::Backend;
 use nobat_core::service::config_cache::{ConfigCache, ConfigEpoch};
 use tokio_util::sync::CancellationToken;
 
-use crate::body_budget::BodyBudget;
-use crate::door::AccessPolicy;
-use crate::health::Readiness;
-use crate::keyring::AuthCache;
-use crate::permits::RequestRates;
-use crate::quota::PendingQuota;
-use crate::test_slots::TestSlots;
+use crate::auth::cache::AuthCache;
+use crate::auth::policy::AccessPolicy;
+use crate::quotas::body_budget::BodyBudget;
+use crate::quotas::pending_quota::PendingQuota;
+use crate::quotas::request_rate::RequestRates;
+use crate::quotas::test_slots::TestSlots;
+use crate::readiness::Readiness;
 
 /// State that all request handlers share.
 #[derive(Clone)]

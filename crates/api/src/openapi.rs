@@ -10,9 +10,10 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Required, ResponseBuilder};
 use utoipa::{Modify, OpenApi as _};
 
-use crate::code::Code;
-use crate::problem::{FieldErrorView, ProblemView};
-use crate::{callback_secret, change, endpoints, explain, health, keys, lanes, list, read, submit, tenants, trail};
+use crate::http::error_code::Code;
+use crate::http::problem::{FieldErrorView, ProblemView};
+use crate::routes::tasks::{cancel_replay, explain, list, read, submit};
+use crate::routes::{audit, callback_secret, endpoints, health, keys, queues, tenants};
 
 /// Returns the document.
 pub fn openapi() -> utoipa::openapi::OpenApi {
@@ -39,8 +40,8 @@ pub(crate) fn text() -> &'static [u8] {
         read::one,
         explain::one,
         list::page,
-        change::cancel,
-        change::replay,
+        cancel_replay::cancel,
+        cancel_replay::replay,
         keys::create,
         keys::page,
         keys::one,
@@ -61,13 +62,13 @@ pub(crate) fn text() -> &'static [u8] {
         endpoints::pause,
         endpoints::resume,
         endpoints::test,
-        lanes::put_queue,
-        lanes::get_queue,
-        lanes::put_kind,
-        lanes::get_kind,
-        lanes::put_flow,
-        lanes::get_flow,
-        trail::page,
+        queues::put_queue,
+        queues::get_queue,
+        queues::put_kind,
+        queues::get_kind,
+        queues::put_flow,
+        queues::get_flow,
+        audit::page,
         health::live,
         health::ready,
         health::document,

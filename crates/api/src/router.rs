@@ -4,9 +4,10 @@ use axum::Router;
 use axum::routing::{get, post};
 
 use crate::app::App;
-use crate::code::Code;
-use crate::problem::Problem;
-use crate::{callback_secret, change, endpoints, explain, health, keys, lanes, list, read, submit, tenants, trail};
+use crate::http::error_code::Code;
+use crate::http::problem::Problem;
+use crate::routes::tasks::{cancel_replay, explain, list, read, submit};
+use crate::routes::{audit, callback_secret, endpoints, health, keys, queues, tenants};
 
 /// Returns the router with all routes. It is the same on a laptop and in Lambda.
 pub fn router(app: App) -> Router {
@@ -15,8 +16,8 @@ pub fn router(app: App) -> Router {
         .route("/v1/tasks/batch", post(submit::batch))
         .route("/v1/tasks/{id}", get(read::one))
         .route("/v1/tasks/{id}/explain", get(explain::one))
-        .route("/v1/tasks/{id}/cancel", post(change::cancel))
-        .route("/v1/tasks/{id}/replay", post(change::replay))
+        .route("/v1/tasks/{id}/cancel", post(cancel_replay::cancel))
+        .route("/v1/tasks/{id}/replay", post(cancel_replay::replay))
         .route("/v1/keys", post(keys::create).get(keys::page))
         .route("/v1/keys/{id}", get(keys::one).delete(keys::revoke))
         .route("/v1/keys/{id}/rotate", post(keys::rotate))
@@ -30,10 +31,10 @@ pub fn router(app: App) -> Router {
         .route("/v1/endpoints/{name}/pause", post(endpoints::pause))
         .route("/v1/endpoints/{name}/resume", post(endpoints::resume))
         .route("/v1/endpoints/{name}/test", post(endpoints::test))
-        .route("/v1/queues/{name}", get(lanes::get_queue).put(lanes::put_queue))
-        .route("/v1/kinds/{name}", get(lanes::get_kind).put(lanes::put_kind))
-        .route("/v1/limits/{name}", get(lanes::get_flow).put(lanes::put_flow))
-        .route("/v1/audit", get(trail::page))
+        .route("/v1/queues/{name}", get(queues::get_queue).put(queues::put_queue))
+        .route("/v1/kinds/{name}", get(queues::get_kind).put(queues::put_kind))
+        .route("/v1/limits/{name}", get(queues::get_flow).put(queues::put_flow))
+        .route("/v1/audit", get(audit::page))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/openapi.json", get(health::document))

@@ -6,9 +6,14 @@
 //! know where the next request would begin. Hyper reads a request with both `Content-Length` and `Transfer-Encoding: chunked` as chunked.
 //! Such a request is the last of its connection (RFC 9112, section 6.3).
 
+pub(crate) mod connections;
+mod head;
+pub(crate) mod in_process;
+pub(crate) mod limits;
+mod socket;
+
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,66 +27,35 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use nobat_core::auth::network::{Network, client_network};
+use nobat_core::auth::network::client_network;
 use nobat_core::collections::turns::Turns;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use crate::connections::{ConnectionMetrics, Connections};
-use crate::door::Peer;
-use crate::head;
-use crate::socket::{Socket, Transport};
-
-/// Limits that apply to every client, with or without a key.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Maximum number of open connections. Default 10,000. The server closes a connection beyond it at once.
-    pub connections: usize,
-    /// Maximum number of open connections of one client address, or of one /64 network of IPv6. Default: half of `connections`, at least 1.
-    /// The server closes a connection beyond it at once.
-    pub connections_per_address: Option<NonZeroUsize>,
-    /// Networks to which `connections_per_address` does not apply: proxies that forward requests of other clients. Default: none.
-    pub trusted_proxies: Vec<Network>,
-    /// Maximum time until the head of a request has arrived, counted from the start of the connection or from the previous answer. Default
-    /// 10 s.
-    pub head: Duration,
-    /// Maximum time that a pending write may wait for a client that reads nothing. Default 15 s. Then the server resets the connection.
-    pub write: Duration,
-    /// Maximum time to finish requests after shutdown has begun. Default 10 s.
-    pub grace: Duration,
-    /// Counters of the connections.
-    pub metrics: Arc<ConnectionMetrics>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 10_000,
-            connections_per_address: None,
-            trusted_proxies: Vec::new(),
-            head: Duration::from_secs(10),
-            write: Duration::from_secs(15),
-            grace: Duration::from_secs(10),
-            metrics: Arc::default(),
-        }
-    }
-}
+use crate::auth::policy::Peer;
+use crate::server::connections::Connections;
+use crate::server::limits::Limits;
+use crate::server::socket::{Socket, Transport};
 
 /// Maximum size of a request's head. Hyper limits the number of header fields to 100 by default.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
+
 /// Maximum number of bytes that hyper reads ahead from a connection. Also the size of its write buffer for a connection, beyond which hyper
 /// asks for no more.
 const MAX_BUFFER_BYTES: usize = 32 * 1024;
+
 /// Maximum number of unsent bytes of an answer in the kernel, in addition to those that fit the client's receive window. Without this
 /// bound, the kernel holds up to 4 MiB (`tcp_wmem`) for a client that reads nothing. Some thousand such clients use up the memory of all
 /// TCP connections (`tcp_mem`). `SO_SNDBUF` would also bound the bytes in flight, and make clients wait for delayed acknowledgements.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 32 * 1024;
+
 /// Maximum number of connections whose Tokio tasks are spawned and have not run yet. Further connections wait, and client addresses take
 /// turns. Tokio runs its tasks in order of arrival, so the connections of one client would delay all others.
 const MAX_STARTING: usize = 32;
+
 /// Pause before the next accept after an error such as a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

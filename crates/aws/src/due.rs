@@ -3,8 +3,7 @@
 use aws_sdk_dynamodb::types::Select;
 use futures_util::future::try_join_all;
 use nobat_core::ports::StoreError;
-use nobat_core::task::State;
-use nobat_core::task::Task;
+use nobat_core::task::{State, Task};
 use nobat_core::types::name::Tenant;
 use nobat_core::types::time::Timestamp;
 

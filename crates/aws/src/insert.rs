@@ -1,8 +1,7 @@
 //! Insertion of new tasks.
 
 use futures_util::future::try_join_all;
-use nobat_core::ports::InsertResult;
-use nobat_core::ports::StoreError;
+use nobat_core::ports::{InsertResult, StoreError};
 use nobat_core::task::Task;
 use nobat_core::types::time::Timestamp;
 

@@ -7,18 +7,20 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use nobat_core::json::Json;
-use nobat_core::task::Fingerprint;
-use nobat_core::task::Task;
-use nobat_core::task::TaskKey;
-use nobat_core::task::codec;
-use nobat_core::task::{CancelRequest, Completion, Held, Lease, Outcome, State, Waiting};
+use nobat_core::task::{CancelRequest, Completion, Fingerprint, Held, Lease, Outcome, State, Task, TaskKey, Waiting, codec};
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::name::Name;
 use nobat_core::types::time::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::error::Unreadable;
-use crate::keys::{self, SweepIndex};
+use crate::keys;
+use crate::keys::SweepIndex;
+
+/// Returns seconds since the epoch, rounded up, as DynamoDB's TTL requires.
+pub(crate) fn expiry(at: Timestamp) -> i64 {
+    at.millis().div_euclid(1_000) + 1
+}
 
 /// An item or a part of it.
 pub(crate) type Item = HashMap<String, AttributeValue>;
@@ -118,6 +120,7 @@ pub(crate) fn result_apart(task: &Task) -> Option<OverflowRef> {
 
 /// Placeholder with the length of an operation's id.
 const OP_OF_ITS_LENGTH: &str = "0000000000000000";
+
 /// Additional size of an ended task, for `expires_at` and the name of `result`, in bytes.
 const ENDED: usize = 24;
 

@@ -4,24 +4,25 @@
 //! by their sweep time in the index `attention`. Every write has a condition and an id of its own, so that a retry recognizes a write whose
 //! response was lost. No other crate uses types of the AWS SDK.
 
-mod bodies;
 mod client;
+mod config_store;
 mod data_key;
 mod due;
 mod error;
 mod expression;
-mod flows;
 pub mod hint;
 mod insert;
 mod item;
 mod keys;
+mod limiter_store;
 mod list;
+mod list_turns;
 pub mod meter;
+mod overflow;
 mod queue;
-mod registry;
+mod rate_buckets;
 mod store;
 mod table;
-mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -33,11 +34,11 @@ use nobat_core::service::backend::Backend;
 use sha2::{Digest, Sha256};
 
 use crate::data_key::DataKey;
+use crate::list_turns::ListTurns;
 use crate::meter::Meter;
 use crate::queue::Sqs;
-use crate::registry::Buckets;
+use crate::rate_buckets::Buckets;
 use crate::table::Table;
-use crate::turns::ListTurns;
 
 /// Names of the table and the queue. The SDK reads everything else from its own variables.
 #[derive(Clone, Debug)]

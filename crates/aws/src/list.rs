@@ -4,8 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::try_join_all;
-use nobat_core::ports::StoreError;
-use nobat_core::ports::{ListQuery, Page, Position};
+use nobat_core::ports::{ListQuery, Page, Position, StoreError};
 use nobat_core::task::Task;
 use nobat_core::types::id::TaskId;
 use nobat_core::types::time::Timestamp;

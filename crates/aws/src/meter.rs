@@ -17,8 +17,8 @@ use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::error::BoxError;
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
 
-use self::capacity::Asked;
-pub use self::capacity::Units;
+use crate::meter::capacity::Asked;
+pub use crate::meter::capacity::Units;
 
 /// Counts the calls of its clients. Clones share their counts.
 #[derive(Clone, Debug, Default)]

@@ -6,8 +6,7 @@ use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, QueueAttributeName, SendMessageBatchRequestEntry};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use nobat_core::ports::StoreError;
-use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement};
+use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement, StoreError};
 
 use crate::client::{timeouts, within};
 use crate::error::failed;

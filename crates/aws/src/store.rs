@@ -2,22 +2,18 @@
 
 use async_trait::async_trait;
 use nobat_core::json::Json;
-use nobat_core::ports::QueueLoad;
-use nobat_core::ports::StoreError;
-use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, TaskStore};
-use nobat_core::task::Task;
-use nobat_core::task::TaskKey;
+use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, QueueLoad, StoreError, TaskStore};
 use nobat_core::task::lifecycle::{Change, Event, transition};
-use nobat_core::task::{CancelRequest, State, Waiting};
+use nobat_core::task::{CancelRequest, State, Task, TaskKey, Waiting};
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::name::Tenant;
 use nobat_core::types::time::Timestamp;
 
-use crate::bodies::expiry;
 use crate::expression::Expression;
-use crate::item::{self, Item, moment, number, result_apart, text};
-use crate::keys::{self, SweepIndex};
+use crate::item::{Item, expiry, moment, number, result_apart, text};
+use crate::keys::SweepIndex;
 use crate::table::{Table, WriteOutcome};
+use crate::{item, keys};
 
 /// Returns a unique id for one write.
 pub(crate) fn new_op() -> String {

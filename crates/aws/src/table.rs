@@ -20,8 +20,8 @@ use crate::error::{failed, unsure};
 use crate::expression::Expression;
 use crate::item::{self, Item, Key, moment, op};
 use crate::keys;
-use crate::registry::Buckets;
-use crate::turns::ListTurns;
+use crate::list_turns::ListTurns;
+use crate::rate_buckets::Buckets;
 
 /// One table with its client.
 pub(crate) struct Table {

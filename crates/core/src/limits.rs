@@ -32,7 +32,6 @@ pub use submission::{BreakerSubmission, BreakerView, LimitsSubmission, LimitsVie
 
 use std::num::NonZeroU32;
 
-
 /// Limits of a limiter. `None` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Limits {

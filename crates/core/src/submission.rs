@@ -19,13 +19,9 @@ use crate::config::kind::{KindRegistry, Target};
 use crate::config::queue::QueueConfig;
 
 use crate::submission::validation::DEFAULT_QUEUE;
-use crate::task::Outcome;
-use crate::task::Task;
-use crate::task::TaskKey;
 use crate::task::retry_submission::RetrySubmission;
-use crate::task::{Fingerprint, InheritedDefaults, TaskOptions};
-use crate::types::field_error::FieldError;
-use crate::types::field_error::ValidationErrors;
+use crate::task::{Fingerprint, InheritedDefaults, Outcome, Task, TaskKey, TaskOptions};
+use crate::types::field_error::{FieldError, ValidationErrors};
 use crate::types::id::TaskId;
 use crate::types::name::{InvalidName, Name, Tenant};
 use crate::types::time::Timestamp;

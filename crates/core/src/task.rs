@@ -21,7 +21,6 @@ pub use key::TaskKey;
 pub use options::{Fingerprint, InheritedDefaults, KeyedRequest, TaskOptions};
 pub use state::{CancelRequest, Completion, Held, HoldState, Lease, Outcome, State, Status, Waiting};
 
-
 use crate::json::Json;
 
 use crate::types::id::TaskId;

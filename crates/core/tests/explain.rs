@@ -8,17 +8,15 @@ use nobat_core::config::endpoint::{Endpoint, EndpointStatus};
 use nobat_core::config::queue::QueueConfig;
 use nobat_core::config::task_config::flows_of;
 use nobat_core::json::Json;
-use nobat_core::limits::BatchPolicy;
-use nobat_core::limits::LimitScope;
-use nobat_core::limits::ScopedReservation;
-use nobat_core::limits::{AcquireRequest, AcquireResult, CallReport, LimiterState, Permit};
-use nobat_core::limits::{BreakerPolicy, CallHealth, HolderId, Limits, RateLimit};
+use nobat_core::limits::{
+    AcquireRequest, AcquireResult, BatchPolicy, BreakerPolicy, CallHealth, CallReport, HolderId, LimitScope, LimiterState, Limits, Permit,
+    RateLimit, ScopedReservation,
+};
 use nobat_core::policy::explain::{ExplainCode, ExplainInput, ExplanationView, Known, explain};
-use nobat_core::task::Task;
-use nobat_core::task::TaskError;
 use nobat_core::task::retry::{RetryPolicy, Schedule};
-use nobat_core::task::{CancelRequest, Completion, Held, HoldState, Lease, Outcome, State, Waiting};
-use nobat_core::task::{InheritedDefaults, TaskOptions};
+use nobat_core::task::{
+    CancelRequest, Completion, Held, HoldState, InheritedDefaults, Lease, Outcome, State, Task, TaskError, TaskOptions, Waiting,
+};
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::id::TaskId;
 use nobat_core::types::jitter_sample::JitterSample;

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use nobat_core::limits::{AcquireRequest, AcquireResult, CallReport, LimiterState, Permit};
-use nobat_core::limits::{BreakerPolicy, CallHealth, HolderId, Limits, RateLimit, Reservation};
+use nobat_core::limits::{
+    AcquireRequest, AcquireResult, BreakerPolicy, CallHealth, CallReport, HolderId, LimiterState, Limits, Permit, RateLimit, Reservation,
+};
 use nobat_core::types::jitter_sample::JitterSample;
 use nobat_core::types::time::Timestamp;
 

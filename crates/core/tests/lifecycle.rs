@@ -4,16 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nobat_core::json::Json;
-use nobat_core::limits::LimitScope;
-use nobat_core::limits::Reservation;
-use nobat_core::limits::{Reservations, ScopedReservation};
-use nobat_core::task::Task;
-use nobat_core::task::TaskOptions;
+use nobat_core::limits::{LimitScope, Reservation, Reservations, ScopedReservation};
 use nobat_core::task::callback::Callback;
 use nobat_core::task::lifecycle::{Change, Event, ReplayKey, Retry, TransitionError, overdue, transition};
 use nobat_core::task::retry::{RetryPolicy, Schedule};
-use nobat_core::task::{AttemptOutcome, TaskError};
-use nobat_core::task::{CancelRequest, Held, HoldState, Lease, Outcome, State, Status, Waiting};
+use nobat_core::task::{
+    AttemptOutcome, CancelRequest, Held, HoldState, Lease, Outcome, State, Status, Task, TaskError, TaskOptions, Waiting,
+};
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::id::TaskId;
 use nobat_core::types::jitter_sample::JitterSample;

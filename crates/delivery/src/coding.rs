@@ -7,10 +7,12 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 
-use crate::client::MAX_BODY;
+/// Maximum length of a response's body, in bytes, after decoding. Longer bodies are cut.
+pub const MAX_BODY: usize = 64 * 1024;
 
 /// Maximum number of nested codings that are decoded.
 const MAX_CODINGS: usize = 3;
+
 /// Maximum length of a body before decoding, in bytes. The excess over [`MAX_BODY`] is for the overhead of a coding on content that it
 /// cannot compress.
 pub(crate) const MAX_ENCODED: usize = MAX_BODY + 1_024;

@@ -7,23 +7,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower::Service;
 
-use crate::error::is_local;
+use crate::connect_error::{ConnectError, is_local};
 use crate::guard::Guard;
 use crate::lookup::{Lookups, Origin};
-
-/// Looks up the addresses of a name.
-#[async_trait]
-pub trait Resolve: Send + Sync + 'static {
-    /// Returns all addresses of the name, in the order to try.
-    async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>>;
-}
+use crate::resolver::Resolve;
 
 /// Maximum time to connect, for all addresses of a host together. The look-up has its own limits, and the request's timeout covers both.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,21 +29,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Connector {
     guard: Guard,
     lookups: Arc<Lookups>,
-}
-
-/// Reason why no connection was opened.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectError {
-    #[error("the address is not public")]
-    Blocked,
-    #[error("the name could not be resolved")]
-    Dns,
-    #[error("connecting took too long")]
-    Timeout,
-    #[error("too many look-ups are under way")]
-    Busy,
-    #[error("connecting failed")]
-    Io(#[source] io::Error),
 }
 
 impl Connector {
@@ -147,6 +125,7 @@ mod tests {
 
     use super::*;
     use crate::testing::{Names, OK, Server, open_guard};
+    use async_trait::async_trait;
 
     async fn connect(guard: Guard, names: &[&[&str]], url: &str) -> Result<TcpStream, ConnectError> {
         Connector::new(guard, Names::leading_to(names)).connect(&url.parse().unwrap(), &Origin::current()).await

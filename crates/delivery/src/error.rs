@@ -5,10 +5,9 @@ use std::io;
 
 use nobat_core::task::ErrorCode;
 use nobat_core::types::held_reason::HeldReason;
-use rustix::io::Errno;
 use rustls::CertificateError;
 
-use crate::connector::ConnectError;
+use crate::connect_error::{ConnectError, is_local};
 
 /// Reason why a request got no response, as far as the sender may know.
 ///
@@ -106,12 +105,6 @@ fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
     }
 }
 
-/// Returns true if the error says that this process lacks handles, ports or memory.
-pub(crate) fn is_local(error: &io::Error) -> bool {
-    const LOCAL: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
-    error.raw_os_error().is_some_and(|code| LOCAL.contains(&Errno::from_raw_os_error(code)))
-}
-
 fn of_this_process(error: &(dyn Error + 'static)) -> Option<SendError> {
     let is_local = error.downcast_ref().is_some_and(is_local) || matches!(error.downcast_ref(), Some(ConnectError::Busy));
     is_local.then_some(SendError::LocalResources)
@@ -166,6 +159,7 @@ fn of_socket(kind: io::ErrorKind) -> Option<SendError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::io::Errno;
 
     #[test]
     fn lack_of_local_resources_is_not_a_destination_error() {

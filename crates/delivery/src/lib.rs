@@ -17,7 +17,8 @@
 
 pub mod authority;
 pub mod client;
-mod coding;
+pub mod coding;
+mod connect_error;
 pub mod connector;
 pub mod destination;
 pub mod error;
@@ -30,10 +31,11 @@ mod reuse;
 #[cfg(test)]
 mod testing;
 
-pub use client::{Answer, Client, MAX_BODY, Request};
+pub use client::{Answer, Client, Request};
 pub use coding::Extent;
-pub use connector::Resolve;
+pub use coding::MAX_BODY;
 pub use destination::{BadUrl, Destination};
 pub use error::{SendError, TlsFault};
 pub use guard::Guard;
+pub use resolver::Resolve;
 pub use resolver::SystemResolver;

@@ -11,8 +11,8 @@ use nobat_core::types::name::Tenant;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 
-use crate::connector::{ConnectError, Resolve};
-use crate::error::is_local;
+use crate::connect_error::{ConnectError, is_local};
+use crate::resolver::Resolve;
 
 /// Maximum number of parallel look-ups.
 const MAX_LOOKUPS: usize = 256;

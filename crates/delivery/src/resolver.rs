@@ -16,20 +16,31 @@ use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::time::Instant;
 
-use crate::connector::Resolve;
+/// Looks up the addresses of a name.
+#[async_trait]
+pub trait Resolve: Send + Sync + 'static {
+    /// Returns all addresses of the name, in the order to try.
+    async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>>;
+}
 
 /// Maximum time for one query to one name server. A lower `timeout` in `resolv.conf` is respected.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Maximum number of repetitions of a query that failed. Lower `attempts` in `resolv.conf` are respected.
 const QUERY_RETRIES: usize = 1;
+
 /// Maximum number of cached answers.
 const CACHE_SIZE: u64 = 1_024;
+
 /// Maximum time for which an answer is cached. A lower TTL is respected. With a TTL of 0 the answer is not cached.
 const MAX_TTL: Duration = Duration::from_secs(30);
+
 /// Minimum and maximum time for which a missing name is cached.
 const NEGATIVE_TTL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+
 /// Interval at which the configuration files are checked for changes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+
 /// The files that configure the resolver.
 const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::connector::Resolve;
 use crate::guard::Guard;
+use crate::resolver::Resolve;
 
 /// Default response of a server.
 pub(crate) const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use nobat_core::types::name::Tenant;
-use nobat_delivery::client::MAX_BODY;
+use nobat_delivery::coding::MAX_BODY;
 use nobat_delivery::headers::{self, HeaderFault};
 use nobat_delivery::{Answer, BadUrl, Client, Destination, Extent, Guard, Request, Resolve, SendError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -18,7 +18,7 @@ use nobat_core::types::http_url::{HttpUrl, UrlHost};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::answer::Answer;
+use crate::response::Answer;
 
 /// Server that a command talks to, and the form of its output.
 #[derive(Args, Clone, Debug)]

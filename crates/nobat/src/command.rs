@@ -9,9 +9,9 @@ use anyhow::Context;
 use clap::Args;
 use clap::builder::RangedI64ValueParser;
 
-use crate::answer::{Answer, array};
 use crate::client::{Client, ClientArgs, encode};
-use crate::{exit, show};
+use crate::response::{Answer, array};
+use crate::{exit, render};
 
 /// Maximum time in seconds that one request of `wait` asks the server to hold the response. The server may grant less.
 const WAIT: f64 = 20.0;
@@ -110,7 +110,7 @@ impl Get {
 impl Explain {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let explanation = Client::new(&self.target)?.get(&format!("/v1/tasks/{}/explain", encode(&self.id))).await?;
-        print(&if self.target.json { format!("{}\n", explanation.text()) } else { show::explanation(&explanation.object()) })?;
+        print(&if self.target.json { format!("{}\n", explanation.text()) } else { render::explanation(&explanation.object()) })?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -126,7 +126,7 @@ impl List {
         ];
         let filters: Vec<_> = filters.iter().filter_map(|(name, text)| Some((*name, text.as_deref()?))).collect();
         let tasks = Client::new(&self.target)?.list("/v1/tasks", &filters, self.limit).await?;
-        print(&if self.target.json { array(&tasks) } else { show::tasks(&tasks) })?;
+        print(&if self.target.json { array(&tasks) } else { render::tasks(&tasks) })?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -174,18 +174,18 @@ pub(crate) async fn wait(client: &Client, id: &str, limit: Option<Duration>, tar
             _ => None,
         };
         if let Some(code) = code {
-            show::progress_done();
+            render::progress_done();
             print_task(&answer, target)?;
             return Ok(code.into());
         }
-        show::progress(&task);
+        render::progress(&task);
         // Avoids a busy loop if the server grants no wait.
         tokio::time::sleep(MIN_INTERVAL.saturating_sub(asked.elapsed())).await;
     }
 }
 
 pub(crate) fn print_task(answer: &Answer, target: &ClientArgs) -> anyhow::Result<()> {
-    print(&if target.json { format!("{}\n", answer.text()) } else { show::task(&answer.object()) })
+    print(&if target.json { format!("{}\n", answer.text()) } else { render::task(&answer.object()) })
 }
 
 /// Prints to standard output. A reader that stops early (`nobat list | head -1`) is not an error.

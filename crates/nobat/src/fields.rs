@@ -3,7 +3,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 use serde_json::value::RawValue;
 
-use crate::answer::to_json;
+use crate::response::to_json;
 
 /// Fields that flags set: pointer into the body, and JSON.
 pub(crate) struct Fields(pub(crate) Vec<(&'static str, Box<RawValue>)>);

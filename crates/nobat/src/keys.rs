@@ -21,12 +21,12 @@ use nobat_worker::system::SystemClock;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::answer::{Answer, array};
 use crate::backend::{self, Settings};
 use crate::client::{Client, ClientArgs, encode};
 use crate::command::print;
 use crate::fields::number;
-use crate::{in_use, show};
+use crate::response::{Answer, array};
+use crate::{in_use, render};
 
 /// `nobat keys`
 #[derive(Args)]
@@ -119,12 +119,12 @@ impl Keys {
             }
             Command::Revoke(Revoke { id }) => {
                 let key = client.delete(&format!("/v1/keys/{}", encode(id))).await?;
-                print(&if self.json { format!("{}\n", key.text()) } else { show::object(&key.object()) })?;
+                print(&if self.json { format!("{}\n", key.text()) } else { render::object(&key.object()) })?;
             }
             Command::List(List { tenant }) => {
                 let filters: Vec<_> = tenant.iter().map(|tenant| ("tenant", tenant.as_str())).collect();
                 let keys = client.list("/v1/keys", &filters, usize::MAX).await?;
-                print(&if self.json { array(&keys) } else { show::records(&keys, &COLUMNS) })?;
+                print(&if self.json { array(&keys) } else { render::records(&keys, &COLUMNS) })?;
             }
         }
         Ok(ExitCode::SUCCESS)

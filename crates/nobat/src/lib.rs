@@ -3,30 +3,32 @@
 //! This crate is the program. It is also a library for programs with their own kinds: implement [`Handler`], and pass it to [`main`]. The
 //! result is `nobat` with one more kind.
 
-mod answer;
 mod backend;
 mod backup;
 mod client;
 mod command;
 mod exit;
 mod fields;
+mod handler_runtime;
 mod handles;
 mod in_use;
 mod keys;
+mod render;
 mod resource;
+mod response;
 mod serve;
-mod show;
 mod submit;
 mod vault;
-mod workshop;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use backend::{Place, Settings};
-pub use nobat_worker::context::TaskContext;
-pub use nobat_worker::handler::{Failure, Handler, Handlers};
+pub use nobat_worker::handler::Handler;
+pub use nobat_worker::handler::context::TaskContext;
+pub use nobat_worker::handler::failure::Failure;
+pub use nobat_worker::handler::registry::Handlers;
 pub use serve::{Serve, serve};
 pub use vault::MasterKeyArgs;
 

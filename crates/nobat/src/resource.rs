@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use hyper::Method;
 
-use crate::answer::array;
 use crate::client::{Client, ClientArgs, encode};
 use crate::command::print;
+use crate::response::array;
 use crate::submit::argument;
-use crate::{exit, show};
+use crate::{exit, render};
 
 /// Resource that the API configures.
 struct Resource {
@@ -151,7 +151,7 @@ impl Call {
         let client = Client::new(&self.target)?;
         if self.action.body == Body::List {
             let found = client.list(self.resource.path, &[], usize::MAX).await?;
-            print(&if self.target.json { array(&found) } else { show::records(&found, self.resource.columns) })?;
+            print(&if self.target.json { array(&found) } else { render::records(&found, self.resource.columns) })?;
             return Ok(ExitCode::SUCCESS);
         }
         let name = self.name.as_deref().map(|name| format!("/{}", encode(name))).unwrap_or_default();
@@ -163,7 +163,7 @@ impl Call {
         };
         let answer = client.send(self.action.method.clone(), &path, body, None).await?;
         let object = answer.object();
-        print(&if self.target.json { format!("{}\n", answer.text()) } else { show::object(&object) })?;
+        print(&if self.target.json { format!("{}\n", answer.text()) } else { render::object(&object) })?;
         let has_failed = self.action.name == "test" && object.raw("error") != "null";
         Ok(if has_failed { exit::NOT_SUCCEEDED.into() } else { ExitCode::SUCCESS })
     }

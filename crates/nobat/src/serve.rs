@@ -11,18 +11,17 @@ use clap::builder::RangedI64ValueParser;
 use ipnet::IpNet;
 use nobat_api::{AccessPolicy, App, AppConfig, AuthMode, Limits, router};
 use nobat_core::auth::network::Network;
-use nobat_core::ports::Clock;
-use nobat_core::ports::Random;
+use nobat_core::ports::{Clock, Random};
 use nobat_core::service::backend::Backend;
 use nobat_core::service::config_cache::ConfigEpoch;
 use nobat_delivery::{Client, Guard};
-use nobat_worker::handler::Handlers;
-use nobat_worker::http::Http;
-use nobat_worker::noop::Noop;
-use nobat_worker::prune::Pruner;
-use nobat_worker::run::Runner;
-use nobat_worker::signer::Signer;
-use nobat_worker::sweep::Sweeper;
+use nobat_worker::execution::runner::Runner;
+use nobat_worker::handler::registry::Handlers;
+use nobat_worker::handlers::http::Http;
+use nobat_worker::handlers::noop::Noop;
+use nobat_worker::maintenance::pruner::Pruner;
+use nobat_worker::maintenance::sweeper::Sweeper;
+use nobat_worker::signing::Signer;
 use nobat_worker::system::{SystemClock, SystemRandom};
 use nobat_worker::worker::{Worker, every};
 use tokio::net::{TcpListener, TcpSocket};
@@ -35,8 +34,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::backend::{self, Opened, Place, Settings};
+use crate::handler_runtime::HandlerRuntime;
 use crate::vault::{MasterKeyArgs, Vaults};
-use crate::workshop::HandlerRuntime;
 use crate::{exit, handles, in_use};
 
 /// Settings of a server. Each is a flag and a variable.

@@ -10,10 +10,10 @@ use hyper::Method;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::answer::to_json;
 use crate::client::{Client, ClientArgs, Refusal};
 use crate::command::{print_task, wait};
 use crate::fields::{Fields, flag_of};
+use crate::response::to_json;
 
 /// `nobat submit`
 #[derive(Args)]

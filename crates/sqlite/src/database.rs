@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use nobat_core::json::Json;
 use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, Position};
-use nobat_core::task::Task;
-use nobat_core::task::TaskKey;
 use nobat_core::task::lifecycle::{Change, Event, overdue, transition};
-use nobat_core::task::{CancelRequest, Outcome, State, Status};
+use nobat_core::task::{CancelRequest, Outcome, State, Status, Task, TaskKey};
 use nobat_core::types::intervals::LEASE;
 use nobat_core::types::jitter_sample::JitterSample;
 use nobat_core::types::name::{Name, Tenant};
@@ -19,9 +17,9 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, para
 use crate::Error;
 use crate::dispatch::Dispatch;
 use crate::file::BUSY_TIMEOUT;
-use crate::lanes::TenantScheduler;
 use crate::row::{self, COLUMNS, status};
-use crate::shares::WorkerShares;
+use crate::tenant_scheduler::TenantScheduler;
+use crate::worker_shares::WorkerShares;
 
 /// Maximum size of a payload in the table of tasks, in bytes. Longer ones are in a table of their own.
 const INLINE_PAYLOAD: usize = 1_024;

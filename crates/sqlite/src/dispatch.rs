@@ -3,8 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nobat_core::task::Task;
-use nobat_core::task::TaskKey;
+use nobat_core::task::{Task, TaskKey};
 use nobat_core::types::time::Timestamp;
 use tokio::sync::{Notify, oneshot, watch};
 

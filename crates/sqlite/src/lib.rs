@@ -4,19 +4,19 @@
 //! Answered writes are on disk (WAL, `synchronous=FULL`).
 
 mod backup;
+mod config_store;
 mod database;
 mod dispatch;
 mod file;
-mod flows;
-mod lanes;
+mod limiter_store;
 mod queue;
 mod reader;
-mod registry;
 mod row;
 mod schema;
-mod shares;
 mod store;
-mod turns;
+mod tenant_scheduler;
+mod turn_queue;
+mod worker_shares;
 mod writer;
 
 use std::net::SocketAddr;
@@ -24,8 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nobat_core::ports::Clock;
-use nobat_core::ports::StoreError;
+use nobat_core::ports::{Clock, StoreError};
 use nobat_core::service::backend::Backend;
 use nobat_core::types::name::InvalidName;
 use nobat_core::types::unreadable::Unreadable;
@@ -33,11 +32,11 @@ use nobat_core::types::unreadable::Unreadable;
 pub use backup::{BackupError, backup, restore};
 pub use file::{Holder, OpenError};
 
+use crate::config_store::Buckets;
 use crate::database::Database;
 use crate::dispatch::Dispatch;
 use crate::file::Lock;
 use crate::reader::Readers;
-use crate::registry::Buckets;
 use crate::writer::Writer;
 
 /// A backend in one SQLite database. Clones share it.

@@ -1,8 +1,7 @@
 //! The queue: an index over the due tasks, and the workers that wait for them.
 
 use async_trait::async_trait;
-use nobat_core::ports::StoreError;
-use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement};
+use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement, StoreError};
 use std::time::Duration;
 
 use nobat_core::task::Task;

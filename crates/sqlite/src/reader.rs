@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use nobat_core::ports::QueueLoad;
-use nobat_core::ports::StoreError;
+use nobat_core::ports::{QueueLoad, StoreError};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::Error;
-use crate::turns::{Bounds, Owner, TurnQueue};
+use crate::turn_queue::{Bounds, Owner, TurnQueue};
 
 type Operation = Box<dyn FnOnce(&Connection) + Send>;
 

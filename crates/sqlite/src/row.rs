@@ -1,10 +1,7 @@
 //! A task as a row: columns that SQLite uses, and text for the rest.
 
 use nobat_core::json::Json;
-use nobat_core::task::Fingerprint;
-use nobat_core::task::Task;
-use nobat_core::task::codec;
-use nobat_core::task::{CancelRequest, Completion, Held, Lease, Outcome, State, Status, Waiting};
+use nobat_core::task::{CancelRequest, Completion, Fingerprint, Held, Lease, Outcome, State, Status, Task, Waiting, codec};
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::id::TaskId;
 use nobat_core::types::name::{Name, Tenant};

@@ -2,18 +2,15 @@
 
 use async_trait::async_trait;
 use nobat_core::json::Json;
-use nobat_core::ports::QueueLoad;
-use nobat_core::ports::StoreError;
-use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, TaskStore};
-use nobat_core::task::Task;
-use nobat_core::task::TaskKey;
+use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, QueueLoad, StoreError, TaskStore};
 use nobat_core::task::lifecycle::Change;
+use nobat_core::task::{Task, TaskKey};
 use nobat_core::types::name::Tenant;
 use nobat_core::types::time::Timestamp;
 use rusqlite::Connection;
 
 use crate::reader::{Cost, Readers};
-use crate::turns::Owner;
+use crate::turn_queue::Owner;
 use crate::writer::Load;
 use crate::{Error, Sqlite, database};
 

@@ -4,9 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nobat_core::ports::Clock;
-use nobat_core::ports::QueueLoad;
-use nobat_core::ports::StoreError;
+use nobat_core::ports::{Clock, QueueLoad, StoreError};
 use nobat_core::task::Task;
 use nobat_core::types::time::Timestamp;
 use rusqlite::Connection;
@@ -14,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::database::Database;
-use crate::turns::{Bounds, Owner, TurnQueue};
+use crate::turn_queue::{Bounds, Owner, TurnQueue};
 
 /// Limits of the writer's queue. One tenant leaves room for the others.
 const BOUNDS: Bounds = Bounds { name: "write", total: 16_384, tenant: 12_288 };

@@ -1,113 +1,36 @@
 //! Decides if a claimed task may start, and with which settings.
 
-use std::sync::Arc;
+pub mod limiter;
+pub(crate) mod plan;
+
 use std::time::Duration;
 
 use nobat_core::auth::audit::{Action, Actor, Entry};
-use nobat_core::config::endpoint::{Endpoint, EndpointStatus, ResponseClass};
+use nobat_core::config::endpoint::{Endpoint, EndpointStatus};
 use nobat_core::config::task_config::{TaskConfig, flows_of};
-use nobat_core::json::Json;
-use nobat_core::limits::CallReport;
 use nobat_core::limits::backoff::patience;
-use nobat_core::limits::{BatchDecision, BatchLimits, BatchMember, CallHealth};
-use nobat_core::limits::{LimitScope, LimiterKey};
-use nobat_core::limits::{Reservations, ScopedReservation};
+use nobat_core::limits::{
+    BatchDecision, BatchLimits, BatchMember, CallHealth, CallReport, LimitScope, LimiterKey, Reservations, ScopedReservation,
+};
 use nobat_core::ports::StoreError;
 use nobat_core::ports::config_store::RecordResult;
 use nobat_core::service::backend::changes;
-use nobat_core::task::Task;
-use nobat_core::task::TaskError;
-use nobat_core::task::TaskOptions;
 use nobat_core::task::lifecycle::{Event, Retry};
 use nobat_core::task::retry::RetryPolicy;
+use nobat_core::task::{Task, TaskOptions};
 use nobat_core::types::held_reason::HeldReason;
-use nobat_core::types::id::TaskId;
 use nobat_core::types::name::{Name, Tenant};
 use nobat_core::types::time::Timestamp;
-use serde::Deserialize;
 
-use crate::gate::{Entry as Answer, Permits, ScopedLimits};
-use crate::run::Runner;
-
-/// Decision about a task that wants to start.
-pub(crate) enum Admission {
-    /// The task may start.
-    Go(AttemptPlan),
-    /// The task must wait.
-    Hold {
-        /// Reason for the wait.
-        reason: HeldReason,
-        /// Time to ask again.
-        until: Timestamp,
-        /// Reservations and batch membership that the task keeps until then.
-        reserved: Reservations,
-    },
-}
-
-/// Settings and permits of one attempt.
-#[derive(Default)]
-pub(crate) struct AttemptPlan {
-    /// Permits of the task's limiters.
-    pub(crate) passes: Permits,
-    /// The endpoint that the task goes to, in its current version.
-    pub(crate) endpoint: Option<(Name, Arc<Endpoint>)>,
-    /// Retry policy, if the task leaves it to its endpoint.
-    pub(crate) policy: Option<RetryPolicy>,
-    /// The limiter to pause if the endpoint asks for a pause.
-    pub(crate) resting: Option<LimitScope>,
-    /// The other tasks of the batch, possibly none. `None` if the task was not batched.
-    pub(crate) companions: Option<Vec<TaskId>>,
-}
+use crate::admission::limiter::{Entry as Answer, ScopedLimits};
+use crate::admission::plan::{Admission, AttemptPlan};
+use crate::execution::runner::Runner;
 
 /// Delay before a task asks again if its limiter is unavailable.
 const FLOW_AWAY: Duration = Duration::from_secs(10);
+
 /// Maximum number of tries to change an endpoint that is being changed concurrently.
 const MAX_CONFLICTS: usize = 5;
-
-impl AttemptPlan {
-    /// Returns the endpoint's health after a failed attempt. The endpoint's response policy decides, not the task's. No response counts as
-    /// unhealthy.
-    fn verdict(&self, error: &TaskError) -> CallHealth {
-        let answers = self.endpoint.as_ref().map(|(_, endpoint)| endpoint.answers.clone()).unwrap_or_default();
-        match error.code.status() {
-            // 429 limits the rate and says nothing about health.
-            Some(429) => CallHealth::Unknown,
-            Some(status) if answers.meaning(status) != ResponseClass::Retry => CallHealth::Good,
-            _ => CallHealth::Bad,
-        }
-    }
-
-    /// Returns the endpoint's health after an attempt that the task counts as success. The endpoint's response policy may count it as a
-    /// failure.
-    fn verdict_of(&self, result: &Json) -> CallHealth {
-        #[derive(Deserialize)]
-        struct Answered {
-            status: u16,
-        }
-        match (&self.endpoint, result.parse::<Answered>()) {
-            (Some((_, endpoint)), Ok(Answered { status })) if endpoint.answers.meaning(status) == ResponseClass::Retry && status != 429 => {
-                CallHealth::Bad
-            }
-            _ => CallHealth::Good,
-        }
-    }
-
-    /// Returns true if no limiter needs a report.
-    pub(crate) fn is_free(&self) -> bool {
-        self.passes.are_none()
-    }
-
-    /// Returns the maximum duration of an attempt.
-    pub(crate) fn timeout(&self, settings: &TaskOptions) -> Duration {
-        let endpoint = self.endpoint.as_ref().filter(|_| settings.left.timeout);
-        endpoint.map_or(settings.timeout, |(_, endpoint)| endpoint.timeout.unwrap_or(TaskOptions::DEFAULT_TIMEOUT))
-    }
-
-    /// Returns the maximum number of attempts.
-    pub(crate) fn max_attempts(&self, settings: &TaskOptions) -> u32 {
-        self.policy.as_ref().unwrap_or(&settings.retry).max_attempts()
-    }
-}
 
 impl Runner {
     /// Checks everything that can hold the task. An unavailable store holds it for [`FLOW_AWAY`].
@@ -344,13 +267,13 @@ fn limited(tenant: &Tenant, of: LimitScope, limits: nobat_core::limits::Limits) 
 }
 
 /// Returns the limiter to pause if the endpoint asks for a pause: the limit key's, else the endpoint's.
-fn resting(task: &Task) -> Option<LimitScope> {
+pub(crate) fn resting(task: &Task) -> Option<LimitScope> {
     let TaskOptions { endpoint, limit_key, .. } = &*task.settings;
     limit_key.clone().map(LimitScope::Key).or_else(|| endpoint.clone().map(LimitScope::Endpoint))
 }
 
 /// Returns the retry policy of a task that leaves it to its endpoint: the endpoint's, else its queue's, else the default.
-fn policy(task: &Task, endpoint: Option<&Endpoint>, lanes: &TaskConfig) -> Option<RetryPolicy> {
+pub(crate) fn policy(task: &Task, endpoint: Option<&Endpoint>, lanes: &TaskConfig) -> Option<RetryPolicy> {
     let endpoint = endpoint.filter(|_| task.settings.left.retry)?;
     Some(endpoint.retry.clone().or_else(|| lanes.queue.retry.clone()).unwrap_or_default())
 }

@@ -1,17 +1,10 @@
 //! The engines of nobat, each one a `run_once(now)`, and the trait that handlers implement.
 
-mod admission;
-pub mod batch;
-pub mod context;
-pub mod dead_letter;
-pub mod gate;
+pub mod admission;
+pub mod execution;
 pub mod handler;
-pub mod http;
-pub mod noop;
-pub mod prune;
-pub mod run;
-pub mod signer;
-pub mod sweep;
+pub mod handlers;
+pub mod maintenance;
+pub mod signing;
 pub mod system;
-mod together;
 pub mod worker;

@@ -3,8 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use nobat_core::ports::Clock;
-use nobat_core::ports::Random;
+use nobat_core::ports::{Clock, Random};
 use nobat_core::types::time::Timestamp;
 
 /// The machine's clock and tokio's timers.

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nobat_core::ports::Clock;
-use nobat_core::ports::Delivery;
-use nobat_core::ports::StoreError;
+use nobat_core::ports::{Clock, Delivery, StoreError};
 use nobat_core::types::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::run::Runner;
+use crate::execution::runner::Runner;
 
 /// Receives tasks from the queue and runs up to `concurrency` of them at a time.
 pub struct Worker {

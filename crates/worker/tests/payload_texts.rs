@@ -4,9 +4,9 @@ use nobat_core::config::kind::{KindError, KindRegistry, Target};
 use nobat_core::json::Json;
 use nobat_core::types::name::Name;
 use nobat_delivery::{Client, Guard};
-use nobat_worker::handler::Handlers;
-use nobat_worker::http::Http;
-use nobat_worker::noop::Noop;
+use nobat_worker::handler::registry::Handlers;
+use nobat_worker::handlers::http::Http;
+use nobat_worker::handlers::noop::Noop;
 
 /// Returns the errors of a payload, each as `pointer: text`.
 fn errors(kind: &str, payload: &str) -> Vec<String> {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::world::exchange::{Answer, exchange};
+use crate::harness::exchange::{Answer, exchange};
 
 /// Region of every service.
 pub const REGION: &str = "us-east-1";

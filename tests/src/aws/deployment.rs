@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::aws::emulator::Emulator;
+use crate::harness::program::workspace;
 use crate::tools::{Tools, folder};
-use crate::world::program::workspace;
 
 /// Template or app that a stack is deployed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::aws::client::{ACCESS_KEY, Client, REGION, SECRET_KEY};
-use crate::aws::tap::Tap;
+use crate::aws::fault_proxy::Tap;
+use crate::harness::program::workspace;
 use crate::tools::{Tools, folder};
-use crate::world::program::workspace;
 
 /// Emulator of AWS. It ends when this value is dropped, or when the process that started it ends in any way.
 pub struct Emulator {

@@ -15,12 +15,12 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::aws::client::Client;
 use crate::aws::deployment::{STACK, Source};
 use crate::aws::emulator::{Emulator, Iam};
+use crate::aws::fault_proxy::{Flow, Tap};
 use crate::aws::queues::Queues;
 use crate::aws::table::Table;
-use crate::aws::tap::{Flow, Tap};
+use crate::harness::exchange::{Answer, exchange};
+use crate::harness::{has_ended, path};
 use crate::keys;
-use crate::world::exchange::{Answer, exchange};
-use crate::world::{has_ended, path};
 
 /// Stack on its own emulator that enforces IAM. Its functions reach the table through a tap.
 pub struct Stack {

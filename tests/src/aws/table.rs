@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::aws::client::Client;
 use crate::aws::template;
-use crate::world::PATIENCE;
+use crate::harness::PATIENCE;
 
 /// Empty table with a unique name. The tests do not delete it: it ends with its emulator.
 pub struct Table {

@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use crate::harness::program::workspace;
 use crate::tools::Tools;
-use crate::world::program::workspace;
 
 /// Returns the properties of a resource as written. A `!Ref` appears as `{"Ref": …}`.
 pub fn properties(resource: &str) -> &'static Value {

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use futures_util::future::join;
 use nobat_core::ports::ClaimResult;
-use nobat_core::task::Task;
-use nobat_core::task::TaskOptions;
 use nobat_core::task::lifecycle::{Event, Retry, TransitionError, transition};
+use nobat_core::task::{Task, TaskOptions};
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::intervals::LEASE;
 

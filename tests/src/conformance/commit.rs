@@ -2,14 +2,10 @@
 
 use std::time::Duration;
 
-use nobat_core::limits::LimitScope;
-use nobat_core::limits::Reservation;
-use nobat_core::limits::ScopedReservation;
+use nobat_core::limits::{LimitScope, Reservation, ScopedReservation};
 use nobat_core::ports::{CommitResult, ListQuery};
-use nobat_core::task::Task;
-use nobat_core::task::TaskError;
 use nobat_core::task::lifecycle::{Change, Event, ReplayKey, Retry};
-use nobat_core::task::{Outcome, State, Status};
+use nobat_core::task::{Outcome, State, Status, Task, TaskError};
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::jitter_sample::JitterSample;
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Method;
-use nobat_api::{AccessPolicy, App, AppConfig, AuthMode, ask};
+use nobat_api::ask;
+use nobat_api::{AccessPolicy, App, AppConfig, AuthMode};
 use nobat_core::config::endpoint::NoEndpointTester;
 use nobat_core::config::kind::{KindError, KindRegistry, Target};
 use nobat_core::json::Json;
-use nobat_core::limits::ScopedReservation;
-use nobat_core::limits::{AcquireRequest, AcquireResult, LimiterState};
-use nobat_core::limits::{HolderId, Limits, RateLimit};
-use nobat_core::limits::{LimitScope, LimiterKey};
+use nobat_core::limits::{
+    AcquireRequest, AcquireResult, HolderId, LimitScope, LimiterKey, LimiterState, Limits, RateLimit, ScopedReservation,
+};
 use nobat_core::ports::limiter_store::WriteResult;
 use nobat_core::secrets::vault::Without;
 use nobat_core::service::config_cache::ConfigEpoch;

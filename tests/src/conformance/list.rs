@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nobat_core::ports::ListQuery;
-use nobat_core::task::Task;
-use nobat_core::task::TaskKey;
 use nobat_core::task::lifecycle::Event;
-use nobat_core::task::{Outcome, Status};
+use nobat_core::task::{Outcome, Status, Task, TaskKey};
 use nobat_core::types::name::Tenant;
 
 use super::{World, names, succeed};

@@ -3,9 +3,8 @@
 use futures_util::future::join_all;
 use nobat_core::auth::audit::{Action, Actor, Entry};
 use nobat_core::service::backend::{Applied, ApplyError};
-use nobat_core::task::KeyedRequest;
-use nobat_core::task::Task;
 use nobat_core::task::lifecycle::{Event, ReplayKey, TransitionError};
+use nobat_core::task::{KeyedRequest, Task};
 
 use super::World;
 use crate::sample;

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use nobat_core::json::Json;
 use nobat_core::ports::Heartbeat;
-use nobat_core::task::CancelRequest;
-use nobat_core::task::Task;
 use nobat_core::task::lifecycle::Event;
+use nobat_core::task::{CancelRequest, Task};
 use nobat_core::types::intervals::LEASE;
 
 use super::{Hints, World, names, succeed};

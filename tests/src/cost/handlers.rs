@@ -1,7 +1,9 @@
 //! Handlers of the scenarios. They do almost nothing: only nobat's own usage is counted.
 
-use nobat_worker::context::TaskContext;
-use nobat_worker::handler::{Failure, Handler, Handlers};
+use nobat_worker::handler::Handler;
+use nobat_worker::handler::context::TaskContext;
+use nobat_worker::handler::failure::Failure;
+use nobat_worker::handler::registry::Handlers;
 use serde_json::{Value, json};
 
 /// Returns all handlers.

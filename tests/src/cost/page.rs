@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use nobat_aws::meter::Units;
 
+use crate::cost::context::Used;
 use crate::cost::prices::Prices;
 use crate::cost::scenario::Scenario;
-use crate::cost::stage::Used;
 use crate::cost::starts::{AT_ONCE, CALL, COUNT, Heat, IN_A_PROCESS, Starts, WORK};
-use crate::world::program::workspace;
+use crate::harness::program::workspace;
 
 const BEGIN: &str = "<!-- From here to the end mark, `cargo run --release -p nobat-tests --bin cost` writes. -->\n";
 const END: &str = "<!-- The end mark. -->\n";

@@ -4,9 +4,9 @@ use std::fs;
 
 use serde::Deserialize;
 
+use crate::cost::context::Used;
 use crate::cost::scenario::Scenario;
-use crate::cost::stage::Used;
-use crate::world::program::workspace;
+use crate::harness::program::workspace;
 
 /// Public on-demand prices without free tiers, and assumptions about what cannot be measured.
 #[derive(Debug, Deserialize)]

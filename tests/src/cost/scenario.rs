@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cost::stage::{BATCH, Stage, Used};
+use crate::cost::context::{BATCH, Stage, Used};
 
 /// Usage of tasks that all went through the same scenario.
 #[derive(Clone, Copy, Debug)]

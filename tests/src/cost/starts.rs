@@ -8,23 +8,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use nobat_aws::meter::Units;
-use nobat_core::limits::{BreakerPolicy, CallHealth, Limits, RateLimit};
-use nobat_core::limits::{CallReport, LimiterState};
-use nobat_core::limits::{LimitScope, LimiterKey};
+use nobat_core::limits::{BreakerPolicy, CallHealth, CallReport, LimitScope, LimiterKey, LimiterState, Limits, RateLimit};
 use nobat_core::ports::StoreError;
 use nobat_core::ports::limiter_store::{LimiterStore, VersionedState, WriteResult};
 use nobat_core::task::HoldState;
 use nobat_core::types::name::Tenant;
 use nobat_core::types::time::Timestamp;
-use nobat_worker::gate::{Entry, Limiter, Permits, ScopedLimits};
+use nobat_worker::admission::limiter::{Entry, Limiter, Permits, ScopedLimits};
 
 use crate::conformance::RETENTION;
-use crate::cost::stage::Stage;
-use crate::model;
-use crate::sample;
-use crate::simulation::dice::Dice;
+use crate::cost::context::Stage;
 use crate::simulation::executor::{Executor, Step};
+use crate::simulation::rng::Dice;
 use crate::time::Time;
+use crate::{model, sample};
 
 /// Usage of the limiter's item by [`COUNT`] starts, by the number of concurrent starts.
 #[derive(Clone, Copy, Debug)]

@@ -10,8 +10,8 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::harness::exchange::{ExchangeError, exchange};
 use crate::kill::history::{History, What};
-use crate::world::exchange::{ExchangeError, exchange};
 
 /// State that the clients share.
 pub struct Load {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use nobat_core::types::time::Timestamp;
 
-use super::habits::{Habit, Habits};
 use super::table::Key;
+use crate::model::backend_quirks::{Habit, Habits};
 
 /// Index entries of each item, present and past.
 pub(super) struct Index<V> {

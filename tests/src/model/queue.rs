@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::select;
-use nobat_core::ports::StoreError;
-use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement};
+use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement, StoreError};
 use nobat_core::task::TaskKey;
 use nobat_core::types::time::Timestamp;
 use tokio::sync::Notify;
 
-use super::habits::{Habit, Habits};
 use super::table::LONGEST_DELAY;
+use crate::model::backend_quirks::{Habit, Habits};
 use crate::time::Time;
 
 /// Maximum wait of a receive.
@@ -201,7 +200,7 @@ mod tests {
     use nobat_core::ports::Queue;
 
     use super::*;
-    use crate::model::habits::Tame;
+    use crate::model::backend_quirks::Tame;
     use crate::sample;
 
     const VISIBILITY: Duration = Duration::from_mins(6);

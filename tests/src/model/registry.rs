@@ -8,14 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nobat_core::auth::audit::Entry;
 use nobat_core::config::record::{Record, RecordKind, RecordName};
-use nobat_core::limits::LimiterKey;
-use nobat_core::limits::LimiterState;
 use nobat_core::limits::token_bucket::{TakeResult, TokenBucket, TokenRate};
-use nobat_core::ports::Position;
-use nobat_core::ports::StoreError;
+use nobat_core::limits::{LimiterKey, LimiterState};
 use nobat_core::ports::config_store::{AuditPage, AuditQuery, ConfigStore, RecordResult};
-use nobat_core::ports::limiter_store;
 use nobat_core::ports::limiter_store::{IDLE, LimiterStore, WriteResult};
+use nobat_core::ports::{Position, StoreError, limiter_store};
 use nobat_core::types::name::{Name, Tenant};
 use nobat_core::types::time::Timestamp;
 

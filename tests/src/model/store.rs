@@ -5,20 +5,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nobat_core::json::Json;
-use nobat_core::ports::StoreError;
-use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, Position, TaskStore};
-use nobat_core::task::State;
-use nobat_core::task::Task;
-use nobat_core::task::TaskKey;
+use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, Position, StoreError, TaskStore};
 use nobat_core::task::lifecycle::{Change, Event, transition};
+use nobat_core::task::{State, Task, TaskKey};
 use nobat_core::types::name::Tenant;
 use nobat_core::types::time::Timestamp;
 
 use super::calls::{Call, Calls};
-use super::habits::{Habit, Habits};
 use super::registry::ModelRegistry;
 use super::table::{Attention, Item, Table};
 use crate::conformance::Removal;
+use crate::model::backend_quirks::{Habit, Habits};
 use crate::time::Time;
 
 /// Task store over a table in memory.

@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nobat_core::task::Task;
-use nobat_core::task::TaskKey;
-use nobat_core::task::{Outcome, State};
+use nobat_core::task::{Outcome, State, Task, TaskKey};
 use nobat_core::types::time::Timestamp;
 
 use super::calls::Call;
-use super::habits::{Habit, Habits};
 use super::index::Index;
+use crate::model::backend_quirks::{Habit, Habits};
 use crate::time::Time;
 
 /// Maximum delay of a hint. The sweep sends the hints of tasks that are due later.

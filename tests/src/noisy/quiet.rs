@@ -25,8 +25,8 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::world::exchange::{Answer, exchange};
-use crate::world::{attempts, path};
+use crate::harness::exchange::{Answer, exchange};
+use crate::harness::{attempts, path};
 
 /// Rounds per second. Each is a submission, a read of its task, and a delivery.
 const RATE: u32 = 40;

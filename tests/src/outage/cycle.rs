@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
+use crate::harness::exchange::exchange;
+use crate::outage::context::Stage;
 use crate::outage::fault::{Fault, Part};
-use crate::outage::stage::Stage;
 use crate::outage::users::{LIMIT, Users};
 use crate::outage::{ENOUGH, Plan, RECOVERY};
-use crate::world::exchange::exchange;
 
 /// Measurements. Throughputs are tasks per second whose users saw them end. `before` is the highest so far.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-use crate::aws::tap::Flow;
+use crate::aws::fault_proxy::Flow;
 
 /// Fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

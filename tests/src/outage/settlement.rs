@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::outage::Sweeps;
-use crate::outage::stage::Stage;
+use crate::outage::context::Stage;
 
 /// Final states of the tasks.
 #[derive(Debug, Default)]

@@ -9,8 +9,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::world::exchange::{Answer, exchange};
-use crate::world::{has_ended, path};
+use crate::harness::exchange::{Answer, exchange};
+use crate::harness::{has_ended, path};
 
 /// Users, and their observations so far.
 pub struct Users {

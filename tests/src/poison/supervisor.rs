@@ -7,8 +7,8 @@ use anyhow::{Context, ensure};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::world::process::Process;
-use crate::world::program::Program;
+use crate::harness::process::Process;
+use crate::harness::program::Program;
 
 /// Program with the bad kinds, on one file.
 pub struct Supervisor {

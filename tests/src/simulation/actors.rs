@@ -5,20 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Either, join, select};
-use nobat_core::ports::Clock;
-use nobat_core::ports::{Delivery, Receipt, Settlement};
+use nobat_core::ports::{Clock, Delivery, Receipt, Settlement};
 use nobat_core::service::backend::Backend;
 use nobat_core::service::config_cache::ConfigEpoch;
-use nobat_worker::prune::Pruner;
-use nobat_worker::run::Runner;
-use nobat_worker::sweep::Sweeper;
+use nobat_worker::execution::runner::Runner;
+use nobat_worker::maintenance::pruner::Pruner;
+use nobat_worker::maintenance::sweeper::Sweeper;
 use nobat_worker::worker::every;
 use tokio_util::sync::CancellationToken;
 
 use super::handlers::handlers;
-use super::stage::Stage;
-use crate::model::habits::{Habit, Habits};
+use crate::model::backend_quirks::{Habit, Habits};
 use crate::serve::process_deliveries;
+use crate::simulation::context::Stage;
 
 /// Number of tasks that a worker runs at a time.
 const CONCURRENCY: usize = 4;

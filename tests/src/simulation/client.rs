@@ -8,31 +8,26 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, select};
 use nobat_core::config::endpoint::EndpointStatus;
 use nobat_core::json::decode;
-use nobat_core::ports::Clock;
-use nobat_core::ports::Random;
-use nobat_core::ports::{InsertResult, ListQuery};
+use nobat_core::ports::{Clock, InsertResult, ListQuery, Random};
 use nobat_core::service::backend::{ApplyError, Backend};
 use nobat_core::submission::{Submission, SubmissionContext};
-use nobat_core::task::Fingerprint;
-use nobat_core::task::Task;
-use nobat_core::task::TaskKey;
 use nobat_core::task::lifecycle::{Event, ReplayKey, TransitionError};
-use nobat_core::task::{CancelRequest, Outcome, State};
+use nobat_core::task::{CancelRequest, Fingerprint, Outcome, State, Task, TaskKey};
 use nobat_core::types::id::TaskId;
 use nobat_core::types::name::Tenant;
-use nobat_worker::handler::Handlers;
+use nobat_worker::handler::registry::Handlers;
 use serde_json::json;
 
-use super::dice::Dice;
 use super::handlers::{Manners, Script, Wrong, handlers};
-use super::keeper::Keeper;
 use super::ledger::{Key, key};
 use super::limits::{KEYS, QUEUE};
-use super::partner::PARTNER;
-use super::stage::{Stage, short};
-use crate::model::habits::Habits;
+use crate::model::backend_quirks::Habits;
 use crate::model::table::RECENT_LAG;
 use crate::sample;
+use crate::simulation::config_mutator::Keeper;
+use crate::simulation::context::{Stage, short};
+use crate::simulation::external_server::PARTNER;
+use crate::simulation::rng::Dice;
 
 /// Returns a client that makes `left` requests in all, across restarts.
 pub fn client(stage: Arc<Stage>, actor: String, clock: Arc<dyn Clock>, backend: Backend, left: Arc<AtomicU32>) -> BoxFuture<'static, ()> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use nobat_core::types::time::Timestamp;
 
-use super::dice::Dice;
+use crate::simulation::rng::Dice;
 use crate::time::Time;
 
 /// Actor, such as a process. It can be killed at any point where it waits, and restarted.

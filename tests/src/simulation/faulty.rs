@@ -9,26 +9,23 @@ use async_trait::async_trait;
 use nobat_core::auth::audit::Entry;
 use nobat_core::config::record::{Record, RecordKind, RecordName};
 use nobat_core::json::Json;
-use nobat_core::limits::LimiterKey;
-use nobat_core::limits::Successor;
 use nobat_core::limits::token_bucket::{TakeResult, TokenRate};
-use nobat_core::limits::{LimiterChange, LimiterState};
-use nobat_core::ports::StoreError;
+use nobat_core::limits::{LimiterChange, LimiterKey, LimiterState, Successor};
 use nobat_core::ports::config_store::{AuditPage, AuditQuery, ConfigStore, RecordResult};
 use nobat_core::ports::limiter_store::{LimiterStore, VersionedState, WriteResult};
-use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, TaskStore};
-use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement};
+use nobat_core::ports::{
+    ClaimResult, CommitResult, Delivery, Heartbeat, Hint, InsertResult, ListQuery, Page, Queue, Receipt, Settlement, StoreError, TaskStore,
+};
 use nobat_core::service::backend::Backend;
-use nobat_core::task::Task;
-use nobat_core::task::TaskKey;
 use nobat_core::task::lifecycle::Change;
+use nobat_core::task::{Task, TaskKey};
 use nobat_core::types::name::{Name, Tenant};
 use nobat_core::types::time::Timestamp;
 
 use super::ledger::{Key, key};
-use super::stage::{Service, Stage, short, yield_once};
+use crate::model::backend_quirks::{Habit, Habits};
 use crate::model::calls::Call;
-use crate::model::habits::{Habit, Habits};
+use crate::simulation::context::{Service, Stage, short, yield_once};
 
 /// Access of one actor to the backend.
 #[derive(Clone)]

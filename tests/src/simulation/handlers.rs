@@ -6,20 +6,21 @@ use std::time::Duration;
 use futures_util::future::{Either, join_all, select};
 use nobat_core::config::queue::QueueConfig;
 use nobat_core::config::record::{RecordKind, RecordName};
-use nobat_core::limits::Limits;
-use nobat_core::limits::{LimitScope, LimiterKey};
+use nobat_core::limits::{LimitScope, LimiterKey, Limits};
 use nobat_core::types::field_error::FieldError;
 use nobat_core::types::time::Timestamp;
-use nobat_worker::context::TaskContext;
-use nobat_worker::handler::{Failure, Handler, Handlers, Together};
+use nobat_worker::handler::context::TaskContext;
+use nobat_worker::handler::failure::Failure;
+use nobat_worker::handler::registry::Handlers;
+use nobat_worker::handler::{Handler, Together};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::ledger::{ExecutionEnd, key};
-use super::partner::{BUSY, DOWN, Mood};
-use super::stage::{Stage, short};
 use super::starts::Right;
 use crate::sample;
+use crate::simulation::context::{Stage, short};
+use crate::simulation::external_server::{BUSY, DOWN, Mood};
 
 /// Script of a task: its behavior when it is run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use nobat_core::json::Json;
-use nobat_core::task::AttemptOutcome;
-use nobat_core::task::Task;
-use nobat_core::task::TaskKey;
+use nobat_core::task::{AttemptOutcome, Task, TaskKey};
 use nobat_core::types::id::TaskId;
 use nobat_core::types::name::Tenant;
 use nobat_core::types::time::Timestamp;

@@ -8,16 +8,15 @@ use nobat_core::auth::audit::{Action, Actor, Entry};
 use nobat_core::config::endpoint::EndpointStatus;
 use nobat_core::config::queue::QueueConfig;
 use nobat_core::config::record::RecordKind;
-use nobat_core::limits::LimitScope;
-use nobat_core::limits::{Limits, RateLimit};
+use nobat_core::limits::{LimitScope, Limits, RateLimit};
 use nobat_core::ports::config_store::RecordResult;
 use nobat_core::service::backend::Backend;
 
-use super::dice::Dice;
-use super::partner::{PARTNER, Partner};
 use super::plan::Plan;
-use super::stage::Stage;
 use crate::sample;
+use crate::simulation::context::Stage;
+use crate::simulation::external_server::{PARTNER, Partner};
+use crate::simulation::rng::Dice;
 
 /// Tenants of the tasks.
 pub const TENANTS: [&str; 2] = ["default", "other"];

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use super::dice::Dice;
 use super::limits::Laid;
-use super::partner::Partner;
+use crate::simulation::external_server::Partner;
+use crate::simulation::rng::Dice;
 
 /// Maximum pause of a client, unless the plan sets another.
 const PAUSE: Duration = Duration::from_secs(20);

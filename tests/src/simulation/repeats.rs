@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nobat_core::task::Task;
-use nobat_core::task::TaskKey;
-use nobat_core::task::{CancelRequest, State};
+use nobat_core::task::{CancelRequest, State, Task, TaskKey};
 
-use super::witness::Witness;
+use crate::model::backend_quirks::{Habit, Habits};
 use crate::model::calls::Call;
-use crate::model::habits::{Habit, Habits};
+use crate::simulation::store_monitor::Witness;
 
 /// Effects of each call.
 #[derive(Default)]

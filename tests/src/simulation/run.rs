@@ -6,19 +6,17 @@ use std::time::Duration;
 
 use nobat_core::types::intervals::LEASE;
 use nobat_core::types::time::Timestamp;
-use nobat_worker::dead_letter::DeadLetters;
+use nobat_worker::maintenance::dead_letters::DeadLetters;
 
-use super::Summary;
-use super::actors;
-use super::client;
 use super::executor::{Executor, Step};
 use super::faulty::Faulty;
 use super::sabotage::Sabotage;
-use super::stage::{Service, Stage};
-use super::undertaker::Undertaker;
-use super::witness::Witness;
+use super::{Summary, actors, client};
 use crate::model::ModelQueue;
-use crate::model::habits::Shown;
+use crate::model::backend_quirks::Shown;
+use crate::simulation::context::{Service, Stage};
+use crate::simulation::dead_letter_worker::Undertaker;
+use crate::simulation::store_monitor::Witness;
 use crate::time::MachineClock;
 
 /// Maximum number of steps with faults, if the clients do not finish before.

@@ -11,8 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nobat_core::limits::LimiterKey;
-use nobat_core::limits::{BreakerState, LimiterStatus, Limits, RateLimit};
+use nobat_core::limits::{BreakerState, LimiterKey, LimiterStatus, Limits, RateLimit};
 use nobat_core::types::intervals::LEASE;
 use nobat_core::types::time::Timestamp;
 

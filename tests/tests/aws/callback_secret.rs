@@ -1,7 +1,7 @@
 use nobat_core::secrets::webhook::{WebhookSecret, signature};
 use nobat_core::types::time::Timestamp;
 use nobat_tests::aws::stack::Stack;
-use nobat_tests::world::receiver::Receiver;
+use nobat_tests::harness::receiver::Receiver;
 use serde_json::json;
 
 on_each_deployment![a_callback_is_signed_with_its_tenants_secret];

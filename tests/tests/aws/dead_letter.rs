@@ -1,8 +1,8 @@
 use nobat_core::ports::Clock;
 use nobat_tests::aws::deployment::Source;
+use nobat_tests::aws::fault_proxy::Flow;
 use nobat_tests::aws::stack::{Stack, reached};
-use nobat_tests::aws::tap::Flow;
-use nobat_tests::world::{attempts, path};
+use nobat_tests::harness::{attempts, path};
 use nobat_worker::system::SystemClock;
 use serde_json::{Value, json};
 

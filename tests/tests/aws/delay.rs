@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use nobat_core::ports::Clock;
 use nobat_tests::aws::stack::Stack;
-use nobat_tests::world::{moment, path};
+use nobat_tests::harness::{moment, path};
 use nobat_worker::system::SystemClock;
 use serde_json::json;
 

@@ -3,8 +3,8 @@ use std::time::Duration;
 use nobat_core::secrets::webhook::{WebhookSecret, signature};
 use nobat_core::types::time::Timestamp;
 use nobat_tests::aws::stack::{Stack, reached};
-use nobat_tests::world::receiver::{Receiver, Reply};
-use nobat_tests::world::{attempts, moment, path};
+use nobat_tests::harness::receiver::{Receiver, Reply};
+use nobat_tests::harness::{attempts, moment, path};
 use serde_json::{Value, json};
 
 on_each_deployment![

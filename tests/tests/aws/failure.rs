@@ -1,5 +1,5 @@
 use nobat_tests::aws::stack::{Stack, reached};
-use nobat_tests::world::attempts;
+use nobat_tests::harness::attempts;
 use serde_json::json;
 
 on_each_deployment![a_task_that_fails_every_time_is_tried_again_and_fails, panicking_task_does_not_affect_others];

@@ -1,5 +1,5 @@
 use nobat_tests::aws::stack::Stack;
-use nobat_tests::world::path;
+use nobat_tests::harness::path;
 use serde_json::json;
 
 on_each_deployment![request_without_a_valid_key_is_refused, tenant_key_gives_access_to_its_tenant_only];

@@ -1,6 +1,6 @@
+use nobat_tests::aws::fault_proxy::Flow;
 use nobat_tests::aws::stack::{PATIENCE, Stack};
-use nobat_tests::aws::tap::Flow;
-use nobat_tests::world::attempts;
+use nobat_tests::harness::attempts;
 use serde_json::json;
 use tokio::time::timeout;
 

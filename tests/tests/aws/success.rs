@@ -1,6 +1,6 @@
 use nobat_tests::aws::stack::Stack;
-use nobat_tests::world::receiver::{Received, Receiver, Reply};
-use nobat_tests::world::{attempts, path};
+use nobat_tests::harness::receiver::{Received, Receiver, Reply};
+use nobat_tests::harness::{attempts, path};
 use serde_json::{Value, json};
 
 on_each_deployment![a_task_succeeds, a_task_calls_a_server, repeated_idempotency_key_creates_one_task];

@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use nobat_tests::harness::program::workspace;
 use nobat_tests::tools::Tools;
-use nobat_tests::world::program::workspace;
 use serde_json::{Value, json};
 
 use super::settings::words;

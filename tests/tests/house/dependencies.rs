@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use nobat_tests::world::program::cargo;
+use nobat_tests::harness::program::cargo;
 use serde_json::Value;
 
 use super::source::{first_cells, quoted, section, text};

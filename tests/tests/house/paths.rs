@@ -1,4 +1,4 @@
-use nobat_tests::world::program::workspace;
+use nobat_tests::harness::program::workspace;
 
 use super::source::{files, text};
 

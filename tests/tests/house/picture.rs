@@ -1,11 +1,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use nobat_core::task::ErrorCode;
-use nobat_core::task::Task;
-use nobat_core::task::TaskError;
 use nobat_core::task::lifecycle::{Event, ReplayKey, Retry, transition};
-use nobat_core::task::{CancelRequest, Outcome, State, Status};
+use nobat_core::task::{CancelRequest, ErrorCode, Outcome, State, Status, Task, TaskError};
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::jitter_sample::JitterSample;
 use nobat_core::types::time::Timestamp;

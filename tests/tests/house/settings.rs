@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
-use nobat_tests::world::process::run;
-use nobat_tests::world::program::Program;
+use nobat_tests::harness::process::run;
+use nobat_tests::harness::program::Program;
 
 use super::source::{first_cells, quoted, section, text, texts};
 

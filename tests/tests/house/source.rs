@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use nobat_tests::world::program::workspace;
+use nobat_tests::harness::program::workspace;
 
 /// Returns the files of the repository, without build output, git's files and databases.
 pub(super) fn files() -> Vec<PathBuf> {

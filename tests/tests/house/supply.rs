@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use nobat_tests::world::program::cargo;
+use nobat_tests::harness::program::cargo;
 use serde_json::Value;
 
 use super::source::text;

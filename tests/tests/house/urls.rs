@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use nobat_tests::world::program::workspace;
+use nobat_tests::harness::program::workspace;
 
 use super::dependencies::users_of;
 use super::source::texts;

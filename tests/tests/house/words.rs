@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use nobat_tests::world::program::workspace;
+use nobat_tests::harness::program::workspace;
 
 use super::source::texts;
 

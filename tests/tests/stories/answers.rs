@@ -1,8 +1,8 @@
 //! Answers of endpoints, as nobat reads and stores them.
 
-use nobat_tests::world::raw_receiver::{RawReceiver, Reaction, answer};
-use nobat_tests::world::receiver::Reply;
-use nobat_tests::world::{World, attempts};
+use nobat_tests::harness::raw_receiver::{RawReceiver, Reaction, answer};
+use nobat_tests::harness::receiver::Reply;
+use nobat_tests::harness::{World, attempts};
 use serde_json::{Value, json};
 
 /// `{"ok": true}` in gzip, zlib, raw deflate and brotli.

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
+use nobat_tests::harness::{OPEN, World, has_ended};
 use nobat_tests::size::size;
-use nobat_tests::world::{OPEN, World, has_ended};
 use serde_json::{Value, json};
 
 fn ids(tasks: &[Value]) -> BTreeSet<String> {

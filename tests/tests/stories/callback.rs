@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use nobat_tests::world::receiver::Reply;
-use nobat_tests::world::{World, from_now, path};
+use nobat_tests::harness::receiver::Reply;
+use nobat_tests::harness::{World, from_now, path};
 use serde_json::{Value, json};
 
 /// Submits a task with a callback. Returns the ended task and the body of the callback.

@@ -3,8 +3,8 @@ use std::path::PathBuf;
 
 use nobat_core::secrets::webhook::{WebhookSecret, signature};
 use nobat_core::types::time::Timestamp;
-use nobat_tests::world::World;
-use nobat_tests::world::receiver::Received;
+use nobat_tests::harness::World;
+use nobat_tests::harness::receiver::Received;
 use serde_json::{Value, json};
 
 const PATH: &str = "/v1/callback-secret";

@@ -1,5 +1,5 @@
-use nobat_tests::world::receiver::{Gate, Reply};
-use nobat_tests::world::{World, attempts, path};
+use nobat_tests::harness::receiver::{Gate, Reply};
+use nobat_tests::harness::{World, attempts, path};
 use serde_json::json;
 
 #[tokio::test]

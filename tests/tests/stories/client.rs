@@ -1,9 +1,9 @@
 //! Client commands: they pass JSON through unchanged, always print an accepted task's id, and cover every resource.
 
-use nobat_tests::world::World;
-use nobat_tests::world::process::run;
-use nobat_tests::world::program::Program;
-use nobat_tests::world::receiver::Reply;
+use nobat_tests::harness::World;
+use nobat_tests::harness::process::run;
+use nobat_tests::harness::program::Program;
+use nobat_tests::harness::receiver::Reply;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;

@@ -1,4 +1,4 @@
-use nobat_tests::world::World;
+use nobat_tests::harness::World;
 use serde_json::{Value, json};
 
 fn json_of(text: &str) -> Value {

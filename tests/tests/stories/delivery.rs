@@ -1,5 +1,5 @@
-use nobat_tests::world::receiver::{Gate, Reply};
-use nobat_tests::world::{World, attempts, moment};
+use nobat_tests::harness::receiver::{Gate, Reply};
+use nobat_tests::harness::{World, attempts, moment};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::net::TcpListener;

@@ -2,9 +2,9 @@ use std::time::Instant;
 
 use futures_util::future::join_all;
 use nobat_tests::disk::Fault;
-use nobat_tests::world::exchange::{Answer, exchange};
-use nobat_tests::world::receiver::{Gate, Reply};
-use nobat_tests::world::{PATIENCE, World, attempts};
+use nobat_tests::harness::exchange::{Answer, exchange};
+use nobat_tests::harness::receiver::{Gate, Reply};
+use nobat_tests::harness::{PATIENCE, World, attempts};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 

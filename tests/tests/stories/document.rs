@@ -1,5 +1,5 @@
-use nobat_tests::world::World;
-use nobat_tests::world::program::workspace;
+use nobat_tests::harness::World;
+use nobat_tests::harness::program::workspace;
 use serde_json::Value;
 
 #[tokio::test]

@@ -3,9 +3,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use nobat_core::secrets::webhook::{WebhookSecret, signature};
 use nobat_core::types::time::Timestamp;
+use nobat_tests::harness::receiver::{Gate, Received, Reply};
+use nobat_tests::harness::{World, attempts, has_ended, moment};
 use nobat_tests::size::size;
-use nobat_tests::world::receiver::{Gate, Received, Reply};
-use nobat_tests::world::{World, attempts, has_ended, moment};
 use serde_json::{Value, json};
 
 const PATH: &str = "/v1/endpoints/billing";

@@ -1,8 +1,8 @@
 //! Load on `POST /v1/endpoints/{name}/test`.
 
 use futures_util::future::join_all;
-use nobat_tests::world::World;
-use nobat_tests::world::receiver::{Gate, Reply};
+use nobat_tests::harness::World;
+use nobat_tests::harness::receiver::{Gate, Reply};
 use serde_json::json;
 
 #[tokio::test]

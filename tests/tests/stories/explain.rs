@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
-use nobat_tests::world::receiver::{Gate, Reply};
-use nobat_tests::world::{PATIENCE, World, from_now, path};
+use nobat_tests::harness::receiver::{Gate, Reply};
+use nobat_tests::harness::{PATIENCE, World, from_now, path};
 use serde_json::{Value, json};
 
 const ENDPOINT: &str = "/v1/endpoints/billing";

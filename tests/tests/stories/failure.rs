@@ -1,4 +1,4 @@
-use nobat_tests::world::{World, attempts};
+use nobat_tests::harness::{World, attempts};
 use serde_json::json;
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-use nobat_tests::world::{PATIENCE, World, path};
+use nobat_tests::harness::{PATIENCE, World, path};
 use serde_json::json;
 
 #[tokio::test]

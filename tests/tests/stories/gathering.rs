@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use nobat_core::secrets::webhook::signature;
 use nobat_core::types::time::Timestamp;
-use nobat_tests::world::receiver::{Gate, Reply};
-use nobat_tests::world::{World, attempts, from_now, moment};
+use nobat_tests::harness::receiver::{Gate, Reply};
+use nobat_tests::harness::{World, attempts, from_now, moment};
 use serde_json::{Value, json};
 
 const PATH: &str = "/v1/endpoints/events";

@@ -1,5 +1,5 @@
-use nobat_tests::world::program::Program;
-use nobat_tests::world::{World, attempts, path};
+use nobat_tests::harness::program::Program;
+use nobat_tests::harness::{World, attempts, path};
 use serde_json::json;
 
 #[tokio::test]

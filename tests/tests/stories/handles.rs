@@ -1,7 +1,7 @@
 use std::time::Instant;
 
-use nobat_tests::world::receiver::{Gate, Reply};
-use nobat_tests::world::{OPEN, PATIENCE, World, attempts};
+use nobat_tests::harness::receiver::{Gate, Reply};
+use nobat_tests::harness::{OPEN, PATIENCE, World, attempts};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 

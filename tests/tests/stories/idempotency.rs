@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
+use nobat_tests::harness::World;
 use nobat_tests::size::size;
-use nobat_tests::world::World;
 
 const TASK: &str = r#"{"kind": "noop", "payload": {"sleep": 0.01}}"#;
 

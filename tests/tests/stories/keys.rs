@@ -1,7 +1,7 @@
+use nobat_tests::harness::process::run;
+use nobat_tests::harness::program::Program;
+use nobat_tests::harness::{OPEN, PATIENCE, World, path};
 use nobat_tests::size::size;
-use nobat_tests::world::process::run;
-use nobat_tests::world::program::Program;
-use nobat_tests::world::{OPEN, PATIENCE, World, path};
 use serde_json::{Value, json};
 
 /// Creates a key in the world's file, while no server runs on it.

@@ -1,4 +1,4 @@
-use nobat_tests::world::{World, moment};
+use nobat_tests::harness::{World, moment};
 use serde_json::{Value, json};
 
 /// Submits seven tasks. Two of them end as failed, and two are in another queue.

@@ -1,5 +1,5 @@
-use nobat_tests::world::World;
-use nobat_tests::world::receiver::Reply;
+use nobat_tests::harness::World;
+use nobat_tests::harness::receiver::Reply;
 use serde_json::json;
 
 #[tokio::test]

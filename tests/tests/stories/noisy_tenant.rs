@@ -2,8 +2,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use nobat_tests::world::World;
-use nobat_tests::world::exchange::{Answer, exchange};
+use nobat_tests::harness::World;
+use nobat_tests::harness::exchange::{Answer, exchange};
 use serde_json::{Value, json};
 
 /// Connections on which the noisy tenant lists at the same time.

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use nobat_tests::world::partner::Partner;
-use nobat_tests::world::receiver::Receiver;
-use nobat_tests::world::{OPEN, World, attempts, has_ended, moment};
+use nobat_tests::harness::external_server::Partner;
+use nobat_tests::harness::receiver::Receiver;
+use nobat_tests::harness::{OPEN, World, attempts, has_ended, moment};
 use serde_json::{Value, json};
 
 async fn put_endpoint(world: &World, name: &str, settings: &Value) {

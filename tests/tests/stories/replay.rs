@@ -1,7 +1,7 @@
 use futures_util::future::join_all;
+use nobat_tests::harness::receiver::{Gate, Reply};
+use nobat_tests::harness::{World, attempts, path};
 use nobat_tests::size::size;
-use nobat_tests::world::receiver::{Gate, Reply};
-use nobat_tests::world::{World, attempts, path};
 use serde_json::json;
 
 #[tokio::test]

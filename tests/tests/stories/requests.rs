@@ -1,8 +1,8 @@
 //! Requests to endpoints: framing, idempotency keys and bodies.
 
-use nobat_tests::world::raw_receiver::{RawReceiver, Reaction, answer};
-use nobat_tests::world::receiver::Reply;
-use nobat_tests::world::{World, attempts};
+use nobat_tests::harness::raw_receiver::{RawReceiver, Reaction, answer};
+use nobat_tests::harness::receiver::Reply;
+use nobat_tests::harness::{World, attempts};
 use serde_json::{Value, json};
 
 /// Creates or replaces the endpoint `billing` and returns the status.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use nobat_tests::world::{PATIENCE, World, from_now, has_ended, moment, path};
+use nobat_tests::harness::{PATIENCE, World, from_now, has_ended, moment, path};
 use serde_json::{Value, json};
 
 /// Seconds between two starts.

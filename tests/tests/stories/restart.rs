@@ -1,5 +1,5 @@
-use nobat_tests::world::receiver::{Gate, Reply};
-use nobat_tests::world::{World, attempts};
+use nobat_tests::harness::receiver::{Gate, Reply};
+use nobat_tests::harness::{World, attempts};
 use serde_json::json;
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn waiting_client_is_answered_at_shutdown() {
     let mut world = World::start().await;
     let task = world.submit(&json!({"kind": "noop", "delay": 1})).await;
     let (address, path) = (world.address(), format!("/v1/tasks/{}?wait=20", task["id"].as_str().unwrap()));
-    let waiting = tokio::spawn(async move { nobat_tests::world::exchange::exchange(address, "GET", &path, &[], "").await });
+    let waiting = tokio::spawn(async move { nobat_tests::harness::exchange::exchange(address, "GET", &path, &[], "").await });
     // Once this many later requests are answered, the server has read the waiting one.
     for _ in 0..20 {
         world.get("/healthz").await;

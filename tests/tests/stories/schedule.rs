@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use nobat_tests::world::{World, from_now, moment};
+use nobat_tests::harness::{World, from_now, moment};
 use serde_json::json;
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 use bytes::Bytes;
+use nobat_tests::harness::receiver::{Received, Reply};
+use nobat_tests::harness::{World, moment};
 use nobat_tests::size::size;
 use nobat_tests::verifiers::Library;
-use nobat_tests::world::receiver::{Received, Reply};
-use nobat_tests::world::{World, moment};
 use serde_json::{Value, json};
 
 const ENDPOINT: &str = "/v1/endpoints/billing";

@@ -1,4 +1,4 @@
-use nobat_tests::world::{World, path};
+use nobat_tests::harness::{World, path};
 use serde_json::{Value, json};
 
 #[tokio::test]

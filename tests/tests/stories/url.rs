@@ -1,5 +1,5 @@
-use nobat_tests::world::World;
-use nobat_tests::world::receiver::Receiver;
+use nobat_tests::harness::World;
+use nobat_tests::harness::receiver::Receiver;
 use serde_json::{Value, json};
 
 const PATH: &str = "/v1/endpoints/e";

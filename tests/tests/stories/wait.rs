@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
-use nobat_tests::world::receiver::{Gate, Reply};
-use nobat_tests::world::{World, path};
+use nobat_tests::harness::receiver::{Gate, Reply};
+use nobat_tests::harness::{World, path};
 use serde_json::json;
 
 #[tokio::test]

@@ -3,9 +3,10 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use nobat_core::limits::{AcquireRequest, AcquireResult as Said, CallReport, LimiterState};
-use nobat_core::limits::{BreakerPolicy, CallHealth, HolderId, Limits, RateLimit};
-use nobat_core::limits::{LimitScope, LimiterKey};
+use nobat_core::limits::{
+    AcquireRequest, AcquireResult as Said, BreakerPolicy, CallHealth, CallReport, HolderId, LimitScope, LimiterKey, LimiterState, Limits,
+    RateLimit,
+};
 use nobat_core::ports::Clock;
 use nobat_core::ports::limiter_store::WriteResult;
 use nobat_core::types::jitter_sample::JitterSample;

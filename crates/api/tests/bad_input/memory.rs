@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use nobat_core::json::Json;
-use nobat_core::ports::StoreError;
-use nobat_core::ports::{ClaimResult, CommitResult, Heartbeat, InsertResult, ListQuery, Page, Position, TaskStore};
-use nobat_core::ports::{Delivery, Hint, Queue, Receipt, Settlement};
-use nobat_core::task::State;
-use nobat_core::task::Task;
-use nobat_core::task::TaskKey;
+use nobat_core::ports::{
+    ClaimResult, CommitResult, Delivery, Heartbeat, Hint, InsertResult, ListQuery, Page, Position, Queue, Receipt, Settlement, StoreError,
+    TaskStore,
+};
 use nobat_core::task::lifecycle::Change;
+use nobat_core::task::{State, Task, TaskKey};
 use nobat_core::types::id::TaskId;
 use nobat_core::types::name::Tenant;
 use nobat_core::types::time::Timestamp;

@@ -13,9 +13,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::record::{Record, RecordKind, RecordName};
-use crate::limits::BatchPolicy;
-use crate::limits::Limits;
 use crate::limits::codec::StoredLimits;
+use crate::limits::{BatchPolicy, Limits};
 use crate::secrets::secret_set::Secrets;
 use crate::secrets::vault::Sealed;
 use crate::task::codec::StoredRetry;

@@ -1,7 +1,5 @@
 //! Kinds of tasks, as a submission sees them.
 
-
-
 use crate::json::Json;
 use crate::types::field_error::FieldError;
 use crate::types::name::Name;

@@ -9,8 +9,7 @@ use crate::limits::{Limits, LimitsSubmission};
 use crate::task::codec::StoredRetry;
 use crate::task::retry::RetryPolicy;
 use crate::task::retry_submission::RetrySubmission;
-use crate::types::field_error::FieldError;
-use crate::types::field_error::ValidationErrors;
+use crate::types::field_error::{FieldError, ValidationErrors};
 use crate::types::name::{Name, Tenant};
 use crate::types::unreadable::Unreadable;
 

@@ -1,7 +1,5 @@
 //! Configuration records, as a store keeps them.
 
-
-
 use crate::auth::api_key::{Key, KeyId};
 use crate::types::name::{Name, Tenant};
 

@@ -1,10 +1,8 @@
 //! Configuration that applies to one task.
 
-
 use crate::config::endpoint::Endpoint;
 use crate::config::queue::QueueConfig;
-use crate::limits::LimitScope;
-use crate::limits::Limits;
+use crate::limits::{LimitScope, Limits};
 use crate::task::Task;
 
 /// Configuration for the tasks of one queue and one kind.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-
 use crate::limits::rate::MAX_RESERVATION_AHEAD;
 use crate::types::jitter_sample::JitterSample;
 

@@ -201,7 +201,6 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
-    
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millis(1_800_000_000_000 + millis)

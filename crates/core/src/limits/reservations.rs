@@ -1,7 +1,5 @@
 //! Reservations and batch places that a waiting task holds.
 
-
-
 use crate::limits::rate::Reservation;
 use crate::limits::scope::LimitScope;
 

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-
 use crate::types::name::{Name, Tenant};
 
 /// Key of a limiter.

@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{BreakerPolicy, Limits, RateLimit};
 use crate::types::bounds::Bounds;
-use crate::types::field_error::FieldError;
-use crate::types::field_error::ValidationErrors;
+use crate::types::field_error::{FieldError, ValidationErrors};
 
 /// Start rate and concurrency of tasks. An omitted limit does not apply.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -5,13 +5,10 @@ use serde::{Serialize, Serializer};
 
 use crate::config::endpoint::{Endpoint, EndpointStatus};
 use crate::config::task_config::TaskConfig;
-use crate::limits::LimitScope;
-use crate::limits::LimiterState;
-use crate::limits::{BreakerState, LimiterStatus, Limits};
-use crate::task::Task;
+use crate::limits::{BreakerState, LimitScope, LimiterState, LimiterStatus, Limits};
 use crate::task::retry::RetryPolicy;
 use crate::task::view::{ErrorView, HeldView, StatusWord, TaskView};
-use crate::task::{CancelRequest, Completion, Lease, Outcome, State, Waiting};
+use crate::task::{CancelRequest, Completion, Lease, Outcome, State, Task, Waiting};
 use crate::types::held_reason::HeldReason;
 use crate::types::id::TaskId;
 use crate::types::intervals::LEASE;

@@ -1,7 +1,5 @@
 //! Errors of stores and queues.
 
-
-
 /// Failure of a store or queue: it did not carry out the request, or its answer was lost.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::limits::LimiterKey;
-use crate::limits::Successor;
-use crate::limits::{LimiterChange, LimiterState};
+use crate::limits::{LimiterChange, LimiterKey, LimiterState, Successor};
 use crate::ports::error::StoreError;
 use crate::types::time::Timestamp;
 

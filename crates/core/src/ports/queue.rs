@@ -5,8 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::ports::error::StoreError;
-use crate::task::Task;
-use crate::task::TaskKey;
+use crate::task::{Task, TaskKey};
 
 /// Load of a queue, or of another bounded resource, inside this process. Operations, unless the name says bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,5 @@
 //! Port to random numbers.
 
-
-
 /// Source of randomness, for example for jitter.
 pub trait Random: Send + Sync {
     /// Returns 64 random bits.

@@ -1,15 +1,12 @@
 //! Port to the store of tasks.
 
-
 use async_trait::async_trait;
 
 use crate::json::Json;
 use crate::ports::error::StoreError;
 use crate::ports::queue::QueueLoad;
-use crate::task::Task;
-use crate::task::TaskKey;
 use crate::task::lifecycle::{Change, TransitionError};
-use crate::task::{CancelRequest, Status};
+use crate::task::{CancelRequest, Status, Task, TaskKey};
 use crate::types::name::{Name, Tenant};
 use crate::types::time::Timestamp;
 

@@ -7,20 +7,12 @@ use futures_util::{StreamExt, stream};
 
 use crate::auth::audit::Entry;
 use crate::config::record::RecordName;
-use crate::limits::LimiterChange;
-use crate::limits::Reservations;
-use crate::limits::Successor;
-use crate::limits::{LimitScope, LimiterKey};
-use crate::ports::StoreError;
+use crate::limits::{LimitScope, LimiterChange, LimiterKey, Reservations, Successor};
 use crate::ports::config_store::ConfigStore;
 use crate::ports::limiter_store::LimiterStore;
-use crate::ports::{CommitResult, InsertResult, ListQuery, TaskStore};
-use crate::ports::{Hint, Queue};
-use crate::task::KeyedRequest;
-use crate::task::Task;
-use crate::task::TaskKey;
+use crate::ports::{CommitResult, Hint, InsertResult, ListQuery, Queue, StoreError, TaskStore};
 use crate::task::lifecycle::{Change, Event, TransitionError, transition};
-use crate::task::{State, Waiting};
+use crate::task::{KeyedRequest, State, Task, TaskKey, Waiting};
 use crate::types::name::Tenant;
 use crate::types::time::Timestamp;
 

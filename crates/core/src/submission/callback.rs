@@ -1,6 +1,5 @@
 //! Callback, as a client sends it.
 
-
 use serde::Deserialize;
 
 use crate::task::retry_submission::RetrySubmission;

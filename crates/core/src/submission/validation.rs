@@ -5,19 +5,16 @@ use std::num::NonZeroU32;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-
 use crate::config::endpoint::Endpoint;
 use crate::config::kind::{KindError, KindRegistry, Target};
 use crate::json::Json;
 use crate::submission::callback::{CallbackSubmission, EndWord};
-use crate::task::Outcome;
-use crate::task::TaskOptions;
 use crate::task::callback::Callback;
 use crate::task::retry::MAX_AHEAD;
 use crate::task::retry_submission::DELAYS;
+use crate::task::{Outcome, TaskOptions};
 use crate::types::bounds::Bounds;
-use crate::types::field_error::ValidationErrors;
-use crate::types::field_error::{FieldError, is_invisible};
+use crate::types::field_error::{FieldError, ValidationErrors, is_invisible};
 use crate::types::http_url::HttpUrl;
 use crate::types::name::Name;
 use crate::types::time::Timestamp;

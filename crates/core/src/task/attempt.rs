@@ -1,6 +1,5 @@
 //! Attempts of a task and their errors.
 
-
 use crate::task::error_code::ErrorCode;
 use crate::types::time::Timestamp;
 

@@ -2,7 +2,6 @@
 
 use std::sync::LazyLock;
 
-
 use crate::task::retry::RetryPolicy;
 use crate::task::state::Outcome;
 use crate::types::name::Name;

@@ -1,6 +1,5 @@
 //! Task that reports the end of another task.
 
-
 use serde::Serialize;
 
 use crate::json::Json;

@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::auth::api_key::KeyId;
-use crate::limits::Reservation;
-use crate::limits::{Reservations, ScopedReservation};
+use crate::limits::{Reservation, Reservations, ScopedReservation};
 use crate::task::attempt::{Attempt, AttemptOutcome, TaskError};
 use crate::task::callback::Callback;
 use crate::task::options::{InheritedDefaults, KeyedRequest, TaskOptions};

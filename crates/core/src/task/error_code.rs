@@ -1,6 +1,5 @@
 //! Codes of errors that end an attempt.
 
-
 use crate::types::name::Name;
 
 /// Stable code that says why an attempt failed, such as `timeout` or `http_503`.

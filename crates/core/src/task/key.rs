@@ -1,7 +1,5 @@
 //! Key of a task.
 
-
-
 use crate::task::Task;
 use crate::types::id::TaskId;
 use crate::types::name::Tenant;

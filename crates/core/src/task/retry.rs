@@ -3,7 +3,6 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-
 use crate::types::jitter_sample::JitterSample;
 use crate::types::time::Timestamp;
 

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::task::retry::MAX_AHEAD;
-use crate::task::retry::{Exponential, Jitter, MAX_ATTEMPTS, RetryPolicy, Schedule};
+use crate::task::retry::{Exponential, Jitter, MAX_AHEAD, MAX_ATTEMPTS, RetryPolicy, Schedule};
 use crate::types::bounds::Bounds;
 use crate::types::field_error::ValidationErrors;
 

@@ -1,6 +1,5 @@
 //! State of a task, and the words for it.
 
-
 use crate::limits::Reservations;
 use crate::types::held_reason::HeldReason;
 use crate::types::time::Timestamp;

@@ -1,7 +1,5 @@
 //! Errors of single fields of a request.
 
-
-
 /// Error in one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {

@@ -1,6 +1,5 @@
 //! Reasons for which a task is held.
 
-
 use crate::types::intervals::CONFIG_TTL;
 use crate::types::time::Timestamp;
 

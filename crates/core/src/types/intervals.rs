@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-
 /// Time for which a cached value is valid.
 pub const CONFIG_TTL: Duration = Duration::from_secs(10);
 

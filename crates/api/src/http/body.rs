@@ -1,0 +1,164 @@
+//! Reads request bodies: JSON only, of limited size, within a deadline.
+
+use std::ops::Deref;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use bytes::{Bytes, BytesMut};
+use futures_util::poll;
+use http_body_util::BodyExt;
+use nobat_core::types::name::Tenant;
+
+use crate::app::App;
+use crate::http::error_code::Code;
+use crate::http::problem::Problem;
+use crate::quotas::body_budget::{OverBudget, Reservation};
+
+/// Maximum size of a body: 256 KiB. Together with the other fields of a task, it fits one record of every store.
+const MAX_BYTES: usize = 256 * 1024;
+/// Maximum time from the first byte of a body to its last.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// Complete body. It counts towards its tenant's budget until it is dropped.
+pub(crate) struct Received {
+    bytes: Bytes,
+    _reservation: Option<Reservation>,
+}
+
+impl Deref for Received {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Returns the complete body of a request that must contain JSON.
+pub(crate) async fn json(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<Received, Problem> {
+    check_media_type(headers)?;
+    whole(app, tenant, headers, body).await
+}
+
+/// Returns the complete body of a request that may contain JSON. `None` if the body is empty.
+pub(crate) async fn optional_json(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<Option<Received>, Problem> {
+    let body = whole(app, tenant, headers, body).await?;
+    if body.is_empty() {
+        return Ok(None);
+    }
+    check_media_type(headers)?;
+    Ok(Some(body))
+}
+
+async fn whole(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<Received, Problem> {
+    check_encoding(headers)?;
+    // `Content-Length` gives the size before the server reads any of the body.
+    if body.size_hint().lower() > MAX_BYTES as u64 {
+        return Err(too_large());
+    }
+    let mut collecting = pin!(collect(app, tenant, body));
+    // A body that arrived together with its head is ready at once, so it needs no timer.
+    if let Poll::Ready(body) = poll!(collecting.as_mut()) {
+        return body;
+    }
+    tokio::select! {
+        body = collecting => body,
+        () = app.clock.sleep(DEADLINE) => Err(Problem::new(Code::BodyTimeout, format!("expected the whole body within {} seconds", DEADLINE.as_secs()))),
+    }
+}
+
+async fn collect(app: &App, tenant: &Tenant, mut body: Body) -> Result<Received, Problem> {
+    let first = chunk(&mut body).await?.unwrap_or_default();
+    // A body in one piece is part of the connection's read buffer, which has its own bound.
+    if body.is_end_stream() {
+        return received(first, None);
+    }
+    let mut reservation = app.bodies().reserve(tenant);
+    // Fails early, so that the server does not read a body for which there is no room.
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(MAX_BYTES);
+    reservation.check_room(first.len() + announced).map_err(over_budget)?;
+    reservation.grow(first.len()).map_err(over_budget)?;
+    let mut whole = BytesMut::from(first);
+    while let Some(chunk) = chunk(&mut body).await? {
+        if whole.len() + chunk.len() > MAX_BYTES {
+            return Err(too_large());
+        }
+        reservation.grow(chunk.len()).map_err(over_budget)?;
+        whole.extend_from_slice(&chunk);
+    }
+    received(whole.freeze(), Some(reservation))
+}
+
+/// Returns the next piece of the body. Ignores trailers.
+async fn chunk(body: &mut Body) -> Result<Option<Bytes>, Problem> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| {
+            Problem::new(Code::MalformedBody, "the body ended early or its framing is invalid; send the complete body again")
+        })?;
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+fn received(bytes: Bytes, reservation: Option<Reservation>) -> Result<Received, Problem> {
+    if bytes.len() > MAX_BYTES { Err(too_large()) } else { Ok(Received { bytes, _reservation: reservation }) }
+}
+
+fn over_budget(_: OverBudget) -> Problem {
+    let detail = "too many request bodies are in memory; try again after the time in Retry-After";
+    Problem::new(Code::Overloaded, detail).with_header("connection", "close".to_owned())
+}
+
+fn too_large() -> Problem {
+    Problem::new(Code::BodyTooLarge, format!("expected at most {} KiB", MAX_BYTES / 1024))
+}
+
+/// Refuses compressed bodies. A small one can expand to fill the memory.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let plain = headers.get_all(CONTENT_ENCODING).iter().all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if plain { Ok(()) } else { Err(Problem::new(Code::UnsupportedContentEncoding, "expected a body without Content-Encoding")) }
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let is_json = match (types.next(), types.next()) {
+        (Some(one), None) => one == "application/json" || one.to_str().is_ok_and(is_json),
+        _ => false,
+    };
+    if is_json { Ok(()) } else { Err(Problem::new(Code::UnsupportedMediaType, "expected Content-Type: application/json")) }
+}
+
+/// Returns true for `application/json` with any parameters. A `charset` must be UTF-8, as JSON always is.
+fn is_json(media_type: &str) -> bool {
+    let mut parts = media_type.split(';').map(str::trim);
+    let essence = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));
+    essence && parts.filter_map(|parameter| parameter.split_once('=')).all(|(name, value)| !is_charset(name) || is_utf8(value))
+}
+
+fn is_charset(name: &str) -> bool {
+    name.trim().eq_ignore_ascii_case("charset")
+}
+
+fn is_utf8(value: &str) -> bool {
+    value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_media_type_is_accepted_in_any_spelling() {
+        for text in ["application/json", "Application/JSON", "application/json; charset=UTF-8", "application/json;charset=\"utf-8\";v=1"] {
+            assert!(is_json(text), "{text}");
+        }
+        for text in ["", "text/json", "application/json; charset=latin1", "application/jsonx", "application/problem+json", "json"] {
+            assert!(!is_json(text), "{text}");
+        }
+    }
+}

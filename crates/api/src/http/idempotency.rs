@@ -1,0 +1,112 @@
+//! `Idempotency-Key`, and the ids of new tasks, which derive from it or are random.
+//!
+//! Follows draft-ietf-httpapi-idempotency-key-header-07, except that a key lives as long as its task is kept.
+
+use std::borrow::Cow;
+
+use axum::http::{HeaderMap, HeaderName};
+use nobat_core::task::{Fingerprint, KeyedRequest};
+use nobat_core::types::id::TaskId;
+use nobat_core::types::name::Tenant;
+use nobat_core::types::time::Timestamp;
+use sha2::{Digest, Sha256};
+
+use crate::http::error_code::Code;
+use crate::http::problem::Problem;
+use crate::http::structured_field;
+
+static HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Source of the ids of a request's tasks.
+pub(crate) enum Identity<'a> {
+    /// Random ids: the request has no key.
+    Fresh,
+    /// Ids derived from the key: the same request may have come before.
+    Keyed {
+        /// Route of the request. The same key on another route is another key.
+        route: &'static str,
+        /// Key, without its quotes.
+        key: Cow<'a, str>,
+        /// Fingerprint of the request. It tells a repeated request from another one with the same key.
+        fingerprint: Fingerprint,
+    },
+}
+
+impl<'a> Identity<'a> {
+    /// Returns the identity of a `POST` to `route`.
+    pub(crate) fn of(headers: &'a HeaderMap, route: &'static str, body: &[u8]) -> Result<Self, Problem> {
+        let mut keys = headers.get_all(&HEADER).iter();
+        let key = match (keys.next(), keys.next()) {
+            (None, _) => return Ok(Self::Fresh),
+            (Some(one), None) => structured_field::parse(one.as_bytes()),
+            (Some(_), Some(_)) => None,
+        };
+        let key = key.ok_or_else(|| Problem::new(Code::InvalidIdempotencyKey, EXPECTED))?;
+        Ok(Self::Keyed { route, key, fingerprint: fingerprint(route, body) })
+    }
+
+    /// Returns the id of the task at this index of the request.
+    pub(crate) fn id(&self, tenant: &Tenant, place: usize, now: Timestamp) -> TaskId {
+        match self {
+            Self::Fresh => TaskId::new(now, rand::random()),
+            Self::Keyed { route, key, .. } => TaskId::from_key(tenant, route, key, place),
+        }
+    }
+
+    /// Returns the fingerprint that its tasks store. `None` without a key.
+    pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
+        match self {
+            Self::Fresh => None,
+            Self::Keyed { fingerprint, .. } => Some(*fingerprint),
+        }
+    }
+}
+
+/// Returns the request in the form that its task remembers, if it has a key.
+pub(crate) fn keyed_request(headers: &HeaderMap, route: &'static str, body: &[u8]) -> Result<Option<KeyedRequest>, Problem> {
+    let Identity::Keyed { key, fingerprint, .. } = Identity::of(headers, route, body)? else { return Ok(None) };
+    let digest: [u8; 32] = Sha256::new().chain_update(route).chain_update(b"\n").chain_update(key.as_bytes()).finalize().into();
+    Ok(Some(KeyedRequest { key: first(&digest), body: first(&fingerprint.0) }))
+}
+
+fn first<const N: usize>(digest: &[u8; 32]) -> [u8; N] {
+    std::array::from_fn(|place| digest[place])
+}
+
+/// Refuses a key on a route that cannot honour it. `instead` tells the client how to repeat such a request.
+pub(crate) fn refuse_key(headers: &HeaderMap, instead: &'static str) -> Result<(), Problem> {
+    if headers.contains_key(&HEADER) { Err(Problem::new(Code::IdempotencyKeyNotSupported, instead)) } else { Ok(()) }
+}
+
+const EXPECTED: &str = "expected one key of 1 to 255 ASCII characters, in quotes if it contains a space, a comma, a quote or a backslash";
+
+fn fingerprint(route: &str, body: &[u8]) -> Fingerprint {
+    let mut hash = Sha256::new();
+    // Method and route contain no line feed, so two different requests never hash the same text.
+    hash.update(b"POST\n");
+    hash.update(route);
+    hash.update(b"\n");
+    hash.update(body);
+    Fingerprint(hash.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn request_with_two_keys_is_refused() {
+        let mut headers = HeaderMap::new();
+        headers.append(&HEADER, HeaderValue::from_static("a"));
+        assert!(Identity::of(&headers, "/v1/tasks", b"{}").is_ok());
+        headers.append(&HEADER, HeaderValue::from_static("a"));
+        assert!(Identity::of(&headers, "/v1/tasks", b"{}").is_err());
+    }
+
+    #[test]
+    fn fingerprint_differs_by_body_and_route() {
+        let prints = [fingerprint("/a", b"1"), fingerprint("/a", b"2"), fingerprint("/b", b"1")];
+        assert!(prints[0] != prints[1] && prints[0] != prints[2] && prints[1] != prints[2]);
+    }
+}

@@ -1,0 +1,100 @@
+//! Readiness of the store, with the cause if it is not ready.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use nobat_core::ports::Clock;
+use nobat_core::service::backend::{Backend, NotReady};
+use nobat_core::types::time::Timestamp;
+
+use crate::app::App;
+
+/// Reason for a 503.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    StoreWriteFailed,
+    StoreReadFailed,
+    StoreOverloaded,
+    QueueUnavailable,
+    Timeout,
+}
+
+impl Cause {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::StoreWriteFailed => "store_write_failed",
+            Self::StoreReadFailed => "store_read_failed",
+            Self::StoreOverloaded => "store_overloaded",
+            Self::QueueUnavailable => "queue_unavailable",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl From<NotReady> for Cause {
+    fn from(error: NotReady) -> Self {
+        match error {
+            NotReady::StoreWriteFailed(_) => Self::StoreWriteFailed,
+            NotReady::StoreReadFailed(_) => Self::StoreReadFailed,
+            NotReady::StoreOverloaded => Self::StoreOverloaded,
+            NotReady::QueueUnavailable(_) => Self::QueueUnavailable,
+        }
+    }
+}
+
+/// Result of the last check, good or bad. Anyone may call this route without a key, so the store and the queue are checked at most once a
+/// second.
+#[derive(Default)]
+pub(crate) struct Readiness(Mutex<Option<Check>>);
+
+#[derive(Clone)]
+struct Check {
+    began_at: Timestamp,
+    result: Shared<BoxFuture<'static, Result<(), Cause>>>,
+}
+
+/// Time for which a result is valid.
+pub(crate) const BELIEVED: Duration = Duration::from_secs(1);
+
+/// Maximum duration of a check.
+const LIMIT: Duration = Duration::from_secs(5);
+
+impl Readiness {
+    /// Returns the result of the running or latest check if it is valid. Otherwise starts a check.
+    pub(crate) async fn check(&self, app: &App, now: Timestamp) -> Result<(), Cause> {
+        let check = {
+            let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*last {
+                Some(check) if check.is_good(now) => check.clone(),
+                _ => last
+                    .insert(Check { began_at: now, result: check(app.backend.clone(), Arc::clone(&app.clock), now).boxed().shared() })
+                    .clone(),
+            }
+        };
+        check.result.await
+    }
+}
+
+impl Check {
+    /// Returns true if the result is valid at `now`. A clock that was set back must not extend the validity.
+    fn is_good(&self, now: Timestamp) -> bool {
+        let good_for = if self.result.peek().is_some() { BELIEVED } else { LIMIT };
+        self.began_at <= now && now < self.began_at + good_for
+    }
+}
+
+pub(crate) async fn check(backend: Backend, clock: Arc<dyn Clock>, now: Timestamp) -> Result<(), Cause> {
+    tokio::select! {
+        biased;
+        ready = backend.ready(now) => ready.map_err(|error| {
+            tracing::warn!(%error, "the readiness check failed; /readyz returns 503");
+            Cause::from(error)
+        }),
+        () = clock.sleep(LIMIT) => {
+            tracing::warn!("store and queue did not respond in time; /readyz returns 503");
+            Err(Cause::Timeout)
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Secrets that sign a tenant's callbacks. Clients set, rotate and remove them. The API never shows a secret again.
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use nobat_core::auth::audit::Action;
+use nobat_core::config::callback_secret::CallbackSecrets;
+use nobat_core::config::record::{Record, RecordName};
+use nobat_core::ports::config_store::RecordResult;
+use nobat_core::secrets::secret_set::{Kept, MAX_LIVE};
+use nobat_core::secrets::vault::Sealed;
+use nobat_core::secrets::webhook::WebhookSecret;
+use nobat_core::types::field_error::FieldError;
+use nobat_core::types::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
+
+use crate::app::App;
+use crate::auth::extract::{Authorized, ConfigWrite};
+use crate::auth::principal::Principal;
+use crate::http::error_code::Code;
+use crate::http::options::{options, options_without_key};
+use crate::http::problem::Problem;
+use crate::http::response;
+use crate::routes::rotation::{ROTATE_INSTEAD, grace_period};
+
+/// Approximate size of the secrets in an answer, in bytes.
+const SECRETS_BYTES: usize = 300;
+/// Maximum number of tries to write a change when other clients change the same record.
+const MAX_CONFLICTS: usize = 5;
+/// Default grace period of the older secrets, in seconds: a day.
+const OVERLAP: f64 = 86_400.0;
+
+/// Secret to set.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schema(as = SetCallbackSecret)]
+pub(crate) struct Set {
+    /// `whsec_` and 24 to 64 random bytes in base64. Default: nobat generates a secret and shows it in the response.
+    #[schema(value_type = Option<String>, pattern = "^whsec_([A-Za-z0-9+/]{4}){8,20}([A-Za-z0-9+/]{4}|([A-Za-z0-9+/]{4})?[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$")]
+    secret: Option<String>,
+}
+
+/// Options of a rotation.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schema(as = RotateSecret)]
+pub(crate) struct Rotate {
+    /// `whsec_` and 24 to 64 random bytes in base64. Default: nobat generates a secret and shows it in the response.
+    #[schema(value_type = Option<String>, pattern = "^whsec_([A-Za-z0-9+/]{4}){8,20}([A-Za-z0-9+/]{4}|([A-Za-z0-9+/]{4})?[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$")]
+    pub(crate) secret: Option<String>,
+    /// Seconds for which the older secrets also sign.
+    #[schema(schema_with = grace_period_schema)]
+    pub(crate) grace_period: f64,
+}
+
+impl Default for Rotate {
+    fn default() -> Self {
+        Self { secret: None, grace_period: OVERLAP }
+    }
+}
+
+/// Returns the schema of the numbers that [`grace_period`] accepts.
+fn grace_period_schema() -> Schema {
+    let seconds = |from, to| ObjectBuilder::new().schema_type(Type::Number).minimum(Some(from)).maximum(Some(to));
+    OneOfBuilder::new()
+        .item(seconds(10, 2_592_000))
+        .item(seconds(0, 0))
+        .description(Some(
+            "Grace period: seconds for which the older secrets also sign. Default 86,400 (a day). 0, or 10 to 2,592,000 (30 days). 0 ends \
+             the older secrets at once, as `PUT` does. Less than 10 is not allowed, because other processes sign with the new secret only \
+             within 10 seconds.",
+        ))
+        .into()
+}
+
+/// Options of a removal. There are none yet.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Remove {}
+
+/// Secrets that sign callbacks, without their secret text.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CallbackSecrets)]
+pub(crate) struct SecretsView {
+    /// Secrets that sign, newest first. Empty: callbacks are not signed.
+    secrets: Vec<SecretView>,
+    /// Generated secret. Only in the response to the request that generated it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    secret: Option<String>,
+}
+
+/// Secret, without its secret text.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SigningSecret)]
+pub(crate) struct SecretView {
+    /// Time at which it was set.
+    #[schema(value_type = String, format = DateTime)]
+    pub(crate) created_at: Timestamp,
+    /// Time from which it no longer signs, because another secret replaced it. `null`: none.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    pub(crate) expires_at: Option<Timestamp>,
+}
+
+/// Set the callback secret
+///
+/// nobat signs callbacks of the caller's tenant with this secret only, as Standard Webhooks 1.0.0 specifies. It stores the secret encrypted
+/// and never shows it again.
+///
+/// The process that handles the request signs with it at once. Other processes sign with the older secrets for up to 10 seconds. To
+/// replace a secret without that gap, rotate it.
+#[utoipa::path(
+    put,
+    path = "/v1/callback-secret",
+    operation_id = "set_callback_secret",
+    tag = "callbacks",
+    security(("key" = ["config:write"])),
+    request_body(content = Set, description = "May be left out.", example = json!({})),
+    responses((status = 200, description = "The secret is set.", body = SecretsView)),
+)]
+pub(crate) async fn set(
+    State(app): State<App>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Set { secret } = options(&app, &caller.tenant, request).await?;
+    let change = Change { secret, overlap: Duration::ZERO, action: Action::CallbackSecretSet };
+    response::value(StatusCode::OK, SECRETS_BYTES, &change.make(&app, &caller).await?)
+}
+
+/// Replace the callback secret
+///
+/// The process that answers signs with the new secret at once, other processes within 10 seconds. The older secrets also sign for `grace_period`
+/// seconds, so that receivers can switch over in the meantime. After that, no process signs with them.
+#[utoipa::path(
+    post,
+    path = "/v1/callback-secret/rotate",
+    operation_id = "rotate_callback_secret",
+    tag = "callbacks",
+    security(("key" = ["config:write"])),
+    request_body(content = Rotate, description = "May be left out.", example = json!({"grace_period": 86400})),
+    responses((status = 201, description = "The secret is replaced. The older ones sign until their grace period ends.", body = SecretsView)),
+)]
+pub(crate) async fn rotate(
+    State(app): State<App>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Rotate { secret, grace_period: seconds } = options_without_key(&app, &caller.tenant, request, ROTATE_INSTEAD).await?;
+    let overlap = grace_period(seconds)?;
+    let change = Change { secret, overlap, action: Action::CallbackSecretRotated };
+    response::value(StatusCode::CREATED, SECRETS_BYTES, &change.make(&app, &caller).await?)
+}
+
+/// Get the callback secrets
+///
+/// Returns when each secret was set and when it expires, but never a secret itself.
+#[utoipa::path(
+    get,
+    path = "/v1/callback-secret",
+    operation_id = "get_callback_secret",
+    tag = "callbacks",
+    security(("key" = ["config:write"])),
+    responses((status = 200, description = "The secrets that sign callbacks.", body = SecretsView)),
+)]
+pub(crate) async fn one(State(app): State<App>, Authorized(caller, _): Authorized<ConfigWrite>) -> Result<Response, Problem> {
+    let secrets = app.backend.registry.callback_secrets(&caller.tenant).await?;
+    response::value(StatusCode::OK, SECRETS_BYTES, &SecretsView::new(&secrets, app.clock.now()))
+}
+
+/// Remove the callback secret
+///
+/// The process that handles the request stops signing callbacks at once, other processes within 10 seconds.
+#[utoipa::path(
+    delete,
+    path = "/v1/callback-secret",
+    operation_id = "remove_callback_secret",
+    tag = "callbacks",
+    security(("key" = ["config:write"])),
+    responses((status = 200, description = "All secrets are removed. Callbacks are not signed.", body = SecretsView)),
+)]
+pub(crate) async fn remove(
+    State(app): State<App>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let _: Remove = options(&app, &caller.tenant, request).await?;
+    let secrets = write(&app, &caller, Action::CallbackSecretRemoved, |secrets, _| Ok(secrets.none())).await?;
+    response::value(StatusCode::OK, SECRETS_BYTES, &secrets)
+}
+
+/// Change to a new secret.
+struct Change {
+    secret: Option<String>,
+    overlap: Duration,
+    action: Action,
+}
+
+impl Change {
+    async fn make(self, app: &App, caller: &Principal) -> Result<SecretsView, Problem> {
+        let given = self.secret.map(|text| text.parse::<WebhookSecret>()).transpose();
+        let given = given.map_err(|error| Problem::from(vec![FieldError::new("/secret", error.to_string())]))?;
+        let is_given = given.is_some();
+        let secret = given.unwrap_or_else(|| WebhookSecret::new(rand::random()));
+        let (vault, place) = (app.vault.vault().await?, CallbackSecrets::place(&caller.tenant));
+        let sealed: Sealed = vault.seal(&place, secret.as_bytes(), rand::random());
+        let view = write(app, caller, self.action, |secrets, now| {
+            // Sealing the older secrets anew lets the operator drop an old master key once every secret is rotated, even during a grace
+            // period.
+            let changed = secrets.renewed(|sealed| vault.renew(&place, sealed, rand::random()));
+            let changed = changed.with(sealed.clone(), self.overlap, now);
+            changed.map_err(|_| {
+                Problem::new(
+                    Code::TooManySecrets,
+                    format!("{MAX_LIVE} are still in use: wait for a grace period to end, or set one by PUT"),
+                )
+            })
+        })
+        .await?;
+        Ok(SecretsView { secret: (!is_given).then(|| secret.to_text()), ..view })
+    }
+}
+
+/// Changes the secrets of the caller's tenant and writes an audit entry.
+async fn write(
+    app: &App,
+    caller: &Principal,
+    action: Action,
+    change: impl Fn(&CallbackSecrets, Timestamp) -> Result<CallbackSecrets, Problem>,
+) -> Result<SecretsView, Problem> {
+    let now = app.clock.now();
+    for _ in 0..MAX_CONFLICTS {
+        let changed = change(&app.backend.registry.callback_secrets(&caller.tenant).await?, now)?;
+        let record = Record { name: RecordName::of_callback_secret(&caller.tenant), version: changed.version, body: changed.to_text() };
+        let entry = caller.entry(&caller.tenant, action, &caller.tenant, now);
+        if app.backend.registry.write(vec![record], entry).await? == RecordResult::Done {
+            app.directory().forget(&caller.tenant);
+            return Ok(SecretsView::new(&changed, now));
+        }
+    }
+    Err(Problem::new(
+        Code::Overloaded,
+        "other requests changed the secret at the same time, and this one changed nothing; try again after the time in Retry-After",
+    ))
+}
+
+impl SecretsView {
+    fn new(secrets: &CallbackSecrets, now: Timestamp) -> Self {
+        let view = |kept: &Kept| SecretView { created_at: kept.created_at, expires_at: kept.expires_at };
+        Self { secrets: secrets.secrets.live(now).map(view).collect(), secret: None }
+    }
+}

@@ -1,0 +1,302 @@
+//! Configuration of queues, kinds and limit keys: pause, start rate, concurrency, and the retries of queues.
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use nobat_core::auth::audit::Action;
+use nobat_core::config::queue::{QueueConfig, QueueSubmission};
+use nobat_core::config::record::RecordKind;
+use nobat_core::json::decode::{Patch, read_object};
+use nobat_core::limits::{LimitScope, LimiterKey, LimiterStatus, Limits, LimitsSubmission, LimitsView};
+use nobat_core::task::view::RetryView;
+use nobat_core::types::name::Name;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::auth::extract::{Authorized, ConfigWrite};
+use crate::auth::principal::Principal;
+use crate::http::path::Named;
+use crate::http::problem::Problem;
+use crate::http::{body, response};
+use crate::routes::config_update::{too_busy, write};
+use crate::routes::wake::{Of, wake};
+
+/// Approximate size in bytes of one of them in an answer.
+const LANE_BYTES: usize = 400;
+
+/// Maximum number of tries to write a change when other clients change the same record.
+const MAX_CONFLICTS: usize = 5;
+
+/// Changes to a kind. Omitted fields keep their values.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = PutKind)]
+pub(crate) struct PutKind {
+    /// True to start no tasks of this kind.
+    paused: Option<bool>,
+    /// Start rate and concurrency of its tasks. `null` removes all limits.
+    #[serde(default, deserialize_with = "nobat_core::json::decode::patch_object")]
+    #[schema(value_type = Option<LimitsSubmission>, required = false)]
+    limits: Patch<LimitsSubmission>,
+}
+
+/// Configuration of a queue.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Queue)]
+pub(crate) struct QueueView {
+    /// Name.
+    #[schema(value_type = String)]
+    name: Name,
+    /// True if it is paused: nobat holds its tasks instead of starting them.
+    paused: bool,
+    /// Start rate and concurrency of its tasks.
+    limits: LimitsView,
+    /// Retries of tasks that set none and whose endpoint sets none. `null`: the defaults.
+    #[schema(required)]
+    retry: Option<RetryView>,
+    /// Current state of its limits. Only in responses to `GET`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    state: Option<LimiterStatus>,
+}
+
+/// Configuration of a kind.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Kind)]
+pub(crate) struct KindView {
+    /// Name.
+    #[schema(value_type = String)]
+    name: Name,
+    /// True if it is paused: nobat holds its tasks instead of starting them.
+    paused: bool,
+    /// Start rate and concurrency of its tasks.
+    limits: LimitsView,
+    /// Current state of its limits. Only in responses to `GET`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    state: Option<LimiterStatus>,
+}
+
+/// Limits of the tasks with the same limit key.
+#[derive(Serialize, ToSchema)]
+#[schema(as = LimitKey)]
+pub(crate) struct LimitKeyView {
+    /// Limit key.
+    #[schema(value_type = String)]
+    key: Name,
+    /// Start rate and concurrency of the tasks that name it in `limit_key`.
+    #[serde(flatten)]
+    limits: LimitsView,
+    /// Current state of its limits. Only in responses to `GET`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    state: Option<LimiterStatus>,
+}
+
+/// Update a queue
+///
+/// Omitted fields keep their values. `null` removes all limits (`limits`) or resets the retries to the defaults (`retry`). Every process
+/// applies the change within 10 seconds.
+///
+/// If the limits or the pause change and the queue is not paused, nobat also wakes held tasks, newest first. It spends up to five seconds
+/// on this and wakes up to about 1,000 tasks. They are checked again within 10 seconds, the others at their next check.
+#[utoipa::path(
+    put,
+    path = "/v1/queues/{name}",
+    operation_id = "put_queue",
+    tag = "limits",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The queue's name.", example = "default")),
+    request_body(content = QueueSubmission, example = json!({"paused": false, "limits": {"concurrency": 10}, "retry": {"max_attempts": 8}})),
+    responses((status = 200, description = "The queue is changed.", body = QueueView)),
+)]
+pub(crate) async fn put_queue(
+    State(app): State<App>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
+    Named(name): Named,
+    request: Request,
+) -> Result<Response, Problem> {
+    let lane = put(&app, &caller, RecordKind::Queue, Action::QueueChanged, &name, request, |said| said).await?;
+    response::value(StatusCode::OK, LANE_BYTES, &QueueView::new(name, &lane))
+}
+
+/// Get a queue and the state of its limits
+///
+/// Returns the defaults (not paused, no limits) if the queue has no configuration.
+#[utoipa::path(
+    get,
+    path = "/v1/queues/{name}",
+    operation_id = "get_queue",
+    tag = "limits",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The queue's name.", example = "default")),
+    responses((status = 200, description = "The queue and the state of its limits.", body = QueueView)),
+)]
+pub(crate) async fn get_queue(
+    State(app): State<App>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
+    Named(name): Named,
+) -> Result<Response, Problem> {
+    let lane = get(&app, &caller, RecordKind::Queue, &name).await?;
+    let state = Some(state(&app, &caller, LimitScope::Queue(name.clone()), &lane.limits).await?);
+    response::value(StatusCode::OK, LANE_BYTES, &QueueView { state, ..QueueView::new(name, &lane) })
+}
+
+/// Update a kind
+///
+/// Applies to the tasks of the caller's tenant. Omitted fields keep their values. `null` in `limits` removes all limits. Every process
+/// applies the change within 10 seconds.
+///
+/// If the limits or the pause change and the kind is not paused, nobat also wakes held tasks, newest first. It spends up to five seconds on
+/// this and wakes up to about 1,000 tasks. They are checked again within 10 seconds, the others at their next check.
+#[utoipa::path(
+    put,
+    path = "/v1/kinds/{name}",
+    operation_id = "put_kind",
+    tag = "limits",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The kind's name.", example = "http")),
+    request_body(content = PutKind, example = json!({"paused": true})),
+    responses((status = 200, description = "The kind is changed.", body = KindView)),
+)]
+pub(crate) async fn put_kind(
+    State(app): State<App>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
+    Named(name): Named,
+    request: Request,
+) -> Result<Response, Problem> {
+    let said = |PutKind { paused, limits }| QueueSubmission { paused, limits, ..QueueSubmission::default() };
+    let lane = put(&app, &caller, RecordKind::Kind, Action::KindChanged, &name, request, said).await?;
+    response::value(StatusCode::OK, LANE_BYTES, &KindView::new(name, &lane))
+}
+
+/// Get a kind and the state of its limits
+///
+/// Returns the defaults (not paused, no limits) if the kind has no configuration.
+#[utoipa::path(
+    get,
+    path = "/v1/kinds/{name}",
+    operation_id = "get_kind",
+    tag = "limits",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The kind's name.", example = "http")),
+    responses((status = 200, description = "The kind and the state of its limits.", body = KindView)),
+)]
+pub(crate) async fn get_kind(
+    State(app): State<App>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
+    Named(name): Named,
+) -> Result<Response, Problem> {
+    let lane = get(&app, &caller, RecordKind::Kind, &name).await?;
+    let state = Some(state(&app, &caller, LimitScope::Kind(name.clone()), &lane.limits).await?);
+    response::value(StatusCode::OK, LANE_BYTES, &KindView { state, ..KindView::new(name, &lane) })
+}
+
+/// Replace the limits of a limit key
+///
+/// The limits apply to all tasks of the tenant that name the key in `limit_key`, of any kind, queue and endpoint. Omitted fields are not
+/// limited. Every process applies the change within 10 seconds.
+///
+/// The request also ends a pause that an endpoint requested (`Retry-After`), even if the limits stay the same. nobat then wakes held tasks,
+/// newest first. It spends up to five seconds on this and wakes up to about 1,000 tasks. They are checked again within 10 seconds, the
+/// others at their next check.
+#[utoipa::path(
+    put,
+    path = "/v1/limits/{name}",
+    operation_id = "put_limits",
+    tag = "limits",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The limit key.", example = "customer-42")),
+    request_body(content = LimitsSubmission, example = json!({"rate": 10, "period": 1, "concurrency": 4})),
+    responses((status = 200, description = "The limits are replaced.", body = LimitKeyView)),
+)]
+pub(crate) async fn put_flow(
+    State(app): State<App>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
+    Named(name): Named,
+    request: Request,
+) -> Result<Response, Problem> {
+    let said = |limits| QueueSubmission { limits: Patch::This(limits), ..QueueSubmission::default() };
+    let lane = put(&app, &caller, RecordKind::LimitKey, Action::LimitsChanged, &name, request, said).await?;
+    response::value(StatusCode::OK, LANE_BYTES, &LimitKeyView { key: name, limits: lane.limits.into(), state: None })
+}
+
+/// Get the limits of a limit key and their state
+///
+/// Returns no limits if the key has no configuration.
+#[utoipa::path(
+    get,
+    path = "/v1/limits/{name}",
+    operation_id = "get_limits",
+    tag = "limits",
+    security(("key" = ["config:write"])),
+    params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The limit key.", example = "customer-42")),
+    responses((status = 200, description = "The limits and their state.", body = LimitKeyView)),
+)]
+pub(crate) async fn get_flow(
+    State(app): State<App>,
+    Authorized(caller, _): Authorized<ConfigWrite>,
+    Named(name): Named,
+) -> Result<Response, Problem> {
+    let lane = get(&app, &caller, RecordKind::LimitKey, &name).await?;
+    let state = Some(state(&app, &caller, LimitScope::Key(name.clone()), &lane.limits).await?);
+    response::value(StatusCode::OK, LANE_BYTES, &LimitKeyView { key: name, limits: lane.limits.into(), state })
+}
+
+/// Returns the current state of limits of the caller's tenant.
+pub(crate) async fn state(app: &App, caller: &Principal, of: LimitScope, limits: &Limits) -> Result<LimiterStatus, Problem> {
+    let kept = app.backend.flows.read(&LimiterKey { tenant: caller.tenant.clone(), of }).await?;
+    Ok(kept.flow.state(limits, app.clock.now()))
+}
+
+async fn get(app: &App, caller: &Principal, sort: RecordKind, name: &Name) -> Result<QueueConfig, Problem> {
+    Ok(app.backend.registry.lane(&QueueConfig::record_name(&caller.tenant, sort, name)).await?)
+}
+
+/// Writes a change and its audit entry. `said` turns the request's body into the change.
+async fn put<T: for<'de> Deserialize<'de>>(
+    app: &App,
+    caller: &Principal,
+    sort: RecordKind,
+    action: Action,
+    name: &Name,
+    request: Request,
+    said: impl Fn(T) -> QueueSubmission,
+) -> Result<QueueConfig, Problem> {
+    let (head, body) = request.into_parts();
+    let body = body::json(app, &caller.tenant, &head.headers, body).await?;
+    let submission = said(read_object(&body)?);
+    // Limits are validated under the pointer of the field that the client sent.
+    let root = if sort == RecordKind::LimitKey { "" } else { "/limits" };
+    for _ in 0..MAX_CONFLICTS {
+        let current = get(app, caller, sort, name).await?;
+        let lane = submission.lane(root, &current)?;
+        if write(app, caller, lane.record(QueueConfig::record_name(&caller.tenant, sort, name)), action, name).await? {
+            let of = match sort {
+                RecordKind::LimitKey => Of::LimitKey(name),
+                RecordKind::Queue => Of::Queue(name),
+                _ => Of::Kind(name),
+            };
+            let is_other = (lane.paused, lane.limits) != (current.paused, current.limits);
+            // For a limit key, repeating the same limits still ends a pause that an endpoint asked for.
+            if sort == RecordKind::LimitKey || is_other && !lane.paused {
+                wake(app, caller, of).await;
+            }
+            return Ok(lane);
+        }
+    }
+    Err(too_busy())
+}
+
+impl QueueView {
+    fn new(name: Name, lane: &QueueConfig) -> Self {
+        Self { name, paused: lane.paused, limits: lane.limits.into(), retry: lane.retry.as_ref().map(RetryView::from), state: None }
+    }
+}
+
+impl KindView {
+    fn new(name: Name, lane: &QueueConfig) -> Self {
+        Self { name, paused: lane.paused, limits: lane.limits.into(), state: None }
+    }
+}

@@ -1,0 +1,7 @@
+//! Routes of tasks.
+
+pub(crate) mod cancel_replay;
+pub(crate) mod explain;
+pub(crate) mod list;
+pub(crate) mod read;
+pub(crate) mod submit;

@@ -1,0 +1,71 @@
+//! Explains why a task is not running. The core builds the explanation. This module reads the current configuration and limiter state.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use futures_util::future::{OptionFuture, try_join_all, try_join5};
+use nobat_core::config::kind::{KindError, Target};
+use nobat_core::config::queue::QueueConfig;
+use nobat_core::config::record::RecordKind;
+use nobat_core::config::task_config::{TaskConfig, flows_of};
+use nobat_core::limits::LimiterKey;
+use nobat_core::policy::explain::{ExplainInput, ExplanationView, Known, explain};
+use nobat_core::ports::StoreError;
+use nobat_core::task::{State as Standing, Task, TaskKey};
+
+use crate::app::App;
+use crate::auth::extract::{Authorized, TasksRead};
+use crate::http::problem::Problem;
+use crate::http::response;
+use crate::routes::tasks::read::Named;
+
+/// Approximate size of an explanation in an answer, in bytes.
+const EXPLANATION_BYTES: usize = 600;
+
+/// Explain why a task is not running
+///
+/// Returns a code, a sentence, and the time until which the reason holds. The explanation uses the task's own state, the current
+/// configuration of its queue, kind, endpoint and limit key, and the current state of their limits.
+#[utoipa::path(
+    get,
+    path = "/v1/tasks/{id}/explain",
+    operation_id = "explain_task",
+    tag = "tasks",
+    security(("key" = ["tasks:read"])),
+    params(("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
+    responses((status = 200, description = "The reason why the task is not running, or that it is running.", body = ExplanationView<'static>, example = json!(crate::openapi::explained()))),
+)]
+pub(crate) async fn one(
+    State(app): State<App>,
+    Authorized(caller, _): Authorized<TasksRead>,
+    Named(id): Named,
+) -> Result<Response, Problem> {
+    let name = TaskKey { tenant: caller.tenant, id };
+    let task = app.backend.store.get(&name, app.clock.now()).await?.ok_or_else(Problem::task_not_found)?;
+    let around = circumstances(&app, &task).await?;
+    let now = app.clock.now();
+    response::value(StatusCode::OK, EXPLANATION_BYTES, &ExplanationView::new(&task, explain(&task, &around, now), now))
+}
+
+/// Reads the current configuration and limiter state for a task, past all caches.
+async fn circumstances(app: &App, task: &Task) -> Result<ExplainInput, StoreError> {
+    if matches!(task.state, Standing::Ended(_)) {
+        return Ok(ExplainInput::default());
+    }
+    let (registry, tenant, settings) = (&app.backend.registry, &task.tenant, &task.settings);
+    let lane = async |sort, name| registry.lane(&QueueConfig::record_name(tenant, sort, name)).await;
+    let endpoint = async { OptionFuture::from(settings.endpoint.as_ref().map(|name| registry.endpoint(tenant, name))).await.transpose() };
+    let key = async { OptionFuture::from(settings.limit_key.as_ref().map(|key| lane(RecordKind::LimitKey, key))).await.transpose() };
+    let laid_down =
+        try_join5(lane(RecordKind::Queue, &task.queue), lane(RecordKind::Kind, &task.kind), registry.tenant(tenant), endpoint, key);
+    let (queue, kind, of_tenant, endpoint, key) = laid_down.await?;
+    let (lanes, endpoint) = (TaskConfig { queue, kind, tenant: of_tenant.limits }, endpoint.flatten());
+    let flows = flows_of(task, &lanes, endpoint.as_ref(), key.as_ref()).into_iter().map(async |(of, limits)| {
+        let name = LimiterKey { tenant: tenant.clone(), of };
+        let flow = app.backend.flows.read(&name).await?.flow;
+        Ok::<_, StoreError>(Known { of: name.of, limits, flow })
+    });
+    let flows = try_join_all(flows).await?;
+    let has_handler = !matches!(app.kinds.check(&task.kind, &task.payload, Target::Payload), Err(KindError::UnknownKind(_)));
+    Ok(ExplainInput { lanes, endpoint, flows, has_handler })
+}

@@ -1,0 +1,98 @@
+//! Lists tasks, newest first, in pages.
+
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use nobat_core::ports::ListQuery;
+use nobat_core::task::Status;
+use nobat_core::task::view::{StatusWord, TaskView};
+use nobat_core::types::name::{Name, Tenant};
+use nobat_core::types::time::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::auth::extract::{Authorized, TasksRead};
+use crate::http::cursor::List;
+use crate::http::error_code::Code;
+use crate::http::page::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
+use crate::http::problem::Problem;
+use crate::http::query::Query;
+use crate::http::{cursor, response};
+
+const PARAMETERS: [&str; 7] = ["status", "queue", "kind", "created_after", "created_before", "limit", "cursor"];
+
+/// Approximate size in bytes of a task in an answer, without its payload, result and attempts.
+const SUMMARY_BYTES: usize = 512;
+
+/// One page of tasks.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TaskPage)]
+pub(crate) struct PageView<'a> {
+    /// Tasks, newest first, without payload, result and attempts.
+    data: Vec<TaskView<'a>>,
+    /// Cursor of the next page. `null` on the last page.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// List tasks
+///
+/// Lists tasks, newest first. A page may be shorter than `limit`, or empty, although more pages follow. `next_cursor` is `null` only on the
+/// last page. A cursor is valid only with the filters of its page.
+#[utoipa::path(
+    get,
+    path = "/v1/tasks",
+    operation_id = "list_tasks",
+    tag = "tasks",
+    security(("key" = ["tasks:read"])),
+    params(
+        ("status" = Option<StatusWord>, Query, description = "Only tasks with this status."),
+        ("queue" = Option<String>, Query, description = "Only tasks of this queue.", pattern = "^[A-Za-z0-9._-]{1,64}$"),
+        ("kind" = Option<String>, Query, description = "Only tasks of this kind.", pattern = "^[A-Za-z0-9._-]{1,64}$"),
+        ("created_after" = Option<String>, Query, format = DateTime, description = "Only tasks accepted at or after this time (RFC 3339)."),
+        ("created_before" = Option<String>, Query, format = DateTime, description = "Only tasks accepted before this time (RFC 3339)."),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Maximum number of tasks in a page. Default 50."),
+        ("cursor" = Option<String>, Query, pattern = "^([0-9a-f]{2}){16,}$", description = "`next_cursor` of the previous page."),
+    ),
+    responses((status = 200, description = "One page of tasks.", body = PageView<'static>)),
+)]
+pub(crate) async fn page(
+    State(app): State<App>,
+    Authorized(caller, _): Authorized<TasksRead>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query = list_query(&app, caller.tenant, query.as_deref())?;
+    let now = app.clock.now();
+    let page = app.backend.store.list(&query, now).await?;
+    let view = PageView {
+        data: page.tasks.iter().map(|task| TaskView::summary(task, now)).collect(),
+        next_cursor: page.next.map(|next| cursor::seal(&app.cursor_key, &List::tasks(&query), &next)),
+    };
+    response::value(StatusCode::OK, SUMMARY_BYTES * (1 + view.data.len()), &view)
+}
+
+fn list_query(app: &App, tenant: Tenant, text: Option<&str>) -> Result<ListQuery, Problem> {
+    const MOMENT: &str = "a time as in RFC 3339, such as 2026-12-01T08:00:00Z, with %2B for each +";
+    let name = |text: &str| Name::new(text).ok();
+    let moment = |text: &str| text.parse::<Timestamp>().ok();
+    let statuses = || Status::ALL.map(Status::as_str).join(", ");
+
+    let mut query = Query::read(text, &PARAMETERS);
+    let list = ListQuery {
+        tenant,
+        status: query.get("status", &format!("one of {}", statuses()), Status::from_word),
+        queue: query.get("queue", EXPECTED_NAME, name),
+        kind: query.get("kind", EXPECTED_NAME, name),
+        created_after: query.get("created_after", MOMENT, moment),
+        created_before: query.get("created_before", MOMENT, moment),
+        limit: query.get("limit", EXPECTED_LIMIT, limit).unwrap_or(DEFAULT_LIMIT),
+        after: None,
+    };
+    let cursor = query.get("cursor", "a cursor", |text| Some(text.to_owned()));
+    query.finish()?;
+    let Some(cursor) = cursor else { return Ok(list) };
+    let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list, with the same filters");
+    let after = cursor::open(&app.cursor_key, &List::tasks(&list), &cursor).ok_or_else(stale)?;
+    Ok(ListQuery { after: Some(after), ..list })
+}

@@ -1,0 +1,207 @@
+//! Configuration store. Records of the installation are in one partition, a tenant's audit trail in another, its bucket of requests in a
+//! third.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nobat_core::auth::audit::{Action, Entry};
+use nobat_core::config::record::{Record, RecordKind, RecordName};
+use nobat_core::limits::token_bucket::{TakeResult, TokenBucket, TokenRate};
+use nobat_core::ports::config_store::{AuditPage, AuditQuery, ConfigStore, RecordResult};
+use nobat_core::ports::{Position, StoreError};
+use nobat_core::types::name::{Name, Tenant};
+use nobat_core::types::time::Timestamp;
+
+use crate::error::{Unreadable, failed};
+use crate::expression::Expression;
+use crate::item::{Item, Key, Reader, at, expiry, moment, number, op, text};
+use crate::keys;
+use crate::store::new_op;
+use crate::table::{Table, WriteOutcome};
+
+/// Number of blocks per second in which a process takes requests out of a tenant's bucket. Each request then costs a fraction of a write.
+const BLOCKS_A_SECOND: u32 = 10;
+
+/// Maximum number of tries to take from a bucket that other processes take from as well.
+const MAX_TRIES: usize = 4;
+
+/// Retention of an unused bucket. A missing bucket counts as full.
+const IDLE: Duration = Duration::from_hours(24);
+
+#[async_trait]
+impl ConfigStore for Table {
+    async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
+        let found = self.read(record_key(name)).await?;
+        found.map(|item| record(name.clone(), &item)).transpose()
+    }
+
+    async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+        let (from, to) = keys::records_after(sort, after);
+        let find = self.client.query().table_name(&self.name).consistent_read(true);
+        let find = find.key_condition_expression("#PK = :records AND #SK BETWEEN :from AND :to");
+        let find = find.expression_attribute_names("#PK", "PK").expression_attribute_names("#SK", "SK");
+        let find = find.expression_attribute_values(":records", text(keys::records(tenant)));
+        let find = find.expression_attribute_values(":from", text(from)).expression_attribute_values(":to", text(to));
+        let found = find.limit(i32::try_from(limit).unwrap_or(i32::MAX)).send().await.map_err(failed)?;
+        let items = found.items.unwrap_or_default();
+        items.iter().map(|item| record(RecordName { tenant: tenant.cloned(), sort, name: name(item)? }, item)).collect()
+    }
+
+    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
+        let own = new_op();
+        let mut writes = Vec::with_capacity(records.len() + 1);
+        for record in &records {
+            let condition = match record.version {
+                1 => Expression::default().when("attribute_not_exists(#PK)"),
+                version => Expression::default().when("#version = :before").value("before", number(version - 1)),
+            };
+            writes.push(self.put_write(record_item(record, &own), &condition)?);
+        }
+        let absent = Expression::default().when("attribute_not_exists(#PK)");
+        writes.push(self.put_write(self.entry_item(&entry, &own), &absent)?);
+        match self.transact(writes, &own).await? {
+            Ok(()) => Ok(RecordResult::Done),
+            // This transaction has written them, and its response was lost.
+            Err(refused) if refused.iter().any(|found| op(found) == Some(&own)) => Ok(RecordResult::Done),
+            Err(_) => Ok(RecordResult::Conflict),
+        }
+    }
+
+    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError> {
+        let own = new_op();
+        let condition = Expression::default().when("#version = :version").value("version", number(version));
+        let absent = Expression::default().when("attribute_not_exists(#PK)");
+        let writes = vec![self.delete_write(record_key(name), &condition)?, self.put_write(self.entry_item(&entry, &own), &absent)?];
+        match self.transact(writes, &own).await? {
+            Ok(()) => Ok(RecordResult::Done),
+            // This transaction has written them, and its response was lost.
+            Err(refused) if refused.iter().any(|found| op(found) == Some(&own)) => Ok(RecordResult::Done),
+            Err(_) => Ok(RecordResult::Conflict),
+        }
+    }
+
+    async fn trail(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
+        // Entries as old as the retention are excluded.
+        let from = keys::moment(now - self.retention + Duration::from_millis(1));
+        // A tilde sorts after every digit.
+        let before = query.after.as_ref().map_or_else(|| "~".to_owned(), |after| after.0.clone());
+        // The last entry of the previous page has expired meanwhile, and so have all older ones.
+        if from > before {
+            return Ok(AuditPage { entries: Vec::new(), next: None });
+        }
+        let find = self.client.query().table_name(&self.name).consistent_read(true).scan_index_forward(false);
+        let find = find.key_condition_expression("#PK = :trail AND #SK BETWEEN :from AND :before");
+        let find = find.expression_attribute_names("#PK", "PK").expression_attribute_names("#SK", "SK");
+        let find = find.expression_attribute_values(":trail", text(keys::trail(&query.tenant)));
+        let find = find.expression_attribute_values(":from", text(from)).expression_attribute_values(":before", text(&before));
+        // One more, since the last entry of the previous page is found again.
+        let limit = i32::try_from(query.limit).unwrap_or(i32::MAX).saturating_add(1);
+        let mut items = find.limit(limit).send().await.map_err(failed)?.items.unwrap_or_default();
+        items.retain(|item| place(item).is_some_and(|place| place != before));
+        items.truncate(query.limit);
+        let next = items.last().filter(|_| items.len() == query.limit).and_then(place).map(|place| Position(place.to_owned()));
+        let entries = items.iter().map(|item| entry(query.tenant.clone(), item)).collect::<Result<_, _>>()?;
+        Ok(AuditPage { entries, next })
+    }
+
+    async fn take(&self, tenant: &Tenant, rate: TokenRate, wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {
+        let block = (rate.per_second.get() / BLOCKS_A_SECOND).clamp(1, rate.burst.get());
+        let mut wanted = wanted.min(NonZeroU32::new(block).unwrap_or(NonZeroU32::MIN));
+        let mut seen = self.buckets.last_seen(tenant);
+        for _ in 0..MAX_TRIES {
+            let (taken, left) = rate.take(seen, wanted, now);
+            let TakeResult::Granted(granted) = taken else { return Ok(taken) };
+            let (found, is_taken) = self.take_from(tenant, seen, left, rate, now).await?;
+            self.buckets.note(tenant, found);
+            if is_taken {
+                return Ok(TakeResult::Granted(granted));
+            }
+            // Other processes took from it meanwhile. The refusal shows the current level.
+            (seen, wanted) = (found, granted);
+        }
+        Err(StoreError::Overloaded)
+    }
+}
+
+impl Table {
+    /// Changes a bucket from `seen` to `left`. Returns its new state, and true if the change was made.
+    ///
+    /// A bucket that is not full is added to, without a comparison, as long as there is room. Concurrent processes then do not conflict.
+    async fn take_from(
+        &self,
+        tenant: &Tenant,
+        seen: TokenBucket,
+        left: TokenBucket,
+        rate: TokenRate,
+        now: Timestamp,
+    ) -> Result<(TokenBucket, bool), StoreError> {
+        let now_micros = now.millis().saturating_mul(1_000);
+        let take = if seen.full_at > now_micros {
+            let cost = left.full_at - seen.full_at;
+            Expression::default()
+                .add("full_at", number(cost))
+                .when("#full_at BETWEEN :now AND :latest")
+                .value("latest", number(now_micros + rate.room() - cost))
+        } else {
+            Expression::default().set("full_at", number(left.full_at)).when("attribute_not_exists(#full_at) OR #full_at <= :now")
+        };
+        let take = take.set("expires_at", number(expiry(now + IDLE))).value("now", number(now_micros));
+        let written = self.update(at(keys::flow(tenant), keys::REQUESTS), take, None).await?;
+        let (WriteOutcome::Done(item) | WriteOutcome::Refused(item)) = &written;
+        let full_at = Reader(item).optional_number("full_at")?.unwrap_or(0);
+        Ok((TokenBucket { full_at }, matches!(written, WriteOutcome::Done(_))))
+    }
+
+    /// Returns the item of an audit entry, with its expiry.
+    pub(crate) fn entry_item(&self, entry: &Entry, own: &str) -> Item {
+        let attributes = [
+            ("actor", text(entry.actor.to_string())),
+            ("action", text(entry.action.as_str())),
+            ("target", text(&entry.target)),
+            ("at", moment(entry.at)),
+            ("expires_at", number(expiry(entry.at + self.retention))),
+            ("op", text(own)),
+        ];
+        let attributes = attributes.map(|(name, value)| (name.to_owned(), value));
+        at(keys::trail(&entry.tenant), keys::entry(entry)).into_iter().chain(attributes).collect()
+    }
+}
+
+fn record_key(name: &RecordName) -> Key {
+    at(keys::records(name.tenant.as_ref()), keys::record(name))
+}
+
+fn record_item(record: &Record, own: &str) -> Item {
+    let attributes = [("version", number(record.version)), ("body", text(&record.body)), ("op", text(own))];
+    let attributes = attributes.map(|(name, value)| (name.to_owned(), value));
+    record_key(&record.name).into_iter().chain(attributes).collect()
+}
+
+fn record(name: RecordName, item: &Item) -> Result<Record, StoreError> {
+    let reader = Reader(item);
+    let version = reader.optional_number("version")?.ok_or(Unreadable("version"))?;
+    Ok(Record { name, version, body: reader.text("body")?.to_owned() })
+}
+
+fn name(item: &Item) -> Result<Name, Unreadable> {
+    let name = place(item).and_then(|place| place.split_once('#')).and_then(|(_, name)| Name::new(name).ok());
+    name.ok_or(Unreadable("SK"))
+}
+
+fn place(item: &Item) -> Option<&str> {
+    item.get("SK").and_then(|sort| sort.as_s().ok()).map(String::as_str)
+}
+
+fn entry(tenant: Tenant, item: &Item) -> Result<Entry, Unreadable> {
+    let reader = Reader(item);
+    let mark = place(item).and_then(|place| place.split_once('#')).and_then(|(_, mark)| u64::from_str_radix(mark, 16).ok());
+    Ok(Entry {
+        tenant,
+        at: reader.moment("at")?,
+        actor: reader.text("actor")?.parse().map_err(|_| Unreadable("actor"))?,
+        action: Action::of(reader.text("action")?),
+        target: reader.text("target")?.to_owned(),
+        mark: mark.ok_or(Unreadable("SK"))?,
+    })
+}

@@ -1,0 +1,163 @@
+//! Configuration store: records and the audit trail in tables, buckets of requests in memory, since there is one process.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use nobat_core::auth::audit::{Action, Entry};
+use nobat_core::config::record::{Record, RecordKind, RecordName};
+use nobat_core::limits::token_bucket::{TakeResult, TokenBucket, TokenRate};
+use nobat_core::ports::config_store::{AuditPage, AuditQuery, ConfigStore, RecordResult};
+use nobat_core::ports::{Position, StoreError};
+use nobat_core::types::name::{Name, Tenant};
+use nobat_core::types::time::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::database::{Database, Savepoint, to_sql};
+use crate::reader::Cost;
+use crate::writer::Load;
+use crate::{Error, Sqlite};
+
+/// Buckets of tenants with a request rate. They are full after a restart.
+#[derive(Default)]
+pub(crate) struct Buckets(Mutex<HashMap<Tenant, TokenBucket>>);
+
+#[async_trait]
+impl ConfigStore for Sqlite {
+    async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
+        let name = name.clone();
+        self.read(Cost::Record, name.tenant.clone(), move |connection| find(connection, &name)).await
+    }
+
+    async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+        let (tenant, after) = (tenant.cloned(), after.map(ToString::to_string).unwrap_or_default());
+        // A page of one row checks for existence. Requests without a key wait for that.
+        let cost = if limit == 1 { Cost::Record } else { Cost::Scan };
+        self.read(cost, tenant.clone(), move |connection| page(connection, tenant.as_ref(), sort, &after, limit)).await
+    }
+
+    async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
+        self.0.writer.call(Load::of(Some(entry.tenant.clone())), move |database| database.write_records(&records, &entry)).await
+    }
+
+    async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError> {
+        let name = name.clone();
+        self.0.writer.call(Load::of(Some(entry.tenant.clone())), move |database| database.remove_record(&name, version, &entry)).await
+    }
+
+    async fn trail(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
+        let (query, oldest) = (query.clone(), now - self.0.retention);
+        self.read(Cost::Scan, Some(query.tenant.clone()), move |connection| trail(connection, &query, oldest)).await
+    }
+
+    async fn take(&self, tenant: &Tenant, rate: TokenRate, _wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {
+        let mut buckets = self.0.buckets.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = buckets.entry(tenant.clone()).or_default();
+        let (taken, left) = rate.take(*bucket, NonZeroU32::MIN, now);
+        *bucket = left;
+        Ok(taken)
+    }
+}
+
+impl Database {
+    fn write_records(&mut self, records: &[Record], entry: &Entry) -> Result<RecordResult, Error> {
+        self.savepoint(|database| {
+            for record in records {
+                if !database.write_record(record)? {
+                    return Ok(Savepoint::Nothing(RecordResult::Conflict));
+                }
+            }
+            database.write_entry(entry)?;
+            Ok(Savepoint::All(RecordResult::Done))
+        })
+    }
+
+    /// Returns true if the stored version was the previous one.
+    fn write_record(&self, record: &Record) -> Result<bool, Error> {
+        let Record { name, version, body } = record;
+        let (sort, version) = (name.sort.as_str(), version.cast_signed());
+        let sql = if version == 1 {
+            "INSERT INTO records (version, body, tenant, sort, name) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING"
+        } else {
+            "UPDATE records SET version = ?1, body = ?2 WHERE tenant = ?3 AND sort = ?4 AND name = ?5 AND version = ?1 - 1"
+        };
+        Ok(self.prepare(sql)?.execute(params![version, body, whose(name.tenant.as_ref()), sort, name.name.as_str()])? == 1)
+    }
+
+    fn remove_record(&mut self, name: &RecordName, version: u64, entry: &Entry) -> Result<RecordResult, Error> {
+        self.savepoint(|database| {
+            let sql = "DELETE FROM records WHERE tenant = ?1 AND sort = ?2 AND name = ?3 AND version = ?4";
+            let values = params![whose(name.tenant.as_ref()), name.sort.as_str(), name.name.as_str(), version.cast_signed()];
+            if database.prepare(sql)?.execute(values)? == 0 {
+                return Ok(Savepoint::Nothing(RecordResult::Conflict));
+            }
+            database.write_entry(entry)?;
+            Ok(Savepoint::All(RecordResult::Done))
+        })
+    }
+
+    /// Writes an audit entry. A trigger prevents later changes.
+    pub(crate) fn write_entry(&self, entry: &Entry) -> Result<(), Error> {
+        let Entry { tenant, at, actor, action, target, mark: _ } = entry;
+        self.prepare("INSERT INTO trail (tenant, at, actor, action, target) VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+            tenant.as_str(),
+            at.millis(),
+            actor.to_string(),
+            action.as_str(),
+            target
+        ])?;
+        Ok(())
+    }
+}
+
+/// Returns the value of column `tenant`. Empty for records of the installation.
+fn whose(tenant: Option<&Tenant>) -> &str {
+    tenant.map_or("", Tenant::as_str)
+}
+
+fn find(connection: &Connection, name: &RecordName) -> Result<Option<Record>, Error> {
+    let mut statement = connection.prepare_cached("SELECT version, body FROM records WHERE tenant = ?1 AND sort = ?2 AND name = ?3")?;
+    let found = statement.query_row(params![whose(name.tenant.as_ref()), name.sort.as_str(), name.name.as_str()], |row| {
+        Ok(Record { name: name.clone(), version: row.get::<_, i64>(0)?.cast_unsigned(), body: row.get(1)? })
+    });
+    Ok(found.optional()?)
+}
+
+fn page(connection: &Connection, tenant: Option<&Tenant>, sort: RecordKind, after: &str, limit: usize) -> Result<Vec<Record>, Error> {
+    let sql = "SELECT name, version, body FROM records WHERE tenant = ?1 AND sort = ?2 AND name > ?3 ORDER BY name LIMIT ?4";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params![whose(tenant), sort.as_str(), after, to_sql(limit)])?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next()? {
+        let name = RecordName { tenant: tenant.cloned(), sort, name: Name::new(row.get_ref(0)?.as_str()?)? };
+        records.push(Record { name, version: row.get::<_, i64>(1)?.cast_unsigned(), body: row.get(2)? });
+    }
+    Ok(records)
+}
+
+fn trail(connection: &Connection, query: &AuditQuery, oldest: Timestamp) -> Result<AuditPage, Error> {
+    let before = query.after.as_ref().map_or(Ok(i64::MAX), |after| after.0.parse().map_err(|_| Error::Unreadable("position")))?;
+    let sql =
+        "SELECT seq, tenant, at, actor, action, target FROM trail WHERE tenant = ?1 AND seq < ?2 AND at > ?3 ORDER BY seq DESC LIMIT ?4";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params![query.tenant.as_str(), before, oldest.millis(), to_sql(query.limit)])?;
+    let (mut entries, mut last) = (Vec::new(), None);
+    while let Some(row) = rows.next()? {
+        last = Some(Position(row.get::<_, i64>(0)?.to_string()));
+        entries.push(entry(row)?);
+    }
+    let next = last.filter(|_| entries.len() == query.limit);
+    Ok(AuditPage { entries, next })
+}
+
+fn entry(row: &Row<'_>) -> Result<Entry, Error> {
+    Ok(Entry {
+        tenant: Tenant::new(row.get_ref(1)?.as_str()?)?,
+        at: Timestamp::from_millis(row.get(2)?),
+        actor: row.get_ref(3)?.as_str()?.parse().map_err(|_| Error::Unreadable("an actor"))?,
+        action: Action::of(row.get_ref(4)?.as_str()?),
+        target: row.get(5)?,
+        mark: row.get::<_, i64>(0)?.cast_unsigned(),
+    })
+}

@@ -1,0 +1,339 @@
+//! Tests of the limiter over a store with a version.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use async_trait::async_trait;
+use futures_util::future::{join_all, poll_immediate};
+use nobat_core::limits::{BreakerPolicy, CallHealth, LimitScope, RateLimit};
+use nobat_core::types::held_reason::HeldReason;
+use nobat_core::types::name::Tenant;
+
+use super::*;
+use crate::admission::limiter::{Entry, FRESH, Limiter, Permits, ScopedLimits, lock};
+
+/// In-memory limiters. Tests can insert concurrent writes and lose replies.
+#[derive(Default)]
+struct Memory {
+    kept: Mutex<HashMap<LimiterKey, VersionedState>>,
+    reads: AtomicU32,
+    writes: AtomicU32,
+    lost: AtomicU32,
+}
+
+impl Memory {
+    fn put(&self, name: &LimiterKey, flow: &LimiterState, over: u64) -> WriteResult {
+        let mut all = lock(&self.kept);
+        let kept = all.entry(name.clone()).or_default();
+        if kept.version != over {
+            return WriteResult::Conflict(kept.clone());
+        }
+        *kept = VersionedState { version: over + 1, flow: flow.clone() };
+        WriteResult::Done
+    }
+}
+
+#[async_trait]
+impl LimiterStore for Memory {
+    async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        yield_now().await;
+        Ok(lock(&self.kept).get(name).cloned().unwrap_or_default())
+    }
+
+    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, _now: Timestamp) -> Result<WriteResult, StoreError> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        yield_now().await;
+        let written = self.put(name, flow, over);
+        // The writer has no reply yet.
+        yield_now().await;
+        if written != WriteResult::Done {
+            return Ok(written);
+        }
+        let is_lost = self.lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        if is_lost { Err(StoreError::Unavailable("lost".to_owned())) } else { Ok(WriteResult::Done) }
+    }
+}
+
+#[derive(Default)]
+struct Still(Mutex<Duration>);
+
+#[async_trait]
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000) + *lock(&self.0)
+    }
+
+    async fn sleep(&self, _duration: Duration) {
+        yield_now().await;
+    }
+}
+
+struct Lots(AtomicU32);
+
+impl Random for Lots {
+    fn bits(&self) -> u64 {
+        u64::from(self.0.fetch_add(1, Ordering::Relaxed)) << 40
+    }
+}
+
+struct World {
+    flows: Arc<Memory>,
+    clock: Arc<Still>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { flows: Arc::default(), clock: Arc::default() }
+    }
+
+    /// Creates a gate with its own holder, as a separate process would.
+    fn gate(&self, number: u32) -> Limiter {
+        Limiter::new(self.flows.clone(), self.clock.clone(), Arc::new(Lots(AtomicU32::new(number << 20))))
+    }
+
+    fn in_use(&self) -> u32 {
+        lock(&self.flows.kept).values().map(|kept| kept.flow.in_use(self.clock.now())).sum()
+    }
+}
+
+fn count(count: u32) -> NonZeroU32 {
+    NonZeroU32::new(count).unwrap()
+}
+
+fn limited(limits: Limits) -> [ScopedLimits; 1] {
+    [ScopedLimits { name: LimiterKey { tenant: Tenant::default(), of: LimitScope::Tenant }, limits }]
+}
+
+fn parallel(most: u32) -> [ScopedLimits; 1] {
+    limited(Limits { concurrency: Some(count(most)), ..Limits::default() })
+}
+
+fn report(verdict: CallHealth) -> CallReport {
+    CallReport { verdict, took: Duration::from_millis(5), pause_until: None }
+}
+
+async fn enter(gate: &Limiter, flows: &[ScopedLimits]) -> Result<Permits, Denied> {
+    match gate.enter(flows, &HoldState::default(), Permits::default()).await.unwrap() {
+        Entry::Go(passes) => Ok(passes),
+        Entry::Wait { wait, .. } => Err(wait),
+    }
+}
+
+#[tokio::test]
+async fn concurrent_requests_share_one_write() {
+    let world = World::new();
+    let pace = RateLimit { rate: count(100), period: Duration::from_secs(1), burst: count(7) };
+    let (gate, flows) = (world.gate(1), limited(Limits { pace: Some(pace), concurrency: Some(count(100)), breaker: None }));
+    let entered = join_all((0..10).map(|_| enter(&gate, &flows))).await;
+    assert_eq!(entered.iter().filter(|entered| entered.is_ok()).count(), 7);
+    assert_eq!((world.flows.reads.load(Ordering::Relaxed), world.flows.writes.load(Ordering::Relaxed)), (1, 1));
+    let passes = entered.into_iter().filter_map(Result::ok);
+    join_all(passes.map(|passes| async { gate.leave(passes, &report(CallHealth::Good), None).await })).await;
+    assert_eq!((world.flows.writes.load(Ordering::Relaxed), world.in_use()), (2, 0));
+}
+
+#[tokio::test]
+async fn limiter_without_limits_is_read_but_not_written() {
+    let world = World::new();
+    let passes = enter(&world.gate(1), &limited(Limits::default())).await.unwrap();
+    world.gate(1).leave(passes, &report(CallHealth::Bad), None).await;
+    assert_eq!((world.flows.reads.load(Ordering::Relaxed), world.flows.writes.load(Ordering::Relaxed)), (1, 0));
+}
+
+#[tokio::test]
+async fn processes_share_one_concurrency_limit() {
+    let world = World::new();
+    let (gates, flows) = ([1, 2, 3].map(|number| world.gate(number)), parallel(4));
+    for round in 0..20 {
+        let entered = join_all((0..30).map(|number| enter(&gates[(number + round) % 3], &flows))).await;
+        let passes: Vec<(usize, Permits)> =
+            entered.into_iter().enumerate().filter_map(|(number, entered)| Some((number, entered.ok()?))).collect();
+        assert_eq!((passes.len(), world.in_use()), (4, 4));
+        join_all(passes.into_iter().map(|(number, passes)| {
+            let gate = &gates[(number + round) % 3];
+            async move { gate.leave(passes, &report(CallHealth::Good), None).await }
+        }))
+        .await;
+        assert_eq!(world.in_use(), 0);
+    }
+}
+
+#[tokio::test]
+async fn lost_write_reply_leaks_no_slot() {
+    let world = World::new();
+    let (gate, flows) = (world.gate(1), parallel(2));
+    let first = enter(&gate, &flows).await.unwrap();
+    world.flows.lost.store(1, Ordering::Relaxed);
+    assert!(gate.enter(&flows, &HoldState::default(), Permits::default()).await.is_err());
+    assert_eq!(world.in_use(), 2, "the write whose reply was lost took a slot");
+    let second = enter(&gate, &flows).await.unwrap();
+    world.flows.lost.store(1, Ordering::Relaxed);
+    gate.leave(first, &report(CallHealth::Good), None).await;
+    gate.leave(second, &report(CallHealth::Good), None).await;
+    assert_eq!(world.in_use(), 0);
+}
+
+#[tokio::test]
+async fn slot_of_dropped_task_is_freed_by_the_next_write() {
+    let world = World::new();
+    let (gate, flows) = (world.gate(1), parallel(1));
+    drop(enter(&gate, &flows).await.unwrap());
+    assert!(enter(&gate, &flows).await.is_ok());
+}
+
+#[tokio::test]
+async fn waiting_operation_is_written_after_its_writer_is_dropped() {
+    let world = World::new();
+    let (gate, flows) = (world.gate(1), parallel(2));
+    let mut dropped = Box::pin(enter(&gate, &flows));
+    // The task waits for the answer to its read.
+    for _ in 0..2 {
+        assert!(poll_immediate(&mut dropped).await.is_none());
+    }
+    let mut other = Box::pin(enter(&gate, &flows));
+    assert!(poll_immediate(&mut other).await.is_none());
+    drop(dropped);
+    assert!(other.await.is_ok());
+    assert_eq!(world.in_use(), 1);
+}
+
+#[tokio::test]
+async fn operation_repeated_after_a_dropped_writer_counts_once() {
+    let world = World::new();
+    let pace = RateLimit { rate: count(1), period: Duration::from_mins(1), burst: count(3) };
+    let (gate, flows) = (world.gate(1), limited(Limits { pace: Some(pace), concurrency: Some(count(3)), breaker: None }));
+    let first = enter(&gate, &flows).await.unwrap();
+    let second = enter(&gate, &flows).await.unwrap();
+    let third = enter(&gate, &flows).await.unwrap();
+    let good = report(CallHealth::Good);
+    let mut dropped = Box::pin(gate.leave(first, &good, None));
+    let mut other = Box::pin(gate.give_back(third));
+    assert!(poll_immediate(&mut dropped).await.is_none() && poll_immediate(&mut other).await.is_none());
+    while world.in_use() == 3 {
+        assert!(poll_immediate(&mut dropped).await.is_none(), "the writer has no reply yet");
+    }
+    drop(dropped);
+    other.await;
+    assert_eq!(world.in_use(), 1, "only the second task still runs");
+    *lock(&world.clock.0) += FRESH;
+    let others = world.gate(2);
+    assert!(enter(&others, &flows).await.is_ok(), "a start that was given back is free");
+    assert!(enter(&others, &flows).await.is_err(), "it is free only once");
+    gate.leave(second, &good, None).await;
+}
+
+#[tokio::test]
+async fn slot_is_kept_while_it_is_renewed() {
+    let world = World::new();
+    let (gate, other, flows) = (world.gate(1), world.gate(2), parallel(1));
+    let passes = enter(&gate, &flows).await.unwrap();
+    for _ in 0..10 {
+        *lock(&world.clock.0) += Duration::from_secs(20);
+        gate.renew(&passes).await;
+        assert!(enter(&other, &flows).await.is_err());
+    }
+    *lock(&world.clock.0) += Duration::from_secs(61);
+    assert!(enter(&other, &flows).await.is_ok(), "a slot that is not renewed is freed");
+}
+
+#[tokio::test]
+async fn refusal_by_one_limiter_frees_slots_of_the_others() {
+    let world = World::new();
+    let gate = world.gate(1);
+    let [wide] = parallel(5);
+    // Uses one in-memory limiter as if it were two.
+    let [narrow] = limited(Limits { concurrency: Some(count(1)), ..Limits::default() });
+    let wait = enter(&gate, &[wide, narrow]).await.err().unwrap();
+    assert_eq!((wait.reason, world.in_use()), (HeldReason::ConcurrencyLimited, 0));
+}
+
+/// A task that waits for two limits must keep its progress at the first: the lower of the two limits alone sets the throughput.
+#[tokio::test]
+async fn task_with_two_rates_starts_at_the_lower_rate() {
+    for (wide, narrow) in [(10, 5), (5, 10), (5, 5), (6, 5)] {
+        let world = World::new();
+        let gate = world.gate(1);
+        let pace = |rate| RateLimit { rate: count(rate), period: Duration::from_secs(1), burst: count(1) };
+        let flow = |of, rate| ScopedLimits {
+            name: LimiterKey { tenant: Tenant::default(), of },
+            limits: Limits { pace: Some(pace(rate)), ..Limits::default() },
+        };
+        let name = |text| nobat_core::types::name::Name::new(text).unwrap();
+        let flows = [flow(LimitScope::Endpoint(name("e")), wide), flow(LimitScope::Key(name("k")), narrow)];
+        let begun = world.clock.now();
+        // Twelve tasks arrive per second. Each asks again when told to.
+        let mut waiting: BTreeMap<(Timestamp, u64), HoldState> =
+            (0..12 * 60).map(|number| ((begun + Duration::from_millis(number * 1_000 / 12), number), HoldState::default())).collect();
+        let mut starts = 0;
+        while let Some(((at, number), turn)) = waiting.pop_first().filter(|((at, _), _)| *at < begun + Duration::from_mins(1)) {
+            *lock(&world.clock.0) = at.since(begun);
+            match gate.enter(&flows, &turn, Permits::default()).await.unwrap() {
+                Entry::Go(passes) => {
+                    starts += 1;
+                    gate.leave(passes, &report(CallHealth::Good), None).await;
+                }
+                Entry::Wait { wait, promise } => {
+                    let turn = HoldState { times: turn.times + 1, reserved: promise.into(), ..turn };
+                    waiting.insert((wait.until.max(at + Duration::from_millis(1)), number), turn);
+                }
+            }
+        }
+        let allowed = 60 * wide.min(narrow);
+        assert!((allowed * 95 / 100..=allowed + 1).contains(&starts), "{starts} of {allowed} by {wide} and {narrow} a second");
+    }
+}
+
+/// A task that holds a reservation at one limiter and waits at another keeps one reservation. The other slot is free.
+#[tokio::test]
+async fn replaced_reservation_is_given_back() {
+    let world = World::new();
+    let gate = world.gate(1);
+    let pace = RateLimit { rate: count(1), period: Duration::from_secs(10), burst: count(1) };
+    let limits = Limits { pace: Some(pace), ..Limits::default() };
+    let flow = |text: &str| ScopedLimits {
+        name: LimiterKey { tenant: Tenant::default(), of: LimitScope::Key(nobat_core::types::name::Name::new(text).unwrap()) },
+        limits,
+    };
+    let flows = [flow("a"), flow("b")];
+    let ahead = |place: usize| {
+        let kept = lock(&world.flows.kept).get(&flows[place].name).cloned().unwrap_or_default();
+        kept.flow.state(&limits, world.clock.now()).reserved_starts.unwrap()
+    };
+    let waiting = async |flows: &[ScopedLimits], promise: Option<ScopedReservation>| {
+        let turn = HoldState { reserved: promise.into(), ..HoldState::default() };
+        match gate.enter(flows, &turn, Permits::default()).await.unwrap() {
+            Entry::Wait { promise, .. } => promise,
+            Entry::Go(_) => panic!("the task may start"),
+        }
+    };
+    enter(&gate, &flows[1..]).await.unwrap();
+    let at_second = waiting(&flows[1..], None).await;
+    assert_eq!((at_second.as_ref().unwrap().of == flows[1].name.of, ahead(1)), (true, 1));
+    // The reservation is not due: the first limiter refuses before the second is asked.
+    enter(&gate, &flows[..1]).await.unwrap();
+    let at_first = waiting(&flows, at_second).await;
+    assert_eq!((at_first.as_ref().unwrap().of == flows[0].name.of, ahead(0), ahead(1)), (true, 1, 0));
+    // The first reservation is due. Its start is used, then given back when the second limiter refuses. The task keeps its first
+    // reservation.
+    *lock(&world.clock.0) += Duration::from_secs(11);
+    enter(&gate, &flows[1..]).await.unwrap();
+    let again = waiting(&flows, at_first.clone()).await;
+    assert_eq!((again, ahead(1)), (at_first, 0));
+}
+
+#[tokio::test]
+async fn failures_open_the_breaker_for_all_processes() {
+    let world = World::new();
+    let (gate, other, flows) =
+        (world.gate(1), world.gate(2), limited(Limits { breaker: Some(BreakerPolicy::default()), ..Limits::default() }));
+    assert!(enter(&other, &flows).await.is_ok());
+    for _ in 0..10 {
+        let passes = enter(&gate, &flows).await.unwrap();
+        gate.leave(passes, &report(CallHealth::Bad), None).await;
+    }
+    assert_eq!(enter(&gate, &flows).await.err().unwrap().reason, HeldReason::CircuitOpen);
+    assert!(enter(&other, &flows).await.is_ok(), "each process caches a limiter for a second");
+    *lock(&world.clock.0) += FRESH;
+    assert_eq!(enter(&other, &flows).await.err().unwrap().reason, HeldReason::CircuitOpen);
+}

@@ -1,0 +1,92 @@
+//! Plan of one attempt: the result of its admission.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nobat_core::config::endpoint::{Endpoint, ResponseClass};
+use nobat_core::json::Json;
+use nobat_core::limits::{CallHealth, LimitScope, Reservations};
+use nobat_core::task::retry::RetryPolicy;
+use nobat_core::task::{TaskError, TaskOptions};
+use nobat_core::types::held_reason::HeldReason;
+use nobat_core::types::id::TaskId;
+use nobat_core::types::name::Name;
+use nobat_core::types::time::Timestamp;
+use serde::Deserialize;
+
+use crate::admission::limiter::Permits;
+
+/// Decision about a task that wants to start.
+pub(crate) enum Admission {
+    /// The task may start.
+    Go(AttemptPlan),
+    /// The task must wait.
+    Hold {
+        /// Reason for the wait.
+        reason: HeldReason,
+        /// Time to ask again.
+        until: Timestamp,
+        /// Reservations and batch membership that the task keeps until then.
+        reserved: Reservations,
+    },
+}
+
+/// Settings and permits of one attempt.
+#[derive(Default)]
+pub(crate) struct AttemptPlan {
+    /// Permits of the task's limiters.
+    pub(crate) passes: Permits,
+    /// The endpoint that the task goes to, in its current version.
+    pub(crate) endpoint: Option<(Name, Arc<Endpoint>)>,
+    /// Retry policy, if the task leaves it to its endpoint.
+    pub(crate) policy: Option<RetryPolicy>,
+    /// The limiter to pause if the endpoint asks for a pause.
+    pub(crate) resting: Option<LimitScope>,
+    /// The other tasks of the batch, possibly none. `None` if the task was not batched.
+    pub(crate) companions: Option<Vec<TaskId>>,
+}
+
+impl AttemptPlan {
+    /// Returns the endpoint's health after a failed attempt. The endpoint's response policy decides, not the task's. No response counts as
+    /// unhealthy.
+    pub(super) fn verdict(&self, error: &TaskError) -> CallHealth {
+        let answers = self.endpoint.as_ref().map(|(_, endpoint)| endpoint.answers.clone()).unwrap_or_default();
+        match error.code.status() {
+            // 429 limits the rate and says nothing about health.
+            Some(429) => CallHealth::Unknown,
+            Some(status) if answers.meaning(status) != ResponseClass::Retry => CallHealth::Good,
+            _ => CallHealth::Bad,
+        }
+    }
+
+    /// Returns the endpoint's health after an attempt that the task counts as success. The endpoint's response policy may count it as a
+    /// failure.
+    pub(super) fn verdict_of(&self, result: &Json) -> CallHealth {
+        #[derive(Deserialize)]
+        struct Answered {
+            status: u16,
+        }
+        match (&self.endpoint, result.parse::<Answered>()) {
+            (Some((_, endpoint)), Ok(Answered { status })) if endpoint.answers.meaning(status) == ResponseClass::Retry && status != 429 => {
+                CallHealth::Bad
+            }
+            _ => CallHealth::Good,
+        }
+    }
+
+    /// Returns true if no limiter needs a report.
+    pub(crate) fn is_free(&self) -> bool {
+        self.passes.are_none()
+    }
+
+    /// Returns the maximum duration of an attempt.
+    pub(crate) fn timeout(&self, settings: &TaskOptions) -> Duration {
+        let endpoint = self.endpoint.as_ref().filter(|_| settings.left.timeout);
+        endpoint.map_or(settings.timeout, |(_, endpoint)| endpoint.timeout.unwrap_or(TaskOptions::DEFAULT_TIMEOUT))
+    }
+
+    /// Returns the maximum number of attempts.
+    pub(crate) fn max_attempts(&self, settings: &TaskOptions) -> u32 {
+        self.policy.as_ref().unwrap_or(&settings.retry).max_attempts()
+    }
+}

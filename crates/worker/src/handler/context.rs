@@ -1,0 +1,133 @@
+//! The context of an attempt, for its handler.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nobat_core::config::endpoint::Endpoint;
+use nobat_core::json::Json;
+use nobat_core::task::{Task, TaskKey};
+use nobat_core::types::id::TaskId;
+use nobat_core::types::name::Name;
+use serde::Serialize;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::plan::AttemptPlan;
+
+/// One attempt, for its handler.
+pub struct TaskContext {
+    /// Tenant and id of the task.
+    pub name: TaskKey,
+    /// The task whose end this one reports, if it is a callback.
+    pub parent: Option<TaskId>,
+    /// Number of the attempt in this generation, from 1.
+    pub attempt: u32,
+    /// Number of the attempt over all generations of the task. Unique for the task.
+    pub number: u64,
+    /// Maximum number of attempts by the task's retry policy.
+    pub max_attempts: u32,
+    /// Key to pass on downstream, so that a receiver can recognize a repeated call.
+    pub idempotency_key: String,
+    /// Maximum duration of this attempt.
+    pub timeout: Duration,
+    /// Number of tasks that the submitting request has passed through.
+    pub(crate) hops: u8,
+    /// The endpoint that the task goes to.
+    pub(crate) endpoint: Option<(Name, Arc<Endpoint>)>,
+    cancel: CancellationToken,
+    beaten: AtomicBool,
+    progress: Mutex<Option<Json>>,
+    progressed: Notify,
+}
+
+/// Maximum size of a progress note, in bytes of JSON: 4 KiB.
+pub const MAX_PROGRESS: usize = 4 * 1024;
+
+impl TaskContext {
+    /// Creates the context of the task's current attempt.
+    pub(crate) fn new(task: &Task, course: &AttemptPlan) -> Self {
+        Self {
+            name: task.name(),
+            parent: task.settings.parent,
+            attempt: task.attempt,
+            number: task.token,
+            max_attempts: course.max_attempts(&task.settings),
+            idempotency_key: task.idempotency_key(),
+            timeout: course.timeout(&task.settings),
+            hops: task.settings.hops,
+            endpoint: course.endpoint.clone(),
+            cancel: CancellationToken::new(),
+            beaten: AtomicBool::new(false),
+            progress: Mutex::default(),
+            progressed: Notify::new(),
+        }
+    }
+
+    /// Creates the context of a test call, which belongs to no task.
+    pub(crate) fn of_trial(name: TaskKey, endpoint: (Name, Arc<Endpoint>), timeout: Duration) -> Self {
+        Self {
+            idempotency_key: name.id.to_string(),
+            name,
+            parent: None,
+            attempt: 1,
+            number: 1,
+            max_attempts: 1,
+            timeout,
+            hops: 0,
+            endpoint: Some(endpoint),
+            cancel: CancellationToken::new(),
+            beaten: AtomicBool::new(false),
+            progress: Mutex::default(),
+            progressed: Notify::new(),
+        }
+    }
+
+    /// Reports progress, in any JSON of at most [`MAX_PROGRESS`] bytes. Longer notes are dropped.
+    ///
+    /// It is stored within about a second and shown with the task. The last note wins.
+    pub fn progress<T: Serialize>(&self, progress: &T) {
+        match Json::from_value(progress) {
+            Ok(json) if json.get().len() <= MAX_PROGRESS => {
+                *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(json);
+                self.progressed.notify_one();
+            }
+            _ => tracing::warn!(task = %self.name.id, "a progress note was dropped: it is too long, or not JSON"),
+        }
+    }
+
+    /// Resolves when the task has been canceled.
+    ///
+    /// A handler that then returns anything but a result ends the task as `canceled`. One that does not return within 5 seconds is dropped.
+    pub async fn canceled(&self) {
+        self.cancel.cancelled().await;
+    }
+
+    /// Returns true if the task has been canceled.
+    pub fn is_canceled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
+    /// Records that the lease is being renewed.
+    pub(crate) fn note_beat(&self) {
+        self.beaten.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns true if a renewal of the lease was ever sent.
+    pub(crate) fn has_beaten(&self) -> bool {
+        self.beaten.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    /// Resolves when there is progress to store.
+    pub(crate) async fn progressed(&self) {
+        self.progressed.notified().await;
+    }
+
+    pub(crate) fn take_progress(&self) -> Option<Json> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}

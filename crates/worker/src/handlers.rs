@@ -1,0 +1,4 @@
+//! Handlers that nobat brings along.
+
+pub mod http;
+pub mod noop;
