@@ -6,7 +6,7 @@ use nobat_core::types::name::{Name, Tenant};
 use nobat_core::ports::{ListQuery, Position};
 
 #[allow(dead_code, reason = "this target checks some lists only")]
-#[path = "../../crates/api/src/cursor.rs"]
+#[path = "../../crates/api/src/http/cursor.rs"]
 mod cursor;
 
 use cursor::List;

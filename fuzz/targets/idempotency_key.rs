@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../crates/api/src/quoted.rs"]
+#[path = "../../crates/api/src/http/structured_field.rs"]
 mod quoted;
 
 fuzz_target!(|value: &[u8]| {

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use crate::problem::Problem;
 use crate::query::Query;
 
-#[path = "../../crates/api/src/query.rs"]
+#[path = "../../crates/api/src/http/query.rs"]
 mod query;
 
 /// The part of the API's errors that the reader needs.

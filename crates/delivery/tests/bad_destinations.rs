@@ -154,7 +154,7 @@ const ROWS: &[(u8, Case)] = &[
     (67, Case::Answers("", "HTTP/1.1 103 Early Hints\r\n\r\n", Outcome::Fails(SendError::Timeout))),
     (68, Case::Elsewhere("src/retry_after.rs", "invalid_values_are_ignored")),
     (68, Case::Elsewhere("../worker/src/http.rs", "pause_is_a_day_at_most")),
-    (69, Case::Elsewhere("../../tests/tests/stories/endpoint.rs", "gone_endpoint_holds_its_tasks_until_it_is_resumed")),
+    (69, Case::Elsewhere("../../tests/tests/e2e/endpoint.rs", "gone_endpoint_holds_its_tasks_until_it_is_resumed")),
     (70, Case::Elsewhere("src/client.rs", "tls_error_names_its_cause")),
 ];
 

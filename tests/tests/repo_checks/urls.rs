@@ -6,7 +6,7 @@ use super::dependencies::users_of;
 use super::source::texts;
 
 /// Only file that parses URLs.
-const PARSER: &str = "crates/core/src/http_url.rs";
+const PARSER: &str = "crates/core/src/types/http_url.rs";
 
 /// Methods of texts that compare, search or cut. Code that compares a URL or takes it apart must use an `HttpUrl`.
 const OF_TEXTS: [&str; 17] = [

@@ -1,6 +1,6 @@
 //! End-to-end tests from the user's view: the real program, and a real server for it to call.
 
-mod stories {
+mod e2e {
     mod answers;
     mod backup;
     mod batch;

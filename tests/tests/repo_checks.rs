@@ -1,6 +1,6 @@
 //! Repository rules that no compiler checks.
 
-mod house {
+mod repo_checks {
     mod cloud;
     mod codes;
     mod dependencies;
