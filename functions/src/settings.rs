@@ -56,7 +56,7 @@ pub(crate) async fn with_ours_signing(handlers: Handlers, backend: &Backend) -> 
 
 /// Returns the handler of kind `http`, with signed requests.
 pub(crate) fn http_signing(backend: &Backend, vault: Arc<dyn VaultSource>) -> anyhow::Result<Http> {
-    Ok(http()?.signing(Signer::new(Arc::clone(&backend.registry), vault, Arc::new(SystemClock), ConfigEpoch::default())))
+    Ok(http()?.signing(Signer::new(Arc::clone(&backend.config), vault, Arc::new(SystemClock), ConfigEpoch::default())))
 }
 
 fn http() -> anyhow::Result<Http> {

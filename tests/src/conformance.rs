@@ -160,12 +160,12 @@ impl World {
 
     /// Returns the stored task, which must exist.
     pub async fn get(&self, task: &Task) -> Task {
-        self.find(&task.name()).await.unwrap_or_else(|| panic!("{} is missing", task.id))
+        self.find(&task.key()).await.unwrap_or_else(|| panic!("{} is missing", task.id))
     }
 
     /// Claims a task. Panics if the claim is not granted.
     pub async fn claim(&self, task: &Task) -> Task {
-        match self.backend.store.claim(&task.name(), self.now() + LEASE, self.now()).await.unwrap() {
+        match self.backend.store.claim(&task.key(), self.now() + LEASE, self.now()).await.unwrap() {
             ClaimResult::Granted(task) => task,
             other => panic!("{other:?}"),
         }
@@ -216,9 +216,9 @@ impl World {
     ///
     /// Only the next delivery can show that nothing else comes, because the backend may have threads of its own.
     pub async fn receives_next(&self, sentinel: Task) {
-        let name = sentinel.name();
+        let name = sentinel.key();
         self.accept(vec![sentinel]).await;
-        let taken: Vec<TaskKey> = self.receive(10).await.iter().map(Task::name).collect();
+        let taken: Vec<TaskKey> = self.receive(10).await.iter().map(Task::key).collect();
         assert_eq!(taken, [name], "the queue delivers only the task that was accepted last");
     }
 }
@@ -243,7 +243,7 @@ fn fail(task: &Task, retry: Retry) -> Event {
 }
 
 fn names(tasks: &[Task]) -> Vec<TaskKey> {
-    tasks.iter().map(Task::name).collect()
+    tasks.iter().map(Task::key).collect()
 }
 
 #[cfg(test)]

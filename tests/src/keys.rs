@@ -27,7 +27,7 @@ pub async fn make(backend: &Backend, tenant: &Tenant, scopes: Scopes, now: Times
     let object = key.id().to_string();
     let entry =
         Entry { tenant: tenant.clone(), at: now, actor: Actor::Operator, action: Action::KeyCreated, target: object, mark: rand::random() };
-    let written = backend.registry.write(vec![Record::from(&key)], entry).await.unwrap_or_else(|error| panic!("{error}"));
+    let written = backend.config.write(vec![Record::from(&key)], entry).await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(written, RecordResult::Done);
     text
 }

@@ -56,7 +56,7 @@ impl Model {
     /// Returns the model as a backend for the engines.
     pub fn backend(&self) -> Backend {
         let registry = self.store.registry();
-        Backend { store: self.store.clone(), queue: self.queue.clone(), registry: registry.clone(), flows: registry }
+        Backend { store: self.store.clone(), queue: self.queue.clone(), config: registry.clone(), limiters: registry }
     }
 }
 
@@ -66,5 +66,5 @@ pub fn backend(time: &Arc<Time>, retention: Duration) -> Backend {
     let store = ModelStore::new(time.clone(), retention, Removal::ByPruning, Arc::default(), habits.clone());
     let queue = ModelQueue::new(time.clone(), habits, Duration::from_secs(90), None);
     let registry = store.registry();
-    Backend { store: Arc::new(store), queue: Arc::new(queue), registry: registry.clone(), flows: registry }
+    Backend { store: Arc::new(store), queue: Arc::new(queue), config: registry.clone(), limiters: registry }
 }

@@ -244,7 +244,7 @@ fn task(stage: &Stage, kind: &str, number: usize) -> Task {
         ..TaskOptions::default()
     };
     let plain = sample::task(u128::try_from(number).expect("the number fits in a u128"), stage.time.now());
-    Task { kind: sample::name(kind), settings: Box::new(settings), ..plain }
+    Task { kind: sample::name(kind), options: Box::new(settings), ..plain }
 }
 
 /// Creates an endpoint of this name with a rate of 100 calls a second and the default circuit breaker.
@@ -258,7 +258,7 @@ async fn name(stage: &Stage, backend: &Backend, name: &str) {
         timeout: None,
         retry: None,
         answers: ResponsePolicy::default(),
-        limits: Limits { pace: Some(pace), concurrency: None, breaker: Some(BreakerPolicy::default()) },
+        limits: Limits { rate: Some(pace), concurrency: None, breaker: Some(BreakerPolicy::default()) },
         batch: None,
         standing: EndpointStatus::Open,
         authority: None,
@@ -274,6 +274,6 @@ async fn name(stage: &Stage, backend: &Backend, name: &str) {
         target: name.to_owned(),
         mark: stage.dice.below(u64::MAX),
     };
-    let written = backend.registry.write(vec![endpoint.record(&tenant, &sample::name(name))], entry).await;
+    let written = backend.config.write(vec![endpoint.record(&tenant, &sample::name(name))], entry).await;
     assert!(matches!(written, Ok(RecordResult::Done)), "{written:?}");
 }

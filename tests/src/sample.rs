@@ -41,7 +41,7 @@ pub fn task(number: u128, now: Timestamp) -> Task {
         kind: name("plain"),
         queue: name("default"),
         payload: Json::null(),
-        settings: Box::default(),
+        options: Box::default(),
         created_at: now,
         generation_at: now,
         generation: 1,
@@ -54,7 +54,7 @@ pub fn task(number: u128, now: Timestamp) -> Task {
         result: None,
         error: None,
         progress: None,
-        turn: HoldState::default(),
+        hold: HoldState::default(),
         requests: Vec::new(),
     }
 }
@@ -74,7 +74,7 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
         kind: name("Report.weekly_2"),
         queue: name("slow-lane"),
         payload: json(text),
-        settings: Box::new(TaskOptions {
+        options: Box::new(TaskOptions {
             timeout: Duration::from_millis(12_345),
             retry: RetryPolicy { schedule: Schedule::Exponential(exponential), max_age: Some(Duration::from_millis(86_400_001)) },
             expires_at: Some(now + Duration::from_hours(20)),
@@ -96,16 +96,16 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
             left: InheritedDefaults { timeout: true, retry: true },
         }),
         due_at: now + Duration::from_millis(1_001),
-        turn: HoldState {
-            times: 3,
-            reserved: Reservations {
-                promise: Some(ScopedReservation {
-                    of: LimitScope::Key(name("a.b-c_1")),
-                    booking: Reservation { slot: 1_800_000_000_123_456, interval: 33_334 },
+        hold: HoldState {
+            holds: 3,
+            reservations: Reservations {
+                rate: Some(ScopedReservation {
+                    scope: LimitScope::Key(name("a.b-c_1")),
+                    reservation: Reservation { slot: 1_800_000_000_123_456, interval: 33_334 },
                 }),
                 batch: Some(u64::MAX),
             },
-            put_off: 2,
+            deferrals: 2,
         },
         requests: vec![request(0), request(255)],
         ..task(number, now)
@@ -116,7 +116,7 @@ pub fn elaborate(number: u128, now: Timestamp) -> Task {
 pub fn listed(number: u128, now: Timestamp) -> Task {
     let delays = vec![Duration::ZERO, Duration::from_millis(1), Duration::from_millis(3_001), Duration::from_hours(24 * 366)];
     Task {
-        settings: Box::new(TaskOptions {
+        options: Box::new(TaskOptions {
             retry: RetryPolicy { schedule: Schedule::Delays(delays), max_age: None },
             callback: Some(Callback {
                 url: "http://example.com/".to_owned(),
@@ -133,12 +133,12 @@ pub fn listed(number: u128, now: Timestamp) -> Task {
 pub fn with_attempts(number: u128, attempts: usize, now: Timestamp) -> Task {
     let delays = vec![Duration::from_secs(1); attempts.saturating_sub(1)];
     let retry = RetryPolicy { schedule: Schedule::Delays(delays), max_age: None };
-    Task { settings: Box::new(TaskOptions { retry, ..TaskOptions::default() }), ..task(number, now) }
+    Task { options: Box::new(TaskOptions { retry, ..TaskOptions::default() }), ..task(number, now) }
 }
 
 /// Returns the task with a callback for every end.
 pub fn reported(mut task: Task) -> Task {
-    task.settings.callback =
+    task.options.callback =
         Some(Callback { url: "https://example.com/done".to_owned(), on: Outcome::ALL.to_vec(), retry: RetryPolicy::default() });
     task
 }

@@ -158,7 +158,7 @@ fn task(number: usize, now: Timestamp) -> Task {
     let settings = TaskOptions { limit_key: Some(sample::name(KEY)), ..TaskOptions::default() };
     Task {
         kind: sample::name(Work::KIND),
-        settings: Box::new(settings),
+        options: Box::new(settings),
         ..sample::task(u128::try_from(number).expect("the number fits in a u128"), now)
     }
 }
@@ -166,7 +166,7 @@ fn task(number: usize, now: Timestamp) -> Task {
 fn write_limits(backend: &Backend, now: Timestamp) {
     let count = |count| NonZeroU32::new(count).expect("the count is positive");
     let pace = RateLimit { rate: count(RATE), period: Duration::from_secs(1), burst: count(1) };
-    let limits = Limits { pace: Some(pace), concurrency: Some(count(CONCURRENCY)), breaker: None };
+    let limits = Limits { rate: Some(pace), concurrency: Some(count(CONCURRENCY)), breaker: None };
     let tenant = Tenant::default();
     let record = QueueConfig { limits, version: 1, ..QueueConfig::default() }.record(QueueConfig::record_name(
         &tenant,
@@ -175,6 +175,6 @@ fn write_limits(backend: &Backend, now: Timestamp) {
     ));
     let (actor, action) = (Actor::Operator, Action::LimitsChanged);
     let entry = Entry { tenant, at: now, actor, action, target: KEY.to_owned(), mark: 0 };
-    let written = backend.registry.write(vec![record], entry).now_or_never();
+    let written = backend.config.write(vec![record], entry).now_or_never();
     assert!(matches!(written, Some(Ok(RecordResult::Done))), "{written:?}");
 }

@@ -35,7 +35,7 @@ impl Slow {
     /// Returns the backend with slow calls. Its queue is unchanged.
     pub fn backend(inner: &Backend, time: &Arc<Time>, latency: Duration, runtime: Option<Handle>) -> Backend {
         let slow = Arc::new(Self { inner: inner.clone(), time: Arc::clone(time), latency, runtime });
-        Backend { store: slow.clone(), queue: inner.queue.clone(), registry: slow.clone(), flows: slow }
+        Backend { store: slow.clone(), queue: inner.queue.clone(), config: slow.clone(), limiters: slow }
     }
 
     async fn call<T>(&self, call: impl Future<Output = T>) -> T {
@@ -65,8 +65,8 @@ impl TaskStore for Slow {
         self.call(self.inner.store.commit(change, now)).await
     }
 
-    async fn beat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
-        self.call(self.inner.store.beat(name, token, until, progress)).await
+    async fn heartbeat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
+        self.call(self.inner.store.heartbeat(name, token, until, progress)).await
     }
 
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
@@ -101,37 +101,37 @@ impl TaskStore for Slow {
 #[async_trait]
 impl LimiterStore for Slow {
     async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
-        self.call(self.inner.flows.read(name)).await
+        self.call(self.inner.limiters.read(name)).await
     }
 
     async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
-        self.call(self.inner.flows.write(name, flow, over, now)).await
+        self.call(self.inner.limiters.write(name, flow, over, now)).await
     }
 }
 
 #[async_trait]
 impl ConfigStore for Slow {
     async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
-        self.call(self.inner.registry.find(name)).await
+        self.call(self.inner.config.find(name)).await
     }
 
     async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
-        self.call(self.inner.registry.page(tenant, sort, after, limit)).await
+        self.call(self.inner.config.page(tenant, sort, after, limit)).await
     }
 
     async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
-        self.call(self.inner.registry.write(records, entry)).await
+        self.call(self.inner.config.write(records, entry)).await
     }
 
     async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError> {
-        self.call(self.inner.registry.remove(name, version, entry)).await
+        self.call(self.inner.config.remove(name, version, entry)).await
     }
 
-    async fn trail(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
-        self.call(self.inner.registry.trail(query, now)).await
+    async fn audit(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
+        self.call(self.inner.config.audit(query, now)).await
     }
 
     async fn take(&self, tenant: &Tenant, rate: TokenRate, wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {
-        self.call(self.inner.registry.take(tenant, rate, wanted, now)).await
+        self.call(self.inner.config.take(tenant, rate, wanted, now)).await
     }
 }

@@ -104,12 +104,12 @@ async fn write_with_a_lost_response_is_recognized() {
     let cloud = Cloud::start().await;
     let task = cloud.with_lost_response(cloud.insert(vec![sample::reported(sample::task(1, cloud.now))])).await.remove(0);
     let batch = cloud.with_lost_response(cloud.insert((2..12).map(|number| sample::task(number, cloud.now)).collect())).await;
-    let running = cloud.with_lost_response(cloud.claim(&task.name())).await;
+    let running = cloud.with_lost_response(cloud.claim(&task.key())).await;
     assert_eq!((running.token, running.attempt), (1, 1));
     let ended = cloud.with_lost_response(cloud.apply(&running, succeed(&running))).await;
-    assert_eq!(cloud.get(&task.name()).await, ended);
+    assert_eq!(cloud.get(&task.key()).await, ended);
     let canceled = cloud.with_lost_response(cloud.apply(&batch[0], Event::Cancel)).await;
-    assert_eq!(cloud.get(&canceled.name()).await, canceled);
+    assert_eq!(cloud.get(&canceled.key()).await, canceled);
     assert_eq!(cloud.table.items().await.len(), 12, "ten tasks of the batch, one single task and its callback");
 }
 
@@ -117,7 +117,7 @@ async fn write_with_a_lost_response_is_recognized() {
 async fn missing_payload_does_not_block_the_sweep_of_other_tasks() {
     let mut cloud = Cloud::start().await;
     let tasks = cloud.insert(vec![large_task(1, cloud.now), sample::task(2, cloud.now)]).await;
-    let running = cloud.claim(&tasks[0].name()).await;
+    let running = cloud.claim(&tasks[0].key()).await;
     let (body, _) = cloud.bodies().await.remove(0);
     let key = json!({ "PK": { "S": format!("T#default#{}", running.id) }, "SK": { "S": body } });
     let delete = json!({ "TableName": cloud.table.name(), "Key": key });
@@ -125,7 +125,7 @@ async fn missing_payload_does_not_block_the_sweep_of_other_tasks() {
     cloud.now = cloud.now + Duration::from_mins(10);
     let swept = cloud.sweeper().run_once(cloud.now).await.unwrap();
     assert_eq!((swept.judged, swept.hinted, swept.failed), (1, 1, 0));
-    assert_eq!(cloud.get(&running.name()).await.attempts.len(), 1, "the crash is recorded");
+    assert_eq!(cloud.get(&running.key()).await.attempts.len(), 1, "the crash is recorded");
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn payload_is_stored_per_task_and_expires_with_it() {
     let mut cloud = Cloud::start().await;
     let first = cloud.insert(vec![large_task(1, cloud.now)]).await.remove(0);
     assert_eq!(cloud.bodies().await[0].1, None);
-    let running = cloud.claim(&first.name()).await;
+    let running = cloud.claim(&first.key()).await;
     let ended = cloud.apply(&running, succeed(&running)).await;
     let end = (cloud.now + RETENTION).millis() / 1_000;
     assert!(cloud.bodies().await[0].1.unwrap() > end, "the payload is kept as long as its task");
@@ -146,7 +146,7 @@ async fn payload_is_stored_per_task_and_expires_with_it() {
     let mut goes: Vec<_> = cloud.bodies().await.into_iter().map(|(_, goes)| goes.is_some()).collect();
     goes.sort_unstable();
     assert_eq!(goes, [false, true], "the first payload expires, the second does not");
-    assert_eq!(cloud.get(&second.name()).await.payload, second.payload);
+    assert_eq!(cloud.get(&second.key()).await.payload, second.payload);
 }
 
 #[tokio::test]
@@ -169,10 +169,10 @@ async fn crashed_worker_is_detected_although_its_task_was_postponed() {
     let mut cloud = Cloud::start().await;
     let task = cloud.insert(vec![sample::with_attempts(1, 2, cloud.now)]).await.remove(0);
     cloud.backend.store.postpone(&task, cloud.now + Duration::from_hours(1)).await.unwrap();
-    let running = cloud.claim(&task.name()).await;
+    let running = cloud.claim(&task.key()).await;
     cloud.now = cloud.now + LEASE + Duration::from_mins(2);
     assert_eq!(cloud.sweeper().run_once(cloud.now).await.unwrap().judged, 1);
-    let crashed = cloud.get(&running.name()).await;
+    let crashed = cloud.get(&running.key()).await;
     assert!(matches!(crashed.state, State::Waiting(_)) && crashed.attempts.len() == 1, "{crashed:?}");
 }
 
@@ -180,11 +180,11 @@ async fn crashed_worker_is_detected_although_its_task_was_postponed() {
 async fn callback_payload_of_a_failed_write_expires() {
     let cloud = Cloud::start().await;
     let task = cloud.insert(vec![sample::reported(sample::task(1, cloud.now))]).await.remove(0);
-    let running = cloud.claim(&task.name()).await;
-    cloud.backend.store.beat(&task.name(), running.token, cloud.now + LEASE, None).await.unwrap();
+    let running = cloud.claim(&task.key()).await;
+    cloud.backend.store.heartbeat(&task.key(), running.token, cloud.now + LEASE, None).await.unwrap();
     let result = sample::json(&format!("\"{}\"", "r".repeat(2_000)));
     let event = Event::Succeed { token: running.token, result };
-    let ended = cloud.backend.apply(&task.name(), Some(running), event, cloud.now).await.unwrap();
+    let ended = cloud.backend.apply(&task.key(), Some(running), event, cloud.now).await.unwrap();
     assert_eq!(ended.status(cloud.now), Status::Ended(Outcome::Succeeded));
     let stays = cloud.bodies().await.into_iter().filter(|(_, goes)| goes.is_none()).count();
     assert_eq!(stays, 1, "only the payload of the stored callback does not expire");

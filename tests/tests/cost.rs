@@ -36,7 +36,7 @@ async fn accept(stage: &Stage, task: Task) {
 
 async fn claim(stage: &Stage, task: &Task) -> Task {
     let now = stage.time.now();
-    match stage.backend.store.claim(&task.name(), now + LEASE, now).await.unwrap() {
+    match stage.backend.store.claim(&task.key(), now + LEASE, now).await.unwrap() {
         ClaimResult::Granted(task) => task,
         other => panic!("{other:?}"),
     }
@@ -51,7 +51,7 @@ async fn every_step_of_the_happy_path_costs_what_the_budget_says() {
     let claimed = claim(&stage, &task).await;
     assert_eq!(stage.reading(), calls("UpdateItem", written(1.0), 0), "a claim changes no index");
     let event = Event::Succeed { token: claimed.token, result: sample::json(r#"{"ok":true}"#) };
-    stage.backend.apply(&task.name(), Some(claimed), event, stage.time.now()).await.unwrap();
+    stage.backend.apply(&task.key(), Some(claimed), event, stage.time.now()).await.unwrap();
     assert_eq!(stage.reading(), calls("UpdateItem", written(2.0), 0), "the item and the removal of its sweep mark");
 }
 

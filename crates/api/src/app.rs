@@ -67,7 +67,7 @@ impl App {
     /// Creates the shared state of the handlers.
     pub fn new(parts: AppConfig) -> Self {
         let keyring = AuthCache::new(parts.door.keys);
-        let directory = ConfigCache::new(Arc::clone(&parts.backend.registry), Arc::clone(&parts.clock), parts.edition.clone());
+        let directory = ConfigCache::new(Arc::clone(&parts.backend.config), Arc::clone(&parts.clock), parts.edition.clone());
         let (permits, quota, readiness) = (RequestRates::default(), PendingQuota::default(), Readiness::default());
         let test_slots = TestSlots::default();
         Self(Arc::new(Inner { parts, keyring, bodies: Arc::default(), permits, quota, readiness, directory, test_slots }))

@@ -45,7 +45,7 @@ impl ConfigStore for Table {
         let find = find.expression_attribute_values(":from", text(from)).expression_attribute_values(":to", text(to));
         let found = find.limit(i32::try_from(limit).unwrap_or(i32::MAX)).send().await.map_err(failed)?;
         let items = found.items.unwrap_or_default();
-        items.iter().map(|item| record(RecordName { tenant: tenant.cloned(), sort, name: name(item)? }, item)).collect()
+        items.iter().map(|item| record(RecordName { tenant: tenant.cloned(), kind: sort, name: name(item)? }, item)).collect()
     }
 
     async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
@@ -81,7 +81,7 @@ impl ConfigStore for Table {
         }
     }
 
-    async fn trail(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
+    async fn audit(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
         // Entries as old as the retention are excluded.
         let from = keys::moment(now - self.retention + Duration::from_millis(1));
         // A tilde sorts after every digit.

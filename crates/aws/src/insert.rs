@@ -39,7 +39,7 @@ impl Table {
         }
         // The refusal names only some of them. All existing items are read, since another batch with the same key may have inserted the
         // same tasks.
-        let found = self.read_many(tasks.iter().map(|task| item::key(&task.name()).into()).collect()).await?;
+        let found = self.read_many(tasks.iter().map(|task| item::key(&task.key()).into()).collect()).await?;
         // This transaction has written them, and its response was lost.
         if found.iter().any(|found| op(found) == Some(own)) {
             return Ok(None);

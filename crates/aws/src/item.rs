@@ -136,12 +136,12 @@ fn fixed(task: &Task, payload_apart: Option<&OverflowRef>) -> Item {
         ("kind", Some(text(task.kind.as_str()))),
         ("queue", Some(text(task.queue.as_str()))),
         ("created_at", Some(moment(task.created_at))),
-        ("settings", codec::settings_to_text(&task.settings).map(text)),
-        ("fingerprint", task.settings.fingerprint.map(|fingerprint| AttributeValue::B(Blob::new(fingerprint.0)))),
+        ("settings", codec::settings_to_text(&task.options).map(text)),
+        ("fingerprint", task.options.fingerprint.map(|fingerprint| AttributeValue::B(Blob::new(fingerprint.0)))),
         ("payload", inline.filter(|_| task.payload != Json::null())),
         ("payload_key", apart),
     ]);
-    key(&task.name()).into_iter().chain(attributes.into_item()).collect()
+    key(&task.key()).into_iter().chain(attributes.into_item()).collect()
 }
 
 /// Returns the attributes that every change writes. `op` identifies the write, so that a retry recognizes it.
@@ -163,8 +163,8 @@ pub(crate) fn changing(task: &Task, op: &str) -> Attributes {
         ("generation", (task.generation > 1).then(|| number(task.generation))),
         ("generation_at", (task.generation_at != task.created_at).then(|| moment(task.generation_at))),
         ("due_at", Some(moment(task.due_at))),
-        ("deadline", task.settings.expires_at.map(moment)),
-        ("key_generation", task.settings.key_generation.map(number)),
+        ("deadline", task.options.expires_at.map(moment)),
+        ("key_generation", task.options.key_generation.map(number)),
         ("lease_until", lease.map(|lease| moment(lease.until))),
         ("started_at", lease.map(|lease| moment(lease.started_at))),
         ("cancel", canceled.then_some(AttributeValue::Bool(true))),
@@ -173,7 +173,7 @@ pub(crate) fn changing(task: &Task, op: &str) -> Attributes {
         ("attempts", codec::attempts_to_text(&task.attempts).map(text)),
         ("error", task.error.as_ref().map(|error| text(codec::error_to_text(error)))),
         ("progress", task.progress.as_ref().map(|progress| text(progress.get()))),
-        ("turn", codec::turn_to_text(&task.turn).map(text)),
+        ("turn", codec::turn_to_text(&task.hold).map(text)),
         ("requests", codec::requests_to_text(&task.requests).map(text)),
         ("op", Some(text(op))),
     ])
@@ -205,7 +205,7 @@ pub(crate) fn read(item: &Item) -> Result<Read, Unreadable> {
         kind: reader.name("kind")?,
         queue: reader.name("queue")?,
         payload: reader.json("payload")?.unwrap_or_else(Json::null),
-        settings: Box::new(settings),
+        options: Box::new(settings),
         created_at,
         generation_at: reader.optional_moment("generation_at")?.unwrap_or(created_at),
         generation: reader.optional_number("generation")?.unwrap_or(1),
@@ -218,7 +218,7 @@ pub(crate) fn read(item: &Item) -> Result<Read, Unreadable> {
         result: reader.json("result")?,
         error: reader.optional_text("error")?.map(codec::error_from_text).transpose()?,
         progress: reader.json("progress")?,
-        turn: codec::turn_from_text(reader.optional_text("turn")?)?,
+        hold: codec::turn_from_text(reader.optional_text("turn")?)?,
         requests: codec::requests_from_text(reader.optional_text("requests")?)?,
     };
     let apart = |attribute| Ok::<_, Unreadable>(reader.optional_text(attribute)?.map(|key| OverflowRef { key: key.to_owned() }));

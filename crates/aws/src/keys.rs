@@ -54,7 +54,7 @@ pub(crate) const READY: &str = "ready";
 
 /// Returns the sort key of a record.
 pub(crate) fn record(name: &RecordName) -> String {
-    format!("{}#{}", name.sort.as_str(), name.name)
+    format!("{}#{}", name.kind.as_str(), name.name)
 }
 
 /// Returns the range of sort keys of the records of one kind that follow a name. Names contain no characters below `-`.
@@ -193,5 +193,5 @@ pub(crate) fn mark_of_a_lease(until: Timestamp) -> Timestamp {
 fn mark(task: &Task, now: Timestamp) -> Timestamp {
     let is_hinted = task.due_at.since(now) <= LONGEST_DELAY;
     let mark = if is_hinted { task.due_at + MARGIN } else { task.due_at - MARGIN };
-    task.settings.expires_at.map_or(mark, |deadline| deadline.min(mark))
+    task.options.expires_at.map_or(mark, |deadline| deadline.min(mark))
 }

@@ -116,7 +116,7 @@ fn backend(settings: &Settings, (dynamodb, sqs): (aws_sdk_dynamodb::Client, aws_
         list_turns: ListTurns::default(),
     });
     let queue = Sqs { client: sqs, url: settings.queue_url.clone() };
-    Backend { store: table.clone(), queue: Arc::new(queue), registry: table.clone(), flows: table }
+    Backend { store: table.clone(), queue: Arc::new(queue), config: table.clone(), limiters: table }
 }
 
 /// Returns the key that authenticates cursors of lists, the same in every process that uses the table.

@@ -16,7 +16,7 @@ use crate::{keys, table};
 #[async_trait]
 impl LimiterStore for Table {
     async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
-        let found = Table::read(self, at(keys::flow(&name.tenant), keys::flow_of(&name.of))).await?;
+        let found = Table::read(self, at(keys::flow(&name.tenant), keys::flow_of(&name.scope))).await?;
         Ok(found.as_ref().map(kept).transpose()?.unwrap_or_default())
     }
 
@@ -25,7 +25,7 @@ impl LimiterStore for Table {
         let attributes =
             [("version", number(over + 1)), ("body", text(flow.to_text())), ("expires_at", number(expiry(now + IDLE))), ("op", text(own))];
         let attributes = attributes.map(|(name, value)| (name.to_owned(), value));
-        let item = at(keys::flow(&name.tenant), keys::flow_of(&name.of)).into_iter().chain(attributes).collect();
+        let item = at(keys::flow(&name.tenant), keys::flow_of(&name.scope)).into_iter().chain(attributes).collect();
         let condition = match over {
             0 => Expression::default().when("attribute_not_exists(#PK)"),
             version => Expression::default().when("#version = :before").value("before", number(version)),

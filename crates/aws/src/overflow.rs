@@ -27,13 +27,13 @@ impl Table {
         let mut task = read.task;
         if let Some(payload) = read.payload {
             // Without the payload, the handler refuses `null`, which ends the task. An error here would keep the task from ever ending.
-            task.payload = self.read_body(&task.name(), &payload).await?.unwrap_or_else(|| {
+            task.payload = self.read_body(&task.key(), &payload).await?.unwrap_or_else(|| {
                 tracing::error!(task = %task.id, "an overflow payload is missing; the handler gets null");
                 Json::null()
             });
         }
         if let Some(result) = read.result {
-            task.result = self.read_body(&task.name(), &result).await?;
+            task.result = self.read_body(&task.key(), &result).await?;
         }
         Ok(task)
     }
@@ -48,7 +48,7 @@ impl Table {
     pub(crate) async fn write_payload(&self, task: &Task) -> Result<(), StoreError> {
         let Some(apart) = payload_apart(task) else { return Ok(()) };
         let absent = Expression::default().when("attribute_not_exists(#PK)");
-        self.put(body(&task.name(), &apart, &task.payload), absent).await.map(drop)
+        self.put(body(&task.key(), &apart, &task.payload), absent).await.map(drop)
     }
 
     /// Writes a separate result. It expires after its task.
@@ -82,7 +82,7 @@ impl Table {
         };
         let change = change.set("version", number(task.version));
         let change = change.when("attribute_exists(#PK) AND (attribute_not_exists(#version) OR #version < :version)");
-        self.update(key_of(&task.name(), &apart.key), change, None).await.map(drop)
+        self.update(key_of(&task.key(), &apart.key), change, None).await.map(drop)
     }
 }
 

@@ -65,13 +65,13 @@ impl TaskStore for Table {
         self.write_bodies(&change, now).await?;
         let own = new_op();
         let update = self.change(&change, &own, now);
-        let is_written = if change.follow_up.is_none() && change.entry.is_none() {
-            matches!(self.update(item::key(&change.task.name()), update, Some(&own)).await?, WriteOutcome::Done(_))
+        let is_written = if change.callback.is_none() && change.entry.is_none() {
+            matches!(self.update(item::key(&change.task.key()), update, Some(&own)).await?, WriteOutcome::Done(_))
         } else {
             self.commit_all(&change, &update, &own, now).await?
         };
         if !is_written {
-            if let Some(follow_up) = &change.follow_up {
+            if let Some(follow_up) = &change.callback {
                 self.orphan_payload(follow_up, now).await?;
             }
             return Ok(CommitResult::Conflict);
@@ -85,7 +85,7 @@ impl TaskStore for Table {
         Ok(CommitResult::Done(Box::new(change.task)))
     }
 
-    async fn beat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
+    async fn heartbeat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
         let beat = Expression::default().set("lease_until", moment(until)).count("version");
         let beat = progress.iter().fold(beat, |beat, progress| beat.set("progress", text(progress.get())));
         let beat = beat.when("#token = :token AND #status = :running").value("token", number(token)).value("running", text("running"));
@@ -114,7 +114,7 @@ impl TaskStore for Table {
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
         let change = Expression::default().set("mark", moment(until));
         let change = change.when("#version = :version AND attribute_exists(#mark)").value("version", number(task.version));
-        self.update(item::key(&task.name()), change, None).await.map(drop)
+        self.update(item::key(&task.key()), change, None).await.map(drop)
     }
 
     /// Does nothing: TTL removes items with `expires_at`.
@@ -170,7 +170,7 @@ impl Table {
 
     /// Gives an unusable claim back, so that it costs no attempt. If that fails too, the lease expires.
     async fn release(&self, task: Task, now: Timestamp) {
-        let (name, token) = (task.name(), task.token);
+        let (name, token) = (task.key(), task.token);
         let Ok(change) = transition(task, Event::Release { token }, now) else { return };
         let own = new_op();
         if let Err(error) = self.update(item::key(&name), self.change(&change, &own, now), Some(&own)).await {
@@ -193,9 +193,9 @@ impl Table {
     /// Writes the bodies that the change refers to.
     async fn write_bodies(&self, change: &Change, now: Timestamp) -> Result<(), StoreError> {
         if let (Some(apart), Some(result)) = (result_apart(&change.task), &change.task.result) {
-            self.write_result(&change.task.name(), &apart, result, now).await?;
+            self.write_result(&change.task.key(), &apart, result, now).await?;
         }
-        if let Some(follow_up) = &change.follow_up {
+        if let Some(follow_up) = &change.callback {
             self.write_payload(follow_up).await?;
         }
         if is_replay(&change.task) {
@@ -228,8 +228,8 @@ impl Table {
     /// Writes a change with its callback and audit entry in one transaction.
     async fn commit_all(&self, change: &Change, update: &Expression, own: &str, now: Timestamp) -> Result<bool, StoreError> {
         let absent = Expression::default().when("attribute_not_exists(#PK)");
-        let mut writes = vec![self.update_write(item::key(&change.task.name()), update)?];
-        if let Some(follow_up) = &change.follow_up {
+        let mut writes = vec![self.update_write(item::key(&change.task.key()), update)?];
+        if let Some(follow_up) = &change.callback {
             writes.push(self.put_write(item::whole(follow_up, own, now), &absent)?);
         }
         if let Some(entry) = &change.entry {

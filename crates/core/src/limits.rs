@@ -36,7 +36,7 @@ use std::num::NonZeroU32;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Limits {
     /// Start rate.
-    pub pace: Option<RateLimit>,
+    pub rate: Option<RateLimit>,
     /// Maximum number of tasks that run at the same time.
     pub concurrency: Option<NonZeroU32>,
     /// Circuit breaker.

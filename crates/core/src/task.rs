@@ -41,7 +41,7 @@ pub struct Task {
     /// Input of the handler.
     pub payload: Json,
     /// Options of the submission.
-    pub settings: Box<TaskOptions>,
+    pub options: Box<TaskOptions>,
     /// Time at which the task was accepted.
     pub created_at: Timestamp,
     /// Start of this generation: acceptance, or the last replay. `max_age` counts from here.
@@ -67,7 +67,7 @@ pub struct Task {
     /// Latest progress that the handler reported.
     pub progress: Option<Json>,
     /// State of the task's waiting for permission to start.
-    pub turn: HoldState,
+    pub hold: HoldState,
     /// Requests with an idempotency key that changed the task, oldest first. At most [`Task::KEPT_REQUESTS`].
     pub requests: Vec<KeyedRequest>,
 }
@@ -81,7 +81,7 @@ impl Task {
             kind,
             queue,
             payload,
-            settings: Box::new(settings),
+            options: Box::new(settings),
             created_at: now,
             generation_at: now,
             generation: 1,
@@ -94,7 +94,7 @@ impl Task {
             result: None,
             error: None,
             progress: None,
-            turn: HoldState::default(),
+            hold: HoldState::default(),
             requests: Vec::new(),
         }
     }
@@ -115,7 +115,7 @@ impl Task {
         self.requests.iter().copied().find(|known| known.key == request.key)
     }
 
-    /// Maximum of [`HoldState::put_off`]. Without it, nobat would call a receiver for ever that always asks for a pause.
+    /// Maximum of [`HoldState::deferrals`]. Without it, nobat would call a receiver for ever that always asks for a pause.
     pub const MAX_PUT_OFF: u32 = 50;
 
     /// Maximum number of finished attempts that are kept in full. Earlier ones are only counted.
@@ -139,7 +139,7 @@ impl Task {
     /// lease. `None` after its end.
     pub fn wake_at(&self) -> Option<Timestamp> {
         match &self.state {
-            State::Waiting(_) => Some(self.settings.expires_at.map_or(self.due_at, |deadline| deadline.min(self.due_at))),
+            State::Waiting(_) => Some(self.options.expires_at.map_or(self.due_at, |deadline| deadline.min(self.due_at))),
             State::Running(lease) => Some(lease.until),
             State::Ended(_) => None,
         }
@@ -147,12 +147,12 @@ impl Task {
 
     /// Returns true if the deadline has passed.
     pub fn is_past_deadline(&self, now: Timestamp) -> bool {
-        self.settings.expires_at.is_some_and(|deadline| deadline <= now)
+        self.options.expires_at.is_some_and(|deadline| deadline <= now)
     }
 
     /// Returns the idempotency key that a handler sends, so that the receiver can tell a repeated call from a new one.
     pub fn idempotency_key(&self) -> String {
-        match self.settings.key_generation {
+        match self.options.key_generation {
             None => self.id.to_string(),
             Some(generation) => format!("{}.{generation}", self.id),
         }

@@ -55,7 +55,7 @@ fn task(state: State, due_at: Timestamp) -> Task {
         kind: name("http"),
         queue: name("default"),
         payload: Json::null(),
-        settings: Box::new(settings),
+        options: Box::new(settings),
         created_at: ago(600),
         generation_at: ago(600),
         generation: 1,
@@ -68,7 +68,7 @@ fn task(state: State, due_at: Timestamp) -> Task {
         result: None,
         error: None,
         progress: None,
-        turn: HoldState::default(),
+        hold: HoldState::default(),
         requests: Vec::new(),
     }
 }
@@ -79,8 +79,8 @@ fn scheduled(due_at: Timestamp) -> Task {
 
 /// Task that is held for another minute.
 fn held(reason: HeldReason) -> Task {
-    let turn = HoldState { times: 1, ..HoldState::default() };
-    Task { turn, ..task(State::Waiting(Waiting::Held(Held { reason })), at(60)) }
+    let turn = HoldState { holds: 1, ..HoldState::default() };
+    Task { hold: turn, ..task(State::Waiting(Waiting::Held(Held { reason })), at(60)) }
 }
 
 fn failed(attempt: u32, error: &str, of: Task) -> Task {
@@ -116,7 +116,7 @@ fn paused(queue: bool, kind: bool, standing: EndpointStatus) -> ExplainInput {
 }
 
 fn paced() -> Limits {
-    Limits { pace: Some(RateLimit { rate: count(1), period: Duration::from_secs(10), burst: count(1) }), ..Limits::default() }
+    Limits { rate: Some(RateLimit { rate: count(1), period: Duration::from_secs(10), burst: count(1) }), ..Limits::default() }
 }
 
 fn parallel() -> Limits {
@@ -128,13 +128,13 @@ fn breaker_limits() -> Limits {
 }
 
 fn enter(flow: &mut LimiterState, limits: &Limits, now: Timestamp) -> AcquireResult {
-    flow.enter(limits, &AcquireRequest { holder: ME, booking: None, is_called: false, times: 0, spread: JitterSample::from_bits(0) }, now)
+    flow.acquire(limits, &AcquireRequest { holder: ME, reservation: None, has_due_reservation_elsewhere: false, holds: 0, jitter: JitterSample::from_bits(0) }, now)
 }
 
 fn go(flow: &mut LimiterState, limits: &Limits, now: Timestamp) -> Permit {
     match enter(flow, limits, now) {
-        AcquireResult::Go(pass) => pass,
-        AcquireResult::Wait(wait) => panic!("{wait:?}"),
+        AcquireResult::Granted(pass) => pass,
+        AcquireResult::Denied(wait) => panic!("{wait:?}"),
     }
 }
 
@@ -142,7 +142,7 @@ fn go(flow: &mut LimiterState, limits: &Limits, now: Timestamp) -> Permit {
 fn after(limits: &Limits, verdict: CallHealth, pause_until: Option<Timestamp>, now: Timestamp) -> LimiterState {
     let mut flow = LimiterState::default();
     let pass = go(&mut flow, limits, now);
-    flow.leave(limits, pass, ME, &CallReport { verdict, took: Duration::from_millis(50), pause_until }, now);
+    flow.complete(limits, pass, ME, &CallReport { health: verdict, took: Duration::from_millis(50), pause_until }, now);
     flow
 }
 
@@ -150,10 +150,10 @@ fn after(limits: &Limits, verdict: CallHealth, pause_until: Option<Timestamp>, n
 fn promised() -> (Task, ExplainInput) {
     let mut flow = LimiterState::default();
     go(&mut flow, &paced(), at(0));
-    let AcquireResult::Wait(wait) = enter(&mut flow, &paced(), at(0)) else { panic!("the task starts at once") };
-    let promise = Some(ScopedReservation { of: billing(), booking: wait.booking.unwrap() });
+    let AcquireResult::Denied(wait) = enter(&mut flow, &paced(), at(0)) else { panic!("the task starts at once") };
+    let promise = Some(ScopedReservation { scope: billing(), reservation: wait.reservation.unwrap() });
     let task =
-        Task { due_at: wait.until, turn: HoldState { times: 1, reserved: promise.into(), put_off: 0 }, ..held(HeldReason::RateLimited) };
+        Task { due_at: wait.until, hold: HoldState { holds: 1, reservations: promise.into(), deferrals: 0 }, ..held(HeldReason::RateLimited) };
     (task, with(billing(), paced(), flow))
 }
 
@@ -178,9 +178,9 @@ fn short(reason: &str) -> String {
 
 fn waiting() -> Vec<Row> {
     let mut late = scheduled(at(60));
-    late.settings.expires_at = Some(at(30));
+    late.options.expires_at = Some(at(30));
     let mut over = scheduled(at(60));
-    over.settings.expires_at = Some(ago(1));
+    over.options.expires_at = Some(ago(1));
     let retrying = || failed(1, "http_503", task(State::Waiting(Waiting::Retrying), at(60)));
     let down = |open| with(billing(), breaker_limits(), after(&breaker_limits(), CallHealth::Bad, None, open));
     vec![
@@ -240,7 +240,7 @@ fn waiting() -> Vec<Row> {
 
 fn begun() -> Vec<Row> {
     let mut left = running(at(40), CancelRequest::Requested);
-    left.settings.left = InheritedDefaults { timeout: false, retry: true };
+    left.options.left = InheritedDefaults { timeout: false, retry: true };
     let mut queue_has_it = unobstructed();
     queue_has_it.lanes.queue.retry = Some(RetryPolicy { schedule: Schedule::Delays(vec![Duration::ZERO; 2]), max_age: None });
     let none = ExplainInput::default;
@@ -400,7 +400,7 @@ fn unblocked() -> Vec<HeldRow> {
     let flow = |limits, flow| with(billing(), limits, flow);
     let mut well = after(&breaker_limits(), CallHealth::Bad, None, ago(40));
     let probe = go(&mut well, &breaker_limits(), ago(5));
-    well.leave(&breaker_limits(), probe, ME, &CallReport { verdict: CallHealth::Good, took: Duration::ZERO, pause_until: None }, ago(4));
+    well.complete(&breaker_limits(), probe, ME, &CallReport { health: CallHealth::Good, took: Duration::ZERO, pause_until: None }, ago(4));
     let row = |reason, around, over| (reason, around, "unblocked", over, None);
     let (room, free) = ("its rate limit was reached, and a start is free now", LimiterState::default);
     vec![
@@ -453,10 +453,10 @@ fn reservation_is_shown_while_it_is_valid() {
     assert_eq!((found.code, short(&found.reason).as_str()), (ExplainCode::Held(HeldReason::RateLimited), reason));
     assert_eq!((found.until, found.by), (Some(task.due_at), Some(billing())));
     let mut changed = around.clone();
-    changed.flows[0].limits.pace = Some(RateLimit { rate: count(2), period: Duration::from_secs(10), burst: count(1) });
+    changed.flows[0].limits.rate = Some(RateLimit { rate: count(2), period: Duration::from_secs(10), burst: count(1) });
     let reason = "endpoint billing has a rate of 2 every 10 s, with 0 starts reserved ahead; the task tries again at 08:00:10.200Z";
     assert_eq!(short(&explain(&task, &changed, at(0)).reason), reason, "a reservation at another rate is void");
-    changed.flows[0].limits.pace = None;
+    changed.flows[0].limits.rate = None;
     assert_eq!(explain(&task, &changed, at(0)).code, ExplainCode::Unblocked);
 }
 
@@ -477,7 +477,7 @@ fn batching_task_names_batch_size_and_wait() {
 
 #[test]
 fn pause_of_one_attempt_holds_only_its_task() {
-    let task = Task { turn: HoldState { put_off: 1, ..HoldState::default() }, ..held(HeldReason::RetryAfter) };
+    let task = Task { hold: HoldState { deferrals: 1, ..HoldState::default() }, ..held(HeldReason::RetryAfter) };
     let found = explain(&task, &unobstructed(), at(0));
     let reason = "the receiver asked for a pause in its last response; the task tries again at 08:01:00";
     assert_eq!((found.code, short(&found.reason).as_str()), (ExplainCode::Held(HeldReason::RetryAfter), reason));

@@ -104,9 +104,9 @@ impl World {
         let (spread, now) = (self.spread(), self.time());
         let task = &mut self.tasks[number];
         task.looks += 1;
-        let ask = AcquireRequest { holder: HolderId(1), booking: task.booking, is_called: false, times: task.times, spread };
-        match self.flow.enter(&self.limits, &ask, now) {
-            AcquireResult::Go(pass) => {
+        let ask = AcquireRequest { holder: HolderId(1), reservation: task.booking, has_due_reservation_elsewhere: false, holds: task.times, jitter: spread };
+        match self.flow.acquire(&self.limits, &ask, now) {
+            AcquireResult::Granted(pass) => {
                 *task = Task { booking: None, times: 0, attempts: task.attempts + 1, ..*task };
                 self.passes.insert(number, (pass, self.now));
                 self.most_at_once = self.most_at_once.max(self.passes.len());
@@ -114,8 +114,8 @@ impl World {
                 let (takes, is_good) = answers(self.now);
                 self.plan(self.now + takes, Happening::Over { task: number, is_good });
             }
-            AcquireResult::Wait(wait) => {
-                *task = Task { booking: wait.booking, times: task.times + 1, ..*task };
+            AcquireResult::Denied(wait) => {
+                *task = Task { booking: wait.reservation, times: task.times + 1, ..*task };
                 assert!(wait.until > now, "{wait:?} at {now}");
                 let until = u64::try_from(wait.until.millis() - EPOCH).unwrap();
                 self.plan(until, Happening::Due(number));
@@ -126,8 +126,8 @@ impl World {
     fn end(&mut self, number: usize, is_good: bool) {
         let (pass, since) = self.passes.remove(&number).unwrap();
         let verdict = if is_good { CallHealth::Good } else { CallHealth::Bad };
-        let report = CallReport { verdict, took: Duration::from_millis(self.now - since), pause_until: None };
-        self.flow.leave(&self.limits, pass, HolderId(1), &report, self.time());
+        let report = CallReport { health: verdict, took: Duration::from_millis(self.now - since), pause_until: None };
+        self.flow.complete(&self.limits, pass, HolderId(1), &report, self.time());
         if is_good {
             self.done += 1;
         } else {
@@ -165,7 +165,7 @@ const TEN_MINUTES: u64 = 600_000;
 #[test]
 fn rate_and_concurrency_are_kept_and_used() {
     for burst in [50, 10, 1] {
-        let limits = Limits { pace: Some(pace(50, burst)), concurrency: Some(count(4)), breaker: None };
+        let limits = Limits { rate: Some(pace(50, burst)), concurrency: Some(count(4)), breaker: None };
         let mut world = World::new(limits, 64, 40_000);
         world.run_until(TEN_MINUTES, |now| (20 + now % 29, true));
         let most = world.most_within(1_000);
@@ -193,7 +193,7 @@ fn slots_are_used_for_any_task_duration() {
 #[test]
 fn outage_of_half_an_hour_costs_only_probes() {
     let breaker = BreakerPolicy::default();
-    let limits = Limits { pace: Some(pace(100, 100)), concurrency: None, breaker: Some(breaker) };
+    let limits = Limits { rate: Some(pace(100, 100)), concurrency: None, breaker: Some(breaker) };
     let mut world = World::new(limits, 64, 10_000);
     let half_an_hour = 1_800_000;
     world.run_until(half_an_hour, |_| (20, false));

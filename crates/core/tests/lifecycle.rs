@@ -88,9 +88,9 @@ impl Model {
         Self {
             place: Place::Waiting { due: task.due_at, why: Why::Scheduled },
             delays: delays.to_vec(),
-            max_age: task.settings.retry.max_age,
+            max_age: task.options.retry.max_age,
             since: task.generation_at,
-            deadline: task.settings.expires_at,
+            deadline: task.options.expires_at,
             version: task.version,
             token: 0,
             attempt: 0,
@@ -129,7 +129,7 @@ impl Model {
             (Place::Running { .. }, Op::Release(Token::Newest)) => To(waiting(Why::Scheduled, now)),
             (Place::Running { .. }, Op::Hold(Token::Newest, pause)) => To(waiting(Why::Held, now + Duration::from_millis(pause))),
             (Place::Running { .. }, Op::Interrupt(Token::Newest)) => To(waiting(Why::Retrying, now)),
-            (Place::Running { .. }, Op::Fail(Token::Newest, Retry::PutOff(_, until))) if self.can_be_put_off(until) => {
+            (Place::Running { .. }, Op::Fail(Token::Newest, Retry::Defer(_, until))) if self.can_be_put_off(until) => {
                 To(waiting(Why::Held, until))
             }
             (Place::Running { .. }, Op::Fail(Token::Newest, retry)) => To(self.again(retry, now)),
@@ -169,7 +169,7 @@ impl Model {
             (None, _) | (_, Retry::Never) => return Place::Ended(Outcome::Failed),
             (Some(own), Retry::Backoff) => now + *own,
             (Some(own), Retry::After(pause)) => now + (*own).max(pause.min(Duration::from_hours(24))),
-            (Some(own), Retry::PutOff(_, until)) => now + (*own).max(until.since(now).min(Duration::from_hours(24))),
+            (Some(own), Retry::Defer(_, until)) => now + (*own).max(until.since(now).min(Duration::from_hours(24))),
         };
         match self.max_age {
             Some(max_age) if due > self.since + max_age => Place::Ended(Outcome::Failed),
@@ -187,7 +187,7 @@ impl Model {
         let turn = self.turn;
         self.turn = match op {
             Op::Hold(..) => (turn.0 + 1, turn.1),
-            Op::Fail(_, Retry::PutOff(_, until)) if !is_stopped && self.can_be_put_off(until) => {
+            Op::Fail(_, Retry::Defer(_, until)) if !is_stopped && self.can_be_put_off(until) => {
                 self.attempt -= 1;
                 (0, turn.1 + 1)
             }
@@ -279,7 +279,7 @@ fn check_step(before: &Task, change: &Change, now: Timestamp) -> Result<(), Test
     prop_assert_eq!(after.version, before.version + 1);
     prop_assert!(after.token == before.token || after.token == before.token + 1, "a claim raises the token by one");
     prop_assert_eq!(after.token > before.token, is_running(after) && !is_running(before), "only a claim grants a token");
-    prop_assert!(after.attempt <= after.settings.retry.max_attempts(), "the attempts stay within the retry policy");
+    prop_assert!(after.attempt <= after.options.retry.max_attempts(), "the attempts stay within the retry policy");
     prop_assert_eq!(after.wake_at().is_none(), is_ended(after), "every task that has not ended has a wake-up time");
     if is_ended(before) {
         prop_assert_eq!(after.generation, before.generation + 1, "only a replay changes an ended task");
@@ -310,19 +310,19 @@ fn check_record(before: &Task, after: &Task) -> Result<(), TestCaseError> {
 
 fn check_callback(change: &Change) -> Result<(), TestCaseError> {
     let task = &change.task;
-    let asked = |end| task.settings.callback.as_ref().is_some_and(|callback| callback.on.contains(&end));
+    let asked = |end| task.options.callback.as_ref().is_some_and(|callback| callback.on.contains(&end));
     match &task.state {
         State::Ended(ended) if asked(ended.end) => {
-            let callback = change.follow_up.as_ref().expect("the end is reported in the same change");
-            prop_assert_eq!(callback.settings.parent, Some(task.id));
+            let callback = change.callback.as_ref().expect("the end is reported in the same change");
+            prop_assert_eq!(callback.options.parent, Some(task.id));
             prop_assert_eq!(&callback.tenant, &task.tenant);
-            prop_assert!(callback.settings.callback.is_none(), "a callback is not reported in turn");
-            let url = format!("\"{}\"", task.settings.callback.as_ref().map(|callback| callback.url.clone()).unwrap_or_default());
+            prop_assert!(callback.options.callback.is_none(), "a callback is not reported in turn");
+            let url = format!("\"{}\"", task.options.callback.as_ref().map(|callback| callback.url.clone()).unwrap_or_default());
             prop_assert!(callback.payload.get().contains(&url));
             let status = format!("\"status\":\"{}\"", Status::Ended(ended.end).as_str());
             prop_assert!(callback.payload.get().contains(&status), "the callback reports this end");
         }
-        _ => prop_assert!(change.follow_up.is_none(), "only a requested end has a callback"),
+        _ => prop_assert!(change.callback.is_none(), "only a requested end has a callback"),
     }
     Ok(())
 }
@@ -342,7 +342,7 @@ fn task(delays: &[Duration], max_age: Option<Duration>, delay: u64, deadline: Op
         kind: Name::new("test").unwrap(),
         queue: Name::new("default").unwrap(),
         payload: Json::from_value(&[1, 2, 3]).unwrap(),
-        settings: Box::new(TaskOptions {
+        options: Box::new(TaskOptions {
             retry: RetryPolicy { schedule: Schedule::Delays(delays.to_vec()), max_age },
             expires_at: deadline.map(|deadline| START + Duration::from_millis(deadline)),
             callback: on.map(|on| Callback { url: "https://example.com/done".to_owned(), on, retry: RetryPolicy::default() }),
@@ -360,7 +360,7 @@ fn task(delays: &[Duration], max_age: Option<Duration>, delay: u64, deadline: Op
         result: None,
         error: None,
         progress: None,
-        turn: HoldState::default(),
+        hold: HoldState::default(),
         requests: Vec::new(),
     }
 }
@@ -374,7 +374,7 @@ fn retries() -> impl Strategy<Value = Retry> {
         6 => Just(Retry::Backoff),
         1 => Just(Retry::Never),
         1 => (0_u64..200_000).prop_map(|pause| Retry::After(Duration::from_secs(pause))),
-        1 => (0_u64..7_200).prop_map(|moment| Retry::PutOff(HeldReason::RetryAfter, START + Duration::from_secs(moment))),
+        1 => (0_u64..7_200).prop_map(|moment| Retry::Defer(HeldReason::RetryAfter, START + Duration::from_secs(moment))),
     ]
 }
 
@@ -430,7 +430,7 @@ proptest! {
                 Ok(change) => {
                     prop_assert_eq!(Ok(()), expected, "{:?} on {:?}", op, before);
                     check_step(&before, &change, now)?;
-                    if let Some(callback) = &change.follow_up {
+                    if let Some(callback) = &change.callback {
                         prop_assert!(callbacks.insert(callback.id), "each end has its own callback");
                     }
                     if change.task.attempts.last() != before.attempts.last() {
@@ -444,8 +444,8 @@ proptest! {
                 (task.version, task.token, task.attempt, task.generation),
                 (model.version, model.token, model.attempt, model.generation)
             );
-            prop_assert_eq!(task.settings.expires_at, model.deadline);
-            prop_assert_eq!((task.turn.times, task.turn.put_off), model.turn);
+            prop_assert_eq!(task.options.expires_at, model.deadline);
+            prop_assert_eq!((task.hold.holds, task.hold.deferrals), model.turn);
         }
         prop_assert_eq!(recorded, model.outcomes, "every ended attempt is recorded");
     }
@@ -467,7 +467,7 @@ proptest! {
             } else if let State::Running(lease) = &task.state {
                 prop_assert!(lease.until > now, "an expired lease is overdue");
             } else if let State::Waiting(_) = &task.state {
-                prop_assert!(task.settings.expires_at.is_none_or(|deadline| now < deadline), "a passed deadline is overdue");
+                prop_assert!(task.options.expires_at.is_none_or(|deadline| now < deadline), "a passed deadline is overdue");
             }
             if let Ok(change) = transition(task.clone(), event(op, &task, spread, now), now) {
                 task = change.task;
@@ -480,7 +480,7 @@ proptest! {
 fn replay_keeps_a_future_deadline_and_the_key() {
     let ended = transition(task(&[], None, 0, Some(1_000), None), Event::Cancel, START).unwrap().task;
     let replay = |key, after| {
-        transition(ended.clone(), Event::Replay { key, generation: None }, START + Duration::from_millis(after)).unwrap().task.settings
+        transition(ended.clone(), Event::Replay { key, generation: None }, START + Duration::from_millis(after)).unwrap().task.options
     };
     let deadline = Some(START + Duration::from_secs(1));
     assert_eq!([999, 1_000, 1_001].map(|after| replay(ReplayKey::Same, after).expires_at), [deadline, None, None]);
@@ -494,13 +494,13 @@ fn deferral_beyond_the_limit_costs_an_attempt() {
     let (mut task, mut now) = (task(&delays, None, 0, None, None), START);
     while !is_ended(&task) {
         for op in
-            [Op::Claim { lease: 60_000 }, Op::Fail(Token::Newest, Retry::PutOff(HeldReason::RetryAfter, now + Duration::from_secs(7)))]
+            [Op::Claim { lease: 60_000 }, Op::Fail(Token::Newest, Retry::Defer(HeldReason::RetryAfter, now + Duration::from_secs(7)))]
         {
             task = transition(task.clone(), event(op, &task, JitterSample::from_bits(0), now), now).unwrap().task;
         }
         now = now + Duration::from_secs(7);
     }
-    assert_eq!((task.token, task.attempt, task.turn.put_off), (53, 3, 50));
+    assert_eq!((task.token, task.attempt, task.hold.deferrals), (53, 3, 50));
 }
 
 /// A woken task asks at once, or after the configuration's lifetime in other processes if one of them could hold it for long with the old
@@ -509,17 +509,17 @@ fn deferral_beyond_the_limit_costs_an_attempt() {
 fn woken_task_tries_soon_and_keeps_its_reservation() {
     let (now, soon) = (START, Duration::from_secs(10));
     let booking = Reservation { slot: 1, interval: 1 };
-    let promise = Some(ScopedReservation { of: LimitScope::Tenant, booking });
+    let promise = Some(ScopedReservation { scope: LimitScope::Tenant, reservation: booking });
     for reason in HeldReason::ALL {
-        let turn = HoldState { times: 7, reserved: promise.clone().into(), put_off: 3 };
+        let turn = HoldState { holds: 7, reservations: promise.clone().into(), deferrals: 3 };
         let task = Task {
             state: State::Waiting(Waiting::Held(Held { reason })),
             due_at: now + Duration::from_mins(5),
-            turn,
+            hold: turn,
             ..task(&[], None, 0, None, None)
         };
-        let woken = transition(task, Event::Wake, now).map(|change| (change.task.due_at, change.task.turn));
-        let kept = |promise: Option<ScopedReservation>| HoldState { times: 0, reserved: promise.into(), put_off: 3 };
+        let woken = transition(task, Event::Wake, now).map(|change| (change.task.due_at, change.task.hold));
+        let kept = |promise: Option<ScopedReservation>| HoldState { holds: 0, reservations: promise.into(), deferrals: 3 };
         let expected = match reason {
             HeldReason::Paused | HeldReason::EndpointGone | HeldReason::EndpointMissing => Ok((now, kept(promise.clone()))),
             HeldReason::RetryAfter => Ok((now + soon, kept(None))),
@@ -536,16 +536,16 @@ fn woken_task_tries_soon_and_keeps_its_reservation() {
 #[test]
 fn ended_task_holds_no_reservation() {
     let now = START;
-    let promise = Some(ScopedReservation { of: LimitScope::Tenant, booking: Reservation { slot: 1, interval: 1 } });
-    let reserved = Reservations { promise: promise.clone(), batch: Some(7) };
+    let promise = Some(ScopedReservation { scope: LimitScope::Tenant, reservation: Reservation { slot: 1, interval: 1 } });
+    let reserved = Reservations { rate: promise.clone(), batch: Some(7) };
     let holding = |state, deadline| Task {
         state,
-        turn: HoldState { times: 7, reserved: reserved.clone(), put_off: 3 },
+        hold: HoldState { holds: 7, reservations: reserved.clone(), deferrals: 3 },
         ..task(&[], None, 0, deadline, None)
     };
     let held = |reason| State::Waiting(Waiting::Held(Held { reason }));
     let running = |cancel| State::Running(Lease { until: now, started_at: now, cancel });
-    let after = |task: Task, event| transition(task, event, now).map(|change| (change.released, change.task.turn.reserved)).unwrap();
+    let after = |task: Task, event| transition(task, event, now).map(|change| (change.released, change.task.hold.reservations)).unwrap();
     let nothing = Reservations::default;
     let all = || (reserved.clone(), nothing());
     assert_eq!(after(holding(held(HeldReason::RateLimited), None), Event::Cancel), all());
@@ -557,9 +557,9 @@ fn ended_task_holds_no_reservation() {
     assert_eq!(after(holding(running(CancelRequest::None), None), wait), (nothing(), reserved.clone()));
     assert_eq!(after(holding(running(CancelRequest::None), None), Event::Release { token: 0 }), (nothing(), reserved.clone()));
     let crashed = Event::LeaseExpired { spread: JitterSample::from_bits(0) };
-    assert_eq!(after(holding(running(CancelRequest::None), None), crashed), (Reservations { promise: None, batch: Some(7) }, nothing()));
+    assert_eq!(after(holding(running(CancelRequest::None), None), crashed), (Reservations { rate: None, batch: Some(7) }, nothing()));
     let resting = Task { due_at: now + Duration::from_mins(5), ..holding(held(HeldReason::RetryAfter), None) };
-    assert_eq!(after(resting, Event::Wake), (promise.into(), Reservations { promise: None, batch: Some(7) }));
+    assert_eq!(after(resting, Event::Wake), (promise.into(), Reservations { rate: None, batch: Some(7) }));
 }
 
 /// The next member of a batch asks when the batch is due, whatever it was told before. Nothing else is moved by that.

@@ -165,8 +165,8 @@ async fn serve_from(
     let edition = ConfigEpoch::default();
     let calls =
         |registry, vault| Http::new(Client::new(guard.clone())).signing(Signer::new(registry, vault, Arc::clone(&clock), edition.clone()));
-    let tester = calls(Arc::clone(&backend.registry), Arc::clone(&vaults.of_api));
-    let handlers = handlers.with(calls(Arc::clone(&for_handlers.registry), vaults.of_handlers)).with(Noop);
+    let tester = calls(Arc::clone(&backend.config), Arc::clone(&vaults.of_api));
+    let handlers = handlers.with(calls(Arc::clone(&for_handlers.config), vaults.of_handlers)).with(Noop);
     let app = App::new(AppConfig {
         edition: edition.clone(),
         backend: backend.clone(),
@@ -225,7 +225,7 @@ fn limits(settings: &Serve) -> Limits {
 
 /// Returns the rule for API keys. Fails if other machines can reach the server and no key exists, since then anyone could use it.
 async fn keys(backend: &Backend, address: SocketAddr, settings: &Serve) -> anyhow::Result<AuthMode> {
-    if backend.registry.has_keys().await.context("cannot read the API keys")? {
+    if backend.config.has_keys().await.context("cannot read the API keys")? {
         return Ok(AuthMode::Required);
     }
     let make_one = "create a key first: `nobat keys create --scopes admin`";

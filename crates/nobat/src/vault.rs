@@ -131,7 +131,7 @@ pub(crate) fn key_file(data: &Path) -> PathBuf {
 
 /// Returns the tenants whose callbacks are signed, and their secrets.
 async fn signing(backend: &Backend) -> anyhow::Result<Vec<(Tenant, CallbackSecrets)>> {
-    backend.registry.signing(SystemClock.now()).await.context("cannot read the callback secrets")
+    backend.config.signing(SystemClock.now()).await.context("cannot read the callback secrets")
 }
 
 /// Warns at the start of secrets that this key does not open. Otherwise the first failed callback would be the first sign of it.
@@ -233,7 +233,7 @@ mod tests {
         let secrets = CallbackSecrets::default().with(sealed, std::time::Duration::ZERO, now).unwrap();
         let record = Record { name: RecordName::of_callback_secret(&tenant), version: 1, body: secrets.to_text() };
         let entry = Entry { tenant, at: now, actor: Actor::Operator, action: Action::CallbackSecretSet, target: String::new(), mark: 1 };
-        opened.backend.registry.write(vec![record], entry).await.unwrap();
+        opened.backend.config.write(vec![record], entry).await.unwrap();
         settings.sealing.open(&settings.place, &opened.backend).await.unwrap();
         let file = key_file(&settings.place.data);
         std::fs::remove_file(&file).unwrap();

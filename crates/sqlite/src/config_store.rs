@@ -46,7 +46,7 @@ impl ConfigStore for Sqlite {
         self.0.writer.call(Load::of(Some(entry.tenant.clone())), move |database| database.remove_record(&name, version, &entry)).await
     }
 
-    async fn trail(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
+    async fn audit(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
         let (query, oldest) = (query.clone(), now - self.0.retention);
         self.read(Cost::Scan, Some(query.tenant.clone()), move |connection| trail(connection, &query, oldest)).await
     }
@@ -76,7 +76,7 @@ impl Database {
     /// Returns true if the stored version was the previous one.
     fn write_record(&self, record: &Record) -> Result<bool, Error> {
         let Record { name, version, body } = record;
-        let (sort, version) = (name.sort.as_str(), version.cast_signed());
+        let (sort, version) = (name.kind.as_str(), version.cast_signed());
         let sql = if version == 1 {
             "INSERT INTO records (version, body, tenant, sort, name) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING"
         } else {
@@ -88,7 +88,7 @@ impl Database {
     fn remove_record(&mut self, name: &RecordName, version: u64, entry: &Entry) -> Result<RecordResult, Error> {
         self.savepoint(|database| {
             let sql = "DELETE FROM records WHERE tenant = ?1 AND sort = ?2 AND name = ?3 AND version = ?4";
-            let values = params![whose(name.tenant.as_ref()), name.sort.as_str(), name.name.as_str(), version.cast_signed()];
+            let values = params![whose(name.tenant.as_ref()), name.kind.as_str(), name.name.as_str(), version.cast_signed()];
             if database.prepare(sql)?.execute(values)? == 0 {
                 return Ok(Savepoint::Nothing(RecordResult::Conflict));
             }
@@ -118,7 +118,7 @@ fn whose(tenant: Option<&Tenant>) -> &str {
 
 fn find(connection: &Connection, name: &RecordName) -> Result<Option<Record>, Error> {
     let mut statement = connection.prepare_cached("SELECT version, body FROM records WHERE tenant = ?1 AND sort = ?2 AND name = ?3")?;
-    let found = statement.query_row(params![whose(name.tenant.as_ref()), name.sort.as_str(), name.name.as_str()], |row| {
+    let found = statement.query_row(params![whose(name.tenant.as_ref()), name.kind.as_str(), name.name.as_str()], |row| {
         Ok(Record { name: name.clone(), version: row.get::<_, i64>(0)?.cast_unsigned(), body: row.get(1)? })
     });
     Ok(found.optional()?)
@@ -130,7 +130,7 @@ fn page(connection: &Connection, tenant: Option<&Tenant>, sort: RecordKind, afte
     let mut rows = statement.query(params![whose(tenant), sort.as_str(), after, to_sql(limit)])?;
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
-        let name = RecordName { tenant: tenant.cloned(), sort, name: Name::new(row.get_ref(0)?.as_str()?)? };
+        let name = RecordName { tenant: tenant.cloned(), kind: sort, name: Name::new(row.get_ref(0)?.as_str()?)? };
         records.push(Record { name, version: row.get::<_, i64>(1)?.cast_unsigned(), body: row.get(2)? });
     }
     Ok(records)

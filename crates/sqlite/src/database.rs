@@ -156,7 +156,7 @@ impl Database {
             let _ = task.claim_unstored(now + LEASE, now);
         }
         if !self.write_new(task)? {
-            let name = task.name();
+            let name = task.key();
             match self.get(&name, now)? {
                 Some(existing) => return Ok(Some(existing)),
                 None => self.delete(&name)?,
@@ -214,7 +214,7 @@ impl Database {
     }
 
     pub(crate) fn commit(&mut self, change: Change) -> Result<CommitResult, Error> {
-        let Change { task, read_version, follow_up, entry, released: _ } = change;
+        let Change { task, read_version, callback: follow_up, entry, released: _ } = change;
         let is_written = if follow_up.is_none() && entry.is_none() {
             self.update(&task, read_version)?
         } else {
@@ -239,7 +239,7 @@ impl Database {
             self.shares.end(&task.tenant, &task.id);
         }
         self.will_be_due(&task);
-        self.touched.push(task.name());
+        self.touched.push(task.key());
         Ok(CommitResult::Done(Box::new(task)))
     }
 

@@ -95,7 +95,7 @@ impl Sqlite {
     /// Returns the backend for the engines.
     pub fn backend(&self) -> Backend {
         let sqlite = Arc::new(self.clone());
-        Backend { store: sqlite.clone(), queue: sqlite.clone(), registry: sqlite.clone(), flows: sqlite }
+        Backend { store: sqlite.clone(), queue: sqlite.clone(), config: sqlite.clone(), limiters: sqlite }
     }
 
     /// Writes the address of the server that has the file open into the lock file, for the errors of other processes.

@@ -43,7 +43,7 @@ impl Database {
         };
         let connection = self.connection();
         let mut statement = connection.prepare_cached(sql)?;
-        let values = params![name.tenant.as_str(), name.of.to_string(), over.cast_signed(), now.millis(), body];
+        let values = params![name.tenant.as_str(), name.scope.to_string(), over.cast_signed(), now.millis(), body];
         if statement.execute(values)? == 1 { Ok(WriteResult::Done) } else { Ok(WriteResult::Conflict(find(connection, name)?)) }
     }
 
@@ -60,7 +60,7 @@ impl Database {
     /// Gives back what an ended task held at its limiters ([`nobat_core::service::backend::Backend::give_back`]), in the same transaction.
     pub(crate) fn give_back(&mut self, task: &Task, reserved: Reservations, now: Timestamp) -> Result<(), Error> {
         for (of, change) in changes(task, reserved) {
-            let name = LimiterKey { tenant: task.tenant.clone(), of };
+            let name = LimiterKey { tenant: task.tenant.clone(), scope: of };
             let Some(Successor { id, at }) = self.change_flow(&name, change, now)? else { continue };
             if let Some(next) = self.get(&TaskKey { tenant: task.tenant.clone(), id }, now)?
                 && let Ok(change) = transition(next, Event::Lead { at }, now)
@@ -81,7 +81,7 @@ impl Database {
 
 fn find(connection: &Connection, name: &LimiterKey) -> Result<VersionedState, Error> {
     let mut statement = connection.prepare_cached("SELECT version, body FROM flows WHERE tenant = ?1 AND name = ?2")?;
-    let found = statement.query_row(params![name.tenant.as_str(), name.of.to_string()], |row| {
+    let found = statement.query_row(params![name.tenant.as_str(), name.scope.to_string()], |row| {
         Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, String>(1)?))
     });
     let Some((version, body)) = found.optional()? else { return Ok(VersionedState::default()) };

@@ -58,18 +58,18 @@ pub(crate) fn bind(statement: &mut Statement<'_>, task: &Task) -> Result<(), Err
     statement.raw_bind_parameter(6, task.generation)?;
     statement.raw_bind_parameter(7, task.generation_at.millis())?;
     statement.raw_bind_parameter(8, task.due_at.millis())?;
-    statement.raw_bind_parameter(9, task.settings.expires_at.map(Timestamp::millis))?;
+    statement.raw_bind_parameter(9, task.options.expires_at.map(Timestamp::millis))?;
     statement.raw_bind_parameter(10, lease.map(|lease| lease.until.millis()))?;
     statement.raw_bind_parameter(11, lease.map(|lease| lease.started_at.millis()))?;
     statement.raw_bind_parameter(12, lease.map(|lease| lease.cancel == CancelRequest::Requested))?;
     statement.raw_bind_parameter(13, task.finished_at().map(Timestamp::millis))?;
     statement.raw_bind_parameter(14, held)?;
-    statement.raw_bind_parameter(15, task.settings.key_generation)?;
+    statement.raw_bind_parameter(15, task.options.key_generation)?;
     statement.raw_bind_parameter(16, codec::attempts_to_text(&task.attempts))?;
     statement.raw_bind_parameter(17, task.error.as_ref().map(codec::error_to_text))?;
     statement.raw_bind_parameter(18, task.progress.as_ref().map(Json::get))?;
     statement.raw_bind_parameter(19, task.result.as_ref().map(Json::get))?;
-    statement.raw_bind_parameter(20, codec::turn_to_text(&task.turn))?;
+    statement.raw_bind_parameter(20, codec::turn_to_text(&task.hold))?;
     statement.raw_bind_parameter(21, codec::requests_to_text(&task.requests))?;
     Ok(())
 }
@@ -81,8 +81,8 @@ pub(crate) fn bind_fixed(statement: &mut Statement<'_>, task: &Task, seq: i64, p
     statement.raw_bind_parameter(24, task.kind.as_str())?;
     statement.raw_bind_parameter(25, task.queue.as_str())?;
     statement.raw_bind_parameter(26, task.created_at.millis())?;
-    statement.raw_bind_parameter(27, codec::settings_to_text(&task.settings))?;
-    statement.raw_bind_parameter(28, task.settings.fingerprint.map(|fingerprint| fingerprint.0))?;
+    statement.raw_bind_parameter(27, codec::settings_to_text(&task.options))?;
+    statement.raw_bind_parameter(28, task.options.fingerprint.map(|fingerprint| fingerprint.0))?;
     statement.raw_bind_parameter(29, seq)?;
     statement.raw_bind_parameter(30, payload)?;
     Ok(())
@@ -106,7 +106,7 @@ pub(crate) fn read(row: &Row<'_>, payload_apart: impl FnOnce(i64) -> Result<Stri
         kind: Name::new(row.get_ref(3)?.as_str()?)?,
         queue: Name::new(row.get_ref(4)?.as_str()?)?,
         payload: Json::from_text(payload)?,
-        settings: Box::new(settings),
+        options: Box::new(settings),
         created_at: moment(10)?,
         generation_at: moment(11)?,
         generation: row.get(9)?,
@@ -119,7 +119,7 @@ pub(crate) fn read(row: &Row<'_>, payload_apart: impl FnOnce(i64) -> Result<Stri
         result: row.get::<_, Option<String>>(23)?.map(Json::from_text).transpose()?,
         error: row.get_ref(21)?.as_str_or_null()?.map(codec::error_from_text).transpose()?,
         progress: row.get::<_, Option<String>>(22)?.map(Json::from_text).transpose()?,
-        turn: codec::turn_from_text(row.get_ref(27)?.as_str_or_null()?)?,
+        hold: codec::turn_from_text(row.get_ref(27)?.as_str_or_null()?)?,
         requests: codec::requests_from_text(row.get_ref(28)?.as_str_or_null()?)?,
     })
 }

@@ -31,11 +31,11 @@ impl TaskStore for Sqlite {
     }
 
     async fn commit(&self, change: Change, _now: Timestamp) -> Result<CommitResult, StoreError> {
-        let load = Load::tasks([&change.task].into_iter().chain(&change.follow_up));
+        let load = Load::tasks([&change.task].into_iter().chain(&change.callback));
         self.0.writer.call(load, move |database| database.commit(change)).await
     }
 
-    async fn beat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
+    async fn heartbeat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
         let name = name.clone();
         self.0.writer.call(Load::of(Some(name.tenant.clone())), move |database| database.beat(&name, token, until, progress.as_ref())).await
     }

@@ -120,7 +120,7 @@ async fn an_idle_writer_moves_the_log_into_the_file() {
     while std::fs::metadata(&log).unwrap().len() > 0 {
         assert!(begun.elapsed() < Duration::from_mins(1), "the log is emptied within a minute");
         // An operation that writes nothing does not delay it.
-        let claimed = sqlite.backend().store.claim(&task(99).name(), now(), now()).await.unwrap();
+        let claimed = sqlite.backend().store.claim(&task(99).key(), now(), now()).await.unwrap();
         assert!(matches!(claimed, ClaimResult::Missing));
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -166,12 +166,12 @@ async fn reopened_file_keeps_tasks_and_ends_old_leases() {
     let sqlite = open(&path).unwrap();
     let store = sqlite.backend().store;
     store.insert(vec![waiting.clone(), running.clone()], now()).await.unwrap();
-    assert!(matches!(store.claim(&running.name(), now() + LEASE, now()).await, Ok(ClaimResult::Granted(_))));
+    assert!(matches!(store.claim(&running.key(), now() + LEASE, now()).await, Ok(ClaimResult::Granted(_))));
     drop((store, sqlite));
 
     let store = open(&path).unwrap().backend().store;
-    assert_eq!(store.get(&waiting.name(), now()).await.unwrap(), Some(waiting));
-    let found = store.get(&running.name(), now()).await.unwrap().unwrap();
+    assert_eq!(store.get(&waiting.key(), now()).await.unwrap(), Some(waiting));
+    let found = store.get(&running.key(), now()).await.unwrap().unwrap();
     assert!(matches!(overdue(&found, JitterSample::from_bits(0), now()), Some(Event::LeaseExpired { .. })));
     assert_eq!(store.due(10, now()).await.unwrap(), [found]);
 }
@@ -185,7 +185,7 @@ async fn closed_file_is_complete_without_its_log() {
     drop(sqlite);
     let alone = folder.path().join("alone.db");
     std::fs::copy(&path, &alone).unwrap();
-    assert!(open(&alone).unwrap().backend().store.get(&task(1).name(), now()).await.unwrap().is_some());
+    assert!(open(&alone).unwrap().backend().store.get(&task(1).key(), now()).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -203,7 +203,7 @@ async fn unwritable_file_refuses_writes_and_recovers() {
     drop(held);
     assert!(matches!(store.insert(vec![task(1)], now()).await, Ok(InsertResult::Created(_))));
     store.ready(now()).await.unwrap();
-    assert!(store.get(&task(0).name(), now()).await.unwrap().is_some());
+    assert!(store.get(&task(0).key(), now()).await.unwrap().is_some());
 }
 
 /// Creates a file with two tasks and damages the first with `change`.
@@ -222,7 +222,7 @@ async fn unreadable_row_does_not_block_other_tasks() {
     let (damaged, sound) = with_one_damaged(&path, "UPDATE tasks SET settings = '{' WHERE id = ?1").await;
 
     let backend = open(&path).unwrap().backend();
-    assert!(matches!(backend.store.get(&damaged.name(), now()).await, Err(StoreError::Corrupt(_))));
+    assert!(matches!(backend.store.get(&damaged.key(), now()).await, Err(StoreError::Corrupt(_))));
     // Room for one task: if the damaged row always came first, the other would never run.
     let received = backend.queue.receive(1).await.unwrap();
     let [Delivery::Claimed(claimed)] = received.as_slice() else { panic!("{received:?}") };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nobat_core::auth::audit::{Action, Actor, Entry};
 use nobat_core::config::endpoint::{Endpoint, EndpointStatus};
 use nobat_core::config::task_config::{TaskConfig, flows_of};
-use nobat_core::limits::backoff::patience;
+use nobat_core::limits::backoff::hold_backoff;
 use nobat_core::limits::{
     BatchDecision, BatchLimits, BatchMember, CallHealth, CallReport, LimitScope, LimiterKey, Reservations, ScopedReservation,
 };
@@ -45,7 +45,7 @@ impl Runner {
 
     /// Holds the task for `pause`. It keeps its reservations.
     pub(crate) fn unavailable(&self, task: &Task, pause: Duration) -> Admission {
-        let (until, reserved) = (self.clock.now() + pause, task.turn.reserved.clone());
+        let (until, reserved) = (self.clock.now() + pause, task.hold.reservations.clone());
         Admission::Hold { reason: HeldReason::LimiterUnavailable, until, reserved }
     }
 
@@ -54,7 +54,7 @@ impl Runner {
         if lanes.queue.paused || lanes.kind.paused {
             return Ok(self.patiently(task, HeldReason::Paused).await);
         }
-        let endpoint = match &task.settings.endpoint {
+        let endpoint = match &task.options.endpoint {
             None => None,
             Some(name) => match self.directory.endpoint(&task.tenant, name).await? {
                 None => return Ok(self.patiently(task, HeldReason::EndpointMissing).await),
@@ -74,12 +74,12 @@ impl Runner {
         };
         let Some((name, endpoint)) = &course.endpoint else { return self.enter(task, &others, course).await };
         let of_endpoint = limited(&task.tenant, LimitScope::Endpoint(name.clone()), endpoint.limits);
-        let likeness = endpoint.batch.and(self.handlers.get(&task.kind)).and_then(|handler| handler.likeness(&task.payload));
+        let likeness = endpoint.batch.and(self.handlers.get(&task.kind)).and_then(|handler| handler.batch_key(&task.payload));
         match endpoint.batch.zip(likeness) {
             Some((batch, likeness)) => {
                 let of = LimitScope::Batch(name.clone(), likeness);
-                let apart = endpoint.limits.pace.map_or(Duration::ZERO, |pace| pace.period / pace.rate.get());
-                Box::pin(self.gather(task, of, BatchLimits { batch, apart }, &of_endpoint, &others, course)).await
+                let apart = endpoint.limits.rate.map_or(Duration::ZERO, |pace| pace.period / pace.rate.get());
+                Box::pin(self.gather(task, of, BatchLimits { policy: batch, interval: apart }, &of_endpoint, &others, course)).await
             }
             None => self.enter(task, &[vec![of_endpoint], others].concat(), course).await,
         }
@@ -97,9 +97,9 @@ impl Runner {
             return Ok(self.patiently(task, HeldReason::Paused).await);
         }
         let others = self.others(task, &lanes).await?;
-        if task.turn.reserved.promise.as_ref().is_some_and(|promise| others.iter().all(|flow| flow.name.of != promise.of)) {
+        if task.hold.reservations.rate.as_ref().is_some_and(|promise| others.iter().all(|flow| flow.name.scope != promise.scope)) {
             // The reservation is the endpoint's. The leader's permit counts for all.
-            let reserved = Reservations { batch: None, ..task.turn.reserved.clone() };
+            let reserved = Reservations { batch: None, ..task.hold.reservations.clone() };
             self.give_back(task, reserved).await;
         }
         let policy = policy(task, leader.endpoint.as_ref().map(|(_, endpoint)| &**endpoint), &lanes);
@@ -113,7 +113,7 @@ impl Runner {
 
     /// Returns the task's limiters other than the endpoint's.
     async fn others(&self, task: &Task, lanes: &TaskConfig) -> Result<Vec<ScopedLimits>, StoreError> {
-        let key = match &task.settings.limit_key {
+        let key = match &task.options.limit_key {
             Some(key) => Some(self.directory.limit_key(&task.tenant, key).await?),
             None => None,
         };
@@ -125,9 +125,9 @@ impl Runner {
         if flows.is_empty() {
             return Ok(Admission::Go(course));
         }
-        Ok(match self.gate.enter(flows, &task.turn, course.passes).await? {
-            Answer::Go(passes) => Admission::Go(AttemptPlan { passes, ..course }),
-            Answer::Wait { wait, promise } => Admission::Hold { reason: wait.reason, until: wait.until, reserved: promise.into() },
+        Ok(match self.gate.acquire(flows, &task.hold, course.passes).await? {
+            Answer::Granted(passes) => Admission::Go(AttemptPlan { passes, ..course }),
+            Answer::Denied { wait, promise } => Admission::Hold { reason: wait.reason, until: wait.until, reserved: promise.into() },
         })
     }
 
@@ -142,16 +142,16 @@ impl Runner {
         course: AttemptPlan,
     ) -> Result<Admission, StoreError> {
         let batch = if let LimitScope::Batch(_, likeness) = of { Some(likeness) } else { None };
-        let name = LimiterKey { tenant: task.tenant.clone(), of };
+        let name = LimiterKey { tenant: task.tenant.clone(), scope: of };
         let bytes = u64::try_from(task.payload.get().len()).unwrap_or(u64::MAX);
-        let member = BatchMember { id: task.id, bytes, deadline: task.settings.expires_at, times: task.turn.times, spread: self.spread() };
+        let member = BatchMember { id: task.id, bytes, deadline: task.options.expires_at, holds: task.hold.holds, jitter: self.jitter() };
         // A task whose reservation at its own limit is due leads the batch at once. Waiting again would lose the reservation.
         let is_called =
-            |promise: &ScopedReservation| promise.booking.at() <= self.clock.now() && others.iter().any(|flow| flow.name.of == promise.of);
-        match self.gate.gather(&name, gathered, member).await? {
-            BatchDecision::Wait(until) if !task.turn.reserved.promise.as_ref().is_some_and(is_called) => {
-                self.give_back(task, Reservations { batch: None, ..task.turn.reserved.clone() }).await;
-                return Ok(Admission::Hold { reason: HeldReason::Batching, until, reserved: Reservations { promise: None, batch } });
+            |promise: &ScopedReservation| promise.reservation.at() <= self.clock.now() && others.iter().any(|flow| flow.name.scope == promise.scope);
+        match self.gate.join_batch(&name, gathered, member).await? {
+            BatchDecision::Wait(until) if !task.hold.reservations.rate.as_ref().is_some_and(is_called) => {
+                self.give_back(task, Reservations { batch: None, ..task.hold.reservations.clone() }).await;
+                return Ok(Admission::Hold { reason: HeldReason::Batching, until, reserved: Reservations { rate: None, batch } });
             }
             BatchDecision::Wait(_) | BatchDecision::Lead => {}
         }
@@ -159,71 +159,71 @@ impl Runner {
             Admission::Go(course) => course,
             // The task's own limit must not delay the other members.
             held @ Admission::Hold { .. } => {
-                self.give_back(task, Reservations { promise: None, batch }).await;
+                self.give_back(task, Reservations { rate: None, batch }).await;
                 return Ok(held);
             }
         };
         let course = match self.enter(task, std::slice::from_ref(endpoint), course).await? {
             Admission::Go(course) => course,
             Admission::Hold { reason, until, reserved } => {
-                self.gate.put_off(&name, until).await;
+                self.gate.defer_batch(&name, until).await;
                 return Ok(Admission::Hold { reason, until, reserved: Reservations { batch, ..reserved } });
             }
         };
-        let taken = self.gate.take(&name, task.id).await;
+        let taken = self.gate.take_batch(&name, task.id).await;
         let mut members = match taken {
             Ok(members) => members,
             Err(error) => {
-                self.gate.give_back(course.passes.keeping(task.turn.reserved.promise.as_ref())).await;
+                self.gate.cancel(course.passes.keeping(task.hold.reservations.rate.as_ref())).await;
                 return Err(error);
             }
         };
         if members.is_empty() {
             // Another leader took this task at the same time, and finds it running.
-            self.gate.give_back(course.passes).await;
-            let until = self.clock.now() + patience(0, self.spread());
+            self.gate.cancel(course.passes).await;
+            let until = self.clock.now() + hold_backoff(0, self.jitter());
             return Ok(Admission::Hold { reason: HeldReason::Batching, until, reserved: Reservations::default() });
         }
         members.retain(|member| *member != task.id);
         // A pause that the endpoint asks for concerns the request, whatever limit keys its tasks have.
-        let resting = Some(endpoint.name.of.clone());
+        let resting = Some(endpoint.name.scope.clone());
         Ok(Admission::Go(AttemptPlan { companions: Some(members), resting, ..course }))
     }
 
     /// Holds a task until an operator or a client removes the obstacle. Nothing is reserved meanwhile, since the time is unknown.
     async fn patiently(&self, task: &Task, reason: HeldReason) -> Admission {
-        self.give_back(task, task.turn.reserved.clone()).await;
-        let until = self.clock.now() + patience(task.turn.times, self.spread());
+        self.give_back(task, task.hold.reservations.clone()).await;
+        let until = self.clock.now() + hold_backoff(task.hold.holds, self.jitter());
         Admission::Hold { reason, until, reserved: Reservations::default() }
     }
 
     /// Gives back what a task held at its limiters ([`nobat_core::service::backend::Backend::give_back`]), in the same write as other requests.
     async fn give_back(&self, task: &Task, reserved: Reservations) {
         for (of, change) in changes(task, reserved) {
-            let successor = self.gate.change(&LimiterKey { tenant: task.tenant.clone(), of }, change).await;
+            let successor = self.gate.change(&LimiterKey { tenant: task.tenant.clone(), scope: of }, change).await;
             self.backend.lead(&task.tenant, successor, self.clock.now()).await;
         }
     }
 
     /// Reports an attempt to the task's limiters. Marks the endpoint as gone if it said so.
     pub(crate) async fn report(&self, tenant: &Tenant, course: AttemptPlan, event: Option<&Event>, started: Timestamp) {
-        if let Some(Event::Fail { retry: Retry::PutOff(HeldReason::EndpointGone, _), .. }) = event
+        if let Some(Event::Fail { retry: Retry::Defer(HeldReason::EndpointGone, _), .. }) = event
             && let Some((name, endpoint)) = &course.endpoint
         {
             self.close(tenant, name, endpoint).await;
         }
         let (verdict, pause_until) = match event {
             // No call was made.
-            Some(Event::Hold { .. }) => return self.gate.give_back(course.passes).await,
+            Some(Event::Hold { .. }) => return self.gate.cancel(course.passes).await,
             Some(Event::Succeed { result, .. }) => (course.verdict_of(result), None),
-            Some(Event::Fail { retry: Retry::PutOff(HeldReason::RetryAfter, until), error, .. }) => (course.verdict(error), Some(*until)),
+            Some(Event::Fail { retry: Retry::Defer(HeldReason::RetryAfter, until), error, .. }) => (course.verdict(error), Some(*until)),
             Some(Event::Fail { retry, error, .. }) if *retry != Retry::Never || error.code.status().is_some() => {
                 (course.verdict(error), None)
             }
             _ => (CallHealth::Unknown, None),
         };
-        let report = CallReport { verdict, took: self.clock.now().since(started), pause_until };
-        self.gate.leave(course.passes, &report, course.resting.as_ref()).await;
+        let report = CallReport { health: verdict, took: self.clock.now().since(started), pause_until };
+        self.gate.complete(course.passes, &report, course.resting.as_ref()).await;
     }
 
     /// Marks an endpoint as gone, so that it is not called until an operator or a client opens it again.
@@ -231,7 +231,7 @@ impl Runner {
     /// Does nothing if its URL has changed or it was recreated since the call: the new address may work.
     async fn close(&self, tenant: &Tenant, name: &Name, called: &Endpoint) {
         for _ in 0..MAX_CONFLICTS {
-            let endpoint = match self.backend.registry.endpoint(tenant, name).await {
+            let endpoint = match self.backend.config.endpoint(tenant, name).await {
                 Ok(Some(endpoint)) if endpoint.is_open() && endpoint.is_where(called) => endpoint,
                 Ok(_) => return self.directory.forget(tenant),
                 Err(error) => {
@@ -244,10 +244,10 @@ impl Runner {
                 actor: Actor::Worker,
                 action: Action::EndpointGone,
                 target: name.to_string(),
-                mark: self.chance.bits(),
+                mark: self.chance.next_u64(),
             };
             let closed = Endpoint { standing: EndpointStatus::Gone, version: endpoint.version + 1, ..endpoint };
-            match self.backend.registry.write(vec![closed.record(tenant, name)], entry).await {
+            match self.backend.config.write(vec![closed.record(tenant, name)], entry).await {
                 Ok(RecordResult::Done) => {
                     tracing::warn!(%tenant, endpoint = %name, "an endpoint answered 410 Gone; its tasks are held");
                     return self.directory.forget(tenant);
@@ -263,17 +263,17 @@ impl Runner {
 }
 
 fn limited(tenant: &Tenant, of: LimitScope, limits: nobat_core::limits::Limits) -> ScopedLimits {
-    ScopedLimits { name: LimiterKey { tenant: tenant.clone(), of }, limits }
+    ScopedLimits { name: LimiterKey { tenant: tenant.clone(), scope: of }, limits }
 }
 
 /// Returns the limiter to pause if the endpoint asks for a pause: the limit key's, else the endpoint's.
 pub(crate) fn resting(task: &Task) -> Option<LimitScope> {
-    let TaskOptions { endpoint, limit_key, .. } = &*task.settings;
+    let TaskOptions { endpoint, limit_key, .. } = &*task.options;
     limit_key.clone().map(LimitScope::Key).or_else(|| endpoint.clone().map(LimitScope::Endpoint))
 }
 
 /// Returns the retry policy of a task that leaves it to its endpoint: the endpoint's, else its queue's, else the default.
 pub(crate) fn policy(task: &Task, endpoint: Option<&Endpoint>, lanes: &TaskConfig) -> Option<RetryPolicy> {
-    let endpoint = endpoint.filter(|_| task.settings.left.retry)?;
+    let endpoint = endpoint.filter(|_| task.options.left.retry)?;
     Some(endpoint.retry.clone().or_else(|| lanes.queue.retry.clone()).unwrap_or_default())
 }

@@ -56,13 +56,13 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Returns a key for batching. Tasks of one endpoint with the same key may share a request if the endpoint allows batches. `None`, the
     /// default, means that the task runs alone.
-    fn likeness(&self, input: &Self::Input) -> Option<u64> {
+    fn batch_key(&self, input: &Self::Input) -> Option<u64> {
         let _ = input;
         None
     }
 
     /// Runs several tasks as one attempt. Returns one outcome per task, in order, or one failure for all.
-    fn run_together<'a>(&'a self, batch: Vec<(Self::Input, &'a TaskContext)>) -> impl Future<Output = Together<Self::Output>> + Send {
+    fn run_batch<'a>(&'a self, batch: Vec<(Self::Input, &'a TaskContext)>) -> impl Future<Output = Together<Self::Output>> + Send {
         async move {
             let mut outcomes = Vec::with_capacity(batch.len());
             for (input, context) in batch {
@@ -94,14 +94,14 @@ impl<H: Handler> AnyHandler for H {
         Box::pin(AssertUnwindSafe(work).catch_unwind().map(|outcome| outcome.unwrap_or_else(|_| Err(panicked()))))
     }
 
-    fn likeness(&self, payload: &Json) -> Option<u64> {
-        Handler::likeness(self, &payload.parse().ok()?)
+    fn batch_key(&self, payload: &Json) -> Option<u64> {
+        Handler::batch_key(self, &payload.parse().ok()?)
     }
 
-    fn run_together<'a>(&'a self, batch: Vec<(&'a Json, &'a TaskContext)>) -> BoxFuture<'a, Together<Json>> {
+    fn run_batch<'a>(&'a self, batch: Vec<(&'a Json, &'a TaskContext)>) -> BoxFuture<'a, Together<Json>> {
         let work = async move {
             let batch = batch.into_iter().map(|(payload, context)| Ok((input(payload)?, context))).collect::<Result<_, Failure>>()?;
-            let outcomes = Handler::run_together(self, batch).await?;
+            let outcomes = Handler::run_batch(self, batch).await?;
             Ok(outcomes.into_iter().map(|outcome| keep(&outcome?)).collect())
         };
         Box::pin(AssertUnwindSafe(work).catch_unwind().map(|outcome| outcome.unwrap_or_else(|_| Err(panicked()))))

@@ -27,7 +27,7 @@ impl Clock for SystemClock {
 pub struct SystemRandom;
 
 impl Random for SystemRandom {
-    fn bits(&self) -> u64 {
+    fn next_u64(&self) -> u64 {
         rand::random()
     }
 }

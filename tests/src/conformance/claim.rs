@@ -21,7 +21,7 @@ pub async fn agrees_with_the_lifecycle_on_every_state(world: World) {
     let mut verdicts = BTreeSet::new();
     for task in tasks {
         let expected = transition(task.clone(), Event::Claim { until }, now);
-        match (world.backend.store.claim(&task.name(), until, now).await.unwrap(), expected) {
+        match (world.backend.store.claim(&task.key(), until, now).await.unwrap(), expected) {
             (ClaimResult::Granted(granted), Ok(change)) => {
                 assert_eq!(granted, change.task);
                 assert_eq!(world.get(&task).await, granted);
@@ -46,7 +46,7 @@ async fn in_every_state(world: &World) -> Vec<Task> {
     let new = |number| sample::with_attempts(number, 3, now);
     let due_in = |seconds, task| Task { due_at: now + Duration::from_secs(seconds), ..task };
     let until = |seconds, mut task: Task| {
-        task.settings = Box::new(TaskOptions { expires_at: Some(now + Duration::from_secs(seconds)), ..*task.settings });
+        task.options = Box::new(TaskOptions { expires_at: Some(now + Duration::from_secs(seconds)), ..*task.options });
         task
     };
     let rest = |task: &Task, reason, seconds| Event::Hold {
@@ -97,13 +97,13 @@ async fn in_every_state(world: &World) -> Vec<Task> {
 /// A missing task cannot be claimed.
 pub async fn missing_task_is_not_claimed(world: World) {
     let task = sample::task(1, world.now());
-    assert!(matches!(world.backend.store.claim(&task.name(), world.now() + LEASE, world.now()).await.unwrap(), ClaimResult::Missing));
+    assert!(matches!(world.backend.store.claim(&task.key(), world.now() + LEASE, world.now()).await.unwrap(), ClaimResult::Missing));
 }
 
 /// Two concurrent claims of a task: one is granted, the other is refused because the task runs.
 pub async fn grants_one_of_two_concurrent_claims(world: World) {
     for number in 0..20 {
-        let name = world.insert(sample::task(number, world.now())).await.name();
+        let name = world.insert(sample::task(number, world.now())).await.key();
         let claim = || world.backend.store.claim(&name, world.now() + LEASE, world.now());
         match join(claim(), claim()).await {
             (Ok(ClaimResult::Granted(granted)), Ok(ClaimResult::Refused(TransitionError::Running, found)))

@@ -21,17 +21,17 @@ pub async fn reads_back_every_transition(world: World) {
         task = world.claim(&task).await;
         let until = world.now() + Duration::from_millis(1_501);
         let promise =
-            Some(ScopedReservation { of: LimitScope::Endpoint(sample::name("billing")), booking: Reservation { slot: 7, interval: 1 } });
+            Some(ScopedReservation { scope: LimitScope::Endpoint(sample::name("billing")), reservation: Reservation { slot: 7, interval: 1 } });
         let hold = Event::Hold { token: task.token, reason: HeldReason::RateLimited, until, reserved: promise.into() };
         task = step(&world, &task, hold).await;
-        assert_eq!(task.turn.times, 1);
+        assert_eq!(task.hold.holds, 1);
         for attempt in 0..9 {
             world.time.advance(Duration::from_millis(3_003));
             task = world.claim(&task).await;
             task = match attempt % 3 {
-                0 if attempt > 0 => step(&world, &task, fail(&task, Retry::PutOff(HeldReason::RetryAfter, world.now()))).await,
+                0 if attempt > 0 => step(&world, &task, fail(&task, Retry::Defer(HeldReason::RetryAfter, world.now()))).await,
                 0 => {
-                    assert!(task.turn.reserved.promise.is_some(), "a claim keeps the reservation");
+                    assert!(task.hold.reservations.rate.is_some(), "a claim keeps the reservation");
                     step(&world, &task, fail(&task, Retry::Backoff)).await
                 }
                 1 => step(&world, &task, Event::Interrupt { token: task.token }).await,
@@ -102,7 +102,7 @@ pub async fn refuses_a_missing_task(world: World) {
     let task = sample::task(1, world.now());
     let change = world.change(&task, Event::Cancel);
     assert_conflict(&world, change).await;
-    assert_eq!(world.find(&task.name()).await, None);
+    assert_eq!(world.find(&task.key()).await, None);
 }
 
 async fn assert_conflict(world: &World, change: Change) {
@@ -115,7 +115,7 @@ pub async fn writes_the_callback_with_the_end(world: World) {
     let now = world.now();
     let new = |number| sample::reported(sample::with_attempts(number, 2, now));
     let mut expiring = new(4);
-    expiring.settings.expires_at = Some(now + Duration::from_secs(5));
+    expiring.options.expires_at = Some(now + Duration::from_secs(5));
     let tasks = world.insert_all(vec![new(1), new(2), new(3), expiring]).await;
     let (succeeding, failing) = (world.claim(&tasks[0]).await, world.claim(&tasks[1]).await);
     world.time.advance(Duration::from_secs(5));
@@ -126,8 +126,8 @@ pub async fn writes_the_callback_with_the_end(world: World) {
         world.change(&tasks[3], Event::Expire),
     ];
     for change in changes {
-        let callback = change.follow_up.clone().unwrap();
-        assert_eq!(world.find(&callback.name()).await, None);
+        let callback = change.callback.clone().unwrap();
+        assert_eq!(world.find(&callback.key()).await, None);
         let ended = world.commit(change).await;
         assert!(matches!(ended.state, State::Ended(_)));
         assert_eq!(world.get(&ended).await, ended);
@@ -142,9 +142,9 @@ pub async fn writes_no_callback_when_refused(world: World) {
     let task = world.insert(sample::reported(sample::task(1, world.now()))).await;
     let change = world.change(&task, Event::Cancel);
     world.claim(&task).await;
-    let callback = change.follow_up.clone().unwrap();
+    let callback = change.callback.clone().unwrap();
     assert_conflict(&world, change).await;
-    assert_eq!(world.find(&callback.name()).await, None);
+    assert_eq!(world.find(&callback.key()).await, None);
     let query = ListQuery {
         tenant: task.tenant,
         status: None,
@@ -173,7 +173,7 @@ pub async fn takes_a_large_result(world: World) {
 /// A change of a task wakes those who wait for it, if the store can tell.
 pub async fn wakes_waiting_callers(world: World) {
     let task = world.insert(sample::task(1, world.now())).await;
-    let name = task.name();
+    let name = task.key();
     let mut waiting = world.backend.store.changed(&name);
     assert_eq!(begin(&mut waiting).await, None);
     let running = world.claim(&task).await;

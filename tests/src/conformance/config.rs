@@ -17,7 +17,7 @@ use super::{RETENTION, World};
 use crate::sample::{self, name, tenant};
 
 fn record(sort: RecordKind, of: &str, version: u64) -> Record {
-    Record { name: RecordName { tenant: None, sort, name: name(of) }, version, body: format!("{{\"says\":\"{of} «{version}»\"}}") }
+    Record { name: RecordName { tenant: None, kind: sort, name: name(of) }, version, body: format!("{{\"says\":\"{of} «{version}»\"}}") }
 }
 
 fn entry(of: &Tenant, object: &str, now: Timestamp) -> Entry {
@@ -31,24 +31,24 @@ fn fields(entry: &Entry) -> (Tenant, Timestamp, Actor, Action, String) {
 }
 
 async fn write(world: &World, records: Vec<Record>) -> RecordResult {
-    world.backend.registry.write(records, entry(&Tenant::default(), "x", world.now())).await.unwrap()
+    world.backend.config.write(records, entry(&Tenant::default(), "x", world.now())).await.unwrap()
 }
 
 async fn trail(world: &World, tenant: &Tenant) -> Vec<Entry> {
     let query = AuditQuery { tenant: tenant.clone(), limit: 100, after: None };
-    world.backend.registry.trail(&query, world.now()).await.unwrap().entries
+    world.backend.config.audit(&query, world.now()).await.unwrap().entries
 }
 
 /// A record is read back as written, and can be written again over the version before.
 pub async fn finds_the_written_record(world: World) {
     let (first, second) = (record(RecordKind::Tenant, "acme", 1), record(RecordKind::Tenant, "acme", 2));
-    assert_eq!(world.backend.registry.find(&first.name).await.unwrap(), None);
+    assert_eq!(world.backend.config.find(&first.name).await.unwrap(), None);
     for record in [first, second] {
         assert_eq!(write(&world, vec![record.clone()]).await, RecordResult::Done);
-        assert_eq!(world.backend.registry.find(&record.name).await.unwrap(), Some(record));
+        assert_eq!(world.backend.config.find(&record.name).await.unwrap(), Some(record));
     }
-    let other = RecordName { tenant: None, sort: RecordKind::Key, name: name("acme") };
-    assert_eq!(world.backend.registry.find(&other).await.unwrap(), None, "a record of another kind is not found");
+    let other = RecordName { tenant: None, kind: RecordKind::Key, name: name("acme") };
+    assert_eq!(world.backend.config.find(&other).await.unwrap(), None, "a record of another kind is not found");
 }
 
 /// If one record's version does not follow the stored one, no record and no entry is written.
@@ -59,11 +59,11 @@ pub async fn writes_all_or_nothing(world: World) {
         assert_eq!(write(&world, records).await, RecordResult::Conflict, "version {stale} over 1");
     }
     assert_eq!(write(&world, vec![record(RecordKind::Key, "c", 2)]).await, RecordResult::Conflict, "version 2 without version 1");
-    assert_eq!(world.backend.registry.page(None, RecordKind::Key, None, 10).await.unwrap(), [record(RecordKind::Key, "a", 1)]);
+    assert_eq!(world.backend.config.page(None, RecordKind::Key, None, 10).await.unwrap(), [record(RecordKind::Key, "a", 1)]);
     assert_eq!(trail(&world, &Tenant::default()).await.len(), 1);
     let both = vec![record(RecordKind::Key, "a", 2), record(RecordKind::Key, "b", 1)];
     assert_eq!(write(&world, both.clone()).await, RecordResult::Done);
-    assert_eq!(world.backend.registry.page(None, RecordKind::Key, None, 10).await.unwrap(), both);
+    assert_eq!(world.backend.config.page(None, RecordKind::Key, None, 10).await.unwrap(), both);
 }
 
 /// Records of a tenant, of another tenant and of the installation are separate, even if their names are equal.
@@ -74,12 +74,12 @@ pub async fn keeps_records_of_tenants_apart(world: World) {
     };
     let records = [None, Some("acme"), Some("acme2"), Some("a")].map(of);
     for record in &records {
-        assert_eq!(world.backend.registry.find(&record.name).await.unwrap(), None);
+        assert_eq!(world.backend.config.find(&record.name).await.unwrap(), None);
         assert_eq!(write(&world, vec![record.clone()]).await, RecordResult::Done);
     }
     for record in &records {
-        assert_eq!(world.backend.registry.find(&record.name).await.unwrap().as_ref(), Some(record));
-        let page = world.backend.registry.page(record.name.tenant.as_ref(), RecordKind::Key, None, 10).await.unwrap();
+        assert_eq!(world.backend.config.find(&record.name).await.unwrap().as_ref(), Some(record));
+        let page = world.backend.config.page(record.name.tenant.as_ref(), RecordKind::Key, None, 10).await.unwrap();
         assert_eq!(page, std::slice::from_ref(record));
     }
 }
@@ -92,16 +92,16 @@ pub async fn removes_only_the_read_version(world: World) {
     }
     let remove = |version| {
         let entry = entry(&tenant("acme"), "a", world.now());
-        world.backend.registry.remove(&first.name, version, entry)
+        world.backend.config.remove(&first.name, version, entry)
     };
     for other in [1, 3] {
         assert_eq!(remove(other).await.unwrap(), RecordResult::Conflict);
     }
-    assert_eq!(world.backend.registry.find(&first.name).await.unwrap(), Some(second.clone()));
+    assert_eq!(world.backend.config.find(&first.name).await.unwrap(), Some(second.clone()));
     assert_eq!(trail(&world, &tenant("acme")).await.len(), 0);
     assert_eq!(remove(2).await.unwrap(), RecordResult::Done);
     assert_eq!((remove(2).await.unwrap(), trail(&world, &tenant("acme")).await.len()), (RecordResult::Conflict, 1));
-    assert_eq!(world.backend.registry.find(&first.name).await.unwrap(), None);
+    assert_eq!(world.backend.config.find(&first.name).await.unwrap(), None);
     assert_eq!(write(&world, vec![second]).await, RecordResult::Conflict);
     assert_eq!(write(&world, vec![first]).await, RecordResult::Done);
 }
@@ -115,8 +115,8 @@ pub async fn pages_by_name(world: World) {
     write(&world, vec![record(RecordKind::Tenant, "a", 1)]).await;
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let page = world.backend.registry.page(None, RecordKind::Key, after.as_ref(), 2).await.unwrap();
-        assert!(page.len() <= 2 && page.iter().all(|record| record.name.sort == RecordKind::Key));
+        let page = world.backend.config.page(None, RecordKind::Key, after.as_ref(), 2).await.unwrap();
+        assert!(page.len() <= 2 && page.iter().all(|record| record.name.kind == RecordKind::Key));
         let Some(last) = page.last() else { break };
         after = Some(last.name.name.clone());
         seen.extend(page.into_iter().map(|record| record.name.name.to_string()));
@@ -131,13 +131,13 @@ pub async fn lists_the_audit_trail(world: World) {
     for number in 1..=5_u64 {
         world.time.advance(Duration::from_millis(1));
         let entry = entry(&one, &format!("object-{number}"), world.now());
-        world.backend.registry.write(vec![record(RecordKind::Tenant, "one", number)], entry.clone()).await.unwrap();
+        world.backend.config.write(vec![record(RecordKind::Tenant, "one", number)], entry.clone()).await.unwrap();
         written.insert(0, fields(&entry));
     }
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
         let query = AuditQuery { tenant: one.clone(), limit: 2, after };
-        let page = world.backend.registry.trail(&query, world.now()).await.unwrap();
+        let page = world.backend.config.audit(&query, world.now()).await.unwrap();
         assert!(page.entries.len() <= 2);
         seen.extend(page.entries.iter().map(fields));
         after = page.next;
@@ -157,10 +157,10 @@ pub async fn records_an_entry_with_its_change(world: World) {
     let stale = Change { read_version: cancel.read_version + 1, ..cancel.clone() };
     assert!(matches!(world.backend.store.commit(stale, world.now()).await.unwrap(), CommitResult::Conflict));
     assert!(trail(&world, &task.tenant).await.is_empty());
-    let follow_up = cancel.follow_up.clone().unwrap();
+    let follow_up = cancel.callback.clone().unwrap();
     assert_eq!(world.commit(cancel).await.version, 2);
     assert_eq!(trail(&world, &task.tenant).await.iter().map(fields).collect::<Vec<_>>(), [fields(&entry)]);
-    assert!(world.find(&follow_up.name()).await.is_some(), "the callback is written");
+    assert!(world.find(&follow_up.key()).await.is_some(), "the callback is written");
 }
 
 /// Audit entries are kept as long as ended tasks.
@@ -172,7 +172,7 @@ pub async fn prunes_old_audit_entries(world: World) {
     world.time.advance(Duration::from_millis(1));
     world.backend.store.prune(10, world.now()).await.unwrap();
     assert!(trail(&world, &Tenant::default()).await.is_empty());
-    assert!(world.backend.registry.find(&record(RecordKind::Key, "a", 1).name).await.unwrap().is_some(), "the key itself is kept");
+    assert!(world.backend.config.find(&record(RecordKind::Key, "a", 1).name).await.unwrap().is_some(), "the key itself is kept");
 }
 
 /// Takes never exceed the tenant's rate and burst. Each tenant has its own bucket.
@@ -183,7 +183,7 @@ pub async fn takes_no_more_than_the_rate(world: World) {
     let drain = async |of: &Tenant| {
         let mut taken = 0;
         loop {
-            match world.backend.registry.take(of, rate, count(4), world.now()).await.unwrap() {
+            match world.backend.config.take(of, rate, count(4), world.now()).await.unwrap() {
                 TakeResult::Granted(count) => taken += count.get(),
                 TakeResult::Wait(pause) => return (taken, pause),
             }

@@ -71,7 +71,7 @@ async fn put(app: &App, path: &str, body: Value) {
 /// Returns a task that is held for a minute.
 async fn held(world: &World, number: u128, reason: HeldReason, promise: Option<ScopedReservation>) -> Task {
     let mut task = sample::task(number, world.now());
-    task.settings.limit_key = Some(sample::name("customer-42"));
+    task.options.limit_key = Some(sample::name("customer-42"));
     let task = world.claim(&world.insert(task).await).await;
     let until = world.now() + Duration::from_mins(1);
     world.bring(&task, Event::Hold { token: task.token, reason, until, reserved: promise.into() }).await
@@ -97,14 +97,14 @@ pub async fn names_a_rate_and_its_reservations(world: World) {
     let (app, now) = (app(&world), world.now());
     put(&app, "/v1/limits/customer-42", json!({"rate": 1, "period": 10})).await;
     let count = const { NonZeroU32::new(1).unwrap() };
-    let limits = Limits { pace: Some(RateLimit { rate: count, period: Duration::from_secs(10), burst: count }), ..Limits::default() };
+    let limits = Limits { rate: Some(RateLimit { rate: count, period: Duration::from_secs(10), burst: count }), ..Limits::default() };
     let (mut flow, of) = (LimiterState::default(), LimitScope::Key(sample::name("customer-42")));
-    let ask = AcquireRequest { holder: HolderId(1), booking: None, is_called: false, times: 0, spread: JitterSample::from_bits(0) };
-    let AcquireResult::Go(_) = flow.enter(&limits, &ask, now) else { panic!("the first start is granted") };
-    let AcquireResult::Wait(wait) = flow.enter(&limits, &ask, now) else { panic!("the second start is reserved") };
-    let name = LimiterKey { tenant: sample::task(1, now).tenant, of: of.clone() };
-    assert_eq!(world.backend.flows.write(&name, &flow, 0, now).await.unwrap(), WriteResult::Done);
-    let task = held(&world, 1, HeldReason::RateLimited, wait.booking.map(|booking| ScopedReservation { of, booking })).await;
+    let ask = AcquireRequest { holder: HolderId(1), reservation: None, has_due_reservation_elsewhere: false, holds: 0, jitter: JitterSample::from_bits(0) };
+    let AcquireResult::Granted(_) = flow.acquire(&limits, &ask, now) else { panic!("the first start is granted") };
+    let AcquireResult::Denied(wait) = flow.acquire(&limits, &ask, now) else { panic!("the second start is reserved") };
+    let name = LimiterKey { tenant: sample::task(1, now).tenant, scope: of.clone() };
+    assert_eq!(world.backend.limiters.write(&name, &flow, 0, now).await.unwrap(), WriteResult::Done);
+    let task = held(&world, 1, HeldReason::RateLimited, wait.reservation.map(|booking| ScopedReservation { scope: of, reservation: booking })).await;
     let told = get(&app, &format!("/v1/tasks/{}/explain", task.id)).await;
     let reason = format!(
         "limit key customer-42 has a rate of 1 every 10 s, with 1 starts reserved ahead; its start is reserved for {}",

@@ -12,7 +12,7 @@ use crate::sample;
 
 async fn beat(world: &World, task: &Task, progress: Option<&str>) -> Heartbeat {
     let until = world.now() + LEASE;
-    world.backend.store.beat(&task.name(), task.token, until, progress.map(sample::json)).await.unwrap()
+    world.backend.store.heartbeat(&task.key(), task.token, until, progress.map(sample::json)).await.unwrap()
 }
 
 fn lease_until(task: &Task) -> nobat_core::types::time::Timestamp {
@@ -32,7 +32,7 @@ pub async fn renews_the_lease(world: World) {
     assert!(renewed.version > running.version);
     assert_eq!(Task { state: running.state.clone(), version: running.version, ..renewed }, running);
     world.time.advance(Duration::from_secs(59));
-    let claim = world.backend.store.claim(&running.name(), world.now() + LEASE, world.now()).await.unwrap();
+    let claim = world.backend.store.claim(&running.key(), world.now() + LEASE, world.now()).await.unwrap();
     assert!(matches!(claim, ClaimResult::Refused(nobat_core::task::lifecycle::TransitionError::Running, _)), "{claim:?}");
 }
 
@@ -45,14 +45,14 @@ pub async fn keeps_the_progress_until_it_is_replaced(world: World) {
         beat(&world, &running, said).await;
         assert_eq!(world.get(&running).await.progress, kept.map(sample::json));
     }
-    world.backend.apply(&running.name(), None, succeed(&running), world.now()).await.unwrap();
+    world.backend.apply(&running.key(), None, succeed(&running), world.now()).await.unwrap();
     assert_eq!(world.get(&running).await.progress, Some(sample::json("2")), "an ended task keeps its progress");
 }
 
 /// A heartbeat reports a requested cancellation, and so does every later one.
 pub async fn reports_a_requested_cancellation(world: World) {
     let running = world.claim(&world.insert(sample::task(1, world.now())).await).await;
-    world.backend.apply(&running.name(), None, Event::Cancel, world.now()).await.unwrap();
+    world.backend.apply(&running.key(), None, Event::Cancel, world.now()).await.unwrap();
     for _ in 0..2 {
         assert_eq!(beat(&world, &running, None).await, Heartbeat::Renewed { cancel: CancelRequest::Requested });
     }
@@ -85,7 +85,7 @@ pub async fn outdates_the_workers_copy(world: World) {
     beat(&world, &running, Some("1")).await;
     let committed = world.backend.store.commit(world.change(&running, succeed(&running)), world.now()).await.unwrap();
     assert!(matches!(committed, CommitResult::Conflict), "{committed:?}");
-    let ended = world.backend.apply(&running.name(), Some(running.clone()), succeed(&running), world.now()).await.unwrap();
+    let ended = world.backend.apply(&running.key(), Some(running.clone()), succeed(&running), world.now()).await.unwrap();
     assert!(matches!(ended.state, State::Ended(_)));
     assert_eq!(ended.progress, Some(sample::json("1")));
     assert_eq!(world.get(&running).await, ended);

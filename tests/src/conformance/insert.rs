@@ -42,7 +42,7 @@ pub async fn writes_a_batch_whole_or_not_at_all(world: World) {
         created @ InsertResult::Created(_) => panic!("{created:?}"),
     }
     for task in tasks.iter().filter(|task| task.id != tasks[57].id) {
-        assert_eq!(world.find(&task.name()).await, None);
+        assert_eq!(world.find(&task.key()).await, None);
     }
     let others: Vec<Task> = (100..200).map(|number| sample::task(number, now)).collect();
     assert_eq!(world.insert_all(others.clone()).await, others, "the tasks are in the order of the insert");
@@ -80,7 +80,7 @@ pub async fn takes_the_largest_payload(world: World) {
 /// A name that was never inserted is not found.
 pub async fn missing_task_is_not_found(world: World) {
     world.insert(sample::task(1, world.now())).await;
-    assert_eq!(world.find(&sample::task(2, world.now()).name()).await, None);
+    assert_eq!(world.find(&sample::task(2, world.now()).key()).await, None);
     let elsewhere = Task { tenant: sample::tenant("other"), ..sample::task(1, world.now()) };
-    assert_eq!(world.find(&elsewhere.name()).await, None);
+    assert_eq!(world.find(&elsewhere.key()).await, None);
 }

@@ -19,24 +19,24 @@ fn busy(now: Timestamp) -> LimiterState {
     let count = const { NonZeroU32::new(1).unwrap() };
     let breaker = BreakerPolicy { minimum_calls: count, ..BreakerPolicy::default() };
     let pace = RateLimit { rate: count, period: Duration::from_secs(1), burst: const { NonZeroU32::new(3).unwrap() } };
-    let limits = Limits { pace: Some(pace), concurrency: NonZeroU32::new(2), breaker: Some(breaker) };
+    let limits = Limits { rate: Some(pace), concurrency: NonZeroU32::new(2), breaker: Some(breaker) };
     let mut flow = LimiterState::default();
     for pause in [None, Some(now + Duration::from_mins(1))] {
         let ask =
-            AcquireRequest { holder: HolderId(u64::MAX), booking: None, is_called: false, times: 0, spread: JitterSample::from_bits(0) };
-        if let AcquireResult::Go(pass) = flow.enter(&limits, &ask, now)
+            AcquireRequest { holder: HolderId(u64::MAX), reservation: None, has_due_reservation_elsewhere: false, holds: 0, jitter: JitterSample::from_bits(0) };
+        if let AcquireResult::Granted(pass) = flow.acquire(&limits, &ask, now)
             && let Some(until) = pause
         {
-            let report = CallReport { verdict: CallHealth::Bad, took: Duration::from_millis(7), pause_until: Some(until) };
-            flow.leave(&limits, pass, HolderId(u64::MAX), &report, now);
+            let report = CallReport { health: CallHealth::Bad, took: Duration::from_millis(7), pause_until: Some(until) };
+            flow.complete(&limits, pass, HolderId(u64::MAX), &report, now);
         }
     }
-    assert_eq!(flow.in_use(now), 1);
+    assert_eq!(flow.running(now), 1);
     flow
 }
 
 fn name(of: LimitScope) -> LimiterKey {
-    LimiterKey { tenant: sample::tenant("acme"), of }
+    LimiterKey { tenant: sample::tenant("acme"), scope: of }
 }
 
 fn billing() -> LimiterKey {
@@ -45,7 +45,7 @@ fn billing() -> LimiterKey {
 
 /// A state is read back as written, and every write increments the version.
 pub async fn reads_back_the_written_state(world: World) {
-    let flows = &world.backend.flows;
+    let flows = &world.backend.limiters;
     assert_eq!(flows.read(&billing()).await.unwrap(), VersionedState::default());
     for (version, flow) in [(1, busy(world.now())), (2, LimiterState::default()), (3, busy(world.now()))] {
         assert_eq!(flows.write(&billing(), &flow, version - 1, world.now()).await.unwrap(), WriteResult::Done);
@@ -55,7 +55,7 @@ pub async fn reads_back_the_written_state(world: World) {
 
 /// A write over another version than the stored one returns the stored state and writes nothing.
 pub async fn refuses_to_write_over_another_version(world: World) {
-    let (flows, now) = (&world.backend.flows, world.now());
+    let (flows, now) = (&world.backend.limiters, world.now());
     assert_eq!(flows.write(&billing(), &busy(now), 3, now).await.unwrap(), WriteResult::Conflict(VersionedState::default()));
     assert_eq!(flows.write(&billing(), &busy(now), 0, now).await.unwrap(), WriteResult::Done);
     let stands = VersionedState { version: 1, flow: busy(now) };
@@ -67,7 +67,7 @@ pub async fn refuses_to_write_over_another_version(world: World) {
 
 /// A limiter state belongs to one tenant and one scope.
 pub async fn keeps_limiters_apart(world: World) {
-    let (flows, now) = (&world.backend.flows, world.now());
+    let (flows, now) = (&world.backend.limiters, world.now());
     let of = || sample::name("billing");
     let others = [
         LimitScope::Key(of()),
@@ -90,19 +90,19 @@ pub async fn lift_ends_the_pause_of_one_limiter(world: World) {
     let (backend, now) = (&world.backend, world.now());
     let resting = |kept: &VersionedState| kept.flow.state(&Limits::default(), now).paused_until.is_some();
     for name in [billing(), name(LimitScope::Key(sample::name("billing")))] {
-        assert_eq!(backend.flows.write(&name, &busy(now), 0, now).await.unwrap(), WriteResult::Done);
+        assert_eq!(backend.limiters.write(&name, &busy(now), 0, now).await.unwrap(), WriteResult::Done);
     }
-    backend.flows.change(&billing(), LimiterChange::Lift, now).await.unwrap();
-    let lifted = backend.flows.read(&billing()).await.unwrap();
-    assert!(!resting(&lifted) && lifted.flow.in_use(now) == 1, "{lifted:?}");
-    backend.flows.change(&billing(), LimiterChange::Lift, now).await.unwrap();
-    assert_eq!(backend.flows.read(&billing()).await.unwrap(), lifted, "without a pause, nothing is written");
-    assert!(resting(&backend.flows.read(&name(LimitScope::Key(sample::name("billing")))).await.unwrap()), "the other limiter stays paused");
+    backend.limiters.change(&billing(), LimiterChange::ClearPause, now).await.unwrap();
+    let lifted = backend.limiters.read(&billing()).await.unwrap();
+    assert!(!resting(&lifted) && lifted.flow.running(now) == 1, "{lifted:?}");
+    backend.limiters.change(&billing(), LimiterChange::ClearPause, now).await.unwrap();
+    assert_eq!(backend.limiters.read(&billing()).await.unwrap(), lifted, "without a pause, nothing is written");
+    assert!(resting(&backend.limiters.read(&name(LimitScope::Key(sample::name("billing")))).await.unwrap()), "the other limiter stays paused");
 }
 
 /// A limiter state that is not written for longer than [`IDLE`] is pruned and starts anew.
 pub async fn prunes_idle_limiters(world: World) {
-    let flows = &world.backend.flows;
+    let flows = &world.backend.limiters;
     let used = name(LimitScope::Tenant);
     for (name, over) in [(&billing(), 0), (&used, 0)] {
         flows.write(name, &busy(world.now()), over, world.now()).await.unwrap();

@@ -138,7 +138,7 @@ pub async fn page_scans_a_bounded_number(world: World) {
         }
         pages += 1;
     }
-    assert_eq!((pages, found), (3, vec![rare.name()]));
+    assert_eq!((pages, found), (3, vec![rare.key()]));
 }
 
 /// A listed task equals the stored one, except that payload, result and attempts may be omitted.

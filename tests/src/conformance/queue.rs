@@ -25,7 +25,7 @@ pub async fn delivers_a_due_task(world: World) {
     let task = sample::elaborate_due(1, world.now());
     world.accept(vec![task.clone()]).await;
     let received = world.receive(10).await;
-    assert_eq!(names(&received), [task.name()]);
+    assert_eq!(names(&received), [task.key()]);
     assert_eq!(received[0].token, 1);
     assert_eq!(world.get(&task).await, received[0]);
 }
@@ -37,7 +37,7 @@ pub async fn delivers_a_task_when_it_becomes_due(world: World) {
     let mut receiving = pin!(receive_some(&world, 10));
     assert!(begin(&mut receiving).await.is_none());
     world.time.advance(Duration::from_secs(15));
-    assert_eq!(names(&receiving.await), [task.name()]);
+    assert_eq!(names(&receiving.await), [task.key()]);
 }
 
 /// A waiting receiver gets a task that is accepted meanwhile.
@@ -47,7 +47,7 @@ pub async fn delivers_a_task_inserted_while_waiting(world: World) {
     let task = sample::task(1, world.now());
     world.accept(vec![task.clone()]).await;
     let received = receiving.await;
-    assert_eq!(names(&received), [task.name()]);
+    assert_eq!(names(&received), [task.key()]);
     assert_eq!(world.get(&task).await, received[0]);
 }
 
@@ -93,7 +93,7 @@ pub async fn delivers_no_task_before_it_is_due(world: World) {
     world.time.advance(Duration::from_millis(59_999));
     world.receives_next(sample::task(2, world.now())).await;
     world.time.advance(Duration::from_millis(1));
-    assert_eq!(names(&receive_some(&world, 10).await), [task.name()]);
+    assert_eq!(names(&receive_some(&world, 10).await), [task.key()]);
 }
 
 /// A task that a worker releases is handed over again.
@@ -103,7 +103,7 @@ pub async fn delivers_a_released_task_again(world: World) {
     for token in 1..4 {
         let received = receive_some(&world, 10).await.remove(0);
         assert_eq!((received.token, received.attempt), (token, 1));
-        world.backend.apply(&received.name(), Some(received.clone()), Event::Release { token }, world.now()).await.unwrap();
+        world.backend.apply(&received.key(), Some(received.clone()), Event::Release { token }, world.now()).await.unwrap();
     }
 }
 
@@ -111,15 +111,15 @@ pub async fn delivers_a_released_task_again(world: World) {
 pub async fn delivers_a_retry_and_a_callback(world: World) {
     world.accept(vec![sample::reported(sample::with_attempts(1, 2, world.now()))]).await;
     let first = receive_some(&world, 10).await.remove(0);
-    world.backend.apply(&first.name(), Some(first.clone()), fail(&first, Retry::Backoff), world.now()).await.unwrap();
+    world.backend.apply(&first.key(), Some(first.clone()), fail(&first, Retry::Backoff), world.now()).await.unwrap();
     world.time.advance(Duration::from_millis(999));
     world.receives_next(sample::task(2, world.now())).await;
     world.time.advance(Duration::from_millis(1));
     let second = receive_some(&world, 10).await.remove(0);
     assert_eq!((second.id, second.attempt), (first.id, 2));
-    world.backend.apply(&second.name(), Some(second.clone()), succeed(&second), world.now()).await.unwrap();
+    world.backend.apply(&second.key(), Some(second.clone()), succeed(&second), world.now()).await.unwrap();
     let callback = receive_some(&world, 10).await.remove(0);
-    assert_eq!(callback.settings.parent, Some(first.id));
+    assert_eq!(callback.options.parent, Some(first.id));
 }
 
 /// A dropped receive loses no task, even one that was on its way to it.
@@ -130,35 +130,35 @@ pub async fn loses_no_task_when_dropped(world: World) {
     }
     let task = sample::task(1, world.now());
     world.accept(vec![task.clone()]).await;
-    assert_eq!(names(&receive_some(&world, 10).await), [task.name()]);
+    assert_eq!(names(&receive_some(&world, 10).await), [task.key()]);
     let task = sample::task(2, world.now());
     {
         let mut receiving = pin!(receive_some(&world, 10));
         assert!(begin(&mut receiving).await.is_none());
         world.accept(vec![task.clone()]).await;
     }
-    assert_eq!(names(&receive_some(&world, 10).await), [task.name()]);
+    assert_eq!(names(&receive_some(&world, 10).await), [task.key()]);
 }
 
 /// A task past its deadline is not started. If the backend ends it at once, it writes the same as the sweep.
 pub async fn delivers_no_expired_task(world: World) {
     let mut task = Task { due_at: world.now() + Duration::from_secs(1), ..sample::reported(sample::task(1, world.now())) };
-    task.settings.expires_at = Some(world.now() + Duration::from_secs(2));
+    task.options.expires_at = Some(world.now() + Duration::from_secs(2));
     world.accept(vec![task.clone()]).await;
     world.time.advance(Duration::from_secs(2));
     let sentinel = sample::task(2, world.now());
     world.accept(vec![sentinel.clone()]).await;
     let mut received = Vec::new();
-    while !received.contains(&sentinel.name()) {
+    while !received.contains(&sentinel.key()) {
         received.extend(names(&receive_some(&world, 10).await));
     }
-    assert!(!received.contains(&task.name()));
+    assert!(!received.contains(&task.key()));
     let expected = world.change(&task, Event::Expire);
     let found = world.get(&task).await;
     if found != task {
         assert_eq!(found, expected.task);
-        let callback = expected.follow_up.unwrap();
-        assert!(world.find(&callback.name()).await.is_some());
+        let callback = expected.callback.unwrap();
+        assert!(world.find(&callback.key()).await.is_some());
     }
 }
 

@@ -15,7 +15,7 @@ pub async fn same_generation_is_replayed_once(world: World) {
     let outcomes = join_all((0..8).map(async |mark| {
         let outcome = replay(&world, &task, Some(1), None, mark).await;
         if outcome.is_ok() {
-            world.backend.apply(&task.name(), None, Event::Cancel, world.now()).await.unwrap();
+            world.backend.apply(&task.key(), None, Event::Cancel, world.now()).await.unwrap();
         }
         outcome
     }));
@@ -87,5 +87,5 @@ async fn replay(
         mark,
     };
     let event = Event::Replay { key: ReplayKey::Same, generation };
-    world.backend.apply_on_record(&task.name(), None, event, entry, request, world.now()).await
+    world.backend.apply_on_record(&task.key(), None, event, entry, request, world.now()).await
 }

@@ -30,10 +30,10 @@ pub async fn prunes_tasks_past_their_retention(world: World) {
     assert_eq!(world.get(&first).await, first);
     world.time.advance(Duration::from_millis(2));
     world.prune(100, 1).await;
-    assert_eq!(world.find(&first.name()).await, None);
+    assert_eq!(world.find(&first.key()).await, None);
     world.time.advance(DAY * 200);
     world.prune(100, 1).await;
-    assert_eq!(world.find(&slow.name()).await, None);
+    assert_eq!(world.find(&slow.key()).await, None);
     for task in [waiting, running] {
         assert_eq!(world.get(&task).await, task);
     }
@@ -54,10 +54,10 @@ pub async fn prunes_a_bounded_number(world: World) {
 pub async fn hides_tasks_past_their_retention(world: World) {
     let task = ended(&world, sample::reported(sample::task(1, world.now()))).await;
     world.time.advance(RETENTION + Duration::from_millis(1));
-    assert_eq!(world.find(&task.name()).await, None);
-    let claim = world.backend.store.claim(&task.name(), world.now() + LEASE, world.now()).await.unwrap();
+    assert_eq!(world.find(&task.key()).await, None);
+    let claim = world.backend.store.claim(&task.key(), world.now() + LEASE, world.now()).await.unwrap();
     assert!(matches!(claim, ClaimResult::Missing), "{claim:?}");
-    let replayed = world.backend.apply(&task.name(), None, Event::Replay { key: ReplayKey::Same, generation: None }, world.now()).await;
+    let replayed = world.backend.apply(&task.key(), None, Event::Replay { key: ReplayKey::Same, generation: None }, world.now()).await;
     assert!(matches!(replayed, Err(nobat_core::service::backend::ApplyError::Missing)), "{replayed:?}");
     let query = ListQuery {
         tenant: task.tenant.clone(),
@@ -103,7 +103,7 @@ pub async fn reports_both_tasks_of_one_name(world: World) {
         let task = sample::reported(Task { created_at: now, generation_at: now, due_at: now, ..sample::task(number, began) });
         let running = world.claim(&world.insert(task).await).await;
         let change = world.change(&running, succeed(&running));
-        let report = change.follow_up.clone().unwrap();
+        let report = change.callback.clone().unwrap();
         world.commit(change).await;
         assert_eq!(world.get(&report).await, report);
         reports.push(report.id);

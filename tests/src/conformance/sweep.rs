@@ -16,7 +16,7 @@ async fn due(world: &World) -> Vec<Task> {
 }
 
 fn with_deadline(mut task: Task, after: Duration) -> Task {
-    task.settings.expires_at = Some(task.created_at + after);
+    task.options.expires_at = Some(task.created_at + after);
     task
 }
 
@@ -26,7 +26,7 @@ pub async fn shows_an_expired_lease(world: World) {
     let alive = world.claim(&world.insert(sample::task(2, world.now())).await).await;
     world.time.advance(LEASE / 2);
     let until = world.now() + Duration::from_hours(2);
-    let beat = world.backend.store.beat(&alive.name(), alive.token, until, None).await.unwrap();
+    let beat = world.backend.store.heartbeat(&alive.key(), alive.token, until, None).await.unwrap();
     assert_eq!(beat, Heartbeat::Renewed { cancel: CancelRequest::None });
     assert_eq!(due(&world).await, []);
     world.time.advance(Duration::from_mins(3));
@@ -67,7 +67,7 @@ pub async fn shows_a_due_task_whose_hint_was_lost(world: World) {
     match world.hints {
         Hints::InTheStore => {
             assert_eq!(due(&world).await, []);
-            assert_eq!(names(&world.receive(10).await), [task.name()]);
+            assert_eq!(names(&world.receive(10).await), [task.key()]);
         }
         Hints::Apart => {
             assert_eq!(due(&world).await, [task]);

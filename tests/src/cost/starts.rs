@@ -70,9 +70,9 @@ pub async fn starts() -> Vec<Starts> {
     let mut all = Vec::new();
     for (name, limits) in [
         ("a circuit breaker, as every endpoint has", Limits { breaker, ..Limits::default() }),
-        ("`rate`, and no circuit breaker", Limits { pace, ..Limits::default() }),
-        ("`rate` and a circuit breaker", Limits { pace, breaker, ..Limits::default() }),
-        ("`rate`, `concurrency` and a circuit breaker", Limits { pace, breaker, concurrency }),
+        ("`rate`, and no circuit breaker", Limits { rate: pace, ..Limits::default() }),
+        ("`rate` and a circuit breaker", Limits { rate: pace, breaker, ..Limits::default() }),
+        ("`rate`, `concurrency` and a circuit breaker", Limits { rate: pace, breaker, concurrency }),
     ] {
         all.push(Starts { limits: name, alone: count(limits, 1).await, at_once: count(limits, AT_ONCE).await });
     }
@@ -81,7 +81,7 @@ pub async fn starts() -> Vec<Starts> {
 
 async fn count(limits: Limits, at_once: usize) -> Units {
     let stage = Stage::set().await;
-    let gate = Limiter::new(Arc::clone(&stage.backend.flows), stage.time.clock(), Arc::new(Dice::seeded(1)));
+    let gate = Limiter::new(Arc::clone(&stage.backend.limiters), stage.time.clock(), Arc::new(Dice::seeded(1)));
     let flow = [limited(LimitScope::Endpoint(sample::name("billing")), limits)];
     let left = AtomicU32::new(u32::try_from(COUNT).expect("the count fits in a u32"));
     join_all((0..at_once).map(|_| async {
@@ -97,17 +97,17 @@ async fn count(limits: Limits, at_once: usize) -> Units {
 
 /// Starts a task and completes it at once.
 async fn start(gate: &Limiter, flow: &[ScopedLimits]) -> Result<(), StoreError> {
-    match gate.enter(flow, &HoldState::default(), Permits::default()).await? {
-        Entry::Go(passes) => {
-            gate.leave(passes, &CallReport { verdict: CallHealth::Good, took: Duration::ZERO, pause_until: None }, None).await;
+    match gate.acquire(flow, &HoldState::default(), Permits::default()).await? {
+        Entry::Granted(passes) => {
+            gate.complete(passes, &CallReport { health: CallHealth::Good, took: Duration::ZERO, pause_until: None }, None).await;
             Ok(())
         }
-        Entry::Wait { wait, .. } => panic!("{wait:?}"),
+        Entry::Denied { wait, .. } => panic!("{wait:?}"),
     }
 }
 
 fn limited(of: LimitScope, limits: Limits) -> ScopedLimits {
-    ScopedLimits { name: LimiterKey { tenant: Tenant::default(), of }, limits }
+    ScopedLimits { name: LimiterKey { tenant: Tenant::default(), scope: of }, limits }
 }
 
 fn pace(rate: u32) -> RateLimit {
@@ -125,7 +125,7 @@ pub fn heat() -> Vec<Heat> {
 fn measure_heat(processes: u32) -> Heat {
     let time = Time::at(sample::start());
     let far = Arc::new(Far {
-        inner: model::backend(&time, RETENTION).flows,
+        inner: model::backend(&time, RETENTION).limiters,
         time: Arc::clone(&time),
         dice: Dice::seeded(3),
         writes: AtomicU32::new(0),
@@ -139,7 +139,7 @@ fn measure_heat(processes: u32) -> Heat {
             let (gate, counts, time) = (Arc::clone(&gate), Arc::clone(&counts), Arc::clone(&time));
             Box::pin(async move {
                 // More than any task can use, so the rate itself never holds a task.
-                let flow = [limited(LimitScope::Key(sample::name("hot")), Limits { pace: Some(pace(1_000_000)), ..Limits::default() })];
+                let flow = [limited(LimitScope::Key(sample::name("hot")), Limits { rate: Some(pace(1_000_000)), ..Limits::default() })];
                 join_all((0..IN_A_PROCESS).map(|_| async {
                     loop {
                         let is_refused = start(&gate, &flow).await.is_err();

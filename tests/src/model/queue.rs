@@ -211,7 +211,7 @@ mod tests {
     }
 
     async fn send(queue: &ModelQueue, time: &Arc<Time>, delay: Duration) {
-        let name = sample::task(1, time.now()).name();
+        let name = sample::task(1, time.now()).key();
         queue.send(vec![Hint { redrives: 1, ..Hint::new(name, delay) }]).await.unwrap();
     }
 

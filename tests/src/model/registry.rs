@@ -75,7 +75,7 @@ impl ConfigStore for ModelRegistry {
 
     async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
         let kept = self.kept();
-        let found = kept.records.values().filter(|record| record.name.tenant.as_ref() == tenant && record.name.sort == sort);
+        let found = kept.records.values().filter(|record| record.name.tenant.as_ref() == tenant && record.name.kind == sort);
         Ok(found.filter(|record| after.is_none_or(|after| record.name.name > *after)).take(limit).cloned().collect())
     }
 
@@ -100,7 +100,7 @@ impl ConfigStore for ModelRegistry {
         Ok(RecordResult::Done)
     }
 
-    async fn trail(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
+    async fn audit(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
         let kept = self.kept();
         let before = query.after.as_ref().map_or(usize::MAX, |after| after.0.parse().unwrap_or(0));
         let own = kept

@@ -83,7 +83,7 @@ impl TaskStore for ModelStore {
             self.habits.note(Habit::KnowsWriteAgain);
             return Ok(InsertResult::Created(tasks));
         }
-        let existing: Vec<&Item> = tasks.iter().filter_map(|task| self.kept(&table, &task.name(), now)).collect();
+        let existing: Vec<&Item> = tasks.iter().filter_map(|task| self.kept(&table, &task.key(), now)).collect();
         if existing.iter().any(|item| self.is_own(Some(item), own)) {
             return Ok(InsertResult::Created(tasks));
         }
@@ -118,21 +118,21 @@ impl TaskStore for ModelStore {
 
     async fn commit(&self, change: Change, now: Timestamp) -> Result<CommitResult, StoreError> {
         let (mut table, own) = (self.table(), self.calls.current());
-        if (change.follow_up.is_some() || change.entry.is_some()) && table.has_made(own) {
+        if (change.callback.is_some() || change.entry.is_some()) && table.has_made(own) {
             self.habits.note(Habit::KnowsWriteAgain);
             return Ok(CommitResult::Done(Box::new(change.task)));
         }
-        let found = table.get(&change.task.name());
-        let in_the_way = change.follow_up.as_ref().and_then(|follow_up| table.get(&follow_up.name()));
+        let found = table.get(&change.task.key());
+        let in_the_way = change.callback.as_ref().and_then(|follow_up| table.get(&follow_up.key()));
         if found.is_none_or(|item| item.task.version != change.read_version) || in_the_way.is_some() {
             let is_own = self.is_own(found, own) || self.is_own(in_the_way, own);
             return Ok(if is_own { CommitResult::Done(Box::new(change.task)) } else { CommitResult::Conflict });
         }
         table.put(change.task.clone(), own, now);
-        if change.follow_up.is_some() || change.entry.is_some() {
+        if change.callback.is_some() || change.entry.is_some() {
             table.note_transaction(own);
         }
-        if let Some(follow_up) = change.follow_up {
+        if let Some(follow_up) = change.callback {
             table.put(follow_up, own, now);
         }
         if let Some(entry) = change.entry {
@@ -141,7 +141,7 @@ impl TaskStore for ModelStore {
         Ok(CommitResult::Done(Box::new(change.task)))
     }
 
-    async fn beat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
+    async fn heartbeat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
         let (mut table, mut beat) = (self.table(), Heartbeat::Lost);
         table.update(name, |Item { task, .. }| match &mut task.state {
             State::Running(lease) if task.token == token => {
@@ -185,7 +185,7 @@ impl TaskStore for ModelStore {
     }
 
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
-        self.table().update(&task.name(), |item| match item.attention {
+        self.table().update(&task.key(), |item| match item.attention {
             Some(Attention::Due(_)) if item.task.version == task.version => item.attention = Some(Attention::Due(until)),
             _ => {}
         });

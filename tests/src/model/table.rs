@@ -80,7 +80,7 @@ impl Table {
 
     /// Writes a task for the call `op`. `now` is the caller's clock.
     pub fn put(&mut self, task: Task, op: Call, now: Timestamp) {
-        let before = self.get(&task.name()).and_then(|item| item.attention);
+        let before = self.get(&task.key()).and_then(|item| item.attention);
         let attention = attention(&task, before, now);
         self.write(Item { task, op, attention });
     }
@@ -94,7 +94,7 @@ impl Table {
     }
 
     fn write(&mut self, item: Item) {
-        let (key, at) = (key(&item.task.name()), self.time.now());
+        let (key, at) = (key(&item.task.key()), self.time.now());
         let mark = match item.attention {
             Some(Attention::Due(mark)) => Some(mark),
             Some(Attention::Failed) | None => None,
@@ -159,7 +159,7 @@ fn attention(task: &Task, before: Option<Attention>, now: Timestamp) -> Option<A
         State::Waiting(_) => {
             let is_hinted = task.due_at.since(now) <= LONGEST_DELAY;
             let mark = if is_hinted { task.due_at + MARGIN } else { task.due_at - MARGIN };
-            Some(Attention::Due(task.settings.expires_at.map_or(mark, |deadline| deadline.min(mark))))
+            Some(Attention::Due(task.options.expires_at.map_or(mark, |deadline| deadline.min(mark))))
         }
     }
 }

@@ -107,7 +107,7 @@ impl Worker {
 
     fn note(&self, delivery: &Delivery) {
         if let Delivery::Claimed(task) = delivery {
-            self.stage.ledger().given(&self.actor, &task.name(), task.token, self.stage.time.now());
+            self.stage.ledger().given(&self.actor, &task.key(), task.token, self.stage.time.now());
         }
     }
 }

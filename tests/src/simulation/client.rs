@@ -96,12 +96,12 @@ impl Client {
             let now = self.clock.now();
             let id = |index| match &idempotency_key {
                 Some(key) => TaskId::from_key(&tenant, "/v1/tasks", key, index),
-                None => TaskId::new(now, u128::from(dice.bits())),
+                None => TaskId::new(now, u128::from(dice.next_u64())),
             };
             let tasks: Vec<Task> =
                 bodies.iter().enumerate().map(|(index, body)| self.task(body, &tenant, id(index), fingerprint)).collect();
             for task in &tasks {
-                self.stage.ledger().asked_for.entry(key(&task.name())).or_insert_with(|| task.payload.clone());
+                self.stage.ledger().asked_for.entry(key(&task.key())).or_insert_with(|| task.payload.clone());
             }
             if let Ok(inserted) = self.backend.accept(tasks.clone(), now).await {
                 self.check_response(&tasks, inserted);
@@ -113,19 +113,19 @@ impl Client {
     fn check_response(&self, asked: &[Task], inserted: InsertResult) {
         let tasks = match inserted {
             // The key belongs to another request, so this one is refused and nothing is accepted.
-            InsertResult::Existing(tasks) if tasks.iter().any(|task| task.settings.fingerprint != asked[0].settings.fingerprint) => return,
+            InsertResult::Existing(tasks) if tasks.iter().any(|task| task.options.fingerprint != asked[0].options.fingerprint) => return,
             InsertResult::Created(tasks) | InsertResult::Existing(tasks) => tasks,
         };
         for asked in asked {
             let Some(task) = tasks.iter().find(|task| task.id == asked.id) else {
-                self.stage.violate(format!("{} was submitted, but the response does not contain it", short(&asked.name())));
+                self.stage.violate(format!("{} was submitted, but the response does not contain it", short(&asked.key())));
                 continue;
             };
             if task.payload != asked.payload {
-                self.stage.violate(format!("{} has the payload of another request", short(&task.name())));
+                self.stage.violate(format!("{} has the payload of another request", short(&task.key())));
             }
-            self.stage.trace(&self.actor, format_args!("is told that {} is accepted", short(&task.name())));
-            self.stage.ledger().accepted.insert(key(&task.name()));
+            self.stage.trace(&self.actor, format_args!("is told that {} is accepted", short(&task.key())));
+            self.stage.ledger().accepted.insert(key(&task.key()));
         }
     }
 
@@ -148,14 +148,14 @@ impl Client {
         };
         let mut task = submission.into_task(&intake).unwrap_or_else(|invalid| panic!("{invalid:?}: {body}"));
         if !self.stage.plan.is_calm() && hash(body).is_multiple_of(8) {
-            task.settings.expires_at = Some(task.due_at + Duration::from_secs(1 + hash(body) % 300));
+            task.options.expires_at = Some(task.due_at + Duration::from_secs(1 + hash(body) % 300));
         }
         task
     }
 
     /// Returns the JSON of a submission.
     fn body(&self, dice: &Dice) -> String {
-        let number = dice.bits();
+        let number = dice.next_u64();
         let (limit_key, queue) = self.limits_of(number);
         let mut script = Script {
             number,
@@ -300,7 +300,7 @@ impl Client {
         if !shown.is_sorted_by(|one, next| (one.created_at, one.id) > (next.created_at, next.id)) {
             self.stage.violate("a list is out of order, or shows a task twice".to_owned());
         }
-        let shown: BTreeSet<Key> = shown.iter().map(|task| key(&task.name())).collect();
+        let shown: BTreeSet<Key> = shown.iter().map(|task| key(&task.key())).collect();
         if let Some((tenant, id)) = accepted.difference(&shown).next() {
             self.stage.violate(format!("{}: a list omits the task", short(&TaskKey { tenant: tenant.clone(), id: *id })));
         }
@@ -332,7 +332,7 @@ fn fingerprint(bodies: &[String]) -> Fingerprint {
     let dice = Dice::seeded(hash(&bodies.concat()));
     let mut bytes = [0; 32];
     for chunk in bytes.chunks_mut(8) {
-        chunk.copy_from_slice(&dice.bits().to_be_bytes());
+        chunk.copy_from_slice(&dice.next_u64().to_be_bytes());
     }
     Fingerprint(bytes)
 }

@@ -18,7 +18,7 @@ pub struct Closed {
 impl Closed {
     /// Records the write of a record.
     pub fn written(&mut self, record: &Record, now: Timestamp) {
-        let is_open = match record.name.sort {
+        let is_open = match record.name.kind {
             RecordKind::Endpoint => Endpoint::from_text(&record.body, record.version).is_ok_and(|endpoint| endpoint.is_open()),
             _ => QueueConfig::from_text(&record.body, record.version).is_ok_and(|lane| !lane.paused),
         };
@@ -31,7 +31,7 @@ impl Closed {
 
     /// Records the removal of a record. A removed queue or kind counts as open, a removed endpoint as closed.
     pub fn removed(&mut self, name: &RecordName, now: Timestamp) {
-        if name.sort == RecordKind::Endpoint {
+        if name.kind == RecordKind::Endpoint {
             self.since.entry(name.clone()).or_insert(now);
         } else {
             self.since.remove(name);
@@ -43,7 +43,7 @@ impl Closed {
     pub fn begins(&self, of: &[RecordName], claimed_at: Timestamp, apart: Duration) -> Result<(), String> {
         let is_known = |name: &&RecordName| self.since.get(name).is_some_and(|since| *since + CONFIG_TTL + apart < claimed_at);
         match of.iter().find(is_known) {
-            Some(name) => Err(format!("a task has started although its {} {} was closed long before", name.sort.as_str(), name.name)),
+            Some(name) => Err(format!("a task has started although its {} {} was closed long before", name.kind.as_str(), name.name)),
             None => Ok(()),
         }
     }

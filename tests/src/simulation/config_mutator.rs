@@ -61,9 +61,9 @@ impl Keeper<'_> {
     }
 
     async fn set(&self, name: &RecordName, wanted: Wanted) -> Result<RecordResult, StoreError> {
-        self.stage.trace(self.actor, format_args!("sets {} {} to {wanted:?}", name.sort.as_str(), name.name));
+        self.stage.trace(self.actor, format_args!("sets {} {} to {wanted:?}", name.kind.as_str(), name.name));
         let recorded = match (&name.tenant, &self.stage.plan.partner) {
-            (Some(tenant), Some(partner)) if name.sort == RecordKind::Endpoint => self.set_endpoint(tenant, name, partner, wanted).await?,
+            (Some(tenant), Some(partner)) if name.kind == RecordKind::Endpoint => self.set_endpoint(tenant, name, partner, wanted).await?,
             _ => self.set_lane(name, wanted).await?,
         };
         if wanted == Wanted::Open && recorded == RecordResult::Done {
@@ -73,10 +73,10 @@ impl Keeper<'_> {
     }
 
     async fn set_lane(&self, name: &RecordName, wanted: Wanted) -> Result<RecordResult, StoreError> {
-        let current = self.backend.registry.lane(name).await?;
+        let current = self.backend.config.lane(name).await?;
         let lane = QueueConfig { paused: wanted != Wanted::Open, version: current.version + 1, ..current };
-        let action = if name.sort == RecordKind::Kind { Action::KindChanged } else { Action::QueueChanged };
-        self.backend.registry.write(vec![lane.record(name.clone())], self.entry(name, action)).await
+        let action = if name.kind == RecordKind::Kind { Action::KindChanged } else { Action::QueueChanged };
+        self.backend.config.write(vec![lane.record(name.clone())], self.entry(name, action)).await
     }
 
     async fn set_endpoint(
@@ -86,7 +86,7 @@ impl Keeper<'_> {
         partner: &Partner,
         wanted: Wanted,
     ) -> Result<RecordResult, StoreError> {
-        let registry = &self.backend.registry;
+        let registry = &self.backend.config;
         let version = registry.endpoint(tenant, &name.name).await?.map(|endpoint| endpoint.version);
         let standing = match (wanted, version) {
             (Wanted::Away, Some(version)) => return registry.remove(name, version, self.entry(name, Action::EndpointRemoved)).await,
@@ -105,21 +105,21 @@ impl Keeper<'_> {
             actor: Actor::Anonymous,
             action,
             target: name.name.to_string(),
-            mark: self.stage.dice.bits(),
+            mark: self.stage.dice.next_u64(),
         }
     }
 
     /// Wakes held tasks, as the API does. Tasks that it does not reach only start later.
     async fn wake(&self, name: &RecordName) {
-        let of = |sort| (name.sort == sort).then(|| name.name.clone());
+        let of = |sort| (name.kind == sort).then(|| name.name.clone());
         let (queue, kind, endpoint) = (of(RecordKind::Queue), of(RecordKind::Kind), of(RecordKind::Endpoint));
         let (tenant, status) = (name.tenant.clone().unwrap_or_default(), Some(Status::Held));
         let query = ListQuery { tenant, status, queue, kind, created_after: None, created_before: None, limit: 10, after: None };
         if let (Some(endpoint), Some(tenant)) = (&endpoint, &name.tenant) {
-            let of = LimiterKey { tenant: tenant.clone(), of: LimitScope::Endpoint(endpoint.clone()) };
-            let _ = self.backend.flows.change(&of, LimiterChange::Lift, self.clock.now()).await;
+            let of = LimiterKey { tenant: tenant.clone(), scope: LimitScope::Endpoint(endpoint.clone()) };
+            let _ = self.backend.limiters.change(&of, LimiterChange::ClearPause, self.clock.now()).await;
         }
-        let is_meant = |task: &Task| endpoint.is_none() || task.settings.endpoint == endpoint;
+        let is_meant = |task: &Task| endpoint.is_none() || task.options.endpoint == endpoint;
         let _ = self.backend.wake(query, is_meant, self.clock.now()).await;
     }
 }
@@ -130,7 +130,7 @@ fn all(stage: &Stage) -> Vec<RecordName> {
     let endpoint = stage.plan.partner.as_ref().map(|_| (RecordKind::Endpoint, PARTNER));
     let of = |tenant: Tenant| {
         let named = lanes.into_iter().chain(endpoint);
-        named.map(move |(sort, name)| RecordName { tenant: Some(tenant.clone()), sort, name: sample::name(name) })
+        named.map(move |(sort, name)| RecordName { tenant: Some(tenant.clone()), kind: sort, name: sample::name(name) })
     };
     TENANTS.map(sample::tenant).into_iter().flat_map(of).collect()
 }

@@ -41,7 +41,7 @@ impl Witness {
     /// Returns true if a task waits and could start, by every clock.
     fn needs_a_hint(&self, task: &Task, at: Timestamp) -> bool {
         let apart = self.stage.plan.clocks_apart();
-        let has_no_deadline = task.settings.expires_at.is_none_or(|deadline| deadline > self.stage.time.now() + apart);
+        let has_no_deadline = task.options.expires_at.is_none_or(|deadline| deadline > self.stage.time.now() + apart);
         matches!(task.state, State::Waiting(_)) && task.due_at + apart <= at && has_no_deadline
     }
 
@@ -50,8 +50,8 @@ impl Witness {
         let code = task.error.as_ref().map(|error| error.code.as_str());
         if matches!(task.state, State::Ended(_)) && code == Some(ErrorCode::DISPATCH_FAILED) {
             self.stage.note(Habit::EndsAsPipeline);
-            let has_had_them = self.stage.ledger().had_three_dead_letters(&key(&task.name()));
-            self.expect(has_had_them, &task.name(), "the task was ended before its third dead letter");
+            let has_had_them = self.stage.ledger().had_three_dead_letters(&key(&task.key()));
+            self.expect(has_had_them, &task.key(), "the task was ended before its third dead letter");
         }
     }
 }

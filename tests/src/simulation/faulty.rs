@@ -40,8 +40,8 @@ impl Faulty {
     pub fn backend(stage: &Arc<Stage>, actor: &str, inner: &Backend) -> Backend {
         let way = Arc::new(Self { stage: stage.clone(), actor: actor.to_owned(), inner: inner.clone() });
         // Without any configuration, the registry is not made faulty. So runs without limits are the same as before limits were added.
-        let registry = if stage.plan.has_configuration() { way.clone() } else { inner.registry.clone() };
-        Backend { store: way.clone(), queue: way.clone(), registry, flows: way }
+        let registry = if stage.plan.has_configuration() { way.clone() } else { inner.config.clone() };
+        Backend { store: way.clone(), queue: way.clone(), config: registry, limiters: way }
     }
 
     /// Makes a call, and retries it as the SDK does if it fails. All tries keep the number of the call.
@@ -140,7 +140,7 @@ impl Faulty {
 #[async_trait]
 impl TaskStore for Faulty {
     async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError> {
-        let first = tasks.first().map(|task| short(&task.name())).unwrap_or_default();
+        let first = tasks.first().map(|task| short(&task.key())).unwrap_or_default();
         let count = tasks.len();
         self.call(Service::Store, format!("inserts {first} ({count})"), || self.inner.store.insert(tasks.clone(), now)).await
     }
@@ -164,7 +164,7 @@ impl TaskStore for Faulty {
     }
 
     async fn commit(&self, change: Change, now: Timestamp) -> Result<CommitResult, StoreError> {
-        let (name, status) = (change.task.name(), change.task.status(now));
+        let (name, status) = (change.task.key(), change.task.status(now));
         let what = format!("commits {} as {}, version {}", short(&name), status.as_str(), change.task.version);
         let effect = || async {
             let committed = self.inner.store.commit(change.clone(), now).await?;
@@ -182,8 +182,8 @@ impl TaskStore for Faulty {
         committed
     }
 
-    async fn beat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
-        let beat = || self.inner.store.beat(name, token, until, progress.clone());
+    async fn heartbeat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
+        let beat = || self.inner.store.heartbeat(name, token, until, progress.clone());
         self.call(Service::Store, format!("renews the lease of {} with token {token}", short(name)), beat).await
     }
 
@@ -196,7 +196,7 @@ impl TaskStore for Faulty {
     }
 
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
-        self.call(Service::Store, format!("postpones {}", short(&task.name())), || self.inner.store.postpone(task, until)).await
+        self.call(Service::Store, format!("postpones {}", short(&task.key())), || self.inner.store.postpone(task, until)).await
     }
 
     async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
@@ -218,9 +218,9 @@ impl TaskStore for Faulty {
 
 impl Faulty {
     async fn write_flow(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
-        let written = self.inner.flows.write(name, flow, over, now).await?;
+        let written = self.inner.limiters.write(name, flow, over, now).await?;
         if written == WriteResult::Done {
-            let limits = self.stage.plan.limits.iter().find(|laid| laid.of == name.of).map(|laid| laid.limits);
+            let limits = self.stage.plan.limits.iter().find(|laid| laid.of == name.scope).map(|laid| laid.limits);
             let state = flow.state(&limits.unwrap_or_default(), now);
             self.stage.starts().stands(name, &state, self.stage.time.now());
         }
@@ -234,11 +234,11 @@ struct Aside<'a>(&'a Faulty);
 #[async_trait]
 impl LimiterStore for Aside<'_> {
     async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
-        self.0.call(Service::Store, format!("reads limiter {}", name.of), || self.0.inner.flows.read(name)).await
+        self.0.call(Service::Store, format!("reads limiter {}", name.scope), || self.0.inner.limiters.read(name)).await
     }
 
     async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
-        let what = format!("changes limiter {}, version {}", name.of, over + 1);
+        let what = format!("changes limiter {}, version {}", name.scope, over + 1);
         self.0.call(Service::Store, what, || self.0.write_flow(name, flow, over, now)).await
     }
 }
@@ -247,13 +247,13 @@ impl LimiterStore for Aside<'_> {
 impl LimiterStore for Faulty {
     async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
         let asked_at = self.stage.time.now();
-        let kept = self.call(Service::Store, format!("reads limiter {}", name.of), || self.inner.flows.read(name)).await?;
+        let kept = self.call(Service::Store, format!("reads limiter {}", name.scope), || self.inner.limiters.read(name)).await?;
         self.stage.starts().reads(&self.actor, name, asked_at, self.stage.time.now(), self.stage.plan.clocks_apart());
         Ok(kept)
     }
 
     async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
-        let what = format!("writes limiter {}, version {}", name.of, over + 1);
+        let what = format!("writes limiter {}, version {}", name.scope, over + 1);
         let apart = self.stage.plan.clocks_apart();
         self.stage.starts().writes(&self.actor, name);
         let effect = || async {
@@ -274,17 +274,17 @@ impl LimiterStore for Faulty {
 #[async_trait]
 impl ConfigStore for Faulty {
     async fn find(&self, name: &RecordName) -> Result<Option<Record>, StoreError> {
-        let what = format!("looks up {} {}", name.sort.as_str(), name.name);
-        self.call(Service::Store, what, || self.inner.registry.find(name)).await
+        let what = format!("looks up {} {}", name.kind.as_str(), name.name);
+        self.call(Service::Store, what, || self.inner.config.find(name)).await
     }
 
     async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
-        self.call(Service::Store, "lists records".to_owned(), || self.inner.registry.page(tenant, sort, after, limit)).await
+        self.call(Service::Store, "lists records".to_owned(), || self.inner.config.page(tenant, sort, after, limit)).await
     }
 
     async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
         let effect = || async {
-            let recorded = self.inner.registry.write(records.clone(), entry.clone()).await?;
+            let recorded = self.inner.config.write(records.clone(), entry.clone()).await?;
             if recorded == RecordResult::Done {
                 let (mut closed, now) = (self.stage.closed(), self.stage.time.now());
                 for record in &records {
@@ -298,21 +298,21 @@ impl ConfigStore for Faulty {
 
     async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError> {
         let effect = || async {
-            let recorded = self.inner.registry.remove(name, version, entry.clone()).await?;
+            let recorded = self.inner.config.remove(name, version, entry.clone()).await?;
             if recorded == RecordResult::Done {
                 self.stage.closed().removed(name, self.stage.time.now());
             }
             Ok(recorded)
         };
-        self.call(Service::Store, format!("removes {} {}", name.sort.as_str(), name.name), effect).await
+        self.call(Service::Store, format!("removes {} {}", name.kind.as_str(), name.name), effect).await
     }
 
-    async fn trail(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
-        self.call(Service::Store, "reads the audit trail".to_owned(), || self.inner.registry.trail(query, now)).await
+    async fn audit(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
+        self.call(Service::Store, "reads the audit trail".to_owned(), || self.inner.config.audit(query, now)).await
     }
 
     async fn take(&self, tenant: &Tenant, rate: TokenRate, wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {
-        self.call(Service::Store, format!("takes requests of {tenant}"), || self.inner.registry.take(tenant, rate, wanted, now)).await
+        self.call(Service::Store, format!("takes requests of {tenant}"), || self.inner.config.take(tenant, rate, wanted, now)).await
     }
 }
 

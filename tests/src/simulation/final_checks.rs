@@ -29,12 +29,12 @@ pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend, removal: Remov
     every_accepted_task_has_ended(&tasks, &ledger)?;
     let mut callbacks: BTreeMap<Key, BTreeSet<_>> = BTreeMap::new();
     for task in tasks.values() {
-        if let Some(parent) = task.settings.parent {
+        if let Some(parent) = task.options.parent {
             callbacks.entry((task.tenant.clone(), parent)).or_default().insert(task.id);
         }
     }
     for (key, task) in &tasks {
-        let told = |what: String| format!("{}: {what}\n{task:?}", short(&task.name()));
+        let told = |what: String| format!("{}: {what}\n{task:?}", short(&task.key()));
         is_known(key, task, &ledger, witness).map_err(told)?;
         if callbacks.remove(key).unwrap_or_default() != witness.callbacks_of(key) {
             return Err(told("the task does not have exactly one callback for each end to report".to_owned()));
@@ -43,7 +43,7 @@ pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend, removal: Remov
         check_failure(task).map_err(told)?;
         // Too many deferrals spend attempts, which makes the end unpredictable.
         let is_known = !ledger.meddled_with.contains(key) && ledger.put_off(key) < usize::try_from(Task::MAX_PUT_OFF).unwrap_or(0);
-        if stage.plan.is_calm() && task.settings.parent.is_none() && is_known {
+        if stage.plan.is_calm() && task.options.parent.is_none() && is_known {
             check_scripted_end(key, task, &ledger).map_err(told)?;
         }
     }
@@ -59,8 +59,8 @@ pub fn judge(stage: &Stage, witness: &Witness, backend: &Backend, removal: Remov
 pub fn check_reservations(stage: &Stage, backend: &Backend, ended_at: Timestamp) -> Result<(), String> {
     for tenant in limits::TENANTS.map(sample::tenant) {
         for Laid { of, limits } in stage.plan.limits.iter().filter(|_| stage.plan.is_calm()) {
-            let name = LimiterKey { tenant: tenant.clone(), of: of.clone() };
-            let kept = backend.flows.read(&name).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
+            let name = LimiterKey { tenant: tenant.clone(), scope: of.clone() };
+            let kept = backend.limiters.read(&name).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
             let left = kept.flow.state(limits, ended_at).reserved_starts.unwrap_or(0);
             if left > 0 {
                 return Err(format!("{left} starts of {of} are reserved at {ended_at}, although no task waits: {}", kept.flow.to_text()));
@@ -92,10 +92,10 @@ fn all_are_hidden(stage: &Stage, backend: &Backend, some: Option<Task>) -> Resul
     let (now, payload) = (stage.time.now(), task.payload);
     let again = Task { tenant: task.tenant, id: task.id, payload, ..sample::task(0, now) };
     let inserted = backend.store.insert(vec![again.clone()], now).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
-    let found = backend.store.get(&again.name(), now).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
+    let found = backend.store.get(&again.key(), now).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
     match inserted {
         InsertResult::Created(_) if found.as_ref() == Some(&again) => Ok(()),
-        _ => Err(format!("{} is past its retention, but its name is not free", short(&again.name()))),
+        _ => Err(format!("{} is past its retention, but its name is not free", short(&again.key()))),
     }
 }
 
@@ -109,7 +109,7 @@ fn read_all(stage: &Stage, backend: &Backend) -> Result<BTreeMap<Key, Task>, Str
         loop {
             let page = backend.store.list(&query, now).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
             for listed in page.tasks {
-                let name = listed.name();
+                let name = listed.key();
                 let found = backend.store.get(&name, now).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
                 let task = found.ok_or_else(|| format!("{} is listed, but is not stored", short(&name)))?;
                 if tasks.insert(key(&name), task).is_some() {
@@ -141,7 +141,7 @@ fn every_accepted_task_has_ended(tasks: &BTreeMap<Key, Task>, ledger: &Ledger) -
 
 /// Checks that a client submitted the task, or that it is the callback of an end.
 fn is_known(key: &Key, task: &Task, ledger: &Ledger, witness: &Witness) -> Result<(), String> {
-    match (task.settings.parent, ledger.asked_for.get(key)) {
+    match (task.options.parent, ledger.asked_for.get(key)) {
         (None, None) => Err("no client submitted the task".to_owned()),
         (Some(parent), _) if !witness.callbacks_of(&(task.tenant.clone(), parent)).contains(&task.id) => {
             Err("the task is a callback without an end".to_owned())
@@ -174,7 +174,7 @@ fn is_on_record(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), String> {
 fn check_failure(task: &Task) -> Result<(), String> {
     let State::Ended(Completion { end: Outcome::Failed, .. }) = task.state else { return Ok(()) };
     let is_for_good = task.error.as_ref().is_some_and(|error| [PERMANENT, ErrorCode::DISPATCH_FAILED].contains(&error.code.as_str()));
-    if is_for_good || task.attempt == task.settings.retry.max_attempts() {
+    if is_for_good || task.attempt == task.options.retry.max_attempts() {
         return Ok(());
     }
     Err("the task failed with attempts left".to_owned())
@@ -184,8 +184,8 @@ fn check_failure(task: &Task) -> Result<(), String> {
 /// the task itself can fail.
 fn check_scripted_end(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), String> {
     let script: Script = task.payload.parse().map_err(|error| error.to_string())?;
-    let allowed = task.settings.retry.max_attempts();
-    let is_too_slow = u128::from(script.seconds) * 1_000 > task.settings.timeout.as_millis();
+    let allowed = task.options.retry.max_attempts();
+    let is_too_slow = u128::from(script.seconds) * 1_000 > task.options.timeout.as_millis();
     let gives_up_at_once = script.failures > 0 && script.failure == Wrong::Permanent && !is_too_slow;
     let (end, attempts) = match () {
         () if gives_up_at_once => (Outcome::Failed, 1),
@@ -198,7 +198,7 @@ fn check_scripted_end(key: &Key, task: &Task, ledger: &Ledger) -> Result<(), Str
     if (ended.end, task.attempt, runs) != (end, attempts, attempts as usize) {
         return Err(format!("the task did not end as {} after {attempts} attempts; it ran {runs} times", end.as_str()));
     }
-    if let Schedule::Delays(delays) = &task.settings.retry.schedule
+    if let Schedule::Delays(delays) = &task.options.retry.schedule
         && put_off == 0
     {
         let pauses = task.attempts.windows(2).map(|pair| pair[1].started_at.since(pair[0].finished_at));

@@ -119,11 +119,11 @@ impl Handler for Work {
         self.0.play(Self::KIND, script, context).await
     }
 
-    fn likeness(&self, script: &Script) -> Option<u64> {
+    fn batch_key(&self, script: &Script) -> Option<u64> {
         script.likeness()
     }
 
-    async fn run_together<'a>(&'a self, batch: Vec<(Script, &'a TaskContext)>) -> Together<Done> {
+    async fn run_batch<'a>(&'a self, batch: Vec<(Script, &'a TaskContext)>) -> Together<Done> {
         self.0.play_together(Self::KIND, batch).await
     }
 }
@@ -269,7 +269,7 @@ impl Player {
                 let mut ledger = self.stage.ledger();
                 ledger.ends(execution, ExecutionEnd::Failed);
                 ledger.puts_off(&context.name);
-                return Err(Failure::put_off(rest, BUSY, "the API is overloaded"));
+                return Err(Failure::defer(rest, BUSY, "the API is overloaded"));
             }
         }
         let is_to_fail = context.attempt <= script.failures;
@@ -313,7 +313,7 @@ impl Player {
         let mut under_way = UnderWay { stage: stage.clone(), flows: Vec::new() };
         for of in of {
             let limits = stage.plan.limits.iter().find(|laid| laid.of == of).map_or(Limits::default(), |laid| laid.limits);
-            let flow = LimiterKey { tenant: tenant.clone(), of };
+            let flow = LimiterKey { tenant: tenant.clone(), scope: of };
             match stage.starts().begins(&flow, &limits, &right, stage.time.now()) {
                 Ok(place) => under_way.flows.push((flow, place)),
                 Err(what) => stage.violate(format!("{}: {what}", short(&context.name))),

@@ -79,7 +79,7 @@ impl Ledger {
 
     /// Records that an actor has written a task. Returns true if the actor was entitled to record the task's last attempt.
     pub fn has_written(&mut self, actor: &str, task: &Task) -> bool {
-        let key = key(&task.name());
+        let key = key(&task.key());
         let Some(attempt) = task.attempts.last() else { return true };
         let is_new = self.recorded.insert((key.clone(), attempt.number));
         let was_given = self.in_hand.get(&(actor.to_owned(), key)).is_some_and(|tokens| tokens.contains_key(&attempt.number));

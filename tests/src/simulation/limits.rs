@@ -79,9 +79,9 @@ fn limits(dice: &Dice, more: u32) -> Limits {
     let pace = RateLimit { rate: count(&[1, 2, 5]), period, burst: count(&[1, 1, 3]) };
     let concurrency = Some(count(&[1, 2, 4]));
     match dice.below(3) {
-        0 => Limits { pace: Some(pace), ..Limits::default() },
+        0 => Limits { rate: Some(pace), ..Limits::default() },
         1 => Limits { concurrency, ..Limits::default() },
-        _ => Limits { pace: Some(pace), concurrency, breaker: None },
+        _ => Limits { rate: Some(pace), concurrency, breaker: None },
     }
 }
 
@@ -109,7 +109,7 @@ pub fn write_limits(stage: &Stage, backend: &Backend) {
                 target: name.to_string(),
                 mark: place,
             };
-            let written = backend.registry.write(vec![record], entry).now_or_never();
+            let written = backend.config.write(vec![record], entry).now_or_never();
             assert!(matches!(written, Some(Ok(RecordResult::Done))), "the simulated registry answers at once");
         }
     }

@@ -28,7 +28,7 @@ impl Witness {
                 let waits = now.since(since).as_secs();
                 self.stage.violate(format!(
                     "{}: the task has needed attention for {waits} s, and no process has looked after it",
-                    short(&task.name())
+                    short(&task.key())
                 ));
             }
         }
@@ -36,7 +36,7 @@ impl Witness {
 
     /// Returns the latest time at which a process must have looked after a task that needs it since `since`.
     fn latest_look(&self, task: &Task, since: Timestamp, calm_since: Timestamp) -> Timestamp {
-        let hint = self.stage.ledger().last_hint(&key(&task.name())).unwrap_or(since);
+        let hint = self.stage.ledger().last_hint(&key(&task.key())).unwrap_or(since);
         let last = hint.max(since);
         if self.stage.plan.is_calm() && matches!(task.state, State::Waiting(_)) {
             // Each pause of the sweep is twice the one before, so it equals the time that the task has waited.

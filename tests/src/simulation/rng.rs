@@ -17,7 +17,7 @@ impl Dice {
 
     /// Returns a number from 0 up to but not including `end`.
     pub fn below(&self, end: u64) -> u64 {
-        self.bits() % end.max(1)
+        self.next_u64() % end.max(1)
     }
 
     /// Returns a number from `least` to `most`, inclusive.
@@ -44,7 +44,7 @@ impl Dice {
 }
 
 impl Random for Dice {
-    fn bits(&self) -> u64 {
+    fn next_u64(&self) -> u64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut bits = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

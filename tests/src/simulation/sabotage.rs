@@ -124,9 +124,9 @@ impl Sabotage {
 /// Returns the backend with its task store, limiter store and configuration store sabotaged.
 pub fn sabotaged(inner: Backend, sabotage: Sabotage, calls: Arc<Calls>) -> Backend {
     let store = Saboteur { inner: inner.store.clone(), sabotage, calls, seen: Mutex::default(), insertions: AtomicU64::new(0) };
-    let flows = FlowSaboteur { inner: inner.flows.clone(), sabotage };
-    let registry = RegistrySaboteur { inner: inner.registry.clone(), sabotage };
-    Backend { store: Arc::new(store), flows: Arc::new(flows), registry: Arc::new(registry), ..inner }
+    let flows = FlowSaboteur { inner: inner.limiters.clone(), sabotage };
+    let registry = RegistrySaboteur { inner: inner.config.clone(), sabotage };
+    Backend { store: Arc::new(store), limiters: Arc::new(flows), config: Arc::new(registry), ..inner }
 }
 
 struct Saboteur {
@@ -158,21 +158,21 @@ impl Saboteur {
     /// Writes an end without its callback. The first try reports an error, and the retry finds the write already made.
     async fn tear_transaction(&self, change: Change, now: Timestamp) -> Result<CommitResult, StoreError> {
         if !self.is_repeated() {
-            self.inner.commit(Change { follow_up: None, ..change }, now).await?;
+            self.inner.commit(Change { callback: None, ..change }, now).await?;
             return Err(StoreError::Unavailable("sabotaged".to_owned()));
         }
-        self.inner.commit(Change { follow_up: None, ..change }, now).await
+        self.inner.commit(Change { callback: None, ..change }, now).await
     }
 
     /// Writes a task over any stored version.
     async fn force(&self, task: Task, now: Timestamp) -> Result<CommitResult, StoreError> {
-        let read_version = self.current(&task.name(), now).map_or(0, |task| task.version);
+        let read_version = self.current(&task.key(), now).map_or(0, |task| task.version);
         self.inner
             .commit(
                 Change {
                     task: Task { version: read_version + 1, ..task },
                     read_version,
-                    follow_up: None,
+                    callback: None,
                     entry: None,
                     released: Reservations::default(),
                 },
@@ -234,25 +234,25 @@ impl TaskStore for Saboteur {
     async fn commit(&self, mut change: Change, now: Timestamp) -> Result<CommitResult, StoreError> {
         match self.sabotage {
             Sabotage::IgnoresVersions => {
-                let Some(current) = self.current(&change.task.name(), now) else { return Ok(CommitResult::Conflict) };
+                let Some(current) = self.current(&change.task.key(), now) else { return Ok(CommitResult::Conflict) };
                 change.read_version = current.version;
             }
-            Sabotage::ForgetsCallbacks => change.follow_up = None,
+            Sabotage::ForgetsCallbacks => change.callback = None,
             Sabotage::LosesRecords => {
                 let mut written = change.clone();
                 written.task.attempts.truncate(1);
                 let done = matches!(self.inner.commit(written, now).await?, CommitResult::Done(_));
                 return Ok(if done { CommitResult::Done(Box::new(change.task)) } else { CommitResult::Conflict });
             }
-            Sabotage::TearsTransactions if change.follow_up.is_some() => return self.tear_transaction(change, now).await,
+            Sabotage::TearsTransactions if change.callback.is_some() => return self.tear_transaction(change, now).await,
             _ => {}
         }
         self.renumber_call();
         self.inner.commit(change, now).await
     }
 
-    async fn beat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
-        match self.inner.beat(name, token, until, progress).await? {
+    async fn heartbeat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
+        match self.inner.heartbeat(name, token, until, progress).await? {
             Heartbeat::Renewed { .. } if self.sabotage == Sabotage::KeepsQuietAboutCancel => {
                 Ok(Heartbeat::Renewed { cancel: nobat_core::task::CancelRequest::None })
             }
@@ -358,8 +358,8 @@ impl ConfigStore for RegistrySaboteur {
         self.inner.remove(name, version, entry).await
     }
 
-    async fn trail(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
-        self.inner.trail(query, now).await
+    async fn audit(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
+        self.inner.audit(query, now).await
     }
 
     async fn take(&self, tenant: &Tenant, rate: TokenRate, wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {

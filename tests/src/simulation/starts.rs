@@ -122,15 +122,15 @@ impl Starts {
     /// Records the start of an attempt. Returns its number, or the promise that the start breaks.
     pub fn begins(&mut self, flow: &LimiterKey, limits: &Limits, right: &Right, now: Timestamp) -> Result<usize, String> {
         if let Some(stand) = self.stands.get_mut(flow) {
-            stand.begins(right, now).map_err(|what| format!("{}: {what}", flow.of))?;
+            stand.begins(right, now).map_err(|what| format!("{}: {what}", flow.scope))?;
         }
         let starts = self.of.entry(flow.clone()).or_default();
         starts.push(Start { actor: right.actor.clone(), claimed_at: right.claimed_at, is_over: false, has_lapsed: false });
-        if let Some(pace) = limits.pace {
+        if let Some(pace) = limits.rate {
             let within = starts.iter().filter(|start| start.claimed_at > now - pace.period).count();
             let most = most_within(pace, right.apart);
             if within as u128 > most {
-                return Err(format!("{within} tasks of {} have started within {:?}; at most {most} may start", flow.of, pace.period));
+                return Err(format!("{within} tasks of {} have started within {:?}; at most {most} may start", flow.scope, pace.period));
             }
         }
         if let Some(most) = limits.concurrency {
@@ -141,7 +141,7 @@ impl Starts {
             }
             let running = starts.iter().filter(|start| !start.is_over && !start.has_lapsed).count();
             if running > most.get() as usize {
-                return Err(format!("{running} tasks of {} run at once; at most {most} may run", flow.of));
+                return Err(format!("{running} tasks of {} run at once; at most {most} may run", flow.scope));
             }
         }
         Ok(starts.len() - 1)

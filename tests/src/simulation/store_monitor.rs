@@ -48,7 +48,7 @@ impl Witness {
 
     /// Returns the monitored backend.
     pub fn backend(self: &Arc<Self>) -> Backend {
-        Backend { store: self.clone(), queue: self.clone(), registry: self.inner.registry.clone(), flows: self.inner.flows.clone() }
+        Backend { store: self.clone(), queue: self.clone(), config: self.inner.config.clone(), limiters: self.inner.limiters.clone() }
     }
 
     /// Returns the number of tasks that were not seen to end.
@@ -110,18 +110,18 @@ impl Witness {
 
     /// Checks that a token is granted once, and not before the task is due. Companions of a batch may be claimed early.
     fn note_grant(&self, task: &Task, may_be_early: bool) {
-        let is_new = self.seen().granted.insert((key(&task.name()), task.token));
-        self.expect(is_new, &task.name(), "two workers were given the same token");
+        let is_new = self.seen().granted.insert((key(&task.key()), task.token));
+        self.expect(is_new, &task.key(), "two workers were given the same token");
         let is_due = may_be_early || task.due_at <= self.stage.time.now() || !self.stage.plan.is_calm();
-        self.expect(is_due, &task.name(), "the task was claimed before it was due");
+        self.expect(is_due, &task.key(), "the task was claimed before it was due");
     }
 
     fn check_commit(&self, change: &Change, before: Option<&Task>, after: Option<&Task>) {
-        let name = change.task.name();
+        let name = change.task.key();
         self.check_dispatch_failed(&change.task);
         self.expect(before.map(|task| task.version) == Some(change.read_version), &name, "a change of a stale version was written");
         self.expect(is_untouched(Some(&change.task), after), &name, "a change was reported as done, but is not stored");
-        let follow_up = change.follow_up.as_ref().map(Task::name);
+        let follow_up = change.callback.as_ref().map(Task::key);
         self.expect(
             follow_up == callback_of(&change.task),
             &name,
@@ -138,10 +138,10 @@ impl Witness {
         let ledger = self.stage.ledger();
         let execution = done.and_then(|done| ledger.executions.get(done.execution));
         let is_right = execution.is_some_and(|execution| {
-            execution.task == key(&task.name()) && execution.token == task.token && execution.end == Some(ExecutionEnd::Returned)
+            execution.task == key(&task.key()) && execution.token == task.token && execution.end == Some(ExecutionEnd::Returned)
         });
         drop(ledger);
-        self.expect(is_right, &task.name(), "the result is not from the run with the newest token");
+        self.expect(is_right, &task.key(), "the result is not from the run with the newest token");
     }
 }
 
@@ -153,7 +153,7 @@ fn at_once<T>(answer: impl Future<Output = T>) -> T {
 #[async_trait]
 impl TaskStore for Witness {
     async fn insert(&self, tasks: Vec<Task>, now: Timestamp) -> Result<InsertResult, StoreError> {
-        let before: Vec<Option<Task>> = tasks.iter().map(|task| self.look(&task.name())).collect();
+        let before: Vec<Option<Task>> = tasks.iter().map(|task| self.look(&task.key())).collect();
         let call = self.stage.calls.announced();
         let made = self.made_before(call);
         let inserted = at_once(self.inner.store.insert(tasks.clone(), now))?;
@@ -161,7 +161,7 @@ impl TaskStore for Witness {
             self.note_made(call, Made::Tasks);
         }
         for (task, before) in tasks.iter().zip(&before) {
-            let (name, after) = (task.name(), self.look(&task.name()));
+            let (name, after) = (task.key(), self.look(&task.key()));
             match &inserted {
                 _ if made.is_some() => {
                     let is_known = matches!(inserted, InsertResult::Created(_));
@@ -169,7 +169,7 @@ impl TaskStore for Witness {
                 }
                 InsertResult::Created(_) => {
                     self.expect(before.is_none(), &name, "an existing task was overwritten");
-                    let is_there = after.is_some_and(|after| after.payload == task.payload && after.settings == task.settings);
+                    let is_there = after.is_some_and(|after| after.payload == task.payload && after.options == task.options);
                     self.expect(is_there, &name, "an insert was reported as done, but is not stored");
                 }
                 InsertResult::Existing(existing) => {
@@ -224,7 +224,7 @@ impl TaskStore for Witness {
     }
 
     async fn commit(&self, change: Change, now: Timestamp) -> Result<CommitResult, StoreError> {
-        let name = change.task.name();
+        let name = change.task.key();
         let (before, call) = (self.look(&name), self.stage.calls.announced());
         let made = self.made_before(call);
         let committed = at_once(self.inner.store.commit(change.clone(), now))?;
@@ -252,9 +252,9 @@ impl TaskStore for Witness {
         Ok(committed)
     }
 
-    async fn beat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
+    async fn heartbeat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
         let before = self.look(name);
-        let beat = at_once(self.inner.store.beat(name, token, until, progress))?;
+        let beat = at_once(self.inner.store.heartbeat(name, token, until, progress))?;
         let after = self.look(name);
         let cancel = before.as_ref().and_then(|task| match &task.state {
             State::Running(lease) if task.token == token => Some(lease.cancel),
@@ -277,7 +277,7 @@ impl TaskStore for Witness {
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
         let page = self.inner.store.list(query, now).await?;
         for task in &page.tasks {
-            let is_so = self.look(&task.name()).is_some_and(|now| {
+            let is_so = self.look(&task.key()).is_some_and(|now| {
                 let is_same = (now.version, &now.state) == (task.version, &task.state);
                 // In memory, the call to `list` then hands over the due tasks.
                 let is_handed_over = matches!((&task.state, &now.state), (State::Waiting(_), State::Running(_)))
@@ -285,7 +285,7 @@ impl TaskStore for Witness {
                     && now.token == task.token + 1;
                 is_same || is_handed_over
             });
-            self.expect(is_so, &task.name(), "a list shows a task in another state than stored");
+            self.expect(is_so, &task.key(), "a list shows a task in another state than stored");
         }
         Ok(page)
     }
@@ -293,17 +293,17 @@ impl TaskStore for Witness {
     async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
         let due = at_once(self.inner.store.due(limit, now))?;
         for task in &due {
-            let is_so = is_untouched(Some(task), self.look(&task.name()).as_ref());
-            self.expect(is_so, &task.name(), "the sweep got a task in another state than stored");
+            let is_so = is_untouched(Some(task), self.look(&task.key()).as_ref());
+            self.expect(is_so, &task.key(), "the sweep got a task in another state than stored");
         }
         Ok(due)
     }
 
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
-        let before = self.look(&task.name());
+        let before = self.look(&task.key());
         at_once(self.inner.store.postpone(task, until))?;
-        let after = self.look(&task.name());
-        self.expect(is_untouched(before.as_ref(), after.as_ref()), &task.name(), "a postponement changed the task");
+        let after = self.look(&task.key());
+        self.expect(is_untouched(before.as_ref(), after.as_ref()), &task.key(), "a postponement changed the task");
         Ok(())
     }
 
@@ -334,9 +334,9 @@ impl Queue for Witness {
         let deliveries = self.inner.queue.receive(max).await?;
         for delivery in &deliveries {
             if let Delivery::Claimed(task) = delivery {
-                let current = self.look(&task.name());
+                let current = self.look(&task.key());
                 let is_claimed = current.is_some_and(|current| current.token >= task.token);
-                self.expect(is_claimed, &task.name(), "the claim of a delivered task is not stored");
+                self.expect(is_claimed, &task.key(), "the claim of a delivered task is not stored");
                 self.note_grant(task, false);
             }
         }

@@ -20,7 +20,7 @@ pub(super) fn is_untouched(before: Option<&Task>, after: Option<&Task>) -> bool 
 /// Returns the name of the callback that must have been written with the task's end.
 pub(super) fn callback_of(task: &Task) -> Option<TaskKey> {
     let State::Ended(ended) = &task.state else { return None };
-    let is_wanted = task.settings.callback.as_ref().is_some_and(|callback| callback.on.contains(&ended.end));
+    let is_wanted = task.options.callback.as_ref().is_some_and(|callback| callback.on.contains(&ended.end));
     let id = TaskId::of_callback(&task.tenant, task.id, task.created_at, task.generation, task.version);
     is_wanted.then(|| TaskKey { tenant: task.tenant.clone(), id })
 }
@@ -44,7 +44,7 @@ pub(super) fn follows(before: &Task, after: &Task) -> Result<(), &'static str> {
         }
         () if u64::from(replays) > writes => Err("the task has more replays than writes"),
         () if is_ended == wakes => Err("an unended task has no wake time, or an ended task has one"),
-        () if after.attempt > after.settings.retry.max_attempts() => Err("the task has more attempts than its retry policy allows"),
+        () if after.attempt > after.options.retry.max_attempts() => Err("the task has more attempts than its retry policy allows"),
         () if !after.attempts.is_sorted_by(|one, next| one.number < next.number) => Err("its attempts are out of order"),
         () if after.attempts.last().is_some_and(|attempt| attempt.number > after.token) => Err("an attempt is on record without a claim"),
         () if forgotten > 0 && after.attempts.len() < Task::KEPT_ATTEMPTS => Err("an attempt is missing from the record"),

@@ -85,7 +85,7 @@ fn ended(end: Outcome) -> Task {
         Outcome::Canceled => apply(sample::task(1, now()), Event::Cancel, now()),
         Outcome::Expired => {
             let mut task = sample::task(1, now() + PAUSE);
-            task.settings.expires_at = Some(now());
+            task.options.expires_at = Some(now());
             apply(task, Event::Expire, now())
         }
     }
@@ -130,7 +130,7 @@ fn status_after(from: &str, by: &str) -> &'static str {
         "cancel" => Event::Cancel,
         "deadline passed" => {
             let mut task = task;
-            task.settings.expires_at = Some(now());
+            task.options.expires_at = Some(now());
             return apply(task, Event::Expire, now()).status(now()).as_str();
         }
         "replay" => Event::Replay { key: ReplayKey::Same, generation: None },

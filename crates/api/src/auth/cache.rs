@@ -66,7 +66,7 @@ impl AuthCache {
         if looked_at <= now.millis() && now < Timestamp::from_millis(looked_at) + FRESH {
             return Ok(false);
         }
-        if backend.registry.has_keys().await? {
+        if backend.config.has_keys().await? {
             self.ask_for_keys();
             return Ok(true);
         }
@@ -105,7 +105,7 @@ impl AuthCache {
             })?);
         }
         let since = self.keys.changes();
-        let found = backend.registry.key(id).await?.map(Arc::new);
+        let found = backend.config.key(id).await?.map(Arc::new);
         if let Some(key) = &found {
             self.keys.note(id, Arc::clone(key), since, now);
             turn.into_iter().for_each(Turn::found);
@@ -119,7 +119,7 @@ impl AuthCache {
             return Ok(settings);
         }
         let since = self.tenants.changes();
-        let settings = backend.registry.tenant(tenant).await?;
+        let settings = backend.config.tenant(tenant).await?;
         self.tenants.note(tenant.clone(), settings, since, now);
         Ok(settings)
     }
@@ -259,7 +259,7 @@ mod tests {
         let ring = AuthCache::new(AuthMode::NotYet);
         assert!(!ring.asks_for_keys(&backend, at(0)).await.unwrap());
         // Another process creates a key.
-        let name = RecordName { tenant: None, sort: RecordKind::Key, name: Name::new("one").unwrap() };
+        let name = RecordName { tenant: None, kind: RecordKind::Key, name: Name::new("one").unwrap() };
         let entry = Entry {
             tenant: Tenant::default(),
             at: at(0),
@@ -269,7 +269,7 @@ mod tests {
             mark: 0,
         };
         let record = Record { name, version: 1, body: "{}".to_owned() };
-        assert_eq!(backend.registry.write(vec![record], entry).await.unwrap(), RecordResult::Done);
+        assert_eq!(backend.config.write(vec![record], entry).await.unwrap(), RecordResult::Done);
         assert!(!ring.asks_for_keys(&backend, at(9_999)).await.unwrap());
         assert!(ring.asks_for_keys(&backend, at(10_000)).await.unwrap());
         assert!(ring.asks_for_keys(&backend, at(0)).await.unwrap(), "the server requires keys from then on");

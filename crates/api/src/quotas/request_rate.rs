@@ -39,7 +39,7 @@ impl RequestRates {
             return Ok(());
         }
         let wanted = self.wanted(tenant, now);
-        match backend.registry.take(tenant, rate, wanted, now).await? {
+        match backend.config.take(tenant, rate, wanted, now).await? {
             TakeResult::Granted(count) => {
                 self.put_by(tenant, count, wanted, now);
                 Ok(())
@@ -143,7 +143,7 @@ mod tests {
             Ok(RecordResult::Conflict)
         }
 
-        async fn trail(&self, _: &AuditQuery, _: Timestamp) -> Result<AuditPage, StoreError> {
+        async fn audit(&self, _: &AuditQuery, _: Timestamp) -> Result<AuditPage, StoreError> {
             Ok(AuditPage { entries: Vec::new(), next: None })
         }
     }
@@ -161,7 +161,7 @@ mod tests {
 
     fn backend(blocks: &Arc<Blocks>) -> Backend {
         let rest = Sqlite::in_memory(Duration::from_hours(1), Arc::new(Still)).unwrap().backend();
-        Backend { registry: blocks.clone(), ..rest }
+        Backend { config: blocks.clone(), ..rest }
     }
 
     fn blocks(size: Option<u32>) -> Arc<Blocks> {

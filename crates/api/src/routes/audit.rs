@@ -86,7 +86,7 @@ pub(crate) async fn page(
     let list = cursor::List::trail(&tenant);
     let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list, of the same tenant");
     let after = cursor.map(|cursor| cursor::open(&app.cursor_key, &list, &cursor).ok_or_else(stale)).transpose()?;
-    let page = app.backend.registry.trail(&AuditQuery { tenant, limit, after }, app.clock.now()).await?;
+    let page = app.backend.config.audit(&AuditQuery { tenant, limit, after }, app.clock.now()).await?;
     let next_cursor = page.next.map(|next| cursor::seal(&app.cursor_key, &list, &next));
     let data: Vec<EntryView> = page.entries.into_iter().map(EntryView::from).collect();
     response::value(StatusCode::OK, ENTRY_BYTES * (1 + data.len()), &PageView { data, next_cursor })

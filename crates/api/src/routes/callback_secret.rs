@@ -168,7 +168,7 @@ pub(crate) async fn rotate(
     responses((status = 200, description = "The secrets that sign callbacks.", body = SecretsView)),
 )]
 pub(crate) async fn one(State(app): State<App>, Authorized(caller, _): Authorized<ConfigWrite>) -> Result<Response, Problem> {
-    let secrets = app.backend.registry.callback_secrets(&caller.tenant).await?;
+    let secrets = app.backend.config.callback_secrets(&caller.tenant).await?;
     response::value(StatusCode::OK, SECRETS_BYTES, &SecretsView::new(&secrets, app.clock.now()))
 }
 
@@ -234,10 +234,10 @@ async fn write(
 ) -> Result<SecretsView, Problem> {
     let now = app.clock.now();
     for _ in 0..MAX_CONFLICTS {
-        let changed = change(&app.backend.registry.callback_secrets(&caller.tenant).await?, now)?;
+        let changed = change(&app.backend.config.callback_secrets(&caller.tenant).await?, now)?;
         let record = Record { name: RecordName::of_callback_secret(&caller.tenant), version: changed.version, body: changed.to_text() };
         let entry = caller.entry(&caller.tenant, action, &caller.tenant, now);
-        if app.backend.registry.write(vec![record], entry).await? == RecordResult::Done {
+        if app.backend.config.write(vec![record], entry).await? == RecordResult::Done {
             app.directory().forget(&caller.tenant);
             return Ok(SecretsView::new(&changed, now));
         }

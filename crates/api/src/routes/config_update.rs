@@ -16,7 +16,7 @@ pub(crate) const MAX_CONFLICTS: usize = 5;
 /// Writes a record of the caller's tenant and an audit entry. Returns false if another client wrote the record in between.
 pub(crate) async fn write(app: &App, caller: &Principal, record: Record, action: Action, object: &Name) -> Result<bool, Problem> {
     let entry = caller.entry(&caller.tenant, action, object, app.clock.now());
-    let is_done = app.backend.registry.write(vec![record], entry).await? == RecordResult::Done;
+    let is_done = app.backend.config.write(vec![record], entry).await? == RecordResult::Done;
     if is_done {
         app.directory().forget(&caller.tenant);
     }

@@ -186,7 +186,7 @@ pub(crate) async fn put(
     for _ in 0..MAX_CONFLICTS {
         // `into_endpoint` consumes the submission, so each try reads it again.
         let submission: EndpointSubmission = read_object(&body)?;
-        let current = app.backend.registry.endpoint(&caller.tenant, &name).await?;
+        let current = app.backend.config.endpoint(&caller.tenant, &name).await?;
         let receiving = EndpointUpdateContext {
             current: current.as_ref(),
             kinds: &*app.kinds,
@@ -240,7 +240,7 @@ pub(crate) async fn one(
     Authorized(caller, _): Authorized<ConfigWrite>,
     Named(name): Named,
 ) -> Result<Response, Problem> {
-    let endpoint = app.backend.registry.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
+    let endpoint = app.backend.config.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
     let state = Some(queues::state(&app, &caller, LimitScope::Endpoint(name.clone()), &endpoint.limits).await?);
     response::value(StatusCode::OK, ENDPOINT_BYTES, &EndpointView { state, ..EndpointView::new(name, &endpoint, app.clock.now()) })
 }
@@ -273,7 +273,7 @@ pub(crate) async fn page(
     let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list");
     let open = |cursor: String| Name::new(&cursor::open(&app.cursor_key, &list, &cursor)?.0).ok();
     let after = cursor.map(|cursor| open(cursor).ok_or_else(stale)).transpose()?;
-    let found = app.backend.registry.page(Some(&caller.tenant), RecordKind::Endpoint, after.as_ref(), limit).await?;
+    let found = app.backend.config.page(Some(&caller.tenant), RecordKind::Endpoint, after.as_ref(), limit).await?;
     let next_cursor = found
         .last()
         .filter(|_| found.len() == limit)
@@ -309,10 +309,10 @@ pub(crate) async fn remove(
     let Nothing {} = options(&app, &caller.tenant, request).await?;
     let now = app.clock.now();
     for _ in 0..MAX_CONFLICTS {
-        let endpoint = app.backend.registry.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
+        let endpoint = app.backend.config.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
         let entry = caller.entry(&caller.tenant, Action::EndpointRemoved, &name, now);
         let record = Endpoint::record_name(&caller.tenant, &name);
-        if app.backend.registry.remove(&record, endpoint.version, entry).await? == RecordResult::Done {
+        if app.backend.config.remove(&record, endpoint.version, entry).await? == RecordResult::Done {
             app.directory().forget(&caller.tenant);
             return response::value(StatusCode::OK, ENDPOINT_BYTES, &EndpointView::new(name, &endpoint, now));
         }
@@ -446,7 +446,7 @@ pub(crate) async fn test(
     let (head, body) = request.into_parts();
     refuse_key(&head.headers, "every test calls the endpoint, also a repeated one: send it without the header")?;
     let body = body::optional_json(&app, &caller.tenant, &head.headers, body).await?;
-    let endpoint = app.backend.registry.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
+    let endpoint = app.backend.config.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
     let call: Box<RawValue> = read_object(body.as_deref().unwrap_or(b"{}"))?;
     let call = Json::from_outside(&call).map_err(|error| Problem::from(vec![FieldError::new("", error.to_string())]))?;
     app.kinds.check(&HTTP, &call, Target::Endpoint).map_err(|unfit| match unfit {
@@ -471,7 +471,7 @@ async fn change_one(
 ) -> Result<EndpointView, Problem> {
     let now = app.clock.now();
     for _ in 0..MAX_CONFLICTS {
-        let endpoint = app.backend.registry.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
+        let endpoint = app.backend.config.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
         let changed = change(endpoint, now)?;
         let changed = Endpoint { version: changed.version + 1, ..changed };
         if write(app, caller, changed.record(&caller.tenant, &name), action, &name).await? {

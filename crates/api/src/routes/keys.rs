@@ -191,7 +191,7 @@ pub(crate) async fn create(
         version: 1,
     };
     let entry = caller.entry(&key.tenant, Action::KeyCreated, &key.id(), now);
-    if app.backend.registry.write(vec![Record::from(&key)], entry).await? == RecordResult::Conflict {
+    if app.backend.config.write(vec![Record::from(&key)], entry).await? == RecordResult::Conflict {
         return Err(Problem::internal("a new key has the same id as an existing one"));
     }
     app.keyring().ask_for_keys();
@@ -247,7 +247,7 @@ pub(crate) async fn page(State(app): State<App>, _: Authorized<Admin>, RawQuery(
     let (mut data, mut scanned) = (Vec::new(), 0);
     let next_cursor = loop {
         let asked = (limit - data.len()).max(1);
-        let found = app.backend.registry.keys(after, asked).await?;
+        let found = app.backend.config.keys(after, asked).await?;
         let is_last = found.len() < asked;
         scanned += found.len();
         after = found.last().map(Key::id).or(after);
@@ -275,7 +275,7 @@ pub(crate) async fn page(State(app): State<App>, _: Authorized<Admin>, RawQuery(
     responses((status = 200, description = "The key, without its secret text.", body = KeyView)),
 )]
 pub(crate) async fn one(State(app): State<App>, _: Authorized<Admin>, Named(id): Named) -> Result<Response, Problem> {
-    let key = app.backend.registry.key(id).await?.ok_or_else(not_found)?;
+    let key = app.backend.config.key(id).await?.ok_or_else(not_found)?;
     response::value(StatusCode::OK, KEY_BYTES, &KeyView::new(&key))
 }
 
@@ -347,7 +347,7 @@ async fn change(
     make: impl Fn(Key) -> (Key, Option<Key>),
 ) -> Result<Key, Problem> {
     for _ in 0..MAX_CONFLICTS {
-        let old = app.backend.registry.key(id).await?.ok_or_else(not_found)?;
+        let old = app.backend.config.key(id).await?.ok_or_else(not_found)?;
         if old.is_over(now) {
             return Err(Problem::new(Code::KeyInactive, "a revoked or expired key cannot be changed; create a new key"));
         }
@@ -359,7 +359,7 @@ async fn change(
         // Also before the write: if the client disconnects during the write, this future is dropped and the line below does not run.
         app.keyring().forget_key(id);
         let records = [&changed].into_iter().chain(&new).map(Record::from).collect();
-        if app.backend.registry.write(records, entry).await? == RecordResult::Done {
+        if app.backend.config.write(records, entry).await? == RecordResult::Done {
             app.keyring().forget_key(id);
             return Ok(new.unwrap_or(changed));
         }

@@ -246,12 +246,12 @@ pub(crate) async fn get_flow(
 
 /// Returns the current state of limits of the caller's tenant.
 pub(crate) async fn state(app: &App, caller: &Principal, of: LimitScope, limits: &Limits) -> Result<LimiterStatus, Problem> {
-    let kept = app.backend.flows.read(&LimiterKey { tenant: caller.tenant.clone(), of }).await?;
+    let kept = app.backend.limiters.read(&LimiterKey { tenant: caller.tenant.clone(), scope: of }).await?;
     Ok(kept.flow.state(limits, app.clock.now()))
 }
 
 async fn get(app: &App, caller: &Principal, sort: RecordKind, name: &Name) -> Result<QueueConfig, Problem> {
-    Ok(app.backend.registry.lane(&QueueConfig::record_name(&caller.tenant, sort, name)).await?)
+    Ok(app.backend.config.lane(&QueueConfig::record_name(&caller.tenant, sort, name)).await?)
 }
 
 /// Writes a change and its audit entry. `said` turns the request's body into the change.

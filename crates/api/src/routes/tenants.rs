@@ -152,11 +152,11 @@ pub(crate) async fn put(
     let settings = put.settings()?;
     let now = app.clock.now();
     for _ in 0..MAX_CONFLICTS {
-        let version = app.backend.registry.tenant(&tenant).await?.version + 1;
+        let version = app.backend.config.tenant(&tenant).await?.version + 1;
         let settings = TenantSettings { version, ..settings };
         let record = Record { name: RecordName::from(&tenant), version, body: settings.to_text() };
         let entry = caller.entry(&tenant, Action::TenantChanged, &tenant, now);
-        if app.backend.registry.write(vec![record], entry).await? == RecordResult::Done {
+        if app.backend.config.write(vec![record], entry).await? == RecordResult::Done {
             app.keyring().forget_tenant(&tenant);
             app.directory().forget(&tenant);
             return response::value(StatusCode::OK, TENANT_BYTES, &TenantView::new(tenant, settings));
@@ -181,7 +181,7 @@ pub(crate) async fn put(
     responses((status = 200, description = "The limits of the tenant.", body = TenantView)),
 )]
 pub(crate) async fn one(State(app): State<App>, _: Authorized<Admin>, Named(tenant): Named) -> Result<Response, Problem> {
-    let settings = app.backend.registry.tenant(&tenant).await?;
+    let settings = app.backend.config.tenant(&tenant).await?;
     response::value(StatusCode::OK, TENANT_BYTES, &TenantView::new(tenant, settings))
 }
 
@@ -209,7 +209,7 @@ pub(crate) async fn page(State(app): State<App>, _: Authorized<Admin>, RawQuery(
     let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list");
     let open = |cursor: String| Name::new(&cursor::open(&app.cursor_key, &list, &cursor)?.0).ok();
     let after = cursor.map(|cursor| open(cursor).ok_or_else(stale)).transpose()?;
-    let found = app.backend.registry.page(None, RecordKind::Tenant, after.as_ref(), limit).await?;
+    let found = app.backend.config.page(None, RecordKind::Tenant, after.as_ref(), limit).await?;
     let next_cursor = found
         .last()
         .filter(|_| found.len() == limit)

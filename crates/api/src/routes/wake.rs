@@ -31,11 +31,11 @@ impl Of<'_> {
     /// Returns the limits to reset, and in which way. Reservations always reset, since no task would take up those that are lost.
     fn change(&self) -> (LimitScope, LimiterChange) {
         match *self {
-            Self::EndpointAnew(name) => (LimitScope::Endpoint(name.clone()), LimiterChange::Lift),
-            Self::LimitKey(name) => (LimitScope::Key(name.clone()), LimiterChange::Lift),
-            Self::Endpoint(name) => (LimitScope::Endpoint(name.clone()), LimiterChange::Restart),
-            Self::Queue(name) => (LimitScope::Queue(name.clone()), LimiterChange::Restart),
-            Self::Kind(name) => (LimitScope::Kind(name.clone()), LimiterChange::Restart),
+            Self::EndpointAnew(name) => (LimitScope::Endpoint(name.clone()), LimiterChange::ClearPause),
+            Self::LimitKey(name) => (LimitScope::Key(name.clone()), LimiterChange::ClearPause),
+            Self::Endpoint(name) => (LimitScope::Endpoint(name.clone()), LimiterChange::ResetReservations),
+            Self::Queue(name) => (LimitScope::Queue(name.clone()), LimiterChange::ResetReservations),
+            Self::Kind(name) => (LimitScope::Kind(name.clone()), LimiterChange::ResetReservations),
         }
     }
 }
@@ -52,12 +52,12 @@ pub(crate) async fn wake(app: &App, caller: &Principal, of: Of<'_>) {
     let query = ListQuery { tenant, status, queue, kind, created_after: None, created_before: None, limit: PAGE, after: None };
     let is_meant = |task: &Task| match of {
         Of::Queue(_) | Of::Kind(_) => true,
-        Of::Endpoint(name) | Of::EndpointAnew(name) => task.settings.endpoint.as_ref() == Some(name),
-        Of::LimitKey(name) => task.settings.limit_key.as_ref() == Some(name),
+        Of::Endpoint(name) | Of::EndpointAnew(name) => task.options.endpoint.as_ref() == Some(name),
+        Of::LimitKey(name) => task.options.limit_key.as_ref() == Some(name),
     };
     let work = async {
         let (flow, change) = of.change();
-        app.backend.flows.change(&LimiterKey { tenant: caller.tenant.clone(), of: flow }, change, now).await?;
+        app.backend.limiters.change(&LimiterKey { tenant: caller.tenant.clone(), scope: flow }, change, now).await?;
         app.backend.wake(query, is_meant, now).await
     };
     tokio::select! {

@@ -108,7 +108,7 @@ async fn key_revoked_by_another_process_ends_within_ten_seconds() {
     let world = World::guarded().await;
     let key = world.key("acme", ALL).await;
     assert_eq!(world.ask_with(&key, "GET", "/v1/tasks", "").await.status, 200);
-    let registry = &world.backend.registry;
+    let registry = &world.backend.config;
     let id = id_of(&key).parse().unwrap();
     let found = registry.key(id).await.unwrap().unwrap();
     let revoked = Key { revoked_at: Some(world.clock_now()), version: 2, ..found };
@@ -163,7 +163,7 @@ async fn key_is_shown_only_once() {
     let shown = world.ask_with(&admin, "GET", &format!("/v1/keys/{}", created["id"].as_str().unwrap()), "").await.json();
     let listed = world.ask_with(&admin, "GET", "/v1/keys?tenant=acme", "").await.json();
     assert_eq!((&shown, &listed["data"]), (&created, &json!([created])));
-    let stored = world.backend.registry.key(created["id"].as_str().unwrap().parse().unwrap()).await.unwrap().unwrap().to_text();
+    let stored = world.backend.config.key(created["id"].as_str().unwrap().parse().unwrap()).await.unwrap().unwrap().to_text();
     assert!(!stored.contains(&text.as_str().unwrap()["nb_live_".len()..]), "only its hash is stored");
 }
 

@@ -40,20 +40,20 @@ async fn write_flow(world: &World, tenant: &str, of: LimitScope) {
     let (count, now) = (|count| NonZeroU32::new(count).unwrap(), world.clock.now());
     let breaker = BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() };
     let pace = RateLimit { rate: count(1), period: Duration::from_secs(10), burst: count(2) };
-    let limits = Limits { pace: Some(pace), concurrency: Some(count(5)), breaker: Some(breaker) };
+    let limits = Limits { rate: Some(pace), concurrency: Some(count(5)), breaker: Some(breaker) };
     let mut flow = LimiterState::default();
     let enter = |flow: &mut LimiterState| {
-        flow.enter(
+        flow.acquire(
             &limits,
-            &AcquireRequest { holder: HolderId(1), booking: None, is_called: false, times: 0, spread: JitterSample::from_bits(0) },
+            &AcquireRequest { holder: HolderId(1), reservation: None, has_due_reservation_elsewhere: false, holds: 0, jitter: JitterSample::from_bits(0) },
             now,
         )
     };
     let (first, _, _) = (enter(&mut flow), enter(&mut flow), enter(&mut flow));
-    let Said::Go(first) = first else { panic!("{first:?}") };
-    flow.leave(&limits, first, HolderId(1), &CallReport { verdict: CallHealth::Bad, took: Duration::ZERO, pause_until: None }, now);
-    let name = LimiterKey { tenant: Tenant::new(tenant).unwrap(), of };
-    assert_eq!(world.backend.flows.write(&name, &flow, 0, now).await.unwrap(), WriteResult::Done);
+    let Said::Granted(first) = first else { panic!("{first:?}") };
+    flow.complete(&limits, first, HolderId(1), &CallReport { health: CallHealth::Bad, took: Duration::ZERO, pause_until: None }, now);
+    let name = LimiterKey { tenant: Tenant::new(tenant).unwrap(), scope: of };
+    assert_eq!(world.backend.limiters.write(&name, &flow, 0, now).await.unwrap(), WriteResult::Done);
 }
 
 #[tokio::test]

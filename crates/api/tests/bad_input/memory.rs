@@ -58,7 +58,7 @@ impl Memory {
         if tasks.get(&change.task.id).is_none_or(|task| task.version != change.read_version) {
             return CommitResult::Conflict;
         }
-        tasks.extend(change.follow_up.map(|task| (task.id, task)));
+        tasks.extend(change.callback.map(|task| (task.id, task)));
         tasks.insert(change.task.id, change.task.clone());
         self.writes.send_replace(());
         CommitResult::Done(Box::new(change.task))
@@ -122,7 +122,7 @@ impl TaskStore for Memory {
         not_called()
     }
 
-    async fn beat(&self, _: &TaskKey, _: u64, _: Timestamp, _: Option<Json>) -> Result<Heartbeat, StoreError> {
+    async fn heartbeat(&self, _: &TaskKey, _: u64, _: Timestamp, _: Option<Json>) -> Result<Heartbeat, StoreError> {
         not_called()
     }
 

@@ -104,7 +104,7 @@ async fn replay() {
         world.post(&format!("/v1/tasks/{id}/cancel"), "").await;
         let replayed = world.post(&path, body).await;
         assert_eq!((replayed.status, &replayed.json()["status"]), (202, &"queued".into()));
-        assert_eq!(world.store.all()[0].settings.key_generation, new_key);
+        assert_eq!(world.store.all()[0].options.key_generation, new_key);
     }
     for (body, pointer) in [(r#"{"new_kye":true}"#, "/new_kye"), (r#"{"new_key":1}"#, "/new_key"), ("null", "")] {
         world.post(&path, body).await.names(422, "validation_failed", &[pointer]);

@@ -136,7 +136,7 @@ impl World {
     pub(crate) async fn start_within(limits: Limits) -> Self {
         let (store, clock) = (Arc::new(Memory::new()), Arc::new(StoppedClock::new()));
         let registry = Arc::new(Sqlite::in_memory(RETENTION, clock.clone()).unwrap());
-        let backend = Backend { store: store.clone(), queue: store.clone(), registry: registry.clone(), flows: registry };
+        let backend = Backend { store: store.clone(), queue: store.clone(), config: registry.clone(), limiters: registry };
         Self::of(backend, store, clock, AccessPolicy { keys: AuthMode::NotYet, admitted: Vec::new(), proxies: Vec::new() }, vault(), limits)
             .await
     }
@@ -223,7 +223,7 @@ impl World {
         });
         let (at, object) = (self.clock.now(), key.id().to_string());
         let entry = Entry { tenant: key.tenant.clone(), at, actor: Actor::Operator, action: Action::KeyCreated, target: object, mark: 0 };
-        assert_eq!(self.backend.registry.write(vec![Record::from(&key)], entry).await.unwrap(), RecordResult::Done);
+        assert_eq!(self.backend.config.write(vec![Record::from(&key)], entry).await.unwrap(), RecordResult::Done);
         text.as_str().to_owned()
     }
 
@@ -231,7 +231,7 @@ impl World {
     pub(crate) async fn rewrite(&self, key: &Key) {
         let (at, object) = (self.clock.now(), key.id().to_string());
         let entry = Entry { tenant: key.tenant.clone(), at, actor: Actor::Operator, action: Action::KeyRevoked, target: object, mark: 0 };
-        assert_eq!(self.backend.registry.write(vec![Record::from(key)], entry).await.unwrap(), RecordResult::Done);
+        assert_eq!(self.backend.config.write(vec![Record::from(key)], entry).await.unwrap(), RecordResult::Done);
     }
 
     pub(crate) fn clock_now(&self) -> Timestamp {

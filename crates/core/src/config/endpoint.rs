@@ -111,7 +111,7 @@ impl Endpoint {
 
     /// Returns the name of its record.
     pub fn record_name(tenant: &Tenant, name: &Name) -> RecordName {
-        RecordName { tenant: Some(tenant.clone()), sort: RecordKind::Endpoint, name: name.clone() }
+        RecordName { tenant: Some(tenant.clone()), kind: RecordKind::Endpoint, name: name.clone() }
     }
 
     /// Returns its record.
@@ -299,7 +299,7 @@ mod tests {
             retry: Some(RetryPolicy { schedule: Schedule::Delays(vec![Duration::from_secs(5)]), max_age: Some(Duration::from_hours(1)) }),
             answers: ResponsePolicy { success_statuses: statuses("200"), retry_statuses: statuses("!501") },
             limits: Limits {
-                pace: Some(RateLimit { rate: count(10), period: Duration::from_millis(1_500), burst: count(3) }),
+                rate: Some(RateLimit { rate: count(10), period: Duration::from_millis(1_500), burst: count(3) }),
                 concurrency: Some(count(4)),
                 breaker: Some(BreakerPolicy {
                     failure_rate: 0.25,

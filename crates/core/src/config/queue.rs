@@ -80,7 +80,7 @@ struct Stored {
 impl QueueConfig {
     /// Returns the name of the record.
     pub fn record_name(tenant: &Tenant, sort: RecordKind, name: &Name) -> RecordName {
-        RecordName { tenant: Some(tenant.clone()), sort, name: name.clone() }
+        RecordName { tenant: Some(tenant.clone()), kind: sort, name: name.clone() }
     }
 
     /// Returns the record.
@@ -128,7 +128,7 @@ mod tests {
     fn configuration_is_read_back_as_stored() {
         let count = |count| NonZeroU32::new(count).unwrap();
         let pace = RateLimit { rate: count(10), period: Duration::from_millis(1_500), burst: count(3) };
-        let limits = Limits { pace: Some(pace), concurrency: Some(count(4)), breaker: None };
+        let limits = Limits { rate: Some(pace), concurrency: Some(count(4)), breaker: None };
         let elaborate = QueueConfig { paused: true, limits, retry: Some(RetryPolicy::default()), version: 7 };
         for lane in [QueueConfig { version: 1, ..QueueConfig::default() }, elaborate] {
             assert_eq!(QueueConfig::from_text(&lane.to_text(), lane.version).unwrap(), lane);

@@ -43,7 +43,7 @@ pub struct RecordName {
     /// Tenant that owns the record. `None` for a record of the installation.
     pub tenant: Option<Tenant>,
     /// Kind of the record.
-    pub sort: RecordKind,
+    pub kind: RecordKind,
     /// Name, unique within the tenant and the kind of record.
     pub name: Name,
 }
@@ -51,19 +51,19 @@ pub struct RecordName {
 impl RecordName {
     /// Returns the name of the record with the secrets that sign a tenant's callbacks.
     pub fn of_callback_secret(tenant: &Tenant) -> Self {
-        Self { tenant: None, sort: RecordKind::CallbackSecret, name: tenant.name().clone() }
+        Self { tenant: None, kind: RecordKind::CallbackSecret, name: tenant.name().clone() }
     }
 }
 
 impl From<KeyId> for RecordName {
     fn from(id: KeyId) -> Self {
-        Self { tenant: None, sort: RecordKind::Key, name: id.name() }
+        Self { tenant: None, kind: RecordKind::Key, name: id.name() }
     }
 }
 
 impl From<&Tenant> for RecordName {
     fn from(tenant: &Tenant) -> Self {
-        Self { tenant: None, sort: RecordKind::Tenant, name: tenant.name().clone() }
+        Self { tenant: None, kind: RecordKind::Tenant, name: tenant.name().clone() }
     }
 }
 

@@ -19,8 +19,8 @@ pub struct TaskConfig {
 /// Returns the limiters that a task must pass, in the order in which the worker asks them. Those that hold tasks most often come first, so
 /// that the others are not asked in vain. `key` is the configuration of the task's limit key.
 pub fn flows_of(task: &Task, lanes: &TaskConfig, endpoint: Option<&Endpoint>, key: Option<&QueueConfig>) -> Vec<(LimitScope, Limits)> {
-    let of_endpoint = task.settings.endpoint.clone().zip(endpoint).map(|(name, endpoint)| (LimitScope::Endpoint(name), endpoint.limits));
-    let of_key = task.settings.limit_key.clone().zip(key).map(|(key, lane)| (LimitScope::Key(key), lane.limits));
+    let of_endpoint = task.options.endpoint.clone().zip(endpoint).map(|(name, endpoint)| (LimitScope::Endpoint(name), endpoint.limits));
+    let of_key = task.options.limit_key.clone().zip(key).map(|(key, lane)| (LimitScope::Key(key), lane.limits));
     let of_lanes = [
         (LimitScope::Kind(task.kind.clone()), lanes.kind.limits),
         (LimitScope::Queue(task.queue.clone()), lanes.queue.limits),

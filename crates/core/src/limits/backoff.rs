@@ -11,7 +11,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// Returns the wait of a task that was held `times` times in a row and has no better estimate.
 ///
 /// The wait doubles from 1 second up to [`MAX_RESERVATION_AHEAD`]. Its second half is random.
-pub fn patience(times: u32, spread: JitterSample) -> Duration {
+pub fn hold_backoff(times: u32, spread: JitterSample) -> Duration {
     let half = doubled(times) / 2;
     half + spread.of(half)
 }

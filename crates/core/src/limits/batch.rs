@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::backoff::patience;
+use crate::limits::backoff::hold_backoff;
 use crate::limits::rate::MAX_RESERVATION_AHEAD;
 use crate::types::id::{TaskId, digest};
 use crate::types::intervals::LEASE;
@@ -31,25 +31,25 @@ pub struct BatchMember {
     /// Time after which it must not start any more.
     pub deadline: Option<Timestamp>,
     /// Number of times in a row that the task was held.
-    pub times: u32,
+    pub holds: u32,
     /// Random share for the jitter of the next request.
-    pub spread: JitterSample,
+    pub jitter: JitterSample,
 }
 
 /// Limits of an endpoint's batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimits {
     /// The endpoint's batch settings.
-    pub batch: BatchPolicy,
+    pub policy: BatchPolicy,
     /// Minimum distance between requests at the endpoint's rate. Zero if the endpoint has no rate.
-    pub apart: Duration,
+    pub interval: Duration,
 }
 
 /// Decision about a task that joins a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchDecision {
     /// The batch is due, and the task leads it. Its worker asks whether the request may be made, then takes all members along
-    /// ([`crate::limits::state::LimiterState::take`]).
+    /// ([`crate::limits::state::LimiterState::take_batch`]).
     Lead,
     /// The batch is not due, or another task leads it. The task joins again at this time, unless a leader takes it along before.
     Wait(Timestamp),
@@ -90,7 +90,7 @@ impl BatchBuffer {
             // All members have asked again long ago: each went another way or ended.
             *self = Self::default();
         }
-        let most = usize::try_from(gathered.batch.max_items.get()).unwrap_or(usize::MAX);
+        let most = usize::try_from(gathered.policy.max_items.get()).unwrap_or(usize::MAX);
         let is_in = self.members.contains(&member.id);
         let has_room = |this: &Self| this.members.len() < most && this.bytes.saturating_add(member.bytes) <= MAX_BATCH_BYTES;
         if !is_in && !has_room(self) && self.due() + LATE < now {
@@ -104,7 +104,7 @@ impl BatchBuffer {
             return BatchDecision::Wait(self.turn_away(gathered, member, now));
         }
         if self.members.is_empty() {
-            self.flush_at = now + gathered.batch.max_wait;
+            self.flush_at = now + gathered.policy.max_wait;
         }
         if !is_in {
             self.members.push(member.id);
@@ -138,17 +138,17 @@ impl BatchBuffer {
     ///
     /// Groups of `max_items` tasks follow each other at the distance of requests. Without a rate, each task backs off by itself.
     fn turn_away(&mut self, gathered: BatchLimits, member: &BatchMember, now: Timestamp) -> Timestamp {
-        let before = self.turned_away / gathered.batch.max_items;
+        let before = self.turned_away / gathered.policy.max_items;
         self.turned_away = self.turned_away.saturating_add(1);
-        let pause = match gathered.apart.saturating_mul(before.saturating_add(1)) {
-            Duration::ZERO => patience(member.times, member.spread),
+        let pause = match gathered.interval.saturating_mul(before.saturating_add(1)) {
+            Duration::ZERO => hold_backoff(member.holds, member.jitter),
             pause => pause,
         };
         (self.due().max(now) + pause).min(now + MAX_RESERVATION_AHEAD)
     }
 
     /// Postpones the batch: it is not due before `until`.
-    pub(crate) fn put_off(&mut self, until: Timestamp) {
+    pub(crate) fn defer(&mut self, until: Timestamp) {
         self.not_before = self.not_before.max(until);
     }
 
@@ -160,7 +160,7 @@ impl BatchBuffer {
     /// Removes a task that ended or waits for something else. The next task finds room.
     ///
     /// Returns the next member, if the removed one led. It leads as soon as the batch is due, without its own delay.
-    pub(crate) fn withdraw(&mut self, id: TaskId, bytes: u64, now: Timestamp) -> Option<Successor> {
+    pub(crate) fn leave(&mut self, id: TaskId, bytes: u64, now: Timestamp) -> Option<Successor> {
         let place = self.members.iter().position(|member| *member == id)?;
         self.members.remove(place);
         self.bytes = self.bytes.saturating_sub(bytes);
@@ -186,7 +186,7 @@ pub struct BatchPolicy {
 
 impl BatchPolicy {
     /// Returns a hash of everything that calls must have in common, besides their endpoint, to go in one request.
-    pub fn likeness<T: AsRef<str>>(parts: &[T]) -> u64 {
+    pub fn batch_key<T: AsRef<str>>(parts: &[T]) -> u64 {
         u64::try_from(u128::from_be_bytes(digest(parts)) >> 64).unwrap_or_else(|_| unreachable!("half of 128 bits"))
     }
 
@@ -213,11 +213,11 @@ mod tests {
     fn gathered(max_items: u32, apart: u64) -> BatchLimits {
         let batch =
             BatchPolicy { max_items: NonZeroU32::new(max_items).unwrap(), max_wait: Duration::from_secs(5), per_item_results: false };
-        BatchLimits { batch, apart: Duration::from_millis(apart) }
+        BatchLimits { policy: batch, interval: Duration::from_millis(apart) }
     }
 
     fn member(number: u8) -> BatchMember {
-        BatchMember { id: id(number), bytes: 100, deadline: None, times: 0, spread: JitterSample::from_bits(0) }
+        BatchMember { id: id(number), bytes: 100, deadline: None, holds: 0, jitter: JitterSample::from_bits(0) }
     }
 
     #[test]
@@ -267,7 +267,7 @@ mod tests {
         let (mut gathering, two) = (BatchBuffer::default(), gathered(2, 1_000));
         gathering.join(two, &member(1), at(0));
         assert_eq!(gathering.join(two, &member(2), at(0)), BatchDecision::Lead);
-        gathering.put_off(at(700));
+        gathering.defer(at(700));
         assert_eq!(gathering.join(two, &member(2), at(10)), BatchDecision::Wait(at(2_700)));
         assert_eq!(gathering.join(two, &member(1), at(10)), BatchDecision::Wait(at(700)));
         let turned_away = [3, 4, 5, 6, 7].map(|number| gathering.join(two, &member(number), at(10)));
@@ -280,7 +280,7 @@ mod tests {
         let (mut gathering, two) = (BatchBuffer::default(), gathered(2, 0));
         gathering.join(two, &member(1), at(0));
         assert_eq!(gathering.join(two, &member(2), at(0)), BatchDecision::Lead);
-        gathering.put_off(at(30_000));
+        gathering.defer(at(30_000));
         assert_eq!(gathering.join(two, &member(3), at(39_000)), BatchDecision::Wait(at(39_500)), "the members can still come");
         assert_eq!(gathering.join(two, &member(3), at(40_001)), BatchDecision::Wait(at(45_001)));
         assert_eq!(gathering.join(two, &member(2), at(40_002)), BatchDecision::Lead, "a returning member fills the next batch");
@@ -293,12 +293,12 @@ mod tests {
         gathering.join(two, &member(1), at(0));
         assert_eq!(gathering.join(two, &member(2), at(0)), BatchDecision::Lead);
         let mut leading = gathering.clone();
-        assert_eq!([2, 9].map(|number| gathering.withdraw(id(number), 100, at(0))), [None, None]);
+        assert_eq!([2, 9].map(|number| gathering.leave(id(number), 100, at(0))), [None, None]);
         assert_eq!(gathering.bytes, 100);
         let successor = |millis| Some(Successor { id: id(2), at: at(millis) });
-        assert_eq!(leading.clone().withdraw(id(1), 100, at(7)), successor(7), "the next member leads at once");
-        leading.put_off(at(700));
-        assert_eq!(leading.withdraw(id(1), 100, at(7)), successor(700));
+        assert_eq!(leading.clone().leave(id(1), 100, at(7)), successor(7), "the next member leads at once");
+        leading.defer(at(700));
+        assert_eq!(leading.leave(id(1), 100, at(7)), successor(700));
         assert_eq!(gathering.join(two, &member(3), at(10)), BatchDecision::Lead, "the batch is due");
         assert_eq!(gathering.take(id(3)), [id(1), id(3)]);
     }

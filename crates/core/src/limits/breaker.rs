@@ -197,14 +197,14 @@ impl Breaker {
     }
 
     /// Lets one probe start at once, unless one is under way.
-    pub(crate) fn hurry(&mut self, now: Timestamp) {
+    pub(crate) fn probe_now(&mut self, now: Timestamp) {
         if let Self::Open { until, .. } = self {
             *until = now.min(*until);
         }
     }
 
     /// Cancels a probe that is not made after all. The next attempt becomes the probe.
-    pub(crate) fn withdraw(&mut self, now: Timestamp) {
+    pub(crate) fn cancel_probe(&mut self, now: Timestamp) {
         if let Self::HalfOpen { since, .. } = *self {
             *self = Self::Open { since, until: now };
         }
@@ -225,7 +225,7 @@ impl Breaker {
             (Self::HalfOpen { since, .. }, CallHealth::Bad) if is_probe => {
                 *self = Self::Open { since: *since, until: now + policy.open_duration }
             }
-            (Self::HalfOpen { .. }, CallHealth::Unknown) if is_probe => self.withdraw(now),
+            (Self::HalfOpen { .. }, CallHealth::Unknown) if is_probe => self.cancel_probe(now),
             _ => {}
         }
     }
@@ -312,19 +312,19 @@ mod tests {
         assert_eq!(breaker.pass(PATIENCE, at(90)), BreakerDecision::Probe);
         breaker.note(policy(), true, CallHealth::Unknown, at(91));
         assert_eq!(breaker.pass(PATIENCE, at(91)), BreakerDecision::Probe);
-        breaker.withdraw(at(92));
+        breaker.cancel_probe(at(92));
         assert_eq!(breaker.pass(PATIENCE, at(92)), BreakerDecision::Probe);
     }
 
     #[test]
     fn open_breaker_can_be_probed_at_once() {
         let mut breaker = opened();
-        breaker.hurry(at(5));
+        breaker.probe_now(at(5));
         assert_eq!((breaker.pass(PATIENCE, at(5)), breaker.state()), (BreakerDecision::Probe, BreakerState::HalfOpen));
-        breaker.hurry(at(6));
+        breaker.probe_now(at(6));
         assert_eq!(breaker.pass(PATIENCE, at(6)), BreakerDecision::Closed(at(65)), "a probe is running");
         let mut closed = Breaker::default();
-        closed.hurry(at(6));
+        closed.probe_now(at(6));
         assert_eq!(closed, Breaker::default());
     }
 }

@@ -31,7 +31,7 @@ impl From<Limits> for StoredLimits {
     fn from(limits: Limits) -> Self {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self {
-            pace: limits.pace.map(|pace| StoredRate(pace.rate, millis(pace.period), pace.burst)),
+            pace: limits.rate.map(|pace| StoredRate(pace.rate, millis(pace.period), pace.burst)),
             concurrency: limits.concurrency,
             breaker: limits.breaker.map(|of| StoredBreaker(of.failure_rate, millis(of.window), millis(of.open_duration), of.minimum_calls)),
         }
@@ -47,6 +47,6 @@ impl From<StoredLimits> for Limits {
             minimum_calls,
             open_duration: Duration::from_millis(open),
         };
-        Self { pace: stored.pace.map(pace), concurrency: stored.concurrency, breaker: stored.breaker.map(breaker) }
+        Self { rate: stored.pace.map(pace), concurrency: stored.concurrency, breaker: stored.breaker.map(breaker) }
     }
 }

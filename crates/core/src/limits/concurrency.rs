@@ -43,7 +43,7 @@ const OVERBOOKING: u64 = 8;
 
 impl ConcurrencySlots {
     /// Returns the number of slots in use.
-    pub(crate) fn in_use(&self, now: Timestamp) -> u32 {
+    pub(crate) fn running(&self, now: Timestamp) -> u32 {
         self.held.iter().filter(|held| now < held.until).map(|held| held.count).sum()
     }
 
@@ -51,7 +51,7 @@ impl ConcurrencySlots {
     pub(crate) fn take(&mut self, most: NonZeroU32, by: HolderId, now: Timestamp) -> bool {
         // A process whose lease has run out is gone, and so are its attempts.
         self.held.retain(|held| now < held.until);
-        if self.in_use(now) >= most.get() {
+        if self.running(now) >= most.get() {
             return false;
         }
         match self.held.iter_mut().find(|held| held.by == by) {
@@ -62,7 +62,7 @@ impl ConcurrencySlots {
     }
 
     /// Gives back a slot that was not used.
-    pub(crate) fn give_back(&mut self, by: HolderId) {
+    pub(crate) fn cancel(&mut self, by: HolderId) {
         if let Some(held) = self.held.iter_mut().find(|held| held.by == by) {
             held.count = held.count.saturating_sub(1);
         }
@@ -71,7 +71,7 @@ impl ConcurrencySlots {
 
     /// Gives back a slot that was used for `after`.
     pub(crate) fn release(&mut self, by: HolderId, after: Duration) {
-        self.give_back(by);
+        self.cancel(by);
         let took = u64::try_from(after.as_millis()).unwrap_or(u64::MAX).clamp(1, 3_600_000);
         self.average = if self.average == 0 { took } else { (self.average * 7 + took).div_ceil(8) };
     }
@@ -91,7 +91,7 @@ impl ConcurrencySlots {
 
     /// Returns when a task that found no slot asks again. These times are spaced as slots become free. Returns `None` if the time is more
     /// than [`MAX_RESERVATION_AHEAD`] ahead.
-    pub(crate) fn turn(&mut self, most: NonZeroU32, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn next_retry_time(&mut self, most: NonZeroU32, now: Timestamp) -> Option<Timestamp> {
         let average = if self.average == 0 { GUESS } else { self.average };
         let step = (average * (OVERBOOKING - 1) / OVERBOOKING / u64::from(most.get())).max(1);
         let present = u64::try_from(now.millis()).unwrap_or(0);
@@ -135,7 +135,7 @@ mod tests {
     fn slots_beyond_the_limit_are_refused() {
         let mut slots = ConcurrencySlots::default();
         let taken = [ONE, OTHER, ONE].map(|holder| slots.take(count(2), holder, at(0)));
-        assert_eq!((taken, slots.in_use(at(0))), ([true, true, false], 2));
+        assert_eq!((taken, slots.running(at(0))), ([true, true, false], 2));
         slots.release(ONE, Duration::from_secs(1));
         assert!(slots.take(count(2), OTHER, at(0)));
         assert!(!slots.take(count(2), ONE, at(0)));
@@ -150,7 +150,7 @@ mod tests {
         assert!(!slots.take(count(1), OTHER, at(89_999)));
         assert!(slots.take(count(1), OTHER, at(90_000)));
         slots.release(ONE, Duration::ZERO);
-        assert_eq!(slots.in_use(at(90_000)), 1, "a release by a forgotten holder frees no slot");
+        assert_eq!(slots.running(at(90_000)), 1, "a release by a forgotten holder frees no slot");
     }
 
     #[test]
@@ -158,14 +158,14 @@ mod tests {
         let mut slots = ConcurrencySlots::default();
         assert!(slots.take(count(3), ONE, at(0)) && slots.take(count(3), OTHER, at(0)));
         slots.recount(ONE, 2, at(1));
-        assert_eq!(slots.in_use(at(1)), 3);
+        assert_eq!(slots.running(at(1)), 3);
         slots.recount(ONE, 0, at(1));
-        assert_eq!(slots.in_use(at(1)), 1);
+        assert_eq!(slots.running(at(1)), 1);
         let before = slots.clone();
         slots.recount(OTHER, 1, at(29_999));
         assert_eq!(slots, before, "an unchanged count needs no write");
         slots.recount(OTHER, 1, at(30_000));
-        assert_eq!((slots.in_use(at(89_999)), slots.in_use(at(90_000))), (1, 0));
+        assert_eq!((slots.running(at(89_999)), slots.running(at(90_000))), (1, 0));
     }
 
     #[test]
@@ -173,25 +173,25 @@ mod tests {
         let mut slots = ConcurrencySlots::default();
         assert!(slots.take(count(4), ONE, at(0)));
         slots.release(ONE, Duration::from_secs(8));
-        let turns: Vec<Timestamp> = (0..3).map(|_| slots.turn(count(4), at(0)).unwrap()).collect();
+        let turns: Vec<Timestamp> = (0..3).map(|_| slots.next_retry_time(count(4), at(0)).unwrap()).collect();
         assert_eq!(turns, [at(1_750), at(3_500), at(5_250)]);
-        assert_eq!(slots.turn(count(4), at(60_000)), Some(at(61_750)), "turns in the past are dropped");
-        let rest = std::iter::from_fn(|| slots.turn(count(4), at(60_000))).count();
+        assert_eq!(slots.next_retry_time(count(4), at(60_000)), Some(at(61_750)), "turns in the past are dropped");
+        let rest = std::iter::from_fn(|| slots.next_retry_time(count(4), at(60_000))).count();
         assert_eq!(rest, 513, "no turn lies beyond the horizon");
     }
 
     #[test]
     fn turns_without_an_average_stay_within_a_second() {
         let mut slots = ConcurrencySlots::default();
-        let turns: Vec<Timestamp> = (0..100).map(|_| slots.turn(count(1), at(0)).unwrap()).collect();
+        let turns: Vec<Timestamp> = (0..100).map(|_| slots.next_retry_time(count(1), at(0)).unwrap()).collect();
         assert_eq!((turns[0], turns[10], turns[11]), (at(87), at(957), at(87)));
     }
 
     #[test]
     fn turns_recover_after_a_clock_far_ahead() {
         let mut slots = ConcurrencySlots { average: 100, ..ConcurrencySlots::default() };
-        slots.turn(count(1), at(36_000_000)).unwrap();
-        assert_eq!(slots.turn(count(1), at(0)), None);
-        assert!(slots.turn(count(1), at(1_000)).is_some());
+        slots.next_retry_time(count(1), at(36_000_000)).unwrap();
+        assert_eq!(slots.next_retry_time(count(1), at(0)), None);
+        assert!(slots.next_retry_time(count(1), at(1_000)).is_some());
     }
 }

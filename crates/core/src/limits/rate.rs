@@ -90,7 +90,7 @@ impl RateLimit {
     }
 
     /// Returns true if the reservation was made at this rate limit. At another one it is void.
-    pub(crate) fn knows(self, booking: Reservation) -> bool {
+    pub(crate) fn is_valid(self, booking: Reservation) -> bool {
         booking.interval == self.interval()
     }
 }
@@ -101,7 +101,7 @@ const KEPT: i64 = 10;
 
 impl GcraState {
     /// Reserves the earliest free slot. Returns `None` if that slot is more than [`MAX_RESERVATION_AHEAD`] ahead.
-    pub(crate) fn book(&mut self, pace: RateLimit, now: Timestamp) -> Option<Reservation> {
+    pub(crate) fn reserve(&mut self, pace: RateLimit, now: Timestamp) -> Option<Reservation> {
         let (now, interval) = (micros(now), pace.interval());
         self.adopt(pace, now);
         let slot = self.earliest(pace, now);
@@ -120,9 +120,9 @@ impl GcraState {
     pub(crate) fn advance(&mut self, pace: RateLimit, booking: Reservation, now: Timestamp) -> Reservation {
         self.adopt(pace, micros(now));
         let is_earlier = booking.at() > now && self.earliest(pace, micros(now)) < booking.slot;
-        match is_earlier.then(|| self.book(pace, now)).flatten() {
+        match is_earlier.then(|| self.reserve(pace, now)).flatten() {
             Some(earlier) => {
-                self.take_back(booking);
+                self.release(booking);
                 earlier
             }
             None => booking,
@@ -176,7 +176,7 @@ impl GcraState {
     }
 
     /// Returns the number of reservations for after `now`, and not for before `from`.
-    pub(crate) fn promised(&self, pace: RateLimit, from: Timestamp, now: Timestamp) -> u32 {
+    pub(crate) fn reserved(&self, pace: RateLimit, from: Timestamp, now: Timestamp) -> u32 {
         let mut this = self.clone();
         this.adopt(pace, micros(now));
         let slots = this.position(micros(from).max(micros(now).saturating_add(1)));
@@ -190,15 +190,15 @@ impl GcraState {
 
     /// Returns when a task without a reservation here may start, if no other task starts in between. Returns `None` if that is too far
     /// ahead.
-    pub(crate) fn soon(&mut self, pace: RateLimit, now: Timestamp) -> Option<(Reservation, Timestamp)> {
+    pub(crate) fn next_free(&mut self, pace: RateLimit, now: Timestamp) -> Option<(Reservation, Timestamp)> {
         self.adopt(pace, micros(now));
         let booking = Reservation { slot: micros(now), interval: pace.interval() };
-        Some((booking, self.kept(pace, booking, now)?))
+        Some((booking, self.due_time(pace, booking, now)?))
     }
 
     /// Returns when a task may start that asks with this reservation. Returns `None` if so many others started that a new reservation is
     /// better.
-    pub(crate) fn kept(&self, pace: RateLimit, booking: Reservation, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn due_time(&self, pace: RateLimit, booking: Reservation, now: Timestamp) -> Option<Timestamp> {
         let free = self.free_at(pace, booking);
         let is_far = micros(free) - micros(now) > pace.interval().saturating_mul(KEPT) && free > booking.at();
         (!is_far).then_some(free)
@@ -215,7 +215,7 @@ impl GcraState {
     }
 
     /// Takes back a reservation that its task will not use. The next task gets its slot.
-    pub(crate) fn take_back(&mut self, booking: Reservation) {
+    pub(crate) fn release(&mut self, booking: Reservation) {
         // A reservation from before a restart is on none of these slots.
         let distance = self.next.saturating_sub(booking.slot);
         let is_known = self.interval == booking.interval && distance.checked_rem_euclid(self.interval) == Some(0);
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn burst_starts_at_once_and_the_rest_at_the_rate() {
         let (mut times, pace) = (GcraState::default(), pace(10, 3));
-        let booked: Vec<Reservation> = (0..5).map(|_| times.book(pace, at(0)).unwrap()).collect();
+        let booked: Vec<Reservation> = (0..5).map(|_| times.reserve(pace, at(0)).unwrap()).collect();
         let mut startable = Vec::new();
         for booking in &booked {
             startable.push(times.free_at(pace, *booking) <= at(0));
@@ -279,15 +279,15 @@ mod tests {
     #[test]
     fn late_task_starts_at_the_next_free_time() {
         let (mut times, pace) = (GcraState::default(), pace(10, 1));
-        let booked: Vec<Reservation> = (0..20).map(|_| times.book(pace, at(0)).unwrap()).collect();
-        assert_eq!(times.kept(pace, booked[1], at(5_000)), Some(at(102)), "no other task started");
+        let booked: Vec<Reservation> = (0..20).map(|_| times.reserve(pace, at(0)).unwrap()).collect();
+        assert_eq!(times.due_time(pace, booked[1], at(5_000)), Some(at(102)), "no other task started");
         times.start(pace, at(5_000));
-        assert_eq!(times.kept(pace, booked[2], at(5_000)), Some(at(5_082)), "an interval later, minus the allowed earliness");
+        assert_eq!(times.due_time(pace, booked[2], at(5_000)), Some(at(5_082)), "an interval later, minus the allowed earliness");
         (0..12).for_each(|_| times.start(pace, at(5_000)));
-        assert_eq!(times.kept(pace, booked[3], at(5_000)), None, "a new reservation is better");
+        assert_eq!(times.due_time(pace, booked[3], at(5_000)), None, "a new reservation is better");
         times.forget_start(booked[3]);
         times.forget_start(booked[4]);
-        assert!(times.kept(pace, booked[3], at(5_300)).is_some());
+        assert!(times.due_time(pace, booked[3], at(5_300)).is_some());
     }
 
     #[test]
@@ -296,7 +296,7 @@ mod tests {
         let mut starts = 0;
         for millis in 0..1_000 {
             let pace = if millis % 2 == 0 { old } else { new };
-            let booking = times.book(pace, at(millis)).unwrap();
+            let booking = times.reserve(pace, at(millis)).unwrap();
             if times.free_at(pace, booking) <= at(millis) {
                 times.start(pace, at(millis));
                 starts += 1;
@@ -308,42 +308,42 @@ mod tests {
     #[test]
     fn reservation_beyond_the_horizon_is_refused() {
         let (mut times, pace) = (GcraState::default(), pace(1, 1));
-        let booked = std::iter::from_fn(|| times.book(pace, at(0))).count();
+        let booked = std::iter::from_fn(|| times.reserve(pace, at(0))).count();
         assert_eq!(booked, 883, "reservations are a second and a fiftieth apart");
-        assert!(times.book(pace, at(2_000)).is_some(), "passing time frees a reservation");
+        assert!(times.reserve(pace, at(2_000)).is_some(), "passing time frees a reservation");
     }
 
     #[test]
     fn changed_rate_voids_reservations() {
         let (mut times, old, new) = (GcraState::default(), pace(1, 1), pace(100, 1));
-        let booked: Vec<Reservation> = (0..100).map(|_| times.book(old, at(0)).unwrap()).collect();
-        let first = times.book(new, at(500)).unwrap();
+        let booked: Vec<Reservation> = (0..100).map(|_| times.reserve(old, at(0)).unwrap()).collect();
+        let first = times.reserve(new, at(500)).unwrap();
         assert_eq!(first.at(), at(500));
-        assert!(!new.knows(booked[1]) && new.knows(first));
+        assert!(!new.is_valid(booked[1]) && new.is_valid(first));
     }
 
     #[test]
     fn reservations_recover_after_a_clock_far_ahead() {
         let (mut times, pace) = (GcraState::default(), pace(1, 1));
-        times.book(pace, at(3_600_000));
-        assert_eq!(times.book(pace, at(0)).unwrap().at(), at(0));
+        times.reserve(pace, at(3_600_000));
+        assert_eq!(times.reserve(pace, at(0)).unwrap().at(), at(0));
     }
 
     #[test]
     fn free_and_reserved_starts_are_counted() {
         let (mut times, pace, slower) = (GcraState::default(), pace(10, 3), pace(5, 1));
-        let told = |times: &GcraState, millis| (times.free(pace, at(millis)), times.promised(pace, at(0), at(millis)));
+        let told = |times: &GcraState, millis| (times.free(pace, at(millis)), times.reserved(pace, at(0), at(millis)));
         assert_eq!(told(&times, 0), (3, 0));
         for _ in 0..5 {
-            times.book(pace, at(0)).unwrap();
+            times.reserve(pace, at(0)).unwrap();
         }
         (0..3).for_each(|_| times.start(pace, at(0)));
         assert_eq!([0, 101, 102, 204].map(|millis| told(&times, millis)), [(0, 2), (0, 2), (0, 1), (0, 0)]);
         assert_eq!([306, 1_000, 100_000].map(|millis| told(&times, millis)), [(1, 0), (3, 0), (3, 0)]);
         times.pause(at(5_000));
-        assert_eq!((told(&times, 1_000).0, times.promised(pace, at(5_000), at(1_000))), (0, 0), "no reservation lies within the pause");
-        times.book(pace, at(1_000)).unwrap();
-        assert_eq!(times.promised(pace, at(5_000), at(1_000)), 1);
+        assert_eq!((told(&times, 1_000).0, times.reserved(pace, at(5_000), at(1_000))), (0, 0), "no reservation lies within the pause");
+        times.reserve(pace, at(1_000)).unwrap();
+        assert_eq!(times.reserved(pace, at(5_000), at(1_000)), 1);
         let before = times.clone();
         assert_eq!((times.free(slower, at(1_000)), times), (1, before), "another rate starts again");
     }
@@ -351,46 +351,46 @@ mod tests {
     #[test]
     fn returned_slots_are_reused_earliest_first() {
         let (mut times, pace) = (GcraState::default(), pace(1, 1));
-        let booked: Vec<Reservation> = (0..6).map(|_| times.book(pace, at(0)).unwrap()).collect();
+        let booked: Vec<Reservation> = (0..6).map(|_| times.reserve(pace, at(0)).unwrap()).collect();
         for place in [1, 4, 2] {
-            times.take_back(booked[place]);
+            times.release(booked[place]);
         }
-        assert_eq!(times.promised(pace, at(0), at(0)), 2);
+        assert_eq!(times.reserved(pace, at(0), at(0)), 2);
         assert_eq!(times.advance(pace, booked[5], at(100)), booked[1], "a task that asks early gets an earlier slot");
         assert_eq!(times.advance(pace, booked[3], at(2_000)), booked[2], "the task gives its own slot back");
         assert_eq!(times.advance(pace, booked[2], at(2_050)), booked[2], "a due slot is kept");
-        let later: Vec<Reservation> = (0..3).map(|_| times.book(pace, at(2_050)).unwrap()).collect();
+        let later: Vec<Reservation> = (0..3).map(|_| times.reserve(pace, at(2_050)).unwrap()).collect();
         assert_eq!(later, [3, 4, 5].map(|place: usize| booked[place]));
     }
 
     #[test]
     fn returning_all_reservations_frees_every_slot() {
         let (mut times, pace) = (GcraState::default(), pace(1, 1));
-        let first = times.book(pace, at(0)).unwrap();
+        let first = times.reserve(pace, at(0)).unwrap();
         times.start(pace, at(0));
-        let mut booked: Vec<Reservation> = std::iter::from_fn(|| times.book(pace, at(0))).collect();
+        let mut booked: Vec<Reservation> = std::iter::from_fn(|| times.reserve(pace, at(0))).collect();
         // In mixed order.
         booked.sort_by_key(|booking| (booking.slot / booking.interval).wrapping_mul(7_919) % 883);
         for booking in booked {
-            times.take_back(booking);
+            times.release(booking);
         }
-        assert_eq!((times.promised(pace, at(0), at(500)), times.free.is_empty()), (0, true));
-        let next = times.book(pace, at(500)).unwrap();
+        assert_eq!((times.reserved(pace, at(0), at(500)), times.free.is_empty()), (0, true));
+        let next = times.reserve(pace, at(500)).unwrap();
         assert_eq!((first.at(), next.at()), (at(0), at(1_020)));
     }
 
     #[test]
     fn restarted_reservations_begin_now_and_keep_the_rate() {
         let (mut times, pace) = (GcraState::default(), pace(1, 1));
-        let booked: Vec<Reservation> = (0..60).map(|_| times.book(pace, at(0)).unwrap()).collect();
+        let booked: Vec<Reservation> = (0..60).map(|_| times.reserve(pace, at(0)).unwrap()).collect();
         times.start(pace, at(0));
-        times.take_back(booked[20]);
+        times.release(booked[20]);
         times.restart(at(500));
-        assert_eq!(times.promised(pace, at(0), at(500)), 0);
-        times.take_back(booked[30]);
+        assert_eq!(times.reserved(pace, at(0), at(500)), 0);
+        times.release(booked[30]);
         let earlier = times.advance(pace, booked[50], at(500));
         assert_eq!((earlier.at(), times.free_at(pace, earlier)), (at(500), at(1_000)));
-        assert_eq!(times.promised(pace, at(0), at(0)), 1, "reservations from before are not counted");
+        assert_eq!(times.reserved(pace, at(0), at(0)), 1, "reservations from before are not counted");
     }
 
     proptest! {
@@ -403,7 +403,7 @@ mod tests {
                 clock += pause;
                 let mut copy = times.clone();
                 let begins = |times: &mut GcraState| {
-                    let begins = times.book(pace, at(clock)).is_some_and(|booking| times.free_at(pace, booking) <= at(clock));
+                    let begins = times.reserve(pace, at(clock)).is_some_and(|booking| times.free_at(pace, booking) <= at(clock));
                     if begins {
                         times.start(pace, at(clock));
                     }
@@ -428,7 +428,7 @@ mod tests {
                 match step {
                     0 if !held.is_empty() => {
                         let booking = held.swap_remove(place % held.len());
-                        times.take_back(booking);
+                        times.release(booking);
                         returned.extend(Some(booking.slot).filter(|slot| !is_over(*slot)));
                     }
                     1 if !held.is_empty() => {
@@ -442,7 +442,7 @@ mod tests {
                         held[place] = moved;
                     }
                     _ => {
-                        let Some(booking) = times.book(pace, at(clock)) else { continue };
+                        let Some(booking) = times.reserve(pace, at(clock)) else { continue };
                         let earliest = returned.iter().min().copied();
                         // Slots at the end may start again from a later moment, less than an interval later.
                         let is_early = earliest.is_none_or(|earliest| booking.slot < earliest + pace.interval());
@@ -455,7 +455,7 @@ mod tests {
                 slots.sort_unstable();
                 prop_assert!(slots.windows(2).all(|pair| pair[1] - pair[0] >= pace.interval()), "{slots:?}");
                 let ahead = held.iter().filter(|booking| booking.slot > micros(at(clock))).count();
-                prop_assert_eq!(times.promised(pace, at(clock), at(clock)) as usize, ahead);
+                prop_assert_eq!(times.reserved(pace, at(clock), at(clock)) as usize, ahead);
             }
         }
 
@@ -468,7 +468,7 @@ mod tests {
             let mut clock = 0;
             let come = |(pause, lateness): (i64, i64)| {
                 clock += pause;
-                let booking = times.book(pace, at(clock)).unwrap();
+                let booking = times.reserve(pace, at(clock)).unwrap();
                 (booking.at().max(at(clock)).millis() + lateness, booking)
             };
             let mut comers: Vec<(i64, Reservation)> = asks.into_iter().map(come).collect();

@@ -7,7 +7,7 @@ use crate::limits::scope::LimitScope;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reservations {
     /// Reservation at a rate limit.
-    pub promise: Option<ScopedReservation>,
+    pub rate: Option<ScopedReservation>,
     /// Batch of its endpoint in which it waits with other tasks: the number in [`LimitScope::Batch`].
     pub batch: Option<u64>,
 }
@@ -16,20 +16,20 @@ pub struct Reservations {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScopedReservation {
     /// The limiter.
-    pub of: LimitScope,
+    pub scope: LimitScope,
     /// The reservation.
-    pub booking: Reservation,
+    pub reservation: Reservation,
 }
 
 impl Reservations {
     /// Returns true if the task holds nothing.
     pub fn is_none(&self) -> bool {
-        self.promise.is_none() && self.batch.is_none()
+        self.rate.is_none() && self.batch.is_none()
     }
 }
 
 impl From<Option<ScopedReservation>> for Reservations {
     fn from(promise: Option<ScopedReservation>) -> Self {
-        Self { promise, batch: None }
+        Self { rate: promise, batch: None }
     }
 }

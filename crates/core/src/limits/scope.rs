@@ -11,7 +11,7 @@ pub struct LimiterKey {
     /// Tenant that owns the limiter.
     pub tenant: Tenant,
     /// Property that the limiter's tasks share.
-    pub of: LimitScope,
+    pub scope: LimitScope,
 }
 
 /// Property that the tasks of a limiter share.
@@ -76,7 +76,7 @@ impl fmt::Display for LimitScope {
 
 impl LimitScope {
     /// Returns the word for the property, such as `endpoint` or `limit_key`.
-    pub fn sort(&self) -> &'static str {
+    pub fn type_name(&self) -> &'static str {
         match self {
             Self::Endpoint(_) => "endpoint",
             Self::Batch(..) => "batch",

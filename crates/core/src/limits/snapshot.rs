@@ -52,9 +52,9 @@ impl LimiterState {
         let paused_until = self.paused_until.filter(|until| now < *until);
         let from = paused_until.unwrap_or(now);
         LimiterStatus {
-            tokens: limits.pace.map(|pace| if paused_until.is_some() { 0 } else { self.times.free(pace, now) }),
-            reserved_starts: limits.pace.map(|pace| self.times.promised(pace, from, now)),
-            running: limits.concurrency.map(|_| self.in_use(now)),
+            tokens: limits.rate.map(|pace| if paused_until.is_some() { 0 } else { self.gcra.free(pace, now) }),
+            reserved_starts: limits.rate.map(|pace| self.gcra.reserved(pace, from, now)),
+            running: limits.concurrency.map(|_| self.running(now)),
             paused_until,
             circuit_breaker: limits.breaker.map(|_| self.breaker_status()),
         }
@@ -86,7 +86,7 @@ mod tests {
     const ME: HolderId = HolderId(1);
 
     fn ask() -> AcquireRequest {
-        AcquireRequest { holder: ME, booking: None, is_called: false, times: 0, spread: JitterSample::from_bits(0) }
+        AcquireRequest { holder: ME, reservation: None, has_due_reservation_elsewhere: false, holds: 0, jitter: JitterSample::from_bits(0) }
     }
 
     fn at(seconds: u64) -> Timestamp {
@@ -97,22 +97,22 @@ mod tests {
         let count = |count| NonZeroU32::new(count).unwrap();
         let pace = RateLimit { rate: count(1), period: Duration::from_secs(1), burst: count(2) };
         Limits {
-            pace: Some(pace),
+            rate: Some(pace),
             concurrency: Some(count(2)),
             breaker: Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() }),
         }
     }
 
     fn go(flow: &mut LimiterState, now: Timestamp) -> Permit {
-        match flow.enter(&limits(), &ask(), now) {
-            AcquireResult::Go(pass) => pass,
-            AcquireResult::Wait(wait) => panic!("{wait:?}"),
+        match flow.acquire(&limits(), &ask(), now) {
+            AcquireResult::Granted(pass) => pass,
+            AcquireResult::Denied(wait) => panic!("{wait:?}"),
         }
     }
 
     fn leave(flow: &mut LimiterState, pass: Permit, verdict: CallHealth, now: Timestamp) {
-        let report = CallReport { verdict, took: Duration::from_millis(50), pause_until: None };
-        flow.leave(&limits(), pass, ME, &report, now);
+        let report = CallReport { health: verdict, took: Duration::from_millis(50), pause_until: None };
+        flow.complete(&limits(), pass, ME, &report, now);
     }
 
     fn breaker(flow: &LimiterState, now: Timestamp) -> BreakerStatus {
@@ -139,7 +139,7 @@ mod tests {
         let mut flow = LimiterState::default();
         go(&mut flow, at(0));
         go(&mut flow, at(0));
-        (0..3).for_each(|_| assert!(matches!(flow.enter(&limits(), &ask(), at(0)), AcquireResult::Wait(_))));
+        (0..3).for_each(|_| assert!(matches!(flow.acquire(&limits(), &ask(), at(0)), AcquireResult::Denied(_))));
         let state = flow.state(&limits(), at(0));
         assert_eq!((state.tokens, state.reserved_starts, state.running), (Some(0), Some(3), Some(2)));
         assert_eq!(flow.state(&limits(), at(2)).reserved_starts, Some(2));
@@ -149,9 +149,9 @@ mod tests {
     fn status_during_a_pause_has_no_free_starts() {
         let mut flow = LimiterState::default();
         let pass = go(&mut flow, at(0));
-        let asked = CallReport { verdict: CallHealth::Unknown, took: Duration::ZERO, pause_until: Some(at(60)) };
-        flow.leave(&limits(), pass, ME, &asked, at(0));
-        assert!(matches!(flow.enter(&limits(), &ask(), at(1)), AcquireResult::Wait(_)));
+        let asked = CallReport { health: CallHealth::Unknown, took: Duration::ZERO, pause_until: Some(at(60)) };
+        flow.complete(&limits(), pass, ME, &asked, at(0));
+        assert!(matches!(flow.acquire(&limits(), &ask(), at(1)), AcquireResult::Denied(_)));
         let state = flow.state(&limits(), at(1));
         assert_eq!((state.tokens, state.reserved_starts, state.paused_until), (Some(0), Some(1), Some(at(60))));
         assert_eq!(flow.state(&limits(), at(60)).paused_until, None);
@@ -210,13 +210,13 @@ mod tests {
         let changes = breaker(&flow, at(0)).changes;
         let probe = go(&mut flow, at(50));
         let half_open = flow.clone();
-        flow.give_back(probe, ME, at(50));
+        flow.cancel(probe, ME, at(50));
         assert_eq!(breaker(&flow, at(50)).changes, changes);
         assert_eq!(flow.changes_since(&half_open).count(), 0);
         // The other process holds the only slot: the task passes the circuit breaker, finds no slot, and gives the probe back.
         let narrow = Limits { concurrency: Some(NonZeroU32::MIN), ..limits() };
         flow.recount(HolderId(2), 1, at(51));
-        assert!(matches!(flow.enter(&narrow, &ask(), at(51)), AcquireResult::Wait(_)));
+        assert!(matches!(flow.acquire(&narrow, &ask(), at(51)), AcquireResult::Denied(_)));
         assert_eq!(breaker(&flow, at(51)).changes, changes);
     }
 

@@ -21,25 +21,25 @@ use crate::types::unreadable::Unreadable;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimiterChange {
     /// Gives a reservation back, because its task ended or waits for something else.
-    Return(Reservation),
+    ReleaseReservation(Reservation),
     /// Removes a task from the batch that it waits in.
-    Withdraw {
+    LeaveBatch {
         /// The task.
         id: TaskId,
         /// Size of its part of the request, in bytes.
         bytes: u64,
     },
     /// Forgets all reservations. The distance between starts stays.
-    Restart,
+    ResetReservations,
     /// Forgets all reservations, and ends the pause that the receiver asked for. An open circuit breaker lets one probe start at once.
-    Lift,
+    ClearPause,
 }
 
 /// State of a limiter. The default state delays no task.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LimiterState {
-    pub(super) times: GcraState,
+    pub(super) gcra: GcraState,
     pub(super) slots: ConcurrencySlots,
     pub(super) breaker: Breaker,
     /// Latest changes of the circuit breaker.
@@ -49,7 +49,7 @@ pub struct LimiterState {
     pub(super) paused_until: Option<Timestamp>,
     /// Tasks that wait to go in one request.
     #[serde(skip_serializing_if = "BatchBuffer::is_empty")]
-    pub(super) gathering: BatchBuffer,
+    pub(super) batch: BatchBuffer,
 }
 
 /// Request of a task to start.
@@ -58,36 +58,36 @@ pub struct AcquireRequest {
     /// Process that takes the concurrency slot.
     pub holder: HolderId,
     /// Reservation that the task holds at this limiter.
-    pub booking: Option<Reservation>,
+    pub reservation: Option<Reservation>,
     /// True if the task holds a due reservation at another limiter. It then takes the next free moment here instead of queueing for a
     /// reservation.
-    pub is_called: bool,
+    pub has_due_reservation_elsewhere: bool,
     /// Number of times in a row that the task was held.
-    pub times: u32,
+    pub holds: u32,
     /// Random share for the jitter of the next request.
-    pub spread: JitterSample,
+    pub jitter: JitterSample,
 }
 
 /// Decision about an [`AcquireRequest`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum AcquireResult {
     /// The task may start.
-    Go(Permit),
+    Granted(Permit),
     /// The task must wait.
-    Wait(Denied),
+    Denied(Denied),
 }
 
-/// Permit for one start. The worker gives it back unused ([`LimiterState::give_back`]) or reports the outcome of the start ([`LimiterState::leave`]).
+/// Permit for one start. The worker gives it back unused ([`LimiterState::cancel`]) or reports the outcome of the start ([`LimiterState::complete`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Permit {
     /// Reservation that the start used.
-    pub(super) booking: Option<Reservation>,
+    pub(super) reservation: Option<Reservation>,
     /// True if the attempt is the circuit breaker's probe.
     pub(super) is_probe: bool,
     /// True if the permit holds a concurrency slot.
     pub(super) has_slot: bool,
     /// True if the task keeps its reservation when the worker gives the permit back.
-    pub(super) keeps_booking: bool,
+    pub(super) keeps_reservation: bool,
 }
 
 /// Hold of a task that may not start yet.
@@ -98,14 +98,14 @@ pub struct Denied {
     /// Time at which the task asks again.
     pub until: Timestamp,
     /// Reservation that the task holds until then.
-    pub booking: Option<Reservation>,
+    pub reservation: Option<Reservation>,
 }
 
 /// Outcome of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallReport {
     /// Health of the receiver, as the attempt saw it.
-    pub verdict: CallHealth,
+    pub health: CallHealth,
     /// Duration of the attempt.
     pub took: Duration,
     /// End of the pause that the receiver asked for, if it asked for one.
@@ -123,188 +123,188 @@ impl Permit {
 
     /// Returns the permit of a task that keeps its reservation when the worker gives the permit back.
     #[must_use]
-    pub fn keeping_booking(self) -> Self {
-        Self { keeps_booking: true, ..self }
+    pub fn keeping_reservation(self) -> Self {
+        Self { keeps_reservation: true, ..self }
     }
 
     /// Returns the permit for a second report, needed when the result of the first write is unknown.
     ///
     /// It has no reservation and no slot: after the first write, another task may have taken them.
     #[must_use]
-    pub fn once_more(self) -> Self {
+    pub fn without_capacity(self) -> Self {
         Self { is_probe: self.is_probe, ..Self::default() }
     }
 }
 
 impl LimiterState {
     /// Decides whether a task may start.
-    pub fn enter(&mut self, limits: &Limits, ask: &AcquireRequest, now: Timestamp) -> AcquireResult {
-        self.noting(now, |flow| flow.answer(limits, ask, now))
+    pub fn acquire(&mut self, limits: &Limits, ask: &AcquireRequest, now: Timestamp) -> AcquireResult {
+        self.tracking_breaker(now, |flow| flow.decide(limits, ask, now))
     }
 
     /// Runs `does`, and records a change of the circuit breaker's state.
-    fn noting<T>(&mut self, now: Timestamp, does: impl FnOnce(&mut Self) -> T) -> T {
+    fn tracking_breaker<T>(&mut self, now: Timestamp, does: impl FnOnce(&mut Self) -> T) -> T {
         let before = self.breaker.state();
         let done = does(self);
         self.changes.note(before, self.breaker.state(), now);
         done
     }
 
-    fn answer(&mut self, limits: &Limits, ask: &AcquireRequest, now: Timestamp) -> AcquireResult {
+    fn decide(&mut self, limits: &Limits, ask: &AcquireRequest, now: Timestamp) -> AcquireResult {
         if let Some(until) = self.paused_until.filter(|until| now < *until) {
             return self.after_pause(limits, ask, until, now);
         }
         let passage = limits.breaker.map_or(BreakerDecision::Free, |_| self.breaker.pass(LEASE, now));
         if let BreakerDecision::Closed(until) = passage {
-            if let Some(booking) = ask.booking.filter(|booking| now < booking.at()) {
-                self.times.take_back(booking);
+            if let Some(booking) = ask.reservation.filter(|booking| now < booking.at()) {
+                self.gcra.release(booking);
             }
-            let until = until.max(now) + ask.spread.of(ask.patience());
-            return AcquireResult::Wait(Denied {
+            let until = until.max(now) + ask.jitter.of(ask.hold_backoff());
+            return AcquireResult::Denied(Denied {
                 reason: HeldReason::CircuitOpen,
                 until: until.min(now + MAX_RESERVATION_AHEAD),
-                booking: None,
+                reservation: None,
             });
         }
         let is_probe = passage == BreakerDecision::Probe;
         match self.start(limits, ask, now) {
-            Ok((booking, has_slot)) => AcquireResult::Go(Permit { booking, is_probe, has_slot, keeps_booking: false }),
+            Ok((booking, has_slot)) => AcquireResult::Granted(Permit { reservation: booking, is_probe, has_slot, keeps_reservation: false }),
             Err(wait) => {
                 if is_probe {
-                    self.breaker.withdraw(now);
+                    self.breaker.cancel_probe(now);
                 }
-                AcquireResult::Wait(wait)
+                AcquireResult::Denied(wait)
             }
         }
     }
 
     /// Takes a reservation at the rate limit and a concurrency slot.
     fn start(&mut self, limits: &Limits, ask: &AcquireRequest, now: Timestamp) -> Result<(Option<Reservation>, bool), Denied> {
-        let booking = limits.pace.map(|pace| self.booking(pace, ask, now)).transpose()?;
+        let booking = limits.rate.map(|pace| self.reserve(pace, ask, now)).transpose()?;
         if let Some(most) = limits.concurrency
             && !self.slots.take(most, ask.holder, now)
         {
             // The task keeps its reservation while it waits for a slot.
-            let until = self.slots.turn(most, now).unwrap_or_else(|| ask.far_ahead(now));
-            return Err(Denied { reason: HeldReason::ConcurrencyLimited, until: until.max(now + ask.insistence()), booking });
+            let until = self.slots.next_retry_time(most, now).unwrap_or_else(|| ask.beyond_horizon_retry(now));
+            return Err(Denied { reason: HeldReason::ConcurrencyLimited, until: until.max(now + ask.min_slot_backoff()), reservation: booking });
         }
-        if let Some(pace) = limits.pace {
-            self.times.start(pace, now);
+        if let Some(pace) = limits.rate {
+            self.gcra.start(pace, now);
         }
         Ok((booking, limits.concurrency.is_some()))
     }
 
     /// Returns a reservation that can be used now.
-    fn booking(&mut self, pace: RateLimit, ask: &AcquireRequest, now: Timestamp) -> Result<Reservation, Denied> {
-        let own = ask.booking.filter(|booking| pace.knows(*booking)).map(|booking| self.times.advance(pace, booking, now));
-        let promised = own.and_then(|booking| Some((booking, self.times.kept(pace, booking, now)?)));
+    fn reserve(&mut self, pace: RateLimit, ask: &AcquireRequest, now: Timestamp) -> Result<Reservation, Denied> {
+        let own = ask.reservation.filter(|booking| pace.is_valid(*booking)).map(|booking| self.gcra.advance(pace, booking, now));
+        let promised = own.and_then(|booking| Some((booking, self.gcra.due_time(pace, booking, now)?)));
         // The reservation is too far behind: the task gets a new one, or none.
         if let Some(booking) = own.filter(|_| promised.is_none()) {
-            self.times.take_back(booking);
+            self.gcra.release(booking);
         }
-        let called = || ask.is_called.then(|| self.times.soon(pace, now)).flatten();
+        let called = || ask.has_due_reservation_elsewhere.then(|| self.gcra.next_free(pace, now)).flatten();
         if let Some((booking, free)) = promised.is_none().then(called).flatten() {
             // The due reservation at the other limiter is worth more than the last place in the queue here.
-            let wait = Denied { reason: HeldReason::RateLimited, until: free, booking: None };
+            let wait = Denied { reason: HeldReason::RateLimited, until: free, reservation: None };
             return if free <= now { Ok(booking) } else { Err(wait) };
         }
         let found = promised.or_else(|| {
-            let booking = self.times.book(pace, now)?;
-            Some((booking, self.times.free_at(pace, booking)))
+            let booking = self.gcra.reserve(pace, now)?;
+            Some((booking, self.gcra.free_at(pace, booking)))
         });
         match found {
             Some((booking, free)) if free <= now => Ok(booking),
-            Some((booking, free)) => Err(Denied { reason: HeldReason::RateLimited, until: free, booking: Some(booking) }),
-            None => Err(Denied { reason: HeldReason::RateLimited, until: ask.far_ahead(now), booking: None }),
+            Some((booking, free)) => Err(Denied { reason: HeldReason::RateLimited, until: free, reservation: Some(booking) }),
+            None => Err(Denied { reason: HeldReason::RateLimited, until: ask.beyond_horizon_retry(now), reservation: None }),
         }
     }
 
     /// Holds a task until the receiver's pause ends. With a rate limit, it gets a reservation after the pause. Without one, jitter spreads
     /// the tasks.
     fn after_pause(&mut self, limits: &Limits, ask: &AcquireRequest, until: Timestamp, now: Timestamp) -> AcquireResult {
-        let booking = limits.pace.and_then(|pace| match ask.booking.filter(|booking| pace.knows(*booking)) {
+        let booking = limits.rate.and_then(|pace| match ask.reservation.filter(|booking| pace.is_valid(*booking)) {
             Some(booking) if booking.at() >= until => Some(booking),
             before => {
                 if let Some(booking) = before {
-                    self.times.take_back(booking);
+                    self.gcra.release(booking);
                 }
-                self.times.book(pace, now)
+                self.gcra.reserve(pace, now)
             }
         });
         let until = match booking {
             Some(booking) => booking.at().max(until),
-            None => until + ask.spread.of(ask.patience()),
+            None => until + ask.jitter.of(ask.hold_backoff()),
         };
-        AcquireResult::Wait(Denied { reason: HeldReason::RetryAfter, until: until.min(now + MAX_RESERVATION_AHEAD), booking })
+        AcquireResult::Denied(Denied { reason: HeldReason::RetryAfter, until: until.min(now + MAX_RESERVATION_AHEAD), reservation: booking })
     }
 
     /// Takes back an unused permit.
-    pub fn give_back(&mut self, pass: Permit, holder: HolderId, now: Timestamp) {
-        if let Some(booking) = pass.booking {
-            self.times.forget_start(booking);
-            if !pass.keeps_booking {
-                self.times.take_back(booking);
+    pub fn cancel(&mut self, pass: Permit, holder: HolderId, now: Timestamp) {
+        if let Some(booking) = pass.reservation {
+            self.gcra.forget_start(booking);
+            if !pass.keeps_reservation {
+                self.gcra.release(booking);
             }
         }
         if pass.has_slot {
-            self.slots.give_back(holder);
+            self.slots.cancel(holder);
         }
         if pass.is_probe {
-            self.breaker.withdraw(now);
+            self.breaker.cancel_probe(now);
             self.changes.take_back_probe();
         }
     }
 
     /// Records the outcome of a start, and frees its concurrency slot.
-    pub fn leave(&mut self, limits: &Limits, pass: Permit, holder: HolderId, report: &CallReport, now: Timestamp) {
+    pub fn complete(&mut self, limits: &Limits, pass: Permit, holder: HolderId, report: &CallReport, now: Timestamp) {
         if pass.has_slot {
             self.slots.release(holder, report.took);
         }
         if let Some(policy) = limits.breaker {
             // An attempt that began before the circuit breaker closed belongs to the outage that is over.
             let is_old = self.changes.closed_at().is_some_and(|closed_at| now - report.took < closed_at);
-            let verdict = if is_old { CallHealth::Unknown } else { report.verdict };
-            self.noting(now, |flow| flow.breaker.note(policy, pass.is_probe, verdict, now));
+            let verdict = if is_old { CallHealth::Unknown } else { report.health };
+            self.tracking_breaker(now, |flow| flow.breaker.note(policy, pass.is_probe, verdict, now));
         }
         if let Some(until) = report.pause_until.filter(|until| now < *until) {
             self.paused_until = self.paused_until.max(Some(until));
-            self.times.pause(until);
+            self.gcra.pause(until);
         }
     }
 
     /// Ends the pause that the receiver asked for, because a client allows calls again, and forgets all reservations. An open circuit
     /// breaker lets one probe start at once.
-    pub fn lift(&mut self, now: Timestamp) {
+    pub fn clear_pause(&mut self, now: Timestamp) {
         self.paused_until = None;
-        self.times.restart(now);
-        self.breaker.hurry(now);
+        self.gcra.restart(now);
+        self.breaker.probe_now(now);
     }
 
     /// Applies a change. Returns the task that leads the batch from now on, if the leader changed.
     pub fn change(&mut self, change: LimiterChange, now: Timestamp) -> Option<Successor> {
         match change {
-            LimiterChange::Return(booking) => self.times.take_back(booking),
-            LimiterChange::Withdraw { id, bytes } => return self.gathering.withdraw(id, bytes, now),
-            LimiterChange::Restart => self.times.restart(now),
-            LimiterChange::Lift => self.lift(now),
+            LimiterChange::ReleaseReservation(booking) => self.gcra.release(booking),
+            LimiterChange::LeaveBatch { id, bytes } => return self.batch.leave(id, bytes, now),
+            LimiterChange::ResetReservations => self.gcra.restart(now),
+            LimiterChange::ClearPause => self.clear_pause(now),
         }
         None
     }
 
     /// Adds a task to the batch. Returns what the task does next.
-    pub fn gather(&mut self, gathered: BatchLimits, member: &BatchMember, now: Timestamp) -> BatchDecision {
-        self.gathering.join(gathered, member, now)
+    pub fn join_batch(&mut self, gathered: BatchLimits, member: &BatchMember, now: Timestamp) -> BatchDecision {
+        self.batch.join(gathered, member, now)
     }
 
     /// Postpones the batch: it is not due before `until`.
-    pub fn put_off(&mut self, until: Timestamp) {
-        self.gathering.put_off(until);
+    pub fn defer_batch(&mut self, until: Timestamp) {
+        self.batch.defer(until);
     }
 
     /// Removes and returns all members of the batch if `id` is among them. Otherwise another leader took that task along, and the list is
     /// empty.
-    pub fn take(&mut self, id: TaskId) -> Vec<TaskId> {
-        self.gathering.take(id)
+    pub fn take_batch(&mut self, id: TaskId) -> Vec<TaskId> {
+        self.batch.take(id)
     }
 
     /// Records that a process is alive, and how many slots it holds. The count makes up for a lost response. A process that reports nothing
@@ -314,8 +314,8 @@ impl LimiterState {
     }
 
     /// Returns the number of concurrency slots in use.
-    pub fn in_use(&self, now: Timestamp) -> u32 {
-        self.slots.in_use(now)
+    pub fn running(&self, now: Timestamp) -> u32 {
+        self.slots.running(now)
     }
 
     /// Returns the stored form: compact JSON, the same in every backend.
@@ -331,19 +331,19 @@ impl LimiterState {
 
 impl AcquireRequest {
     /// Returns a wait that doubles with each hold, from 1 second up to [`MAX_RESERVATION_AHEAD`].
-    fn patience(&self) -> Duration {
-        doubled(self.times)
+    fn hold_backoff(&self) -> Duration {
+        doubled(self.holds)
     }
 
     /// Returns the minimum wait of a task that found no concurrency slot. It doubles with each hold, from 1 millisecond up to 10 seconds.
     ///
     /// Short runs in the past do not shorten it: the tasks that run now may take much longer, and each request costs three writes.
-    fn insistence(&self) -> Duration {
-        Duration::from_millis(1).saturating_mul(2_u32.saturating_pow(self.times.min(20))).min(MAX_INSISTENCE)
+    fn min_slot_backoff(&self) -> Duration {
+        Duration::from_millis(1).saturating_mul(2_u32.saturating_pow(self.holds.min(20))).min(MAX_INSISTENCE)
     }
 
     /// Returns when a task asks again that found no slot within [`MAX_RESERVATION_AHEAD`]: a random moment in the second half of the horizon.
-    fn far_ahead(&self, now: Timestamp) -> Timestamp {
-        now + MAX_RESERVATION_AHEAD / 2 + self.spread.of(MAX_RESERVATION_AHEAD / 2)
+    fn beyond_horizon_retry(&self, now: Timestamp) -> Timestamp {
+        now + MAX_RESERVATION_AHEAD / 2 + self.jitter.of(MAX_RESERVATION_AHEAD / 2)
     }
 }

@@ -113,7 +113,7 @@ impl LimitsSubmission {
         let (rate, burst) = (count("rate", self.rate), count("burst", self.burst));
         let concurrency = count("concurrency", self.concurrency);
         let pace = |rate| Some(RateLimit { rate, period: period?, burst: burst.unwrap_or(NonZeroU32::MIN) });
-        Limits { pace: rate.and_then(pace), concurrency, breaker: None }
+        Limits { rate: rate.and_then(pace), concurrency, breaker: None }
     }
 }
 
@@ -141,7 +141,7 @@ impl BreakerSubmission {
 
 impl From<Limits> for LimitsView {
     fn from(limits: Limits) -> Self {
-        let pace = limits.pace;
+        let pace = limits.rate;
         Self {
             rate: pace.map(|pace| pace.rate),
             period: pace.map(|pace| pace.period.as_secs_f64()),
@@ -185,11 +185,11 @@ mod tests {
         assert_eq!(limits("{}"), Ok(Limits::default()));
         let count = |count| NonZeroU32::new(count).unwrap();
         let pace = RateLimit { rate: count(10), period: Duration::from_secs(1), burst: count(1) };
-        assert_eq!(limits(r#"{"rate": 10}"#), Ok(Limits { pace: Some(pace), ..Limits::default() }));
+        assert_eq!(limits(r#"{"rate": 10}"#), Ok(Limits { rate: Some(pace), ..Limits::default() }));
         let pace = RateLimit { period: Duration::from_millis(1_500), burst: count(3), ..pace };
         assert_eq!(
             limits(r#"{"rate": 10, "period": 1.5, "burst": 3, "concurrency": 4}"#),
-            Ok(Limits { pace: Some(pace), concurrency: Some(count(4)), breaker: None })
+            Ok(Limits { rate: Some(pace), concurrency: Some(count(4)), breaker: None })
         );
     }
 

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::limits::Limits;
-use crate::limits::backoff::patience;
+use crate::limits::backoff::hold_backoff;
 use crate::limits::breaker::{BreakerPolicy, BreakerState, CallHealth};
 use crate::limits::concurrency::HolderId;
 use crate::limits::rate::{MAX_RESERVATION_AHEAD, RateLimit};
@@ -30,24 +30,24 @@ fn pace(rate: u32) -> RateLimit {
 }
 
 fn ask() -> AcquireRequest {
-    AcquireRequest { holder: ME, booking: None, is_called: false, times: 0, spread: JitterSample::from_bits(0) }
+    AcquireRequest { holder: ME, reservation: None, has_due_reservation_elsewhere: false, holds: 0, jitter: JitterSample::from_bits(0) }
 }
 
 fn report(verdict: CallHealth) -> CallReport {
-    CallReport { verdict, took: Duration::from_millis(50), pause_until: None }
+    CallReport { health: verdict, took: Duration::from_millis(50), pause_until: None }
 }
 
 fn go(answer: AcquireResult) -> Permit {
     match answer {
-        AcquireResult::Go(pass) => pass,
-        AcquireResult::Wait(wait) => panic!("{wait:?}"),
+        AcquireResult::Granted(pass) => pass,
+        AcquireResult::Denied(wait) => panic!("{wait:?}"),
     }
 }
 
 fn wait(answer: AcquireResult) -> Denied {
     match answer {
-        AcquireResult::Wait(wait) => wait,
-        AcquireResult::Go(pass) => panic!("{pass:?}"),
+        AcquireResult::Denied(wait) => wait,
+        AcquireResult::Granted(pass) => panic!("{pass:?}"),
     }
 }
 
@@ -71,7 +71,7 @@ fn names_are_read_back() {
 
 #[test]
 fn patience_doubles_up_to_a_limit() {
-    let wait = |times, bits| patience(times, JitterSample::from_bits(bits)).as_millis();
+    let wait = |times, bits| hold_backoff(times, JitterSample::from_bits(bits)).as_millis();
     assert_eq!([0, 1, 2, 9, 10, 1_000].map(|times| wait(times, 0)), [500, 1_000, 2_000, 256_000, 450_000, 450_000]);
     assert_eq!((wait(0, u64::MAX), wait(30, u64::MAX)), (1_000, 900_000));
 }
@@ -79,46 +79,46 @@ fn patience_doubles_up_to_a_limit() {
 #[test]
 fn unlimited_task_starts_at_once() {
     let mut flow = LimiterState::default();
-    assert_eq!(flow.enter(&Limits::default(), &ask(), at(0)), AcquireResult::Go(Permit::default()));
+    assert_eq!(flow.acquire(&Limits::default(), &ask(), at(0)), AcquireResult::Granted(Permit::default()));
     assert_eq!(flow, LimiterState::default());
 }
 
 #[test]
 fn reservation_is_kept_and_not_made_twice() {
-    let (mut flow, limits) = (LimiterState::default(), Limits { pace: Some(pace(10)), ..Limits::default() });
-    go(flow.enter(&limits, &ask(), at(0)));
-    let promised = wait(flow.enter(&limits, &ask(), at(0)));
-    let next = wait(flow.enter(&limits, &ask(), at(0)));
+    let (mut flow, limits) = (LimiterState::default(), Limits { rate: Some(pace(10)), ..Limits::default() });
+    go(flow.acquire(&limits, &ask(), at(0)));
+    let promised = wait(flow.acquire(&limits, &ask(), at(0)));
+    let next = wait(flow.acquire(&limits, &ask(), at(0)));
     assert_eq!((promised.reason, promised.until, next.until), (HeldReason::RateLimited, at(102), at(204)));
-    let ask = AcquireRequest { booking: promised.booking, ..ask() };
-    assert_eq!(go(flow.enter(&limits, &ask, promised.until)).booking, promised.booking);
-    let late = wait(flow.enter(&limits, &ask, at(122)));
+    let ask = AcquireRequest { reservation: promised.reservation, ..ask() };
+    assert_eq!(go(flow.acquire(&limits, &ask, promised.until)).reservation, promised.reservation);
+    let late = wait(flow.acquire(&limits, &ask, at(122)));
     assert_eq!(late.until, at(184), "a late task starts one interval after the last start");
 }
 
 #[test]
 fn task_without_a_slot_keeps_its_reservation() {
     let twice = RateLimit { burst: count(2), ..pace(1) };
-    let (mut flow, limits) = (LimiterState::default(), Limits { pace: Some(twice), concurrency: Some(count(1)), breaker: None });
-    let running = go(flow.enter(&limits, &ask(), at(0)));
-    let held = wait(flow.enter(&limits, &ask(), at(0)));
+    let (mut flow, limits) = (LimiterState::default(), Limits { rate: Some(twice), concurrency: Some(count(1)), breaker: None });
+    let running = go(flow.acquire(&limits, &ask(), at(0)));
+    let held = wait(flow.acquire(&limits, &ask(), at(0)));
     assert_eq!(held.reason, HeldReason::ConcurrencyLimited);
-    let ask = AcquireRequest { booking: held.booking, ..ask() };
-    flow.leave(&limits, running, ME, &report(CallHealth::Good), held.until);
-    assert_eq!(go(flow.enter(&limits, &ask, held.until)).booking, held.booking);
-    assert!(held.booking.is_some());
+    let ask = AcquireRequest { reservation: held.reservation, ..ask() };
+    flow.complete(&limits, running, ME, &report(CallHealth::Good), held.until);
+    assert_eq!(go(flow.acquire(&limits, &ask, held.until)).reservation, held.reservation);
+    assert!(held.reservation.is_some());
 }
 
 #[test]
 fn task_without_a_slot_waits_longer_each_time() {
     let (mut flow, limits) = (LimiterState::default(), Limits { concurrency: Some(count(1)), ..Limits::default() });
-    let quick = go(flow.enter(&limits, &ask(), at(0)));
-    flow.leave(&limits, quick, ME, &CallReport { took: Duration::from_millis(1), ..report(CallHealth::Good) }, at(1));
-    go(flow.enter(&limits, &ask(), at(1)));
+    let quick = go(flow.acquire(&limits, &ask(), at(0)));
+    flow.complete(&limits, quick, ME, &CallReport { took: Duration::from_millis(1), ..report(CallHealth::Good) }, at(1));
+    go(flow.acquire(&limits, &ask(), at(1)));
     let waits = [0, 1, 5, 10, 15, 1_000].map(|times| {
         let now = at(100_000_000 + u64::from(times));
         flow.recount(ME, 1, now);
-        wait(flow.enter(&limits, &AcquireRequest { times, ..ask() }, now)).until.since(now).as_millis()
+        wait(flow.acquire(&limits, &AcquireRequest { holds: times, ..ask() }, now)).until.since(now).as_millis()
     });
     assert_eq!(waits, [1, 2, 32, 1_024, 10_000, 10_000], "the delay doubles from the average of one millisecond");
 }
@@ -126,58 +126,58 @@ fn task_without_a_slot_waits_longer_each_time() {
 #[test]
 fn returned_pass_is_free_for_the_next_task() {
     let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
-    let (mut flow, limits) = (LimiterState::default(), Limits { pace: Some(pace(1)), concurrency: Some(count(1)), breaker });
-    let pass = go(flow.enter(&limits, &ask(), at(0)));
-    flow.give_back(pass, ME, at(0));
-    let pass = go(flow.enter(&limits, &ask(), at(0)));
-    flow.leave(&limits, pass, ME, &report(CallHealth::Bad), at(0));
-    let probe = go(flow.enter(&limits, &ask(), at(30_000)));
+    let (mut flow, limits) = (LimiterState::default(), Limits { rate: Some(pace(1)), concurrency: Some(count(1)), breaker });
+    let pass = go(flow.acquire(&limits, &ask(), at(0)));
+    flow.cancel(pass, ME, at(0));
+    let pass = go(flow.acquire(&limits, &ask(), at(0)));
+    flow.complete(&limits, pass, ME, &report(CallHealth::Bad), at(0));
+    let probe = go(flow.acquire(&limits, &ask(), at(30_000)));
     assert!(probe.is_probe);
-    flow.give_back(probe, ME, at(30_000));
-    assert!(go(flow.enter(&limits, &ask(), at(30_000))).is_probe);
+    flow.cancel(probe, ME, at(30_000));
+    assert!(go(flow.acquire(&limits, &ask(), at(30_000))).is_probe);
 }
 
 #[test]
 fn open_breaker_allows_a_probe_after_its_duration() {
     let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
     let (mut flow, limits) = (LimiterState::default(), Limits { breaker, ..Limits::default() });
-    let pass = go(flow.enter(&limits, &ask(), at(0)));
-    flow.leave(&limits, pass, ME, &report(CallHealth::Bad), at(0));
-    let half = AcquireRequest { times: 3, spread: JitterSample::from_bits(1 << 63), ..ask() };
-    let held = wait(flow.enter(&limits, &half, at(0)));
+    let pass = go(flow.acquire(&limits, &ask(), at(0)));
+    flow.complete(&limits, pass, ME, &report(CallHealth::Bad), at(0));
+    let half = AcquireRequest { holds: 3, jitter: JitterSample::from_bits(1 << 63), ..ask() };
+    let held = wait(flow.acquire(&limits, &half, at(0)));
     assert_eq!((held.reason, held.until), (HeldReason::CircuitOpen, at(34_000)));
-    let patient = AcquireRequest { times: 99, spread: JitterSample::from_bits(u64::MAX), ..ask() };
-    assert_eq!(wait(flow.enter(&limits, &patient, at(0))).until, at(0) + MAX_RESERVATION_AHEAD);
-    let probe = go(flow.enter(&limits, &half, at(34_000)));
-    wait(flow.enter(&limits, &ask(), at(34_000)));
-    flow.leave(&limits, probe, ME, &report(CallHealth::Good), at(34_050));
-    assert!(!go(flow.enter(&limits, &ask(), at(34_050))).is_probe);
+    let patient = AcquireRequest { holds: 99, jitter: JitterSample::from_bits(u64::MAX), ..ask() };
+    assert_eq!(wait(flow.acquire(&limits, &patient, at(0))).until, at(0) + MAX_RESERVATION_AHEAD);
+    let probe = go(flow.acquire(&limits, &half, at(34_000)));
+    wait(flow.acquire(&limits, &ask(), at(34_000)));
+    flow.complete(&limits, probe, ME, &report(CallHealth::Good), at(34_050));
+    assert!(!go(flow.acquire(&limits, &ask(), at(34_050))).is_probe);
 }
 
 #[test]
 fn probe_without_a_slot_is_left_to_the_next_task() {
     let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
     let (mut flow, limits) = (LimiterState::default(), Limits { breaker, concurrency: Some(count(2)), ..Limits::default() });
-    let [failing, hanging] = [(); 2].map(|()| go(flow.enter(&limits, &ask(), at(0))));
-    flow.leave(&limits, failing, ME, &report(CallHealth::Bad), at(0));
+    let [failing, hanging] = [(); 2].map(|()| go(flow.acquire(&limits, &ask(), at(0))));
+    flow.complete(&limits, failing, ME, &report(CallHealth::Bad), at(0));
     let narrow = Limits { concurrency: Some(count(1)), ..limits };
-    assert_eq!(wait(flow.enter(&narrow, &ask(), at(30_000))).reason, HeldReason::ConcurrencyLimited);
-    flow.leave(&narrow, hanging, ME, &report(CallHealth::Good), at(30_001));
-    assert!(go(flow.enter(&narrow, &ask(), at(30_001))).is_probe, "the outcome of an attempt from before is ignored");
+    assert_eq!(wait(flow.acquire(&narrow, &ask(), at(30_000))).reason, HeldReason::ConcurrencyLimited);
+    flow.complete(&narrow, hanging, ME, &report(CallHealth::Good), at(30_001));
+    assert!(go(flow.acquire(&narrow, &ask(), at(30_001))).is_probe, "the outcome of an attempt from before is ignored");
 }
 
 #[test]
 fn no_task_starts_during_a_pause_of_the_receiver() {
     for (pace, expected) in [(Some(pace(10)), [at(60_000), at(60_102)]), (None, [at(60_000), at(60_000)])] {
-        let (mut flow, limits) = (LimiterState::default(), Limits { pace, ..Limits::default() });
-        let pass = go(flow.enter(&limits, &ask(), at(0)));
+        let (mut flow, limits) = (LimiterState::default(), Limits { rate: pace, ..Limits::default() });
+        let pass = go(flow.acquire(&limits, &ask(), at(0)));
         let asked = CallReport { pause_until: Some(at(60_000)), ..report(CallHealth::Bad) };
-        flow.leave(&limits, pass, ME, &asked, at(0));
-        let waits = [(); 2].map(|()| wait(flow.enter(&limits, &ask(), at(1_000))));
+        flow.complete(&limits, pass, ME, &asked, at(0));
+        let waits = [(); 2].map(|()| wait(flow.acquire(&limits, &ask(), at(1_000))));
         assert_eq!(waits.map(|wait| wait.until), expected);
         assert_eq!(waits[0].reason, HeldReason::RetryAfter);
-        let first = AcquireRequest { booking: waits[0].booking, ..ask() };
-        go(flow.enter(&limits, &first, at(60_000)));
+        let first = AcquireRequest { reservation: waits[0].reservation, ..ask() };
+        go(flow.acquire(&limits, &first, at(60_000)));
     }
 }
 
@@ -186,88 +186,88 @@ fn calls_begun_before_recovery_do_not_reopen_the_breaker() {
     let breaker = Some(BreakerPolicy { minimum_calls: count(2), ..BreakerPolicy::default() });
     let limits = Limits { breaker, ..Limits::default() };
     let mut flow = LimiterState::default();
-    let passes: Vec<Permit> = (0..6).map(|_| go(flow.enter(&limits, &ask(), at(0)))).collect();
+    let passes: Vec<Permit> = (0..6).map(|_| go(flow.acquire(&limits, &ask(), at(0)))).collect();
     let (bad, state) = (report(CallHealth::Bad), |flow: &LimiterState| flow.breaker.state());
-    passes[..2].iter().for_each(|pass| flow.leave(&limits, *pass, ME, &bad, at(100)));
-    let probe = go(flow.enter(&limits, &ask(), at(40_000)));
-    flow.leave(&limits, probe, ME, &report(CallHealth::Good), at(40_050));
+    passes[..2].iter().for_each(|pass| flow.complete(&limits, *pass, ME, &bad, at(100)));
+    let probe = go(flow.acquire(&limits, &ask(), at(40_000)));
+    flow.complete(&limits, probe, ME, &report(CallHealth::Good), at(40_050));
     assert_eq!(state(&flow), BreakerState::Closed);
     let hung = CallReport { took: Duration::from_mins(1), ..bad };
-    passes[2..4].iter().for_each(|pass| flow.leave(&limits, *pass, ME, &hung, at(60_000)));
+    passes[2..4].iter().for_each(|pass| flow.complete(&limits, *pass, ME, &hung, at(60_000)));
     assert_eq!(state(&flow), BreakerState::Closed);
-    passes[4..].iter().for_each(|pass| flow.leave(&limits, *pass, ME, &bad, at(60_000)));
+    passes[4..].iter().for_each(|pass| flow.complete(&limits, *pass, ME, &bad, at(60_000)));
     assert_eq!(state(&flow), BreakerState::Open);
 }
 
 #[test]
 fn lifted_pause_keeps_the_rate() {
-    let limits = Limits { pace: Some(pace(10)), ..Limits::default() };
+    let limits = Limits { rate: Some(pace(10)), ..Limits::default() };
     let mut flow = LimiterState::default();
-    let pass = go(flow.enter(&limits, &ask(), at(0)));
+    let pass = go(flow.acquire(&limits, &ask(), at(0)));
     let asked = CallReport { pause_until: Some(at(60_000)), ..report(CallHealth::Bad) };
-    flow.leave(&limits, pass, ME, &asked, at(0));
-    assert_eq!(wait(flow.enter(&limits, &ask(), at(1_000))).until, at(60_000));
-    flow.lift(at(2_000));
-    go(flow.enter(&limits, &ask(), at(2_000)));
-    assert_eq!(wait(flow.enter(&limits, &ask(), at(2_000))).reason, HeldReason::RateLimited);
-    let waiting = (0..20).map(|_| wait(flow.enter(&limits, &ask(), at(2_000))).until).max().unwrap();
-    flow.lift(at(3_000));
+    flow.complete(&limits, pass, ME, &asked, at(0));
+    assert_eq!(wait(flow.acquire(&limits, &ask(), at(1_000))).until, at(60_000));
+    flow.clear_pause(at(2_000));
+    go(flow.acquire(&limits, &ask(), at(2_000)));
+    assert_eq!(wait(flow.acquire(&limits, &ask(), at(2_000))).reason, HeldReason::RateLimited);
+    let waiting = (0..20).map(|_| wait(flow.acquire(&limits, &ask(), at(2_000))).until).max().unwrap();
+    flow.clear_pause(at(3_000));
     assert!(at(4_000) < waiting, "{waiting}");
-    go(flow.enter(&limits, &ask(), at(3_000)));
+    go(flow.acquire(&limits, &ask(), at(3_000)));
     assert_eq!(flow.state(&limits, at(3_000)).reserved_starts, Some(0), "reservations start again");
 }
 
 #[test]
 fn task_held_for_another_reason_returns_its_reservation() {
     let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
-    let limits = Limits { pace: Some(pace(1)), breaker, ..Limits::default() };
+    let limits = Limits { rate: Some(pace(1)), breaker, ..Limits::default() };
     let mut flow = LimiterState::default();
-    let pass = go(flow.enter(&limits, &ask(), at(0)));
-    let held = wait(flow.enter(&limits, &ask(), at(0)));
-    flow.leave(&limits, pass, ME, &report(CallHealth::Bad), at(10));
+    let pass = go(flow.acquire(&limits, &ask(), at(0)));
+    let held = wait(flow.acquire(&limits, &ask(), at(0)));
+    flow.complete(&limits, pass, ME, &report(CallHealth::Bad), at(10));
     let promised = |flow: &LimiterState, millis| flow.state(&limits, at(millis)).reserved_starts;
     assert_eq!(promised(&flow, 10), Some(1));
-    let open = wait(flow.enter(&limits, &AcquireRequest { booking: held.booking, ..ask() }, at(20)));
+    let open = wait(flow.acquire(&limits, &AcquireRequest { reservation: held.reservation, ..ask() }, at(20)));
     assert_eq!((open.reason, promised(&flow, 20)), (HeldReason::CircuitOpen, Some(0)));
     let asked = CallReport { pause_until: Some(at(60_000)), ..report(CallHealth::Unknown) };
-    flow.leave(&limits, Permit::default(), ME, &asked, at(30));
-    let resting = wait(flow.enter(&limits, &ask(), at(40)));
-    let again = wait(flow.enter(&limits, &AcquireRequest { booking: resting.booking, ..ask() }, at(50)));
+    flow.complete(&limits, Permit::default(), ME, &asked, at(30));
+    let resting = wait(flow.acquire(&limits, &ask(), at(40)));
+    let again = wait(flow.acquire(&limits, &AcquireRequest { reservation: resting.reservation, ..ask() }, at(50)));
     assert_eq!(
-        (resting.until, again.booking, promised(&flow, 50)),
-        (at(60_000), resting.booking, Some(1)),
+        (resting.until, again.reservation, promised(&flow, 50)),
+        (at(60_000), resting.reservation, Some(1)),
         "the task keeps its one reservation"
     );
-    flow.change(LimiterChange::Return(resting.booking.unwrap()), at(60));
+    flow.change(LimiterChange::ReleaseReservation(resting.reservation.unwrap()), at(60));
     assert_eq!(promised(&flow, 60), Some(0));
 }
 
 #[test]
 fn task_with_a_reservation_elsewhere_does_not_queue() {
-    let limits = Limits { pace: Some(pace(10)), ..Limits::default() };
+    let limits = Limits { rate: Some(pace(10)), ..Limits::default() };
     let mut flow = LimiterState::default();
-    go(flow.enter(&limits, &ask(), at(0)));
-    let line: Vec<Denied> = (0..50).map(|_| wait(flow.enter(&limits, &ask(), at(0)))).collect();
+    go(flow.acquire(&limits, &ask(), at(0)));
+    let line: Vec<Denied> = (0..50).map(|_| wait(flow.acquire(&limits, &ask(), at(0)))).collect();
     assert!(line.last().unwrap().until > at(4_000));
-    let called = AcquireRequest { is_called: true, ..ask() };
-    let told = wait(flow.enter(&limits, &called, at(10)));
-    assert_eq!((told.booking, told.reason), (None, HeldReason::RateLimited));
+    let called = AcquireRequest { has_due_reservation_elsewhere: true, ..ask() };
+    let told = wait(flow.acquire(&limits, &called, at(10)));
+    assert_eq!((told.reservation, told.reason), (None, HeldReason::RateLimited));
     assert!(at(10) < told.until && told.until < at(102), "{told:?}");
-    go(flow.enter(&limits, &called, told.until));
-    let next = wait(flow.enter(&limits, &AcquireRequest { booking: line[0].booking, ..ask() }, at(102)));
-    assert!(next.booking == line[0].booking && next.until < at(250), "{next:?}");
+    go(flow.acquire(&limits, &called, told.until));
+    let next = wait(flow.acquire(&limits, &AcquireRequest { reservation: line[0].reservation, ..ask() }, at(102)));
+    assert!(next.reservation == line[0].reservation && next.until < at(250), "{next:?}");
 }
 
 #[test]
 fn limiter_state_is_read_back_as_stored() {
     let breaker = Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() });
-    let limits = Limits { pace: Some(pace(3)), concurrency: Some(count(2)), breaker };
+    let limits = Limits { rate: Some(pace(3)), concurrency: Some(count(2)), breaker };
     let mut flow = LimiterState::default();
     for verdict in [CallHealth::Good, CallHealth::Bad] {
         assert_eq!(LimiterState::from_text(&flow.to_text()).unwrap(), flow);
-        let pass = go(flow.enter(&limits, &ask(), at(0)));
-        flow.leave(&limits, pass, ME, &report(verdict), at(1));
-        flow.give_back(Permit { is_probe: false, ..pass }, ME, at(1));
+        let pass = go(flow.acquire(&limits, &ask(), at(0)));
+        flow.complete(&limits, pass, ME, &report(verdict), at(1));
+        flow.cancel(Permit { is_probe: false, ..pass }, ME, at(1));
     }
     assert_eq!(LimiterState::from_text(&flow.to_text()).unwrap(), flow);
     assert!(LimiterState::from_text("[]").is_err() || LimiterState::from_text("7").is_err());

@@ -161,7 +161,7 @@ impl<'a> ExplanationView<'a> {
     pub fn new(task: &'a Task, explanation: Explanation, now: Timestamp) -> Self {
         let TaskView { id, status, attempt, held, error, .. } = TaskView::summary(task, now);
         let Explanation { code, reason, until, by, max_attempts } = explanation;
-        let blocked_by = by.map(|of| BlockedByView { r#type: of.sort(), name: of.name().unwrap_or(task.tenant.name()).clone() });
+        let blocked_by = by.map(|of| BlockedByView { r#type: of.type_name(), name: of.name().unwrap_or(task.tenant.name()).clone() });
         Self { id, status, code, reason, until, blocked_by, attempt, max_attempts, held: held.flatten(), error }
     }
 }
@@ -292,7 +292,7 @@ impl Explainer<'_> {
 
     /// Returns a phrase if the task expires before it is due, or else an empty text.
     fn deadline(&self) -> String {
-        let first = self.task.settings.expires_at.filter(|deadline| *deadline <= self.task.due_at);
+        let first = self.task.options.expires_at.filter(|deadline| *deadline <= self.task.due_at);
         first.map(|deadline| format!("; but its deadline is earlier, at {deadline}")).unwrap_or_default()
     }
 
@@ -311,7 +311,7 @@ impl Explainer<'_> {
     /// Returns an obstacle that lasts until a client removes it: a pause, or an endpoint that is missing or gone.
     fn standing(&self) -> Option<Blocker> {
         let (task, lanes, endpoint) = (self.task, &self.around.lanes, self.around.endpoint.as_ref());
-        let of_endpoint = task.settings.endpoint.clone().map(LimitScope::Endpoint);
+        let of_endpoint = task.options.endpoint.clone().map(LimitScope::Endpoint);
         let is = |standing| endpoint.is_some_and(|endpoint| endpoint.standing == standing);
         let queue = Some(LimitScope::Queue(task.queue.clone())).filter(|_| lanes.queue.paused);
         let kind = Some(LimitScope::Kind(task.kind.clone())).filter(|_| lanes.kind.paused);
@@ -344,7 +344,7 @@ impl Explainer<'_> {
 
     /// Returns the obstacle for which the task was held, if it still exists.
     fn still(&self, stored: HeldReason) -> Option<Blocker> {
-        let of_endpoint = || self.task.settings.endpoint.clone().map(LimitScope::Endpoint);
+        let of_endpoint = || self.task.options.endpoint.clone().map(LimitScope::Endpoint);
         match stored {
             HeldReason::RateLimited => self.rate(),
             HeldReason::ConcurrencyLimited => self.concurrency(),
@@ -377,16 +377,16 @@ impl Explainer<'_> {
     }
 
     fn rate(&self) -> Option<Blocker> {
-        let promise = self.task.turn.reserved.promise.as_ref();
+        let promise = self.task.hold.reservations.rate.as_ref();
         let is_it = |known: &Known, state: &LimiterStatus| match promise {
-            Some(promise) => promise.of == known.of,
+            Some(promise) => promise.scope == known.of,
             None => state.tokens == Some(0),
         };
-        let (known, state) = self.flows().find(|(known, state)| known.limits.pace.is_some() && is_it(known, state))?;
-        let (pace, ahead) = (known.limits.pace?, state.reserved_starts.unwrap_or_default());
+        let (known, state) = self.flows().find(|(known, state)| known.limits.rate.is_some() && is_it(known, state))?;
+        let (pace, ahead) = (known.limits.rate?, state.reserved_starts.unwrap_or_default());
         let (name, period) = (self.called(&known.of), pace.period.as_secs_f64());
         let says = format!("{name} has a rate of {} every {period} s, with {ahead} starts reserved ahead", pace.rate);
-        let is_promised = promise.is_some_and(|promise| pace.knows(promise.booking));
+        let is_promised = promise.is_some_and(|promise| pace.is_valid(promise.reservation));
         let then = if is_promised { "its start is reserved for" } else { ASKS_AGAIN };
         Some(Blocker { then, ..Blocker::new(HeldReason::RateLimited, Some(known.of.clone()), says) })
     }
@@ -419,7 +419,7 @@ impl Explainer<'_> {
 
     fn gathering(&self) -> Option<Blocker> {
         let batch = self.around.endpoint.as_ref()?.batch?;
-        let of = self.task.settings.endpoint.clone().map(LimitScope::Endpoint)?;
+        let of = self.task.options.endpoint.clone().map(LimitScope::Endpoint)?;
         let (name, seconds) = (self.called(&of), batch.max_wait.as_secs_f64());
         let says = format!("it waits up to {seconds} s for a batch of at most {} tasks to {name}", batch.max_items);
         Some(Blocker {
@@ -430,16 +430,16 @@ impl Explainer<'_> {
 
     /// Returns the pause that the receiver asked the last attempt for. It holds for this task, whatever happens to the limiter.
     fn put_off(&self) -> Option<Blocker> {
-        let settings = &self.task.settings;
+        let settings = &self.task.options;
         let of = settings.limit_key.clone().map(LimitScope::Key).or_else(|| settings.endpoint.clone().map(LimitScope::Endpoint));
         let says = "the receiver asked for a pause in its last response".to_owned();
-        (self.task.turn.times == 0).then(|| Blocker::new(HeldReason::RetryAfter, of, says))
+        (self.task.hold.holds == 0).then(|| Blocker::new(HeldReason::RetryAfter, of, says))
     }
 
     /// Returns a phrase for a reason that no longer applies.
     fn over(&self, stored: HeldReason) -> String {
         let endpoint =
-            self.task.settings.endpoint.clone().map_or_else(|| "its endpoint".to_owned(), |name| self.called(&LimitScope::Endpoint(name)));
+            self.task.options.endpoint.clone().map_or_else(|| "its endpoint".to_owned(), |name| self.called(&LimitScope::Endpoint(name)));
         let kind = self.called(&LimitScope::Kind(self.task.kind.clone()));
         match stored {
             HeldReason::Paused => "its queue, its kind or its endpoint was paused, and none of them is paused now".to_owned(),
@@ -464,15 +464,15 @@ impl Explainer<'_> {
 
     fn called(&self, of: &LimitScope) -> String {
         let name = of.name().unwrap_or(self.task.tenant.name());
-        format!("{} {name}", of.sort().replace('_', " "))
+        format!("{} {name}", of.type_name().replace('_', " "))
     }
 
     /// Returns the number of attempts that the retry policy allows now. A task that left its retries to its endpoint uses the endpoint's
     /// current policy, or else its queue's, or else the default.
     fn max_attempts(&self) -> u32 {
-        let left = self.around.endpoint.as_ref().filter(|_| self.task.settings.left.retry);
+        let left = self.around.endpoint.as_ref().filter(|_| self.task.options.left.retry);
         let usual = RetryPolicy::default();
         let policy = left.map(|endpoint| endpoint.retry.as_ref().or(self.around.lanes.queue.retry.as_ref()).unwrap_or(&usual));
-        policy.unwrap_or(&self.task.settings.retry).max_attempts()
+        policy.unwrap_or(&self.task.options.retry).max_attempts()
     }
 }

@@ -37,7 +37,7 @@ pub trait ConfigStore: Send + Sync {
     async fn remove(&self, name: &RecordName, version: u64, entry: Entry) -> Result<RecordResult, StoreError>;
 
     /// Returns one page of a tenant's audit trail, newest first.
-    async fn trail(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError>;
+    async fn audit(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError>;
 
     /// Takes requests from a tenant's token bucket, which all processes share. Takes one, or up to `wanted` if each call is a costly write.
     async fn take(&self, tenant: &Tenant, rate: TokenRate, wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError>;

@@ -3,5 +3,5 @@
 /// Source of randomness, for example for jitter.
 pub trait Random: Send + Sync {
     /// Returns 64 random bits.
-    fn bits(&self) -> u64;
+    fn next_u64(&self) -> u64;
 }

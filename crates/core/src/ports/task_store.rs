@@ -33,7 +33,7 @@ pub trait TaskStore: Send + Sync {
     async fn commit(&self, change: Change, now: Timestamp) -> Result<CommitResult, StoreError>;
 
     /// Renews the lease of claim number `token` until `until`. Stores the progress, if there is any.
-    async fn beat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError>;
+    async fn heartbeat(&self, name: &TaskKey, token: u64, until: Timestamp, progress: Option<Json>) -> Result<Heartbeat, StoreError>;
 
     /// Returns one page of a tenant's tasks, newest first.
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError>;
@@ -93,7 +93,7 @@ pub enum CommitResult {
     Conflict,
 }
 
-/// Outcome of [`TaskStore::beat`].
+/// Outcome of [`TaskStore::heartbeat`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heartbeat {
     /// The lease was renewed.

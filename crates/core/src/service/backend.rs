@@ -24,9 +24,9 @@ pub struct Backend {
     /// Carries the hints to the workers.
     pub queue: Arc<dyn Queue>,
     /// Stores API keys, configuration and the audit trail.
-    pub registry: Arc<dyn ConfigStore>,
+    pub config: Arc<dyn ConfigStore>,
     /// Stores the states of limiters.
-    pub flows: Arc<dyn LimiterStore>,
+    pub limiters: Arc<dyn LimiterStore>,
 }
 
 /// Reason why an event was not applied to a task.
@@ -146,7 +146,7 @@ impl Backend {
             if let Some(request) = keyed {
                 change.task.remember(request);
             }
-            let hints = hints([&change.task].into_iter().chain(&change.follow_up), now);
+            let hints = hints([&change.task].into_iter().chain(&change.callback), now);
             let released = change.released.clone();
             if let CommitResult::Done(written) = self.store.commit(change, now).await? {
                 self.send(hints).await;
@@ -166,11 +166,11 @@ impl Backend {
     pub async fn give_back(&self, task: &Task, reserved: Reservations, now: Timestamp) {
         let changes = changes(task, reserved);
         for (of, change) in changes {
-            let name = LimiterKey { tenant: task.tenant.clone(), of };
-            match self.flows.change(&name, change, now).await {
+            let name = LimiterKey { tenant: task.tenant.clone(), scope: of };
+            match self.limiters.change(&name, change, now).await {
                 Ok(successor) => self.lead(&task.tenant, successor, now).await,
                 Err(error) => {
-                    tracing::warn!(task = %task.id, flow = %name.of, %error, "reservation was not given back; its slot stays taken");
+                    tracing::warn!(task = %task.id, flow = %name.scope, %error, "reservation was not given back; its slot stays taken");
                 }
             }
         }
@@ -197,10 +197,10 @@ impl Backend {
             let page = self.store.list(&query, now).await?;
             empty_pages += usize::from(page.tasks.is_empty());
             let is_held = |task: &&Task| {
-                matches!(&task.state, State::Waiting(Waiting::Held(held)) if held.reason.is_ended_by_hand()) && is_meant(task)
+                matches!(&task.state, State::Waiting(Waiting::Held(held)) if held.reason.is_operator_clearable()) && is_meant(task)
             };
             // Each task is read again, because tasks in a list can lack their payloads.
-            let names: Vec<TaskKey> = page.tasks.iter().filter(is_held).map(Task::name).collect();
+            let names: Vec<TaskKey> = page.tasks.iter().filter(is_held).map(Task::key).collect();
             let waking = names.into_iter().map(async |name| self.apply(&name, None, Event::Wake, now).await);
             let outcomes: Vec<_> = stream::iter(waking).buffer_unordered(MAX_IN_FLIGHT).collect().await;
             for outcome in outcomes {
@@ -224,7 +224,7 @@ impl Backend {
             StoreError::Overloaded => NotReady::StoreOverloaded,
             error => NotReady::StoreWriteFailed(error),
         })?;
-        let read = self.registry.find(&RecordName::from(&Tenant::default())).await;
+        let read = self.config.find(&RecordName::from(&Tenant::default())).await;
         read.map_err(|error| match error {
             StoreError::Overloaded => NotReady::StoreOverloaded,
             error => NotReady::StoreReadFailed(error),
@@ -244,22 +244,22 @@ impl Backend {
 
 /// Returns the hints for waiting tasks. Each becomes visible when its task is due.
 fn hints<'a>(tasks: impl Iterator<Item = &'a Task>, now: Timestamp) -> Vec<Hint> {
-    tasks.filter(|task| matches!(task.state, State::Waiting(_))).map(|task| Hint::new(task.name(), delay(task, now))).collect()
+    tasks.filter(|task| matches!(task.state, State::Waiting(_))).map(|task| Hint::new(task.key(), delay(task, now))).collect()
 }
 
 /// Returns the delay of a hint. It is rounded down if the task has a reservation, because queues count whole seconds and would make the
 /// start late. The worker that takes the hint waits for the rest.
 fn delay(task: &Task, now: Timestamp) -> Duration {
     let delay = task.due_at.since(now);
-    if task.turn.reserved.promise.is_some() { Duration::from_secs(delay.as_secs()) } else { delay }
+    if task.hold.reservations.rate.is_some() { Duration::from_secs(delay.as_secs()) } else { delay }
 }
 
 /// Returns the changes that give back what a task held at its limiters.
 pub fn changes(task: &Task, reserved: Reservations) -> Vec<(LimitScope, LimiterChange)> {
-    let promise = reserved.promise.map(|promise| (promise.of, LimiterChange::Return(promise.booking)));
-    let batch = task.settings.endpoint.clone().zip(reserved.batch).map(|(endpoint, batch)| {
+    let promise = reserved.rate.map(|promise| (promise.scope, LimiterChange::ReleaseReservation(promise.reservation)));
+    let batch = task.options.endpoint.clone().zip(reserved.batch).map(|(endpoint, batch)| {
         let bytes = u64::try_from(task.payload.get().len()).unwrap_or(u64::MAX);
-        (LimitScope::Batch(endpoint, batch), LimiterChange::Withdraw { id: task.id, bytes })
+        (LimitScope::Batch(endpoint, batch), LimiterChange::LeaveBatch { id: task.id, bytes })
     });
     promise.into_iter().chain(batch).collect()
 }

@@ -207,7 +207,7 @@ mod tests {
             }
             let lane = QueueConfig { paused: true, version: 1, ..QueueConfig::default() };
             let flow = Limits { concurrency: NonZeroU32::new(3), ..Limits::default() };
-            Ok(match name.sort {
+            Ok(match name.kind {
                 RecordKind::Queue | RecordKind::LimitKey => Some(lane.record(name.clone())),
                 RecordKind::Tenant => {
                     let settings = TenantSettings { limits: flow, version: 1, ..TenantSettings::default() };
@@ -229,7 +229,7 @@ mod tests {
             unimplemented!("the directory does not call this")
         }
 
-        async fn trail(&self, _: &AuditQuery, _: Timestamp) -> Result<AuditPage, StoreError> {
+        async fn audit(&self, _: &AuditQuery, _: Timestamp) -> Result<AuditPage, StoreError> {
             unimplemented!("the directory does not call this")
         }
 

@@ -296,9 +296,9 @@ impl TryFrom<StoredAttempt> for Attempt {
 
 impl From<&HoldState> for StoredHoldState {
     fn from(turn: &HoldState) -> Self {
-        let Reservations { promise, batch } = &turn.reserved;
-        let promise = promise.as_ref().map(|of| StoredReservation(of.of.to_string(), of.booking.slot, of.booking.interval));
-        Self(turn.times, turn.put_off, promise, *batch)
+        let Reservations { rate: promise, batch } = &turn.reservations;
+        let promise = promise.as_ref().map(|of| StoredReservation(of.scope.to_string(), of.reservation.slot, of.reservation.interval));
+        Self(turn.holds, turn.deferrals, promise, *batch)
     }
 }
 
@@ -308,10 +308,10 @@ impl TryFrom<StoredHoldState> for HoldState {
     fn try_from(row: StoredHoldState) -> Result<Self, Unreadable> {
         let promise = |StoredReservation(of, slot, interval): StoredReservation| {
             let of = of.parse().map_err(|_| Unreadable("turn"))?;
-            Ok(ScopedReservation { of, booking: Reservation { slot, interval } })
+            Ok(ScopedReservation { scope: of, reservation: Reservation { slot, interval } })
         };
-        let reserved = Reservations { promise: row.2.map(promise).transpose()?, batch: row.3 };
-        Ok(Self { times: row.0, put_off: row.1, reserved })
+        let reserved = Reservations { rate: row.2.map(promise).transpose()?, batch: row.3 };
+        Ok(Self { holds: row.0, deferrals: row.1, reservations: reserved })
     }
 }
 

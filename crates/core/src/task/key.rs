@@ -15,7 +15,7 @@ pub struct TaskKey {
 
 impl Task {
     /// Returns the key of the task.
-    pub fn name(&self) -> TaskKey {
+    pub fn key(&self) -> TaskKey {
         TaskKey { tenant: self.tenant.clone(), id: self.id }
     }
 }

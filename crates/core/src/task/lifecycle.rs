@@ -82,7 +82,7 @@ pub enum Event {
         /// Random share of the delay before the next attempt.
         spread: JitterSample,
     },
-    /// A client ended the reason of the hold ([`HeldReason::is_ended_by_hand`]). The task tries again at [`HeldReason::woken_at`].
+    /// A client ended the reason of the hold ([`HeldReason::is_operator_clearable`]). The task tries again at [`HeldReason::resume_at`].
     Wake,
     /// The task's predecessor left the batch, so this task leads it now. The task tries again when the batch is due.
     Lead {
@@ -113,7 +113,7 @@ pub enum Retry {
     After(Duration),
     /// Hold the task until that time for that reason, without counting the attempt: the receiver must not be called until then. The attempt
     /// counts if the task was put off [`Task::MAX_PUT_OFF`] times already, or if `max_age` ends before that time.
-    PutOff(HeldReason, Timestamp),
+    Defer(HeldReason, Timestamp),
     /// Do not try again: no attempt would end differently.
     Never,
 }
@@ -135,7 +135,7 @@ pub struct Change {
     /// Version that the stored task must have.
     pub read_version: u64,
     /// Callback, if the task reached an end that it must report.
-    pub follow_up: Option<Task>,
+    pub callback: Option<Task>,
     /// Audit entry, if a client asked for the change.
     pub entry: Option<Entry>,
     /// Reservations that the task no longer holds. They are given back after the write ([`crate::service::backend::Backend::give_back`]).
@@ -190,12 +190,12 @@ pub fn transition(mut task: Task, event: Event, now: Timestamp) -> Result<Change
     let read_version = task.version;
     let mut released = task.apply(event, now)?;
     if let State::Ended(_) = task.state {
-        let Reservations { promise, batch } = task.turn.release();
-        released = Reservations { promise: promise.or(released.promise), batch: batch.or(released.batch) };
+        let Reservations { rate: promise, batch } = task.hold.release();
+        released = Reservations { rate: promise.or(released.rate), batch: batch.or(released.batch) };
     }
     task.version += 1;
     let follow_up = callback(&task, now);
-    Ok(Change { task, read_version, follow_up, entry: None, released })
+    Ok(Change { task, read_version, callback: follow_up, entry: None, released })
 }
 
 /// Returns the event that the passing of time has caused, if any: the lease expired, or the deadline passed.
@@ -229,8 +229,8 @@ impl Task {
             Event::Hold { token, reason, until, reserved } => {
                 let lease = self.lease(token)?;
                 self.attempt = self.attempt.saturating_sub(1);
-                self.turn.times = self.turn.times.saturating_add(1);
-                self.turn.reserved = reserved;
+                self.hold.holds = self.hold.holds.saturating_add(1);
+                self.hold.reservations = reserved;
                 self.wait(Waiting::Held(Held { reason }), until);
                 self.end_if_canceled(lease, now);
             }
@@ -261,14 +261,14 @@ impl Task {
             }
             Event::LeaseExpired { spread } => released.batch = self.crash(spread, now)?,
             Event::Wake => match &self.state {
-                State::Waiting(Waiting::Held(held)) if held.reason.is_ended_by_hand() && self.due_at > held.reason.woken_at(now) => {
+                State::Waiting(Waiting::Held(held)) if held.reason.is_operator_clearable() && self.due_at > held.reason.resume_at(now) => {
                     let reason = held.reason;
-                    self.turn.times = 0;
+                    self.hold.holds = 0;
                     if reason == HeldReason::RetryAfter {
                         // The pause has ended, but the reservation lies behind it. Keeping it would delay the task.
-                        released.promise = self.turn.reserved.promise.take();
+                        released.rate = self.hold.reservations.rate.take();
                     }
-                    self.due_at = reason.woken_at(now);
+                    self.due_at = reason.resume_at(now);
                 }
                 State::Waiting(_) => return Err(TransitionError::NotHeld),
                 State::Running(_) => return Err(TransitionError::Running),
@@ -325,7 +325,7 @@ impl Task {
     fn crash(&mut self, spread: JitterSample, now: Timestamp) -> Result<Option<u64>, TransitionError> {
         match self.state {
             State::Running(lease) if lease.until <= now => {
-                let batch = self.turn.reserved.batch.take();
+                let batch = self.hold.reservations.batch.take();
                 let error = TaskError::new(ErrorCode::CRASHED, "its worker did not renew the lease in time");
                 self.record(lease, AttemptOutcome::Crashed, Some(error), now);
                 self.try_again(lease, Retry::Backoff, None, spread, now);
@@ -368,14 +368,14 @@ impl Task {
             self.attempts.remove(0);
         }
         self.error.clone_from(&error);
-        self.turn = HoldState { put_off: self.turn.put_off, ..HoldState::default() };
+        self.hold = HoldState { deferrals: self.hold.deferrals, ..HoldState::default() };
         let finished_at = now.max(lease.started_at);
         self.attempts.push(Attempt { number: self.token, started_at: lease.started_at, finished_at, outcome, error });
     }
 
     fn try_again(&mut self, lease: Lease, retry: Retry, policy: Option<&RetryPolicy>, spread: JitterSample, now: Timestamp) {
-        let policy = policy.unwrap_or(&self.settings.retry).clone();
-        if let Retry::PutOff(reason, until) = retry
+        let policy = policy.unwrap_or(&self.options.retry).clone();
+        if let Retry::Defer(reason, until) = retry
             && lease.cancel == CancelRequest::None
             && self.put_off(&policy, reason, until)
         {
@@ -385,7 +385,7 @@ impl Task {
             Retry::Never => None,
             Retry::Backoff => Some(None),
             Retry::After(pause) => Some(Some(pause)),
-            Retry::PutOff(_, until) => Some(Some(until.since(now))),
+            Retry::Defer(_, until) => Some(Some(until.since(now))),
         };
         let due = asked.and_then(|asked| policy.next(self.attempt, self.generation_at, asked, spread, now));
         match due {
@@ -399,10 +399,10 @@ impl Task {
     /// before `until`.
     fn put_off(&mut self, policy: &RetryPolicy, reason: HeldReason, until: Timestamp) -> bool {
         let is_in_time = policy.max_age.is_none_or(|max_age| until <= self.generation_at + max_age);
-        let may_be = is_in_time && self.turn.put_off < Self::MAX_PUT_OFF;
+        let may_be = is_in_time && self.hold.deferrals < Self::MAX_PUT_OFF;
         if may_be {
             self.attempt = self.attempt.saturating_sub(1);
-            self.turn.put_off += 1;
+            self.hold.deferrals += 1;
             self.wait(Waiting::Held(Held { reason }), until);
         }
         may_be
@@ -433,11 +433,11 @@ impl Task {
         self.result = None;
         self.error = None;
         self.progress = None;
-        self.turn = HoldState::default();
+        self.hold = HoldState::default();
         // A deadline in the past would end the new generation at once.
-        self.settings.expires_at = self.settings.expires_at.filter(|deadline| *deadline > now);
+        self.options.expires_at = self.options.expires_at.filter(|deadline| *deadline > now);
         if key == ReplayKey::New {
-            self.settings.key_generation = Some(self.generation);
+            self.options.key_generation = Some(self.generation);
         }
         self.state = State::Waiting(Waiting::Scheduled);
     }

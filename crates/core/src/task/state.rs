@@ -9,17 +9,17 @@ use crate::types::time::Timestamp;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HoldState {
     /// Number of holds in a row.
-    pub times: u32,
+    pub holds: u32,
     /// Reservations that the task keeps at its limits for its next try.
-    pub reserved: Reservations,
+    pub reservations: Reservations,
     /// Number of attempts of this generation that were not counted because the receiver asked for a pause or was gone (410).
-    pub put_off: u32,
+    pub deferrals: u32,
 }
 
 impl HoldState {
     /// Removes the reservations and returns them.
     pub fn release(&mut self) -> Reservations {
-        std::mem::take(&mut self.reserved)
+        std::mem::take(&mut self.reservations)
     }
 }
 

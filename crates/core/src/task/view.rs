@@ -211,7 +211,7 @@ impl<'a> TaskView<'a> {
     /// Creates the view for a callback. It omits the payload, because the receiver may not be meant to see it and it doubles the size. It
     /// omits the API key, because the receiver has no use for it.
     pub fn report(task: &'a Task, now: Timestamp) -> Self {
-        let (endpoint, limit_key) = (task.settings.endpoint.as_ref().map(Some), task.settings.limit_key.as_ref().map(Some));
+        let (endpoint, limit_key) = (task.options.endpoint.as_ref().map(Some), task.options.limit_key.as_ref().map(Some));
         Self { payload: None, submitted_by: None, endpoint, limit_key, held: None, parent: None, ..Self::new(task, now) }
     }
 
@@ -227,23 +227,23 @@ impl<'a> TaskView<'a> {
             queue: &task.queue,
             status: StatusWord(task.status(now)),
             payload: None,
-            endpoint: Some(task.settings.endpoint.as_ref()),
-            limit_key: Some(task.settings.limit_key.as_ref()),
-            labels: &task.settings.labels,
+            endpoint: Some(task.options.endpoint.as_ref()),
+            limit_key: Some(task.options.limit_key.as_ref()),
+            labels: &task.options.labels,
             attempt: task.attempt,
-            max_attempts: task.settings.retry.max_attempts(),
+            max_attempts: task.options.retry.max_attempts(),
             created_at: task.created_at,
             run_at: task.due_at,
             started_at: task.started_at(),
             finished_at: task.finished_at(),
-            expires_at: task.settings.expires_at,
+            expires_at: task.options.expires_at,
             result: None,
             error: task.error.as_ref().map(ErrorView::new),
             progress: task.progress.as_ref(),
             held: Some(held),
             generation: task.generation,
-            parent: Some(task.settings.parent),
-            submitted_by: Some(task.settings.submitted_by),
+            parent: Some(task.options.parent),
+            submitted_by: Some(task.options.submitted_by),
             attempts: None,
         }
     }

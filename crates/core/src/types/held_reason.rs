@@ -55,7 +55,7 @@ impl HeldReason {
     }
 
     /// Returns true if a client can end the hold by changing the configuration or by resuming what is paused.
-    pub fn is_ended_by_hand(self) -> bool {
+    pub fn is_operator_clearable(self) -> bool {
         !matches!(self, Self::NoHandler | Self::SecretUnavailable | Self::LimiterUnavailable | Self::ResourceExhausted | Self::Other)
     }
 
@@ -64,7 +64,7 @@ impl HeldReason {
     /// A worker may not have read the change yet. It holds a task for a pause, or for a gone or removed endpoint, only briefly at first.
     /// Such a task therefore tries again at `now`. For the other reasons a worker could hold the task for long. Such a task waits for
     /// [`CONFIG_TTL`] (10 s), until all workers have read the change.
-    pub fn woken_at(self, now: Timestamp) -> Timestamp {
+    pub fn resume_at(self, now: Timestamp) -> Timestamp {
         match self {
             Self::Paused | Self::EndpointGone | Self::EndpointMissing => now,
             _ => now + CONFIG_TTL,

@@ -47,11 +47,11 @@ pub struct ScopedLimits {
 
 /// Answer to a task that wants to start.
 pub enum Entry {
-    /// The task may start. Return the permits through [`Limiter::leave`] or [`Limiter::give_back`]. Dropped permits are given back with the next
+    /// The task may start. Return the permits through [`Limiter::complete`] or [`Limiter::cancel`]. Dropped permits are given back with the next
     /// write.
-    Go(Permits),
+    Granted(Permits),
     /// The task must wait.
-    Wait {
+    Denied {
         /// Reason, and the time to ask again.
         wait: Denied,
         /// The reservation that the task holds until then.
@@ -114,10 +114,10 @@ impl LimiterOp {
     /// Returns the operation to send again if the first one may have been applied.
     fn once_more(self) -> Self {
         match self {
-            Self::GiveBack(pass) => Self::GiveBack(pass.once_more()),
-            Self::Leave(pass, report) => Self::Leave(pass.once_more(), report),
+            Self::GiveBack(pass) => Self::GiveBack(pass.without_capacity()),
+            Self::Leave(pass, report) => Self::Leave(pass.without_capacity(), report),
             // The slot may belong to another task by now.
-            Self::Change(LimiterChange::Return(_)) => Self::Renew,
+            Self::Change(LimiterChange::ReleaseReservation(_)) => Self::Renew,
             other => other,
         }
     }
@@ -168,13 +168,13 @@ impl ScopedLimits {
 impl Permits {
     /// Returns true if one of the permits belongs to that limiter.
     fn are_of(&self, flow: &LimitScope) -> bool {
-        self.0.iter().any(|held| held.limited.name.of == *flow)
+        self.0.iter().any(|held| held.limited.name.scope == *flow)
     }
 
     /// Marks the permit of the limiter that granted `promise`, so that giving the permit back keeps the reservation.
     pub(crate) fn keeping(mut self, promise: Option<&ScopedReservation>) -> Self {
-        for held in self.0.iter_mut().filter(|held| promise.is_some_and(|promise| promise.of == held.limited.name.of)) {
-            held.pass = held.pass.keeping_booking();
+        for held in self.0.iter_mut().filter(|held| promise.is_some_and(|promise| promise.scope == held.limited.name.scope)) {
+            held.pass = held.pass.keeping_reservation();
         }
         self
     }
@@ -193,52 +193,52 @@ impl Permits {
 impl Limiter {
     /// Creates a gate to those limiters.
     pub fn new(flows: Arc<dyn LimiterStore>, clock: Arc<dyn Clock>, chance: Arc<dyn Random>) -> Self {
-        let holder = HolderId(chance.bits());
+        let holder = HolderId(chance.next_u64());
         Self { flows, clock, chance, holder, lanes: Mutex::default() }
     }
 
     /// Asks each limiter in turn. If one refuses, gives back the permits of the others and those in `passes`.
     ///
     /// A task holds at most one reservation. If it waits with a different one, or without, the reservation that it came with is given back.
-    pub async fn enter(&self, flows: &[ScopedLimits], turn: &HoldState, mut passes: Permits) -> Result<Entry, StoreError> {
-        let came_with = turn.reserved.promise.as_ref();
-        let called = came_with.filter(|promise| promise.booking.at() <= self.clock.now());
+    pub async fn acquire(&self, flows: &[ScopedLimits], turn: &HoldState, mut passes: Permits) -> Result<Entry, StoreError> {
+        let came_with = turn.reservations.rate.as_ref();
+        let called = came_with.filter(|promise| promise.reservation.at() <= self.clock.now());
         for limited in flows {
-            let is_own = |promise: &&ScopedReservation| promise.of == limited.name.of;
+            let is_own = |promise: &&ScopedReservation| promise.scope == limited.name.scope;
             let ask = AcquireRequest {
                 holder: self.holder,
-                booking: came_with.filter(is_own).map(|promise| promise.booking),
-                is_called: called.is_some_and(|promise| !is_own(&promise)),
-                times: turn.times,
-                spread: JitterSample::from_bits(self.chance.bits()),
+                reservation: came_with.filter(is_own).map(|promise| promise.reservation),
+                has_due_reservation_elsewhere: called.is_some_and(|promise| !is_own(&promise)),
+                holds: turn.holds,
+                jitter: JitterSample::from_bits(self.chance.next_u64()),
             };
             match self.ask_to_enter(limited, ask).await {
-                Ok((AcquireResult::Go(pass), slot)) => passes.0.push(HeldPermit { limited: limited.clone(), pass, slot }),
-                Ok((AcquireResult::Wait(wait), _)) => {
+                Ok((AcquireResult::Granted(pass), slot)) => passes.0.push(HeldPermit { limited: limited.clone(), pass, slot }),
+                Ok((AcquireResult::Denied(wait), _)) => {
                     // If this limiter grants no reservation, the task keeps the one that is due elsewhere.
-                    let promise = wait.booking.map(|booking| ScopedReservation { of: limited.name.of.clone(), booking });
+                    let promise = wait.reservation.map(|booking| ScopedReservation { scope: limited.name.scope.clone(), reservation: booking });
                     let promise = promise.or_else(|| called.cloned());
                     let is_settled =
-                        |before: &&ScopedReservation| is_own(before) || promise.as_ref() == Some(before) || passes.are_of(&before.of);
-                    if let Some(ScopedReservation { of, booking }) = came_with.filter(|before| !is_settled(before)) {
-                        let name = LimiterKey { of: of.clone(), ..limited.name.clone() };
-                        self.change(&name, LimiterChange::Return(*booking)).await;
+                        |before: &&ScopedReservation| is_own(before) || promise.as_ref() == Some(before) || passes.are_of(&before.scope);
+                    if let Some(ScopedReservation { scope: of, reservation: booking }) = came_with.filter(|before| !is_settled(before)) {
+                        let name = LimiterKey { scope: of.clone(), ..limited.name.clone() };
+                        self.change(&name, LimiterChange::ReleaseReservation(*booking)).await;
                     }
-                    self.give_back(passes.keeping(promise.as_ref())).await;
-                    return Ok(Entry::Wait { wait, promise });
+                    self.cancel(passes.keeping(promise.as_ref())).await;
+                    return Ok(Entry::Denied { wait, promise });
                 }
                 Err(error) => {
                     // The task keeps its reservation and asks again.
-                    self.give_back(passes.keeping(came_with)).await;
+                    self.cancel(passes.keeping(came_with)).await;
                     return Err(error);
                 }
             }
         }
-        Ok(Entry::Go(passes))
+        Ok(Entry::Granted(passes))
     }
 
     /// Gives back unused permits.
-    pub async fn give_back(&self, passes: Permits) {
+    pub async fn cancel(&self, passes: Permits) {
         for HeldPermit { limited, pass, slot } in passes.0 {
             self.tell(&limited, LimiterOp::GiveBack(pass), slot).await;
         }
@@ -247,9 +247,9 @@ impl Limiter {
     /// Reports the result of a start. The pause in `report` applies only to the limiter `resting`.
     ///
     /// If the write fails, the report is lost. The next write corrects the slot counts; otherwise they expire.
-    pub async fn leave(&self, passes: Permits, report: &CallReport, resting: Option<&LimitScope>) {
+    pub async fn complete(&self, passes: Permits, report: &CallReport, resting: Option<&LimitScope>) {
         for HeldPermit { limited, pass, slot } in passes.0 {
-            let report = CallReport { pause_until: report.pause_until.filter(|_| resting == Some(&limited.name.of)), ..*report };
+            let report = CallReport { pause_until: report.pause_until.filter(|_| resting == Some(&limited.name.scope)), ..*report };
             // Without a circuit breaker, a slot or a pause, there is nothing to record.
             if limited.limits.breaker.is_some() || slot.is_some() || report.pause_until.is_some() {
                 self.tell(&limited, LimiterOp::Leave(pass, report), slot).await;
@@ -265,13 +265,13 @@ impl Limiter {
     }
 
     /// Adds a task to a batch and returns its position.
-    pub async fn gather(&self, name: &LimiterKey, gathered: BatchLimits, member: BatchMember) -> Result<BatchDecision, StoreError> {
+    pub async fn join_batch(&self, name: &LimiterKey, gathered: BatchLimits, member: BatchMember) -> Result<BatchDecision, StoreError> {
         let placed = |reply| if let OpReply::Placed(place) = reply { Some(place) } else { None };
         self.ask(&ScopedLimits::not_at_all(name), LimiterOp::Gather(gathered, member), placed).await
     }
 
     /// Records that the batch cannot be sent before `until`.
-    pub async fn put_off(&self, name: &LimiterKey, until: Timestamp) {
+    pub async fn defer_batch(&self, name: &LimiterKey, until: Timestamp) {
         self.tell(&ScopedLimits::not_at_all(name), LimiterOp::PutOff(until), None).await;
     }
 
@@ -284,7 +284,7 @@ impl Limiter {
     }
 
     /// Takes all members of the batch if it contains `id`. Returns an empty list if another task has taken it along.
-    pub async fn take(&self, name: &LimiterKey, id: TaskId) -> Result<Vec<TaskId>, StoreError> {
+    pub async fn take_batch(&self, name: &LimiterKey, id: TaskId) -> Result<Vec<TaskId>, StoreError> {
         let taken = |reply| if let OpReply::Taken(members) = reply { Some(members) } else { None };
         self.ask(&ScopedLimits::not_at_all(name), LimiterOp::Take(id), taken).await
     }
@@ -313,7 +313,7 @@ impl Limiter {
                 None => what = what.once_more(),
                 Some(Ok(reply)) => return Some(reply),
                 Some(Err(error)) => {
-                    tracing::warn!(flow = %limited.name.of, %error, "a limiter could not store the outcome of a start");
+                    tracing::warn!(flow = %limited.name.scope, %error, "a limiter could not store the outcome of a start");
                     return None;
                 }
             }
@@ -382,20 +382,20 @@ impl Limiter {
                 Err(error) => return fail(requests, &error),
             }
             let longest = (FIRST_PAUSE << attempt.min(10)).min(MAX_PAUSE);
-            self.clock.sleep(Duration::from_millis(self.chance.bits() % (longest + 1))).await;
+            self.clock.sleep(Duration::from_millis(self.chance.next_u64() % (longest + 1))).await;
         }
         fail(requests, &StoreError::Overloaded);
     }
 
     fn apply(&self, flow: &mut LimiterState, request: &Request, now: Timestamp) -> Said {
         match request.what {
-            LimiterOp::Gather(gathered, member) => return Said::Place(flow.gather(gathered, &member, now)),
-            LimiterOp::Take(id) => return Said::Taken(flow.take(id)),
-            LimiterOp::PutOff(until) => flow.put_off(until),
+            LimiterOp::Gather(gathered, member) => return Said::Place(flow.join_batch(gathered, &member, now)),
+            LimiterOp::Take(id) => return Said::Taken(flow.take_batch(id)),
+            LimiterOp::PutOff(until) => flow.defer_batch(until),
             LimiterOp::Change(change) => return Said::Changed(flow.change(change, now)),
-            LimiterOp::Enter(ask) => return Said::Answer(flow.enter(&request.limits, &ask, now)),
-            LimiterOp::GiveBack(pass) => flow.give_back(pass, self.holder, now),
-            LimiterOp::Leave(pass, report) => flow.leave(&request.limits, pass, self.holder, &report, now),
+            LimiterOp::Enter(ask) => return Said::Answer(flow.acquire(&request.limits, &ask, now)),
+            LimiterOp::GiveBack(pass) => flow.cancel(pass, self.holder, now),
+            LimiterOp::Leave(pass, report) => flow.complete(&request.limits, pass, self.holder, &report, now),
             LimiterOp::Renew => {}
         }
         Said::Nothing
@@ -405,7 +405,7 @@ impl Limiter {
 /// Logs changes of the circuit breaker after they are written. Only the process that writes them logs them.
 fn tell_of_changes(name: &LimiterKey, before: &LimiterState, after: &LimiterState) {
     for change in after.changes_since(before) {
-        let (tenant, flow, state) = (&name.tenant, &name.of, change.to.as_str());
+        let (tenant, flow, state) = (&name.tenant, &name.scope, change.to.as_str());
         if change.to == BreakerState::Open {
             tracing::warn!(%tenant, %flow, state, at = %change.at, "circuit breaker opened; its tasks are held");
         } else {
@@ -419,7 +419,7 @@ pub(crate) fn reply(lane: &Arc<LimiterSlot>, requests: Vec<Request>, answers: Ve
     for (request, said) in requests.into_iter().zip(answers) {
         let reply = match said {
             Said::Answer(answer) => {
-                let slot = matches!(&answer, AcquireResult::Go(pass) if pass.has_slot()).then(|| Slot::of(lane));
+                let slot = matches!(&answer, AcquireResult::Granted(pass) if pass.has_slot()).then(|| Slot::of(lane));
                 OpReply::Entered(answer, slot)
             }
             Said::Place(place) => OpReply::Placed(place),

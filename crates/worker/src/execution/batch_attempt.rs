@@ -88,7 +88,7 @@ impl Runner {
             self.settle_together(parts, run, started, stop).await
         };
         // The request does not wait for the writes about tasks that stay behind.
-        let set_aside = join_all(aside.into_iter().map(|(task, event)| self.settle(task.name(), Some(task), event, stop)));
+        let set_aside = join_all(aside.into_iter().map(|(task, event)| self.settle(task.key(), Some(task), event, stop)));
         join(work, set_aside).await.0
     }
 
@@ -131,8 +131,8 @@ impl Runner {
 
     /// Returns true if this program version would batch the two tasks as well.
     fn is_alike(&self, task: &Task, leader: &Task) -> bool {
-        let likeness = |task: &Task| self.handlers.get(&task.kind).and_then(|handler| handler.likeness(&task.payload));
-        task.kind == leader.kind && task.settings.endpoint == leader.settings.endpoint && likeness(task) == likeness(leader)
+        let likeness = |task: &Task| self.handlers.get(&task.kind).and_then(|handler| handler.batch_key(&task.payload));
+        task.kind == leader.kind && task.options.endpoint == leader.options.endpoint && likeness(task) == likeness(leader)
     }
 
     /// Runs the handler and keeps all leases alive.
@@ -141,7 +141,7 @@ impl Runner {
             return Run::Over(Err(Failure::held(HeldReason::NoHandler, "this worker has no handler for the kind of the task")));
         };
         let granted = parts.iter().map(|part| part.context.timeout).min().unwrap_or(limit).min(limit);
-        let mut work = handler.run_together(parts.iter().map(|part| (&part.task.payload, &part.context)).collect());
+        let mut work = handler.run_batch(parts.iter().map(|part| (&part.task.payload, &part.context)).collect());
         let mut timeout = pin!(self.clock.sleep(granted));
         // The leases began with the claims.
         let oldest = parts.iter().filter_map(|part| part.task.started_at()).min().unwrap_or(self.clock.now());
@@ -167,7 +167,7 @@ impl Runner {
     /// Renews all leases. Returns true if no renewal failed. Storing an outcome shows whether its lease was lost or its task canceled.
     async fn beat_all(&self, parts: &[BatchEntry]) -> bool {
         let beats = parts.iter().map(async |part| {
-            let ((), beat) = join(self.gate.renew(&part.course.passes), self.beat(&part.context, part.task.token, None)).await;
+            let ((), beat) = join(self.gate.renew(&part.course.passes), self.heartbeat(&part.context, part.task.token, None)).await;
             match &beat {
                 Ok(Heartbeat::Renewed { .. }) => {}
                 Ok(Heartbeat::Lost) => tracing::warn!(task = %part.task.id, "the lease was lost; the result is not stored"),
@@ -195,7 +195,7 @@ impl Runner {
             };
             // The endpoint saw one request, so its limiter gets one report. A 410 counts as new if it is new to any of the tasks.
             let of_whole = event(whole.clone());
-            let is_gone = matches!(of_whole, Event::Fail { retry: Retry::PutOff(HeldReason::EndpointGone, _), .. });
+            let is_gone = matches!(of_whole, Event::Fail { retry: Retry::Defer(HeldReason::EndpointGone, _), .. });
             if is_gone || (part.is_leader && of_endpoint.is_none()) {
                 of_endpoint = Some(of_whole);
             }
@@ -203,12 +203,12 @@ impl Runner {
         }
         let of_endpoint = of_endpoint.as_ref();
         let settled = parts.into_iter().zip(events).map(|(BatchEntry { task, context, course, is_leader }, event)| {
-            let (name, known) = (task.name(), (!context.has_beaten()).then_some(task));
+            let (name, known) = (task.key(), (!context.has_beaten()).then_some(task));
             let report = async move {
                 if is_leader {
                     self.report(&context.name.tenant, course, of_endpoint, started).await;
                 } else {
-                    self.gate.leave(course.passes, &CallReport { verdict: CallHealth::Unknown, took, pause_until: None }, None).await;
+                    self.gate.complete(course.passes, &CallReport { health: CallHealth::Unknown, took, pause_until: None }, None).await;
                 }
             };
             async move { (is_leader, join(self.settle(name, known, event, stop), report).await.0) }

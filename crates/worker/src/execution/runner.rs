@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, Fuse, FusedFuture, join};
 use futures_util::{FutureExt, poll};
 use nobat_core::json::Json;
 use nobat_core::limits::Reservations;
-use nobat_core::limits::backoff::patience;
+use nobat_core::limits::backoff::hold_backoff;
 use nobat_core::ports::{ClaimResult, Clock, Delivery, Heartbeat, Hint, Random, Settlement, StoreError};
 use nobat_core::service::backend::{ApplyError, Backend};
 use nobat_core::service::config_cache::{ConfigCache, ConfigEpoch};
@@ -81,8 +81,8 @@ enum Run {
 impl Runner {
     /// Creates a runner. Processes that share an edition see one another's configuration changes at once.
     pub fn new(backend: Backend, handlers: Handlers, clock: Arc<dyn Clock>, chance: Arc<dyn Random>, edition: ConfigEpoch) -> Self {
-        let directory = Arc::new(ConfigCache::new(Arc::clone(&backend.registry), Arc::clone(&clock), edition));
-        let gate = Arc::new(Limiter::new(Arc::clone(&backend.flows), Arc::clone(&clock), Arc::clone(&chance)));
+        let directory = Arc::new(ConfigCache::new(Arc::clone(&backend.config), Arc::clone(&clock), edition));
+        let gate = Arc::new(Limiter::new(Arc::clone(&backend.limiters), Arc::clone(&clock), Arc::clone(&chance)));
         Self { backend, handlers, clock, chance, directory, gate }
     }
 
@@ -133,7 +133,7 @@ impl Runner {
                 Ok(None)
             }
             ClaimResult::Refused(_, task) => {
-                self.judge(&task).await?;
+                self.apply_overdue(&task).await?;
                 Ok(None)
             }
         }
@@ -146,7 +146,7 @@ impl Runner {
         if early > CLOCK_SKEW {
             return Ok(());
         }
-        self.backend.queue.send(vec![Hint::new(task.name(), early)]).await
+        self.backend.queue.send(vec![Hint::new(task.key(), early)]).await
     }
 
     pub(crate) async fn claim_now(&self, name: &TaskKey) -> Result<ClaimResult, StoreError> {
@@ -155,10 +155,10 @@ impl Runner {
     }
 
     /// Ends a task whose deadline has passed, or an attempt whose lease has expired. The claim was refused.
-    async fn judge(&self, task: &Task) -> Result<(), StoreError> {
+    async fn apply_overdue(&self, task: &Task) -> Result<(), StoreError> {
         let now = self.clock.now();
-        let Some(event) = overdue(task, self.spread(), now) else { return Ok(()) };
-        match self.backend.apply(&task.name(), None, event, now).await {
+        let Some(event) = overdue(task, self.jitter(), now) else { return Ok(()) };
+        match self.backend.apply(&task.key(), None, event, now).await {
             Ok(_) | Err(ApplyError::Missing | ApplyError::Refused(_)) => Ok(()),
             Err(ApplyError::Store(error)) => Err(error),
         }
@@ -176,13 +176,13 @@ impl Runner {
             },
             // The lease is not renewed before the handler runs.
             () = self.clock.sleep(ADMISSION) => {
-                let (until, reserved) = (self.clock.now() + HEARTBEAT_RETRY, task.turn.reserved.clone());
+                let (until, reserved) = (self.clock.now() + HEARTBEAT_RETRY, task.hold.reservations.clone());
                 Err(Event::Hold { token, reason: HeldReason::LimiterUnavailable, until, reserved })
             }
         };
         let course = match not_yet {
             Ok(course) => course,
-            Err(event) => return self.settle(task.name(), Some(task), event, stop).await,
+            Err(event) => return self.settle(task.key(), Some(task), event, stop).await,
         };
         if course.companions.is_some() {
             return Box::pin(self.run_together(task, course, limit, stop)).await;
@@ -196,7 +196,7 @@ impl Runner {
             }
             Run::Over(event) => {
                 // Every heartbeat is a write and outdates the claimed copy.
-                let (name, known) = (task.name(), (!context.has_beaten()).then_some(task));
+                let (name, known) = (task.key(), (!context.has_beaten()).then_some(task));
                 if course.is_free() {
                     return self.settle(name, known, event, stop).await;
                 }
@@ -241,7 +241,7 @@ impl Runner {
         loop {
             if is_beat_due && beating.is_terminated() {
                 is_beat_due = false;
-                beating.set(self.beat(context, token, context.take_progress()).fuse());
+                beating.set(self.heartbeat(context, token, context.take_progress()).fuse());
             }
             let is_resting = !rest.is_terminated();
             tokio::select! {
@@ -295,15 +295,15 @@ impl Runner {
         }
     }
 
-    pub(crate) async fn beat(&self, context: &TaskContext, token: u64, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
+    pub(crate) async fn heartbeat(&self, context: &TaskContext, token: u64, progress: Option<Json>) -> Result<Heartbeat, StoreError> {
         context.note_beat();
         let until = self.clock.now() + LEASE;
-        self.backend.store.beat(&context.name, token, until, progress).await
+        self.backend.store.heartbeat(&context.name, token, until, progress).await
     }
 
     async fn store_last_progress(&self, context: &TaskContext, token: u64) {
         if let Some(progress) = context.take_progress()
-            && let Err(error) = self.beat(context, token, Some(progress)).await
+            && let Err(error) = self.heartbeat(context, token, Some(progress)).await
         {
             tracing::warn!(task = %context.name.id, %error, "the last progress note was not stored");
         }
@@ -328,16 +328,16 @@ impl Runner {
         let retry = match (wish, &course.resting) {
             // An endpoint that asks for no pause, or repeatedly for a short one, is unhealthy. Its pause grows each time.
             (Some(DestinationSignal::Pause(pause)), Some(_)) => {
-                let pause = pause.max(patience(task.turn.put_off.min(PUT_OFF_DOUBLINGS), self.spread()));
-                Retry::PutOff(HeldReason::RetryAfter, self.clock.now() + pause)
+                let pause = pause.max(hold_backoff(task.hold.deferrals.min(PUT_OFF_DOUBLINGS), self.jitter()));
+                Retry::Defer(HeldReason::RetryAfter, self.clock.now() + pause)
             }
             // A second 410 after the endpoint was opened again concerns this task alone: it fails, and the endpoint stays open.
             (Some(DestinationSignal::Gone), Some(_)) if task.error.as_ref().is_none_or(|before| before.code != error.code) => {
-                Retry::PutOff(HeldReason::EndpointGone, self.clock.now() + GONE_RECHECK)
+                Retry::Defer(HeldReason::EndpointGone, self.clock.now() + GONE_RECHECK)
             }
             _ => retry,
         };
-        Event::Fail { token, error, retry, policy: course.policy.clone(), spread: self.spread() }
+        Event::Fail { token, error, retry, policy: course.policy.clone(), spread: self.jitter() }
     }
 
     fn hold(&self, token: u64, reason: HeldReason) -> Event {
@@ -347,12 +347,12 @@ impl Runner {
     /// Holds a task whose call needs resources that this process lacks. The first wait is up to 1 s. It doubles each time, up to 1 minute.
     fn hold_briefly(&self, task: &Task, reason: HeldReason) -> Event {
         tracing::warn!(task = %task.id, "a call lacks handles, ports, memory or look-up slots of this process; its task is held");
-        let until = self.clock.now() + patience(task.turn.times, self.spread()).min(HOLD_INTERVAL);
+        let until = self.clock.now() + hold_backoff(task.hold.holds, self.jitter()).min(HOLD_INTERVAL);
         Event::Hold { token: task.token, reason, until, reserved: Reservations::default() }
     }
 
-    pub(crate) fn spread(&self) -> JitterSample {
-        JitterSample::from_bits(self.chance.bits())
+    pub(crate) fn jitter(&self) -> JitterSample {
+        JitterSample::from_bits(self.chance.next_u64())
     }
 
     /// Stores the outcome. Retries until `stop` fires if the store is unavailable: the work is done and would be repeated otherwise. An

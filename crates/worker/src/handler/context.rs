@@ -48,14 +48,14 @@ impl TaskContext {
     /// Creates the context of the task's current attempt.
     pub(crate) fn new(task: &Task, course: &AttemptPlan) -> Self {
         Self {
-            name: task.name(),
-            parent: task.settings.parent,
+            name: task.key(),
+            parent: task.options.parent,
             attempt: task.attempt,
             number: task.token,
-            max_attempts: course.max_attempts(&task.settings),
+            max_attempts: course.max_attempts(&task.options),
             idempotency_key: task.idempotency_key(),
-            timeout: course.timeout(&task.settings),
-            hops: task.settings.hops,
+            timeout: course.timeout(&task.options),
+            hops: task.options.hops,
             endpoint: course.endpoint.clone(),
             cancel: CancellationToken::new(),
             beaten: AtomicBool::new(false),

@@ -41,7 +41,7 @@ impl Failure {
 
     /// Creates a failure that pauses the limit key of the task, or else its endpoint, for all tasks. No attempt is counted. Without a limit
     /// key and an endpoint it acts like [`Failure::retry_after`].
-    pub fn put_off(pause: Duration, code: &str, message: impl Into<String>) -> Self {
+    pub fn defer(pause: Duration, code: &str, message: impl Into<String>) -> Self {
         Self { wish: Some(DestinationSignal::Pause(pause)), ..Self::retry_after(pause, code, message) }
     }
 

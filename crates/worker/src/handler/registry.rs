@@ -62,8 +62,8 @@ impl KindRegistry for Handlers {
 pub(crate) trait AnyHandler: Send + Sync {
     fn check(&self, payload: &Json, aim: Target) -> Result<(), KindError>;
     fn run<'a>(&'a self, payload: &'a Json, context: &'a TaskContext) -> BoxFuture<'a, Result<Json, Failure>>;
-    fn likeness(&self, payload: &Json) -> Option<u64>;
-    fn run_together<'a>(&'a self, batch: Vec<(&'a Json, &'a TaskContext)>) -> BoxFuture<'a, Together<Json>>;
+    fn batch_key(&self, payload: &Json) -> Option<u64>;
+    fn run_batch<'a>(&'a self, batch: Vec<(&'a Json, &'a TaskContext)>) -> BoxFuture<'a, Together<Json>>;
 }
 
 pub(crate) fn input<T: DeserializeOwned>(payload: &Json) -> Result<T, Failure> {

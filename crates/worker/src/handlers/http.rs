@@ -208,11 +208,11 @@ impl Handler for Http {
         }
     }
 
-    fn likeness(&self, call: &Call) -> Option<u64> {
+    fn batch_key(&self, call: &Call) -> Option<u64> {
         batch::likeness(call)
     }
 
-    async fn run_together<'a>(&'a self, batch: Vec<(Call, &'a TaskContext)>) -> Together<Answered> {
+    async fn run_batch<'a>(&'a self, batch: Vec<(Call, &'a TaskContext)>) -> Together<Answered> {
         batch::send(self, batch).await
     }
 }

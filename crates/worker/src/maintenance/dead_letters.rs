@@ -44,7 +44,7 @@ impl DeadLetters {
             tracing::warn!(task = %name.id, "a dead letter names a task that does not exist; it is dropped");
             return Ok(());
         };
-        if let Some(event) = overdue(&task, JitterSample::from_bits(self.chance.bits()), now) {
+        if let Some(event) = overdue(&task, JitterSample::from_bits(self.chance.next_u64()), now) {
             return self.apply(task, event).await;
         }
         match &task.state {
@@ -62,7 +62,7 @@ impl DeadLetters {
     }
 
     async fn apply(&self, task: Task, event: Event) -> Result<(), StoreError> {
-        match self.backend.apply(&task.name(), Some(task), event, self.clock.now()).await {
+        match self.backend.apply(&task.key(), Some(task), event, self.clock.now()).await {
             Ok(_) | Err(ApplyError::Missing | ApplyError::Refused(_)) => Ok(()),
             Err(ApplyError::Store(error)) => Err(error),
         }

@@ -68,7 +68,7 @@ impl Sweeper {
             match &task.state {
                 _ if overdue(&task, JitterSample::from_bits(0), now).is_some() => overdue_tasks.push(task),
                 State::Waiting(_) => {
-                    hints.push(Hint::new(task.name(), task.due_at.since(now)));
+                    hints.push(Hint::new(task.key(), task.due_at.since(now)));
                     let next = next_look(&task, now);
                     seen.push((task, next));
                 }
@@ -102,9 +102,9 @@ impl Sweeper {
 
     /// Returns the number of tasks changed, or the task if its outcome could not be stored.
     async fn judge(&self, task: Task, now: Timestamp) -> Result<usize, Task> {
-        let Some(event) = overdue(&task, JitterSample::from_bits(self.chance.bits()), now) else { return Ok(0) };
+        let Some(event) = overdue(&task, JitterSample::from_bits(self.chance.next_u64()), now) else { return Ok(0) };
         // Read again, since the store may have listed the task without its payload.
-        match self.backend.apply(&task.name(), None, event, now).await {
+        match self.backend.apply(&task.key(), None, event, now).await {
             Ok(_) => Ok(1),
             Err(ApplyError::Missing | ApplyError::Refused(_)) => Ok(0),
             Err(ApplyError::Store(error)) => {
@@ -135,5 +135,5 @@ impl SweepReport {
 /// first.
 fn next_look(task: &Task, now: Timestamp) -> Timestamp {
     let next = if task.due_at > now { task.due_at + PATIENCE } else { now + now.since(task.due_at).clamp(MIN_PAUSE, MAX_PAUSE) };
-    task.settings.expires_at.map_or(next, |deadline| deadline.min(next))
+    task.options.expires_at.map_or(next, |deadline| deadline.min(next))
 }

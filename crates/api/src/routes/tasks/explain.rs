@@ -52,7 +52,7 @@ async fn circumstances(app: &App, task: &Task) -> Result<ExplainInput, StoreErro
     if matches!(task.state, Standing::Ended(_)) {
         return Ok(ExplainInput::default());
     }
-    let (registry, tenant, settings) = (&app.backend.registry, &task.tenant, &task.settings);
+    let (registry, tenant, settings) = (&app.backend.config, &task.tenant, &task.options);
     let lane = async |sort, name| registry.lane(&QueueConfig::record_name(tenant, sort, name)).await;
     let endpoint = async { OptionFuture::from(settings.endpoint.as_ref().map(|name| registry.endpoint(tenant, name))).await.transpose() };
     let key = async { OptionFuture::from(settings.limit_key.as_ref().map(|key| lane(RecordKind::LimitKey, key))).await.transpose() };
@@ -61,9 +61,9 @@ async fn circumstances(app: &App, task: &Task) -> Result<ExplainInput, StoreErro
     let (queue, kind, of_tenant, endpoint, key) = laid_down.await?;
     let (lanes, endpoint) = (TaskConfig { queue, kind, tenant: of_tenant.limits }, endpoint.flatten());
     let flows = flows_of(task, &lanes, endpoint.as_ref(), key.as_ref()).into_iter().map(async |(of, limits)| {
-        let name = LimiterKey { tenant: tenant.clone(), of };
-        let flow = app.backend.flows.read(&name).await?.flow;
-        Ok::<_, StoreError>(Known { of: name.of, limits, flow })
+        let name = LimiterKey { tenant: tenant.clone(), scope: of };
+        let flow = app.backend.limiters.read(&name).await?.flow;
+        Ok::<_, StoreError>(Known { of: name.scope, limits, flow })
     });
     let flows = try_join_all(flows).await?;
     let has_handler = !matches!(app.kinds.check(&task.kind, &task.payload, Target::Payload), Err(KindError::UnknownKind(_)));

@@ -225,7 +225,7 @@ impl<'a> SubmitRequest<'a> {
     /// Returns the tasks that the store found under this request's ids. Fails if another request created them, or if some no longer exist.
     fn recognise(&self, count: usize, mut found: Vec<Task>) -> Result<Accepted, Problem> {
         let fingerprint = self.identity.fingerprint();
-        if found.iter().any(|task| task.settings.fingerprint != fingerprint) {
+        if found.iter().any(|task| task.options.fingerprint != fingerprint) {
             return Err(Problem::key_reused());
         }
         // Without a key, ids are random. A task that exists already then comes from the store's own retry of this write.

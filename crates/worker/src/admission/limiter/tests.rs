@@ -72,7 +72,7 @@ impl Clock for Still {
 struct Lots(AtomicU32);
 
 impl Random for Lots {
-    fn bits(&self) -> u64 {
+    fn next_u64(&self) -> u64 {
         u64::from(self.0.fetch_add(1, Ordering::Relaxed)) << 40
     }
 }
@@ -93,7 +93,7 @@ impl World {
     }
 
     fn in_use(&self) -> u32 {
-        lock(&self.flows.kept).values().map(|kept| kept.flow.in_use(self.clock.now())).sum()
+        lock(&self.flows.kept).values().map(|kept| kept.flow.running(self.clock.now())).sum()
     }
 }
 
@@ -102,7 +102,7 @@ fn count(count: u32) -> NonZeroU32 {
 }
 
 fn limited(limits: Limits) -> [ScopedLimits; 1] {
-    [ScopedLimits { name: LimiterKey { tenant: Tenant::default(), of: LimitScope::Tenant }, limits }]
+    [ScopedLimits { name: LimiterKey { tenant: Tenant::default(), scope: LimitScope::Tenant }, limits }]
 }
 
 fn parallel(most: u32) -> [ScopedLimits; 1] {
@@ -110,13 +110,13 @@ fn parallel(most: u32) -> [ScopedLimits; 1] {
 }
 
 fn report(verdict: CallHealth) -> CallReport {
-    CallReport { verdict, took: Duration::from_millis(5), pause_until: None }
+    CallReport { health: verdict, took: Duration::from_millis(5), pause_until: None }
 }
 
 async fn enter(gate: &Limiter, flows: &[ScopedLimits]) -> Result<Permits, Denied> {
-    match gate.enter(flows, &HoldState::default(), Permits::default()).await.unwrap() {
-        Entry::Go(passes) => Ok(passes),
-        Entry::Wait { wait, .. } => Err(wait),
+    match gate.acquire(flows, &HoldState::default(), Permits::default()).await.unwrap() {
+        Entry::Granted(passes) => Ok(passes),
+        Entry::Denied { wait, .. } => Err(wait),
     }
 }
 
@@ -124,12 +124,12 @@ async fn enter(gate: &Limiter, flows: &[ScopedLimits]) -> Result<Permits, Denied
 async fn concurrent_requests_share_one_write() {
     let world = World::new();
     let pace = RateLimit { rate: count(100), period: Duration::from_secs(1), burst: count(7) };
-    let (gate, flows) = (world.gate(1), limited(Limits { pace: Some(pace), concurrency: Some(count(100)), breaker: None }));
+    let (gate, flows) = (world.gate(1), limited(Limits { rate: Some(pace), concurrency: Some(count(100)), breaker: None }));
     let entered = join_all((0..10).map(|_| enter(&gate, &flows))).await;
     assert_eq!(entered.iter().filter(|entered| entered.is_ok()).count(), 7);
     assert_eq!((world.flows.reads.load(Ordering::Relaxed), world.flows.writes.load(Ordering::Relaxed)), (1, 1));
     let passes = entered.into_iter().filter_map(Result::ok);
-    join_all(passes.map(|passes| async { gate.leave(passes, &report(CallHealth::Good), None).await })).await;
+    join_all(passes.map(|passes| async { gate.complete(passes, &report(CallHealth::Good), None).await })).await;
     assert_eq!((world.flows.writes.load(Ordering::Relaxed), world.in_use()), (2, 0));
 }
 
@@ -137,7 +137,7 @@ async fn concurrent_requests_share_one_write() {
 async fn limiter_without_limits_is_read_but_not_written() {
     let world = World::new();
     let passes = enter(&world.gate(1), &limited(Limits::default())).await.unwrap();
-    world.gate(1).leave(passes, &report(CallHealth::Bad), None).await;
+    world.gate(1).complete(passes, &report(CallHealth::Bad), None).await;
     assert_eq!((world.flows.reads.load(Ordering::Relaxed), world.flows.writes.load(Ordering::Relaxed)), (1, 0));
 }
 
@@ -152,7 +152,7 @@ async fn processes_share_one_concurrency_limit() {
         assert_eq!((passes.len(), world.in_use()), (4, 4));
         join_all(passes.into_iter().map(|(number, passes)| {
             let gate = &gates[(number + round) % 3];
-            async move { gate.leave(passes, &report(CallHealth::Good), None).await }
+            async move { gate.complete(passes, &report(CallHealth::Good), None).await }
         }))
         .await;
         assert_eq!(world.in_use(), 0);
@@ -165,12 +165,12 @@ async fn lost_write_reply_leaks_no_slot() {
     let (gate, flows) = (world.gate(1), parallel(2));
     let first = enter(&gate, &flows).await.unwrap();
     world.flows.lost.store(1, Ordering::Relaxed);
-    assert!(gate.enter(&flows, &HoldState::default(), Permits::default()).await.is_err());
+    assert!(gate.acquire(&flows, &HoldState::default(), Permits::default()).await.is_err());
     assert_eq!(world.in_use(), 2, "the write whose reply was lost took a slot");
     let second = enter(&gate, &flows).await.unwrap();
     world.flows.lost.store(1, Ordering::Relaxed);
-    gate.leave(first, &report(CallHealth::Good), None).await;
-    gate.leave(second, &report(CallHealth::Good), None).await;
+    gate.complete(first, &report(CallHealth::Good), None).await;
+    gate.complete(second, &report(CallHealth::Good), None).await;
     assert_eq!(world.in_use(), 0);
 }
 
@@ -202,13 +202,13 @@ async fn waiting_operation_is_written_after_its_writer_is_dropped() {
 async fn operation_repeated_after_a_dropped_writer_counts_once() {
     let world = World::new();
     let pace = RateLimit { rate: count(1), period: Duration::from_mins(1), burst: count(3) };
-    let (gate, flows) = (world.gate(1), limited(Limits { pace: Some(pace), concurrency: Some(count(3)), breaker: None }));
+    let (gate, flows) = (world.gate(1), limited(Limits { rate: Some(pace), concurrency: Some(count(3)), breaker: None }));
     let first = enter(&gate, &flows).await.unwrap();
     let second = enter(&gate, &flows).await.unwrap();
     let third = enter(&gate, &flows).await.unwrap();
     let good = report(CallHealth::Good);
-    let mut dropped = Box::pin(gate.leave(first, &good, None));
-    let mut other = Box::pin(gate.give_back(third));
+    let mut dropped = Box::pin(gate.complete(first, &good, None));
+    let mut other = Box::pin(gate.cancel(third));
     assert!(poll_immediate(&mut dropped).await.is_none() && poll_immediate(&mut other).await.is_none());
     while world.in_use() == 3 {
         assert!(poll_immediate(&mut dropped).await.is_none(), "the writer has no reply yet");
@@ -220,7 +220,7 @@ async fn operation_repeated_after_a_dropped_writer_counts_once() {
     let others = world.gate(2);
     assert!(enter(&others, &flows).await.is_ok(), "a start that was given back is free");
     assert!(enter(&others, &flows).await.is_err(), "it is free only once");
-    gate.leave(second, &good, None).await;
+    gate.complete(second, &good, None).await;
 }
 
 #[tokio::test]
@@ -256,8 +256,8 @@ async fn task_with_two_rates_starts_at_the_lower_rate() {
         let gate = world.gate(1);
         let pace = |rate| RateLimit { rate: count(rate), period: Duration::from_secs(1), burst: count(1) };
         let flow = |of, rate| ScopedLimits {
-            name: LimiterKey { tenant: Tenant::default(), of },
-            limits: Limits { pace: Some(pace(rate)), ..Limits::default() },
+            name: LimiterKey { tenant: Tenant::default(), scope: of },
+            limits: Limits { rate: Some(pace(rate)), ..Limits::default() },
         };
         let name = |text| nobat_core::types::name::Name::new(text).unwrap();
         let flows = [flow(LimitScope::Endpoint(name("e")), wide), flow(LimitScope::Key(name("k")), narrow)];
@@ -268,13 +268,13 @@ async fn task_with_two_rates_starts_at_the_lower_rate() {
         let mut starts = 0;
         while let Some(((at, number), turn)) = waiting.pop_first().filter(|((at, _), _)| *at < begun + Duration::from_mins(1)) {
             *lock(&world.clock.0) = at.since(begun);
-            match gate.enter(&flows, &turn, Permits::default()).await.unwrap() {
-                Entry::Go(passes) => {
+            match gate.acquire(&flows, &turn, Permits::default()).await.unwrap() {
+                Entry::Granted(passes) => {
                     starts += 1;
-                    gate.leave(passes, &report(CallHealth::Good), None).await;
+                    gate.complete(passes, &report(CallHealth::Good), None).await;
                 }
-                Entry::Wait { wait, promise } => {
-                    let turn = HoldState { times: turn.times + 1, reserved: promise.into(), ..turn };
+                Entry::Denied { wait, promise } => {
+                    let turn = HoldState { holds: turn.holds + 1, reservations: promise.into(), ..turn };
                     waiting.insert((wait.until.max(at + Duration::from_millis(1)), number), turn);
                 }
             }
@@ -290,9 +290,9 @@ async fn replaced_reservation_is_given_back() {
     let world = World::new();
     let gate = world.gate(1);
     let pace = RateLimit { rate: count(1), period: Duration::from_secs(10), burst: count(1) };
-    let limits = Limits { pace: Some(pace), ..Limits::default() };
+    let limits = Limits { rate: Some(pace), ..Limits::default() };
     let flow = |text: &str| ScopedLimits {
-        name: LimiterKey { tenant: Tenant::default(), of: LimitScope::Key(nobat_core::types::name::Name::new(text).unwrap()) },
+        name: LimiterKey { tenant: Tenant::default(), scope: LimitScope::Key(nobat_core::types::name::Name::new(text).unwrap()) },
         limits,
     };
     let flows = [flow("a"), flow("b")];
@@ -301,19 +301,19 @@ async fn replaced_reservation_is_given_back() {
         kept.flow.state(&limits, world.clock.now()).reserved_starts.unwrap()
     };
     let waiting = async |flows: &[ScopedLimits], promise: Option<ScopedReservation>| {
-        let turn = HoldState { reserved: promise.into(), ..HoldState::default() };
-        match gate.enter(flows, &turn, Permits::default()).await.unwrap() {
-            Entry::Wait { promise, .. } => promise,
-            Entry::Go(_) => panic!("the task may start"),
+        let turn = HoldState { reservations: promise.into(), ..HoldState::default() };
+        match gate.acquire(flows, &turn, Permits::default()).await.unwrap() {
+            Entry::Denied { promise, .. } => promise,
+            Entry::Granted(_) => panic!("the task may start"),
         }
     };
     enter(&gate, &flows[1..]).await.unwrap();
     let at_second = waiting(&flows[1..], None).await;
-    assert_eq!((at_second.as_ref().unwrap().of == flows[1].name.of, ahead(1)), (true, 1));
+    assert_eq!((at_second.as_ref().unwrap().scope == flows[1].name.scope, ahead(1)), (true, 1));
     // The reservation is not due: the first limiter refuses before the second is asked.
     enter(&gate, &flows[..1]).await.unwrap();
     let at_first = waiting(&flows, at_second).await;
-    assert_eq!((at_first.as_ref().unwrap().of == flows[0].name.of, ahead(0), ahead(1)), (true, 1, 0));
+    assert_eq!((at_first.as_ref().unwrap().scope == flows[0].name.scope, ahead(0), ahead(1)), (true, 1, 0));
     // The first reservation is due. Its start is used, then given back when the second limiter refuses. The task keeps its first
     // reservation.
     *lock(&world.clock.0) += Duration::from_secs(11);
@@ -330,7 +330,7 @@ async fn failures_open_the_breaker_for_all_processes() {
     assert!(enter(&other, &flows).await.is_ok());
     for _ in 0..10 {
         let passes = enter(&gate, &flows).await.unwrap();
-        gate.leave(passes, &report(CallHealth::Bad), None).await;
+        gate.complete(passes, &report(CallHealth::Bad), None).await;
     }
     assert_eq!(enter(&gate, &flows).await.err().unwrap().reason, HeldReason::CircuitOpen);
     assert!(enter(&other, &flows).await.is_ok(), "each process caches a limiter for a second");

@@ -84,7 +84,7 @@ pub(super) fn likeness(call: &Call) -> Option<u64> {
         let texts = ranges.as_ref().map(|ranges| Statuses::new(ranges.clone()).texts().collect::<Vec<_>>().join(","));
         parts.push(texts.map_or_else(String::new, |texts| format!("[{texts}]")));
     }
-    Some(BatchPolicy::likeness(&parts))
+    Some(BatchPolicy::batch_key(&parts))
 }
 
 /// One request for several calls.

@@ -75,7 +75,7 @@ pub(super) fn refused(status: StatusCode, headers: &HeaderMap, meaning: Response
         _ if headers.get(NO_RETRY).is_some_and(|value| value == "1") => {
             Failure::permanent(&code, format!("{message} and forbade further attempts by the header `{NO_RETRY}`"))
         }
-        (ResponseClass::Retry, Some(pause)) if is_about_all => Failure::put_off(pause, &code, message),
+        (ResponseClass::Retry, Some(pause)) if is_about_all => Failure::defer(pause, &code, message),
         (ResponseClass::Retry, Some(pause)) => Failure::retry_after(pause, &code, message),
         (ResponseClass::Retry, None) => Failure::retry(&code, message),
         _ if status.is_redirection() => Failure::permanent(&code, format!("{message}; redirects are not followed")),
