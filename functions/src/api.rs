@@ -27,13 +27,13 @@ pub async fn run(handlers: Handlers) -> Result<(), Error> {
     let backend = settings::backend().await?;
     let vault = settings::vault().await?;
     let app = App::new(AppConfig {
-        edition: ConfigEpoch::default(),
+        epoch: ConfigEpoch::default(),
         tester: Arc::new(settings::http_signing(&backend, Arc::clone(&vault))?),
         backend,
         clock: Arc::new(SystemClock),
         kinds: Arc::new(settings::with_ours(handlers)?),
         // The API is public. API Gateway itself reports each client's address, so no proxy is trusted.
-        door: AccessPolicy { keys: AuthMode::Required, admitted: settings::list("NOBAT_ALLOW_FROM")?, proxies: Vec::new() },
+        access_policy: AccessPolicy { keys: AuthMode::Required, admitted: settings::list("NOBAT_ALLOW_FROM")?, proxies: Vec::new() },
         recount: nobat_aws::RECOUNT,
         max_timeout: settings::seconds("NOBAT_MAX_TIMEOUT", MAX_TIMEOUT)?,
         max_wait: settings::seconds("NOBAT_MAX_WAIT", MAX_WAIT)?,

@@ -18,7 +18,7 @@ const MARGIN: Duration = Duration::from_secs(15);
 /// Runs the sweeper on each invocation.
 pub async fn run() -> Result<(), Error> {
     log::start()?;
-    let sweeper = Sweeper { backend: settings::backend().await?, chance: Arc::new(SystemRandom) };
+    let sweeper = Sweeper { backend: settings::backend().await?, random: Arc::new(SystemRandom) };
     let sweeper = &sweeper;
     lambda_runtime::run(service_fn(move |event| handle(sweeper, event))).await
 }

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use nobat_core::types::id::TaskId;
 use nobat_core::types::name::Tenant;
 use nobat_core::json::decode::read_object;
-use nobat_core::task::codec::{settings_from_text, settings_to_text};
+use nobat_core::task::codec::{options_from_text, options_to_text};
 use nobat_core::submission::{Submission, SubmissionContext};
 use nobat_core::task::retry::MAX_AHEAD;
 use nobat_core::task::Task;
@@ -78,7 +78,7 @@ fn check(body: &[u8], task: &Task) {
     let shown: Value = serde_json::from_str(&shown).expect("valid JSON");
     assert_eq!(shown["payload"], payload);
     // Stored settings must read back unchanged.
-    let mut kept = settings_from_text(settings_to_text(&task.settings).as_deref()).expect("the settings read back");
+    let mut kept = options_from_text(options_to_text(&task.settings).as_deref()).expect("the settings read back");
     kept.expires_at = task.settings.expires_at;
     assert_eq!(kept, *task.settings);
 }

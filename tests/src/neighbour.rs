@@ -188,7 +188,7 @@ async fn work(stage: Arc<Stage>, backend: Backend) {
 }
 
 async fn sweep(stage: Arc<Stage>, backend: Backend, every: Duration) {
-    let sweeper = Sweeper { backend, chance: stage.dice.clone() };
+    let sweeper = Sweeper { backend, random: stage.dice.clone() };
     loop {
         sweeper.run_until(&*stage.clock, stage.time.now() + every).await.expect("the store answers");
         stage.clock.sleep(every).await;
@@ -250,7 +250,7 @@ fn task(stage: &Stage, kind: &str, number: usize) -> Task {
 /// Creates an endpoint of this name with a rate of 100 calls a second and the default circuit breaker.
 async fn name(stage: &Stage, backend: &Backend, name: &str) {
     let hundred = const { NonZeroU32::new(100).unwrap() };
-    let pace = RateLimit { rate: hundred, period: Duration::from_secs(1), burst: hundred };
+    let rate_limit = RateLimit { rate: hundred, period: Duration::from_secs(1), burst: hundred };
     let endpoint = Endpoint {
         url: "https://example.com".parse().expect("the URL is valid"),
         headers: std::collections::BTreeMap::new(),
@@ -258,7 +258,7 @@ async fn name(stage: &Stage, backend: &Backend, name: &str) {
         timeout: None,
         retry: None,
         answers: ResponsePolicy::default(),
-        limits: Limits { rate: Some(pace), concurrency: None, breaker: Some(BreakerPolicy::default()) },
+        limits: Limits { rate: Some(rate_limit), concurrency: None, breaker: Some(BreakerPolicy::default()) },
         batch: None,
         standing: EndpointStatus::Open,
         authority: None,

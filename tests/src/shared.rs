@@ -125,7 +125,7 @@ pub fn play(time: &Arc<Time>, backend: &Backend, plan: Plan) -> Seen {
     }
     let (staged, shared) = (Arc::clone(&stage), slow);
     executor.add("sweeper".to_owned(), move || {
-        let (stage, sweeper) = (Arc::clone(&staged), Sweeper { backend: shared.clone(), chance: staged.dice.clone() });
+        let (stage, sweeper) = (Arc::clone(&staged), Sweeper { backend: shared.clone(), random: staged.dice.clone() });
         Box::pin(async move {
             loop {
                 stage.clock.sleep(Duration::from_mins(1)).await;
@@ -165,8 +165,8 @@ fn task(number: usize, now: Timestamp) -> Task {
 
 fn write_limits(backend: &Backend, now: Timestamp) {
     let count = |count| NonZeroU32::new(count).expect("the count is positive");
-    let pace = RateLimit { rate: count(RATE), period: Duration::from_secs(1), burst: count(1) };
-    let limits = Limits { rate: Some(pace), concurrency: Some(count(CONCURRENCY)), breaker: None };
+    let rate_limit = RateLimit { rate: count(RATE), period: Duration::from_secs(1), burst: count(1) };
+    let limits = Limits { rate: Some(rate_limit), concurrency: Some(count(CONCURRENCY)), breaker: None };
     let tenant = Tenant::default();
     let record = QueueConfig { limits, version: 1, ..QueueConfig::default() }.record(QueueConfig::record_name(
         &tenant,

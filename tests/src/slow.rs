@@ -104,8 +104,8 @@ impl LimiterStore for Slow {
         self.call(self.inner.limiters.read(name)).await
     }
 
-    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
-        self.call(self.inner.limiters.write(name, flow, over, now)).await
+    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
+        self.call(self.inner.limiters.write(name, limiter, over, now)).await
     }
 }
 

@@ -76,7 +76,7 @@ impl Cloud {
     }
 
     fn sweeper(&self) -> Sweeper {
-        Sweeper { backend: self.backend.clone(), chance: Arc::new(SystemRandom) }
+        Sweeper { backend: self.backend.clone(), random: Arc::new(SystemRandom) }
     }
 
     /// Returns the items that hold bodies: their sort keys and expiry times in seconds.

@@ -97,9 +97,9 @@ async fn documented_endpoint_calls_succeed() {
     let block = blocks("Call an API").remove(0).replace("127.0.0.1:8080", &world.address().to_string());
     let printed = paste(&[block.replace("https://billing.example", &world.receiver.url(""))], &world).await.remove(0);
     let answers: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let [endpoint, task, paused, resumed, flow] = answers.try_into().expect("five responses");
+    let [endpoint, task, paused, resumed, limiter] = answers.try_into().expect("five responses");
     assert!(endpoint["secret"].as_str().unwrap().starts_with("whsec_"), "{endpoint}");
-    assert_eq!((&paused["paused"], &resumed["paused"], &flow["rate"]), (&json!(true), &json!(false), &json!(5)));
+    assert_eq!((&paused["paused"], &resumed["paused"], &limiter["rate"]), (&json!(true), &json!(false), &json!(5)));
     assert_eq!(world.ended(&task).await["status"], "succeeded");
     assert_eq!(world.receiver.received("/api/charge")[0].header("authorization"), "Bearer s3cret");
     world.end().await;

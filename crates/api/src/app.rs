@@ -26,12 +26,12 @@ pub struct App(Arc<Inner>);
 
 struct Inner {
     parts: AppConfig,
-    keyring: AuthCache,
+    auth_cache: AuthCache,
     bodies: Arc<BodyBudget>,
     permits: RequestRates,
-    quota: PendingQuota,
+    pending_quota: PendingQuota,
     readiness: Readiness,
-    directory: ConfigCache,
+    config_cache: ConfigCache,
     test_slots: TestSlots,
 }
 
@@ -44,7 +44,7 @@ pub struct AppConfig {
     /// Kinds that this server runs. Validates submissions.
     pub kinds: Arc<dyn KindRegistry>,
     /// Access policy of the API.
-    pub door: AccessPolicy,
+    pub access_policy: AccessPolicy,
     /// Time between two counts of the waiting tasks of a tenant that has a limit on them. A count can be costly.
     pub recount: Duration,
     /// Maximum timeout that workers grant to one attempt.
@@ -58,7 +58,7 @@ pub struct AppConfig {
     /// Key that authenticates the cursors of lists. All processes behind one address need the same one.
     pub cursor_key: [u8; 32],
     /// Edition of the configuration, shared with the workers of this process. They see changes by this process at once.
-    pub edition: ConfigEpoch,
+    pub epoch: ConfigEpoch,
     /// Shutdown signal. Once it fires, the server sends answers that `?wait=` holds.
     pub shutdown: CancellationToken,
 }
@@ -66,16 +66,16 @@ pub struct AppConfig {
 impl App {
     /// Creates the shared state of the handlers.
     pub fn new(parts: AppConfig) -> Self {
-        let keyring = AuthCache::new(parts.door.keys);
-        let directory = ConfigCache::new(Arc::clone(&parts.backend.config), Arc::clone(&parts.clock), parts.edition.clone());
-        let (permits, quota, readiness) = (RequestRates::default(), PendingQuota::default(), Readiness::default());
+        let auth_cache = AuthCache::new(parts.access_policy.keys);
+        let config_cache = ConfigCache::new(Arc::clone(&parts.backend.config), Arc::clone(&parts.clock), parts.epoch.clone());
+        let (permits, pending_quota, readiness) = (RequestRates::default(), PendingQuota::default(), Readiness::default());
         let test_slots = TestSlots::default();
-        Self(Arc::new(Inner { parts, keyring, bodies: Arc::default(), permits, quota, readiness, directory, test_slots }))
+        Self(Arc::new(Inner { parts, auth_cache, bodies: Arc::default(), permits, pending_quota, readiness, config_cache, test_slots }))
     }
 
     /// Returns the cache of keys and of tenants' limits.
-    pub(crate) fn keyring(&self) -> &AuthCache {
-        &self.0.keyring
+    pub(crate) fn auth_cache(&self) -> &AuthCache {
+        &self.0.auth_cache
     }
 
     /// Returns the budget of request bodies in memory.
@@ -94,8 +94,8 @@ impl App {
     }
 
     /// Returns the cached configuration of endpoints, queues and kinds.
-    pub(crate) fn directory(&self) -> &ConfigCache {
-        &self.0.directory
+    pub(crate) fn config_cache(&self) -> &ConfigCache {
+        &self.0.config_cache
     }
 
     /// Returns the slots of endpoint tests.
@@ -105,13 +105,13 @@ impl App {
 
     /// Returns the load of all bounded resources of this process that tenants share.
     pub(crate) fn loads(&self) -> Vec<QueueLoad> {
-        let own = [self.bodies().load(), self.keyring().lookups().load(), self.test_slots().load()];
+        let own = [self.bodies().load(), self.auth_cache().lookups().load(), self.test_slots().load()];
         self.backend.store.load().into_iter().chain(own).collect()
     }
 
     /// Returns the counts of tenants' waiting tasks.
-    pub(crate) fn quota(&self) -> &PendingQuota {
-        &self.0.quota
+    pub(crate) fn pending_quota(&self) -> &PendingQuota {
+        &self.0.pending_quota
     }
 }
 

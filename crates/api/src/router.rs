@@ -33,7 +33,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/endpoints/{name}/test", post(endpoints::test))
         .route("/v1/queues/{name}", get(queues::get_queue).put(queues::put_queue))
         .route("/v1/kinds/{name}", get(queues::get_kind).put(queues::put_kind))
-        .route("/v1/limits/{name}", get(queues::get_flow).put(queues::put_flow))
+        .route("/v1/limits/{name}", get(queues::get_limits).put(queues::put_limits))
         .route("/v1/audit", get(audit::page))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))

@@ -36,8 +36,8 @@ impl ConfigStore for Table {
         found.map(|item| record(name.clone(), &item)).transpose()
     }
 
-    async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
-        let (from, to) = keys::records_after(sort, after);
+    async fn page(&self, tenant: Option<&Tenant>, kind: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+        let (from, to) = keys::records_after(kind, after);
         let find = self.client.query().table_name(&self.name).consistent_read(true);
         let find = find.key_condition_expression("#PK = :records AND #SK BETWEEN :from AND :to");
         let find = find.expression_attribute_names("#PK", "PK").expression_attribute_names("#SK", "SK");
@@ -45,7 +45,7 @@ impl ConfigStore for Table {
         let find = find.expression_attribute_values(":from", text(from)).expression_attribute_values(":to", text(to));
         let found = find.limit(i32::try_from(limit).unwrap_or(i32::MAX)).send().await.map_err(failed)?;
         let items = found.items.unwrap_or_default();
-        items.iter().map(|item| record(RecordName { tenant: tenant.cloned(), kind: sort, name: name(item)? }, item)).collect()
+        items.iter().map(|item| record(RecordName { tenant: tenant.cloned(), kind, name: name(item)? }, item)).collect()
     }
 
     async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
@@ -91,9 +91,9 @@ impl ConfigStore for Table {
             return Ok(AuditPage { entries: Vec::new(), next: None });
         }
         let find = self.client.query().table_name(&self.name).consistent_read(true).scan_index_forward(false);
-        let find = find.key_condition_expression("#PK = :trail AND #SK BETWEEN :from AND :before");
+        let find = find.key_condition_expression("#PK = :audit AND #SK BETWEEN :from AND :before");
         let find = find.expression_attribute_names("#PK", "PK").expression_attribute_names("#SK", "SK");
-        let find = find.expression_attribute_values(":trail", text(keys::trail(&query.tenant)));
+        let find = find.expression_attribute_values(":audit", text(keys::audit(&query.tenant)));
         let find = find.expression_attribute_values(":from", text(from)).expression_attribute_values(":before", text(&before));
         // One more, since the last entry of the previous page is found again.
         let limit = i32::try_from(query.limit).unwrap_or(i32::MAX).saturating_add(1);
@@ -147,7 +147,7 @@ impl Table {
             Expression::default().set("full_at", number(left.full_at)).when("attribute_not_exists(#full_at) OR #full_at <= :now")
         };
         let take = take.set("expires_at", number(expiry(now + IDLE))).value("now", number(now_micros));
-        let written = self.update(at(keys::flow(tenant), keys::REQUESTS), take, None).await?;
+        let written = self.update(at(keys::limiter(tenant), keys::REQUESTS), take, None).await?;
         let (WriteOutcome::Done(item) | WriteOutcome::Refused(item)) = &written;
         let full_at = Reader(item).optional_number("full_at")?.unwrap_or(0);
         Ok((TokenBucket { full_at }, matches!(written, WriteOutcome::Done(_))))
@@ -164,7 +164,7 @@ impl Table {
             ("op", text(own)),
         ];
         let attributes = attributes.map(|(name, value)| (name.to_owned(), value));
-        at(keys::trail(&entry.tenant), keys::entry(entry)).into_iter().chain(attributes).collect()
+        at(keys::audit(&entry.tenant), keys::entry(entry)).into_iter().chain(attributes).collect()
     }
 }
 

@@ -97,8 +97,8 @@ pub(crate) fn at(partition: impl Into<String>, sort: impl Into<String>) -> Key {
 pub(crate) fn whole(task: &Task, op: &str, now: Timestamp) -> Item {
     let mut item = fixed(task, payload_apart(task).as_ref());
     item.extend(changing(task, op).into_item());
-    if let SweepIndex::At(partition, mark) = keys::attention(task, now) {
-        item.extend([("attention".to_owned(), text(partition)), ("mark".to_owned(), moment(mark))]);
+    if let SweepIndex::At(partition, mark) = keys::sweep(task, now) {
+        item.extend([("sweep".to_owned(), text(partition)), ("sweep_at".to_owned(), moment(mark))]);
     }
     item
 }
@@ -136,7 +136,7 @@ fn fixed(task: &Task, payload_apart: Option<&OverflowRef>) -> Item {
         ("kind", Some(text(task.kind.as_str()))),
         ("queue", Some(text(task.queue.as_str()))),
         ("created_at", Some(moment(task.created_at))),
-        ("settings", codec::settings_to_text(&task.options).map(text)),
+        ("options", codec::options_to_text(&task.options).map(text)),
         ("fingerprint", task.options.fingerprint.map(|fingerprint| AttributeValue::B(Blob::new(fingerprint.0)))),
         ("payload", inline.filter(|_| task.payload != Json::null())),
         ("payload_key", apart),
@@ -173,7 +173,7 @@ pub(crate) fn changing(task: &Task, op: &str) -> Attributes {
         ("attempts", codec::attempts_to_text(&task.attempts).map(text)),
         ("error", task.error.as_ref().map(|error| text(codec::error_to_text(error)))),
         ("progress", task.progress.as_ref().map(|progress| text(progress.get()))),
-        ("turn", codec::turn_to_text(&task.hold).map(text)),
+        ("hold_state", codec::hold_state_to_text(&task.hold).map(text)),
         ("requests", codec::requests_to_text(&task.requests).map(text)),
         ("op", Some(text(op))),
     ])
@@ -194,10 +194,10 @@ pub(crate) fn word(state: &State) -> &'static str {
 pub(crate) fn read(item: &Item) -> Result<Read, Unreadable> {
     let reader = Reader(item);
     let name = keys::name(reader.text("PK")?).ok_or(Unreadable("PK"))?;
-    let mut settings = codec::settings_from_text(reader.optional_text("settings")?)?;
-    settings.expires_at = reader.optional_moment("deadline")?;
-    settings.key_generation = reader.optional_number("key_generation")?;
-    settings.fingerprint = reader.fingerprint()?;
+    let mut options = codec::options_from_text(reader.optional_text("options")?)?;
+    options.expires_at = reader.optional_moment("deadline")?;
+    options.key_generation = reader.optional_number("key_generation")?;
+    options.fingerprint = reader.fingerprint()?;
     let created_at = reader.moment("created_at")?;
     let task = Task {
         tenant: name.tenant,
@@ -205,7 +205,7 @@ pub(crate) fn read(item: &Item) -> Result<Read, Unreadable> {
         kind: reader.name("kind")?,
         queue: reader.name("queue")?,
         payload: reader.json("payload")?.unwrap_or_else(Json::null),
-        options: Box::new(settings),
+        options: Box::new(options),
         created_at,
         generation_at: reader.optional_moment("generation_at")?.unwrap_or(created_at),
         generation: reader.optional_number("generation")?.unwrap_or(1),
@@ -218,16 +218,16 @@ pub(crate) fn read(item: &Item) -> Result<Read, Unreadable> {
         result: reader.json("result")?,
         error: reader.optional_text("error")?.map(codec::error_from_text).transpose()?,
         progress: reader.json("progress")?,
-        hold: codec::turn_from_text(reader.optional_text("turn")?)?,
+        hold: codec::hold_state_from_text(reader.optional_text("hold_state")?)?,
         requests: codec::requests_from_text(reader.optional_text("requests")?)?,
     };
     let apart = |attribute| Ok::<_, Unreadable>(reader.optional_text(attribute)?.map(|key| OverflowRef { key: key.to_owned() }));
     Ok(Read { task, payload: apart("payload_key")?, result: apart("result_key")? })
 }
 
-/// Returns the sweep time of an item in the index `attention`, if any.
-pub(crate) fn mark(item: &Item) -> Option<Timestamp> {
-    Reader(item).optional_moment("mark").ok().flatten()
+/// Returns the sweep time of an item in the index `sweep`, if any.
+pub(crate) fn sweep_at(item: &Item) -> Option<Timestamp> {
+    Reader(item).optional_moment("sweep_at").ok().flatten()
 }
 
 /// Returns the id of the write that the item is from.

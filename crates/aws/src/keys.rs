@@ -14,7 +14,7 @@ use nobat_core::types::time::Timestamp;
 pub(crate) const TASK: &str = "task";
 
 /// Index of tasks for the sweeper, and of failed tasks.
-pub(crate) const ATTENTION: &str = "attention";
+pub(crate) const SWEEP: &str = "sweep";
 
 /// Index of all tasks, by creation.
 pub(crate) const RECENT: &str = "recent";
@@ -58,13 +58,13 @@ pub(crate) fn record(name: &RecordName) -> String {
 }
 
 /// Returns the range of sort keys of the records of one kind that follow a name. Names contain no characters below `-`.
-pub(crate) fn records_after(sort: RecordKind, after: Option<&Name>) -> (String, String) {
-    let sort = sort.as_str();
-    (after.map_or_else(|| format!("{sort}#"), |after| format!("{sort}#{after}!")), format!("{sort}$"))
+pub(crate) fn records_after(kind: RecordKind, after: Option<&Name>) -> (String, String) {
+    let kind = kind.as_str();
+    (after.map_or_else(|| format!("{kind}#"), |after| format!("{kind}#{after}!")), format!("{kind}$"))
 }
 
 /// Returns the partition key of a tenant's audit trail.
-pub(crate) fn trail(tenant: &Tenant) -> String {
+pub(crate) fn audit(tenant: &Tenant) -> String {
     format!("A#{tenant}")
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn entry(entry: &Entry) -> String {
 }
 
 /// Returns the partition key of a tenant's limiters and of its bucket of requests.
-pub(crate) fn flow(tenant: &Tenant) -> String {
+pub(crate) fn limiter(tenant: &Tenant) -> String {
     format!("F#{tenant}")
 }
 
@@ -82,8 +82,8 @@ pub(crate) fn flow(tenant: &Tenant) -> String {
 pub(crate) const REQUESTS: &str = "requests";
 
 /// Returns the sort key of a limiter, in the same partition.
-pub(crate) fn flow_of(of: &LimitScope) -> String {
-    format!("flow#{of}")
+pub(crate) fn limiter_sort_key(of: &LimitScope) -> String {
+    format!("limiter#{of}")
 }
 
 /// Parses the result of [`partition`].
@@ -155,12 +155,12 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Returns the partition key of [`ATTENTION`] for one shard of the tasks that have not ended.
+/// Returns the partition key of [`SWEEP`] for one shard of the tasks that have not ended.
 pub(crate) fn due(shard: u8) -> String {
     format!("due#{shard}")
 }
 
-/// Effect of a write on a task's entry in [`ATTENTION`].
+/// Effect of a write on a task's entry in [`SWEEP`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SweepIndex {
     /// The entry stays unchanged.
@@ -171,8 +171,8 @@ pub(crate) enum SweepIndex {
     At(String, Timestamp),
 }
 
-/// Returns the effect on [`ATTENTION`] of writing a task in this state.
-pub(crate) fn attention(task: &Task, now: Timestamp) -> SweepIndex {
+/// Returns the effect on [`SWEEP`] of writing a task in this state.
+pub(crate) fn sweep(task: &Task, now: Timestamp) -> SweepIndex {
     match &task.state {
         // A claim leaves the sweep time unchanged: most tasks end before it is reached.
         State::Running(_) => SweepIndex::Left,

@@ -1,7 +1,7 @@
 //! The AWS backend: tasks in one `DynamoDB` table, hints in one queue of Amazon SQS.
 //!
 //! A task is one item. The queue carries messages that say "this task may be due". A lost message costs only time: the sweeper finds tasks
-//! by their sweep time in the index `attention`. Every write has a condition and an id of its own, so that a retry recognizes a write whose
+//! by their sweep time in the index `sweep`. Every write has a condition and an id of its own, so that a retry recognizes a write whose
 //! response was lost. No other crate uses types of the AWS SDK.
 
 mod client;

@@ -16,16 +16,20 @@ use crate::{keys, table};
 #[async_trait]
 impl LimiterStore for Table {
     async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
-        let found = Table::read(self, at(keys::flow(&name.tenant), keys::flow_of(&name.scope))).await?;
+        let found = Table::read(self, at(keys::limiter(&name.tenant), keys::limiter_sort_key(&name.scope))).await?;
         Ok(found.as_ref().map(kept).transpose()?.unwrap_or_default())
     }
 
-    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
+    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
         let own = new_op();
-        let attributes =
-            [("version", number(over + 1)), ("body", text(flow.to_text())), ("expires_at", number(expiry(now + IDLE))), ("op", text(own))];
+        let attributes = [
+            ("version", number(over + 1)),
+            ("body", text(limiter.to_text())),
+            ("expires_at", number(expiry(now + IDLE))),
+            ("op", text(own)),
+        ];
         let attributes = attributes.map(|(name, value)| (name.to_owned(), value));
-        let item = at(keys::flow(&name.tenant), keys::flow_of(&name.scope)).into_iter().chain(attributes).collect();
+        let item = at(keys::limiter(&name.tenant), keys::limiter_sort_key(&name.scope)).into_iter().chain(attributes).collect();
         let condition = match over {
             0 => Expression::default().when("attribute_not_exists(#PK)"),
             version => Expression::default().when("#version = :before").value("before", number(version)),
@@ -42,5 +46,5 @@ impl LimiterStore for Table {
 fn kept(item: &Item) -> Result<VersionedState, Unreadable> {
     let reader = Reader(item);
     let version = reader.optional_number("version")?.ok_or(Unreadable("version"))?;
-    Ok(VersionedState { version, flow: LimiterState::from_text(reader.text("body")?)? })
+    Ok(VersionedState { version, limiter: LimiterState::from_text(reader.text("body")?)? })
 }

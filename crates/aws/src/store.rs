@@ -112,8 +112,8 @@ impl TaskStore for Table {
     }
 
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
-        let change = Expression::default().set("mark", moment(until));
-        let change = change.when("#version = :version AND attribute_exists(#mark)").value("version", number(task.version));
+        let change = Expression::default().set("sweep_at", moment(until));
+        let change = change.when("#version = :version AND attribute_exists(#sweep_at)").value("version", number(task.version));
         self.update(item::key(&task.key()), change, None).await.map(drop)
     }
 
@@ -161,7 +161,7 @@ impl Table {
     /// Moves a late sweep time forward. Otherwise a worker's death could go unnoticed for up to an hour.
     async fn draw_in(&self, item: &Item, task: &Task, until: Timestamp) {
         let latest = keys::mark_of_a_lease(until);
-        if item::mark(item).is_some_and(|mark| mark > latest)
+        if item::sweep_at(item).is_some_and(|mark| mark > latest)
             && let Err(error) = self.postpone(task, latest).await
         {
             tracing::warn!(task = %task.id, %error, "the sweep time of a task was not moved forward; the sweep checks the task later");
@@ -217,10 +217,10 @@ impl Table {
                 None => update.remove(name),
             };
         }
-        update = match keys::attention(task, now) {
+        update = match keys::sweep(task, now) {
             SweepIndex::Left => update,
-            SweepIndex::Removed => update.remove("attention").remove("mark"),
-            SweepIndex::At(partition, mark) => update.set("attention", text(partition)).set("mark", moment(mark)),
+            SweepIndex::Removed => update.remove("sweep").remove("sweep_at"),
+            SweepIndex::At(partition, mark) => update.set("sweep", text(partition)).set("sweep_at", moment(mark)),
         };
         update.when("#version = :read_version").value("read_version", number(change.read_version))
     }

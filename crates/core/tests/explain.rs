@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nobat_core::config::endpoint::{Endpoint, EndpointStatus};
 use nobat_core::config::queue::QueueConfig;
-use nobat_core::config::task_config::flows_of;
+use nobat_core::config::task_config::limiters_of;
 use nobat_core::json::Json;
 use nobat_core::limits::{
     AcquireRequest, AcquireResult, BatchPolicy, BreakerPolicy, CallHealth, CallReport, HolderId, LimitScope, LimiterState, Limits, Permit,
@@ -104,13 +104,13 @@ fn unobstructed() -> ExplainInput {
     ExplainInput { endpoint: Some(endpoint()), has_handler: true, ..ExplainInput::default() }
 }
 
-fn with(of: LimitScope, limits: Limits, flow: LimiterState) -> ExplainInput {
-    ExplainInput { flows: vec![Known { of, limits, flow }], ..unobstructed() }
+fn with(of: LimitScope, limits: Limits, limiter: LimiterState) -> ExplainInput {
+    ExplainInput { limiters: vec![Known { of, limits, limiter }], ..unobstructed() }
 }
 
 fn paused(queue: bool, kind: bool, standing: EndpointStatus) -> ExplainInput {
     let mut around = unobstructed();
-    (around.lanes.queue.paused, around.lanes.kind.paused) = (queue, kind);
+    (around.task_config.queue.paused, around.task_config.kind.paused) = (queue, kind);
     around.endpoint = Some(Endpoint { standing, ..endpoint() });
     around
 }
@@ -127,12 +127,22 @@ fn breaker_limits() -> Limits {
     Limits { breaker: Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() }), ..Limits::default() }
 }
 
-fn enter(flow: &mut LimiterState, limits: &Limits, now: Timestamp) -> AcquireResult {
-    flow.acquire(limits, &AcquireRequest { holder: ME, reservation: None, has_due_reservation_elsewhere: false, holds: 0, jitter: JitterSample::from_bits(0) }, now)
+fn enter(limiter: &mut LimiterState, limits: &Limits, now: Timestamp) -> AcquireResult {
+    limiter.acquire(
+        limits,
+        &AcquireRequest {
+            holder: ME,
+            reservation: None,
+            has_due_reservation_elsewhere: false,
+            holds: 0,
+            jitter: JitterSample::from_bits(0),
+        },
+        now,
+    )
 }
 
-fn go(flow: &mut LimiterState, limits: &Limits, now: Timestamp) -> Permit {
-    match enter(flow, limits, now) {
+fn go(limiter: &mut LimiterState, limits: &Limits, now: Timestamp) -> Permit {
+    match enter(limiter, limits, now) {
         AcquireResult::Granted(pass) => pass,
         AcquireResult::Denied(wait) => panic!("{wait:?}"),
     }
@@ -140,29 +150,32 @@ fn go(flow: &mut LimiterState, limits: &Limits, now: Timestamp) -> Permit {
 
 /// Limiter at which one task started at that time, with the report of its call.
 fn after(limits: &Limits, verdict: CallHealth, pause_until: Option<Timestamp>, now: Timestamp) -> LimiterState {
-    let mut flow = LimiterState::default();
-    let pass = go(&mut flow, limits, now);
-    flow.complete(limits, pass, ME, &CallReport { health: verdict, took: Duration::from_millis(50), pause_until }, now);
-    flow
+    let mut limiter = LimiterState::default();
+    let pass = go(&mut limiter, limits, now);
+    limiter.complete(limits, pass, ME, &CallReport { health: verdict, took: Duration::from_millis(50), pause_until }, now);
+    limiter
 }
 
 /// Task that holds a reservation at a rate, with the state of its limiter.
 fn promised() -> (Task, ExplainInput) {
-    let mut flow = LimiterState::default();
-    go(&mut flow, &paced(), at(0));
-    let AcquireResult::Denied(wait) = enter(&mut flow, &paced(), at(0)) else { panic!("the task starts at once") };
-    let promise = Some(ScopedReservation { scope: billing(), reservation: wait.reservation.unwrap() });
-    let task =
-        Task { due_at: wait.until, hold: HoldState { holds: 1, reservations: promise.into(), deferrals: 0 }, ..held(HeldReason::RateLimited) };
-    (task, with(billing(), paced(), flow))
+    let mut limiter = LimiterState::default();
+    go(&mut limiter, &paced(), at(0));
+    let AcquireResult::Denied(wait) = enter(&mut limiter, &paced(), at(0)) else { panic!("the task starts at once") };
+    let scoped = Some(ScopedReservation { scope: billing(), reservation: wait.reservation.unwrap() });
+    let task = Task {
+        due_at: wait.until,
+        hold: HoldState { holds: 1, reservations: scoped.into(), deferrals: 0 },
+        ..held(HeldReason::RateLimited)
+    };
+    (task, with(billing(), paced(), limiter))
 }
 
 fn busy() -> LimiterState {
-    let mut flow = LimiterState::default();
+    let mut limiter = LimiterState::default();
     for _ in 0..2 {
-        go(&mut flow, &parallel(), ago(1));
+        go(&mut limiter, &parallel(), ago(1));
     }
-    flow
+    limiter
 }
 
 /// Task, circumstances, expected code and expected sentence, with times of that day only.
@@ -242,7 +255,7 @@ fn begun() -> Vec<Row> {
     let mut left = running(at(40), CancelRequest::Requested);
     left.options.left = InheritedDefaults { timeout: false, retry: true };
     let mut queue_has_it = unobstructed();
-    queue_has_it.lanes.queue.retry = Some(RetryPolicy { schedule: Schedule::Delays(vec![Duration::ZERO; 2]), max_age: None });
+    queue_has_it.task_config.queue.retry = Some(RetryPolicy { schedule: Schedule::Delays(vec![Duration::ZERO; 2]), max_age: None });
     let none = ExplainInput::default;
     vec![
         (
@@ -336,10 +349,10 @@ fn held_by_limits() -> Vec<HeldRow> {
     let key = LimitScope::Key(name("customer-42"));
     let down = |open| with(billing(), breaker_limits(), after(&breaker_limits(), CallHealth::Bad, None, open));
     let mut probing = down(ago(40));
-    go(&mut probing.flows[0].flow, &breaker_limits(), ago(5));
+    go(&mut probing.limiters[0].limiter, &breaker_limits(), ago(5));
     let resting = |of: &LimitScope, until| {
-        let flow = after(&Limits::default(), CallHealth::Unknown, Some(until), ago(1));
-        with(of.clone(), Limits::default(), flow)
+        let limiter = after(&Limits::default(), CallHealth::Unknown, Some(until), ago(1));
+        with(of.clone(), Limits::default(), limiter)
     };
     vec![
         (
@@ -397,7 +410,7 @@ fn held_by_limits() -> Vec<HeldRow> {
 
 /// Holds whose reason no longer applies.
 fn unblocked() -> Vec<HeldRow> {
-    let flow = |limits, flow| with(billing(), limits, flow);
+    let limiter = |limits, limiter| with(billing(), limits, limiter);
     let mut well = after(&breaker_limits(), CallHealth::Bad, None, ago(40));
     let probe = go(&mut well, &breaker_limits(), ago(5));
     well.complete(&breaker_limits(), probe, ME, &CallReport { health: CallHealth::Good, took: Duration::ZERO, pause_until: None }, ago(4));
@@ -407,10 +420,14 @@ fn unblocked() -> Vec<HeldRow> {
         row(HeldReason::Paused, unobstructed(), "its queue, its kind or its endpoint was paused, and none of them is paused now"),
         row(HeldReason::EndpointGone, unobstructed(), "endpoint billing had responded with 410 Gone, and is open again"),
         row(HeldReason::EndpointMissing, unobstructed(), "endpoint billing did not exist, and exists now"),
-        row(HeldReason::RateLimited, flow(Limits::default(), free()), room),
-        row(HeldReason::RateLimited, flow(paced(), free()), room),
-        row(HeldReason::ConcurrencyLimited, flow(parallel(), free()), "its concurrency limit was reached, and a slot is free now"),
-        row(HeldReason::CircuitOpen, flow(breaker_limits(), well), "the circuit breaker of endpoint billing was open, and is closed now"),
+        row(HeldReason::RateLimited, limiter(Limits::default(), free()), room),
+        row(HeldReason::RateLimited, limiter(paced(), free()), room),
+        row(HeldReason::ConcurrencyLimited, limiter(parallel(), free()), "its concurrency limit was reached, and a slot is free now"),
+        row(
+            HeldReason::CircuitOpen,
+            limiter(breaker_limits(), well),
+            "the circuit breaker of endpoint billing was open, and is closed now",
+        ),
         row(HeldReason::RetryAfter, unobstructed(), "the pause that the receiver asked for is over"),
         row(HeldReason::Batching, unobstructed(), "it waited for a batch to endpoint billing, which has no batches now"),
         row(
@@ -453,10 +470,10 @@ fn reservation_is_shown_while_it_is_valid() {
     assert_eq!((found.code, short(&found.reason).as_str()), (ExplainCode::Held(HeldReason::RateLimited), reason));
     assert_eq!((found.until, found.by), (Some(task.due_at), Some(billing())));
     let mut changed = around.clone();
-    changed.flows[0].limits.rate = Some(RateLimit { rate: count(2), period: Duration::from_secs(10), burst: count(1) });
+    changed.limiters[0].limits.rate = Some(RateLimit { rate: count(2), period: Duration::from_secs(10), burst: count(1) });
     let reason = "endpoint billing has a rate of 2 every 10 s, with 0 starts reserved ahead; the task tries again at 08:00:10.200Z";
     assert_eq!(short(&explain(&task, &changed, at(0)).reason), reason, "a reservation at another rate is void");
-    changed.flows[0].limits.rate = None;
+    changed.limiters[0].limits.rate = None;
     assert_eq!(explain(&task, &changed, at(0)).code, ExplainCode::Unblocked);
 }
 
@@ -471,7 +488,7 @@ fn batching_task_names_batch_size_and_wait() {
     assert_eq!((found.code, short(&found.reason).as_str()), (ExplainCode::Held(HeldReason::Batching), reason));
     assert_eq!((found.until, found.by), (Some(at(60)), Some(billing())));
     let down = after(&breaker_limits(), CallHealth::Bad, Some(at(90)), ago(1));
-    around.flows = vec![Known { of: billing(), limits: breaker_limits(), flow: down }];
+    around.limiters = vec![Known { of: billing(), limits: breaker_limits(), limiter: down }];
     assert_eq!(explain(&task, &around, at(0)).code, ExplainCode::Held(HeldReason::RetryAfter), "the pause holds every batch");
 }
 
@@ -517,11 +534,11 @@ fn limiters_are_listed_endpoint_first_if_they_have_limits() {
     let mut around = unobstructed();
     let key = QueueConfig { limits: paced(), ..QueueConfig::default() };
     let of = |around: &ExplainInput| -> Vec<LimitScope> {
-        flows_of(&task, &around.lanes, around.endpoint.as_ref(), Some(&key)).into_iter().map(|(of, _)| of).collect()
+        limiters_of(&task, &around.task_config, around.endpoint.as_ref(), Some(&key)).into_iter().map(|(of, _)| of).collect()
     };
     let key_of = LimitScope::Key(name("customer-42"));
     assert_eq!(of(&around), [billing(), key_of.clone()]);
-    around.lanes.queue.limits = parallel();
-    around.lanes.tenant = paced();
+    around.task_config.queue.limits = parallel();
+    around.task_config.tenant = paced();
     assert_eq!(of(&around), [billing(), key_of, LimitScope::Queue(name("default")), LimitScope::Tenant]);
 }

@@ -21,7 +21,7 @@ enum Happening {
 /// A task that waits.
 #[derive(Clone, Copy, Default)]
 struct Task {
-    booking: Option<Reservation>,
+    reservation: Option<Reservation>,
     times: u32,
     looks: u32,
     attempts: u32,
@@ -30,7 +30,7 @@ struct Task {
 /// Workers, tasks and the receiver.
 struct World {
     limits: Limits,
-    flow: LimiterState,
+    limiter: LimiterState,
     workers: usize,
     now: u64,
     agenda: BinaryHeap<Reverse<(u64, u64, Happening)>>,
@@ -42,7 +42,7 @@ struct World {
     starts: Vec<u64>,
     most_at_once: usize,
     done: usize,
-    chance: u64,
+    random: u64,
 }
 
 const EPOCH: i64 = 1_800_000_000_000;
@@ -51,7 +51,7 @@ impl World {
     fn new(limits: Limits, workers: usize, tasks: usize) -> Self {
         let mut world = Self {
             limits,
-            flow: LimiterState::default(),
+            limiter: LimiterState::default(),
             workers,
             now: 0,
             agenda: BinaryHeap::new(),
@@ -62,7 +62,7 @@ impl World {
             starts: Vec::new(),
             most_at_once: 0,
             done: 0,
-            chance: 1,
+            random: 1,
         };
         (0..tasks).for_each(|task| world.plan(0, Happening::Due(task)));
         world
@@ -77,9 +77,9 @@ impl World {
         Timestamp::from_millis(EPOCH + i64::try_from(self.now).unwrap())
     }
 
-    fn spread(&mut self) -> JitterSample {
-        self.chance = self.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        JitterSample::from_bits(self.chance)
+    fn jitter(&mut self) -> JitterSample {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        JitterSample::from_bits(self.random)
     }
 
     /// Lets time pass until then. `answers` returns the receiver's latency at a time, and true if it answers with success.
@@ -101,21 +101,27 @@ impl World {
     }
 
     fn begin(&mut self, number: usize, answers: &impl Fn(u64) -> (u64, bool)) {
-        let (spread, now) = (self.spread(), self.time());
+        let (jitter, now) = (self.jitter(), self.time());
         let task = &mut self.tasks[number];
         task.looks += 1;
-        let ask = AcquireRequest { holder: HolderId(1), reservation: task.booking, has_due_reservation_elsewhere: false, holds: task.times, jitter: spread };
-        match self.flow.acquire(&self.limits, &ask, now) {
-            AcquireResult::Granted(pass) => {
-                *task = Task { booking: None, times: 0, attempts: task.attempts + 1, ..*task };
-                self.passes.insert(number, (pass, self.now));
+        let request = AcquireRequest {
+            holder: HolderId(1),
+            reservation: task.reservation,
+            has_due_reservation_elsewhere: false,
+            holds: task.times,
+            jitter,
+        };
+        match self.limiter.acquire(&self.limits, &request, now) {
+            AcquireResult::Granted(permit) => {
+                *task = Task { reservation: None, times: 0, attempts: task.attempts + 1, ..*task };
+                self.passes.insert(number, (permit, self.now));
                 self.most_at_once = self.most_at_once.max(self.passes.len());
                 self.starts.push(self.now);
                 let (takes, is_good) = answers(self.now);
                 self.plan(self.now + takes, Happening::Over { task: number, is_good });
             }
             AcquireResult::Denied(wait) => {
-                *task = Task { booking: wait.reservation, times: task.times + 1, ..*task };
+                *task = Task { reservation: wait.reservation, times: task.times + 1, ..*task };
                 assert!(wait.until > now, "{wait:?} at {now}");
                 let until = u64::try_from(wait.until.millis() - EPOCH).unwrap();
                 self.plan(until, Happening::Due(number));
@@ -124,10 +130,10 @@ impl World {
     }
 
     fn end(&mut self, number: usize, is_good: bool) {
-        let (pass, since) = self.passes.remove(&number).unwrap();
-        let verdict = if is_good { CallHealth::Good } else { CallHealth::Bad };
-        let report = CallReport { health: verdict, took: Duration::from_millis(self.now - since), pause_until: None };
-        self.flow.complete(&self.limits, pass, HolderId(1), &report, self.time());
+        let (permit, since) = self.passes.remove(&number).unwrap();
+        let health = if is_good { CallHealth::Good } else { CallHealth::Bad };
+        let report = CallReport { health, took: Duration::from_millis(self.now - since), pause_until: None };
+        self.limiter.complete(&self.limits, permit, HolderId(1), &report, self.time());
         if is_good {
             self.done += 1;
         } else {
@@ -156,7 +162,7 @@ fn count(count: u32) -> NonZeroU32 {
     NonZeroU32::new(count).unwrap()
 }
 
-fn pace(rate: u32, burst: u32) -> RateLimit {
+fn rate_limit(rate: u32, burst: u32) -> RateLimit {
     RateLimit { rate: count(rate), period: Duration::from_secs(1), burst: count(burst) }
 }
 
@@ -165,7 +171,7 @@ const TEN_MINUTES: u64 = 600_000;
 #[test]
 fn rate_and_concurrency_are_kept_and_used() {
     for burst in [50, 10, 1] {
-        let limits = Limits { rate: Some(pace(50, burst)), concurrency: Some(count(4)), breaker: None };
+        let limits = Limits { rate: Some(rate_limit(50, burst)), concurrency: Some(count(4)), breaker: None };
         let mut world = World::new(limits, 64, 40_000);
         world.run_until(TEN_MINUTES, |now| (20 + now % 29, true));
         let most = world.most_within(1_000);
@@ -193,7 +199,7 @@ fn slots_are_used_for_any_task_duration() {
 #[test]
 fn outage_of_half_an_hour_costs_only_probes() {
     let breaker = BreakerPolicy::default();
-    let limits = Limits { rate: Some(pace(100, 100)), concurrency: None, breaker: Some(breaker) };
+    let limits = Limits { rate: Some(rate_limit(100, 100)), concurrency: None, breaker: Some(breaker) };
     let mut world = World::new(limits, 64, 10_000);
     let half_an_hour = 1_800_000;
     world.run_until(half_an_hour, |_| (20, false));

@@ -493,8 +493,7 @@ fn deferral_beyond_the_limit_costs_an_attempt() {
     let delays = [Duration::from_secs(1); 2];
     let (mut task, mut now) = (task(&delays, None, 0, None, None), START);
     while !is_ended(&task) {
-        for op in
-            [Op::Claim { lease: 60_000 }, Op::Fail(Token::Newest, Retry::Defer(HeldReason::RetryAfter, now + Duration::from_secs(7)))]
+        for op in [Op::Claim { lease: 60_000 }, Op::Fail(Token::Newest, Retry::Defer(HeldReason::RetryAfter, now + Duration::from_secs(7)))]
         {
             task = transition(task.clone(), event(op, &task, JitterSample::from_bits(0), now), now).unwrap().task;
         }
@@ -508,10 +507,10 @@ fn deferral_beyond_the_limit_costs_an_attempt() {
 #[test]
 fn woken_task_tries_soon_and_keeps_its_reservation() {
     let (now, soon) = (START, Duration::from_secs(10));
-    let booking = Reservation { slot: 1, interval: 1 };
-    let promise = Some(ScopedReservation { scope: LimitScope::Tenant, reservation: booking });
+    let reservation = Reservation { slot: 1, interval: 1 };
+    let scoped = Some(ScopedReservation { scope: LimitScope::Tenant, reservation });
     for reason in HeldReason::ALL {
-        let turn = HoldState { holds: 7, reservations: promise.clone().into(), deferrals: 3 };
+        let turn = HoldState { holds: 7, reservations: scoped.clone().into(), deferrals: 3 };
         let task = Task {
             state: State::Waiting(Waiting::Held(Held { reason })),
             due_at: now + Duration::from_mins(5),
@@ -519,12 +518,12 @@ fn woken_task_tries_soon_and_keeps_its_reservation() {
             ..task(&[], None, 0, None, None)
         };
         let woken = transition(task, Event::Wake, now).map(|change| (change.task.due_at, change.task.hold));
-        let kept = |promise: Option<ScopedReservation>| HoldState { holds: 0, reservations: promise.into(), deferrals: 3 };
+        let kept = |scoped: Option<ScopedReservation>| HoldState { holds: 0, reservations: scoped.into(), deferrals: 3 };
         let expected = match reason {
-            HeldReason::Paused | HeldReason::EndpointGone | HeldReason::EndpointMissing => Ok((now, kept(promise.clone()))),
+            HeldReason::Paused | HeldReason::EndpointGone | HeldReason::EndpointMissing => Ok((now, kept(scoped.clone()))),
             HeldReason::RetryAfter => Ok((now + soon, kept(None))),
             HeldReason::RateLimited | HeldReason::ConcurrencyLimited | HeldReason::CircuitOpen | HeldReason::Batching => {
-                Ok((now + soon, kept(promise.clone())))
+                Ok((now + soon, kept(scoped.clone())))
             }
             _ => Err(TransitionError::NotHeld),
         };
@@ -536,8 +535,8 @@ fn woken_task_tries_soon_and_keeps_its_reservation() {
 #[test]
 fn ended_task_holds_no_reservation() {
     let now = START;
-    let promise = Some(ScopedReservation { scope: LimitScope::Tenant, reservation: Reservation { slot: 1, interval: 1 } });
-    let reserved = Reservations { rate: promise.clone(), batch: Some(7) };
+    let scoped = Some(ScopedReservation { scope: LimitScope::Tenant, reservation: Reservation { slot: 1, interval: 1 } });
+    let reserved = Reservations { rate: scoped.clone(), batch: Some(7) };
     let holding = |state, deadline| Task {
         state,
         hold: HoldState { holds: 7, reservations: reserved.clone(), deferrals: 3 },
@@ -559,7 +558,7 @@ fn ended_task_holds_no_reservation() {
     let crashed = Event::LeaseExpired { spread: JitterSample::from_bits(0) };
     assert_eq!(after(holding(running(CancelRequest::None), None), crashed), (Reservations { rate: None, batch: Some(7) }, nothing()));
     let resting = Task { due_at: now + Duration::from_mins(5), ..holding(held(HeldReason::RetryAfter), None) };
-    assert_eq!(after(resting, Event::Wake), (promise.into(), Reservations { rate: None, batch: Some(7) }));
+    assert_eq!(after(resting, Event::Wake), (scoped.into(), Reservations { rate: None, batch: Some(7) }));
 }
 
 /// The next member of a batch asks when the batch is due, whatever it was told before. Nothing else is moved by that.

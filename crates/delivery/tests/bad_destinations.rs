@@ -116,7 +116,7 @@ const ROWS: &[(u8, Case)] = &[
     (57, Case::Turns(1_000)),
     (58, Case::Literals(&["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1"])),
     (59, Case::Redirects(&[301, 302, 303, 307, 308])),
-    (60, Case::Elsewhere("src/client.rs", "a_proxy_in_the_environment_is_not_used")),
+    (60, Case::Elsewhere("src/client/tests.rs", "a_proxy_in_the_environment_is_not_used")),
     (61, Case::Refused(INVALID, &["file:///etc/passwd", "ftp://example.com", "gopher://example.com", "javascript:alert(1)"])),
     (61, Case::Refused(INVALID, &["https://example.com:22", "https://example.com:25/", "http://example.com:6379", "http://example.com:0"])),
     (62, Case::Refused(INVALID, &["https://user:pass@example.com/", "https://user@example.com", "https://:pass@example.com"])),
@@ -153,9 +153,9 @@ const ROWS: &[(u8, Case)] = &[
     (67, Case::Answers("HTTP/1.1 200 OK\r\n", "x-a: b\r\n", Outcome::Fails(SendError::Protocol))),
     (67, Case::Answers("", "HTTP/1.1 103 Early Hints\r\n\r\n", Outcome::Fails(SendError::Timeout))),
     (68, Case::Elsewhere("src/retry_after.rs", "invalid_values_are_ignored")),
-    (68, Case::Elsewhere("../worker/src/http.rs", "pause_is_a_day_at_most")),
+    (68, Case::Elsewhere("../worker/src/handlers/http/tests.rs", "pause_is_a_day_at_most")),
     (69, Case::Elsewhere("../../tests/tests/e2e/endpoint.rs", "gone_endpoint_holds_its_tasks_until_it_is_resumed")),
-    (70, Case::Elsewhere("src/client.rs", "tls_error_names_its_cause")),
+    (70, Case::Elsewhere("src/client/tests.rs", "tls_error_names_its_cause")),
 ];
 
 /// Longer than any case takes. Endless responses end earlier, by their limits.

@@ -137,11 +137,11 @@ impl Keys {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let opened = backend::open(&self.place, &clock).await.map_err(|error| in_use::advise(error, in_use::run_through))?;
         Ok(Client::Here(App::new(AppConfig {
-            edition: ConfigEpoch::default(),
+            epoch: ConfigEpoch::default(),
             backend: opened.backend,
             clock,
             kinds: Arc::new(NoKinds),
-            door: AccessPolicy { keys: Asked::Never, admitted: Vec::new(), proxies: Vec::new() },
+            access_policy: AccessPolicy { keys: Asked::Never, admitted: Vec::new(), proxies: Vec::new() },
             recount: opened.recount,
             max_timeout: Duration::ZERO,
             max_wait: Duration::ZERO,

@@ -157,22 +157,22 @@ async fn serve_from(
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
     let limits = limits(&settings);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let chance: Arc<dyn Random> = Arc::new(SystemRandom);
+    let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let Opened { backend, for_handlers, cursor_key, sweep_interval, recount, name, file: _file } = opened;
     let door = AccessPolicy { keys, admitted: settings.allow_from.clone(), proxies: settings.trusted_proxies.clone() };
     let guard = Guard::new(settings.allow_private_networks.clone()).refusing(own_addresses(listener.local_addr()?));
     // The tester of the API needs its own connections, since handlers run on another Tokio runtime.
-    let edition = ConfigEpoch::default();
+    let epoch = ConfigEpoch::default();
     let calls =
-        |registry, vault| Http::new(Client::new(guard.clone())).signing(Signer::new(registry, vault, Arc::clone(&clock), edition.clone()));
+        |registry, vault| Http::new(Client::new(guard.clone())).signing(Signer::new(registry, vault, Arc::clone(&clock), epoch.clone()));
     let tester = calls(Arc::clone(&backend.config), Arc::clone(&vaults.of_api));
     let handlers = handlers.with(calls(Arc::clone(&for_handlers.config), vaults.of_handlers)).with(Noop);
     let app = App::new(AppConfig {
-        edition: edition.clone(),
+        epoch: epoch.clone(),
         backend: backend.clone(),
         clock: Arc::clone(&clock),
         kinds: Arc::new(handlers.clone()),
-        door,
+        access_policy: door,
         recount,
         max_timeout: seconds(settings.max_timeout),
         max_wait: seconds(settings.max_wait),
@@ -181,9 +181,9 @@ async fn serve_from(
         cursor_key,
         shutdown: stop.clone(),
     });
-    let runner = Runner::new(for_handlers, handlers, Arc::clone(&clock), Arc::clone(&chance), edition);
+    let runner = Runner::new(for_handlers, handlers, Arc::clone(&clock), Arc::clone(&random), epoch);
     let worker = Worker { runner: Arc::new(runner), concurrency: settings.concurrency, drain: seconds(settings.drain_timeout) };
-    let sweeper = Sweeper { backend: backend.clone(), chance };
+    let sweeper = Sweeper { backend: backend.clone(), random };
     let (pruner, last) = (Pruner { backend: backend.clone() }, backend);
     tracing::info!(address = %listener.local_addr()?, data = name, concurrency = settings.concurrency, "nobat is listening");
     let workshop = HandlerRuntime::open()?;

@@ -30,11 +30,11 @@ impl ConfigStore for Sqlite {
         self.read(Cost::Record, name.tenant.clone(), move |connection| find(connection, &name)).await
     }
 
-    async fn page(&self, tenant: Option<&Tenant>, sort: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
+    async fn page(&self, tenant: Option<&Tenant>, kind: RecordKind, after: Option<&Name>, limit: usize) -> Result<Vec<Record>, StoreError> {
         let (tenant, after) = (tenant.cloned(), after.map(ToString::to_string).unwrap_or_default());
         // A page of one row checks for existence. Requests without a key wait for that.
         let cost = if limit == 1 { Cost::Record } else { Cost::Scan };
-        self.read(cost, tenant.clone(), move |connection| page(connection, tenant.as_ref(), sort, &after, limit)).await
+        self.read(cost, tenant.clone(), move |connection| page(connection, tenant.as_ref(), kind, &after, limit)).await
     }
 
     async fn write(&self, records: Vec<Record>, entry: Entry) -> Result<RecordResult, StoreError> {
@@ -48,7 +48,7 @@ impl ConfigStore for Sqlite {
 
     async fn audit(&self, query: &AuditQuery, now: Timestamp) -> Result<AuditPage, StoreError> {
         let (query, oldest) = (query.clone(), now - self.0.retention);
-        self.read(Cost::Scan, Some(query.tenant.clone()), move |connection| trail(connection, &query, oldest)).await
+        self.read(Cost::Scan, Some(query.tenant.clone()), move |connection| audit(connection, &query, oldest)).await
     }
 
     async fn take(&self, tenant: &Tenant, rate: TokenRate, _wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {
@@ -76,18 +76,18 @@ impl Database {
     /// Returns true if the stored version was the previous one.
     fn write_record(&self, record: &Record) -> Result<bool, Error> {
         let Record { name, version, body } = record;
-        let (sort, version) = (name.kind.as_str(), version.cast_signed());
+        let (kind, version) = (name.kind.as_str(), version.cast_signed());
         let sql = if version == 1 {
-            "INSERT INTO records (version, body, tenant, sort, name) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING"
+            "INSERT INTO records (version, body, tenant, kind, name) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING"
         } else {
-            "UPDATE records SET version = ?1, body = ?2 WHERE tenant = ?3 AND sort = ?4 AND name = ?5 AND version = ?1 - 1"
+            "UPDATE records SET version = ?1, body = ?2 WHERE tenant = ?3 AND kind = ?4 AND name = ?5 AND version = ?1 - 1"
         };
-        Ok(self.prepare(sql)?.execute(params![version, body, whose(name.tenant.as_ref()), sort, name.name.as_str()])? == 1)
+        Ok(self.prepare(sql)?.execute(params![version, body, whose(name.tenant.as_ref()), kind, name.name.as_str()])? == 1)
     }
 
     fn remove_record(&mut self, name: &RecordName, version: u64, entry: &Entry) -> Result<RecordResult, Error> {
         self.savepoint(|database| {
-            let sql = "DELETE FROM records WHERE tenant = ?1 AND sort = ?2 AND name = ?3 AND version = ?4";
+            let sql = "DELETE FROM records WHERE tenant = ?1 AND kind = ?2 AND name = ?3 AND version = ?4";
             let values = params![whose(name.tenant.as_ref()), name.kind.as_str(), name.name.as_str(), version.cast_signed()];
             if database.prepare(sql)?.execute(values)? == 0 {
                 return Ok(Savepoint::Nothing(RecordResult::Conflict));
@@ -100,7 +100,7 @@ impl Database {
     /// Writes an audit entry. A trigger prevents later changes.
     pub(crate) fn write_entry(&self, entry: &Entry) -> Result<(), Error> {
         let Entry { tenant, at, actor, action, target, mark: _ } = entry;
-        self.prepare("INSERT INTO trail (tenant, at, actor, action, target) VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+        self.prepare("INSERT INTO audit (tenant, at, actor, action, target) VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
             tenant.as_str(),
             at.millis(),
             actor.to_string(),
@@ -117,29 +117,29 @@ fn whose(tenant: Option<&Tenant>) -> &str {
 }
 
 fn find(connection: &Connection, name: &RecordName) -> Result<Option<Record>, Error> {
-    let mut statement = connection.prepare_cached("SELECT version, body FROM records WHERE tenant = ?1 AND sort = ?2 AND name = ?3")?;
+    let mut statement = connection.prepare_cached("SELECT version, body FROM records WHERE tenant = ?1 AND kind = ?2 AND name = ?3")?;
     let found = statement.query_row(params![whose(name.tenant.as_ref()), name.kind.as_str(), name.name.as_str()], |row| {
         Ok(Record { name: name.clone(), version: row.get::<_, i64>(0)?.cast_unsigned(), body: row.get(1)? })
     });
     Ok(found.optional()?)
 }
 
-fn page(connection: &Connection, tenant: Option<&Tenant>, sort: RecordKind, after: &str, limit: usize) -> Result<Vec<Record>, Error> {
-    let sql = "SELECT name, version, body FROM records WHERE tenant = ?1 AND sort = ?2 AND name > ?3 ORDER BY name LIMIT ?4";
+fn page(connection: &Connection, tenant: Option<&Tenant>, kind: RecordKind, after: &str, limit: usize) -> Result<Vec<Record>, Error> {
+    let sql = "SELECT name, version, body FROM records WHERE tenant = ?1 AND kind = ?2 AND name > ?3 ORDER BY name LIMIT ?4";
     let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(params![whose(tenant), sort.as_str(), after, to_sql(limit)])?;
+    let mut rows = statement.query(params![whose(tenant), kind.as_str(), after, to_sql(limit)])?;
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
-        let name = RecordName { tenant: tenant.cloned(), kind: sort, name: Name::new(row.get_ref(0)?.as_str()?)? };
+        let name = RecordName { tenant: tenant.cloned(), kind, name: Name::new(row.get_ref(0)?.as_str()?)? };
         records.push(Record { name, version: row.get::<_, i64>(1)?.cast_unsigned(), body: row.get(2)? });
     }
     Ok(records)
 }
 
-fn trail(connection: &Connection, query: &AuditQuery, oldest: Timestamp) -> Result<AuditPage, Error> {
+fn audit(connection: &Connection, query: &AuditQuery, oldest: Timestamp) -> Result<AuditPage, Error> {
     let before = query.after.as_ref().map_or(Ok(i64::MAX), |after| after.0.parse().map_err(|_| Error::Unreadable("position")))?;
     let sql =
-        "SELECT seq, tenant, at, actor, action, target FROM trail WHERE tenant = ?1 AND seq < ?2 AND at > ?3 ORDER BY seq DESC LIMIT ?4";
+        "SELECT seq, tenant, at, actor, action, target FROM audit WHERE tenant = ?1 AND seq < ?2 AND at > ?3 ORDER BY seq DESC LIMIT ?4";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params![query.tenant.as_str(), before, oldest.millis(), to_sql(query.limit)])?;
     let (mut entries, mut last) = (Vec::new(), None);

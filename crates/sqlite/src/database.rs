@@ -280,7 +280,7 @@ impl Database {
             .query_map(params![seq_of(cutoff), self.pruned_to, cutoff.millis(), to_sql(limit)], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
         drop(statement);
-        let forget = "DELETE FROM trail WHERE seq IN (SELECT seq FROM (SELECT seq, at FROM trail ORDER BY seq LIMIT ?2) WHERE at <= ?1)";
+        let forget = "DELETE FROM audit WHERE seq IN (SELECT seq FROM (SELECT seq, at FROM audit ORDER BY seq LIMIT ?2) WHERE at <= ?1)";
         let forgotten = self.prepare(forget)?.execute(params![cutoff.millis(), to_sql(limit)])?;
         // The next call continues here, after old tasks that have not ended. After the last one it starts from the beginning.
         self.pruned_to = seqs.last().copied().filter(|_| seqs.len() == limit).unwrap_or(0);
@@ -288,9 +288,9 @@ impl Database {
             self.prepare("DELETE FROM payloads WHERE seq = ?1")?.execute([seq])?;
             self.prepare("DELETE FROM tasks WHERE seq = ?1")?.execute([seq])?;
         }
-        let flows = self.forget_flows(limit, now)?;
+        let limiters = self.forget_limiters(limit, now)?;
         // The caller repeats the call while this reaches `limit`.
-        Ok(seqs.len().max(forgotten).max(flows))
+        Ok(seqs.len().max(forgotten).max(limiters))
     }
 
     /// Claims due tasks for the workers that wait: each tenant with due tasks gets an equal share of the free slots, within its allowance.

@@ -12,20 +12,20 @@ use crate::Error;
 
 /// Columns of a task, in the order in which [`read`] expects them. `payload` is null if the payload is in its own table.
 pub(crate) const COLUMNS: &str = "seq, tenant, id, kind, queue, status, version, token, attempt, generation, created_at, generation_at, \
-     due_at, expires_at, lease_until, lease_started_at, lease_cancel, ended_at, held, settings, attempts, error, progress, result, payload, \
-     key_generation, fingerprint, turn, requests";
+     due_at, expires_at, lease_until, lease_started_at, lease_cancel, ended_at, held, options, attempts, error, progress, result, payload, \
+     key_generation, fingerprint, hold_state, requests";
 
 /// Statement whose parameters 1 to 21 are bound by [`bind`], the others by [`bind_fixed`].
 pub(crate) const INSERT: &str = "INSERT INTO tasks (status, wake_at, version, token, attempt, generation, generation_at, due_at, \
-     expires_at, lease_until, lease_started_at, lease_cancel, ended_at, held, key_generation, attempts, error, progress, result, turn, requests, \
-     tenant, id, kind, queue, created_at, settings, fingerprint, seq, payload) \
+     expires_at, lease_until, lease_started_at, lease_cancel, ended_at, held, key_generation, attempts, error, progress, result, hold_state, requests, \
+     tenant, id, kind, queue, created_at, options, fingerprint, seq, payload) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30) \
      ON CONFLICT (tenant, id) DO NOTHING";
 
 /// Statement whose parameters 1 to 21 are bound by [`bind`]. Tenant, id and the version that was read follow.
 pub(crate) const UPDATE: &str = "UPDATE tasks SET status = ?1, wake_at = ?2, version = ?3, token = ?4, attempt = ?5, generation = ?6, \
      generation_at = ?7, due_at = ?8, expires_at = ?9, lease_until = ?10, lease_started_at = ?11, lease_cancel = ?12, ended_at = ?13, \
-     held = ?14, key_generation = ?15, attempts = ?16, error = ?17, progress = ?18, result = ?19, turn = ?20, requests = ?21 \
+     held = ?14, key_generation = ?15, attempts = ?16, error = ?17, progress = ?18, result = ?19, hold_state = ?20, requests = ?21 \
      WHERE tenant = ?22 AND id = ?23 AND version = ?24";
 
 /// Values of column `status`. A task below 3 is waiting. The indexes depend on these numbers.
@@ -69,7 +69,7 @@ pub(crate) fn bind(statement: &mut Statement<'_>, task: &Task) -> Result<(), Err
     statement.raw_bind_parameter(17, task.error.as_ref().map(codec::error_to_text))?;
     statement.raw_bind_parameter(18, task.progress.as_ref().map(Json::get))?;
     statement.raw_bind_parameter(19, task.result.as_ref().map(Json::get))?;
-    statement.raw_bind_parameter(20, codec::turn_to_text(&task.hold))?;
+    statement.raw_bind_parameter(20, codec::hold_state_to_text(&task.hold))?;
     statement.raw_bind_parameter(21, codec::requests_to_text(&task.requests))?;
     Ok(())
 }
@@ -81,7 +81,7 @@ pub(crate) fn bind_fixed(statement: &mut Statement<'_>, task: &Task, seq: i64, p
     statement.raw_bind_parameter(24, task.kind.as_str())?;
     statement.raw_bind_parameter(25, task.queue.as_str())?;
     statement.raw_bind_parameter(26, task.created_at.millis())?;
-    statement.raw_bind_parameter(27, codec::settings_to_text(&task.options))?;
+    statement.raw_bind_parameter(27, codec::options_to_text(&task.options))?;
     statement.raw_bind_parameter(28, task.options.fingerprint.map(|fingerprint| fingerprint.0))?;
     statement.raw_bind_parameter(29, seq)?;
     statement.raw_bind_parameter(30, payload)?;
@@ -96,17 +96,17 @@ pub(crate) fn read(row: &Row<'_>, payload_apart: impl FnOnce(i64) -> Result<Stri
         Some(payload) => payload,
         None => payload_apart(row.get(0)?)?,
     };
-    let mut settings = codec::settings_from_text(row.get_ref(19)?.as_str_or_null()?)?;
-    settings.expires_at = optional_moment(13)?;
-    settings.key_generation = row.get(25)?;
-    settings.fingerprint = row.get::<_, Option<[u8; 32]>>(26)?.map(Fingerprint);
+    let mut options = codec::options_from_text(row.get_ref(19)?.as_str_or_null()?)?;
+    options.expires_at = optional_moment(13)?;
+    options.key_generation = row.get(25)?;
+    options.fingerprint = row.get::<_, Option<[u8; 32]>>(26)?.map(Fingerprint);
     Ok(Task {
         tenant: Tenant::new(row.get_ref(1)?.as_str()?)?,
         id: TaskId::from_bytes(row.get(2)?),
         kind: Name::new(row.get_ref(3)?.as_str()?)?,
         queue: Name::new(row.get_ref(4)?.as_str()?)?,
         payload: Json::from_text(payload)?,
-        options: Box::new(settings),
+        options: Box::new(options),
         created_at: moment(10)?,
         generation_at: moment(11)?,
         generation: row.get(9)?,
@@ -119,7 +119,7 @@ pub(crate) fn read(row: &Row<'_>, payload_apart: impl FnOnce(i64) -> Result<Stri
         result: row.get::<_, Option<String>>(23)?.map(Json::from_text).transpose()?,
         error: row.get_ref(21)?.as_str_or_null()?.map(codec::error_from_text).transpose()?,
         progress: row.get::<_, Option<String>>(22)?.map(Json::from_text).transpose()?,
-        hold: codec::turn_from_text(row.get_ref(27)?.as_str_or_null()?)?,
+        hold: codec::hold_state_from_text(row.get_ref(27)?.as_str_or_null()?)?,
         requests: codec::requests_from_text(row.get_ref(28)?.as_str_or_null()?)?,
     })
 }

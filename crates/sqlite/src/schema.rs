@@ -8,14 +8,14 @@ use crate::OpenError;
 const APPLICATION_ID: i32 = 0x6e6f_6261;
 
 /// Version of the schema that the first of [`MIGRATIONS`] makes. Files of earlier versions were never released and are refused.
-const FIRST_VERSION: i64 = 5;
+const FIRST_VERSION: i64 = 6;
 
 /// Steps from one version of the schema to the next. A step is never edited once it is released.
-const MIGRATIONS: [&str; 1] = [V5];
+const MIGRATIONS: [&str; 1] = [V6];
 
 /// Oldest version of the schema whose nobat can use a file of the newest version. A step that only adds keeps it. A step that removes
 /// something or changes its meaning raises it to its own version, and must come one release after the last use of what it removes.
-const OLDEST_READER: i64 = 5;
+const OLDEST_READER: i64 = 6;
 
 /// Table `tasks`: `seq` is the moment of acceptance in milliseconds, shifted to leave room for making it unique. The order of the table is
 /// the order of lists, and costs no index. `payload` is null if it is in `payloads`, so that a change of status does not copy it.
@@ -25,7 +25,7 @@ const OLDEST_READER: i64 = 5;
 /// Indexes: one over the tenant alone has its tasks in the order of `seq`. One of held tasks makes waking them cost nothing for others.
 ///
 /// Table `records`: configuration and keys. The tenant is empty for those of the installation. Table `probe`: the row that readiness writes.
-const V5: &str = "
+const V6: &str = "
 CREATE TABLE tasks (
     seq INTEGER PRIMARY KEY,
     tenant TEXT NOT NULL,
@@ -48,14 +48,14 @@ CREATE TABLE tasks (
     ended_at INTEGER,
     held TEXT,
     key_generation INTEGER,
-    settings TEXT,
+    options TEXT,
     fingerprint BLOB,
     attempts TEXT,
     error TEXT,
     progress TEXT,
     result TEXT,
     payload TEXT,
-    turn TEXT,
+    hold_state TEXT,
     requests TEXT
 ) STRICT;
 CREATE UNIQUE INDEX tasks_by_id ON tasks (tenant, id);
@@ -71,13 +71,13 @@ CREATE TABLE payloads (
 ) STRICT;
 CREATE TABLE records (
     tenant TEXT NOT NULL DEFAULT '',
-    sort TEXT NOT NULL,
+    kind TEXT NOT NULL,
     name TEXT NOT NULL,
     version INTEGER NOT NULL,
     body TEXT NOT NULL,
-    PRIMARY KEY (tenant, sort, name)
+    PRIMARY KEY (tenant, kind, name)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE flows (
+CREATE TABLE limiters (
     tenant TEXT NOT NULL,
     name TEXT NOT NULL,
     version INTEGER NOT NULL,
@@ -85,7 +85,7 @@ CREATE TABLE flows (
     body TEXT NOT NULL,
     PRIMARY KEY (tenant, name)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE trail (
+CREATE TABLE audit (
     seq INTEGER PRIMARY KEY,
     tenant TEXT NOT NULL,
     at INTEGER NOT NULL,
@@ -93,8 +93,8 @@ CREATE TABLE trail (
     action TEXT NOT NULL,
     target TEXT NOT NULL
 ) STRICT;
-CREATE INDEX trail_by_tenant ON trail (tenant, seq);
-CREATE TRIGGER trail_is_never_changed BEFORE UPDATE ON trail BEGIN SELECT RAISE(ABORT, 'the trail is never changed'); END;
+CREATE INDEX audit_by_tenant ON audit (tenant, seq);
+CREATE TRIGGER audit_is_never_changed BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit entries are never changed'); END;
 CREATE TABLE probe (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     written_at INTEGER NOT NULL
@@ -103,7 +103,7 @@ CREATE TABLE instance (
     secret BLOB NOT NULL,
     oldest_reader INTEGER NOT NULL
 ) STRICT;
-INSERT INTO instance (secret, oldest_reader) VALUES (randomblob(32), 5);
+INSERT INTO instance (secret, oldest_reader) VALUES (randomblob(32), 6);
 ";
 
 /// Refuses a database of another program.
@@ -148,12 +148,12 @@ fn migrate_by(connection: &mut Connection, steps: &[&str], oldest_reader: i64) -
 mod tests {
     use super::*;
 
-    const V6: &str = "ALTER TABLE tasks ADD COLUMN colour TEXT";
+    const V7: &str = "ALTER TABLE tasks ADD COLUMN colour TEXT";
 
     fn later(oldest_reader: i64) -> Connection {
         let mut connection = Connection::open_in_memory().unwrap();
         migrate(&mut connection).unwrap();
-        migrate_by(&mut connection, &[V5, V6], oldest_reader).unwrap();
+        migrate_by(&mut connection, &[V6, V7], oldest_reader).unwrap();
         connection
     }
 
@@ -162,14 +162,14 @@ mod tests {
         let mut connection = later(OLDEST_READER);
         migrate(&mut connection).unwrap();
         let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-        assert_eq!(version, 6, "the file keeps its version");
-        migrate_by(&mut connection, &[V5, V6], OLDEST_READER).unwrap();
+        assert_eq!(version, 7, "the file keeps its version");
+        migrate_by(&mut connection, &[V6, V7], OLDEST_READER).unwrap();
     }
 
     #[test]
     fn file_of_incompatible_later_version_is_refused() {
-        let refused = migrate(&mut later(6)).unwrap_err();
-        assert!(matches!(refused, OpenError::NewerSchema { found: 6, known: 5 }), "{refused}");
+        let refused = migrate(&mut later(7)).unwrap_err();
+        assert!(matches!(refused, OpenError::NewerSchema { found: 7, known: 6 }), "{refused}");
     }
 
     #[test]
@@ -178,17 +178,17 @@ mod tests {
         migrate(&mut connection).unwrap();
         connection.pragma_update(None, "user_version", 4).unwrap();
         let refused = migrate(&mut connection).unwrap_err();
-        assert!(matches!(refused, OpenError::OldSchema { found: 4, first: 5 }), "{refused}");
+        assert!(matches!(refused, OpenError::OldSchema { found: 4, first: 6 }), "{refused}");
     }
 
     #[test]
-    fn the_trail_cannot_be_changed() {
+    fn audit_cannot_be_changed() {
         let mut connection = Connection::open_in_memory().unwrap();
         migrate(&mut connection).unwrap();
         connection
-            .execute_batch("INSERT INTO trail (tenant, at, actor, action, target) VALUES ('a', 1, 'operator', 'key.created', 'k')")
+            .execute_batch("INSERT INTO audit (tenant, at, actor, action, target) VALUES ('a', 1, 'operator', 'key.created', 'k')")
             .unwrap();
-        let refused = connection.execute_batch("UPDATE trail SET actor = 'anonymous'").unwrap_err();
+        let refused = connection.execute_batch("UPDATE audit SET actor = 'anonymous'").unwrap_err();
         assert!(refused.to_string().contains("never changed"), "{refused}");
     }
 }

@@ -219,7 +219,7 @@ async fn with_one_damaged(path: &Path, change: &str) -> (Task, Task) {
 async fn unreadable_row_does_not_block_other_tasks() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nobat.db");
-    let (damaged, sound) = with_one_damaged(&path, "UPDATE tasks SET settings = '{' WHERE id = ?1").await;
+    let (damaged, sound) = with_one_damaged(&path, "UPDATE tasks SET options = '{' WHERE id = ?1").await;
 
     let backend = open(&path).unwrap().backend();
     assert!(matches!(backend.store.get(&damaged.key(), now()).await, Err(StoreError::Corrupt(_))));

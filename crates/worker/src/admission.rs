@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nobat_core::auth::audit::{Action, Actor, Entry};
 use nobat_core::config::endpoint::{Endpoint, EndpointStatus};
-use nobat_core::config::task_config::{TaskConfig, flows_of};
+use nobat_core::config::task_config::{TaskConfig, limiters_of};
 use nobat_core::limits::backoff::hold_backoff;
 use nobat_core::limits::{
     BatchDecision, BatchLimits, BatchMember, CallHealth, CallReport, LimitScope, LimiterKey, Reservations, ScopedReservation,
@@ -35,7 +35,7 @@ const MAX_CONFLICTS: usize = 5;
 impl Runner {
     /// Checks everything that can hold the task. An unavailable store holds it for [`FLOW_AWAY`].
     pub(crate) async fn admit(&self, task: &Task) -> Admission {
-        self.ask(task).await.unwrap_or_else(|error| self.not_known(task, &error))
+        self.acquire_request(task).await.unwrap_or_else(|error| self.not_known(task, &error))
     }
 
     fn not_known(&self, task: &Task, error: &StoreError) -> Admission {
@@ -49,14 +49,14 @@ impl Runner {
         Admission::Hold { reason: HeldReason::LimiterUnavailable, until, reserved }
     }
 
-    async fn ask(&self, task: &Task) -> Result<Admission, StoreError> {
-        let lanes = self.directory.lanes(&task.tenant, &task.queue, &task.kind).await?;
-        if lanes.queue.paused || lanes.kind.paused {
+    async fn acquire_request(&self, task: &Task) -> Result<Admission, StoreError> {
+        let task_config = self.config_cache.task_config(&task.tenant, &task.queue, &task.kind).await?;
+        if task_config.queue.paused || task_config.kind.paused {
             return Ok(self.patiently(task, HeldReason::Paused).await);
         }
         let endpoint = match &task.options.endpoint {
             None => None,
-            Some(name) => match self.directory.endpoint(&task.tenant, name).await? {
+            Some(name) => match self.config_cache.endpoint(&task.tenant, name).await? {
                 None => return Ok(self.patiently(task, HeldReason::EndpointMissing).await),
                 Some(endpoint) => match endpoint.standing {
                     EndpointStatus::Open => Some((name.clone(), endpoint)),
@@ -65,23 +65,23 @@ impl Runner {
                 },
             },
         };
-        let others = self.others(task, &lanes).await?;
-        let course = AttemptPlan {
-            policy: policy(task, endpoint.as_ref().map(|(_, endpoint)| &**endpoint), &lanes),
+        let others = self.others(task, &task_config).await?;
+        let plan = AttemptPlan {
+            policy: policy(task, endpoint.as_ref().map(|(_, endpoint)| &**endpoint), &task_config),
             resting: resting(task),
             endpoint,
             ..AttemptPlan::default()
         };
-        let Some((name, endpoint)) = &course.endpoint else { return self.enter(task, &others, course).await };
+        let Some((name, endpoint)) = &plan.endpoint else { return self.enter(task, &others, plan).await };
         let of_endpoint = limited(&task.tenant, LimitScope::Endpoint(name.clone()), endpoint.limits);
-        let likeness = endpoint.batch.and(self.handlers.get(&task.kind)).and_then(|handler| handler.batch_key(&task.payload));
-        match endpoint.batch.zip(likeness) {
-            Some((batch, likeness)) => {
-                let of = LimitScope::Batch(name.clone(), likeness);
-                let apart = endpoint.limits.rate.map_or(Duration::ZERO, |pace| pace.period / pace.rate.get());
-                Box::pin(self.gather(task, of, BatchLimits { policy: batch, interval: apart }, &of_endpoint, &others, course)).await
+        let batch_key = endpoint.batch.and(self.handlers.get(&task.kind)).and_then(|handler| handler.batch_key(&task.payload));
+        match endpoint.batch.zip(batch_key) {
+            Some((batch, batch_key)) => {
+                let of = LimitScope::Batch(name.clone(), batch_key);
+                let apart = endpoint.limits.rate.map_or(Duration::ZERO, |rate_limit| rate_limit.period / rate_limit.rate.get());
+                Box::pin(self.gather(task, of, BatchLimits { policy: batch, interval: apart }, &of_endpoint, &others, plan)).await
             }
-            None => self.enter(task, &[vec![of_endpoint], others].concat(), course).await,
+            None => self.enter(task, &[vec![of_endpoint], others].concat(), plan).await,
         }
     }
 
@@ -92,17 +92,17 @@ impl Runner {
     }
 
     async fn ask_along(&self, task: &Task, leader: &AttemptPlan) -> Result<Admission, StoreError> {
-        let lanes = self.directory.lanes(&task.tenant, &task.queue, &task.kind).await?;
-        if lanes.queue.paused || lanes.kind.paused {
+        let task_config = self.config_cache.task_config(&task.tenant, &task.queue, &task.kind).await?;
+        if task_config.queue.paused || task_config.kind.paused {
             return Ok(self.patiently(task, HeldReason::Paused).await);
         }
-        let others = self.others(task, &lanes).await?;
-        if task.hold.reservations.rate.as_ref().is_some_and(|promise| others.iter().all(|flow| flow.name.scope != promise.scope)) {
+        let others = self.others(task, &task_config).await?;
+        if task.hold.reservations.rate.as_ref().is_some_and(|scoped| others.iter().all(|limiter| limiter.name.scope != scoped.scope)) {
             // The reservation is the endpoint's. The leader's permit counts for all.
             let reserved = Reservations { batch: None, ..task.hold.reservations.clone() };
             self.give_back(task, reserved).await;
         }
-        let policy = policy(task, leader.endpoint.as_ref().map(|(_, endpoint)| &**endpoint), &lanes);
+        let policy = policy(task, leader.endpoint.as_ref().map(|(_, endpoint)| &**endpoint), &task_config);
         self.enter(
             task,
             &others,
@@ -112,22 +112,22 @@ impl Runner {
     }
 
     /// Returns the task's limiters other than the endpoint's.
-    async fn others(&self, task: &Task, lanes: &TaskConfig) -> Result<Vec<ScopedLimits>, StoreError> {
+    async fn others(&self, task: &Task, task_config: &TaskConfig) -> Result<Vec<ScopedLimits>, StoreError> {
         let key = match &task.options.limit_key {
-            Some(key) => Some(self.directory.limit_key(&task.tenant, key).await?),
+            Some(key) => Some(self.config_cache.limit_key(&task.tenant, key).await?),
             None => None,
         };
-        let flows = flows_of(task, lanes, None, key.as_deref());
-        Ok(flows.into_iter().map(|(of, limits)| limited(&task.tenant, of, limits)).collect())
+        let limiters = limiters_of(task, task_config, None, key.as_deref());
+        Ok(limiters.into_iter().map(|(of, limits)| limited(&task.tenant, of, limits)).collect())
     }
 
-    async fn enter(&self, task: &Task, flows: &[ScopedLimits], course: AttemptPlan) -> Result<Admission, StoreError> {
-        if flows.is_empty() {
-            return Ok(Admission::Go(course));
+    async fn enter(&self, task: &Task, limiters: &[ScopedLimits], plan: AttemptPlan) -> Result<Admission, StoreError> {
+        if limiters.is_empty() {
+            return Ok(Admission::Go(plan));
         }
-        Ok(match self.gate.acquire(flows, &task.hold, course.passes).await? {
-            Answer::Granted(passes) => Admission::Go(AttemptPlan { passes, ..course }),
-            Answer::Denied { wait, promise } => Admission::Hold { reason: wait.reason, until: wait.until, reserved: promise.into() },
+        Ok(match self.limiter.acquire(limiters, &task.hold, plan.permits).await? {
+            Answer::Granted(permits) => Admission::Go(AttemptPlan { permits, ..plan }),
+            Answer::Denied { wait, scoped } => Admission::Hold { reason: wait.reason, until: wait.until, reserved: scoped.into() },
         })
     }
 
@@ -136,58 +136,59 @@ impl Runner {
         &self,
         task: &Task,
         of: LimitScope,
-        gathered: BatchLimits,
+        batch_limits: BatchLimits,
         endpoint: &ScopedLimits,
         others: &[ScopedLimits],
-        course: AttemptPlan,
+        plan: AttemptPlan,
     ) -> Result<Admission, StoreError> {
-        let batch = if let LimitScope::Batch(_, likeness) = of { Some(likeness) } else { None };
+        let batch = if let LimitScope::Batch(_, batch_key) = of { Some(batch_key) } else { None };
         let name = LimiterKey { tenant: task.tenant.clone(), scope: of };
         let bytes = u64::try_from(task.payload.get().len()).unwrap_or(u64::MAX);
         let member = BatchMember { id: task.id, bytes, deadline: task.options.expires_at, holds: task.hold.holds, jitter: self.jitter() };
         // A task whose reservation at its own limit is due leads the batch at once. Waiting again would lose the reservation.
-        let is_called =
-            |promise: &ScopedReservation| promise.reservation.at() <= self.clock.now() && others.iter().any(|flow| flow.name.scope == promise.scope);
-        match self.gate.join_batch(&name, gathered, member).await? {
-            BatchDecision::Wait(until) if !task.hold.reservations.rate.as_ref().is_some_and(is_called) => {
+        let has_due_reservation_elsewhere = |scoped: &ScopedReservation| {
+            scoped.reservation.at() <= self.clock.now() && others.iter().any(|limiter| limiter.name.scope == scoped.scope)
+        };
+        match self.limiter.join_batch(&name, batch_limits, member).await? {
+            BatchDecision::Wait(until) if !task.hold.reservations.rate.as_ref().is_some_and(has_due_reservation_elsewhere) => {
                 self.give_back(task, Reservations { batch: None, ..task.hold.reservations.clone() }).await;
                 return Ok(Admission::Hold { reason: HeldReason::Batching, until, reserved: Reservations { rate: None, batch } });
             }
             BatchDecision::Wait(_) | BatchDecision::Lead => {}
         }
-        let course = match self.enter(task, others, course).await? {
-            Admission::Go(course) => course,
+        let plan = match self.enter(task, others, plan).await? {
+            Admission::Go(plan) => plan,
             // The task's own limit must not delay the other members.
             held @ Admission::Hold { .. } => {
                 self.give_back(task, Reservations { rate: None, batch }).await;
                 return Ok(held);
             }
         };
-        let course = match self.enter(task, std::slice::from_ref(endpoint), course).await? {
-            Admission::Go(course) => course,
+        let plan = match self.enter(task, std::slice::from_ref(endpoint), plan).await? {
+            Admission::Go(plan) => plan,
             Admission::Hold { reason, until, reserved } => {
-                self.gate.defer_batch(&name, until).await;
+                self.limiter.defer_batch(&name, until).await;
                 return Ok(Admission::Hold { reason, until, reserved: Reservations { batch, ..reserved } });
             }
         };
-        let taken = self.gate.take_batch(&name, task.id).await;
+        let taken = self.limiter.take_batch(&name, task.id).await;
         let mut members = match taken {
             Ok(members) => members,
             Err(error) => {
-                self.gate.cancel(course.passes.keeping(task.hold.reservations.rate.as_ref())).await;
+                self.limiter.cancel(plan.permits.keeping(task.hold.reservations.rate.as_ref())).await;
                 return Err(error);
             }
         };
         if members.is_empty() {
             // Another leader took this task at the same time, and finds it running.
-            self.gate.cancel(course.passes).await;
+            self.limiter.cancel(plan.permits).await;
             let until = self.clock.now() + hold_backoff(0, self.jitter());
             return Ok(Admission::Hold { reason: HeldReason::Batching, until, reserved: Reservations::default() });
         }
         members.retain(|member| *member != task.id);
         // A pause that the endpoint asks for concerns the request, whatever limit keys its tasks have.
         let resting = Some(endpoint.name.scope.clone());
-        Ok(Admission::Go(AttemptPlan { companions: Some(members), resting, ..course }))
+        Ok(Admission::Go(AttemptPlan { companions: Some(members), resting, ..plan }))
     }
 
     /// Holds a task until an operator or a client removes the obstacle. Nothing is reserved meanwhile, since the time is unknown.
@@ -200,30 +201,28 @@ impl Runner {
     /// Gives back what a task held at its limiters ([`nobat_core::service::backend::Backend::give_back`]), in the same write as other requests.
     async fn give_back(&self, task: &Task, reserved: Reservations) {
         for (of, change) in changes(task, reserved) {
-            let successor = self.gate.change(&LimiterKey { tenant: task.tenant.clone(), scope: of }, change).await;
+            let successor = self.limiter.change(&LimiterKey { tenant: task.tenant.clone(), scope: of }, change).await;
             self.backend.lead(&task.tenant, successor, self.clock.now()).await;
         }
     }
 
     /// Reports an attempt to the task's limiters. Marks the endpoint as gone if it said so.
-    pub(crate) async fn report(&self, tenant: &Tenant, course: AttemptPlan, event: Option<&Event>, started: Timestamp) {
+    pub(crate) async fn report(&self, tenant: &Tenant, plan: AttemptPlan, event: Option<&Event>, started: Timestamp) {
         if let Some(Event::Fail { retry: Retry::Defer(HeldReason::EndpointGone, _), .. }) = event
-            && let Some((name, endpoint)) = &course.endpoint
+            && let Some((name, endpoint)) = &plan.endpoint
         {
             self.close(tenant, name, endpoint).await;
         }
-        let (verdict, pause_until) = match event {
+        let (health, pause_until) = match event {
             // No call was made.
-            Some(Event::Hold { .. }) => return self.gate.cancel(course.passes).await,
-            Some(Event::Succeed { result, .. }) => (course.verdict_of(result), None),
-            Some(Event::Fail { retry: Retry::Defer(HeldReason::RetryAfter, until), error, .. }) => (course.verdict(error), Some(*until)),
-            Some(Event::Fail { retry, error, .. }) if *retry != Retry::Never || error.code.status().is_some() => {
-                (course.verdict(error), None)
-            }
+            Some(Event::Hold { .. }) => return self.limiter.cancel(plan.permits).await,
+            Some(Event::Succeed { result, .. }) => (plan.verdict_of(result), None),
+            Some(Event::Fail { retry: Retry::Defer(HeldReason::RetryAfter, until), error, .. }) => (plan.health(error), Some(*until)),
+            Some(Event::Fail { retry, error, .. }) if *retry != Retry::Never || error.code.status().is_some() => (plan.health(error), None),
             _ => (CallHealth::Unknown, None),
         };
-        let report = CallReport { health: verdict, took: self.clock.now().since(started), pause_until };
-        self.gate.complete(course.passes, &report, course.resting.as_ref()).await;
+        let report = CallReport { health, took: self.clock.now().since(started), pause_until };
+        self.limiter.complete(plan.permits, &report, plan.resting.as_ref()).await;
     }
 
     /// Marks an endpoint as gone, so that it is not called until an operator or a client opens it again.
@@ -233,7 +232,7 @@ impl Runner {
         for _ in 0..MAX_CONFLICTS {
             let endpoint = match self.backend.config.endpoint(tenant, name).await {
                 Ok(Some(endpoint)) if endpoint.is_open() && endpoint.is_where(called) => endpoint,
-                Ok(_) => return self.directory.forget(tenant),
+                Ok(_) => return self.config_cache.forget(tenant),
                 Err(error) => {
                     return tracing::warn!(endpoint = %name, %error, "an endpoint answered 410 Gone; it could not be marked as gone");
                 }
@@ -244,13 +243,13 @@ impl Runner {
                 actor: Actor::Worker,
                 action: Action::EndpointGone,
                 target: name.to_string(),
-                mark: self.chance.next_u64(),
+                mark: self.random.next_u64(),
             };
             let closed = Endpoint { standing: EndpointStatus::Gone, version: endpoint.version + 1, ..endpoint };
             match self.backend.config.write(vec![closed.record(tenant, name)], entry).await {
                 Ok(RecordResult::Done) => {
                     tracing::warn!(%tenant, endpoint = %name, "an endpoint answered 410 Gone; its tasks are held");
-                    return self.directory.forget(tenant);
+                    return self.config_cache.forget(tenant);
                 }
                 Ok(RecordResult::Conflict) => {}
                 Err(error) => {
@@ -273,7 +272,7 @@ pub(crate) fn resting(task: &Task) -> Option<LimitScope> {
 }
 
 /// Returns the retry policy of a task that leaves it to its endpoint: the endpoint's, else its queue's, else the default.
-pub(crate) fn policy(task: &Task, endpoint: Option<&Endpoint>, lanes: &TaskConfig) -> Option<RetryPolicy> {
+pub(crate) fn policy(task: &Task, endpoint: Option<&Endpoint>, task_config: &TaskConfig) -> Option<RetryPolicy> {
     let endpoint = endpoint.filter(|_| task.options.left.retry)?;
-    Some(endpoint.retry.clone().or_else(|| lanes.queue.retry.clone()).unwrap_or_default())
+    Some(endpoint.retry.clone().or_else(|| task_config.queue.retry.clone()).unwrap_or_default())
 }

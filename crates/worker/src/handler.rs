@@ -30,7 +30,7 @@ use crate::handler::registry::{AnyHandler, input, keep, panicked, unreadable};
 /// `await` in `tokio::task::spawn_blocking`. If all threads are blocked for longer than a lease (60 s), the program exits with an error,
 /// for a supervisor to restart it.
 pub trait Handler: Send + Sync + 'static {
-    /// The kind that it runs: a [`Name`].
+    /// The kind that it runs: a [`Name`](nobat_core::types::name::Name).
     const KIND: &'static str;
 
     /// Type of the payload. A submission whose payload does not parse as this type is rejected.

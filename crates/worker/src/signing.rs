@@ -16,7 +16,7 @@ use nobat_core::types::time::Timestamp;
 
 /// Signs callbacks and requests to endpoints.
 pub struct Signer {
-    directory: ConfigCache,
+    config_cache: ConfigCache,
     vault: Arc<dyn VaultSource>,
     clock: Arc<dyn Clock>,
 }
@@ -59,16 +59,16 @@ fn add(signature: String, id: &str, now: Timestamp, headers: &mut HeaderMap) {
 impl Signer {
     /// Creates a signer for the secrets in `registry`, which `vault` has sealed.
     ///
-    /// A change by a process that shares the edition applies at once. Other changes apply within [`nobat_core::types::intervals::CONFIG_TTL`].
-    pub fn new(registry: Arc<dyn ConfigStore>, vault: Arc<dyn VaultSource>, clock: Arc<dyn Clock>, edition: ConfigEpoch) -> Self {
-        Self { directory: ConfigCache::new(registry, Arc::clone(&clock), edition), vault, clock }
+    /// A change by a process that shares the epoch applies at once. Other changes apply within [`nobat_core::types::intervals::CONFIG_TTL`].
+    pub fn new(registry: Arc<dyn ConfigStore>, vault: Arc<dyn VaultSource>, clock: Arc<dyn Clock>, epoch: ConfigEpoch) -> Self {
+        Self { config_cache: ConfigCache::new(registry, Arc::clone(&clock), epoch), vault, clock }
     }
 
     /// Adds the signature headers of a callback. Adds none if the tenant has no secret.
     ///
     /// `id` is the same for all attempts, so that the receiver recognizes repetitions. A replay can ask for a new one.
     pub(crate) async fn sign(&self, tenant: &Tenant, id: &str, body: &[u8], headers: &mut HeaderMap) -> Result<(), CannotSign> {
-        let secrets = self.directory.callback_secrets(tenant).await?;
+        let secrets = self.config_cache.callback_secrets(tenant).await?;
         self.sign_with(&secrets.secrets, &CallbackSecrets::place(tenant), id, body, headers).await
     }
 

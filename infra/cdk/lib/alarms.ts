@@ -58,7 +58,7 @@ function metric(queue: sqs.Queue, metricName: string): Watch {
 function ofTable({ table }: Store): Alarm[] {
   const parts = [
     ['Table', 'the table', []],
-    ['Attention', 'the index attention', [{ name: 'GlobalSecondaryIndexName', value: 'attention' }]],
+    ['SweepIndex', 'the index sweep', [{ name: 'GlobalSecondaryIndexName', value: 'sweep' }]],
     ['Recent', 'the index recent', [{ name: 'GlobalSecondaryIndexName', value: 'recent' }]],
   ] as const;
   return parts.flatMap(([id, said, index]): Alarm[] => {

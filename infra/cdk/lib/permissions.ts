@@ -20,7 +20,7 @@ export function permissions({ table, secretsKey, queue, deadLetterQueue }: Store
       // Tenants may delete their own configuration. Nothing else is deleted.
       { ...onTable('DeleteItem'), conditions: { 'ForAllValues:StringLike': { 'dynamodb:LeadingKeys': ['C#?*'] } } },
       onIndex('recent'),
-      onIndex('attention'),
+      onIndex('sweep'),
       onQueue('GetQueueAttributes', 'SendMessage'),
       onKey('Decrypt', 'GenerateDataKeyWithoutPlaintext'),
     ],
@@ -36,7 +36,7 @@ export function permissions({ table, secretsKey, queue, deadLetterQueue }: Store
     ],
     sweeper: [
       onTable('BatchGetItem', 'GetItem', 'PutItem', 'UpdateItem'),
-      onIndex('attention'),
+      onIndex('sweep'),
       onQueue('SendMessage'),
     ],
   };

@@ -48,9 +48,9 @@ function table(scope: Construct, chosen: Settings): dynamodb.Table {
     removalPolicy: RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
   });
   made.addGlobalSecondaryIndex({
-    indexName: 'attention',
-    partitionKey: { name: 'attention', type: STRING },
-    sortKey: { name: 'mark', type: NUMBER },
+    indexName: 'sweep',
+    partitionKey: { name: 'sweep', type: STRING },
+    sortKey: { name: 'sweep_at', type: NUMBER },
     projectionType: dynamodb.ProjectionType.KEYS_ONLY,
   });
   made.addGlobalSecondaryIndex({

@@ -20,8 +20,10 @@ pub async fn reads_back_every_transition(world: World) {
         task = step(&world, &task, Event::Release { token: task.token }).await;
         task = world.claim(&task).await;
         let until = world.now() + Duration::from_millis(1_501);
-        let promise =
-            Some(ScopedReservation { scope: LimitScope::Endpoint(sample::name("billing")), reservation: Reservation { slot: 7, interval: 1 } });
+        let promise = Some(ScopedReservation {
+            scope: LimitScope::Endpoint(sample::name("billing")),
+            reservation: Reservation { slot: 7, interval: 1 },
+        });
         let hold = Event::Hold { token: task.token, reason: HeldReason::RateLimited, until, reserved: promise.into() };
         task = step(&world, &task, hold).await;
         assert_eq!(task.hold.holds, 1);

@@ -34,7 +34,7 @@ async fn write(world: &World, records: Vec<Record>) -> RecordResult {
     world.backend.config.write(records, entry(&Tenant::default(), "x", world.now())).await.unwrap()
 }
 
-async fn trail(world: &World, tenant: &Tenant) -> Vec<Entry> {
+async fn audit(world: &World, tenant: &Tenant) -> Vec<Entry> {
     let query = AuditQuery { tenant: tenant.clone(), limit: 100, after: None };
     world.backend.config.audit(&query, world.now()).await.unwrap().entries
 }
@@ -60,7 +60,7 @@ pub async fn writes_all_or_nothing(world: World) {
     }
     assert_eq!(write(&world, vec![record(RecordKind::Key, "c", 2)]).await, RecordResult::Conflict, "version 2 without version 1");
     assert_eq!(world.backend.config.page(None, RecordKind::Key, None, 10).await.unwrap(), [record(RecordKind::Key, "a", 1)]);
-    assert_eq!(trail(&world, &Tenant::default()).await.len(), 1);
+    assert_eq!(audit(&world, &Tenant::default()).await.len(), 1);
     let both = vec![record(RecordKind::Key, "a", 2), record(RecordKind::Key, "b", 1)];
     assert_eq!(write(&world, both.clone()).await, RecordResult::Done);
     assert_eq!(world.backend.config.page(None, RecordKind::Key, None, 10).await.unwrap(), both);
@@ -98,9 +98,9 @@ pub async fn removes_only_the_read_version(world: World) {
         assert_eq!(remove(other).await.unwrap(), RecordResult::Conflict);
     }
     assert_eq!(world.backend.config.find(&first.name).await.unwrap(), Some(second.clone()));
-    assert_eq!(trail(&world, &tenant("acme")).await.len(), 0);
+    assert_eq!(audit(&world, &tenant("acme")).await.len(), 0);
     assert_eq!(remove(2).await.unwrap(), RecordResult::Done);
-    assert_eq!((remove(2).await.unwrap(), trail(&world, &tenant("acme")).await.len()), (RecordResult::Conflict, 1));
+    assert_eq!((remove(2).await.unwrap(), audit(&world, &tenant("acme")).await.len()), (RecordResult::Conflict, 1));
     assert_eq!(world.backend.config.find(&first.name).await.unwrap(), None);
     assert_eq!(write(&world, vec![second]).await, RecordResult::Conflict);
     assert_eq!(write(&world, vec![first]).await, RecordResult::Done);
@@ -146,7 +146,7 @@ pub async fn lists_the_audit_trail(world: World) {
         }
     }
     assert_eq!(seen, written);
-    assert!(trail(&world, &other).await.is_empty());
+    assert!(audit(&world, &other).await.is_empty());
 }
 
 /// A change of a task is on the audit trail if it was committed, and not if it was refused.
@@ -156,10 +156,10 @@ pub async fn records_an_entry_with_its_change(world: World) {
     let cancel = Change { entry: Some(entry.clone()), ..world.change(&task, Event::Cancel) };
     let stale = Change { read_version: cancel.read_version + 1, ..cancel.clone() };
     assert!(matches!(world.backend.store.commit(stale, world.now()).await.unwrap(), CommitResult::Conflict));
-    assert!(trail(&world, &task.tenant).await.is_empty());
+    assert!(audit(&world, &task.tenant).await.is_empty());
     let follow_up = cancel.callback.clone().unwrap();
     assert_eq!(world.commit(cancel).await.version, 2);
-    assert_eq!(trail(&world, &task.tenant).await.iter().map(fields).collect::<Vec<_>>(), [fields(&entry)]);
+    assert_eq!(audit(&world, &task.tenant).await.iter().map(fields).collect::<Vec<_>>(), [fields(&entry)]);
     assert!(world.find(&follow_up.key()).await.is_some(), "the callback is written");
 }
 
@@ -168,10 +168,10 @@ pub async fn prunes_old_audit_entries(world: World) {
     write(&world, vec![record(RecordKind::Key, "a", 1)]).await;
     let last = Duration::from_millis(1);
     world.time.advance(RETENTION.saturating_sub(last));
-    assert_eq!(trail(&world, &Tenant::default()).await.len(), 1);
+    assert_eq!(audit(&world, &Tenant::default()).await.len(), 1);
     world.time.advance(Duration::from_millis(1));
     world.backend.store.prune(10, world.now()).await.unwrap();
-    assert!(trail(&world, &Tenant::default()).await.is_empty());
+    assert!(audit(&world, &Tenant::default()).await.is_empty());
     assert!(world.backend.config.find(&record(RecordKind::Key, "a", 1).name).await.unwrap().is_some(), "the key itself is kept");
 }
 

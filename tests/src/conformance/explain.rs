@@ -45,14 +45,14 @@ fn app(world: &World) -> App {
         backend: world.backend.clone(),
         clock: world.time.clock(),
         kinds: Arc::new(Any),
-        door: AccessPolicy { keys: AuthMode::Never, admitted: Vec::new(), proxies: Vec::new() },
+        access_policy: AccessPolicy { keys: AuthMode::Never, admitted: Vec::new(), proxies: Vec::new() },
         recount: Duration::ZERO,
         max_timeout: Duration::from_mins(1),
         max_wait: Duration::ZERO,
         tester: Arc::new(NoEndpointTester),
         vault: Arc::new(Without),
         cursor_key: [0; 32],
-        edition: ConfigEpoch::default(),
+        epoch: ConfigEpoch::default(),
         shutdown: CancellationToken::new(),
     })
 }
@@ -98,13 +98,20 @@ pub async fn names_a_rate_and_its_reservations(world: World) {
     put(&app, "/v1/limits/customer-42", json!({"rate": 1, "period": 10})).await;
     let count = const { NonZeroU32::new(1).unwrap() };
     let limits = Limits { rate: Some(RateLimit { rate: count, period: Duration::from_secs(10), burst: count }), ..Limits::default() };
-    let (mut flow, of) = (LimiterState::default(), LimitScope::Key(sample::name("customer-42")));
-    let ask = AcquireRequest { holder: HolderId(1), reservation: None, has_due_reservation_elsewhere: false, holds: 0, jitter: JitterSample::from_bits(0) };
-    let AcquireResult::Granted(_) = flow.acquire(&limits, &ask, now) else { panic!("the first start is granted") };
-    let AcquireResult::Denied(wait) = flow.acquire(&limits, &ask, now) else { panic!("the second start is reserved") };
+    let (mut limiter, of) = (LimiterState::default(), LimitScope::Key(sample::name("customer-42")));
+    let ask = AcquireRequest {
+        holder: HolderId(1),
+        reservation: None,
+        has_due_reservation_elsewhere: false,
+        holds: 0,
+        jitter: JitterSample::from_bits(0),
+    };
+    let AcquireResult::Granted(_) = limiter.acquire(&limits, &ask, now) else { panic!("the first start is granted") };
+    let AcquireResult::Denied(wait) = limiter.acquire(&limits, &ask, now) else { panic!("the second start is reserved") };
     let name = LimiterKey { tenant: sample::task(1, now).tenant, scope: of.clone() };
-    assert_eq!(world.backend.limiters.write(&name, &flow, 0, now).await.unwrap(), WriteResult::Done);
-    let task = held(&world, 1, HeldReason::RateLimited, wait.reservation.map(|booking| ScopedReservation { scope: of, reservation: booking })).await;
+    assert_eq!(world.backend.limiters.write(&name, &limiter, 0, now).await.unwrap(), WriteResult::Done);
+    let task =
+        held(&world, 1, HeldReason::RateLimited, wait.reservation.map(|reservation| ScopedReservation { scope: of, reservation })).await;
     let told = get(&app, &format!("/v1/tasks/{}/explain", task.id)).await;
     let reason = format!(
         "limit key customer-42 has a rate of 1 every 10 s, with 1 starts reserved ahead; its start is reserved for {}",

@@ -94,7 +94,7 @@ impl Stage {
         let mut stage = Self {
             api: serve(&backend, Arc::clone(&clock) as Arc<dyn Clock>, stop.clone()).await,
             runner: Runner::new(backend.clone(), handlers(), time.clock(), chance.clone(), ConfigEpoch::default()),
-            sweeper: Sweeper { backend: backend.clone(), chance },
+            sweeper: Sweeper { backend: backend.clone(), random: chance },
             backend,
             time,
             meter,
@@ -207,11 +207,11 @@ impl Used {
 
 async fn serve(backend: &Backend, clock: Arc<dyn Clock>, stop: CancellationToken) -> SocketAddr {
     let app = App::new(AppConfig {
-        edition: ConfigEpoch::default(),
+        epoch: ConfigEpoch::default(),
         backend: backend.clone(),
         clock,
         kinds: Arc::new(handlers()),
-        door: AccessPolicy { keys: AuthMode::Required, admitted: Vec::new(), proxies: Vec::new() },
+        access_policy: AccessPolicy { keys: AuthMode::Required, admitted: Vec::new(), proxies: Vec::new() },
         recount: nobat_aws::RECOUNT,
         max_timeout: TIMEOUT,
         max_wait: MAX_WAIT,

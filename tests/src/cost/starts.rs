@@ -64,15 +64,15 @@ const LENGTH: Duration = Duration::from_secs(30);
 
 /// Counts the usage on the emulator.
 pub async fn starts() -> Vec<Starts> {
-    let pace = Some(pace(1_000));
+    let rate_limit = Some(rate_limit(1_000));
     let breaker = Some(BreakerPolicy::default());
     let concurrency = NonZeroU32::new(100);
     let mut all = Vec::new();
     for (name, limits) in [
         ("a circuit breaker, as every endpoint has", Limits { breaker, ..Limits::default() }),
-        ("`rate`, and no circuit breaker", Limits { rate: pace, ..Limits::default() }),
-        ("`rate` and a circuit breaker", Limits { rate: pace, breaker, ..Limits::default() }),
-        ("`rate`, `concurrency` and a circuit breaker", Limits { rate: pace, breaker, concurrency }),
+        ("`rate`, and no circuit breaker", Limits { rate: rate_limit, ..Limits::default() }),
+        ("`rate` and a circuit breaker", Limits { rate: rate_limit, breaker, ..Limits::default() }),
+        ("`rate`, `concurrency` and a circuit breaker", Limits { rate: rate_limit, breaker, concurrency }),
     ] {
         all.push(Starts { limits: name, alone: count(limits, 1).await, at_once: count(limits, AT_ONCE).await });
     }
@@ -82,11 +82,11 @@ pub async fn starts() -> Vec<Starts> {
 async fn count(limits: Limits, at_once: usize) -> Units {
     let stage = Stage::set().await;
     let gate = Limiter::new(Arc::clone(&stage.backend.limiters), stage.time.clock(), Arc::new(Dice::seeded(1)));
-    let flow = [limited(LimitScope::Endpoint(sample::name("billing")), limits)];
+    let limiter = [limited(LimitScope::Endpoint(sample::name("billing")), limits)];
     let left = AtomicU32::new(u32::try_from(COUNT).expect("the count fits in a u32"));
     join_all((0..at_once).map(|_| async {
         while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-            start(&gate, &flow).await.expect("the limiter answers");
+            start(&gate, &limiter).await.expect("the limiter answers");
         }
     }))
     .await;
@@ -96,8 +96,8 @@ async fn count(limits: Limits, at_once: usize) -> Units {
 }
 
 /// Starts a task and completes it at once.
-async fn start(gate: &Limiter, flow: &[ScopedLimits]) -> Result<(), StoreError> {
-    match gate.acquire(flow, &HoldState::default(), Permits::default()).await? {
+async fn start(gate: &Limiter, limiter: &[ScopedLimits]) -> Result<(), StoreError> {
+    match gate.acquire(limiter, &HoldState::default(), Permits::default()).await? {
         Entry::Granted(passes) => {
             gate.complete(passes, &CallReport { health: CallHealth::Good, took: Duration::ZERO, pause_until: None }, None).await;
             Ok(())
@@ -110,7 +110,7 @@ fn limited(of: LimitScope, limits: Limits) -> ScopedLimits {
     ScopedLimits { name: LimiterKey { tenant: Tenant::default(), scope: of }, limits }
 }
 
-fn pace(rate: u32) -> RateLimit {
+fn rate_limit(rate: u32) -> RateLimit {
     let rate = NonZeroU32::new(rate).expect("the rate is positive");
     RateLimit { rate, period: Duration::from_secs(1), burst: rate }
 }
@@ -139,10 +139,11 @@ fn measure_heat(processes: u32) -> Heat {
             let (gate, counts, time) = (Arc::clone(&gate), Arc::clone(&counts), Arc::clone(&time));
             Box::pin(async move {
                 // More than any task can use, so the rate itself never holds a task.
-                let flow = [limited(LimitScope::Key(sample::name("hot")), Limits { rate: Some(pace(1_000_000)), ..Limits::default() })];
+                let limiter =
+                    [limited(LimitScope::Key(sample::name("hot")), Limits { rate: Some(rate_limit(1_000_000)), ..Limits::default() })];
                 join_all((0..IN_A_PROCESS).map(|_| async {
                     loop {
-                        let is_refused = start(&gate, &flow).await.is_err();
+                        let is_refused = start(&gate, &limiter).await.is_err();
                         counts[usize::from(is_refused)].fetch_add(1, Ordering::Relaxed);
                         let pause = if is_refused { HELD } else { WORK };
                         time.sleep_until(time.now() + pause).await;
@@ -192,10 +193,10 @@ impl LimiterStore for Far {
         kept
     }
 
-    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
+    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
         self.travel().await;
         self.writes.fetch_add(1, Ordering::Relaxed);
-        let written = self.inner.write(name, flow, over, now).await;
+        let written = self.inner.write(name, limiter, over, now).await;
         self.travel().await;
         written
     }

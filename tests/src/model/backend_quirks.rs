@@ -23,7 +23,7 @@ pub enum Habit {
     /// A function returns some messages of its batch, but not all.
     SplitsBatch,
     /// The sweep index shows an earlier state.
-    ShowsOldAttention,
+    ShowsOldSweepIndex,
     /// The index of all tasks does not show a task yet, or still shows a removed one.
     ShowsOldList,
     /// A write was made, its answer was lost, and the client repeats it.
@@ -53,7 +53,7 @@ impl Habit {
         Self::EndsAsPipeline,
         Self::KillsBatch,
         Self::SplitsBatch,
-        Self::ShowsOldAttention,
+        Self::ShowsOldSweepIndex,
         Self::ShowsOldList,
         Self::RepeatsWrite,
         Self::KnowsWriteAgain,
@@ -75,7 +75,7 @@ impl Habit {
             Self::EndsAsPipeline => "tasks ended after three dead letters",
             Self::KillsBatch => "functions killed in mid-batch",
             Self::SplitsBatch => "batches returned in part",
-            Self::ShowsOldAttention => "stale reads of `attention`",
+            Self::ShowsOldSweepIndex => "stale reads of `sweep`",
             Self::ShowsOldList => "stale reads of `recent`",
             Self::RepeatsWrite => "writes repeated after a lost response",
             Self::KnowsWriteAgain => "repeated writes recognized",

@@ -28,12 +28,12 @@ pub struct ModelRegistry {
 #[derive(Default)]
 struct Kept {
     records: BTreeMap<RecordName, Record>,
-    trail: Vec<Entry>,
+    audit: Vec<Entry>,
     buckets: BTreeMap<Tenant, TokenBucket>,
-    flows: BTreeMap<LimiterKey, KeptFlow>,
+    limiters: BTreeMap<LimiterKey, KeptLimiter>,
 }
 
-struct KeptFlow {
+struct KeptLimiter {
     kept: limiter_store::VersionedState,
     written_at: Timestamp,
     /// Call that wrote the state last.
@@ -48,16 +48,16 @@ impl ModelRegistry {
 
     /// Adds an entry to the audit trail.
     pub fn record(&self, entry: Entry) {
-        self.kept().trail.push(entry);
+        self.kept().audit.push(entry);
     }
 
     /// Removes up to `limit` limiter states that were not written for longer than [`IDLE`]. Returns how many were removed.
-    pub fn forget_flows(&self, limit: usize, now: Timestamp) -> usize {
+    pub fn forget_limiters(&self, limit: usize, now: Timestamp) -> usize {
         let mut kept = self.kept();
-        let idle = kept.flows.iter().filter(|(_, flow)| flow.written_at < now - IDLE).map(|(name, _)| name.clone());
+        let idle = kept.limiters.iter().filter(|(_, limiter)| limiter.written_at < now - IDLE).map(|(name, _)| name.clone());
         let idle: Vec<LimiterKey> = idle.take(limit).collect();
         for name in &idle {
-            kept.flows.remove(name);
+            kept.limiters.remove(name);
         }
         idle.len()
     }
@@ -86,7 +86,7 @@ impl ConfigStore for ModelRegistry {
             return Ok(RecordResult::Conflict);
         }
         kept.records.extend(records.into_iter().map(|record| (record.name.clone(), record)));
-        kept.trail.push(entry);
+        kept.audit.push(entry);
         Ok(RecordResult::Done)
     }
 
@@ -96,7 +96,7 @@ impl ConfigStore for ModelRegistry {
             return Ok(RecordResult::Conflict);
         }
         kept.records.remove(name);
-        kept.trail.push(entry);
+        kept.audit.push(entry);
         Ok(RecordResult::Done)
     }
 
@@ -104,7 +104,7 @@ impl ConfigStore for ModelRegistry {
         let kept = self.kept();
         let before = query.after.as_ref().map_or(usize::MAX, |after| after.0.parse().unwrap_or(0));
         let own = kept
-            .trail
+            .audit
             .iter()
             .enumerate()
             .take_while(|(place, _)| *place < before)
@@ -126,13 +126,13 @@ impl ConfigStore for ModelRegistry {
 #[async_trait]
 impl LimiterStore for ModelRegistry {
     async fn read(&self, name: &LimiterKey) -> Result<limiter_store::VersionedState, StoreError> {
-        Ok(self.kept().flows.get(name).map(|flow| flow.kept.clone()).unwrap_or_default())
+        Ok(self.kept().limiters.get(name).map(|limiter| limiter.kept.clone()).unwrap_or_default())
     }
 
-    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
+    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
         let mut kept = self.kept();
         let by = self.calls.current();
-        let stands = kept.flows.get(name);
+        let stands = kept.limiters.get(name);
         if stands.is_some_and(|stands| stands.by == by) {
             return Ok(WriteResult::Done);
         }
@@ -140,8 +140,9 @@ impl LimiterStore for ModelRegistry {
         if stands.version != over {
             return Ok(WriteResult::Conflict(stands));
         }
-        let written = KeptFlow { kept: limiter_store::VersionedState { version: over + 1, flow: flow.clone() }, written_at: now, by };
-        kept.flows.insert(name.clone(), written);
+        let written =
+            KeptLimiter { kept: limiter_store::VersionedState { version: over + 1, limiter: limiter.clone() }, written_at: now, by };
+        kept.limiters.insert(name.clone(), written);
         Ok(WriteResult::Done)
     }
 }

@@ -13,7 +13,7 @@ use nobat_core::types::time::Timestamp;
 
 use super::calls::{Call, Calls};
 use super::registry::ModelRegistry;
-use super::table::{Attention, Item, Table};
+use super::table::{Item, SweepIndex, Table};
 use crate::conformance::Removal;
 use crate::model::backend_quirks::{Habit, Habits};
 use crate::time::Time;
@@ -180,13 +180,13 @@ impl TaskStore for ModelStore {
         let table = self.table();
         let marked = table.marked(now, self.habits.as_ref()).into_iter().take(limit);
         let found = marked.filter_map(|key| table.by_key(&key).cloned());
-        let is_due = |item: &Item| matches!(item.attention, Some(Attention::Due(mark)) if mark <= now);
+        let is_due = |item: &Item| matches!(item.sweep, Some(SweepIndex::Due(mark)) if mark <= now);
         Ok(found.filter(is_due).map(|item| item.task).collect())
     }
 
     async fn postpone(&self, task: &Task, until: Timestamp) -> Result<(), StoreError> {
-        self.table().update(&task.key(), |item| match item.attention {
-            Some(Attention::Due(_)) if item.task.version == task.version => item.attention = Some(Attention::Due(until)),
+        self.table().update(&task.key(), |item| match item.sweep {
+            Some(SweepIndex::Due(_)) if item.task.version == task.version => item.sweep = Some(SweepIndex::Due(until)),
             _ => {}
         });
         Ok(())
@@ -207,8 +207,8 @@ impl TaskStore for ModelStore {
         for key in &gone {
             table.remove(key);
         }
-        let flows = self.registry.forget_flows(limit, now);
-        Ok(gone.len().max(flows))
+        let limiters = self.registry.forget_limiters(limit, now);
+        Ok(gone.len().max(limiters))
     }
 
     /// Never resolves: the cloud does not report writes of other processes.

@@ -40,12 +40,12 @@ pub struct Item {
     /// Call that wrote the item last, as in its attribute `op`. Heartbeats and postponements do not set it.
     pub op: Call,
     /// Place in the sweep index.
-    pub attention: Option<Attention>,
+    pub sweep: Option<SweepIndex>,
 }
 
 /// Place in the sweep index.
 #[derive(Clone, Copy)]
-pub enum Attention {
+pub enum SweepIndex {
     /// Time at which the sweep must look at the task.
     Due(Timestamp),
     /// The task has failed and is listed as a dead letter.
@@ -55,7 +55,7 @@ pub enum Attention {
 /// Items and their indexes.
 pub struct Table {
     items: BTreeMap<Key, Item>,
-    attention: Index<Timestamp>,
+    sweep: Index<Timestamp>,
     recent: Index<String>,
     transactions: BTreeMap<Call, Timestamp>,
     time: Arc<Time>,
@@ -64,8 +64,8 @@ pub struct Table {
 impl Table {
     /// Creates an empty table.
     pub fn new(time: Arc<Time>) -> Self {
-        let (attention, recent) = (Index::new(ATTENTION_LAG, Habit::ShowsOldAttention), Index::new(RECENT_LAG, Habit::ShowsOldList));
-        Self { items: BTreeMap::new(), attention, recent, transactions: BTreeMap::new(), time }
+        let (sweep, recent) = (Index::new(ATTENTION_LAG, Habit::ShowsOldSweepIndex), Index::new(RECENT_LAG, Habit::ShowsOldList));
+        Self { items: BTreeMap::new(), sweep, recent, transactions: BTreeMap::new(), time }
     }
 
     /// Returns an item by a consistent read.
@@ -80,9 +80,9 @@ impl Table {
 
     /// Writes a task for the call `op`. `now` is the caller's clock.
     pub fn put(&mut self, task: Task, op: Call, now: Timestamp) {
-        let before = self.get(&task.key()).and_then(|item| item.attention);
-        let attention = attention(&task, before, now);
-        self.write(Item { task, op, attention });
+        let before = self.get(&task.key()).and_then(|item| item.sweep);
+        let sweep = sweep(&task, before, now);
+        self.write(Item { task, op, sweep });
     }
 
     /// Changes an item without setting its `op`.
@@ -95,18 +95,18 @@ impl Table {
 
     fn write(&mut self, item: Item) {
         let (key, at) = (key(&item.task.key()), self.time.now());
-        let mark = match item.attention {
-            Some(Attention::Due(mark)) => Some(mark),
-            Some(Attention::Failed) | None => None,
+        let mark = match item.sweep {
+            Some(SweepIndex::Due(mark)) => Some(mark),
+            Some(SweepIndex::Failed) | None => None,
         };
-        self.attention.write(key.clone(), mark, at);
+        self.sweep.write(key.clone(), mark, at);
         self.recent.write(key.clone(), Some(place(&item.task)), at);
         self.items.insert(key, item);
     }
 
     /// Returns the keys whose mark has been reached, the oldest mark first. The index may lag.
     pub fn marked(&self, now: Timestamp, habits: &dyn Habits) -> Vec<Key> {
-        let mut marked = self.attention.read(self.time.now(), habits);
+        let mut marked = self.sweep.read(self.time.now(), habits);
         marked.retain(|(_, mark)| **mark <= now);
         marked.sort_by_key(|(_, mark)| **mark);
         marked.into_iter().map(|(key, _)| key.clone()).collect()
@@ -134,7 +134,7 @@ impl Table {
     /// Removes an item.
     pub fn remove(&mut self, key: &Key) {
         self.items.remove(key);
-        self.attention.write(key.clone(), None, self.time.now());
+        self.sweep.write(key.clone(), None, self.time.now());
         self.recent.write(key.clone(), None, self.time.now());
     }
 
@@ -150,16 +150,16 @@ pub fn place(task: &Task) -> String {
 }
 
 /// Returns the task's place in the sweep index after this write.
-fn attention(task: &Task, before: Option<Attention>, now: Timestamp) -> Option<Attention> {
+fn sweep(task: &Task, before: Option<SweepIndex>, now: Timestamp) -> Option<SweepIndex> {
     match &task.state {
         // A claim keeps the mark: most tasks end before it is reached.
         State::Running(_) => before,
-        State::Ended(ended) if ended.end == Outcome::Failed => Some(Attention::Failed),
+        State::Ended(ended) if ended.end == Outcome::Failed => Some(SweepIndex::Failed),
         State::Ended(_) => None,
         State::Waiting(_) => {
             let is_hinted = task.due_at.since(now) <= LONGEST_DELAY;
             let mark = if is_hinted { task.due_at + MARGIN } else { task.due_at - MARGIN };
-            Some(Attention::Due(task.options.expires_at.map_or(mark, |deadline| deadline.min(mark))))
+            Some(SweepIndex::Due(task.options.expires_at.map_or(mark, |deadline| deadline.min(mark))))
         }
     }
 }

@@ -48,7 +48,7 @@ impl Stage {
 
     /// Causes a fault.
     pub async fn cause(&self, fault: Fault) -> anyhow::Result<()> {
-        self.tap(fault.part()).set(fault.flow());
+        self.tap(fault.part()).set(fault.limiter());
         if fault == Fault::Emptied {
             self.queues.purge().await;
             let left = self.queues.depth().await;

@@ -50,10 +50,10 @@ impl Fault {
         }
     }
 
-    /// Returns the flow to and from that part during the fault.
-    pub fn flow(self) -> Flow {
+    /// Returns the limiter to and from that part during the fault.
+    pub fn limiter(self) -> Flow {
         match self {
-            Self::Away(_, flow) => flow,
+            Self::Away(_, limiter) => limiter,
             Self::Emptied => Flow::Refused,
         }
     }
@@ -72,7 +72,7 @@ impl Display for Fault {
             Self::Away(_, Flow::Reset) => "resets".to_owned(),
             Self::Away(_, Flow::BlackHole) => "silent, answers late".to_owned(),
             Self::Away(_, Flow::Swallowed) => "silent, never answers".to_owned(),
-            Self::Away(_, flow) => format!("{flow:?}"),
+            Self::Away(_, limiter) => format!("{limiter:?}"),
         };
         write!(f, "{part} {what}")
     }

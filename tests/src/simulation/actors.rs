@@ -137,7 +137,7 @@ fn note_split(stage: &Stage, settlements: &[(Receipt, Settlement)]) {
 
 /// Returns the process that sweeps every minute and prunes every hour.
 pub fn sweeper(stage: &Arc<Stage>, clock: Arc<dyn Clock>, backend: Backend) -> BoxFuture<'static, ()> {
-    let sweeper = Sweeper { backend: backend.clone(), chance: stage.dice.clone() };
+    let sweeper = Sweeper { backend: backend.clone(), random: stage.dice.clone() };
     let pruner = Pruner { backend };
     let is_function = stage.plan.cloud.function_timeout.is_some();
     Box::pin(async move {

@@ -73,7 +73,7 @@ impl Keeper<'_> {
     }
 
     async fn set_lane(&self, name: &RecordName, wanted: Wanted) -> Result<RecordResult, StoreError> {
-        let current = self.backend.config.lane(name).await?;
+        let current = self.backend.config.queue_config(name).await?;
         let lane = QueueConfig { paused: wanted != Wanted::Open, version: current.version + 1, ..current };
         let action = if name.kind == RecordKind::Kind { Action::KindChanged } else { Action::QueueChanged };
         self.backend.config.write(vec![lane.record(name.clone())], self.entry(name, action)).await

@@ -200,7 +200,7 @@ impl Habits for Stage {
         match habit {
             Habit::DeliversTwice => self.happens(cloud.delivers_twice),
             Habit::DeliversDeleted => self.happens(cloud.delivers_deleted),
-            Habit::ShowsOldAttention | Habit::ShowsOldList => self.happens(cloud.lags),
+            Habit::ShowsOldSweepIndex | Habit::ShowsOldList => self.happens(cloud.lags),
             // Independent of faults: expiry comes long after the last of them.
             Habit::RemovesExpired => self.dice.per_mille(300),
             _ => false,

@@ -217,11 +217,11 @@ impl TaskStore for Faulty {
 }
 
 impl Faulty {
-    async fn write_flow(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
-        let written = self.inner.limiters.write(name, flow, over, now).await?;
+    async fn write_limiter(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
+        let written = self.inner.limiters.write(name, limiter, over, now).await?;
         if written == WriteResult::Done {
             let limits = self.stage.plan.limits.iter().find(|laid| laid.of == name.scope).map(|laid| laid.limits);
-            let state = flow.state(&limits.unwrap_or_default(), now);
+            let state = limiter.state(&limits.unwrap_or_default(), now);
             self.stage.starts().stands(name, &state, self.stage.time.now());
         }
         Ok(written)
@@ -237,9 +237,9 @@ impl LimiterStore for Aside<'_> {
         self.0.call(Service::Store, format!("reads limiter {}", name.scope), || self.0.inner.limiters.read(name)).await
     }
 
-    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
+    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
         let what = format!("changes limiter {}, version {}", name.scope, over + 1);
-        self.0.call(Service::Store, what, || self.0.write_flow(name, flow, over, now)).await
+        self.0.call(Service::Store, what, || self.0.write_limiter(name, limiter, over, now)).await
     }
 }
 
@@ -252,12 +252,12 @@ impl LimiterStore for Faulty {
         Ok(kept)
     }
 
-    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
+    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
         let what = format!("writes limiter {}, version {}", name.scope, over + 1);
         let apart = self.stage.plan.clocks_apart();
         self.stage.starts().writes(&self.actor, name);
         let effect = || async {
-            let written = self.write_flow(name, flow, over, now).await?;
+            let written = self.write_limiter(name, limiter, over, now).await?;
             if written == WriteResult::Done {
                 self.stage.starts().has_written(&self.actor, name, now, self.stage.time.now(), apart);
             }

@@ -61,9 +61,12 @@ pub fn check_reservations(stage: &Stage, backend: &Backend, ended_at: Timestamp)
         for Laid { of, limits } in stage.plan.limits.iter().filter(|_| stage.plan.is_calm()) {
             let name = LimiterKey { tenant: tenant.clone(), scope: of.clone() };
             let kept = backend.limiters.read(&name).now_or_never().ok_or(AT_ONCE)?.map_err(|error| error.to_string())?;
-            let left = kept.flow.state(limits, ended_at).reserved_starts.unwrap_or(0);
+            let left = kept.limiter.state(limits, ended_at).reserved_starts.unwrap_or(0);
             if left > 0 {
-                return Err(format!("{left} starts of {of} are reserved at {ended_at}, although no task waits: {}", kept.flow.to_text()));
+                return Err(format!(
+                    "{left} starts of {of} are reserved at {ended_at}, although no task waits: {}",
+                    kept.limiter.to_text()
+                ));
             }
         }
     }

@@ -169,14 +169,14 @@ impl Script {
     }
 
     /// Returns the limit scopes of the task, without that of its endpoint.
-    fn flows(&self, kind: &str) -> Vec<LimitScope> {
+    fn limiters(&self, kind: &str) -> Vec<LimitScope> {
         let (key, queue) = (self.limit_key.as_deref(), self.queue.as_deref());
         let named = [key.map(|key| LimitScope::Key(sample::name(key))), queue.map(|queue| LimitScope::Queue(sample::name(queue)))];
         named.into_iter().flatten().chain([LimitScope::Kind(sample::name(kind))]).collect()
     }
 
     /// Returns the limit scope of the task's endpoint.
-    fn flow_of_endpoint(&self) -> Option<LimitScope> {
+    fn limiter_of_endpoint(&self) -> Option<LimitScope> {
         self.endpoint.as_deref().map(|endpoint| LimitScope::Endpoint(sample::name(endpoint)))
     }
 }
@@ -184,7 +184,7 @@ impl Script {
 /// Limited attempt. Dropping it ends the attempt.
 struct UnderWay {
     stage: Arc<Stage>,
-    flows: Vec<(LimiterKey, usize)>,
+    limiters: Vec<(LimiterKey, usize)>,
 }
 
 /// Started execution.
@@ -196,8 +196,8 @@ struct Begun {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        for (flow, place) in &self.flows {
-            self.stage.starts().ends(flow, *place);
+        for (limiter, place) in &self.limiters {
+            self.stage.starts().ends(limiter, *place);
         }
     }
 }
@@ -205,8 +205,8 @@ impl Drop for UnderWay {
 impl Player {
     /// Runs a task alone.
     async fn play(&self, kind: &str, script: Script, context: &TaskContext) -> Result<Done, Failure> {
-        let of_endpoint = script.flow_of_endpoint();
-        let _at_endpoint = of_endpoint.map(|flow| self.starts(vec![flow], context, self.claimed_at(context)));
+        let of_endpoint = script.limiter_of_endpoint();
+        let _at_endpoint = of_endpoint.map(|limiter| self.starts(vec![limiter], context, self.claimed_at(context)));
         let (mood, begun) = (self.mood(&script), self.begins(kind, &script, context));
         self.follow_script(mood, begun, script, context).await
     }
@@ -217,7 +217,7 @@ impl Player {
         self.check_batch(&batch);
         // The leader was claimed before its companions.
         let claimed_at = batch.iter().map(|(_, context)| self.claimed_at(context)).min().unwrap_or_else(|| self.stage.time.now());
-        let _at_endpoint = first.flow_of_endpoint().map(|flow| self.starts(vec![flow], context, claimed_at));
+        let _at_endpoint = first.limiter_of_endpoint().map(|limiter| self.starts(vec![limiter], context, claimed_at));
         let mood = self.mood(first);
         let is_plain = batch.len() == 1 || batch.iter().all(|(script, _)| script.is_plain());
         if !is_plain {
@@ -250,7 +250,7 @@ impl Player {
 
     fn begins(&self, kind: &str, script: &Script, context: &TaskContext) -> Begun {
         let execution = self.stage.ledger().begins(&context.name, context.number);
-        let under_way = self.starts(script.flows(kind), context, self.claimed_at(context));
+        let under_way = self.starts(script.limiters(kind), context, self.claimed_at(context));
         self.stage.trace(&self.actor, format_args!("runs {}, attempt {}", short(&context.name), context.attempt));
         Begun { execution, _under_way: under_way }
     }
@@ -310,12 +310,12 @@ impl Player {
         if let Err(what) = stage.closed().begins(&records, claimed_at, right.apart) {
             stage.violate(format!("{}: {what}", short(&context.name)));
         }
-        let mut under_way = UnderWay { stage: stage.clone(), flows: Vec::new() };
+        let mut under_way = UnderWay { stage: stage.clone(), limiters: Vec::new() };
         for of in of {
             let limits = stage.plan.limits.iter().find(|laid| laid.of == of).map_or(Limits::default(), |laid| laid.limits);
-            let flow = LimiterKey { tenant: tenant.clone(), scope: of };
-            match stage.starts().begins(&flow, &limits, &right, stage.time.now()) {
-                Ok(place) => under_way.flows.push((flow, place)),
+            let limiter = LimiterKey { tenant: tenant.clone(), scope: of };
+            match stage.starts().begins(&limiter, &limits, &right, stage.time.now()) {
+                Ok(place) => under_way.limiters.push((limiter, place)),
                 Err(what) => stage.violate(format!("{}: {what}", short(&context.name))),
             }
         }

@@ -76,12 +76,12 @@ pub fn drawn(dice: &Dice) -> Drawn {
 fn limits(dice: &Dice, more: u32) -> Limits {
     let count = |of: &[u32]| NonZeroU32::MIN.saturating_add(dice.pick(of).unwrap_or(1) * more - 1);
     let period = Duration::from_secs(dice.pick(&[1, 10, 60]).unwrap_or(1));
-    let pace = RateLimit { rate: count(&[1, 2, 5]), period, burst: count(&[1, 1, 3]) };
+    let rate_limit = RateLimit { rate: count(&[1, 2, 5]), period, burst: count(&[1, 1, 3]) };
     let concurrency = Some(count(&[1, 2, 4]));
     match dice.below(3) {
-        0 => Limits { rate: Some(pace), ..Limits::default() },
+        0 => Limits { rate: Some(rate_limit), ..Limits::default() },
         1 => Limits { concurrency, ..Limits::default() },
-        _ => Limits { rate: Some(pace), concurrency, breaker: None },
+        _ => Limits { rate: Some(rate_limit), concurrency, breaker: None },
     }
 }
 

@@ -63,7 +63,7 @@ impl Run {
             let (stage, witness, clock) = (stage.clone(), witness.clone(), clocks[workers + 1].clone());
             let backend = Faulty::backend(&stage, "dead letters", &watched);
             executor.add("dead letters".to_owned(), move || {
-                let engine = DeadLetters { backend: backend.clone(), clock: clock.clone(), chance: stage.dice.clone() };
+                let engine = DeadLetters { backend: backend.clone(), clock: clock.clone(), random: stage.dice.clone() };
                 let (stage, witness, queue) = (stage.clone(), witness.clone(), queue.clone());
                 Box::pin(Undertaker { stage, witness, queue, engine, sabotage }.work())
             });

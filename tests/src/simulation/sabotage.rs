@@ -60,9 +60,9 @@ pub enum Sabotage {
     /// The first dead letter counts as the third.
     GivesUpTooSoon,
     /// A write of a limiter state is reported as done but not made.
-    ForgetsFlows,
+    ForgetsLimiters,
     /// A limiter state is written over any version.
-    OverwritesFlows,
+    OverwritesLimiters,
     /// The state of a circuit breaker is not stored.
     ForgetsBreakers,
     /// A pause that an endpoint asked for is not stored.
@@ -91,8 +91,8 @@ impl Sabotage {
         Self::PutsOffForTooLong,
         Self::DropsDeadLetters,
         Self::GivesUpTooSoon,
-        Self::ForgetsFlows,
-        Self::OverwritesFlows,
+        Self::ForgetsLimiters,
+        Self::OverwritesLimiters,
         Self::ForgetsBreakers,
         Self::ForgetsRests,
         Self::KeepsReservations,
@@ -110,8 +110,8 @@ impl Sabotage {
             Self::BlindsTheSweep,
             Self::SplitsBatches,
             Self::LosesRecords,
-            Self::ForgetsFlows,
-            Self::OverwritesFlows,
+            Self::ForgetsLimiters,
+            Self::OverwritesLimiters,
             Self::ForgetsBreakers,
             Self::ForgetsRests,
             Self::KeepsReservations,
@@ -124,9 +124,9 @@ impl Sabotage {
 /// Returns the backend with its task store, limiter store and configuration store sabotaged.
 pub fn sabotaged(inner: Backend, sabotage: Sabotage, calls: Arc<Calls>) -> Backend {
     let store = Saboteur { inner: inner.store.clone(), sabotage, calls, seen: Mutex::default(), insertions: AtomicU64::new(0) };
-    let flows = FlowSaboteur { inner: inner.limiters.clone(), sabotage };
+    let limiters = LimiterSaboteur { inner: inner.limiters.clone(), sabotage };
     let registry = RegistrySaboteur { inner: inner.config.clone(), sabotage };
-    Backend { store: Arc::new(store), limiters: Arc::new(flows), config: Arc::new(registry), ..inner }
+    Backend { store: Arc::new(store), limiters: Arc::new(limiters), config: Arc::new(registry), ..inner }
 }
 
 struct Saboteur {
@@ -290,45 +290,45 @@ impl TaskStore for Saboteur {
     }
 }
 
-struct FlowSaboteur {
+struct LimiterSaboteur {
     inner: Arc<dyn LimiterStore>,
     sabotage: Sabotage,
 }
 
 #[async_trait]
-impl LimiterStore for FlowSaboteur {
+impl LimiterStore for LimiterSaboteur {
     async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError> {
         self.inner.read(name).await
     }
 
-    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
+    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError> {
         match self.sabotage {
-            Sabotage::ForgetsFlows => Ok(WriteResult::Done),
-            Sabotage::OverwritesFlows => match self.inner.write(name, flow, over, now).await? {
-                WriteResult::Conflict(there) => self.inner.write(name, flow, there.version, now).await,
+            Sabotage::ForgetsLimiters => Ok(WriteResult::Done),
+            Sabotage::OverwritesLimiters => match self.inner.write(name, limiter, over, now).await? {
+                WriteResult::Conflict(there) => self.inner.write(name, limiter, there.version, now).await,
                 WriteResult::Done => Ok(WriteResult::Done),
             },
-            Sabotage::ForgetsBreakers => self.inner.write(name, &without(flow, "breaker"), over, now).await,
-            Sabotage::ForgetsRests => self.inner.write(name, &without(flow, "paused_until"), over, now).await,
+            Sabotage::ForgetsBreakers => self.inner.write(name, &without(limiter, "breaker"), over, now).await,
+            Sabotage::ForgetsRests => self.inner.write(name, &without(limiter, "paused_until"), over, now).await,
             Sabotage::KeepsReservations => {
-                let before = self.inner.read(name).await?.flow;
-                self.inner.write(name, &with_reservations_of(&before, flow), over, now).await
+                let before = self.inner.read(name).await?.limiter;
+                self.inner.write(name, &with_reservations_of(&before, limiter), over, now).await
             }
-            _ => self.inner.write(name, flow, over, now).await,
+            _ => self.inner.write(name, limiter, over, now).await,
         }
     }
 }
 
 /// Returns the limiter state without one field.
-fn without(flow: &LimiterState, what: &str) -> LimiterState {
-    let mut known: Map<String, Value> = serde_json::from_str(&flow.to_text()).unwrap_or_default();
+fn without(limiter: &LimiterState, what: &str) -> LimiterState {
+    let mut known: Map<String, Value> = serde_json::from_str(&limiter.to_text()).unwrap_or_default();
     known.remove(what);
     LimiterState::from_text(&Value::from(known).to_string()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Returns the limiter state without the release of any reservation.
-fn with_reservations_of(before: &LimiterState, flow: &LimiterState) -> LimiterState {
-    let [before, mut after] = [before, flow].map(|flow| serde_json::from_str::<Value>(&flow.to_text()).unwrap_or_default());
+fn with_reservations_of(before: &LimiterState, limiter: &LimiterState) -> LimiterState {
+    let [before, mut after] = [before, limiter].map(|limiter| serde_json::from_str::<Value>(&limiter.to_text()).unwrap_or_default());
     after["times"]["next"] = json!(before["times"]["next"].as_i64().max(after["times"]["next"].as_i64()));
     after["times"]["free"] = json!([]);
     LimiterState::from_text(&after.to_string()).unwrap_or_else(|error| panic!("{error}"))

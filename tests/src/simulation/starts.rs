@@ -79,30 +79,30 @@ const HEARD: Duration = Duration::from_secs(LEASE.as_secs() / 2);
 impl Starts {
     /// Records that a process has read a limiter state when its clock showed `asked_at`. If it does not write then, its slots, if any, need
     /// no renewal.
-    pub fn reads(&mut self, actor: &str, flow: &LimiterKey, asked_at: Timestamp, now: Timestamp, apart: Duration) {
-        let before = self.heard.get(&(actor.to_owned(), flow.clone())).copied().unwrap_or_default();
-        self.has_written(actor, flow, asked_at, now, apart);
-        self.read.insert((actor.to_owned(), flow.clone()), before);
+    pub fn reads(&mut self, actor: &str, limiter: &LimiterKey, asked_at: Timestamp, now: Timestamp, apart: Duration) {
+        let before = self.heard.get(&(actor.to_owned(), limiter.clone())).copied().unwrap_or_default();
+        self.has_written(actor, limiter, asked_at, now, apart);
+        self.read.insert((actor.to_owned(), limiter.clone()), before);
     }
 
     /// Records that a process is about to write a limiter state. Its read no longer proves that its slots need no renewal.
-    pub fn writes(&mut self, actor: &str, flow: &LimiterKey) {
-        let place = (actor.to_owned(), flow.clone());
+    pub fn writes(&mut self, actor: &str, limiter: &LimiterKey) {
+        let place = (actor.to_owned(), limiter.clone());
         if let Some(before) = self.read.remove(&place) {
             self.heard.insert(place, before);
         }
     }
 
     /// Records that a process has written a limiter state when its clock showed `told_at`. This renews its slots, if any.
-    pub fn has_written(&mut self, actor: &str, flow: &LimiterKey, told_at: Timestamp, now: Timestamp, apart: Duration) {
-        let heard = self.heard.entry((actor.to_owned(), flow.clone())).or_default();
+    pub fn has_written(&mut self, actor: &str, limiter: &LimiterKey, told_at: Timestamp, now: Timestamp, apart: Duration) {
+        let heard = self.heard.entry((actor.to_owned(), limiter.clone())).or_default();
         heard.lapse(now);
         *heard = Heard { at: now, until: told_at + HEARD - apart, ..*heard };
     }
 
     /// Records the limiter state that was written.
-    pub fn stands(&mut self, flow: &LimiterKey, state: &LimiterStatus, now: Timestamp) {
-        let stand = self.stands.entry(flow.clone()).or_default();
+    pub fn stands(&mut self, limiter: &LimiterKey, state: &LimiterStatus, now: Timestamp) {
+        let stand = self.stands.entry(limiter.clone()).or_default();
         stand.rest = match (stand.rest, state.paused_until) {
             (Some((since, before)), Some(until)) if before == until => Some((since, until)),
             (_, until) => until.map(|until| (now, until)),
@@ -120,36 +120,39 @@ impl Starts {
     }
 
     /// Records the start of an attempt. Returns its number, or the promise that the start breaks.
-    pub fn begins(&mut self, flow: &LimiterKey, limits: &Limits, right: &Right, now: Timestamp) -> Result<usize, String> {
-        if let Some(stand) = self.stands.get_mut(flow) {
-            stand.begins(right, now).map_err(|what| format!("{}: {what}", flow.scope))?;
+    pub fn begins(&mut self, limiter: &LimiterKey, limits: &Limits, right: &Right, now: Timestamp) -> Result<usize, String> {
+        if let Some(stand) = self.stands.get_mut(limiter) {
+            stand.begins(right, now).map_err(|what| format!("{}: {what}", limiter.scope))?;
         }
-        let starts = self.of.entry(flow.clone()).or_default();
+        let starts = self.of.entry(limiter.clone()).or_default();
         starts.push(Start { actor: right.actor.clone(), claimed_at: right.claimed_at, is_over: false, has_lapsed: false });
-        if let Some(pace) = limits.rate {
-            let within = starts.iter().filter(|start| start.claimed_at > now - pace.period).count();
-            let most = most_within(pace, right.apart);
+        if let Some(rate_limit) = limits.rate {
+            let within = starts.iter().filter(|start| start.claimed_at > now - rate_limit.period).count();
+            let most = most_within(rate_limit, right.apart);
             if within as u128 > most {
-                return Err(format!("{within} tasks of {} have started within {:?}; at most {most} may start", flow.scope, pace.period));
+                return Err(format!(
+                    "{within} tasks of {} have started within {:?}; at most {most} may start",
+                    limiter.scope, rate_limit.period
+                ));
             }
         }
         if let Some(most) = limits.concurrency {
             for start in starts.iter_mut().filter(|start| !start.is_over) {
-                let heard = self.heard.entry((start.actor.clone(), flow.clone())).or_default();
+                let heard = self.heard.entry((start.actor.clone(), limiter.clone())).or_default();
                 heard.lapse(now);
                 start.has_lapsed |= heard.lapsed.is_some_and(|lapsed| start.claimed_at <= lapsed);
             }
             let running = starts.iter().filter(|start| !start.is_over && !start.has_lapsed).count();
             if running > most.get() as usize {
-                return Err(format!("{running} tasks of {} run at once; at most {most} may run", flow.scope));
+                return Err(format!("{running} tasks of {} run at once; at most {most} may run", limiter.scope));
             }
         }
         Ok(starts.len() - 1)
     }
 
     /// Records the end of an attempt.
-    pub fn ends(&mut self, flow: &LimiterKey, place: usize) {
-        if let Some(start) = self.of.get_mut(flow).and_then(|starts| starts.get_mut(place)) {
+    pub fn ends(&mut self, limiter: &LimiterKey, place: usize) {
+        if let Some(start) = self.of.get_mut(limiter).and_then(|starts| starts.get_mut(place)) {
             start.is_over = true;
         }
     }
@@ -187,11 +190,11 @@ impl Heard {
 
 /// Returns the maximum number of starts in a period, if clocks differ by `apart`: the burst, and as many as fit between the first and the
 /// last. Each may be early by a fiftieth of the period.
-fn most_within(pace: RateLimit, apart: Duration) -> u128 {
-    let lateness = pace.period / 50;
-    let interval = (pace.period + lateness).as_micros().div_ceil(u128::from(pace.rate.get()));
-    let longest = pace.period.saturating_sub(Duration::from_millis(1)) + lateness + apart;
-    u128::from(pace.burst.get()) + longest.as_micros() / interval
+fn most_within(rate_limit: RateLimit, apart: Duration) -> u128 {
+    let lateness = rate_limit.period / 50;
+    let interval = (rate_limit.period + lateness).as_micros().div_ceil(u128::from(rate_limit.rate.get()));
+    let longest = rate_limit.period.saturating_sub(Duration::from_millis(1)) + lateness + apart;
+    u128::from(rate_limit.burst.get()) + longest.as_micros() / interval
 }
 
 #[cfg(test)]
@@ -204,8 +207,8 @@ mod tests {
     fn exact_clocks_allow_rate_plus_burst_minus_one() {
         let count = |count| NonZeroU32::new(count).unwrap();
         for (rate, burst, seconds) in [(1, 1, 1), (2, 3, 10), (50, 1, 60), (5, 2, 1)] {
-            let pace = RateLimit { rate: count(rate), period: Duration::from_secs(seconds), burst: count(burst) };
-            assert_eq!(most_within(pace, Duration::ZERO), u128::from(rate + burst - 1));
+            let rate_limit = RateLimit { rate: count(rate), period: Duration::from_secs(seconds), burst: count(burst) };
+            assert_eq!(most_within(rate_limit, Duration::ZERO), u128::from(rate + burst - 1));
         }
     }
 }

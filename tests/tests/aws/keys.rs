@@ -22,8 +22,8 @@ async fn tenant_key_gives_access_to_its_tenant_only(stack: &Stack) {
     assert_eq!(stack.get(&path(&task)).await.status, 404, "a key sees no task of another tenant");
     let canceled = stack.post_with(&format!("{}/cancel", path(&task)), &acme, &json!({})).await;
     assert_eq!(canceled.status, 200, "{}", canceled.text());
-    let trail = stack.get("/v1/audit?tenant=acme").await.json();
-    assert_eq!((&trail["data"][0]["action"], &trail["data"][0]["actor"]), (&json!("task.canceled"), &made.json()["id"]), "{trail:#}");
+    let audit = stack.get("/v1/audit?tenant=acme").await.json();
+    assert_eq!((&audit["data"][0]["action"], &audit["data"][0]["actor"]), (&json!("task.canceled"), &made.json()["id"]), "{audit:#}");
     let limited = stack.put("/v1/tenants/acme", &json!({"request_rate": {"rate": 1, "burst": 1}})).await;
     assert_eq!(limited.status, 200, "{}", limited.text());
     assert!(stack.get("/v1/tenants").await.text().contains("acme"));

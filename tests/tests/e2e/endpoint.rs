@@ -124,8 +124,8 @@ async fn gone_endpoint_holds_its_tasks_until_it_is_resumed() {
     let second = world.submit(&call("/hook")).await;
     held(&world, &second, "endpoint_gone").await;
     assert_eq!(world.receiver.received("/api/hook").len(), 1, "a gone endpoint is not called again");
-    let trail = world.get("/v1/audit").await.json();
-    assert_eq!((&trail["data"][0]["action"], &trail["data"][0]["actor"]), (&json!("endpoint.gone"), &json!("worker")));
+    let audit = world.get("/v1/audit").await.json();
+    assert_eq!((&audit["data"][0]["action"], &audit["data"][0]["actor"]), (&json!("endpoint.gone"), &json!("worker")));
     assert_eq!(world.post(&format!("{PATH}/resume"), &json!({})).await.json()["gone"], false);
     for task in [first, second] {
         assert_eq!(world.ended(&task).await["status"], "succeeded");

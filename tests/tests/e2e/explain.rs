@@ -95,9 +95,9 @@ async fn rate_limited_task_explains_its_rate_and_start_time() {
         reason(&held),
         format!("limit key customer-42 has a rate of 1 every 60 s, with 1 starts reserved ahead; its start is reserved for {until}")
     );
-    let flow = world.get("/v1/limits/customer-42").await.json();
+    let limiter = world.get("/v1/limits/customer-42").await.json();
     let state = json!({"tokens": 0, "reserved_starts": 1, "running": null, "paused_until": null, "circuit_breaker": null});
-    assert_eq!((&flow["rate"], &flow["state"]), (&json!(1), &state));
+    assert_eq!((&limiter["rate"], &limiter["state"]), (&json!(1), &state));
     cancel(&world, &second).await;
     world.end().await;
 }

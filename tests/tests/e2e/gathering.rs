@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 const PATH: &str = "/v1/endpoints/events";
 
 /// Creates the endpoint `events`, which is the receiver, with this batch configuration, and returns its secret.
-async fn put_endpoint(world: &World, batch: Value, flow: Value) -> String {
-    let endpoint = json!({"url": world.receiver.url("/api"), "batch": batch, "limits": flow, "circuit_breaker": {"enabled": false}});
+async fn put_endpoint(world: &World, batch: Value, limiter: Value) -> String {
+    let endpoint = json!({"url": world.receiver.url("/api"), "batch": batch, "limits": limiter, "circuit_breaker": {"enabled": false}});
     let answer = world.ask("PUT", PATH, &endpoint).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
     answer.json()["secret"].as_str().unwrap().to_owned()

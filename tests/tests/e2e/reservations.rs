@@ -18,11 +18,15 @@ struct Scope {
 }
 
 fn scopes(world: &World) -> Vec<Scope> {
-    let flow = |limits| json!({ "limits": limits });
+    let limiter = |limits| json!({ "limits": limits });
     vec![
         Scope { route: "/v1/limits/customer", limits: |limits| limits, fields: json!({"kind": "noop", "limit_key": "customer"}) },
-        Scope { route: "/v1/queues/narrow", limits: flow, fields: json!({"kind": "noop", "queue": "narrow"}) },
-        Scope { route: "/v1/kinds/http", limits: flow, fields: json!({"kind": "http", "payload": {"url": world.receiver.url("/kind")}}) },
+        Scope { route: "/v1/queues/narrow", limits: limiter, fields: json!({"kind": "noop", "queue": "narrow"}) },
+        Scope {
+            route: "/v1/kinds/http",
+            limits: limiter,
+            fields: json!({"kind": "http", "payload": {"url": world.receiver.url("/kind")}}),
+        },
     ]
 }
 

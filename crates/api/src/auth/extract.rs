@@ -64,25 +64,25 @@ impl<P: Permission> FromRequestParts<App> for Authorized<P> {
 
 async fn caller(parts: &Parts, app: &App) -> Result<Principal, Problem> {
     let now = app.clock.now();
-    let origin = origin(parts, &app.door);
-    if !network::admits(&app.door.admitted, origin) {
+    let origin = origin(parts, &app.access_policy);
+    if !network::admits(&app.access_policy.admitted, origin) {
         return Err(Problem::new(
             Code::AddressNotAllowed,
             "the server accepts no requests from this address; send the request from an allowed network",
         ));
     }
-    if app.door.keys == AuthMode::Never {
+    if app.access_policy.keys == AuthMode::Never {
         let settings = TenantSettings::default();
         return Ok(Principal { tenant: Tenant::default(), scopes: Scopes::all(), actor: Actor::Operator, settings });
     }
-    let caller = if app.keyring().asks_for_keys(&app.backend, now).await? {
+    let caller = if app.auth_cache().asks_for_keys(&app.backend, now).await? {
         let key = authenticate(parts, app, origin, now).await?;
-        let settings = app.keyring().settings(&app.backend, &key.tenant, now).await?;
+        let settings = app.auth_cache().settings(&app.backend, &key.tenant, now).await?;
         Principal { tenant: key.tenant.clone(), scopes: key.scopes, actor: Actor::Key(key.id()), settings }
     } else {
         meant_for_this_machine(parts, origin)?;
         let tenant = Tenant::default();
-        let settings = app.keyring().settings(&app.backend, &tenant, now).await?;
+        let settings = app.auth_cache().settings(&app.backend, &tenant, now).await?;
         Principal { tenant, scopes: Scopes::all(), actor: Actor::Anonymous, settings }
     };
     if let Some(rate) = caller.settings.request_rate {
@@ -92,20 +92,20 @@ async fn caller(parts: &Parts, app: &App) -> Result<Principal, Problem> {
 }
 
 /// Returns the client's address. `None` if it is unknown: no [`Peer`] was set, or a trusted proxy names no client.
-fn origin(parts: &Parts, door: &AccessPolicy) -> Option<IpAddr> {
+fn origin(parts: &Parts, access_policy: &AccessPolicy) -> Option<IpAddr> {
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
     // A value that is not text must stay an unreadable element. If it were skipped, an element that the client wrote could count as its
     // address.
     let forwarded = parts.headers.get_all("x-forwarded-for").iter().map(|value| value.to_str().unwrap_or("?"));
     let elements: Vec<&str> = forwarded.flat_map(|value| value.split(',')).collect();
-    network::origin(peer, &door.proxies, elements.into_iter())
+    network::origin(peer, &access_policy.proxies, elements.into_iter())
 }
 
 async fn authenticate(parts: &Parts, app: &App, origin: Option<IpAddr>, now: Timestamp) -> Result<Arc<Key>, Problem> {
     let Some(text) = presented(parts)? else { return Err(unauthorized()) };
-    let keyring = app.keyring();
+    let auth_cache = app.auth_cache();
     let key = match KeyText::from_str(text) {
-        Ok(text) => keyring.key(&app.backend, &text, origin, now).await?,
+        Ok(text) => auth_cache.key(&app.backend, &text, origin, now).await?,
         Err(_) => None,
     };
     match key.as_ref().map(|key| key.admit(origin, now)) {
@@ -114,7 +114,7 @@ async fn authenticate(parts: &Parts, app: &App, origin: Option<IpAddr>, now: Tim
             Code::AddressNotAllowed,
             "the key's `networks` do not contain this address; send the request from one of them, or use another key",
         )),
-        Some(Err(KeyRejection::Over)) | None => Err(keyring.count_failure(origin, now).err().unwrap_or_else(unauthorized)),
+        Some(Err(KeyRejection::Over)) | None => Err(auth_cache.count_failure(origin, now).err().unwrap_or_else(unauthorized)),
     }
 }
 

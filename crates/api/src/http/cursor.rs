@@ -45,8 +45,8 @@ impl List {
     }
 
     /// List of a tenant's audit entries.
-    pub(crate) fn trail(tenant: &Tenant) -> Self {
-        Self(vec![Some("trail".to_owned()), Some(tenant.to_string())])
+    pub(crate) fn audit(tenant: &Tenant) -> Self {
+        Self(vec![Some("audit".to_owned()), Some(tenant.to_string())])
     }
 }
 
@@ -142,7 +142,7 @@ mod tests {
             assert_eq!(open(&KEY, &List::tasks(&other), &cursor), None, "{other:?}");
         }
         let (queue, kind) = (List::tasks(&ListQuery { queue: name(), ..query() }), List::tasks(&ListQuery { kind: name(), ..query() }));
-        assert_eq!(open(&KEY, &List::trail(&query().tenant), &cursor), None);
+        assert_eq!(open(&KEY, &List::audit(&query().tenant), &cursor), None);
         assert_eq!(open(&KEY, &kind, &seal(&KEY, &queue, &Position(String::new()))), None);
     }
 

@@ -95,7 +95,7 @@ mod tests {
 
     #[tokio::test]
     async fn count_is_reused_and_accepted_tasks_are_added() {
-        let (quota, acme, other) = (PendingQuota::default(), Tenant::new("acme").unwrap(), Tenant::default());
+        let (pending_quota, acme, other) = (PendingQuota::default(), Tenant::new("acme").unwrap(), Tenant::default());
         let asks = [
             (&acme, 2, 0, 1),
             (&acme, 1, 0, 9),
@@ -107,7 +107,7 @@ mod tests {
         ];
         let mut admitted = Vec::new();
         for (tenant, count, after, waiting) in asks {
-            admitted.push(quota.admits(&more(tenant, count, after), async |_| Ok(waiting)).await.unwrap());
+            admitted.push(pending_quota.admits(&more(tenant, count, after), async |_| Ok(waiting)).await.unwrap());
         }
         // The last two: a clock that was set back does not extend the validity of a count, and the new count includes what is accepted
         // then.
@@ -116,10 +116,10 @@ mod tests {
 
     #[tokio::test]
     async fn concurrent_requests_do_not_exceed_the_limit() {
-        let (quota, acme) = (PendingQuota::default(), Tenant::new("acme").unwrap());
+        let (pending_quota, acme) = (PendingQuota::default(), Tenant::new("acme").unwrap());
         let counts = AtomicU64::new(0);
         let ask = |place: usize| {
-            let (quota, acme, counts) = (&quota, &acme, &counts);
+            let (pending_quota, acme, counts) = (&pending_quota, &acme, &counts);
             async move {
                 let slowly = async |limit| {
                     assert_eq!(limit, 3, "the store counts up to the limit");
@@ -129,7 +129,7 @@ mod tests {
                     }
                     Ok(0)
                 };
-                quota.admits(&more(acme, 1, 0), slowly).await.unwrap()
+                pending_quota.admits(&more(acme, 1, 0), slowly).await.unwrap()
             }
         };
         let admitted = join_all((0..10).map(ask)).await;
@@ -139,14 +139,14 @@ mod tests {
 
     #[tokio::test]
     async fn requests_that_wait_for_a_count_fail_with_it() {
-        let (quota, acme, counts) = (PendingQuota::default(), Tenant::new("acme").unwrap(), AtomicU64::new(0));
+        let (pending_quota, acme, counts) = (PendingQuota::default(), Tenant::new("acme").unwrap(), AtomicU64::new(0));
         let ask = || async {
             let failing = async |_| {
                 counts.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
                 Err(StoreError::Overloaded)
             };
-            quota.admits(&more(&acme, 1, 0), failing).await
+            pending_quota.admits(&more(&acme, 1, 0), failing).await
         };
         assert!(join_all((0..10).map(|_| ask())).await.iter().all(Result::is_err));
         assert_eq!(counts.load(Ordering::Relaxed), 1);
@@ -154,8 +154,8 @@ mod tests {
 
     #[tokio::test]
     async fn failed_count_is_not_cached() {
-        let (quota, acme) = (PendingQuota::default(), Tenant::new("acme").unwrap());
-        assert!(quota.admits(&more(&acme, 1, 0), async |_| Err(StoreError::Overloaded)).await.is_err());
-        assert!(!quota.admits(&more(&acme, 1, 0), async |_| Ok(3)).await.unwrap());
+        let (pending_quota, acme) = (PendingQuota::default(), Tenant::new("acme").unwrap());
+        assert!(pending_quota.admits(&more(&acme, 1, 0), async |_| Err(StoreError::Overloaded)).await.is_err());
+        assert!(!pending_quota.admits(&more(&acme, 1, 0), async |_| Ok(3)).await.unwrap());
     }
 }

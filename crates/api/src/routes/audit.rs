@@ -1,4 +1,4 @@
-//! Audit trail. Requires the scope `admin`. No route changes it.
+//! Audit audit. Requires the scope `admin`. No route changes it.
 
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
@@ -83,7 +83,7 @@ pub(crate) async fn page(
     let limit = query.get("limit", EXPECTED_LIMIT, limit).unwrap_or(DEFAULT_LIMIT);
     let cursor = query.get("cursor", "a cursor", |text| Some(text.to_owned()));
     query.finish()?;
-    let list = cursor::List::trail(&tenant);
+    let list = cursor::List::audit(&tenant);
     let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list, of the same tenant");
     let after = cursor.map(|cursor| cursor::open(&app.cursor_key, &list, &cursor).ok_or_else(stale)).transpose()?;
     let page = app.backend.config.audit(&AuditQuery { tenant, limit, after }, app.clock.now()).await?;

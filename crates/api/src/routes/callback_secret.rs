@@ -238,7 +238,7 @@ async fn write(
         let record = Record { name: RecordName::of_callback_secret(&caller.tenant), version: changed.version, body: changed.to_text() };
         let entry = caller.entry(&caller.tenant, action, &caller.tenant, now);
         if app.backend.config.write(vec![record], entry).await? == RecordResult::Done {
-            app.directory().forget(&caller.tenant);
+            app.config_cache().forget(&caller.tenant);
             return Ok(SecretsView::new(&changed, now));
         }
     }

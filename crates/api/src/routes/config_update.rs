@@ -18,7 +18,7 @@ pub(crate) async fn write(app: &App, caller: &Principal, record: Record, action:
     let entry = caller.entry(&caller.tenant, action, object, app.clock.now());
     let is_done = app.backend.config.write(vec![record], entry).await? == RecordResult::Done;
     if is_done {
-        app.directory().forget(&caller.tenant);
+        app.config_cache().forget(&caller.tenant);
     }
     Ok(is_done)
 }

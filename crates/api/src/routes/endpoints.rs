@@ -313,7 +313,7 @@ pub(crate) async fn remove(
         let entry = caller.entry(&caller.tenant, Action::EndpointRemoved, &name, now);
         let record = Endpoint::record_name(&caller.tenant, &name);
         if app.backend.config.remove(&record, endpoint.version, entry).await? == RecordResult::Done {
-            app.directory().forget(&caller.tenant);
+            app.config_cache().forget(&caller.tenant);
             return response::value(StatusCode::OK, ENDPOINT_BYTES, &EndpointView::new(name, &endpoint, now));
         }
     }

@@ -5,8 +5,7 @@ use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::FutureExt;
-use nobat_core::ports::{Clock, QueueLoad};
+use nobat_core::ports::QueueLoad;
 use serde::Serialize;
 use utoipa::ToSchema;
 

@@ -194,7 +194,7 @@ pub(crate) async fn create(
     if app.backend.config.write(vec![Record::from(&key)], entry).await? == RecordResult::Conflict {
         return Err(Problem::internal("a new key has the same id as an existing one"));
     }
-    app.keyring().ask_for_keys();
+    app.auth_cache().ask_for_keys();
     response::value(StatusCode::CREATED, KEY_BYTES, &KeyView::new(&key).with(&text))
 }
 
@@ -357,10 +357,10 @@ async fn change(
         let object = new.as_ref().map_or_else(|| id.to_string(), |new| format!("{id} {}", new.id()));
         let entry = caller.entry(&changed.tenant, action, &object, now);
         // Also before the write: if the client disconnects during the write, this future is dropped and the line below does not run.
-        app.keyring().forget_key(id);
+        app.auth_cache().forget_key(id);
         let records = [&changed].into_iter().chain(&new).map(Record::from).collect();
         if app.backend.config.write(records, entry).await? == RecordResult::Done {
-            app.keyring().forget_key(id);
+            app.auth_cache().forget_key(id);
             return Ok(new.unwrap_or(changed));
         }
     }

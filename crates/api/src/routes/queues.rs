@@ -117,8 +117,8 @@ pub(crate) async fn put_queue(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let lane = put(&app, &caller, RecordKind::Queue, Action::QueueChanged, &name, request, |said| said).await?;
-    response::value(StatusCode::OK, LANE_BYTES, &QueueView::new(name, &lane))
+    let queue_config = put(&app, &caller, RecordKind::Queue, Action::QueueChanged, &name, request, |said| said).await?;
+    response::value(StatusCode::OK, LANE_BYTES, &QueueView::new(name, &queue_config))
 }
 
 /// Get a queue and the state of its limits
@@ -138,9 +138,9 @@ pub(crate) async fn get_queue(
     Authorized(caller, _): Authorized<ConfigWrite>,
     Named(name): Named,
 ) -> Result<Response, Problem> {
-    let lane = get(&app, &caller, RecordKind::Queue, &name).await?;
-    let state = Some(state(&app, &caller, LimitScope::Queue(name.clone()), &lane.limits).await?);
-    response::value(StatusCode::OK, LANE_BYTES, &QueueView { state, ..QueueView::new(name, &lane) })
+    let queue_config = get(&app, &caller, RecordKind::Queue, &name).await?;
+    let state = Some(state(&app, &caller, LimitScope::Queue(name.clone()), &queue_config.limits).await?);
+    response::value(StatusCode::OK, LANE_BYTES, &QueueView { state, ..QueueView::new(name, &queue_config) })
 }
 
 /// Update a kind
@@ -167,8 +167,8 @@ pub(crate) async fn put_kind(
     request: Request,
 ) -> Result<Response, Problem> {
     let said = |PutKind { paused, limits }| QueueSubmission { paused, limits, ..QueueSubmission::default() };
-    let lane = put(&app, &caller, RecordKind::Kind, Action::KindChanged, &name, request, said).await?;
-    response::value(StatusCode::OK, LANE_BYTES, &KindView::new(name, &lane))
+    let queue_config = put(&app, &caller, RecordKind::Kind, Action::KindChanged, &name, request, said).await?;
+    response::value(StatusCode::OK, LANE_BYTES, &KindView::new(name, &queue_config))
 }
 
 /// Get a kind and the state of its limits
@@ -188,9 +188,9 @@ pub(crate) async fn get_kind(
     Authorized(caller, _): Authorized<ConfigWrite>,
     Named(name): Named,
 ) -> Result<Response, Problem> {
-    let lane = get(&app, &caller, RecordKind::Kind, &name).await?;
-    let state = Some(state(&app, &caller, LimitScope::Kind(name.clone()), &lane.limits).await?);
-    response::value(StatusCode::OK, LANE_BYTES, &KindView { state, ..KindView::new(name, &lane) })
+    let queue_config = get(&app, &caller, RecordKind::Kind, &name).await?;
+    let state = Some(state(&app, &caller, LimitScope::Kind(name.clone()), &queue_config.limits).await?);
+    response::value(StatusCode::OK, LANE_BYTES, &KindView { state, ..KindView::new(name, &queue_config) })
 }
 
 /// Replace the limits of a limit key
@@ -211,15 +211,15 @@ pub(crate) async fn get_kind(
     request_body(content = LimitsSubmission, example = json!({"rate": 10, "period": 1, "concurrency": 4})),
     responses((status = 200, description = "The limits are replaced.", body = LimitKeyView)),
 )]
-pub(crate) async fn put_flow(
+pub(crate) async fn put_limits(
     State(app): State<App>,
     Authorized(caller, _): Authorized<ConfigWrite>,
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
     let said = |limits| QueueSubmission { limits: Patch::This(limits), ..QueueSubmission::default() };
-    let lane = put(&app, &caller, RecordKind::LimitKey, Action::LimitsChanged, &name, request, said).await?;
-    response::value(StatusCode::OK, LANE_BYTES, &LimitKeyView { key: name, limits: lane.limits.into(), state: None })
+    let queue_config = put(&app, &caller, RecordKind::LimitKey, Action::LimitsChanged, &name, request, said).await?;
+    response::value(StatusCode::OK, LANE_BYTES, &LimitKeyView { key: name, limits: queue_config.limits.into(), state: None })
 }
 
 /// Get the limits of a limit key and their state
@@ -234,24 +234,24 @@ pub(crate) async fn put_flow(
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The limit key.", example = "customer-42")),
     responses((status = 200, description = "The limits and their state.", body = LimitKeyView)),
 )]
-pub(crate) async fn get_flow(
+pub(crate) async fn get_limits(
     State(app): State<App>,
     Authorized(caller, _): Authorized<ConfigWrite>,
     Named(name): Named,
 ) -> Result<Response, Problem> {
-    let lane = get(&app, &caller, RecordKind::LimitKey, &name).await?;
-    let state = Some(state(&app, &caller, LimitScope::Key(name.clone()), &lane.limits).await?);
-    response::value(StatusCode::OK, LANE_BYTES, &LimitKeyView { key: name, limits: lane.limits.into(), state })
+    let queue_config = get(&app, &caller, RecordKind::LimitKey, &name).await?;
+    let state = Some(state(&app, &caller, LimitScope::Key(name.clone()), &queue_config.limits).await?);
+    response::value(StatusCode::OK, LANE_BYTES, &LimitKeyView { key: name, limits: queue_config.limits.into(), state })
 }
 
 /// Returns the current state of limits of the caller's tenant.
 pub(crate) async fn state(app: &App, caller: &Principal, of: LimitScope, limits: &Limits) -> Result<LimiterStatus, Problem> {
     let kept = app.backend.limiters.read(&LimiterKey { tenant: caller.tenant.clone(), scope: of }).await?;
-    Ok(kept.flow.state(limits, app.clock.now()))
+    Ok(kept.limiter.state(limits, app.clock.now()))
 }
 
 async fn get(app: &App, caller: &Principal, sort: RecordKind, name: &Name) -> Result<QueueConfig, Problem> {
-    Ok(app.backend.config.lane(&QueueConfig::record_name(&caller.tenant, sort, name)).await?)
+    Ok(app.backend.config.queue_config(&QueueConfig::record_name(&caller.tenant, sort, name)).await?)
 }
 
 /// Writes a change and its audit entry. `said` turns the request's body into the change.
@@ -271,32 +271,38 @@ async fn put<T: for<'de> Deserialize<'de>>(
     let root = if sort == RecordKind::LimitKey { "" } else { "/limits" };
     for _ in 0..MAX_CONFLICTS {
         let current = get(app, caller, sort, name).await?;
-        let lane = submission.lane(root, &current)?;
-        if write(app, caller, lane.record(QueueConfig::record_name(&caller.tenant, sort, name)), action, name).await? {
+        let queue_config = submission.queue_config(root, &current)?;
+        if write(app, caller, queue_config.record(QueueConfig::record_name(&caller.tenant, sort, name)), action, name).await? {
             let of = match sort {
                 RecordKind::LimitKey => Of::LimitKey(name),
                 RecordKind::Queue => Of::Queue(name),
                 _ => Of::Kind(name),
             };
-            let is_other = (lane.paused, lane.limits) != (current.paused, current.limits);
+            let is_other = (queue_config.paused, queue_config.limits) != (current.paused, current.limits);
             // For a limit key, repeating the same limits still ends a pause that an endpoint asked for.
-            if sort == RecordKind::LimitKey || is_other && !lane.paused {
+            if sort == RecordKind::LimitKey || is_other && !queue_config.paused {
                 wake(app, caller, of).await;
             }
-            return Ok(lane);
+            return Ok(queue_config);
         }
     }
     Err(too_busy())
 }
 
 impl QueueView {
-    fn new(name: Name, lane: &QueueConfig) -> Self {
-        Self { name, paused: lane.paused, limits: lane.limits.into(), retry: lane.retry.as_ref().map(RetryView::from), state: None }
+    fn new(name: Name, queue_config: &QueueConfig) -> Self {
+        Self {
+            name,
+            paused: queue_config.paused,
+            limits: queue_config.limits.into(),
+            retry: queue_config.retry.as_ref().map(RetryView::from),
+            state: None,
+        }
     }
 }
 
 impl KindView {
-    fn new(name: Name, lane: &QueueConfig) -> Self {
-        Self { name, paused: lane.paused, limits: lane.limits.into(), state: None }
+    fn new(name: Name, queue_config: &QueueConfig) -> Self {
+        Self { name, paused: queue_config.paused, limits: queue_config.limits.into(), state: None }
     }
 }

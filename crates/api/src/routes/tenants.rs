@@ -73,7 +73,7 @@ pub(crate) struct PutRate {
 
 /// Rate limit in effect.
 #[derive(Serialize, ToSchema)]
-#[schema(as = TokenRate)]
+#[schema(as = Rate)]
 pub(crate) struct RateView {
     /// Requests per second.
     #[schema(value_type = u32)]
@@ -157,8 +157,8 @@ pub(crate) async fn put(
         let record = Record { name: RecordName::from(&tenant), version, body: settings.to_text() };
         let entry = caller.entry(&tenant, Action::TenantChanged, &tenant, now);
         if app.backend.config.write(vec![record], entry).await? == RecordResult::Done {
-            app.keyring().forget_tenant(&tenant);
-            app.directory().forget(&tenant);
+            app.auth_cache().forget_tenant(&tenant);
+            app.config_cache().forget(&tenant);
             return response::value(StatusCode::OK, TENANT_BYTES, &TenantView::new(tenant, settings));
         }
     }

@@ -56,8 +56,8 @@ pub(crate) async fn wake(app: &App, caller: &Principal, of: Of<'_>) {
         Of::LimitKey(name) => task.options.limit_key.as_ref() == Some(name),
     };
     let work = async {
-        let (flow, change) = of.change();
-        app.backend.limiters.change(&LimiterKey { tenant: caller.tenant.clone(), scope: flow }, change, now).await?;
+        let (limiter, change) = of.change();
+        app.backend.limiters.change(&LimiterKey { tenant: caller.tenant.clone(), scope: limiter }, change, now).await?;
         app.backend.wake(query, is_meant, now).await
     };
     tokio::select! {

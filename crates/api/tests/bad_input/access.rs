@@ -217,12 +217,12 @@ async fn admin_cursor_opens_only_its_own_list() {
     let ask = async |path: &str| world.ask_with(&admin, "GET", path, "").await;
     let cursor = async |path: &str| ask(path).await.json()["next_cursor"].as_str().expect("the list has another page").to_owned();
     let (keys, tenants) = (cursor("/v1/keys?limit=1").await, cursor("/v1/tenants?limit=1").await);
-    let trail = cursor("/v1/audit?tenant=acme&limit=1").await;
+    let audit = cursor("/v1/audit?tenant=acme&limit=1").await;
     for (path, cursors) in [
-        ("/v1/keys?", [&tenants, &trail]),
-        ("/v1/keys?tenant=acme&", [&keys, &trail]),
-        ("/v1/tenants?", [&keys, &trail]),
-        ("/v1/audit?tenant=other&", [&trail, &keys]),
+        ("/v1/keys?", [&tenants, &audit]),
+        ("/v1/keys?tenant=acme&", [&keys, &audit]),
+        ("/v1/tenants?", [&keys, &audit]),
+        ("/v1/audit?tenant=other&", [&audit, &keys]),
     ] {
         for cursor in cursors {
             ask(&format!("{path}cursor={cursor}")).await.problem(400, "invalid_cursor");
@@ -315,8 +315,8 @@ async fn first_key_makes_keys_required() {
     world.get("/v1/tasks").await.problem(401, "unauthorized");
     let key = created["key"].as_str().unwrap();
     assert_eq!(world.ask_with(key, "GET", "/v1/tasks", "").await.status, 200);
-    let trail = world.ask_with(key, "GET", "/v1/audit", "").await.json();
-    assert_eq!((&trail["data"][0]["actor"], &trail["data"][0]["action"]), (&json!("anonymous"), &json!("key.created")), "{trail:#}");
+    let audit = world.ask_with(key, "GET", "/v1/audit", "").await.json();
+    assert_eq!((&audit["data"][0]["actor"], &audit["data"][0]["action"]), (&json!("anonymous"), &json!("key.created")), "{audit:#}");
 }
 
 #[tokio::test]

@@ -36,24 +36,30 @@ async fn submit(world: &World, tenant: &str, task: &Value) -> String {
 }
 
 /// Writes the limiter state that a worker would have written: two started tasks, one of which failed, and one with a reservation.
-async fn write_flow(world: &World, tenant: &str, of: LimitScope) {
+async fn write_limiter(world: &World, tenant: &str, of: LimitScope) {
     let (count, now) = (|count| NonZeroU32::new(count).unwrap(), world.clock.now());
     let breaker = BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() };
-    let pace = RateLimit { rate: count(1), period: Duration::from_secs(10), burst: count(2) };
-    let limits = Limits { rate: Some(pace), concurrency: Some(count(5)), breaker: Some(breaker) };
-    let mut flow = LimiterState::default();
-    let enter = |flow: &mut LimiterState| {
-        flow.acquire(
+    let rate_limit = RateLimit { rate: count(1), period: Duration::from_secs(10), burst: count(2) };
+    let limits = Limits { rate: Some(rate_limit), concurrency: Some(count(5)), breaker: Some(breaker) };
+    let mut limiter = LimiterState::default();
+    let enter = |limiter: &mut LimiterState| {
+        limiter.acquire(
             &limits,
-            &AcquireRequest { holder: HolderId(1), reservation: None, has_due_reservation_elsewhere: false, holds: 0, jitter: JitterSample::from_bits(0) },
+            &AcquireRequest {
+                holder: HolderId(1),
+                reservation: None,
+                has_due_reservation_elsewhere: false,
+                holds: 0,
+                jitter: JitterSample::from_bits(0),
+            },
             now,
         )
     };
-    let (first, _, _) = (enter(&mut flow), enter(&mut flow), enter(&mut flow));
+    let (first, _, _) = (enter(&mut limiter), enter(&mut limiter), enter(&mut limiter));
     let Said::Granted(first) = first else { panic!("{first:?}") };
-    flow.complete(&limits, first, HolderId(1), &CallReport { health: CallHealth::Bad, took: Duration::ZERO, pause_until: None }, now);
+    limiter.complete(&limits, first, HolderId(1), &CallReport { health: CallHealth::Bad, took: Duration::ZERO, pause_until: None }, now);
     let name = LimiterKey { tenant: Tenant::new(tenant).unwrap(), scope: of };
-    assert_eq!(world.backend.limiters.write(&name, &flow, 0, now).await.unwrap(), WriteResult::Done);
+    assert_eq!(world.backend.limiters.write(&name, &limiter, 0, now).await.unwrap(), WriteResult::Done);
 }
 
 #[tokio::test]
@@ -79,7 +85,7 @@ async fn explanation_uses_the_current_configuration() {
     put(&world, "acme", "/v1/queues/default", &json!({"paused": false})).await;
     put(&world, "acme", "/v1/kinds/noop", &json!({"paused": false})).await;
     says("and waits for a worker").await;
-    write_flow(&world, "acme", LimitScope::Endpoint(Name::new("billing").unwrap())).await;
+    write_limiter(&world, "acme", LimitScope::Endpoint(Name::new("billing").unwrap())).await;
     says("and the next probe may start at 2026-11-30T09:30:30.000Z").await;
     world.clock.advance(Duration::from_secs(61));
     let waits = get(&world, "acme", &task).await;
@@ -105,15 +111,20 @@ async fn ended_task_is_explained_and_missing_one_is_not_found() {
 #[tokio::test]
 async fn limiter_state_is_shown_only_to_its_tenant() {
     let world = World::guarded().await;
-    let flow = json!({"rate": 1, "period": 10, "burst": 2, "concurrency": 5});
+    let limiter = json!({"rate": 1, "period": 10, "burst": 2, "concurrency": 5});
     let name = || Name::new("x").unwrap();
-    put(&world, "acme", "/v1/endpoints/x", &json!({"url": "https://example.com", "limits": flow, "circuit_breaker": {"minimum_calls": 1}}))
-        .await;
-    put(&world, "acme", "/v1/queues/x", &json!({"limits": flow})).await;
-    put(&world, "acme", "/v1/kinds/x", &json!({"limits": flow})).await;
-    put(&world, "acme", "/v1/limits/x", &flow).await;
+    put(
+        &world,
+        "acme",
+        "/v1/endpoints/x",
+        &json!({"url": "https://example.com", "limits": limiter, "circuit_breaker": {"minimum_calls": 1}}),
+    )
+    .await;
+    put(&world, "acme", "/v1/queues/x", &json!({"limits": limiter})).await;
+    put(&world, "acme", "/v1/kinds/x", &json!({"limits": limiter})).await;
+    put(&world, "acme", "/v1/limits/x", &limiter).await;
     for of in [LimitScope::Endpoint(name()), LimitScope::Queue(name()), LimitScope::Kind(name()), LimitScope::Key(name())] {
-        write_flow(&world, "acme", of).await;
+        write_limiter(&world, "acme", of).await;
     }
     for path in ["/v1/queues/x", "/v1/kinds/x", "/v1/limits/x"] {
         let state = json!({"tokens": 0, "reserved_starts": 1, "running": 1, "paused_until": null, "circuit_breaker": null});

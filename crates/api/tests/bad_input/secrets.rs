@@ -60,11 +60,11 @@ async fn secret_is_shown_only_when_it_is_generated() {
         json!({"secrets": [{"created_at": now, "expires_at": null}, {"created_at": now, "expires_at": "2026-12-01T09:30:00.000Z"}]})
     );
     let admin = world.key("acme", "admin").await;
-    let trail = world.ask_with(&admin, "GET", "/v1/audit", "").await;
-    let actions: Vec<Value> = trail.json()["data"].as_array().unwrap().iter().map(|entry| entry["action"].clone()).collect();
+    let audit = world.ask_with(&admin, "GET", "/v1/audit", "").await;
+    let actions: Vec<Value> = audit.json()["data"].as_array().unwrap().iter().map(|entry| entry["action"].clone()).collect();
     assert_eq!(actions[1..3], [json!("callback_secret.rotated"), json!("callback_secret.set")]);
     let stored = world.backend.config.callback_secrets(&Tenant::new("acme").unwrap()).await.unwrap().to_text();
-    for seen in [shown.text(), trail.text(), stored] {
+    for seen in [shown.text(), audit.text(), stored] {
         for secret in [secret, SECRET] {
             assert!(!seen.contains(&secret["whsec_".len()..]), "{seen}");
         }

@@ -174,11 +174,11 @@ impl World {
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let app = App::new(AppConfig {
-            edition: ConfigEpoch::default(),
+            epoch: ConfigEpoch::default(),
             backend: backend.clone(),
             clock: clock.clone(),
             kinds: Arc::new(TwoKinds),
-            door,
+            access_policy: door,
             recount: Duration::from_secs(1),
             max_timeout: Duration::from_hours(12),
             max_wait: Duration::from_secs(25),

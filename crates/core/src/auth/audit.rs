@@ -1,4 +1,4 @@
-//! Audit trail: who changed what, and when. The key that submitted a task is stored with the task instead.
+//! Audit audit: who changed what, and when. The key that submitted a task is stored with the task instead.
 
 use std::fmt;
 use std::str::FromStr;

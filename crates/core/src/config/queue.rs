@@ -45,13 +45,13 @@ pub struct QueueSubmission {
 }
 
 impl QueueSubmission {
-    /// Returns the configuration that replaces `current`, or all errors in the update. `flow` is the pointer to the limits in the errors.
-    pub fn lane(&self, flow: &str, current: &QueueConfig) -> Result<QueueConfig, Vec<FieldError>> {
+    /// Returns the configuration that replaces `current`, or all errors in the update. `limiter` is the pointer to the limits in the errors.
+    pub fn queue_config(&self, limiter: &str, current: &QueueConfig) -> Result<QueueConfig, Vec<FieldError>> {
         let mut wrong = ValidationErrors::default();
-        let lane = QueueConfig {
+        let queue_config = QueueConfig {
             paused: self.paused.unwrap_or(current.paused),
             limits: match &self.limits {
-                Patch::This(limits) => limits.limits(flow, &mut wrong),
+                Patch::This(limits) => limits.limits(limiter, &mut wrong),
                 Patch::Usual => Limits::default(),
                 Patch::Nothing => current.limits,
             },
@@ -62,7 +62,7 @@ impl QueueSubmission {
             },
             version: current.version + 1,
         };
-        if wrong.0.is_empty() { Ok(lane) } else { Err(wrong.0) }
+        if wrong.0.is_empty() { Ok(queue_config) } else { Err(wrong.0) }
     }
 }
 
@@ -113,25 +113,26 @@ mod tests {
     fn omitted_fields_keep_their_values_and_null_resets() {
         let limits = Limits { concurrency: NonZeroU32::new(4), ..Limits::default() };
         let current = QueueConfig { paused: true, limits, retry: Some(RetryPolicy::default()), version: 3 };
-        let said =
-            |body: &str| crate::json::decode::read_object::<QueueSubmission>(body.as_bytes()).unwrap().lane("/limits", &current).unwrap();
+        let said = |body: &str| {
+            crate::json::decode::read_object::<QueueSubmission>(body.as_bytes()).unwrap().queue_config("/limits", &current).unwrap()
+        };
         assert_eq!(said("{}"), QueueConfig { version: 4, ..current.clone() });
         assert_eq!(said(r#"{"paused": false}"#), QueueConfig { paused: false, version: 4, ..current.clone() });
         assert_eq!(said(r#"{"paused": null, "limits": null}"#), QueueConfig { limits: Limits::default(), version: 4, ..current.clone() });
         assert_eq!(said(r#"{"retry": null}"#), QueueConfig { retry: None, version: 4, ..current.clone() });
-        let flow = Patch::This(LimitsSubmission { burst: Some(2.0), ..LimitsSubmission::default() });
-        let wrong = QueueSubmission { limits: flow, ..QueueSubmission::default() }.lane("", &current).unwrap_err();
+        let limiter = Patch::This(LimitsSubmission { burst: Some(2.0), ..LimitsSubmission::default() });
+        let wrong = QueueSubmission { limits: limiter, ..QueueSubmission::default() }.queue_config("", &current).unwrap_err();
         assert_eq!(wrong.into_iter().map(|invalid| invalid.pointer).collect::<Vec<_>>(), ["/rate"]);
     }
 
     #[test]
     fn configuration_is_read_back_as_stored() {
         let count = |count| NonZeroU32::new(count).unwrap();
-        let pace = RateLimit { rate: count(10), period: Duration::from_millis(1_500), burst: count(3) };
-        let limits = Limits { rate: Some(pace), concurrency: Some(count(4)), breaker: None };
+        let rate_limit = RateLimit { rate: count(10), period: Duration::from_millis(1_500), burst: count(3) };
+        let limits = Limits { rate: Some(rate_limit), concurrency: Some(count(4)), breaker: None };
         let elaborate = QueueConfig { paused: true, limits, retry: Some(RetryPolicy::default()), version: 7 };
-        for lane in [QueueConfig { version: 1, ..QueueConfig::default() }, elaborate] {
-            assert_eq!(QueueConfig::from_text(&lane.to_text(), lane.version).unwrap(), lane);
+        for queue_config in [QueueConfig { version: 1, ..QueueConfig::default() }, elaborate] {
+            assert_eq!(QueueConfig::from_text(&queue_config.to_text(), queue_config.version).unwrap(), queue_config);
         }
         assert_eq!(QueueConfig::default().to_text(), "{}", "default values are not stored");
         assert!(QueueConfig::from_text("[]", 1).is_err());

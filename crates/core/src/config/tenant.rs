@@ -36,8 +36,8 @@ struct Stored {
     limits: StoredLimits,
 }
 
-fn is_unlimited(flow: &StoredLimits) -> bool {
-    *flow == StoredLimits::default()
+fn is_unlimited(limiter: &StoredLimits) -> bool {
+    *limiter == StoredLimits::default()
 }
 
 /// Stored form of a rate: tokens per second, and burst.

@@ -11,9 +11,9 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// Returns the wait of a task that was held `times` times in a row and has no better estimate.
 ///
 /// The wait doubles from 1 second up to [`MAX_RESERVATION_AHEAD`]. Its second half is random.
-pub fn hold_backoff(times: u32, spread: JitterSample) -> Duration {
+pub fn hold_backoff(times: u32, jitter: JitterSample) -> Duration {
     let half = doubled(times) / 2;
-    half + spread.of(half)
+    half + jitter.of(half)
 }
 
 pub(crate) fn doubled(times: u32) -> Duration {

@@ -85,12 +85,12 @@ pub(crate) struct BatchBuffer {
 
 impl BatchBuffer {
     /// Adds a task, unless it is a member or there is no room. Returns what the task does next.
-    pub(crate) fn join(&mut self, gathered: BatchLimits, member: &BatchMember, now: Timestamp) -> BatchDecision {
+    pub(crate) fn join(&mut self, batch_limits: BatchLimits, member: &BatchMember, now: Timestamp) -> BatchDecision {
         if self.due() + MAX_RESERVATION_AHEAD < now {
             // All members have asked again long ago: each went another way or ended.
             *self = Self::default();
         }
-        let most = usize::try_from(gathered.policy.max_items.get()).unwrap_or(usize::MAX);
+        let most = usize::try_from(batch_limits.policy.max_items.get()).unwrap_or(usize::MAX);
         let is_in = self.members.contains(&member.id);
         let has_room = |this: &Self| this.members.len() < most && this.bytes.saturating_add(member.bytes) <= MAX_BATCH_BYTES;
         if !is_in && !has_room(self) && self.due() + LATE < now {
@@ -101,10 +101,10 @@ impl BatchBuffer {
         if !is_in && !is_first && !has_room {
             // A batch with too little room counts as full: it goes now, so that the next batch can form.
             self.flush_at = self.flush_at.min(now);
-            return BatchDecision::Wait(self.turn_away(gathered, member, now));
+            return BatchDecision::Wait(self.turn_away(batch_limits, member, now));
         }
         if self.members.is_empty() {
-            self.flush_at = now + gathered.policy.max_wait;
+            self.flush_at = now + batch_limits.policy.max_wait;
         }
         if !is_in {
             self.members.push(member.id);
@@ -137,10 +137,10 @@ impl BatchBuffer {
     /// Returns when a task that found no room joins again.
     ///
     /// Groups of `max_items` tasks follow each other at the distance of requests. Without a rate, each task backs off by itself.
-    fn turn_away(&mut self, gathered: BatchLimits, member: &BatchMember, now: Timestamp) -> Timestamp {
-        let before = self.turned_away / gathered.policy.max_items;
+    fn turn_away(&mut self, batch_limits: BatchLimits, member: &BatchMember, now: Timestamp) -> Timestamp {
+        let before = self.turned_away / batch_limits.policy.max_items;
         self.turned_away = self.turned_away.saturating_add(1);
-        let pause = match gathered.interval.saturating_mul(before.saturating_add(1)) {
+        let pause = match batch_limits.interval.saturating_mul(before.saturating_add(1)) {
             Duration::ZERO => hold_backoff(member.holds, member.jitter),
             pause => pause,
         };
@@ -210,7 +210,7 @@ mod tests {
         TaskId::from_bytes([number; 16])
     }
 
-    fn gathered(max_items: u32, apart: u64) -> BatchLimits {
+    fn batch_limits(max_items: u32, apart: u64) -> BatchLimits {
         let batch =
             BatchPolicy { max_items: NonZeroU32::new(max_items).unwrap(), max_wait: Duration::from_secs(5), per_item_results: false };
         BatchLimits { policy: batch, interval: Duration::from_millis(apart) }
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn first_member_waits_and_leads_the_batch() {
-        let (mut gathering, five) = (BatchBuffer::default(), gathered(5, 0));
+        let (mut gathering, five) = (BatchBuffer::default(), batch_limits(5, 0));
         assert_eq!(gathering.join(five, &member(1), at(0)), BatchDecision::Wait(at(5_000)));
         assert_eq!(
             gathering.join(five, &member(2), at(3_000)),
@@ -239,17 +239,17 @@ mod tests {
 
     #[test]
     fn member_that_fills_the_batch_leads_it() {
-        let (mut gathering, two) = (BatchBuffer::default(), gathered(2, 0));
+        let (mut gathering, two) = (BatchBuffer::default(), batch_limits(2, 0));
         gathering.join(two, &member(1), at(0));
         assert_eq!(gathering.join(two, &member(2), at(1)), BatchDecision::Lead);
         assert_eq!(gathering.join(two, &member(3), at(1)), BatchDecision::Wait(at(501)), "the leader is about to take the members");
         assert_eq!(gathering.take(id(2)), [id(1), id(2)]);
-        assert_eq!(gathering.join(gathered(1, 0), &member(4), at(2)), BatchDecision::Lead, "a batch of one does not wait");
+        assert_eq!(gathering.join(batch_limits(1, 0), &member(4), at(2)), BatchDecision::Lead, "a batch of one does not wait");
     }
 
     #[test]
     fn second_member_leads_if_the_first_is_missing() {
-        let (mut gathering, five) = (BatchBuffer::default(), gathered(5, 0));
+        let (mut gathering, five) = (BatchBuffer::default(), batch_limits(5, 0));
         gathering.join(five, &member(1), at(0));
         gathering.join(five, &member(2), at(0));
         assert_eq!(gathering.join(five, &member(2), at(65_000)), BatchDecision::Lead);
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn members_beyond_a_full_batch_return_in_batch_sizes() {
-        let (mut gathering, two) = (BatchBuffer::default(), gathered(2, 1_000));
+        let (mut gathering, two) = (BatchBuffer::default(), batch_limits(2, 1_000));
         gathering.join(two, &member(1), at(0));
         assert_eq!(gathering.join(two, &member(2), at(0)), BatchDecision::Lead);
         gathering.defer(at(700));
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn ended_members_do_not_block_a_batch() {
-        let (mut gathering, two) = (BatchBuffer::default(), gathered(2, 0));
+        let (mut gathering, two) = (BatchBuffer::default(), batch_limits(2, 0));
         gathering.join(two, &member(1), at(0));
         assert_eq!(gathering.join(two, &member(2), at(0)), BatchDecision::Lead);
         gathering.defer(at(30_000));
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn withdrawn_member_frees_its_place() {
-        let (mut gathering, two) = (BatchBuffer::default(), gathered(2, 0));
+        let (mut gathering, two) = (BatchBuffer::default(), batch_limits(2, 0));
         gathering.join(two, &member(1), at(0));
         assert_eq!(gathering.join(two, &member(2), at(0)), BatchDecision::Lead);
         let mut leading = gathering.clone();
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn member_with_a_near_deadline_leads_before_it() {
-        let (mut gathering, five) = (BatchBuffer::default(), gathered(5, 0));
+        let (mut gathering, five) = (BatchBuffer::default(), batch_limits(5, 0));
         let until = |number, deadline| BatchMember { deadline: Some(at(deadline)), ..member(number) };
         assert_eq!(gathering.join(five, &until(1, 100_000), at(0)), BatchDecision::Wait(at(5_000)), "the deadline allows the full wait");
         assert_eq!(gathering.join(five, &until(2, 4_000), at(10)), BatchDecision::Wait(at(3_000)));
@@ -316,12 +316,12 @@ mod tests {
 
     #[test]
     fn members_beyond_the_size_limit_go_separately() {
-        let (mut gathering, five) = (BatchBuffer::default(), gathered(5, 0));
+        let (mut gathering, five) = (BatchBuffer::default(), batch_limits(5, 0));
         let long = |number| BatchMember { bytes: MAX_BATCH_BYTES - 50, ..member(number) };
         assert_eq!(gathering.join(five, &long(1), at(0)), BatchDecision::Wait(at(5_000)));
         assert_eq!(gathering.join(five, &member(2), at(0)), BatchDecision::Wait(at(500)));
         assert_eq!(gathering.join(five, &long(1), at(1)), BatchDecision::Lead, "a full batch does not wait");
         let too_long = BatchMember { bytes: 2 * MAX_BATCH_BYTES, ..member(3) };
-        assert_eq!(BatchBuffer::default().join(gathered(1, 0), &too_long, at(0)), BatchDecision::Lead);
+        assert_eq!(BatchBuffer::default().join(batch_limits(1, 0), &too_long, at(0)), BatchDecision::Lead);
     }
 }

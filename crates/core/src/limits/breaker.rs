@@ -185,7 +185,7 @@ impl Breaker {
     }
 
     /// Decides whether one more attempt may start. A probe has `patience` to report its outcome; after that, another one may start.
-    pub(crate) fn pass(&mut self, patience: Duration, now: Timestamp) -> BreakerDecision {
+    pub(crate) fn permit(&mut self, patience: Duration, now: Timestamp) -> BreakerDecision {
         match *self {
             Self::Closed(_) => BreakerDecision::Free,
             Self::Open { until, .. } | Self::HalfOpen { until, .. } if now < until => BreakerDecision::Closed(until),
@@ -211,15 +211,15 @@ impl Breaker {
     }
 
     /// Records the outcome of an attempt.
-    pub(crate) fn note(&mut self, policy: BreakerPolicy, is_probe: bool, verdict: CallHealth, now: Timestamp) {
+    pub(crate) fn note(&mut self, policy: BreakerPolicy, is_probe: bool, health: CallHealth, now: Timestamp) {
         if let Self::Closed(window) = self {
-            let is_too_much = verdict != CallHealth::Unknown && window.add(policy, verdict == CallHealth::Bad, now);
+            let is_too_much = health != CallHealth::Unknown && window.add(policy, health == CallHealth::Bad, now);
             if is_too_much {
                 *self = Self::Open { since: now, until: now + policy.open_duration };
             }
             return;
         }
-        match (&*self, verdict) {
+        match (&*self, health) {
             // An attempt that began before the circuit breaker opened shows nothing new when it ends now.
             (Self::HalfOpen { .. }, CallHealth::Good) if is_probe => *self = Self::default(),
             (Self::HalfOpen { since, .. }, CallHealth::Bad) if is_probe => {
@@ -273,9 +273,9 @@ mod tests {
         let mut breaker = Breaker::default();
         (0..5).for_each(|_| breaker.note(policy(), false, CallHealth::Good, at(0)));
         (0..4).for_each(|_| breaker.note(policy(), false, CallHealth::Bad, at(1)));
-        assert_eq!(breaker.pass(PATIENCE, at(1)), BreakerDecision::Free, "nine attempts are too few");
+        assert_eq!(breaker.permit(PATIENCE, at(1)), BreakerDecision::Free, "nine attempts are too few");
         breaker.note(policy(), false, CallHealth::Bad, at(1));
-        assert_eq!(breaker.pass(PATIENCE, at(1)), BreakerDecision::Closed(at(31)));
+        assert_eq!(breaker.permit(PATIENCE, at(1)), BreakerDecision::Closed(at(31)));
     }
 
     #[test]
@@ -283,24 +283,24 @@ mod tests {
         let mut breaker = Breaker::default();
         (0..9).for_each(|_| breaker.note(policy(), false, CallHealth::Bad, at(0)));
         breaker.note(policy(), false, CallHealth::Bad, at(60));
-        assert_eq!(breaker.pass(PATIENCE, at(60)), BreakerDecision::Free);
+        assert_eq!(breaker.permit(PATIENCE, at(60)), BreakerDecision::Free);
         let mut breaker = Breaker::default();
         (0..9).for_each(|_| breaker.note(policy(), false, CallHealth::Bad, at(0)));
         breaker.note(policy(), false, CallHealth::Bad, at(59));
-        assert_ne!(breaker.pass(PATIENCE, at(59)), BreakerDecision::Free);
+        assert_ne!(breaker.permit(PATIENCE, at(59)), BreakerDecision::Free);
     }
 
     #[test]
     fn open_breaker_allows_one_probe_at_a_time() {
         let mut breaker = opened();
-        assert_eq!(breaker.pass(PATIENCE, at(29)), BreakerDecision::Closed(at(30)));
-        assert_eq!(breaker.pass(PATIENCE, at(30)), BreakerDecision::Probe);
-        assert_eq!(breaker.pass(PATIENCE, at(31)), BreakerDecision::Closed(at(90)));
+        assert_eq!(breaker.permit(PATIENCE, at(29)), BreakerDecision::Closed(at(30)));
+        assert_eq!(breaker.permit(PATIENCE, at(30)), BreakerDecision::Probe);
+        assert_eq!(breaker.permit(PATIENCE, at(31)), BreakerDecision::Closed(at(90)));
         breaker.note(policy(), false, CallHealth::Good, at(31));
-        assert_eq!(breaker.pass(PATIENCE, at(31)), BreakerDecision::Closed(at(90)), "the outcome of an attempt from before is ignored");
+        assert_eq!(breaker.permit(PATIENCE, at(31)), BreakerDecision::Closed(at(90)), "the outcome of an attempt from before is ignored");
         breaker.note(policy(), true, CallHealth::Bad, at(32));
-        assert_eq!(breaker.pass(PATIENCE, at(33)), BreakerDecision::Closed(at(62)));
-        assert_eq!(breaker.pass(PATIENCE, at(62)), BreakerDecision::Probe);
+        assert_eq!(breaker.permit(PATIENCE, at(33)), BreakerDecision::Closed(at(62)));
+        assert_eq!(breaker.permit(PATIENCE, at(62)), BreakerDecision::Probe);
         breaker.note(policy(), true, CallHealth::Good, at(63));
         assert_eq!(breaker, Breaker::default());
     }
@@ -308,21 +308,21 @@ mod tests {
     #[test]
     fn lost_or_withdrawn_probe_allows_another() {
         let mut breaker = opened();
-        assert_eq!(breaker.pass(PATIENCE, at(30)), BreakerDecision::Probe);
-        assert_eq!(breaker.pass(PATIENCE, at(90)), BreakerDecision::Probe);
+        assert_eq!(breaker.permit(PATIENCE, at(30)), BreakerDecision::Probe);
+        assert_eq!(breaker.permit(PATIENCE, at(90)), BreakerDecision::Probe);
         breaker.note(policy(), true, CallHealth::Unknown, at(91));
-        assert_eq!(breaker.pass(PATIENCE, at(91)), BreakerDecision::Probe);
+        assert_eq!(breaker.permit(PATIENCE, at(91)), BreakerDecision::Probe);
         breaker.cancel_probe(at(92));
-        assert_eq!(breaker.pass(PATIENCE, at(92)), BreakerDecision::Probe);
+        assert_eq!(breaker.permit(PATIENCE, at(92)), BreakerDecision::Probe);
     }
 
     #[test]
     fn open_breaker_can_be_probed_at_once() {
         let mut breaker = opened();
         breaker.probe_now(at(5));
-        assert_eq!((breaker.pass(PATIENCE, at(5)), breaker.state()), (BreakerDecision::Probe, BreakerState::HalfOpen));
+        assert_eq!((breaker.permit(PATIENCE, at(5)), breaker.state()), (BreakerDecision::Probe, BreakerState::HalfOpen));
         breaker.probe_now(at(6));
-        assert_eq!(breaker.pass(PATIENCE, at(6)), BreakerDecision::Closed(at(65)), "a probe is running");
+        assert_eq!(breaker.permit(PATIENCE, at(6)), BreakerDecision::Closed(at(65)), "a probe is running");
         let mut closed = Breaker::default();
         closed.probe_now(at(6));
         assert_eq!(closed, Breaker::default());

@@ -12,7 +12,7 @@ use crate::limits::{BreakerPolicy, Limits, RateLimit};
 #[serde(default)]
 pub(crate) struct StoredLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pace: Option<StoredRate>,
+    rate_limit: Option<StoredRate>,
     #[serde(skip_serializing_if = "Option::is_none")]
     concurrency: Option<NonZeroU32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,7 +31,7 @@ impl From<Limits> for StoredLimits {
     fn from(limits: Limits) -> Self {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self {
-            pace: limits.rate.map(|pace| StoredRate(pace.rate, millis(pace.period), pace.burst)),
+            rate_limit: limits.rate.map(|rate_limit| StoredRate(rate_limit.rate, millis(rate_limit.period), rate_limit.burst)),
             concurrency: limits.concurrency,
             breaker: limits.breaker.map(|of| StoredBreaker(of.failure_rate, millis(of.window), millis(of.open_duration), of.minimum_calls)),
         }
@@ -40,13 +40,13 @@ impl From<Limits> for StoredLimits {
 
 impl From<StoredLimits> for Limits {
     fn from(stored: StoredLimits) -> Self {
-        let pace = |StoredRate(rate, period, burst)| RateLimit { rate, period: Duration::from_millis(period), burst };
+        let rate_limit = |StoredRate(rate, period, burst)| RateLimit { rate, period: Duration::from_millis(period), burst };
         let breaker = |StoredBreaker(failure_rate, window, open, minimum_calls)| BreakerPolicy {
             failure_rate,
             window: Duration::from_millis(window),
             minimum_calls,
             open_duration: Duration::from_millis(open),
         };
-        Self { rate: stored.pace.map(pace), concurrency: stored.concurrency, breaker: stored.breaker.map(breaker) }
+        Self { rate: stored.rate_limit.map(rate_limit), concurrency: stored.concurrency, breaker: stored.breaker.map(breaker) }
     }
 }

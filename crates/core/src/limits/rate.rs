@@ -90,8 +90,8 @@ impl RateLimit {
     }
 
     /// Returns true if the reservation was made at this rate limit. At another one it is void.
-    pub(crate) fn is_valid(self, booking: Reservation) -> bool {
-        booking.interval == self.interval()
+    pub(crate) fn is_valid(self, reservation: Reservation) -> bool {
+        reservation.interval == self.interval()
     }
 }
 
@@ -101,10 +101,10 @@ const KEPT: i64 = 10;
 
 impl GcraState {
     /// Reserves the earliest free slot. Returns `None` if that slot is more than [`MAX_RESERVATION_AHEAD`] ahead.
-    pub(crate) fn reserve(&mut self, pace: RateLimit, now: Timestamp) -> Option<Reservation> {
-        let (now, interval) = (micros(now), pace.interval());
-        self.adopt(pace, now);
-        let slot = self.earliest(pace, now);
+    pub(crate) fn reserve(&mut self, rate_limit: RateLimit, now: Timestamp) -> Option<Reservation> {
+        let (now, interval) = (micros(now), rate_limit.interval());
+        self.adopt(rate_limit, now);
+        let slot = self.earliest(rate_limit, now);
         if slot > horizon(now) {
             return None;
         }
@@ -117,21 +117,21 @@ impl GcraState {
     }
 
     /// Moves a reservation to an earlier slot, if one is free. Returns the reservation that the task holds afterwards.
-    pub(crate) fn advance(&mut self, pace: RateLimit, booking: Reservation, now: Timestamp) -> Reservation {
-        self.adopt(pace, micros(now));
-        let is_earlier = booking.at() > now && self.earliest(pace, micros(now)) < booking.slot;
-        match is_earlier.then(|| self.reserve(pace, now)).flatten() {
+    pub(crate) fn advance(&mut self, rate_limit: RateLimit, reservation: Reservation, now: Timestamp) -> Reservation {
+        self.adopt(rate_limit, micros(now));
+        let is_earlier = reservation.at() > now && self.earliest(rate_limit, micros(now)) < reservation.slot;
+        match is_earlier.then(|| self.reserve(rate_limit, now)).flatten() {
             Some(earlier) => {
-                self.release(booking);
+                self.release(reservation);
                 earlier
             }
-            None => booking,
+            None => reservation,
         }
     }
 
     /// Returns the earliest free slot, in microseconds since the Unix epoch. Forgets free slots whose time has passed.
-    fn earliest(&mut self, pace: RateLimit, now: i64) -> i64 {
-        let oldest = now.saturating_sub(pace.reach());
+    fn earliest(&mut self, rate_limit: RateLimit, now: i64) -> i64 {
+        let oldest = now.saturating_sub(rate_limit.reach());
         self.free.forget_beyond(self.position(oldest));
         self.free.earliest().map_or(self.next.max(oldest), |position| self.next - i64::from(position).saturating_mul(self.interval))
     }
@@ -149,76 +149,76 @@ impl GcraState {
     }
 
     /// Discards all slots if the rate limit has changed, or if another process with a clock far ahead has moved them beyond the horizon.
-    fn adopt(&mut self, pace: RateLimit, now: i64) {
-        let (horizon, interval) = (horizon(now), pace.interval());
+    fn adopt(&mut self, rate_limit: RateLimit, now: i64) {
+        let (horizon, interval) = (horizon(now), rate_limit.interval());
         if self.interval != interval && self.interval != 0 || self.next > horizon.saturating_add(interval) {
             self.next = now;
             self.free = FreeSlots::default();
             // The old rate must not delay a start for longer than the new one does. The delay is capped and not cleared, so that processes
             // that disagree about the rate start nothing sooner.
-            self.due = self.due.min(now.saturating_add(interval).saturating_add(pace.grace()));
+            self.due = self.due.min(now.saturating_add(interval).saturating_add(rate_limit.grace()));
         }
-        if self.due > horizon.saturating_add(interval).saturating_add(pace.grace()) {
+        if self.due > horizon.saturating_add(interval).saturating_add(rate_limit.grace()) {
             self.due = now;
         }
         self.interval = interval;
     }
 
     /// Returns the number of tasks without a reservation that could start now.
-    pub(crate) fn free(&self, pace: RateLimit, now: Timestamp) -> u32 {
-        let (mut this, now, interval) = (self.clone(), micros(now), pace.interval());
-        this.adopt(pace, now);
-        let oldest = now.saturating_sub(pace.reach());
+    pub(crate) fn free(&self, rate_limit: RateLimit, now: Timestamp) -> u32 {
+        let (mut this, now, interval) = (self.clone(), micros(now), rate_limit.interval());
+        this.adopt(rate_limit, now);
+        let oldest = now.saturating_sub(rate_limit.reach());
         let given_back = this.free.count(this.position(now.saturating_add(1)).saturating_add(1), this.position(oldest));
         let slots = (now.saturating_sub(this.next.max(oldest)).div_euclid(interval) + 1).max(0).saturating_add(i64::from(given_back));
-        let starts = pace.grace().saturating_sub(this.due.saturating_sub(now).max(0)).div_euclid(interval) + 1;
+        let starts = rate_limit.grace().saturating_sub(this.due.saturating_sub(now).max(0)).div_euclid(interval) + 1;
         u32::try_from(slots.min(starts).max(0)).unwrap_or(u32::MAX)
     }
 
     /// Returns the number of reservations for after `now`, and not for before `from`.
-    pub(crate) fn reserved(&self, pace: RateLimit, from: Timestamp, now: Timestamp) -> u32 {
+    pub(crate) fn reserved(&self, rate_limit: RateLimit, from: Timestamp, now: Timestamp) -> u32 {
         let mut this = self.clone();
-        this.adopt(pace, micros(now));
+        this.adopt(rate_limit, micros(now));
         let slots = this.position(micros(from).max(micros(now).saturating_add(1)));
         slots.saturating_sub(this.free.count(1, slots))
     }
 
     /// Returns when a task with this reservation may start: at its slot, or later if too many tasks started recently.
-    pub(crate) fn free_at(&self, pace: RateLimit, booking: Reservation) -> Timestamp {
-        Reservation { slot: self.due.saturating_sub(pace.grace()).max(booking.slot), ..booking }.at()
+    pub(crate) fn free_at(&self, rate_limit: RateLimit, reservation: Reservation) -> Timestamp {
+        Reservation { slot: self.due.saturating_sub(rate_limit.grace()).max(reservation.slot), ..reservation }.at()
     }
 
     /// Returns when a task without a reservation here may start, if no other task starts in between. Returns `None` if that is too far
     /// ahead.
-    pub(crate) fn next_free(&mut self, pace: RateLimit, now: Timestamp) -> Option<(Reservation, Timestamp)> {
-        self.adopt(pace, micros(now));
-        let booking = Reservation { slot: micros(now), interval: pace.interval() };
-        Some((booking, self.due_time(pace, booking, now)?))
+    pub(crate) fn next_free(&mut self, rate_limit: RateLimit, now: Timestamp) -> Option<(Reservation, Timestamp)> {
+        self.adopt(rate_limit, micros(now));
+        let reservation = Reservation { slot: micros(now), interval: rate_limit.interval() };
+        Some((reservation, self.due_time(rate_limit, reservation, now)?))
     }
 
     /// Returns when a task may start that asks with this reservation. Returns `None` if so many others started that a new reservation is
     /// better.
-    pub(crate) fn due_time(&self, pace: RateLimit, booking: Reservation, now: Timestamp) -> Option<Timestamp> {
-        let free = self.free_at(pace, booking);
-        let is_far = micros(free) - micros(now) > pace.interval().saturating_mul(KEPT) && free > booking.at();
+    pub(crate) fn due_time(&self, rate_limit: RateLimit, reservation: Reservation, now: Timestamp) -> Option<Timestamp> {
+        let free = self.free_at(rate_limit, reservation);
+        let is_far = micros(free) - micros(now) > rate_limit.interval().saturating_mul(KEPT) && free > reservation.at();
         (!is_far).then_some(free)
     }
 
     /// Records a start.
-    pub(crate) fn start(&mut self, pace: RateLimit, now: Timestamp) {
-        self.due = self.due.max(micros(now)).saturating_add(pace.interval());
+    pub(crate) fn start(&mut self, rate_limit: RateLimit, now: Timestamp) {
+        self.due = self.due.max(micros(now)).saturating_add(rate_limit.interval());
     }
 
     /// Removes the record of a start that did not happen.
-    pub(crate) fn forget_start(&mut self, booking: Reservation) {
-        self.due = self.due.saturating_sub(booking.interval);
+    pub(crate) fn forget_start(&mut self, reservation: Reservation) {
+        self.due = self.due.saturating_sub(reservation.interval);
     }
 
     /// Takes back a reservation that its task will not use. The next task gets its slot.
-    pub(crate) fn release(&mut self, booking: Reservation) {
+    pub(crate) fn release(&mut self, reservation: Reservation) {
         // A reservation from before a restart is on none of these slots.
-        let distance = self.next.saturating_sub(booking.slot);
-        let is_known = self.interval == booking.interval && distance.checked_rem_euclid(self.interval) == Some(0);
+        let distance = self.next.saturating_sub(reservation.slot);
+        let is_known = self.interval == reservation.interval && distance.checked_rem_euclid(self.interval) == Some(0);
         if let Some(position) = u32::try_from(distance.checked_div(self.interval).unwrap_or(0)).ok().filter(|of| is_known && *of > 0) {
             self.next -= i64::from(self.free.insert(position)).saturating_mul(self.interval);
         }
@@ -258,19 +258,19 @@ mod tests {
         Timestamp::from_millis(NOW + millis)
     }
 
-    fn pace(rate: u32, burst: u32) -> RateLimit {
+    fn rate_limit(rate: u32, burst: u32) -> RateLimit {
         let count = |count| NonZeroU32::new(count).unwrap();
         RateLimit { rate: count(rate), period: Duration::from_secs(1), burst: count(burst) }
     }
 
     #[test]
     fn burst_starts_at_once_and_the_rest_at_the_rate() {
-        let (mut times, pace) = (GcraState::default(), pace(10, 3));
-        let booked: Vec<Reservation> = (0..5).map(|_| times.reserve(pace, at(0)).unwrap()).collect();
+        let (mut times, rate_limit) = (GcraState::default(), rate_limit(10, 3));
+        let booked: Vec<Reservation> = (0..5).map(|_| times.reserve(rate_limit, at(0)).unwrap()).collect();
         let mut startable = Vec::new();
-        for booking in &booked {
-            startable.push(times.free_at(pace, *booking) <= at(0));
-            times.start(pace, at(0));
+        for reservation in &booked {
+            startable.push(times.free_at(rate_limit, *reservation) <= at(0));
+            times.start(rate_limit, at(0));
         }
         assert_eq!(startable, [true, true, true, false, false]);
         assert_eq!((booked[3].at(), booked[4].at()), (at(102), at(204)), "reservations are a fiftieth further apart than the rate");
@@ -278,27 +278,27 @@ mod tests {
 
     #[test]
     fn late_task_starts_at_the_next_free_time() {
-        let (mut times, pace) = (GcraState::default(), pace(10, 1));
-        let booked: Vec<Reservation> = (0..20).map(|_| times.reserve(pace, at(0)).unwrap()).collect();
-        assert_eq!(times.due_time(pace, booked[1], at(5_000)), Some(at(102)), "no other task started");
-        times.start(pace, at(5_000));
-        assert_eq!(times.due_time(pace, booked[2], at(5_000)), Some(at(5_082)), "an interval later, minus the allowed earliness");
-        (0..12).for_each(|_| times.start(pace, at(5_000)));
-        assert_eq!(times.due_time(pace, booked[3], at(5_000)), None, "a new reservation is better");
+        let (mut times, rate_limit) = (GcraState::default(), rate_limit(10, 1));
+        let booked: Vec<Reservation> = (0..20).map(|_| times.reserve(rate_limit, at(0)).unwrap()).collect();
+        assert_eq!(times.due_time(rate_limit, booked[1], at(5_000)), Some(at(102)), "no other task started");
+        times.start(rate_limit, at(5_000));
+        assert_eq!(times.due_time(rate_limit, booked[2], at(5_000)), Some(at(5_082)), "an interval later, minus the allowed earliness");
+        (0..12).for_each(|_| times.start(rate_limit, at(5_000)));
+        assert_eq!(times.due_time(rate_limit, booked[3], at(5_000)), None, "a new reservation is better");
         times.forget_start(booked[3]);
         times.forget_start(booked[4]);
-        assert!(times.due_time(pace, booked[3], at(5_300)).is_some());
+        assert!(times.due_time(rate_limit, booked[3], at(5_300)).is_some());
     }
 
     #[test]
     fn processes_with_two_rates_stay_within_the_higher_rate() {
-        let (mut times, old, new) = (GcraState::default(), pace(100, 1), pace(1, 1));
+        let (mut times, old, new) = (GcraState::default(), rate_limit(100, 1), rate_limit(1, 1));
         let mut starts = 0;
         for millis in 0..1_000 {
-            let pace = if millis % 2 == 0 { old } else { new };
-            let booking = times.reserve(pace, at(millis)).unwrap();
-            if times.free_at(pace, booking) <= at(millis) {
-                times.start(pace, at(millis));
+            let rate_limit = if millis % 2 == 0 { old } else { new };
+            let reservation = times.reserve(rate_limit, at(millis)).unwrap();
+            if times.free_at(rate_limit, reservation) <= at(millis) {
+                times.start(rate_limit, at(millis));
                 starts += 1;
             }
         }
@@ -307,15 +307,15 @@ mod tests {
 
     #[test]
     fn reservation_beyond_the_horizon_is_refused() {
-        let (mut times, pace) = (GcraState::default(), pace(1, 1));
-        let booked = std::iter::from_fn(|| times.reserve(pace, at(0))).count();
+        let (mut times, rate_limit) = (GcraState::default(), rate_limit(1, 1));
+        let booked = std::iter::from_fn(|| times.reserve(rate_limit, at(0))).count();
         assert_eq!(booked, 883, "reservations are a second and a fiftieth apart");
-        assert!(times.reserve(pace, at(2_000)).is_some(), "passing time frees a reservation");
+        assert!(times.reserve(rate_limit, at(2_000)).is_some(), "passing time frees a reservation");
     }
 
     #[test]
     fn changed_rate_voids_reservations() {
-        let (mut times, old, new) = (GcraState::default(), pace(1, 1), pace(100, 1));
+        let (mut times, old, new) = (GcraState::default(), rate_limit(1, 1), rate_limit(100, 1));
         let booked: Vec<Reservation> = (0..100).map(|_| times.reserve(old, at(0)).unwrap()).collect();
         let first = times.reserve(new, at(500)).unwrap();
         assert_eq!(first.at(), at(500));
@@ -324,92 +324,96 @@ mod tests {
 
     #[test]
     fn reservations_recover_after_a_clock_far_ahead() {
-        let (mut times, pace) = (GcraState::default(), pace(1, 1));
-        times.reserve(pace, at(3_600_000));
-        assert_eq!(times.reserve(pace, at(0)).unwrap().at(), at(0));
+        let (mut times, rate_limit) = (GcraState::default(), rate_limit(1, 1));
+        times.reserve(rate_limit, at(3_600_000));
+        assert_eq!(times.reserve(rate_limit, at(0)).unwrap().at(), at(0));
     }
 
     #[test]
     fn free_and_reserved_starts_are_counted() {
-        let (mut times, pace, slower) = (GcraState::default(), pace(10, 3), pace(5, 1));
-        let told = |times: &GcraState, millis| (times.free(pace, at(millis)), times.reserved(pace, at(0), at(millis)));
+        let (mut times, rate_limit, slower) = (GcraState::default(), rate_limit(10, 3), rate_limit(5, 1));
+        let told = |times: &GcraState, millis| (times.free(rate_limit, at(millis)), times.reserved(rate_limit, at(0), at(millis)));
         assert_eq!(told(&times, 0), (3, 0));
         for _ in 0..5 {
-            times.reserve(pace, at(0)).unwrap();
+            times.reserve(rate_limit, at(0)).unwrap();
         }
-        (0..3).for_each(|_| times.start(pace, at(0)));
+        (0..3).for_each(|_| times.start(rate_limit, at(0)));
         assert_eq!([0, 101, 102, 204].map(|millis| told(&times, millis)), [(0, 2), (0, 2), (0, 1), (0, 0)]);
         assert_eq!([306, 1_000, 100_000].map(|millis| told(&times, millis)), [(1, 0), (3, 0), (3, 0)]);
         times.pause(at(5_000));
-        assert_eq!((told(&times, 1_000).0, times.reserved(pace, at(5_000), at(1_000))), (0, 0), "no reservation lies within the pause");
-        times.reserve(pace, at(1_000)).unwrap();
-        assert_eq!(times.reserved(pace, at(5_000), at(1_000)), 1);
+        assert_eq!(
+            (told(&times, 1_000).0, times.reserved(rate_limit, at(5_000), at(1_000))),
+            (0, 0),
+            "no reservation lies within the pause"
+        );
+        times.reserve(rate_limit, at(1_000)).unwrap();
+        assert_eq!(times.reserved(rate_limit, at(5_000), at(1_000)), 1);
         let before = times.clone();
         assert_eq!((times.free(slower, at(1_000)), times), (1, before), "another rate starts again");
     }
 
     #[test]
     fn returned_slots_are_reused_earliest_first() {
-        let (mut times, pace) = (GcraState::default(), pace(1, 1));
-        let booked: Vec<Reservation> = (0..6).map(|_| times.reserve(pace, at(0)).unwrap()).collect();
+        let (mut times, rate_limit) = (GcraState::default(), rate_limit(1, 1));
+        let booked: Vec<Reservation> = (0..6).map(|_| times.reserve(rate_limit, at(0)).unwrap()).collect();
         for place in [1, 4, 2] {
             times.release(booked[place]);
         }
-        assert_eq!(times.reserved(pace, at(0), at(0)), 2);
-        assert_eq!(times.advance(pace, booked[5], at(100)), booked[1], "a task that asks early gets an earlier slot");
-        assert_eq!(times.advance(pace, booked[3], at(2_000)), booked[2], "the task gives its own slot back");
-        assert_eq!(times.advance(pace, booked[2], at(2_050)), booked[2], "a due slot is kept");
-        let later: Vec<Reservation> = (0..3).map(|_| times.reserve(pace, at(2_050)).unwrap()).collect();
+        assert_eq!(times.reserved(rate_limit, at(0), at(0)), 2);
+        assert_eq!(times.advance(rate_limit, booked[5], at(100)), booked[1], "a task that asks early gets an earlier slot");
+        assert_eq!(times.advance(rate_limit, booked[3], at(2_000)), booked[2], "the task gives its own slot back");
+        assert_eq!(times.advance(rate_limit, booked[2], at(2_050)), booked[2], "a due slot is kept");
+        let later: Vec<Reservation> = (0..3).map(|_| times.reserve(rate_limit, at(2_050)).unwrap()).collect();
         assert_eq!(later, [3, 4, 5].map(|place: usize| booked[place]));
     }
 
     #[test]
     fn returning_all_reservations_frees_every_slot() {
-        let (mut times, pace) = (GcraState::default(), pace(1, 1));
-        let first = times.reserve(pace, at(0)).unwrap();
-        times.start(pace, at(0));
-        let mut booked: Vec<Reservation> = std::iter::from_fn(|| times.reserve(pace, at(0))).collect();
+        let (mut times, rate_limit) = (GcraState::default(), rate_limit(1, 1));
+        let first = times.reserve(rate_limit, at(0)).unwrap();
+        times.start(rate_limit, at(0));
+        let mut booked: Vec<Reservation> = std::iter::from_fn(|| times.reserve(rate_limit, at(0))).collect();
         // In mixed order.
-        booked.sort_by_key(|booking| (booking.slot / booking.interval).wrapping_mul(7_919) % 883);
-        for booking in booked {
-            times.release(booking);
+        booked.sort_by_key(|reservation| (reservation.slot / reservation.interval).wrapping_mul(7_919) % 883);
+        for reservation in booked {
+            times.release(reservation);
         }
-        assert_eq!((times.reserved(pace, at(0), at(500)), times.free.is_empty()), (0, true));
-        let next = times.reserve(pace, at(500)).unwrap();
+        assert_eq!((times.reserved(rate_limit, at(0), at(500)), times.free.is_empty()), (0, true));
+        let next = times.reserve(rate_limit, at(500)).unwrap();
         assert_eq!((first.at(), next.at()), (at(0), at(1_020)));
     }
 
     #[test]
     fn restarted_reservations_begin_now_and_keep_the_rate() {
-        let (mut times, pace) = (GcraState::default(), pace(1, 1));
-        let booked: Vec<Reservation> = (0..60).map(|_| times.reserve(pace, at(0)).unwrap()).collect();
-        times.start(pace, at(0));
+        let (mut times, rate_limit) = (GcraState::default(), rate_limit(1, 1));
+        let booked: Vec<Reservation> = (0..60).map(|_| times.reserve(rate_limit, at(0)).unwrap()).collect();
+        times.start(rate_limit, at(0));
         times.release(booked[20]);
         times.restart(at(500));
-        assert_eq!(times.reserved(pace, at(0), at(500)), 0);
+        assert_eq!(times.reserved(rate_limit, at(0), at(500)), 0);
         times.release(booked[30]);
-        let earlier = times.advance(pace, booked[50], at(500));
-        assert_eq!((earlier.at(), times.free_at(pace, earlier)), (at(500), at(1_000)));
-        assert_eq!(times.reserved(pace, at(0), at(0)), 1, "reservations from before are not counted");
+        let earlier = times.advance(rate_limit, booked[50], at(500));
+        assert_eq!((earlier.at(), times.free_at(rate_limit, earlier)), (at(500), at(1_000)));
+        assert_eq!(times.reserved(rate_limit, at(0), at(0)), 1, "reservations from before are not counted");
     }
 
     proptest! {
         /// Exactly as many tasks start as `free` returns.
         #[test]
         fn free_count_equals_the_possible_starts(rate in 1_u32..200, burst in 1_u32..20, starts in proptest::collection::vec(0_i64..300, 0..100)) {
-            let (mut times, pace) = (GcraState::default(), pace(rate, burst));
+            let (mut times, rate_limit) = (GcraState::default(), rate_limit(rate, burst));
             let mut clock = 0;
             for pause in starts {
                 clock += pause;
                 let mut copy = times.clone();
                 let begins = |times: &mut GcraState| {
-                    let begins = times.reserve(pace, at(clock)).is_some_and(|booking| times.free_at(pace, booking) <= at(clock));
+                    let begins = times.reserve(rate_limit, at(clock)).is_some_and(|reservation| times.free_at(rate_limit, reservation) <= at(clock));
                     if begins {
-                        times.start(pace, at(clock));
+                        times.start(rate_limit, at(clock));
                     }
                     begins
                 };
-                let free = times.free(pace, at(clock));
+                let free = times.free(rate_limit, at(clock));
                 prop_assert_eq!((0..=free).filter(|_| begins(&mut copy)).count(), free as usize);
                 begins(&mut times);
             }
@@ -419,21 +423,21 @@ mod tests {
         /// later one.
         #[test]
         fn no_slot_is_given_out_twice(rate in 1_u32..200, burst in 1_u32..4, steps in proptest::collection::vec((0_u8..5, 0_usize..40, 0_i64..200), 0..150)) {
-            let (mut times, pace) = (GcraState::default(), pace(rate, burst));
+            let (mut times, rate_limit) = (GcraState::default(), rate_limit(rate, burst));
             let (mut clock, mut held, mut returned) = (0, Vec::<Reservation>::new(), Vec::<i64>::new());
             for (step, place, pause) in steps {
                 clock += pause / 8;
-                let is_over = |slot: i64| slot < micros(at(clock)) - pace.reach();
+                let is_over = |slot: i64| slot < micros(at(clock)) - rate_limit.reach();
                 returned.retain(|slot| !is_over(*slot));
                 match step {
                     0 if !held.is_empty() => {
-                        let booking = held.swap_remove(place % held.len());
-                        times.release(booking);
-                        returned.extend(Some(booking.slot).filter(|slot| !is_over(*slot)));
+                        let reservation = held.swap_remove(place % held.len());
+                        times.release(reservation);
+                        returned.extend(Some(reservation.slot).filter(|slot| !is_over(*slot)));
                     }
                     1 if !held.is_empty() => {
                         let place = place % held.len();
-                        let moved = times.advance(pace, held[place], at(clock));
+                        let moved = times.advance(rate_limit, held[place], at(clock));
                         prop_assert!(moved.slot <= held[place].slot);
                         if moved != held[place] {
                             returned.retain(|slot| *slot != moved.slot);
@@ -442,20 +446,20 @@ mod tests {
                         held[place] = moved;
                     }
                     _ => {
-                        let Some(booking) = times.reserve(pace, at(clock)) else { continue };
+                        let Some(reservation) = times.reserve(rate_limit, at(clock)) else { continue };
                         let earliest = returned.iter().min().copied();
                         // Slots at the end may start again from a later moment, less than an interval later.
-                        let is_early = earliest.is_none_or(|earliest| booking.slot < earliest + pace.interval());
-                        prop_assert!(is_early, "{booking:?}, {earliest:?} is free");
-                        returned.retain(|slot| (slot - booking.slot).abs() >= pace.interval());
-                        held.push(booking);
+                        let is_early = earliest.is_none_or(|earliest| reservation.slot < earliest + rate_limit.interval());
+                        prop_assert!(is_early, "{reservation:?}, {earliest:?} is free");
+                        returned.retain(|slot| (slot - reservation.slot).abs() >= rate_limit.interval());
+                        held.push(reservation);
                     }
                 }
-                let mut slots: Vec<i64> = held.iter().map(|booking| booking.slot).collect();
+                let mut slots: Vec<i64> = held.iter().map(|reservation| reservation.slot).collect();
                 slots.sort_unstable();
-                prop_assert!(slots.windows(2).all(|pair| pair[1] - pair[0] >= pace.interval()), "{slots:?}");
-                let ahead = held.iter().filter(|booking| booking.slot > micros(at(clock))).count();
-                prop_assert_eq!(times.reserved(pace, at(clock), at(clock)) as usize, ahead);
+                prop_assert!(slots.windows(2).all(|pair| pair[1] - pair[0] >= rate_limit.interval()), "{slots:?}");
+                let ahead = held.iter().filter(|reservation| reservation.slot > micros(at(clock))).count();
+                prop_assert_eq!(times.reserved(rate_limit, at(clock), at(clock)) as usize, ahead);
             }
         }
 
@@ -464,20 +468,20 @@ mod tests {
         fn no_period_exceeds_the_allowed_starts(
             rate in 1_u32..200, burst in 1_u32..20, asks in proptest::collection::vec((0_i64..100, 0_i64..300), 2..300)
         ) {
-            let (mut times, pace) = (GcraState::default(), pace(rate, burst));
+            let (mut times, rate_limit) = (GcraState::default(), rate_limit(rate, burst));
             let mut clock = 0;
             let come = |(pause, lateness): (i64, i64)| {
                 clock += pause;
-                let booking = times.reserve(pace, at(clock)).unwrap();
-                (booking.at().max(at(clock)).millis() + lateness, booking)
+                let reservation = times.reserve(rate_limit, at(clock)).unwrap();
+                (reservation.at().max(at(clock)).millis() + lateness, reservation)
             };
             let mut comers: Vec<(i64, Reservation)> = asks.into_iter().map(come).collect();
             comers.sort_unstable_by_key(|(when, _)| *when);
             let mut starts = Vec::new();
-            for (when, booking) in comers {
+            for (when, reservation) in comers {
                 let now = Timestamp::from_millis(when);
-                if times.free_at(pace, booking) <= now {
-                    times.start(pace, now);
+                if times.free_at(rate_limit, reservation) <= now {
+                    times.start(rate_limit, now);
                     starts.push(when);
                 }
             }

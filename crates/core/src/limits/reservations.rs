@@ -29,7 +29,7 @@ impl Reservations {
 }
 
 impl From<Option<ScopedReservation>> for Reservations {
-    fn from(promise: Option<ScopedReservation>) -> Self {
-        Self { rate: promise, batch: None }
+    fn from(scoped: Option<ScopedReservation>) -> Self {
+        Self { rate: scoped, batch: None }
     }
 }

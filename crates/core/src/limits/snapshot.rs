@@ -52,8 +52,8 @@ impl LimiterState {
         let paused_until = self.paused_until.filter(|until| now < *until);
         let from = paused_until.unwrap_or(now);
         LimiterStatus {
-            tokens: limits.rate.map(|pace| if paused_until.is_some() { 0 } else { self.gcra.free(pace, now) }),
-            reserved_starts: limits.rate.map(|pace| self.gcra.reserved(pace, from, now)),
+            tokens: limits.rate.map(|rate_limit| if paused_until.is_some() { 0 } else { self.gcra.free(rate_limit, now) }),
+            reserved_starts: limits.rate.map(|rate_limit| self.gcra.reserved(rate_limit, from, now)),
             running: limits.concurrency.map(|_| self.running(now)),
             paused_until,
             circuit_breaker: limits.breaker.map(|_| self.breaker_status()),
@@ -85,7 +85,7 @@ mod tests {
 
     const ME: HolderId = HolderId(1);
 
-    fn ask() -> AcquireRequest {
+    fn request() -> AcquireRequest {
         AcquireRequest { holder: ME, reservation: None, has_due_reservation_elsewhere: false, holds: 0, jitter: JitterSample::from_bits(0) }
     }
 
@@ -95,28 +95,28 @@ mod tests {
 
     fn limits() -> Limits {
         let count = |count| NonZeroU32::new(count).unwrap();
-        let pace = RateLimit { rate: count(1), period: Duration::from_secs(1), burst: count(2) };
+        let rate_limit = RateLimit { rate: count(1), period: Duration::from_secs(1), burst: count(2) };
         Limits {
-            rate: Some(pace),
+            rate: Some(rate_limit),
             concurrency: Some(count(2)),
             breaker: Some(BreakerPolicy { minimum_calls: count(1), ..BreakerPolicy::default() }),
         }
     }
 
-    fn go(flow: &mut LimiterState, now: Timestamp) -> Permit {
-        match flow.acquire(&limits(), &ask(), now) {
-            AcquireResult::Granted(pass) => pass,
+    fn go(limiter: &mut LimiterState, now: Timestamp) -> Permit {
+        match limiter.acquire(&limits(), &request(), now) {
+            AcquireResult::Granted(permit) => permit,
             AcquireResult::Denied(wait) => panic!("{wait:?}"),
         }
     }
 
-    fn leave(flow: &mut LimiterState, pass: Permit, verdict: CallHealth, now: Timestamp) {
-        let report = CallReport { health: verdict, took: Duration::from_millis(50), pause_until: None };
-        flow.complete(&limits(), pass, ME, &report, now);
+    fn leave(limiter: &mut LimiterState, permit: Permit, health: CallHealth, now: Timestamp) {
+        let report = CallReport { health, took: Duration::from_millis(50), pause_until: None };
+        limiter.complete(&limits(), permit, ME, &report, now);
     }
 
-    fn breaker(flow: &LimiterState, now: Timestamp) -> BreakerStatus {
-        flow.state(&limits(), now).circuit_breaker.unwrap()
+    fn breaker(limiter: &LimiterState, now: Timestamp) -> BreakerStatus {
+        limiter.state(&limits(), now).circuit_breaker.unwrap()
     }
 
     #[test]
@@ -136,88 +136,88 @@ mod tests {
 
     #[test]
     fn status_counts_running_and_reserved_tasks() {
-        let mut flow = LimiterState::default();
-        go(&mut flow, at(0));
-        go(&mut flow, at(0));
-        (0..3).for_each(|_| assert!(matches!(flow.acquire(&limits(), &ask(), at(0)), AcquireResult::Denied(_))));
-        let state = flow.state(&limits(), at(0));
+        let mut limiter = LimiterState::default();
+        go(&mut limiter, at(0));
+        go(&mut limiter, at(0));
+        (0..3).for_each(|_| assert!(matches!(limiter.acquire(&limits(), &request(), at(0)), AcquireResult::Denied(_))));
+        let state = limiter.state(&limits(), at(0));
         assert_eq!((state.tokens, state.reserved_starts, state.running), (Some(0), Some(3), Some(2)));
-        assert_eq!(flow.state(&limits(), at(2)).reserved_starts, Some(2));
+        assert_eq!(limiter.state(&limits(), at(2)).reserved_starts, Some(2));
     }
 
     #[test]
     fn status_during_a_pause_has_no_free_starts() {
-        let mut flow = LimiterState::default();
-        let pass = go(&mut flow, at(0));
+        let mut limiter = LimiterState::default();
+        let permit = go(&mut limiter, at(0));
         let asked = CallReport { health: CallHealth::Unknown, took: Duration::ZERO, pause_until: Some(at(60)) };
-        flow.complete(&limits(), pass, ME, &asked, at(0));
-        assert!(matches!(flow.acquire(&limits(), &ask(), at(1)), AcquireResult::Denied(_)));
-        let state = flow.state(&limits(), at(1));
+        limiter.complete(&limits(), permit, ME, &asked, at(0));
+        assert!(matches!(limiter.acquire(&limits(), &request(), at(1)), AcquireResult::Denied(_)));
+        let state = limiter.state(&limits(), at(1));
         assert_eq!((state.tokens, state.reserved_starts, state.paused_until), (Some(0), Some(1), Some(at(60))));
-        assert_eq!(flow.state(&limits(), at(60)).paused_until, None);
+        assert_eq!(limiter.state(&limits(), at(60)).paused_until, None);
     }
 
     #[test]
     fn breaker_status_lists_its_changes() {
-        let mut flow = LimiterState::default();
-        let pass = go(&mut flow, at(0));
-        assert_eq!(flow.to_text().find("changes"), None, "without changes, none are stored");
-        leave(&mut flow, pass, CallHealth::Bad, at(1));
+        let mut limiter = LimiterState::default();
+        let permit = go(&mut limiter, at(0));
+        assert_eq!(limiter.to_text().find("changes"), None, "without changes, none are stored");
+        leave(&mut limiter, permit, CallHealth::Bad, at(1));
         let change = |to, seconds| BreakerChange { to, at: at(seconds) };
         let opened = change(BreakerState::Open, 1);
         let open = BreakerStatus { state: BreakerState::Open, since: Some(at(1)), next_probe: Some(at(31)), changes: vec![opened] };
-        assert_eq!(breaker(&flow, at(2)), open);
-        let before = flow.clone();
-        let probe = go(&mut flow, at(40));
-        let half_open = breaker(&flow, at(40));
+        assert_eq!(breaker(&limiter, at(2)), open);
+        let before = limiter.clone();
+        let probe = go(&mut limiter, at(40));
+        let half_open = breaker(&limiter, at(40));
         assert_eq!((half_open.state, half_open.since, half_open.next_probe), (BreakerState::HalfOpen, Some(at(1)), Some(at(100))));
-        assert_eq!(flow.changes_since(&before).collect::<Vec<_>>(), [&change(BreakerState::HalfOpen, 40)]);
-        leave(&mut flow, probe, CallHealth::Good, at(41));
-        let closed = breaker(&flow, at(50));
+        assert_eq!(limiter.changes_since(&before).collect::<Vec<_>>(), [&change(BreakerState::HalfOpen, 40)]);
+        leave(&mut limiter, probe, CallHealth::Good, at(41));
+        let closed = breaker(&limiter, at(50));
         assert_eq!((closed.state, closed.since, closed.next_probe), (BreakerState::Closed, Some(at(41)), None));
         assert_eq!(closed.changes.len(), 3);
-        assert_eq!(LimiterState::from_text(&flow.to_text()).unwrap(), flow);
+        assert_eq!(LimiterState::from_text(&limiter.to_text()).unwrap(), limiter);
     }
 
     #[test]
     fn breaker_status_keeps_the_last_five_changes() {
-        let mut flow = LimiterState::default();
-        let pass = go(&mut flow, at(0));
-        leave(&mut flow, pass, CallHealth::Bad, at(0));
+        let mut limiter = LimiterState::default();
+        let permit = go(&mut limiter, at(0));
+        leave(&mut limiter, permit, CallHealth::Bad, at(0));
         for round in 1..5 {
-            let probe = go(&mut flow, at(round * 100));
-            leave(&mut flow, probe, CallHealth::Bad, at(round * 100 + 1));
+            let probe = go(&mut limiter, at(round * 100));
+            leave(&mut limiter, probe, CallHealth::Bad, at(round * 100 + 1));
         }
-        let standing = breaker(&flow, at(450));
+        let standing = breaker(&limiter, at(450));
         let opened = BreakerChange { to: BreakerState::Open, at: at(0) };
         assert_eq!((standing.since, standing.changes), (Some(at(0)), vec![opened]), "a failed probe adds no change");
         for round in 5..9 {
-            let probe = go(&mut flow, at(round * 100));
-            leave(&mut flow, probe, CallHealth::Good, at(round * 100 + 1));
-            let pass = go(&mut flow, at(round * 100 + 2));
-            leave(&mut flow, pass, CallHealth::Bad, at(round * 100 + 3));
+            let probe = go(&mut limiter, at(round * 100));
+            leave(&mut limiter, probe, CallHealth::Good, at(round * 100 + 1));
+            let permit = go(&mut limiter, at(round * 100 + 2));
+            leave(&mut limiter, permit, CallHealth::Bad, at(round * 100 + 3));
         }
-        let standing = breaker(&flow, at(850));
+        let standing = breaker(&limiter, at(850));
         assert_eq!((standing.since, standing.changes.len()), (Some(at(803)), 5));
         assert_eq!(standing.changes.last().unwrap(), &BreakerChange { to: BreakerState::Open, at: at(803) });
     }
 
     #[test]
     fn returned_probe_leaves_no_breaker_change() {
-        let mut flow = LimiterState::default();
-        let pass = go(&mut flow, at(0));
-        leave(&mut flow, pass, CallHealth::Bad, at(0));
-        let changes = breaker(&flow, at(0)).changes;
-        let probe = go(&mut flow, at(50));
-        let half_open = flow.clone();
-        flow.cancel(probe, ME, at(50));
-        assert_eq!(breaker(&flow, at(50)).changes, changes);
-        assert_eq!(flow.changes_since(&half_open).count(), 0);
+        let mut limiter = LimiterState::default();
+        let permit = go(&mut limiter, at(0));
+        leave(&mut limiter, permit, CallHealth::Bad, at(0));
+        let changes = breaker(&limiter, at(0)).changes;
+        let probe = go(&mut limiter, at(50));
+        let half_open = limiter.clone();
+        limiter.cancel(probe, ME, at(50));
+        assert_eq!(breaker(&limiter, at(50)).changes, changes);
+        assert_eq!(limiter.changes_since(&half_open).count(), 0);
         // The other process holds the only slot: the task passes the circuit breaker, finds no slot, and gives the probe back.
         let narrow = Limits { concurrency: Some(NonZeroU32::MIN), ..limits() };
-        flow.recount(HolderId(2), 1, at(51));
-        assert!(matches!(flow.acquire(&narrow, &ask(), at(51)), AcquireResult::Denied(_)));
-        assert_eq!(breaker(&flow, at(51)).changes, changes);
+        limiter.recount(HolderId(2), 1, at(51));
+        assert!(matches!(limiter.acquire(&narrow, &request(), at(51)), AcquireResult::Denied(_)));
+        assert_eq!(breaker(&limiter, at(51)).changes, changes);
     }
 
     #[test]

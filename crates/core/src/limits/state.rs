@@ -138,8 +138,8 @@ impl Permit {
 
 impl LimiterState {
     /// Decides whether a task may start.
-    pub fn acquire(&mut self, limits: &Limits, ask: &AcquireRequest, now: Timestamp) -> AcquireResult {
-        self.tracking_breaker(now, |flow| flow.decide(limits, ask, now))
+    pub fn acquire(&mut self, limits: &Limits, request: &AcquireRequest, now: Timestamp) -> AcquireResult {
+        self.tracking_breaker(now, |limiter| limiter.decide(limits, request, now))
     }
 
     /// Runs `does`, and records a change of the circuit breaker's state.
@@ -150,25 +150,25 @@ impl LimiterState {
         done
     }
 
-    fn decide(&mut self, limits: &Limits, ask: &AcquireRequest, now: Timestamp) -> AcquireResult {
+    fn decide(&mut self, limits: &Limits, request: &AcquireRequest, now: Timestamp) -> AcquireResult {
         if let Some(until) = self.paused_until.filter(|until| now < *until) {
-            return self.after_pause(limits, ask, until, now);
+            return self.after_pause(limits, request, until, now);
         }
-        let passage = limits.breaker.map_or(BreakerDecision::Free, |_| self.breaker.pass(LEASE, now));
-        if let BreakerDecision::Closed(until) = passage {
-            if let Some(booking) = ask.reservation.filter(|booking| now < booking.at()) {
-                self.gcra.release(booking);
+        let decision = limits.breaker.map_or(BreakerDecision::Free, |_| self.breaker.permit(LEASE, now));
+        if let BreakerDecision::Closed(until) = decision {
+            if let Some(reservation) = request.reservation.filter(|reservation| now < reservation.at()) {
+                self.gcra.release(reservation);
             }
-            let until = until.max(now) + ask.jitter.of(ask.hold_backoff());
+            let until = until.max(now) + request.jitter.of(request.hold_backoff());
             return AcquireResult::Denied(Denied {
                 reason: HeldReason::CircuitOpen,
                 until: until.min(now + MAX_RESERVATION_AHEAD),
                 reservation: None,
             });
         }
-        let is_probe = passage == BreakerDecision::Probe;
-        match self.start(limits, ask, now) {
-            Ok((booking, has_slot)) => AcquireResult::Granted(Permit { reservation: booking, is_probe, has_slot, keeps_reservation: false }),
+        let is_probe = decision == BreakerDecision::Probe;
+        match self.start(limits, request, now) {
+            Ok((reservation, has_slot)) => AcquireResult::Granted(Permit { reservation, is_probe, has_slot, keeps_reservation: false }),
             Err(wait) => {
                 if is_probe {
                     self.breaker.cancel_probe(now);
@@ -179,92 +179,96 @@ impl LimiterState {
     }
 
     /// Takes a reservation at the rate limit and a concurrency slot.
-    fn start(&mut self, limits: &Limits, ask: &AcquireRequest, now: Timestamp) -> Result<(Option<Reservation>, bool), Denied> {
-        let booking = limits.rate.map(|pace| self.reserve(pace, ask, now)).transpose()?;
+    fn start(&mut self, limits: &Limits, request: &AcquireRequest, now: Timestamp) -> Result<(Option<Reservation>, bool), Denied> {
+        let reservation = limits.rate.map(|rate_limit| self.reserve(rate_limit, request, now)).transpose()?;
         if let Some(most) = limits.concurrency
-            && !self.slots.take(most, ask.holder, now)
+            && !self.slots.take(most, request.holder, now)
         {
             // The task keeps its reservation while it waits for a slot.
-            let until = self.slots.next_retry_time(most, now).unwrap_or_else(|| ask.beyond_horizon_retry(now));
-            return Err(Denied { reason: HeldReason::ConcurrencyLimited, until: until.max(now + ask.min_slot_backoff()), reservation: booking });
+            let until = self.slots.next_retry_time(most, now).unwrap_or_else(|| request.beyond_horizon_retry(now));
+            return Err(Denied { reason: HeldReason::ConcurrencyLimited, until: until.max(now + request.min_slot_backoff()), reservation });
         }
-        if let Some(pace) = limits.rate {
-            self.gcra.start(pace, now);
+        if let Some(rate_limit) = limits.rate {
+            self.gcra.start(rate_limit, now);
         }
-        Ok((booking, limits.concurrency.is_some()))
+        Ok((reservation, limits.concurrency.is_some()))
     }
 
     /// Returns a reservation that can be used now.
-    fn reserve(&mut self, pace: RateLimit, ask: &AcquireRequest, now: Timestamp) -> Result<Reservation, Denied> {
-        let own = ask.reservation.filter(|booking| pace.is_valid(*booking)).map(|booking| self.gcra.advance(pace, booking, now));
-        let promised = own.and_then(|booking| Some((booking, self.gcra.due_time(pace, booking, now)?)));
+    fn reserve(&mut self, rate_limit: RateLimit, request: &AcquireRequest, now: Timestamp) -> Result<Reservation, Denied> {
+        let own = request
+            .reservation
+            .filter(|reservation| rate_limit.is_valid(*reservation))
+            .map(|reservation| self.gcra.advance(rate_limit, reservation, now));
+        let promised = own.and_then(|reservation| Some((reservation, self.gcra.due_time(rate_limit, reservation, now)?)));
         // The reservation is too far behind: the task gets a new one, or none.
-        if let Some(booking) = own.filter(|_| promised.is_none()) {
-            self.gcra.release(booking);
+        if let Some(reservation) = own.filter(|_| promised.is_none()) {
+            self.gcra.release(reservation);
         }
-        let called = || ask.has_due_reservation_elsewhere.then(|| self.gcra.next_free(pace, now)).flatten();
-        if let Some((booking, free)) = promised.is_none().then(called).flatten() {
+        let called = || request.has_due_reservation_elsewhere.then(|| self.gcra.next_free(rate_limit, now)).flatten();
+        if let Some((reservation, free)) = promised.is_none().then(called).flatten() {
             // The due reservation at the other limiter is worth more than the last place in the queue here.
             let wait = Denied { reason: HeldReason::RateLimited, until: free, reservation: None };
-            return if free <= now { Ok(booking) } else { Err(wait) };
+            return if free <= now { Ok(reservation) } else { Err(wait) };
         }
         let found = promised.or_else(|| {
-            let booking = self.gcra.reserve(pace, now)?;
-            Some((booking, self.gcra.free_at(pace, booking)))
+            let reservation = self.gcra.reserve(rate_limit, now)?;
+            Some((reservation, self.gcra.free_at(rate_limit, reservation)))
         });
         match found {
-            Some((booking, free)) if free <= now => Ok(booking),
-            Some((booking, free)) => Err(Denied { reason: HeldReason::RateLimited, until: free, reservation: Some(booking) }),
-            None => Err(Denied { reason: HeldReason::RateLimited, until: ask.beyond_horizon_retry(now), reservation: None }),
+            Some((reservation, free)) if free <= now => Ok(reservation),
+            Some((reservation, free)) => Err(Denied { reason: HeldReason::RateLimited, until: free, reservation: Some(reservation) }),
+            None => Err(Denied { reason: HeldReason::RateLimited, until: request.beyond_horizon_retry(now), reservation: None }),
         }
     }
 
     /// Holds a task until the receiver's pause ends. With a rate limit, it gets a reservation after the pause. Without one, jitter spreads
     /// the tasks.
-    fn after_pause(&mut self, limits: &Limits, ask: &AcquireRequest, until: Timestamp, now: Timestamp) -> AcquireResult {
-        let booking = limits.rate.and_then(|pace| match ask.reservation.filter(|booking| pace.is_valid(*booking)) {
-            Some(booking) if booking.at() >= until => Some(booking),
-            before => {
-                if let Some(booking) = before {
-                    self.gcra.release(booking);
+    fn after_pause(&mut self, limits: &Limits, request: &AcquireRequest, until: Timestamp, now: Timestamp) -> AcquireResult {
+        let reservation =
+            limits.rate.and_then(|rate_limit| match request.reservation.filter(|reservation| rate_limit.is_valid(*reservation)) {
+                Some(reservation) if reservation.at() >= until => Some(reservation),
+                before => {
+                    if let Some(reservation) = before {
+                        self.gcra.release(reservation);
+                    }
+                    self.gcra.reserve(rate_limit, now)
                 }
-                self.gcra.reserve(pace, now)
-            }
-        });
-        let until = match booking {
-            Some(booking) => booking.at().max(until),
-            None => until + ask.jitter.of(ask.hold_backoff()),
+            });
+        let until = match reservation {
+            Some(reservation) => reservation.at().max(until),
+            None => until + request.jitter.of(request.hold_backoff()),
         };
-        AcquireResult::Denied(Denied { reason: HeldReason::RetryAfter, until: until.min(now + MAX_RESERVATION_AHEAD), reservation: booking })
+        AcquireResult::Denied(Denied { reason: HeldReason::RetryAfter, until: until.min(now + MAX_RESERVATION_AHEAD), reservation })
     }
 
     /// Takes back an unused permit.
-    pub fn cancel(&mut self, pass: Permit, holder: HolderId, now: Timestamp) {
-        if let Some(booking) = pass.reservation {
-            self.gcra.forget_start(booking);
-            if !pass.keeps_reservation {
-                self.gcra.release(booking);
+    pub fn cancel(&mut self, permit: Permit, holder: HolderId, now: Timestamp) {
+        if let Some(reservation) = permit.reservation {
+            self.gcra.forget_start(reservation);
+            if !permit.keeps_reservation {
+                self.gcra.release(reservation);
             }
         }
-        if pass.has_slot {
+        if permit.has_slot {
             self.slots.cancel(holder);
         }
-        if pass.is_probe {
+        if permit.is_probe {
             self.breaker.cancel_probe(now);
             self.changes.take_back_probe();
         }
     }
 
     /// Records the outcome of a start, and frees its concurrency slot.
-    pub fn complete(&mut self, limits: &Limits, pass: Permit, holder: HolderId, report: &CallReport, now: Timestamp) {
-        if pass.has_slot {
+    pub fn complete(&mut self, limits: &Limits, permit: Permit, holder: HolderId, report: &CallReport, now: Timestamp) {
+        if permit.has_slot {
             self.slots.release(holder, report.took);
         }
         if let Some(policy) = limits.breaker {
             // An attempt that began before the circuit breaker closed belongs to the outage that is over.
             let is_old = self.changes.closed_at().is_some_and(|closed_at| now - report.took < closed_at);
-            let verdict = if is_old { CallHealth::Unknown } else { report.health };
-            self.tracking_breaker(now, |flow| flow.breaker.note(policy, pass.is_probe, verdict, now));
+            let health = if is_old { CallHealth::Unknown } else { report.health };
+            self.tracking_breaker(now, |limiter| limiter.breaker.note(policy, permit.is_probe, health, now));
         }
         if let Some(until) = report.pause_until.filter(|until| now < *until) {
             self.paused_until = self.paused_until.max(Some(until));
@@ -283,7 +287,7 @@ impl LimiterState {
     /// Applies a change. Returns the task that leads the batch from now on, if the leader changed.
     pub fn change(&mut self, change: LimiterChange, now: Timestamp) -> Option<Successor> {
         match change {
-            LimiterChange::ReleaseReservation(booking) => self.gcra.release(booking),
+            LimiterChange::ReleaseReservation(reservation) => self.gcra.release(reservation),
             LimiterChange::LeaveBatch { id, bytes } => return self.batch.leave(id, bytes, now),
             LimiterChange::ResetReservations => self.gcra.restart(now),
             LimiterChange::ClearPause => self.clear_pause(now),
@@ -292,8 +296,8 @@ impl LimiterState {
     }
 
     /// Adds a task to the batch. Returns what the task does next.
-    pub fn join_batch(&mut self, gathered: BatchLimits, member: &BatchMember, now: Timestamp) -> BatchDecision {
-        self.batch.join(gathered, member, now)
+    pub fn join_batch(&mut self, batch_limits: BatchLimits, member: &BatchMember, now: Timestamp) -> BatchDecision {
+        self.batch.join(batch_limits, member, now)
     }
 
     /// Postpones the batch: it is not due before `until`.

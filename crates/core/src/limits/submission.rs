@@ -112,8 +112,8 @@ impl LimitsSubmission {
         let mut count = |field: &str, count: Option<f64>| wrong.take(&format!("{pointer}/{field}"), COUNTS.whole(count?));
         let (rate, burst) = (count("rate", self.rate), count("burst", self.burst));
         let concurrency = count("concurrency", self.concurrency);
-        let pace = |rate| Some(RateLimit { rate, period: period?, burst: burst.unwrap_or(NonZeroU32::MIN) });
-        Limits { rate: rate.and_then(pace), concurrency, breaker: None }
+        let rate_limit = |rate| Some(RateLimit { rate, period: period?, burst: burst.unwrap_or(NonZeroU32::MIN) });
+        Limits { rate: rate.and_then(rate_limit), concurrency, breaker: None }
     }
 }
 
@@ -141,11 +141,11 @@ impl BreakerSubmission {
 
 impl From<Limits> for LimitsView {
     fn from(limits: Limits) -> Self {
-        let pace = limits.rate;
+        let rate_limit = limits.rate;
         Self {
-            rate: pace.map(|pace| pace.rate),
-            period: pace.map(|pace| pace.period.as_secs_f64()),
-            burst: pace.map(|pace| pace.burst),
+            rate: rate_limit.map(|rate_limit| rate_limit.rate),
+            period: rate_limit.map(|rate_limit| rate_limit.period.as_secs_f64()),
+            burst: rate_limit.map(|rate_limit| rate_limit.burst),
             concurrency: limits.concurrency,
         }
     }
@@ -184,12 +184,12 @@ mod tests {
     fn omitted_limits_do_not_apply() {
         assert_eq!(limits("{}"), Ok(Limits::default()));
         let count = |count| NonZeroU32::new(count).unwrap();
-        let pace = RateLimit { rate: count(10), period: Duration::from_secs(1), burst: count(1) };
-        assert_eq!(limits(r#"{"rate": 10}"#), Ok(Limits { rate: Some(pace), ..Limits::default() }));
-        let pace = RateLimit { period: Duration::from_millis(1_500), burst: count(3), ..pace };
+        let rate_limit = RateLimit { rate: count(10), period: Duration::from_secs(1), burst: count(1) };
+        assert_eq!(limits(r#"{"rate": 10}"#), Ok(Limits { rate: Some(rate_limit), ..Limits::default() }));
+        let rate_limit = RateLimit { period: Duration::from_millis(1_500), burst: count(3), ..rate_limit };
         assert_eq!(
             limits(r#"{"rate": 10, "period": 1.5, "burst": 3, "concurrency": 4}"#),
-            Ok(Limits { rate: Some(pace), concurrency: Some(count(4)), breaker: None })
+            Ok(Limits { rate: Some(rate_limit), concurrency: Some(count(4)), breaker: None })
         );
     }
 

@@ -69,11 +69,11 @@ impl ExplainCode {
 #[derive(Clone, Debug, Default)]
 pub struct ExplainInput {
     /// Configuration of its queue and kind, and limits of its tenant.
-    pub lanes: TaskConfig,
+    pub task_config: TaskConfig,
     /// Endpoint that it names, if the endpoint exists.
     pub endpoint: Option<Endpoint>,
-    /// Its limiters, as [`flows_of`](crate::config::task_config::flows_of) lists them.
-    pub flows: Vec<Known>,
+    /// Its limiters, as [`limiters_of`](crate::config::task_config::limiters_of) lists them.
+    pub limiters: Vec<Known>,
     /// True if this installation runs tasks of its kind.
     pub has_handler: bool,
 }
@@ -86,7 +86,7 @@ pub struct Known {
     /// Its limits.
     pub limits: Limits,
     /// Its state.
-    pub flow: LimiterState,
+    pub limiter: LimiterState,
 }
 
 /// Reason why a task is not running.
@@ -310,11 +310,11 @@ impl Explainer<'_> {
 
     /// Returns an obstacle that lasts until a client removes it: a pause, or an endpoint that is missing or gone.
     fn standing(&self) -> Option<Blocker> {
-        let (task, lanes, endpoint) = (self.task, &self.around.lanes, self.around.endpoint.as_ref());
+        let (task, task_config, endpoint) = (self.task, &self.around.task_config, self.around.endpoint.as_ref());
         let of_endpoint = task.options.endpoint.clone().map(LimitScope::Endpoint);
         let is = |standing| endpoint.is_some_and(|endpoint| endpoint.standing == standing);
-        let queue = Some(LimitScope::Queue(task.queue.clone())).filter(|_| lanes.queue.paused);
-        let kind = Some(LimitScope::Kind(task.kind.clone())).filter(|_| lanes.kind.paused);
+        let queue = Some(LimitScope::Queue(task.queue.clone())).filter(|_| task_config.queue.paused);
+        let kind = Some(LimitScope::Kind(task.kind.clone())).filter(|_| task_config.kind.paused);
         let paused: Vec<LimitScope> =
             [queue, kind, of_endpoint.clone().filter(|_| is(EndpointStatus::Paused))].into_iter().flatten().collect();
         if let Some(first) = paused.first() {
@@ -332,7 +332,7 @@ impl Explainer<'_> {
 
     /// Returns what holds all tasks of a limiter until a time after `at`: a pause of the receiver, or an open circuit breaker.
     fn passing(&self, at: Timestamp) -> Option<Blocker> {
-        let obstacles = self.flows().flat_map(|(known, state)| [self.resting(known, &state), self.open(known, &state)]);
+        let obstacles = self.limiters().flat_map(|(known, state)| [self.resting(known, &state), self.open(known, &state)]);
         obstacles.flatten().find(|obstacle| obstacle.until.is_some_and(|until| at < until))
     }
 
@@ -348,8 +348,8 @@ impl Explainer<'_> {
         match stored {
             HeldReason::RateLimited => self.rate(),
             HeldReason::ConcurrencyLimited => self.concurrency(),
-            HeldReason::CircuitOpen => self.flows().find_map(|(known, state)| self.open(known, &state)),
-            HeldReason::RetryAfter => self.flows().find_map(|(known, state)| self.resting(known, &state)).or_else(|| self.put_off()),
+            HeldReason::CircuitOpen => self.limiters().find_map(|(known, state)| self.open(known, &state)),
+            HeldReason::RetryAfter => self.limiters().find_map(|(known, state)| self.resting(known, &state)).or_else(|| self.put_off()),
             HeldReason::NoHandler => self.no_handler(),
             HeldReason::SecretUnavailable => {
                 let says = of_endpoint().map_or_else(
@@ -377,16 +377,16 @@ impl Explainer<'_> {
     }
 
     fn rate(&self) -> Option<Blocker> {
-        let promise = self.task.hold.reservations.rate.as_ref();
-        let is_it = |known: &Known, state: &LimiterStatus| match promise {
-            Some(promise) => promise.scope == known.of,
+        let scoped = self.task.hold.reservations.rate.as_ref();
+        let is_it = |known: &Known, state: &LimiterStatus| match scoped {
+            Some(scoped) => scoped.scope == known.of,
             None => state.tokens == Some(0),
         };
-        let (known, state) = self.flows().find(|(known, state)| known.limits.rate.is_some() && is_it(known, state))?;
-        let (pace, ahead) = (known.limits.rate?, state.reserved_starts.unwrap_or_default());
-        let (name, period) = (self.called(&known.of), pace.period.as_secs_f64());
-        let says = format!("{name} has a rate of {} every {period} s, with {ahead} starts reserved ahead", pace.rate);
-        let is_promised = promise.is_some_and(|promise| pace.is_valid(promise.reservation));
+        let (known, state) = self.limiters().find(|(known, state)| known.limits.rate.is_some() && is_it(known, state))?;
+        let (rate_limit, ahead) = (known.limits.rate?, state.reserved_starts.unwrap_or_default());
+        let (name, period) = (self.called(&known.of), rate_limit.period.as_secs_f64());
+        let says = format!("{name} has a rate of {} every {period} s, with {ahead} starts reserved ahead", rate_limit.rate);
+        let is_promised = scoped.is_some_and(|scoped| rate_limit.is_valid(scoped.reservation));
         let then = if is_promised { "its start is reserved for" } else { ASKS_AGAIN };
         Some(Blocker { then, ..Blocker::new(HeldReason::RateLimited, Some(known.of.clone()), says) })
     }
@@ -394,7 +394,7 @@ impl Explainer<'_> {
     fn concurrency(&self) -> Option<Blocker> {
         let is_full =
             |(known, state): &(&Known, LimiterStatus)| known.limits.concurrency.is_some_and(|most| state.running >= Some(most.get()));
-        let (known, _) = self.flows().find(is_full)?;
+        let (known, _) = self.limiters().find(is_full)?;
         let says = format!("{} has a concurrency of {}, all of it in use", self.called(&known.of), known.limits.concurrency?);
         Some(Blocker::new(HeldReason::ConcurrencyLimited, Some(known.of.clone()), says))
     }
@@ -458,8 +458,8 @@ impl Explainer<'_> {
     }
 
     /// Returns the task's limiters and their current states.
-    fn flows(&self) -> impl Iterator<Item = (&Known, LimiterStatus)> {
-        self.around.flows.iter().map(|known| (known, known.flow.state(&known.limits, self.now)))
+    fn limiters(&self) -> impl Iterator<Item = (&Known, LimiterStatus)> {
+        self.around.limiters.iter().map(|known| (known, known.limiter.state(&known.limits, self.now)))
     }
 
     fn called(&self, of: &LimitScope) -> String {
@@ -472,7 +472,7 @@ impl Explainer<'_> {
     fn max_attempts(&self) -> u32 {
         let left = self.around.endpoint.as_ref().filter(|_| self.task.options.left.retry);
         let usual = RetryPolicy::default();
-        let policy = left.map(|endpoint| endpoint.retry.as_ref().or(self.around.lanes.queue.retry.as_ref()).unwrap_or(&usual));
+        let policy = left.map(|endpoint| endpoint.retry.as_ref().or(self.around.task_config.queue.retry.as_ref()).unwrap_or(&usual));
         policy.unwrap_or(&self.task.options.retry).max_attempts()
     }
 }

@@ -55,7 +55,7 @@ pub enum RecordResult {
 /// Page of an audit trail to return.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditQuery {
-    /// Tenant of the trail.
+    /// Tenant of the audit.
     pub tenant: Tenant,
     /// Maximum number of entries.
     pub limit: usize,
@@ -84,7 +84,7 @@ impl dyn ConfigStore + '_ {
     }
 
     /// Returns the configuration of a tenant's queue, kind or limit key, or the default if there is none.
-    pub async fn lane(&self, name: &RecordName) -> Result<QueueConfig, StoreError> {
+    pub async fn queue_config(&self, name: &RecordName) -> Result<QueueConfig, StoreError> {
         let Some(record) = self.find(name).await? else { return Ok(QueueConfig::default()) };
         QueueConfig::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))
     }

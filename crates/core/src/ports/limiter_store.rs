@@ -15,7 +15,7 @@ pub trait LimiterStore: Send + Sync {
     async fn read(&self, name: &LimiterKey) -> Result<VersionedState, StoreError>;
 
     /// Writes a state over version `over`. The store forgets a limiter that no process writes to for [`IDLE`].
-    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError>;
+    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, now: Timestamp) -> Result<WriteResult, StoreError>;
 
     /// Applies a change to a limiter, and retries it after each conflict. Returns the task that leads the batch from now on, if the leader
     /// changed.
@@ -25,12 +25,12 @@ pub trait LimiterStore: Send + Sync {
     async fn change(&self, name: &LimiterKey, change: LimiterChange, now: Timestamp) -> Result<Option<Successor>, StoreError> {
         let mut kept = self.read(name).await?;
         for _ in 0..MAX_CONFLICTS {
-            let mut flow = kept.flow.clone();
-            let successor = flow.change(change, now);
-            if flow == kept.flow {
+            let mut limiter = kept.limiter.clone();
+            let successor = limiter.change(change, now);
+            if limiter == kept.limiter {
                 return Ok(successor);
             }
-            match self.write(name, &flow, kept.version, now).await? {
+            match self.write(name, &limiter, kept.version, now).await? {
                 WriteResult::Done => return Ok(successor),
                 WriteResult::Conflict(there) => kept = there,
             }
@@ -48,7 +48,7 @@ pub struct VersionedState {
     /// Number of writes to the state. 0 if nothing is stored.
     pub version: u64,
     /// The state.
-    pub flow: LimiterState,
+    pub limiter: LimiterState,
 }
 
 /// Result of a [`LimiterStore::write`].

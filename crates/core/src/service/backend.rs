@@ -170,7 +170,7 @@ impl Backend {
             match self.limiters.change(&name, change, now).await {
                 Ok(successor) => self.lead(&task.tenant, successor, now).await,
                 Err(error) => {
-                    tracing::warn!(task = %task.id, flow = %name.scope, %error, "reservation was not given back; its slot stays taken");
+                    tracing::warn!(task = %task.id, limiter = %name.scope, %error, "reservation was not given back; its slot stays taken");
                 }
             }
         }
@@ -256,10 +256,10 @@ fn delay(task: &Task, now: Timestamp) -> Duration {
 
 /// Returns the changes that give back what a task held at its limiters.
 pub fn changes(task: &Task, reserved: Reservations) -> Vec<(LimitScope, LimiterChange)> {
-    let promise = reserved.rate.map(|promise| (promise.scope, LimiterChange::ReleaseReservation(promise.reservation)));
+    let scoped = reserved.rate.map(|scoped| (scoped.scope, LimiterChange::ReleaseReservation(scoped.reservation)));
     let batch = task.options.endpoint.clone().zip(reserved.batch).map(|(endpoint, batch)| {
         let bytes = u64::try_from(task.payload.get().len()).unwrap_or(u64::MAX);
         (LimitScope::Batch(endpoint, batch), LimiterChange::LeaveBatch { id: task.id, bytes })
     });
-    promise.into_iter().chain(batch).collect()
+    scoped.into_iter().chain(batch).collect()
 }

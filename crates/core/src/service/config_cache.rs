@@ -21,8 +21,8 @@ use crate::types::time::Timestamp;
 pub struct ConfigCache {
     registry: Arc<dyn ConfigStore>,
     clock: Arc<dyn Clock>,
-    edition: ConfigEpoch,
-    lanes: Known<(Tenant, Name, Name), Arc<TaskConfig>>,
+    epoch: ConfigEpoch,
+    task_config: Known<(Tenant, Name, Name), Arc<TaskConfig>>,
     limit_keys: Known<(Tenant, Name), Arc<QueueConfig>>,
     endpoints: Known<(Tenant, Name), Option<Arc<Endpoint>>>,
     callback_secrets: Known<Tenant, Arc<CallbackSecrets>>,
@@ -72,12 +72,12 @@ const MAX_KNOWN: usize = 10_000;
 
 impl ConfigCache {
     /// Returns an empty cache of this registry.
-    pub fn new(registry: Arc<dyn ConfigStore>, clock: Arc<dyn Clock>, edition: ConfigEpoch) -> Self {
+    pub fn new(registry: Arc<dyn ConfigStore>, clock: Arc<dyn Clock>, epoch: ConfigEpoch) -> Self {
         Self {
             registry,
             clock,
-            edition,
-            lanes: Known::default(),
+            epoch,
+            task_config: Known::default(),
             limit_keys: Known::default(),
             endpoints: Known::default(),
             callback_secrets: Known::default(),
@@ -85,20 +85,20 @@ impl ConfigCache {
     }
 
     /// Returns the configuration for the tasks of this queue and kind.
-    pub async fn lanes(&self, tenant: &Tenant, queue: &Name, kind: &Name) -> Result<Arc<TaskConfig>, StoreError> {
+    pub async fn task_config(&self, tenant: &Tenant, queue: &Name, kind: &Name) -> Result<Arc<TaskConfig>, StoreError> {
         let read = async {
-            let queue = self.registry.lane(&QueueConfig::record_name(tenant, RecordKind::Queue, queue)).await?;
-            let kind = self.registry.lane(&QueueConfig::record_name(tenant, RecordKind::Kind, kind)).await?;
+            let queue = self.registry.queue_config(&QueueConfig::record_name(tenant, RecordKind::Queue, queue)).await?;
+            let kind = self.registry.queue_config(&QueueConfig::record_name(tenant, RecordKind::Kind, kind)).await?;
             let tenant = self.registry.tenant(tenant).await?.limits;
             Ok(Arc::new(TaskConfig { queue, kind, tenant }))
         };
-        self.lanes.get((tenant, (tenant.clone(), queue.clone(), kind.clone())), self, read).await
+        self.task_config.get((tenant, (tenant.clone(), queue.clone(), kind.clone())), self, read).await
     }
 
     /// Returns the configuration of this limit key.
     pub async fn limit_key(&self, tenant: &Tenant, key: &Name) -> Result<Arc<QueueConfig>, StoreError> {
         let name: RecordName = QueueConfig::record_name(tenant, RecordKind::LimitKey, key);
-        let read = async { self.registry.lane(&name).await.map(Arc::new) };
+        let read = async { self.registry.queue_config(&name).await.map(Arc::new) };
         self.limit_keys.get((tenant, (tenant.clone(), key.clone())), self, read).await
     }
 
@@ -114,9 +114,9 @@ impl ConfigCache {
         self.callback_secrets.get((tenant, tenant.clone()), self, read).await
     }
 
-    /// Makes this cache, and all that share its edition, read the tenant's configuration again.
+    /// Makes this cache, and all that share its epoch, read the tenant's configuration again.
     pub fn forget(&self, tenant: &Tenant) {
-        self.edition.advance(tenant);
+        self.epoch.advance(tenant);
     }
 }
 
@@ -130,7 +130,7 @@ struct Seen<V> {
     /// `None` if the read failed.
     value: Option<V>,
     at: Timestamp,
-    edition: u64,
+    epoch: u64,
 }
 
 impl<K: Eq + Hash, V> Default for Known<K, V> {
@@ -143,25 +143,25 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
     async fn get(
         &self,
         (tenant, key): (&Tenant, K),
-        directory: &ConfigCache,
+        config_cache: &ConfigCache,
         read: impl Future<Output = Result<V, StoreError>>,
     ) -> Result<V, StoreError> {
-        let (place, asked_at) = (self.place(key), directory.clock.now());
+        let (place, asked_at) = (self.place(key), config_cache.clock.now());
         let mut seen = place.lock().await;
-        // Taken before the read: a change during the read raises the edition, so that the next caller reads again.
-        let (now, edition) = (directory.clock.now(), directory.edition.get(tenant));
+        // Taken before the read: a change during the read raises the epoch, so that the next caller reads again.
+        let (now, epoch) = (config_cache.clock.now(), config_cache.epoch.get(tenant));
         // A caller that waited for a slow read takes its value. A clock that was set back keeps no value valid for longer.
         let is_fresh = |seen: &&Seen<V>| {
             let age = if seen.value.is_some() { CONFIG_TTL } else { FAILED };
-            seen.edition == edition && seen.at <= now && asked_at < seen.at + age
+            seen.epoch == epoch && seen.at <= now && asked_at < seen.at + age
         };
         if let Some(fresh) = seen.as_ref().filter(is_fresh) {
             return fresh.value.clone().ok_or_else(|| StoreError::Unavailable("the same read failed within the last second".to_owned()));
         }
         let value = read.await;
         // The registry may have changed right after it received the request, however late it responded.
-        let at = if value.is_ok() { now } else { directory.clock.now() };
-        *seen = Some(Seen { value: value.as_ref().ok().cloned(), at, edition });
+        let at = if value.is_ok() { now } else { config_cache.clock.now() };
+        *seen = Some(Seen { value: value.as_ref().ok().cloned(), at, epoch });
         value
     }
 
@@ -205,12 +205,12 @@ mod tests {
             if self.1.load(Ordering::Relaxed) {
                 return Err(StoreError::Overloaded);
             }
-            let lane = QueueConfig { paused: true, version: 1, ..QueueConfig::default() };
-            let flow = Limits { concurrency: NonZeroU32::new(3), ..Limits::default() };
+            let queue_config = QueueConfig { paused: true, version: 1, ..QueueConfig::default() };
+            let limiter = Limits { concurrency: NonZeroU32::new(3), ..Limits::default() };
             Ok(match name.kind {
-                RecordKind::Queue | RecordKind::LimitKey => Some(lane.record(name.clone())),
+                RecordKind::Queue | RecordKind::LimitKey => Some(queue_config.record(name.clone())),
                 RecordKind::Tenant => {
-                    let settings = TenantSettings { limits: flow, version: 1, ..TenantSettings::default() };
+                    let settings = TenantSettings { limits: limiter, version: 1, ..TenantSettings::default() };
                     Some(Record { name: name.clone(), version: 1, body: settings.to_text() })
                 }
                 _ => None,
@@ -218,23 +218,23 @@ mod tests {
         }
 
         async fn page(&self, _: Option<&Tenant>, _: RecordKind, _: Option<&Name>, _: usize) -> Result<Vec<Record>, StoreError> {
-            unimplemented!("the directory does not call this")
+            unimplemented!("the cache does not call this")
         }
 
         async fn write(&self, _: Vec<Record>, _: Entry) -> Result<RecordResult, StoreError> {
-            unimplemented!("the directory does not call this")
+            unimplemented!("the cache does not call this")
         }
 
         async fn remove(&self, _: &RecordName, _: u64, _: Entry) -> Result<RecordResult, StoreError> {
-            unimplemented!("the directory does not call this")
+            unimplemented!("the cache does not call this")
         }
 
         async fn audit(&self, _: &AuditQuery, _: Timestamp) -> Result<AuditPage, StoreError> {
-            unimplemented!("the directory does not call this")
+            unimplemented!("the cache does not call this")
         }
 
         async fn take(&self, _: &Tenant, _: TokenRate, _: NonZeroU32, _: Timestamp) -> Result<TakeResult, StoreError> {
-            unimplemented!("the directory does not call this")
+            unimplemented!("the cache does not call this")
         }
     }
 
@@ -252,82 +252,82 @@ mod tests {
 
     #[test]
     fn missing_old_and_changed_entries_are_read_again() {
-        let (registry, hand, edition) = (Arc::new(Paused::default()), Arc::new(Hand::default()), ConfigEpoch::default());
-        let new = || ConfigCache::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, edition.clone());
-        let (directory, other) = (new(), new());
+        let (registry, hand, epoch) = (Arc::new(Paused::default()), Arc::new(Hand::default()), ConfigEpoch::default());
+        let new = || ConfigCache::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, epoch.clone());
+        let (config_cache, other) = (new(), new());
         let (tenant, name) = (Tenant::default(), |text| Name::new(text).unwrap());
-        let look = |directory: &ConfigCache| {
+        let look = |config_cache: &ConfigCache| {
             let before = registry.0.load(Ordering::Relaxed);
-            let lanes = at_once(directory.lanes(&tenant, &name("q"), &name("k"))).unwrap();
-            assert!(lanes.queue.paused && !lanes.kind.paused && lanes.tenant.concurrency == NonZeroU32::new(3));
+            let task_config = at_once(config_cache.task_config(&tenant, &name("q"), &name("k"))).unwrap();
+            assert!(task_config.queue.paused && !task_config.kind.paused && task_config.tenant.concurrency == NonZeroU32::new(3));
             registry.0.load(Ordering::Relaxed) - before
         };
-        assert_eq!((look(&directory), look(&directory)), (3, 0));
+        assert_eq!((look(&config_cache), look(&config_cache)), (3, 0));
         assert_eq!((look(&other), look(&other)), (3, 0));
-        directory.forget(&tenant);
-        assert_eq!((look(&directory), look(&other), look(&other)), (3, 3, 0), "directories that share the edition read again too");
-        directory.forget(&Tenant::new("another").unwrap());
-        assert_eq!((look(&directory), look(&other)), (0, 0), "another tenant's change has no effect");
+        config_cache.forget(&tenant);
+        assert_eq!((look(&config_cache), look(&other), look(&other)), (3, 3, 0), "directories that share the epoch read again too");
+        config_cache.forget(&Tenant::new("another").unwrap());
+        assert_eq!((look(&config_cache), look(&other)), (0, 0), "another tenant's change has no effect");
         hand.0.store(9_999, Ordering::Relaxed);
-        assert_eq!(look(&directory), 0);
+        assert_eq!(look(&config_cache), 0);
         hand.0.store(10_000, Ordering::Relaxed);
-        assert_eq!(look(&directory), 3);
+        assert_eq!(look(&config_cache), 3);
         hand.0.store(0, Ordering::Relaxed);
-        assert_eq!(look(&directory), 3, "a clock that was set back keeps no entry valid");
-        assert!(at_once(directory.endpoint(&tenant, &name("e"))).unwrap().is_none());
-        assert!(at_once(directory.limit_key(&tenant, &name("f"))).unwrap().paused);
+        assert_eq!(look(&config_cache), 3, "a clock that was set back keeps no entry valid");
+        assert!(at_once(config_cache.endpoint(&tenant, &name("e"))).unwrap().is_none());
+        assert!(at_once(config_cache.limit_key(&tenant, &name("f"))).unwrap().paused);
     }
 
     #[test]
     fn entry_age_counts_from_the_start_of_its_read() {
         let (registry, hand) = (Arc::new(Paused::default()), Arc::new(Hand::default()));
-        let directory = ConfigCache::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, ConfigEpoch::default());
+        let config_cache = ConfigCache::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, ConfigEpoch::default());
         let (tenant, name) = (Tenant::default(), Name::new("x").unwrap());
-        let mut reading = Box::pin(directory.endpoint(&tenant, &name));
+        let mut reading = Box::pin(config_cache.endpoint(&tenant, &name));
         assert!(futures_util::FutureExt::now_or_never(&mut reading).is_none(), "the lookup waits for the registry");
         hand.0.store(9_000, Ordering::Relaxed);
         assert!(at_once(reading).is_ok());
-        assert!(at_once(directory.endpoint(&tenant, &name)).is_ok());
+        assert!(at_once(config_cache.endpoint(&tenant, &name)).is_ok());
         assert_eq!(registry.0.load(Ordering::Relaxed), 1);
         hand.0.store(10_000, Ordering::Relaxed);
-        assert!(at_once(directory.endpoint(&tenant, &name)).is_ok());
+        assert!(at_once(config_cache.endpoint(&tenant, &name)).is_ok());
         assert_eq!(registry.0.load(Ordering::Relaxed), 2, "the registry may have changed right after the request");
     }
 
     #[test]
     fn concurrent_lookups_share_one_read() {
         let registry = Arc::new(Paused::default());
-        let directory = ConfigCache::new(Arc::clone(&registry) as _, Arc::new(Hand::default()), ConfigEpoch::default());
+        let config_cache = ConfigCache::new(Arc::clone(&registry) as _, Arc::new(Hand::default()), ConfigEpoch::default());
         let (tenant, name) = (Tenant::default(), Name::new("x").unwrap());
-        let all = futures_util::future::join_all((0..10).map(|_| directory.lanes(&tenant, &name, &name)));
-        assert!(at_once(all).into_iter().all(|lanes| lanes.is_ok()));
+        let all = futures_util::future::join_all((0..10).map(|_| config_cache.task_config(&tenant, &name, &name)));
+        assert!(at_once(all).into_iter().all(|task_config| task_config.is_ok()));
         assert_eq!(registry.0.load(Ordering::Relaxed), 3);
     }
 
     #[test]
     fn concurrent_lookups_share_a_failed_read() {
         let (registry, hand) = (Arc::new(Paused::default()), Arc::new(Hand::default()));
-        let directory = ConfigCache::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, ConfigEpoch::default());
+        let config_cache = ConfigCache::new(Arc::clone(&registry) as _, Arc::clone(&hand) as _, ConfigEpoch::default());
         let (tenant, name) = (Tenant::default(), Name::new("x").unwrap());
         registry.1.store(true, Ordering::Relaxed);
-        let all = futures_util::future::join_all((0..10).map(|_| directory.endpoint(&tenant, &name)));
+        let all = futures_util::future::join_all((0..10).map(|_| config_cache.endpoint(&tenant, &name)));
         assert!(at_once(all).into_iter().all(|endpoint| endpoint.is_err()));
         assert_eq!(registry.0.load(Ordering::Relaxed), 1);
         registry.1.store(false, Ordering::Relaxed);
         hand.0.store(1_000, Ordering::Relaxed);
-        assert!(at_once(directory.endpoint(&tenant, &name)).is_ok());
+        assert!(at_once(config_cache.endpoint(&tenant, &name)).is_ok());
     }
 
     #[test]
     fn entry_in_use_is_known_after_any_number_of_others() {
         let registry = Arc::new(Paused::default());
-        let directory = ConfigCache::new(Arc::clone(&registry) as _, Arc::new(Hand::default()), ConfigEpoch::default());
+        let config_cache = ConfigCache::new(Arc::clone(&registry) as _, Arc::new(Hand::default()), ConfigEpoch::default());
         let (quiet, loud, name) =
             (Tenant::default(), Tenant::new("loud").unwrap(), |number: usize| Name::new(&format!("n{number}")).unwrap());
         let others = 3 * MAX_KNOWN;
         for number in 0..others {
-            assert!(at_once(directory.limit_key(&quiet, &name(0))).is_ok());
-            assert!(at_once(directory.limit_key(&loud, &name(number))).is_ok());
+            assert!(at_once(config_cache.limit_key(&quiet, &name(0))).is_ok());
+            assert!(at_once(config_cache.limit_key(&loud, &name(number))).is_ok());
         }
         assert_eq!(registry.0.load(Ordering::Relaxed), 1 + others);
     }

@@ -23,13 +23,13 @@ use crate::types::unreadable::Unreadable;
 
 /// Returns the options as text, or `None` if all have their default values. Stores keep `expires_at`, `fingerprint` and `key_generation`
 /// separately.
-pub fn settings_to_text(settings: &TaskOptions) -> Option<String> {
+pub fn options_to_text(settings: &TaskOptions) -> Option<String> {
     let stored = StoredOptions::from(settings);
     (stored != StoredOptions::default()).then(|| text(&stored))
 }
 
-/// Inverse of [`settings_to_text`].
-pub fn settings_from_text(text: Option<&str>) -> Result<TaskOptions, Unreadable> {
+/// Inverse of [`options_to_text`].
+pub fn options_from_text(text: Option<&str>) -> Result<TaskOptions, Unreadable> {
     text.map_or_else(|| Ok(StoredOptions::default()), |text| parse(text, "settings")).map(TaskOptions::from)
 }
 
@@ -56,7 +56,7 @@ pub fn error_from_text(text: &str) -> Result<TaskError, Unreadable> {
 }
 
 /// Returns the waiting state as text, or `None` if it is the default.
-pub fn turn_to_text(turn: &HoldState) -> Option<String> {
+pub fn hold_state_to_text(turn: &HoldState) -> Option<String> {
     (*turn != HoldState::default()).then(|| {
         let mut values = json!(StoredHoldState::from(turn));
         if let Some(values) = values.as_array_mut() {
@@ -66,8 +66,8 @@ pub fn turn_to_text(turn: &HoldState) -> Option<String> {
     })
 }
 
-/// Inverse of [`turn_to_text`].
-pub fn turn_from_text(text: Option<&str>) -> Result<HoldState, Unreadable> {
+/// Inverse of [`hold_state_to_text`].
+pub fn hold_state_from_text(text: Option<&str>) -> Result<HoldState, Unreadable> {
     text.map_or_else(|| Ok(HoldState::default()), |text| parse::<StoredHoldState>(text, "turn")?.try_into())
 }
 
@@ -296,9 +296,9 @@ impl TryFrom<StoredAttempt> for Attempt {
 
 impl From<&HoldState> for StoredHoldState {
     fn from(turn: &HoldState) -> Self {
-        let Reservations { rate: promise, batch } = &turn.reservations;
-        let promise = promise.as_ref().map(|of| StoredReservation(of.scope.to_string(), of.reservation.slot, of.reservation.interval));
-        Self(turn.holds, turn.deferrals, promise, *batch)
+        let Reservations { rate: scoped, batch } = &turn.reservations;
+        let scoped = scoped.as_ref().map(|of| StoredReservation(of.scope.to_string(), of.reservation.slot, of.reservation.interval));
+        Self(turn.holds, turn.deferrals, scoped, *batch)
     }
 }
 
@@ -306,11 +306,11 @@ impl TryFrom<StoredHoldState> for HoldState {
     type Error = Unreadable;
 
     fn try_from(row: StoredHoldState) -> Result<Self, Unreadable> {
-        let promise = |StoredReservation(of, slot, interval): StoredReservation| {
+        let scoped = |StoredReservation(of, slot, interval): StoredReservation| {
             let of = of.parse().map_err(|_| Unreadable("turn"))?;
             Ok(ScopedReservation { scope: of, reservation: Reservation { slot, interval } })
         };
-        let reserved = Reservations { rate: row.2.map(promise).transpose()?, batch: row.3 };
+        let reserved = Reservations { rate: row.2.map(scoped).transpose()?, batch: row.3 };
         Ok(Self { holds: row.0, deferrals: row.1, reservations: reserved })
     }
 }

@@ -190,8 +190,8 @@ pub fn transition(mut task: Task, event: Event, now: Timestamp) -> Result<Change
     let read_version = task.version;
     let mut released = task.apply(event, now)?;
     if let State::Ended(_) = task.state {
-        let Reservations { rate: promise, batch } = task.hold.release();
-        released = Reservations { rate: promise.or(released.rate), batch: batch.or(released.batch) };
+        let Reservations { rate: scoped, batch } = task.hold.release();
+        released = Reservations { rate: scoped.or(released.rate), batch: batch.or(released.batch) };
     }
     task.version += 1;
     let follow_up = callback(&task, now);

@@ -28,9 +28,9 @@ use tokio::task::yield_now;
 
 /// Access to all limiters of a task.
 pub struct Limiter {
-    flows: Arc<dyn LimiterStore>,
+    limiters: Arc<dyn LimiterStore>,
     clock: Arc<dyn Clock>,
-    chance: Arc<dyn Random>,
+    random: Arc<dyn Random>,
     /// Identifies this process in the slot counts.
     holder: HolderId,
     lanes: Mutex<HashMap<LimiterKey, Arc<LimiterSlot>>>,
@@ -55,7 +55,7 @@ pub enum Entry {
         /// Reason, and the time to ask again.
         wait: Denied,
         /// The reservation that the task holds until then.
-        promise: Option<ScopedReservation>,
+        scoped: Option<ScopedReservation>,
     },
 }
 
@@ -66,7 +66,7 @@ pub struct Permits(Vec<HeldPermit>);
 /// The permit of one limiter.
 struct HeldPermit {
     limited: ScopedLimits,
-    pass: Permit,
+    permit: Permit,
     slot: Option<Slot>,
 }
 
@@ -114,8 +114,8 @@ impl LimiterOp {
     /// Returns the operation to send again if the first one may have been applied.
     fn once_more(self) -> Self {
         match self {
-            Self::GiveBack(pass) => Self::GiveBack(pass.without_capacity()),
-            Self::Leave(pass, report) => Self::Leave(pass.without_capacity(), report),
+            Self::GiveBack(permit) => Self::GiveBack(permit.without_capacity()),
+            Self::Leave(permit, report) => Self::Leave(permit.without_capacity(), report),
             // The slot may belong to another task by now.
             Self::Change(LimiterChange::ReleaseReservation(_)) => Self::Renew,
             other => other,
@@ -167,14 +167,14 @@ impl ScopedLimits {
 
 impl Permits {
     /// Returns true if one of the permits belongs to that limiter.
-    fn are_of(&self, flow: &LimitScope) -> bool {
-        self.0.iter().any(|held| held.limited.name.scope == *flow)
+    fn are_of(&self, limiter: &LimitScope) -> bool {
+        self.0.iter().any(|held| held.limited.name.scope == *limiter)
     }
 
-    /// Marks the permit of the limiter that granted `promise`, so that giving the permit back keeps the reservation.
-    pub(crate) fn keeping(mut self, promise: Option<&ScopedReservation>) -> Self {
-        for held in self.0.iter_mut().filter(|held| promise.is_some_and(|promise| promise.scope == held.limited.name.scope)) {
-            held.pass = held.pass.keeping_reservation();
+    /// Marks the permit of the limiter that granted `scoped`, so that giving the permit back keeps the reservation.
+    pub(crate) fn keeping(mut self, scoped: Option<&ScopedReservation>) -> Self {
+        for held in self.0.iter_mut().filter(|held| scoped.is_some_and(|scoped| scoped.scope == held.limited.name.scope)) {
+            held.permit = held.permit.keeping_reservation();
         }
         self
     }
@@ -191,75 +191,75 @@ impl Permits {
 }
 
 impl Limiter {
-    /// Creates a gate to those limiters.
-    pub fn new(flows: Arc<dyn LimiterStore>, clock: Arc<dyn Clock>, chance: Arc<dyn Random>) -> Self {
-        let holder = HolderId(chance.next_u64());
-        Self { flows, clock, chance, holder, lanes: Mutex::default() }
+    /// Creates a limiter to those limiters.
+    pub fn new(limiters: Arc<dyn LimiterStore>, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
+        let holder = HolderId(random.next_u64());
+        Self { limiters, clock, random, holder, lanes: Mutex::default() }
     }
 
-    /// Asks each limiter in turn. If one refuses, gives back the permits of the others and those in `passes`.
+    /// Asks each limiter in turn. If one refuses, gives back the permits of the others and those in `permits`.
     ///
     /// A task holds at most one reservation. If it waits with a different one, or without, the reservation that it came with is given back.
-    pub async fn acquire(&self, flows: &[ScopedLimits], turn: &HoldState, mut passes: Permits) -> Result<Entry, StoreError> {
+    pub async fn acquire(&self, limiters: &[ScopedLimits], turn: &HoldState, mut permits: Permits) -> Result<Entry, StoreError> {
         let came_with = turn.reservations.rate.as_ref();
-        let called = came_with.filter(|promise| promise.reservation.at() <= self.clock.now());
-        for limited in flows {
-            let is_own = |promise: &&ScopedReservation| promise.scope == limited.name.scope;
+        let called = came_with.filter(|scoped| scoped.reservation.at() <= self.clock.now());
+        for limited in limiters {
+            let is_own = |scoped: &&ScopedReservation| scoped.scope == limited.name.scope;
             let ask = AcquireRequest {
                 holder: self.holder,
-                reservation: came_with.filter(is_own).map(|promise| promise.reservation),
-                has_due_reservation_elsewhere: called.is_some_and(|promise| !is_own(&promise)),
+                reservation: came_with.filter(is_own).map(|scoped| scoped.reservation),
+                has_due_reservation_elsewhere: called.is_some_and(|scoped| !is_own(&scoped)),
                 holds: turn.holds,
-                jitter: JitterSample::from_bits(self.chance.next_u64()),
+                jitter: JitterSample::from_bits(self.random.next_u64()),
             };
             match self.ask_to_enter(limited, ask).await {
-                Ok((AcquireResult::Granted(pass), slot)) => passes.0.push(HeldPermit { limited: limited.clone(), pass, slot }),
+                Ok((AcquireResult::Granted(permit), slot)) => permits.0.push(HeldPermit { limited: limited.clone(), permit, slot }),
                 Ok((AcquireResult::Denied(wait), _)) => {
                     // If this limiter grants no reservation, the task keeps the one that is due elsewhere.
-                    let promise = wait.reservation.map(|booking| ScopedReservation { scope: limited.name.scope.clone(), reservation: booking });
-                    let promise = promise.or_else(|| called.cloned());
+                    let scoped = wait.reservation.map(|reservation| ScopedReservation { scope: limited.name.scope.clone(), reservation });
+                    let scoped = scoped.or_else(|| called.cloned());
                     let is_settled =
-                        |before: &&ScopedReservation| is_own(before) || promise.as_ref() == Some(before) || passes.are_of(&before.scope);
-                    if let Some(ScopedReservation { scope: of, reservation: booking }) = came_with.filter(|before| !is_settled(before)) {
+                        |before: &&ScopedReservation| is_own(before) || scoped.as_ref() == Some(before) || permits.are_of(&before.scope);
+                    if let Some(ScopedReservation { scope: of, reservation }) = came_with.filter(|before| !is_settled(before)) {
                         let name = LimiterKey { scope: of.clone(), ..limited.name.clone() };
-                        self.change(&name, LimiterChange::ReleaseReservation(*booking)).await;
+                        self.change(&name, LimiterChange::ReleaseReservation(*reservation)).await;
                     }
-                    self.cancel(passes.keeping(promise.as_ref())).await;
-                    return Ok(Entry::Denied { wait, promise });
+                    self.cancel(permits.keeping(scoped.as_ref())).await;
+                    return Ok(Entry::Denied { wait, scoped });
                 }
                 Err(error) => {
                     // The task keeps its reservation and asks again.
-                    self.cancel(passes.keeping(came_with)).await;
+                    self.cancel(permits.keeping(came_with)).await;
                     return Err(error);
                 }
             }
         }
-        Ok(Entry::Granted(passes))
+        Ok(Entry::Granted(permits))
     }
 
     /// Gives back unused permits.
-    pub async fn cancel(&self, passes: Permits) {
-        for HeldPermit { limited, pass, slot } in passes.0 {
-            self.tell(&limited, LimiterOp::GiveBack(pass), slot).await;
+    pub async fn cancel(&self, permits: Permits) {
+        for HeldPermit { limited, permit, slot } in permits.0 {
+            self.tell(&limited, LimiterOp::GiveBack(permit), slot).await;
         }
     }
 
     /// Reports the result of a start. The pause in `report` applies only to the limiter `resting`.
     ///
     /// If the write fails, the report is lost. The next write corrects the slot counts; otherwise they expire.
-    pub async fn complete(&self, passes: Permits, report: &CallReport, resting: Option<&LimitScope>) {
-        for HeldPermit { limited, pass, slot } in passes.0 {
+    pub async fn complete(&self, permits: Permits, report: &CallReport, resting: Option<&LimitScope>) {
+        for HeldPermit { limited, permit, slot } in permits.0 {
             let report = CallReport { pause_until: report.pause_until.filter(|_| resting == Some(&limited.name.scope)), ..*report };
             // Without a circuit breaker, a slot or a pause, there is nothing to record.
             if limited.limits.breaker.is_some() || slot.is_some() || report.pause_until.is_some() {
-                self.tell(&limited, LimiterOp::Leave(pass, report), slot).await;
+                self.tell(&limited, LimiterOp::Leave(permit, report), slot).await;
             }
         }
     }
 
     /// Reports that this process is alive, so that its slots do not expire. Call it at least once per half lease.
-    pub async fn renew(&self, passes: &Permits) {
-        for held in passes.0.iter().filter(|held| held.slot.is_some()) {
+    pub async fn renew(&self, permits: &Permits) {
+        for held in permits.0.iter().filter(|held| held.slot.is_some()) {
             self.tell(&held.limited, LimiterOp::Renew, None).await;
         }
     }
@@ -313,7 +313,7 @@ impl Limiter {
                 None => what = what.once_more(),
                 Some(Ok(reply)) => return Some(reply),
                 Some(Err(error)) => {
-                    tracing::warn!(flow = %limited.name.scope, %error, "a limiter could not store the outcome of a start");
+                    tracing::warn!(limiter = %limited.name.scope, %error, "a limiter could not store the outcome of a start");
                     return None;
                 }
             }
@@ -360,42 +360,42 @@ impl Limiter {
             let fresh = seen.take().filter(|seen| seen.at <= now && now < seen.at + FRESH);
             let kept = match fresh {
                 Some(seen) => seen.kept,
-                None => match self.flows.read(name).await {
+                None => match self.limiters.read(name).await {
                     Ok(kept) => kept,
                     Err(error) => return fail(requests, &error),
                 },
             };
-            let mut flow = kept.flow.clone();
-            flow.recount(self.holder, lane.slots.load(Ordering::Relaxed), now);
-            let answers: Vec<Said> = requests.iter().map(|request| self.apply(&mut flow, request, now)).collect();
-            if flow == kept.flow {
+            let mut limiter = kept.limiter.clone();
+            limiter.recount(self.holder, lane.slots.load(Ordering::Relaxed), now);
+            let answers: Vec<Said> = requests.iter().map(|request| self.apply(&mut limiter, request, now)).collect();
+            if limiter == kept.limiter {
                 *last = Some(CachedState { kept, at: now });
                 return reply(lane, requests, answers);
             }
-            match self.flows.write(name, &flow, kept.version, now).await {
+            match self.limiters.write(name, &limiter, kept.version, now).await {
                 Ok(WriteResult::Done) => {
-                    tell_of_changes(name, &kept.flow, &flow);
-                    *last = Some(CachedState { kept: VersionedState { version: kept.version + 1, flow }, at: now });
+                    tell_of_changes(name, &kept.limiter, &limiter);
+                    *last = Some(CachedState { kept: VersionedState { version: kept.version + 1, limiter }, at: now });
                     return reply(lane, requests, answers);
                 }
                 Ok(WriteResult::Conflict(kept)) => seen = Some(CachedState { kept, at: now }),
                 Err(error) => return fail(requests, &error),
             }
             let longest = (FIRST_PAUSE << attempt.min(10)).min(MAX_PAUSE);
-            self.clock.sleep(Duration::from_millis(self.chance.next_u64() % (longest + 1))).await;
+            self.clock.sleep(Duration::from_millis(self.random.next_u64() % (longest + 1))).await;
         }
         fail(requests, &StoreError::Overloaded);
     }
 
-    fn apply(&self, flow: &mut LimiterState, request: &Request, now: Timestamp) -> Said {
+    fn apply(&self, limiter: &mut LimiterState, request: &Request, now: Timestamp) -> Said {
         match request.what {
-            LimiterOp::Gather(gathered, member) => return Said::Place(flow.join_batch(gathered, &member, now)),
-            LimiterOp::Take(id) => return Said::Taken(flow.take_batch(id)),
-            LimiterOp::PutOff(until) => flow.defer_batch(until),
-            LimiterOp::Change(change) => return Said::Changed(flow.change(change, now)),
-            LimiterOp::Enter(ask) => return Said::Answer(flow.acquire(&request.limits, &ask, now)),
-            LimiterOp::GiveBack(pass) => flow.cancel(pass, self.holder, now),
-            LimiterOp::Leave(pass, report) => flow.complete(&request.limits, pass, self.holder, &report, now),
+            LimiterOp::Gather(gathered, member) => return Said::Place(limiter.join_batch(gathered, &member, now)),
+            LimiterOp::Take(id) => return Said::Taken(limiter.take_batch(id)),
+            LimiterOp::PutOff(until) => limiter.defer_batch(until),
+            LimiterOp::Change(change) => return Said::Changed(limiter.change(change, now)),
+            LimiterOp::Enter(ask) => return Said::Answer(limiter.acquire(&request.limits, &ask, now)),
+            LimiterOp::GiveBack(permit) => limiter.cancel(permit, self.holder, now),
+            LimiterOp::Leave(permit, report) => limiter.complete(&request.limits, permit, self.holder, &report, now),
             LimiterOp::Renew => {}
         }
         Said::Nothing
@@ -405,21 +405,21 @@ impl Limiter {
 /// Logs changes of the circuit breaker after they are written. Only the process that writes them logs them.
 fn tell_of_changes(name: &LimiterKey, before: &LimiterState, after: &LimiterState) {
     for change in after.changes_since(before) {
-        let (tenant, flow, state) = (&name.tenant, &name.scope, change.to.as_str());
+        let (tenant, limiter, state) = (&name.tenant, &name.scope, change.to.as_str());
         if change.to == BreakerState::Open {
-            tracing::warn!(%tenant, %flow, state, at = %change.at, "circuit breaker opened; its tasks are held");
+            tracing::warn!(%tenant, %limiter, state, at = %change.at, "circuit breaker opened; its tasks are held");
         } else {
-            tracing::info!(%tenant, %flow, state, at = %change.at, "circuit breaker closed or let a probe start");
+            tracing::info!(%tenant, %limiter, state, at = %change.at, "circuit breaker closed or let a probe start");
         }
     }
 }
 
 /// Sends the replies. The lock is held, so no write can happen between the reply and the change of the slot count.
-pub(crate) fn reply(lane: &Arc<LimiterSlot>, requests: Vec<Request>, answers: Vec<Said>) {
+fn reply(lane: &Arc<LimiterSlot>, requests: Vec<Request>, answers: Vec<Said>) {
     for (request, said) in requests.into_iter().zip(answers) {
         let reply = match said {
             Said::Answer(answer) => {
-                let slot = matches!(&answer, AcquireResult::Granted(pass) if pass.has_slot()).then(|| Slot::of(lane));
+                let slot = matches!(&answer, AcquireResult::Granted(permit) if permit.has_slot()).then(|| Slot::of(lane));
                 OpReply::Entered(answer, slot)
             }
             Said::Place(place) => OpReply::Placed(place),

@@ -35,7 +35,7 @@ pub(crate) enum Admission {
 #[derive(Default)]
 pub(crate) struct AttemptPlan {
     /// Permits of the task's limiters.
-    pub(crate) passes: Permits,
+    pub(crate) permits: Permits,
     /// The endpoint that the task goes to, in its current version.
     pub(crate) endpoint: Option<(Name, Arc<Endpoint>)>,
     /// Retry policy, if the task leaves it to its endpoint.
@@ -49,7 +49,7 @@ pub(crate) struct AttemptPlan {
 impl AttemptPlan {
     /// Returns the endpoint's health after a failed attempt. The endpoint's response policy decides, not the task's. No response counts as
     /// unhealthy.
-    pub(super) fn verdict(&self, error: &TaskError) -> CallHealth {
+    pub(super) fn health(&self, error: &TaskError) -> CallHealth {
         let answers = self.endpoint.as_ref().map(|(_, endpoint)| endpoint.answers.clone()).unwrap_or_default();
         match error.code.status() {
             // 429 limits the rate and says nothing about health.
@@ -76,7 +76,7 @@ impl AttemptPlan {
 
     /// Returns true if no limiter needs a report.
     pub(crate) fn is_free(&self) -> bool {
-        self.passes.are_none()
+        self.permits.are_none()
     }
 
     /// Returns the maximum duration of an attempt.

@@ -30,7 +30,7 @@ const ADMISSION: Duration = Duration::from_secs(5);
 struct BatchEntry {
     task: Task,
     context: TaskContext,
-    course: AttemptPlan,
+    plan: AttemptPlan,
     /// True for the task that holds the endpoint's permit, which counts for the whole batch.
     is_leader: bool,
 }
@@ -55,31 +55,25 @@ enum Run {
 type Outcome = Option<Result<Json, Failure>>;
 
 impl BatchEntry {
-    fn new(task: Task, course: AttemptPlan, is_leader: bool) -> Self {
-        Self { context: TaskContext::new(&task, &course), task, course, is_leader }
+    fn new(task: Task, plan: AttemptPlan, is_leader: bool) -> Self {
+        Self { context: TaskContext::new(&task, &plan), task, plan, is_leader }
     }
 }
 
 impl Runner {
     /// Runs a task together with its companions. The returned settlement concerns the task's own hint. The companions' hints arrive later
     /// and find nothing to do.
-    pub(crate) async fn run_together(
-        &self,
-        leader: Task,
-        mut course: AttemptPlan,
-        limit: Duration,
-        stop: &CancellationToken,
-    ) -> Settlement {
-        let (companions, began) = (course.companions.take().unwrap_or_default(), self.clock.now());
+    pub(crate) async fn run_together(&self, leader: Task, mut plan: AttemptPlan, limit: Duration, stop: &CancellationToken) -> Settlement {
+        let (companions, began) = (plan.companions.take().unwrap_or_default(), self.clock.now());
         let (mut parts, mut aside) = (Vec::new(), Vec::new());
-        for fetched in self.fetch(&leader, &course, companions).await {
+        for fetched in self.fetch(&leader, &plan, companions).await {
             match fetched {
                 Fetched::Part(part) => parts.push(*part),
                 Fetched::Aside(task, event) => aside.push((*task, event)),
                 Fetched::Gone => {}
             }
         }
-        parts.push(BatchEntry::new(leader, course, true));
+        parts.push(BatchEntry::new(leader, plan, true));
         // The same tasks make the same request, whatever order they arrive in.
         parts.sort_by(|one, other| one.context.idempotency_key.cmp(&other.context.idempotency_key));
         let work = async {
@@ -93,12 +87,12 @@ impl Runner {
     }
 
     /// Claims the companions and checks whether each may join.
-    async fn fetch(&self, leader: &Task, course: &AttemptPlan, companions: Vec<TaskId>) -> Vec<Fetched> {
-        let fetched = stream::iter(companions).map(|id| self.fetch_one(TaskKey { tenant: leader.tenant.clone(), id }, leader, course));
+    async fn fetch(&self, leader: &Task, plan: &AttemptPlan, companions: Vec<TaskId>) -> Vec<Fetched> {
+        let fetched = stream::iter(companions).map(|id| self.fetch_one(TaskKey { tenant: leader.tenant.clone(), id }, leader, plan));
         fetched.buffer_unordered(MAX_IN_FLIGHT).collect().await
     }
 
-    async fn fetch_one(&self, name: TaskKey, leader: &Task, course: &AttemptPlan) -> Fetched {
+    async fn fetch_one(&self, name: TaskKey, leader: &Task, plan: &AttemptPlan) -> Fetched {
         let mut claim = self.claim_now(&name).await;
         if matches!(claim, Ok(ClaimResult::Refused(TransitionError::Running, _))) {
             // It may be about to be held, by the worker that has just added it to the batch.
@@ -120,7 +114,7 @@ impl Runner {
         }
         let admission = tokio::select! {
             biased;
-            admission = self.admit_along(&task, course) => admission,
+            admission = self.admit_along(&task, plan) => admission,
             () = self.clock.sleep(ADMISSION) => self.unavailable(&task, ADMISSION),
         };
         match admission {
@@ -131,8 +125,8 @@ impl Runner {
 
     /// Returns true if this program version would batch the two tasks as well.
     fn is_alike(&self, task: &Task, leader: &Task) -> bool {
-        let likeness = |task: &Task| self.handlers.get(&task.kind).and_then(|handler| handler.batch_key(&task.payload));
-        task.kind == leader.kind && task.options.endpoint == leader.options.endpoint && likeness(task) == likeness(leader)
+        let batch_key = |task: &Task| self.handlers.get(&task.kind).and_then(|handler| handler.batch_key(&task.payload));
+        task.kind == leader.kind && task.options.endpoint == leader.options.endpoint && batch_key(task) == batch_key(leader)
     }
 
     /// Runs the handler and keeps all leases alive.
@@ -167,7 +161,7 @@ impl Runner {
     /// Renews all leases. Returns true if no renewal failed. Storing an outcome shows whether its lease was lost or its task canceled.
     async fn beat_all(&self, parts: &[BatchEntry]) -> bool {
         let beats = parts.iter().map(async |part| {
-            let ((), beat) = join(self.gate.renew(&part.course.passes), self.heartbeat(&part.context, part.task.token, None)).await;
+            let ((), beat) = join(self.limiter.renew(&part.plan.permits), self.heartbeat(&part.context, part.task.token, None)).await;
             match &beat {
                 Ok(Heartbeat::Renewed { .. }) => {}
                 Ok(Heartbeat::Lost) => tracing::warn!(task = %part.task.id, "the lease was lost; the result is not stored"),
@@ -190,7 +184,7 @@ impl Runner {
         let mut of_endpoint = None;
         for (part, outcome) in parts.iter().zip(each) {
             let event = |outcome: Outcome| match outcome {
-                Some(outcome) => self.event(&part.task, outcome, &part.context, &part.course),
+                Some(outcome) => self.event(&part.task, outcome, &part.context, &part.plan),
                 None => Event::Interrupt { token: part.task.token },
             };
             // The endpoint saw one request, so its limiter gets one report. A 410 counts as new if it is new to any of the tasks.
@@ -202,13 +196,13 @@ impl Runner {
             events.push(event(outcome));
         }
         let of_endpoint = of_endpoint.as_ref();
-        let settled = parts.into_iter().zip(events).map(|(BatchEntry { task, context, course, is_leader }, event)| {
+        let settled = parts.into_iter().zip(events).map(|(BatchEntry { task, context, plan, is_leader }, event)| {
             let (name, known) = (task.key(), (!context.has_beaten()).then_some(task));
             let report = async move {
                 if is_leader {
-                    self.report(&context.name.tenant, course, of_endpoint, started).await;
+                    self.report(&context.name.tenant, plan, of_endpoint, started).await;
                 } else {
-                    self.gate.complete(course.passes, &CallReport { health: CallHealth::Unknown, took, pause_until: None }, None).await;
+                    self.limiter.complete(plan.permits, &CallReport { health: CallHealth::Unknown, took, pause_until: None }, None).await;
                 }
             };
             async move { (is_leader, join(self.settle(name, known, event, stop), report).await.0) }

@@ -36,11 +36,11 @@ pub struct Runner {
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Source of randomness, for the jitter of retries.
-    pub chance: Arc<dyn Random>,
+    pub random: Arc<dyn Random>,
     /// Cached configuration of endpoints, queues, kinds and limit keys.
-    pub directory: Arc<ConfigCache>,
+    pub config_cache: Arc<ConfigCache>,
     /// Access to the limiters.
-    pub gate: Arc<Limiter>,
+    pub limiter: Arc<Limiter>,
 }
 
 /// Pause before a claim is repeated. A hint can arrive before a read shows its task.
@@ -79,11 +79,11 @@ enum Run {
 }
 
 impl Runner {
-    /// Creates a runner. Processes that share an edition see one another's configuration changes at once.
-    pub fn new(backend: Backend, handlers: Handlers, clock: Arc<dyn Clock>, chance: Arc<dyn Random>, edition: ConfigEpoch) -> Self {
-        let directory = Arc::new(ConfigCache::new(Arc::clone(&backend.config), Arc::clone(&clock), edition));
-        let gate = Arc::new(Limiter::new(Arc::clone(&backend.limiters), Arc::clone(&clock), Arc::clone(&chance)));
-        Self { backend, handlers, clock, chance, directory, gate }
+    /// Creates a runner. Processes that share an epoch see one another's configuration changes at once.
+    pub fn new(backend: Backend, handlers: Handlers, clock: Arc<dyn Clock>, random: Arc<dyn Random>, epoch: ConfigEpoch) -> Self {
+        let config_cache = Arc::new(ConfigCache::new(Arc::clone(&backend.config), Arc::clone(&clock), epoch));
+        let limiter = Arc::new(Limiter::new(Arc::clone(&backend.limiters), Arc::clone(&clock), Arc::clone(&random)));
+        Self { backend, handlers, clock, random, config_cache, limiter }
     }
 
     /// Runs a delivered task. Returns whether the queue may forget the hint.
@@ -171,7 +171,7 @@ impl Runner {
             // Permits that the task has by now are dropped. Their slots become free with the next write, or expire.
             () = stop.cancelled() => Err(Event::Release { token }),
             admission = self.admit(&task) => match admission {
-                Admission::Go(course) => Ok(course),
+                Admission::Go(plan) => Ok(plan),
                 Admission::Hold { reason, until, reserved } => Err(Event::Hold { token, reason, until, reserved }),
             },
             // The lease is not renewed before the handler runs.
@@ -180,34 +180,34 @@ impl Runner {
                 Err(Event::Hold { token, reason: HeldReason::LimiterUnavailable, until, reserved })
             }
         };
-        let course = match not_yet {
-            Ok(course) => course,
+        let plan = match not_yet {
+            Ok(plan) => plan,
             Err(event) => return self.settle(task.key(), Some(task), event, stop).await,
         };
-        if course.companions.is_some() {
-            return Box::pin(self.run_together(task, course, limit, stop)).await;
+        if plan.companions.is_some() {
+            return Box::pin(self.run_together(task, plan, limit, stop)).await;
         }
-        let (context, started) = (TaskContext::new(&task, &course), self.clock.now());
-        match self.execute(&task, &context, &course, limit, stop).await {
+        let (context, started) = (TaskContext::new(&task, &plan), self.clock.now());
+        match self.execute(&task, &context, &plan, limit, stop).await {
             Run::Lost => {
                 tracing::warn!(task = %task.id, token, "the lease was lost; the handler's result is not stored");
-                self.report(&context.name.tenant, course, None, started).await;
+                self.report(&context.name.tenant, plan, None, started).await;
                 Settlement::Acknowledge
             }
             Run::Over(event) => {
                 // Every heartbeat is a write and outdates the claimed copy.
                 let (name, known) = (task.key(), (!context.has_beaten()).then_some(task));
-                if course.is_free() {
+                if plan.is_free() {
                     return self.settle(name, known, event, stop).await;
                 }
-                let report = self.report(&context.name.tenant, course, Some(&event), started);
+                let report = self.report(&context.name.tenant, plan, Some(&event), started);
                 Box::pin(join(self.settle(name, known, event.clone(), stop), report)).await.0
             }
         }
     }
 
     /// Runs the handler and keeps the lease alive.
-    async fn execute(&self, task: &Task, context: &TaskContext, course: &AttemptPlan, limit: Duration, stop: &CancellationToken) -> Run {
+    async fn execute(&self, task: &Task, context: &TaskContext, plan: &AttemptPlan, limit: Duration, stop: &CancellationToken) -> Run {
         let token = task.token;
         let Some(handler) = self.handlers.get(&task.kind) else {
             return Run::Over(self.hold(token, HeldReason::NoHandler));
@@ -215,9 +215,9 @@ impl Runner {
         let mut work = handler.run(&task.payload, context);
         // A handler that finishes at once needs no timers.
         if let std::task::Poll::Ready(outcome) = poll!(&mut work) {
-            return Run::Over(self.event(task, outcome, context, course));
+            return Run::Over(self.event(task, outcome, context, plan));
         }
-        Box::pin(self.watch(work, task, context, course, limit, stop)).await
+        Box::pin(self.watch(work, task, context, plan, limit, stop)).await
     }
 
     /// Waits for the handler and renews its lease. Ends it at its timeout, after a cancellation or when the worker stops.
@@ -226,7 +226,7 @@ impl Runner {
         mut work: BoxFuture<'_, Result<Json, Failure>>,
         task: &Task,
         context: &TaskContext,
-        course: &AttemptPlan,
+        plan: &AttemptPlan,
         limit: Duration,
         stop: &CancellationToken,
     ) -> Run {
@@ -235,7 +235,7 @@ impl Runner {
         let mut timeout = pin!(self.clock.sleep(granted));
         let mut pulse = pin!(self.clock.sleep(HEARTBEAT).fuse());
         let mut changed = pin!(self.backend.store.changed(&context.name).fuse());
-        let mut renewing = pin!(self.renew(&course.passes));
+        let mut renewing = pin!(self.renew(&plan.permits));
         let (mut beating, mut grace, mut rest) = (pin!(Fuse::terminated()), pin!(Fuse::terminated()), pin!(Fuse::terminated()));
         let mut is_beat_due = false;
         loop {
@@ -248,11 +248,11 @@ impl Runner {
                 biased;
                 outcome = &mut work => {
                     self.store_last_progress(context, token).await;
-                    return Run::Over(self.event(task, outcome, context, course));
+                    return Run::Over(self.event(task, outcome, context, plan));
                 }
                 () = &mut timeout => {
                     let error = format!("the attempt took longer than {} seconds", granted.as_secs_f64());
-                    return Run::Over(self.failure(task, Failure::retry(ErrorCode::TIMEOUT, error), course));
+                    return Run::Over(self.failure(task, Failure::retry(ErrorCode::TIMEOUT, error), plan));
                 }
                 () = stop.cancelled() => return Run::Over(Event::Interrupt { token }),
                 () = &mut grace => return Run::Over(Event::Stop { token }),
@@ -277,7 +277,7 @@ impl Runner {
                     }
                 },
                 () = &mut pulse => is_beat_due = true,
-                never = &mut renewing, if course.passes.have_slots() => match never {},
+                never = &mut renewing, if plan.permits.have_slots() => match never {},
                 () = &mut rest => {}
                 () = context.progressed(), if !is_resting => {
                     rest.set(self.clock.sleep(PROGRESS).fuse());
@@ -288,10 +288,10 @@ impl Runner {
     }
 
     /// Renews the slots of an attempt every [`HEARTBEAT`].
-    pub(crate) async fn renew(&self, passes: &Permits) -> Infallible {
+    pub(crate) async fn renew(&self, permits: &Permits) -> Infallible {
         loop {
             self.clock.sleep(HEARTBEAT).await;
-            self.gate.renew(passes).await;
+            self.limiter.renew(permits).await;
         }
     }
 
@@ -309,23 +309,23 @@ impl Runner {
         }
     }
 
-    pub(crate) fn event(&self, task: &Task, outcome: Result<Json, Failure>, context: &TaskContext, course: &AttemptPlan) -> Event {
+    pub(crate) fn event(&self, task: &Task, outcome: Result<Json, Failure>, context: &TaskContext, plan: &AttemptPlan) -> Event {
         let token = task.token;
         match outcome {
             Ok(result) => Event::Succeed { token, result },
             Err(_) if context.is_canceled() => Event::Stop { token },
-            Err(failure) => self.failure(task, failure, course),
+            Err(failure) => self.failure(task, failure, plan),
         }
     }
 
-    pub(crate) fn failure(&self, task: &Task, failure: Failure, course: &AttemptPlan) -> Event {
-        let (token, Failure { error, retry, held, wish }) = (task.token, failure);
+    pub(crate) fn failure(&self, task: &Task, failure: Failure, plan: &AttemptPlan) -> Event {
+        let (token, Failure { error, retry, held, signal }) = (task.token, failure);
         match held {
             Some(reason @ HeldReason::ResourceExhausted) => return self.hold_briefly(task, reason),
             Some(reason) => return self.hold(token, reason),
             None => {}
         }
-        let retry = match (wish, &course.resting) {
+        let retry = match (signal, &plan.resting) {
             // An endpoint that asks for no pause, or repeatedly for a short one, is unhealthy. Its pause grows each time.
             (Some(DestinationSignal::Pause(pause)), Some(_)) => {
                 let pause = pause.max(hold_backoff(task.hold.deferrals.min(PUT_OFF_DOUBLINGS), self.jitter()));
@@ -337,7 +337,7 @@ impl Runner {
             }
             _ => retry,
         };
-        Event::Fail { token, error, retry, policy: course.policy.clone(), spread: self.jitter() }
+        Event::Fail { token, error, retry, policy: plan.policy.clone(), spread: self.jitter() }
     }
 
     fn hold(&self, token: u64, reason: HeldReason) -> Event {
@@ -352,7 +352,7 @@ impl Runner {
     }
 
     pub(crate) fn jitter(&self) -> JitterSample {
-        JitterSample::from_bits(self.chance.next_u64())
+        JitterSample::from_bits(self.random.next_u64())
     }
 
     /// Stores the outcome. Retries until `stop` fires if the store is unavailable: the work is done and would be repeated otherwise. An

@@ -46,17 +46,17 @@ pub const MAX_PROGRESS: usize = 4 * 1024;
 
 impl TaskContext {
     /// Creates the context of the task's current attempt.
-    pub(crate) fn new(task: &Task, course: &AttemptPlan) -> Self {
+    pub(crate) fn new(task: &Task, plan: &AttemptPlan) -> Self {
         Self {
             name: task.key(),
             parent: task.options.parent,
             attempt: task.attempt,
             number: task.token,
-            max_attempts: course.max_attempts(&task.options),
+            max_attempts: plan.max_attempts(&task.options),
             idempotency_key: task.idempotency_key(),
-            timeout: course.timeout(&task.options),
+            timeout: plan.timeout(&task.options),
             hops: task.options.hops,
-            endpoint: course.endpoint.clone(),
+            endpoint: plan.endpoint.clone(),
             cancel: CancellationToken::new(),
             beaten: AtomicBool::new(false),
             progress: Mutex::default(),

@@ -16,7 +16,7 @@ pub struct Failure {
     /// Reason why no attempt was made. The task is held and no attempt is counted.
     pub(crate) held: Option<HeldReason>,
     /// A request of the endpoint that concerns all of its tasks.
-    pub(crate) wish: Option<DestinationSignal>,
+    pub(crate) signal: Option<DestinationSignal>,
 }
 
 /// A request of the endpoint that concerns all of its tasks.
@@ -31,28 +31,28 @@ pub(crate) enum DestinationSignal {
 impl Failure {
     /// Creates a failure that is retried.
     pub fn retry(code: &str, message: impl Into<String>) -> Self {
-        Self { error: TaskError::new(code, message), retry: Retry::Backoff, held: None, wish: None }
+        Self { error: TaskError::new(code, message), retry: Retry::Backoff, held: None, signal: None }
     }
 
     /// Creates a failure that is retried after at least `pause`.
     pub fn retry_after(pause: Duration, code: &str, message: impl Into<String>) -> Self {
-        Self { error: TaskError::new(code, message), retry: Retry::After(pause), held: None, wish: None }
+        Self { error: TaskError::new(code, message), retry: Retry::After(pause), held: None, signal: None }
     }
 
     /// Creates a failure that pauses the limit key of the task, or else its endpoint, for all tasks. No attempt is counted. Without a limit
     /// key and an endpoint it acts like [`Failure::retry_after`].
     pub fn defer(pause: Duration, code: &str, message: impl Into<String>) -> Self {
-        Self { wish: Some(DestinationSignal::Pause(pause)), ..Self::retry_after(pause, code, message) }
+        Self { signal: Some(DestinationSignal::Pause(pause)), ..Self::retry_after(pause, code, message) }
     }
 
     /// Creates a failure after which the endpoint is marked as gone and its tasks are held until an operator or a client opens it.
     pub(crate) fn gone(code: &str, message: impl Into<String>) -> Self {
-        Self { wish: Some(DestinationSignal::Gone), ..Self::permanent(code, message) }
+        Self { signal: Some(DestinationSignal::Gone), ..Self::permanent(code, message) }
     }
 
     /// Creates a failure that is not retried.
     pub fn permanent(code: &str, message: impl Into<String>) -> Self {
-        Self { error: TaskError::new(code, message), retry: Retry::Never, held: None, wish: None }
+        Self { error: TaskError::new(code, message), retry: Retry::Never, held: None, signal: None }
     }
 
     /// Creates a failure for an attempt that could not be made, for `reason`.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nobat_core::config::kind::{KindError, KindRegistry, Target};
 use nobat_core::json::Json;

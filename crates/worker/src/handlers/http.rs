@@ -209,7 +209,7 @@ impl Handler for Http {
     }
 
     fn batch_key(&self, call: &Call) -> Option<u64> {
-        batch::likeness(call)
+        batch::batch_key(call)
     }
 
     async fn run_batch<'a>(&'a self, batch: Vec<(Call, &'a TaskContext)>) -> Together<Answered> {

@@ -20,7 +20,7 @@ pub struct DeadLetters {
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Source of randomness, for the jitter of retries.
-    pub chance: Arc<dyn Random>,
+    pub random: Arc<dyn Random>,
 }
 
 /// Delay of a new hint after the first and the second dead letter of a task. After the third the task fails.
@@ -44,7 +44,7 @@ impl DeadLetters {
             tracing::warn!(task = %name.id, "a dead letter names a task that does not exist; it is dropped");
             return Ok(());
         };
-        if let Some(event) = overdue(&task, JitterSample::from_bits(self.chance.next_u64()), now) {
+        if let Some(event) = overdue(&task, JitterSample::from_bits(self.random.next_u64()), now) {
             return self.apply(task, event).await;
         }
         match &task.state {

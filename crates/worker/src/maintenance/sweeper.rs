@@ -17,7 +17,7 @@ pub struct Sweeper {
     /// The store and the queue.
     pub backend: Backend,
     /// Source of randomness, for the jitter of retries.
-    pub chance: Arc<dyn Random>,
+    pub random: Arc<dyn Random>,
 }
 
 /// Counts of one pass.
@@ -102,7 +102,7 @@ impl Sweeper {
 
     /// Returns the number of tasks changed, or the task if its outcome could not be stored.
     async fn judge(&self, task: Task, now: Timestamp) -> Result<usize, Task> {
-        let Some(event) = overdue(&task, JitterSample::from_bits(self.chance.next_u64()), now) else { return Ok(0) };
+        let Some(event) = overdue(&task, JitterSample::from_bits(self.random.next_u64()), now) else { return Ok(0) };
         // Read again, since the store may have listed the task without its payload.
         match self.backend.apply(&task.key(), None, event, now).await {
             Ok(_) => Ok(1),

@@ -7,7 +7,7 @@ use futures_util::future::{OptionFuture, try_join_all, try_join5};
 use nobat_core::config::kind::{KindError, Target};
 use nobat_core::config::queue::QueueConfig;
 use nobat_core::config::record::RecordKind;
-use nobat_core::config::task_config::{TaskConfig, flows_of};
+use nobat_core::config::task_config::{TaskConfig, limiters_of};
 use nobat_core::limits::LimiterKey;
 use nobat_core::policy::explain::{ExplainInput, ExplanationView, Known, explain};
 use nobat_core::ports::StoreError;
@@ -53,19 +53,25 @@ async fn circumstances(app: &App, task: &Task) -> Result<ExplainInput, StoreErro
         return Ok(ExplainInput::default());
     }
     let (registry, tenant, settings) = (&app.backend.config, &task.tenant, &task.options);
-    let lane = async |sort, name| registry.lane(&QueueConfig::record_name(tenant, sort, name)).await;
+    let queue_config = async |sort, name| registry.queue_config(&QueueConfig::record_name(tenant, sort, name)).await;
     let endpoint = async { OptionFuture::from(settings.endpoint.as_ref().map(|name| registry.endpoint(tenant, name))).await.transpose() };
-    let key = async { OptionFuture::from(settings.limit_key.as_ref().map(|key| lane(RecordKind::LimitKey, key))).await.transpose() };
-    let laid_down =
-        try_join5(lane(RecordKind::Queue, &task.queue), lane(RecordKind::Kind, &task.kind), registry.tenant(tenant), endpoint, key);
+    let key =
+        async { OptionFuture::from(settings.limit_key.as_ref().map(|key| queue_config(RecordKind::LimitKey, key))).await.transpose() };
+    let laid_down = try_join5(
+        queue_config(RecordKind::Queue, &task.queue),
+        queue_config(RecordKind::Kind, &task.kind),
+        registry.tenant(tenant),
+        endpoint,
+        key,
+    );
     let (queue, kind, of_tenant, endpoint, key) = laid_down.await?;
-    let (lanes, endpoint) = (TaskConfig { queue, kind, tenant: of_tenant.limits }, endpoint.flatten());
-    let flows = flows_of(task, &lanes, endpoint.as_ref(), key.as_ref()).into_iter().map(async |(of, limits)| {
+    let (task_config, endpoint) = (TaskConfig { queue, kind, tenant: of_tenant.limits }, endpoint.flatten());
+    let limiters = limiters_of(task, &task_config, endpoint.as_ref(), key.as_ref()).into_iter().map(async |(of, limits)| {
         let name = LimiterKey { tenant: tenant.clone(), scope: of };
-        let flow = app.backend.limiters.read(&name).await?.flow;
-        Ok::<_, StoreError>(Known { of: name.scope, limits, flow })
+        let limiter = app.backend.limiters.read(&name).await?.limiter;
+        Ok::<_, StoreError>(Known { of: name.scope, limits, limiter })
     });
-    let flows = try_join_all(flows).await?;
+    let limiters = try_join_all(limiters).await?;
     let has_handler = !matches!(app.kinds.check(&task.kind, &task.payload, Target::Payload), Err(KindError::UnknownKind(_)));
-    Ok(ExplainInput { lanes, endpoint, flows, has_handler })
+    Ok(ExplainInput { task_config, endpoint, limiters, has_handler })
 }

@@ -160,14 +160,14 @@ impl<'a> SubmitRequest<'a> {
 
     /// Returns the task, or everything that is wrong with it.
     async fn task(&self, submission: Submission, place: usize) -> Result<Result<Task, Vec<FieldError>>, StoreError> {
-        let (tenant, directory) = (&self.caller.tenant, self.app.directory());
+        let (tenant, config_cache) = (&self.caller.tenant, self.app.config_cache());
         // A malformed name finds no endpoint here. `into_task` reports it.
         let endpoint = match submission.endpoint.as_deref().map(Name::new) {
-            Some(Ok(name)) => directory.endpoint(tenant, &name).await?,
+            Some(Ok(name)) => config_cache.endpoint(tenant, &name).await?,
             _ => None,
         };
-        let lanes = match (submission.queue(), Name::new(&submission.kind)) {
-            (Ok(queue), Ok(kind)) if submission.retry.is_none() => Some(directory.lanes(tenant, &queue, &kind).await?),
+        let task_config = match (submission.queue(), Name::new(&submission.kind)) {
+            (Ok(queue), Ok(kind)) if submission.retry.is_none() => Some(config_cache.task_config(tenant, &queue, &kind).await?),
             _ => None,
         };
         Ok(submission.into_task(&SubmissionContext {
@@ -179,7 +179,7 @@ impl<'a> SubmitRequest<'a> {
             max_timeout: self.app.max_timeout,
             kinds: &*self.app.kinds,
             endpoint: endpoint.as_deref(),
-            queue: lanes.as_ref().map(|lanes| &lanes.queue),
+            queue: task_config.as_ref().map(|task_config| &task_config.queue),
             hops: self.hops,
             now: self.now,
         }))
@@ -214,7 +214,7 @@ impl<'a> SubmitRequest<'a> {
         let Some(limit) = self.caller.settings.max_pending_tasks else { return Ok(true) };
         let (tenant, store) = (&self.caller.tenant, &self.app.backend.store);
         let more = More { tenant, limit, count, recount: self.app.recount, now: self.now };
-        self.app.quota().admits(&more, async |at_most| store.waiting(tenant, at_most).await).await
+        self.app.pending_quota().admits(&more, async |at_most| store.waiting(tenant, at_most).await).await
     }
 
     fn too_much_waits(&self) -> Problem {

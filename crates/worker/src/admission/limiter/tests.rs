@@ -22,13 +22,13 @@ struct Memory {
 }
 
 impl Memory {
-    fn put(&self, name: &LimiterKey, flow: &LimiterState, over: u64) -> WriteResult {
+    fn put(&self, name: &LimiterKey, limiter: &LimiterState, over: u64) -> WriteResult {
         let mut all = lock(&self.kept);
         let kept = all.entry(name.clone()).or_default();
         if kept.version != over {
             return WriteResult::Conflict(kept.clone());
         }
-        *kept = VersionedState { version: over + 1, flow: flow.clone() };
+        *kept = VersionedState { version: over + 1, limiter: limiter.clone() };
         WriteResult::Done
     }
 }
@@ -41,10 +41,10 @@ impl LimiterStore for Memory {
         Ok(lock(&self.kept).get(name).cloned().unwrap_or_default())
     }
 
-    async fn write(&self, name: &LimiterKey, flow: &LimiterState, over: u64, _now: Timestamp) -> Result<WriteResult, StoreError> {
+    async fn write(&self, name: &LimiterKey, limiter: &LimiterState, over: u64, _now: Timestamp) -> Result<WriteResult, StoreError> {
         self.writes.fetch_add(1, Ordering::Relaxed);
         yield_now().await;
-        let written = self.put(name, flow, over);
+        let written = self.put(name, limiter, over);
         // The writer has no reply yet.
         yield_now().await;
         if written != WriteResult::Done {
@@ -78,22 +78,22 @@ impl Random for Lots {
 }
 
 struct World {
-    flows: Arc<Memory>,
+    limiters: Arc<Memory>,
     clock: Arc<Still>,
 }
 
 impl World {
     fn new() -> Self {
-        Self { flows: Arc::default(), clock: Arc::default() }
+        Self { limiters: Arc::default(), clock: Arc::default() }
     }
 
-    /// Creates a gate with its own holder, as a separate process would.
-    fn gate(&self, number: u32) -> Limiter {
-        Limiter::new(self.flows.clone(), self.clock.clone(), Arc::new(Lots(AtomicU32::new(number << 20))))
+    /// Creates a limiter with its own holder, as a separate process would.
+    fn limiter(&self, number: u32) -> Limiter {
+        Limiter::new(self.limiters.clone(), self.clock.clone(), Arc::new(Lots(AtomicU32::new(number << 20))))
     }
 
     fn in_use(&self) -> u32 {
-        lock(&self.flows.kept).values().map(|kept| kept.flow.running(self.clock.now())).sum()
+        lock(&self.limiters.kept).values().map(|kept| kept.limiter.running(self.clock.now())).sum()
     }
 }
 
@@ -113,9 +113,9 @@ fn report(verdict: CallHealth) -> CallReport {
     CallReport { health: verdict, took: Duration::from_millis(5), pause_until: None }
 }
 
-async fn enter(gate: &Limiter, flows: &[ScopedLimits]) -> Result<Permits, Denied> {
-    match gate.acquire(flows, &HoldState::default(), Permits::default()).await.unwrap() {
-        Entry::Granted(passes) => Ok(passes),
+async fn enter(limiter: &Limiter, limiters: &[ScopedLimits]) -> Result<Permits, Denied> {
+    match limiter.acquire(limiters, &HoldState::default(), Permits::default()).await.unwrap() {
+        Entry::Granted(permits) => Ok(permits),
         Entry::Denied { wait, .. } => Err(wait),
     }
 }
@@ -123,36 +123,36 @@ async fn enter(gate: &Limiter, flows: &[ScopedLimits]) -> Result<Permits, Denied
 #[tokio::test]
 async fn concurrent_requests_share_one_write() {
     let world = World::new();
-    let pace = RateLimit { rate: count(100), period: Duration::from_secs(1), burst: count(7) };
-    let (gate, flows) = (world.gate(1), limited(Limits { rate: Some(pace), concurrency: Some(count(100)), breaker: None }));
-    let entered = join_all((0..10).map(|_| enter(&gate, &flows))).await;
+    let rate_limit = RateLimit { rate: count(100), period: Duration::from_secs(1), burst: count(7) };
+    let (limiter, limiters) = (world.limiter(1), limited(Limits { rate: Some(rate_limit), concurrency: Some(count(100)), breaker: None }));
+    let entered = join_all((0..10).map(|_| enter(&limiter, &limiters))).await;
     assert_eq!(entered.iter().filter(|entered| entered.is_ok()).count(), 7);
-    assert_eq!((world.flows.reads.load(Ordering::Relaxed), world.flows.writes.load(Ordering::Relaxed)), (1, 1));
-    let passes = entered.into_iter().filter_map(Result::ok);
-    join_all(passes.map(|passes| async { gate.complete(passes, &report(CallHealth::Good), None).await })).await;
-    assert_eq!((world.flows.writes.load(Ordering::Relaxed), world.in_use()), (2, 0));
+    assert_eq!((world.limiters.reads.load(Ordering::Relaxed), world.limiters.writes.load(Ordering::Relaxed)), (1, 1));
+    let permits = entered.into_iter().filter_map(Result::ok);
+    join_all(permits.map(|permits| async { limiter.complete(permits, &report(CallHealth::Good), None).await })).await;
+    assert_eq!((world.limiters.writes.load(Ordering::Relaxed), world.in_use()), (2, 0));
 }
 
 #[tokio::test]
 async fn limiter_without_limits_is_read_but_not_written() {
     let world = World::new();
-    let passes = enter(&world.gate(1), &limited(Limits::default())).await.unwrap();
-    world.gate(1).complete(passes, &report(CallHealth::Bad), None).await;
-    assert_eq!((world.flows.reads.load(Ordering::Relaxed), world.flows.writes.load(Ordering::Relaxed)), (1, 0));
+    let permits = enter(&world.limiter(1), &limited(Limits::default())).await.unwrap();
+    world.limiter(1).complete(permits, &report(CallHealth::Bad), None).await;
+    assert_eq!((world.limiters.reads.load(Ordering::Relaxed), world.limiters.writes.load(Ordering::Relaxed)), (1, 0));
 }
 
 #[tokio::test]
 async fn processes_share_one_concurrency_limit() {
     let world = World::new();
-    let (gates, flows) = ([1, 2, 3].map(|number| world.gate(number)), parallel(4));
+    let (gates, limiters) = ([1, 2, 3].map(|number| world.limiter(number)), parallel(4));
     for round in 0..20 {
-        let entered = join_all((0..30).map(|number| enter(&gates[(number + round) % 3], &flows))).await;
-        let passes: Vec<(usize, Permits)> =
+        let entered = join_all((0..30).map(|number| enter(&gates[(number + round) % 3], &limiters))).await;
+        let permits: Vec<(usize, Permits)> =
             entered.into_iter().enumerate().filter_map(|(number, entered)| Some((number, entered.ok()?))).collect();
-        assert_eq!((passes.len(), world.in_use()), (4, 4));
-        join_all(passes.into_iter().map(|(number, passes)| {
-            let gate = &gates[(number + round) % 3];
-            async move { gate.complete(passes, &report(CallHealth::Good), None).await }
+        assert_eq!((permits.len(), world.in_use()), (4, 4));
+        join_all(permits.into_iter().map(|(number, permits)| {
+            let limiter = &gates[(number + round) % 3];
+            async move { limiter.complete(permits, &report(CallHealth::Good), None).await }
         }))
         .await;
         assert_eq!(world.in_use(), 0);
@@ -162,36 +162,36 @@ async fn processes_share_one_concurrency_limit() {
 #[tokio::test]
 async fn lost_write_reply_leaks_no_slot() {
     let world = World::new();
-    let (gate, flows) = (world.gate(1), parallel(2));
-    let first = enter(&gate, &flows).await.unwrap();
-    world.flows.lost.store(1, Ordering::Relaxed);
-    assert!(gate.acquire(&flows, &HoldState::default(), Permits::default()).await.is_err());
+    let (limiter, limiters) = (world.limiter(1), parallel(2));
+    let first = enter(&limiter, &limiters).await.unwrap();
+    world.limiters.lost.store(1, Ordering::Relaxed);
+    assert!(limiter.acquire(&limiters, &HoldState::default(), Permits::default()).await.is_err());
     assert_eq!(world.in_use(), 2, "the write whose reply was lost took a slot");
-    let second = enter(&gate, &flows).await.unwrap();
-    world.flows.lost.store(1, Ordering::Relaxed);
-    gate.complete(first, &report(CallHealth::Good), None).await;
-    gate.complete(second, &report(CallHealth::Good), None).await;
+    let second = enter(&limiter, &limiters).await.unwrap();
+    world.limiters.lost.store(1, Ordering::Relaxed);
+    limiter.complete(first, &report(CallHealth::Good), None).await;
+    limiter.complete(second, &report(CallHealth::Good), None).await;
     assert_eq!(world.in_use(), 0);
 }
 
 #[tokio::test]
 async fn slot_of_dropped_task_is_freed_by_the_next_write() {
     let world = World::new();
-    let (gate, flows) = (world.gate(1), parallel(1));
-    drop(enter(&gate, &flows).await.unwrap());
-    assert!(enter(&gate, &flows).await.is_ok());
+    let (limiter, limiters) = (world.limiter(1), parallel(1));
+    drop(enter(&limiter, &limiters).await.unwrap());
+    assert!(enter(&limiter, &limiters).await.is_ok());
 }
 
 #[tokio::test]
 async fn waiting_operation_is_written_after_its_writer_is_dropped() {
     let world = World::new();
-    let (gate, flows) = (world.gate(1), parallel(2));
-    let mut dropped = Box::pin(enter(&gate, &flows));
+    let (limiter, limiters) = (world.limiter(1), parallel(2));
+    let mut dropped = Box::pin(enter(&limiter, &limiters));
     // The task waits for the answer to its read.
     for _ in 0..2 {
         assert!(poll_immediate(&mut dropped).await.is_none());
     }
-    let mut other = Box::pin(enter(&gate, &flows));
+    let mut other = Box::pin(enter(&limiter, &limiters));
     assert!(poll_immediate(&mut other).await.is_none());
     drop(dropped);
     assert!(other.await.is_ok());
@@ -201,14 +201,14 @@ async fn waiting_operation_is_written_after_its_writer_is_dropped() {
 #[tokio::test]
 async fn operation_repeated_after_a_dropped_writer_counts_once() {
     let world = World::new();
-    let pace = RateLimit { rate: count(1), period: Duration::from_mins(1), burst: count(3) };
-    let (gate, flows) = (world.gate(1), limited(Limits { rate: Some(pace), concurrency: Some(count(3)), breaker: None }));
-    let first = enter(&gate, &flows).await.unwrap();
-    let second = enter(&gate, &flows).await.unwrap();
-    let third = enter(&gate, &flows).await.unwrap();
+    let rate_limit = RateLimit { rate: count(1), period: Duration::from_mins(1), burst: count(3) };
+    let (limiter, limiters) = (world.limiter(1), limited(Limits { rate: Some(rate_limit), concurrency: Some(count(3)), breaker: None }));
+    let first = enter(&limiter, &limiters).await.unwrap();
+    let second = enter(&limiter, &limiters).await.unwrap();
+    let third = enter(&limiter, &limiters).await.unwrap();
     let good = report(CallHealth::Good);
-    let mut dropped = Box::pin(gate.complete(first, &good, None));
-    let mut other = Box::pin(gate.cancel(third));
+    let mut dropped = Box::pin(limiter.complete(first, &good, None));
+    let mut other = Box::pin(limiter.cancel(third));
     assert!(poll_immediate(&mut dropped).await.is_none() && poll_immediate(&mut other).await.is_none());
     while world.in_use() == 3 {
         assert!(poll_immediate(&mut dropped).await.is_none(), "the writer has no reply yet");
@@ -217,34 +217,34 @@ async fn operation_repeated_after_a_dropped_writer_counts_once() {
     other.await;
     assert_eq!(world.in_use(), 1, "only the second task still runs");
     *lock(&world.clock.0) += FRESH;
-    let others = world.gate(2);
-    assert!(enter(&others, &flows).await.is_ok(), "a start that was given back is free");
-    assert!(enter(&others, &flows).await.is_err(), "it is free only once");
-    gate.complete(second, &good, None).await;
+    let others = world.limiter(2);
+    assert!(enter(&others, &limiters).await.is_ok(), "a start that was given back is free");
+    assert!(enter(&others, &limiters).await.is_err(), "it is free only once");
+    limiter.complete(second, &good, None).await;
 }
 
 #[tokio::test]
 async fn slot_is_kept_while_it_is_renewed() {
     let world = World::new();
-    let (gate, other, flows) = (world.gate(1), world.gate(2), parallel(1));
-    let passes = enter(&gate, &flows).await.unwrap();
+    let (limiter, other, limiters) = (world.limiter(1), world.limiter(2), parallel(1));
+    let permits = enter(&limiter, &limiters).await.unwrap();
     for _ in 0..10 {
         *lock(&world.clock.0) += Duration::from_secs(20);
-        gate.renew(&passes).await;
-        assert!(enter(&other, &flows).await.is_err());
+        limiter.renew(&permits).await;
+        assert!(enter(&other, &limiters).await.is_err());
     }
     *lock(&world.clock.0) += Duration::from_secs(61);
-    assert!(enter(&other, &flows).await.is_ok(), "a slot that is not renewed is freed");
+    assert!(enter(&other, &limiters).await.is_ok(), "a slot that is not renewed is freed");
 }
 
 #[tokio::test]
 async fn refusal_by_one_limiter_frees_slots_of_the_others() {
     let world = World::new();
-    let gate = world.gate(1);
+    let limiter = world.limiter(1);
     let [wide] = parallel(5);
     // Uses one in-memory limiter as if it were two.
     let [narrow] = limited(Limits { concurrency: Some(count(1)), ..Limits::default() });
-    let wait = enter(&gate, &[wide, narrow]).await.err().unwrap();
+    let wait = enter(&limiter, &[wide, narrow]).await.err().unwrap();
     assert_eq!((wait.reason, world.in_use()), (HeldReason::ConcurrencyLimited, 0));
 }
 
@@ -253,14 +253,14 @@ async fn refusal_by_one_limiter_frees_slots_of_the_others() {
 async fn task_with_two_rates_starts_at_the_lower_rate() {
     for (wide, narrow) in [(10, 5), (5, 10), (5, 5), (6, 5)] {
         let world = World::new();
-        let gate = world.gate(1);
-        let pace = |rate| RateLimit { rate: count(rate), period: Duration::from_secs(1), burst: count(1) };
-        let flow = |of, rate| ScopedLimits {
+        let limiter = world.limiter(1);
+        let rate_limit = |rate| RateLimit { rate: count(rate), period: Duration::from_secs(1), burst: count(1) };
+        let scoped_limits = |of, rate| ScopedLimits {
             name: LimiterKey { tenant: Tenant::default(), scope: of },
-            limits: Limits { rate: Some(pace(rate)), ..Limits::default() },
+            limits: Limits { rate: Some(rate_limit(rate)), ..Limits::default() },
         };
         let name = |text| nobat_core::types::name::Name::new(text).unwrap();
-        let flows = [flow(LimitScope::Endpoint(name("e")), wide), flow(LimitScope::Key(name("k")), narrow)];
+        let limiters = [scoped_limits(LimitScope::Endpoint(name("e")), wide), scoped_limits(LimitScope::Key(name("k")), narrow)];
         let begun = world.clock.now();
         // Twelve tasks arrive per second. Each asks again when told to.
         let mut waiting: BTreeMap<(Timestamp, u64), HoldState> =
@@ -268,13 +268,13 @@ async fn task_with_two_rates_starts_at_the_lower_rate() {
         let mut starts = 0;
         while let Some(((at, number), turn)) = waiting.pop_first().filter(|((at, _), _)| *at < begun + Duration::from_mins(1)) {
             *lock(&world.clock.0) = at.since(begun);
-            match gate.acquire(&flows, &turn, Permits::default()).await.unwrap() {
-                Entry::Granted(passes) => {
+            match limiter.acquire(&limiters, &turn, Permits::default()).await.unwrap() {
+                Entry::Granted(permits) => {
                     starts += 1;
-                    gate.complete(passes, &report(CallHealth::Good), None).await;
+                    limiter.complete(permits, &report(CallHealth::Good), None).await;
                 }
-                Entry::Denied { wait, promise } => {
-                    let turn = HoldState { holds: turn.holds + 1, reservations: promise.into(), ..turn };
+                Entry::Denied { wait, scoped } => {
+                    let turn = HoldState { holds: turn.holds + 1, reservations: scoped.into(), ..turn };
                     waiting.insert((wait.until.max(at + Duration::from_millis(1)), number), turn);
                 }
             }
@@ -288,52 +288,52 @@ async fn task_with_two_rates_starts_at_the_lower_rate() {
 #[tokio::test]
 async fn replaced_reservation_is_given_back() {
     let world = World::new();
-    let gate = world.gate(1);
-    let pace = RateLimit { rate: count(1), period: Duration::from_secs(10), burst: count(1) };
-    let limits = Limits { rate: Some(pace), ..Limits::default() };
-    let flow = |text: &str| ScopedLimits {
+    let limiter = world.limiter(1);
+    let rate_limit = RateLimit { rate: count(1), period: Duration::from_secs(10), burst: count(1) };
+    let limits = Limits { rate: Some(rate_limit), ..Limits::default() };
+    let scoped_limits = |text: &str| ScopedLimits {
         name: LimiterKey { tenant: Tenant::default(), scope: LimitScope::Key(nobat_core::types::name::Name::new(text).unwrap()) },
         limits,
     };
-    let flows = [flow("a"), flow("b")];
+    let limiters = [scoped_limits("a"), scoped_limits("b")];
     let ahead = |place: usize| {
-        let kept = lock(&world.flows.kept).get(&flows[place].name).cloned().unwrap_or_default();
-        kept.flow.state(&limits, world.clock.now()).reserved_starts.unwrap()
+        let kept = lock(&world.limiters.kept).get(&limiters[place].name).cloned().unwrap_or_default();
+        kept.limiter.state(&limits, world.clock.now()).reserved_starts.unwrap()
     };
-    let waiting = async |flows: &[ScopedLimits], promise: Option<ScopedReservation>| {
-        let turn = HoldState { reservations: promise.into(), ..HoldState::default() };
-        match gate.acquire(flows, &turn, Permits::default()).await.unwrap() {
-            Entry::Denied { promise, .. } => promise,
+    let waiting = async |limiters: &[ScopedLimits], scoped: Option<ScopedReservation>| {
+        let turn = HoldState { reservations: scoped.into(), ..HoldState::default() };
+        match limiter.acquire(limiters, &turn, Permits::default()).await.unwrap() {
+            Entry::Denied { scoped, .. } => scoped,
             Entry::Granted(_) => panic!("the task may start"),
         }
     };
-    enter(&gate, &flows[1..]).await.unwrap();
-    let at_second = waiting(&flows[1..], None).await;
-    assert_eq!((at_second.as_ref().unwrap().scope == flows[1].name.scope, ahead(1)), (true, 1));
+    enter(&limiter, &limiters[1..]).await.unwrap();
+    let at_second = waiting(&limiters[1..], None).await;
+    assert_eq!((at_second.as_ref().unwrap().scope == limiters[1].name.scope, ahead(1)), (true, 1));
     // The reservation is not due: the first limiter refuses before the second is asked.
-    enter(&gate, &flows[..1]).await.unwrap();
-    let at_first = waiting(&flows, at_second).await;
-    assert_eq!((at_first.as_ref().unwrap().scope == flows[0].name.scope, ahead(0), ahead(1)), (true, 1, 0));
+    enter(&limiter, &limiters[..1]).await.unwrap();
+    let at_first = waiting(&limiters, at_second).await;
+    assert_eq!((at_first.as_ref().unwrap().scope == limiters[0].name.scope, ahead(0), ahead(1)), (true, 1, 0));
     // The first reservation is due. Its start is used, then given back when the second limiter refuses. The task keeps its first
     // reservation.
     *lock(&world.clock.0) += Duration::from_secs(11);
-    enter(&gate, &flows[1..]).await.unwrap();
-    let again = waiting(&flows, at_first.clone()).await;
+    enter(&limiter, &limiters[1..]).await.unwrap();
+    let again = waiting(&limiters, at_first.clone()).await;
     assert_eq!((again, ahead(1)), (at_first, 0));
 }
 
 #[tokio::test]
 async fn failures_open_the_breaker_for_all_processes() {
     let world = World::new();
-    let (gate, other, flows) =
-        (world.gate(1), world.gate(2), limited(Limits { breaker: Some(BreakerPolicy::default()), ..Limits::default() }));
-    assert!(enter(&other, &flows).await.is_ok());
+    let (limiter, other, limiters) =
+        (world.limiter(1), world.limiter(2), limited(Limits { breaker: Some(BreakerPolicy::default()), ..Limits::default() }));
+    assert!(enter(&other, &limiters).await.is_ok());
     for _ in 0..10 {
-        let passes = enter(&gate, &flows).await.unwrap();
-        gate.complete(passes, &report(CallHealth::Bad), None).await;
+        let permits = enter(&limiter, &limiters).await.unwrap();
+        limiter.complete(permits, &report(CallHealth::Bad), None).await;
     }
-    assert_eq!(enter(&gate, &flows).await.err().unwrap().reason, HeldReason::CircuitOpen);
-    assert!(enter(&other, &flows).await.is_ok(), "each process caches a limiter for a second");
+    assert_eq!(enter(&limiter, &limiters).await.err().unwrap().reason, HeldReason::CircuitOpen);
+    assert!(enter(&other, &limiters).await.is_ok(), "each process caches a limiter for a second");
     *lock(&world.clock.0) += FRESH;
-    assert_eq!(enter(&other, &flows).await.err().unwrap().reason, HeldReason::CircuitOpen);
+    assert_eq!(enter(&other, &limiters).await.err().unwrap().reason, HeldReason::CircuitOpen);
 }

@@ -60,7 +60,7 @@ fn results(body: &[u8]) -> Option<Vec<Json>> {
 
 /// Returns a key that is equal for calls that may share a request. It covers everything but the JSON body, the idempotency key and the
 /// timeout. `None` if the body cannot be an item of an array.
-pub(super) fn likeness(call: &Call) -> Option<u64> {
+pub(super) fn batch_key(call: &Call) -> Option<u64> {
     if call.body_base64.is_some() {
         return None;
     }

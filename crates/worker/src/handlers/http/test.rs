@@ -51,7 +51,7 @@ impl Http {
             call.body = Some(Json::from_value(&sample)?);
         }
         let timeout = endpoint.timeout.unwrap_or(limit).min(limit);
-        let is_batched = endpoint.batch.is_some() && batch::likeness(&call).is_some();
+        let is_batched = endpoint.batch.is_some() && batch::batch_key(&call).is_some();
         let context = TaskContext::of_trial(TaskKey { tenant, id }, (name, Arc::new(endpoint)), timeout);
         let (answers, fixed) = (answers(&call, &context), self.headers_of_endpoint(&context).await?);
         let (mut request, id) = if is_batched {

@@ -187,9 +187,9 @@ fn missing_response_is_final_only_for_a_blocked_address() {
 #[test]
 fn pause_is_a_day_at_most() {
     let day = Duration::from_hours(24);
-    for (wish, granted) in [("86400", day), ("86401", day), ("99999999999999999999999999", day), ("Fri, 31 Dec 9999 23:59:59 GMT", day)] {
-        let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(wish))]);
-        assert_eq!(pause(&headers, UNIX_EPOCH), Some(granted), "{wish}");
+    for (signal, granted) in [("86400", day), ("86401", day), ("99999999999999999999999999", day), ("Fri, 31 Dec 9999 23:59:59 GMT", day)] {
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(signal))]);
+        assert_eq!(pause(&headers, UNIX_EPOCH), Some(granted), "{signal}");
     }
     assert_eq!(pause(&HeaderMap::new(), UNIX_EPOCH), None);
 }
