@@ -260,7 +260,7 @@ async fn name(stage: &Stage, backend: &Backend, name: &str) {
         answers: ResponsePolicy::default(),
         limits: Limits { rate: Some(rate_limit), concurrency: None, breaker: Some(BreakerPolicy::default()) },
         batch: None,
-        standing: EndpointStatus::Open,
+        status: EndpointStatus::Open,
         authority: None,
         created_at: stage.begun,
         version: 1,

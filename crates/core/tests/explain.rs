@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use nobat_core::config::endpoint::{Endpoint, EndpointStatus};
 use nobat_core::config::queue::QueueConfig;
-use nobat_core::config::task_config::limiters_of;
 use nobat_core::json::Json;
 use nobat_core::limits::{
     AcquireRequest, AcquireResult, BatchPolicy, BreakerPolicy, CallHealth, CallReport, HolderId, LimitScope, LimiterState, Limits, Permit,
     RateLimit, ScopedReservation,
 };
+use nobat_core::policy::decide;
 use nobat_core::policy::explain::{ExplainCode, ExplainInput, ExplanationView, Known, explain};
 use nobat_core::task::retry::{RetryPolicy, Schedule};
 use nobat_core::task::{
@@ -108,10 +108,10 @@ fn with(of: LimitScope, limits: Limits, limiter: LimiterState) -> ExplainInput {
     ExplainInput { limiters: vec![Known { of, limits, limiter }], ..unobstructed() }
 }
 
-fn paused(queue: bool, kind: bool, standing: EndpointStatus) -> ExplainInput {
+fn paused(queue: bool, kind: bool, status: EndpointStatus) -> ExplainInput {
     let mut around = unobstructed();
     (around.task_config.queue.paused, around.task_config.kind.paused) = (queue, kind);
-    around.endpoint = Some(Endpoint { standing, ..endpoint() });
+    around.endpoint = Some(Endpoint { status, ..endpoint() });
     around
 }
 
@@ -532,9 +532,9 @@ fn view_shows_the_stored_hold_and_the_current_reason() {
 fn limiters_are_listed_endpoint_first_if_they_have_limits() {
     let task = scheduled(at(0));
     let mut around = unobstructed();
-    let key = QueueConfig { limits: paced(), ..QueueConfig::default() };
+    around.limit_key = Some(QueueConfig { limits: paced(), ..QueueConfig::default() });
     let of = |around: &ExplainInput| -> Vec<LimitScope> {
-        limiters_of(&task, &around.task_config, around.endpoint.as_ref(), Some(&key)).into_iter().map(|(of, _)| of).collect()
+        decide(&task, around.configuration()).limiters.into_iter().map(|(of, _)| of).collect()
     };
     let key_of = LimitScope::Key(name("customer-42"));
     assert_eq!(of(&around), [billing(), key_of.clone()]);

@@ -3,44 +3,44 @@
 pub mod limiter;
 pub(crate) mod plan;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use nobat_core::auth::audit::{Action, Actor, Entry};
+use nobat_core::auth::audit::{self, Action, Actor};
 use nobat_core::config::endpoint::{Endpoint, EndpointStatus};
-use nobat_core::config::task_config::{TaskConfig, limiters_of};
 use nobat_core::limits::backoff::hold_backoff;
 use nobat_core::limits::{
     BatchDecision, BatchLimits, BatchMember, CallHealth, CallReport, LimitScope, LimiterKey, Reservations, ScopedReservation,
 };
+use nobat_core::policy::{Block, Configuration, Decision, decide, inherited_retry, pause_scope};
 use nobat_core::ports::StoreError;
 use nobat_core::ports::config_store::RecordResult;
 use nobat_core::service::backend::changes;
+use nobat_core::task::Task;
 use nobat_core::task::lifecycle::{Event, Retry};
-use nobat_core::task::retry::RetryPolicy;
-use nobat_core::task::{Task, TaskOptions};
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::name::{Name, Tenant};
 use nobat_core::types::time::Timestamp;
 
-use crate::admission::limiter::{Entry as Answer, ScopedLimits};
+use crate::admission::limiter::{Entry, ScopedLimits};
 use crate::admission::plan::{Admission, AttemptPlan};
-use crate::execution::runner::Runner;
+use crate::execution::runner::{HOLD_INTERVAL, Runner};
 
 /// Delay before a task asks again if its limiter is unavailable.
-const FLOW_AWAY: Duration = Duration::from_secs(10);
+const LIMITER_UNAVAILABLE_PAUSE: Duration = Duration::from_secs(10);
 
 /// Maximum number of tries to change an endpoint that is being changed concurrently.
 const MAX_CONFLICTS: usize = 5;
 
 impl Runner {
-    /// Checks everything that can hold the task. An unavailable store holds it for [`FLOW_AWAY`].
+    /// Checks everything that can hold the task. An unavailable store holds it for [`LIMITER_UNAVAILABLE_PAUSE`].
     pub(crate) async fn admit(&self, task: &Task) -> Admission {
-        self.acquire_request(task).await.unwrap_or_else(|error| self.not_known(task, &error))
+        self.decide(task).await.unwrap_or_else(|error| self.hold_unavailable(task, &error))
     }
 
-    fn not_known(&self, task: &Task, error: &StoreError) -> Admission {
+    fn hold_unavailable(&self, task: &Task, error: &StoreError) -> Admission {
         tracing::warn!(task = %task.id, %error, "the configuration or a limiter of a task cannot be read; the task is held");
-        self.unavailable(task, FLOW_AWAY)
+        self.unavailable(task, LIMITER_UNAVAILABLE_PAUSE)
     }
 
     /// Holds the task for `pause`. It keeps its reservations.
@@ -49,90 +49,87 @@ impl Runner {
         Admission::Hold { reason: HeldReason::LimiterUnavailable, until, reserved }
     }
 
-    async fn acquire_request(&self, task: &Task) -> Result<Admission, StoreError> {
-        let task_config = self.config_cache.task_config(&task.tenant, &task.queue, &task.kind).await?;
-        if task_config.queue.paused || task_config.kind.paused {
-            return Ok(self.patiently(task, HeldReason::Paused).await);
-        }
+    async fn decide(&self, task: &Task) -> Result<Admission, StoreError> {
         let endpoint = match &task.options.endpoint {
+            Some(name) => self.config_cache.endpoint(&task.tenant, name).await?.map(|endpoint| (name.clone(), endpoint)),
             None => None,
-            Some(name) => match self.config_cache.endpoint(&task.tenant, name).await? {
-                None => return Ok(self.patiently(task, HeldReason::EndpointMissing).await),
-                Some(endpoint) => match endpoint.standing {
-                    EndpointStatus::Open => Some((name.clone(), endpoint)),
-                    EndpointStatus::Paused => return Ok(self.patiently(task, HeldReason::Paused).await),
-                    EndpointStatus::Gone => return Ok(self.patiently(task, HeldReason::EndpointGone).await),
-                },
-            },
         };
-        let others = self.others(task, &task_config).await?;
-        let plan = AttemptPlan {
-            policy: policy(task, endpoint.as_ref().map(|(_, endpoint)| &**endpoint), &task_config),
-            resting: resting(task),
-            endpoint,
-            ..AttemptPlan::default()
+        let (plan, limiters) = match self.plan(task, endpoint).await? {
+            Ok(planned) => planned,
+            Err(reason) => return Ok(self.hold_blocked(task, reason).await),
         };
-        let Some((name, endpoint)) = &plan.endpoint else { return self.enter(task, &others, plan).await };
-        let of_endpoint = limited(&task.tenant, LimitScope::Endpoint(name.clone()), endpoint.limits);
+        let Some((name, endpoint)) = &plan.endpoint else { return self.acquire(task, &limiters, plan).await };
         let batch_key = endpoint.batch.and(self.handlers.get(&task.kind)).and_then(|handler| handler.batch_key(&task.payload));
-        match endpoint.batch.zip(batch_key) {
-            Some((batch, batch_key)) => {
-                let of = LimitScope::Batch(name.clone(), batch_key);
-                let apart = endpoint.limits.rate.map_or(Duration::ZERO, |rate_limit| rate_limit.period / rate_limit.rate.get());
-                Box::pin(self.gather(task, of, BatchLimits { policy: batch, interval: apart }, &of_endpoint, &others, plan)).await
+        match (endpoint.batch.zip(batch_key), limiters.split_first()) {
+            (Some((policy, batch_key)), Some((of_endpoint, others))) => {
+                let scope = LimitScope::Batch(name.clone(), batch_key);
+                let interval = endpoint.limits.rate.map_or(Duration::ZERO, |rate_limit| rate_limit.period / rate_limit.rate.get());
+                Box::pin(self.join_batch(task, scope, BatchLimits { policy, interval }, of_endpoint, others, plan)).await
             }
-            None => self.enter(task, &[vec![of_endpoint], others].concat(), plan).await,
+            _ => self.acquire(task, &limiters, plan).await,
         }
+    }
+
+    /// Returns the plan of an attempt without permits, and the limiters to ask. `Err` if the configuration holds the task.
+    async fn plan(
+        &self,
+        task: &Task,
+        endpoint: Option<(Name, Arc<Endpoint>)>,
+    ) -> Result<Result<(AttemptPlan, Vec<ScopedLimits>), HeldReason>, StoreError> {
+        let task_config = self.config_cache.task_config(&task.tenant, &task.queue, &task.kind).await?;
+        let limit_key = match &task.options.limit_key {
+            Some(key) => Some(self.config_cache.limit_key(&task.tenant, key).await?),
+            None => None,
+        };
+        let configuration = Configuration {
+            task_config: &task_config,
+            endpoint: endpoint.as_ref().map(|(_, endpoint)| &**endpoint),
+            limit_key: limit_key.as_deref(),
+            has_handler: self.handlers.get(&task.kind).is_some(),
+        };
+        let Decision { block, limiters } = decide(task, configuration);
+        if let Some(Block { reason, .. }) = block {
+            return Ok(Err(reason));
+        }
+        let scoped = |(scope, limits)| ScopedLimits { name: LimiterKey { tenant: task.tenant.clone(), scope }, limits };
+        let policy = inherited_retry(task, configuration.endpoint, &task_config.queue);
+        let plan = AttemptPlan { policy, pause_scope: pause_scope(task), endpoint, ..AttemptPlan::default() };
+        Ok(Ok((plan, limiters.into_iter().map(scoped).collect())))
     }
 
     /// Checks whether a task may join a batch: everything except the endpoint's limits. The endpoint sees one request, which the leader
     /// pays for.
     pub(crate) async fn admit_along(&self, task: &Task, leader: &AttemptPlan) -> Admission {
-        self.ask_along(task, leader).await.unwrap_or_else(|error| self.not_known(task, &error))
+        self.decide_along(task, leader).await.unwrap_or_else(|error| self.hold_unavailable(task, &error))
     }
 
-    async fn ask_along(&self, task: &Task, leader: &AttemptPlan) -> Result<Admission, StoreError> {
-        let task_config = self.config_cache.task_config(&task.tenant, &task.queue, &task.kind).await?;
-        if task_config.queue.paused || task_config.kind.paused {
-            return Ok(self.patiently(task, HeldReason::Paused).await);
-        }
-        let others = self.others(task, &task_config).await?;
-        if task.hold.reservations.rate.as_ref().is_some_and(|scoped| others.iter().all(|limiter| limiter.name.scope != scoped.scope)) {
+    async fn decide_along(&self, task: &Task, leader: &AttemptPlan) -> Result<Admission, StoreError> {
+        let (plan, mut limiters) = match self.plan(task, leader.endpoint.clone()).await? {
+            Ok(planned) => planned,
+            Err(reason) => return Ok(self.hold_blocked(task, reason).await),
+        };
+        limiters.retain(|limiter| !matches!(limiter.name.scope, LimitScope::Endpoint(_)));
+        if task.hold.reservations.rate.as_ref().is_some_and(|scoped| limiters.iter().all(|limiter| limiter.name.scope != scoped.scope)) {
             // The reservation is the endpoint's. The leader's permit counts for all.
             let reserved = Reservations { batch: None, ..task.hold.reservations.clone() };
             self.give_back(task, reserved).await;
         }
-        let policy = policy(task, leader.endpoint.as_ref().map(|(_, endpoint)| &**endpoint), &task_config);
-        self.enter(
-            task,
-            &others,
-            AttemptPlan { policy, endpoint: leader.endpoint.clone(), resting: resting(task), ..AttemptPlan::default() },
-        )
-        .await
+        self.acquire(task, &limiters, plan).await
     }
 
-    /// Returns the task's limiters other than the endpoint's.
-    async fn others(&self, task: &Task, task_config: &TaskConfig) -> Result<Vec<ScopedLimits>, StoreError> {
-        let key = match &task.options.limit_key {
-            Some(key) => Some(self.config_cache.limit_key(&task.tenant, key).await?),
-            None => None,
-        };
-        let limiters = limiters_of(task, task_config, None, key.as_deref());
-        Ok(limiters.into_iter().map(|(of, limits)| limited(&task.tenant, of, limits)).collect())
-    }
-
-    async fn enter(&self, task: &Task, limiters: &[ScopedLimits], plan: AttemptPlan) -> Result<Admission, StoreError> {
+    /// Asks the limiters for permits.
+    async fn acquire(&self, task: &Task, limiters: &[ScopedLimits], plan: AttemptPlan) -> Result<Admission, StoreError> {
         if limiters.is_empty() {
             return Ok(Admission::Go(plan));
         }
         Ok(match self.limiter.acquire(limiters, &task.hold, plan.permits).await? {
-            Answer::Granted(permits) => Admission::Go(AttemptPlan { permits, ..plan }),
-            Answer::Denied { wait, scoped } => Admission::Hold { reason: wait.reason, until: wait.until, reserved: scoped.into() },
+            Entry::Granted(permits) => Admission::Go(AttemptPlan { permits, ..plan }),
+            Entry::Denied { wait, scoped } => Admission::Hold { reason: wait.reason, until: wait.until, reserved: scoped.into() },
         })
     }
 
     /// Adds the task to a batch. If the batch is due, asks for its permits as the leader.
-    async fn gather(
+    async fn join_batch(
         &self,
         task: &Task,
         of: LimitScope,
@@ -156,7 +153,7 @@ impl Runner {
             }
             BatchDecision::Wait(_) | BatchDecision::Lead => {}
         }
-        let plan = match self.enter(task, others, plan).await? {
+        let plan = match self.acquire(task, others, plan).await? {
             Admission::Go(plan) => plan,
             // The task's own limit must not delay the other members.
             held @ Admission::Hold { .. } => {
@@ -164,7 +161,7 @@ impl Runner {
                 return Ok(held);
             }
         };
-        let plan = match self.enter(task, std::slice::from_ref(endpoint), plan).await? {
+        let plan = match self.acquire(task, std::slice::from_ref(endpoint), plan).await? {
             Admission::Go(plan) => plan,
             Admission::Hold { reason, until, reserved } => {
                 self.limiter.defer_batch(&name, until).await;
@@ -187,15 +184,19 @@ impl Runner {
         }
         members.retain(|member| *member != task.id);
         // A pause that the endpoint asks for concerns the request, whatever limit keys its tasks have.
-        let resting = Some(endpoint.name.scope.clone());
-        Ok(Admission::Go(AttemptPlan { companions: Some(members), resting, ..plan }))
+        let pause_scope = Some(endpoint.name.scope.clone());
+        Ok(Admission::Go(AttemptPlan { companions: Some(members), pause_scope, ..plan }))
     }
 
-    /// Holds a task until an operator or a client removes the obstacle. Nothing is reserved meanwhile, since the time is unknown.
-    async fn patiently(&self, task: &Task, reason: HeldReason) -> Admission {
+    /// Holds a task that the configuration blocks. Nothing is reserved meanwhile, since the time is unknown.
+    async fn hold_blocked(&self, task: &Task, reason: HeldReason) -> Admission {
         self.give_back(task, task.hold.reservations.clone()).await;
-        let until = self.clock.now() + hold_backoff(task.hold.holds, self.jitter());
-        Admission::Hold { reason, until, reserved: Reservations::default() }
+        let pause = match reason {
+            // No configuration change ends the hold. Another worker, or a new version of this one, may have the handler.
+            HeldReason::NoHandler => HOLD_INTERVAL,
+            _ => hold_backoff(task.hold.holds, self.jitter()),
+        };
+        Admission::Hold { reason, until: self.clock.now() + pause, reserved: Reservations::default() }
     }
 
     /// Gives back what a task held at its limiters ([`nobat_core::service::backend::Backend::give_back`]), in the same write as other requests.
@@ -216,13 +217,13 @@ impl Runner {
         let (health, pause_until) = match event {
             // No call was made.
             Some(Event::Hold { .. }) => return self.limiter.cancel(plan.permits).await,
-            Some(Event::Succeed { result, .. }) => (plan.verdict_of(result), None),
+            Some(Event::Succeed { result, .. }) => (plan.health_after_success(result), None),
             Some(Event::Fail { retry: Retry::Defer(HeldReason::RetryAfter, until), error, .. }) => (plan.health(error), Some(*until)),
             Some(Event::Fail { retry, error, .. }) if *retry != Retry::Never || error.code.status().is_some() => (plan.health(error), None),
             _ => (CallHealth::Unknown, None),
         };
         let report = CallReport { health, took: self.clock.now().since(started), pause_until };
-        self.limiter.complete(plan.permits, &report, plan.resting.as_ref()).await;
+        self.limiter.complete(plan.permits, &report, plan.pause_scope.as_ref()).await;
     }
 
     /// Marks an endpoint as gone, so that it is not called until an operator or a client opens it again.
@@ -237,7 +238,7 @@ impl Runner {
                     return tracing::warn!(endpoint = %name, %error, "an endpoint answered 410 Gone; it could not be marked as gone");
                 }
             };
-            let entry = Entry {
+            let entry = audit::Entry {
                 tenant: tenant.clone(),
                 at: self.clock.now(),
                 actor: Actor::Worker,
@@ -245,7 +246,7 @@ impl Runner {
                 target: name.to_string(),
                 mark: self.random.next_u64(),
             };
-            let closed = Endpoint { standing: EndpointStatus::Gone, version: endpoint.version + 1, ..endpoint };
+            let closed = Endpoint { status: EndpointStatus::Gone, version: endpoint.version + 1, ..endpoint };
             match self.backend.config.write(vec![closed.record(tenant, name)], entry).await {
                 Ok(RecordResult::Done) => {
                     tracing::warn!(%tenant, endpoint = %name, "an endpoint answered 410 Gone; its tasks are held");
@@ -259,20 +260,4 @@ impl Runner {
         }
         tracing::warn!(endpoint = %name, "an endpoint answered 410 Gone; it could not be marked as gone because of other changes");
     }
-}
-
-fn limited(tenant: &Tenant, of: LimitScope, limits: nobat_core::limits::Limits) -> ScopedLimits {
-    ScopedLimits { name: LimiterKey { tenant: tenant.clone(), scope: of }, limits }
-}
-
-/// Returns the limiter to pause if the endpoint asks for a pause: the limit key's, else the endpoint's.
-pub(crate) fn resting(task: &Task) -> Option<LimitScope> {
-    let TaskOptions { endpoint, limit_key, .. } = &*task.options;
-    limit_key.clone().map(LimitScope::Key).or_else(|| endpoint.clone().map(LimitScope::Endpoint))
-}
-
-/// Returns the retry policy of a task that leaves it to its endpoint: the endpoint's, else its queue's, else the default.
-pub(crate) fn policy(task: &Task, endpoint: Option<&Endpoint>, task_config: &TaskConfig) -> Option<RetryPolicy> {
-    let endpoint = endpoint.filter(|_| task.options.left.retry)?;
-    Some(endpoint.retry.clone().or_else(|| task_config.queue.retry.clone()).unwrap_or_default())
 }

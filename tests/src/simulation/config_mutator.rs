@@ -88,13 +88,13 @@ impl Keeper<'_> {
     ) -> Result<RecordResult, StoreError> {
         let registry = &self.backend.config;
         let version = registry.endpoint(tenant, &name.name).await?.map(|endpoint| endpoint.version);
-        let standing = match (wanted, version) {
+        let status = match (wanted, version) {
             (Wanted::Away, Some(version)) => return registry.remove(name, version, self.entry(name, Action::EndpointRemoved)).await,
             (Wanted::Away, None) => return Ok(RecordResult::Done),
             (Wanted::Paused, _) => EndpointStatus::Paused,
             (Wanted::Open, _) => EndpointStatus::Open,
         };
-        let endpoint = partner.endpoint(standing, version.unwrap_or(0) + 1);
+        let endpoint = partner.endpoint(status, version.unwrap_or(0) + 1);
         registry.write(vec![endpoint.record(tenant, &name.name)], self.entry(name, Action::EndpointChanged)).await
     }
 

@@ -69,7 +69,7 @@ impl Partner {
     }
 
     /// Returns the configuration of the endpoint.
-    pub fn endpoint(&self, standing: EndpointStatus, version: u64) -> Endpoint {
+    pub fn endpoint(&self, status: EndpointStatus, version: u64) -> Endpoint {
         Endpoint {
             url: "https://partner.example".parse().expect("the URL is valid"),
             headers: BTreeMap::new(),
@@ -79,7 +79,7 @@ impl Partner {
             answers: ResponsePolicy::default(),
             limits: self.limits,
             batch: self.batch,
-            standing,
+            status,
             authority: None,
             created_at: sample::start(),
             version,

@@ -369,6 +369,6 @@ impl ConfigStore for RegistrySaboteur {
 
 /// Returns the record with every pause removed.
 fn opened(record: Record) -> Record {
-    let body = record.body.replace(r#""paused":true"#, r#""paused":false"#).replace(r#""standing":"paused""#, r#""standing":"open""#);
+    let body = record.body.replace(r#""paused":true"#, r#""paused":false"#).replace(r#""status":"paused""#, r#""status":"open""#);
     Record { body, ..record }
 }

@@ -383,7 +383,7 @@ pub(crate) async fn pause(
     request: Request,
 ) -> Result<Response, Problem> {
     let Nothing {} = options_without_key(&app, &caller.tenant, request, STATE_INSTEAD).await?;
-    let change = |endpoint, _| Ok(Endpoint { standing: EndpointStatus::Paused, ..endpoint });
+    let change = |endpoint, _| Ok(Endpoint { status: EndpointStatus::Paused, ..endpoint });
     let view = change_one(&app, &caller, name, Action::EndpointPaused, change).await?;
     response::value(StatusCode::OK, ENDPOINT_BYTES, &view)
 }
@@ -410,7 +410,7 @@ pub(crate) async fn resume(
     request: Request,
 ) -> Result<Response, Problem> {
     let Nothing {} = options_without_key(&app, &caller.tenant, request, STATE_INSTEAD).await?;
-    let change = |endpoint, _| Ok(Endpoint { standing: EndpointStatus::Open, ..endpoint });
+    let change = |endpoint, _| Ok(Endpoint { status: EndpointStatus::Open, ..endpoint });
     let view = change_one(&app, &caller, name.clone(), Action::EndpointResumed, change).await?;
     wake(&app, &caller, Of::EndpointAnew(&name)).await;
     response::value(StatusCode::OK, ENDPOINT_BYTES, &view)
@@ -504,8 +504,8 @@ impl EndpointView {
             state: None,
             batch: endpoint.batch.map(BatchView::from),
             ca_certificates: endpoint.authority.clone(),
-            paused: endpoint.standing == EndpointStatus::Paused,
-            gone: endpoint.standing == EndpointStatus::Gone,
+            paused: endpoint.status == EndpointStatus::Paused,
+            gone: endpoint.status == EndpointStatus::Gone,
             created_at: endpoint.created_at,
         }
     }

@@ -45,7 +45,7 @@ pub struct Endpoint {
     /// Batch settings. `None` if each task goes in a request of its own.
     pub batch: Option<BatchPolicy>,
     /// State: open, paused or gone.
-    pub standing: EndpointStatus,
+    pub status: EndpointStatus,
     /// Certificate authorities to trust in place of the operating system's, as PEM.
     pub authority: Option<String>,
     /// Time at which it was created.
@@ -106,7 +106,7 @@ impl Endpoint {
 
     /// Returns true if workers call it for every task.
     pub fn is_open(&self) -> bool {
-        self.standing == EndpointStatus::Open
+        self.status == EndpointStatus::Open
     }
 
     /// Returns the name of its record.
@@ -201,7 +201,7 @@ struct Stored {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     batch: Option<StoredBatch>,
     #[serde(default)]
-    standing: EndpointStatus,
+    status: EndpointStatus,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     authority: Option<String>,
     created_at: Timestamp,
@@ -229,7 +229,7 @@ impl From<&Endpoint> for Stored {
             retry_statuses: Some(retry_statuses).filter(|retry_statuses| *retry_statuses != usual.retry_statuses),
             limits: endpoint.limits.into(),
             batch: endpoint.batch.map(|batch| StoredBatch(batch.max_items, millis(batch.max_wait), batch.per_item_results)),
-            standing: endpoint.standing,
+            status: endpoint.status,
             authority: endpoint.authority.clone(),
             created_at: endpoint.created_at,
         }
@@ -256,7 +256,7 @@ impl Stored {
             },
             limits: self.limits.into(),
             batch: self.batch.map(batch),
-            standing: self.standing,
+            status: self.status,
             authority: self.authority,
             created_at: self.created_at,
             version,
@@ -281,7 +281,7 @@ mod tests {
             answers: ResponsePolicy::default(),
             limits: Limits::default(),
             batch: None,
-            standing: EndpointStatus::Open,
+            status: EndpointStatus::Open,
             authority: None,
             created_at: Timestamp::from_millis(1_800_000_000_123),
             version: 1,
@@ -309,7 +309,7 @@ mod tests {
                 }),
             },
             batch: Some(BatchPolicy { max_items: count(100), max_wait: Duration::from_secs(5), per_item_results: true }),
-            standing: EndpointStatus::Gone,
+            status: EndpointStatus::Gone,
             authority: Some("-----BEGIN CERTIFICATE-----".to_owned()),
             version: 7,
             ..plain()
@@ -321,7 +321,7 @@ mod tests {
         for endpoint in [plain(), elaborate()] {
             assert_eq!(Endpoint::from_text(&endpoint.to_text(), endpoint.version).unwrap(), endpoint);
         }
-        let usual = r#"{"url":"https://billing.example/api","secrets":[],"standing":"open","created_at":"2027-01-15T08:00:00.123Z"}"#;
+        let usual = r#"{"url":"https://billing.example/api","secrets":[],"status":"open","created_at":"2027-01-15T08:00:00.123Z"}"#;
         assert_eq!(plain().to_text(), usual, "default values are not stored");
         assert!(Endpoint::from_text("{}", 1).is_err());
     }

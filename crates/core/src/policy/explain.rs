@@ -3,10 +3,11 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::config::endpoint::{Endpoint, EndpointStatus};
+use crate::config::endpoint::Endpoint;
+use crate::config::queue::QueueConfig;
 use crate::config::task_config::TaskConfig;
 use crate::limits::{BreakerState, LimitScope, LimiterState, LimiterStatus, Limits};
-use crate::task::retry::RetryPolicy;
+use crate::policy::{Block, Configuration, decide, inherited_retry, pause_scope};
 use crate::task::view::{ErrorView, HeldView, StatusWord, TaskView};
 use crate::task::{CancelRequest, Completion, Lease, Outcome, State, Task, Waiting};
 use crate::types::held_reason::HeldReason;
@@ -72,10 +73,21 @@ pub struct ExplainInput {
     pub task_config: TaskConfig,
     /// Endpoint that it names, if the endpoint exists.
     pub endpoint: Option<Endpoint>,
-    /// Its limiters, as [`limiters_of`](crate::config::task_config::limiters_of) lists them.
+    /// Configuration of its limit key, if it names one.
+    pub limit_key: Option<QueueConfig>,
+    /// Its limiters, as [`decide`] lists them.
     pub limiters: Vec<Known>,
     /// True if this installation runs tasks of its kind.
     pub has_handler: bool,
+}
+
+impl ExplainInput {
+    /// Returns the configuration that decides about the task.
+    pub fn configuration(&self) -> Configuration<'_> {
+        let Self { task_config, limit_key, has_handler, .. } = self;
+        let (endpoint, limit_key) = (self.endpoint.as_ref(), limit_key.as_ref());
+        Configuration { task_config, endpoint, limit_key, has_handler: *has_handler }
+    }
 }
 
 /// Limiter with its limits and its state.
@@ -286,7 +298,7 @@ impl Explainer<'_> {
 
     /// Returns a phrase for the obstacle that the current state puts in its way at that time.
     fn prospect(&self, at: Timestamp) -> Option<String> {
-        let found = self.standing().or_else(|| self.passing(at)).or_else(|| self.no_handler());
+        let found = self.block().or_else(|| self.passing(at));
         found.map(|obstacle| obstacle.says)
     }
 
@@ -298,7 +310,7 @@ impl Explainer<'_> {
 
     fn held(&self, stored: HeldReason) -> Explanation {
         let due = self.task.due_at;
-        let found = self.standing().or_else(|| self.still(stored)).or_else(|| self.passing(due)).or_else(|| self.no_handler());
+        let found = self.block().or_else(|| self.still(stored)).or_else(|| self.passing(due));
         let deadline = self.deadline();
         match found {
             Some(Blocker { reason, says, by, then, .. }) => {
@@ -308,38 +320,24 @@ impl Explainer<'_> {
         }
     }
 
-    /// Returns an obstacle that lasts until a client removes it: a pause, or an endpoint that is missing or gone.
-    fn standing(&self) -> Option<Blocker> {
-        let (task, task_config, endpoint) = (self.task, &self.around.task_config, self.around.endpoint.as_ref());
-        let of_endpoint = task.options.endpoint.clone().map(LimitScope::Endpoint);
-        let is = |standing| endpoint.is_some_and(|endpoint| endpoint.standing == standing);
-        let queue = Some(LimitScope::Queue(task.queue.clone())).filter(|_| task_config.queue.paused);
-        let kind = Some(LimitScope::Kind(task.kind.clone())).filter(|_| task_config.kind.paused);
-        let paused: Vec<LimitScope> =
-            [queue, kind, of_endpoint.clone().filter(|_| is(EndpointStatus::Paused))].into_iter().flatten().collect();
-        if let Some(first) = paused.first() {
-            let names: Vec<String> = paused.iter().map(|of| self.called(of)).collect();
-            let says = format!("{} {} paused", names.join(" and "), if names.len() == 1 { "is" } else { "are" });
-            return Some(Blocker::new(HeldReason::Paused, Some(first.clone()), says));
-        }
-        let of = of_endpoint?;
-        let name = self.called(&of);
-        if endpoint.is_none() {
-            return Some(Blocker::new(HeldReason::EndpointMissing, Some(of), format!("{name} no longer exists")));
-        }
-        is(EndpointStatus::Gone).then(|| Blocker::new(HeldReason::EndpointGone, Some(of), format!("{name} responded with 410 Gone")))
+    /// Returns the obstacle in the configuration, as [`decide`] finds it.
+    fn block(&self) -> Option<Blocker> {
+        let Block { reason, by } = decide(self.task, self.around.configuration()).block?;
+        let names: Vec<String> = by.iter().map(|scope| self.called(scope)).collect();
+        let (name, is) = (names.join(" and "), if names.len() == 1 { "is" } else { "are" });
+        let says = match reason {
+            HeldReason::EndpointMissing => format!("{name} no longer exists"),
+            HeldReason::EndpointGone => format!("{name} responded with 410 Gone"),
+            HeldReason::NoHandler => format!("this installation has no handler for {name}"),
+            _ => format!("{name} {is} paused"),
+        };
+        Some(Blocker::new(reason, by.into_iter().next(), says))
     }
 
     /// Returns what holds all tasks of a limiter until a time after `at`: a pause of the receiver, or an open circuit breaker.
     fn passing(&self, at: Timestamp) -> Option<Blocker> {
         let obstacles = self.limiters().flat_map(|(known, state)| [self.resting(known, &state), self.open(known, &state)]);
         obstacles.flatten().find(|obstacle| obstacle.until.is_some_and(|until| at < until))
-    }
-
-    fn no_handler(&self) -> Option<Blocker> {
-        let of = LimitScope::Kind(self.task.kind.clone());
-        let says = format!("this installation has no handler for {}", self.called(&of));
-        (!self.around.has_handler).then(|| Blocker::new(HeldReason::NoHandler, Some(of), says))
     }
 
     /// Returns the obstacle for which the task was held, if it still exists.
@@ -350,7 +348,6 @@ impl Explainer<'_> {
             HeldReason::ConcurrencyLimited => self.concurrency(),
             HeldReason::CircuitOpen => self.limiters().find_map(|(known, state)| self.open(known, &state)),
             HeldReason::RetryAfter => self.limiters().find_map(|(known, state)| self.resting(known, &state)).or_else(|| self.put_off()),
-            HeldReason::NoHandler => self.no_handler(),
             HeldReason::SecretUnavailable => {
                 let says = of_endpoint().map_or_else(
                     || "its signing secret could not be read".to_owned(),
@@ -372,7 +369,7 @@ impl Explainer<'_> {
             }
             HeldReason::Batching => self.passing(self.task.due_at).or_else(|| self.gathering()),
             // The caller has checked these already.
-            HeldReason::Paused | HeldReason::EndpointGone | HeldReason::EndpointMissing => None,
+            HeldReason::Paused | HeldReason::EndpointGone | HeldReason::EndpointMissing | HeldReason::NoHandler => None,
         }
     }
 
@@ -430,8 +427,7 @@ impl Explainer<'_> {
 
     /// Returns the pause that the receiver asked the last attempt for. It holds for this task, whatever happens to the limiter.
     fn put_off(&self) -> Option<Blocker> {
-        let settings = &self.task.options;
-        let of = settings.limit_key.clone().map(LimitScope::Key).or_else(|| settings.endpoint.clone().map(LimitScope::Endpoint));
+        let of = pause_scope(self.task);
         let says = "the receiver asked for a pause in its last response".to_owned();
         (self.task.hold.holds == 0).then(|| Blocker::new(HeldReason::RetryAfter, of, says))
     }
@@ -467,12 +463,9 @@ impl Explainer<'_> {
         format!("{} {name}", of.type_name().replace('_', " "))
     }
 
-    /// Returns the number of attempts that the retry policy allows now. A task that left its retries to its endpoint uses the endpoint's
-    /// current policy, or else its queue's, or else the default.
+    /// Returns the number of attempts that the retry policy in effect allows.
     fn max_attempts(&self) -> u32 {
-        let left = self.around.endpoint.as_ref().filter(|_| self.task.options.left.retry);
-        let usual = RetryPolicy::default();
-        let policy = left.map(|endpoint| endpoint.retry.as_ref().or(self.around.task_config.queue.retry.as_ref()).unwrap_or(&usual));
-        policy.unwrap_or(&self.task.options.retry).max_attempts()
+        let inherited = inherited_retry(self.task, self.around.endpoint.as_ref(), &self.around.task_config.queue);
+        inherited.as_ref().unwrap_or(&self.task.options.retry).max_attempts()
     }
 }

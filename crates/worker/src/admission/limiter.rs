@@ -33,7 +33,7 @@ pub struct Limiter {
     random: Arc<dyn Random>,
     /// Identifies this process in the slot counts.
     holder: HolderId,
-    lanes: Mutex<HashMap<LimiterKey, Arc<LimiterSlot>>>,
+    known: Mutex<HashMap<LimiterKey, Arc<SharedLimiter>>>,
 }
 
 /// A limiter and its limits.
@@ -45,7 +45,7 @@ pub struct ScopedLimits {
     pub limits: Limits,
 }
 
-/// Answer to a task that wants to start.
+/// Result of [`Limiter::acquire`].
 pub enum Entry {
     /// The task may start. Return the permits through [`Limiter::complete`] or [`Limiter::cancel`]. Dropped permits are given back with the next
     /// write.
@@ -71,12 +71,12 @@ struct HeldPermit {
 }
 
 /// A concurrency slot in use. Dropping it lowers the process's count, even if that was not written.
-struct Slot(Arc<LimiterSlot>);
+struct Slot(Arc<SharedLimiter>);
 
 /// One limiter, as this process knows it.
 #[derive(Default)]
-struct LimiterSlot {
-    waiting: Mutex<Vec<Request>>,
+struct SharedLimiter {
+    waiting: Mutex<Vec<Box<dyn Operation>>>,
     /// State last read or written. The task that holds the lock writes for all.
     seen: tokio::sync::Mutex<Option<CachedState>>,
     /// Number of the limiter's slots that this process uses.
@@ -88,60 +88,71 @@ struct CachedState {
     at: Timestamp,
 }
 
-struct Request {
-    limits: Limits,
-    what: LimiterOp,
-    reply: oneshot::Sender<Result<OpReply, StoreError>>,
+/// Operation that waits to be written together with others.
+trait Operation: Send {
+    /// Applies the operation, and keeps its result.
+    fn apply(&mut self, state: &mut LimiterState, now: Timestamp);
+
+    /// Sends the result of the last [`Self::apply`] after it was written.
+    ///
+    /// The caller holds the lock, so no write can happen between the reply and the change of the slot count.
+    fn succeed(self: Box<Self>, limiter: &Arc<SharedLimiter>);
+
+    /// Reports that the operation was not written.
+    fn fail(self: Box<Self>, error: StoreError);
+}
+
+/// An operation, with the sender of its result.
+struct Pending<T, F> {
+    run: F,
+    result: Option<T>,
+    reply: oneshot::Sender<Result<(T, Option<Slot>), StoreError>>,
     /// The returned slot. It counts as used until the write is done or has failed.
-    _returned: Option<Slot>,
+    returned: Option<Slot>,
 }
 
-/// Operation on a limiter.
-#[derive(Clone, Copy)]
-enum LimiterOp {
-    Gather(BatchLimits, BatchMember),
-    PutOff(Timestamp),
-    Change(LimiterChange),
-    Take(TaskId),
-    Enter(AcquireRequest),
-    GiveBack(Permit),
-    Leave(Permit, CallReport),
-    /// Only reports that this process is alive.
-    Renew,
-}
-
-impl LimiterOp {
-    /// Returns the operation to send again if the first one may have been applied.
-    fn once_more(self) -> Self {
-        match self {
-            Self::GiveBack(permit) => Self::GiveBack(permit.without_capacity()),
-            Self::Leave(permit, report) => Self::Leave(permit.without_capacity(), report),
-            // The slot may belong to another task by now.
-            Self::Change(LimiterChange::ReleaseReservation(_)) => Self::Renew,
-            other => other,
-        }
+/// Result of an operation.
+trait OperationResult: Send + 'static {
+    /// Returns true if the operation took a concurrency slot.
+    fn takes_slot(&self) -> bool {
+        false
     }
 }
 
-enum OpReply {
-    /// Reply to `Enter`, with the slot that the task now has, if any.
-    Entered(AcquireResult, Option<Slot>),
-    /// Reply to `Gather`.
-    Placed(BatchDecision),
-    /// Reply to `Take`.
-    Taken(Vec<TaskId>),
-    /// Reply to `Change`.
-    Changed(Option<Successor>),
-    Noted,
+impl OperationResult for AcquireResult {
+    fn takes_slot(&self) -> bool {
+        matches!(self, Self::Granted(permit) if permit.has_slot())
+    }
 }
 
-/// A reply before it is written.
-enum Said {
-    Answer(AcquireResult),
-    Place(BatchDecision),
-    Taken(Vec<TaskId>),
-    Changed(Option<Successor>),
-    Nothing,
+impl OperationResult for BatchDecision {}
+impl OperationResult for Option<Successor> {}
+impl OperationResult for Vec<TaskId> {}
+impl OperationResult for () {}
+
+impl<T: OperationResult, F: FnMut(&mut LimiterState, Timestamp) -> T + Send> Operation for Pending<T, F> {
+    fn apply(&mut self, state: &mut LimiterState, now: Timestamp) {
+        self.result = Some((self.run)(state, now));
+    }
+
+    fn succeed(self: Box<Self>, limiter: &Arc<SharedLimiter>) {
+        drop(self.returned);
+        let Some(result) = self.result else { return };
+        let slot = result.takes_slot().then(|| Slot::of(limiter));
+        // The requester may have been dropped. Its slot is then dropped with the reply.
+        let _ = self.reply.send(Ok((result, slot)));
+    }
+
+    fn fail(self: Box<Self>, error: StoreError) {
+        let _ = self.reply.send(Err(error));
+    }
+}
+
+/// Number of times that an operation was sent before. After a lost reply, it may have been applied already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    First,
+    Again,
 }
 
 /// Maximum age of the cached state. A write checks its version, so an old state matters only for replies that need no write.
@@ -157,13 +168,7 @@ const FIRST_PAUSE: u64 = 2;
 const MAX_PAUSE: u64 = 100;
 
 /// Number of cached limiters from which on the unused ones are dropped.
-const MAX_LANES: usize = 10_000;
-
-impl ScopedLimits {
-    fn not_at_all(name: &LimiterKey) -> Self {
-        Self { name: name.clone(), limits: Limits::default() }
-    }
-}
+const MAX_KNOWN: usize = 10_000;
 
 impl Permits {
     /// Returns true if one of the permits belongs to that limiter.
@@ -194,7 +199,7 @@ impl Limiter {
     /// Creates a limiter to those limiters.
     pub fn new(limiters: Arc<dyn LimiterStore>, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
         let holder = HolderId(random.next_u64());
-        Self { limiters, clock, random, holder, lanes: Mutex::default() }
+        Self { limiters, clock, random, holder, known: Mutex::default() }
     }
 
     /// Asks each limiter in turn. If one refuses, gives back the permits of the others and those in `permits`.
@@ -205,14 +210,15 @@ impl Limiter {
         let called = came_with.filter(|scoped| scoped.reservation.at() <= self.clock.now());
         for limited in limiters {
             let is_own = |scoped: &&ScopedReservation| scoped.scope == limited.name.scope;
-            let ask = AcquireRequest {
+            let request = AcquireRequest {
                 holder: self.holder,
                 reservation: came_with.filter(is_own).map(|scoped| scoped.reservation),
                 has_due_reservation_elsewhere: called.is_some_and(|scoped| !is_own(&scoped)),
                 holds: turn.holds,
                 jitter: JitterSample::from_bits(self.random.next_u64()),
             };
-            match self.ask_to_enter(limited, ask).await {
+            let limits = limited.limits;
+            match self.ask(&limited.name, move |state, now| state.acquire(&limits, &request, now)).await {
                 Ok((AcquireResult::Granted(permit), slot)) => permits.0.push(HeldPermit { limited: limited.clone(), permit, slot }),
                 Ok((AcquireResult::Denied(wait), _)) => {
                     // If this limiter grants no reservation, the task keeps the one that is due elsewhere.
@@ -239,20 +245,26 @@ impl Limiter {
 
     /// Gives back unused permits.
     pub async fn cancel(&self, permits: Permits) {
+        let holder = self.holder;
         for HeldPermit { limited, permit, slot } in permits.0 {
-            self.tell(&limited, LimiterOp::GiveBack(permit), slot).await;
+            let cancel = move |state: &mut LimiterState, now, sent| state.cancel(with_capacity(permit, sent), holder, now);
+            self.tell(&limited.name, slot, cancel).await;
         }
     }
 
-    /// Reports the result of a start. The pause in `report` applies only to the limiter `resting`.
+    /// Reports the result of a start. The pause in `report` applies only to the limiter `pause_scope`.
     ///
     /// If the write fails, the report is lost. The next write corrects the slot counts; otherwise they expire.
-    pub async fn complete(&self, permits: Permits, report: &CallReport, resting: Option<&LimitScope>) {
-        for HeldPermit { limited, permit, slot } in permits.0 {
-            let report = CallReport { pause_until: report.pause_until.filter(|_| resting == Some(&limited.name.scope)), ..*report };
+    pub async fn complete(&self, permits: Permits, report: &CallReport, pause_scope: Option<&LimitScope>) {
+        let holder = self.holder;
+        for HeldPermit { limited: ScopedLimits { name, limits }, permit, slot } in permits.0 {
+            let report = CallReport { pause_until: report.pause_until.filter(|_| pause_scope == Some(&name.scope)), ..*report };
             // Without a circuit breaker, a slot or a pause, there is nothing to record.
-            if limited.limits.breaker.is_some() || slot.is_some() || report.pause_until.is_some() {
-                self.tell(&limited, LimiterOp::Leave(permit, report), slot).await;
+            if limits.breaker.is_some() || slot.is_some() || report.pause_until.is_some() {
+                let complete = move |state: &mut LimiterState, now, sent| {
+                    state.complete(&limits, with_capacity(permit, sent), holder, &report, now);
+                };
+                self.tell(&name, slot, complete).await;
             }
         }
     }
@@ -260,100 +272,118 @@ impl Limiter {
     /// Reports that this process is alive, so that its slots do not expire. Call it at least once per half lease.
     pub async fn renew(&self, permits: &Permits) {
         for held in permits.0.iter().filter(|held| held.slot.is_some()) {
-            self.tell(&held.limited, LimiterOp::Renew, None).await;
+            // Every write recounts the slots of this process.
+            self.tell(&held.limited.name, None, |_, _, _| ()).await;
         }
     }
 
     /// Adds a task to a batch and returns its position.
-    pub async fn join_batch(&self, name: &LimiterKey, gathered: BatchLimits, member: BatchMember) -> Result<BatchDecision, StoreError> {
-        let placed = |reply| if let OpReply::Placed(place) = reply { Some(place) } else { None };
-        self.ask(&ScopedLimits::not_at_all(name), LimiterOp::Gather(gathered, member), placed).await
+    pub async fn join_batch(&self, name: &LimiterKey, limits: BatchLimits, member: BatchMember) -> Result<BatchDecision, StoreError> {
+        Ok(self.ask(name, move |state, now| state.join_batch(limits, &member, now)).await?.0)
     }
 
     /// Records that the batch cannot be sent before `until`.
     pub async fn defer_batch(&self, name: &LimiterKey, until: Timestamp) {
-        self.tell(&ScopedLimits::not_at_all(name), LimiterOp::PutOff(until), None).await;
+        self.tell(name, None, move |state, _, _| state.defer_batch(until)).await;
     }
 
     /// Applies a change, in the same write as other requests. Returns the batch's new leader, if it changed.
     pub async fn change(&self, name: &LimiterKey, change: LimiterChange) -> Option<Successor> {
-        match self.tell(&ScopedLimits::not_at_all(name), LimiterOp::Change(change), None).await {
-            Some(OpReply::Changed(successor)) => successor,
-            _ => None,
-        }
+        let apply = move |state: &mut LimiterState, now, sent| match (change, sent) {
+            // The reservation's slot may belong to another task by now.
+            (LimiterChange::ReleaseReservation(_), Sent::Again) => None,
+            _ => state.change(change, now),
+        };
+        self.tell(name, None, apply).await.flatten()
     }
 
     /// Takes all members of the batch if it contains `id`. Returns an empty list if another task has taken it along.
     pub async fn take_batch(&self, name: &LimiterKey, id: TaskId) -> Result<Vec<TaskId>, StoreError> {
-        let taken = |reply| if let OpReply::Taken(members) = reply { Some(members) } else { None };
-        self.ask(&ScopedLimits::not_at_all(name), LimiterOp::Take(id), taken).await
+        Ok(self.ask(name, move |state, _| state.take_batch(id)).await?.0)
     }
 
-    async fn ask_to_enter(&self, limited: &ScopedLimits, ask: AcquireRequest) -> Result<(AcquireResult, Option<Slot>), StoreError> {
-        let entered = |reply| if let OpReply::Entered(answer, slot) = reply { Some((answer, slot)) } else { None };
-        self.ask(limited, LimiterOp::Enter(ask), entered).await
-    }
-
-    async fn ask<T>(&self, limited: &ScopedLimits, what: LimiterOp, read: impl Fn(OpReply) -> Option<T>) -> Result<T, StoreError> {
-        let lane = self.lane(&limited.name);
+    /// Sends an operation whose result the task needs. Returns its result, and its concurrency slot if it took one.
+    async fn ask<T: OperationResult>(
+        &self,
+        name: &LimiterKey,
+        run: impl FnMut(&mut LimiterState, Timestamp) -> T + Copy + Send + 'static,
+    ) -> Result<(T, Option<Slot>), StoreError> {
+        let limiter = self.shared(name);
         loop {
             // No reply means that the task that was writing was dropped before it finished.
-            if let Some(answer) = self.exchange(&lane, limited, what, None).await.transpose()?.and_then(&read) {
-                return Ok(answer);
+            if let Some(result) = self.exchange(&limiter, name, run, None).await {
+                return result;
             }
         }
     }
 
-    async fn tell(&self, limited: &ScopedLimits, mut what: LimiterOp, mut returned: Option<Slot>) -> Option<OpReply> {
-        let lane = self.lane(&limited.name);
+    /// Sends an operation without which the task can go on. Returns its result, or `None` if it could not be stored.
+    async fn tell<T: OperationResult>(
+        &self,
+        name: &LimiterKey,
+        mut returned: Option<Slot>,
+        mut run: impl FnMut(&mut LimiterState, Timestamp, Sent) -> T + Copy + Send + 'static,
+    ) -> Option<T> {
+        let (limiter, mut sent) = (self.shared(name), Sent::First);
         loop {
-            match self.exchange(&lane, limited, what, returned.take()).await {
+            match self.exchange(&limiter, name, move |state, now| run(state, now, sent), returned.take()).await {
                 // The task that was writing was dropped before or after its write. The next write reports the slot count, so the slot is
                 // freed in any case.
-                None => what = what.once_more(),
-                Some(Ok(reply)) => return Some(reply),
+                None => sent = Sent::Again,
+                Some(Ok((result, _))) => return Some(result),
                 Some(Err(error)) => {
-                    tracing::warn!(limiter = %limited.name.scope, %error, "a limiter could not store the outcome of a start");
+                    tracing::warn!(limiter = %name.scope, %error, "a limiter could not store the outcome of a start");
                     return None;
                 }
             }
         }
     }
 
-    fn lane(&self, name: &LimiterKey) -> Arc<LimiterSlot> {
-        let mut lanes = lock(&self.lanes);
-        if lanes.len() >= MAX_LANES {
+    fn shared(&self, name: &LimiterKey) -> Arc<SharedLimiter> {
+        let mut known = lock(&self.known);
+        if known.len() >= MAX_KNOWN {
             // A limiter in use is referenced elsewhere as well.
-            lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
+            known.retain(|_, limiter| Arc::strong_count(limiter) > 1);
         }
-        Arc::clone(lanes.entry(name.clone()).or_default())
+        Arc::clone(known.entry(name.clone()).or_default())
     }
 
     /// Sends an operation and waits until this or another task has written it. `None` if the writing task was dropped before it finished.
-    async fn exchange(
+    async fn exchange<T: OperationResult>(
         &self,
-        lane: &Arc<LimiterSlot>,
-        limited: &ScopedLimits,
-        what: LimiterOp,
+        limiter: &Arc<SharedLimiter>,
+        name: &LimiterKey,
+        run: impl FnMut(&mut LimiterState, Timestamp) -> T + Send + 'static,
         returned: Option<Slot>,
-    ) -> Option<Result<OpReply, StoreError>> {
+    ) -> Option<Result<(T, Option<Slot>), StoreError>> {
         let (reply, mut answer) = oneshot::channel();
-        lock(&lane.waiting).push(Request { limits: limited.limits, what, reply, _returned: returned });
+        lock(&limiter.waiting).push(Box::new(Pending { run, result: None, reply, returned }));
         // Lets concurrent requests join the same write.
         yield_now().await;
-        let mut seen = lane.seen.lock().await;
+        let mut seen = limiter.seen.lock().await;
         match answer.try_recv() {
             Err(TryRecvError::Empty) => {
-                let requests = mem::take(&mut *lock(&lane.waiting));
-                self.write(lane, &limited.name, requests, &mut seen).await;
+                let operations = mem::take(&mut *lock(&limiter.waiting));
+                self.write(limiter, name, operations, &mut seen).await;
                 answer.try_recv().ok()
             }
             answered => answered.ok(),
         }
     }
 
-    /// Applies all requests and writes the result.
-    async fn write(&self, lane: &Arc<LimiterSlot>, name: &LimiterKey, requests: Vec<Request>, last: &mut Option<CachedState>) {
+    /// Applies all operations and writes the result.
+    async fn write(
+        &self,
+        limiter: &Arc<SharedLimiter>,
+        name: &LimiterKey,
+        mut operations: Vec<Box<dyn Operation>>,
+        last: &mut Option<CachedState>,
+    ) {
+        let fail = |operations: Vec<Box<dyn Operation>>, error: &StoreError| {
+            for operation in operations {
+                operation.fail(StoreError::Unavailable(error.to_string()));
+            }
+        };
         let mut seen = last.take();
         for attempt in 0..MAX_TRIES {
             let now = self.clock.now();
@@ -362,48 +392,46 @@ impl Limiter {
                 Some(seen) => seen.kept,
                 None => match self.limiters.read(name).await {
                     Ok(kept) => kept,
-                    Err(error) => return fail(requests, &error),
+                    Err(error) => return fail(operations, &error),
                 },
             };
-            let mut limiter = kept.limiter.clone();
-            limiter.recount(self.holder, lane.slots.load(Ordering::Relaxed), now);
-            let answers: Vec<Said> = requests.iter().map(|request| self.apply(&mut limiter, request, now)).collect();
-            if limiter == kept.limiter {
-                *last = Some(CachedState { kept, at: now });
-                return reply(lane, requests, answers);
+            let mut state = kept.limiter.clone();
+            state.recount(self.holder, limiter.slots.load(Ordering::Relaxed), now);
+            for operation in &mut operations {
+                operation.apply(&mut state, now);
             }
-            match self.limiters.write(name, &limiter, kept.version, now).await {
-                Ok(WriteResult::Done) => {
-                    tell_of_changes(name, &kept.limiter, &limiter);
-                    *last = Some(CachedState { kept: VersionedState { version: kept.version + 1, limiter }, at: now });
-                    return reply(lane, requests, answers);
+            let version = if state == kept.limiter {
+                kept.version
+            } else {
+                match self.limiters.write(name, &state, kept.version, now).await {
+                    Ok(WriteResult::Done) => log_changes(name, &kept.limiter, &state),
+                    Ok(WriteResult::Conflict(kept)) => {
+                        seen = Some(CachedState { kept, at: now });
+                        let longest = (FIRST_PAUSE << attempt.min(10)).min(MAX_PAUSE);
+                        self.clock.sleep(Duration::from_millis(self.random.next_u64() % (longest + 1))).await;
+                        continue;
+                    }
+                    Err(error) => return fail(operations, &error),
                 }
-                Ok(WriteResult::Conflict(kept)) => seen = Some(CachedState { kept, at: now }),
-                Err(error) => return fail(requests, &error),
+                kept.version + 1
+            };
+            *last = Some(CachedState { kept: VersionedState { version, limiter: state }, at: now });
+            for operation in operations {
+                operation.succeed(limiter);
             }
-            let longest = (FIRST_PAUSE << attempt.min(10)).min(MAX_PAUSE);
-            self.clock.sleep(Duration::from_millis(self.random.next_u64() % (longest + 1))).await;
+            return;
         }
-        fail(requests, &StoreError::Overloaded);
-    }
-
-    fn apply(&self, limiter: &mut LimiterState, request: &Request, now: Timestamp) -> Said {
-        match request.what {
-            LimiterOp::Gather(gathered, member) => return Said::Place(limiter.join_batch(gathered, &member, now)),
-            LimiterOp::Take(id) => return Said::Taken(limiter.take_batch(id)),
-            LimiterOp::PutOff(until) => limiter.defer_batch(until),
-            LimiterOp::Change(change) => return Said::Changed(limiter.change(change, now)),
-            LimiterOp::Enter(ask) => return Said::Answer(limiter.acquire(&request.limits, &ask, now)),
-            LimiterOp::GiveBack(permit) => limiter.cancel(permit, self.holder, now),
-            LimiterOp::Leave(permit, report) => limiter.complete(&request.limits, permit, self.holder, &report, now),
-            LimiterOp::Renew => {}
-        }
-        Said::Nothing
+        fail(operations, &StoreError::Overloaded);
     }
 }
 
+/// Returns the permit to report. After a lost reply it has neither a reservation nor a slot, because both may belong to another task by now.
+fn with_capacity(permit: Permit, sent: Sent) -> Permit {
+    if sent == Sent::First { permit } else { permit.without_capacity() }
+}
+
 /// Logs changes of the circuit breaker after they are written. Only the process that writes them logs them.
-fn tell_of_changes(name: &LimiterKey, before: &LimiterState, after: &LimiterState) {
+fn log_changes(name: &LimiterKey, before: &LimiterState, after: &LimiterState) {
     for change in after.changes_since(before) {
         let (tenant, limiter, state) = (&name.tenant, &name.scope, change.to.as_str());
         if change.to == BreakerState::Open {
@@ -414,34 +442,10 @@ fn tell_of_changes(name: &LimiterKey, before: &LimiterState, after: &LimiterStat
     }
 }
 
-/// Sends the replies. The lock is held, so no write can happen between the reply and the change of the slot count.
-fn reply(lane: &Arc<LimiterSlot>, requests: Vec<Request>, answers: Vec<Said>) {
-    for (request, said) in requests.into_iter().zip(answers) {
-        let reply = match said {
-            Said::Answer(answer) => {
-                let slot = matches!(&answer, AcquireResult::Granted(permit) if permit.has_slot()).then(|| Slot::of(lane));
-                OpReply::Entered(answer, slot)
-            }
-            Said::Place(place) => OpReply::Placed(place),
-            Said::Taken(members) => OpReply::Taken(members),
-            Said::Changed(successor) => OpReply::Changed(successor),
-            Said::Nothing => OpReply::Noted,
-        };
-        // The requester may have been dropped. Its slot is then dropped with the reply.
-        let _ = request.reply.send(Ok(reply));
-    }
-}
-
-fn fail(requests: Vec<Request>, error: &StoreError) {
-    for request in requests {
-        let _ = request.reply.send(Err(StoreError::Unavailable(error.to_string())));
-    }
-}
-
 impl Slot {
-    fn of(lane: &Arc<LimiterSlot>) -> Self {
-        lane.slots.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(lane))
+    fn of(limiter: &Arc<SharedLimiter>) -> Self {
+        limiter.slots.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(limiter))
     }
 }
 

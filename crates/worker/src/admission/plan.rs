@@ -41,7 +41,7 @@ pub(crate) struct AttemptPlan {
     /// Retry policy, if the task leaves it to its endpoint.
     pub(crate) policy: Option<RetryPolicy>,
     /// The limiter to pause if the endpoint asks for a pause.
-    pub(crate) resting: Option<LimitScope>,
+    pub(crate) pause_scope: Option<LimitScope>,
     /// The other tasks of the batch, possibly none. `None` if the task was not batched.
     pub(crate) companions: Option<Vec<TaskId>>,
 }
@@ -61,7 +61,7 @@ impl AttemptPlan {
 
     /// Returns the endpoint's health after an attempt that the task counts as success. The endpoint's response policy may count it as a
     /// failure.
-    pub(super) fn verdict_of(&self, result: &Json) -> CallHealth {
+    pub(super) fn health_after_success(&self, result: &Json) -> CallHealth {
         #[derive(Deserialize)]
         struct Answered {
             status: u16,
@@ -80,13 +80,13 @@ impl AttemptPlan {
     }
 
     /// Returns the maximum duration of an attempt.
-    pub(crate) fn timeout(&self, settings: &TaskOptions) -> Duration {
-        let endpoint = self.endpoint.as_ref().filter(|_| settings.left.timeout);
-        endpoint.map_or(settings.timeout, |(_, endpoint)| endpoint.timeout.unwrap_or(TaskOptions::DEFAULT_TIMEOUT))
+    pub(crate) fn timeout(&self, options: &TaskOptions) -> Duration {
+        let endpoint = self.endpoint.as_ref().filter(|_| options.left.timeout);
+        endpoint.map_or(options.timeout, |(_, endpoint)| endpoint.timeout.unwrap_or(TaskOptions::DEFAULT_TIMEOUT))
     }
 
     /// Returns the maximum number of attempts.
-    pub(crate) fn max_attempts(&self, settings: &TaskOptions) -> u32 {
-        self.policy.as_ref().unwrap_or(&settings.retry).max_attempts()
+    pub(crate) fn max_attempts(&self, options: &TaskOptions) -> u32 {
+        self.policy.as_ref().unwrap_or(&options.retry).max_attempts()
     }
 }

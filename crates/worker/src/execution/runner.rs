@@ -58,7 +58,7 @@ const PROGRESS: Duration = Duration::from_secs(1);
 /// Time that a handler has to stop after its task was canceled.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
 /// Delay before a task that this process cannot start is tried again.
-const HOLD_INTERVAL: Duration = Duration::from_mins(1);
+pub(crate) const HOLD_INTERVAL: Duration = Duration::from_mins(1);
 /// Delay before a task asks again after its endpoint answered 410. By then the endpoint is marked as gone.
 const GONE_RECHECK: Duration = Duration::from_secs(1);
 /// Maximum duration of the admission check. The lease is not renewed before the handler runs.
@@ -325,7 +325,7 @@ impl Runner {
             Some(reason) => return self.hold(token, reason),
             None => {}
         }
-        let retry = match (signal, &plan.resting) {
+        let retry = match (signal, &plan.pause_scope) {
             // An endpoint that asks for no pause, or repeatedly for a short one, is unhealthy. Its pause grows each time.
             (Some(DestinationSignal::Pause(pause)), Some(_)) => {
                 let pause = pause.max(hold_backoff(task.hold.deferrals.min(PUT_OFF_DOUBLINGS), self.jitter()));

@@ -7,8 +7,9 @@ use futures_util::future::{OptionFuture, try_join_all, try_join5};
 use nobat_core::config::kind::{KindError, Target};
 use nobat_core::config::queue::QueueConfig;
 use nobat_core::config::record::RecordKind;
-use nobat_core::config::task_config::{TaskConfig, limiters_of};
+use nobat_core::config::task_config::TaskConfig;
 use nobat_core::limits::LimiterKey;
+use nobat_core::policy::decide;
 use nobat_core::policy::explain::{ExplainInput, ExplanationView, Known, explain};
 use nobat_core::ports::StoreError;
 use nobat_core::task::{State as Standing, Task, TaskKey};
@@ -42,36 +43,35 @@ pub(crate) async fn one(
 ) -> Result<Response, Problem> {
     let name = TaskKey { tenant: caller.tenant, id };
     let task = app.backend.store.get(&name, app.clock.now()).await?.ok_or_else(Problem::task_not_found)?;
-    let around = circumstances(&app, &task).await?;
+    let input = read_input(&app, &task).await?;
     let now = app.clock.now();
-    response::value(StatusCode::OK, EXPLANATION_BYTES, &ExplanationView::new(&task, explain(&task, &around, now), now))
+    response::value(StatusCode::OK, EXPLANATION_BYTES, &ExplanationView::new(&task, explain(&task, &input, now), now))
 }
 
 /// Reads the current configuration and limiter state for a task, past all caches.
-async fn circumstances(app: &App, task: &Task) -> Result<ExplainInput, StoreError> {
+async fn read_input(app: &App, task: &Task) -> Result<ExplainInput, StoreError> {
     if matches!(task.state, Standing::Ended(_)) {
         return Ok(ExplainInput::default());
     }
-    let (registry, tenant, settings) = (&app.backend.config, &task.tenant, &task.options);
-    let queue_config = async |sort, name| registry.queue_config(&QueueConfig::record_name(tenant, sort, name)).await;
-    let endpoint = async { OptionFuture::from(settings.endpoint.as_ref().map(|name| registry.endpoint(tenant, name))).await.transpose() };
-    let key =
-        async { OptionFuture::from(settings.limit_key.as_ref().map(|key| queue_config(RecordKind::LimitKey, key))).await.transpose() };
-    let laid_down = try_join5(
-        queue_config(RecordKind::Queue, &task.queue),
-        queue_config(RecordKind::Kind, &task.kind),
-        registry.tenant(tenant),
-        endpoint,
-        key,
-    );
-    let (queue, kind, of_tenant, endpoint, key) = laid_down.await?;
-    let (task_config, endpoint) = (TaskConfig { queue, kind, tenant: of_tenant.limits }, endpoint.flatten());
-    let limiters = limiters_of(task, &task_config, endpoint.as_ref(), key.as_ref()).into_iter().map(async |(of, limits)| {
+    let (config, tenant, options) = (&app.backend.config, &task.tenant, &task.options);
+    let queue_config = async |kind, name| config.queue_config(&QueueConfig::record_name(tenant, kind, name)).await;
+    let endpoint = async { OptionFuture::from(options.endpoint.as_ref().map(|name| config.endpoint(tenant, name))).await.transpose() };
+    let limit_key =
+        async { OptionFuture::from(options.limit_key.as_ref().map(|key| queue_config(RecordKind::LimitKey, key))).await.transpose() };
+    let (queue, kind) = (queue_config(RecordKind::Queue, &task.queue), queue_config(RecordKind::Kind, &task.kind));
+    let (queue, kind, settings, endpoint, limit_key) = try_join5(queue, kind, config.tenant(tenant), endpoint, limit_key).await?;
+    let input = ExplainInput {
+        task_config: TaskConfig { queue, kind, tenant: settings.limits },
+        endpoint: endpoint.flatten(),
+        limit_key,
+        limiters: Vec::new(),
+        has_handler: !matches!(app.kinds.check(&task.kind, &task.payload, Target::Payload), Err(KindError::UnknownKind(_))),
+    };
+    let limiters = decide(task, input.configuration()).limiters.into_iter().map(async |(of, limits)| {
         let name = LimiterKey { tenant: tenant.clone(), scope: of };
         let limiter = app.backend.limiters.read(&name).await?.limiter;
         Ok::<_, StoreError>(Known { of: name.scope, limits, limiter })
     });
     let limiters = try_join_all(limiters).await?;
-    let has_handler = !matches!(app.kinds.check(&task.kind, &task.payload, Target::Payload), Err(KindError::UnknownKind(_)));
-    Ok(ExplainInput { task_config, endpoint, limiters, has_handler })
+    Ok(ExplainInput { limiters, ..input })
 }

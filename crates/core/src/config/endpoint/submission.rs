@@ -191,7 +191,7 @@ impl EndpointSubmission {
             answers: ResponsePolicy { success_statuses, retry_statuses },
             limits: Limits { breaker, ..limits },
             batch,
-            standing: standing(self.paused, &url, current),
+            status: status(self.paused, &url, current),
             authority: self.ca_certificates,
             created_at: current.map_or(receiving.now, |current| current.created_at),
             version: current.map_or(0, |current| current.version) + 1,
@@ -264,12 +264,12 @@ fn statuses(pointer: &str, texts: Vec<String>, wrong: &mut ValidationErrors) -> 
 }
 
 /// Returns the new state. A gone endpoint opens again at another URL, or when a client sets `paused` to `false`.
-fn standing(paused: Option<bool>, url: &HttpUrl, current: Option<&Endpoint>) -> EndpointStatus {
-    match (paused, current.map(|current| current.standing).unwrap_or_default()) {
+fn status(paused: Option<bool>, url: &HttpUrl, current: Option<&Endpoint>) -> EndpointStatus {
+    match (paused, current.map(|current| current.status).unwrap_or_default()) {
         (Some(true), _) => EndpointStatus::Paused,
         (Some(false), _) => EndpointStatus::Open,
         (None, EndpointStatus::Gone) if current.is_some_and(|current| current.url != *url) => EndpointStatus::Open,
-        (None, standing) => standing,
+        (None, status) => status,
     }
 }
 
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn new_endpoint_gets_a_secret_and_an_update_keeps_it() {
         let EndpointUpdate { endpoint, made } = put(r#"{"url": "https://billing.example/api/"}"#, None).unwrap();
-        assert_eq!((endpoint.url.as_str(), endpoint.version, endpoint.standing), ("https://billing.example/api/", 1, EndpointStatus::Open));
+        assert_eq!((endpoint.url.as_str(), endpoint.version, endpoint.status), ("https://billing.example/api/", 1, EndpointStatus::Open));
         assert!(endpoint.limits.breaker.is_some(), "the circuit breaker is enabled by default");
         let secret = |endpoint: &Endpoint| endpoint.secrets.live(Timestamp::EPOCH).map(|kept| opened(&kept.sealed)).collect::<Vec<_>>();
         assert_eq!(secret(&endpoint), [made.unwrap().as_bytes().to_vec()]);
@@ -403,14 +403,14 @@ mod tests {
     fn pause_lasts_until_a_client_ends_it() {
         let url = r#""url": "https://billing.example""#;
         let paused = put(&format!("{{{url}, \"paused\": true}}"), None).unwrap().endpoint;
-        let standing = |json: &str, current: &Endpoint| put(json, Some(current)).unwrap().endpoint.standing;
-        assert_eq!(paused.standing, EndpointStatus::Paused);
-        assert_eq!(standing(&format!("{{{url}}}"), &paused), EndpointStatus::Paused);
-        assert_eq!(standing(&format!("{{{url}, \"paused\": false}}"), &paused), EndpointStatus::Open);
-        let gone = Endpoint { standing: EndpointStatus::Gone, ..paused };
-        assert_eq!(standing(&format!("{{{url}}}"), &gone), EndpointStatus::Gone);
-        assert_eq!(standing(r#"{"url": "https://billing.example/v2"}"#, &gone), EndpointStatus::Open, "another URL opens a gone endpoint");
-        assert_eq!(standing(&format!("{{{url}, \"paused\": false}}"), &gone), EndpointStatus::Open);
+        let status = |json: &str, current: &Endpoint| put(json, Some(current)).unwrap().endpoint.status;
+        assert_eq!(paused.status, EndpointStatus::Paused);
+        assert_eq!(status(&format!("{{{url}}}"), &paused), EndpointStatus::Paused);
+        assert_eq!(status(&format!("{{{url}, \"paused\": false}}"), &paused), EndpointStatus::Open);
+        let gone = Endpoint { status: EndpointStatus::Gone, ..paused };
+        assert_eq!(status(&format!("{{{url}}}"), &gone), EndpointStatus::Gone);
+        assert_eq!(status(r#"{"url": "https://billing.example/v2"}"#, &gone), EndpointStatus::Open, "another URL opens a gone endpoint");
+        assert_eq!(status(&format!("{{{url}, \"paused\": false}}"), &gone), EndpointStatus::Open);
     }
 
     #[test]

@@ -1,0 +1,90 @@
+//! The one decision if a task may start. Admission acts on it, and [`explain`](super::explain) words it.
+
+use crate::config::endpoint::{Endpoint, EndpointStatus};
+use crate::config::queue::QueueConfig;
+use crate::config::task_config::TaskConfig;
+use crate::limits::{LimitScope, Limits};
+use crate::task::Task;
+use crate::task::retry::RetryPolicy;
+use crate::types::held_reason::HeldReason;
+
+/// Configuration that decides about a task.
+#[derive(Clone, Copy, Debug)]
+pub struct Configuration<'a> {
+    /// Configuration of its queue and kind, and limits of its tenant.
+    pub task_config: &'a TaskConfig,
+    /// Endpoint that it names, if the endpoint exists.
+    pub endpoint: Option<&'a Endpoint>,
+    /// Configuration of its limit key, if it names one.
+    pub limit_key: Option<&'a QueueConfig>,
+    /// True if there is a handler for its kind.
+    pub has_handler: bool,
+}
+
+/// Result of [`decide`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// Hold that lasts until the configuration changes. `None`: the limiters decide.
+    pub block: Option<Block>,
+    /// Limiters that must grant a permit, in the order in which the worker asks them. Those that hold tasks most often come first, so that
+    /// the others are not asked in vain. The endpoint's, if the task names one, is the first.
+    pub limiters: Vec<(LimitScope, Limits)>,
+}
+
+/// Hold that lasts until a client or an operator changes the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Reason of the hold.
+    pub reason: HeldReason,
+    /// Queue, kind or endpoint that holds the task. At least one; several if they are paused together.
+    pub by: Vec<LimitScope>,
+}
+
+/// Decides if the configuration lets a task start, and which limiters it must ask.
+pub fn decide(task: &Task, configuration: Configuration<'_>) -> Decision {
+    Decision { block: block(task, configuration), limiters: limiters(task, configuration) }
+}
+
+fn block(task: &Task, Configuration { task_config, endpoint, has_handler, .. }: Configuration<'_>) -> Option<Block> {
+    let status = endpoint.map(|endpoint| endpoint.status);
+    let endpoint = || task.options.endpoint.clone().map(LimitScope::Endpoint);
+    let paused = [
+        task_config.queue.paused.then(|| LimitScope::Queue(task.queue.clone())),
+        task_config.kind.paused.then(|| LimitScope::Kind(task.kind.clone())),
+        endpoint().filter(|_| status == Some(EndpointStatus::Paused)),
+    ];
+    if paused.iter().any(Option::is_some) {
+        return Some(Block { reason: HeldReason::Paused, by: paused.into_iter().flatten().collect() });
+    }
+    let reason = match (&task.options.endpoint, status) {
+        (Some(_), None) => HeldReason::EndpointMissing,
+        (Some(_), Some(EndpointStatus::Gone)) => HeldReason::EndpointGone,
+        _ if !has_handler => return Some(Block { reason: HeldReason::NoHandler, by: vec![LimitScope::Kind(task.kind.clone())] }),
+        _ => return None,
+    };
+    Some(Block { reason, by: endpoint().into_iter().collect() })
+}
+
+fn limiters(task: &Task, Configuration { task_config, endpoint, limit_key, .. }: Configuration<'_>) -> Vec<(LimitScope, Limits)> {
+    let endpoint = task.options.endpoint.clone().zip(endpoint).map(|(name, endpoint)| (LimitScope::Endpoint(name), endpoint.limits));
+    let limit_key = task.options.limit_key.clone().zip(limit_key).map(|(key, config)| (LimitScope::Key(key), config.limits));
+    let others = [
+        (LimitScope::Kind(task.kind.clone()), task_config.kind.limits),
+        (LimitScope::Queue(task.queue.clone()), task_config.queue.limits),
+        (LimitScope::Tenant, task_config.tenant),
+    ];
+    endpoint.into_iter().chain(limit_key).chain(others.into_iter().filter(|(_, limits)| !limits.is_none())).collect()
+}
+
+/// Returns the limiter to pause if the receiver asks for a pause: the limit key's, else the endpoint's.
+pub fn pause_scope(task: &Task) -> Option<LimitScope> {
+    let (limit_key, endpoint) = (task.options.limit_key.clone(), task.options.endpoint.clone());
+    limit_key.map(LimitScope::Key).or_else(|| endpoint.map(LimitScope::Endpoint))
+}
+
+/// Returns the retry policy of a task that leaves it to its endpoint: the endpoint's, else its queue's, else the default. `None` if the task
+/// has its own, or no endpoint.
+pub fn inherited_retry(task: &Task, endpoint: Option<&Endpoint>, queue: &QueueConfig) -> Option<RetryPolicy> {
+    let endpoint = endpoint.filter(|_| task.options.left.retry)?;
+    Some(endpoint.retry.clone().or_else(|| queue.retry.clone()).unwrap_or_default())
+}
