@@ -318,7 +318,7 @@ pub fn moment(task: &Value, field: &str) -> Timestamp {
 
 /// Returns the lines of a log that no run should leave: errors and panics, except the panics that a `noop` task ordered.
 pub fn complaints(log: &[String]) -> Vec<&str> {
-    let is_ordered = |line: &str| line.contains("a handler or a request panicked") && line.contains("worker/src/noop.rs");
+    let is_ordered = |line: &str| line.contains("a handler or a request panicked") && line.contains("worker/src/handlers/noop.rs");
     let is_complaint = |line: &&str| (line.contains(r#""level":"ERROR""#) || line.contains("panicked at")) && !is_ordered(line);
     log.iter().map(String::as_str).filter(is_complaint).collect()
 }

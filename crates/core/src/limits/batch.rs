@@ -136,15 +136,18 @@ impl BatchBuffer {
 
     /// Returns when a task that found no room joins again.
     ///
-    /// Groups of `max_items` tasks follow each other at the distance of requests. Without a rate, each task backs off by itself.
+    /// Groups of `max_items` tasks follow each other at the distance of requests. Without a rate, each task backs off by itself, for at most
+    /// [`FALLBACK`]: a full batch goes soon. A task that would miss its deadline joins again before it.
     fn turn_away(&mut self, batch_limits: BatchLimits, member: &BatchMember, now: Timestamp) -> Timestamp {
         let before = self.turned_away / batch_limits.policy.max_items;
         self.turned_away = self.turned_away.saturating_add(1);
         let pause = match batch_limits.interval.saturating_mul(before.saturating_add(1)) {
-            Duration::ZERO => hold_backoff(member.holds, member.jitter),
+            Duration::ZERO => hold_backoff(member.holds, member.jitter).min(FALLBACK),
             pause => pause,
         };
-        (self.due().max(now) + pause).min(now + MAX_RESERVATION_AHEAD)
+        let until = (self.due().max(now) + pause).min(now + MAX_RESERVATION_AHEAD);
+        let in_time = member.deadline.map(|deadline| deadline - IN_TIME).filter(|in_time| *in_time > now);
+        in_time.map_or(until, |in_time| until.min(in_time))
     }
 
     /// Postpones the batch: it is not due before `until`.
@@ -273,6 +276,18 @@ mod tests {
         let turned_away = [3, 4, 5, 6, 7].map(|number| gathering.join(two, &member(number), at(10)));
         assert_eq!(turned_away, [1_700, 1_700, 2_700, 2_700, 3_700].map(|millis| BatchDecision::Wait(at(millis))));
         assert_eq!(gathering.join(two, &member(2), at(700)), BatchDecision::Lead);
+    }
+
+    #[test]
+    fn member_beyond_a_full_batch_returns_within_a_minute() {
+        let mut batch = BatchBuffer::default();
+        let full = batch_limits(1, 0);
+        assert_eq!(batch.join(full, &member(0), at(0)), BatchDecision::Lead);
+        let late = BatchMember { holds: 30, ..member(1) };
+        let BatchDecision::Wait(until) = batch.join(full, &late, at(0)) else { panic!("there is no room") };
+        assert!(at(0) < until && until <= at(60_000), "{until}");
+        let urgent = BatchMember { deadline: Some(at(5_000)), ..late };
+        assert_eq!(batch.join(full, &urgent, at(0)), BatchDecision::Wait(at(4_000)));
     }
 
     #[test]
