@@ -5,6 +5,8 @@ mod repo_checks {
     mod codes;
     mod dependencies;
     mod explain;
+    mod imports;
+    mod lengths;
     mod paths;
     mod picture;
     mod proofs;
