@@ -1,6 +1,6 @@
 //! Readiness of the store, with the cause if it is not ready.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -8,6 +8,7 @@ use futures_util::future::{BoxFuture, Shared};
 use nobat_core::ports::Clock;
 use nobat_core::service::backend::{Backend, NotReady};
 use nobat_core::types::time::Timestamp;
+use parking_lot::Mutex;
 
 use crate::app::App;
 
@@ -65,7 +66,7 @@ impl Readiness {
     /// Returns the result of the running or latest check if it is valid. Otherwise starts a check.
     pub(crate) async fn check(&self, app: &App, now: Timestamp) -> Result<(), Cause> {
         let check = {
-            let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut last = self.0.lock();
             match &*last {
                 Some(check) if check.is_good(now) => check.clone(),
                 _ => last

@@ -3,7 +3,7 @@
 //! The first process that needs the key has KMS generate it. Every process has KMS decrypt it once, at its first use, and keeps it in
 //! memory. KMS records each decryption in `CloudTrail`. A process that loses the permission cannot decrypt after its next start.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -12,6 +12,7 @@ use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::DataKeySpec;
 use nobat_core::ports::StoreError;
 use nobat_core::secrets::vault::{MasterKey, NoVault, Vault, VaultSource};
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use crate::error::{Unreadable, failed};
@@ -53,13 +54,13 @@ impl DataKey {
     }
 
     async fn open_or_pause(&self) -> Result<Arc<Vault>, NoVault> {
-        let last = self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let last = self.failed.lock().clone();
         if let Some((_, error)) = last.filter(|(at, _)| at.elapsed() < PAUSE) {
             return Err(error);
         }
         let opened = self.open().await.map_err(|error| NoVault::Unavailable(error.to_string()));
         if let Err(error) = &opened {
-            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), error.clone()));
+            *self.failed.lock() = Some((Instant::now(), error.clone()));
         }
         opened
     }

@@ -1,12 +1,13 @@
 //! Limits on the parallel lists of each tenant, so that one tenant's lists do not use up the table's capacity and the connections.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nobat_core::collections::recent::Recent;
 use nobat_core::ports::{QueueLoad, StoreError};
 use nobat_core::types::name::Tenant;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -63,7 +64,7 @@ impl ListTurns {
 
     fn of_tenant(&self, tenant: &Tenant) -> Arc<OfTenant> {
         // No code leaves inconsistent data behind under the lock, so a poisoned lock is safe to use.
-        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tenants = self.tenants.lock();
         if let Some(known) = tenants.get(tenant) {
             return Arc::clone(known);
         }

@@ -7,7 +7,7 @@
 mod capacity;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use aws_sdk_dynamodb::config::interceptors::{
     AfterDeserializationInterceptorContextRef as Answered, BeforeSerializationInterceptorContextMut as Beginning,
@@ -16,6 +16,7 @@ use aws_sdk_dynamodb::config::interceptors::{
 use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::error::BoxError;
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
+use parking_lot::Mutex;
 
 use crate::meter::capacity::Asked;
 pub use crate::meter::capacity::Units;
@@ -47,11 +48,7 @@ pub struct Usage {
 impl Meter {
     /// Returns the counts since the last call and resets them.
     pub fn take(&self) -> Reading {
-        std::mem::take(&mut *self.reading())
-    }
-
-    fn reading(&self) -> MutexGuard<'_, Reading> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        std::mem::take(&mut *self.0.lock())
     }
 }
 
@@ -88,7 +85,7 @@ impl Intercept for Meter {
     /// Called for every try. Its consumption is unknown until the response arrives.
     fn read_before_transmit(&self, _: &Sending<'_>, _: &RuntimeComponents, state: &mut ConfigBag) -> Result<(), BoxError> {
         let call = state.load::<Metadata>().ok_or("the call has no operation name")?;
-        let mut reading = self.reading();
+        let mut reading = self.0.lock();
         if call.service() == "SQS" {
             *reading.sqs.entry(call.name().to_owned()).or_default() += 1;
             return Ok(());
@@ -105,7 +102,7 @@ impl Intercept for Meter {
             Ok(output) => capacity::consumed(output, *asked),
             Err(error) => error.as_operation_error().and_then(capacity::refused),
         };
-        if let (Some(units), Some(usage)) = (units, self.reading().dynamodb.get_mut(operation.name())) {
+        if let (Some(units), Some(usage)) = (units, self.0.lock().dynamodb.get_mut(operation.name())) {
             usage.units = usage.units + units;
             usage.unknown -= 1;
         }

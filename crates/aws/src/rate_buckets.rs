@@ -1,10 +1,10 @@
 //! Token buckets of tenants that this process knows.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use nobat_core::limits::token_bucket::TokenBucket;
 use nobat_core::types::name::Tenant;
+use parking_lot::Mutex;
 
 /// Last known levels of the buckets, so that most requests need no extra read.
 #[derive(Default)]
@@ -15,11 +15,11 @@ const MAX_BUCKETS: usize = 10_000;
 
 impl Buckets {
     pub(crate) fn last_seen(&self, tenant: &Tenant) -> TokenBucket {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(tenant).copied().unwrap_or_default()
+        self.0.lock().get(tenant).copied().unwrap_or_default()
     }
 
     pub(crate) fn note(&self, tenant: &Tenant, bucket: TokenBucket) {
-        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = self.0.lock();
         if buckets.len() >= MAX_BUCKETS {
             buckets.clear();
         }

@@ -5,7 +5,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use nobat_core::types::name::Tenant;
+use parking_lot::Mutex;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use tokio::time::timeout;
 
@@ -138,7 +139,7 @@ impl Client {
     /// Returns the connections for a request: the shared ones, or those of its certificate authorities.
     fn connections(&self, authority: Option<Arc<str>>) -> Result<Connections, SendError> {
         let Some(pem) = authority else { return Ok(self.http.clone()) };
-        let mut vouched_for = self.vouched_for.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut vouched_for = self.vouched_for.lock();
         if let Some(known) = vouched_for.get(&pem) {
             return Ok(known.clone());
         }

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nobat_core::types::name::Tenant;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 
@@ -107,7 +108,7 @@ impl Lookups {
     }
 
     fn of_tenant(&self, tenant: &Tenant) -> Arc<Semaphore> {
-        let mut tenants = lock(&self.tenants);
+        let mut tenants = self.tenants.lock();
         if tenants.len() >= MAX_TENANTS && !tenants.contains_key(tenant) {
             tenants.retain(|_, slots| Arc::strong_count(slots) > 1);
         }
@@ -116,11 +117,11 @@ impl Lookups {
     }
 
     fn has_failed(&self, name: &str) -> bool {
-        lock(&self.failures).get(name).is_some_and(|until| Instant::now() < *until)
+        self.failures.lock().get(name).is_some_and(|until| Instant::now() < *until)
     }
 
     fn note_failure(&self, name: &str) {
-        let (mut failures, now) = (lock(&self.failures), Instant::now());
+        let (mut failures, now) = (self.failures.lock(), Instant::now());
         if failures.len() >= MAX_FAILURES {
             failures.retain(|_, until| now < *until);
         }
@@ -129,10 +130,6 @@ impl Lookups {
         }
         failures.insert(name.to_owned(), now + FAILURE_TTL);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -258,6 +255,6 @@ mod tests {
         for number in 0..2 * MAX_FAILURES {
             assert!(lookups.resolve(&format!("none{number}.test"), &origin("a")).await.is_err());
         }
-        assert!(lock(&lookups.failures).len() <= MAX_FAILURES);
+        assert!(lookups.failures.lock().len() <= MAX_FAILURES);
     }
 }

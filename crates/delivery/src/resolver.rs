@@ -6,7 +6,6 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -14,6 +13,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Looks up the addresses of a name.
@@ -79,7 +79,7 @@ impl SystemResolver {
 
     /// Returns the resolver for the current configuration.
     fn current(&self) -> TokioResolver {
-        let mut loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = self.0.lock();
         if let Some(known) = loaded.modified
             && loaded.checked_at.elapsed() >= CHECK_INTERVAL
         {

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use nobat_core::auth::audit::{Action, Entry};
@@ -12,6 +11,7 @@ use nobat_core::ports::config_store::{AuditPage, AuditQuery, ConfigStore, Record
 use nobat_core::ports::{Position, StoreError};
 use nobat_core::types::name::{Name, Tenant};
 use nobat_core::types::time::Timestamp;
+use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::database::{Database, Savepoint, to_sql};
@@ -52,7 +52,7 @@ impl ConfigStore for Sqlite {
     }
 
     async fn take(&self, tenant: &Tenant, rate: TokenRate, _wanted: NonZeroU32, now: Timestamp) -> Result<TakeResult, StoreError> {
-        let mut buckets = self.0.buckets.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = self.0.buckets.0.lock();
         let bucket = buckets.entry(tenant.clone()).or_default();
         let (taken, left) = rate.take(*bucket, NonZeroU32::MIN, now);
         *bucket = left;

@@ -1,10 +1,11 @@
 //! Waiting workers and watchers of tasks in this process.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use nobat_core::task::{Task, TaskKey};
 use nobat_core::types::time::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
 /// Workers that wait for tasks, and watchers that wait for changes.
@@ -36,13 +37,13 @@ impl Dispatch {
     /// Adds a worker to the queue. Dropping the receiver removes it.
     pub(crate) fn line_up(&self, room: usize) -> oneshot::Receiver<Vec<Task>> {
         let (hand, tasks) = oneshot::channel();
-        lock(&self.workers).push_back(Worker { room, hand });
+        self.workers.lock().push_back(Worker { room, hand });
         tasks
     }
 
     /// Returns the number of tasks that the waiting workers have room for.
     pub(crate) fn wanted(&self) -> usize {
-        let mut workers = lock(&self.workers);
+        let mut workers = self.workers.lock();
         workers.retain(|worker| !worker.hand.is_closed());
         workers.iter().map(|worker| worker.room).sum()
     }
@@ -50,7 +51,7 @@ impl Dispatch {
     /// Hands claimed tasks to the waiting workers. Returns the tasks that no worker took.
     pub(crate) fn hand_over(&self, mut tasks: Vec<Task>) -> Vec<Task> {
         while !tasks.is_empty() {
-            let Some(worker) = lock(&self.workers).pop_front() else { break };
+            let Some(worker) = self.workers.lock().pop_front() else { break };
             let rest = tasks.split_off(worker.room.min(tasks.len()));
             let refused = worker.hand.send(tasks).err().unwrap_or_default();
             tasks = rest;
@@ -76,7 +77,7 @@ impl Dispatch {
 
     /// Notifies the watchers of changed tasks.
     pub(crate) fn tell(&self, names: &[TaskKey]) {
-        let watched = lock(&self.watched);
+        let watched = self.watched.lock();
         if !watched.is_empty() {
             names.iter().filter_map(|name| watched.get(name)).for_each(|task| task.news.notify_waiters());
         }
@@ -92,7 +93,7 @@ struct Watcher<'a> {
 
 impl<'a> Watcher<'a> {
     fn new(dispatch: &'a Dispatch, name: &'a TaskKey) -> Self {
-        let mut watched = lock(&dispatch.watched);
+        let mut watched = dispatch.watched.lock();
         let task = watched.entry(name.clone()).or_insert_with(|| Watched { news: Arc::default(), watchers: 0 });
         task.watchers += 1;
         Self { dispatch, name, news: task.news.clone() }
@@ -101,7 +102,7 @@ impl<'a> Watcher<'a> {
 
 impl Drop for Watcher<'_> {
     fn drop(&mut self) {
-        let mut watched = lock(&self.dispatch.watched);
+        let mut watched = self.dispatch.watched.lock();
         if let Some(task) = watched.get_mut(self.name) {
             task.watchers -= 1;
             if task.watchers == 0 {
@@ -109,9 +110,4 @@ impl Drop for Watcher<'_> {
             }
         }
     }
-}
-
-/// No code leaves inconsistent data behind under these locks, so a poisoned lock is safe to use.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

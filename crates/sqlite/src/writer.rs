@@ -1,12 +1,13 @@
 //! The only writer. It runs the operations of many callers in one transaction and replies after the COMMIT.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nobat_core::ports::{Clock, QueueLoad, StoreError};
 use nobat_core::task::Task;
 use nobat_core::types::time::Timestamp;
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
@@ -158,7 +159,7 @@ impl Writer {
         let operation = Operation { run: Box::new(run), weight };
         match self {
             Self::Inline(group) => {
-                group.lock().unwrap_or_else(PoisonError::into_inner).transact(vec![operation]);
+                group.lock().transact(vec![operation]);
                 Ok(())
             }
             Self::Thread(thread) => thread.queue.push(&owner, operation).map(drop),

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nobat_core::auth::api_key::{Key, KeyId, KeyText};
@@ -17,6 +17,7 @@ use nobat_core::ports::StoreError;
 use nobat_core::service::backend::Backend;
 use nobat_core::types::name::Tenant;
 use nobat_core::types::time::Timestamp;
+use parking_lot::Mutex;
 
 use crate::auth::lookups::{GuessRate, Lookups, Turn};
 use crate::auth::policy::AuthMode;
@@ -141,7 +142,7 @@ impl AuthCache {
 
     /// Counts a request without a valid key. Fails if its address has made too many.
     pub(crate) fn count_failure(&self, origin: Option<IpAddr>, now: Timestamp) -> Result<(), Problem> {
-        let mut failures = lock(&self.failures);
+        let mut failures = self.failures.lock();
         if failures.len() >= MAX_KNOWN {
             // Buckets that are full again carry no information, so they go first.
             failures.retain(|_, bucket| FAILURES.left(*bucket, now) < FAILURES.burst.get());
@@ -159,7 +160,7 @@ impl AuthCache {
     }
 
     fn has_failed_too_often(&self, network: Option<IpAddr>, now: Timestamp) -> bool {
-        let bucket = lock(&self.failures).get(&network).copied().unwrap_or_default();
+        let bucket = self.failures.lock().get(&network).copied().unwrap_or_default();
         matches!(FAILURES.take(bucket, NonZeroU32::MIN, now).0, TakeResult::Wait(_))
     }
 }
@@ -189,7 +190,7 @@ impl<K: Hash + Eq, V> Default for Known<K, V> {
 
 impl<K: Hash + Eq, V: Clone> Known<K, V> {
     fn get(&self, name: &K, now: Timestamp) -> Option<V> {
-        let mut known = lock(&self.0);
+        let mut known = self.0.lock();
         let (value, read_at) = known.things.get(name)?;
         // A clock that was set back must not extend the validity.
         (*read_at <= now && now < *read_at + FRESH).then(|| value.clone())
@@ -197,15 +198,15 @@ impl<K: Hash + Eq, V: Clone> Known<K, V> {
 
     /// Returns true if it was read lately, fresh or not.
     fn has_seen(&self, name: &K) -> bool {
-        lock(&self.0).things.get(name).is_some()
+        self.0.lock().things.get(name).is_some()
     }
 
     fn changes(&self) -> u64 {
-        lock(&self.0).changes
+        self.0.lock().changes
     }
 
     fn note(&self, name: K, value: V, since: u64, now: Timestamp) {
-        let mut known = lock(&self.0);
+        let mut known = self.0.lock();
         if known.changes != since {
             return;
         }
@@ -213,15 +214,10 @@ impl<K: Hash + Eq, V: Clone> Known<K, V> {
     }
 
     fn forget(&self, name: &K) {
-        let mut known = lock(&self.0);
+        let mut known = self.0.lock();
         known.changes += 1;
         known.things.remove(name);
     }
-}
-
-/// Locks a mutex and ignores poisoning. No update under these locks can be left half done by a panic.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -291,7 +287,7 @@ mod tests {
         // After a second, all other buckets are full again, and the map keeps none of them.
         let later = at(1_000);
         ring.count_failure(Some(address(MAX_KNOWN + 1)), later).unwrap();
-        assert_eq!(lock(&ring.failures).len(), 2);
+        assert_eq!(ring.failures.lock().len(), 2);
         assert!(ring.count_failure(guesser, later).is_ok(), "one failure a second is allowed");
         assert!(ring.has_failed_too_often(guesser, later));
     }
@@ -338,6 +334,6 @@ mod tests {
         for number in 0..=MAX_KNOWN {
             ring.count_failure(Some(address(number)), at(0)).unwrap();
         }
-        assert_eq!(lock(&ring.failures).len(), 1);
+        assert_eq!(ring.failures.lock().len(), 1);
     }
 }

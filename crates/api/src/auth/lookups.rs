@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nobat_core::ports::QueueLoad;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -88,7 +89,7 @@ impl Lookups {
     }
 
     fn lane(&self, network: Option<IpAddr>) -> Lane {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.lanes.lock();
         if lanes.len() >= MAX_IDLE_LANES {
             lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
         }
@@ -146,6 +147,6 @@ mod tests {
         for number in 0..2 * u32::try_from(MAX_IDLE_LANES).unwrap() {
             lookups.turn(GuessRate::Slowed(Some(IpAddr::V4(number.into())))).await.unwrap();
         }
-        assert!(lookups.lanes.lock().unwrap().len() <= MAX_IDLE_LANES);
+        assert!(lookups.lanes.lock().len() <= MAX_IDLE_LANES);
     }
 }

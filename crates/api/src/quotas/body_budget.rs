@@ -4,10 +4,11 @@
 //! connections that stalls in the middle of each body fills the memory.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use nobat_core::ports::QueueLoad;
 use nobat_core::types::name::Tenant;
+use parking_lot::Mutex;
 
 /// Maximum number of bytes of bodies in memory, over all tenants: 64 MiB.
 const MAX_TOTAL: usize = 64 * 1024 * 1024;
@@ -44,13 +45,8 @@ impl BodyBudget {
 
     /// Returns the number of bytes in memory and of refused bodies.
     pub(crate) fn load(&self) -> QueueLoad {
-        let Held { total, refused, .. } = *self.lock();
+        let Held { total, refused, .. } = *self.0.lock();
         QueueLoad { name: "body_bytes", length: total, limit: MAX_TOTAL, tenant_limit: MAX_PER_TENANT, refused }
-    }
-
-    /// Locks the budget and ignores poisoning. No update under this lock can be left half done by a panic.
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,12 +54,12 @@ impl Reservation {
     /// Fails if there is no room for so many bytes now. Reserves nothing, so a client that announces a body and sends none takes no budget
     /// from other clients.
     pub(crate) fn check_room(&self, bytes: usize) -> Result<(), OverBudget> {
-        self.room(&mut self.budget.lock(), bytes).map(drop)
+        self.room(&mut self.budget.0.lock(), bytes).map(drop)
     }
 
     /// Reserves more bytes. Reserves nothing if it fails.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), OverBudget> {
-        let mut held = self.budget.lock();
+        let mut held = self.budget.0.lock();
         let of_tenant = self.room(&mut held, bytes)?;
         held.total += bytes;
         held.by_tenant.insert(self.tenant.clone(), of_tenant + bytes);
@@ -87,7 +83,7 @@ impl Drop for Reservation {
         if self.bytes == 0 {
             return;
         }
-        let mut held = self.budget.lock();
+        let mut held = self.budget.0.lock();
         held.total -= self.bytes;
         if let Some(of_tenant) = held.by_tenant.get_mut(&self.tenant) {
             *of_tenant -= self.bytes;
@@ -117,7 +113,7 @@ mod tests {
         drop(first);
         assert_eq!((budget.reserve(&three).grow(1), budget.load().refused), (Ok(()), 4));
         drop(second);
-        let held = budget.lock();
+        let held = budget.0.lock();
         assert_eq!((held.total, held.by_tenant.len()), (0, 0));
     }
 }

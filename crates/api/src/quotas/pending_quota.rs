@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nobat_core::ports::StoreError;
 use nobat_core::types::name::Tenant;
 use nobat_core::types::time::Timestamp;
+use parking_lot::Mutex;
 
 /// Latest count of each tenant's waiting tasks.
 #[derive(Default)]
@@ -77,7 +78,7 @@ impl PendingQuota {
     }
 
     fn place(&self, tenant: &Tenant) -> Arc<Place> {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self.0.lock();
         Arc::clone(places.entry(tenant.clone()).or_default())
     }
 }

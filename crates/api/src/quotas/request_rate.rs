@@ -4,13 +4,13 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nobat_core::limits::token_bucket::{TakeResult, TokenRate};
 use nobat_core::service::backend::Backend;
 use nobat_core::types::name::Tenant;
 use nobat_core::types::time::Timestamp;
+use parking_lot::Mutex;
 
 use crate::http::error_code::Code;
 use crate::http::problem::{Problem, whole_seconds};
@@ -51,7 +51,7 @@ impl RequestRates {
     }
 
     fn take_left(&self, tenant: &Tenant, now: Timestamp) -> bool {
-        let mut stocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stocks = self.0.lock();
         match stocks.get_mut(tenant) {
             Some(stock) if stock.left > 0 && now < stock.until => {
                 stock.left -= 1;
@@ -62,13 +62,13 @@ impl RequestRates {
     }
 
     fn wanted(&self, tenant: &Tenant, now: Timestamp) -> NonZeroU32 {
-        let stocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let stocks = self.0.lock();
         stocks.get(tenant).filter(|stock| now < stock.until).map_or(NonZeroU32::MIN, |stock| stock.next)
     }
 
     /// Stores a granted block, less the one token that the request uses at once.
     fn put_by(&self, tenant: &Tenant, count: NonZeroU32, wanted: NonZeroU32, now: Timestamp) {
-        let mut stocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stocks = self.0.lock();
         let stock = stocks.entry(tenant.clone()).or_insert(Stock { left: 0, until: now, next: NonZeroU32::MIN });
         let left = if now < stock.until { stock.left } else { 0 };
         *stock = Stock { left: left.saturating_add(count.get() - 1), until: now + GOOD_FOR, next: wanted.saturating_mul(TWICE) };
@@ -114,7 +114,7 @@ mod tests {
     impl ConfigStore for Blocks {
         async fn take(&self, _: &Tenant, _: TokenRate, wanted: NonZeroU32, _: Timestamp) -> Result<TakeResult, StoreError> {
             let place = {
-                let mut asked = self.asked.lock().unwrap();
+                let mut asked = self.asked.lock();
                 asked.push(wanted.get());
                 asked.len()
             };
@@ -190,9 +190,9 @@ mod tests {
         for _ in 0..1 + 2 + 4 {
             permits.take(&backend, &tenant, RATE, now).await.unwrap();
         }
-        assert_eq!(*blocks.asked.lock().unwrap(), [1, 2, 4]);
+        assert_eq!(*blocks.asked.lock(), [1, 2, 4]);
         permits.take(&backend, &tenant, RATE, now + GOOD_FOR).await.unwrap();
-        assert_eq!(*blocks.asked.lock().unwrap(), [1, 2, 4, 1], "after a pause, the block size is 1 again");
+        assert_eq!(*blocks.asked.lock(), [1, 2, 4, 1], "after a pause, the block size is 1 again");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Limits on `POST /v1/endpoints/{name}/test`, which bypasses all other limits of an endpoint.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use nobat_core::ports::QueueLoad;
 use nobat_core::types::name::{Name, Tenant};
+use parking_lot::Mutex;
 
 use crate::http::error_code::Code;
 use crate::http::problem::Problem;
@@ -35,7 +36,7 @@ pub(crate) struct TestSlot {
 impl TestSlots {
     /// Takes a slot. Otherwise returns a 429 that names the limit that is reached.
     pub(crate) fn acquire(&self, tenant: &Tenant, name: &Name) -> Result<TestSlot, Problem> {
-        let mut taken = self.taken();
+        let mut taken = self.0.lock();
         let of_tenant = taken.endpoints.iter().filter(|(other, _)| other == tenant).count();
         let of_endpoint = taken.endpoints.iter().filter(|other| (&other.0, &other.1) == (tenant, name)).count();
         let reached = [
@@ -59,14 +60,9 @@ impl TestSlots {
 
     /// Returns the number of tests in progress and of refused tests.
     pub(crate) fn load(&self) -> QueueLoad {
-        let taken = self.taken();
+        let taken = self.0.lock();
         let (length, refused) = (taken.endpoints.len(), taken.refused);
         QueueLoad { name: "endpoint_test", length, limit: MAX_IN_ALL, tenant_limit: MAX_OF_TENANT, refused }
-    }
-
-    /// Locks the slots and ignores poisoning. No update under this lock can be left half done by a panic.
-    fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -78,7 +74,7 @@ impl std::fmt::Debug for TestSlots {
 
 impl Drop for TestSlot {
     fn drop(&mut self) {
-        let mut taken = self.slots.taken();
+        let mut taken = self.slots.0.lock();
         if let Some(place) = taken.endpoints.iter().position(|taken| *taken == self.endpoint) {
             taken.endpoints.swap_remove(place);
         }

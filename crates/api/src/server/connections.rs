@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nobat_core::auth::network::{Network, client_network};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -55,7 +56,7 @@ impl ConnectionMetrics {
     fn log(&self, message: &'static str) {
         let now = Instant::now();
         {
-            let mut logged_at = lock(&self.logged_at);
+            let mut logged_at = self.logged_at.lock();
             if logged_at.is_some_and(|at| now < at + LOG_INTERVAL) {
                 return;
             }
@@ -116,7 +117,7 @@ impl Connections {
     }
 
     fn count(&self, address: IpAddr) -> bool {
-        let mut by_address = lock(&self.by_address);
+        let mut by_address = self.by_address.lock();
         let count = by_address.entry(address).or_default();
         let is_below = *count < self.per_address;
         *count += usize::from(is_below);
@@ -133,7 +134,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         self.connections.metrics.open.fetch_sub(1, Ordering::Relaxed);
         let Some(address) = self.address else { return };
-        let mut by_address = lock(&self.connections.by_address);
+        let mut by_address = self.connections.by_address.lock();
         if let Some(count) = by_address.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
@@ -141,11 +142,6 @@ impl Drop for Slot {
             }
         }
     }
-}
-
-/// Locks a mutex and ignores poisoning. No update under these locks can be left half done by a panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -177,7 +173,7 @@ mod tests {
         assert!(open(&connections, "203.0.113.9").is_some());
         assert_eq!((connections.metrics.open(), connections.metrics.refused_address(), connections.metrics.refused_total()), (1, 2, 0));
         drop(other);
-        assert!(lock(&connections.by_address).is_empty(), "an address without connections takes no memory");
+        assert!(connections.by_address.lock().is_empty(), "an address without connections takes no memory");
     }
 
     #[tokio::test]

@@ -1,9 +1,11 @@
 //! Configuration cache: not every task needs a read of the registry.
 
 use std::hash::Hash;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::collections::recent::Recent;
 use crate::config::callback_secret::CallbackSecrets;
@@ -167,7 +169,7 @@ impl<K: Eq + Hash, V: Clone> Known<K, V> {
 
     /// Returns the entry for a key. No change under the lock is left half done, so that a panic elsewhere does no harm here.
     fn place(&self, key: K) -> Arc<Place<V>> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         if let Some(place) = known.get(&key) {
             return Arc::clone(place);
         }

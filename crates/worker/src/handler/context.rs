@@ -1,7 +1,7 @@
 //! The context of an attempt, for its handler.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nobat_core::config::endpoint::Endpoint;
@@ -9,6 +9,7 @@ use nobat_core::json::Json;
 use nobat_core::task::{Task, TaskKey};
 use nobat_core::types::id::TaskId;
 use nobat_core::types::name::Name;
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -89,7 +90,7 @@ impl TaskContext {
     pub fn progress<T: Serialize>(&self, progress: &T) {
         match Json::from_value(progress) {
             Ok(json) if json.get().len() <= MAX_PROGRESS => {
-                *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(json);
+                *self.progress.lock() = Some(json);
                 self.progressed.notify_one();
             }
             _ => tracing::warn!(task = %self.name.id, "a progress note was dropped: it is too long, or not JSON"),
@@ -128,6 +129,6 @@ impl TaskContext {
     }
 
     pub(crate) fn take_progress(&self) -> Option<Json> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.progress.lock().take()
     }
 }
