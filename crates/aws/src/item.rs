@@ -10,8 +10,8 @@ use nobat_core::json::Json;
 use nobat_core::task::{CancelRequest, Completion, Fingerprint, Held, Lease, Outcome, State, Task, TaskKey, Waiting, codec};
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::name::Name;
+use nobat_core::types::sha256::sha256;
 use nobat_core::types::time::Timestamp;
-use sha2::{Digest, Sha256};
 
 use crate::error::Unreadable;
 use crate::keys;
@@ -108,7 +108,7 @@ pub(crate) fn whole(task: &Task, op: &str, now: Timestamp) -> Item {
 /// It depends only on fields that never change, so the result is the same at any time.
 pub(crate) fn payload_apart(task: &Task) -> Option<OverflowRef> {
     let is_long = size(&fixed(task, None)) + CHANGING > ONE_UNIT;
-    is_long.then(|| OverflowRef { key: keys::payload(task.created_at, &hex(&Sha256::digest(task.payload.get()))) })
+    is_long.then(|| OverflowRef { key: keys::payload(task.created_at, &hex(&sha256(&[task.payload.get().as_bytes()]))) })
 }
 
 /// Returns the reference to the result if it is too long for the task's item.

@@ -31,7 +31,7 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use nobat_core::secrets::vault::VaultSource;
 use nobat_core::service::backend::Backend;
-use sha2::{Digest, Sha256};
+use nobat_core::types::sha256::sha256;
 
 use crate::data_key::DataKey;
 use crate::list_turns::ListTurns;
@@ -123,5 +123,5 @@ fn backend(settings: &Settings, (dynamodb, sqs): (aws_sdk_dynamodb::Client, aws_
 ///
 /// The key need not be secret, since a cursor only names a position in the caller's own tasks. It detects malformed cursors.
 pub fn cursor_key(table: &str) -> [u8; 32] {
-    Sha256::digest(format!("nobat cursor {table}")).into()
+    sha256(&[b"nobat cursor ", table.as_bytes()])
 }

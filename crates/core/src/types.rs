@@ -11,5 +11,6 @@ pub mod id;
 pub mod intervals;
 pub mod jitter_sample;
 pub mod name;
+pub mod sha256;
 pub mod time;
 pub mod unreadable;

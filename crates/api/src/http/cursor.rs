@@ -3,10 +3,10 @@
 
 use std::fmt::Write;
 
-use hmac::{Hmac, KeyInit, Mac};
 use nobat_core::ports::{ListQuery, Position};
 use nobat_core::types::name::Tenant;
-use sha2::Sha256;
+use ring::hmac::{Context, HMAC_SHA256, Key, Tag};
+use subtle::ConstantTimeEq;
 
 /// Size of the truncated MAC: 128 bits, which is infeasible to guess.
 const SEAL_BYTES: usize = 16;
@@ -52,8 +52,8 @@ impl List {
 
 /// Returns the cursor for a position in a list: the MAC, then the position, in hexadecimal digits.
 pub(crate) fn seal(key: &[u8; 32], list: &List, position: &Position) -> String {
-    let seal = mac(key, list, position.0.as_bytes()).finalize().into_bytes();
-    let bytes = seal[..SEAL_BYTES].iter().chain(position.0.as_bytes());
+    let seal = mac(key, list, position.0.as_bytes());
+    let bytes = seal.as_ref()[..SEAL_BYTES].iter().chain(position.0.as_bytes());
     bytes.fold(String::with_capacity(2 * (SEAL_BYTES + position.0.len())), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
@@ -64,21 +64,21 @@ pub(crate) fn seal(key: &[u8; 32], list: &List, position: &Position) -> String {
 pub(crate) fn open(key: &[u8; 32], list: &List, cursor: &str) -> Option<Position> {
     let bytes = unhex(cursor)?;
     let (seal, position) = bytes.split_at_checked(SEAL_BYTES)?;
-    mac(key, list, position).verify_truncated_left(seal).ok()?;
-    String::from_utf8(position.to_vec()).ok().map(Position)
+    let is_genuine = bool::from(mac(key, list, position).as_ref()[..SEAL_BYTES].ct_eq(seal));
+    is_genuine.then(|| String::from_utf8(position.to_vec()).ok().map(Position))?
 }
 
-fn mac(key: &[u8; 32], list: &List, position: &[u8]) -> Hmac<Sha256> {
-    let mut mac = Hmac::new_from_slice(key).unwrap_or_else(|_| unreachable!("HMAC takes keys of any length"));
+fn mac(key: &[u8; 32], list: &List, position: &[u8]) -> Tag {
+    let mut mac = Context::with_key(&Key::new(HMAC_SHA256, key));
     for of_the_list in &list.0 {
         part(&mut mac, of_the_list.as_ref().map(String::as_bytes));
     }
     part(&mut mac, Some(position));
-    mac
+    mac.sign()
 }
 
 /// Adds a part and its length to the MAC. The length makes ("ab", "c") and ("a", "bc") differ, and an absent part differ from an empty one.
-fn part(mac: &mut Hmac<Sha256>, part: Option<&[u8]>) {
+fn part(mac: &mut Context, part: Option<&[u8]>) {
     mac.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_be_bytes());
     mac.update(part.unwrap_or_default());
 }

@@ -8,8 +8,8 @@ use axum::http::{HeaderMap, HeaderName};
 use nobat_core::task::{Fingerprint, KeyedRequest};
 use nobat_core::types::id::TaskId;
 use nobat_core::types::name::Tenant;
+use nobat_core::types::sha256::sha256;
 use nobat_core::types::time::Timestamp;
-use sha2::{Digest, Sha256};
 
 use crate::http::error_code::Code;
 use crate::http::problem::Problem;
@@ -65,7 +65,7 @@ impl<'a> Identity<'a> {
 /// Returns the request in the form that its task remembers, if it has a key.
 pub(crate) fn keyed_request(headers: &HeaderMap, route: &'static str, body: &[u8]) -> Result<Option<KeyedRequest>, Problem> {
     let Identity::Keyed { key, fingerprint, .. } = Identity::of(headers, route, body)? else { return Ok(None) };
-    let digest: [u8; 32] = Sha256::new().chain_update(route).chain_update(b"\n").chain_update(key.as_bytes()).finalize().into();
+    let digest = sha256(&[route.as_bytes(), b"\n", key.as_bytes()]);
     Ok(Some(KeyedRequest { key: first(&digest), body: first(&fingerprint.0) }))
 }
 
@@ -81,13 +81,8 @@ pub(crate) fn refuse_key(headers: &HeaderMap, instead: &'static str) -> Result<(
 const EXPECTED: &str = "expected one key of 1 to 255 ASCII characters, in quotes if it contains a space, a comma, a quote or a backslash";
 
 fn fingerprint(route: &str, body: &[u8]) -> Fingerprint {
-    let mut hash = Sha256::new();
     // Method and route contain no line feed, so two different requests never hash the same text.
-    hash.update(b"POST\n");
-    hash.update(route);
-    hash.update(b"\n");
-    hash.update(body);
-    Fingerprint(hash.finalize().into())
+    Fingerprint(sha256(&[b"POST\n", route.as_bytes(), b"\n", body]))
 }
 
 #[cfg(test)]

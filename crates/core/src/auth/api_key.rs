@@ -6,12 +6,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use sha2::{Digest, Sha256};
 
 use crate::auth::network::{Network, admits};
 use crate::auth::scope::{Scope, Scopes};
 use crate::types::encoding;
 use crate::types::name::{Name, Tenant};
+use crate::types::sha256::sha256;
 use crate::types::time::Timestamp;
 
 /// Text of an API key, as its owner uses it: `nb_live_`, and 39 digits for 160 random bits and their CRC-32.
@@ -51,7 +51,7 @@ impl KeyText {
 
     /// Returns the SHA-256 of the text. Only this digest is stored.
     pub fn digest(&self) -> KeyDigest {
-        KeyDigest(Sha256::digest(&self.0).into())
+        KeyDigest(sha256(&[self.0.as_bytes()]))
     }
 }
 

@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use sha2::{Digest, Sha256};
+
+use crate::types::sha256::sha256;
 
 /// Length of a master key, in bytes.
 pub const MASTER_KEY_BYTES: usize = 32;
@@ -40,8 +41,8 @@ impl MasterKey {
     /// Returns the first 32 bits of the key's SHA-256. Sealed secrets contain them, to identify their key. The key cannot be computed from
     /// them.
     fn mark(&self) -> [u8; 4] {
-        let digest = Sha256::digest(self.0);
-        [digest[0], digest[1], digest[2], digest[3]]
+        let [first, second, third, fourth, ..] = sha256(&[&self.0]);
+        [first, second, third, fourth]
     }
 
     fn cipher(&self) -> LessSafeKey {
