@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
+use data_encoding::HEXLOWER;
 use nobat_core::json::Json;
 use nobat_core::task::{CancelRequest, Completion, Fingerprint, Held, Lease, Outcome, State, Task, TaskKey, Waiting, codec};
 use nobat_core::types::held_reason::HeldReason;
@@ -108,7 +109,7 @@ pub(crate) fn whole(task: &Task, op: &str, now: Timestamp) -> Item {
 /// It depends only on fields that never change, so the result is the same at any time.
 pub(crate) fn payload_apart(task: &Task) -> Option<OverflowRef> {
     let is_long = size(&fixed(task, None)) + CHANGING > ONE_UNIT;
-    is_long.then(|| OverflowRef { key: keys::payload(task.created_at, &hex(&sha256(&[task.payload.get().as_bytes()]))) })
+    is_long.then(|| OverflowRef { key: keys::payload(task.created_at, &HEXLOWER.encode(&sha256(&[task.payload.get().as_bytes()]))) })
 }
 
 /// Returns the reference to the result if it is too long for the task's item.
@@ -305,8 +306,4 @@ pub(crate) fn size(item: &Item) -> usize {
         _ => 1,
     };
     item.iter().map(|(name, of)| name.len() + value(of)).sum()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

@@ -2,7 +2,7 @@
 
 pub mod authority;
 pub mod bounds;
-pub(crate) mod encoding;
+pub mod encoding;
 pub mod field_error;
 pub mod held_reason;
 pub mod http_status;

@@ -1,8 +1,7 @@
 //! Cursors: a store's position in a list, with a message authentication code (MAC). A client can neither change a cursor nor use it for
 //! another list.
 
-use std::fmt::Write;
-
+use data_encoding::HEXLOWER;
 use nobat_core::ports::{ListQuery, Position};
 use nobat_core::types::name::Tenant;
 use ring::hmac::{Context, HMAC_SHA256, Key, Tag};
@@ -53,16 +52,12 @@ impl List {
 /// Returns the cursor for a position in a list: the MAC, then the position, in hexadecimal digits.
 pub(crate) fn seal(key: &[u8; 32], list: &List, position: &Position) -> String {
     let seal = mac(key, list, position.0.as_bytes());
-    let bytes = seal.as_ref()[..SEAL_BYTES].iter().chain(position.0.as_bytes());
-    bytes.fold(String::with_capacity(2 * (SEAL_BYTES + position.0.len())), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    HEXLOWER.encode(&[&seal.as_ref()[..SEAL_BYTES], position.0.as_bytes()].concat())
 }
 
 /// Returns the position of a cursor. `None` if the cursor was not sealed with this key for this list.
 pub(crate) fn open(key: &[u8; 32], list: &List, cursor: &str) -> Option<Position> {
-    let bytes = unhex(cursor)?;
+    let bytes = HEXLOWER.decode(cursor.as_bytes()).ok()?;
     let (seal, position) = bytes.split_at_checked(SEAL_BYTES)?;
     let is_genuine = bool::from(mac(key, list, position).as_ref()[..SEAL_BYTES].ct_eq(seal));
     is_genuine.then(|| String::from_utf8(position.to_vec()).ok().map(Position))?
@@ -81,19 +76,6 @@ fn mac(key: &[u8; 32], list: &List, position: &[u8]) -> Tag {
 fn part(mac: &mut Context, part: Option<&[u8]>) {
     mac.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_be_bytes());
     mac.update(part.unwrap_or_default());
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |digit: u8| match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    };
-    let (pairs, rest) = text.as_bytes().as_chunks();
-    if !rest.is_empty() {
-        return None;
-    }
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }
 
 #[cfg(test)]

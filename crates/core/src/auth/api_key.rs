@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::auth::network::{Network, admits};
@@ -227,7 +228,7 @@ impl Key {
     /// Returns the record: compact JSON, the same in every backend.
     pub fn to_text(&self) -> String {
         let stored = Stored {
-            digest: hex(&self.digest.0),
+            digest: HEXLOWER.encode(&self.digest.0),
             tenant: self.tenant.clone(),
             label: self.label.clone(),
             scopes: self.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
@@ -244,8 +245,9 @@ impl Key {
     pub fn from_text(text: &str, version: u64) -> Result<Self, crate::types::unreadable::Unreadable> {
         let unreadable = || crate::types::unreadable::Unreadable("an API key");
         let stored: Stored = serde_json::from_str(text).map_err(|_| unreadable())?;
+        let digest = HEXLOWER.decode(stored.digest.as_bytes()).map_err(|_| unreadable())?;
         Ok(Self {
-            digest: KeyDigest(unhex(&stored.digest).ok_or_else(unreadable)?),
+            digest: KeyDigest(digest.try_into().map_err(|_| unreadable())?),
             tenant: stored.tenant,
             label: stored.label,
             scopes: stored.scopes.iter().filter_map(|word| word.parse::<Scope>().ok()).collect(),
@@ -275,21 +277,6 @@ struct Stored {
     revoked_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     replaced: Option<Replaced>,
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (place, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * place..2 * place + 2], 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]
@@ -390,7 +377,7 @@ mod tests {
         let newer = key().to_text().replace("tasks:write", "tasks:paint");
         assert_eq!(Key::from_text(&newer, 3).unwrap().scopes.to_string(), "payload:view");
         assert!(Key::from_text("{}", 1).is_err());
-        let digest = hex(&key().digest.0);
+        let digest = HEXLOWER.encode(&key().digest.0);
         for other in [format!("{digest}00"), digest[2..].to_owned(), format!("é{}", &digest[2..]), digest.replace(&digest[..1], "g")] {
             assert!(Key::from_text(&key().to_text().replace(&digest, &other), 3).is_err(), "{other}");
         }

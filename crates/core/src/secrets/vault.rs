@@ -9,10 +9,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use data_encoding::{BASE64, BASE64URL_NOPAD};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
+use crate::types::encoding::decode_padded_base64;
 use crate::types::sha256::sha256;
 
 /// Length of a master key, in bytes.
@@ -35,7 +35,7 @@ impl MasterKey {
 
     /// Returns the key in base64.
     pub fn to_text(&self) -> String {
-        STANDARD.encode(self.0)
+        BASE64.encode(&self.0)
     }
 
     /// Returns the first 32 bits of the key's SHA-256. Sealed secrets contain them, to identify their key. The key cannot be computed from
@@ -55,7 +55,7 @@ impl FromStr for MasterKey {
     type Err = InvalidMasterKey;
 
     fn from_str(text: &str) -> Result<Self, InvalidMasterKey> {
-        let bytes = STANDARD.decode(text.trim()).map_err(|_| InvalidMasterKey)?;
+        let bytes = decode_padded_base64(text.trim()).ok_or(InvalidMasterKey)?;
         bytes.try_into().map(Self).map_err(|_| InvalidMasterKey)
     }
 }
@@ -73,7 +73,7 @@ pub struct Sealed(String);
 impl Sealed {
     /// Returns the mark of the key, the nonce, and the cipher text with its tag.
     fn bytes(&self) -> Option<Vec<u8>> {
-        URL_SAFE_NO_PAD.decode(self.0.strip_prefix(PREFIX)?).ok()
+        BASE64URL_NOPAD.decode(self.0.strip_prefix(PREFIX)?.as_bytes()).ok()
     }
 }
 
@@ -115,7 +115,7 @@ impl Vault {
         cipher
             .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(place), &mut text)
             .unwrap_or_else(|_| unreachable!("secrets are not gigabytes long"));
-        Sealed(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode([&key.mark()[..], &nonce, &text].concat())))
+        Sealed(format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&[&key.mark()[..], &nonce, &text].concat())))
     }
 
     /// Seals a secret again under the newest key. Returns it unchanged if it is sealed under that key already, or cannot be opened.
@@ -183,6 +183,7 @@ impl VaultSource for Without {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use data_encoding::HEXLOWER;
 
     const SECRET: &[u8] = b"hunter2 and some more bytes";
 
@@ -198,7 +199,7 @@ mod tests {
     fn sealed_secret_hides_its_text_and_opens_again() {
         let sealed = vault(1).seal("here", SECRET, [7; NONCE_LEN]);
         assert_eq!(vault(1).open("here", &sealed).unwrap(), SECRET);
-        let bytes = URL_SAFE_NO_PAD.decode(sealed.0.strip_prefix(PREFIX).unwrap()).unwrap();
+        let bytes = BASE64URL_NOPAD.decode(sealed.0.strip_prefix(PREFIX).unwrap().as_bytes()).unwrap();
         assert_eq!(bytes.len(), MARK + NONCE_LEN + SECRET.len() + AES_256_GCM.tag_len());
         assert!(!bytes.windows(7).any(|window| window == b"hunter2"));
         assert_ne!(sealed, vault(1).seal("here", SECRET, [8; NONCE_LEN]), "another nonce gives another text");
@@ -208,11 +209,11 @@ mod tests {
     fn moved_or_changed_secret_does_not_open() {
         let sealed = vault(1).seal("here", SECRET, [7; NONCE_LEN]);
         assert_eq!(vault(1).open("there", &sealed), Err(CannotOpen::Damaged));
-        let bytes = URL_SAFE_NO_PAD.decode(sealed.0.strip_prefix(PREFIX).unwrap()).unwrap();
+        let bytes = BASE64URL_NOPAD.decode(sealed.0.strip_prefix(PREFIX).unwrap().as_bytes()).unwrap();
         for place in MARK..bytes.len() {
             let mut changed = bytes.clone();
             changed[place] ^= 1;
-            let changed = Sealed(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(changed)));
+            let changed = Sealed(format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&changed)));
             assert_eq!(vault(1).open("here", &changed), Err(CannotOpen::Damaged), "byte {place}");
         }
         for text in ["", "a1.", "a1.AAAA", "a2.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "a1.!"] {
@@ -240,9 +241,8 @@ mod tests {
     #[test]
     fn sealing_matches_the_gcm_test_vector() {
         let sealed = vault(0).seal("", &[0; 16], [0; NONCE_LEN]);
-        let bytes = URL_SAFE_NO_PAD.decode(sealed.0.strip_prefix(PREFIX).unwrap()).unwrap();
-        let hex = bytes[MARK + NONCE_LEN..].iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-        assert_eq!(hex, "cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919");
+        let bytes = BASE64URL_NOPAD.decode(sealed.0.strip_prefix(PREFIX).unwrap().as_bytes()).unwrap();
+        assert_eq!(HEXLOWER.encode(&bytes[MARK + NONCE_LEN..]), "cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919");
     }
 
     #[test]
@@ -250,7 +250,7 @@ mod tests {
         let written = key(200).to_text();
         assert_eq!(format!(" {written}\n").parse(), Ok(key(200)));
         assert_eq!(format!("{:?} {:?}", key(200), vault(200)), "MasterKey(…) Vault(…)");
-        for text in ["", "hunter2", &STANDARD.encode([1; 31]), &STANDARD.encode([1; 33]), &written[1..]] {
+        for text in ["", "hunter2", &BASE64.encode(&[1; 31]), &BASE64.encode(&[1; 33]), &written[1..]] {
             assert_eq!(text.parse::<MasterKey>(), Err(InvalidMasterKey), "{text}");
         }
     }

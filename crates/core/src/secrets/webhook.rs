@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use ring::hmac::{HMAC_SHA256, Key, sign};
 
+use crate::types::encoding::decode_padded_base64;
 use crate::types::time::Timestamp;
 
 /// Secret shared by sender and receiver: 24 to 64 bytes, written as `whsec_` and base64.
@@ -41,7 +41,7 @@ impl WebhookSecret {
 
     /// Returns the secret in the format in which the receiver gets it.
     pub fn to_text(&self) -> String {
-        format!("{PREFIX}{}", STANDARD.encode(&self.0))
+        format!("{PREFIX}{}", BASE64.encode(&self.0))
     }
 }
 
@@ -49,7 +49,7 @@ impl FromStr for WebhookSecret {
     type Err = InvalidSecret;
 
     fn from_str(text: &str) -> Result<Self, InvalidSecret> {
-        let bytes = text.strip_prefix(PREFIX).and_then(|text| STANDARD.decode(text).ok());
+        let bytes = text.strip_prefix(PREFIX).and_then(decode_padded_base64);
         bytes.ok_or(InvalidSecret).and_then(Self::from_bytes)
     }
 }
@@ -68,7 +68,7 @@ pub fn signature<'a>(secrets: impl IntoIterator<Item = &'a WebhookSecret>, id: &
     let signed = [format!("{id}.{}.", seconds(at)).as_bytes(), body].concat();
     let signatures = secrets.into_iter().map(|secret| {
         let signature = sign(&Key::new(HMAC_SHA256, secret.as_bytes()), &signed);
-        format!("v1,{}", STANDARD.encode(signature))
+        format!("v1,{}", BASE64.encode(signature.as_ref()))
     });
     signatures.collect::<Vec<_>>().join(" ")
 }
@@ -108,7 +108,7 @@ mod tests {
         let made = WebhookSecret::new([9; 32]);
         assert_eq!(secret(&made.to_text()), made);
         assert_eq!(format!("{made:?}"), "WebhookSecret(…)");
-        let of = |bytes: usize| format!("whsec_{}", STANDARD.encode(vec![1; bytes]));
+        let of = |bytes: usize| format!("whsec_{}", BASE64.encode(&vec![1; bytes]));
         assert!(of(24).parse::<WebhookSecret>().is_ok() && of(64).parse::<WebhookSecret>().is_ok());
         for text in [
             "",

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -73,16 +74,14 @@ pub fn hold_state_from_text(text: Option<&str>) -> Result<HoldState, Unreadable>
 
 /// Returns requests with an idempotency key, 48 hexadecimal digits each, or `None` if there are none.
 pub fn requests_to_text(requests: &[KeyedRequest]) -> Option<String> {
-    let bytes = requests.iter().flat_map(|request| request.key.into_iter().chain(request.body));
-    (!requests.is_empty()).then(|| bytes.fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
+    let bytes: Vec<u8> = requests.iter().flat_map(|request| request.key.into_iter().chain(request.body)).collect();
+    (!requests.is_empty()).then(|| HEXLOWER.encode(&bytes))
 }
 
 /// Inverse of [`requests_to_text`].
 pub fn requests_from_text(text: Option<&str>) -> Result<Vec<KeyedRequest>, Unreadable> {
     let unreadable = || Unreadable("requests");
-    let digits = |place: &[u8]| u8::from_str_radix(std::str::from_utf8(place).ok()?, 16).ok();
-    let bytes: Option<Vec<u8>> = text.unwrap_or_default().as_bytes().chunks(2).map(digits).collect();
-    let bytes = bytes.ok_or_else(unreadable)?;
+    let bytes = HEXLOWER.decode(text.unwrap_or_default().as_bytes()).map_err(|_| unreadable())?;
     let request = |bytes: &[u8]| {
         let (key, body) = bytes.split_first_chunk()?;
         Some(KeyedRequest { key: *key, body: body.try_into().ok()? })

@@ -1,4 +1,6 @@
-//! Bytes as text that people can read out and programs can put anywhere: Crockford's base 32, in lower case.
+//! Bytes as text: Crockford's base 32 in lower case, which people can read out and programs can put anywhere, and base64.
+
+use data_encoding::BASE64_NOPAD;
 
 /// Digits, without `i`, `l`, `o` and `u`.
 const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
@@ -46,6 +48,19 @@ pub(crate) fn decode<const BYTES: usize>(digits: &str) -> Option<[u8; BYTES]> {
     (left == 0).then_some(bytes)
 }
 
+/// Decodes base64 (RFC 4648, section 4). Padding may be absent or shorter than it should be. Returns `None` for any other text.
+pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    // `data_encoding::BASE64` accepts padding also in the middle of a text, which would give one value several texts.
+    let digits = text.trim_end_matches('=');
+    let is_padding = text.len() <= digits.len().next_multiple_of(4);
+    is_padding.then(|| BASE64_NOPAD.decode(digits.as_bytes()).ok())?
+}
+
+/// Decodes base64 that is padded as RFC 4648 requires. Returns `None` for any other text.
+pub(crate) fn decode_padded_base64(text: &str) -> Option<Vec<u8>> {
+    text.len().is_multiple_of(4).then(|| decode_base64(text))?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +80,21 @@ mod tests {
         assert_eq!(decode::<1>("8z"), None, "the value exceeds one byte");
         assert_eq!(decode::<1>("7Z"), None, "upper case is refused");
         assert_eq!(decode::<1>("7"), None);
+    }
+
+    #[test]
+    fn base64_is_refused_unless_canonical() {
+        for (text, bytes) in [("", &b""[..]), ("AQ==", &[1]), ("AQI=", &[1, 2]), ("+/8B", &[251, 255, 1])] {
+            assert_eq!((decode_base64(text).as_deref(), decode_padded_base64(text).as_deref()), (Some(bytes), Some(bytes)), "{text}");
+        }
+        for text in ["AQ", "AQ=", "AQI"] {
+            assert!(decode_base64(text).is_some() && decode_padded_base64(text).is_none(), "{text}");
+        }
+        for text in
+            ["=", "A", "A===", "AQ===", "AQI==", "+/8B=", "+/8B====", "AQ==AQ==", "AQ==AQI=", "AR==", "AQJ=", "AQ==\n", "A Q=", "-_8B"]
+        {
+            assert_eq!((decode_base64(text), decode_padded_base64(text)), (None, None), "{text}");
+        }
     }
 
     proptest! {

@@ -13,9 +13,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use base64::engine::general_purpose::GeneralPurpose;
-use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
-use base64::{DecodeError, Engine, alphabet};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
@@ -25,6 +22,7 @@ use nobat_core::json::Json;
 use nobat_core::task::ErrorCode;
 use nobat_core::task::retry::MAX_AHEAD;
 use nobat_core::types::bounds::Bounds;
+use nobat_core::types::encoding::decode_base64;
 use nobat_core::types::field_error::FieldError;
 use nobat_core::types::held_reason::HeldReason;
 use nobat_core::types::http_status::{Range, Statuses};
@@ -250,13 +248,7 @@ fn wrong_base64(call: &Call) -> Option<&'static str> {
     if call.body.is_some() {
         return Some("`body` is present too; send only one of the two");
     }
-    decoded(text).is_err().then_some("expected base64 with the standard alphabet (RFC 4648, section 4)")
-}
-
-fn decoded(base64: &str) -> Result<Vec<u8>, DecodeError> {
-    const PADDING: GeneralPurposeConfig = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, PADDING);
-    STANDARD.decode(base64)
+    decode_base64(text).is_none().then_some("expected base64 with the standard alphabet (RFC 4648, section 4)")
 }
 
 /// Returns the response policy: the task's lists, else the endpoint's, else the default.
@@ -296,8 +288,8 @@ fn prepare(call: &Call, fixed: &HeaderMap, guard: &Guard, context: &TaskContext)
     let body = match (&call.body_base64, &call.body) {
         (Some(base64), _) => {
             headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/octet-stream"));
-            decoded(base64)
-                .map_err(|_| Failure::permanent(ErrorCode::INVALID_PAYLOAD, "`body_base64` of the payload is not base64"))?
+            decode_base64(base64)
+                .ok_or_else(|| Failure::permanent(ErrorCode::INVALID_PAYLOAD, "`body_base64` of the payload is not base64"))?
                 .into()
         }
         (None, Some(body)) => write(body, &mut headers),

@@ -4,8 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use http::header::{CONTENT_TYPE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use nobat_core::config::endpoint::{ResponseClass, ResponsePolicy};
@@ -100,7 +99,7 @@ pub(super) fn answered(answer: &Answer) -> Answered {
     Answered {
         status: answer.status.as_u16(),
         headers: kept(&answer.headers),
-        body_base64: body.is_none().then(|| STANDARD.encode(&answer.body)),
+        body_base64: body.is_none().then(|| BASE64.encode(&answer.body)),
         body,
         truncated: !is_whole,
     }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use http::HeaderMap;
 use nobat_core::config::endpoint::{EndpointTest, EndpointTester, TestError, TestRequest, TestResponse, TestResult};
 use nobat_core::json::Json;
@@ -74,7 +73,7 @@ fn sent(request: &Request, fixed: &HeaderMap) -> TestRequest {
         |name, value: &http::HeaderValue| (!fixed.contains_key(name)).then(|| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let headers: BTreeMap<_, _> = request.headers.iter().map(|(name, value)| (name.to_string(), shown(name, value))).collect();
     let body = text(&request.body, true).map(str::to_owned);
-    let body_base64 = body.is_none().then(|| STANDARD.encode(&request.body));
+    let body_base64 = body.is_none().then(|| BASE64.encode(&request.body));
     let (method, url) = (request.method.to_string(), request.destination.url().to_string());
     TestRequest { method, url, headers, body, body_base64 }
 }
