@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use subtle::ConstantTimeEq;
 
 use crate::auth::network::{Network, admits};
 use crate::auth::scope::{Scope, Scopes};
@@ -89,7 +90,7 @@ impl KeyDigest {
 impl PartialEq for KeyDigest {
     /// Compares in constant time, so that the duration does not reveal the first byte that differs.
     fn eq(&self, other: &Self) -> bool {
-        self.0.iter().zip(other.0).fold(0, |difference, (one, other)| difference | (one ^ other)) == 0
+        self.0.ct_eq(&other.0).into()
     }
 }
 
