@@ -3,7 +3,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use nobat_core::collections::recent::Recent;
 use nobat_core::types::name::Tenant;
 use parking_lot::Mutex;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
@@ -45,7 +45,7 @@ const MAX_IDLE: Duration = Duration::from_secs(10);
 
 const MAX_IDLE_PER_HOST: usize = 8;
 
-/// Maximum number of certificate authorities with their own connections. One more drops the pools of all of them.
+/// Maximum number of certificate authorities with their own connections. Beyond it, the pools of the least recently used are dropped.
 const MAX_AUTHORITIES: usize = 64;
 
 /// A request that is ready to be sent. `Debug` prints neither its body nor its header values.
@@ -100,7 +100,7 @@ pub struct Client {
     http: Connections,
     connector: Connector,
     /// Connections that are verified by a request's own certificate authorities. Different authorities share no connections.
-    vouched_for: Arc<Mutex<HashMap<Arc<str>, Connections>>>,
+    vouched_for: Arc<Mutex<Recent<Arc<str>, Connections>>>,
 }
 
 type Pool = legacy::Client<Counting<HttpsConnector<Connector>>, Full<Bytes>>;
@@ -128,7 +128,8 @@ impl Client {
 
     fn assemble(guard: Guard, resolver: Arc<dyn Resolve>, tls: ClientConfig) -> Self {
         let connector = Connector::new(guard, resolver);
-        Self { http: connections(connector.clone(), tls), connector, vouched_for: Arc::default() }
+        let vouched_for = Arc::new(Mutex::new(Recent::new(MAX_AUTHORITIES)));
+        Self { http: connections(connector.clone(), tls), connector, vouched_for }
     }
 
     /// Returns the guard, for checks before a request is made.
@@ -145,9 +146,6 @@ impl Client {
         }
         let roots = authority::roots(&pem).map_err(|_| SendError::Tls(TlsFault::Authority))?;
         let made = connections(self.connector.clone(), tls().with_root_certificates(roots).with_no_client_auth());
-        if vouched_for.len() >= MAX_AUTHORITIES {
-            vouched_for.clear();
-        }
         vouched_for.insert(pem, made.clone());
         Ok(made)
     }
