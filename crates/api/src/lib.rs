@@ -18,7 +18,7 @@ pub use auth::policy::{AccessPolicy, AuthMode, Peer};
 pub use http::error_code::Code;
 pub use openapi::openapi;
 pub use router::router;
-pub use server::connections::ConnectionMetrics;
 pub use server::in_process::ask;
 pub use server::limits::Limits;
+pub use server::metrics::ConnectionMetrics;
 pub use server::{serve, serve_within};

@@ -10,8 +10,6 @@ use nobat_core::service::backend::{Backend, NotReady};
 use nobat_core::types::time::Timestamp;
 use parking_lot::Mutex;
 
-use crate::app::App;
-
 /// Reason for a 503.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
@@ -64,14 +62,12 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 impl Readiness {
     /// Returns the result of the running or latest check if it is valid. Otherwise starts a check.
-    pub(crate) async fn check(&self, app: &App, now: Timestamp) -> Result<(), Cause> {
+    pub(crate) async fn check(&self, backend: &Backend, clock: &Arc<dyn Clock>, now: Timestamp) -> Result<(), Cause> {
         let check = {
             let mut last = self.0.lock();
             match &*last {
                 Some(check) if check.is_good(now) => check.clone(),
-                _ => last
-                    .insert(Check { began_at: now, result: check(app.backend.clone(), Arc::clone(&app.clock), now).boxed().shared() })
-                    .clone(),
+                _ => last.insert(Check { began_at: now, result: check(backend.clone(), Arc::clone(clock), now).boxed().shared() }).clone(),
             }
         };
         check.result.await
@@ -86,7 +82,7 @@ impl Check {
     }
 }
 
-pub(crate) async fn check(backend: Backend, clock: Arc<dyn Clock>, now: Timestamp) -> Result<(), Cause> {
+async fn check(backend: Backend, clock: Arc<dyn Clock>, now: Timestamp) -> Result<(), Cause> {
     tokio::select! {
         biased;
         ready = backend.ready(now) => ready.map_err(|error| {

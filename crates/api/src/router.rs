@@ -6,6 +6,7 @@ use axum::routing::{get, post};
 use crate::app::App;
 use crate::http::error_code::Code;
 use crate::http::problem::Problem;
+use crate::openapi;
 use crate::routes::tasks::{cancel_replay, explain, list, read, submit};
 use crate::routes::{audit, callback_secret, endpoints, health, keys, queues, tenants};
 
@@ -37,7 +38,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/audit", get(audit::page))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
-        .route("/openapi.json", get(health::document))
+        .route("/openapi.json", get(openapi::document))
         .fallback(async || Problem::new(Code::NotFound, "no route has this path; /openapi.json lists all routes"))
         // axum adds the header `Allow`. The server ignores `X-HTTP-Method-Override`.
         .method_not_allowed_fallback(async || {

@@ -6,10 +6,11 @@
 //! know where the next request would begin. Hyper reads a request with both `Content-Length` and `Transfer-Encoding: chunked` as chunked.
 //! Such a request is the last of its connection (RFC 9112, section 6.3).
 
-pub(crate) mod connections;
+mod connections;
 mod head;
 pub(crate) mod in_process;
 pub(crate) mod limits;
+pub(crate) mod metrics;
 mod socket;
 
 use std::io;

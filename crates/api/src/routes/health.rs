@@ -1,10 +1,9 @@
-//! Health checks and the OpenAPI document.
+//! Health checks.
 
 use axum::extract::State;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use bytes::Bytes;
 use nobat_core::ports::QueueLoad;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -50,7 +49,7 @@ pub(crate) async fn live() -> Result<Response, Problem> {
     ),
 )]
 pub(crate) async fn ready(State(app): State<App>) -> Result<Response, Problem> {
-    let cause = app.readiness().check(&app, app.clock.now()).await.err();
+    let cause = app.readiness().check(&app.backend, &app.clock, app.clock.now()).await.err();
     let status = if cause.is_none() { "ok" } else { "unavailable" };
     let queues = app.loads().into_iter().map(QueueView::from).collect();
     let view = ReadinessView { status, cause: cause.map(Cause::as_str), queues };
@@ -105,18 +104,4 @@ impl From<QueueLoad> for QueueView {
     fn from(QueueLoad { name, length, limit, tenant_limit, refused }: QueueLoad) -> Self {
         Self { name, length, limit, tenant_limit, refused }
     }
-}
-
-/// Get the OpenAPI document
-///
-/// Returns the `OpenAPI` 3.1 document, generated from the server's code.
-#[utoipa::path(
-    get,
-    path = "/openapi.json",
-    operation_id = "openapi",
-    tag = "health",
-    responses((status = 200, description = "The document.", body = BTreeMap<String, Value>)),
-)]
-pub(crate) async fn document() -> Response {
-    response::json(StatusCode::OK, Bytes::from_static(crate::openapi::text()))
 }

@@ -1,71 +1,15 @@
-//! Bounds on open connections, for all clients together and for each client address, and their counters.
+//! Bounds on open connections, for all clients together and for each client address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use nobat_core::auth::network::{Network, client_network};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 
 use crate::server::limits::Limits;
-
-/// Minimum time between two log lines about refused or ended connections.
-const LOG_INTERVAL: Duration = Duration::from_mins(1);
-
-/// Counters of the server's connections. All but `open` count since the process started.
-#[derive(Debug, Default)]
-pub struct ConnectionMetrics {
-    open: AtomicUsize,
-    refused_total: AtomicU64,
-    refused_address: AtomicU64,
-    write_timeouts: AtomicU64,
-    logged_at: Mutex<Option<Instant>>,
-}
-
-impl ConnectionMetrics {
-    /// Number of connections that are open now.
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    /// Number of connections that the server closed at once because [`Limits::connections`] was reached.
-    pub fn refused_total(&self) -> u64 {
-        self.refused_total.load(Ordering::Relaxed)
-    }
-
-    /// Number of connections that the server closed at once because [`Limits::connections_per_address`] was reached.
-    pub fn refused_address(&self) -> u64 {
-        self.refused_address.load(Ordering::Relaxed)
-    }
-
-    /// Number of connections that ended because the client did not read an answer within [`Limits::write`].
-    pub fn write_timeouts(&self) -> u64 {
-        self.write_timeouts.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn count_write_timeout(&self) {
-        self.write_timeouts.fetch_add(1, Ordering::Relaxed);
-        self.log("a client did not read its response in time; its connection is closed");
-    }
-
-    /// Logs the counters, at most once in [`LOG_INTERVAL`]: a flood of connections must not become a flood of log lines.
-    fn log(&self, message: &'static str) {
-        let now = Instant::now();
-        {
-            let mut logged_at = self.logged_at.lock();
-            if logged_at.is_some_and(|at| now < at + LOG_INTERVAL) {
-                return;
-            }
-            *logged_at = Some(now);
-        }
-        let (open, refused_total, refused_address) = (self.open(), self.refused_total(), self.refused_address());
-        tracing::warn!(open, refused_total, refused_address, write_timeouts = self.write_timeouts(), "{message}");
-    }
-}
+use crate::server::metrics::ConnectionMetrics;
 
 /// The open connections of one server.
 pub(crate) struct Connections {
@@ -101,18 +45,16 @@ impl Connections {
     /// Takes a slot for a new connection. Returns `None` if the server must close the connection at once.
     pub(crate) fn open(self: &Arc<Self>, peer: IpAddr) -> Option<Slot> {
         let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else {
-            self.metrics.refused_total.fetch_add(1, Ordering::Relaxed);
-            self.metrics.log("the limit of connections is reached; new connections are closed at once");
+            self.metrics.count_refused_total();
             return None;
         };
         let is_proxy = self.trusted_proxies.iter().any(|proxy| proxy.contains(peer));
         let address = (!is_proxy).then(|| client_network(peer));
         if address.is_some_and(|address| !self.count(address)) {
-            self.metrics.refused_address.fetch_add(1, Ordering::Relaxed);
-            self.metrics.log("an address has reached its limit of connections; its new connections are closed at once");
+            self.metrics.count_refused_address();
             return None;
         }
-        self.metrics.open.fetch_add(1, Ordering::Relaxed);
+        self.metrics.count_opened();
         Some(Slot { connections: Arc::clone(self), address, _permit: permit })
     }
 
@@ -132,7 +74,7 @@ impl Connections {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.connections.metrics.open.fetch_sub(1, Ordering::Relaxed);
+        self.connections.metrics.count_closed();
         let Some(address) = self.address else { return };
         let mut by_address = self.connections.by_address.lock();
         if let Some(count) = by_address.get_mut(&address) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nobat_core::auth::network::Network;
 
-use crate::server::connections::ConnectionMetrics;
+use crate::server::metrics::ConnectionMetrics;
 
 /// Limits that apply to every client, with or without a key.
 #[derive(Clone, Debug)]

@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::server::connections::ConnectionMetrics;
 use crate::server::limits::Limits;
+use crate::server::metrics::ConnectionMetrics;
 
 /// Connection that writes with a deadline and lingers when it is closed.
 ///

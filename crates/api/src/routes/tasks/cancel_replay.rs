@@ -58,7 +58,7 @@ pub(crate) struct Replay {
     security(("key" = ["tasks:write"])),
     params(
         ("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc"),
-        ("Idempotency-Key" = String, Header, description = crate::openapi::CHANGE_KEY, example = "\"cancel-7\""),
+        ("Idempotency-Key" = String, Header, description = crate::routes::tasks::examples::CHANGE_KEY, example = "\"cancel-7\""),
     ),
     responses(
         (
@@ -120,7 +120,7 @@ fn is_canceling(task: &Task) -> bool {
     security(("key" = ["tasks:replay"])),
     params(
         ("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc"),
-        ("Idempotency-Key" = String, Header, description = crate::openapi::CHANGE_KEY, example = "\"replay-7\""),
+        ("Idempotency-Key" = String, Header, description = crate::routes::tasks::examples::CHANGE_KEY, example = "\"replay-7\""),
     ),
     request_body(content = Replay, description = "May be left out.", example = json!({"new_key": true, "generation": 1})),
     responses((

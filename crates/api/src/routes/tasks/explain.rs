@@ -34,7 +34,7 @@ const EXPLANATION_BYTES: usize = 600;
     tag = "tasks",
     security(("key" = ["tasks:read"])),
     params(("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc")),
-    responses((status = 200, description = "The reason why the task is not running, or that it is running.", body = ExplanationView<'static>, example = json!(crate::openapi::explained()))),
+    responses((status = 200, description = "The reason why the task is not running, or that it is running.", body = ExplanationView<'static>, example = json!(crate::routes::tasks::examples::explained()))),
 )]
 pub(crate) async fn one(
     State(app): State<App>,

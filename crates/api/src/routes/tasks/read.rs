@@ -52,7 +52,7 @@ impl FromRequestParts<App> for Named {
         ("id" = String, Path, pattern = "^task_[0-9a-z]{26}$", description = "The task's id.", example = "task_01jd8rkz5m3q4v9x2y7w6t0abc"),
         ("wait" = Option<f64>, Query, minimum = 0, description = "Maximum time in seconds for which the server holds the response until the task has ended. Default 0. The server lowers it to its maximum: 25, in Lambda 5.", example = 25),
     ),
-    responses((status = 200, description = "The task in its current state.", body = TaskView<'static>, example = json!(crate::openapi::retrying()))),
+    responses((status = 200, description = "The task in its current state.", body = TaskView<'static>, example = json!(crate::routes::tasks::examples::retrying()))),
 )]
 pub(crate) async fn one(
     State(app): State<App>,

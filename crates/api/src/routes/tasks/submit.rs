@@ -57,10 +57,10 @@ pub(crate) struct BatchView<'a> {
     operation_id = "submit_task",
     tag = "tasks",
     security(("key" = ["tasks:write"])),
-    params(("Idempotency-Key" = String, Header, description = crate::openapi::IDEMPOTENCY_KEY, example = "\"order-7\"")),
+    params(("Idempotency-Key" = String, Header, description = crate::routes::tasks::examples::IDEMPOTENCY_KEY, example = "\"order-7\"")),
     request_body(content = Submission, examples(
         ("simplest" = (summary = "Only `kind` is required", value = json!({"kind": "noop"}))),
-        ("complete" = (summary = "All common fields", value = json!(crate::openapi::submission()))),
+        ("complete" = (summary = "All common fields", value = json!(crate::routes::tasks::examples::submission()))),
     )),
     responses((
         status = 202,
@@ -70,7 +70,7 @@ pub(crate) struct BatchView<'a> {
             ("Location" = String, description = "The path of the task."),
             ("Idempotency-Replayed" = String, description = "`true` if an earlier request with the same key created this task."),
         ),
-        example = json!(crate::openapi::accepted()),
+        example = json!(crate::routes::tasks::examples::accepted()),
     )),
 )]
 pub(crate) async fn one(
@@ -103,7 +103,7 @@ pub(crate) async fn one(
     operation_id = "submit_batch",
     tag = "tasks",
     security(("key" = ["tasks:write"])),
-    params(("Idempotency-Key" = String, Header, description = crate::openapi::IDEMPOTENCY_KEY, example = "\"orders-of-monday\"")),
+    params(("Idempotency-Key" = String, Header, description = crate::routes::tasks::examples::IDEMPOTENCY_KEY, example = "\"orders-of-monday\"")),
     request_body(content = Batch, example = json!({"tasks": [{"kind": "noop"}, {"kind": "noop", "delay": 60}]})),
     responses((
         status = 202,
