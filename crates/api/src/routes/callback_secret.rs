@@ -8,7 +8,6 @@ use axum::response::Response;
 use nobat_core::auth::audit::Action;
 use nobat_core::config::callback_secret::CallbackSecrets;
 use nobat_core::config::record::{Record, RecordName};
-use nobat_core::ports::config_store::RecordResult;
 use nobat_core::secrets::secret_set::{Kept, MAX_LIVE};
 use nobat_core::secrets::vault::Sealed;
 use nobat_core::secrets::webhook::WebhookSecret;
@@ -25,12 +24,11 @@ use crate::http::error_code::Code;
 use crate::http::options::{options, options_without_key};
 use crate::http::problem::Problem;
 use crate::http::response;
+use crate::routes::config_update::{self, update};
 use crate::routes::rotation::{ROTATE_INSTEAD, grace_period};
 
 /// Approximate size of the secrets in an answer, in bytes.
 const SECRETS_BYTES: usize = 300;
-/// Maximum number of tries to write a change when other clients change the same record.
-const MAX_CONFLICTS: usize = 5;
 /// Default grace period of the older secrets, in seconds: a day.
 const OVERLAP: f64 = 86_400.0;
 
@@ -233,19 +231,14 @@ async fn write(
     change: impl Fn(&CallbackSecrets, Timestamp) -> Result<CallbackSecrets, Problem>,
 ) -> Result<SecretsView, Problem> {
     let now = app.clock.now();
-    for _ in 0..MAX_CONFLICTS {
-        let changed = change(&app.backend.config.callback_secrets(&caller.tenant).await?, now)?;
+    let read = || app.backend.config.callback_secrets(&caller.tenant);
+    let changed = update(app, "the secret", read, |current| {
+        let changed = change(&current, now)?;
         let record = Record { name: RecordName::of_callback_secret(&caller.tenant), version: changed.version, body: changed.to_text() };
-        let entry = caller.entry(&caller.tenant, action, &caller.tenant, now);
-        if app.backend.config.write(vec![record], entry).await? == RecordResult::Done {
-            app.config_cache().forget(&caller.tenant);
-            return Ok(SecretsView::new(&changed, now));
-        }
-    }
-    Err(Problem::new(
-        Code::Overloaded,
-        "other requests changed the secret at the same time, and this one changed nothing; try again after the time in Retry-After",
-    ))
+        Ok((config_update::Change::Write(vec![record]), caller.entry(&caller.tenant, action, &caller.tenant, now), changed))
+    })
+    .await?;
+    Ok(SecretsView::new(&changed, now))
 }
 
 impl SecretsView {

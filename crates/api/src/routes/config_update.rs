@@ -1,31 +1,50 @@
-//! Compare-and-swap update of one configuration record.
+//! Compare-and-swap updates of configuration records.
 
-use nobat_core::auth::audit::Action;
-use nobat_core::config::record::Record;
+use nobat_core::auth::audit::Entry;
+use nobat_core::config::record::{Record, RecordName};
+use nobat_core::ports::StoreError;
 use nobat_core::ports::config_store::RecordResult;
-use nobat_core::types::name::Name;
 
 use crate::app::App;
-use crate::auth::principal::Principal;
 use crate::http::error_code::Code;
 use crate::http::problem::Problem;
 
 /// Maximum number of tries to write a change when other clients change the same record.
-pub(crate) const MAX_CONFLICTS: usize = 5;
+const MAX_TRIES: usize = 5;
 
-/// Writes a record of the caller's tenant and an audit entry. Returns false if another client wrote the record in between.
-pub(crate) async fn write(app: &App, caller: &Principal, record: Record, action: Action, object: &Name) -> Result<bool, Problem> {
-    let entry = caller.entry(&caller.tenant, action, object, app.clock.now());
-    let is_done = app.backend.config.write(vec![record], entry).await? == RecordResult::Done;
-    if is_done {
-        app.config_cache().forget(&caller.tenant);
-    }
-    Ok(is_done)
+/// Change of configuration records.
+pub(crate) enum Change {
+    /// Writes records. The version of each is one more than that of the record that it replaces.
+    Write(Vec<Record>),
+    /// Removes the record if it has this version.
+    Remove(RecordName, u64),
 }
 
-pub(crate) fn too_busy() -> Problem {
-    Problem::new(
+/// Makes a change and writes its audit entry. Then the entry's tenant gets its configuration from the store, not from the cache.
+///
+/// `read` reads the current record. `change` returns the change, the audit entry, and the value that this function returns once they are
+/// written. Both run again if another client wrote the record in between. After [`MAX_TRIES`] the error is 503 `overloaded`, and its
+/// detail names `what` was to change.
+pub(crate) async fn update<C, T, F: Future<Output = Result<C, StoreError>>>(
+    app: &App,
+    what: &str,
+    read: impl Fn() -> F,
+    change: impl Fn(C) -> Result<(Change, Entry, T), Problem>,
+) -> Result<T, Problem> {
+    for _ in 0..MAX_TRIES {
+        let (change, entry, value) = change(read().await?)?;
+        let tenant = entry.tenant.clone();
+        let result = match change {
+            Change::Write(records) => app.backend.config.write(records, entry).await?,
+            Change::Remove(name, version) => app.backend.config.remove(&name, version, entry).await?,
+        };
+        if result == RecordResult::Done {
+            app.config_cache().forget(&tenant);
+            return Ok(value);
+        }
+    }
+    Err(Problem::new(
         Code::Overloaded,
-        "other requests changed it at the same time, and this one changed nothing; try again after the time in Retry-After",
-    )
+        format!("other requests changed {what} at the same time, and this one changed nothing; try again after the time in Retry-After"),
+    ))
 }

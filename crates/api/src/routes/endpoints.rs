@@ -18,7 +18,6 @@ use nobat_core::config::record::{Record, RecordKind};
 use nobat_core::json::Json;
 use nobat_core::json::decode::read_object;
 use nobat_core::limits::{BatchPolicy, BreakerView, LimitScope, LimiterStatus, LimitsView};
-use nobat_core::ports::config_store::RecordResult;
 use nobat_core::ports::{Position, StoreError};
 use nobat_core::secrets::secret_set::{Kept, MAX_LIVE};
 use nobat_core::secrets::webhook::WebhookSecret;
@@ -44,7 +43,7 @@ use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::{body, cursor, response};
 use crate::routes::callback_secret::{Rotate, SecretView};
-use crate::routes::config_update::{MAX_CONFLICTS, too_busy, write};
+use crate::routes::config_update::{Change, update};
 use crate::routes::queues;
 use crate::routes::rotation::{ROTATE_INSTEAD, grace_period};
 use crate::routes::wake::{Of, wake};
@@ -183,10 +182,10 @@ pub(crate) async fn put(
     let (now, place) = (app.clock.now(), Endpoint::place(&caller.tenant, &name));
     let vault = app.vault.vault().await?;
     let seal = |secret: &[u8]| vault.seal(&place, secret, rand::random());
-    for _ in 0..MAX_CONFLICTS {
+    let read = || app.backend.config.endpoint(&caller.tenant, &name);
+    let (current, EndpointUpdate { endpoint, made }) = update(&app, "it", read, |current| {
         // `into_endpoint` consumes the submission, so each try reads it again.
         let submission: EndpointSubmission = read_object(&body)?;
-        let current = app.backend.config.endpoint(&caller.tenant, &name).await?;
         let receiving = EndpointUpdateContext {
             current: current.as_ref(),
             kinds: &*app.kinds,
@@ -195,32 +194,29 @@ pub(crate) async fn put(
             random: rand::random(),
             now,
         };
-        let EndpointUpdate { endpoint, made } = submission.into_endpoint(&receiving)?;
-        let record = endpoint.record(&caller.tenant, &name);
+        let changed = submission.into_endpoint(&receiving)?;
+        let record = changed.endpoint.record(&caller.tenant, &name);
         if record.body.len() > MAX_RECORD {
-            return Err(
-                vec![FieldError::new("", format!("the configuration is too large; expected at most {MAX_RECORD} bytes in total"))].into()
-            );
+            let detail = format!("the configuration is too large; expected at most {MAX_RECORD} bytes in total");
+            return Err(vec![FieldError::new("", detail)].into());
         }
-        if write(&app, &caller, record, Action::EndpointChanged, &name).await? {
-            let status = if current.is_some() { StatusCode::OK } else { StatusCode::CREATED };
-            if endpoint.is_open() {
-                match &current {
-                    Some(before) if before.is_open() && before.is_where(&endpoint) => {
-                        if (before.limits, before.batch) != (endpoint.limits, endpoint.batch) {
-                            wake(&app, &caller, Of::Endpoint(&name)).await;
-                        }
-                    }
-                    // A new, reopened or moved endpoint starts afresh: its predecessor's `Retry-After` and open circuit breaker do not
-                    // apply.
-                    _ => wake(&app, &caller, Of::EndpointAnew(&name)).await,
-                }
+        let entry = caller.entry(&caller.tenant, Action::EndpointChanged, &name, app.clock.now());
+        Ok((Change::Write(vec![record]), entry, (current, changed)))
+    })
+    .await?;
+    match &current {
+        _ if !endpoint.is_open() => {}
+        Some(before) if before.is_open() && before.is_where(&endpoint) => {
+            if (before.limits, before.batch) != (endpoint.limits, endpoint.batch) {
+                wake(&app, &caller, Of::Endpoint(&name)).await;
             }
-            let secret = made.map(|secret| secret.to_text());
-            return response::value(status, ENDPOINT_BYTES, &EndpointView { secret, ..EndpointView::new(name, &endpoint, now) });
         }
+        // A new, reopened or moved endpoint starts afresh: its predecessor's `Retry-After` and open circuit breaker do not apply.
+        _ => wake(&app, &caller, Of::EndpointAnew(&name)).await,
     }
-    Err(too_busy())
+    let status = if current.is_some() { StatusCode::OK } else { StatusCode::CREATED };
+    let secret = made.map(|secret| secret.to_text());
+    response::value(status, ENDPOINT_BYTES, &EndpointView { secret, ..EndpointView::new(name, &endpoint, now) })
 }
 
 /// Get an endpoint and the state of its limits
@@ -308,16 +304,14 @@ pub(crate) async fn remove(
 ) -> Result<Response, Problem> {
     let Nothing {} = options(&app, &caller.tenant, request).await?;
     let now = app.clock.now();
-    for _ in 0..MAX_CONFLICTS {
-        let endpoint = app.backend.config.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
-        let entry = caller.entry(&caller.tenant, Action::EndpointRemoved, &name, now);
-        let record = Endpoint::record_name(&caller.tenant, &name);
-        if app.backend.config.remove(&record, endpoint.version, entry).await? == RecordResult::Done {
-            app.config_cache().forget(&caller.tenant);
-            return response::value(StatusCode::OK, ENDPOINT_BYTES, &EndpointView::new(name, &endpoint, now));
-        }
-    }
-    Err(too_busy())
+    let read = || app.backend.config.endpoint(&caller.tenant, &name);
+    let endpoint = update(&app, "it", read, |endpoint| {
+        let endpoint = endpoint.ok_or_else(not_found)?;
+        let change = Change::Remove(Endpoint::record_name(&caller.tenant, &name), endpoint.version);
+        Ok((change, caller.entry(&caller.tenant, Action::EndpointRemoved, &name, now), endpoint))
+    })
+    .await?;
+    response::value(StatusCode::OK, ENDPOINT_BYTES, &EndpointView::new(name, &endpoint, now))
 }
 
 /// Replace the secret of an endpoint
@@ -470,15 +464,15 @@ async fn change_one(
     change: impl Fn(Endpoint, Timestamp) -> Result<Endpoint, Problem>,
 ) -> Result<EndpointView, Problem> {
     let now = app.clock.now();
-    for _ in 0..MAX_CONFLICTS {
-        let endpoint = app.backend.config.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
-        let changed = change(endpoint, now)?;
+    let read = || app.backend.config.endpoint(&caller.tenant, &name);
+    let changed = update(app, "it", read, |endpoint| {
+        let changed = change(endpoint.ok_or_else(not_found)?, now)?;
         let changed = Endpoint { version: changed.version + 1, ..changed };
-        if write(app, caller, changed.record(&caller.tenant, &name), action, &name).await? {
-            return Ok(EndpointView::new(name, &changed, now));
-        }
-    }
-    Err(too_busy())
+        let entry = caller.entry(&caller.tenant, action, &name, app.clock.now());
+        Ok((Change::Write(vec![changed.record(&caller.tenant, &name)]), entry, changed))
+    })
+    .await?;
+    Ok(EndpointView::new(name, &changed, now))
 }
 
 pub(crate) fn not_found() -> Problem {

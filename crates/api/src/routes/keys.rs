@@ -28,14 +28,13 @@ use crate::http::page::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::{body, cursor, response};
+use crate::routes::config_update::{Change, update};
 use crate::routes::rotation::overlap as overlap_of;
 
 /// Maximum number of keys that one page examines. With a filter, a page can be short or empty although more follow.
 const MAX_SCANNED: usize = 1_000;
 /// Approximate size of a key in an answer, in bytes.
 const KEY_BYTES: usize = 400;
-/// Maximum number of tries to write a change when other clients change the same record.
-const MAX_CONFLICTS: usize = 5;
 
 /// Key to create.
 #[derive(Deserialize, ToSchema)]
@@ -346,28 +345,29 @@ async fn change(
     now: Timestamp,
     make: impl Fn(Key) -> (Key, Option<Key>),
 ) -> Result<Key, Problem> {
-    for _ in 0..MAX_CONFLICTS {
-        let old = app.backend.config.key(id).await?.ok_or_else(not_found)?;
-        if old.is_over(now) {
-            return Err(Problem::new(Code::KeyInactive, "a revoked or expired key cannot be changed; create a new key"));
-        }
-        let version = old.version + 1;
-        let (changed, new) = make(old);
-        let changed = Key { version, ..changed };
-        let object = new.as_ref().map_or_else(|| id.to_string(), |new| format!("{id} {}", new.id()));
-        let entry = caller.entry(&changed.tenant, action, &object, now);
-        // Also before the write: if the client disconnects during the write, this future is dropped and the line below does not run.
-        app.auth_cache().forget_key(id);
-        let records = [&changed].into_iter().chain(&new).map(Record::from).collect();
-        if app.backend.config.write(records, entry).await? == RecordResult::Done {
+    let key = update(
+        app,
+        "the key",
+        || app.backend.config.key(id),
+        |old| {
+            let old = old.ok_or_else(not_found)?;
+            if old.is_over(now) {
+                return Err(Problem::new(Code::KeyInactive, "a revoked or expired key cannot be changed; create a new key"));
+            }
+            let version = old.version + 1;
+            let (changed, new) = make(old);
+            let changed = Key { version, ..changed };
+            let object = new.as_ref().map_or_else(|| id.to_string(), |new| format!("{id} {}", new.id()));
+            let entry = caller.entry(&changed.tenant, action, &object, now);
+            // Also before the write: if the client disconnects during the write, this future is dropped and the line below does not run.
             app.auth_cache().forget_key(id);
-            return Ok(new.unwrap_or(changed));
-        }
-    }
-    Err(Problem::new(
-        Code::Overloaded,
-        "other requests changed the key at the same time, and this one changed nothing; try again after the time in Retry-After",
-    ))
+            let records = [&changed].into_iter().chain(&new).map(Record::from).collect();
+            Ok((Change::Write(records), entry, new.unwrap_or(changed)))
+        },
+    )
+    .await?;
+    app.auth_cache().forget_key(id);
+    Ok(key)
 }
 
 fn not_found() -> Problem {

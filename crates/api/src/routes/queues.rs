@@ -19,14 +19,11 @@ use crate::auth::principal::Principal;
 use crate::http::path::Named;
 use crate::http::problem::Problem;
 use crate::http::{body, response};
-use crate::routes::config_update::{too_busy, write};
+use crate::routes::config_update::{Change, update};
 use crate::routes::wake::{Of, wake};
 
 /// Approximate size in bytes of one of them in an answer.
 const LANE_BYTES: usize = 400;
-
-/// Maximum number of tries to write a change when other clients change the same record.
-const MAX_CONFLICTS: usize = 5;
 
 /// Changes to a kind. Omitted fields keep their values.
 #[derive(Deserialize, ToSchema)]
@@ -269,24 +266,25 @@ async fn put<T: for<'de> Deserialize<'de>>(
     let submission = said(read_object(&body)?);
     // Limits are validated under the pointer of the field that the client sent.
     let root = if sort == RecordKind::LimitKey { "" } else { "/limits" };
-    for _ in 0..MAX_CONFLICTS {
-        let current = get(app, caller, sort, name).await?;
+    let record_name = QueueConfig::record_name(&caller.tenant, sort, name);
+    let read = || app.backend.config.queue_config(&record_name);
+    let (current, queue_config) = update(app, "it", read, |current| {
         let queue_config = submission.queue_config(root, &current)?;
-        if write(app, caller, queue_config.record(QueueConfig::record_name(&caller.tenant, sort, name)), action, name).await? {
-            let of = match sort {
-                RecordKind::LimitKey => Of::LimitKey(name),
-                RecordKind::Queue => Of::Queue(name),
-                _ => Of::Kind(name),
-            };
-            let is_other = (queue_config.paused, queue_config.limits) != (current.paused, current.limits);
-            // For a limit key, repeating the same limits still ends a pause that an endpoint asked for.
-            if sort == RecordKind::LimitKey || is_other && !queue_config.paused {
-                wake(app, caller, of).await;
-            }
-            return Ok(queue_config);
-        }
+        let record = queue_config.record(record_name.clone());
+        Ok((Change::Write(vec![record]), caller.entry(&caller.tenant, action, name, app.clock.now()), (current, queue_config)))
+    })
+    .await?;
+    let of = match sort {
+        RecordKind::LimitKey => Of::LimitKey(name),
+        RecordKind::Queue => Of::Queue(name),
+        _ => Of::Kind(name),
+    };
+    let is_other = (queue_config.paused, queue_config.limits) != (current.paused, current.limits);
+    // For a limit key, repeating the same limits still ends a pause that an endpoint asked for.
+    if sort == RecordKind::LimitKey || is_other && !queue_config.paused {
+        wake(app, caller, of).await;
     }
-    Err(too_busy())
+    Ok(queue_config)
 }
 
 impl QueueView {

@@ -12,7 +12,6 @@ use nobat_core::config::tenant::TenantSettings;
 use nobat_core::json::decode::read_object;
 use nobat_core::limits::token_bucket::TokenRate;
 use nobat_core::limits::{Limits, LimitsSubmission, LimitsView};
-use nobat_core::ports::config_store::RecordResult;
 use nobat_core::ports::{Position, StoreError};
 use nobat_core::types::bounds::Bounds;
 use nobat_core::types::field_error::FieldError;
@@ -27,11 +26,10 @@ use crate::http::page::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::{body, cursor, response};
+use crate::routes::config_update::{Change, update};
 
 /// Approximate size of a tenant in an answer, in bytes.
 const TENANT_BYTES: usize = 200;
-/// Maximum number of tries to write a change when other clients change the same record.
-const MAX_CONFLICTS: usize = 5;
 /// Bounds of `rate` and `burst`.
 const RATES: Bounds = Bounds::count(100_000);
 /// Bounds of `max_pending_tasks` and `max_payload_bytes`.
@@ -151,21 +149,16 @@ pub(crate) async fn put(
     let put: Put = read_object(&body)?;
     let settings = put.settings()?;
     let now = app.clock.now();
-    for _ in 0..MAX_CONFLICTS {
-        let version = app.backend.config.tenant(&tenant).await?.version + 1;
+    let read = || app.backend.config.tenant(&tenant);
+    let settings = update(&app, "the tenant", read, |current| {
+        let version = current.version + 1;
         let settings = TenantSettings { version, ..settings };
         let record = Record { name: RecordName::from(&tenant), version, body: settings.to_text() };
-        let entry = caller.entry(&tenant, Action::TenantChanged, &tenant, now);
-        if app.backend.config.write(vec![record], entry).await? == RecordResult::Done {
-            app.auth_cache().forget_tenant(&tenant);
-            app.config_cache().forget(&tenant);
-            return response::value(StatusCode::OK, TENANT_BYTES, &TenantView::new(tenant, settings));
-        }
-    }
-    Err(Problem::new(
-        Code::Overloaded,
-        "other requests changed the tenant at the same time, and this one changed nothing; try again after the time in Retry-After",
-    ))
+        Ok((Change::Write(vec![record]), caller.entry(&tenant, Action::TenantChanged, &tenant, now), settings))
+    })
+    .await?;
+    app.auth_cache().forget_tenant(&tenant);
+    response::value(StatusCode::OK, TENANT_BYTES, &TenantView::new(tenant, settings))
 }
 
 /// Get a tenant
