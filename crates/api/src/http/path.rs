@@ -1,22 +1,47 @@
-//! Names in paths.
+//! Names and ids in paths.
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use nobat_core::types::name::Name;
+use nobat_core::types::id::TaskId;
+use nobat_core::types::name::{Name, Tenant};
+use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::http::error_code::Code;
 use crate::http::page::EXPECTED_NAME;
 use crate::http::problem::Problem;
 
-/// Name from the path.
-pub(crate) struct Named(pub(crate) Name);
+/// Parameter of a path.
+pub(crate) struct PathParam<T>(pub(crate) T);
 
-impl FromRequestParts<App> for Named {
+/// Type of a path parameter.
+pub(crate) trait Parameter: DeserializeOwned + Send {
+    /// Returns the answer to a value that is not valid. For an id it is that to an unknown one.
+    fn not_found() -> Problem;
+}
+
+impl<T: Parameter> FromRequestParts<App> for PathParam<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let not_found = |_| Problem::new(Code::NotFound, format!("the name in the path is not valid; expected {EXPECTED_NAME}"));
-        Path::<Name>::from_request_parts(parts, app).await.map(|Path(name)| Self(name)).map_err(not_found)
+        Path::<T>::from_request_parts(parts, app).await.map(|Path(value)| Self(value)).map_err(|_| T::not_found())
+    }
+}
+
+impl Parameter for Name {
+    fn not_found() -> Problem {
+        Problem::new(Code::NotFound, format!("the name in the path is not valid; expected {EXPECTED_NAME}"))
+    }
+}
+
+impl Parameter for Tenant {
+    fn not_found() -> Problem {
+        Problem::new(Code::NotFound, format!("the tenant's name in the path is not valid; expected {EXPECTED_NAME}"))
+    }
+}
+
+impl Parameter for TaskId {
+    fn not_found() -> Problem {
+        Problem::task_not_found()
     }
 }

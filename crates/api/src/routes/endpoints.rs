@@ -38,7 +38,7 @@ use crate::http::error_code::Code;
 use crate::http::idempotency::refuse_key;
 use crate::http::options::{options, options_without_key};
 use crate::http::page::{DEFAULT_LIMIT, EXPECTED_LIMIT, limit};
-use crate::http::path::Named;
+use crate::http::path::PathParam;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::{body, cursor, response};
@@ -174,7 +174,7 @@ struct Nothing {}
 pub(crate) async fn put(
     State(app): State<App>,
     Authorized(caller, _): Authorized<ConfigWrite>,
-    Named(name): Named,
+    PathParam(name): PathParam<Name>,
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
@@ -234,7 +234,7 @@ pub(crate) async fn put(
 pub(crate) async fn one(
     State(app): State<App>,
     Authorized(caller, _): Authorized<ConfigWrite>,
-    Named(name): Named,
+    PathParam(name): PathParam<Name>,
 ) -> Result<Response, Problem> {
     let endpoint = app.backend.config.endpoint(&caller.tenant, &name).await?.ok_or_else(not_found)?;
     let state = Some(queues::state(&app, &caller, LimitScope::Endpoint(name.clone()), &endpoint.limits).await?);
@@ -299,7 +299,7 @@ pub(crate) async fn page(
 pub(crate) async fn remove(
     State(app): State<App>,
     Authorized(caller, _): Authorized<ConfigWrite>,
-    Named(name): Named,
+    PathParam(name): PathParam<Name>,
     request: Request,
 ) -> Result<Response, Problem> {
     let Nothing {} = options(&app, &caller.tenant, request).await?;
@@ -331,7 +331,7 @@ pub(crate) async fn remove(
 pub(crate) async fn rotate(
     State(app): State<App>,
     Authorized(caller, _): Authorized<ConfigWrite>,
-    Named(name): Named,
+    PathParam(name): PathParam<Name>,
     request: Request,
 ) -> Result<Response, Problem> {
     let Rotate { secret, grace_period: seconds } = options_without_key(&app, &caller.tenant, request, ROTATE_INSTEAD).await?;
@@ -373,7 +373,7 @@ const STATE_INSTEAD: &str = "a repeated request changes nothing more: send it wi
 pub(crate) async fn pause(
     State(app): State<App>,
     Authorized(caller, _): Authorized<ConfigWrite>,
-    Named(name): Named,
+    PathParam(name): PathParam<Name>,
     request: Request,
 ) -> Result<Response, Problem> {
     let Nothing {} = options_without_key(&app, &caller.tenant, request, STATE_INSTEAD).await?;
@@ -400,7 +400,7 @@ pub(crate) async fn pause(
 pub(crate) async fn resume(
     State(app): State<App>,
     Authorized(caller, _): Authorized<ConfigWrite>,
-    Named(name): Named,
+    PathParam(name): PathParam<Name>,
     request: Request,
 ) -> Result<Response, Problem> {
     let Nothing {} = options_without_key(&app, &caller.tenant, request, STATE_INSTEAD).await?;
@@ -434,7 +434,7 @@ pub(crate) async fn resume(
 pub(crate) async fn test(
     State(app): State<App>,
     Authorized(caller, _): Authorized<ConfigWrite>,
-    Named(name): Named,
+    PathParam(name): PathParam<Name>,
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();

@@ -1,8 +1,7 @@
 //! API keys: creating, showing, rotating and revoking them. Requires the scope `admin`.
 
-use axum::extract::{FromRequestParts, Path, RawQuery, Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::StatusCode;
-use axum::http::request::Parts;
 use axum::response::Response;
 use nobat_core::auth::api_key::{Key, KeyId, KeyText, MAX_LABEL, MAX_NETWORKS};
 use nobat_core::auth::audit::Action;
@@ -25,6 +24,7 @@ use crate::http::error_code::Code;
 use crate::http::idempotency::refuse_key;
 use crate::http::options::{options, options_without_key};
 use crate::http::page::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
+use crate::http::path::{Parameter, PathParam};
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::{body, cursor, response};
@@ -137,17 +137,6 @@ pub(crate) enum ScopeWord {
     Work,
     #[schema(rename = "admin")]
     Admin,
-}
-
-/// Id of a key from the path. A malformed id gets the same 404 as an unknown one.
-pub(crate) struct Named(KeyId);
-
-impl FromRequestParts<App> for Named {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        Path::<KeyId>::from_request_parts(parts, app).await.map(|Path(id)| Self(id)).map_err(|_| not_found())
-    }
 }
 
 /// Create a key
@@ -273,8 +262,8 @@ pub(crate) async fn page(State(app): State<App>, _: Authorized<Admin>, RawQuery(
     params(("id" = String, Path, pattern = "^key_[0-9a-z]{26}$", description = "The key's id.", example = "key_01jd8rkz5m3q4v9x2y7w6t0abc")),
     responses((status = 200, description = "The key, without its secret text.", body = KeyView)),
 )]
-pub(crate) async fn one(State(app): State<App>, _: Authorized<Admin>, Named(id): Named) -> Result<Response, Problem> {
-    let key = app.backend.config.key(id).await?.ok_or_else(not_found)?;
+pub(crate) async fn one(State(app): State<App>, _: Authorized<Admin>, PathParam(id): PathParam<KeyId>) -> Result<Response, Problem> {
+    let key = app.backend.config.key(id).await?.ok_or_else(KeyId::not_found)?;
     response::value(StatusCode::OK, KEY_BYTES, &KeyView::new(&key))
 }
 
@@ -294,7 +283,7 @@ pub(crate) async fn one(State(app): State<App>, _: Authorized<Admin>, Named(id):
 pub(crate) async fn rotate(
     State(app): State<App>,
     Authorized(caller, _): Authorized<Admin>,
-    Named(id): Named,
+    PathParam(id): PathParam<KeyId>,
     request: Request,
 ) -> Result<Response, Problem> {
     let instead = "a key is shown only once: send the request without the header; if the response is lost, list the keys, revoke the new \
@@ -327,7 +316,7 @@ pub(crate) async fn rotate(
 pub(crate) async fn revoke(
     State(app): State<App>,
     Authorized(caller, _): Authorized<Admin>,
-    Named(id): Named,
+    PathParam(id): PathParam<KeyId>,
     request: Request,
 ) -> Result<Response, Problem> {
     let _: Revoke = options(&app, &caller.tenant, request).await?;
@@ -350,7 +339,7 @@ async fn change(
         "the key",
         || app.backend.config.key(id),
         |old| {
-            let old = old.ok_or_else(not_found)?;
+            let old = old.ok_or_else(KeyId::not_found)?;
             if old.is_over(now) {
                 return Err(Problem::new(Code::KeyInactive, "a revoked or expired key cannot be changed; create a new key"));
             }
@@ -370,8 +359,10 @@ async fn change(
     Ok(key)
 }
 
-fn not_found() -> Problem {
-    Problem::new(Code::KeyNotFound, "no API key has this id; `GET /v1/keys` lists all keys")
+impl Parameter for KeyId {
+    fn not_found() -> Problem {
+        Problem::new(Code::KeyNotFound, "no API key has this id; `GET /v1/keys` lists all keys")
+    }
 }
 
 impl KeyView {

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::auth::extract::{Authorized, ConfigWrite};
 use crate::auth::principal::Principal;
-use crate::http::path::Named;
+use crate::http::path::PathParam;
 use crate::http::problem::Problem;
 use crate::http::{body, response};
 use crate::routes::config_update::{Change, update};
@@ -111,7 +111,7 @@ pub(crate) struct LimitKeyView {
 pub(crate) async fn put_queue(
     State(app): State<App>,
     Authorized(caller, _): Authorized<ConfigWrite>,
-    Named(name): Named,
+    PathParam(name): PathParam<Name>,
     request: Request,
 ) -> Result<Response, Problem> {
     let queue_config = put(&app, &caller, RecordKind::Queue, Action::QueueChanged, &name, request, |said| said).await?;
@@ -133,7 +133,7 @@ pub(crate) async fn put_queue(
 pub(crate) async fn get_queue(
     State(app): State<App>,
     Authorized(caller, _): Authorized<ConfigWrite>,
-    Named(name): Named,
+    PathParam(name): PathParam<Name>,
 ) -> Result<Response, Problem> {
     let queue_config = get(&app, &caller, RecordKind::Queue, &name).await?;
     let state = Some(state(&app, &caller, LimitScope::Queue(name.clone()), &queue_config.limits).await?);
@@ -160,7 +160,7 @@ pub(crate) async fn get_queue(
 pub(crate) async fn put_kind(
     State(app): State<App>,
     Authorized(caller, _): Authorized<ConfigWrite>,
-    Named(name): Named,
+    PathParam(name): PathParam<Name>,
     request: Request,
 ) -> Result<Response, Problem> {
     let said = |PutKind { paused, limits }| QueueSubmission { paused, limits, ..QueueSubmission::default() };
@@ -183,7 +183,7 @@ pub(crate) async fn put_kind(
 pub(crate) async fn get_kind(
     State(app): State<App>,
     Authorized(caller, _): Authorized<ConfigWrite>,
-    Named(name): Named,
+    PathParam(name): PathParam<Name>,
 ) -> Result<Response, Problem> {
     let queue_config = get(&app, &caller, RecordKind::Kind, &name).await?;
     let state = Some(state(&app, &caller, LimitScope::Kind(name.clone()), &queue_config.limits).await?);
@@ -211,7 +211,7 @@ pub(crate) async fn get_kind(
 pub(crate) async fn put_limits(
     State(app): State<App>,
     Authorized(caller, _): Authorized<ConfigWrite>,
-    Named(name): Named,
+    PathParam(name): PathParam<Name>,
     request: Request,
 ) -> Result<Response, Problem> {
     let said = |limits| QueueSubmission { limits: Patch::This(limits), ..QueueSubmission::default() };
@@ -234,7 +234,7 @@ pub(crate) async fn put_limits(
 pub(crate) async fn get_limits(
     State(app): State<App>,
     Authorized(caller, _): Authorized<ConfigWrite>,
-    Named(name): Named,
+    PathParam(name): PathParam<Name>,
 ) -> Result<Response, Problem> {
     let queue_config = get(&app, &caller, RecordKind::LimitKey, &name).await?;
     let state = Some(state(&app, &caller, LimitScope::Key(name.clone()), &queue_config.limits).await?);

@@ -2,9 +2,8 @@
 
 use std::num::NonZeroU32;
 
-use axum::extract::{FromRequestParts, Path, RawQuery, Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::StatusCode;
-use axum::http::request::Parts;
 use axum::response::Response;
 use nobat_core::auth::audit::Action;
 use nobat_core::config::record::{Record, RecordKind, RecordName};
@@ -22,7 +21,8 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::auth::extract::{Admin, Authorized};
 use crate::http::error_code::Code;
-use crate::http::page::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
+use crate::http::page::{DEFAULT_LIMIT, EXPECTED_LIMIT, limit};
+use crate::http::path::PathParam;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::{body, cursor, response};
@@ -112,18 +112,6 @@ pub(crate) struct PageView {
     next_cursor: Option<String>,
 }
 
-/// Name of a tenant from the path.
-pub(crate) struct Named(Tenant);
-
-impl FromRequestParts<App> for Named {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let not_found = |_| Problem::new(Code::NotFound, format!("the tenant's name in the path is not valid; expected {EXPECTED_NAME}"));
-        Path::<Tenant>::from_request_parts(parts, app).await.map(|Path(tenant)| Self(tenant)).map_err(not_found)
-    }
-}
-
 /// Replace the limits of a tenant
 ///
 /// Replaces all limits: omitted fields are not limited. The process that handles the request applies the change at once. Other processes
@@ -141,7 +129,7 @@ impl FromRequestParts<App> for Named {
 pub(crate) async fn put(
     State(app): State<App>,
     Authorized(caller, _): Authorized<Admin>,
-    Named(tenant): Named,
+    PathParam(tenant): PathParam<Tenant>,
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
@@ -173,7 +161,7 @@ pub(crate) async fn put(
     params(("name" = String, Path, pattern = "^[A-Za-z0-9._-]{1,64}$", description = "The tenant's name.", example = "acme")),
     responses((status = 200, description = "The limits of the tenant.", body = TenantView)),
 )]
-pub(crate) async fn one(State(app): State<App>, _: Authorized<Admin>, Named(tenant): Named) -> Result<Response, Problem> {
+pub(crate) async fn one(State(app): State<App>, _: Authorized<Admin>, PathParam(tenant): PathParam<Tenant>) -> Result<Response, Problem> {
     let settings = app.backend.config.tenant(&tenant).await?;
     response::value(StatusCode::OK, TENANT_BYTES, &TenantView::new(tenant, settings))
 }

@@ -12,6 +12,7 @@ use nobat_core::task::view::TaskView;
 use nobat_core::task::{CancelRequest, State as Standing, Task, TaskKey};
 use nobat_core::types::bounds::Bounds;
 use nobat_core::types::field_error::FieldError;
+use nobat_core::types::id::TaskId;
 use nobat_core::types::time::Timestamp;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -20,9 +21,9 @@ use crate::app::App;
 use crate::auth::extract::{Authorized, TasksReplay, TasksWrite};
 use crate::auth::principal::Principal;
 use crate::http::options::keyed_options;
+use crate::http::path::PathParam;
 use crate::http::problem::Problem;
 use crate::http::response;
-use crate::routes::tasks::read::Named;
 
 /// Routes that take an idempotency key. A key on one route does not match the same key on another.
 const CANCEL: &str = "/v1/tasks/{id}/cancel";
@@ -73,7 +74,7 @@ pub(crate) struct Replay {
 pub(crate) async fn cancel(
     State(app): State<App>,
     Authorized(caller, _): Authorized<TasksWrite>,
-    Named(id): Named,
+    PathParam(id): PathParam<TaskId>,
     request: Request,
 ) -> Result<Response, Problem> {
     let (Cancel {}, keyed) = keyed_options(&app, &caller.tenant, request, CANCEL).await?;
@@ -133,7 +134,7 @@ fn is_canceling(task: &Task) -> bool {
 pub(crate) async fn replay(
     State(app): State<App>,
     Authorized(caller, _): Authorized<TasksReplay>,
-    Named(id): Named,
+    PathParam(id): PathParam<TaskId>,
     request: Request,
 ) -> Result<Response, Problem> {
     let (options, keyed): (Replay, _) = keyed_options(&app, &caller.tenant, request, REPLAY).await?;

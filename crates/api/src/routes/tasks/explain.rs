@@ -13,12 +13,13 @@ use nobat_core::policy::decide;
 use nobat_core::policy::explain::{ExplainInput, ExplanationView, Known, explain};
 use nobat_core::ports::StoreError;
 use nobat_core::task::{State as Standing, Task, TaskKey};
+use nobat_core::types::id::TaskId;
 
 use crate::app::App;
 use crate::auth::extract::{Authorized, TasksRead};
+use crate::http::path::PathParam;
 use crate::http::problem::Problem;
 use crate::http::response;
-use crate::routes::tasks::read::Named;
 
 /// Approximate size of an explanation in an answer, in bytes.
 const EXPLANATION_BYTES: usize = 600;
@@ -39,7 +40,7 @@ const EXPLANATION_BYTES: usize = 600;
 pub(crate) async fn one(
     State(app): State<App>,
     Authorized(caller, _): Authorized<TasksRead>,
-    Named(id): Named,
+    PathParam(id): PathParam<TaskId>,
 ) -> Result<Response, Problem> {
     let name = TaskKey { tenant: caller.tenant, id };
     let task = app.backend.store.get(&name, app.clock.now()).await?.ok_or_else(Problem::task_not_found)?;

@@ -3,9 +3,8 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
-use axum::http::request::Parts;
 use axum::response::Response;
 use futures_util::future::maybe_done;
 use futures_util::poll;
@@ -16,6 +15,7 @@ use nobat_core::types::id::TaskId;
 
 use crate::app::App;
 use crate::auth::extract::{Authorized, TasksRead};
+use crate::http::path::PathParam;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::response;
@@ -25,18 +25,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Maximum pause between two reads.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
-
-/// Id of a task from the path. A malformed id gets the same 404 as an unknown one.
-pub(crate) struct Named(pub(crate) TaskId);
-
-impl FromRequestParts<App> for Named {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let Path(id) = Path::<TaskId>::from_request_parts(parts, app).await.map_err(|_| Problem::task_not_found())?;
-        Ok(Self(id))
-    }
-}
 
 /// Get a task
 ///
@@ -57,7 +45,7 @@ impl FromRequestParts<App> for Named {
 pub(crate) async fn one(
     State(app): State<App>,
     Authorized(caller, _): Authorized<TasksRead>,
-    Named(id): Named,
+    PathParam(id): PathParam<TaskId>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let name = TaskKey { tenant: caller.tenant.clone(), id };
