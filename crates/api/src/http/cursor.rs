@@ -11,13 +11,17 @@ use subtle::ConstantTimeEq;
 const SEAL_BYTES: usize = 16;
 
 /// Identity of a list: everything but the length of its pages, which may change from page to page.
-pub(crate) struct List(Vec<Option<String>>);
+pub(crate) struct List {
+    parts: Vec<Option<String>>,
+    /// End of the error text for a cursor of another list: the condition that both pages must meet.
+    pub(crate) condition: &'static str,
+}
 
 impl List {
     /// List of the tasks that a query selects.
     pub(crate) fn tasks(query: &ListQuery) -> Self {
         let moment = |moment: Option<nobat_core::types::time::Timestamp>| moment.map(|moment| moment.millis().to_string());
-        Self(vec![
+        let parts = vec![
             Some("tasks".to_owned()),
             Some(query.tenant.to_string()),
             query.status.map(|status| status.as_str().to_owned()),
@@ -25,27 +29,28 @@ impl List {
             query.kind.as_ref().map(ToString::to_string),
             moment(query.created_after),
             moment(query.created_before),
-        ])
+        ];
+        Self { parts, condition: ", with the same filters" }
     }
 
     /// List of all keys, or of those of one tenant.
     pub(crate) fn keys(tenant: Option<&Tenant>) -> Self {
-        Self(vec![Some("keys".to_owned()), tenant.map(ToString::to_string)])
+        Self { parts: vec![Some("keys".to_owned()), tenant.map(ToString::to_string)], condition: "" }
     }
 
     /// List of tenants.
     pub(crate) fn tenants() -> Self {
-        Self(vec![Some("tenants".to_owned())])
+        Self { parts: vec![Some("tenants".to_owned())], condition: "" }
     }
 
     /// List of a tenant's endpoints.
     pub(crate) fn endpoints(tenant: &Tenant) -> Self {
-        Self(vec![Some("endpoints".to_owned()), Some(tenant.to_string())])
+        Self { parts: vec![Some("endpoints".to_owned()), Some(tenant.to_string())], condition: "" }
     }
 
     /// List of a tenant's audit entries.
     pub(crate) fn audit(tenant: &Tenant) -> Self {
-        Self(vec![Some("audit".to_owned()), Some(tenant.to_string())])
+        Self { parts: vec![Some("audit".to_owned()), Some(tenant.to_string())], condition: ", of the same tenant" }
     }
 }
 
@@ -65,7 +70,7 @@ pub(crate) fn open(key: &[u8; 32], list: &List, cursor: &str) -> Option<Position
 
 fn mac(key: &[u8; 32], list: &List, position: &[u8]) -> Tag {
     let mut mac = Context::with_key(&Key::new(HMAC_SHA256, key));
-    for of_the_list in &list.0 {
+    for of_the_list in &list.parts {
         part(&mut mac, of_the_list.as_ref().map(String::as_bytes));
     }
     part(&mut mac, Some(position));

@@ -1,17 +1,61 @@
-//! Parameters of pages.
+//! Pages of lists.
+
+use nobat_core::config::record::{Record, RecordKind};
+use nobat_core::ports::Position;
+use nobat_core::types::name::{Name, Tenant};
+
+use crate::app::App;
+use crate::http::cursor::{self, List};
+use crate::http::error_code::Code;
+use crate::http::problem::Problem;
+use crate::http::query::Query;
 
 /// Default number of elements of a page.
 pub(crate) const DEFAULT_LIMIT: usize = 50;
 
 const MAX_LIMIT: usize = 100;
 
-/// Description of what [`limit`] accepts.
-pub(crate) const EXPECTED_LIMIT: &str = "a number from 1 to 100";
-
 /// Description of a valid name.
 pub(crate) const EXPECTED_NAME: &str = "1 to 64 of the characters A-Z a-z 0-9 . _ -";
 
-/// Parses the number of elements of a page: 1 to 100.
-pub(crate) fn limit(text: &str) -> Option<usize> {
-    text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit))
+/// Parameters `limit` and `cursor` of a request for a page.
+pub(crate) struct PageRequest {
+    /// Maximum number of elements of the page: 1 to 100.
+    pub(crate) limit: usize,
+    cursor: Option<String>,
+}
+
+impl PageRequest {
+    /// Reads the parameters.
+    pub(crate) fn read(query: &mut Query<'_>) -> Self {
+        let limit = |text: &str| text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+        Self {
+            limit: query.get("limit", "a number from 1 to 100", limit).unwrap_or(DEFAULT_LIMIT),
+            cursor: query.get("cursor", "a cursor", |text| Some(text.to_owned())),
+        }
+    }
+
+    /// Returns the position at which the page before ended. `None` for the first page. Fails if the cursor is of another list.
+    pub(crate) fn after<T>(&self, app: &App, list: &List, parse: impl FnOnce(Position) -> Option<T>) -> Result<Option<T>, Problem> {
+        let Some(cursor) = &self.cursor else { return Ok(None) };
+        let position = cursor::open(&app.cursor_key, list, cursor).and_then(parse);
+        let stale = || Problem::new(Code::InvalidCursor, format!("expected `next_cursor` of a page of this list{}", list.condition));
+        position.map(Some).ok_or_else(stale)
+    }
+
+    /// Returns the records of the page, in the order of their names, and the cursor of the next page. Without a tenant, these are records
+    /// of the installation.
+    pub(crate) async fn records(
+        &self,
+        app: &App,
+        list: &List,
+        tenant: Option<&Tenant>,
+        kind: RecordKind,
+    ) -> Result<(Vec<Record>, Option<String>), Problem> {
+        let after = self.after(app, list, |position| Name::new(&position.0).ok())?;
+        let records = app.backend.config.page(tenant, kind, after.as_ref(), self.limit).await?;
+        let end = records.last().filter(|_| records.len() == self.limit);
+        let next_cursor = end.map(|record| cursor::seal(&app.cursor_key, list, &Position(record.name.name.to_string())));
+        Ok((records, next_cursor))
+    }
 }

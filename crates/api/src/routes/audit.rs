@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::extract::{Admin, Authorized};
-use crate::http::error_code::Code;
-use crate::http::page::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
+use crate::http::cursor::List;
+use crate::http::page::{EXPECTED_NAME, PageRequest};
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::{cursor, response};
@@ -80,13 +80,11 @@ pub(crate) async fn page(
 ) -> Result<Response, Problem> {
     let mut query = Query::read(query.as_deref(), &["tenant", "limit", "cursor"]);
     let tenant = query.get("tenant", EXPECTED_NAME, |text| Tenant::new(text).ok()).unwrap_or(caller.tenant);
-    let limit = query.get("limit", EXPECTED_LIMIT, limit).unwrap_or(DEFAULT_LIMIT);
-    let cursor = query.get("cursor", "a cursor", |text| Some(text.to_owned()));
+    let page = PageRequest::read(&mut query);
     query.finish()?;
-    let list = cursor::List::audit(&tenant);
-    let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list, of the same tenant");
-    let after = cursor.map(|cursor| cursor::open(&app.cursor_key, &list, &cursor).ok_or_else(stale)).transpose()?;
-    let page = app.backend.config.audit(&AuditQuery { tenant, limit, after }, app.clock.now()).await?;
+    let list = List::audit(&tenant);
+    let after = page.after(&app, &list, Some)?;
+    let page = app.backend.config.audit(&AuditQuery { tenant, limit: page.limit, after }, app.clock.now()).await?;
     let next_cursor = page.next.map(|next| cursor::seal(&app.cursor_key, &list, &next));
     let data: Vec<EntryView> = page.entries.into_iter().map(EntryView::from).collect();
     response::value(StatusCode::OK, ENTRY_BYTES * (1 + data.len()), &PageView { data, next_cursor })

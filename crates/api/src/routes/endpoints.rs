@@ -18,7 +18,7 @@ use nobat_core::config::record::{Record, RecordKind};
 use nobat_core::json::Json;
 use nobat_core::json::decode::read_object;
 use nobat_core::limits::{BatchPolicy, BreakerView, LimitScope, LimiterStatus, LimitsView};
-use nobat_core::ports::{Position, StoreError};
+use nobat_core::ports::StoreError;
 use nobat_core::secrets::secret_set::{Kept, MAX_LIVE};
 use nobat_core::secrets::webhook::WebhookSecret;
 use nobat_core::task::callback::HTTP;
@@ -34,14 +34,15 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::auth::extract::{Authorized, ConfigWrite};
 use crate::auth::principal::Principal;
+use crate::http::cursor::List;
 use crate::http::error_code::Code;
 use crate::http::idempotency::refuse_key;
 use crate::http::options::{options, options_without_key};
-use crate::http::page::{DEFAULT_LIMIT, EXPECTED_LIMIT, limit};
+use crate::http::page::PageRequest;
 use crate::http::path::PathParam;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
-use crate::http::{body, cursor, response};
+use crate::http::{body, response};
 use crate::routes::callback_secret::{Rotate, SecretView};
 use crate::routes::config_update::{Change, update};
 use crate::routes::queues;
@@ -262,18 +263,10 @@ pub(crate) async fn page(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let mut query = Query::read(query.as_deref(), &["limit", "cursor"]);
-    let limit = query.get("limit", EXPECTED_LIMIT, limit).unwrap_or(DEFAULT_LIMIT);
-    let cursor = query.get("cursor", "a cursor", |text| Some(text.to_owned()));
+    let page = PageRequest::read(&mut query);
     query.finish()?;
-    let list = cursor::List::endpoints(&caller.tenant);
-    let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list");
-    let open = |cursor: String| Name::new(&cursor::open(&app.cursor_key, &list, &cursor)?.0).ok();
-    let after = cursor.map(|cursor| open(cursor).ok_or_else(stale)).transpose()?;
-    let found = app.backend.config.page(Some(&caller.tenant), RecordKind::Endpoint, after.as_ref(), limit).await?;
-    let next_cursor = found
-        .last()
-        .filter(|_| found.len() == limit)
-        .map(|record| cursor::seal(&app.cursor_key, &list, &Position(record.name.name.to_string())));
+    let list = List::endpoints(&caller.tenant);
+    let (found, next_cursor) = page.records(&app, &list, Some(&caller.tenant), RecordKind::Endpoint).await?;
     let now = app.clock.now();
     let read = |record: Record| {
         let endpoint = Endpoint::from_text(&record.body, record.version).map_err(|error| StoreError::Corrupt(error.to_string()))?;

@@ -20,10 +20,11 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::auth::extract::{Admin, Authorized};
 use crate::auth::principal::Principal;
+use crate::http::cursor::List;
 use crate::http::error_code::Code;
 use crate::http::idempotency::refuse_key;
 use crate::http::options::{options, options_without_key};
-use crate::http::page::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
+use crate::http::page::{EXPECTED_NAME, PageRequest};
 use crate::http::path::{Parameter, PathParam};
 use crate::http::problem::Problem;
 use crate::http::query::Query;
@@ -225,16 +226,13 @@ impl Create {
 pub(crate) async fn page(State(app): State<App>, _: Authorized<Admin>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let mut query = Query::read(query.as_deref(), &["tenant", "limit", "cursor"]);
     let tenant = query.get("tenant", EXPECTED_NAME, |text| Tenant::new(text).ok());
-    let limit = query.get("limit", EXPECTED_LIMIT, limit).unwrap_or(DEFAULT_LIMIT);
-    let cursor = query.get("cursor", "a cursor", |text| Some(text.to_owned()));
+    let page = PageRequest::read(&mut query);
     query.finish()?;
-    let list = cursor::List::keys(tenant.as_ref());
-    let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list");
-    let open = |cursor: String| cursor::open(&app.cursor_key, &list, &cursor)?.0.parse::<KeyId>().ok();
-    let mut after = cursor.map(|cursor| open(cursor).ok_or_else(stale)).transpose()?;
+    let list = List::keys(tenant.as_ref());
+    let mut after = page.after(&app, &list, |position| position.0.parse::<KeyId>().ok())?;
     let (mut data, mut scanned) = (Vec::new(), 0);
     let next_cursor = loop {
-        let asked = (limit - data.len()).max(1);
+        let asked = (page.limit - data.len()).max(1);
         let found = app.backend.config.keys(after, asked).await?;
         let is_last = found.len() < asked;
         scanned += found.len();
@@ -243,7 +241,7 @@ pub(crate) async fn page(State(app): State<App>, _: Authorized<Admin>, RawQuery(
         if is_last {
             break None;
         }
-        if data.len() == limit || scanned >= MAX_SCANNED {
+        if data.len() == page.limit || scanned >= MAX_SCANNED {
             break after.map(|id| cursor::seal(&app.cursor_key, &list, &Position(id.to_string())));
         }
     };

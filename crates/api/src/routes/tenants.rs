@@ -11,21 +11,21 @@ use nobat_core::config::tenant::TenantSettings;
 use nobat_core::json::decode::read_object;
 use nobat_core::limits::token_bucket::TokenRate;
 use nobat_core::limits::{Limits, LimitsSubmission, LimitsView};
-use nobat_core::ports::{Position, StoreError};
+use nobat_core::ports::StoreError;
 use nobat_core::types::bounds::Bounds;
 use nobat_core::types::field_error::FieldError;
-use nobat_core::types::name::{Name, Tenant};
+use nobat_core::types::name::Tenant;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::extract::{Admin, Authorized};
-use crate::http::error_code::Code;
-use crate::http::page::{DEFAULT_LIMIT, EXPECTED_LIMIT, limit};
+use crate::http::cursor::List;
+use crate::http::page::PageRequest;
 use crate::http::path::PathParam;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
-use crate::http::{body, cursor, response};
+use crate::http::{body, response};
 use crate::routes::config_update::{Change, update};
 
 /// Approximate size of a tenant in an answer, in bytes.
@@ -183,18 +183,9 @@ pub(crate) async fn one(State(app): State<App>, _: Authorized<Admin>, PathParam(
 )]
 pub(crate) async fn page(State(app): State<App>, _: Authorized<Admin>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let mut query = Query::read(query.as_deref(), &["limit", "cursor"]);
-    let limit = query.get("limit", EXPECTED_LIMIT, limit).unwrap_or(DEFAULT_LIMIT);
-    let cursor = query.get("cursor", "a cursor", |text| Some(text.to_owned()));
+    let page = PageRequest::read(&mut query);
     query.finish()?;
-    let list = cursor::List::tenants();
-    let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list");
-    let open = |cursor: String| Name::new(&cursor::open(&app.cursor_key, &list, &cursor)?.0).ok();
-    let after = cursor.map(|cursor| open(cursor).ok_or_else(stale)).transpose()?;
-    let found = app.backend.config.page(None, RecordKind::Tenant, after.as_ref(), limit).await?;
-    let next_cursor = found
-        .last()
-        .filter(|_| found.len() == limit)
-        .map(|record| cursor::seal(&app.cursor_key, &list, &Position(record.name.name.to_string())));
+    let (found, next_cursor) = page.records(&app, &List::tenants(), None, RecordKind::Tenant).await?;
     let data: Vec<TenantView> = found.into_iter().map(read).collect::<Result<_, _>>()?;
     response::value(StatusCode::OK, TENANT_BYTES * (1 + data.len()), &PageView { data, next_cursor })
 }

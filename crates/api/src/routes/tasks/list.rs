@@ -14,8 +14,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::auth::extract::{Authorized, TasksRead};
 use crate::http::cursor::List;
-use crate::http::error_code::Code;
-use crate::http::page::{DEFAULT_LIMIT, EXPECTED_LIMIT, EXPECTED_NAME, limit};
+use crate::http::page::{DEFAULT_LIMIT, EXPECTED_NAME, PageRequest};
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::http::{cursor, response};
@@ -86,13 +85,11 @@ fn list_query(app: &App, tenant: Tenant, text: Option<&str>) -> Result<ListQuery
         kind: query.get("kind", EXPECTED_NAME, name),
         created_after: query.get("created_after", MOMENT, moment),
         created_before: query.get("created_before", MOMENT, moment),
-        limit: query.get("limit", EXPECTED_LIMIT, limit).unwrap_or(DEFAULT_LIMIT),
+        limit: DEFAULT_LIMIT,
         after: None,
     };
-    let cursor = query.get("cursor", "a cursor", |text| Some(text.to_owned()));
+    let page = PageRequest::read(&mut query);
     query.finish()?;
-    let Some(cursor) = cursor else { return Ok(list) };
-    let stale = || Problem::new(Code::InvalidCursor, "expected `next_cursor` of a page of this list, with the same filters");
-    let after = cursor::open(&app.cursor_key, &List::tasks(&list), &cursor).ok_or_else(stale)?;
-    Ok(ListQuery { after: Some(after), ..list })
+    let after = page.after(app, &List::tasks(&list), Some)?;
+    Ok(ListQuery { limit: page.limit, after, ..list })
 }
