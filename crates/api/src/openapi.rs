@@ -6,21 +6,33 @@ use std::sync::LazyLock;
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
+use utoipa::OpenApi as _;
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, Required, ResponseBuilder};
-use utoipa::{Modify, OpenApi as _};
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Required, ResponseBuilder};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use crate::app::App;
 use crate::http::error_code::Code;
 use crate::http::problem::{FieldErrorView, ProblemView};
 use crate::http::response;
-use crate::routes::tasks::{cancel_replay, explain, list, read, submit};
-use crate::routes::{audit, callback_secret, endpoints, health, keys, queues, tenants};
+use crate::routes;
 
 /// Returns the document.
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    Document::openapi()
+pub fn openapi() -> OpenApi {
+    let mut document = routes().into_openapi();
+    add_problems(&mut document);
+    mark_optional(&mut document);
+    remove_defaults(&mut document);
+    declare_security(&mut document);
+    document
+}
+
+/// Returns all routes of the API, each with its description for the document.
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Document::openapi()).merge(routes::all()).routes(routes!(document))
 }
 
 /// Get the OpenAPI document
@@ -46,45 +58,6 @@ pub(crate) async fn document() -> Response {
         license(name = "MIT", identifier = "MIT"),
     ),
     servers((url = "/", description = "The server that serves this document.")),
-    paths(
-        submit::one,
-        submit::batch,
-        read::one,
-        explain::one,
-        list::page,
-        cancel_replay::cancel,
-        cancel_replay::replay,
-        keys::create,
-        keys::page,
-        keys::one,
-        keys::rotate,
-        keys::revoke,
-        tenants::put,
-        tenants::one,
-        tenants::page,
-        callback_secret::set,
-        callback_secret::rotate,
-        callback_secret::one,
-        callback_secret::remove,
-        endpoints::put,
-        endpoints::one,
-        endpoints::page,
-        endpoints::remove,
-        endpoints::rotate,
-        endpoints::pause,
-        endpoints::resume,
-        endpoints::test,
-        queues::put_queue,
-        queues::get_queue,
-        queues::put_kind,
-        queues::get_kind,
-        queues::put_limits,
-        queues::get_limits,
-        audit::page,
-        health::live,
-        health::ready,
-        document,
-    ),
     components(schemas(ProblemView<'static>, FieldErrorView<'static>)),
     tags(
         (name = "tasks", description = "Submission, state, cancellation and replay of tasks."),
@@ -96,22 +69,17 @@ pub(crate) async fn document() -> Response {
         (name = "audit", description = "Record of changes, with the API key that made each."),
         (name = "health", description = "Health checks, and this document."),
     ),
-    modifiers(&Problems, &Optional, &Defaults, &Security),
 )]
 struct Document;
 
 /// Adds the error answers to every operation.
-struct Problems;
-
-impl Modify for Problems {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        for item in document.paths.paths.values_mut() {
-            for operation in operations(item) {
-                let own = codes(operation.operation_id.as_deref().unwrap_or_default());
-                // Every operation that requires a key can fail authentication.
-                let codes = if operation.security.is_some() { [&DOOR[..], &own[..]].concat() } else { own };
-                describe(operation, &codes);
-            }
+fn add_problems(document: &mut OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        for operation in operations(item) {
+            let own = codes(operation.operation_id.as_deref().unwrap_or_default());
+            // Every operation that requires a key can fail authentication.
+            let codes = if operation.security.is_some() { [&DOOR[..], &own[..]].concat() } else { own };
+            describe(operation, &codes);
         }
     }
 }
@@ -122,68 +90,46 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 }
 
 /// Describes how clients send a key, and marks the operations that need none.
-struct Security;
-
-impl Modify for Security {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let mut scheme = Http::new(HttpAuthScheme::Bearer);
-        scheme.description = Some(
-            "An API key, such as `nb_live_…`. A server that only its own machine can reach requires no key until the first one is created."
-                .to_owned(),
-        );
-        document.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(scheme));
-        for operation in document.paths.paths.values_mut().flat_map(operations) {
-            // An empty list means that no key is needed. Without the list, the document would leave it open.
-            operation.security.get_or_insert_default();
-        }
+fn declare_security(document: &mut OpenApi) {
+    let mut scheme = Http::new(HttpAuthScheme::Bearer);
+    scheme.description = Some(
+        "An API key, such as `nb_live_…`. A server that only its own machine can reach requires no key until the first one is created."
+            .to_owned(),
+    );
+    document.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(scheme));
+    for operation in document.paths.paths.values_mut().flat_map(operations) {
+        // An empty list means that no key is needed. Without the list, the document would leave it open.
+        operation.security.get_or_insert_default();
     }
 }
 
 /// Marks optional headers and bodies. The macros would make them required, or nullable, which a header or a body never is.
-struct Optional;
-
-impl Modify for Optional {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        // The macro would add an empty contact, since `Cargo.toml` names no authors.
-        document.info.contact = None;
-        for operation in document.paths.paths.values_mut().flat_map(operations) {
-            for parameter in operation.parameters.iter_mut().flatten() {
-                if let RefOr::T(parameter) = parameter
-                    && parameter.parameter_in == ParameterIn::Header
-                {
-                    parameter.required = Required::False;
-                    parameter.schema = Some(ObjectBuilder::new().schema_type(Type::String).pattern(Some(IDEMPOTENCY_KEY_PATTERN)).into());
-                }
-            }
-            if let Some(RefOr::T(body)) = &mut operation.request_body
-                && matches!(
-                    operation.operation_id.as_deref(),
-                    Some(
-                        "replay_task"
-                            | "rotate_key"
-                            | "set_callback_secret"
-                            | "rotate_callback_secret"
-                            | "rotate_endpoint_secret"
-                            | "test_endpoint"
-                    )
-                )
+fn mark_optional(document: &mut OpenApi) {
+    // The macro would add an empty contact, since `Cargo.toml` names no authors.
+    document.info.contact = None;
+    for operation in document.paths.paths.values_mut().flat_map(operations) {
+        for parameter in operation.parameters.iter_mut().flatten() {
+            if let RefOr::T(parameter) = parameter
+                && parameter.parameter_in == ParameterIn::Header
             {
-                body.required = None;
+                parameter.required = Required::False;
+                parameter.schema = Some(ObjectBuilder::new().schema_type(Type::String).pattern(Some(IDEMPOTENCY_KEY_PATTERN)).into());
             }
+        }
+        if let Some(RefOr::T(body)) = &mut operation.request_body
+            && body.description.as_ref().is_some_and(|description| description.ends_with("May be left out."))
+        {
+            body.required = None;
         }
     }
 }
 
 /// Removes `default` from the fields of all objects, where serde's attribute of that name puts it. Descriptions state the defaults. With
 /// `default`, openapi-typescript makes the field of a request required, and openapi-python-client sends the default in every request.
-struct Defaults;
-
-impl Modify for Defaults {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        for schema in document.components.iter_mut().flat_map(|components| components.schemas.values_mut()) {
-            if let RefOr::T(Schema::Object(object)) = schema {
-                object.properties.values_mut().for_each(remove_default);
-            }
+fn remove_defaults(document: &mut OpenApi) {
+    for schema in document.components.iter_mut().flat_map(|components| components.schemas.values_mut()) {
+        if let RefOr::T(Schema::Object(object)) = schema {
+            object.properties.values_mut().for_each(remove_default);
         }
     }
 }
