@@ -15,8 +15,6 @@ use crate::tools::{Tools, folder};
 pub enum Source {
     /// `infra/template.yaml`, by SAM.
     Sam,
-    /// `infra/template.yaml` without `ReportBatchItemFailures`, by SAM.
-    SamWithoutReport,
     /// `infra/cdk`, by CDK.
     Cdk,
 }
@@ -27,16 +25,12 @@ pub const STACK: &str = "nobat";
 /// Value of `PrivateNetworks`: tasks may call this machine. All other parameters keep their defaults.
 const PRIVATE_NETWORKS: &str = "127.0.0.0/8";
 
-/// Lines of the built template that make the worker and `dead_letter` report which records failed.
-const REPORT: &str = "      FunctionResponseTypes:\n      - ReportBatchItemFailures\n";
-
 impl Source {
     /// Deploys the stack to an emulator with the commands of the documentation.
     pub fn deploy(self, emulator: &Emulator) {
         let functions = Functions::built();
         match self {
             Self::Sam => sam_deploy(&functions.template, emulator),
-            Self::SamWithoutReport => sam_deploy(&functions.template_without_report(), emulator),
             Self::Cdk => cdk_deploy(&functions.binaries, emulator),
         }
     }
@@ -62,19 +56,6 @@ impl Functions {
             sam_build(&home);
             Self { template: home.join("sam/template.yaml"), binaries: home.join("lambda") }
         })
-    }
-
-    /// Writes a copy of the template beside the original, because the template names the programs by relative path.
-    fn template_without_report(&self) -> PathBuf {
-        let template = fs::read_to_string(&self.template).expect("the built template can be read");
-        let without = template.replace(REPORT, "");
-        assert!(
-            !without.contains("ReportBatchItemFailures") && without != template,
-            "the built template has no ReportBatchItemFailures to remove:\n{template}"
-        );
-        let path = self.template.with_file_name("without-report.yaml");
-        fs::write(&path, without).expect("the template can be written");
-        path
     }
 }
 

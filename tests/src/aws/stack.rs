@@ -34,9 +34,17 @@ pub struct Stack {
     /// Host of the API. Its first label is the API's id, by which API Gateway routes requests.
     host: String,
     sweeper: String,
+    workers: Workers,
     /// API key with all scopes.
     key: KeyText,
     emulator: Emulator,
+}
+
+/// Event source mapping through which the workers receive hints.
+struct Workers {
+    id: String,
+    /// `FunctionResponseTypes`, as deployed.
+    response_types: Value,
 }
 
 /// Maximum wait of a story: 3 minutes, because the schedule fires every minute.
@@ -54,7 +62,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("the 
 impl Stack {
     /// Returns the stack that the stories of a test binary share, one story at a time, restored to its initial state.
     pub async fn of(source: Source) -> MutexGuard<'static, Self> {
-        static STACKS: [OnceLock<Mutex<Stack>>; 3] = [const { OnceLock::new() }; 3];
+        static STACKS: [OnceLock<Mutex<Stack>>; 2] = [const { OnceLock::new() }; 2];
         let cell = &STACKS[source as usize];
         let deployed = tokio::task::spawn_blocking(move || cell.get_or_init(|| Mutex::new(RUNTIME.block_on(Self::deploy(source)))));
         let stack = deployed.await.expect("the stack can be deployed").lock().await;
@@ -84,9 +92,11 @@ impl Stack {
         // The owner creates the first key through the table, because no key exists that could ask the API for it.
         let backend = nobat_aws::connect_to_emulator(&settings, &emulator.url()).await;
         let key = keys::make(&backend, &Tenant::default(), Scopes::all(), SystemClock.now()).await;
+        let queues = Queues::at(client, output("QueueUrl"), output("DeadLetterQueueUrl"));
         Self {
             table: Table::named(client, output("TableName")),
-            queues: Queues::at(client, output("QueueUrl"), output("DeadLetterQueueUrl")),
+            workers: Workers::find(client, &queues).await,
+            queues,
             tap,
             client,
             host: format!("{id}.execute-api.localhost:{}", emulator.address().port()),
@@ -117,28 +127,33 @@ impl Stack {
         self.tap.set(Flow::Open);
         self.queues.set_visibility(VISIBILITY).await;
         self.queues.purge().await;
-        self.set_workers(true).await;
+        self.change_workers(&json!({ "Enabled": true, "FunctionResponseTypes": self.workers.response_types })).await;
     }
 
     /// Stops the workers from receiving hints until [`Stack::resume_workers`].
     pub async fn pause_workers(&self) {
-        self.set_workers(false).await;
+        self.change_workers(&json!({ "Enabled": false })).await;
     }
 
     /// Lets the workers receive hints again.
     pub async fn resume_workers(&self) {
-        self.set_workers(true).await;
+        self.change_workers(&json!({ "Enabled": true })).await;
     }
 
-    async fn set_workers(&self, enabled: bool) {
-        let all = self.client.lambda("GET", "event-source-mappings/", "").await.json();
-        let queue = format!(":{}", self.queues.hints().rsplit('/').next().unwrap_or_default());
-        let is_of_workers = |source: &&Value| source["EventSourceArn"].as_str().is_some_and(|arn| arn.ends_with(&queue));
-        let source = all["EventSourceMappings"].as_array().into_iter().flatten().find(is_of_workers);
-        let id = source.and_then(|source| source["UUID"].as_str()).unwrap_or_else(|| panic!("no function receives hints: {all:#}"));
-        let change = json!({ "Enabled": enabled }).to_string();
-        let answer = self.client.lambda("PUT", &format!("event-source-mappings/{id}"), &change).await;
+    /// Makes the queue ignore which hints the workers report as failed, as if the template did not contain `ReportBatchItemFailures`. It
+    /// applies until the next story.
+    pub async fn ignore_batch_failures(&self) {
+        let before = &self.workers.response_types;
+        assert_eq!(*before, json!(["ReportBatchItemFailures"]), "the report is not deployed");
+        let changed = self.change_workers(&json!({ "FunctionResponseTypes": [] })).await;
+        assert_eq!(changed["FunctionResponseTypes"], json!([]), "{changed:#}");
+    }
+
+    async fn change_workers(&self, change: &Value) -> Value {
+        let path = format!("event-source-mappings/{}", self.workers.id);
+        let answer = self.client.lambda("PUT", &path, &change.to_string()).await;
         assert!(matches!(answer.status, 200 | 202), "{}", answer.text());
+        answer.json()
     }
 
     /// Invokes the sweeper, as its schedule does.
@@ -195,6 +210,18 @@ impl Stack {
         let headers: Vec<(&str, &str)> = headers.iter().copied().chain(own).collect();
         let answer = exchange(self.emulator.address(), method, path, &headers, body).await;
         answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+}
+
+impl Workers {
+    async fn find(client: Client, queues: &Queues) -> Self {
+        let all = client.lambda("GET", "event-source-mappings/", "").await.json();
+        let queue = format!(":{}", queues.hints().rsplit('/').next().unwrap_or_default());
+        let is_of_workers = |source: &&Value| source["EventSourceArn"].as_str().is_some_and(|arn| arn.ends_with(&queue));
+        let source = all["EventSourceMappings"].as_array().into_iter().flatten().find(is_of_workers);
+        let source = source.unwrap_or_else(|| panic!("no function receives hints: {all:#}"));
+        let id = source["UUID"].as_str().unwrap_or_else(|| panic!("the event source has no id: {source:#}")).to_owned();
+        Self { id, response_types: source["FunctionResponseTypes"].clone() }
     }
 }
 
