@@ -1,5 +1,5 @@
-//! End-to-end tests of nobat on AWS, on stacks that are built and deployed as users do it, once by SAM and once by CDK. IAM is enforced, so
-//! the functions may do only what their roles allow.
+//! End-to-end tests of nobat on AWS, on stacks that are deployed as users do it, once by SAM and once by CDK. IAM is enforced, so the
+//! functions may do only what their roles allow.
 
 /// Makes a test of every function for each source of a stack.
 macro_rules! on_each_deployment {
@@ -30,5 +30,6 @@ mod aws {
     mod hint;
     mod keys;
     mod outage;
+    mod sam_build;
     mod success;
 }

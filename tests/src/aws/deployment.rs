@@ -1,4 +1,7 @@
 //! Deployment of nobat to AWS: builds the functions and deploys a stack of them, with the tools that users use.
+//!
+//! Only [`Source::SamBuild`] builds the functions with `sam build`, which takes many minutes. The other sources deploy functions that Cargo
+//! compiles for this machine with the profile of the tests.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -6,8 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use serde_json::{Value, json};
+
 use crate::aws::emulator::Emulator;
-use crate::harness::program::workspace;
+use crate::aws::template::template;
+use crate::harness::program::{build, workspace};
 use crate::tools::{Tools, folder};
 
 /// Template or app that a stack is deployed from.
@@ -17,6 +23,8 @@ pub enum Source {
     Sam,
     /// `infra/cdk`, by CDK.
     Cdk,
+    /// Output of `sam build`, by SAM. The functions are those of a release.
+    SamBuild,
 }
 
 /// Name of every stack. Each stack has its own emulator.
@@ -25,50 +33,83 @@ pub const STACK: &str = "nobat";
 /// Value of `PrivateNetworks`: tasks may call this machine. All other parameters keep their defaults.
 const PRIVATE_NETWORKS: &str = "127.0.0.0/8";
 
+/// Name of the assembled template.
+const TEMPLATE: &str = "template.json";
+
 impl Source {
     /// Deploys the stack to an emulator with the commands of the documentation.
     pub fn deploy(self, emulator: &Emulator) {
-        let functions = Functions::built();
         match self {
-            Self::Sam => sam_deploy(&functions.template, emulator),
-            Self::Cdk => cdk_deploy(&functions.binaries, emulator),
+            Self::Sam => sam_deploy(&assembled().join(TEMPLATE), emulator),
+            Self::Cdk => cdk_deploy(assembled(), emulator),
+            Self::SamBuild => sam_deploy(&sam_build(), emulator),
         }
     }
 }
 
-/// Output of `sam build`. Both kinds of stack use the same programs.
-struct Functions {
-    /// Built template, which names the programs.
-    template: PathBuf,
-    /// Folder with one subfolder for each function.
-    binaries: PathBuf,
+/// Assembles what `sam build` makes, once in a process. Returns the folder, which has a subfolder with `bootstrap` for each function.
+fn assembled() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let home = folder().join("functions");
+        fs::create_dir_all(&home).expect("the functions' folder can be created");
+        let lock = File::create(home.join("assembly.lock")).expect("the lock file can be created");
+        lock.lock().expect("the lock file can be locked");
+        let mut template = template().clone();
+        let programs = point_to_programs(&mut template);
+        let built = built(&programs);
+        for program in &programs {
+            install(&built.join(program), &home.join(program));
+        }
+        fs::write(home.join(TEMPLATE), template.to_string()).expect("the template can be written");
+        home
+    })
 }
 
-impl Functions {
-    /// Builds the functions once in a process. The tools do not recompile what is up to date.
-    fn built() -> &'static Self {
-        static BUILT: OnceLock<Functions> = OnceLock::new();
-        BUILT.get_or_init(|| {
-            let home = folder().join("functions");
-            fs::create_dir_all(&home).expect("the functions' folder can be created");
-            let lock = File::create(home.join("build.lock")).expect("the lock file can be created");
-            lock.lock().expect("the lock file can be locked");
-            sam_build(&home);
-            Self { template: home.join("sam/template.yaml"), binaries: home.join("lambda") }
-        })
+/// Makes each function of a template take its code from a folder beside the template, as `sam build` does. The folder has the name of the
+/// function's program. Returns these names.
+fn point_to_programs(template: &mut Value) -> Vec<String> {
+    let resources = template["Resources"].as_object_mut().expect("the template has resources");
+    let functions = resources.values_mut().filter(|resource| resource["Type"] == "AWS::Serverless::Function");
+    let point = |function: &mut Value| {
+        let program = function["Metadata"]["BuildProperties"]["Binary"].as_str().expect("the function names its program").to_owned();
+        function["Properties"]["CodeUri"] = json!(program);
+        function.as_object_mut().expect("a resource is an object").remove("Metadata");
+        program
+    };
+    let programs = functions.map(point).collect();
+    template["Globals"]["Function"].as_object_mut().expect("the template has settings of all functions").remove("CodeUri");
+    programs
+}
+
+fn built(programs: &[String]) -> PathBuf {
+    let mut targets: Vec<&str> = programs.iter().flat_map(|program| ["--bin", program]).collect();
+    targets.extend(["--example", "greet_worker"]);
+    build(&targets)
+}
+
+/// Copies a program to a function's folder, without its symbols if `strip` is installed: the smaller copy is packed faster.
+fn install(program: &Path, function: &Path) {
+    fs::create_dir_all(function).expect("the function's folder can be created");
+    let copy = function.with_extension("new");
+    let stripped = Command::new("strip").arg("-o").arg(&copy).arg(program).status();
+    if !stripped.is_ok_and(|status| status.success()) {
+        fs::copy(program, &copy).unwrap_or_else(|error| panic!("{} cannot be copied: {error}", program.display()));
     }
+    // Another test binary may be reading the present copy.
+    fs::rename(copy, function.join("bootstrap")).expect("the program can be renamed");
 }
 
-/// Builds with a low optimization level: the build takes half the time, and no test measures these programs. They have their own target
-/// folder, so that no user deploys one of them by mistake.
-fn sam_build(home: &Path) {
+/// Runs `sam build` with the documented settings, for this machine's processor, and returns the template. The folders are not the default
+/// ones, so that no user deploys these functions by mistake.
+fn sam_build() -> PathBuf {
+    let home = folder().join("sam-build");
+    let output = home.join("build");
     let mut sam = tool(Tools::Deployment, "sam");
-    sam.args(["build", "--template-file", "template.yaml", "--build-dir"]).arg(home.join("sam"));
+    sam.arg("build").arg("--build-dir").arg(&output);
     sam.args(["--parameter-overrides", &format!("Architecture={}", architecture())]);
-    sam.env("CARGO_TARGET_DIR", home).env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
-    sam.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
-    sam.env("CARGO_LAMBDA_GLOBAL", workspace().join("tests/aws/cargo-lambda.toml"));
-    run(&mut sam);
+    run(sam.env("CARGO_TARGET_DIR", home));
+    output.join("template.yaml")
 }
 
 fn sam_deploy(template: &Path, emulator: &Emulator) {

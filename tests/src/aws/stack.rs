@@ -62,7 +62,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("the 
 impl Stack {
     /// Returns the stack that the stories of a test binary share, one story at a time, restored to its initial state.
     pub async fn of(source: Source) -> MutexGuard<'static, Self> {
-        static STACKS: [OnceLock<Mutex<Stack>>; 2] = [const { OnceLock::new() }; 2];
+        static STACKS: [OnceLock<Mutex<Stack>>; 3] = [const { OnceLock::new() }; 3];
         let cell = &STACKS[source as usize];
         let deployed = tokio::task::spawn_blocking(move || cell.get_or_init(|| Mutex::new(RUNTIME.block_on(Self::deploy(source)))));
         let stack = deployed.await.expect("the stack can be deployed").lock().await;

@@ -1,4 +1,4 @@
-//! Resources of `infra/template.yaml`.
+//! `infra/template.yaml`.
 
 use std::process::Command;
 use std::sync::OnceLock;
@@ -10,10 +10,15 @@ use crate::tools::Tools;
 
 /// Returns the properties of a resource as written. A `!Ref` appears as `{"Ref": …}`.
 pub fn properties(resource: &str) -> &'static Value {
-    static TEMPLATE: OnceLock<Value> = OnceLock::new();
-    let found = &TEMPLATE.get_or_init(read)["Resources"][resource]["Properties"];
+    let found = &template()["Resources"][resource]["Properties"];
     assert!(found.is_object(), "the template has no resource {resource}");
     found
+}
+
+/// Returns the template as written. A `!Ref` appears as `{"Ref": …}`.
+pub fn template() -> &'static Value {
+    static TEMPLATE: OnceLock<Value> = OnceLock::new();
+    TEMPLATE.get_or_init(read)
 }
 
 fn read() -> Value {

@@ -19,7 +19,7 @@ impl Program {
     /// Returns the path of the built program.
     pub fn path(self) -> PathBuf {
         static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-        let folder = FOLDER.get_or_init(build);
+        let folder = FOLDER.get_or_init(|| build(&["--bin", "nobat", "--example", "greet", "--example", "poison"]));
         match self {
             Self::Nobat => folder.join("nobat"),
             Self::Greet => folder.join("examples/greet"),
@@ -49,11 +49,12 @@ pub fn cargo() -> Command {
     cargo
 }
 
-/// Builds the programs beside the running one, and returns their folder.
+/// Builds programs beside the running one, and returns their folder. `targets` are arguments of `cargo build`.
 ///
 /// Cargo does not build programs of other packages for a test. The build covers the whole workspace, as `cargo test
-/// --workspace`, with the AWS backend, as in releases. So little is left to compile.
-fn build() -> PathBuf {
+/// --workspace`, with the AWS backend, as in releases. So little is left to compile. `targets` must contain an example: otherwise Cargo
+/// ignores the features that development dependencies enable, and compiles many crates again.
+pub fn build(targets: &[&str]) -> PathBuf {
     let this = std::env::current_exe().expect("the path of the running program is known");
     let folder = this.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).expect("the program is in a folder");
     let profile = match folder.file_name().and_then(|name| name.to_str()) {
@@ -62,22 +63,9 @@ fn build() -> PathBuf {
     };
     let target = folder.parent().expect("the folder is in a target folder");
     let status = cargo()
-        .args([
-            "build",
-            "--quiet",
-            "--workspace",
-            "--features",
-            "nobat/aws",
-            "--bin",
-            "nobat",
-            "--example",
-            "greet",
-            "--example",
-            "poison",
-            "--profile",
-            profile,
-            "--target-dir",
-        ])
+        .args(["build", "--quiet", "--workspace", "--features", "nobat/aws"])
+        .args(targets)
+        .args(["--profile", profile, "--target-dir"])
         .arg(target)
         .status()
         .expect("cargo can be started");

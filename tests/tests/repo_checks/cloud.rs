@@ -6,7 +6,7 @@ use nobat_tests::tools::Tools;
 use serde_json::{Value, json};
 
 use super::settings::words;
-use super::source::texts;
+use super::source::{text, texts};
 
 /// Runs a program in `infra/`, which must succeed, and returns its standard output.
 fn run(tools: Tools, program: &str, arguments: &[&str]) -> String {
@@ -63,6 +63,15 @@ fn each_function_has_exactly_the_permissions_it_needs() {
         "dead_letter": { "DeadLetterLog": log, "Table": change, "Queue": ["sqs:SendMessage"], "DeadLetterQueue": take },
     });
     assert_eq!(allowed, expected);
+}
+
+/// The tests of every push deploy functions of the dev profile, so they would not notice that a release aborts at a panic.
+#[test]
+fn release_profile_unwinds_at_a_panic() {
+    let manifest = text("Cargo.toml");
+    let (_, profile) = manifest.split_once("\n[profile.release]\n").expect("a release profile");
+    let (profile, _) = profile.split_once("\n[").expect("another section");
+    assert!(profile.lines().any(|line| line == r#"panic = "unwind""#), "{profile}");
 }
 
 #[test]
