@@ -122,17 +122,16 @@ fn sam_deploy(template: &Path, emulator: &Emulator) {
 
 fn cdk_deploy(binaries: &Path, emulator: &Emulator) {
     let code = binaries.display().to_string();
-    let cdk = || {
-        let mut cdk = tool(Tools::Cdk, "cdk");
-        cdk.current_dir(workspace().join("infra/cdk")).envs(emulator.variables());
-        for (name, value) in [("code", code.as_str()), ("architecture", &architecture()), ("privateNetworks", PRIVATE_NETWORKS)] {
-            cdk.arg("--context").arg(format!("{name}={value}"));
-        }
-        cdk
-    };
-    // `cdk bootstrap` needs the app as well, although it deploys nothing of it.
-    run(cdk().arg("bootstrap").arg(format!("aws://000000000000/{}", crate::aws::client::REGION)));
-    run(cdk().args(["deploy", "--require-approval", "never", "--output"]).arg(folder().join("cdk.out")));
+    let mut cdk = tool(Tools::Cdk, "cdk");
+    cdk.current_dir(workspace().join("infra/cdk")).envs(emulator.variables());
+    for (name, value) in [("code", code.as_str()), ("architecture", &architecture()), ("privateNetworks", PRIVATE_NETWORKS)] {
+        cdk.arg("--context").arg(format!("{name}={value}"));
+    }
+    // Not in the app's folder: there, this command would compile the app and synthesize its stack, although it deploys nothing of it.
+    let mut bootstrap = tool(Tools::Cdk, "cdk");
+    bootstrap.current_dir(folder()).arg("bootstrap").arg(format!("aws://000000000000/{}", crate::aws::client::REGION));
+    run(bootstrap.envs(emulator.variables()));
+    run(cdk.args(["deploy", "--require-approval", "never", "--output"]).arg(folder().join("cdk.out")));
 }
 
 /// Returns this machine's processor architecture, as both kinds of stack name it.
