@@ -2,22 +2,25 @@
 //! functions may do only what their roles allow.
 
 /// Makes a test of every function for each source of a stack.
+///
+/// The tests of one stack wait for each other. Their names end with the source, so that two test threads, which take tests by name, work
+/// on different stacks.
 macro_rules! on_each_deployment {
     ($($test:ident),* $(,)?) => {
-        mod sam {
-            $(#[tokio::test]
-            async fn $test() {
-                let stack = nobat_tests::aws::stack::Stack::of(nobat_tests::aws::deployment::Source::Sam).await;
-                super::$test(&stack).await;
-            })*
-        }
-        mod cdk {
-            $(#[tokio::test]
-            async fn $test() {
-                let stack = nobat_tests::aws::stack::Stack::of(nobat_tests::aws::deployment::Source::Cdk).await;
-                super::$test(&stack).await;
-            })*
-        }
+        $(mod $test {
+            use nobat_tests::aws::deployment::Source;
+            use nobat_tests::aws::stack::Stack;
+
+            #[tokio::test]
+            async fn cdk() {
+                super::$test(&*Stack::of(Source::Cdk).await).await;
+            }
+
+            #[tokio::test]
+            async fn sam() {
+                super::$test(&*Stack::of(Source::Sam).await).await;
+            }
+        })*
     };
 }
 
