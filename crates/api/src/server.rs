@@ -33,7 +33,7 @@ use nobat_core::collections::turns::Turns;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tower::Service;
+use tower_service::Service;
 
 use crate::auth::policy::Peer;
 use crate::server::connections::Connections;

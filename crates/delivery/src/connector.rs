@@ -11,7 +11,7 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tower::Service;
+use tower_service::Service;
 
 use crate::connect_error::{ConnectError, is_local};
 use crate::guard::Guard;

@@ -16,7 +16,7 @@ use hyper::rt::{Read, Write};
 use hyper_util::client::legacy::connect::{CaptureConnection, Connected, Connection};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tower::Service;
+use tower_service::Service;
 
 /// Counters of one connection.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use tower::Service;
+use tower_service::Service;
 
 use crate::app::App;
 use crate::router::router;
