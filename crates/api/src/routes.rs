@@ -1,4 +1,4 @@
-//! Routes of the API, with their requests and answers.
+//! Routes of the API, with the problem codes of each.
 
 mod audit;
 mod callback_secret;
@@ -6,6 +6,7 @@ mod config_update;
 mod endpoints;
 mod health;
 mod keys;
+pub(crate) mod problem_codes;
 mod queues;
 mod rotation;
 mod tasks;
@@ -16,34 +17,50 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use tasks::{cancel_replay, explain, list, read, submit};
+use crate::http::error_code::Code;
+use crate::routes::problem_codes::{BODY, PAGE, ROTATION, SUBMISSION, TASK_CHANGE, declare};
+use crate::routes::tasks::{cancel_replay, explain, list, read, submit};
 
-/// Returns the routes, each with its description for the OpenAPI document. The route of the document itself is in [`crate::openapi`].
+/// Returns the routes, each with its description for the OpenAPI document. The route of the document itself is in [`mod@crate::openapi`].
 pub(crate) fn all() -> OpenApiRouter<App> {
     OpenApiRouter::default()
-        .routes(routes!(submit::one, list::page))
-        .routes(routes!(submit::batch))
-        .routes(routes!(read::one))
-        .routes(routes!(explain::one))
-        .routes(routes!(cancel_replay::cancel))
-        .routes(routes!(cancel_replay::replay))
-        .routes(routes!(keys::create, keys::page))
-        .routes(routes!(keys::one, keys::revoke))
-        .routes(routes!(keys::rotate))
-        .routes(routes!(tenants::page))
-        .routes(routes!(tenants::one, tenants::put))
-        .routes(routes!(callback_secret::one, callback_secret::set, callback_secret::remove))
-        .routes(routes!(callback_secret::rotate))
-        .routes(routes!(endpoints::page))
-        .routes(routes!(endpoints::one, endpoints::put, endpoints::remove))
-        .routes(routes!(endpoints::rotate))
-        .routes(routes!(endpoints::pause))
-        .routes(routes!(endpoints::resume))
-        .routes(routes!(endpoints::test))
-        .routes(routes!(queues::get_queue, queues::put_queue))
-        .routes(routes!(queues::get_kind, queues::put_kind))
-        .routes(routes!(queues::get_limits, queues::put_limits))
-        .routes(routes!(audit::page))
+        .routes(declare(routes!(submit::one), &[&BODY, &SUBMISSION]))
+        .routes(declare(routes!(submit::batch), &[&BODY, &SUBMISSION, &[Code::IdempotencyKeyPartlyExpired]]))
+        .routes(declare(routes!(list::page), &[&PAGE]))
+        .routes(declare(routes!(read::one), &[&[Code::TaskNotFound, Code::ValidationFailed]]))
+        .routes(declare(routes!(explain::one), &[&[Code::TaskNotFound]]))
+        .routes(declare(routes!(cancel_replay::cancel), &[&BODY, &TASK_CHANGE, &[Code::TaskEnded]]))
+        .routes(declare(routes!(cancel_replay::replay), &[&BODY, &TASK_CHANGE, &[Code::TaskNotEnded, Code::GenerationMismatch]]))
+        .routes(declare(routes!(keys::create), &[&BODY, &[Code::IdempotencyKeyNotSupported]]))
+        .routes(declare(routes!(keys::page), &[&PAGE]))
+        .routes(declare(routes!(keys::one), &[&[Code::KeyNotFound]]))
+        .routes(declare(routes!(keys::revoke), &[&BODY, &[Code::KeyNotFound, Code::KeyInactive]]))
+        .routes(declare(routes!(keys::rotate), &[&BODY, &[Code::KeyNotFound, Code::KeyInactive, Code::IdempotencyKeyNotSupported]]))
+        .routes(declare(routes!(tenants::page), &[&PAGE]))
+        .routes(declare(routes!(tenants::one), &[&[Code::NotFound]]))
+        .routes(declare(routes!(tenants::put), &[&BODY, &[Code::NotFound]]))
+        .routes(declare(routes!(callback_secret::one), &[]))
+        .routes(declare(routes!(callback_secret::set), &[&BODY, &[Code::NoMasterKey]]))
+        .routes(declare(routes!(callback_secret::remove), &[&BODY]))
+        .routes(declare(routes!(callback_secret::rotate), &[&BODY, &ROTATION]))
+        .routes(declare(routes!(endpoints::page), &[&PAGE]))
+        .routes(declare(routes!(endpoints::one), &[&[Code::EndpointNotFound]]))
+        .routes(declare(routes!(endpoints::put), &[&BODY, &[Code::BlockedAddress, Code::NotFound, Code::NoMasterKey]]))
+        .routes(declare(routes!(endpoints::remove), &[&BODY, &[Code::EndpointNotFound]]))
+        .routes(declare(routes!(endpoints::rotate), &[&BODY, &ROTATION, &[Code::EndpointNotFound]]))
+        .routes(declare(routes!(endpoints::pause), &[&BODY, &[Code::EndpointNotFound, Code::IdempotencyKeyNotSupported]]))
+        .routes(declare(routes!(endpoints::resume), &[&BODY, &[Code::EndpointNotFound, Code::IdempotencyKeyNotSupported]]))
+        .routes(declare(
+            routes!(endpoints::test),
+            &[&BODY, &[Code::EndpointNotFound, Code::IdempotencyKeyNotSupported, Code::TooManyTests]],
+        ))
+        .routes(declare(routes!(queues::get_queue), &[&[Code::NotFound]]))
+        .routes(declare(routes!(queues::put_queue), &[&BODY, &[Code::NotFound]]))
+        .routes(declare(routes!(queues::get_kind), &[&[Code::NotFound]]))
+        .routes(declare(routes!(queues::put_kind), &[&BODY, &[Code::NotFound]]))
+        .routes(declare(routes!(queues::get_limits), &[&[Code::NotFound]]))
+        .routes(declare(routes!(queues::put_limits), &[&BODY, &[Code::NotFound]]))
+        .routes(declare(routes!(audit::page), &[&PAGE]))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
 }

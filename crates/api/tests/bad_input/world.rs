@@ -1,7 +1,7 @@
 //! Test harness: a server on a free port, a clock that the test controls, and a client that can break every rule.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -195,11 +195,15 @@ impl World {
         Client { stream: TcpStream::connect(self.address).await.unwrap(), unread: Vec::new() }
     }
 
-    /// Returns the answer to a request, on its own connection.
+    /// Returns the answer to a request, on its own connection. Checks that the document declares the problem, if it is one.
     pub(crate) async fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
         let mut client = self.connect().await;
-        client.send(request).await;
-        client.answer().await.expect("the server sends a response")
+        client.send(&request).await;
+        let answer = client.answer().await.expect("the server sends a response");
+        if answer.header("content-type") == Some("application/problem+json") {
+            answer.is_declared(request.as_ref());
+        }
+        answer
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -365,6 +369,33 @@ impl Answer {
 
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// Checks that the document declares the code of this problem for the operation of the request.
+    fn is_declared(&self, request: &[u8]) {
+        static DOCUMENT: LazyLock<Value> = LazyLock::new(|| serde_json::to_value(nobat_api::openapi()).unwrap());
+        let line = String::from_utf8_lossy(request).lines().next().unwrap().to_owned();
+        let (method, target) = line.split_once(' ').unwrap();
+        let target = target.split([' ', '?']).next().unwrap();
+        let path = target.split_once("://").map_or(target, |(_, rest)| rest.find('/').map_or("/", |start| &rest[start..]));
+        let is_match = |template: &str| {
+            let (path, template): (Vec<_>, Vec<_>) = (path.split('/').collect(), template.split('/').collect());
+            let is_same = |(part, name): (&&str, &&str)| part == name || name.starts_with('{') && !part.is_empty();
+            path.len() == template.len() && path.iter().zip(&template).all(is_same)
+        };
+        // A path without parameters takes precedence.
+        let mut paths: Vec<_> = DOCUMENT["paths"].as_object().unwrap().iter().filter(|(template, _)| is_match(template)).collect();
+        paths.sort_by_key(|(template, _)| template.contains('{'));
+        let method = if method == "HEAD" { "get".to_owned() } else { method.to_lowercase() };
+        let code = self.json()["code"].as_str().unwrap().to_owned();
+        match paths.first().map(|(_, item)| &item[method]) {
+            None => assert_eq!(code, "not_found", "{line}"),
+            Some(Value::Null) => assert_eq!(code, "method_not_allowed", "{line}"),
+            Some(operation) => {
+                let declared = operation["responses"][self.status.to_string()]["description"].as_str().unwrap_or_default();
+                assert!(declared.contains(&format!("`{code}`:")), "{line}: the document does not declare {code}");
+            }
+        }
     }
 
     /// Checks that the answer is this problem in the form of RFC 9457. Returns its body.
