@@ -11,6 +11,7 @@ pub mod id;
 pub mod intervals;
 pub mod jitter_sample;
 pub mod name;
+pub(crate) mod serde_as_text;
 pub mod sha256;
 pub mod time;
 pub mod unreadable;

@@ -6,13 +6,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use crate::auth::network::{Network, admits};
 use crate::auth::scope::{Scope, Scopes};
 use crate::types::encoding;
 use crate::types::name::{Name, Tenant};
+use crate::types::serde_as_text::serde_as_text;
 use crate::types::sha256::sha256;
 use crate::types::time::Timestamp;
 
@@ -136,18 +137,7 @@ impl FromStr for KeyId {
     }
 }
 
-impl Serialize for KeyId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for KeyId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
-    }
-}
+serde_as_text!(KeyId);
 
 /// Stored data of an API key: all but its text.
 #[derive(Clone, Debug, PartialEq, Eq)]

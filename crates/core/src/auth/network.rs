@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::types::authority::{Authority, Host};
+use crate::types::serde_as_text::serde_as_text;
 
 /// Network in CIDR notation. A single address is a network of one.
 ///
@@ -75,18 +75,7 @@ impl fmt::Display for Network {
     }
 }
 
-impl Serialize for Network {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Network {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
-    }
-}
+serde_as_text!(Network);
 
 /// Returns true if a list admits a client. An empty list admits every client. Any other list refuses a client whose address is unknown.
 pub fn admits(list: &[Network], address: Option<IpAddr>) -> bool {

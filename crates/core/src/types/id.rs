@@ -4,10 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use ring::digest::{Context, SHA256};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::types::encoding;
 use crate::types::name::Tenant;
+use crate::types::serde_as_text::serde_as_text;
 use crate::types::time::Timestamp;
 
 /// Id of a task: 128 bits, written as `task_` and 26 characters of Crockford's base 32.
@@ -97,18 +97,7 @@ impl FromStr for TaskId {
     }
 }
 
-impl Serialize for TaskId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for TaskId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
-    }
-}
+serde_as_text!(TaskId);
 
 #[cfg(test)]
 mod tests {
