@@ -14,8 +14,9 @@ use nobat_core::types::time::Timestamp;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::database::{Database, Savepoint, to_sql};
+use crate::database::{Database, Savepoint};
 use crate::reader::Cost;
+use crate::reads::to_sql;
 use crate::writer::Load;
 use crate::{Error, Sqlite};
 

@@ -11,6 +11,7 @@ mod file;
 mod limiter_store;
 mod queue;
 mod reader;
+mod reads;
 mod row;
 mod schema;
 mod store;

@@ -10,8 +10,9 @@ use nobat_core::task::{Task, TaskKey};
 use nobat_core::types::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::database::{Database, to_sql};
+use crate::database::Database;
 use crate::reader::Cost;
+use crate::reads::to_sql;
 use crate::writer::Load;
 use crate::{Error, Sqlite};
 

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use crate::reader::{Cost, Readers};
 use crate::turn_queue::Owner;
 use crate::writer::Load;
-use crate::{Error, Sqlite, database};
+use crate::{Error, Sqlite, reads};
 
 #[async_trait]
 impl TaskStore for Sqlite {
@@ -22,7 +22,7 @@ impl TaskStore for Sqlite {
 
     async fn get(&self, name: &TaskKey, now: Timestamp) -> Result<Option<Task>, StoreError> {
         let (name, retention) = (name.clone(), self.0.retention);
-        self.read(Cost::Task, Some(name.tenant.clone()), move |connection| database::get(connection, &name, retention, now)).await
+        self.read(Cost::Task, Some(name.tenant.clone()), move |connection| reads::get(connection, &name, retention, now)).await
     }
 
     async fn claim(&self, name: &TaskKey, until: Timestamp, now: Timestamp) -> Result<ClaimResult, StoreError> {
@@ -42,16 +42,16 @@ impl TaskStore for Sqlite {
 
     async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<Page, StoreError> {
         let (query, retention) = (query.clone(), self.0.retention);
-        self.read(Cost::Scan, Some(query.tenant.clone()), move |connection| database::list(connection, &query, retention, now)).await
+        self.read(Cost::Scan, Some(query.tenant.clone()), move |connection| reads::list(connection, &query, retention, now)).await
     }
 
     async fn waiting(&self, tenant: &Tenant, at_most: usize) -> Result<usize, StoreError> {
         let tenant = tenant.clone();
-        self.read(Cost::Scan, Some(tenant.clone()), move |connection| database::waiting(connection, &tenant, at_most)).await
+        self.read(Cost::Scan, Some(tenant.clone()), move |connection| reads::waiting(connection, &tenant, at_most)).await
     }
 
     async fn due(&self, limit: usize, now: Timestamp) -> Result<Vec<Task>, StoreError> {
-        self.read(Cost::Scan, None, move |connection| database::due(connection, limit, now)).await
+        self.read(Cost::Scan, None, move |connection| reads::due(connection, limit, now)).await
     }
 
     /// Does nothing: tasks that were handled are no longer due.

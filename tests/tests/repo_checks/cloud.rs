@@ -52,13 +52,13 @@ fn each_function_has_exactly_the_permissions_it_needs() {
     let take_and_send = [&take[..], &["sqs:SendMessage"]].concat();
     let expected = json!({
         "api": {
-            "ApiLog": log, "Table": look_change_and_query, "Table where C#?*": ["dynamodb:DeleteItem"], "Table/index/recent": ["dynamodb:Query"], "Table/index/attention": ["dynamodb:Query"],
+            "ApiLog": log, "Table": look_change_and_query, "Table where C#?*": ["dynamodb:DeleteItem"], "Table/index/recent": ["dynamodb:Query"], "Table/index/sweep": ["dynamodb:Query"],
             "Queue": ["sqs:GetQueueAttributes", "sqs:SendMessage"],
             "SecretsKey": ["kms:Decrypt", "kms:GenerateDataKeyWithoutPlaintext"],
         },
         "worker": { "WorkerLog": log, "Table": change, "Queue": take_and_send, "SecretsKey": ["kms:Decrypt"] },
         "sweeper": {
-            "SweeperLog": log, "Table": look_and_change, "Table/index/attention": ["dynamodb:Query"], "Queue": ["sqs:SendMessage"],
+            "SweeperLog": log, "Table": look_and_change, "Table/index/sweep": ["dynamodb:Query"], "Queue": ["sqs:SendMessage"],
         },
         "dead_letter": { "DeadLetterLog": log, "Table": change, "Queue": ["sqs:SendMessage"], "DeadLetterQueue": take },
     });

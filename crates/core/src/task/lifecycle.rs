@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::auth::audit::Entry;
 use crate::json::Json;
-use crate::limits::Reservations;
+use crate::limits::{Reservations, ScopedReservation};
 use crate::task::Task;
 use crate::task::attempt::{Attempt, AttemptOutcome, TaskError};
 use crate::task::callback_task::callback;
@@ -260,25 +260,10 @@ impl Task {
                 self.end_if_canceled(lease, now);
             }
             Event::LeaseExpired { spread } => released.batch = self.crash(spread, now)?,
-            Event::Wake => match &self.state {
-                State::Waiting(Waiting::Held(held)) if held.reason.is_operator_clearable() && self.due_at > held.reason.resume_at(now) => {
-                    let reason = held.reason;
-                    self.hold.holds = 0;
-                    if reason == HeldReason::RetryAfter {
-                        // The pause has ended, but the reservation lies behind it. Keeping it would delay the task.
-                        released.rate = self.hold.reservations.rate.take();
-                    }
-                    self.due_at = reason.resume_at(now);
-                }
-                State::Waiting(_) => return Err(TransitionError::NotHeld),
-                State::Running(_) => return Err(TransitionError::Running),
-                State::Ended(_) => return Err(TransitionError::Ended),
-            },
-            Event::Lead { at } => match &self.state {
-                State::Waiting(Waiting::Held(Held { reason: HeldReason::Batching })) if self.due_at > at => self.due_at = at,
-                State::Waiting(_) => return Err(TransitionError::NotHeld),
-                State::Running(_) => return Err(TransitionError::Running),
-                State::Ended(_) => return Err(TransitionError::Ended),
+            Event::Wake => released.rate = self.wake(now)?,
+            Event::Lead { at } => match self.waiting()? {
+                Waiting::Held(Held { reason: HeldReason::Batching }) if self.due_at > at => self.due_at = at,
+                _ => return Err(TransitionError::NotHeld),
             },
             Event::Cancel => match &mut self.state {
                 State::Running(lease) => lease.cancel = CancelRequest::Requested,
@@ -288,27 +273,23 @@ impl Task {
                 }
                 State::Ended(_) => return Err(TransitionError::Ended),
             },
-            Event::Expire => match &self.state {
-                State::Waiting(_) if self.is_past_deadline(now) => {
-                    self.error = Some(TaskError::new(ErrorCode::EXPIRED, "its deadline passed before it could start"));
-                    self.end(Outcome::Expired, now);
+            Event::Expire => {
+                self.waiting()?;
+                if !self.is_past_deadline(now) {
+                    return Err(TransitionError::BeforeDeadline);
                 }
-                State::Waiting(_) => return Err(TransitionError::BeforeDeadline),
-                State::Running(_) => return Err(TransitionError::Running),
-                State::Ended(_) => return Err(TransitionError::Ended),
-            },
-            Event::DispatchFailed => match &self.state {
-                State::Waiting(_) if self.due_at <= now => {
-                    self.error = Some(TaskError::new(
-                        ErrorCode::DISPATCH_FAILED,
-                        "its hints were received repeatedly, but no worker could claim it",
-                    ));
-                    self.end(Outcome::Failed, now);
+                self.error = Some(TaskError::new(ErrorCode::EXPIRED, "its deadline passed before it could start"));
+                self.end(Outcome::Expired, now);
+            }
+            Event::DispatchFailed => {
+                self.waiting()?;
+                if self.due_at > now {
+                    return Err(TransitionError::NotDue);
                 }
-                State::Waiting(_) => return Err(TransitionError::NotDue),
-                State::Running(_) => return Err(TransitionError::Running),
-                State::Ended(_) => return Err(TransitionError::Ended),
-            },
+                let message = "its hints were received repeatedly, but no worker could claim it";
+                self.error = Some(TaskError::new(ErrorCode::DISPATCH_FAILED, message));
+                self.end(Outcome::Failed, now);
+            }
             Event::Replay { generation: Some(generation), .. } if generation != self.generation => {
                 return Err(TransitionError::OtherGeneration(self.generation));
             }
@@ -318,6 +299,27 @@ impl Task {
             },
         }
         Ok(released)
+    }
+
+    /// Returns what the task waits for, or an error if it runs or has ended.
+    fn waiting(&self) -> Result<&Waiting, TransitionError> {
+        match &self.state {
+            State::Waiting(waiting) => Ok(waiting),
+            State::Running(_) => Err(TransitionError::Running),
+            State::Ended(_) => Err(TransitionError::Ended),
+        }
+    }
+
+    /// Ends a hold that a client or an operator can end. Returns the reservation that the task gives back.
+    fn wake(&mut self, now: Timestamp) -> Result<Option<ScopedReservation>, TransitionError> {
+        let Waiting::Held(Held { reason }) = *self.waiting()? else { return Err(TransitionError::NotHeld) };
+        if !reason.is_operator_clearable() || self.due_at <= reason.resume_at(now) {
+            return Err(TransitionError::NotHeld);
+        }
+        self.hold.holds = 0;
+        self.due_at = reason.resume_at(now);
+        // The receiver's pause has ended, but the reservation lies behind it. Keeping it would delay the task.
+        Ok(if reason == HeldReason::RetryAfter { self.hold.reservations.rate.take() } else { None })
     }
 
     /// Ends an attempt whose lease expired. Returns the batch of the task, so that the caller withdraws the task from it. That changes
